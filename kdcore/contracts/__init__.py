@@ -1,0 +1,1 @@
+"""The contracts between kdcore and its plugins; import them from `kdcore` itself."""

@@ -1,0 +1,142 @@
+"""What flows through a training step: batches, outputs, and what a loss is given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from kdcore.contracts.dataset import SampleKey
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A number that changes over epochs; usable wherever a recipe's option is ``float | Ramp``.
+
+    .. math:: v(e) = start + (stop - start)\\, s(\\min(1, e / epochs))
+
+    with :math:`s(u) = u` (linear) or :math:`(1 - \\cos \\pi u) / 2` (cosine).
+
+    Args:
+        start: Value in epoch 0.
+        stop: Value from epoch `epochs` on.
+        epochs: Length of the change, at least 1.
+        shape: How it gets there.
+    """
+
+    start: float
+    stop: float
+    epochs: int
+    shape: Literal["linear", "cosine"] = "linear"
+    __pydantic_config__ = {"extra": "forbid"}
+
+    def at(self, epoch: int) -> float:
+        """The value in `epoch`, counted from 0."""
+        import math
+
+        u = min(1.0, epoch / max(1, self.epochs))
+        return self.start + (self.stop - self.start) * (u if self.shape == "linear" else (1 - math.cos(math.pi * u)) / 2)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands.
+
+    Args:
+        stage: Name of the stage.
+        epoch: Epochs these learners have had before this one, over all stages.
+        step: Optimizer steps these learners have had before this one.
+        epochs: Epochs these learners will have had in the end.
+    """
+
+    stage: str = ""
+    epoch: int = 0
+    step: int = 0
+    epochs: int = 1
+
+    def at(self, value: float | Ramp) -> float:
+        """A number, or what a schedule says it is now."""
+        return value.at(self.epoch) if isinstance(value, Ramp) else value
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The same B samples for every participant, joined by key.
+
+    Args:
+        rows: (B,) int64: rows of `table`.
+        signals: Participant → its input, (B, …); a tuple where several modalities are joined later.
+        labels: (B,) int64, None where withheld.
+        table: Keys of all samples of this part.
+    """
+
+    rows: Tensor
+    signals: Mapping[str, Tensor | tuple[Tensor, ...]]
+    labels: Tensor | None
+    table: Sequence[SampleKey] = field(default=(), repr=False)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def keys(self) -> tuple[SampleKey, ...]:
+        """Which samples these are, in order."""
+        return tuple(self.table[row] for row in self.rows.tolist())
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a participant answers.
+
+    Args:
+        logits: (B, classes).
+        features: Tap name → activation, (B, …).
+        ablated: Answers to an all-zero input where a loss asked for them, else None. They have batch size 1,
+            since all zero inputs are equal, or B where the loss's needs say ``mixed``.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    ablated: Outputs | None = None
+
+    def detach(self) -> Outputs:
+        """The same numbers without a graph."""
+        return Outputs(
+            self.logits.detach(),
+            {tap: value.detach() for tap, value in self.features.items()},
+            self.ablated.detach() if self.ablated else None,
+        )
+
+
+@dataclass(frozen=True)
+class LossContext:
+    """Everything a loss may look at.
+
+    Args:
+        student: The learner's outputs; the only ones that carry a graph.
+        teachers: Teachers by name, without a graph.
+        peers: The other students by name, without a graph.
+        batch: Keys, labels (None where withheld) and inputs.
+        class_embeddings: (classes, D), None unless the recipe declares them.
+        progress: Stage, epoch and step.
+    """
+
+    student: Outputs
+    teachers: Mapping[str, Outputs]
+    batch: Batch
+    peers: Mapping[str, Outputs] = field(default_factory=dict)
+    class_embeddings: Tensor | None = None
+    progress: Progress = Progress()
+
+    @property
+    def labels(self) -> Tensor:
+        """(B,) int64.
+
+        Raises:
+            ValueError: Where labels are withheld; a loss that reads them must declare ``Needs(labels=True)``.
+        """
+        if self.batch.labels is None:
+            raise ValueError("labels are withheld in this run; declare Needs(labels=True) to have this said before training")
+        return self.batch.labels

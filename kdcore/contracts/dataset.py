@@ -1,0 +1,87 @@
+"""Datasets: samples joined by key, each with one signal per modality."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kdcore.contracts.modality import Modality, Signal
+
+
+@dataclass(frozen=True, order=True)
+class SampleKey:
+    """What a sample is a recording of: the identity by which modalities are joined.
+
+    `window` counts the windows cut from one recording; a sample as recorded has window 0.
+    """
+
+    subject: str
+    action: str
+    trial: str
+    view: str = ""
+    scene: str = ""
+    session: str = ""
+    window: int = 0
+
+    def __str__(self) -> str:
+        parts = [f"subject {self.subject}", f"action {self.action}", f"trial {self.trial}"]
+        parts += [f"{name} {value}" for name in ("view", "scene", "session") if (value := getattr(self, name))]
+        return ", ".join(parts) + (f", window {self.window}" if self.window else "")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample: its key, its label, and where each of its modalities lies.
+
+    Args:
+        key: Identity, unique within the dataset.
+        label: Index into the dataset's classes; None where nothing is known.
+        sources: Modality name → file (a `Path`, which enters the dataset's fingerprint) or whatever else
+            the dataset's `read` understands. A modality that was not recorded is absent.
+    """
+
+    key: SampleKey
+    label: int | None
+    sources: Mapping[str, object] = field(default_factory=dict)
+
+
+class Dataset(ABC):
+    """A collection of recordings. Constructors only note their options; they open no file.
+
+    Attributes:
+        classes: Class names, in the order of the labels.
+        modalities: What a sample may have, by name.
+        version: Changes when the same files would be read differently; part of the fingerprint.
+    """
+
+    classes: Sequence[str]
+    modalities: Mapping[str, Modality]
+    version: str = "1"
+
+    @abstractmethod
+    def samples(self) -> Sequence[Sample]:
+        """Every sample, in an order that does not depend on the file system.
+
+        Raises:
+            DataError: If the folder is missing, unreadable or holds no recordings.
+        """
+
+    @abstractmethod
+    def read(self, sample: Sample, modality: str) -> Signal:
+        """One signal of a sample, as recorded.
+
+        Raises:
+            DataError: If the file is damaged, naming it and what is wrong.
+        """
+
+    def read_file(self, path: Path, modality: str) -> Signal:
+        """A raw file of this dataset's format that belongs to no sample, for prediction.
+
+        Raises:
+            DataError: If the file cannot be read as that modality.
+        """
+        return self.read(Sample(SampleKey("", "", ""), None, {modality: path}), modality)

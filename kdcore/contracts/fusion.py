@@ -1,0 +1,35 @@
+"""Teacher fusion: how teachers run together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import nn
+
+from kdcore.contracts.batch import Batch, Outputs
+from kdcore.contracts.encoder import Participant
+
+
+class TeacherFusion(nn.Module):
+    """Runs all teachers of a recipe; this base class runs each on its own.
+
+    A subclass may let them exchange features: it learns with the teachers and is frozen with them.
+
+    Attributes:
+        batch_dependent: True if a sample's outputs depend on the other samples of its batch. Such outputs are never
+            cached per sample, and evaluation uses the recipe's batch size.
+    """
+
+    batch_dependent: ClassVar[bool] = False
+
+    def setup(self, teachers: Mapping[str, Participant], batch: Batch) -> None:
+        """Create parameters that depend on the teachers' shapes; called once, before training, in eval mode.
+
+        Raises:
+            ValueError: If these teachers cannot be fused, saying why.
+        """
+
+    def forward(self, teachers: Mapping[str, Participant], batch: Batch) -> dict[str, Outputs]:
+        """Outputs of every teacher for `batch`."""
+        return {name: teacher(batch.signals[name]) for name, teacher in teachers.items()}

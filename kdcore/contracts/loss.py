@@ -1,0 +1,72 @@
+"""Distillation losses: one term of the objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor, nn
+
+from kdcore.contracts.batch import LossContext, Outputs
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a loss must be given; checked before the first step.
+
+    Args:
+        labels: Reads labels.
+        teachers: How many teachers it needs at least. A term that needs one is left out of the baseline.
+        peers: How many other students it needs at least.
+        class_embeddings: Reads the class-embedding table.
+        ablated: Reads answers to all-zero inputs: ``single`` (one, on running statistics) or ``mixed``
+            (as many as the batch, in the same forward pass as the batch).
+        student_taps: Taps the student must have.
+        teacher_taps: Taps every teacher must have.
+    """
+
+    labels: bool = False
+    teachers: int = 0
+    peers: int = 0
+    class_embeddings: bool = False
+    ablated: Literal["single", "mixed"] | None = None
+    student_taps: tuple[str, ...] = ()
+    teacher_taps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One batch's outputs, from which a loss can read shapes before training.
+
+    Args:
+        student: The learner's outputs.
+        teachers: Teachers' outputs by name.
+        num_classes: Number of classes.
+    """
+
+    student: Outputs
+    teachers: Mapping[str, Outputs] = field(default_factory=dict)
+    num_classes: int = 0
+
+
+class DistillationLoss(nn.Module):
+    """One named term of the objective; all that the author of a loss writes.
+
+    Constructor parameters are the recipe's options. `needs` is a class attribute, or set by the constructor where it depends
+    on options. Parameters (a regressor, say) are trained with the student: create them in the constructor, or in
+    `setup` where their shapes depend on the participants.
+    """
+
+    needs: Needs = Needs()
+
+    def setup(self, example: Example) -> None:
+        """Create parameters whose shapes depend on the participants; called once, before training.
+
+        Raises:
+            ValueError: If these shapes cannot meet, saying why.
+        """
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The term's value, a scalar, averaged over the batch."""
+        raise NotImplementedError

@@ -1,0 +1,59 @@
+"""Transforms: from a recorded signal to the tensor an encoder reads."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.contracts.modality import Signal
+
+
+class SampleTransform(ABC):
+    """Works on one recorded signal of any length, before batching: deterministic, done once, cached.
+
+    The last of them must leave every sample with the same shape.
+    """
+
+    @abstractmethod
+    def __call__(self, signal: Signal) -> Signal:
+        """The transformed signal.
+
+        Raises:
+            ValueError: If the signal is unfit; the run reports it as a bad sample, by file.
+        """
+
+
+class Transform(nn.Module):
+    """Works on batches ``(B, …)`` of equal shape, on the batch's device.
+
+    A deterministic one is done once per sample and cached, unless an augmentation stands before it.
+    Buffers (such as fitted statistics) travel with the saved student.
+
+    Attributes:
+        augmentation: True for random changes: applied while training only, per batch, before anything is cached.
+        fitted: True if `fit` must see the training samples first.
+    """
+
+    augmentation: ClassVar[bool] = False
+    fitted: ClassVar[bool] = False
+
+    def fit(self, x: Tensor) -> None:
+        """Learn statistics from the training part ``x`` of shape (N, …), and from nothing else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` of shape (B, …) transformed."""
+        raise NotImplementedError
+
+
+class Join(nn.Module):
+    """Makes one tensor from several modalities' tensors; first in a participant's ``joined`` transforms.
+
+    Plain `Join` concatenates along the channel axis, shapes (B, C_i, …) → (B, ΣC_i, …).
+    """
+
+    def forward(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """One tensor from `parts`, which come in the order of the participant's modalities."""
+        return torch.cat(parts, dim=1)

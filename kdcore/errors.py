@@ -1,0 +1,80 @@
+"""What users see when something is wrong: one class per kind of cause, each with its exit status."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class KdcoreError(Exception):
+    """Anything a user can mend; the command line prints its text and no traceback."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a recipe.
+
+    Args:
+        path: Where in the recipe, e.g. ``losses[2].temprature``; empty for the recipe as a whole.
+        message: What is wrong, in one sentence.
+        file: The file that says so; None for a command-line override.
+        line: Line in that file, counted from 1.
+        hint: What to do instead, e.g. the nearest valid name.
+    """
+
+    path: str
+    message: str
+    file: Path | None = None
+    line: int | None = None
+    hint: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.file and self.line else f"{self.file}: " if self.file else ""
+        path = f"{self.path}: " if self.path else ""
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{where}{path}{self.message}{hint}"
+
+
+class RecipeError(KdcoreError):
+    """A recipe that cannot be run, with every problem found in it."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]):
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class PluginError(KdcoreError):
+    """A plugin that is broken, missing, or in conflict with another."""
+
+    exit_code = 2
+
+
+class UnknownComponentError(PluginError):
+    """A name that no installed plugin provides."""
+
+
+class DataError(KdcoreError):
+    """A file or folder of recordings that cannot be used, named with the reason."""
+
+    exit_code = 2
+
+
+class CheckpointError(KdcoreError):
+    """A checkpoint or saved student that is missing, damaged or unsafe to load."""
+
+    exit_code = 2
+
+
+class TrainingError(KdcoreError):
+    """Training that cannot go on: a loss that is not finite, a disk that is full."""
+
+
+class Interrupted(KdcoreError):
+    """A run stopped on request after saving its state."""
+
+    exit_code = 143

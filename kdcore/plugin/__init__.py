@@ -1,0 +1,1 @@
+"""Hook specifications, plugin discovery and the registry of what plugins provide."""

@@ -1,0 +1,96 @@
+"""Every hook of kdcore, on one page. A plugin implements those it wants with `kdcore.hookimpl`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from pluggy import HookspecMarker
+
+if TYPE_CHECKING:
+    import typer
+
+    from kdcore.contracts.schedule import Stage
+
+hookspec = HookspecMarker("kdcore")
+
+API_VERSION = 1
+"""Changes when a hook or contract changes incompatibly; a plugin may state the one it was written for as ``KDCORE_API``."""
+
+Register = Callable[[str, str], None]
+"""``register(name, "module:Object")``: announces a component without importing it."""
+
+
+@hookspec
+def register_modalities(register: Register) -> None:
+    """Announce `kdcore.Modality` objects: kinds of signal."""
+
+
+@hookspec
+def register_datasets(register: Register) -> None:
+    """Announce `kdcore.Dataset` classes."""
+
+
+@hookspec
+def register_protocols(register: Register) -> None:
+    """Announce `kdcore.Protocol` classes: rules that split samples."""
+
+
+@hookspec
+def register_transforms(register: Register) -> None:
+    """Announce `kdcore.SampleTransform`, `kdcore.Transform` and `kdcore.Join` classes."""
+
+
+@hookspec
+def register_encoders(register: Register) -> None:
+    """Announce `kdcore.Encoder` classes, or any `torch.nn.Module` from tensor to class logits."""
+
+
+@hookspec
+def register_fusions(register: Register) -> None:
+    """Announce `kdcore.TeacherFusion` classes: how teachers run together."""
+
+
+@hookspec
+def register_losses(register: Register) -> None:
+    """Announce `kdcore.DistillationLoss` classes."""
+
+
+@hookspec
+def register_schedules(register: Register) -> None:
+    """Announce `kdcore.Schedule` classes: who learns what, when."""
+
+
+@hookspec
+def register_class_embeddings(register: Register) -> None:
+    """Announce `kdcore.ClassEmbeddings` classes: vectors for class names."""
+
+
+@hookspec
+def register_commands(cli: typer.Typer) -> None:
+    """Add commands to the command line; import what they need inside them."""
+
+
+@hookspec
+def run_started(name: str, seeds: tuple[int, ...]) -> None:
+    """A run begins; its recipe has been checked."""
+
+
+@hookspec
+def run_finished(name: str, summary: Mapping[str, float]) -> None:
+    """A run has ended, with the means over seeds of its test metrics."""
+
+
+@hookspec
+def stage_started(stage: Stage, seed: int) -> None:
+    """A stage of training begins."""
+
+
+@hookspec
+def stage_finished(stage: Stage, seed: int) -> None:
+    """A stage of training has ended."""
+
+
+@hookspec
+def epoch_finished(stage: Stage, seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
+    """An epoch has ended; `metrics` are what is tracked for it."""

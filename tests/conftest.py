@@ -1,0 +1,38 @@
+"""What all tests share: where recordings and golden numbers are, where they exist."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import numpy as np
+import pytest
+
+BESIDE = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of real recordings; tests that ask for it skip where it is absent."""
+    folder = Path(os.environ.get("KDCORE_DATA", BESIDE / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real recordings are not here: set KDCORE_DATA (looked in {folder})")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden() -> Callable[[str], Mapping[str, Any]]:
+    """Opens a file of golden numbers, e.g. ``golden("b_losses")``; tests that ask for it skip where they are absent."""
+    folder = Path(os.environ.get("KDCORE_GOLDEN", BESIDE / "golden"))
+    if not folder.is_dir():
+        pytest.skip(f"golden numbers are not here: set KDCORE_GOLDEN (looked in {folder})")
+
+    def open_file(name: str) -> Mapping[str, Any]:
+        with np.load(folder / f"{name}.npz", allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+
+    return open_file
