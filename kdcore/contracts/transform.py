@@ -29,15 +29,18 @@ class SampleTransform(ABC):
 class Transform(nn.Module):
     """Works on batches ``(B, …)`` of equal shape, on the batch's device.
 
-    A deterministic one is done once per sample and cached, unless an augmentation stands before it.
+    A deterministic one is done once per sample and cached, unless a live one stands before it.
     Buffers (such as fitted statistics) travel with the saved student.
 
     Attributes:
-        augmentation: True for random changes: applied while training only, per batch, before anything is cached.
+        augmentation: True for random changes: done per batch, and only while training.
+        live: True to be done per batch always, never cached: to save memory (bytes to floats), or, together with
+            `augmentation`, because evaluation needs a counterpart of it (``self.training`` tells which is asked for).
         fitted: True if `fit` must see the training samples first.
     """
 
     augmentation: ClassVar[bool] = False
+    live: ClassVar[bool] = False
     fitted: ClassVar[bool] = False
 
     def fit(self, x: Tensor) -> None:

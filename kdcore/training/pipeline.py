@@ -1,0 +1,169 @@
+"""A participant's way from recorded signals to the tensor its encoder reads, cut where caching must stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.contracts.modality import Modality
+from kdcore.contracts.transform import Join, SampleTransform, Transform
+
+CHUNK = 256
+
+
+def is_live(transform: nn.Module) -> bool:
+    """True if `transform` must be done per batch."""
+    return bool(getattr(transform, "augmentation", False) or getattr(transform, "live", False))
+
+
+@dataclass
+class Branch:
+    """One modality's transforms: first those on recordings, then those on batches."""
+
+    modality: Modality
+    on_samples: list[SampleTransform] = field(default_factory=list)
+    on_batches: list[Transform] = field(default_factory=list)
+    identity: str = ""
+
+
+class Live(nn.Module):
+    """What is left to do per batch: each branch's rest, the join, and what follows it."""
+
+    def __init__(self, branches: Sequence[Sequence[nn.Module]], trunk: Sequence[nn.Module]):
+        super().__init__()
+        self.branches = nn.ModuleList(nn.ModuleList(branch) for branch in branches)
+        self.trunk = nn.ModuleList(trunk)
+
+    @property
+    def random(self) -> bool:
+        """True if training changes its input at random."""
+        return any(getattr(module, "augmentation", False) for module in self.modules())
+
+    def _run(self, modules: nn.ModuleList, x: Tensor) -> Tensor:
+        for module in modules:
+            if self.training or not getattr(module, "augmentation", False) or getattr(module, "live", False):
+                x = module(x)
+        return x
+
+    def forward(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """The encoder's input, (B, …)."""
+        if self.branches:
+            parts = signal if isinstance(signal, tuple) else (signal,)
+            parts = tuple(self._run(branch, part) for branch, part in zip(self.branches, parts, strict=True))
+            signal = parts if len(parts) > 1 else parts[0]
+        return self._run(self.trunk, signal)  # type: ignore[arg-type]  # a join takes the tuple
+
+
+class Pipeline:
+    """All transforms of one participant.
+
+    Args:
+        branches: One per modality, in the participant's order.
+        trunk: What follows once all are there; starts with a `Join` where there are several branches.
+    """
+
+    def __init__(self, branches: Sequence[Branch], trunk: Sequence[nn.Module] = ()):
+        self.branches = list(branches)
+        self.trunk = list(trunk)
+        if len(self.branches) > 1 and not (self.trunk and isinstance(self.trunk[0], Join)):
+            self.trunk.insert(0, Join())
+        self.live: Live = self._everything()
+
+    def _everything(self) -> Live:
+        return Live([branch.on_batches for branch in self.branches], self.trunk)
+
+    def whole(self) -> Live:
+        """Everything that works on batches, as a saved student does it from a stacked recording on."""
+        return self._everything().eval()
+
+    def prepare(self, columns: Sequence[Tensor], train: Tensor, limit: int) -> tuple[Tensor, ...]:
+        """Do once what can be done once, and keep the rest as `live`.
+
+        Args:
+            columns: One tensor (N, …) per branch.
+            train: Rows of the training part, all that a fitted transform may see.
+            limit: Bytes that the result of a transform may take; what would take more is done per batch instead.
+
+        Returns:
+            The participant's entry of the table: one tensor, or one per branch if the join is yet to come.
+        """
+        done, rests = [], []
+        for branch, column in zip(self.branches, columns, strict=True):
+            column, rest = _advance(branch.on_batches, column, train, limit)
+            done.append(column)
+            rests.append(rest)
+        trunk = self.trunk
+        if any(rests):
+            _fit_rest(self, columns, train)
+        else:
+            rests = []
+            if len(done) > 1 and not is_live(trunk[0]):
+                done, trunk = [_in_chunks(trunk[0], tuple(done))], trunk[1:]
+            if len(done) == 1:
+                done[0], trunk = _advance(trunk, done[0], train, limit)
+        self.live = Live(rests, trunk)
+        return tuple(done)
+
+
+def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, limit: int) -> tuple[Tensor, list[nn.Module]]:
+    """Apply `transforms` to all of `x` up to the first that must stay live; return the result and the rest."""
+    for index, transform in enumerate(transforms):
+        if is_live(transform):
+            _fit_following(transforms[index:], x, train)
+            return x, list(transforms[index:])
+        _fit(transform, x, train)
+        per_sample = _apply(transform, x[:1])
+        if per_sample.numel() * per_sample.element_size() * len(x) > limit:
+            _fit_following(transforms[index:], x, train)
+            return x, list(transforms[index:])
+        x = _in_chunks(transform, x)
+    return x, []
+
+
+def _fit(transform: nn.Module, x: Tensor, train: Tensor) -> None:
+    if getattr(transform, "fitted", False):
+        transform.fit(x[train])  # type: ignore[operator]
+
+
+def _fit_following(transforms: Sequence[nn.Module], x: Tensor, train: Tensor) -> None:
+    """Fit what comes after a live transform on training samples as they are without augmentation."""
+    if not any(getattr(transform, "fitted", False) for transform in transforms):
+        return
+    sample = x[train]
+    for transform in transforms:
+        if getattr(transform, "fitted", False):
+            transform.fit(sample)  # type: ignore[operator]
+        if not getattr(transform, "augmentation", False) or getattr(transform, "live", False):
+            sample = _in_chunks(transform, sample)
+
+
+def _fit_rest(pipeline: Pipeline, columns: Sequence[Tensor], train: Tensor) -> None:
+    """Fit the trunk where a branch stays live, on training samples taken through the branches without augmentation."""
+    if not any(getattr(transform, "fitted", False) for transform in pipeline.trunk):
+        return
+    head = Live([branch.on_batches for branch in pipeline.branches], []).eval()
+    signal = tuple(column[train] for column in columns)
+    parts = head(signal if len(signal) > 1 else signal[0])
+    x = _in_chunks(pipeline.trunk[0], parts) if len(signal) > 1 else parts
+    _fit_following(pipeline.trunk[1:] if len(signal) > 1 else pipeline.trunk, x, torch.arange(len(train)))
+
+
+@torch.no_grad()
+def _apply(transform: nn.Module, x: Tensor | tuple[Tensor, ...]) -> Tensor:
+    was = transform.training
+    try:
+        return transform.eval()(x)
+    finally:
+        transform.train(was)
+
+
+def _in_chunks(transform: nn.Module, x: Tensor | tuple[Tensor, ...]) -> Tensor:
+    size = len(x[0]) if isinstance(x, tuple) else len(x)
+    pieces = [
+        _apply(transform, tuple(part[start : start + CHUNK] for part in x) if isinstance(x, tuple) else x[start : start + CHUNK])
+        for start in range(0, size, CHUNK)
+    ]
+    return torch.cat(pieces)
