@@ -1,1 +1,27 @@
-"""kdcore plugin."""
+"""What most recipes use: the classic losses, the two-stage schedule, transforms and augmentations of signals."""
+
+from kdcore import hookimpl
+
+
+@hookimpl
+def register_losses(register):
+    """Announce the losses."""
+    register("cross-entropy", "kdcore_standard.losses.cross_entropy:CrossEntropy")
+    register("soft-target", "kdcore_standard.losses.soft_target:SoftTarget")
+
+
+@hookimpl
+def register_schedules(register):
+    """Announce the schedules."""
+    register("two-stage", "kdcore_standard.two_stage:TwoStage")
+
+
+@hookimpl
+def register_transforms(register):
+    """Announce the transforms, the random ones last."""
+    register("resample", "kdcore_standard.transforms.resample:Resample")
+    register("crop", "kdcore_standard.transforms.length:Crop")
+    register("pad", "kdcore_standard.transforms.length:Pad")
+    register("normalise", "kdcore_standard.transforms.normalise:Normalise")
+    register("scale", "kdcore_standard.transforms.scale:Scale")
+    register("magnitude", "kdcore_standard.transforms.magnitude:Magnitude")

@@ -1,0 +1,43 @@
+"""Soft targets: the teachers' softened class probabilities."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore import DistillationLoss, LossContext, Needs, Ramp
+
+
+class SoftTarget(DistillationLoss):
+    """Knowledge distillation as first published: match every teacher's softened probabilities.
+
+    .. math:: L = \\frac1K \\sum_k T^2\\, \\mathrm{KL}(\\mathrm{softmax}(z_k / T) \\,\\|\\, \\mathrm{softmax}(z_S / T))
+
+    averaged over the batch. G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015;
+    SAKDN Eq. (19), PSKD Eqs. (1)-(2).
+
+    Args:
+        temperature: T, a number or a ramp over epochs.
+        squared: Multiply by T², which keeps the gradient's size independent of T.
+    """
+
+    needs = Needs(teachers=1)
+
+    def __init__(self, *, temperature: Annotated[float, Gt(0)] | Ramp = 4.0, squared: bool = True):
+        super().__init__()
+        self.temperature = temperature
+        self.squared = squared
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The mean over teachers and batch."""
+        T = ctx.progress.at(self.temperature)
+        student = F.log_softmax(ctx.student.logits / T, dim=1)
+        divergences = [
+            F.kl_div(student, F.log_softmax(teacher.logits / T, dim=1), log_target=True, reduction="batchmean")
+            for teacher in ctx.teachers.values()
+        ]
+        return torch.stack(divergences).mean() * (T**2 if self.squared else 1.0)

@@ -1,0 +1,1 @@
+"""Deterministic transforms of signals."""

@@ -1,0 +1,25 @@
+"""A fixed linear map of values."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kdcore import Transform
+
+
+class Scale(Transform):
+    """Multiplies by a number and adds another, the same for every channel: ``x * factor + offset``, as floats.
+
+    Args:
+        factor: What values are multiplied by, e.g. 0.10197 for m/s² → g.
+        offset: What is added afterwards.
+    """
+
+    def __init__(self, *, factor: float = 1.0, offset: float = 0.0):
+        super().__init__()
+        self.factor = factor
+        self.offset = offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mapped values, same shape."""
+        return x * self.factor + self.offset
