@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
@@ -31,6 +32,7 @@ class Normalise(Transform):
         self.smallest = smallest
         self.register_buffer("mean", torch.empty(0))
         self.register_buffer("std", torch.empty(0))
+        self.register_load_state_dict_pre_hook(_make_room)
 
     def fit(self, x: Tensor) -> None:
         """Measure every channel of ``x``, some samples at a time so that memory-mapped data stays on disk."""
@@ -58,8 +60,8 @@ class Normalise(Transform):
         shape[self.channel_axis] = -1
         return (x - self.mean.view(shape)) / self.std.view(shape)
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        for name in ("mean", "std"):  # their length is known only from the data, or from what was saved
-            if prefix + name in state_dict:
-                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.mean.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+
+def _make_room(module: Any, saved: Mapping[str, Tensor], prefix: str, *_: Any) -> None:
+    for name in ("mean", "std"):  # their length is known only from the data, or from what was saved
+        if prefix + name in saved:
+            setattr(module, name, torch.empty_like(saved[prefix + name], device=module.mean.device))
