@@ -1,0 +1,185 @@
+"""Checkpoints: written so that a crash at any moment leaves a whole one, read so that nothing in one is executed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from kdcore.errors import CheckpointError, TrainingError
+
+WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write `path` in one step: it is whole or it is as before.
+
+    Raises:
+        TrainingError: If the disk is full or the folder cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's entries survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _cannot_write(path: Path, error: OSError) -> TrainingError:
+    why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
+    return TrainingError(f"cannot write {path}: {why}; what was saved before it is intact")
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder; the newest `keep` stay.
+
+    Args:
+        folder: Where they are.
+        keep: How many stay.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
+        """Save a checkpoint: written beside its place, synced, then renamed into it.
+
+        Args:
+            weights: Name → tensor.
+            state: Numbers, text, lists, dicts and tensors: all that ``weights_only=True`` will load.
+
+        Raises:
+            TrainingError: If it cannot be written.
+        """
+        number = max((_number(path) for path in self._all()), default=0) + 1
+        final = self.folder / f"{number:08d}"
+        part = self.folder / f".{number:08d}.part"
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            digests = {WEIGHTS: _write(part / WEIGHTS, _tensor_bytes(weights)), STATE: _write(part / STATE, _state_bytes(state))}
+            _write(part / MANIFEST, json.dumps(digests).encode())
+            sync_folder(part)
+            part.rename(final)
+            sync_folder(self.folder)
+        except OSError as error:
+            shutil.rmtree(part, ignore_errors=True)
+            raise _cannot_write(final, error) from error
+        for old in self._all()[: -self.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return final
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The newest checkpoint's weights and state; None if there is none.
+
+        Raises:
+            CheckpointError: If it is damaged or holds anything but data.
+        """
+        found = self._all()
+        return read_checkpoint(found[-1]) if found else None
+
+    def clear(self) -> None:
+        """Forget all of them, once what they lead to is saved."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _all(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("[0-9]*") if path.is_dir()) if self.folder.exists() else []
+
+
+def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and state of the checkpoint in `folder`.
+
+    Raises:
+        CheckpointError: If a file is missing, damaged, or holds anything but data.
+    """
+    try:
+        digests = json.loads((folder / MANIFEST).read_text())
+        content = {name: (folder / name).read_bytes() for name in (WEIGHTS, STATE)}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: not a whole checkpoint: {error}") from error
+    for name, data in content.items():
+        if hashlib.sha256(data).hexdigest() != digests.get(name):
+            raise CheckpointError(f"{folder / name}: damaged: its content is not what was written")
+    return load_weights(folder / WEIGHTS), load_state(folder / STATE)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors from a safetensors file.
+
+    Raises:
+        CheckpointError: If it is none.
+    """
+    try:
+        return load_tensors(path.read_bytes())
+    except (OSError, SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Plain data from a file that `torch.save` wrote; refuses code.
+
+    Raises:
+        CheckpointError: If it holds anything but data, or is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(f"{path}: refused: it holds more than data, and loading it could run code") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error
+
+
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write tensors to a safetensors file in one step."""
+    write_file(path, _tensor_bytes(weights))
+
+
+def _tensor_bytes(weights: Mapping[str, Tensor]) -> bytes:
+    return save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()})
+
+
+def _state_bytes(state: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def _write(path: Path, content: bytes) -> str:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return hashlib.sha256(content).hexdigest()
+
+
+def _number(path: Path) -> int:
+    return int(path.name)

@@ -1,0 +1,183 @@
+"""The table a run learns from: every sample's tensors by participant, its label, and the part it stands in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcore.contracts.batch import Batch
+from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+from kdcore.contracts.protocol import Protocol, Split
+from kdcore.errors import DataError
+from kdcore.recipe.schema import DataSpec
+from kdcore.training.columns import Column, ColumnCache, Cutting, Progress, fingerprint
+from kdcore.training.pipeline import Pipeline
+from kdcore.training.splits import checked_split, complete_samples, noisy_labels
+
+
+@dataclass
+class Table:
+    """All rows of a run, joined by key.
+
+    Args:
+        keys: Which sample each of the N rows is.
+        labels: (N,) int64, -1 where unknown; what evaluation compares with.
+        taught: (N,) int64, what training is told: `labels` with the recipe's label noise in parts that are learnt from.
+        parts: Part → its rows.
+        inputs: Participant → one tensor (N, …), or one per modality.
+        classes: Class names.
+        split: The split, with its rule.
+        fingerprint: Identity of the recordings.
+        notes: What was left out, and why.
+    """
+
+    keys: tuple[SampleKey, ...]
+    labels: Tensor
+    taught: Tensor
+    parts: dict[str, Tensor]
+    inputs: dict[str, tuple[Tensor, ...]]
+    classes: tuple[str, ...]
+    split: Split
+    fingerprint: str
+    notes: list[str] = field(default_factory=list)
+
+    def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True) -> Batch:
+        """The samples at `rows` for `participants`; labels None unless `labelled`."""
+        signals = {}
+        for name in participants:
+            parts = self.inputs[name]
+            signals[name] = parts[0][rows] if len(parts) == 1 else tuple(part[rows] for part in parts)
+        return Batch(rows, signals, self.taught[rows] if labelled else None, self.keys)
+
+    def to(self, device: torch.device, limit: int) -> Table:
+        """The table with its tensors on `device`; inputs only if they take no more than `limit` bytes together."""
+        size = sum(part.numel() * part.element_size() for parts in self.inputs.values() for part in parts)
+        inputs = {name: tuple(part.to(device) for part in parts) for name, parts in self.inputs.items()} if size <= limit else self.inputs
+        parts = {name: rows.to(device) for name, rows in self.parts.items()}
+        return replace(self, inputs=inputs, parts=parts, labels=self.labels.to(device), taught=self.taught.to(device))
+
+
+def load_split(dataset: Dataset, protocol: Protocol, spec: DataSpec, modalities: Sequence[str]) -> tuple[list[Sample], Split, list[str]]:
+    """The samples that have `modalities`, divided by `protocol` and audited, and notes on what was left out.
+
+    Raises:
+        DataError: If the folder, a sample or the split is unfit.
+    """
+    samples, left_out = complete_samples(dataset.samples(), modalities, spec.missing)
+    split = checked_split(protocol.split(samples), len(dataset.classes), spec.labels == "given")
+    return samples, split, [f"left out: {line}" for line in left_out]
+
+
+def load_table(
+    dataset: Dataset,
+    protocol: Protocol,
+    spec: DataSpec,
+    pipelines: Mapping[str, Pipeline],
+    folder: Path,
+    memory_limit: int,
+    progress: Progress = lambda done, total, what: None,
+) -> Table:
+    """Read, join, split and prepare everything that `pipelines` ask for.
+
+    Args:
+        dataset: Where samples come from.
+        protocol: How they are divided.
+        spec: The recipe's data section.
+        pipelines: Participant → its transforms; what cannot be done once is left in each one's `live`.
+        folder: Of cached columns.
+        memory_limit: Bytes a tensor may take in memory.
+        progress: Told (done, total, what) while recordings are read.
+
+    Raises:
+        DataError: If recordings, split or shapes are unfit.
+    """
+    branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
+    modalities = sorted({branch.modality.name for branch in branches})
+    samples, split, notes = load_split(dataset, protocol, spec, modalities)
+    identity = fingerprint(dataset, samples, {"dataset": spec.dataset.options}, folder / "hashes.json")
+    cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
+    cache = ColumnCache(folder, memory_limit)
+    columns: dict[int, Column] = {}
+    made: dict[str, Column] = {}
+    for branch in branches:
+        same = f"{branch.modality.name}|{branch.identity}"
+        made[same] = made.get(same) or cache.column(dataset, samples, branch, identity, cutting, progress)
+        columns[id(branch)] = made[same]
+    notes += _refuse_or_note_bad(columns.values(), spec)
+    keys = _joined(columns.values(), samples)
+    return _assemble(keys, columns, pipelines, split, dataset, spec, identity, memory_limit, notes)
+
+
+def _refuse_or_note_bad(columns: Iterable[Column], spec: DataSpec) -> list[str]:
+    bad = {key: why for column in columns for key, why in column.bad.items()}
+    lines = [f"{key}: {why}" for key, why in bad.items()]
+    if bad and spec.on_bad_sample == "error":
+        shown = "\n  ".join(lines[:20]) + (f"\n  and {len(lines) - 20} more" if len(lines) > 20 else "")
+        raise DataError(f"{len(lines)} bad samples (data.on_bad_sample: skip leaves them out):\n  {shown}")
+    return [f"skipped: {line}" for line in lines]
+
+
+def _joined(columns: Iterable[Column], samples: Sequence[Sample]) -> tuple[SampleKey, ...]:
+    """Keys that every column has, in the samples' order."""
+    common = set.intersection(*(set(column.keys) for column in columns))
+    order = {sample.key: number for number, sample in enumerate(samples)}
+    if not common:
+        raise DataError("no sample is left: every one is bad, or shorter than a window")
+    return tuple(sorted(common, key=lambda key: (order[replace(key, window=0)], key.window)))
+
+
+def _assemble(
+    keys: tuple[SampleKey, ...],
+    columns: Mapping[int, Column],
+    pipelines: Mapping[str, Pipeline],
+    split: Split,
+    dataset: Dataset,
+    spec: DataSpec,
+    identity: str,
+    memory_limit: int,
+    notes: list[str],
+) -> Table:
+    recorded = {sample.key: sample for samples in split.parts.values() for sample in samples}
+    part_of = {sample.key: part for part, samples in split.parts.items() for sample in samples}
+    keys = tuple(key for key in keys if replace(key, window=0) in part_of)
+    whole = [replace(key, window=0) for key in keys]
+    labels = np.array([-1 if recorded[key].label is None else recorded[key].label for key in whole], dtype=np.int64)
+    parts = {part: np.array([n for n, key in enumerate(whole) if part_of[key] == part], dtype=np.int64) for part in split.parts}
+    for part in ("train", "test"):
+        if not len(parts[part]):
+            raise DataError(f"no {part} sample is left after unreadable ones were skipped")
+    taught = labels.copy()
+    for part, rows in parts.items():
+        if part not in ("validation", "test"):
+            taught[rows] = noisy_labels(labels[rows], spec.label_noise, len(dataset.classes), seed=spec.label_noise_seed)
+    learnt = torch.from_numpy(parts["train"])
+    inputs = {name: pipeline.prepare([_rows(columns[id(b)], keys) for b in pipeline.branches], learnt, memory_limit) for name, pipeline in pipelines.items()}
+    return Table(
+        keys,
+        torch.from_numpy(labels),
+        torch.from_numpy(taught),
+        {part: torch.from_numpy(rows) for part, rows in parts.items()},
+        inputs,
+        tuple(dataset.classes),
+        split,
+        identity,
+        notes,
+    )
+
+
+def _rows(column: Column, keys: tuple[SampleKey, ...]) -> Tensor:
+    """The column's rows for `keys`; the column itself where nothing is to be moved."""
+    if column.keys == keys:
+        return column.values
+    where = {key: row for row, key in enumerate(column.keys)}
+    return column.values[torch.tensor([where[key] for key in keys])]
+
+
+def epoch_order(count: int, seed: int) -> Tensor:
+    """A permutation of ``range(count)`` that depends on `seed` alone."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
