@@ -1,1 +1,32 @@
-"""kdcore plugin."""
+"""Modalities, datasets and protocols."""
+
+from kdcore import hookimpl
+
+
+@hookimpl
+def register_modalities(register):
+    """Kinds of signal."""
+    for name in ("accelerometer", "gyroscope", "orientation", "skeleton", "rgb", "depth", "flow"):
+        register(name, f"kdcore_datasets.modalities:{name.upper()}")
+
+
+@hookimpl
+def register_datasets(register):
+    """Recordings, published and one's own."""
+    register("utd-mhad", "kdcore_datasets.utd_mhad:UtdMhad")
+    register("synthetic-motion", "kdcore_datasets.synthetic.dataset:SyntheticMotion")
+
+
+@hookimpl
+def register_protocols(register):
+    """Rules that split samples."""
+    register("cross-subject", "kdcore_datasets.protocols.subjects:CrossSubject")
+    register("leave-one-subject-out", "kdcore_datasets.protocols.subjects:LeaveOneSubjectOut")
+    register("explicit", "kdcore_datasets.protocols.subjects:Explicit")
+    register("disjoint-subjects", "kdcore_datasets.protocols.subjects:DisjointSubjects")
+    register("subject-specific", "kdcore_datasets.protocols.trials:SubjectSpecific")
+    register("cross-view", "kdcore_datasets.protocols.conditions:CrossView")
+    register("cross-scene", "kdcore_datasets.protocols.conditions:CrossScene")
+    register("cross-session", "kdcore_datasets.protocols.conditions:CrossSession")
+    register("ntu-cross-subject", "kdcore_datasets.protocols.ntu:NtuCrossSubject")
+    register("ntu-cross-view", "kdcore_datasets.protocols.ntu:NtuCrossView")

@@ -1,0 +1,38 @@
+"""Listing folders of recordings, with errors that name the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdcore import DataError
+
+
+def existing_folder(root: Path) -> Path:
+    """`root` with ``~`` expanded.
+
+    Raises:
+        DataError: If it is missing or no folder.
+    """
+    folder = Path(root).expanduser()
+    if not folder.is_dir():
+        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+    return folder
+
+
+def entries(folder: Path) -> list[Path]:
+    """What lies directly in `folder`, sorted by name.
+
+    Raises:
+        DataError: If the folder cannot be read.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror or error})") from error
+
+
+def subfolder(root: Path, name: str) -> Path | None:
+    """The folder `name` in `root`, whatever its case; None if there is none."""
+    found = [each for each in entries(root) if each.name.lower() == name.lower() and each.is_dir()]
+    exact = [each for each in found if each.name == name]
+    return (exact or found or [None])[0]

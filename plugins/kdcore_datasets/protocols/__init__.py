@@ -1,0 +1,1 @@
+"""Protocols: rules that say which recordings train, validate and test."""

@@ -1,0 +1,119 @@
+"""Protocols that divide by the condition of recording: view, scene or session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdcore import Protocol, Sample, Split
+from kdcore_datasets.protocols.partition import (
+    Value,
+    both_sides,
+    described,
+    gather,
+    held_out,
+    listed,
+    refuse_empty,
+    refuse_overlap,
+    values_of,
+)
+
+
+def _split_condition(
+    samples: Sequence[Sample],
+    field: str,
+    train: tuple[Value, ...],
+    test: tuple[Value, ...],
+    validation: int | tuple[Value, ...],
+) -> Split:
+    """The split by `field`, whose validation part is cut from the training side by subject."""
+    existing = values_of(samples, field)
+    chosen_train, chosen_test = both_sides(existing, train, test, field, existing[:-1])
+    sides = {"train": chosen_train, "test": chosen_test}
+    refuse_overlap(field, sides)
+    part_of = {value: part for part, values in sides.items() for value in values}
+    parts = gather(samples, part_of, field, ("train", "validation", "test"))
+    rule = described(f"By {field}", sides, existing)
+    refuse_empty(parts, rule)
+    if validation:
+        subjects = values_of(parts["train"], "subject")
+        held = held_out(validation, subjects, subjects, "subject")
+        part_of = {subject: "validation" if subject in held else "train" for subject in subjects}
+        parts |= gather(parts["train"], part_of, "subject", ("train", "validation"))
+        rule += f"; of the training side, subjects {listed(held)} validate"
+        refuse_empty(parts, rule, may_be_empty=())
+    return Split(parts, rule, disjoint=(field,))
+
+
+class CrossView(Protocol):
+    """Train on some camera views, test on others.
+
+    Args:
+        train_views: Views that train; by default all but those that test.
+        test_views: Views that test; by default the last, or all that `train_views` does not list.
+        validation_subjects: How many of the last subjects are held out of the training views, or who.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_views: tuple[Value, ...] = (),
+        test_views: tuple[Value, ...] = (),
+        validation_subjects: int | tuple[Value, ...] = 0,
+    ):
+        self.train_views = train_views
+        self.test_views = test_views
+        self.validation_subjects = validation_subjects
+
+    def split(self, samples: Sequence[Sample]) -> Split:
+        """Divide by view."""
+        return _split_condition(samples, "view", self.train_views, self.test_views, self.validation_subjects)
+
+
+class CrossScene(Protocol):
+    """Train in some scenes, test in others.
+
+    Args:
+        train_scenes: Scenes that train; by default all but those that test.
+        test_scenes: Scenes that test; by default the last, or all that `train_scenes` does not list.
+        validation_subjects: How many of the last subjects are held out of the training scenes, or who.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_scenes: tuple[Value, ...] = (),
+        test_scenes: tuple[Value, ...] = (),
+        validation_subjects: int | tuple[Value, ...] = 0,
+    ):
+        self.train_scenes = train_scenes
+        self.test_scenes = test_scenes
+        self.validation_subjects = validation_subjects
+
+    def split(self, samples: Sequence[Sample]) -> Split:
+        """Divide by scene."""
+        return _split_condition(samples, "scene", self.train_scenes, self.test_scenes, self.validation_subjects)
+
+
+class CrossSession(Protocol):
+    """Train on some sessions, test on others.
+
+    Args:
+        train_sessions: Sessions that train; by default all but those that test.
+        test_sessions: Sessions that test; by default the last, or all that `train_sessions` does not list.
+        validation_subjects: How many of the last subjects are held out of the training sessions, or who.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_sessions: tuple[Value, ...] = (),
+        test_sessions: tuple[Value, ...] = (),
+        validation_subjects: int | tuple[Value, ...] = 0,
+    ):
+        self.train_sessions = train_sessions
+        self.test_sessions = test_sessions
+        self.validation_subjects = validation_subjects
+
+    def split(self, samples: Sequence[Sample]) -> Split:
+        """Divide by session."""
+        return _split_condition(samples, "session", self.train_sessions, self.test_sessions, self.validation_subjects)

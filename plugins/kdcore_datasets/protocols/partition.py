@@ -1,0 +1,140 @@
+"""Dividing samples by the values of one field of their keys, shared by all protocols."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from kdcore import DataError, Sample
+
+Value = int | str
+"""A subject, view … as a recipe writes it: ``1`` and ``"1"`` are the same, and both match ``"01"`` if nothing fits better."""
+
+
+def natural(text: str) -> tuple[tuple[int, int | str], ...]:
+    """Sort key that puts ``s2`` before ``s10``."""
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", text) if part)
+
+
+def values_of(samples: Iterable[Sample], field: str) -> list[str]:
+    """The values of a key field that occur, in natural order.
+
+    Raises:
+        DataError: If the samples do not state this field at all, or only some do.
+    """
+    found = {getattr(sample.key, field) for sample in samples}
+    if not found:
+        raise DataError("there are no samples to split")
+    if "" in found:
+        every = "no sample states" if len(found) == 1 else "some samples do not state"
+        raise DataError(f"this dataset cannot be split by {field}: {every} its {field}")
+    return sorted(found, key=lambda value: (natural(value), value))
+
+
+def matching(wanted: Iterable[Value], existing: Sequence[str], field: str) -> list[str]:
+    """What a recipe's values are called in the data, without repetitions, in natural order.
+
+    Raises:
+        DataError: If one does not exist; those that do are listed.
+    """
+    found = [_match(str(value), existing) for value in wanted]
+    unknown = [str(value) for value, match in zip(wanted, found, strict=True) if match is None]
+    if unknown:
+        raise DataError(f"no samples of {field} {listed(unknown)}; there are {listed(existing)}")
+    return [value for value in existing if value in found]
+
+
+def _match(value: str, existing: Sequence[str]) -> str | None:
+    if value in existing:
+        return value
+    same_number = [each for each in existing if value.isdecimal() and each.isdecimal() and int(each) == int(value)]
+    return same_number[0] if len(same_number) == 1 else None
+
+
+def refuse_overlap(field: str, parts: Mapping[str, Sequence[str]]) -> None:
+    """Parts must not share a value.
+
+    Raises:
+        DataError: If two do, naming value and parts.
+    """
+    owner: dict[str, str] = {}
+    for part, values in parts.items():
+        for value in values:
+            if value in owner:
+                raise DataError(f"{field} {value} is listed for both {owner[value]} and {part}")
+            owner[value] = part
+
+
+def held_out(validation: int | tuple[Value, ...], train: Sequence[str], existing: Sequence[str], field: str) -> list[str]:
+    """The values to validate on: the last so many of `train`, or those listed.
+
+    Raises:
+        DataError: If none would be left to train on, or one does not exist.
+    """
+    if not isinstance(validation, int):
+        return matching(validation, existing, field)
+    if not 0 <= validation < max(1, len(train)):
+        raise DataError(f"cannot hold out {validation} of {len(train)} training {field}s ({listed(train)}) for validation")
+    return list(train[len(train) - validation :])
+
+
+def gather(
+    samples: Iterable[Sample], part_of: Mapping[str, str], field: str, parts: Sequence[str]
+) -> dict[str, tuple[Sample, ...]]:
+    """Samples by part, in an order that does not depend on theirs; those whose value has no part are left out."""
+    gathered: dict[str, list[Sample]] = {part: [] for part in parts}
+    for sample in in_order(samples):
+        part = part_of.get(getattr(sample.key, field))
+        if part:
+            gathered[part].append(sample)
+    return {part: tuple(members) for part, members in gathered.items()}
+
+
+def in_order(samples: Iterable[Sample]) -> list[Sample]:
+    """Samples sorted by key, numbers within names by their size."""
+
+    def key(sample: Sample) -> tuple[object, ...]:
+        each = sample.key
+        texts = (each.subject, each.action, each.trial, each.view, each.scene, each.session)
+        return (*map(natural, texts), texts, each.window)
+
+    return sorted(samples, key=key)
+
+
+def refuse_empty(parts: Mapping[str, Sequence[Sample]], rule: str, may_be_empty: Sequence[str] = ("validation",)) -> None:
+    """Every part but the optional ones must have samples.
+
+    Raises:
+        DataError: If one has none.
+    """
+    for part, members in parts.items():
+        if not members and part not in may_be_empty:
+            raise DataError(f"the {part} part is empty ({rule})")
+
+
+def listed(values: Sequence[str]) -> str:
+    """``1, 2 and 3``."""
+    return " and ".join(filter(None, [", ".join(values[:-1]), *values[-1:]]))
+
+
+def both_sides(
+    existing: list[str], train: Sequence[Value], test: Sequence[Value], field: str, default_train: list[str]
+) -> tuple[list[str], list[str]]:
+    """Training and test values; a side that is not listed gets all the others."""
+    if not train and not test:
+        return default_train, [value for value in existing if value not in default_train]
+    chosen_train, chosen_test = matching(train, existing, field), matching(test, existing, field)
+    return (
+        chosen_train or [value for value in existing if value not in chosen_test],
+        chosen_test or [value for value in existing if value not in chosen_train],
+    )
+
+
+_VERBS = {"teacher": "teach the teachers", "train": "train", "validation": "validate", "test": "test"}
+
+
+def described(by: str, parts: Mapping[str, Sequence[str]], existing: Sequence[str]) -> str:
+    """The rule in a sentence: which values are in which part, and which in none."""
+    said = [f"{listed(values)} {_VERBS[part]}" for part, values in parts.items() if values]
+    unused = [value for value in existing if not any(value in values for values in parts.values())]
+    return f"{by}: {'; '.join(said)}" + (f"; {listed(unused)} left out" if unused else "")

@@ -1,0 +1,149 @@
+"""Protocols that divide by subject.
+
+Subjects may be written as numbers or text. Those that a recipe lists nowhere are left out of every part, and the rule
+says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdcore import Protocol, Sample, Split
+from kdcore_datasets.protocols.partition import (
+    Value,
+    both_sides,
+    described,
+    gather,
+    held_out,
+    matching,
+    refuse_empty,
+    refuse_overlap,
+    values_of,
+)
+
+
+def _split_subjects(samples: Sequence[Sample], parts: dict[str, list[str]], validation: int | tuple[Value, ...]) -> Split:
+    """The split whose parts hold these subjects, with a validation part cut from the training subjects."""
+    existing = values_of(samples, "subject")
+    refuse_overlap("subject", parts)
+    held = held_out(validation, parts["train"], existing, "subject")
+    train = [each for each in parts["train"] if each not in held]
+    parts = {**parts, "train": train, "validation": held}
+    refuse_overlap("subject", parts)
+    rule = described("By subject", parts, existing)
+    part_of = {value: part for part, values in parts.items() for value in values}
+    gathered = gather(samples, part_of, "subject", list(parts))
+    refuse_empty(gathered, rule)
+    return Split(gathered, rule, disjoint=("subject",))
+
+
+class CrossSubject(Protocol):
+    """Train on some subjects, test on others.
+
+    By default the first, third, fifth … subject in natural order train and the others test, which for UTD-MHAD is the
+    published split (1, 3, 5, 7 and 2, 4, 6, 8).
+
+    Args:
+        train_subjects: Who trains; all that `test_subjects` does not list, if empty.
+        test_subjects: Who tests; all that `train_subjects` does not list, if empty.
+        validation_subjects: How many of the last training subjects are held out, or who.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_subjects: tuple[Value, ...] = (),
+        test_subjects: tuple[Value, ...] = (),
+        validation_subjects: int | tuple[Value, ...] = 0,
+    ):
+        self.train_subjects = train_subjects
+        self.test_subjects = test_subjects
+        self.validation_subjects = validation_subjects
+
+    def split(self, samples: Sequence[Sample]) -> Split:
+        """Divide by subject."""
+        existing = values_of(samples, "subject")
+        train, test = both_sides(existing, self.train_subjects, self.test_subjects, "subject", existing[::2])
+        return _split_subjects(samples, {"train": train, "test": test}, self.validation_subjects)
+
+
+class LeaveOneSubjectOut(Protocol):
+    """Test on one subject, train on all others.
+
+    Args:
+        test_subject: Who tests.
+        validation_subjects: How many of the last training subjects are held out, or who.
+    """
+
+    def __init__(self, *, test_subject: Value, validation_subjects: int | tuple[Value, ...] = 0):
+        self.test_subject = test_subject
+        self.validation_subjects = validation_subjects
+
+    def split(self, samples: Sequence[Sample]) -> Split:
+        """Divide by subject."""
+        existing = values_of(samples, "subject")
+        train, test = both_sides(existing, (), (self.test_subject,), "subject", [])
+        return _split_subjects(samples, {"train": train, "test": test}, self.validation_subjects)
+
+
+class Explicit(Protocol):
+    """Every part's subjects listed in the recipe; nobody else is used.
+
+    Args:
+        train_subjects: Who trains.
+        test_subjects: Who tests.
+        validation_subjects: Who validates, or how many of the last training subjects do.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_subjects: tuple[Value, ...],
+        test_subjects: tuple[Value, ...],
+        validation_subjects: int | tuple[Value, ...] = 0,
+    ):
+        self.train_subjects = train_subjects
+        self.test_subjects = test_subjects
+        self.validation_subjects = validation_subjects
+
+    def split(self, samples: Sequence[Sample]) -> Split:
+        """Divide by subject."""
+        existing = values_of(samples, "subject")
+        sides = {"train": self.train_subjects, "test": self.test_subjects}
+        parts = {part: matching(values, existing, "subject") for part, values in sides.items()}
+        return _split_subjects(samples, parts, self.validation_subjects)
+
+
+class DisjointSubjects(Protocol):
+    """Teachers learn from other subjects than students, and both are tested on yet others.
+
+    Gives the parts ``teacher``, ``train``, ``validation`` and ``test``.
+
+    Args:
+        teacher_subjects: Whom teachers learn from.
+        student_subjects: Whom students learn from.
+        test_subjects: Who tests; everybody else, if empty.
+        validation_subjects: How many of the last student subjects are held out, or who.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher_subjects: tuple[Value, ...],
+        student_subjects: tuple[Value, ...],
+        test_subjects: tuple[Value, ...] = (),
+        validation_subjects: int | tuple[Value, ...] = 0,
+    ):
+        self.teacher_subjects = teacher_subjects
+        self.student_subjects = student_subjects
+        self.test_subjects = test_subjects
+        self.validation_subjects = validation_subjects
+
+    def split(self, samples: Sequence[Sample]) -> Split:
+        """Divide by subject."""
+        existing = values_of(samples, "subject")
+        teacher = matching(self.teacher_subjects, existing, "subject")
+        student = matching(self.student_subjects, existing, "subject")
+        test = matching(self.test_subjects, existing, "subject")
+        test = test or [each for each in existing if each not in teacher and each not in student]
+        return _split_subjects(samples, {"train": student, "test": test, "teacher": teacher}, self.validation_subjects)
