@@ -50,8 +50,8 @@ class Table:
         """The samples at `rows` for `participants`; labels None unless `labelled`."""
         signals = {}
         for name in participants:
-            parts = self.inputs[name]
-            signals[name] = parts[0][rows] if len(parts) == 1 else tuple(part[rows] for part in parts)
+            parts = tuple(_take(part, rows) for part in self.inputs[name])
+            signals[name] = parts[0] if len(parts) == 1 else parts
         return Batch(rows, signals, self.taught[rows] if labelled else None, self.keys)
 
     def to(self, device: torch.device, limit: int) -> Table:
@@ -176,6 +176,11 @@ def _rows(column: Column, keys: tuple[SampleKey, ...]) -> Tensor:
         return column.values
     where = {key: row for row, key in enumerate(column.keys)}
     return column.values[torch.tensor([where[key] for key in keys])]
+
+
+def _take(part: Tensor, rows: Tensor) -> Tensor:
+    """``part[rows]`` on the rows' device, wherever `part` is kept."""
+    return part[rows] if part.device == rows.device else part[rows.to(part.device)].to(rows.device, non_blocking=True)
 
 
 def epoch_order(count: int, seed: int) -> Tensor:

@@ -1,0 +1,92 @@
+"""Several processes, one batch: losses see the whole batch, and so does batch normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _Gather(torch.autograd.Function):
+    """Concatenate the ranks' equal shares; backward, sum what every rank's loss says about one's own share."""
+
+    @staticmethod
+    def forward(ctx: Any, share: Tensor) -> Tensor:
+        shares = [torch.empty_like(share) for _ in range(dist.get_world_size())]
+        dist.all_gather(shares, share.contiguous())
+        ctx.size = len(share)
+        return torch.cat(shares)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        gradient = grads[0].contiguous()
+        dist.all_reduce(gradient)
+        start = dist.get_rank() * ctx.size
+        return gradient[start : start + ctx.size]
+
+
+def gatherer(world_size: int) -> Callable[[Tensor], Tensor] | None:
+    """Makes a rank's share of an output the whole batch's, differentiably; None in a single process.
+
+    Every rank then computes the same loss of the whole batch. Since each of the equal losses sends a gradient to a share, and
+    DDP averages over ranks, parameters get exactly the gradient that one process would have given them.
+    """
+    return _Gather.apply if world_size > 1 else None
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over ranks, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, share: Tensor) -> Tensor:
+        total = share.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        total = grads[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+def synchronise_batch_norm(module: nn.Module) -> None:
+    """Make every batch normalisation inside `module` train on the whole batch of all processes, on any device.
+
+    torch's own ``SyncBatchNorm`` runs on GPUs only; this one keeps modules, names and buffers as they are.
+    """
+    for norm in module.modules():
+        if isinstance(norm, _BatchNorm):
+            norm.forward = partial(_synced, norm, type(norm).forward)  # type: ignore[method-assign]
+
+
+def _synced(norm: _BatchNorm, plain: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> Tensor:
+    if not norm.training:
+        return plain(norm, x)
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    shape = [1, -1] + [1] * (x.dim() - 2)
+    total = _Sum.apply(x.new_tensor([x.numel() / x.shape[1]]))
+    mean = _Sum.apply(x.sum(axes)) / total
+    centred = x - mean.view(shape)
+    variance = _Sum.apply((centred * centred).sum(axes)) / total
+    _track(norm, mean.detach(), (variance * total / (total - 1)).detach())
+    scale = torch.rsqrt(variance + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    normed = centred * scale.view(shape)
+    return normed if norm.bias is None else normed + norm.bias.view(shape)
+
+
+@torch.no_grad()
+def _track(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    norm.num_batches_tracked += 1
+    momentum = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
+    norm.running_mean.lerp_(mean, momentum)
+    norm.running_var.lerp_(variance, momentum)

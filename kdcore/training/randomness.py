@@ -1,0 +1,54 @@
+"""Seeds: every draw of a run follows from its seed and from what is drawn."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def derive(seed: int, *what: object) -> int:
+    """A seed for one purpose, independent of those for others."""
+    digest = hashlib.sha256("|".join(map(str, (seed, *what))).encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def make_deterministic() -> None:
+    """Ask torch for algorithms that give the same bits each time, on any device."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def random_state() -> dict[str, Any]:
+    """Where the generators stand, as plain data."""
+    version, keys, gauss = random.getstate()
+    name, words, position, has_gauss, cached = np.random.get_state(legacy=True)
+    return {
+        "python": [version, list(keys), gauss],
+        "numpy": [name, torch.from_numpy(words.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set the generators back to a `random_state`."""
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    name, words, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, words.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
