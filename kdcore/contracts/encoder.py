@@ -35,13 +35,23 @@ class Participant(nn.Module):
         encoder: Tensor → logits.
         taps: Tap name → path of a submodule of `encoder`, whose output is recorded.
         live: What is applied to each batch before the encoder; identity by default.
+        augment_frozen: Augment its input also while it teaches without learning; otherwise a frozen teacher is
+            asked about recordings as they are.
 
     Raises:
         KeyError: If a tap names no submodule; the message lists those there are.
     """
 
-    def __init__(self, name: str, encoder: nn.Module, taps: Mapping[str, str] | None = None, live: nn.Module | None = None):
+    def __init__(
+        self,
+        name: str,
+        encoder: nn.Module,
+        taps: Mapping[str, str] | None = None,
+        live: nn.Module | None = None,
+        augment_frozen: bool = False,
+    ):
         super().__init__()
+        self.augment_frozen = augment_frozen
         self.name = name
         self.encoder = encoder
         self.live = live or nn.Identity()

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdcore.contracts.batch import Progress
+from kdcore.contracts.encoder import Participant
+from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.schedule import Stage
 from kdcore.errors import Interrupted, TrainingError
 from kdcore.training.data import Table, epoch_order
@@ -152,7 +154,8 @@ class Engine:
         batch_size: int,
         resumed: Mapping[str, Any] | None,
     ) -> None:
-        fabric, optimizer, clip = self.fabric, group.optimizer, stage.training.gradient_clip
+        fabric, clip = self.fabric, stage.training.gradient_clip
+        optimizer = self.stepper(group)
         seed = derive(self.settings.seed, "+".join(stage.learners), group.epochs)
         order = rows[epoch_order(len(rows), seed).to(rows.device)]
         count, share = len(rows) // batch_size, batch_size // fabric.world_size
@@ -163,7 +166,6 @@ class Engine:
         else:
             seed_everything(derive(seed, fabric.global_rank))
         self._set_rate(stage, group)
-        parameters = [parameter for entry in optimizer.param_groups for parameter in entry["params"]]
         told = time.monotonic()
         for index in range(resumed["step"] if resumed else 0, count):
             batch = order[index * batch_size : (index + 1) * batch_size]
@@ -173,7 +175,7 @@ class Engine:
             optimizer.zero_grad()
             fabric.backward(total)
             if clip:
-                nn.utils.clip_grad_norm_(parameters, clip)
+                fabric.clip_gradients(step, optimizer, max_norm=clip)
             optimizer.step()
             group.steps += 1
             values[index, :-1] = terms
@@ -182,12 +184,23 @@ class Engine:
             if now - told > 0.2:
                 told = now
                 self.listener.stepped(stage, epoch, index + 1)
-            if (self.stop_asked or self._due(now)) and index + 1 < count:
+            if fabric.world_size == 1 and (self.stop_asked or self._due(now)) and index + 1 < count:
                 self._checkpoint(ordinal, epoch, index + 1, values[: index + 1])
         group.epochs += 1
         self._report(stage, epoch, group, step, values)
-        if self.stop_asked:
+        if self._stop_agreed():
             self._checkpoint(ordinal, epoch + 1, 0, None)
+
+    def stepper(self, group: Group) -> torch.optim.Optimizer:
+        """The group's optimizer, behind a gradient scaler where the precision wants one."""
+        return self.fabric.setup_optimizers(group.optimizer) if self.fabric._precision.precision == "16-mixed" else group.optimizer  # type: ignore[return-value]
+
+    def _stop_agreed(self) -> bool:
+        """Whether any process was asked to stop; all of them must stop after the same epoch."""
+        if self.fabric.world_size > 1:
+            asked = self.fabric.all_reduce(torch.tensor(float(self.stop_asked), device=self.fabric.device), reduce_op="max")
+            self.stop_asked = bool(asked)
+        return self.stop_asked
 
     def _report(self, stage: Stage, epoch: int, group: Group, step: StageStep, values: Tensor) -> None:
         values = values.cpu()
@@ -252,20 +265,17 @@ class Engine:
         self.distiller.eval()
         for module in self.distiller.learning(stage):
             module.train()
+        for name in stage.teachers:
+            self.distiller.participant(name).live.train(self.distiller.participant(name).augment_frozen)
 
     def _cached_teachers(self, stage: Stage) -> dict[str, CachedOutputs]:
+        """Answers of those frozen teachers whom asking once per sample is as good as asking every time."""
         fusion = self.distiller.fusion
-        if not (self.settings.teacher_cache and stage.teachers) or fusion.batch_dependent:
+        random = [name for name in stage.teachers if _sees_random_input(self.distiller.participant(name))]
+        if not self.settings.teacher_cache or fusion.batch_dependent or (random and type(fusion) is not TeacherFusion):
             return {}
-        rows = self.table.parts[stage.part]
-        cached: dict[str, CachedOutputs] = {}
-        for name in stage.teachers if type(fusion) is not None else ():
-            if self.distiller.participant(name).augment_frozen:
-                continue
-            answers = cache_teacher(self.distiller, name, rows, self.table, self.settings, self.fabric)
-            if answers:
-                cached[name] = answers
-        return cached
+        names = [name for name in stage.teachers if name not in random]
+        return cache_teachers(self.distiller, names, self.table.parts[stage.part], self.table, self.settings, self.fabric)
 
     def _due(self, now: float | None = None) -> bool:
         return (now or time.monotonic()) - self._saved_at >= self.settings.checkpoint_seconds
@@ -336,15 +346,22 @@ def predict(
 
 
 @torch.no_grad()
-def cache_teacher(distiller: Distiller, name: str, rows: Tensor, table: Table, settings: Settings, fabric: Fabric) -> CachedOutputs | None:
-    """A frozen teacher's answers to all `rows`; None if they would take more memory than allowed."""
+def cache_teachers(
+    distiller: Distiller, names: Sequence[str], rows: Tensor, table: Table, settings: Settings, fabric: Fabric
+) -> dict[str, CachedOutputs]:
+    """Frozen teachers' answers to all `rows`; empty if they would take more memory than allowed."""
     outputs, sizes, taken = [], [], 0
-    for piece in rows.split(settings.batch_size):
+    for piece in rows.split(settings.batch_size) if names else ():
         with fabric.autocast():
-            answer = distiller.teach([name], table.batch(piece, [name], labelled=False))[name]
-        taken += sum(tensor.numel() * tensor.element_size() for tensor in (answer.logits, *answer.features.values()))
-        if taken / len(piece) / (len(outputs) + 1) * len(rows) > settings.cache_limit:
-            return None
-        outputs.append(answer)
+            answers = distiller.teach(names, table.batch(piece, names, labelled=False))
+        tensors = [tensor for each in answers.values() for tensor in (each.logits, *each.features.values())]
+        taken += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        outputs.append(answers)
         sizes.append(len(piece))
-    return CachedOutputs(rows, outputs, sizes, len(table.keys))
+        if taken / sum(sizes) * len(rows) > settings.cache_limit:
+            return {}
+    return {name: CachedOutputs(rows, [each[name] for each in outputs], sizes, len(table.keys)) for name in names}
+
+
+def _sees_random_input(participant: Participant) -> bool:
+    return participant.augment_frozen and any(getattr(module, "augmentation", False) for module in participant.live.modules())

@@ -1,0 +1,120 @@
+"""From a recipe to live objects, each component made by the plugin that provides it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from kdcore.contracts.dataset import Dataset
+from kdcore.contracts.embeddings import ClassEmbeddings
+from kdcore.contracts.fusion import TeacherFusion
+from kdcore.contracts.loss import DistillationLoss
+from kdcore.contracts.protocol import Protocol
+from kdcore.contracts.schedule import Schedule
+from kdcore.contracts.transform import SampleTransform
+from kdcore.errors import KdcoreError, Problem, RecipeError
+from kdcore.plugin.manager import PluginManager
+from kdcore.plugin.schema import options_model
+from kdcore.recipe.schema import Component, ParticipantSpec, Recipe
+
+
+class Builder:
+    """Makes a recipe's components.
+
+    Args:
+        recipe: Checked by the loader.
+        plugins: Who provides them.
+    """
+
+    def __init__(self, recipe: Recipe, plugins: PluginManager):
+        self.recipe = recipe
+        self.plugins = plugins
+
+    def component(self, kind: str, spec: Component, where: str, **given: Any) -> Any:
+        """One component with its options, and what kdcore gives it.
+
+        Raises:
+            RecipeError: If its constructor refuses, naming the place in the recipe.
+        """
+        entry = self.plugins.registry.get(kind, spec.name)
+        cls = entry.load()
+        options = dict(options_model(entry)(**spec.options))
+        wanted = inspect.signature(cls).parameters
+        try:
+            return cls(**{name: value for name, value in given.items() if name in wanted}, **options)
+        except KdcoreError:
+            raise
+        except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
+            raise RecipeError([self.problem(where, f"{kind} {spec.name!r} cannot be made: {type(error).__name__}: {error}")]) from error
+
+    def problem(self, path: str, message: str, hint: str = "") -> Problem:
+        """A problem at `path` of the recipe, with file and line."""
+        file, line = self.recipe.locate(path) or (None, None)
+        return Problem(path, message, file, line, hint)
+
+    def dataset(self) -> Dataset:
+        """The dataset; nothing is opened."""
+        return self.component("dataset", self.recipe.data.dataset, "data.dataset")
+
+    def protocol(self) -> Protocol:
+        """The split rule."""
+        return self.component("protocol", self.recipe.data.protocol, "data.protocol")
+
+    def schedule(self) -> Schedule:
+        """Who learns what, when."""
+        return self.component("schedule", self.recipe.schedule, "schedule")
+
+    def fusion(self) -> TeacherFusion:
+        """How teachers run together."""
+        return self.component("fusion", self.recipe.fusion, "fusion") if self.recipe.fusion else TeacherFusion()
+
+    def class_embeddings(self) -> ClassEmbeddings | None:
+        """Vectors for class names, if the recipe has them."""
+        spec = self.recipe.class_embeddings
+        return self.component("class_embedding", spec, "class_embeddings") if spec else None
+
+    def loss(self, role: str, index: int) -> DistillationLoss:
+        """One term; `role` is ``losses`` or ``teacher_losses``."""
+        return self.component("loss", getattr(self.recipe, role)[index], f"{role}[{index}]")
+
+    def encoder(self, path: str, spec: ParticipantSpec, num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
+        """A participant's network, with what the recipe freezes frozen."""
+        encoder = self.component("encoder", spec.encoder, f"{path}.encoder", num_classes=num_classes, in_shape=in_shape)
+        for name, parameter in encoder.named_parameters():
+            if any(prefix == "*" or name == prefix or name.startswith(f"{prefix}.") for prefix in spec.freeze):
+                parameter.requires_grad_(False)
+        return encoder
+
+    def transforms(self, path: str, specs: Sequence[Component]) -> tuple[list[SampleTransform], list[nn.Module], str]:
+        """Transforms on recordings, transforms on batches, and an identity of the former.
+
+        Raises:
+            RecipeError: If one that works on recordings follows one that works on batches.
+        """
+        on_samples: list[SampleTransform] = []
+        on_batches: list[nn.Module] = []
+        identity = []
+        for index, spec in enumerate(specs):
+            where = f"{path}[{index}]"
+            transform = self.component("transform", spec, where)
+            if isinstance(transform, SampleTransform):
+                if on_batches:
+                    raise RecipeError([self.problem(where, f"{spec.name!r} works on whole recordings and must stand before {specs[index - 1].name!r}")])
+                on_samples.append(transform)
+                identity.append([spec.name, spec.options])
+            else:
+                on_batches.append(transform)
+        return on_samples, on_batches, json.dumps(identity, sort_keys=True, default=str)
+
+
+def versions_used(recipe: Recipe, plugins: PluginManager) -> Mapping[str, str]:
+    """Plugin → version of its package, for every plugin that a recipe's components come from."""
+    used: dict[str, str] = {}
+    for kind, spec in recipe.components():
+        plugin = plugins.registry.get(kind, spec.name).plugin
+        used[plugin] = plugins.plugins[plugin].version
+    return used
