@@ -7,9 +7,9 @@ from typing import Annotated
 import torch
 from annotated_types import Gt
 from torch import Tensor
-from torch.nn import functional as F
 
 from kdcore import DistillationLoss, LossContext, Needs, Ramp
+from kdcore_standard.losses.divergence import soft_divergence
 
 
 class SoftTarget(DistillationLoss):
@@ -18,7 +18,7 @@ class SoftTarget(DistillationLoss):
     .. math:: L = \\frac1K \\sum_k T^2\\, \\mathrm{KL}(\\mathrm{softmax}(z_k / T) \\,\\|\\, \\mathrm{softmax}(z_S / T))
 
     averaged over the batch. G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015;
-    SAKDN Eq. (19), PSKD Eqs. (1)-(2).
+    SAKDN Eq. (23), PSKD Eq. (2).
 
     Args:
         temperature: T, a number or a ramp over epochs.
@@ -35,9 +35,5 @@ class SoftTarget(DistillationLoss):
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over teachers and batch."""
         T = ctx.progress.at(self.temperature)
-        student = F.log_softmax(ctx.student.logits / T, dim=1)
-        divergences = [
-            F.kl_div(student, F.log_softmax(teacher.logits / T, dim=1), log_target=True, reduction="batchmean")
-            for teacher in ctx.teachers.values()
-        ]
+        divergences = [soft_divergence(ctx.student.logits, teacher.logits, T) for teacher in ctx.teachers.values()]
         return torch.stack(divergences).mean() * (T**2 if self.squared else 1.0)

@@ -1,0 +1,52 @@
+"""Attention transfer: where activations are strong."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Gt
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore import Example
+from kdcore_standard.losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_standard.losses.shapes import same_positions
+
+
+class AttentionTransfer(FeatureLoss):
+    """Compares maps of where activations are strong, whatever their channels mean.
+
+    .. math:: L = \\mathrm{mean} \\left(\\frac{Q_S}{\\|Q_S\\|_2} - \\frac{Q_T}{\\|Q_T\\|_2}\\right)^2, \\quad
+        Q = \\frac1C \\sum_c |A_c|^p
+
+    per sample over positions. S. Zagoruyko, N. Komodakis, "Paying More Attention to Attention", ICLR 2017, Eq. (2).
+    Unlike shapes: persons and frames are averaged, surplus position axes are averaged, and each axis is average-pooled to
+    the shorter side's length, all before the maps are taken; numbers of channels may differ.
+
+    Args:
+        pairs: Pairs of (teacher's tap, student's tap).
+        power: p.
+    """
+
+    def __init__(self, *, pairs: Pairs = DEFAULT, power: Annotated[float, Gt(0)] = 2.0):
+        super().__init__(pairs)
+        self.power = power
+
+    def setup(self, example: Example) -> None:
+        """Check that there are positions to attend to.
+
+        Raises:
+            ValueError: If an activation has at most one position.
+        """
+        for _, student, teacher in self.examples(example):
+            if same_positions(student, teacher)[0][:1, :1].numel() < 2:
+                shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+                raise ValueError(f"attention-transfer compares positions, of which {shapes} have no two in common")
+
+    def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
+        """The mean over samples and positions."""
+        student, teacher = (self._attention(x) for x in same_positions(student, teacher))
+        return F.mse_loss(student, teacher)
+
+    def _attention(self, x: Tensor) -> Tensor:
+        return F.normalize(x.abs().pow(self.power).mean(dim=1).flatten(1), dim=1)

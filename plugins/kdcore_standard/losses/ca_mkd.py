@@ -1,0 +1,84 @@
+"""Confidence-aware multi-teacher distillation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdcore import Example, LossContext, Needs, Ramp
+from kdcore_standard.losses.divergence import soft_divergence
+from kdcore_standard.losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_standard.losses.regressor import Regressor
+from kdcore_standard.losses.shapes import same_positions
+
+
+class ConfidenceAware(FeatureLoss):
+    """Several teachers, each weighted per sample by how well it predicts that sample's label.
+
+    .. math:: L = \\frac1B \\sum_b \\sum_k w_{bk} \\left(\\lambda_z\\, T^2\\, \\mathrm{KL}(p_k \\| p_S)
+        + \\frac{\\lambda_f}{K}\\, \\mathrm{mean}(R_k A_S - A_k)^2\\right), \\quad
+        w_{bk} = \\frac{1 - \\mathrm{softmax}_k(\\mathrm{CE}(z_{bk}, y_b))}{K - 1}
+
+    and :math:`w = 1` for a single teacher. H. Zhang, D. Chen, C. Wang, "Confidence-Aware Multi-Teacher Knowledge
+    Distillation", ICASSP 2022, Eqs. (2)-(6), with the 1/K of the authors' code. Unlike shapes: as for ``fitnet``, with a
+    regressor where the numbers of channels differ.
+
+    Args:
+        temperature: T, a number or a ramp over epochs.
+        logits: λ_z.
+        features: λ_f; taps are needed where it is above 0.
+        pairs: Pairs of (teacher's tap, student's tap).
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: Annotated[float, Gt(0)] | Ramp = 4.0,
+        logits: Annotated[float, Ge(0)] = 1.0,
+        features: Annotated[float, Ge(0)] = 0.0,
+        pairs: Pairs = DEFAULT,
+    ):
+        super().__init__(pairs)
+        self.temperature = temperature
+        self.logits = logits
+        self.features = features
+        self.regressors = nn.ModuleDict()
+        taps = self.needs
+        self.needs = Needs(labels=True, teachers=1)
+        if features:
+            self.needs = Needs(labels=True, teachers=1, student_taps=taps.student_taps, teacher_taps=taps.teacher_taps)
+
+    def setup(self, example: Example) -> None:
+        """Create a regressor for every teacher and pair whose channels differ."""
+        for key, student, teacher in self.examples(example) if self.features else ():
+            if student.shape[1] != teacher.shape[1]:
+                self.regressors[key] = Regressor(student.shape[1], teacher.shape[1]).to(student)
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The weighted sum over teachers, averaged over the batch."""
+        weights = confidence(torch.stack([teacher.logits for teacher in ctx.teachers.values()]), ctx.labels)
+        T = ctx.progress.at(self.temperature)
+        terms = torch.stack([soft_divergence(ctx.student.logits, each.logits, T) for each in ctx.teachers.values()])
+        terms = self.logits * T**2 * terms
+        if self.features:
+            found = self.activations(ctx.student, ctx.teachers, batch=len(ctx.batch))
+            errors = torch.stack([self._errors(key, student, teacher) for key, student, teacher in found])
+            terms = terms + self.features / len(weights) * errors.unflatten(0, (len(weights), -1)).mean(dim=1)
+        return (weights * terms).sum(dim=0).mean()
+
+    def _errors(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
+        student, teacher = same_positions(student, teacher)
+        translated = self.regressors[key](student) if key in self.regressors else student
+        return (translated - teacher).square().flatten(1).mean(dim=1)
+
+
+def confidence(teachers: Tensor, labels: Tensor) -> Tensor:
+    """Weights (K, B) of K teachers from their logits (K, B, C): they sum to one over the teachers."""
+    if len(teachers) == 1:
+        return teachers.new_ones(teachers.shape[:2])
+    errors = torch.stack([F.cross_entropy(logits, labels, reduction="none") for logits in teachers])
+    return (1 - errors.softmax(dim=0)) / (len(teachers) - 1)

@@ -1,0 +1,46 @@
+"""Correlation congruence: how samples of a batch relate, by a kernel."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore_standard.losses.features import DEFAULT, FeatureLoss, Pairs
+
+
+class CorrelationCongruence(FeatureLoss):
+    """Compares the batch's kernel matrices.
+
+    .. math:: L = \\frac1{B^2} \\|C_S - C_T\\|_F^2, \\quad
+        C_{ij} = \\sum_{p=0}^{P} e^{-2\\gamma} \\frac{(2\\gamma)^p}{p!} (a_i \\cdot a_j)^p
+
+    with :math:`a_i` the features of sample i scaled to length one: the Taylor series of the Gaussian kernel
+    :math:`\\exp(-\\gamma \\|a_i - a_j\\|^2)`. B. Peng et al., "Correlation Congruence for Knowledge Distillation",
+    ICCV 2019, Eqs. (6) and (10). Unlike shapes: persons and frames are averaged, then each side is flattened on its own;
+    they need nothing in common.
+
+    Args:
+        pairs: Pairs of (teacher's tap, student's tap).
+        gamma: γ.
+        order: P.
+    """
+
+    def __init__(self, *, pairs: Pairs = DEFAULT, gamma: Annotated[float, Gt(0)] = 0.4, order: Annotated[int, Ge(1)] = 2):
+        super().__init__(pairs)
+        self.gamma = gamma
+        self.order = order
+
+    def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
+        """The mean over pairs of samples."""
+        return F.mse_loss(self._kernel(student), self._kernel(teacher))
+
+    def _kernel(self, x: Tensor) -> Tensor:
+        x = F.normalize(x.flatten(1), dim=1)
+        cosine = x @ x.T
+        terms = [(2 * self.gamma) ** p / math.factorial(p) * cosine**p for p in range(self.order + 1)]
+        return math.exp(-2 * self.gamma) * torch.stack(terms).sum(dim=0)

@@ -1,0 +1,62 @@
+"""Decoupled knowledge distillation."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore import DistillationLoss, LossContext, Needs, Ramp
+from kdcore_standard.losses.divergence import soft_divergence
+
+
+class DecoupledDistillation(DistillationLoss):
+    """Soft targets in two parts with a weight each: how sure of the true class, and how the rest is shared out.
+
+    .. math:: L = \\frac1K \\sum_k T^2
+        \\left(\\alpha\\, \\mathrm{KL}(b_k \\| b_S) + \\beta\\, \\mathrm{KL}(\\hat p_k \\| \\hat p_S)\\right)
+
+    with :math:`b` the pair (probability of the true class, of all others) and :math:`\\hat p` the softmax over the other
+    classes, both at temperature T. B. Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, Eq. (7).
+
+    Args:
+        alpha: Weight of the true class's part.
+        beta: Weight of the other classes' part.
+        temperature: T, a number or a ramp over epochs.
+    """
+
+    needs = Needs(labels=True, teachers=1)
+
+    def __init__(
+        self,
+        *,
+        alpha: Annotated[float, Ge(0)] = 1.0,
+        beta: Annotated[float, Ge(0)] = 8.0,
+        temperature: Annotated[float, Gt(0)] | Ramp = 4.0,
+    ):
+        super().__init__()
+        self.alpha = alpha
+        self.beta = beta
+        self.temperature = temperature
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The mean over teachers and batch."""
+        T = ctx.progress.at(self.temperature)
+        true, others = _decouple(ctx.student.logits / T, ctx.labels)
+        terms = []
+        for teacher in ctx.teachers.values():
+            teacher_true, teacher_others = _decouple(teacher.logits / T, ctx.labels)
+            of_true, of_others = soft_divergence(true, teacher_true, 1.0), soft_divergence(others, teacher_others, 1.0)
+            terms.append(self.alpha * of_true + self.beta * of_others)
+        return torch.stack(terms).mean() * T**2
+
+
+def _decouple(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of (true class, any other), (B, 2), and logits of the other classes, (B, C - 1)."""
+    classes = torch.arange(logits.shape[1] - 1, device=logits.device)
+    others = logits.gather(1, classes + (classes >= labels[:, None]).long())
+    true = logits.gather(1, labels[:, None])
+    return F.log_softmax(torch.cat([true, others.logsumexp(1, keepdim=True)], dim=1), dim=1), others

@@ -1,0 +1,44 @@
+"""Hints: regression onto a teacher's activations."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdcore import Example
+from kdcore_standard.losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_standard.losses.regressor import Regressor
+from kdcore_standard.losses.shapes import same_positions
+
+
+class FitNet(FeatureLoss):
+    """Mean squared error between a teacher's activation and the student's, which a regressor learns to translate.
+
+    .. math:: L = \\mathrm{mean}\\, (R\\, A_S - A_T)^2
+
+    with :math:`R` a 1×1 convolution without bias (a linear map for vectors) per teacher and pair. A. Romero et al.,
+    "FitNets: Hints for Thin Deep Nets", ICLR 2015, Eq. (3). Unlike shapes: persons and frames are averaged, surplus
+    position axes are averaged, and each axis is average-pooled to the shorter side's length.
+
+    Args:
+        pairs: Pairs of (teacher's tap, student's tap).
+        regressor: Translate ``always``, or only where ``needed`` because the numbers of channels differ.
+    """
+
+    def __init__(self, *, pairs: Pairs = DEFAULT, regressor: Literal["always", "needed"] = "always"):
+        super().__init__(pairs)
+        self.regressor = regressor
+        self.regressors = nn.ModuleDict()
+
+    def setup(self, example: Example) -> None:
+        """Create a regressor for every teacher and pair."""
+        for key, student, teacher in self.examples(example):
+            if self.regressor == "always" or student.shape[1] != teacher.shape[1]:
+                self.regressors[key] = Regressor(student.shape[1], teacher.shape[1]).to(student)
+
+    def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
+        """The mean over samples, channels and positions."""
+        student, teacher = same_positions(student, teacher)
+        return F.mse_loss(self.regressors[key](student) if key in self.regressors else student, teacher)

@@ -1,0 +1,64 @@
+"""Relational knowledge distillation: distances and angles between samples."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore_standard.losses.features import DEFAULT, FeatureLoss, Pairs
+
+SMALLEST = 1e-12
+
+
+class RelationalDistillation(FeatureLoss):
+    """Compares distances between samples, in units of their mean, and the angles that three samples form.
+
+    .. math:: L = \\lambda_D\\, \\mathrm{mean}_{ij}\\,
+        \\ell\\!\\left(\\tfrac{d^S_{ij}}{\\bar d^S}, \\tfrac{d^T_{ij}}{\\bar d^T}\\right)
+        + \\lambda_A\\, \\mathrm{mean}_{ijk}\\, \\ell(\\cos \\angle^S_{ijk}, \\cos \\angle^T_{ijk})
+
+    with :math:`\\ell` the Huber loss. W. Park et al., "Relational Knowledge Distillation", CVPR 2019, Eqs. (6)-(11).
+    A batch of one has no relations: the loss is 0 there. Unlike shapes: persons and frames are averaged, then each side is
+    flattened on its own; they need nothing in common.
+
+    Args:
+        pairs: Pairs of (teacher's tap, student's tap).
+        distance: λ_D.
+        angle: λ_A.
+    """
+
+    def __init__(
+        self, *, pairs: Pairs = DEFAULT, distance: Annotated[float, Ge(0)] = 25.0, angle: Annotated[float, Ge(0)] = 50.0
+    ):
+        super().__init__(pairs)
+        self.distance = distance
+        self.angle = angle
+
+    def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
+        """The weighted sum of both parts."""
+        if len(student) < 2:
+            return student.sum() * 0.0
+        (d_student, a_student), (d_teacher, a_teacher) = _relations(student), _relations(teacher)
+        return self.distance * F.smooth_l1_loss(d_student, d_teacher) + self.angle * F.smooth_l1_loss(a_student, a_teacher)
+
+
+def _relations(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances in units of their mean (B, B), and cosines at every vertex (B vertices, B, B).
+
+    All of it comes from the Gram matrix, so that memory does not grow with the number of features times B².
+    """
+    x = x.flatten(1)
+    x = x - x.mean(dim=0)  # relations do not change, rounding errors shrink
+    gram = x @ x.T
+    norms = gram.diagonal()
+    apart = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+    squares = (norms[:, None] + norms[None, :] - 2 * gram).clamp_min(SMALLEST)
+    lengths = squares.sqrt() * apart
+    towards = torch.where(apart & (squares > SMALLEST), squares.rsqrt(), 0.0)
+    # (x_i - x_v)·(x_k - x_v) for every vertex v
+    products = gram[None] - gram[:, :, None] - gram[:, None, :] + norms[:, None, None]
+    return lengths / (lengths.sum() / apart.sum()), products * towards[:, :, None] * towards[:, None, :]

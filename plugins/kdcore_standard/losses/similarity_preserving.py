@@ -1,0 +1,34 @@
+"""Similarity-preserving distillation: which samples of a batch are alike."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore_standard.losses.features import DEFAULT, FeatureLoss, Pairs
+
+
+class SimilarityPreserving(FeatureLoss):
+    """Compares the batch's similarity matrices.
+
+    .. math:: L = \\frac1{B^2} \\|\\tilde G_S - \\tilde G_T\\|_F^2, \\quad G = A A^\\top
+
+    with :math:`A` (B, all features of a sample) and :math:`\\tilde G` the matrix with rows of length one. F. Tung, G. Mori,
+    "Similarity-Preserving Knowledge Distillation", ICCV 2019, Eq. (4). Unlike shapes: persons and frames are averaged,
+    then each side is flattened on its own; they need nothing in common.
+
+    Args:
+        pairs: Pairs of (teacher's tap, student's tap).
+    """
+
+    def __init__(self, *, pairs: Pairs = DEFAULT):
+        super().__init__(pairs)
+
+    def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
+        """The mean over pairs of samples."""
+        return F.mse_loss(_similarity(student), _similarity(teacher))
+
+
+def _similarity(x: Tensor) -> Tensor:
+    x = x.flatten(1)
+    return F.normalize(x @ x.T, dim=1)
