@@ -1,0 +1,197 @@
+"""From a recipe and its table to a distiller ready to train, checked before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from difflib import get_close_matches
+
+import torch
+from torch import Tensor
+
+from kdcore.contracts.batch import Batch
+from kdcore.contracts.dataset import Dataset
+from kdcore.contracts.encoder import Participant
+from kdcore.contracts.loss import Example
+from kdcore.contracts.schedule import Stage, Team
+from kdcore.errors import Problem, RecipeError
+from kdcore.recipe.build import Builder
+from kdcore.recipe.schema import ParticipantSpec
+from kdcore.training.checkpoint import load_state, load_weights
+from kdcore.training.data import Table
+from kdcore.training.distiller import Distiller, TermSpec
+from kdcore.training.optimizers import problem_with
+from kdcore.training.pipeline import Branch, Pipeline
+from kdcore.training.randomness import derive, seed_everything
+
+DISTILLED, BASELINE = "distilled", "baseline"
+
+
+class Assembly:
+    """Makes the distillers of a run: one per seed and arm.
+
+    Args:
+        builder: Makes components.
+        dataset: Says classes and modalities.
+    """
+
+    def __init__(self, builder: Builder, dataset: Dataset):
+        self.builder = builder
+        self.recipe = builder.recipe
+        self.dataset = dataset
+        self.specs: dict[str, ParticipantSpec] = self.recipe.participants
+        self.team = Team(tuple(self.recipe.teachers), tuple(self.recipe.student_specs))
+        self.pipelines = {name: self.pipeline(name) for name in self.specs}
+        self.schedule = builder.schedule()
+        self._check_training()
+
+    def path(self, name: str) -> str:
+        """Where participant `name` stands in the recipe."""
+        if name in self.recipe.teachers:
+            return f"teachers.{name}"
+        return "student" if self.recipe.student is not None else f"students.{name}"
+
+    def pipeline(self, name: str) -> Pipeline:
+        """The participant's transforms."""
+        spec, path = self.specs[name], f"{self.path(name)}.transforms"
+        branches = []
+        for modality in spec.modalities:
+            where = path if isinstance(spec.transforms, list) else f"{path}.{modality}"
+            on_samples, on_batches, identity = self.builder.transforms(where, spec.transforms_of(modality))
+            branches.append(Branch(self.dataset.modalities[modality], on_samples, on_batches, identity))  # type: ignore[arg-type]
+        _, trunk, _ = self.builder.transforms(f"{path}.joined", spec.transforms_of("joined"))
+        return Pipeline(branches, trunk)
+
+    def stages(self, arm: str) -> list[Stage]:
+        """The schedule's stages; in the baseline, students learn alone."""
+        stages = list(self.schedule.stages(self.team))
+        if arm == DISTILLED:
+            return stages
+        alone = [stage for stage in stages if all(name in self.team.students for name in stage.learners)]
+        return [replace(stage, teachers=()) for stage in alone]
+
+    @property
+    def has_baseline(self) -> bool:
+        """True if the students have something to learn from without teachers or peers, and the recipe wants to know."""
+        return self.recipe.baseline and bool(self._term_specs("losses", BASELINE)) and len(self._term_specs("losses", BASELINE)) < len(
+            self._term_specs("losses", DISTILLED)
+        )
+
+    def distiller(self, table: Table, seed: int, arm: str, device: torch.device) -> Distiller:
+        """All participants with fresh weights, fusion and losses, on `device`.
+
+        The same seed gives the same student in either arm.
+
+        Raises:
+            RecipeError: If encoders, taps, fusion or losses do not fit the data or one another.
+        """
+        team = self.team if arm == DISTILLED else Team((), self.team.students)
+        rows = table.parts["train"][: self.recipe.data.batch_size]
+        batch = table.batch(rows, (*team.teachers, *team.students))
+        members, problems = {}, []
+        for name in (*team.teachers, *team.students):
+            try:
+                members[name] = self._participant(name, table, seed, device)
+            except RecipeError as error:
+                problems += error.problems
+        if problems:
+            raise RecipeError(problems)
+        distiller = Distiller(
+            {name: members[name] for name in team.teachers},
+            {name: members[name] for name in team.students},
+            self.builder.fusion() if team.teachers else None,
+            self._class_embeddings(),
+        ).to(device)
+        self._set_up(distiller, batch, seed, arm)
+        return distiller.to(device)
+
+    def _participant(self, name: str, table: Table, seed: int, device: torch.device) -> Participant:
+        spec, path, live = self.specs[name], self.path(name), self.pipelines[name].live
+        batch = table.batch(table.parts["train"][:2], [name])
+        live = live.to(device).eval()
+        shape = tuple(live(batch.signals[name]).shape[1:])
+        seed_everything(derive(seed, "init", name))
+        encoder = self.builder.encoder(path, spec, len(self.dataset.classes), shape)
+        if spec.weights:
+            self._load(encoder, spec, path)
+        try:
+            return Participant(name, encoder, spec.taps, live, spec.augment_frozen)
+        except KeyError as error:
+            raise RecipeError(self._tap_problems(encoder, spec, path)) from error
+
+    def _load(self, encoder: torch.nn.Module, spec: ParticipantSpec, path: str) -> None:
+        assert spec.weights is not None
+        file = spec.weights
+        weights = load_weights(file) if file.suffix == ".safetensors" else load_state(file)
+        try:
+            encoder.load_state_dict({key.removeprefix("encoder."): value for key, value in weights.items() if not key.startswith("live.")})
+        except RuntimeError as error:
+            raise RecipeError([self.builder.problem(f"{path}.weights", f"{file} does not fit the encoder: {error}")]) from error
+
+    def _tap_problems(self, encoder: torch.nn.Module, spec: ParticipantSpec, path: str) -> list[Problem]:
+        known = [name for name, _ in encoder.named_modules() if name]
+        problems = []
+        for tap, module in spec.taps.items():
+            if module not in known:
+                near = get_close_matches(module, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known[:12])} …"
+                problems.append(self.builder.problem(f"{path}.taps.{tap}", f"the encoder {spec.encoder.name!r} has no module {module!r}", hint))
+        return problems
+
+    def _class_embeddings(self) -> Tensor | None:
+        source = self.builder.class_embeddings()
+        return torch.from_numpy(source.table(self.dataset.classes)).float() if source else None
+
+    def _term_specs(self, role: str, arm: str) -> list[TermSpec]:
+        specs = []
+        for index, term in enumerate(getattr(self.recipe, role)):
+            needs = self.builder.loss(role, index).needs
+            dropped = arm == BASELINE and (needs.teachers or needs.peers)
+            if not dropped and term.weight != 0:
+                specs.append(TermSpec(term.id or term.name, term.weight, lambda index=index: self.builder.loss(role, index)))
+        return specs
+
+    @torch.no_grad()
+    def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str) -> None:
+        """Let fusion and losses make their parameters from one batch's outputs."""
+        distiller.eval()
+        if distiller.teachers:
+            seed_everything(derive(seed, "fusion"))
+            self._try("fusion", "the fusion", lambda: distiller.fusion.setup(dict(distiller.teachers.items()), batch))  # type: ignore[arg-type]
+            distiller.fusion.to(batch.rows.device)
+        answers = {}
+        for name in distiller.students:
+            shape = tuple(distiller.participant(name).input(batch.signals[name]).shape)
+            answers[name] = self._try(f"{self.path(name)}.encoder", f"{name} cannot read an input of shape {shape}", lambda name=name: distiller.answer(name, batch))
+        for name in distiller.teachers:
+            shape = tuple(distiller.participant(name).input(batch.signals[name]).shape)
+            self._try(f"{self.path(name)}.encoder", f"{name} cannot read an input of shape {shape}", lambda name=name: distiller.participant(name)(batch.signals[name]))
+        taught = self._try("fusion", "the teachers cannot run together", lambda: distiller.teach(list(distiller.teachers), batch))
+        for name, outputs in {**taught, **answers}.items():
+            role = "teacher_losses" if name in taught else "losses"
+            example = Example(outputs, {} if name in taught else taught, len(self.dataset.classes))
+            seed_everything(derive(seed, "losses", name))
+            self._try(role, f"the losses of {name} do not fit", lambda n=name, r=role, e=example: distiller.add_terms(n, self._term_specs(r, arm), e))
+
+    def _try(self, path: str, what: str, action):  # noqa: ANN001, ANN202
+        try:
+            return action()
+        except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
+            raise RecipeError([self.builder.problem(path, f"{what}: {error}")]) from error
+
+    def _check_training(self) -> None:
+        stages = list(self.schedule.stages(self.team))
+        problems = {wrong for stage in stages if (wrong := problem_with(stage.training.optimizer))}
+        problems |= {f"stage {s.name!r} names {n!r}, who is not in the recipe" for s in stages for n in (*s.learners, *s.teachers) if n not in self.specs}
+        if problems:
+            raise RecipeError([self.builder.problem("schedule", each) for each in sorted(problems)])
+
+
+def modalities_of(specs: Iterable[ParticipantSpec]) -> list[str]:
+    """Every modality that participants use, once."""
+    return sorted({modality for spec in specs for modality in spec.modalities})
+
+
+def parameter_counts(members: Mapping[str, Participant]) -> dict[str, int]:
+    """Trainable parameters of each participant's encoder."""
+    return {name: sum(p.numel() for p in member.encoder.parameters() if p.requires_grad) for name, member in members.items()}

@@ -1,0 +1,125 @@
+"""What a run checks about itself before its first step, on one batch and without leaving a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.contracts.batch import Progress
+from kdcore.contracts.schedule import Stage
+from kdcore.errors import TrainingError
+from kdcore.training.data import Table
+from kdcore.training.distiller import Distiller, StageStep
+
+TRIES = 4
+
+
+@dataclass(frozen=True)
+class TermCheck:
+    """One term on one batch: its value, and the norm of its gradient on the learner it belongs to."""
+
+    stage: str
+    learner: str
+    term: str
+    weight: float
+    value: float
+    gradient: float
+
+
+@dataclass
+class Preflight:
+    """What one batch showed."""
+
+    terms: list[TermCheck] = field(default_factory=list)
+    inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    features: dict[str, dict[str, tuple[int, ...]]] = field(default_factory=dict)
+    parameters: dict[str, int] = field(default_factory=dict)
+
+
+def preflight(distiller: Distiller, stages: Sequence[Stage], table: Table, batch_size: int, withheld: bool) -> Preflight:
+    """Send a batch through every stage.
+
+    Raises:
+        TrainingError: If a weighted term gives its learner no gradient, gives a teacher one, or is not finite.
+    """
+    found = Preflight()
+    seen: set[tuple[str, ...]] = set()
+    before = {name: tensor.clone() for name, tensor in distiller.state_dict().items()}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for stage in stages:
+            if stage.learners not in seen:
+                seen.add(stage.learners)
+                _check_stage(distiller, stage, table, batch_size, withheld, found)
+        _note_shapes(distiller, table, found)
+    distiller.load_state_dict(before)
+    return found
+
+
+def _check_stage(distiller: Distiller, stage: Stage, table: Table, batch_size: int, withheld: bool, found: Preflight) -> None:
+    labelled = not (withheld and any(name in distiller.students for name in stage.learners))
+    distiller.eval()
+    for module in distiller.learning(stage):
+        module.train()
+    step = StageStep(distiller, stage, table, labelled)
+    rows = table.parts[stage.part]
+    progress = Progress(stage.name, 0, 0, stage.training.epochs)
+    checks: dict[int, TermCheck] = {}
+    for start in range(TRIES):
+        batch = rows.roll(-start * batch_size)[: min(batch_size, len(rows))]
+        _, values = step.objective(batch, batch, progress)
+        for index, (learner, term, loss) in enumerate(step.terms):
+            if index in checks and checks[index].gradient > 0:
+                continue
+            gradient = _gradient(values[index], _own(distiller, learner, loss))
+            _refuse_taught_teachers(values[index], distiller, stage, learner, term)
+            weight = progress.at(distiller.weights[learner][term])
+            checks[index] = TermCheck(stage.name, learner, term, weight, float(values[index].detach()), gradient)
+        if all(check.gradient > 0 for check in checks.values()):
+            break
+    for check in checks.values():
+        if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
+            raise TrainingError(f"term {check.term!r} of {check.learner}: its value is {check.value} and its gradient {check.gradient} on the first batch")
+        if check.gradient == 0 and not _nothing_to_learn(distiller, check.learner):
+            raise TrainingError(f"term {check.term!r} gives {check.learner} no gradient: is its result detached, or does it not depend on {check.learner}?")
+    found.terms += checks.values()
+
+
+def _own(distiller: Distiller, learner: str, loss: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in distiller.participant(learner).parameters() if parameter.requires_grad]
+
+
+def _nothing_to_learn(distiller: Distiller, learner: str) -> bool:
+    return not any(parameter.requires_grad for parameter in distiller.participant(learner).parameters())
+
+
+def _gradient(value: Tensor, parameters: Sequence[nn.Parameter]) -> float:
+    if not value.requires_grad or not parameters:
+        return 0.0
+    gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return float(torch.stack([each.norm() for each in gradients if each is not None] or [torch.zeros(())]).norm())
+
+
+def _refuse_taught_teachers(value: Tensor, distiller: Distiller, stage: Stage, learner: str, term: str) -> None:
+    others: Iterable[str] = [name for name in (*distiller.teachers, *distiller.students) if name != learner]
+    fused = learner in distiller.teachers  # fused teachers may learn through one another
+    for name in others:
+        if fused and name in distiller.teachers:
+            continue
+        parameters = [parameter for parameter in distiller.participant(name).parameters() if parameter.requires_grad]
+        if _gradient(value, parameters) > 0:
+            raise TrainingError(f"term {term!r} of {learner} sends a gradient to {name}, who must not learn from it")
+
+
+@torch.no_grad()
+def _note_shapes(distiller: Distiller, table: Table, found: Preflight) -> None:
+    distiller.eval()
+    for name in (*distiller.teachers, *distiller.students):
+        member = distiller.participant(name)
+        signal = table.batch(table.parts["train"][:2], [name]).signals[name]
+        found.inputs[name] = tuple(member.input(signal).shape[1:])
+        found.features[name] = {tap: tuple(value.shape[1:]) for tap, value in member(signal).features.items()}
+        found.parameters[name] = sum(p.numel() for p in member.encoder.parameters() if p.requires_grad)
