@@ -1,1 +1,9 @@
-"""kdcore plugin."""
+"""SPAMFM: teachers that run in lockstep and recalibrate one another's channels."""
+
+from kdcore import hookimpl
+
+
+@hookimpl
+def register_fusions(register):
+    """Announce the fusion."""
+    register("spamfm", "kdcore_spamfm.lockstep:SpamfmFusion")
