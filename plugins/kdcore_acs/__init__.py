@@ -1,1 +1,10 @@
-"""kdcore plugin."""
+"""Adaptive-confidence semantic distillation (Ni, Ngu, Yan, ACM MM 2022)."""
+
+from kdcore import hookimpl
+
+
+@hookimpl
+def register_losses(register):
+    """Announce the losses."""
+    register("acs", "kdcore_acs.acs:AdaptiveConfidenceSemantic")
+    register("adaptive-confidence", "kdcore_acs.adaptive_confidence:AdaptiveConfidence")

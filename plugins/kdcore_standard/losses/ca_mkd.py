@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -47,10 +48,7 @@ class ConfidenceAware(FeatureLoss):
         self.logits = logits
         self.features = features
         self.regressors = nn.ModuleDict()
-        taps = self.needs
-        self.needs = Needs(labels=True, teachers=1)
-        if features:
-            self.needs = Needs(labels=True, teachers=1, student_taps=taps.student_taps, teacher_taps=taps.teacher_taps)
+        self.needs = replace(self.needs, labels=True) if features else Needs(labels=True, teachers=1)
 
     def setup(self, example: Example) -> None:
         """Create a regressor for every teacher and pair whose channels differ."""

@@ -1,0 +1,97 @@
+"""The whole objective of progressive skeleton-to-sensor distillation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore import DistillationLoss, Example, LossContext, Needs, Ramp
+from kdcore_acs.adaptive_confidence import AdaptiveConfidence
+from kdcore_acs.weights import Gate, Weights
+
+
+class AdaptiveConfidenceSemantic(DistillationLoss):
+    """Labels, soft targets, adaptive confidence and semantics in one sum.
+
+    .. math:: L = \\mathrm{CE}(z_S, y) + \\alpha L_K + \\beta L_{MK} + \\gamma L_S
+
+    with :math:`L_K = \\frac1K \\sum_k T^2\\, \\mathrm{KL}(\\mathrm{softmax}(z_k/T) \\| \\mathrm{softmax}(z_S/T))`,
+    :math:`L_{MK}` the loss ``adaptive-confidence`` and :math:`L_S = \\frac1K \\sum_k \\mathrm{MSE}(H_S, H_k)` between embeddings of one
+    width. J. Ni, A. H. H. Ngu, Y. Yan, "Progressive Cross-modal Knowledge Distillation for Human Action Recognition", ACM
+    MM 2022, Eqs. (1)-(7). The paper finds the weights by grid search and does not give them.
+
+    Args:
+        alpha: Weight of soft targets.
+        beta: Weight of adaptive confidence.
+        gamma: Weight of semantics; the taps are needed where it is above 0.
+        temperature: T, a number or a ramp over epochs.
+        squared: Multiply L_K by T².
+        weights: See ``adaptive-confidence``.
+        gate: See ``adaptive-confidence``.
+        student_tap: Where H_S is, (B, D).
+        teacher_tap: Where H_k is, (B, D).
+        include_ce: Whether CE(z_S, y) is part of this term; switch it off where the recipe has it as a term of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: Annotated[float, Ge(0)] = 1.0,
+        beta: Annotated[float, Ge(0)] = 1.0,
+        gamma: Annotated[float, Ge(0)] = 1.0,
+        temperature: Annotated[float, Gt(0)] | Ramp = 4.0,
+        squared: bool = True,
+        weights: Weights = "confidence",
+        gate: Gate = "correct_renorm",
+        student_tap: str = "fc0",
+        teacher_tap: str = "fc0",
+        include_ce: bool = True,
+    ):
+        super().__init__()
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.temperature = temperature
+        self.squared = squared
+        self.adaptive_confidence = AdaptiveConfidence(weights=weights, gate=gate)
+        self.student_tap, self.teacher_tap = student_tap, teacher_tap
+        self.include_ce = include_ce
+        self.needs = Needs(labels=True, teachers=1)
+        if gamma:
+            self.needs = replace(self.needs, student_taps=(student_tap,), teacher_taps=(teacher_tap,))
+
+    def setup(self, example: Example) -> None:
+        """Check that embeddings have one width.
+
+        Raises:
+            ValueError: If they do not.
+        """
+        if not self.gamma:
+            return
+        own = example.student.features[self.student_tap].shape[1:]
+        for name, teacher in example.teachers.items():
+            if (theirs := teacher.features[self.teacher_tap].shape[1:]) != own:
+                raise ValueError(
+                    f"acs compares embeddings of one width, but the student's is {tuple(own)}, {name}'s {tuple(theirs)}"
+                )
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The sum of all parts."""
+        loss = self.alpha * self._soft_targets(ctx) + self.beta * self.adaptive_confidence(ctx)
+        if self.gamma:
+            loss = loss + self.gamma * self._semantics(ctx)
+        return loss + F.cross_entropy(ctx.student.logits, ctx.labels) if self.include_ce else loss
+
+    def _soft_targets(self, ctx: LossContext) -> Tensor:
+        T = ctx.progress.at(self.temperature)
+        student = F.log_softmax(ctx.student.logits / T, dim=1)
+        soft = [F.log_softmax(teacher.logits / T, dim=1) for teacher in ctx.teachers.values()]
+        divergences = [F.kl_div(student, each, log_target=True, reduction="batchmean") for each in soft]
+        return torch.stack(divergences).mean() * (T**2 if self.squared else 1.0)
+
+    def _semantics(self, ctx: LossContext) -> Tensor:
+        own = ctx.student.features[self.student_tap]
+        return torch.stack([F.mse_loss(own, each.features[self.teacher_tap]) for each in ctx.teachers.values()]).mean()

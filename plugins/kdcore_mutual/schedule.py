@@ -1,0 +1,33 @@
+"""Teachers first, then all students side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from kdcore import Schedule, Stage, Team, Training
+
+DEFAULT = Training()
+
+
+class MutualLearning(Schedule):
+    """All students learn in one stage, step by step together, from frozen teachers and from each other.
+
+    With one student this is plain distillation; without teachers, the students have only each other.
+
+    Args:
+        teachers: How the teachers are trained.
+        student: How each student is trained.
+        teacher_part: Part of the split that the teachers learn from; ``teacher`` where the protocol sets one apart,
+            as the paper does with its two groups of subjects.
+    """
+
+    def __init__(self, *, teachers: Training = DEFAULT, student: Training = DEFAULT, teacher_part: str = "train"):
+        self.teachers = teachers
+        self.student = student
+        self.teacher_part = teacher_part
+
+    def stages(self, team: Team) -> Iterator[Stage]:
+        """Stage ``teachers``, if there are any, then stage ``students``."""
+        if team.teachers:
+            yield Stage("teachers", team.teachers, self.teachers, self.teachers.epochs, part=self.teacher_part)
+        yield Stage("students", team.students, self.student, self.student.epochs, teachers=team.teachers)

@@ -1,0 +1,103 @@
+"""Random changes of time."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor
+
+from kdcore import Transform
+
+Fraction = Annotated[float, Ge(0), Le(1)]
+
+
+class TimeWarp(Transform):
+    """Plays every sample at a smoothly changing speed; beginning and end stay where they are.
+
+    The speed is exp of Gaussian noise at some knots, interpolated linearly between them, and scaled so that the whole
+    takes as long as before.
+
+    Args:
+        std: Standard deviation of the logarithm of the speed.
+        knots: Number of knots.
+    """
+
+    augmentation = True
+
+    def __init__(self, *, std: Annotated[float, Ge(0)] = 0.2, knots: Annotated[int, Ge(2)] = 4):
+        super().__init__()
+        self.std = std
+        self.knots = knots
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B, C, T, …), warped along T."""
+        length = x.shape[2]
+        if length < 2:
+            return x
+        noise = torch.randn(len(x), 1, self.knots, dtype=x.dtype, device=x.device)
+        speed = _read(noise, torch.linspace(0, self.knots - 1, length - 1, dtype=x.dtype, device=x.device)[None])[:, 0]
+        passed = (self.std * speed).exp().cumsum(dim=1)
+        passed = passed / passed[:, -1:] * (length - 1)
+        return _read(x, torch.cat([torch.zeros_like(passed[:, :1]), passed], dim=1))
+
+
+class TimeShift(Transform):
+    """Moves every sample along time by whole steps; the first or last step fills the gap.
+
+    Args:
+        max_fraction: Largest shift in either direction, as a share of the length.
+    """
+
+    augmentation = True
+
+    def __init__(self, *, max_fraction: Fraction = 0.1):
+        super().__init__()
+        self.max_fraction = max_fraction
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B, C, T, …), shifted along T."""
+        length = x.shape[2]
+        most = int(self.max_fraction * length)
+        shift = torch.randint(-most, most + 1, (len(x), 1), device=x.device)
+        steps = (torch.arange(length, device=x.device) - shift).clamp(0, length - 1)
+        return _take(x, steps)
+
+
+class TimeMask(Transform):
+    """Sets stretches of every sample to zero, in all channels at once.
+
+    Args:
+        max_fraction: Longest stretch, as a share of the length; lengths are uniform from zero.
+        count: Number of stretches, which may overlap.
+    """
+
+    augmentation = True
+
+    def __init__(self, *, max_fraction: Fraction = 0.2, count: Annotated[int, Ge(1)] = 1):
+        super().__init__()
+        self.max_fraction = max_fraction
+        self.count = count
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B, C, T, …) with zeros in places."""
+        length = x.shape[2]
+        widths = (torch.rand(len(x), self.count, 1, device=x.device) * (int(self.max_fraction * length) + 1)).long()
+        first = (torch.rand(len(x), self.count, 1, device=x.device) * (length - widths + 1)).long()
+        steps = torch.arange(length, device=x.device)
+        kept = ((steps < first) | (steps >= first + widths)).all(dim=1)
+        return x * kept.view(len(x), 1, length, *[1] * (x.ndim - 3))
+
+
+def _take(x: Tensor, steps: Tensor) -> Tensor:
+    """``x`` (B, C, T, …) at whole `steps` (B, T')."""
+    samples = torch.arange(len(x), device=x.device)[:, None]
+    return x.movedim(2, 1)[samples, steps].movedim(1, 2)
+
+
+def _read(x: Tensor, at: Tensor) -> Tensor:
+    """``x`` (B, C, T, …) between steps, at positions `at` (B or 1, T') in [0, T - 1], by linear interpolation."""
+    left = at.floor().clamp(0, x.shape[2] - 2).long()
+    share = (at - left).view(len(at), 1, -1, *[1] * (x.ndim - 3))
+    return torch.lerp(_take(x, left), _take(x, left + 1), share)
