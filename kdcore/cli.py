@@ -1,0 +1,219 @@
+"""The command line. What is slow to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdcore import __version__
+from kdcore.errors import KdcoreError, RecipeError
+
+app = typer.Typer(
+    name="kdcore",
+    help="Cross-modal knowledge distillation from declarative recipes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(no_args_is_help=True, help="Look at recordings before training on them.")
+recipes_app = typer.Typer(no_args_is_help=True, help="The recipes that come with kdcore.")
+app.add_typer(data_app, name="data")
+app.add_typer(recipes_app, name="recipes")
+
+RecipeArgument = Annotated[str, typer.Argument(help="A recipe's file, or the name of a shipped one.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to it, as key=value: losses.soft-target.weight=0.5")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"kdcore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False) -> None:
+    pass
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="One batch through everything; nothing is trained.")] = False,
+) -> None:
+    """Run a recipe: train teachers and student, evaluate, report, track."""
+    from kdcore.console import ConsoleListener, show_preflight, stderr
+    from kdcore.runner import dry_run as rehearse
+    from kdcore.runner import run as start
+
+    with ConsoleListener(stderr()) as listener:
+        if dry_run:
+            show_preflight(rehearse(recipe, overrides or [], listener))
+            return
+        result = start(recipe, overrides or [], listener, ["kdcore", "run", recipe, *(overrides or [])])
+    _show(result)
+
+
+@app.command()
+def resume(run_id: Annotated[str, typer.Argument(help="Id of a stopped run, or its folder.")]) -> None:
+    """Go on with a run that was stopped."""
+    from kdcore.console import ConsoleListener, stderr
+    from kdcore.runner import resume as go_on
+
+    with ConsoleListener(stderr()) as listener:
+        result = go_on(run_id, listener)
+    _show(result)
+
+
+def _show(result) -> None:  # noqa: ANN001  (naming its type would import torch)
+    if result is not None:
+        from kdcore.console import show_result
+
+        show_result(result)
+
+
+@app.command()
+def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Check a recipe without running anything or opening any data."""
+    from kdcore.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    print(f"{recipe}: valid ({loaded.name}, {len(loaded.teachers)} teachers, {len(loaded.student_specs)} students, hash {loaded.hash[:12]})")
+
+
+@app.command("list")
+def list_components(kind: Annotated[str, typer.Argument(help="losses, encoders, transforms …; everything if left out.")] = "") -> None:
+    """List what the installed plugins provide."""
+    from kdcore.plugin.manager import plugin_manager
+    from kdcore.plugin.registry import KINDS
+
+    registry = plugin_manager().registry
+    wanted = [each for each, plural in KINDS.items() if not kind or kind.replace("-", "_") in (each, plural)]
+    if not wanted:
+        raise KdcoreError(f"no kind {kind!r} (known: {', '.join(KINDS.values())})")
+    for each in wanted:
+        entries = list(registry.entries(each))
+        width = max((len(entry.name) for entry in entries), default=0)
+        print(f"{KINDS[each].replace('_', ' ')}:")
+        for entry in entries:
+            print(f"  {entry.name:<{width}}  {entry.plugin}")
+
+
+@app.command()
+def describe(name: Annotated[str, typer.Argument(help="A component's name, or plugin/name.")]) -> None:
+    """Show a component: what it does, its options, and where it comes from."""
+    from kdcore.console import show_component
+
+    show_component(name)
+
+
+@app.command()
+def plugins(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List the plugins found, with what they provide and, for a broken one, the reason."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from kdcore.console import show_plugins
+
+        show_plugins(as_json)
+
+
+@app.command()
+def evaluate(run_id: Annotated[str, typer.Argument(help="Id of a finished run, or its folder.")]) -> None:
+    """Evaluate a run's saved students again, on the test part of its split."""
+    from kdcore.inference import evaluate_run
+
+    for line in evaluate_run(run_id):
+        print(line)
+
+
+@app.command()
+def predict(
+    student: Annotated[Path, typer.Argument(help="A saved student's folder.")],
+    files: Annotated[list[Path], typer.Argument(help="Raw recordings; for a student of several modalities, modality=file.")],
+    dataset: Annotated[str, typer.Option(help="Whose file format they are in; the student's own by default.")] = "",
+    rate: Annotated[float | None, typer.Option(help="Samples per second, for .npy and .csv files.")] = None,
+    top: Annotated[int, typer.Option(help="How many classes to show.")] = 3,
+) -> None:
+    """Classify raw recordings with a saved student."""
+    from kdcore.inference import predict_files
+
+    for line in predict_files(student, files, dataset, rate, top):
+        print(line)
+
+
+@app.command()
+def sync(run_id: Annotated[str, typer.Argument(help="Id of a run, or its folder.")]) -> None:
+    """Send what a run tracked while MLflow could not be reached."""
+    from kdcore.results.tracking import sync as send
+    from kdcore.workspace import find_run
+
+    path = Path(run_id)
+    folder = path if (path / "journal.jsonl").exists() else find_run(run_id) / "tracking"
+    print(f"{send(folder)} records sent")
+
+
+@data_app.command("check")
+def data_check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Count samples by class, subject and part, read every recording, and look for leaks."""
+    from kdcore.console import show_data
+    from kdcore.datacheck import check
+
+    found = check(recipe, overrides or [])
+    show_data(found)
+    if found.broken or found.leaks:
+        raise typer.Exit(1)
+
+
+@recipes_app.command("list")
+def list_recipes() -> None:
+    """List the shipped recipes."""
+    from kdcore.recipe.load import list_recipes as shipped
+
+    for name, first_line in shipped().items():
+        print(f"{name:<32} {first_line}")
+
+
+@recipes_app.command("copy")
+def copy_recipe(name: str, to: Annotated[Path, typer.Argument(help="File or folder.")] = Path()) -> None:
+    """Copy a shipped recipe, to change it."""
+    from kdcore.recipe.load import find_recipe
+
+    source = find_recipe(name)
+    target = to / source.name if to.is_dir() else to
+    if target.exists():
+        raise KdcoreError(f"{target} exists already")
+    target.write_text(source.read_text())
+    print(target)
+
+
+def main() -> None:
+    """Entry point of the ``kdcore`` command."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        from kdcore.plugin.manager import plugin_manager
+
+        plugin_manager().hook.register_commands(cli=app)
+        app()
+    except RecipeError as error:
+        count = len(error.problems)
+        print(f"{error}\n{count} problem{'s' if count > 1 else ''}; nothing was run.", file=sys.stderr)
+        _leave(error.exit_code)
+    except KdcoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        _leave(error.exit_code)
+
+
+def _leave(code: int) -> None:
+    """Exit at once; other processes of a distributed run may be waiting for this one to go."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code) if "TORCHELASTIC_RUN_ID" in os.environ else sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""What a run looks like in a terminal."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from kdcore.contracts.schedule import Stage
+from kdcore.datacheck import DataReport
+from kdcore.errors import UnknownComponentError
+from kdcore.plugin.hookspecs import API_VERSION
+from kdcore.plugin.manager import plugin_manager
+from kdcore.plugin.schema import describe
+from kdcore.results.report import table
+from kdcore.runner import Result, RunListener
+from kdcore.training.preflight import Preflight
+
+
+class ConsoleListener(RunListener):
+    """Progress bars where somebody looks on, a line per stage otherwise.
+
+    Args:
+        console: Where to.
+    """
+
+    def __init__(self, console: Console):
+        self.console = console
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task: TaskID | None = None
+        self._title = ""
+        self._began = 0.0
+        self._steps = 0
+        self._note = ""
+
+    def __enter__(self) -> ConsoleListener:
+        if self.console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def reading(self, done: int, total: int, what: str) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task(f"reading {what}", total=total, note="")
+        self._progress.update(self._task, completed=done, total=total, description=f"reading {what}")
+        if done == total:
+            self._drop_task()
+
+    def arm_started(self, seed: int, arm: str, stages: Sequence[Stage]) -> None:
+        self._title = f"seed {seed}, {arm}"
+
+    def stage_started(self, stage: Stage, steps: int) -> None:
+        self._drop_task()
+        self._steps, self._began, self._note = steps, time.monotonic(), ""
+        self._task = self._progress.add_task(f"{self._title}: {stage.name}", total=stage.epochs * steps, note="")
+
+    def stepped(self, stage: Stage, epoch: int, step: int) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=epoch * self._steps + step)
+
+    def epoch_finished(self, stage: Stage, epoch: int, metrics: Mapping[str, float]) -> None:
+        shown = {name: value for name, value in metrics.items() if name.startswith("validation/")}
+        shown = shown or {name: value for name, value in metrics.items() if name.endswith("/total")}
+        self._note = "  ".join(f"{name.removeprefix('validation/').removeprefix('train/')} {value:.3f}" for name, value in shown.items())
+        if self._task is not None:
+            self._progress.update(self._task, completed=(epoch + 1) * self._steps, note=self._note)
+
+    def stage_finished(self, stage: Stage) -> None:
+        self._drop_task()
+        seconds = time.monotonic() - self._began
+        self.console.print(f"{self._title}: {stage.name} ({', '.join(stage.learners)}), {stage.epochs} epochs in {seconds:.1f} s  {self._note}", style="dim", highlight=False)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def _drop_task(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+
+def stderr() -> Console:
+    """Where progress goes, so that output can be piped."""
+    return Console(stderr=True)
+
+
+def show_result(result: Result) -> None:
+    """The table a person wants at the end, and where everything is."""
+    console = Console()
+    console.print(table(result.summary))
+    console.print(result.summary.verdict, style="bold", highlight=False, soft_wrap=True)
+    console.print(f"report    {result.report}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"tracking  {result.tracking}", highlight=False, soft_wrap=True, markup=False)
+    for name, run in result.mlflow_runs.items():
+        console.print(f"          {name}: {run}", highlight=False, soft_wrap=True, markup=False)
+
+
+def show_preflight(found: Preflight) -> None:
+    """What a dry run saw."""
+    console = Console()
+    members = Table("participant", "input", "parameters", "taps", title="Participants")
+    for name, shape in found.inputs.items():
+        taps = ", ".join(f"{tap} {features}" for tap, features in found.features[name].items())
+        members.add_row(name, str(shape), f"{found.parameters[name]:,}", taps or "–")
+    console.print(members)
+    terms = Table("stage", "learner", "term", "weight", "value", "gradient norm", title="Terms on the first batch")
+    for check in found.terms:
+        terms.add_row(check.stage, check.learner, check.term, f"{check.weight:g}", f"{check.value:.4f}", f"{check.gradient:.4g}")
+    console.print(terms)
+
+
+def show_component(name: str) -> None:
+    """A component of any kind, by name.
+
+    Raises:
+        UnknownComponentError: If no kind knows the name.
+    """
+    registry = plugin_manager().registry
+    plugin, slash, bare = name.rpartition("/")
+    entries = [entry for entry in registry.entries() if entry.name == bare and (not slash or entry.plugin == plugin)]
+    if not entries:
+        known = sorted({entry.name for entry in registry.entries()})
+        near = get_close_matches(name, known, n=3)
+        raise UnknownComponentError(f"no component {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "; see kdcore list"))
+    console = Console()
+    for entry in entries:
+        found = describe(entry)
+        console.print(f"{found.kind} {found.name}", style="bold", highlight=False)
+        console.print(f"from plugin {found.plugin} ({found.target})\n", style="dim", highlight=False)
+        console.print(found.doc, markup=False, highlight=False)
+        if found.options:
+            options = Table("option", "type", "default", "meaning")
+            for option in found.options:
+                options.add_row(Text(option.name), Text(option.type), Text("required" if option.required else option.default), Text(option.description))
+            console.print(options)
+
+
+def show_plugins(as_json: bool) -> None:
+    """Every plugin found, and what it provides or why it cannot."""
+    manager = plugin_manager()
+    provided: dict[str, dict[str, list[str]]] = {name: {} for name in manager.plugins}
+    for entry in manager.registry.entries():
+        provided[entry.plugin].setdefault(entry.kind, []).append(entry.name)
+    rows = [
+        {"name": p.name, "package": p.distribution, "version": p.version, "api": API_VERSION, "module": p.target, "provides": provided[name], "failure": p.failure}
+        for name, p in manager.plugins.items()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    shown = Table("plugin", "package", "provides", title=f"Plugins (API {API_VERSION})")
+    for row in rows:
+        what = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in row["provides"].items())
+        shown.add_row(row["name"], f"{row['package']} {row['version']}", Text(f"not used: {row['failure']}", "red") if row["failure"] else Text(what))
+    Console().print(shown)
+
+
+def show_data(report: DataReport) -> None:
+    """Counts, lengths, and everything that is wrong."""
+    console = Console()
+    console.print(f"{report.dataset}: {sum(report.parts.values())} samples; {report.rule}", highlight=False)
+    parts = list(report.parts)
+    for title, counts in (("class", report.classes), ("subject", report.subjects)):
+        shown = Table(title, *parts)
+        for name, count in counts.items():
+            shown.add_row(name, *(str(count[part]) for part in parts))
+        console.print(shown)
+    lengths = Table("modality", "shortest", "median", "longest", title="Length in samples (seconds)")
+    for modality, spread in report.lengths.items():
+        lengths.add_row(modality, *(f"{n:g} ({s:.2f})" for n, s in zip(spread, report.durations[modality], strict=True)))
+    console.print(lengths)
+    for title, lines in (("missing", report.missing), ("broken", report.broken), ("leaks", report.leaks)):
+        console.print(f"{title}: {len(lines)}", style="red" if lines and title != "missing" else "", highlight=False)
+        for line in lines[:20]:
+            console.print(f"  {line}", markup=False, highlight=False)
