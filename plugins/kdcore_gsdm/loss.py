@@ -1,0 +1,148 @@
+"""Graph-guided semantically discriminative mapping as a loss."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import MinLen
+from torch import Tensor
+
+from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
+from kdcore_gsdm.importance import Embedding, Normalisation, affinity, importance, semantic_embedding
+from kdcore_gsdm.maps import distance, official_distance, semantic_map
+
+Pairs = Annotated[tuple[tuple[str, str], ...], MinLen(1)]
+"""Pairs of (teacher's tap, student's tap)."""
+
+Graph = Literal["features", "embedding", "none"]
+Omega = Literal["adaptive", "scalar"]
+
+
+class GraphGuidedSemanticMaps(DistillationLoss):
+    r"""The student looks where its teachers look, as told by what an all-zero input makes of the answer's meaning.
+
+    .. math::
+        F &= \mathrm{softmax}(z) E, \quad \omega = (QF - Q_aF_a) / QF, \quad M_l = \mathrm{ReLU}(\textstyle\sum_p \omega_p
+        A_{l,p}) \\
+        L &= \frac{1}{m N} \sum_k \sum_{(l_T, l_S)} \frac1B \sum_b
+        \left\| \frac{M^{T_k}_{l_T}}{\|M^{T_k}_{l_T}\|_2} - \frac{M^S_{l_S}}{\|M^S_{l_S}\|_2} \right\|_2^2
+
+    E are the class embeddings, Q is the graph of the batch's final features, and a marks the same for an all-zero input; ω is
+    pooled adaptively to the channels of the map. Everything is differentiable with respect to the student: its activations,
+    its logits and its features. Maps of unlike sizes meet at the smaller height and width, bilinearly; a clip's map is the mean
+    of its frames' maps; features of frames are averaged; an activation along time alone has a map of one row.
+
+    The ``official`` variant follows the published code: black inputs in the same batch as the real ones (`Needs.ablated` is
+    ``mixed``), the likeliest class's embedding, no graph, one weight per sample (the mean of ω), maps scaled to [0, 1] over
+    the batch, columns of unit length, mean over all entries. It departs from that code in two points: the code computes in
+    NumPy, so its term has no gradient at all, and it brings maps to one size by repeating and cutting their numbers;
+    here the student's maps keep their gradient, and sizes meet bilinearly.
+
+    Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Eqs. (14)-(17).
+
+    Args:
+        pairs: Pairs of (teacher's tap, student's tap) whose maps are compared.
+        student_feature: Tap of the student's final fully connected features, for the graph.
+        teacher_feature: The same of every teacher.
+        variant: What the other options default to, and how maps are compared.
+        embedding: ``soft`` as above, or the embedding of the likeliest class; ``argmax`` if official.
+        graph: What Q compares: final ``features``, the ``embedding`` F itself, or ``none`` for Q = I; ``none`` if official.
+        normalisation: Q = D^-½ W D^-½ (``sym``), or with D^½ first, as the paper prints it.
+        omega: Pooled to every map's channels (``adaptive``), or its mean, a ``scalar``; ``scalar`` if official. With
+            a scalar and non-negative activations the normalised map depends on ω's sign alone.
+    """
+
+    def __init__(
+        self,
+        *,
+        pairs: Pairs,
+        student_feature: str = "fc0",
+        teacher_feature: str = "fc2",
+        variant: Literal["paper", "official"] = "paper",
+        embedding: Embedding | None = None,
+        graph: Graph | None = None,
+        normalisation: Normalisation = "sym",
+        omega: Omega | None = None,
+    ):
+        super().__init__()
+        official = variant == "official"
+        self.pairs = [(teacher, student) for teacher, student in pairs]
+        self.student_feature, self.teacher_feature = student_feature, teacher_feature
+        self.embedding: Embedding = embedding or ("argmax" if official else "soft")
+        self.graph: Graph = graph or ("none" if official else "features")
+        self.normalisation: Normalisation = normalisation
+        self.omega: Omega = omega or ("scalar" if official else "adaptive")
+        self.distance = official_distance if official else distance
+        final = self.graph == "features"
+        self.needs = Needs(
+            teachers=1,
+            class_embeddings=True,
+            ablated="mixed" if official else "single",
+            student_taps=_unique([student for _, student in self.pairs] + [student_feature] * final),
+            teacher_taps=_unique([teacher for teacher, _ in self.pairs] + [teacher_feature] * final),
+        )
+
+    def setup(self, example: Example) -> None:
+        """Check that the taps of `pairs` have positions.
+
+        Raises:
+            ValueError: If an activation has channels alone.
+        """
+        for of_teacher, of_student in self.pairs:
+            taps = {f"teacher {name!r}": (of_teacher, teacher) for name, teacher in example.teachers.items()}
+            for who, (tap, outputs) in {**taps, "the student": (of_student, example.student)}.items():
+                if outputs.features[tap].dim() < 3:
+                    shape = tuple(outputs.features[tap].shape)
+                    raise ValueError(f"gsdm: tap {tap!r} of {who} has no map: its shape is {shape}, not (batch, channels, …)")
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The mean over teachers and pairs."""
+        table = ctx.class_embeddings
+        if table is None:
+            raise ValueError("gsdm needs class embeddings")
+        with torch.autocast(table.device.type, enabled=False):
+            own = self._maps(ctx.student, [student for _, student in self.pairs], self.student_feature, table)
+            theirs = [
+                self._maps(each, [teacher for teacher, _ in self.pairs], self.teacher_feature, table)
+                for each in ctx.teachers.values()
+            ]
+            terms = [self.distance(*pair) for maps in theirs for pair in zip(maps, own, strict=True)]
+            return torch.stack(terms).mean()
+
+    def _maps(self, outputs: Outputs, taps: list[str], feature: str, table: Tensor) -> list[Tensor]:
+        omega = self.slope(outputs, feature, table)
+        return [semantic_map(_precise(outputs.features[tap]), omega) for tap in taps]
+
+    def slope(self, outputs: Outputs, feature: str, table: Tensor) -> Tensor:
+        """ω of one participant, (B, D), or (B, 1) where it is a scalar."""
+        if outputs.ablated is None:
+            raise ValueError("gsdm needs answers to all-zero inputs")
+        batch = len(outputs.logits)
+        omega = importance(
+            self._semantics(outputs, feature, table, batch), self._semantics(outputs.ablated, feature, table, batch)
+        )
+        return omega.mean(dim=1, keepdim=True) if self.omega == "scalar" else omega
+
+    def _semantics(self, outputs: Outputs, feature: str, table: Tensor, batch: int) -> Tensor:
+        """QF, (batch, D); a single answer to an all-zero input stands for `batch` equal ones."""
+        logits = _precise(outputs.logits)
+        F = semantic_embedding(logits, table.to(logits.dtype), self.embedding).expand(batch, -1)
+        if self.graph == "none":
+            return F
+        points = F if self.graph == "embedding" else _per_sample(_precise(outputs.features[feature]), len(logits))
+        return affinity(points.expand(batch, -1), self.normalisation) @ F
+
+
+def _per_sample(features: Tensor, batch: int) -> Tensor:
+    """(B, n) from (B, n), or from features of frames: (B, S, n) or (B·S, n)."""
+    frames = features if len(features) == batch else features.unflatten(0, (batch, -1))
+    return frames.mean(dim=1) if frames.dim() == 3 else frames
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _unique(names: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,65 @@
+"""Semantically discriminative maps, and how two of them are compared."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+TINY = 1e-8
+
+
+def semantic_map(activation: Tensor, omega: Tensor) -> Tensor:
+    r"""M (B, h, w): :math:`\mathrm{ReLU}(\sum_p \omega_p A_p)` over the channels p of an activation.
+
+    Args:
+        activation: (B, C, h, w) or (B, C, t), whose map has one row; or the frames of clips, (B·S, C, …) or (B, S, C, h, w):
+            a clip's map is the mean of its frames' maps.
+        omega: (B, D), pooled adaptively to the C channels; D = 1 gives all channels one weight.
+    """
+    if len(activation) != len(omega):
+        activation = activation.unflatten(0, (len(omega), -1))
+    elif activation.dim() < 5:
+        activation = activation[:, None]
+    if activation.dim() == 4:
+        activation = activation[..., None, :]
+    weights = omega @ _pooling(omega, activation.shape[2])
+    return torch.einsum("bc,bschw->bshw", weights, activation).relu().mean(dim=1)
+
+
+def distance(one: Tensor, other: Tensor) -> Tensor:
+    """Mean over samples of the squared distance between maps (B, h, w) of unit length; a map of zeros stays one."""
+    one, other = same_size(one, other)
+    return (_unit(one) - _unit(other)).square().sum(dim=1).mean()
+
+
+def official_distance(one: Tensor, other: Tensor) -> Tensor:
+    """As published: maps scaled to [0, 1] over the batch, columns of unit length, mean over all entries."""
+    one, other = (F.normalize(each, dim=1, eps=TINY) for each in same_size(_scaled(one), _scaled(other)))
+    return F.mse_loss(one, other)
+
+
+def same_size(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Both maps with the smaller height and the smaller width, by bilinear interpolation."""
+    height, width = map(min, one.shape[1:], other.shape[1:])
+    return _resized(one, height, width), _resized(other, height, width)
+
+
+def _resized(maps: Tensor, height: int, width: int) -> Tensor:
+    if maps.shape[1:] == (height, width):
+        return maps
+    return F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
+
+
+def _pooling(omega: Tensor, channels: int) -> Tensor:
+    # As a matrix, since the backward pass of adaptive pooling is not deterministic on CUDA.
+    return F.adaptive_avg_pool1d(torch.eye(omega.shape[1], dtype=omega.dtype, device=omega.device), channels)
+
+
+def _unit(maps: Tensor) -> Tensor:
+    return F.normalize(maps.flatten(1), dim=1, eps=TINY)
+
+
+def _scaled(maps: Tensor) -> Tensor:
+    maps = maps - maps.amin()
+    return maps / maps.amax().clamp_min(TINY)
