@@ -14,6 +14,13 @@ def register_modalities(register):
 def register_datasets(register):
     """Recordings, published and one's own."""
     register("utd-mhad", "kdcore_datasets.utd_mhad:UtdMhad")
+    register("berkeley-mhad", "kdcore_datasets.berkeley_mhad:BerkeleyMhad")
+    register("mmact", "kdcore_datasets.mmact:Mmact")
+    register("ntu-rgbd", "kdcore_datasets.ntu_rgbd:NtuRgbd")
+    register("sensor-csv", "kdcore_datasets.sensor_csv.dataset:SensorCsv")
+    register("skeleton-collection", "kdcore_datasets.skeleton_collection:SkeletonCollection")
+    register("skeleton-npz", "kdcore_datasets.skeleton_files:SkeletonFiles")
+    register("skeleton-json", "kdcore_datasets.skeleton_files:SkeletonFiles")
     register("synthetic-motion", "kdcore_datasets.synthetic.dataset:SyntheticMotion")
 
 

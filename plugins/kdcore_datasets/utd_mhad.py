@@ -15,9 +15,9 @@ from kdcore_datasets.classes import UTD_MHAD
 from kdcore_datasets.folders import entries, existing_folder, subfolder
 from kdcore_datasets.matfile import read_variable
 from kdcore_datasets.modalities import ACCELEROMETER, DEPTH, GYROSCOPE, RGB, SKELETON
+from kdcore_datasets.units import STANDARD_GRAVITY
 from kdcore_datasets.video import read_video
 
-STANDARD_GRAVITY = 9.80665
 INERTIAL_RATE, SKELETON_RATE, VIDEO_RATE = 50.0, 30.0, 15.0
 
 Kind = Literal["inertial", "skeleton", "depth", "rgb"]

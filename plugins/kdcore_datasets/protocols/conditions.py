@@ -39,7 +39,7 @@ def _split_condition(
         held = held_out(validation, subjects, subjects, "subject")
         part_of = {subject: "validation" if subject in held else "train" for subject in subjects}
         parts |= gather(parts["train"], part_of, "subject", ("train", "validation"))
-        rule += f"; of the training side, subjects {listed(held)} validate"
+        rule += f"; of train, subjects {listed(held)} for validation"
         refuse_empty(parts, rule, may_be_empty=())
     return Split(parts, rule, disjoint=(field,))
 

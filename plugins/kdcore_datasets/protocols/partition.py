@@ -130,11 +130,8 @@ def both_sides(
     )
 
 
-_VERBS = {"teacher": "teach the teachers", "train": "train", "validation": "validate", "test": "test"}
-
-
 def described(by: str, parts: Mapping[str, Sequence[str]], existing: Sequence[str]) -> str:
     """The rule in a sentence: which values are in which part, and which in none."""
-    said = [f"{listed(values)} {_VERBS[part]}" for part, values in parts.items() if values]
+    said = [f"{part} {listed(values)}" for part, values in parts.items() if values]
     unused = [value for value in existing if not any(value in values for values in parts.values())]
-    return f"{by}: {'; '.join(said)}" + (f"; {listed(unused)} left out" if unused else "")
+    return f"{by}: {'; '.join(said)}" + (f"; left out {listed(unused)}" if unused else "")

@@ -28,7 +28,8 @@ def _split_subjects(samples: Sequence[Sample], parts: dict[str, list[str]], vali
     refuse_overlap("subject", parts)
     held = held_out(validation, parts["train"], existing, "subject")
     train = [each for each in parts["train"] if each not in held]
-    parts = {**parts, "train": train, "validation": held}
+    others = {part: values for part, values in parts.items() if part != "train"}
+    parts = {"train": train, "validation": held, **others}
     refuse_overlap("subject", parts)
     rule = described("By subject", parts, existing)
     part_of = {value: part for part, values in parts.items() for value in values}

@@ -1,0 +1,95 @@
+"""Loading files that hold many skeleton clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcore import DataError
+from kdcore_datasets.checks import require_shape
+from kdcore_datasets.protocols.partition import listed
+from kdcore_datasets.safe_pickle import read_pickle
+
+
+@dataclass(frozen=True)
+class CollectedClip:
+    """One clip of a collection.
+
+    Args:
+        name: What the file calls it.
+        label: Number of its class.
+        session: Part of the published split, empty if there is none.
+        joints: (person, time, joint, channel).
+    """
+
+    name: str
+    label: int
+    session: str
+    joints: np.ndarray
+
+
+def load_pickle(path: Path, split: str) -> list[CollectedClip]:
+    """Clips of a pickle in PYSKL's format, with the parts of `split` as sessions.
+
+    Raises:
+        DataError: If the file is no such pickle, or has no such split.
+    """
+    content = read_pickle(path)
+    if not isinstance(content, Mapping):
+        content = {"annotations": content}
+    annotations = content.get("annotations")
+    if not isinstance(annotations, Sequence) or not annotations:
+        raise DataError(f"{path}: has no list of annotations")
+    sessions = _sessions(content.get("split") or {}, split, path)
+    clips = [_clip(annotation, f"annotation {number}", path) for number, annotation in enumerate(annotations)]
+    if not split:
+        return [CollectedClip(name, label, "", joints) for name, label, joints in clips]
+    return [CollectedClip(name, label, sessions[name], joints) for name, label, joints in clips if name in sessions]
+
+
+def _clip(annotation: Any, what: str, path: Path) -> tuple[str, int, np.ndarray]:
+    try:
+        name, label, joints = (annotation[key] for key in ("frame_dir", "label", "keypoint"))
+        return str(name), int(label), require_shape(np.asarray(joints), (None,) * 4, path, f"{what}, keypoint")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: {what} must have frame_dir, label and keypoint ({error!r})") from error
+
+
+def _sessions(parts: Mapping[str, Sequence[str]], split: str, path: Path) -> dict[str, str]:
+    """Clip name → part of `split`, without the split's name."""
+    chosen = {part: names for part, names in parts.items() if part.startswith(f"{split}_")}
+    if split and not chosen:
+        raise DataError(f"{path}: has no split {split!r}; its parts are {listed(sorted(parts)) or 'none'}")
+    return {name: part.removeprefix(f"{split}_") for part, names in chosen.items() for name in names}
+
+
+def load_npz(path: Path, joints: int) -> list[CollectedClip]:
+    """Clips of an archive with ``x_train``, ``y_train``, ``x_test`` and ``y_test``; the parts become sessions.
+
+    Raises:
+        DataError: If arrays are missing or their shapes do not fit.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
+    except Exception as error:  # damage shows as zip, value or key errors
+        raise DataError(f"{path}: is no archive of x_train, y_train, x_test and y_test ({error})") from error
+    return [clip for part in ("train", "test") for clip in _part(part, arrays[f"x_{part}"], arrays[f"y_{part}"], joints, path)]
+
+
+def _part(part: str, x: np.ndarray, y: np.ndarray, joints: int, path: Path) -> list[CollectedClip]:
+    require_shape(x, (len(y), None, None), path, f"x_{part}")
+    if x.shape[2] % (joints * 3):
+        raise DataError(f"{path}: x_{part} has {x.shape[2]} numbers per frame, no multiple of {joints} joints × 3")
+    labels = y.argmax(axis=1) if y.ndim == 2 else y.astype(int)
+    clips = []
+    for number, (frames, label) in enumerate(zip(x, labels.tolist(), strict=True), start=1):
+        used = np.flatnonzero(frames.any(axis=1))
+        frames = frames[: used[-1] + 1] if len(used) else frames
+        positions = frames.reshape(len(frames), -1, joints, 3).swapaxes(0, 1)
+        clips.append(CollectedClip(f"{part}-{number}", label, part, positions))
+    return clips

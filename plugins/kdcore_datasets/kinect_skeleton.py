@@ -1,0 +1,90 @@
+"""Parsing the text format of Kinect v2 body tracking that NTU RGB+D is published in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from kdcore import DataError
+
+JOINTS = 25
+
+
+def read_skeleton(path: Path, persons: int) -> np.ndarray:
+    """Joint positions in metres, (T, 25, 3, persons); frames in which a person is not seen are zero.
+
+    Persons are the bodies that move most: those with the largest variance of joint positions, then those seen longest.
+
+    Raises:
+        DataError: If the file is damaged, has no frames, or no body was seen.
+    """
+    try:
+        lines = path.read_text(encoding="ascii").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from error
+    count, bodies = _bodies(_Lines(path, lines))
+    main = sorted(bodies.values(), key=lambda seen: (-_variance(seen), -len(seen)))[:persons]
+    joints = np.zeros((count, JOINTS, 3, persons), dtype=np.float32)
+    for person, seen in enumerate(main):
+        for frame, positions in seen.items():
+            joints[frame, :, :, person] = positions
+    return joints
+
+
+def _variance(seen: dict[int, np.ndarray]) -> float:
+    return float(np.stack(list(seen.values())).var(axis=0).sum())
+
+
+def _bodies(lines: _Lines) -> tuple[int, dict[str, dict[int, np.ndarray]]]:
+    """Number of frames, and tracking id → frame → (25, 3)."""
+    count = lines.whole_number("number of frames")
+    if count == 0:
+        raise DataError(f"{lines.path}: holds no frames")
+    bodies: dict[str, dict[int, np.ndarray]] = {}
+    for frame in range(count):
+        for _ in range(lines.whole_number("number of bodies")):
+            identity = lines.next()[0]
+            if lines.whole_number("number of joints") != JOINTS:
+                raise lines.wrong(f"a body has {JOINTS} joints")
+            positions = np.array([lines.position() for _ in range(JOINTS)], dtype=np.float32)
+            bodies.setdefault(identity, {})[frame] = positions
+    if not bodies:
+        raise DataError(f"{lines.path}: no body was seen in any of its {count} frames")
+    return count, bodies
+
+
+class _Lines:
+    """The fields of one line after the other."""
+
+    def __init__(self, path: Path, lines: list[str]):
+        self.path = path
+        self.number = 0
+        self._fields: Iterator[list[str]] = (line.split() for line in lines)
+
+    def next(self) -> list[str]:
+        self.number += 1
+        fields = next(self._fields, [])
+        if not fields:
+            raise self.wrong("the file ends early")
+        return fields
+
+    def whole_number(self, what: str) -> int:
+        fields = self.next()
+        if len(fields) != 1 or not fields[0].isdecimal():
+            raise self.wrong(f"expected the {what}, found {' '.join(fields)[:40]!r}")
+        return int(fields[0])
+
+    def position(self) -> tuple[float, float, float]:
+        fields = self.next()
+        try:
+            x, y, z = (float(field) for field in fields[:3])
+        except ValueError as error:
+            raise self.wrong("expected a joint's x, y and z") from error
+        if not np.isfinite([x, y, z]).all():
+            raise self.wrong("a joint's position is not finite")
+        return x, y, z
+
+    def wrong(self, what: str) -> DataError:
+        return DataError(f"{self.path}: line {self.number}: {what}")

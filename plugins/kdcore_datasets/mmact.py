@@ -1,0 +1,132 @@
+"""MMAct: phone and watch sensors with video from four views, of 20 subjects in four scenes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from kdcore import DataError, Dataset, Sample, SampleKey, Signal
+from kdcore_datasets.classes import MMACT
+from kdcore_datasets.delimited import read_numbers, read_texts
+from kdcore_datasets.folders import existing_folder, subfolder
+from kdcore_datasets.modalities import ACCELEROMETER, GYROSCOPE, ORIENTATION, RGB
+from kdcore_datasets.pattern import FoundFile, PathPattern
+from kdcore_datasets.video import read_video
+
+_SENSORS = {
+    "accelerometer-watch": "acc_watch_clip",
+    "accelerometer-phone": "acc_phone_clip",
+    "gyroscope": "gyro_clip",
+    "orientation": "orientation_clip",
+}
+_SENSOR_FILES = PathPattern("subject{subject}/scene{scene}/session{session}/{action}.csv")
+_VIDEO_FILES = PathPattern("subject{subject}/cam{view}/scene{scene}/session{session}/{action}.mp4")
+_VIDEO_RATE = 30.0
+
+_DESK_SCENE = "3"
+_ALSO_AT_DESK = ("talking on phone", "using phone")
+
+
+class Mmact(Dataset):
+    """Trimmed clips of MMAct (Kong et al., ICCV 2019).
+
+    Sensor files are ``{acc_watch,acc_phone,gyro,orientation}_clip/subjectA/sceneB/sessionC/action.csv``, lines of time,
+    x, y, z without header, times being like ``20180731_13:05:22.120``; video files are
+    ``subjectA/camD/sceneB/sessionC/action.mp4`` in the folder `video`. With video, there is one sample per camera, and the
+    four share their sensor files; without it, one sample per recording.
+
+    The 37 classes are the names of the files, and two of them again for the desk (scene 3): talking on the phone and using
+    the phone. Lines of a sensor file are put in order of time and repeated times dropped; the sensors of a clip share a
+    clock that starts with the earliest of them, and the video is taken to start with it. Sensor files without lines
+    are left out. Units are taken to be those of Android: m/s², rad/s, and degrees of orientation.
+
+    Args:
+        root: Folder that contains the sensor folders.
+        video: Folder of the subjects' videos within `root`.
+    """
+
+    classes = MMACT
+
+    def __init__(self, *, root: Path, video: str = "trimmed"):
+        self.root = root
+        self.video = video
+        self.modalities = {
+            "accelerometer-watch": ACCELEROMETER.renamed("accelerometer-watch", rate=100.0, placement="wrist"),
+            "accelerometer-phone": ACCELEROMETER.renamed("accelerometer-phone", rate=100.0, placement="trouser-pocket"),
+            "gyroscope": GYROSCOPE.renamed("gyroscope", rate=50.0, placement="trouser-pocket"),
+            "orientation": ORIENTATION.renamed("orientation", rate=50.0, placement="trouser-pocket"),
+            "rgb": RGB.renamed("rgb", rate=_VIDEO_RATE),
+        }
+
+    def samples(self) -> Sequence[Sample]:
+        """All clips, by subject, action, scene, session and view."""
+        root = existing_folder(self.root)
+        sources = self._sensors(root)
+        videos = subfolder(root, self.video)
+        for file in _VIDEO_FILES.find(videos) if videos else []:
+            key = _key(file)
+            sensors = sources.get(_without_view(key), {})
+            sources[key] = {**sensors, "rgb": file.path}
+        seen = {_without_view(key) for key in sources if key.view}
+        kept = {key: each for key, each in sources.items() if key.view or key not in seen}
+        if not kept:
+            raise DataError(f"{root}: holds neither {_SENSORS['accelerometer-watch']} nor {self.video} with clips of MMAct")
+        return [self._sample(key, kept[key]) for key in sorted(kept)]
+
+    def _sensors(self, root: Path) -> dict[SampleKey, dict[str, object]]:
+        sources: dict[SampleKey, dict[str, object]] = {}
+        for modality, name in _SENSORS.items():
+            folder = subfolder(root, name)
+            for file in _SENSOR_FILES.find(folder) if folder else []:
+                if file.path.stat().st_size:
+                    sources.setdefault(_key(file), {})[modality] = file.path
+        return sources
+
+    def _sample(self, key: SampleKey, sources: Mapping[str, object]) -> Sample:
+        if key.action not in self.classes:
+            raise DataError(
+                f"{next(iter(sources.values()))}: {key.action!r} is none of the {len(self.classes)} actions of MMAct"
+            )
+        return Sample(key, self.classes.index(key.action), sources)
+
+    def read(self, sample: Sample, modality: str) -> Signal:
+        """One signal of a clip."""
+        path = Path(str(sample.sources[modality]))
+        if modality == "rgb":
+            values, rate = read_video(path)
+            return Signal(values, rate or _VIDEO_RATE)
+        start = min(_times(Path(str(each)))[0].min() for name, each in sample.sources.items() if name != "rgb")
+        times, lines = _times(path)
+        values = read_numbers(path, (1, 2, 3), header=False)[lines]
+        if len(times) < 2:
+            raise DataError(f"{path}: time does not advance")
+        values = np.deg2rad(values) if modality == "orientation" else values
+        rate = (len(times) - 1) / float(times[-1] - times[0])
+        return Signal(values.astype(np.float32), rate, float(times[0] - start), times - start)
+
+
+def _times(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct times in seconds, in order, and the lines they stand in."""
+    stamps = read_texts(path, (0,), header=False)[:, 0]
+    try:
+        moments = [datetime.fromisoformat(stamp.replace("_", "T")).replace(tzinfo=UTC) for stamp in stamps.tolist()]
+    except ValueError as error:
+        raise DataError(f"{path}: has a time that is not like 20180731_13:05:22.120 ({error})") from error
+    return np.unique([moment.timestamp() for moment in moments], return_index=True)
+
+
+def _key(file: FoundFile) -> SampleKey:
+    """The key, with the action called as in the class list, and scene and session saying which trial it is."""
+    found = file.key()
+    action = found.action.strip().lower().replace("_", " ")
+    if found.scene == _DESK_SCENE and action in _ALSO_AT_DESK:
+        action += " desk"
+    return replace(found, action=action, trial=f"{found.scene}-{found.session}")
+
+
+def _without_view(key: SampleKey) -> SampleKey:
+    return replace(key, view="")

@@ -1,0 +1,85 @@
+"""File name patterns such as ``s{subject}/{action}_{trial}.csv``, which say what a file is a recording of."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from kdcore import DataError, SampleKey
+
+FIELDS = ("subject", "action", "trial", "view", "scene", "session")
+"""What a placeholder may stand for: the fields of a `kdcore.SampleKey`."""
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A file that fits a pattern, and what its placeholders stand for."""
+
+    path: Path
+    values: dict[str, str]
+
+    def key(self) -> SampleKey:
+        """The values as a key; subject, action and trial are empty where the pattern does not have them."""
+        return replace(SampleKey("", "", ""), **self.values)
+
+
+@dataclass(frozen=True)
+class PathPattern:
+    """A path relative to a folder, with placeholders.
+
+    Args:
+        text: ``{subject}``, ``{action}``, ``{trial}``, ``{view}``, ``{scene}`` and ``{session}`` stand for part of a name;
+            one that is repeated stands for the same each time. ``*`` stands for anything but a slash.
+
+    Raises:
+        ValueError: If another placeholder is used.
+    """
+
+    text: str
+    fields: tuple[str, ...] = field(init=False)
+    _regex: re.Pattern[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        seen: list[str] = []
+        pieces = [self._piece(piece, seen) for piece in re.split(r"(\{[^}]*\}|\*)", self.text)]
+        object.__setattr__(self, "_regex", re.compile("".join(pieces)))
+        object.__setattr__(self, "fields", tuple(seen))
+
+    def _piece(self, piece: str, seen: list[str]) -> str:
+        if piece == "*":
+            return "[^/]*"
+        if not piece.startswith("{"):
+            return re.escape(piece)
+        name = piece[1:-1]
+        if name not in FIELDS:
+            raise ValueError(f"pattern {self.text!r} has {piece}; known placeholders are {', '.join(FIELDS)}")
+        if name in seen:
+            return f"(?P={name})"
+        seen.append(name)
+        return f"(?P<{name}>[^/]+?)"
+
+    def match(self, relative: str) -> dict[str, str] | None:
+        """What the placeholders stand for in a path with forward slashes; None if it does not fit."""
+        found = self._regex.fullmatch(relative)
+        return found.groupdict() if found else None
+
+    def find(self, root: Path) -> list[FoundFile]:
+        """Every file below `root` that fits, sorted by path.
+
+        Raises:
+            DataError: If a folder cannot be read.
+        """
+
+        def refuse(error: OSError) -> None:
+            raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+        found = []
+        for folder, _, names in os.walk(root, onerror=refuse):
+            for name in names:
+                path = Path(folder, name)
+                values = self.match(path.relative_to(root).as_posix())
+                if values is not None:
+                    found.append(FoundFile(path, values))
+        return sorted(found, key=lambda each: each.path)

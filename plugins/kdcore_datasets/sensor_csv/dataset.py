@@ -1,0 +1,169 @@
+"""`sensor-csv`: one's own recordings of inertial sensors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from kdcore import DataError, Dataset, Sample, SampleKey, Signal
+from kdcore_datasets.delimited import Column
+from kdcore_datasets.folders import existing_folder
+from kdcore_datasets.pattern import PathPattern
+from kdcore_datasets.protocols.partition import in_order, listed, natural
+from kdcore_datasets.sensor_csv.options import Device, KeyField, Label
+from kdcore_datasets.sensor_csv.recordings import Run, Stretch, read_signal, runs, stamps, stretches
+
+
+class SensorCsv(Dataset):
+    """Delimited text files of one or several devices worn together.
+
+    Every kind of signal of every device is a modality, called ``kind-device``, e.g. ``accelerometer-watch``. Files of several
+    devices belong to one recording if their paths' placeholders agree; their time stamps must come from one clock.
+
+    Where labels or parts of the key come from columns, each recording is cut into samples wherever one of these changes
+    in the file of the first device; the other devices are cut at the same instants, and recordings that lack the first are left
+    out. The number of the piece is
+    added to the trial: ``01-3`` is the third of trial ``01``.
+
+    Args:
+        root: Folder of the recordings.
+        devices: Name → its files and their columns.
+        label: Where labels come from; null for recordings without labels.
+        classes: Class names in the order of the labels; if empty, the labels that occur, in natural order (which needs the
+            files).
+        ignore_labels: Labels whose samples are left out.
+        key_columns: Parts of the key that are columns of the first device, e.g. ``subject: user``.
+        min_duration: Pieces shorter than this many seconds are left out.
+
+    Raises:
+        ValueError: If labels or cutting need something that the devices do not have.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        devices: dict[str, Device],
+        label: Label | None = Label(path="action"),  # noqa: B008 - frozen
+        classes: tuple[str, ...] = (),
+        ignore_labels: tuple[str, ...] = (),
+        key_columns: dict[KeyField, Column] | None = None,
+        min_duration: float = 0.0,
+    ):
+        self.root = root
+        self.devices = devices
+        self.label = label
+        self.ignore_labels = ignore_labels
+        self.key_columns = key_columns or {}
+        self.min_duration = min_duration
+        self._classes = classes
+        self._patterns = {name: PathPattern(device.pattern) for name, device in devices.items()}
+        self._kinds = {f"{kind}-{name}": (name, kind) for name, device in devices.items() for kind in device.columns}
+        self.modalities = {name: devices[device].modality(kind, name) for name, (device, kind) in self._kinds.items()}
+        self.version = hashlib.sha256(f"1 {sorted(devices.items())}".encode()).hexdigest()[:8]
+        self._cut_columns = [*([label.column] if label and label.column is not None else []), *self.key_columns.values()]
+        self._check()
+
+    def _check(self) -> None:
+        if not self.devices:
+            raise ValueError("sensor-csv: describe at least one device")
+        if not self._classes and self.label is None:
+            raise ValueError("sensor-csv: recordings without labels need classes")
+        if self.label and self.label.path:
+            for name, pattern in self._patterns.items():
+                if self.label.path not in pattern.fields:
+                    raise ValueError(f"sensor-csv: {name}'s pattern has no {{{self.label.path}}} to take labels from")
+        if len({frozenset(pattern.fields) for pattern in self._patterns.values()}) > 1:
+            raise ValueError("sensor-csv: all devices' patterns must have the same placeholders")
+        if self._cut_columns and len(self.devices) > 1:
+            timeless = [name for name, device in self.devices.items() if device.time_column is None]
+            if timeless:
+                raise ValueError(f"sensor-csv: to be cut at the same instants, {listed(timeless)} must have a time_column")
+
+    @cached_property
+    def classes(self) -> Sequence[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Class names; read from the files where the recipe does not list them."""
+        if self._classes:
+            return self._classes
+        found = {text for _, text, _ in self._labelled()} - set(self.ignore_labels)
+        return tuple(sorted(found, key=natural))
+
+    def samples(self) -> Sequence[Sample]:
+        """Every recording or piece of one, by key."""
+        labels = {name: number for number, name in enumerate(self.classes)}
+        made = [self._sample(key, text, sources, labels) for key, text, sources in self._labelled()]
+        return in_order(sample for sample in made if sample)
+
+    def _sample(self, key: SampleKey, text: str, sources: dict[str, object], labels: Mapping[str, int]) -> Sample | None:
+        if text in self.ignore_labels:
+            return None
+        if self.label is None:
+            return Sample(key, None, sources)
+        if text not in labels:
+            raise DataError(f"{self.root}: label {text!r} ({key}) is none of the classes {listed(list(labels))}")
+        return Sample(replace(key, action=text), labels[text], sources)
+
+    def _labelled(self) -> Iterator[tuple[SampleKey, str, dict[str, object]]]:
+        """(key, label, sources) of everything there is."""
+        for key, files in self._recordings().items():
+            if self._cut_columns:
+                yield from self._pieces(key, files)
+            else:
+                text = getattr(key, self.label.path or "action") if self.label else ""
+                yield key, text, {name: files[device] for name, (device, _) in self._kinds.items() if device in files}
+
+    def _recordings(self) -> dict[SampleKey, dict[str, Path]]:
+        """Key → device → file."""
+        root = existing_folder(self.root)
+        found: dict[SampleKey, dict[str, Path]] = {}
+        for device, pattern in self._patterns.items():
+            for file in pattern.find(root):
+                files = found.setdefault(file.key(), {})
+                if device in files:
+                    raise DataError(f"{file.path}: a second file of {device} of the same recording as {files[device]}")
+                files[device] = file.path
+        if not found:
+            wanted = listed([repr(pattern.text) for pattern in self._patterns.values()])
+            raise DataError(f"{root}: holds no file that fits {wanted}")
+        return dict(sorted(found.items()))
+
+    def _pieces(self, key: SampleKey, files: Mapping[str, Path]) -> Iterator[tuple[SampleKey, str, dict[str, object]]]:
+        reference = next(iter(self.devices))
+        if reference not in files:
+            return
+        times = stamps(files[reference], self.devices[reference])
+        for number, run in enumerate(runs(files[reference], self.devices[reference], self._cut_columns), start=1):
+            if run.last - run.first < 2 or times[run.last - 1] - times[run.first] < self.min_duration:
+                continue
+            cut = stretches(files, self.devices, reference, run)
+            yield (
+                self._key_of(key, run, number),
+                self._label_of(key, run),
+                {name: cut[device] for name, (device, _) in self._kinds.items() if device in cut},
+            )
+
+    def _key_of(self, key: SampleKey, run: Run, number: int) -> SampleKey:
+        values = run.values[len(run.values) - len(self.key_columns) :]
+        key = replace(key, **dict(zip(self.key_columns, values, strict=True)))
+        return replace(key, trial=f"{key.trial}-{number}" if key.trial else str(number))
+
+    def _label_of(self, key: SampleKey, run: Run) -> str:
+        if self.label is None:
+            return ""
+        return run.values[0] if self.label.column is not None else getattr(key, self.label.path or "action")
+
+    def read(self, sample: Sample, modality: str) -> Signal:
+        """One signal; its clock starts with the first device's first row, or with the earliest row of all devices."""
+        device, kind = self._kinds[modality]
+        source = sample.sources[modality]
+        if not isinstance(source, Stretch):
+            source = self._whole(sample, Path(str(source)), self.devices[device])
+        return read_signal(source, self.devices[device], kind)
+
+    def _whole(self, sample: Sample, path: Path, device: Device) -> Stretch:
+        files = {self._kinds[name][0]: Path(str(source)) for name, source in sample.sources.items()}
+        firsts = [stamps(file, self.devices[name])[0] for name, file in files.items()]
+        return Stretch(path, "", 0, len(stamps(path, device)), float(min(firsts)))

@@ -1,0 +1,89 @@
+"""What a recipe says about its files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from kdcore import Modality
+from kdcore_datasets.delimited import Column
+from kdcore_datasets.modalities import ACCELEROMETER, GYROSCOPE, ORIENTATION
+from kdcore_datasets.pattern import PathPattern
+from kdcore_datasets.units import TimeUnit, Unit
+
+_STRICT = {"extra": "forbid"}
+KeyField = Literal["subject", "trial", "view", "scene", "session"]
+_KNOWN = {each.name: each for each in (ACCELEROMETER, GYROSCOPE, ORIENTATION)}
+
+
+@dataclass(frozen=True)
+class Device:
+    """The files of one device, and what is in them.
+
+    Args:
+        pattern: Their paths relative to the dataset's root, e.g. ``s{subject}/{action}_{trial}_watch.csv``.
+        columns: Kind of signal (``accelerometer``, ``gyroscope``, ``orientation`` or any other word) → its columns, by name
+            or by number from 0.
+        units: Kind of signal → the unit it is recorded in, where that is not m/s², rad/s or rad.
+        rate: Samples per second; computed from the time column if not given.
+        time_column: Column of time stamps, on a clock that all devices share.
+        time_unit: Unit of the time stamps.
+        delimiter: What stands between columns; a blank means any white space.
+        header: Whether the first line names the columns.
+        placement: Where the device is worn.
+
+    Raises:
+        ValueError: If neither rate nor time column is given, or the pattern is malformed.
+    """
+
+    pattern: str
+    columns: dict[str, tuple[Column, ...]]
+    units: dict[str, Unit] = field(default_factory=dict)
+    rate: float | None = None
+    time_column: Column | None = None
+    time_unit: TimeUnit = "s"
+    delimiter: str = ","
+    header: bool = True
+    placement: str = ""
+    __pydantic_config__ = _STRICT
+
+    def __post_init__(self) -> None:
+        PathPattern(self.pattern)
+        if self.rate is None and self.time_column is None:
+            raise ValueError(f"device with pattern {self.pattern!r}: give rate or time_column")
+        if self.rate is not None and self.rate <= 0:
+            raise ValueError(f"device with pattern {self.pattern!r}: rate must be positive, not {self.rate}")
+        if not self.columns or not all(self.columns.values()):
+            raise ValueError(f"device with pattern {self.pattern!r}: name at least one column for each kind of signal")
+        unknown = sorted(set(self.units) - set(self.columns))
+        if unknown:
+            raise ValueError(f"device with pattern {self.pattern!r}: units are given for {unknown}, which have no columns")
+
+    def modality(self, kind: str, name: str) -> Modality:
+        """The modality called `name` that this device's `kind` of signal is."""
+        channels = tuple(str(column) for column in self.columns[kind])
+        known = _KNOWN.get(kind) or Modality(kind, ("time", "channel"), ("channel", "time"), units=self.units.get(kind, ""))
+        if len(channels) == len(known.channels):
+            channels = known.channels
+        return known.renamed(name, rate=self.rate, channels=channels, placement=self.placement)
+
+
+@dataclass(frozen=True)
+class Label:
+    """Where labels come from: a column or a part of the path, one of the two.
+
+    Args:
+        column: Column of labels; each recording is cut where its label changes.
+        path: Placeholder of the pattern.
+
+    Raises:
+        ValueError: If both or neither are given.
+    """
+
+    column: Column | None = None
+    path: Literal["action", "trial", "scene", "session"] | None = None
+    __pydantic_config__ = _STRICT
+
+    def __post_init__(self) -> None:
+        if (self.column is None) == (self.path is None):
+            raise ValueError("label: give either column or path")

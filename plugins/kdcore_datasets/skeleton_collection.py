@@ -1,0 +1,121 @@
+"""`skeleton-collection`: many preprocessed skeleton clips in one file, as they are shared today."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Gt
+
+from kdcore import DataError, Dataset, Sample, SampleKey, Signal
+from kdcore_datasets.checks import require_finite
+from kdcore_datasets.collected_clips import CollectedClip, load_npz, load_pickle
+from kdcore_datasets.fileid import digest
+from kdcore_datasets.modalities import SKELETON
+from kdcore_datasets.pattern import PathPattern
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Where a clip is; its text form names the file's content rather than its place."""
+
+    path: Path = field(repr=False)
+    digest: str
+    number: int
+
+
+class SkeletonCollection(Dataset):
+    """Skeleton clips of a pickle in PYSKL's format, or of a ``.npz`` file with ``x_train``, ``y_train``, ``x_test``, ``y_test``.
+
+    A pickle is a dictionary with ``annotations``, a list of dictionaries with ``frame_dir`` (the clip's name), ``label``
+    and ``keypoint``, an array (person, time, joint, channel), and maybe ``split``, a dictionary from the name of a part, such
+    as ``xsub_train``, to the names of its clips. Nothing but containers and NumPy arrays is loaded from it.
+    In a ``.npz`` file, x is (clips, time, persons × joints × 3) and y one-hot or whole numbers; frames that are all zero at a
+    clip's end are cut off.
+
+    The parts of a published split become sessions, e.g. ``train`` and ``val``; the protocol ``cross-session`` divides by them.
+
+    Args:
+        file: The collection.
+        classes: Class names in the order of the labels.
+        split: Which split a pickle's sessions come from: ``xsub`` for ``xsub_train`` and ``xsub_val``. Clips in none of its
+            parts are left out.
+        names: What a clip's name says, e.g. ``S{scene}C{view}P{subject}R{trial}A{action}``.
+        persons: Persons per clip; more are left out, missing ones are zero.
+        joints: Joints per person in a ``.npz`` file.
+        skeleton: Name of the skeleton layout.
+        rate: Frames per second.
+    """
+
+    def __init__(
+        self,
+        *,
+        file: Path,
+        classes: tuple[str, ...],
+        split: str = "",
+        names: str = "{trial}",
+        persons: Annotated[int, Ge(1)] = 2,
+        joints: Annotated[int, Ge(1)] = 25,
+        skeleton: str = "kinect-v2",
+        rate: Annotated[float, Gt(0)] = 30.0,
+    ):
+        self.file = file
+        self.classes = classes
+        self.split = split
+        self.names = PathPattern(names)
+        self.persons = persons
+        self.joints = joints
+        self.rate = rate
+        self.version = f"1 {persons} {joints} {rate}"
+        self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton)}
+
+    @cached_property
+    def _path(self) -> Path:
+        path = self.file.expanduser()
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
+        return path
+
+    @cached_property
+    def _clips(self) -> list[CollectedClip]:
+        return load_npz(self._path, self.joints) if self._path.suffix == ".npz" else load_pickle(self._path, self.split)
+
+    def samples(self) -> Sequence[Sample]:
+        """All clips, as they stand in the file."""
+        identity = digest(self._path)
+        if not self._clips:
+            raise DataError(f"{self._path}: holds no clips of split {self.split!r}")
+        return [
+            Sample(self._key(clip), clip.label, {"skeleton": ClipSource(self._path, identity, number)})
+            for number, clip in enumerate(self._clips)
+        ]
+
+    def _key(self, clip: CollectedClip) -> SampleKey:
+        values = self.names.match(clip.name)
+        if values is None:
+            raise DataError(f"{self._path}: clip {clip.name!r} does not fit {self.names.text!r}")
+        if not 0 <= clip.label < len(self.classes):
+            raise DataError(
+                f"{self._path}: clip {clip.name!r} has label {clip.label}, but there are {len(self.classes)} classes"
+            )
+        key = SampleKey("", self.classes[clip.label], "", session=clip.session)
+        return replace(key, **{name: _plain(value) for name, value in values.items()})
+
+    def read(self, sample: Sample, modality: str) -> Signal:
+        """A clip's joint positions, (time, joint, channel, person)."""
+        source = sample.sources[modality]
+        if not isinstance(source, ClipSource):
+            raise DataError(f"{source}: a single file of this dataset is a whole collection; give it as the dataset instead")
+        clip = self._clips[source.number]
+        values = require_finite(clip.joints, self._path, f"clip {clip.name!r}").transpose(1, 2, 3, 0)[..., : self.persons]
+        missing = self.persons - values.shape[-1]
+        return Signal(np.pad(values, [(0, 0)] * 3 + [(0, missing)]).astype(np.float32), self.rate)
+
+
+def _plain(value: str) -> str:
+    """``007`` as ``7``, as subjects and views are usually written."""
+    return str(int(value)) if value.isdecimal() else value

@@ -1,0 +1,128 @@
+"""`skeleton-npz` and `skeleton-json`: one's own skeleton clips, one file each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from annotated_types import Gt
+
+from kdcore import DataError, Dataset, Sample, Signal
+from kdcore_datasets.checks import require_finite, require_shape
+from kdcore_datasets.folders import existing_folder
+from kdcore_datasets.modalities import SKELETON
+from kdcore_datasets.pattern import PathPattern
+from kdcore_datasets.protocols.partition import in_order, listed, natural
+from kdcore_datasets.units import FACTORS
+
+Axis = Literal["time", "joint", "channel", "person"]
+
+
+class SkeletonFiles(Dataset):
+    """Skeleton clips, each in a file of its own whose path says subject, action and trial.
+
+    A file is a NumPy ``.npz`` archive with an array called `variable`, or JSON (``.json``): nested lists, bare or under the key
+    `variable`.
+
+    Args:
+        root: Folder of the clips.
+        pattern: Their paths relative to it; must have ``{action}``, from which labels are taken.
+        variable: Name of the array in a file.
+        axes: What the array's axes are; without ``person``, there is one.
+        skeleton: Name of the skeleton layout, e.g. ``kinect-v2``.
+        rate: Frames per second.
+        units: Unit of the positions.
+        classes: Class names in the order of the labels; if empty, the actions that occur, in natural order (which needs the
+            files).
+
+    Raises:
+        ValueError: If the pattern has no action, or axes are missing or repeated.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        pattern: str,
+        variable: str = "joints",
+        axes: tuple[Axis, ...] = ("time", "joint", "channel"),
+        skeleton: str = "",
+        rate: Annotated[float, Gt(0)] = 30.0,
+        units: Literal["m", "cm", "mm"] = "m",
+        classes: tuple[str, ...] = (),
+    ):
+        self.root = root
+        self.pattern = PathPattern(pattern)
+        self.variable = variable
+        self.axes = axes
+        self.rate = rate
+        self.units = units
+        self._classes = classes
+        self.version = f"1 {variable} {axes} {rate} {units}"
+        self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton)}
+        if "action" not in self.pattern.fields:
+            raise ValueError(f"pattern {pattern!r} has no {{action}} to take labels from")
+        if sorted({*axes, "person"}) != sorted(SKELETON.axes) or len(set(axes)) != len(axes):
+            raise ValueError(f"axes must be time, joint and channel once each, and person or not, in any order, not {axes}")
+
+    @cached_property
+    def classes(self) -> Sequence[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Class names; found in the files' paths where the recipe does not list them."""
+        found = {file.values["action"] for file in self.pattern.find(existing_folder(self.root))}
+        return self._classes or tuple(sorted(found, key=natural))
+
+    def samples(self) -> Sequence[Sample]:
+        """All clips, by key."""
+        found = self.pattern.find(existing_folder(self.root))
+        if not found:
+            raise DataError(f"{self.root}: holds no file that fits {self.pattern.text!r}")
+        strange = sorted({file.values["action"] for file in found} - set(self.classes))
+        if strange:
+            raise DataError(f"{self.root}: there are clips of {listed(strange)}, none of the classes {listed(self.classes)}")
+        return in_order(
+            Sample(file.key(), self.classes.index(file.values["action"]), {"skeleton": file.path}) for file in found
+        )
+
+    def read(self, sample: Sample, modality: str) -> Signal:
+        """A clip's joint positions in metres."""
+        path = Path(str(sample.sources[modality]))
+        values = require_shape(self._array(path), (None,) * len(self.axes), path, f"the array with axes {', '.join(self.axes)}")
+        values = require_finite(values, path, "the array")
+        axes = self.axes
+        if "person" not in axes:
+            values, axes = values[..., np.newaxis], (*axes, "person")
+        values = values.transpose([axes.index(axis) for axis in SKELETON.axes])
+        return Signal((values * FACTORS[self.units]).astype(np.float32), self.rate)
+
+    def _array(self, path: Path) -> np.ndarray:
+        return _from_json(path, self.variable) if path.suffix == ".json" else _from_npz(path, self.variable)
+
+
+def _from_npz(path: Path, variable: str) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = {name: file[name] for name in file.files}
+    except Exception as error:  # damage shows as zip, value or key errors
+        raise DataError(f"{path}: is no .npz file of numbers ({error})") from error
+    return _numbers(content, variable, path)
+
+
+def _from_json(path: Path, variable: str) -> np.ndarray:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is no JSON file ({error})") from error
+    return _numbers(content if isinstance(content, dict) else {variable: content}, variable, path)
+
+
+def _numbers(content: dict[str, Any], variable: str, path: Path) -> np.ndarray:
+    if variable not in content:
+        raise DataError(f"{path}: has no {variable!r} (it holds {listed(sorted(content)) or 'nothing'})")
+    try:
+        return np.asarray(content[variable], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: {variable!r} is no array of numbers with equal rows ({error})") from error
