@@ -1,0 +1,125 @@
+"""Spatial temporal graph convolutional networks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from kdcore_skeleton.encoders.graph_encoder import Count, GraphEncoder, Share, plan
+from kdcore_skeleton.encoders.layers import InputNorm, SubsetConv, shortcut, temporal
+from kdcore_skeleton.layouts import LayoutOption, layout_of
+from kdcore_skeleton.partition import partition
+
+
+class StGcn(GraphEncoder):
+    """ST-GCN: ten blocks of a convolution over the skeleton's graph and one over time.
+
+    Yan, Xiong, Lin: Spatial Temporal Graph Convolutional Networks for Skeleton-Based Action Recognition, AAAI 2018.
+
+    Args:
+        num_classes: Number of classes.
+        in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+        strategy: How neighbours are sorted into subsets with weights of their own.
+        max_hop: How many bones away a neighbour may be.
+        width: Channels of the first blocks; later ones have two and four times as many.
+        depth: Number of blocks.
+        kernel: Frames that a temporal convolution spans, odd.
+        edge_importance: Learn how much each edge counts, in each block.
+        dropout: Share of each block's output set to zero while training, the first block's excepted.
+        embedding: Width of a linear layer ``fc0`` before the classifier, None for none; a ReLU follows it.
+
+    Raises:
+        ValueError: If the input does not have the layout's joints.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_shape: tuple[int, ...],
+        *,
+        layout: LayoutOption = "utd-mhad-20",
+        strategy: Literal["uniform", "distance", "spatial"] = "spatial",
+        max_hop: Count = 1,
+        width: Count = 64,
+        depth: Count = 10,
+        kernel: Count = 9,
+        edge_importance: bool = True,
+        dropout: Share = 0.5,
+        embedding: Count | None = None,
+    ):
+        graph = layout_of(in_shape, layout).graph()
+        adjacency = partition(graph, strategy, max_hop).to(torch.get_default_dtype())
+        channels, blocks = in_shape[0], []
+        for number, (out_channels, stride) in enumerate(plan(width, depth)):
+            share = dropout if number else 0.0
+            blocks.append(StGcnBlock(channels, out_channels, adjacency, kernel, stride, share, bool(number), edge_importance))
+            channels = out_channels
+        super().__init__(
+            InputNorm(in_shape, by_person=False),
+            blocks,
+            features=channels,
+            persons=in_shape[3],
+            num_classes=num_classes,
+            embedding=embedding,
+        )
+
+
+class StGcnBlock(nn.Module):
+    """A graph convolution, then a temporal one, around both a residual connection.
+
+    Args:
+        channels: C.
+        out_channels: C'.
+        adjacency: (K, V, V).
+        kernel: Frames that the temporal convolution spans.
+        stride: Every how many frames it answers.
+        dropout: Share of its answer set to zero while training.
+        residual: Whether there is a residual connection.
+        edge_importance: Whether edges have learnt factors.
+
+    Shape:
+        (N, C, T, V) → (N, C', ⌈T / stride⌉, V).
+    """
+
+    adjacency: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        adjacency: Tensor,
+        kernel: int,
+        stride: int,
+        dropout: float,
+        residual: bool,
+        edge_importance: bool,
+    ):
+        super().__init__()
+        self.register_buffer("adjacency", adjacency, persistent=False)
+        self.edge_importance = nn.Parameter(torch.ones_like(adjacency)) if edge_importance else None
+        self.gcn = SpatialConv(channels, out_channels, len(adjacency))
+        self.tcn = nn.Sequential(
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+            *temporal(out_channels, out_channels, kernel, stride),
+            nn.Dropout(dropout),
+        )
+        self.residual = shortcut(channels, out_channels, stride) if residual else None
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's activations."""
+        adjacency = self.adjacency if self.edge_importance is None else self.adjacency * self.edge_importance
+        out = self.tcn(self.gcn(x, adjacency))
+        return self.relu(out if self.residual is None else out + self.residual(x))
+
+
+class SpatialConv(SubsetConv):
+    """ST-GCN's graph convolution: the bias of each subset passes through the graph, as its input does."""
+
+    def forward(self, x: Tensor, adjacency: Tensor) -> Tensor:
+        """(N, C, T, V) and (K, V, V) → (N, C', T, V)."""
+        return self.propagate(x, adjacency, adjacency.sum(dim=1).T @ self.bias)

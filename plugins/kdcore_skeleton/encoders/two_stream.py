@@ -1,0 +1,68 @@
+"""2s-AGCN with both its streams."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kdcore import Encoder
+from kdcore_skeleton.encoders.agcn import Agcn
+from kdcore_skeleton.encoders.graph_encoder import Count, Share
+from kdcore_skeleton.layouts import LayoutOption
+from kdcore_skeleton.transforms.differences import Bones
+
+
+class AgcnTwoStream(Encoder):
+    """2s-AGCN: one adaptive network on joints, one on bones; their logits are summed.
+
+    Shi, Zhang, Cheng, Lu, CVPR 2019, figure 5. The paper trains each stream alone and sums probabilities; here both learn
+    from the sum. Both can be tapped: ``joint.fc0``, ``bone.blocks.9`` and so on. It cannot be cut into stages.
+
+    Args:
+        num_classes: Number of classes.
+        in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+        coordinates: The first so many channels are positions and become bones; the others (a sensor's) stay as they are.
+        width: Channels of the first blocks, at least 4; later ones have two and four times as many.
+        depth: Number of blocks.
+        kernel: Frames that a temporal convolution spans, odd.
+        dropout: Share of the classifiers' input set to zero while training.
+        embedding: Width of a linear layer ``fc0`` before each classifier, None for none; a ReLU follows it.
+
+    Raises:
+        ValueError: If the input does not have the layout's joints.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_shape: tuple[int, ...],
+        *,
+        layout: LayoutOption = "utd-mhad-20",
+        coordinates: Count = 3,
+        width: Count = 64,
+        depth: Count = 10,
+        kernel: Count = 9,
+        dropout: Share = 0.0,
+        embedding: Count | None = None,
+    ):
+        super().__init__()
+
+        def stream() -> Agcn:
+            return Agcn(
+                num_classes,
+                in_shape,
+                layout=layout,
+                width=width,
+                depth=depth,
+                kernel=kernel,
+                dropout=dropout,
+                embedding=embedding,
+            )
+
+        self.to_bones = Bones(layout=layout, coordinates=coordinates)
+        self.joint = stream()
+        self.bone = stream()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, num_classes) of skeletons (B, C, T, V, M)."""
+        return self.joint(x) + self.bone(self.to_bones(x))

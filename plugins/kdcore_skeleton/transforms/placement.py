@@ -1,0 +1,150 @@
+"""Where a skeleton stands, which way it faces, how large it is.
+
+Joints that are zero in all coordinates were not seen; they stay zero, and nothing is measured on them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore import Transform
+from kdcore_skeleton.layouts import LayoutOption, find_layout
+
+When = Literal["first", "every"]
+Coordinates = Annotated[int, Ge(1)]
+
+
+class Centre(Transform):
+    """Puts a joint into the origin; all other joints, and other persons, move along.
+
+    Args:
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+        joint: Which joint; the layout's centre by default.
+        frame: ``every``: each frame by itself, which takes walking out of the recording; ``first``: all frames by the first
+            in which the joint was seen.
+        coordinates: The first so many channels are positions; others are left as they are.
+
+    In both cases it is the first person's joint. Frames in which it was not seen are moved as the one seen before them was.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: LayoutOption = "utd-mhad-20",
+        joint: str | None = None,
+        frame: When = "every",
+        coordinates: Coordinates = 3,
+    ):
+        super().__init__()
+        found = find_layout(layout)
+        self.joint = found.index(joint or found.centre)
+        self.frame = frame
+        self.coordinates = coordinates
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, V, M) → the same shape."""
+        positions = x[:, : self.coordinates]
+        origin = positions[:, :, :, self.joint, 0]
+        seen = (origin != 0).any(dim=1)
+        frames = _latest(seen) if self.frame == "every" else _first(seen).expand_as(seen)
+        origin = origin.gather(2, frames[:, None].expand_as(origin))
+        return _replaced(x, positions - origin[..., None, None])
+
+
+class ViewAlign(Transform):
+    """Turns a skeleton so that it stands upright and faces the camera.
+
+    Up, from the middle of the hips to that of the shoulders, becomes +y; across, from left to right, becomes +x as nearly as
+    that allows; a person in front of a Kinect then faces -z. Measured once, on the first person in the first frame that has
+    all four joints; the whole recording turns about the origin, so `centre` usually stands before. Where no frame has
+    them, nothing turns.
+
+    Args:
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+
+    Raises:
+        ValueError: If the layout lacks a shoulder or hip.
+    """
+
+    def __init__(self, *, layout: LayoutOption = "utd-mhad-20"):
+        super().__init__()
+        self.torso = _torso(layout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C ≥ 3, T, V, M) → the same shape."""
+        corners, seen = _corners(x, self.torso)
+        first = _first(seen)[:, None, :, None].expand(-1, 3, -1, 4)
+        left_shoulder, right_shoulder, left_hip, right_hip = corners.gather(2, first)[:, :, 0].unbind(-1)
+        up = left_shoulder + right_shoulder - left_hip - right_hip
+        across = right_shoulder - left_shoulder + right_hip - left_hip
+        rotation = _upright(up, across, seen.any(dim=1))
+        return _replaced(x, torch.einsum("bij,bjtvm->bitvm", rotation, x[:, :3]))
+
+
+class SkeletonScale(Transform):
+    """Divides positions by the length of the torso, from the middle of the hips to that of the shoulders.
+
+    It is the mean over frames that have the four joints, of the first person; where none has, nothing is divided.
+
+    Args:
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+        coordinates: The first so many channels are positions; others are left as they are.
+
+    Raises:
+        ValueError: If the layout lacks a shoulder or hip.
+    """
+
+    def __init__(self, *, layout: LayoutOption = "utd-mhad-20", coordinates: Coordinates = 3):
+        super().__init__()
+        self.torso = _torso(layout)
+        self.coordinates = coordinates
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, V, M) → the same shape."""
+        corners, seen = _corners(x, self.torso, self.coordinates)
+        lengths = (corners[..., :2].mean(dim=-1) - corners[..., 2:].mean(dim=-1)).norm(dim=1)
+        length = (lengths * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
+        length = torch.where(length > 0, length, 1)
+        return torch.cat([x[:, : self.coordinates] / length[:, None, None, None, None], x[:, self.coordinates :]], dim=1)
+
+
+def _torso(layout: LayoutOption) -> list[int]:
+    found = find_layout(layout)
+    return [found.index(joint) for joint in ("left-shoulder", "right-shoulder", "left-hip", "right-hip")]
+
+
+def _corners(x: Tensor, torso: list[int], coordinates: int = 3) -> tuple[Tensor, Tensor]:
+    """The first person's shoulders and hips (B, C, T, 4), and in which frames all were seen (B, T)."""
+    corners = x[:, :coordinates, :, torso, 0]
+    return corners, (corners != 0).any(dim=1).all(dim=-1)
+
+
+def _first(seen: Tensor) -> Tensor:
+    """First frame that is True, (B, T) → (B, 1); frame 0 where none is."""
+    return seen.int().argmax(dim=1, keepdim=True)
+
+
+def _latest(seen: Tensor) -> Tensor:
+    """For each frame the last one up to it that is True, else the first that is; (B, T) → (B, T)."""
+    frames = torch.arange(seen.shape[1], device=seen.device).expand_as(seen)
+    return torch.where(seen, frames, _first(seen)).cummax(dim=1).values
+
+
+def _upright(up: Tensor, across: Tensor, valid: Tensor) -> Tensor:
+    """Rotations (B, 3, 3) that take `up` to +y and `across` to +x as nearly as can be; the identity where not valid."""
+    y = F.normalize(up, dim=1)
+    x = F.normalize(across - (across * y).sum(dim=1, keepdim=True) * y, dim=1)
+    rotation = torch.stack([x, y, torch.linalg.cross(x, y)], dim=1)
+    proper = valid & (rotation.norm(dim=2) > 0.5).all(dim=1)
+    return torch.where(proper[:, None, None], rotation, torch.eye(3).to(rotation))
+
+
+def _replaced(x: Tensor, positions: Tensor) -> Tensor:
+    """`x` with other positions, but joints that were not seen still at zero."""
+    before = x[:, : positions.shape[1]]
+    return torch.cat([positions * (before != 0).any(dim=1, keepdim=True), x[:, positions.shape[1] :]], dim=1)

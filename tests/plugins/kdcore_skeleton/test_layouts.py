@@ -1,0 +1,83 @@
+"""Skeleton layouts."""
+
+from __future__ import annotations
+
+import networkx as nx
+import pytest
+from pydantic import TypeAdapter, ValidationError
+from torch_geometric.utils import to_networkx
+
+from kdcore_skeleton.layout import Layout
+from kdcore_skeleton.layouts import LAYOUTS, find_layout, layout_of
+
+SIZES = {"utd-mhad-20": 20, "nucla-20": 20, "ntu-25": 25, "openpose-18": 18, "coco-17": 17}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_is_a_tree_whose_bones_lead_to_the_root(name):
+    layout = LAYOUTS[name]
+    assert len(layout) == SIZES[name] == layout.graph().num_nodes
+    assert nx.is_tree(to_networkx(layout.graph(), to_undirected=True))
+    parents = dict(layout.bones.tolist())
+    assert set(parents) == set(range(len(layout))) - {layout.index(layout.root or layout.centre)}
+    assert {frozenset(bone) for bone in layout.bones.tolist()} == {frozenset(link) for link in layout.links.tolist()}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_left_and_right_are_mirror_images(name):
+    layout = LAYOUTS[name]
+    swap = {**dict(layout.pairs.tolist()), **{right: left for left, right in layout.pairs.tolist()}}
+    mirrored = {frozenset(swap.get(end, end) for end in link) for link in layout.links.tolist()}
+    sides = sum(joint.startswith(("left-", "right-")) for joint in layout.joints)
+    assert mirrored == {frozenset(link) for link in layout.links.tolist()}
+    assert len(swap) == sides >= 12
+
+
+def test_utd_mhad_order_is_the_recorded_one(recordings):
+    lines = (recordings / "utd-mhad" / "Skeleton" / "Skeleton_joint_order.txt").read_text().splitlines()
+    recorded = [line.split(".")[1].strip(" ;.") for line in lines if line[:1].isdigit()]
+    ours = [name.replace("-", "_").replace("centre", "center") for name in LAYOUTS["utd-mhad-20"].joints]
+    assert ours == recorded
+
+
+@pytest.mark.parametrize(("key", "name"), [("ntu25", "ntu-25"), ("kinetics18", "openpose-18")])
+def test_bones_equal_published_pairs(golden, key, name):
+    published = {
+        (child, parent) for child, parent in golden("c_adjacency")[f"bone.{key}.pairs_0based"].tolist() if child != parent
+    }
+    assert set(map(tuple, LAYOUTS[name].bones.tolist())) == published
+
+
+def test_own_layout_may_have_cycles_and_edges_in_any_direction():
+    layout = Layout(("a", "b", "c", "d"), (("a", "b"), ("c", "b"), ("c", "d"), ("a", "d")), centre="a")
+    assert dict(layout.bones.tolist()).keys() == {1, 2, 3}
+    assert {tuple(edge) for edge in layout.inward.tolist()} == {(1, 0), (2, 1), (2, 3), (3, 0)}
+
+
+def test_recipe_may_spell_a_layout_out():
+    options = {"joints": ["left-hand", "chest"], "edges": [["left-hand", "chest"]], "centre": "chest"}
+    read = TypeAdapter(Layout).validate_python(options)
+    assert read == find_layout(read)
+    assert find_layout(options).bones.tolist() == [[0, 1]]
+    with pytest.raises(ValidationError, match="did you mean 'chest'"):
+        TypeAdapter(Layout).validate_python({**options, "centre": "chset"})
+    with pytest.raises(ValidationError, match="center"):
+        TypeAdapter(Layout).validate_python({**options, "center": "chest"})
+
+
+@pytest.mark.parametrize(
+    ("joints", "edges", "message"),
+    [(("a", "a"), (("a", "a"),), "different names"), (("a", "b", "c"), (("a", "b"),), "connect all")],
+)
+def test_refuses_a_skeleton_that_is_none(joints, edges, message):
+    with pytest.raises(ValueError, match=message):
+        Layout(joints, edges, centre="a")
+
+
+def test_input_must_fit():
+    with pytest.raises(ValueError, match=r"known: utd-mhad-20, .*ntu-25"):
+        find_layout("ntu25")
+    with pytest.raises(ValueError, match="25 joints, its layout 20"):
+        layout_of((3, 64, 25, 1), "utd-mhad-20")
+    with pytest.raises(ValueError, match="not a tensor of shape"):
+        layout_of((3, 64), "utd-mhad-20")
