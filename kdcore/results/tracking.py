@@ -135,6 +135,7 @@ class Tracker(Recorder):
         while not self._given_up.is_set():
             with self._wake:
                 self._wake.wait_for(lambda: self._closing or self._sender.sent < self.position)
+                closing = self._closing
             try:
                 self._sender.send(self._given_up.is_set)
                 failures = 0
@@ -147,7 +148,7 @@ class Tracker(Recorder):
                 with self._wake:
                     self._wake.wait_for(lambda: self._closing, min(2.0 ** (failures - 1), LONGEST_PAUSE))
                 self._given_up.wait(SHORTEST_PAUSE)
-            if self._closing and (failures > 2 or self._sender.sent >= self.position):
+            if closing and (failures > 2 or self._sender.sent >= self.position):
                 return
 
 
@@ -221,7 +222,8 @@ class MlflowStore:
     def __init__(self, uri: str, experiment: str, journal: str):
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        logging.getLogger("alembic").setLevel(logging.WARNING)
+        for name in ("alembic", "urllib3.connectionpool"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         warnings.filterwarnings("ignore", message=".*type hints to the `predict` method", category=UserWarning)
         from mlflow import MlflowClient
 
