@@ -107,7 +107,7 @@ def list_components(kind: Annotated[str, typer.Argument(help="losses, encoders, 
 @app.command()
 def describe(name: Annotated[str, typer.Argument(help="A component's name, or plugin/name.")]) -> None:
     """Show a component: what it does, its options, and where it comes from."""
-    from kdcore.console import show_component
+    from kdcore.listing import show_component
 
     show_component(name)
 
@@ -117,7 +117,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = 
     """List the plugins found, with what they provide and, for a broken one, the reason."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from kdcore.console import show_plugins
+        from kdcore.listing import show_plugins
 
         show_plugins(as_json)
 
@@ -172,16 +172,16 @@ def data_check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 @recipes_app.command("list")
 def list_recipes() -> None:
     """List the shipped recipes."""
-    from kdcore.recipe.load import list_recipes as shipped
+    from kdcore.recipe.shipped import list_recipes as shipped
 
-    for name, first_line in shipped().items():
-        print(f"{name:<32} {first_line}")
+    for name in shipped():
+        print(name)
 
 
 @recipes_app.command("copy")
 def copy_recipe(name: str, to: Annotated[Path, typer.Argument(help="File or folder.")] = Path()) -> None:
     """Copy a shipped recipe, to change it."""
-    from kdcore.recipe.load import find_recipe
+    from kdcore.recipe.shipped import find_recipe
 
     source = find_recipe(name)
     target = to / source.name if to.is_dir() else to

@@ -1,0 +1,61 @@
+"""Plugins and components as a person reads them."""
+
+from __future__ import annotations
+
+import json
+from difflib import get_close_matches
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from kdcore.errors import UnknownComponentError
+from kdcore.plugin.hookspecs import API_VERSION
+from kdcore.plugin.manager import plugin_manager
+from kdcore.plugin.schema import describe
+
+
+def show_component(name: str) -> None:
+    """A component of any kind, by name.
+
+    Raises:
+        UnknownComponentError: If no kind knows the name.
+    """
+    registry = plugin_manager().registry
+    plugin, slash, bare = name.rpartition("/")
+    entries = [entry for entry in registry.entries() if entry.name == bare and (not slash or entry.plugin == plugin)]
+    if not entries:
+        known = sorted({entry.name for entry in registry.entries()})
+        near = get_close_matches(name, known, n=3)
+        raise UnknownComponentError(f"no component {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "; see kdcore list"))
+    console = Console()
+    for entry in entries:
+        found = describe(entry)
+        console.print(f"{found.kind} {found.name}", style="bold", highlight=False)
+        console.print(f"from plugin {found.plugin} ({found.target})\n", style="dim", highlight=False)
+        console.print(found.doc, markup=False, highlight=False)
+        if found.options:
+            options = Table("option", "type", "default", "meaning")
+            for option in found.options:
+                options.add_row(Text(option.name), Text(option.type), Text("required" if option.required else option.default), Text(option.description))
+            console.print(options)
+
+
+def show_plugins(as_json: bool) -> None:
+    """Every plugin found, and what it provides or why it cannot."""
+    manager = plugin_manager()
+    provided: dict[str, dict[str, list[str]]] = {name: {} for name in manager.plugins}
+    for entry in manager.registry.entries():
+        provided[entry.plugin].setdefault(entry.kind, []).append(entry.name)
+    rows = [
+        {"name": p.name, "package": p.distribution, "version": p.version, "api": API_VERSION, "module": p.target, "provides": provided[name], "failure": p.failure}
+        for name, p in manager.plugins.items()
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    shown = Table("plugin", "package", "provides", title=f"Plugins (API {API_VERSION})")
+    for row in rows:
+        what = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in row["provides"].items())
+        shown.add_row(row["name"], f"{row['package']} {row['version']}", Text(f"not used: {row['failure']}", "red") if row["failure"] else Text(what))
+    Console().print(shown)
