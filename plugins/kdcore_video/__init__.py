@@ -1,1 +1,24 @@
-"""kdcore plugin."""
+"""Video: clips from recordings, optical flow, and encoders of frames (TSN, TRN, TSM)."""
+
+from kdcore import hookimpl
+
+
+@hookimpl
+def register_transforms(register):
+    """Clips, flow, and what is done to their pixels."""
+    register("clip", "kdcore_video.clip:Clip")
+    register("optical-flow", "kdcore_video.flow:OpticalFlow")
+    register("random-segments", "kdcore_video.segments:RandomSegments")
+    register("multi-scale-crop", "kdcore_video.crop:MultiScaleCrop")
+    register("flip", "kdcore_video.flip:Flip")
+    register("pixels", "kdcore_video.pixels:Pixels")
+    register("depth-range", "kdcore_video.pixels:DepthRange")
+
+
+@hookimpl
+def register_encoders(register):
+    """Clip encoders, (S, C, H, W) to class logits."""
+    register("frames", "kdcore_video.frames:Frames")
+    register("tsn", "kdcore_video.tsn:Tsn")
+    register("trn", "kdcore_video.trn:Trn")
+    register("tsm", "kdcore_video.tsm:Tsm")
