@@ -21,9 +21,10 @@ class AdaptiveConfidenceSemantic(DistillationLoss):
     .. math:: L = \\mathrm{CE}(z_S, y) + \\alpha L_K + \\beta L_{MK} + \\gamma L_S
 
     with :math:`L_K = \\frac1K \\sum_k T^2\\, \\mathrm{KL}(\\mathrm{softmax}(z_k/T) \\| \\mathrm{softmax}(z_S/T))`,
-    :math:`L_{MK}` the loss ``adaptive-confidence`` and :math:`L_S = \\frac1K \\sum_k \\mathrm{MSE}(H_S, H_k)` between embeddings of one
-    width. J. Ni, A. H. H. Ngu, Y. Yan, "Progressive Cross-modal Knowledge Distillation for Human Action Recognition", ACM
-    MM 2022, Eqs. (1)-(7). The paper finds the weights by grid search and does not give them.
+    :math:`L_{MK}` the loss ``adaptive-confidence`` and, between embeddings of one width,
+    :math:`L_S = \\frac1K \\sum_k \\mathrm{MSE}(H_S, H_k)`. J. Ni, A. H. H. Ngu, Y. Yan, "Progressive Cross-modal Knowledge
+    Distillation for Human Action Recognition", ACM MM 2022, Eqs. (1)-(7). The paper finds the weights by grid search and
+    does not give them.
 
     Args:
         alpha: Weight of soft targets.
@@ -35,7 +36,8 @@ class AdaptiveConfidenceSemantic(DistillationLoss):
         gate: See ``adaptive-confidence``.
         student_tap: Where H_S is, (B, D).
         teacher_tap: Where H_k is, (B, D).
-        include_ce: Whether CE(z_S, y) is part of this term; switch it off where the recipe has it as a term of its own.
+        include_ce: Whether CE(z_S, y) is part of this term. Better have ``cross-entropy`` as a term of its own, which is
+            logged by itself and which a student without teachers learns with too.
     """
 
     def __init__(
@@ -50,7 +52,7 @@ class AdaptiveConfidenceSemantic(DistillationLoss):
         gate: Gate = "correct_renorm",
         student_tap: str = "fc0",
         teacher_tap: str = "fc0",
-        include_ce: bool = True,
+        include_ce: bool = False,
     ):
         super().__init__()
         self.alpha, self.beta, self.gamma = alpha, beta, gamma

@@ -18,15 +18,14 @@ class Mutual(DistillationLoss):
     .. math:: L_k = \\frac1{K-1} \\sum_{l \\ne k} \\mathrm{KL}(p_k^\\tau \\| p_l^\\tau)
 
     F. M. Thoker, J. Gall, "Cross-Modal Knowledge Distillation for Action Recognition", ICIP 2019, Eqs. (4)-(6); after
-    Y. Zhang et al., "Deep Mutual Learning", CVPR 2018. A student without peers has a loss of 0, so that one recipe
-    serves any number of students.
+    Y. Zhang et al., "Deep Mutual Learning", CVPR 2018. 0 for a student without peers.
 
     Args:
         temperature: τ, a number or a ramp over epochs.
         direction: ``printed``, KL(student ‖ peer), or ``hinton``, KL(peer ‖ student).
     """
 
-    needs = Needs()
+    needs = Needs(peers=1)
 
     def __init__(self, *, temperature: Annotated[float, Gt(0)] | Ramp = 10.0, direction: Direction = "printed"):
         super().__init__()
