@@ -12,7 +12,10 @@ from kdcore_video.encoder import FrameEncoder
 
 
 class Frames(FrameEncoder):
-    """An image backbone on every frame, averaged over the clip. Taps: see `FrameEncoder`.
+    """An image backbone on every frame, averaged over the clip.
+
+    Taps: ``mean.<map>``, a named feature map's mean over the frames, (B, C, H, W), e.g. ``mean.layer4`` or
+    ``mean.inception_5b``; ``mean.features``, the frames' mean features, (B, F); any module by its path, one row per frame.
 
     Args:
         num_classes: Number of classes.

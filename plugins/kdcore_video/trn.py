@@ -15,7 +15,8 @@ from kdcore_video.relations import MultiScaleRelations
 class Trn(FrameEncoder):
     """Multi-scale temporal relation network: frame features, then relations among two and more frames.
 
-    Taps: see `FrameEncoder`; ``mean.features`` is the mean of the frames' embeddings, (B, embedding).
+    Taps: ``mean.<map>``, a named feature map's mean over the frames, (B, C, H, W), e.g. ``mean.layer4`` or
+    ``mean.inception_5b``; ``mean.features``, the frames' mean features, (B, F); any module by its path, one row per frame.
 
     Args:
         num_classes: Number of classes.

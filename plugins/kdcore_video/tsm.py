@@ -46,7 +46,8 @@ class TemporalShift(nn.Module):
 class Tsm(FrameEncoder):
     """A ResNet with a temporal shift before the first convolution of every residual block; scores are averaged over frames.
 
-    Taps: see `FrameEncoder`.
+    Taps: ``mean.<map>``, a named feature map's mean over the frames, (B, C, H, W), e.g. ``mean.layer4`` or
+    ``mean.inception_5b``; ``mean.features``, the frames' mean features, (B, F); any module by its path, one row per frame.
 
     Args:
         num_classes: Number of classes.

@@ -16,7 +16,10 @@ class Tsn(FrameEncoder):
 
     .. math:: z = g(W f_1 + b, \dots, W f_S + b)
 
-    with :math:`g` the mean or the maximum over frames. Taps: see `FrameEncoder`.
+    with :math:`g` the mean or the maximum over frames.
+
+    Taps: ``mean.<map>``, a named feature map's mean over the frames, (B, C, H, W), e.g. ``mean.layer4`` or
+    ``mean.inception_5b``; ``mean.features``, the frames' mean features, (B, F); any module by its path, one row per frame.
 
     Args:
         num_classes: Number of classes.
