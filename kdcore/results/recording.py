@@ -89,7 +89,8 @@ class Recorder:
         Args:
             run: The run that made it.
             name: Of the model.
-            code: A file that ends in ``mlflow.models.set_model(…)``.
+            code: A file that ends in ``mlflow.models.set_model(…)``. MLflow is silent about its ``predict`` if that
+                annotates the input as ``numpy.ndarray``.
             artifacts: What `code` finds in ``context.artifacts``.
             input_example: An input; the signature is made from it and from the model's answer.
             pip_requirements: What `code` needs.

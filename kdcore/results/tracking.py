@@ -9,7 +9,6 @@ import re
 import shlex
 import tempfile
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -224,7 +223,6 @@ class MlflowStore:
             os.environ.setdefault(name, value)
         for name in ("alembic", "urllib3.connectionpool"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        warnings.filterwarnings("ignore", message=".*type hints to the `predict` method", category=UserWarning)
         from mlflow import MlflowClient
 
         self._journal, self._root = journal, _folder_of(uri)

@@ -24,7 +24,7 @@ class Doubler(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
         self.factor = np.load(context.artifacts["weights"])
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: np.ndarray, params=None):
         return model_input * self.factor
 
 
