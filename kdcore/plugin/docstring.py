@@ -1,0 +1,80 @@
+"""Reads what authors wrote about their components' options: docstrings and type hints, as text."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+_BOUNDS = {
+    "gt": ">",
+    "ge": "≥",
+    "lt": "<",
+    "le": "≤",
+    "min_length": "length ≥",
+    "max_length": "length ≤",
+    "multiple_of": "multiple of",
+}
+_ARGUMENT = re.compile(r"(\*{0,2}\w+(?:, *\*{0,2}\w+)*)(?: *\([^)]*\))?: *(.*)")
+
+
+def docstring(thing: Any) -> str:
+    """The text that stands in `thing` itself, not in a class it derives from; without the one that a dataclass makes up."""
+    text = inspect.cleandoc(getattr(thing, "__doc__", None) or "")
+    made_up = isinstance(thing, type) and is_dataclass(thing) and text.startswith(f"{thing.__name__}(")
+    return "" if made_up else text
+
+
+def argument_docs(component: Any) -> dict[str, str]:
+    """Parameter → its description in the ``Args:`` section of a function's, class's or constructor's docstring."""
+    found: dict[str, str] = {}
+    for owner in reversed(component.__mro__) if isinstance(component, type) else [component]:
+        found |= _arguments(docstring(owner))
+        if isinstance(owner, type) and "__init__" in vars(owner):
+            found |= _arguments(docstring(vars(owner)["__init__"]))
+    return found
+
+
+def _arguments(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in _section(text, "Args:"):
+        start = _ARGUMENT.fullmatch(line)
+        if start:
+            names = re.findall(r"\w+", start[1])
+        for name in names:
+            found[name] = f"{found.get(name, '')} {start[2] if start else line.strip()}".strip()
+    return found
+
+
+def _section(text: str, heading: str) -> list[str]:
+    """The lines below `heading`, up to the next line that is not indented, with the indentation they share removed."""
+    lines = text.splitlines()
+    if heading not in lines:
+        return []
+    body: list[str] = []
+    for line in lines[lines.index(heading) + 1 :]:
+        if line and not line[0].isspace():
+            break
+        body.append(line)
+    return [line for line in inspect.cleandoc("\n" + "\n".join(body)).splitlines() if line]
+
+
+def hint_text(hint: Any) -> str:
+    """A type hint as a reader of a recipe wants it: ``float > 0 | Ramp``, ``'last' | 'best'``."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return " ".join([hint_text(args[0]), *(bound for each in args[1:] for bound in _bounds(each))])
+    if origin in (Union, types.UnionType):
+        return " | ".join(map(hint_text, args))
+    if origin is Literal:
+        return " | ".join(map(repr, args))
+    if args and isinstance(origin, type):
+        return f"{origin.__name__}[{', '.join('…' if each is ... else hint_text(each) for each in args)}]"
+    return "None" if hint in (None, type(None)) else getattr(hint, "__name__", str(hint))
+
+
+def _bounds(mark: Any) -> list[str]:
+    return [f"{sign} {value}" for name, sign in _BOUNDS.items() if (value := getattr(mark, name, None)) is not None]

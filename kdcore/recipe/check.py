@@ -1,0 +1,96 @@
+"""Checks a recipe against the plugins: are there such components, and do they take these options?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from kdcore.errors import PluginError, Problem, UnknownComponentError
+from kdcore.plugin.manager import PluginManager
+from kdcore.plugin.registry import Entry
+from kdcore.plugin.schema import TERM_KEYS, options_model
+from kdcore.recipe.components import components, split
+from kdcore.recipe.filling import validated
+from kdcore.recipe.problems import Places, did_you_mean, found_by_schema, nearest
+from kdcore.recipe.source import Steps
+
+
+@dataclass(frozen=True)
+class Usable:
+    """A component that exists and takes the options given."""
+
+    entry: Entry
+    options: BaseModel
+
+    def make(self) -> Any:
+        """The component itself; raises whatever its constructor raises."""
+        return self.entry.load()(**dict(self.options))
+
+
+@dataclass
+class Checked:
+    """What came of looking at every component of a recipe."""
+
+    usable: dict[Steps, Usable] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def check_components(tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> Checked:
+    """Look up every component of a recipe's plain values, and validate its options."""
+    checked = Checked(problems=_missing_plugins(tree, places, plugins))
+    for path, kind, written in components(tree):
+        if component := split(kind, written):
+            found = _checked(path, kind, *component, places, plugins)
+            if isinstance(found, Usable):
+                checked.usable[path] = found
+            else:
+                checked.problems += found
+    return checked
+
+
+def _checked(
+    path: Steps, kind: str, name: str, options: dict[str, Any], places: Places, plugins: PluginManager
+) -> Usable | list[Problem]:
+    try:
+        entry = plugins.registry.get(kind, name)
+        model = options_model(entry)
+    except UnknownComponentError:
+        return [_unknown(path, kind, name, places, plugins)]
+    except PluginError as error:
+        return [places.problem(path, str(error))]
+    try:
+        return Usable(entry, validated(entry, options))
+    except ValidationError as error:
+        also = TERM_KEYS if kind == "loss" else ()
+        return found_by_schema(error, options, places, model, path, f"{kind.replace('_', ' ')} {name!r}", also)
+
+
+def _missing_plugins(tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> list[Problem]:
+    wanted = tree.get("plugins")
+    problems = []
+    for index, name in enumerate(wanted if isinstance(wanted, list) else ()):
+        plugin = plugins.plugins.get(name) if isinstance(name, str) else None
+        if plugin is None and isinstance(name, str):
+            problems.append(
+                places.problem(
+                    ("plugins", index), f"there is no plugin {name!r}", did_you_mean(name, plugins.plugins, "installed")
+                )
+            )
+        elif plugin is not None and plugin.failure:
+            problems.append(places.problem(("plugins", index), f"the plugin {name!r} is not in use: {plugin.failure}"))
+    return problems
+
+
+def _unknown(path: Steps, kind: str, name: str, places: Places, plugins: PluginManager) -> Problem:
+    known = {entry.name: entry.plugin for entry in plugins.registry.entries(kind)}
+    others = [entry.kind for entry in plugins.registry.entries() if entry.name == name]
+    near = nearest(name.rpartition("/")[2], known)
+    hint = f"did you mean {near!r}, from the plugin {known[near]!r}?" if near else did_you_mean(name, known)
+    label = kind.replace("_", " ")
+    message = f"there is no {label} {name!r}" + (f", but a {others[0].replace('_', ' ')} of that name" if others else "")
+    for plugin in plugins.broken:
+        message += f"; the plugin {plugin.name!r} is not in use and may have it: {plugin.failure}"
+    return places.problem((*path, "name"), message, hint)

@@ -1,0 +1,69 @@
+"""Where in a recipe components stand, of which kind, and how one is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from kdcore.plugin.schema import TERM_KEYS
+from kdcore.recipe.source import Steps
+
+JOINED = "joined"
+"""Key of the transforms that follow the joining of several modalities."""
+
+
+def components(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, str, Any]]:
+    """(path, kind, as written) of every component in a recipe's plain values; what is misshapen is passed over."""
+    data = _mapping(tree.get("data"))
+    yield from _one(("data",), data, dataset="dataset", protocol="protocol")
+    for path, participant in participants(tree):
+        yield from _transforms((*path, "transforms"), participant.get("transforms"))
+        yield from _one(path, participant, encoder="encoder")
+    for key in ("losses", "teacher_losses"):
+        yield from _each((key,), tree.get(key), "loss")
+    yield from _one((), tree, fusion="fusion", class_embeddings="class_embedding", schedule="schedule")
+
+
+def participants(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, Mapping[str, Any]]]:
+    """(path, as written) of every teacher and student."""
+    for group in ("teachers", "students"):
+        for name, participant in _mapping(tree.get(group)).items():
+            yield (group, name), _mapping(participant)
+    if "student" in tree:
+        yield ("student",), _mapping(tree["student"])
+
+
+def split(kind: str, written: Any) -> tuple[str, dict[str, Any]] | None:
+    """Name and options of a component as written: ``x`` or ``{name: x, option: 1}``; None if it is neither."""
+    if isinstance(written, str):
+        return written, {}
+    name = written.get("name") if isinstance(written, Mapping) else None
+    if not isinstance(name, str):
+        return None
+    return name, {key: value for key, value in written.items() if key != "name" and not is_term_key(kind, key)}
+
+
+def is_term_key(kind: str, key: str) -> bool:
+    """Whether `key` says something of a loss as a term, and is no option of its own."""
+    return kind == "loss" and key in TERM_KEYS
+
+
+def _one(path: Steps, holder: Mapping[str, Any], **kinds: str) -> Iterator[tuple[Steps, str, Any]]:
+    for key, kind in kinds.items():
+        if holder.get(key) is not None:
+            yield (*path, key), kind, holder[key]
+
+
+def _each(path: Steps, listed: Any, kind: str) -> Iterator[tuple[Steps, str, Any]]:
+    for index, written in enumerate(listed if isinstance(listed, list) else ()):
+        yield (*path, index), kind, written
+
+
+def _transforms(path: Steps, written: Any) -> Iterator[tuple[Steps, str, Any]]:
+    yield from _each(path, written, "transform")
+    for key, listed in _mapping(written).items():
+        yield from _each((*path, key), listed, "transform")
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

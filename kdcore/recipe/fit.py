@@ -1,0 +1,106 @@
+"""Checks whether a recipe's parts fit one another, as far as can be told before data are read and networks built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from kdcore.contracts.loss import Needs
+from kdcore.errors import Problem
+from kdcore.recipe.check import Usable
+from kdcore.recipe.problems import Places, did_you_mean
+from kdcore.recipe.schema import ParticipantSpec, Recipe
+from kdcore.recipe.source import Steps
+
+
+def check_fit(recipe: Recipe, usable: Mapping[Steps, Usable], places: Places) -> list[Problem]:
+    """Modalities that the dataset lacks, and what losses need and are not given.
+
+    Components that could not be made out are passed over.
+    """
+    return _Fit(recipe, usable, places).problems
+
+
+class _Fit:
+    def __init__(self, recipe: Recipe, usable: Mapping[Steps, Usable], places: Places):
+        self.recipe, self.usable, self.places = recipe, usable, places
+        self.problems: list[Problem] = []
+        self._modalities()
+        for path in (("data", "protocol"), ("schedule",)):
+            self._made(path)
+        if recipe.fusion and not recipe.teachers:
+            self._add(("fusion",), "there are no teachers to fuse")
+        self._terms("losses", recipe.student_specs)
+        if recipe.teachers:
+            self._terms("teacher_losses", recipe.teachers)
+
+    def _add(self, path: Steps, message: str, hint: str = "") -> None:
+        self.problems.append(self.places.problem(path, message, hint))
+
+    def _made(self, path: Steps) -> object | None:
+        component = self.usable.get(path)
+        if component is None:
+            return None
+        try:
+            return component.make()
+        except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            self._add(path, f"{component.entry.kind} {component.entry.name!r} cannot be made: {reason}")
+            return None
+
+    def _modalities(self) -> None:
+        known = getattr(self._made(("data", "dataset")), "modalities", None)
+        if not isinstance(known, Mapping):
+            return
+        for name, spec in self.recipe.participants.items():
+            path = (*self._path(name), "modality")
+            for index, modality in enumerate(spec.modalities):
+                if modality not in known:
+                    where = path if isinstance(spec.modality, str) else (*path, index)
+                    dataset = self.recipe.data.dataset.name
+                    self._add(
+                        where, f"the dataset {dataset!r} has no modality {modality!r}", did_you_mean(modality, known, "it has")
+                    )
+
+    def _path(self, name: str) -> Steps:
+        if name in self.recipe.teachers:
+            return ("teachers", name)
+        return ("student",) if self.recipe.student is not None else ("students", name)
+
+    def _terms(self, role: str, learners: Mapping[str, ParticipantSpec]) -> None:
+        for index, term in enumerate(getattr(self.recipe, role)):
+            loss = self._made((role, index)) if term.active else None
+            needs = getattr(loss, "needs", None)
+            if isinstance(needs, Needs):
+                for message, hint in (*self._unmet(needs, role), *_untapped(needs, learners, self._asked(role))):
+                    self._add((role, index), f"the loss {term.name!r} {message}", hint)
+
+    def _asked(self, role: str) -> Mapping[str, ParticipantSpec]:
+        """Those whose answers a term may compare the learner's with."""
+        return self.recipe.teachers if role == "losses" else {}
+
+    def _unmet(self, needs: Needs, role: str) -> Iterator[tuple[str, str]]:
+        recipe = self.recipe
+        if needs.class_embeddings and recipe.class_embeddings is None:
+            yield "needs class embeddings, and the recipe has none", "add 'class_embeddings'"
+        if role != "losses":
+            return
+        if needs.labels and recipe.data.labels == "withheld":
+            yield "reads labels, which are withheld from students", "leave it out, or set data.labels to 'given'"
+        for wanted, there, what in (
+            (needs.teachers, len(recipe.teachers), "teacher"),
+            (needs.peers, len(recipe.student_specs) - 1, "other student"),
+        ):
+            if there < wanted:
+                yield f"needs at least {wanted} {what}{'s' if wanted > 1 else ''}, and the recipe has {there or 'none'}", ""
+
+
+def _untapped(
+    needs: Needs, learners: Mapping[str, ParticipantSpec], asked: Mapping[str, ParticipantSpec]
+) -> Iterator[tuple[str, str]]:
+    sides: Sequence[tuple[tuple[str, ...], Mapping[str, ParticipantSpec]]]
+    sides = ((needs.student_taps, learners), (needs.teacher_taps, asked))
+    for taps, participants in sides:
+        for name, spec in participants.items():
+            for tap in dict.fromkeys(taps):
+                if tap not in spec.taps:
+                    yield f"needs the tap {tap!r}, which {name!r} does not declare", did_you_mean(tap, spec.taps, "its taps")

@@ -1,0 +1,146 @@
+"""From a file to a checked recipe: every problem at once, nothing run, nothing written, no data opened."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from copy import deepcopy
+from difflib import get_close_matches
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from kdcore.errors import Problem, RecipeError
+from kdcore.plugin.manager import PluginManager, plugin_manager
+from kdcore.recipe.check import check_components
+from kdcore.recipe.fit import check_fit
+from kdcore.recipe.merge import merge_recipes, without_nulls
+from kdcore.recipe.overrides import apply_overrides
+from kdcore.recipe.participants import written_out
+from kdcore.recipe.problems import Places, found_by_schema
+from kdcore.recipe.schema import DEFAULT_TEACHER_LOSSES, Recipe
+from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
+from kdcore.recipe.source import Node, Steps, read, steps
+
+__all__ = ["find_recipe", "list_recipes", "load_recipe"]
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: PluginManager | None = None) -> Recipe:
+    """The recipe in a file, with everything checked that can be before data are read.
+
+    Args:
+        source: A file, or the name of a shipped recipe.
+        overrides: ``path=value``, e.g. ``losses.gsdm.weight=0.1`` or ``data.dataset.name=utd-mhad``.
+        plugins: Who provides its components; the installed ones by default.
+
+    Raises:
+        RecipeError: With every problem found, each with its file, line, path and, where there is one, the nearest valid name.
+    """
+    plugins = plugins or plugin_manager()
+    early: list[Problem] = []
+    node = _read_with_bases(find_source(source), early)
+    node = apply_overrides(node, overrides, early)
+    node = without_nulls(written_out(node, early))
+    tree, places = node.plain(), Places(dict(node.places()))
+    recipe, found = _validated(tree, places)
+    stand_in = recipe or _stand_in(tree, found)
+    checked = check_components({"teacher_losses": DEFAULT_TEACHER_LOSSES} | tree, places, plugins)
+    found += checked.problems
+    if stand_in:
+        found += check_fit(stand_in, checked.usable, places)
+    problems = early + [problem for problem in found if not _follows(problem, early)]
+    if problems or recipe is None:
+        raise RecipeError(sorted(dict.fromkeys(problems), key=lambda each: (str(each.file or ""), each.line or 0)))
+    recipe._places, recipe._registry = places.places, plugins.registry
+    return recipe
+
+
+def _read_with_bases(file: Path, problems: list[Problem]) -> Node:
+    try:
+        return _gathered(file, (), problems)
+    except RecipeError as error:
+        raise RecipeError([*problems, *error.problems]) from error
+
+
+def _gathered(file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Node:
+    """A file's mapping, laid over those that it extends."""
+    file = _shown(file)
+    node = read(file, problems)
+    extends = node.value.pop("extends", None)
+    chain = (*chain, file.resolve())
+    bases = [_gathered(_extended(name, file, chain), chain, problems) for name in _names(extends)]
+    return reduce(merge_recipes, [*bases, node])
+
+
+def _names(extends: Node | None) -> list[Node]:
+    listed = [] if extends is None else extends.value if extends.is_list else [extends]
+    for each in listed:
+        if not isinstance(each.value, str):
+            raise RecipeError(
+                [Problem("extends", "must be a file, the name of a recipe, or a list of such", each.file, each.line)]
+            )
+    return listed
+
+
+def _extended(name: Node, file: Path, chain: tuple[Path, ...]) -> Path:
+    beside = file.parent / os.path.expanduser(name.value)
+    found = beside if beside.is_file() else None
+    if found is None:
+        try:
+            found = find_recipe(name.value)
+        except RecipeError as error:
+            near = get_close_matches(beside.name, [each.name for each in beside.parent.glob("*.yaml") if each != file], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else error.problems[0].hint
+            raise RecipeError([Problem("extends", f"there is no recipe {name.value!r}", name.file, name.line, hint)]) from error
+    if found.resolve() in chain:
+        circle = [*chain[chain.index(found.resolve()) :], found]
+        names = " → ".join(each.name for each in circle)
+        raise RecipeError([Problem("extends", f"recipes extend each other in a circle: {names}", name.file, name.line)])
+    return found
+
+
+def _shown(file: Path) -> Path:
+    """`file` as short as it can be said from here."""
+    absolute, here = file.resolve(), Path.cwd()
+    return absolute.relative_to(here) if absolute.is_relative_to(here) else file
+
+
+def _validated(tree: Any, places: Places) -> tuple[Recipe | None, list[Problem]]:
+    try:
+        return Recipe.model_validate_json(json.dumps(tree)), []
+    except ValidationError as error:
+        return None, found_by_schema(error, tree, places, Recipe)
+
+
+def _stand_in(tree: Any, problems: Sequence[Problem]) -> Recipe | None:
+    """The recipe without the values that are wrong, so that what is left can be checked in the same go."""
+    tree = deepcopy(tree)
+    for holder, key in [_keyed(tree, steps(problem.path)) for problem in problems]:
+        holder.pop(key, None)
+    try:
+        return Recipe.model_validate_json(json.dumps(tree))
+    except ValidationError:
+        return None
+
+
+def _keyed(tree: Any, path: Steps) -> tuple[dict[Any, Any], str | int]:
+    """The mapping and key of what is at `path`, or of the nearest thing around it that has a key."""
+    holder: dict[Any, Any] = {}
+    last: str | int = ""
+    for step in path:
+        if isinstance(tree, dict) and step in tree:
+            holder, last, tree = tree, step, tree[step]
+        elif isinstance(tree, list) and isinstance(step, int) and step < len(tree):
+            tree = tree[step]
+        else:
+            break
+    return holder, last
+
+
+def _follows(problem: Problem, early: Sequence[Problem]) -> bool:
+    """Whether a problem comes of one that was found while reading."""
+    causes = [cause.path.removesuffix(".like") for cause in early if cause.path]
+    return any(problem.path == cause or problem.path.startswith((f"{cause}.", f"{cause}[")) for cause in causes)

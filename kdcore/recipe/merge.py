@@ -1,0 +1,101 @@
+"""How one recipe is laid over another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kdcore.recipe.source import Node
+
+TERM_LISTS = ("losses", "teacher_losses")
+"""Lists whose entries can also be addressed by name."""
+
+
+def merge_recipes(base: Node, over: Node) -> Node:
+    """`over` laid over `base`, both whole recipes.
+
+    Mappings merge key by key, lists and scalars are replaced, and a component of another name replaces the one below with
+    all its options. A mapping laid over a list of losses addresses its terms by id or name: it changes, removes (``null``)
+    or appends them.
+    """
+    merged = {**base.value}
+    for key, node in over.value.items():
+        below = merged.get(key)
+        if key in TERM_LISTS and node.is_mapping:
+            merged[key] = _merge_terms(below if below and below.is_list else node.replaced([]), node)
+        else:
+            merged[key] = merge(below, node) if below else node
+    return over.replaced(merged)
+
+
+def merge(base: Node, over: Node) -> Node:
+    """`over` laid over `base`, both parts of a recipe."""
+    if not over.is_mapping:
+        return over
+    below = base.replaced({"name": base}) if isinstance(base.value, str) and "name" not in over.value else base
+    if not below.is_mapping or _renamed(below, over):
+        return over
+    merged = dict(below.value)
+    for key, node in over.value.items():
+        merged[key] = merge(merged[key], node) if key in merged else node
+    return over.replaced(merged)
+
+
+def _renamed(base: Node, over: Node) -> bool:
+    before, after = base.get("name"), over.get("name")
+    return before is not None and after is not None and before.value != after.value
+
+
+def _merge_terms(base: Node, over: Node) -> Node:
+    terms: list[Node | None] = list(base.value)
+    labels = labels_of(base.value)
+    for key, node in over.value.items():
+        if key in labels:
+            below = terms[labels.index(key)]
+            terms[labels.index(key)] = merge(below, node) if below and node.value is not None else None
+        elif node.value is not None:
+            terms.append(_new_term(key, node))
+    return base.replaced([term for term in terms if term])
+
+
+def _new_term(key: str, node: Node) -> Node:
+    if not node.is_mapping:
+        return node
+    return node.replaced(({"id": node.replaced(key)} if "name" in node.value else {"name": node.replaced(key)}) | node.value)
+
+
+def labels_of(terms: Sequence[Node]) -> list[str]:
+    """What the entries of a list of losses are called."""
+    pairs = [(_text(term.get("name") or term), _text(term.get("id"))) for term in terms]
+    return term_labels(pairs)
+
+
+def term_labels(terms: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Labels for (name, id): the id, else the name without its plugin, counted where it comes again: ``dkd``, ``dkd-2``."""
+    terms = list(terms)
+    taken = {label for _, label in terms if label}
+    labels: list[str] = []
+    for name, label in terms:
+        if not label:
+            bare = name.rpartition("/")[2]
+            numbers = (f"{bare}-{number}" for number in range(2, len(terms) + 2))
+            label = next(each for each in (bare, *numbers) if each not in taken)
+            taken.add(label)
+        labels.append(label)
+    return labels
+
+
+def _text(node: Node | None) -> str:
+    return node.value if node and isinstance(node.value, str) else ""
+
+
+def without_nulls(node: Node) -> Node:
+    """`null` takes away what was inherited; among the options of a component it is a value."""
+    if node.is_list:
+        return node.replaced([_pruned(each) for each in node.value])
+    if not node.is_mapping:
+        return node
+    return node.replaced({key: _pruned(each) for key, each in node.value.items() if each.value is not None})
+
+
+def _pruned(node: Node) -> Node:
+    return node if node.is_mapping and _text(node.get("name")) else without_nulls(node)

@@ -1,0 +1,78 @@
+"""Overrides on the command line: ``losses.gsdm.weight=0.1``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from kdcore.errors import Problem, RecipeError
+from kdcore.recipe.merge import labels_of, merge, merge_recipes
+from kdcore.recipe.source import Node, Steps, dotted, parse, steps
+
+
+def apply_overrides(root: Node, overrides: Sequence[str], problems: list[Problem]) -> Node:
+    """`root` with every override laid over it.
+
+    Names of components come first, whatever the order, since a component of another name drops the old one's options.
+    """
+    parsed = [pair for text in overrides if (pair := _parsed(text, problems))]
+    for path, value in sorted(parsed, key=lambda pair: pair[0][-1] != "name"):
+        try:
+            root = _assigned(root, path, value, ())
+        except RecipeError as error:
+            problems.extend(error.problems)
+    return root
+
+
+def _parsed(text: str, problems: list[Problem]) -> tuple[Steps, Node] | None:
+    path, equals, value = text.partition("=")
+    where = steps(path.strip())
+    if not equals or not where or dotted(where) != path.strip():
+        problems.append(
+            Problem("", f"the override {text!r} is not understood", hint="write path=value, e.g. data.batch_size=32")
+        )
+        return None
+    found: list[Problem] = []
+    try:
+        node = parse(value, None, found)
+    except RecipeError as error:
+        found += error.problems
+        node = None
+    problems += [Problem(path, f"on the command line: {each.message}", hint=each.hint) for each in found]
+    return None if node is None or found else (where, node)
+
+
+def _assigned(node: Node | None, path: Steps, value: Node, done: Steps) -> Node:
+    """`node` with `value` at `path`, which `done` has led to."""
+    if not path:
+        return merge(node, value) if node else value
+    step, rest = path[0], path[1:]
+    here = (*done, step)
+    if node is None or node.value is None:
+        node = Node({})
+    if isinstance(node.value, str):
+        node = node.replaced({"name": node})
+    if node.is_list:
+        return _assigned_in_list(node, step, rest, value, here)
+    if not node.is_mapping or isinstance(step, int):
+        raise RecipeError([Problem(dotted(here), "there is no such place in this recipe (command line)")])
+    if not done and not rest:
+        return merge_recipes(node, Node({step: value}))
+    if not rest and step == "name":
+        return merge(node, Node({"name": value}))
+    return node.replaced({**node.value, step: _assigned(node.get(step), rest, value, here)})
+
+
+def _assigned_in_list(node: Node, step: str | int, rest: Steps, value: Node, here: Steps) -> Node:
+    labels = labels_of(node.value)
+    index = step if isinstance(step, int) else labels.index(step) if step in labels else len(labels)
+    if index >= len(labels):
+        near = get_close_matches(str(step), labels, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"entries: {', '.join(labels) or 'none'}"
+        raise RecipeError([Problem(dotted(here), "there is no such entry in this list (command line)", hint=hint)])
+    items = list(node.value)
+    if not rest and value.value is None:
+        del items[index]
+    else:
+        items[index] = _assigned(items[index], rest, value, here)
+    return node.replaced(items)

@@ -1,0 +1,91 @@
+"""Participants described by others: ``like: acc`` and ``copies: 3``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+
+from kdcore.errors import Problem
+from kdcore.recipe.merge import merge
+from kdcore.recipe.source import Node, Steps, dotted
+
+
+def written_out(root: Node, problems: list[Problem]) -> Node:
+    """`root` with every ``like`` and ``copies`` replaced by what it stands for."""
+    resolved = _Likes(root, problems).resolve()
+    student = resolved.get("student")
+    copies = student.get("copies") if student else None
+    if student is None or copies is None:
+        return resolved
+    single = _without(student, "copies")
+    if type(copies.value) is not int or not 1 <= copies.value <= 100:
+        problems.append(
+            Problem("student.copies", f"must be a whole number from 1 to 100, not {copies.value!r}", copies.file, copies.line)
+        )
+        return resolved.replaced({**resolved.value, "student": single})
+    named = {f"student-{number}": single for number in range(1, copies.value + 1)}
+    others = resolved.get("students")
+    students = student.replaced({**(others.value if others and others.is_mapping else {}), **named})
+    return resolved.replaced({key: each for key, each in resolved.value.items() if key != "student"} | {"students": students})
+
+
+class _Likes:
+    """Resolves ``like`` among all participants of a recipe."""
+
+    def __init__(self, root: Node, problems: list[Problem]):
+        self.root, self.problems = root, problems
+        student = root.get("student")
+        self.paths: dict[str, Steps] = {name: ("students", name) for name in _mapping(root.get("students"))}
+        self.paths |= {"student": ("student",)} if student else {}
+        self.paths |= {name: ("teachers", name) for name in _mapping(root.get("teachers"))}
+        self.nodes = {name: _at(root, path) for name, path in self.paths.items()}
+
+    def resolve(self) -> Node:
+        top = dict(self.root.value)
+        for group in ("teachers", "students"):
+            if members := _mapping(top.get(group)):
+                resolved = {name: self._expanded(node, (group, name), (name,)) for name, node in members.items()}
+                top[group] = top[group].replaced(resolved)
+        if "student" in top:
+            top["student"] = self._expanded(top["student"], ("student",), ("student",))
+        return self.root.replaced(top)
+
+    def _expanded(self, node: Node, path: Steps, chain: tuple[str, ...]) -> Node:
+        like = node.get("like")
+        if like is None:
+            return node
+        own = _without(node, "like")
+        if like.value is None:
+            return own
+        if not isinstance(like.value, str) or like.value not in self.nodes:
+            self._problem(path, like, f"there is no participant {like.plain()!r}", self._nearest(str(like.plain())))
+            return own
+        if like.value in chain:
+            circle = " → ".join((*chain[chain.index(like.value) :], like.value))
+            self._problem(path, like, f"participants are like each other in a circle: {circle}")
+            return own
+        other = self._expanded(self.nodes[like.value], self.paths[like.value], (*chain, like.value))
+        return merge(_without(other, "copies"), own)
+
+    def _problem(self, path: Steps, like: Node, message: str, hint: str = "") -> None:
+        problem = Problem(dotted((*path, "like")), message, like.file, like.line, hint)
+        if problem not in self.problems:
+            self.problems.append(problem)
+
+    def _nearest(self, name: str) -> str:
+        near = get_close_matches(name, self.nodes, n=1)
+        return f"did you mean {near[0]!r}?" if near else f"participants: {', '.join(self.nodes)}"
+
+
+def _mapping(node: Node | None) -> Mapping[str, Node]:
+    return node.value if node and node.is_mapping else {}
+
+
+def _at(root: Node, path: Steps) -> Node:
+    for step in path:
+        root = root.value[step]
+    return root
+
+
+def _without(node: Node, key: str) -> Node:
+    return node.replaced({name: each for name, each in node.value.items() if name != key}) if node.is_mapping else node

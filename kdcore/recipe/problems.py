@@ -1,0 +1,172 @@
+"""What pydantic found, in the words of recipes: by path, file and line, with the nearest valid name."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+
+from kdcore.errors import Problem
+from kdcore.recipe.schema import place_of
+from kdcore.recipe.source import Steps, dotted
+
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+_NOT_SHOWN = ("too_short", "missing", "recipe")
+
+
+class Places:
+    """Makes problems that know their file and line.
+
+    Args:
+        places: Path → file and line, for all that was written.
+    """
+
+    def __init__(self, places: Mapping[Steps, tuple[Path | None, int | None]]):
+        self.places = dict(places)
+
+    def problem(self, path: Steps, message: str, hint: str = "") -> Problem:
+        """A problem at `path`."""
+        file, line = place_of(self.places, path)
+        said = message if file or not self.places else f"{message} (command line)"
+        return Problem(dotted(path), said, file, line, hint)
+
+
+class _Finding(NamedTuple):
+    path: Steps
+    in_union: bool
+    kind: str
+    message: str
+
+    @property
+    def names_key(self) -> bool:
+        return self.kind in _UNKNOWN_KEY or self.kind == "missing"
+
+
+def did_you_mean(name: str, known: Collection[str], what: str = "known") -> str:
+    """A hint: the nearest of the known names, else all of them."""
+    near = nearest(name, known)
+    return f"did you mean {near!r}?" if near else f"{what}: {', '.join(sorted(known)) or 'none'}"
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The known name most like `name`; empty if none is like it."""
+    return next(iter(get_close_matches(name, list(known), n=1)), "")
+
+
+def found_by_schema(
+    error: ValidationError,
+    tree: Any,
+    places: Places,
+    model: type[BaseModel],
+    at: Steps = (),
+    of: str = "",
+    also: Iterable[str] = (),
+) -> list[Problem]:
+    """A problem for every error.
+
+    Args:
+        error: What pydantic raised.
+        tree: The plain values that it was given.
+        places: Where they were written.
+        model: By which they were judged.
+        at: Where in the recipe they stand.
+        of: The component whose options they are, if they are.
+        also: Keys that are valid there besides the model's own.
+    """
+    findings = [_finding(each, tree) for each in error.errors(include_url=False)]
+    deepest = [each for each in findings if not (each.in_union and any(_below(other.path, each.path) for other in findings))]
+    messages: dict[Steps, list[_Finding]] = {}
+    for each in deepest:
+        messages.setdefault(each.path, []).append(each)
+    problems = []
+    for path, group in messages.items():
+        known = {*_keys(model, path[:-1]), *(also if len(path) == 1 else ())}
+        hint = did_you_mean(str(path[-1]), known, "known") if group[0].kind in _UNKNOWN_KEY else ""
+        message = " or ".join(dict.fromkeys(each.message for each in group))
+        if of and len(path) == 1 and group[0].names_key:
+            message = f"the {of} {'needs an' if group[0].kind == 'missing' else 'has no'} option {path[0]!r}"
+        problems.append(places.problem((*at, *path), message, hint))
+    return problems
+
+
+def _finding(error: Any, tree: Any) -> _Finding:
+    path: list[str | int] = []
+    in_union = False
+    names_key = error["type"] in _UNKNOWN_KEY or error["type"] == "missing"
+    for number, step in enumerate(error["loc"]):
+        if _has(tree, step):
+            tree = tree[step]
+            path.append(step)
+        elif names_key and number == len(error["loc"]) - 1:
+            path.append(step)
+        else:
+            in_union = in_union or step != "[key]"
+    path += error.get("ctx", {}).get("at", ())
+    return _Finding(tuple(path), in_union, error["type"], _message(error, path))
+
+
+def _message(error: Any, path: list[str | int]) -> str:
+    kind, text = error["type"], error["msg"]
+    if kind in _UNKNOWN_KEY:
+        return f"unknown key {path[-1]!r}"
+    if kind == "missing":
+        return f"the key {path[-1]!r} is missing"
+    if kind == "too_short":
+        return "must not be empty"
+    text = text.replace("Input should be", "must be").replace("Input should", "must").replace("Value should", "must")
+    return text if kind in _NOT_SHOWN else f"{text}, not {_short(error['input'])}"
+
+
+def _short(value: Any) -> str:
+    kinds = {dict: "a mapping", list: "a list", type(None): "null", bool: str(value).lower()}
+    text = kinds.get(type(value), repr(value))
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _has(tree: Any, step: str | int) -> bool:
+    if isinstance(tree, Mapping):
+        return step in tree
+    return isinstance(tree, list) and isinstance(step, int) and step < len(tree)
+
+
+def _below(path: Steps, above: Steps) -> bool:
+    return len(path) > len(above) and path[: len(above)] == above
+
+
+def _keys(hint: Any, path: Steps) -> set[str]:
+    """Keys that are valid at `path` below something of type `hint`."""
+    hints = list(_alternatives(hint))
+    for step in path:
+        hints = [inner for each in hints for inner in _inside(each, step)]
+    return {name for each in hints for name in _fields(each)}
+
+
+def _alternatives(hint: Any) -> Iterator[Any]:
+    if get_origin(hint) is Annotated:
+        yield from _alternatives(get_args(hint)[0])
+    elif get_origin(hint) in (Union, types.UnionType):
+        for each in get_args(hint):
+            yield from _alternatives(each)
+    else:
+        yield hint
+
+
+def _inside(hint: Any, step: str | int) -> Iterator[Any]:
+    fields = _fields(hint)
+    if fields:
+        inner = fields.get(str(step))
+    else:
+        inner = next(iter(get_args(hint)[-1:] if get_origin(hint) is dict else get_args(hint)), None)
+    if inner is not None:
+        yield from _alternatives(inner)
+
+
+def _fields(hint: Any) -> dict[str, Any]:
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return {name: field.annotation for name, field in hint.model_fields.items()}
+    return get_type_hints(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}

@@ -1,0 +1,61 @@
+"""The recipes that come with kdcore, and where a recipe's name leads."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+import kdcore
+from kdcore.errors import Problem, RecipeError
+
+
+def _folder() -> Path:
+    package = Path(kdcore.__file__).resolve().parent
+    installed = package / "_recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def list_recipes() -> dict[str, str]:
+    """The shipped recipes' names, e.g. ``sakdn`` or ``utd-mhad/pskd``, with the first line of each."""
+    folder = _folder()
+    found = {file.relative_to(folder).with_suffix("").as_posix(): _first_line(file) for file in folder.rglob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
+def _first_line(file: Path) -> str:
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        return lines.readline().strip("# \n")
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a shipped recipe.
+
+    Raises:
+        RecipeError: If there is none of that name; the nearest one is named.
+    """
+    known = list_recipes()
+    bare = name.removesuffix(".yaml")
+    if bare in known:
+        return _folder() / f"{bare}.yaml"
+    raise RecipeError([Problem("", f"no file and no shipped recipe is called {name!r}", hint=_nearest(bare, list(known)))])
+
+
+def find_source(source: str | Path) -> Path:
+    """The file that `source` means: a path, or the name of a shipped recipe where there is no such file.
+
+    Raises:
+        RecipeError: If it is neither.
+    """
+    file = Path(os.path.expanduser(source))
+    if file.is_file() or isinstance(source, Path):
+        return file
+    if file.exists() and str(source) not in list_recipes():
+        return file
+    return find_recipe(str(source))
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    same_ending = [each for each in known if each.rpartition("/")[2] == name]
+    near = same_ending or get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(known) or 'none'}"
