@@ -1,37 +1,45 @@
-"""Berkeley MHAD: six body-worn accelerometers, 11 actions by 12 subjects."""
+"""Berkeley MHAD: six body-worn accelerometers and motion capture of 11 actions by 12 subjects."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal
+from kdcore_datasets.bvh import read_bvh
 from kdcore_datasets.classes import BERKELEY_MHAD
 from kdcore_datasets.delimited import read_numbers
 from kdcore_datasets.folders import entries, existing_folder, subfolder
-from kdcore_datasets.modalities import ACCELEROMETER
+from kdcore_datasets.modalities import ACCELEROMETER, SKELETON
 from kdcore_datasets.units import STANDARD_GRAVITY
 
 PLACEMENTS = ("left-wrist", "right-wrist", "left-hip", "right-hip", "left-ankle", "right-ankle")
 """Where sensors 1 to 6 are worn."""
 RATE = 30.0
 
-_FILE = re.compile(r"acc_h(\d+)_s(\d+)_a(\d+)_r(\d+)\.txt", re.IGNORECASE)
+_TRIAL = r"s(?P<subject>\d+)_a(?P<action>\d+)_r(?P<trial>\d+)"
+_SENSOR_FILE = re.compile(rf"acc_h(?P<sensor>\d+)_{_TRIAL}\.txt", re.IGNORECASE)
+_SKELETON_FILE = re.compile(rf"skl_{_TRIAL}\.bvh", re.IGNORECASE)
+
+File = tuple[str, Path, re.Match[str]]
+"""Modality, path, and what the name says."""
 
 
 class BerkeleyMhad(Dataset):
-    """Accelerometers of Berkeley MHAD (Ofli et al., WACV 2013), as published.
+    """Berkeley MHAD (Ofli et al., WACV 2013), as published.
 
-    Files are ``Accelerometer/Shimmer0k/acc_h0k_sXX_aYY_rZZ.txt`` with columns x, y, z in g and unix time in s; sampling is
-    irregular, around 30 Hz. All sensors of a trial share a clock that starts with the earliest of them.
-    Recordings of anything but the 11 actions (T-pose, background) are left out. The motion capture, cameras,
-    Kinects and microphones of the dataset are not read.
+    Accelerometer files are ``Accelerometer/Shimmer0k/acc_h0k_sXX_aYY_rZZ.txt`` with columns x, y, z in g and unix time in s;
+    sampling is irregular, around 30 Hz. All sensors of a trial share a clock that starts with the earliest of them.
+    Skeletons are ``Mocap/SkeletalData/skl_sXX_aYY_rZZ.bvh`` in cm, at the rate of motion capture; their joints are all nodes of
+    the hierarchy, ends of limbs included, in the file's order. They bear no time stamps: their clock is taken to start
+    with the sensors'. Recordings of anything but the 11 actions (T-pose, background) are left out, and so are the
+    cameras, Kinects and microphones of the dataset.
 
     Args:
-        root: Folder that contains ``Accelerometer``, or that folder itself.
+        root: Folder that contains ``Accelerometer`` and maybe ``Mocap``, or the former itself.
     """
 
     classes = BERKELEY_MHAD
@@ -43,18 +51,16 @@ class BerkeleyMhad(Dataset):
             for placement in PLACEMENTS
             for name in [f"accelerometer-{placement}"]
         }
+        self.modalities["skeleton"] = SKELETON.renamed("skeleton", skeleton="berkeley-mhad")
 
     def samples(self) -> Sequence[Sample]:
         """All trials, by action, subject and repetition."""
         root = existing_folder(self.root)
-        folder = subfolder(root, "Accelerometer") or root
         sources: dict[tuple[int, int, int], dict[str, object]] = {}
-        for number, modality in enumerate(self.modalities, start=1):
-            for path in entries(subfolder(folder, f"Shimmer{number:02}") or folder):
-                match = _FILE.fullmatch(path.name)
-                if match and int(match[1]) == number and 1 <= int(match[3]) <= len(self.classes):
-                    place = int(match[3]), int(match[2]), int(match[4])
-                    sources.setdefault(place, {})[modality] = path
+        for modality, path, match in [*_sensor_files(root), *_skeleton_files(root)]:
+            subject, action, trial = (int(match[part]) for part in ("subject", "action", "trial"))
+            if 1 <= action <= len(self.classes):
+                sources.setdefault((action, subject, trial), {})[modality] = path
         if not sources:
             raise DataError(f"{root}: holds no recordings like Accelerometer/Shimmer01/acc_h01_s01_a01_r01.txt")
         return [
@@ -63,15 +69,36 @@ class BerkeleyMhad(Dataset):
         ]
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """One accelerometer of a trial, in m/s²."""
-        start = min(_table(Path(str(path)))[0, 3] for path in sample.sources.values())
+        """One accelerometer of a trial, in m/s², or its skeleton, in m."""
         path = Path(str(sample.sources[modality]))
+        if modality == "skeleton":
+            positions, rate = read_bvh(path)
+            return Signal((positions / 100).astype(np.float32)[..., np.newaxis], rate)
+        start = min(_table(Path(str(each)))[0, 3] for name, each in sample.sources.items() if name != "skeleton")
         table = _table(path)
         times = table[:, 3] - start
         if len(times) < 2 or times[-1] <= times[0] or (np.diff(times) < 0).any():
             raise DataError(f"{path}: time stamps do not advance")
         values = (table[:, :3] * STANDARD_GRAVITY).astype(np.float32)
         return Signal(values, (len(times) - 1) / float(times[-1] - times[0]), float(times[0]), times)
+
+
+def _sensor_files(root: Path) -> Iterator[File]:
+    folder = subfolder(root, "Accelerometer") or root
+    for number, placement in enumerate(PLACEMENTS, start=1):
+        for path in entries(subfolder(folder, f"Shimmer{number:02}") or folder):
+            match = _SENSOR_FILE.fullmatch(path.name)
+            if match and int(match["sensor"]) == number:
+                yield f"accelerometer-{placement}", path, match
+
+
+def _skeleton_files(root: Path) -> Iterator[File]:
+    mocap = subfolder(root, "Mocap")
+    folder = subfolder(mocap, "SkeletalData") if mocap else None
+    for path in entries(folder) if folder else []:
+        match = _SKELETON_FILE.fullmatch(path.name)
+        if match:
+            yield "skeleton", path, match
 
 
 def _table(path: Path) -> np.ndarray:

@@ -31,6 +31,15 @@ def entries(folder: Path) -> list[Path]:
         raise DataError(f"{folder}: cannot be read ({error.strerror or error})") from error
 
 
+def refuse_folder(error: OSError) -> None:
+    """For `os.walk`: a folder that cannot be read is not passed over.
+
+    Raises:
+        DataError: Always.
+    """
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
 def subfolder(root: Path, name: str) -> Path | None:
     """The folder `name` in `root`, whatever its case; None if there is none."""
     found = [each for each in entries(root) if each.name.lower() == name.lower() and each.is_dir()]

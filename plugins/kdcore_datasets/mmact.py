@@ -44,6 +44,8 @@ class Mmact(Dataset):
     clock that starts with the earliest of them, and the video is taken to start with it. Sensor files without lines
     are left out. Units are taken to be those of Android: m/s², rad/s, and degrees of orientation.
 
+    Published splits: subjects 1-16 train and 17-20 test; sessions 1-4 and 5; scenes 1-3 and 4; views 1-3 and 4.
+
     Args:
         root: Folder that contains the sensor folders.
         video: Folder of the subjects' videos within `root`.
@@ -88,9 +90,7 @@ class Mmact(Dataset):
 
     def _sample(self, key: SampleKey, sources: Mapping[str, object]) -> Sample:
         if key.action not in self.classes:
-            raise DataError(
-                f"{next(iter(sources.values()))}: {key.action!r} is none of the {len(self.classes)} actions of MMAct"
-            )
+            raise DataError(f"{next(iter(sources.values()))}: {key.action!r} is no action of MMAct")
         return Sample(key, self.classes.index(key.action), sources)
 
     def read(self, sample: Sample, modality: str) -> Signal:

@@ -12,7 +12,7 @@ from annotated_types import Ge
 
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal
 from kdcore_datasets.classes import NTU_RGBD_60
-from kdcore_datasets.folders import existing_folder
+from kdcore_datasets.folders import existing_folder, refuse_folder
 from kdcore_datasets.kinect_skeleton import read_skeleton
 from kdcore_datasets.modalities import RGB, SKELETON
 from kdcore_datasets.video import read_video
@@ -84,7 +84,7 @@ class NtuRgbd(Dataset):
 
 def _files(root: Path) -> Iterator[tuple[Path, str, str]]:
     """(path, name, modality) of every recording below `root`."""
-    for folder, _, names in os.walk(root):
+    for folder, _, names in os.walk(root, onerror=refuse_folder):
         for name in names:
             match = _NAME.match(name)
             if match and name[match.end() :] in _MODALITY_OF_SUFFIX:

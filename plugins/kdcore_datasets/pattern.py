@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from kdcore import DataError, SampleKey
+from kdcore import SampleKey
+from kdcore_datasets.folders import refuse_folder
 
 FIELDS = ("subject", "action", "trial", "view", "scene", "session")
 """What a placeholder may stand for: the fields of a `kdcore.SampleKey`."""
@@ -71,12 +72,8 @@ class PathPattern:
         Raises:
             DataError: If a folder cannot be read.
         """
-
-        def refuse(error: OSError) -> None:
-            raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-
         found = []
-        for folder, _, names in os.walk(root, onerror=refuse):
+        for folder, _, names in os.walk(root, onerror=refuse_folder):
             for name in names:
                 path = Path(folder, name)
                 values = self.match(path.relative_to(root).as_posix())

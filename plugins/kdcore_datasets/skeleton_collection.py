@@ -29,7 +29,7 @@ class ClipSource:
 
 
 class SkeletonCollection(Dataset):
-    """Skeleton clips of a pickle in PYSKL's format, or of a ``.npz`` file with ``x_train``, ``y_train``, ``x_test``, ``y_test``.
+    """Skeleton clips of a pickle in PYSKL's format, or of a ``.npz`` file with ``x_train``, ``y_train``, ``x_test``, …
 
     A pickle is a dictionary with ``annotations``, a list of dictionaries with ``frame_dir`` (the clip's name), ``label``
     and ``keypoint``, an array (person, time, joint, channel), and maybe ``split``, a dictionary from the name of a part, such
@@ -99,9 +99,7 @@ class SkeletonCollection(Dataset):
         if values is None:
             raise DataError(f"{self._path}: clip {clip.name!r} does not fit {self.names.text!r}")
         if not 0 <= clip.label < len(self.classes):
-            raise DataError(
-                f"{self._path}: clip {clip.name!r} has label {clip.label}, but there are {len(self.classes)} classes"
-            )
+            raise DataError(f"{self._path}: clip {clip.name!r} has label {clip.label}, of {len(self.classes)} classes")
         key = SampleKey("", self.classes[clip.label], "", session=clip.session)
         return replace(key, **{name: _plain(value) for name, value in values.items()})
 

@@ -7,7 +7,7 @@ STANDARD_GRAVITY = 9.80665
 """One g in m/s²."""
 
 Unit = Literal["m/s^2", "g", "mg", "rad/s", "deg/s", "rad", "deg", "m", "cm", "mm"]
-FACTORS: dict[Unit, float] = {
+FACTORS: dict[str, float] = {
     "m/s^2": 1.0,
     "g": STANDARD_GRAVITY,
     "mg": STANDARD_GRAVITY / 1000,

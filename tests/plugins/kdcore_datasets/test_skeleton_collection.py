@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdcore import DataError
+from kdcore_datasets.protocols.conditions import CrossSession
+from kdcore_datasets.protocols.ntu import NtuCrossSubject
+from kdcore_datasets.skeleton_collection import SkeletonCollection
+
+NAMES = "S{scene}C{view}P{subject}R{trial}A{action}"
+
+
+def clip(name: str, label: int, persons: int = 1) -> dict[str, Any]:
+    place = np.fromfunction(lambda m, t, v, c: 1000 * m + 100 * t + 10 * v + c + label, (persons, 4, 5, 3))
+    return {"frame_dir": name, "label": label, "keypoint": place.astype(np.float16), "total_frames": 4}
+
+
+@pytest.fixture
+def content() -> dict[str, Any]:
+    names = ["S001C001P001R001A001", "S001C001P002R001A002", "S001C002P003R001A001"]
+    clips = [clip(names[0], 0), clip(names[1], 1, persons=2), clip(names[2], 0, persons=3)]
+    return {"split": {"xsub_train": names[:1], "xsub_val": names[1:2], "xview_train": names}, "annotations": clips}
+
+
+def dump(content: object, path: Path, protocol: int = 4) -> Path:
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_clips_of_a_pickle(tmp_path: Path, content: dict[str, Any], protocol: int):
+    path = dump(content, tmp_path / "ntu.pkl", protocol)
+    dataset = SkeletonCollection(file=path, classes=("drink", "eat"), names=NAMES)
+    samples = dataset.samples()
+    assert [(s.key.subject, s.key.view, s.key.action, s.label) for s in samples] == [
+        ("1", "1", "1", 0),
+        ("2", "1", "2", 1),
+        ("3", "2", "1", 0),
+    ]
+    one, _, three = (dataset.read(sample, "skeleton") for sample in samples)
+    assert one.values.shape == three.values.shape == (4, 5, 3, 2)
+    assert one.values[3, 2, 1, 0] == 321
+    assert not one.values[..., 1].any()
+    assert three.values[1, 0, 2, 1] == 1102
+    assert len(NtuCrossSubject().split(samples).parts["train"]) == 2
+
+
+def test_published_splits_are_sessions(tmp_path: Path, content: dict[str, Any]):
+    path = dump(content, tmp_path / "ntu.pkl")
+    dataset = SkeletonCollection(file=path, classes=("drink", "eat"), split="xsub", names=NAMES)
+    split = CrossSession(train_sessions=("train",), test_sessions=("val",)).split(dataset.samples())
+    assert [sample.key.subject for sample in split.parts["train"]] == ["1"]
+    assert [sample.key.subject for sample in split.parts["test"]] == ["2"]
+    with pytest.raises(DataError, match="has no split 'xset'; its parts are xsub_train, xsub_val and xview_train"):
+        SkeletonCollection(file=path, classes=("drink", "eat"), split="xset").samples()
+
+
+def test_a_moved_file_has_the_same_sources(tmp_path: Path, content: dict[str, Any]):
+    texts = [
+        repr(SkeletonCollection(file=dump(content, tmp_path / name), classes=("drink", "eat"), names=NAMES).samples())
+        for name in ("a.pkl", "b.pkl")
+    ]
+    assert texts[0] == texts[1]
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["EVIL_FOLDER"],)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_code_in_a_pickle_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int):
+    monkeypatch.setenv("EVIL_FOLDER", str(tmp_path / "ran"))
+    path = dump({"annotations": [clip("a", 0), Evil()]}, tmp_path / "evil.pkl", protocol)
+    with pytest.raises(DataError, match=r"evil.pkl.*asks for (posix|nt|os)\.mkdir"):
+        SkeletonCollection(file=path, classes=("a",)).samples()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({}, "no list of annotations"),
+        ([], "no list of annotations"),
+        ([{"frame_dir": "a", "label": 0}], "annotation 0 must have frame_dir, label and keypoint"),
+        ([1], "annotation 0 must have"),
+        ([{"frame_dir": "a", "label": 0, "keypoint": np.ones((2, 3))}], r"expected \(any, any, any, any\)"),
+        ([{"frame_dir": "a", "label": 0, "keypoint": np.ones((1, 0, 5, 3))}], "is empty"),
+        ([clip("a", 5)], "has label 5, of 2 classes"),
+        ([clip("b/c", 0)], "does not fit"),
+    ],
+)
+def test_strange_content(tmp_path: Path, content: object, said: str):
+    path = dump(content, tmp_path / "odd.pkl")
+    with pytest.raises(DataError, match=f"odd.pkl.*{said}"):
+        SkeletonCollection(file=path, classes=("x", "y")).samples()
+
+
+def test_damaged_files(tmp_path: Path, content: dict[str, Any]):
+    path = dump(content, tmp_path / "cut.pkl")
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(DataError, match=r"cut.pkl: cannot be read as a pickle"):
+        SkeletonCollection(file=path, classes=("x", "y")).samples()
+    with pytest.raises(DataError, match="no such file"):
+        SkeletonCollection(file=tmp_path / "absent.pkl", classes=("x",)).samples()
+    content["annotations"][0]["keypoint"][0, 0, 0, 0] = np.nan
+    dataset = SkeletonCollection(file=dump(content, path), classes=("x", "y"))
+    with pytest.raises(DataError, match=r"S001C001P001R001A001.*not finite"):
+        dataset.read(dataset.samples()[0], "skeleton")
+
+
+def test_an_archive_of_padded_clips(tmp_path: Path):
+    x = np.zeros((2, 6, 2 * 5 * 3), dtype=np.float32)
+    x[0, :4] = np.arange(1, 31)
+    x[1, :6] = 7
+    np.savez(tmp_path / "cs.npz", x_train=x[:1], y_train=np.eye(3)[[2]], x_test=x[1:], y_test=np.array([1]))
+    dataset = SkeletonCollection(file=tmp_path / "cs.npz", classes=("a", "b", "c"), joints=5)
+    train, test = dataset.samples()
+    assert [(s.key.session, s.label) for s in (train, test)] == [("train", 2), ("test", 1)]
+    signal = dataset.read(train, "skeleton")
+    assert signal.values.shape == (4, 5, 3, 2)
+    np.testing.assert_array_equal(signal.values[0, 1, :, 0], [4, 5, 6])
+    np.testing.assert_array_equal(signal.values[0, 0, :, 1], [16, 17, 18])
+    with pytest.raises(DataError, match="no multiple of 7 joints"):
+        SkeletonCollection(file=tmp_path / "cs.npz", classes=("a", "b", "c"), joints=7).samples()
+    np.savez(tmp_path / "cs.npz", x_train=x)
+    with pytest.raises(DataError, match=r"cs.npz: is no archive of x_train"):
+        SkeletonCollection(file=tmp_path / "cs.npz", classes=("a", "b", "c")).samples()

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdcore import DataError
+from kdcore_datasets.skeleton_files import SkeletonFiles
+
+# time 2, joint 3, channel 3, person 2, every value telling its place
+CLIP = np.fromfunction(lambda t, v, c, m: 1000 * t + 100 * v + 10 * c + m, (2, 3, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("axes", "order"),
+    [
+        (("time", "joint", "channel", "person"), (0, 1, 2, 3)),
+        (("person", "time", "joint", "channel"), (3, 0, 1, 2)),
+        (("channel", "time", "joint", "person"), (2, 0, 1, 3)),
+    ],
+)
+def test_axes_in_any_order(tmp_path: Path, axes: Any, order: tuple[int, ...]):
+    np.savez(tmp_path / "7_wave_1.npz", pose=CLIP.transpose(order))
+    dataset = SkeletonFiles(root=tmp_path, pattern="{subject}_{action}_{trial}.npz", variable="pose", axes=axes, units="cm")
+    (sample,) = dataset.samples()
+    assert (sample.key.subject, sample.key.action, sample.label, dataset.classes) == ("7", "wave", 0, ("wave",))
+    np.testing.assert_allclose(dataset.read(sample, "skeleton").values, CLIP / 100, rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_json(tmp_path: Path, wrapped: bool):
+    lists = CLIP[..., 0].tolist()
+    (tmp_path / "wave.json").write_text(json.dumps({"joints": lists} if wrapped else lists))
+    dataset = SkeletonFiles(root=tmp_path, pattern="{action}.json", skeleton="kinect-v1", rate=25)
+    signal = dataset.read(dataset.samples()[0], "skeleton")
+    np.testing.assert_allclose(signal.values, CLIP[..., :1])
+    assert signal.rate == 25
+    assert dataset.modalities["skeleton"].skeleton == "kinect-v1"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is no JSON file"),
+        ('{"other": 1, "more": 2}', "has no 'joints' .it holds more and other"),
+        ("[[[1, 2], [3]]]", "no array of numbers with equal rows"),
+        ("[[1, 2, 3]]", "expected .any, any, any"),
+        ("[[[1, 2, NaN]]]", "not finite"),
+        ("[[[]]]", "is empty"),
+    ],
+)
+def test_damaged_json(tmp_path: Path, content: str, said: str):
+    (tmp_path / "wave.json").write_text(content)
+    dataset = SkeletonFiles(root=tmp_path, pattern="{action}.json")
+    with pytest.raises(DataError, match=f"(?s)wave.json.*{said}"):
+        dataset.read(dataset.samples()[0], "skeleton")
+
+
+def test_damaged_npz(tmp_path: Path):
+    path = tmp_path / "wave.npz"
+    np.savez(path, joints=np.array([{"an": "object"}], dtype=object))
+    dataset = SkeletonFiles(root=tmp_path, pattern="{action}.npz")
+    with pytest.raises(DataError, match=r"wave.npz: is no .npz file of numbers"):
+        dataset.read(dataset.samples()[0], "skeleton")
+    np.savez(path, joints=CLIP)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"wave.npz"):
+        dataset.read(dataset.samples()[0], "skeleton")
+
+
+def test_what_cannot_be_meant(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no {action}"):
+        SkeletonFiles(root=tmp_path, pattern="{trial}.npz")
+    with pytest.raises(ValueError, match="once each"):
+        SkeletonFiles(root=tmp_path, pattern="{action}.npz", axes=("time", "joint"))
+    with pytest.raises(ValueError, match="once each"):
+        SkeletonFiles(root=tmp_path, pattern="{action}.npz", axes=("time", "joint", "joint", "channel"))
+    with pytest.raises(DataError, match="holds no file that fits"):
+        SkeletonFiles(root=tmp_path, pattern="{action}.npz").samples()
+    (tmp_path / "jump.npz").touch()
+    with pytest.raises(DataError, match="clips of jump, none of the classes wave"):
+        SkeletonFiles(root=tmp_path, pattern="{action}.npz", classes=("wave",)).samples()
