@@ -57,9 +57,8 @@ def test_the_four_cases(numbers, case, weights, gate):
         list(numbers["in.teacher_feat"][:, row]),
     )
     alpha, beta, gamma, temperature = numbers["in.alpha_beta_gamma_T"].tolist()
-    loss = AdaptiveConfidenceSemantic(
-        alpha=alpha, beta=beta, gamma=gamma, temperature=temperature, weights=weights, gate=gate, include_ce=True
-    )(ctx)
+    parts = {"alpha": alpha, "beta": beta, "gamma": gamma, "temperature": temperature, "include_ce": True}
+    loss = AdaptiveConfidenceSemantic(weights=weights, gate=gate, **parts)(ctx)
     loss.backward()
     tag = f"case.{case}.{GOLDEN_NAME[weights]}.{gate}"
     np.testing.assert_allclose(loss.item(), numbers[f"{tag}.L"], rtol=1e-9)

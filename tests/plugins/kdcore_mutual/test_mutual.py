@@ -142,5 +142,5 @@ def test_an_ensemble_weighs_doubt():
     average = ensemble([sure, wrong])
     np.testing.assert_allclose(average, (sure.softmax(1) + wrong.softmax(1)) / 2, rtol=1e-6)
     assert average.argmax() == 1
-    np.testing.assert_allclose(ensemble([sure, wrong], "max"), np.maximum(sure.softmax(1), wrong.softmax(1)), rtol=1e-6)
+    np.testing.assert_allclose(ensemble([sure, wrong], "max"), torch.maximum(sure.softmax(1), wrong.softmax(1)), rtol=1e-6)
     np.testing.assert_allclose(ensemble([sure]), sure.softmax(1))

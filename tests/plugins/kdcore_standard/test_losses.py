@@ -75,9 +75,8 @@ def test_the_student_gets_a_gradient_and_it_is_right(context, loss):
 def test_finite_for_extreme_values_and_one_sample(context, loss, size, magnitude):
     logits, maps, teachers, teacher_maps, labels = batch(size, dtype=torch.float32)
     wild = [(magnitude * each.detach().sign()).requires_grad_() for each in (logits, maps)]
-    ctx = context(
-        wild[0], [-magnitude * each.sign() for each in teachers], labels, wild[1], [magnitude * each for each in teacher_maps]
-    )
+    wild_teachers, wild_maps = [-magnitude * each.sign() for each in teachers], [magnitude * each for each in teacher_maps]
+    ctx = context(wild[0], wild_teachers, labels, wild[1], wild_maps)
     value = loss(ctx)
     value.backward()
     assert value.isfinite()
