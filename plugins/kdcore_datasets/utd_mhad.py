@@ -59,7 +59,7 @@ class UtdMhad(Dataset):
 
     def __init__(self, *, root: Path, folders: dict[Kind, str] | None = None):
         self.root = root
-        self.folders = _FOLDERS | (folders or {})
+        self.folders = folders or {}
         self.modalities = {
             "accelerometer": ACCELEROMETER.renamed("accelerometer", rate=INERTIAL_RATE),
             "gyroscope": GYROSCOPE.renamed("gyroscope", rate=INERTIAL_RATE),
@@ -91,7 +91,10 @@ class UtdMhad(Dataset):
         return [self._sample(place, sources[place]) for place in sorted(sources)]
 
     def _files(self, root: Path, kind: Kind) -> list[tuple[Place, Path]]:
-        folder = subfolder(root, self.folders[kind]) or root
+        folder = subfolder(root, self.folders.get(kind, _FOLDERS[kind]))
+        if folder is None and kind in self.folders:
+            raise DataError(f"{root}: has no folder {self.folders[kind]!r} for {kind}")
+        folder = folder or root
         matched = [(path, _FILE.fullmatch(path.name)) for path in entries(folder)]
         return [
             ((int(match[1]), int(match[2]), int(match[3])), path)

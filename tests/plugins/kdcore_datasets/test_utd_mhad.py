@@ -139,6 +139,8 @@ def test_folders_that_cannot_be_used(tmp_path: Path, folder: Path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds no recordings"):
         UtdMhad(root=tmp_path / "empty").samples()
+    with pytest.raises(DataError, match="has no folder 'Tiefe' for depth"):
+        UtdMhad(root=folder, folders={"depth": "Tiefe"}).samples()
     (folder / "Inertial/a28_s1_t1_inertial.mat").touch()
     with pytest.raises(DataError, match="action 28 is none of the 27"):
         UtdMhad(root=folder).samples()
