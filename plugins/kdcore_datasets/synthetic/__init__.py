@@ -1,0 +1,1 @@
+"""A small physical simulator of people moving before sensors."""

@@ -1,0 +1,120 @@
+"""One performance of an action by a subject: a function from time to the whole body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdcore_datasets.synthetic.actions import TURN, Action, Beat
+from kdcore_datasets.synthetic.randomness import spread, stream
+from kdcore_datasets.synthetic.skeleton import Figure, articulate
+from kdcore_datasets.synthetic.subjects import Subject
+
+_SCALED = (
+    "arm.flexion", "arm.abduction", "arm.rotation", "arm.elbow", "arm.roll",
+    "leg.flexion", "trunk.lean", "trunk.twist", "trunk.tilt", "root.rise",
+)  # fmt: skip
+_LIKE = {f"other_{name}": name for name in _SCALED} | dict.fromkeys(("leg.knee", "other_leg.knee"), "leg.flexion")
+_BENT = ("arm.flexion", "arm.abduction", "arm.rotation", "arm.roll")
+_SWAY = {
+    "trunk.lean": 0.012,
+    "trunk.tilt": 0.012,
+    "trunk.twist": 0.015,
+    "arm.flexion": 0.04,
+    "other_arm.flexion": 0.04,
+    "arm.roll": 0.06,
+}
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What happens in one sample.
+
+    Args:
+        subject: Who.
+        action: What.
+        repeats: How often.
+        tempo: Speed relative to the nominal one.
+        onset: Seconds of rest before.
+        duration: Seconds in all, with the rest after.
+        factors: Angle → amplitude relative to the nominal one, the same on both sides and for hip and knee.
+        bend: Angle → what this person adds to it while acting.
+        sway: Angle → (amplitude in rad, frequency in Hz, phase) of the small movements that never stop.
+    """
+
+    subject: Subject
+    action: Action
+    repeats: int
+    tempo: float
+    onset: float
+    duration: float
+    factors: dict[str, float]
+    bend: dict[str, float]
+    sway: dict[str, tuple[float, float, float]]
+
+    def __call__(self, t: np.ndarray) -> Figure:
+        """The body at the instants `t`, in seconds; the motion is defined at any time, before and after too."""
+        return articulate(self.subject.body, self.pose(t), self.subject.dominant, self.action.planted)
+
+    def pose(self, t: np.ndarray) -> dict[str, np.ndarray]:
+        """All joint angles at the instants `t`."""
+        outward = self.action.rightward * (1 if self.subject.dominant == "right" else -1)
+        beat = Beat((t - self.onset) * self.tempo, self.action.lead, self.action.period, self.repeats, outward or 1)
+        pose = {name: np.full(len(t), angle) for name, angle in self.subject.posture.items()}
+        for name, angle in self.action.pose(beat).items():
+            pose[name] = pose.get(name, 0.0) + self.factors[_LIKE.get(name, name)] * angle
+        for name, angle in self.bend.items():
+            pose[name] = pose.get(name, 0.0) + angle * beat.held
+        for name, (amplitude, frequency, phase) in self.sway.items():
+            pose[name] = pose.get(name, 0.0) + amplitude * np.sin(TURN * frequency * t + phase)
+        return pose
+
+
+def perform(
+    seed: int, person: int, subject: Subject, action: Action, trial: int, *, diversity: float, variation: float
+) -> Motion:
+    """The trial of this number: the subject's habits in this action, and what differs from trial to trial.
+
+    Args:
+        seed: Of the dataset.
+        person: The subject's number.
+        subject: Who performs.
+        action: What.
+        trial: Number of the trial.
+        diversity: How much the habits of subjects differ.
+        variation: How much the trials of one subject differ; 0 makes them all alike and stops the sway.
+    """
+    habit = stream(seed, "habit", person, action.family or action.name)
+    chance = stream(seed, "trial", person, action.name, trial)
+
+    def vary(size: int, of_subject: float, of_trial: float) -> np.ndarray:
+        return of_subject * diversity * spread(habit, size) + of_trial * variation * spread(chance, size)
+
+    tempo = float(subject.tempo * np.exp(vary(1, 0.08, 0.08)[0]))
+    factors = (subject.vigour * np.exp(vary(len(_SCALED), 0.16, 0.07))).clip(0.7, 1.3)
+    bend = vary(len(_BENT), 0.1, 0.05)
+    fewest, most = action.repeats
+    repeats = int(chance.integers(fewest, most + 1)) if variation else fewest
+    onset, after = 0.45 + 0.25 * variation * chance.uniform(-1, 1, 2)
+    sizes, frequencies, phases = (
+        spread(chance, len(_SWAY)),
+        chance.uniform(0.2, 0.7, len(_SWAY)),
+        chance.uniform(0, TURN, len(_SWAY)),
+    )
+    sway = {
+        name: (variation * amplitude * float(size), float(frequency), float(phase))
+        for (name, amplitude), size, frequency, phase in zip(_SWAY.items(), sizes, frequencies, phases, strict=True)
+    }
+    seconds = Beat(np.zeros(1), action.lead, action.period, repeats).seconds / tempo
+    return Motion(
+        subject,
+        action,
+        repeats,
+        tempo,
+        onset=float(onset),
+        duration=float(onset + seconds + after),
+        factors=dict(zip(_SCALED, factors.tolist(), strict=True)),
+        bend=dict(zip(_BENT, bend.tolist(), strict=True)),
+        sway=sway,
+    )

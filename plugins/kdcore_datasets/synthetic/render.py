@@ -1,0 +1,196 @@
+"""Pictures of a figure: body parts as capsules, painted from back to front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from kdcore_datasets.synthetic.camera import Camera
+from kdcore_datasets.synthetic.randomness import spread
+from kdcore_datasets.synthetic.skeleton import JOINTS, Side
+
+_WALL = 1.3
+_SHIFT = 4
+_OVERSAMPLING = 2
+_PIECES = 4
+_EVEN = 0.06
+
+
+@dataclass(frozen=True)
+class Part:
+    """A capsule between two joints, `radius` in metres; `cloth` names its colour."""
+
+    ends: tuple[str, str]
+    radius: float
+    cloth: str
+
+
+def _limbs(side: Side) -> tuple[Part, ...]:
+    return (
+        Part((f"{side}_ankle", f"{side}_foot"), 0.045, "shoes"),
+        Part((f"{side}_knee", f"{side}_ankle"), 0.055, "trousers"),
+        Part((f"{side}_hip", f"{side}_knee"), 0.075, "trousers"),
+        Part((f"{side}_shoulder", f"{side}_elbow"), 0.05, "shirt"),
+        Part((f"{side}_elbow", f"{side}_wrist"), 0.04, "sleeve"),
+        Part((f"{side}_wrist", f"{side}_hand"), 0.04, "skin"),
+        Part(("spine", f"{side}_shoulder"), 0.09, "shirt"),
+    )
+
+
+PARTS = (
+    *_limbs("right"),
+    *_limbs("left"),
+    Part(("left_hip", "right_hip"), 0.09, "trousers"),
+    Part(("hip_center", "shoulder_center"), 0.13, "shirt"),
+    Part(("left_shoulder", "right_shoulder"), 0.07, "shirt"),
+    Part(("shoulder_center", "head"), 0.06, "skin"),
+    Part(("head", "head"), 0.115, "face"),
+)
+_ENDS = np.array([[JOINTS.index(joint) for joint in part.ends] for part in PARTS])
+_RADII = np.array([part.radius for part in PARTS])
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colours of a subject's recordings, RGB in 0..255.
+
+    Args:
+        cloth: Colour by name of cloth.
+        wall: Colour of the background.
+        floor: Colour of the floor.
+        texture: (8, 8, 3), blotches of the background.
+        light: Brightness of the room.
+    """
+
+    cloth: dict[str, np.ndarray]
+    wall: np.ndarray
+    floor: np.ndarray
+    texture: np.ndarray
+    light: float
+
+
+def look(rng: np.random.Generator) -> Look:
+    """A person's clothes and the room they were recorded in."""
+    skin = np.array([225.0, 180.0, 150.0]) * rng.uniform(0.4, 1.0)
+    shirt, trousers, shoes = rng.uniform(20, 235, 3), rng.uniform(15, 150, 3), rng.uniform(10, 120, 3)
+    sleeve = shirt * 0.9 if rng.random() < 0.5 else skin
+    cloth = {"skin": skin, "face": skin, "shirt": shirt, "sleeve": sleeve, "trousers": trousers, "shoes": shoes}
+    wall, floor = rng.uniform(70, 200) + 25 * spread(rng, 3), rng.uniform(50, 150) + 20 * spread(rng, 3)
+    texture = 14 * spread(rng, (8, 8, 1)) + 4 * spread(rng, (8, 8, 3))
+    return Look(cloth, wall, floor, texture, float(rng.uniform(0.75, 1.15)))
+
+
+def rgb(joints: np.ndarray, camera: Camera, look: Look, size: int, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Colour frames, (T, size, size, 3) uint8.
+
+    Args:
+        joints: (T, 20, 3) in camera coordinates.
+        camera: That sees them.
+        look: Colours.
+        size: Height and width in pixels.
+        noise: Scales the pixel noise.
+        rng: Where chance comes from.
+    """
+    big = size * _OVERSAMPLING
+    exposure = look.light * float(np.exp(0.08 * spread(rng)))
+    ground = np.clip(_background(camera, look, big) * exposure, 0, 255).astype(np.uint8)
+    colours = [tuple(float(min(255, c)) for c in look.cloth[part.cloth] * exposure) for part in PARTS]
+    edges = [tuple(0.6 * c for c in colour) for colour in colours]
+    points, widths, order = _strokes(joints, camera, big)
+    frames = np.empty((len(joints), size, size, 3), np.uint8)
+    strokes = zip(
+        frames, _grain(rng, len(joints), (size, size, 3)), points.tolist(), widths.tolist(), order.tolist(), strict=True
+    )
+    for frame, grain, ends, width, parts in strokes:
+        picture = ground.copy()
+        for p in parts:
+            start, stop = ends[p]
+            cv2.line(picture, start, stop, edges[p], width[p] + 2, cv2.LINE_8, _SHIFT)
+            cv2.line(picture, start, stop, colours[p], width[p], cv2.LINE_8, _SHIFT)
+        small = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
+        frame[:] = (small + 4.0 * noise * grain).clip(0, 255)
+    return frames
+
+
+def depth(joints: np.ndarray, camera: Camera, size: int, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """Distance along the optical axis in mm, (T, size, size, 1) uint16; 0 where the sensor saw nothing.
+
+    The error grows with the square of the distance, as a Kinect's does (Khoshelham and Elberink, 2012).
+
+    Args:
+        joints: (T, 20, 3) in camera coordinates.
+        camera: That sees them.
+        size: Height and width in pixels.
+        noise: Scales error and loss.
+        rng: Where chance comes from.
+    """
+    big = size * _OVERSAMPLING
+    room = _room(camera, big).astype(np.uint16)
+    points, widths, order = _strokes(joints, camera, big)
+    near = joints[:, _ENDS, 2] - _RADII[:, None]
+    frames = np.empty((len(joints), size, size), np.uint16)
+    error = 1.425e-6 * noise
+    strokes = zip(
+        frames,
+        _grain(rng, len(joints), (size, size)),
+        points.tolist(),
+        widths.tolist(),
+        near.tolist(),
+        order.tolist(),
+        strict=True,
+    )
+    for frame, grain, ends, width, away, parts in strokes:
+        picture = room.copy()
+        for p in parts:
+            _slanted(picture, ends[p], width[p], away[p])
+        true = picture[::_OVERSAMPLING, ::_OVERSAMPLING].astype(np.float32)
+        frame[:] = (true + error * true * true * grain).clip(0, 65535)
+    if noise:
+        frames[rng.random(frames.shape, dtype=np.float32) < 0.01 * noise] = 0
+    return frames[..., None]
+
+
+def _grain(rng: np.random.Generator, length: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Standard normal pictures: cut at random from a larger one, since drawing every pixel anew would take most of the time."""
+    margin = 32
+    bank = rng.standard_normal((shape[0] + margin, shape[1] + margin, *shape[2:]), dtype=np.float32)
+    for row, column in rng.integers(0, margin, (length, 2)).tolist():
+        yield bank[row : row + shape[0], column : column + shape[1]]
+
+
+def _strokes(joints: np.ndarray, camera: Camera, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For every frame and part: end points in 1/16 pixel, (T, P, 2, 2); width in pixels, (T, P); parts from back to front."""
+    points = np.round(camera.project(joints, size)[:, _ENDS] * (1 << _SHIFT)).astype(int)
+    away = joints[:, _ENDS, 2].mean(axis=2)
+    widths = np.maximum(1, np.round(2 * _RADII * camera.focal(size) / away)).astype(int)
+    return points, widths, np.argsort(-(away - _RADII), axis=1, kind="stable")
+
+
+def _slanted(picture: np.ndarray, ends: list[list[int]], width: int, away: list[float]) -> None:
+    """One part whose distance changes from end to end, in pieces of even distance, the far ones first."""
+    (x0, y0), (x1, y1) = ends
+    count = _PIECES if abs(away[1] - away[0]) > _EVEN else 1
+    for i in range(count) if away[0] > away[1] else range(count - 1, -1, -1):
+        u, v = i / count, (i + 1) / count
+        start = int(x0 + u * (x1 - x0)), int(y0 + u * (y1 - y0))
+        stop = int(x0 + v * (x1 - x0)), int(y0 + v * (y1 - y0))
+        middle = (u + v) / 2
+        cv2.line(picture, start, stop, 1000 * (away[0] + middle * (away[1] - away[0])), width, cv2.LINE_8, _SHIFT)
+
+
+def _room(camera: Camera, size: int) -> np.ndarray:
+    """Distance in mm of the floor and of the wall behind the person, (size, size)."""
+    below = np.maximum(np.arange(size) - (size - 1) / 2, 1e-6)
+    floor = camera.focal(size) * camera.height / below
+    return np.repeat(1000 * np.minimum(floor, camera.distance + _WALL)[:, None], size, axis=1)
+
+
+def _background(camera: Camera, look: Look, size: int) -> np.ndarray:
+    room = _room(camera, size)
+    is_floor = (room < room.max())[..., None]
+    texture = cv2.resize(look.texture, (size, size), interpolation=cv2.INTER_CUBIC)
+    slope = np.linspace(15, -15, size)[None, :, None]
+    return np.where(is_floor, look.floor, look.wall) + texture + slope

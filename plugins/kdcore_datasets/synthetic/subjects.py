@@ -1,0 +1,57 @@
+"""Who moves: anthropometry, tempo, vigour, handedness and habits of a subject."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+
+from kdcore_datasets.synthetic.randomness import spread, stream
+from kdcore_datasets.synthetic.skeleton import Body, Side
+
+_REST = {
+    "arm.abduction": (0.12, 0.04),
+    "arm.flexion": (0.0, 0.06),
+    "arm.elbow": (0.22, 0.08),
+    "arm.roll": (0.2, 0.15),
+    "trunk.lean": (0.02, 0.03),
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One person.
+
+    Args:
+        body: Bone lengths.
+        dominant: The side of the hand that acts.
+        tempo: Speed relative to the actions' nominal one.
+        vigour: Amplitude relative to the nominal one.
+        posture: Joint angles at rest.
+    """
+
+    body: Body
+    dominant: Side
+    tempo: float
+    vigour: float
+    posture: dict[str, float]
+
+
+@lru_cache(maxsize=64)
+def subject(seed: int, number: int, *, diversity: float, left_handed: float) -> Subject:
+    """The person of this number; `diversity` 0 makes all alike but for their handedness."""
+    rng = stream(seed, "subject", number)
+    stature = 1 + 0.05 * diversity * spread(rng)
+    proportions = 1 + 0.03 * diversity * spread(rng, len(fields(Body)))
+    lengths = {name: float(length * stature * p) for (name, length), p in zip(asdict(Body()).items(), proportions, strict=True)}
+    tempo, vigour = np.exp(np.array([0.16, 0.12]) * diversity * spread(rng, 2))
+    posture = {name: mean + deviation * diversity * float(spread(rng)) for name, (mean, deviation) in _REST.items()}
+    posture |= {f"other_{name}": value for name, value in posture.items() if name.startswith("arm.")}
+    return Subject(Body(**lengths), _dominant(seed, number, left_handed), float(tempo), float(vigour), posture)
+
+
+def _dominant(seed: int, number: int, left_handed: float) -> Side:
+    """Evenly spaced left-handers, so that few subjects have their share too; the seed says who comes first."""
+    shift = stream(seed, "handedness").random()
+    return "left" if int(number * left_handed + shift) > int((number - 1) * left_handed + shift) else "right"
