@@ -194,6 +194,8 @@ def copy_recipe(name: str, to: Annotated[Path, typer.Argument(help="File or fold
 def main() -> None:
     """Entry point of the ``kdcore`` command."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    for category in (DeprecationWarning, FutureWarning):  # libraries' notes to their callers, not to ours
+        warnings.simplefilter("ignore", category)
     try:
         from kdcore.plugin.manager import plugin_manager
 

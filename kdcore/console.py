@@ -90,7 +90,6 @@ def show_result(result: Result) -> None:
     """The table a person wants at the end, and where everything is."""
     console = Console()
     console.print(table(result.summary))
-    console.print(result.summary.verdict, style="bold", highlight=False, soft_wrap=True)
     console.print(f"report    {result.report}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"tracking  {result.tracking}", highlight=False, soft_wrap=True, markup=False)
     for name, run in result.mlflow_runs.items():

@@ -24,8 +24,9 @@ from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.schema import Recipe
-from kdcore.results.outcome import Outcome, read_outcome, summarise, write_outcome
+from kdcore.results.outcome import Outcome, read_outcome, write_outcome
 from kdcore.results.report import Summary, write_report
+from kdcore.results.summarise import means, summarise
 from kdcore.results.tracking import NullTracker, Tracker
 from kdcore.training.assembly import BASELINE, DISTILLED, Assembly, parameter_counts
 from kdcore.training.checkpoint import Checkpoints, save_weights, write_file
@@ -336,7 +337,7 @@ class _Run:
             "classes": list(table.classes),
             "in_shape": list(self._in_shape(assembly, table, name)),
             "encoder": spec.encoder.model_dump(mode="json"),
-            "transforms": {key: [each.model_dump(mode="json") for each in chain] for key, chain in (*spec.chains.items(), ("joined", spec.joined))},
+            "transforms": {key: [each.model_dump(mode="json") for each in spec.transforms_of(key)] for key in (*spec.modalities, "joined")},
             "window": {"length": window.length, "hop": window.hop} if window else None,
         }
 
@@ -365,11 +366,13 @@ class _Run:
         folder = self.folder
         arms = (DISTILLED, BASELINE) if assembly.has_baseline else (DISTILLED,)
         outcomes = {arm: [read_outcome(folder / "results" / f"seed-{seed}-{arm}.npz") for seed in self.recipe.seeds] for arm in arms}
-        summary = summarise(self.recipe, table, outcomes, versions_used(self.recipe, self.plugins), self.command, folder, self.tracker.describe())
+        versions = versions_used(self.recipe, self.plugins)
+        stages = assembly.stages(DISTILLED)
+        summary = summarise(self.recipe, table, stages, outcomes, versions, self.command, folder, self.tracker.describe())
         report = folder / "report.html"
         write_report(report, summary)
-        means = summary.means()
-        self.tracker.metrics("root", means, 0)
+        overall = means(summary)
+        self.tracker.metrics("root", overall, 0)
         self.tracker.artifact("root", report)
         for seed in self.recipe.seeds:
             self.tracker.finish(f"seed-{seed}")
@@ -377,8 +380,7 @@ class _Run:
         ledger.complete, ledger.journal = True, self.tracker.flush()
         write_file(ledger.path, ledger.content())
         self.tracker.commit()
-        self.tracker.close()
-        self.plugins.hook.run_finished(name=self.recipe.name, summary=means)
+        self.plugins.hook.run_finished(name=self.recipe.name, summary=overall)
         return Result(summary, folder, report, self.tracker.describe(), self.tracker.run_ids())
 
 

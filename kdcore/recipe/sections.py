@@ -134,6 +134,8 @@ class ParticipantSpec(Section):
     weights: Annotated[Path, BeforeValidator(_home)] | None = None
     """File of the weights to start from."""
     augment_frozen: bool = False
+    """Augment its input also while it teaches without learning; its answers are then not cached."""
+    augment_frozen: bool = False
     """Augment its input also while it teaches without learning."""
 
     @field_validator("modality")
@@ -217,22 +219,15 @@ class EngineSpec(Section):
     accelerator: str = "auto"
     devices: Annotated[int, Ge(1)] | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = 1
     strategy: Literal["auto", "ddp"] = "auto"
-    precision: Literal[
-        "32-true",
-        "16-mixed",
-        "bf16-mixed",
-        "16-true",
-        "bf16-true",
-        "64-true",
-        "transformer-engine",
-        "transformer-engine-float16",
-    ] = "32-true"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     deterministic: bool = True
     compile: bool = False
     threads: Annotated[int, Ge(1)] | None = None
     """CPU threads; None for what the machine has."""
-    checkpoint_every: Annotated[int, Ge(1)] | None = None
-    """Steps between checkpoints within an epoch; None for one after each epoch."""
+    checkpoint_seconds: Annotated[float, Ge(0)] = 30.0
+    """Seconds between checkpoints within a stage; whatever it is, a resumed run ends the same."""
+    log_every: Annotated[int, Ge(1)] = 10
+    """Steps that one tracked value of a term is the mean of."""
     teacher_cache: bool = True
     """Ask a frozen teacher once per sample where that changes nothing."""
 

@@ -57,9 +57,9 @@ class Assembly:
         branches = []
         for modality in spec.modalities:
             where = path if isinstance(spec.transforms, list) else f"{path}.{modality}"
-            on_samples, on_batches, identity = self.builder.transforms(where, spec.chains[modality])
+            on_samples, on_batches, identity = self.builder.transforms(where, spec.transforms_of(modality))
             branches.append(Branch(self.dataset.modalities[modality], on_samples, on_batches, identity))  # type: ignore[arg-type]
-        _, trunk, _ = self.builder.transforms(f"{path}.joined", spec.joined)
+        _, trunk, _ = self.builder.transforms(f"{path}.joined", spec.transforms_of("joined"))
         return Pipeline(branches, trunk)
 
     def stages(self, arm: str) -> list[Stage]:
