@@ -20,7 +20,7 @@ def answered(predictions, classes=3):
     return evaluate(np.eye(classes)[predictions], np.arange(len(predictions)) % classes)
 
 
-@pytest.mark.parametrize("classes", [2, 27, 60])
+@pytest.mark.parametrize("classes", [2, 27])
 def test_confusion_pictures_grow_with_the_classes(tmp_path, classes):
     one = answered(list(range(classes)) * 2, classes)
     names = [f"class number {number}" for number in range(classes)]
