@@ -16,6 +16,7 @@ def register_encoders(register):
 def register_transforms(register):
     """Announce the transforms, the random ones and the join last."""
     register("missing-joints", "kdcore_skeleton.transforms.missing:MissingJoints")
+    register("joints-to-channels", "kdcore_skeleton.transforms.flatten:JointsToChannels")
     register("centre", "kdcore_skeleton.transforms.placement:Centre")
     register("view-align", "kdcore_skeleton.transforms.placement:ViewAlign")
     register("skeleton-scale", "kdcore_skeleton.transforms.placement:SkeletonScale")

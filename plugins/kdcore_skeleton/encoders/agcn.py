@@ -139,6 +139,7 @@ class AdaptiveConv(SubsetConv):
         """The graph C of each sample, (N, K, V, V); columns sum to 1."""
         batch, channels, frames, joints = x.shape
         flat = x.permute(0, 2, 3, 1).reshape(batch, frames * joints, channels)
-        embedded = self.embed.weight @ flat.transpose(1, 2) + self.embed.bias[:, None]
+        weight, bias = (each.expand(batch, -1, -1) for each in (self.embed.weight, self.embed.bias[:, None]))
+        embedded = torch.baddbmm(bias, weight, flat.transpose(1, 2))
         theta, phi = embedded.view(batch, 2, len(self.adjacency), self.width * frames, joints).unbind(1)
         return torch.softmax(theta.transpose(-1, -2) @ phi / (self.width * frames), dim=-2)

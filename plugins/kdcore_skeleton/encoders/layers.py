@@ -113,7 +113,8 @@ def gather(rows: Tensor, adjacency: Tensor) -> Tensor:
     Returns:
         (N, T, W, K · C).
     """
+    batch, frames, joints, channels = rows.shape
     mixing = adjacency.movedim(-1, -3).flatten(-3, -2)
-    if adjacency.dim() == 4:
-        mixing = mixing.unsqueeze(1)
-    return torch.matmul(mixing, rows).reshape(*rows.shape[:2], adjacency.shape[-1], -1)
+    each_frame = mixing.expand(batch, -1, -1).unsqueeze(1).expand(-1, frames, -1, -1).flatten(0, 1)
+    gathered = torch.bmm(each_frame, rows.reshape(-1, joints, channels))
+    return gathered.view(batch, frames, adjacency.shape[-1], -1)
