@@ -235,11 +235,11 @@ ACTIONS = (
     Action("turn screw", _turn_screw, lead=0.5, period=0.5, repeats=(3, 4), family="reach"),
     Action("arm curl", _arm_curl, lead=0.45, period=1.1, repeats=(2, 3), family="curl"),
     Action("two arm curl", _two_arm_curl, lead=0.45, period=1.1, repeats=(2, 3), family="curl"),
-    Action("sit down", _sit_down, lead=0.1, period=1.5, planted=True, family="sit"),
-    Action("stand up", _stand_up, lead=0.1, period=1.5, planted=True, family="sit"),
+    Action("sit down", _sit_down, lead=0.45, period=1.5, planted=True, family="sit"),
+    Action("stand up", _stand_up, lead=0.45, period=1.5, planted=True, family="sit"),
     Action("walk in place", _walk, lead=0.4, period=1.1, repeats=(2, 3), family="steps"),
     Action("jog in place", _jog, lead=0.4, period=0.7, repeats=(4, 5), family="steps"),
-    Action("kick", _kick, lead=0.2, period=1.4, repeats=(1, 2), family="lift"),
-    Action("lift knee", _lift_knee, lead=0.2, period=1.4, repeats=(1, 2), family="lift"),
+    Action("kick", _kick, lead=0.5, period=1.4, repeats=(1, 2), family="lift"),
+    Action("lift knee", _lift_knee, lead=0.5, period=1.4, repeats=(1, 2), family="lift"),
 )
 """All actions, in the order of their numbers (from 1) in sample keys."""

@@ -107,3 +107,13 @@ def test_accelerations_are_continuous(action) -> None:
         return float(np.abs(np.diff(force, axis=0)).max())
 
     assert largest_change(1000) < 0.6 * largest_change(500)
+
+
+@pytest.mark.parametrize("name", ["sit down", "stand up", "kick", "lift knee"])
+def test_an_arm_that_only_comes_along_is_never_jerked(name: str) -> None:
+    number = [action.name for action in ACTIONS].index(name) + 1
+    for subject in range(1, 9):
+        dataset = SyntheticMotion(**TRUE)
+        motion, mount = dataset.motion((subject, number, 1)), dataset.mount((subject, number, 1))
+        force, _ = readings(motion, mount, np.arange(0, motion.duration, 0.01))
+        assert np.linalg.norm(force, axis=1).max() < 2 * 9.81
