@@ -24,7 +24,7 @@ class Lstm(Chain):
         depth: Number of hidden layers.
         dropout: Between hidden layers and before the classifier.
         bidirectional: Read the window in both directions.
-        summary: What of the window the classifier sees: the last step or the mean over steps.
+        summary: What of the window the classifier sees: the mean over steps, or the last one, which learns far more slowly.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
     """
 
@@ -37,7 +37,7 @@ class Lstm(Chain):
         depth: Annotated[int, Ge(1)] = 2,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.3,
         bidirectional: bool = False,
-        summary: Literal["last", "mean"] = "last",
+        summary: Literal["last", "mean"] = "mean",
         embedding: Annotated[int, Ge(1)] | None = None,
     ):
         if len(in_shape) != 2:
@@ -55,6 +55,9 @@ class Recurrent(nn.Module):
         super().__init__()
         between = dropout if depth > 1 else 0.0
         self.lstm = nn.LSTM(channels, hidden, depth, batch_first=True, dropout=between, bidirectional=bidirectional)
+        for name, parameter in self.lstm.named_parameters():
+            if "bias_ih" in name:  # gates that start open let gradients reach the beginning of the window
+                nn.init.ones_(parameter.data[hidden : 2 * hidden])
 
     def forward(self, x: Tensor) -> Tensor:
         """Hidden states of the last layer at every step."""
