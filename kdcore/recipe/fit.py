@@ -100,7 +100,8 @@ def _untapped(
     sides: Sequence[tuple[tuple[str, ...], Mapping[str, ParticipantSpec]]]
     sides = ((needs.student_taps, learners), (needs.teacher_taps, asked))
     for taps, participants in sides:
-        for name, spec in participants.items():
-            for tap in dict.fromkeys(taps):
-                if tap not in spec.taps:
-                    yield f"needs the tap {tap!r}, which {name!r} does not declare", did_you_mean(tap, spec.taps, "its taps")
+        for tap in dict.fromkeys(taps):
+            lacking = [name for name, spec in participants.items() if tap not in spec.taps]
+            if lacking:
+                names = " and ".join(map(repr, lacking))
+                yield f"needs the tap {tap!r} of {names}", did_you_mean(tap, participants[lacking[0]].taps, "declared are")

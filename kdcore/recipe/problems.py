@@ -16,7 +16,14 @@ from kdcore.recipe.schema import place_of
 from kdcore.recipe.source import Steps, dotted
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
-_NOT_SHOWN = ("too_short", "missing", "recipe")
+_WORDS = {
+    "Input should": "must",
+    "Value should": "must",
+    "a valid array": "a list",
+    "a valid dictionary": "a mapping",
+    "an object": "a mapping",
+}
+_NOT_SHOWN = ("recipe",)
 
 
 class Places:
@@ -118,7 +125,8 @@ def _message(error: Any, path: list[str | int]) -> str:
         return f"the key {path[-1]!r} is missing"
     if kind == "too_short":
         return "must not be empty"
-    text = text.replace("Input should be", "must be").replace("Input should", "must").replace("Value should", "must")
+    for pydantics, ours in _WORDS.items():
+        text = text.replace(pydantics, ours)
     return text if kind in _NOT_SHOWN else f"{text}, not {_short(error['input'])}"
 
 

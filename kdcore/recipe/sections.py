@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    Strict,
     ValidationInfo,
     field_validator,
     model_serializer,
@@ -51,9 +52,7 @@ def _some_bytes(limit: int | str) -> int | str:
     return limit
 
 
-def _home(path: Any) -> Any:
-    if not isinstance(path, (str, Path)):
-        return path
+def _home(path: Path) -> Path:
     return Path(os.path.expanduser(path))  # unlike Path.expanduser, never raises
 
 
@@ -131,12 +130,10 @@ class ParticipantSpec(Section):
     """Tap → module path within the encoder; a list where the paths may serve as names."""
     freeze: list[str] = Field(default_factory=list)
     """Module paths within the encoder that are not trained, with all below; ``*`` for all."""
-    weights: Annotated[Path, BeforeValidator(_home)] | None = None
+    weights: Annotated[Path, Strict(False), AfterValidator(_home)] | None = None
     """File of the weights to start from."""
     augment_frozen: bool = False
     """Augment its input also while it teaches without learning; its answers are then not cached."""
-    augment_frozen: bool = False
-    """Augment its input also while it teaches without learning."""
 
     @field_validator("modality")
     @classmethod

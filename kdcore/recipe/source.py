@@ -40,7 +40,12 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_text(self, text: str) -> yaml.Node:
+        """Escapes the line breaks that PyYAML writes as they are but reads as spaces."""
+        return self.represent_scalar(_TAG + "str", text, style='"' if set(text) & set("\x85\u2028\u2029") else None)
 
+
+_Dumper.add_representer(str, _Dumper.represent_text)
 for _name, _pattern in _SCALARS.items():
     _whole = re.compile(rf"(?:{_pattern.pattern})\Z")
     _Loader.add_implicit_resolver(_TAG + _name, _whole, None)
@@ -87,7 +92,7 @@ class Node:
 
     def places(self, path: Steps = ()) -> Iterator[tuple[Steps, tuple[Path | None, int | None]]]:
         """Every path below, with its file and line."""
-        yield path, (self.file, self.line)
+        yield path, (self.file, self.line if self.file else None)
         children = self.value.items() if self.is_mapping else enumerate(self.value) if self.is_list else ()
         for key, each in children:
             yield from each.places((*path, key))

@@ -1,0 +1,322 @@
+"""Broken recipes, each with the line, the path and the advice that a user gets."""
+
+import re
+
+import pytest
+
+from kdcore.errors import RecipeError
+from kdcore.recipe.load import load_recipe
+
+LOSSES = """losses:
+  - cross-entropy
+  - {name: soft-target, weight: 0.5, temperature: 2}
+  - {name: feature, id: late, teacher: block, student: layers.1}
+"""
+TEACHERS = re.compile(r"teachers:\n(?:  .*\n)+")
+
+
+def line_of(text: str, part: str) -> int:
+    assert text.count(part) == 1
+    return text[: text.index(part)].count("\n") + 1
+
+
+# what to replace in the valid recipe, by what, the path, part of the message, part of the hint
+CASES = {
+    "unknown key": ("seeds: [0, 1]", "seed: [0, 1]", "seed", "unknown key 'seed'", "did you mean 'seeds'?"),
+    "unknown nested key": ("taps: [layers.1]", "tap: []", "student.tap", "unknown key 'tap'", "did you mean 'taps'?"),
+    "misspelt component": (
+        "name: soft-target",
+        "name: soft-tarjet",
+        "losses[1].name",
+        "no loss 'soft-tarjet'",
+        "did you mean 'soft-target'",
+    ),
+    "misspelt option": (
+        "temperature:",
+        "temprature:",
+        "losses[1].temprature",
+        "no option 'temprature'",
+        "did you mean 'temperature'?",
+    ),
+    "misspelt weight": ("weight:", "wieght:", "losses[1].wieght", "no option 'wieght'", "did you mean 'weight'?"),
+    "unlike any option": ("temperature:", "x:", "losses[1].x", "no option 'x'", "known: id, temperature, weight"),
+    "missing option": ("{name: cut, length: 64}", "cut", "teachers.acc.transforms[0].length", "needs an option 'length'", ""),
+    "text for a number": ("width: 8", "width: '8'", "teachers.acc.encoder.width", "valid integer, not '8'", ""),
+    "truth for a number": ("width: 8", "width: true", "teachers.acc.encoder.width", "valid integer, not true", ""),
+    "bounds": ("length: 64", "length: 0", "teachers.acc.transforms[0].length", "greater than or equal to 1, not 0", ""),
+    "no such choice": ("root: /nowhere", "root: /x, kind: big", "data.dataset.kind", "'small' or 'large', not 'big'", ""),
+    "neither number nor ramp": ("temperature: 2", "temperature: hot", "losses[1].temperature", "valid number", ""),
+    "misspelt within a ramp": (
+        "weight: 0.5",
+        "weight: {start: 0, stop: 1, epochs: 3, shap: linear}",
+        "losses[1].weight.shap",
+        "unknown key",
+        "did you mean 'shape'?",
+    ),
+    "misspelt within an option": (
+        "epochs: 3",
+        "epoch: 3",
+        "schedule.training.epoch",
+        "unknown key 'epoch'",
+        "did you mean 'epochs'?",
+    ),
+    "modality lacking": (
+        "modality: skeleton",
+        "modality: skeletom",
+        "student.modality",
+        "'folder' has no modality",
+        "did you mean 'skeleton'?",
+    ),
+    "same seed twice": ("seeds: [0, 1]", "seeds: [1, 1]", "seeds[1]", "given twice", ""),
+    "seed is no number": ("seeds: [0, 1]", "seeds: [0, x]", "seeds[1]", "valid integer, not 'x'", ""),
+    "seeds is no list": ("seeds: [0, 1]", "seeds: 3", "seeds", "must be a list, not 3", ""),
+    "no seeds": ("seeds: [0, 1]", "seeds: []", "seeds", "must not be empty", ""),
+    "negative weight": ("weight: 0.5", "weight: -1", "losses[1].weight", "from 0 up, not -1", ""),
+    "infinite weight": ("weight: 0.5", "weight: .inf", "losses[1].weight", "from 0 up", ""),
+    "negative ramp": ("weight: 0.5", "weight: {start: 1, stop: -1, epochs: 2}", "losses[1].weight", "from 0 up", ""),
+    "same id twice": ("- cross-entropy", "- {name: cross-entropy, id: late}", "losses[2].id", "id 'late' already", ""),
+    "student's tap": (
+        "student: layers.1}",
+        "student: layers.7}",
+        "losses[2]",
+        "needs the tap 'layers.7' of 'student'",
+        "did you mean 'layers.1'?",
+    ),
+    "teacher's tap": (
+        "teacher: block",
+        "teacher: blok",
+        "losses[2]",
+        "needs the tap 'blok' of 'acc' and 'gyro'",
+        "did you mean 'block'?",
+    ),
+    "refusing constructor": ("teacher: block", "teacher: ''", "losses[2]", "loss 'feature' cannot be made: name a tap", ""),
+    "dataset cannot be made": ("root: /nowhere", "root: /x, fail: true", "data.dataset", "OSError: no disk", ""),
+    "withheld labels": (
+        "  protocol: halves",
+        "  protocol: halves\n  labels: withheld",
+        "losses[0]",
+        "reads labels",
+        "data.labels",
+    ),
+    "no peers": ("  - cross-entropy", "  - mutual", "losses[0]", "at least 1 other student, and the recipe has none", ""),
+    "no class embeddings": ("  - cross-entropy", "  - meaning", "losses[0]", "needs class embeddings", "class_embeddings"),
+    "broken component": ("  - cross-entropy", "  - lost", "losses[0]", "plugin 'fake': loss 'lost'", ""),
+    "unknown like": ("like: acc", "like: ack", "teachers.gyro.like", "no participant 'ack'", "did you mean 'acc'?"),
+    "like itself": ("like: acc", "like: gyro", "teachers.gyro.like", "gyro → gyro", ""),
+    "teacher called student": ("gyro: {like", "student: {like", "student", "'student' is the name of a teacher, too", ""),
+    "no name for a participant": ("gyro: {like", "1st: {like", "teachers.1st", "cannot name a participant", ""),
+    "duplicate key": (
+        "  protocol: halves",
+        "  protocol: halves\n  dataset: folder",
+        "data.dataset",
+        "given twice, first in line 4",
+        "",
+    ),
+    "python tag": (
+        "root: /nowhere",
+        "root: !!python/object/apply:os.system [ls]",
+        "data.dataset.root",
+        "python/object/apply:os.system",
+        "",
+    ),
+    "other tag": ("root: /nowhere", "root: !secret x", "data.dataset.root", "'!secret' is refused", ""),
+    "a number that is none": ("root: /nowhere", "root: !!int x", "data.dataset.root", "'x' is no int", ""),
+    "kind of another": ("encoder: net", "encoder: cut", "student.encoder.name", "no encoder 'cut', but a transform", ""),
+    "unknown plugin": ("version: 1", "plugins: [fak]\nversion: 1", "plugins[0]", "no plugin 'fak'", "did you mean 'fake'?"),
+    "broken plugin": ("version: 1", "plugins: [torn]\nversion: 1", "plugins[0]", "not in use: ImportError", ""),
+    "fusion of nothing": ("seeds: [0, 1]", "fusion: x", "fusion.name", "no fusion 'x'", "known: none"),
+    "size of memory": (
+        "  protocol: halves",
+        "  protocol: halves\n  memory_limit: lots",
+        "data.memory_limit",
+        "such as '4GiB'",
+        "",
+    ),
+    "transforms of one modality": (
+        "transforms:\n      - ",
+        "transforms:\n      acc: ",
+        "teachers.acc.transforms.acc",
+        "must be a list",
+        "",
+    ),
+    "wrong version": ("version: 1", "version: 2", "version", "must be 1, not 2", ""),
+}
+# where the line is another one than the first that was changed
+AT = {
+    "withheld labels": "  - cross-entropy",
+    "duplicate key": "  dataset: folder",
+    "same id twice": "  - {name: feature",
+    "teacher called student": "\nstudent:",
+    "no such choice": "dataset:",
+    "size of memory": "  memory_limit",
+    "unknown plugin": "plugins:",
+    "broken plugin": "plugins:",
+    "transforms of one modality": "acc: {name: cut",
+}
+WITH_CONSEQUENCES = ("unknown nested key", "transforms of one modality")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_mistake(case, valid, problems, tmp_path):
+    before, after, path, message, hint = CASES[case]
+    assert before in valid
+    valid = valid.replace(before, after, 1)
+    everything = problems(valid)
+    assert len(everything) == 1 or case in WITH_CONSEQUENCES
+    found = [each for each in everything if each.path == path]
+    assert len(found) == 1
+    assert message in found[0].message
+    assert hint in found[0].hint
+    where = AT.get(case, after)
+    assert (found[0].file, found[0].line) == (tmp_path / "recipe.yaml", line_of(valid, where) + where.startswith("\n"))
+
+
+def test_all_at_once(valid, problems):
+    text = (
+        valid.replace("seeds:", "sedes:")
+        .replace("temperature:", "temprature:")
+        .replace("width: 8", "width: wide")
+        .replace("name: net", "name: nett")
+        .replace("weight: 0.5", "weight: -0.5")
+        .replace("modality: skeleton", "modality: skeletom")
+        .replace("student: layers.1}", "student: layers.9}")
+    )
+    found = {each.path: each for each in problems(text, "engine.thread=2")}
+    assert set(found) == {
+        "engine.thread",
+        "teachers.acc.encoder.name",
+        "student.modality",
+        "losses[1].weight",
+        "losses[1].temprature",
+        "losses[2]",
+        "sedes",
+    }
+    assert found["engine.thread"].file is None
+    assert {path: each.line for path, each in found.items() if each.file} == {
+        "teachers.acc.encoder.name": 11,
+        "student.modality": 15,
+        "losses[1].weight": 20,
+        "losses[1].temprature": 20,
+        "losses[2]": 21,
+        "sedes": 23,
+    }
+    assert [each.line or 0 for each in problems(text)] == sorted(each.line or 0 for each in problems(text))
+
+
+def test_text_of_a_problem(valid, load, tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        load(valid.replace("temperature:", "temprature:"))
+    assert str(caught.value) == (
+        f"{tmp_path / 'recipe.yaml'}:20: losses[1].temprature: the loss 'soft-target' has no option 'temprature' "
+        "(did you mean 'temperature'?)"
+    )
+
+
+def test_unknown_component_names_broken_plugins(valid, problems):
+    [found] = problems(valid.replace("  - cross-entropy", "  - tears"))
+    assert "the plugin 'torn' is not in use and may have it: ImportError: no module 'tears'" in found.message
+
+
+def test_no_losses(valid, problems):
+    [found] = problems(valid.replace(LOSSES, "losses: []\n"))
+    assert (found.path, found.line, found.message) == ("losses", 18, "must not be empty")
+
+
+def test_missing_losses(valid, problems):
+    [found] = problems(valid.replace(LOSSES, ""))
+    assert (found.path, found.message) == ("losses", "the key 'losses' is missing")
+
+
+def test_teachers_needed(valid, problems):
+    found = problems(TEACHERS.sub("", valid))
+    assert [each.path for each in found] == ["losses[1]", "losses[2]"]
+    assert found[0].message == "the loss 'soft-target' needs at least 1 teacher, and the recipe has none"
+
+
+def test_a_term_without_weight_needs_nothing(valid, load):
+    load(TEACHERS.sub("", valid), "losses.soft-target.weight=0", "losses.late.weight=0")
+
+
+def test_teachers_learn_with_labels_that_students_are_not_told(valid, load):
+    recipe = load(valid.replace("  - cross-entropy\n", ""), "data.labels=withheld")
+    assert [term.id for term in recipe.teacher_losses] == ["cross-entropy"]
+
+
+def test_two_participants_of_one_name(valid, problems):
+    text = valid.replace(
+        "student:\n  modality: skeleton\n  encoder: net\n", "students:\n  acc:\n   modality: skeleton\n   encoder: net\n"
+    )
+    found = problems(text.replace("  taps: [layers.1]", "   taps: [layers.1]"))
+    assert [(each.path, each.line) for each in found] == [("students.acc", 15)]
+
+
+def test_either_student_or_students(valid, problems):
+    both = problems(valid + "students: {b: {like: student}}\n")
+    assert [(each.path, each.line) for each in both] == [("students", 24)]
+    neither = problems(re.sub(r"student:\n(  .*\n)+", "", valid))
+    assert [each.message for each in neither] == ["there is no student: give 'student', or several 'students'"]
+
+
+def test_several_modalities_need_a_mapping(valid, problems):
+    text = valid.replace("modality: accelerometer", "modality: [accelerometer, gyroscope]")
+    assert {(each.path, each.line) for each in problems(text)} >= {("teachers.acc.transforms", 9)}
+    mapped = text.replace("    transforms:\n      - {name: cut, length: 64}", "    transforms: {accelerometer: [], joint: []}")
+    assert {(each.path, each.line) for each in problems(mapped)} >= {("teachers.acc.transforms.joint", 9)}
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("version: 1\n\tname: x\n", 2, "is not valid YAML"),
+        ("version: [1\nname: x\n", 2, "is not valid YAML"),
+        ("- a\n- b\n", 1, "must hold a mapping"),
+        ("just text\n", 1, "must hold a mapping"),
+        ("", None, "is empty"),
+        ("# nothing\n", None, "is empty"),
+        ("a: 1\n---\nb: 2\n", 2, "is not valid YAML"),
+        ("a: *b\n", 1, "is not valid YAML: found undefined alias"),
+        ("a: \x07\n", None, "is not valid YAML"),
+        ("a: &a [*a]\n", 1, "contains itself"),
+        ("[" * 900 + "]" * 900, None, "nested too deeply"),
+    ],
+)
+def test_not_a_recipe_at_all(problems, text, line, message):
+    [found] = problems(text)
+    assert (found.path, found.line) == ("", line)
+    assert message in found.message
+
+
+def test_tabs(problems):
+    [found] = problems("data:\n\tbatch_size: 3\n")
+    assert (found.line, found.hint) == (2, "indent with spaces, not tabs")
+
+
+def test_alias_bomb(problems):
+    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
+    [found] = problems("\n".join(levels))
+    assert "more than 20000 values" in found.message
+
+
+def test_too_large_a_file(problems):
+    [found] = problems("# " + "x" * (1 << 20))
+    assert "larger than 1 MiB" in found.message
+
+
+def test_not_text(tmp_path, plugins):
+    file = tmp_path / "recipe.yaml"
+    file.write_bytes(b"version: 1\nname: \xff\xfe\n")
+    with pytest.raises(RecipeError, match=r"recipe.yaml:2: is not UTF-8 text \(byte 17\)"):
+        load_recipe(file, (), plugins)
+
+
+def test_missing_file_and_folder(tmp_path, plugins):
+    with pytest.raises(RecipeError, match=r"nope\.yaml: no such file"):
+        load_recipe(tmp_path / "nope.yaml", (), plugins)
+    with pytest.raises(RecipeError, match="is a folder, not a recipe"):
+        load_recipe(tmp_path, (), plugins)
+
+
+def test_keys_are_text(valid, problems):
+    [found] = problems(valid + "? [a, b]\n: 1\n")
+    assert (found.line, found.message) == (24, "a key must be plain text")
