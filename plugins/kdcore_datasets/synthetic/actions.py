@@ -114,8 +114,8 @@ def _swipe(b: Beat) -> Pose:
 def _circle(b: Beat) -> Pose:
     angle = TURN * b.repeats * b.progress
     return {
-        "arm.flexion": b.held * (1.3 + 0.36 * np.cos(angle)),
-        "arm.abduction": b.held * (0.05 + 0.36 * b.outward * np.sin(angle)),
+        "arm.flexion": b.held * (1.1 + 0.33 * np.cos(angle)),
+        "arm.abduction": b.held * (0.05 + 0.33 * b.outward * np.sin(angle)),
         "arm.elbow": 0.25 * b.held,
     }
 

@@ -28,7 +28,7 @@ class Camera:
     height: float = 1.0
     azimuth: float = 0.0
     shift: float = 0.0
-    field: float = 2.5
+    field: float = 2.9
 
     @property
     def axes(self) -> np.ndarray:
