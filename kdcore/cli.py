@@ -15,29 +15,19 @@ from kdcore.errors import KdcoreError, RecipeError
 
 app = typer.Typer(
     name="kdcore",
-    help="Cross-modal knowledge distillation from declarative recipes.",
+    help=f"Cross-modal knowledge distillation from declarative recipes. Version {__version__}.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: rich would take as long to load as all the rest
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(no_args_is_help=True, help="Look at recordings before training on them.")
-recipes_app = typer.Typer(no_args_is_help=True, help="The recipes that come with kdcore.")
+data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at recordings before training on them.")
+recipes_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The recipes that come with kdcore.")
 app.add_typer(data_app, name="data")
 app.add_typer(recipes_app, name="recipes")
 
 RecipeArgument = Annotated[str, typer.Argument(help="A recipe's file, or the name of a shipped one.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to it, as key=value: losses.soft-target.weight=0.5")]
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"kdcore {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(version: Annotated[bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)] = False) -> None:
-    pass
 
 
 @app.command()
@@ -86,9 +76,10 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     print(f"{recipe}: valid ({loaded.name}, {len(loaded.teachers)} teachers, {len(loaded.student_specs)} students, hash {loaded.hash[:12]})")
 
 
-@app.command("list")
-def list_components(kind: Annotated[str, typer.Argument(help="losses, encoders, transforms …; everything if left out.")] = "") -> None:
-    """List what the installed plugins provide."""
+@app.command("list", context_settings={"allow_extra_args": True}, options_metavar="[KIND]")
+def list_components(ctx: typer.Context) -> None:
+    """List what plugins provide: losses, encoders, transforms …; everything if no kind is given."""
+    kind = " ".join(ctx.args)  # declared as an argument, typer would load pydantic for it: half as long again
     from kdcore.plugin.manager import plugin_manager
     from kdcore.plugin.registry import KINDS
 
@@ -196,6 +187,9 @@ def main() -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     for category in (DeprecationWarning, FutureWarning):  # libraries' notes to their callers, not to ours
         warnings.simplefilter("ignore", category)
+    if sys.argv[1:] == ["--version"]:  # as an option of the app, typer would load pydantic for it before every command
+        print(f"kdcore {__version__}")
+        return
     try:
         from kdcore.plugin.manager import plugin_manager
 

@@ -197,10 +197,10 @@ def _one_seed(one: Evaluation, other: Evaluation) -> Difference:
     tail = (1 - CONFIDENCE) / 2
     low, high = (float(end) for end in np.quantile((better - worse) / one.n, [tail, 1 - tail]))
     mean, method = float(differences.mean()), f"paired bootstrap over {one.n} test samples"
-    verdict = "better" if mean > 0 else "worse" if mean < 0 else "equal"
+    verdict = "did better" if low > 0 else "did worse" if high < 0 else "was neither clearly better nor worse"
     sentence = (
-        f"With distillation the student was {verdict}: {_amount(mean, low, high, method)}. "
-        "One seed: says something about these test samples, nothing about other seeds."
+        f"With distillation the student {verdict} on these test samples: {_amount(mean, low, high, method)}. "
+        "One seed says nothing about other seeds."
     )
     return Difference(mean, low, high, 1, method, False, sentence)
 
