@@ -60,7 +60,7 @@ def resume(run_id: Annotated[str, typer.Argument(help="Id of a stopped run, or i
     _show(result)
 
 
-def _show(result) -> None:  # noqa: ANN001  (naming its type would import torch)
+def _show(result) -> None:
     if result is not None:
         from kdcore.console import show_result
 
@@ -73,13 +73,15 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     from kdcore.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    print(f"{recipe}: valid ({loaded.name}, {len(loaded.teachers)} teachers, {len(loaded.student_specs)} students, hash {loaded.hash[:12]})")
+    size = f"{len(loaded.teachers)} teachers, {len(loaded.student_specs)} students"
+    print(f"{recipe}: valid ({loaded.name}, {size}, hash {loaded.hash[:12]})")
 
 
-@app.command("list", context_settings={"allow_extra_args": True}, options_metavar="[KIND]")
-def list_components(ctx: typer.Context) -> None:
-    """List what plugins provide: losses, encoders, transforms …; everything if no kind is given."""
-    kind = " ".join(ctx.args)  # declared as an argument, typer would load pydantic for it: half as long again
+@app.command("list")
+def list_components(
+    kind: Annotated[str, typer.Argument(help="losses, encoders, transforms …; everything if left out.")] = "",
+) -> None:
+    """List what the installed plugins provide."""
     from kdcore.plugin.manager import plugin_manager
     from kdcore.plugin.registry import KINDS
 
@@ -193,6 +195,10 @@ def main() -> None:
     try:
         from kdcore.plugin.manager import plugin_manager
 
+        words = sys.argv[1:]
+        if words[:1] == ["list"] and len(words) <= 2 and not words[-1].startswith("-"):
+            list_components(*words[1:])  # at once: typer loads pydantic before it calls any command
+            return
         plugin_manager().hook.register_commands(cli=app)
         app()
     except RecipeError as error:

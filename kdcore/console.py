@@ -25,7 +25,14 @@ class ConsoleListener(RunListener):
 
     def __init__(self, console: Console):
         self.console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(*columns, console=console, transient=True)
         self._task: TaskID | None = None
         self._title = ""
@@ -63,14 +70,20 @@ class ConsoleListener(RunListener):
     def epoch_finished(self, stage: Stage, epoch: int, metrics: Mapping[str, float]) -> None:
         shown = {name: value for name, value in metrics.items() if name.startswith("validation/")}
         shown = shown or {name: value for name, value in metrics.items() if name.endswith("/total")}
-        self._note = "  ".join(f"{name.removeprefix('validation/').removeprefix('train/')} {value:.3f}" for name, value in shown.items())
+        self._note = "  ".join(
+            f"{name.removeprefix('validation/').removeprefix('train/')} {value:.3f}" for name, value in shown.items()
+        )
         if self._task is not None:
             self._progress.update(self._task, completed=(epoch + 1) * self._steps, note=self._note)
 
     def stage_finished(self, stage: Stage) -> None:
         self._drop_task()
-        seconds = time.monotonic() - self._began
-        self.console.print(f"{self._title}: {stage.name} ({', '.join(stage.learners)}), {stage.epochs} epochs in {seconds:.1f} s  {self._note}", style="dim", highlight=False)
+        seconds, who = time.monotonic() - self._began, ", ".join(stage.learners)
+        self.console.print(
+            f"{self._title}: {stage.name} ({who}), {stage.epochs} epochs in {seconds:.1f} s  {self._note}",
+            style="dim",
+            highlight=False,
+        )
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
@@ -106,7 +119,9 @@ def show_preflight(found: Preflight) -> None:
     console.print(members)
     terms = Table("stage", "learner", "term", "weight", "value", "gradient norm", title="Terms on the first batch")
     for check in found.terms:
-        terms.add_row(check.stage, check.learner, check.term, f"{check.weight:g}", f"{check.value:.4f}", f"{check.gradient:.4g}")
+        terms.add_row(
+            check.stage, check.learner, check.term, f"{check.weight:g}", f"{check.value:.4f}", f"{check.gradient:.4g}"
+        )
     console.print(terms)
 
 

@@ -74,7 +74,7 @@ class TrainingError(KdcoreError):
     """Training that cannot go on: a loss that is not finite, a disk that is full."""
 
 
-class Interrupted(KdcoreError):
+class StoppedError(KdcoreError):
     """A run stopped on request after saving its state."""
 
     exit_code = 143

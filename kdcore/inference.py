@@ -22,7 +22,9 @@ from kdcore.workspace import find_run
 GENERIC = (".npy", ".csv", ".txt")
 
 
-def predict_files(folder: Path, files: Sequence[Path], dataset: str = "", rate: float | None = None, top: int = 3) -> Iterator[str]:
+def predict_files(
+    folder: Path, files: Sequence[Path], dataset: str = "", rate: float | None = None, top: int = 3
+) -> Iterator[str]:
     """A line for every recording: the likeliest classes with their probabilities.
 
     Args:
@@ -45,18 +47,32 @@ def predict_files(folder: Path, files: Sequence[Path], dataset: str = "", rate: 
             yield f"{name}{window}: {shown}"
 
 
-def _recordings(student: Student, files: Sequence[Path], dataset: str, rate: float | None) -> Iterator[tuple[str, dict[str, Signal]]]:
+def _recordings(
+    student: Student, files: Sequence[Path], dataset: str, rate: float | None
+) -> Iterator[tuple[str, dict[str, Signal]]]:
     if len(student.branches) == 1:
         modality = student.branches[0].modality
         for path in files:
-            yield str(path), {modality.name: read_signal(Path(str(path).removeprefix(f"{modality.name}=")), modality, dataset or _own(student), rate)}
+            yield (
+                str(path),
+                {
+                    modality.name: read_signal(
+                        Path(str(path).removeprefix(f"{modality.name}=")), modality, dataset or _own(student), rate
+                    )
+                },
+            )
         return
     given = dict(str(path).split("=", 1) for path in files if "=" in str(path))
     missing = [name for name in student.modalities if name not in given]
     if missing:
-        raise DataError(f"this student reads {', '.join(student.modalities)}: give each as modality=file (missing: {', '.join(missing)})")
+        raise DataError(
+            f"this student reads {', '.join(student.modalities)}: give each as modality=file (missing: {', '.join(missing)})"
+        )
     modalities = {branch.modality.name: branch.modality for branch in student.branches}
-    yield " ".join(given.values()), {name: read_signal(Path(given[name]), modalities[name], dataset or _own(student), rate) for name in modalities}
+    yield (
+        " ".join(given.values()),
+        {name: read_signal(Path(given[name]), modalities[name], dataset or _own(student), rate) for name in modalities},
+    )
 
 
 def _own(student: Student) -> str:
@@ -78,12 +94,19 @@ def read_signal(path: Path, modality: Modality, dataset: str, rate: float | None
     try:
         return entry.load()(**required).read_file(path, modality.name)
     except TypeError as error:
-        raise DataError(f"{path}: dataset {dataset!r} cannot read single files ({error}); give --dataset, or a .npy or .csv file with --rate") from error
+        raise DataError(
+            f"{path}: dataset {dataset!r} cannot read single files ({error}); "
+            "give --dataset, or a .npy or .csv file with --rate"
+        ) from error
 
 
 def _plain_array(path: Path, modality: Modality, rate: float | None) -> Signal:
     try:
-        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path, delimiter=_delimiter(path), ndmin=2)
+        values = (
+            np.load(path, allow_pickle=False)
+            if path.suffix == ".npy"
+            else np.loadtxt(path, delimiter=_delimiter(path), ndmin=2)
+        )
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: {error}") from error
     rate = rate or modality.rate

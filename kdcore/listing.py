@@ -27,7 +27,9 @@ def show_component(name: str) -> None:
     if not entries:
         known = sorted({entry.name for entry in registry.entries()})
         near = get_close_matches(name, known, n=3)
-        raise UnknownComponentError(f"no component {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "; see kdcore list"))
+        raise UnknownComponentError(
+            f"no component {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "; see kdcore list")
+        )
     console = Console()
     for entry in entries:
         found = describe(entry)
@@ -37,7 +39,12 @@ def show_component(name: str) -> None:
         if found.options:
             options = Table("option", "type", "default", "meaning")
             for option in found.options:
-                options.add_row(Text(option.name), Text(option.type), Text("required" if option.required else option.default), Text(option.description))
+                options.add_row(
+                    Text(option.name),
+                    Text(option.type),
+                    Text("required" if option.required else option.default),
+                    Text(option.description),
+                )
             console.print(options)
 
 
@@ -48,7 +55,15 @@ def show_plugins(as_json: bool) -> None:
     for entry in manager.registry.entries():
         provided[entry.plugin].setdefault(entry.kind, []).append(entry.name)
     rows = [
-        {"name": p.name, "package": p.distribution, "version": p.version, "api": API_VERSION, "module": p.target, "provides": provided[name], "failure": p.failure}
+        {
+            "name": p.name,
+            "package": p.distribution,
+            "version": p.version,
+            "api": API_VERSION,
+            "module": p.target,
+            "provides": provided[name],
+            "failure": p.failure,
+        }
         for name, p in manager.plugins.items()
     ]
     if as_json:
@@ -57,5 +72,9 @@ def show_plugins(as_json: bool) -> None:
     shown = Table("plugin", "package", "provides", title=f"Plugins (API {API_VERSION})")
     for row in rows:
         what = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in row["provides"].items())
-        shown.add_row(row["name"], f"{row['package']} {row['version']}", Text(f"not used: {row['failure']}", "red") if row["failure"] else Text(what))
+        shown.add_row(
+            row["name"],
+            f"{row['package']} {row['version']}",
+            Text(f"not used: {row['failure']}", "red") if row["failure"] else Text(what),
+        )
     Console().print(shown)

@@ -42,7 +42,9 @@ def find_run(run_id: str) -> Path:
         return path.absolute()
     folder = runs_folder()
     known = sorted(each.name for each in folder.iterdir() if (each / "recipe.yaml").exists()) if folder.is_dir() else []
-    matches = [name for name in known if name == run_id] or [name for name in known if name.startswith(run_id) or name.endswith(run_id)]
+    matches = [name for name in known if name == run_id] or [
+        name for name in known if name.startswith(run_id) or name.endswith(run_id)
+    ]
     if len(matches) != 1:
         what = f"several runs are called {run_id!r}: {', '.join(matches)}" if matches else f"no run {run_id!r} in {folder}"
         raise CheckpointError(what + ("" if matches or not known else f" (there are: {', '.join(known[-10:])})"))
@@ -66,7 +68,9 @@ class Ledger:
 
     def content(self) -> bytes:
         """As it is written to `path`."""
-        return json.dumps({"done": self.done, "journal": self.journal, "complete": self.complete, "command": list(self.command)}).encode()
+        return json.dumps(
+            {"done": self.done, "journal": self.journal, "complete": self.complete, "command": list(self.command)}
+        ).encode()
 
     @classmethod
     def read(cls, folder: Path) -> Ledger:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -30,7 +30,7 @@ class Ramp:
     stop: float
     epochs: int
     shape: Literal["linear", "cosine"] = "linear"
-    __pydantic_config__ = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def at(self, epoch: int) -> float:
         """The value in `epoch`, counted from 0."""

@@ -62,8 +62,11 @@ class PluginManager:
     def _load(self, point: EntryPoint) -> None:
         if point.name in self.plugins:
             first = self.plugins[point.name]
-            self._fail(first, f"two installed packages claim the plugin name {point.name!r}: "
-                              f"{first.distribution} ({first.target}) and {_distribution(point)} ({point.value}); uninstall one")
+            self._fail(
+                first,
+                f"two installed packages claim the plugin name {point.name!r}: "
+                f"{first.distribution} ({first.target}) and {_distribution(point)} ({point.value}); uninstall one",
+            )
             return
         plugin = Plugin(point.name, _distribution(point), point.dist.version if point.dist else "", point.value)
         self.plugins[point.name] = plugin
@@ -80,8 +83,10 @@ class PluginManager:
         """
         api = getattr(module, "KDCORE_API", hookspecs.API_VERSION)
         if api != hookspecs.API_VERSION:
-            raise PluginError(f"written for plugin API {api}, this kdcore has {hookspecs.API_VERSION}; "
-                              f"install a {'newer kdcore' if api > hookspecs.API_VERSION else 'newer version of the plugin'}")
+            raise PluginError(
+                f"written for plugin API {api}, this kdcore has {hookspecs.API_VERSION}; "
+                f"install a {'newer kdcore' if api > hookspecs.API_VERSION else 'newer version of the plugin'}"
+            )
         self.plugins.setdefault(name, Plugin(name, "", "", getattr(module, "__name__", repr(module))))
         self._pluggy.register(module, name=name)
         try:
@@ -95,7 +100,9 @@ class PluginManager:
         for caller in self._pluggy.get_hookcallers(module) or []:
             if not caller.has_spec():
                 near = get_close_matches(caller.name, [each for each in dir(hookspecs) if not each.startswith("_")], n=1)
-                raise PluginError(f"implements a hook {caller.name!r} that does not exist" + (f"; did you mean {near[0]!r}?" if near else ""))
+                raise PluginError(
+                    f"implements a hook {caller.name!r} that does not exist" + (f"; did you mean {near[0]!r}?" if near else "")
+                )
 
     def _fill_registry(self, name: str, module: object) -> None:
         for kind, plural in KINDS.items():

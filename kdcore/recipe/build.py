@@ -49,7 +49,9 @@ class Builder:
         except KdcoreError:
             raise
         except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
-            raise RecipeError([self.problem(where, f"{kind} {spec.name!r} cannot be made: {type(error).__name__}: {error}")]) from error
+            raise RecipeError(
+                [self.problem(where, f"{kind} {spec.name!r} cannot be made: {type(error).__name__}: {error}")]
+            ) from error
 
     def problem(self, path: str, message: str, hint: str = "") -> Problem:
         """A problem at `path` of the recipe, with file and line."""
@@ -103,7 +105,14 @@ class Builder:
             transform = self.component("transform", spec, where)
             if isinstance(transform, SampleTransform):
                 if on_batches:
-                    raise RecipeError([self.problem(where, f"{spec.name!r} works on whole recordings and must stand before {specs[index - 1].name!r}")])
+                    raise RecipeError(
+                        [
+                            self.problem(
+                                where,
+                                f"{spec.name!r} works on whole recordings and must stand before {specs[index - 1].name!r}",
+                            )
+                        ]
+                    )
                 on_samples.append(transform)
                 identity.append([spec.name, spec.options])
             else:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from kdcore import __version__
 from kdcore.contracts.schedule import Stage
 from kdcore.recipe.schema import Recipe
 from kdcore.results.evaluate import Difference, Evaluation, paired_difference
 from kdcore.results.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
+from kdcore.results.pictures import confusion_picture, curves_picture
 from kdcore.results.report import Role, Row, Summary
 from kdcore.training.assembly import BASELINE, DISTILLED
 from kdcore.training.data import Table
@@ -72,8 +75,30 @@ def means(summary: Summary) -> dict[str, float]:
             if len(values) > 1:
                 found[f"test/{name}/{metric}_std"] = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
     if summary.difference:
-        found |= {"gain/mean": summary.difference.mean, "gain/low": summary.difference.low, "gain/high": summary.difference.high}
+        found |= {
+            "gain/mean": summary.difference.mean,
+            "gain/low": summary.difference.low,
+            "gain/high": summary.difference.high,
+        }
     return found
+
+
+def draw_pictures(folder: Path, summary: Summary) -> list[Path]:
+    """Confusion matrices and learning curves as PNG files, the first seed's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for row in summary.rows:
+        without = "-baseline" if row.role == ARM_ROLE[BASELINE] else ""
+        drawn.append(folder / f"confusion-{_file_name(row.participant)}{without}.png")
+        confusion_picture(row.evaluations[0], summary.classes, f"{row.participant}, {row.role}", drawn[-1])
+    for title, lines in summary.curves.items():
+        drawn.append(folder / f"{_file_name(title)}.png")
+        curves_picture(lines, drawn[-1])
+    return drawn
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
 def curves(journal: Path, seed: int) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -91,16 +116,23 @@ def curves(journal: Path, seed: int) -> dict[str, dict[str, list[tuple[float, fl
     return found
 
 
-def _teachers(recipe: Recipe, outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[dict[str, Evaluation]]]) -> list[Row]:
+def _teachers(
+    recipe: Recipe, outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[dict[str, Evaluation]]]
+) -> list[Row]:
     first = outcomes[DISTILLED][0]
-    rows = [Row(name, "teacher", _reads(recipe, name), [each[name] for each in by_arm[DISTILLED]], first.parameters[name]) for name in first.teachers]
+    rows = [
+        Row(name, "teacher", _reads(recipe, name), [each[name] for each in by_arm[DISTILLED]], first.parameters[name])
+        for name in first.teachers
+    ]
     if len(rows) > 1:
         reads = ", ".join(dict.fromkeys(row.modality for row in rows))
         rows.append(Row(JOINT_TEACHERS, "teachers together", reads, [each[JOINT_TEACHERS] for each in by_arm[DISTILLED]]))
     return rows
 
 
-def _students(recipe: Recipe, outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[dict[str, Evaluation]]]) -> list[Row]:
+def _students(
+    recipe: Recipe, outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[dict[str, Evaluation]]]
+) -> list[Row]:
     rows = []
     for arm in (BASELINE, DISTILLED):
         for name in outcomes[arm][0].students if arm in outcomes else ():
@@ -130,3 +162,16 @@ def _selection(stages: Sequence[Stage]) -> str:
     if len(set(rules.values())) == 1:
         return said[next(iter(rules.values()))]
     return "; ".join(f"{name}: {said[rule]}" for name, rule in rules.items())
+
+
+def flattened(values: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as ``a.b.0.c`` → value."""
+    if isinstance(values, Mapping) and values:
+        return {
+            key: value
+            for name, each in values.items()
+            for key, value in flattened(each, f"{path}.{name}" if path else str(name)).items()
+        }
+    if isinstance(values, list) and values and any(isinstance(each, dict | list) for each in values):
+        return {key: value for index, each in enumerate(values) for key, value in flattened(each, f"{path}.{index}").items()}
+    return {path: values}

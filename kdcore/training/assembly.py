@@ -73,8 +73,10 @@ class Assembly:
     @property
     def has_baseline(self) -> bool:
         """True if the students have something to learn from without teachers or peers, and the recipe wants to know."""
-        return self.recipe.baseline and bool(self._term_specs("losses", BASELINE)) and len(self._term_specs("losses", BASELINE)) < len(
-            self._term_specs("losses", DISTILLED)
+        return (
+            self.recipe.baseline
+            and bool(self._term_specs("losses", BASELINE))
+            and len(self._term_specs("losses", BASELINE)) < len(self._term_specs("losses", DISTILLED))
         )
 
     def distiller(self, table: Table, seed: int, arm: str, device: torch.device) -> Distiller:
@@ -124,7 +126,9 @@ class Assembly:
         file = spec.weights
         weights = load_weights(file) if file.suffix == ".safetensors" else load_state(file)
         try:
-            encoder.load_state_dict({key.removeprefix("encoder."): value for key, value in weights.items() if not key.startswith("live.")})
+            encoder.load_state_dict(
+                {key.removeprefix("encoder."): value for key, value in weights.items() if not key.startswith("live.")}
+            )
         except RuntimeError as error:
             raise RecipeError([self.builder.problem(f"{path}.weights", f"{file} does not fit the encoder: {error}")]) from error
 
@@ -135,7 +139,11 @@ class Assembly:
             if module not in known:
                 near = get_close_matches(module, known, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known[:12])} …"
-                problems.append(self.builder.problem(f"{path}.taps.{tap}", f"the encoder {spec.encoder.name!r} has no module {module!r}", hint))
+                problems.append(
+                    self.builder.problem(
+                        f"{path}.taps.{tap}", f"the encoder {spec.encoder.name!r} has no module {module!r}", hint
+                    )
+                )
         return problems
 
     def _class_embeddings(self) -> Tensor | None:
@@ -162,18 +170,32 @@ class Assembly:
         answers = {}
         for name in distiller.students:
             shape = tuple(distiller.participant(name).input(batch.signals[name]).shape)
-            answers[name] = self._try(f"{self.path(name)}.encoder", f"{name} cannot read an input of shape {shape}", lambda name=name: distiller.answer(name, batch))
+            answers[name] = self._try(
+                f"{self.path(name)}.encoder",
+                f"{name} cannot read an input of shape {shape}",
+                lambda name=name: distiller.answer(name, batch),
+            )
         for name in distiller.teachers:
             shape = tuple(distiller.participant(name).input(batch.signals[name]).shape)
-            self._try(f"{self.path(name)}.encoder", f"{name} cannot read an input of shape {shape}", lambda name=name: distiller.participant(name)(batch.signals[name]))
-        taught = self._try("fusion", "the teachers cannot run together", lambda: distiller.teach(list(distiller.teachers), batch))
+            self._try(
+                f"{self.path(name)}.encoder",
+                f"{name} cannot read an input of shape {shape}",
+                lambda name=name: distiller.participant(name)(batch.signals[name]),
+            )
+        taught = self._try(
+            "fusion", "the teachers cannot run together", lambda: distiller.teach(list(distiller.teachers), batch)
+        )
         for name, outputs in {**taught, **answers}.items():
             role = "teacher_losses" if name in taught else "losses"
             example = Example(outputs, {} if name in taught else taught, len(self.dataset.classes))
             seed_everything(derive(seed, "losses", name))
-            self._try(role, f"the losses of {name} do not fit", lambda n=name, r=role, e=example: distiller.add_terms(n, self._term_specs(r, arm), e))
+            self._try(
+                role,
+                f"the losses of {name} do not fit",
+                lambda n=name, r=role, e=example: distiller.add_terms(n, self._term_specs(r, arm), e),
+            )
 
-    def _try(self, path: str, what: str, action):  # noqa: ANN001, ANN202
+    def _try(self, path: str, what: str, action):
         try:
             return action()
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
@@ -182,7 +204,12 @@ class Assembly:
     def _check_training(self) -> None:
         stages = list(self.schedule.stages(self.team))
         problems = {wrong for stage in stages if (wrong := problem_with(stage.training.optimizer))}
-        problems |= {f"stage {s.name!r} names {n!r}, who is not in the recipe" for s in stages for n in (*s.learners, *s.teachers) if n not in self.specs}
+        problems |= {
+            f"stage {s.name!r} names {n!r}, who is not in the recipe"
+            for s in stages
+            for n in (*s.learners, *s.teachers)
+            if n not in self.specs
+        }
         if problems:
             raise RecipeError([self.builder.problem("schedule", each) for each in sorted(problems)])
 

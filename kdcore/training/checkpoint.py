@@ -86,7 +86,10 @@ class Checkpoints:
         try:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
-            digests = {WEIGHTS: _write(part / WEIGHTS, _tensor_bytes(weights)), STATE: _write(part / STATE, _state_bytes(state))}
+            digests = {
+                WEIGHTS: _write(part / WEIGHTS, _tensor_bytes(weights)),
+                STATE: _write(part / STATE, _state_bytes(state)),
+            }
             _write(part / MANIFEST, json.dumps(digests).encode())
             sync_folder(part)
             part.rename(final)
@@ -108,8 +111,12 @@ class Checkpoints:
         return read_checkpoint(found[-1]) if found else None
 
     def clear(self) -> None:
-        """Forget all of them, once what they lead to is saved."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Forget all of them, once what they lead to is saved; at no moment is one half gone."""
+        gone = self.folder.with_name(f".{self.folder.name}.gone")
+        shutil.rmtree(gone, ignore_errors=True)
+        if self.folder.exists():
+            self.folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
 
     def _all(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("[0-9]*") if path.is_dir()) if self.folder.exists() else []
@@ -158,9 +165,11 @@ def load_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged: {error}") from error
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
-    """Write tensors to a safetensors file in one step."""
-    write_file(path, _tensor_bytes(weights))
+def save_weights(path: Path, weights: Mapping[str, Tensor]) -> str:
+    """Write tensors to a safetensors file in one step; returns a hash of its content."""
+    content = _tensor_bytes(weights)
+    write_file(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def _tensor_bytes(weights: Mapping[str, Tensor]) -> bytes:

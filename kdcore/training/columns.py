@@ -67,7 +67,9 @@ def cut(signal: Signal, span: Span) -> Signal:
     """The part of `signal` within ``[start, end)``, on the same clock."""
     clock = signal.clock
     first, last = np.searchsorted(clock, span)
-    return Signal(signal.values[first:last], signal.rate, float(clock[first]) if first < len(clock) else span[0], clock[first:last])
+    return Signal(
+        signal.values[first:last], signal.rate, float(clock[first]) if first < len(clock) else span[0], clock[first:last]
+    )
 
 
 class ColumnCache:
@@ -83,7 +85,13 @@ class ColumnCache:
         self.memory_limit = memory_limit
 
     def column(
-        self, dataset: Dataset, samples: Sequence[Sample], branch: Branch, fingerprint: str, cutting: Cutting | None, progress: Progress
+        self,
+        dataset: Dataset,
+        samples: Sequence[Sample],
+        branch: Branch,
+        fingerprint: str,
+        cutting: Cutting | None,
+        progress: Progress,
     ) -> Column:
         """The column that `branch` makes of `samples`, from disk if it has been made before."""
         entry = self.folder / identity(fingerprint, branch, cutting, samples)
@@ -91,7 +99,15 @@ class ColumnCache:
             self._make(entry, dataset, samples, branch, cutting, progress)
         return self._open(entry)
 
-    def _make(self, entry: Path, dataset: Dataset, samples: Sequence[Sample], branch: Branch, cutting: Cutting | None, progress: Progress) -> None:
+    def _make(
+        self,
+        entry: Path,
+        dataset: Dataset,
+        samples: Sequence[Sample],
+        branch: Branch,
+        cutting: Cutting | None,
+        progress: Progress,
+    ) -> None:
         building = entry.with_name(f"{entry.name}.{os.getpid()}.part")
         building.mkdir(parents=True, exist_ok=True)
         keys: list[SampleKey] = []
@@ -138,7 +154,9 @@ class ColumnCache:
         return Column(tuple(SampleKey(**key) for key in head["keys"]), torch.from_numpy(array), head["bad"])
 
 
-def _pieces(dataset: Dataset, sample: Sample, branch: Branch, cutting: Cutting | None) -> Iterator[tuple[SampleKey, np.ndarray]]:
+def _pieces(
+    dataset: Dataset, sample: Sample, branch: Branch, cutting: Cutting | None
+) -> Iterator[tuple[SampleKey, np.ndarray]]:
     signal = dataset.read(sample, branch.modality.name)
     spans = cutting.spans(dataset, sample) if cutting else [None]
     for number, span in enumerate(spans):
@@ -182,8 +200,8 @@ def _remove(folder: Path) -> None:
 def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[str, Any], index: Path) -> str:
     """Identity of a dataset's content: hex digits that change when any recording used does.
 
-    Files enter with their size and a hash of their content (for large ones, of their first and last MiB); a table of the hashes is
-    kept at `index`, so that unchanged files are not read again.
+    Files enter with their size and a hash of their content (for large ones, of their first and last MiB); a table of the
+    hashes is kept at `index`, so that unchanged files are not read again.
     """
     known = json.loads(index.read_text()) if index.exists() else {}
     seen: dict[str, Any] = {}

@@ -16,7 +16,7 @@ from kdcore.contracts.protocol import Protocol, Split
 from kdcore.errors import DataError
 from kdcore.recipe.schema import DataSpec
 from kdcore.training.columns import Column, ColumnCache, Cutting, Progress, fingerprint
-from kdcore.training.pipeline import Pipeline
+from kdcore.training.pipeline import Pipeline, bare
 from kdcore.training.splits import checked_split, complete_samples, noisy_labels
 
 
@@ -51,18 +51,24 @@ class Table:
         signals = {}
         for name in participants:
             parts = tuple(_take(part, rows) for part in self.inputs[name])
-            signals[name] = parts[0] if len(parts) == 1 else parts
+            signals[name] = bare(parts)
         return Batch(rows, signals, self.taught[rows] if labelled else None, self.keys)
 
     def to(self, device: torch.device, limit: int) -> Table:
         """The table with its tensors on `device`; inputs only if they take no more than `limit` bytes together."""
         size = sum(part.numel() * part.element_size() for parts in self.inputs.values() for part in parts)
-        inputs = {name: tuple(part.to(device) for part in parts) for name, parts in self.inputs.items()} if size <= limit else self.inputs
+        inputs = (
+            {name: tuple(part.to(device) for part in parts) for name, parts in self.inputs.items()}
+            if size <= limit
+            else self.inputs
+        )
         parts = {name: rows.to(device) for name, rows in self.parts.items()}
         return replace(self, inputs=inputs, parts=parts, labels=self.labels.to(device), taught=self.taught.to(device))
 
 
-def load_split(dataset: Dataset, protocol: Protocol, spec: DataSpec, modalities: Sequence[str]) -> tuple[list[Sample], Split, list[str]]:
+def load_split(
+    dataset: Dataset, protocol: Protocol, spec: DataSpec, modalities: Sequence[str]
+) -> tuple[list[Sample], Split, list[str]]:
     """The samples that have `modalities`, divided by `protocol` and audited, and notes on what was left out.
 
     Raises:
@@ -156,7 +162,10 @@ def _assemble(
         if part not in ("validation", "test"):
             taught[rows] = noisy_labels(labels[rows], spec.label_noise, len(dataset.classes), seed=spec.label_noise_seed)
     learnt = torch.from_numpy(parts["train"])
-    inputs = {name: pipeline.prepare([_rows(columns[id(b)], keys) for b in pipeline.branches], learnt, memory_limit) for name, pipeline in pipelines.items()}
+    inputs = {
+        name: pipeline.prepare([_rows(columns[id(b)], keys) for b in pipeline.branches], learnt, memory_limit)
+        for name, pipeline in pipelines.items()
+    }
     return Table(
         keys,
         torch.from_numpy(labels),

@@ -198,19 +198,21 @@ class StageStep(nn.Module):
                 frozen |= self._gathered(self.distiller.teach(self.asked, batch))
         if any(self.ablation.values()) and frozen:
             if self._blank is None:
-                names = [name for name in self.stage.teachers]
+                names = list(self.stage.teachers)
                 self._blank = self.distiller.ablated_teachers(names, self.table.batch(rows[:1], names))
             frozen = {name: replace(outputs, ablated=self._blank[name]) for name, outputs in frozen.items()}
         return {name: frozen[name] for name in self.stage.teachers}
 
     def _gathered(self, outputs: dict[str, Outputs]) -> dict[str, Outputs]:
-        gather = self.gather
-        if gather is None:
-            return outputs
-        return {
-            name: replace(each, logits=gather(each.logits), features={tap: gather(x) for tap, x in each.features.items()})
-            for name, each in outputs.items()
-        }
+        return {name: _gather(each, self.gather) for name, each in outputs.items()} if self.gather else outputs
+
+
+def _gather(outputs: Outputs, gather: Callable[[Tensor], Tensor]) -> Outputs:
+    """One rank's outputs made the whole batch's; a single ablated answer is every rank's already."""
+    ablated = outputs.ablated
+    if ablated is not None and len(ablated.logits) > 1:
+        ablated = _gather(ablated, gather)
+    return Outputs(gather(outputs.logits), {tap: gather(x) for tap, x in outputs.features.items()}, ablated)
 
 
 class CachedOutputs:
@@ -227,13 +229,18 @@ class CachedOutputs:
         self.position = torch.full((count,), -1, dtype=torch.long, device=rows.device)
         self.position[rows] = torch.arange(len(rows), device=rows.device)
         self.logits = torch.cat([each.logits for each in outputs])
-        self.features = {tap: torch.cat([_per_sample(each.features[tap], n) for each, n in zip(outputs, sizes, strict=True)]) for tap in outputs[0].features}
+        self.features = {
+            tap: torch.cat([_per_sample(each.features[tap], n) for each, n in zip(outputs, sizes, strict=True)])
+            for tap in outputs[0].features
+        }
         self.folded = {tap: len(value) != size for tap, value in outputs[0].features.items() for size in sizes[:1]}
 
     def at(self, rows: Tensor) -> Outputs:
         """What the teacher answered for `rows`."""
         where = self.position[rows]
-        features = {tap: value[where].flatten(0, 1) if self.folded[tap] else value[where] for tap, value in self.features.items()}
+        features = {
+            tap: value[where].flatten(0, 1) if self.folded[tap] else value[where] for tap, value in self.features.items()
+        }
         return Outputs(self.logits[where], features)
 
 

@@ -16,7 +16,7 @@ from kdcore.contracts.batch import Progress
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.schedule import Stage
-from kdcore.errors import Interrupted, TrainingError
+from kdcore.errors import StoppedError, TrainingError
 from kdcore.training.data import Table, epoch_order
 from kdcore.training.distiller import CachedOutputs, Distiller, StageStep
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
@@ -107,12 +107,14 @@ class Engine:
         self.stop_asked = False
         self._saved_at = time.monotonic()
 
-    def fit(self, stages: Sequence[Stage], weights: Mapping[str, Tensor] | None = None, state: Mapping[str, Any] | None = None) -> None:
+    def fit(
+        self, stages: Sequence[Stage], weights: Mapping[str, Tensor] | None = None, state: Mapping[str, Any] | None = None
+    ) -> None:
         """Train through `stages`, from the start or from where a checkpoint's `weights` and `state` were.
 
         Raises:
             TrainingError: If a term stops being finite.
-            Interrupted: If asked to stop, after saving.
+            StoppedError: If asked to stop, after saving.
         """
         first = 0
         if state is not None and weights is not None:
@@ -193,7 +195,9 @@ class Engine:
 
     def stepper(self, group: Group) -> torch.optim.Optimizer:
         """The group's optimizer, behind a gradient scaler where the precision wants one."""
-        return self.fabric.setup_optimizers(group.optimizer) if self.fabric._precision.precision == "16-mixed" else group.optimizer  # type: ignore[return-value]
+        return (
+            self.fabric.setup_optimizers(group.optimizer) if self.fabric._precision.precision == "16-mixed" else group.optimizer
+        )  # type: ignore[return-value]
 
     def _stop_agreed(self) -> bool:
         """Whether any process was asked to stop; all of them must stop after the same epoch."""
@@ -207,10 +211,15 @@ class Engine:
         names = [f"train/{name}" for name in step.names] + [f"train/{'+'.join(stage.learners)}/total"]
         if not bool(torch.isfinite(values).all()):
             at, which = (~torch.isfinite(values)).nonzero()[0].tolist()
-            raise TrainingError(f"{names[which]} is {float(values[at, which])} in stage {stage.name}, epoch {epoch + 1}, step {at + 1}")
+            raise TrainingError(
+                f"{names[which]} is {float(values[at, which])} in stage {stage.name}, epoch {epoch + 1}, step {at + 1}"
+            )
         start, every = group.steps - len(values), self.settings.log_every
         for piece, chunk in enumerate(values.split(every)):
-            self.record({f"{name} (step)": value for name, value in zip(names, chunk.mean(0).tolist(), strict=True)}, start + piece * every)
+            self.record(
+                {f"{name} (step)": value for name, value in zip(names, chunk.mean(0).tolist(), strict=True)},
+                start + piece * every,
+            )
         metrics = dict(zip(names, values.mean(0).tolist(), strict=True))
         metrics[f"learning_rate/{'+'.join(stage.learners)}"] = group.optimizer.param_groups[0]["lr"]
         metrics |= self._validate(stage, group)
@@ -219,7 +228,11 @@ class Engine:
 
     def _validate(self, stage: Stage, group: Group) -> dict[str, float]:
         rows = self.table.parts.get("validation")
-        if rows is None or not len(rows) or (self.settings.labels_withheld and any(n in self.distiller.students for n in stage.learners)):
+        if (
+            rows is None
+            or not len(rows)
+            or (self.settings.labels_withheld and any(n in self.distiller.students for n in stage.learners))
+        ):
             return {}
         labels = self.table.labels[rows].cpu().numpy()
         probabilities = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
@@ -281,7 +294,9 @@ class Engine:
         return (now or time.monotonic()) - self._saved_at >= self.settings.checkpoint_seconds
 
     def _learner_weights(self, stage: Stage) -> dict[str, Tensor]:
-        names = {id(tensor) for module in self.distiller.learning(stage) for tensor in module.state_dict(keep_vars=True).values()}
+        names = {
+            id(tensor) for module in self.distiller.learning(stage) for tensor in module.state_dict(keep_vars=True).values()
+        }
         kept = self.distiller.state_dict(keep_vars=True)
         return {name: tensor.detach().clone() for name, tensor in kept.items() if id(tensor) in names}
 
@@ -305,7 +320,7 @@ class Engine:
         self.save(weights, state)
         self._saved_at = time.monotonic()
         if self.stop_asked:
-            raise Interrupted("stopped on request; the state is saved")
+            raise StoppedError("stopped on request; the state is saved")
 
     def _restore(self, stages: Sequence[Stage], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
         own = {name: tensor for name, tensor in weights.items() if not name.startswith("best|")}

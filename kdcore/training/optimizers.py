@@ -22,7 +22,11 @@ def problem_with(options: Mapping[str, Any]) -> str:
     name = str(options.get("name", "adamw")).lower()
     if name not in _CLASSES:
         near = get_close_matches(name, _CLASSES, n=1)
-        return f"no optimizer {name!r}" + (f"; did you mean {near[0]!r}?" if near else "") + f" (known: {', '.join(sorted(_CLASSES))})"
+        return (
+            f"no optimizer {name!r}"
+            + (f"; did you mean {near[0]!r}?" if near else "")
+            + f" (known: {', '.join(sorted(_CLASSES))})"
+        )
     known = set(inspect.signature(_CLASSES[name]).parameters) - {"params"}
     for option in set(options) - known - {"name"}:
         near = get_close_matches(option, known, n=1)
@@ -38,6 +42,9 @@ def build_optimizer(options: Mapping[str, Any], parameters: Iterable[nn.Paramete
     """The optimizer that `options` describe; a fused implementation where torch has one and nothing else is asked for."""
     chosen = {"lr": 1e-3, **{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}}
     cls = _CLASSES[str(chosen.pop("name", "adamw")).lower()]
-    if "fused" in inspect.signature(cls).parameters and not {"fused", "foreach", "capturable", "differentiable"} & chosen.keys():
+    if (
+        "fused" in inspect.signature(cls).parameters
+        and not {"fused", "foreach", "capturable", "differentiable"} & chosen.keys()
+    ):
         chosen["fused"] = True
     return cls(list(parameters), **chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +29,12 @@ class Branch:
     identity: str = ""
 
 
+def bare(parts: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    """A participant's entry as batches carry it: a tensor, or a tuple where several are joined later."""
+    first, *others = parts
+    return parts if others else first
+
+
 class Live(nn.Module):
     """What is left to do per batch: each branch's rest, the join, and what follows it."""
 
@@ -42,7 +48,7 @@ class Live(nn.Module):
         """True if training changes its input at random."""
         return any(getattr(module, "augmentation", False) for module in self.modules())
 
-    def _run(self, modules: nn.ModuleList, x: Tensor) -> Tensor:
+    def _run(self, modules: Iterable[nn.Module], x: Tensor) -> Tensor:
         for module in modules:
             if self.training or not getattr(module, "augmentation", False) or getattr(module, "live", False):
                 x = module(x)
@@ -52,8 +58,8 @@ class Live(nn.Module):
         """The encoder's input, (B, …)."""
         if self.branches:
             parts = signal if isinstance(signal, tuple) else (signal,)
-            parts = tuple(self._run(branch, part) for branch, part in zip(self.branches, parts, strict=True))
-            signal = parts if len(parts) > 1 else parts[0]
+            parts = tuple(self._run(branch, part) for branch, part in zip(self.branches, parts, strict=True))  # type: ignore[arg-type]
+            signal = bare(parts)
         return self._run(self.trunk, signal)  # type: ignore[arg-type]  # a join takes the tuple
 
 
@@ -146,7 +152,7 @@ def _fit_rest(pipeline: Pipeline, columns: Sequence[Tensor], train: Tensor) -> N
         return
     head = Live([branch.on_batches for branch in pipeline.branches], []).eval()
     signal = tuple(column[train] for column in columns)
-    parts = head(signal if len(signal) > 1 else signal[0])
+    parts = head(bare(signal))
     x = _in_chunks(pipeline.trunk[0], parts) if len(signal) > 1 else parts
     _fit_following(pipeline.trunk[1:] if len(signal) > 1 else pipeline.trunk, x, torch.arange(len(train)))
 
@@ -163,7 +169,9 @@ def _apply(transform: nn.Module, x: Tensor | tuple[Tensor, ...]) -> Tensor:
 def _in_chunks(transform: nn.Module, x: Tensor | tuple[Tensor, ...]) -> Tensor:
     size = len(x[0]) if isinstance(x, tuple) else len(x)
     pieces = [
-        _apply(transform, tuple(part[start : start + CHUNK] for part in x) if isinstance(x, tuple) else x[start : start + CHUNK])
+        _apply(
+            transform, tuple(part[start : start + CHUNK] for part in x) if isinstance(x, tuple) else x[start : start + CHUNK]
+        )
         for start in range(0, size, CHUNK)
     ]
     return torch.cat(pieces)

@@ -81,10 +81,12 @@ def _check_stage(distiller: Distiller, stage: Stage, table: Table, batch_size: i
         if all(check.gradient > 0 for check in checks.values()):
             break
     for check in checks.values():
+        numbers = f"its value is {check.value} and its gradient {check.gradient} on the first batch"
         if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
-            raise TrainingError(f"term {check.term!r} of {check.learner}: its value is {check.value} and its gradient {check.gradient} on the first batch")
+            raise TrainingError(f"term {check.term!r} of {check.learner}: {numbers}")
         if check.gradient == 0 and not _nothing_to_learn(distiller, check.learner):
-            raise TrainingError(f"term {check.term!r} gives {check.learner} no gradient: is its result detached, or does it not depend on {check.learner}?")
+            why = f"is its result detached, or does it not depend on {check.learner}?"
+            raise TrainingError(f"term {check.term!r} gives {check.learner} no gradient: {why}")
     found.terms += checks.values()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ def make_deterministic() -> None:
 def random_state() -> dict[str, Any]:
     """Where the generators stand, as plain data."""
     version, keys, gauss = random.getstate()
-    name, words, position, has_gauss, cached = np.random.get_state(legacy=True)
+    name, words, position, has_gauss, cached = cast(tuple, np.random.get_state(legacy=True))
     return {
         "python": [version, list(keys), gauss],
         "numpy": [name, torch.from_numpy(words.astype(np.int64)), int(position), int(has_gauss), float(cached)],

@@ -26,7 +26,10 @@ def complete_samples(samples: Sequence[Sample], modalities: Collection[str], mis
         else:
             kept.append(sample)
     if left_out and missing == "error":
-        raise DataError("samples lack a modality that the recipe uses (data.missing: drop leaves them out):\n  " + "\n  ".join(left_out[:20]))
+        raise DataError(
+            "samples lack a modality that the recipe uses (data.missing: drop leaves them out):\n  "
+            + "\n  ".join(left_out[:20])
+        )
     if not kept:
         raise DataError(f"no sample has all of: {', '.join(sorted(modalities))}")
     return kept, left_out

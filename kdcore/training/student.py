@@ -20,7 +20,7 @@ from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.schema import options_model
 from kdcore.training.checkpoint import load_weights, save_weights, write_file
 from kdcore.training.columns import as_array, cut
-from kdcore.training.pipeline import Branch, Pipeline
+from kdcore.training.pipeline import Branch, Pipeline, bare
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "student.json"
@@ -70,7 +70,7 @@ class Student:
                 raise DataError(str(error)) from error
         count = min(len(array) for array in arrays)
         tensors = tuple(torch.from_numpy(array[:count]) for array in arrays)
-        return self.model(tensors if len(tensors) > 1 else tensors[0]).softmax(-1).numpy()
+        return self.model(bare(tensors)).softmax(-1).numpy()
 
     def _windows(self, signal: Signal) -> list[Signal]:
         window = self.description.get("window")
@@ -109,7 +109,10 @@ def save_student(folder: Path, pipeline: Pipeline, encoder: nn.Module, descripti
     weights = Model(pipeline.whole(), encoder).state_dict()
     modalities = [asdict(branch.modality) for branch in pipeline.branches]
     save_weights(folder / WEIGHTS, weights)
-    write_file(folder / DESCRIPTION, json.dumps({"format": FORMAT, "modalities": modalities, **description}, indent=1, default=str).encode())
+    write_file(
+        folder / DESCRIPTION,
+        json.dumps({"format": FORMAT, "modalities": modalities, **description}, indent=1, default=str).encode(),
+    )
     return folder
 
 

@@ -1,0 +1,144 @@
+"""What a run leaves behind, in its folder and with MLflow."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdcore import __version__
+from kdcore.contracts.schedule import Stage
+from kdcore.recipe.schema import Recipe
+from kdcore.results import served_file
+from kdcore.results.outcome import Outcome, read_outcome, write_outcome
+from kdcore.results.report import Summary, write_report
+from kdcore.results.summarise import draw_pictures, flattened, means, summarise
+from kdcore.results.tracking import NullTracker, Tracker
+from kdcore.training.assembly import BASELINE, DISTILLED, Assembly
+from kdcore.training.checkpoint import save_weights
+from kdcore.training.data import Table
+from kdcore.training.distiller import Distiller
+from kdcore.training.student import save_student
+
+
+class Archive:
+    """Keeps and tracks one run.
+
+    Args:
+        recipe: What is run.
+        folder: Of the run.
+        tracker: Sends it to MLflow.
+        versions: Of the plugins used.
+        command: Repeats the run.
+    """
+
+    def __init__(
+        self, recipe: Recipe, folder: Path, tracker: Tracker | NullTracker, versions: Mapping[str, str], command: Sequence[str]
+    ):
+        self.recipe, self.folder, self.tracker = recipe, folder, tracker
+        self.versions, self.command = dict(versions), list(command)
+
+    def begin(self, table: Table) -> None:
+        """Track what is run, on what."""
+        recipe, dataset = self.recipe, self.recipe.data.dataset
+        tags = {
+            "recipe": recipe.name, "recipe_hash": recipe.hash, "kdcore": __version__, "dataset": dataset.name,
+            "dataset_fingerprint": table.fingerprint, "split": table.split.rule, "command": shlex.join(self.command),
+            "torch": torch.__version__, **{f"plugin.{name}": version for name, version in self.versions.items()},
+            **recipe.tracking.tags,
+        }  # fmt: skip
+        self.tracker.start("root", recipe.name, None, tags, flattened(recipe.filled()))
+        self.tracker.artifact("root", self.folder / "recipe.yaml")
+        source = str(dataset.options.get("root", dataset.name))
+        for part, context in (("train", "training"), ("test", "testing")):
+            self.tracker.dataset("root", f"{dataset.name}-{part}", table.fingerprint, source, context)
+
+    def begin_seed(self, seed: int) -> str:
+        """Track a seed; returns its run's local name."""
+        child = f"seed-{seed}"
+        self.tracker.start(child, f"{self.recipe.name} seed {seed}", "root", {"seed": seed}, {"seed": seed})
+        return child
+
+    def keep(self, assembly: Assembly, distiller: Distiller, table: Table, seed: int, outcome: Outcome) -> None:
+        """Write an arm's results and, of the distilled one, everybody's weights; track its test metrics."""
+        write_outcome(self._outcome(seed, outcome.arm), outcome)
+        child = f"seed-{seed}"
+        prefix = "test" if outcome.arm == DISTILLED else f"test/{BASELINE}"
+        for name, evaluation in outcome.evaluations().items():
+            metrics = {f"{prefix}/{name}/{metric}": value for metric, value in evaluation.metrics().items()}
+            self.tracker.metrics(child, metrics, 0)
+        if outcome.arm == DISTILLED:
+            for name in distiller.teachers:
+                path = self.folder / "teachers" / f"seed-{seed}" / f"{name}.safetensors"
+                digest = save_weights(path, distiller.participant(name).state_dict())
+                self.tracker.tags(child, {f"teacher.{name}": digest})
+            for name in distiller.students:
+                self._keep_student(assembly, distiller, table, seed, name)
+
+    def conclude(self, table: Table, stages: Sequence[Stage], arms: Sequence[str]) -> tuple[Summary, Path, dict[str, float]]:
+        """Summarise all seeds, write the report, and end what is tracked."""
+        seeds = self.recipe.seeds
+        outcomes = {arm: [read_outcome(self._outcome(seed, arm)) for seed in seeds] for arm in arms}
+        summary = summarise(
+            self.recipe, table, stages, outcomes, self.versions, self.command, self.folder, self.tracker.describe()
+        )
+        report = self.folder / "report.html"
+        write_report(report, summary)
+        overall = means(summary)
+        self.tracker.metrics("root", overall, 0)
+        self.tracker.artifact("root", report)
+        for picture in draw_pictures(self.folder / "pictures", summary):
+            self.tracker.artifact("root", picture, "pictures")
+        for run in (*(f"seed-{seed}" for seed in seeds), "root"):
+            self.tracker.finish(run)
+        return summary, report, overall
+
+    def stopped(self) -> None:
+        """Track that the run stopped short, without what a resumed run will track again."""
+        self.tracker.rewind(self.tracker.position)
+        self.tracker.finish("root", "KILLED")
+        self.tracker.commit()
+
+    def _outcome(self, seed: int, arm: str) -> Path:
+        return self.folder / "results" / f"seed-{seed}-{arm}.npz"
+
+    def _keep_student(self, assembly: Assembly, distiller: Distiller, table: Table, seed: int, name: str) -> None:
+        folder = self.folder / "students" / f"seed-{seed}" / name
+        description = self._description(assembly, table, name)
+        save_student(folder, assembly.pipelines[name], distiller.participant(name).encoder, description)
+        self.tracker.artifact(f"seed-{seed}", folder, "students")
+        if len(assembly.pipelines[name].branches) == 1:  # MLflow's example input is one array
+            example = _raw_example(assembly, table, name)
+            self.tracker.model(f"seed-{seed}", name, served_file(), {"student": folder}, example, [f"kdcore=={__version__}"])
+
+    def _description(self, assembly: Assembly, table: Table, name: str) -> dict[str, Any]:
+        """All that loading the student needs, with every default written out."""
+        recipe, spec = self.recipe, assembly.specs[name]
+        filled = recipe.filled()
+        member = filled["students"][name] if filled["students"] else filled["student"]
+        chains = member["transforms"] if isinstance(member["transforms"], dict) else {spec.modalities[0]: member["transforms"]}
+        signal = table.batch(table.parts["train"][:1], [name]).signals[name]
+        with torch.no_grad():
+            in_shape = assembly.pipelines[name].live.eval()(signal).shape[1:]
+        return {
+            "name": name,
+            "recipe": {"name": recipe.name, "hash": recipe.hash},
+            "kdcore": __version__,
+            "plugins": self.versions,
+            "dataset": {"name": recipe.data.dataset.name, "fingerprint": table.fingerprint},
+            "classes": list(table.classes),
+            "in_shape": list(in_shape),
+            "encoder": member["encoder"],
+            "transforms": {key: chains.get(key, []) for key in (*spec.modalities, "joined")},
+            "window": filled["data"]["window"],
+        }
+
+
+def _raw_example(assembly: Assembly, table: Table, name: str) -> np.ndarray:
+    modality = assembly.pipelines[name].branches[0].modality
+    values = np.asarray(assembly.dataset.read(table.split.parts["test"][0], modality.name).values)[None]
+    return values.astype(np.float32) if values.dtype == np.float64 else values
