@@ -184,7 +184,9 @@ class _Run:
         archive = Archive(self.recipe, self.folder, self.tracker, versions_used(self.recipe, self.plugins), self.command)
         try:
             with self._stoppable():
-                if not ledger.complete:
+                if ledger.complete:
+                    self.tracker.commit()
+                else:
                     archive.begin(table)
                 self.plugins.hook.run_started(name=self.recipe.name, seeds=tuple(self.recipe.seeds))
                 for seed in self.recipe.seeds:
@@ -333,9 +335,11 @@ class _Run:
 
     def _conclude(self, archive: Archive, assembly: Assembly, table: Table, ledger: Ledger) -> Result:
         summary, report, overall = archive.conclude(table, assembly.stages(DISTILLED), _arms(assembly))
-        ledger.complete, ledger.journal = True, self.tracker.flush()
-        write_file(ledger.path, ledger.content())
-        self.tracker.commit()
+        if not ledger.complete:
+            archive.end(assembly, table, report, overall)
+            ledger.complete, ledger.journal = True, self.tracker.flush()
+            write_file(ledger.path, ledger.content())
+            self.tracker.commit()
         self.plugins.hook.run_finished(name=self.recipe.name, summary=overall)
         return Result(summary, archive.folder, report, self.tracker.describe(), self.tracker.run_ids())
 

@@ -80,7 +80,7 @@ class Archive:
                 self._keep_student(assembly, distiller, table, seed, name)
 
     def conclude(self, table: Table, stages: Sequence[Stage], arms: Sequence[str]) -> tuple[Summary, Path, dict[str, float]]:
-        """Summarise all seeds, write the report, and end what is tracked."""
+        """Summarise all seeds and write the report."""
         seeds = self.recipe.seeds
         outcomes = {arm: [read_outcome(self._outcome(seed, arm)) for seed in seeds] for arm in arms}
         summary = summarise(
@@ -89,13 +89,24 @@ class Archive:
         report = self.folder / "report.html"
         write_report(report, summary)
         overall = means(summary)
+        draw_pictures(self.folder / "pictures", summary)
+        return summary, report, overall
+
+    def end(self, assembly: Assembly, table: Table, report: Path, overall: Mapping[str, float]) -> None:
+        """Track what `conclude` wrote, and the students as models; the last that is tracked of a run.
+
+        MLflow loads every model to try it out, beside whatever runs then, which must not be training: making a network draws
+        random numbers.
+        """
         self.tracker.metrics("root", overall, 0)
         self.tracker.artifact("root", report)
-        for picture in draw_pictures(self.folder / "pictures", summary):
+        for picture in sorted((self.folder / "pictures").iterdir()):
             self.tracker.artifact("root", picture, "pictures")
-        for run in (*(f"seed-{seed}" for seed in seeds), "root"):
-            self.tracker.finish(run)
-        return summary, report, overall
+        for seed in self.recipe.seeds:
+            for name in self.recipe.student_specs:
+                self._track_model(assembly, table, seed, name)
+            self.tracker.finish(f"seed-{seed}")
+        self.tracker.finish("root")
 
     def stopped(self) -> None:
         """Track that the run stopped short, without what a resumed run will track again."""
@@ -111,9 +122,12 @@ class Archive:
         description = self._description(assembly, table, name)
         save_student(folder, assembly.pipelines[name], distiller.participant(name).encoder, description)
         self.tracker.artifact(f"seed-{seed}", folder, "students")
+
+    def _track_model(self, assembly: Assembly, table: Table, seed: int, name: str) -> None:
         if len(assembly.pipelines[name].branches) == 1:  # MLflow's example input is one array
+            files = {"student": self.folder / "students" / f"seed-{seed}" / name}
             example = _raw_example(assembly, table, name)
-            self.tracker.model(f"seed-{seed}", name, served_file(), {"student": folder}, example, [f"kdcore=={__version__}"])
+            self.tracker.model(f"seed-{seed}", name, served_file(), files, example, [f"kdcore=={__version__}"])
 
     def _description(self, assembly: Assembly, table: Table, name: str) -> dict[str, Any]:
         """All that loading the student needs, with every default written out."""

@@ -1,0 +1,126 @@
+"""A run that was stopped anywhere ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import time
+
+import pytest
+from runs import results_of, tracked
+
+pytestmark = pytest.mark.slow
+KILLED = -signal.SIGKILL
+
+
+def assert_same_end(home, uninterrupted):
+    assert len(home.runs) == 1
+    ours, theirs = results_of(home.runs[0]), results_of(uninterrupted.runs[0])
+    assert ours.keys() == theirs.keys()
+    assert [name for name in theirs if ours[name] != theirs[name]] == []
+    ours, theirs = tracked(home), tracked(uninterrupted)
+    assert ours.keys() == theirs.keys()
+    assert [(run, part) for run in theirs for part in range(3) if ours[run][part] != theirs[run][part]] == []
+
+
+def done(home):
+    return json.loads((home.runs[0] / "progress.json").read_text())["done"]
+
+
+def test_an_uninterrupted_run_leaves_what_is_compared_here(uninterrupted):
+    left = results_of(uninterrupted.runs[0])
+    assert {name for name in left if name.endswith(".npz")} == {
+        f"seed-{seed}-{arm}.npz" for seed in (0, 1) for arm in ("distilled", "baseline")
+    }
+    assert {f"students/seed-{seed}/student/weights.safetensors" for seed in (0, 1)} <= left.keys()
+    assert {f"teachers/seed-{seed}/skeleton.safetensors" for seed in (0, 1)} <= left.keys()
+    runs = tracked(uninterrupted)
+    assert {status for status, _, _ in runs.values()} == {"FINISHED"}
+    assert len(runs) == 3
+    history = runs["tiny seed 1"][2]
+    assert [step for key, step, _ in history if key == "train/student/soft-target"] == [1, 2]
+    assert left["students/seed-0/student/weights.safetensors"] != left["students/seed-1/student/weights.safetensors"]
+
+
+def test_same_seed_twice_gives_the_same_bytes(new_home, uninterrupted):
+    home = new_home()
+    assert home.run() == 0, home.said()
+    assert_same_end(home, uninterrupted)
+
+
+def test_killed_within_an_epoch_then_between_stages_then_between_seeds(new_home, uninterrupted):
+    """3 steps an epoch, 2 epochs each of teacher, student and baseline student: 18 steps a seed."""
+    step, home = "torch.optim:AdamW.step", new_home()
+    assert home.run(die=(step, 5)) == KILLED, home.said()
+    assert home.resume(die=(step, 3)) == KILLED, home.said()
+    assert done(home) == []
+    assert home.resume(die=(step, 13)) == KILLED, home.said()
+    assert done(home) == [[0, "distilled"], [0, "baseline"]]
+    assert home.resume() == 0, home.said()
+    assert home.calls()[step] == 18
+    assert_same_end(home, uninterrupted)
+
+
+def test_killed_while_writing_again_and_again(new_home, uninterrupted):
+    """Every resumed run is killed again, at a call drawn at random from those that write, put in place or remove files."""
+    draw, home = random.Random(11), new_home()
+    places = ["os:fsync", "pathlib:Path.rename", "os:unlink", "os:fsync"]
+    calls = uninterrupted.calls()
+    ended = home.run(die=("os:fsync", calls["os:fsync"] // 7))
+    assert ended == KILLED, home.said()
+    kills = 0
+    for place in places:
+        ended = home.resume(die=(place, draw.randint(1, max(2, calls[place] // 6))))
+        assert ended in (0, KILLED), home.said()
+        kills += ended == KILLED
+    assert kills >= 3
+    assert home.resume() == 0, home.said()
+    assert_same_end(home, uninterrupted)
+
+
+def test_killed_at_random_moments(new_home, uninterrupted):
+    draw, home = random.Random(5), new_home()
+    process = home.start("run", str(home.recipe))
+    for _ in range(4):
+        while not home.runs and process.is_alive():
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0.2, 1.2))
+        process.kill()
+        process.join()
+        process = home.start("resume", home.runs[0].name)
+    process.join(60)
+    assert process.exitcode == 0, home.said()
+    assert_same_end(home, uninterrupted)
+
+
+def test_sigterm_saves_says_how_to_go_on_and_exits_with_143(new_home, uninterrupted):
+    home = new_home(engine={"accelerator": "cpu", "threads": 1, "checkpoint_seconds": 30, "log_every": 2})
+    process = home.start("run", str(home.recipe))
+    while not home.runs and process.is_alive():
+        time.sleep(0.005)
+    while "optimizer" not in home.said() and not list(home.runs[0].glob("tracking/journal.jsonl")):
+        time.sleep(0.005)
+    time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode == 143, home.said()
+    said = " ".join(home.said().split())
+    assert re.search(rf"error: .*kdcore resume {home.runs[0].name}", said)
+    assert "Traceback" not in said
+    assert home.resume() == 0, home.said()
+    assert results_of(home.runs[0]) == results_of(uninterrupted.runs[0])
+
+
+def test_resuming_a_finished_run_changes_nothing(new_home, uninterrupted):
+    before = results_of(uninterrupted.runs[0]), tracked(uninterrupted)
+    assert uninterrupted.resume() == 0, uninterrupted.said()
+    assert (results_of(uninterrupted.runs[0]), tracked(uninterrupted)) == before
+
+
+def test_resuming_an_unknown_run_names_those_there_are(uninterrupted):
+    assert uninterrupted.finish("resume", "nonsense") == 2
+    assert "no run 'nonsense'" in uninterrupted.said()
+    assert uninterrupted.runs[0].name in uninterrupted.said()

@@ -1,0 +1,202 @@
+"""Runs of a tiny recipe in processes of their own, which can be killed at a chosen call of a chosen function."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    [
+        "kdcore.runner",
+        "kdcore.console",
+        "kdcore_datasets.synthetic.dataset",
+        "kdcore_skeleton.transforms.placement",
+        "kdcore_standard.losses.soft_target",
+        "kdcore_wearable.cnn",
+        "matplotlib.backends.backend_agg",
+        "mlflow",
+        "mlflow.store.tracking.sqlalchemy_store",
+        "runs",
+    ]
+)
+
+SIGNAL_LENGTH = 12
+
+
+def encoder(**options: Any) -> dict[str, Any]:
+    return {"name": "cnn1d", "width": 4, "depth": 2, **options}
+
+
+def tiny_recipe(database: Path, experiment: str, **sections: Any) -> dict[str, Any]:
+    """A teacher, a student with dropout and augmentation, a validation part, and four short stages over two arms and seeds."""
+    skeleton = [
+        {"name": "resample", "length": SIGNAL_LENGTH},
+        {"name": "centre", "layout": "utd-mhad-20"},
+        "joints-to-channels",
+        "normalise",
+    ]
+    accelerometer = [{"name": "resample", "length": SIGNAL_LENGTH}, "normalise", {"name": "jitter", "std": 0.1}]
+    return {
+        "version": 1,
+        "name": "tiny",
+        "data": {
+            "dataset": {"name": "synthetic-motion", "subjects": 3, "trials": 3, "actions": ["wave", "punch", "sit down"]},
+            "protocol": {"name": "cross-subject", "train_subjects": [1, 2], "test_subjects": [3], "validation_subjects": 1},
+            "batch_size": 3,
+        },
+        "teachers": {"skeleton": {"modality": "skeleton", "transforms": skeleton, "encoder": encoder()}},
+        "student": {"modality": "accelerometer", "transforms": accelerometer, "encoder": encoder()},
+        "losses": ["cross-entropy", {"name": "soft-target", "temperature": 4}],
+        "schedule": {
+            "name": "two-stage",
+            "teachers": {"epochs": 2, "select": "best"},
+            "student": {"epochs": 2, "learning_rate": {"name": "cosine"}},
+        },
+        "seeds": [0, 1],
+        "tracking": {"uri": f"sqlite:///{database}", "experiment": experiment},
+        "engine": {"accelerator": "cpu", "threads": 1, "checkpoint_seconds": 0, "log_every": 2},
+        **sections,
+    }
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder with a recipe, in which runs are made."""
+
+    folder: Path
+    database: Path
+
+    @property
+    def recipe(self) -> Path:
+        return self.folder / "recipe.yaml"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "KDCORE_RUNS": str(self.folder / "runs"),
+            "KDCORE_CACHE": str(self.database.parent / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
+
+    @property
+    def runs(self) -> list[Path]:
+        return sorted((self.folder / "runs").glob("*"))
+
+    def write(self, **sections: Any) -> Home:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.recipe.write_text(yaml.safe_dump(tiny_recipe(self.database, self.folder.name, **sections)))
+        return self
+
+    def start(self, *command: str, die: tuple[str, int] | None = None) -> BaseProcess:
+        """``kdcore COMMAND…`` in a process of its own, which kills itself at the n-th call of ``module:function``."""
+        process = FORKS.Process(target=_main, args=(self.environment, self.folder, command, die))
+        process.start()
+        return process
+
+    def finish(self, *command: str, die: tuple[str, int] | None = None) -> int:
+        """As `start`, to its end; the exit status, negative for a signal."""
+        process = self.start(*command, die=die)
+        process.join(120)
+        assert process.exitcode is not None, "the run hangs"
+        return process.exitcode
+
+    def run(self, *overrides: str, die: tuple[str, int] | None = None) -> int:
+        return self.finish("run", str(self.recipe), *overrides, die=die)
+
+    def resume(self, die: tuple[str, int] | None = None) -> int:
+        return self.finish("resume", self.runs[0].name, die=die)
+
+    def said(self) -> str:
+        """What all processes wrote to stderr."""
+        return (self.folder / "stderr.txt").read_text()
+
+    def calls(self) -> dict[str, int]:
+        """How often the last process called the functions in `COUNTED`."""
+        return json.loads((self.folder / "calls.json").read_text())
+
+
+COUNTED = ("os:fsync", "os:unlink", "torch.optim:AdamW.step", "pathlib:Path.rename", "pathlib:Path.replace")
+
+
+def _main(environment: Mapping[str, str], folder: Path, command: Sequence[str], die: tuple[str, int] | None) -> None:
+    os.environ.update(environment)
+    os.chdir(folder)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        os.dup2(os.open(folder / f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), number)
+        setattr(sys, name, io.TextIOWrapper(os.fdopen(number, "wb", closefd=False, buffering=0), write_through=True))
+    calls = {name: _watch(name, die[1] if die and die[0] == name else 0) for name in COUNTED}
+    from kdcore.cli import main
+
+    sys.argv = ["kdcore", *command]
+    try:
+        main()
+    except SystemExit:
+        raise
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        (folder / "calls.json").write_text(json.dumps({name: len(made) for name, made in calls.items()}))
+
+
+def _watch(name: str, fatal: int) -> list[None]:
+    module, _, path = name.partition(":")
+    *outer, attribute = path.split(".")
+    owner = importlib.import_module(module)
+    for each in outer:
+        owner = getattr(owner, each)
+    real, calls = getattr(owner, attribute), []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        if len(calls) == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(owner, attribute, watched)
+    return calls
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    """What a run left on disk: bytes of every weights file, and its results but for how long they took."""
+    found: dict[str, Any] = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*.safetensors")}
+    for path in (run / "results").glob("*.npz"):
+        with np.load(path, allow_pickle=False) as file:
+            content = {name: file[name].tolist() for name in file.files}
+        head = json.loads(content.pop("head"))
+        head.pop("seconds")
+        found[path.name] = {**content, **head}
+    return found
+
+
+def tracked(home: Home) -> dict[str, Any]:
+    """MLflow run → status, parameters and every (key, step, value) it holds, repeated ones as often as they are there."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home.database}")
+    experiment = client.get_experiment_by_name(home.folder.name)
+    assert experiment is not None
+    found: dict[str, Any] = {}
+    for run in client.search_runs([experiment.experiment_id]):
+        history = [
+            (m.key, m.step, m.value) for key in run.data.metrics for m in client.get_metric_history(run.info.run_id, key)
+        ]
+        assert run.info.run_name not in found, "a run is tracked twice"
+        params = {key: value for key, value in run.data.params.items() if not key.startswith("tracking.")}
+        found[run.info.run_name] = (run.info.status, params, sorted(history))
+    return found
