@@ -82,6 +82,12 @@ class Distiller(nn.Module):
         modules += [self.terms[name] for name in stage.learners if name in self.terms]
         return modules + ([self.fusion] if any(name in self.teachers for name in stage.learners) else [])
 
+    def parameters_by_learner(self, stage: Stage) -> list[list[nn.Parameter]]:
+        """What learns in `stage`, one list per learner, its losses' parameters among them, and one for the fusion."""
+        fused = [self.fusion] if any(name in self.teachers for name in stage.learners) else []
+        owned = [[self.participant(name), *([self.terms[name]] if name in self.terms else [])] for name in stage.learners]
+        return [[parameter for module in modules for parameter in module.parameters()] for modules in (*owned, fused)]
+
     def teach(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
         """Outputs of the teachers `names`, run together."""
         return self.fusion({name: self.teachers[name] for name in names}, batch) if names else {}
@@ -147,6 +153,7 @@ class StageStep(nn.Module):
         self.ablation = {name: _ablation(distiller.losses(name)) for name in stage.learners}
         self.terms = [(name, term, loss) for name in stage.learners for term, loss in distiller.losses(name).items()]
         self.names = [f"{name}/{term}" for name, term, _ in self.terms]
+        self.progress = Progress()  # no argument of `forward`, since wrappers for other precisions take tensors only
         self._blank: dict[str, Outputs] | None = None
 
     @property
@@ -154,15 +161,14 @@ class StageStep(nn.Module):
         """Everybody."""
         return self._distiller[0]
 
-    def forward(self, rows: Tensor, local: Tensor, progress: Progress) -> tuple[Tensor, Tensor]:
+    def forward(self, rows: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted sum of all terms, and each term's value, detached, in the order of `names`.
 
         Args:
             rows: (B,) rows of the whole batch.
             local: (b,) those of them that this process puts through networks.
-            progress: Where training stands.
         """
-        total, values = self.objective(rows, local, progress)
+        total, values = self.objective(rows, local, self.progress)
         return total, torch.stack(values).detach()
 
     def objective(self, rows: Tensor, local: Tensor, progress: Progress) -> tuple[Tensor, list[Tensor]]:
@@ -204,14 +210,15 @@ class StageStep(nn.Module):
         return {name: frozen[name] for name in self.stage.teachers}
 
     def _gathered(self, outputs: dict[str, Outputs]) -> dict[str, Outputs]:
-        return {name: _gather(each, self.gather) for name, each in outputs.items()} if self.gather else outputs
+        gather = self.gather
+        if gather is None:
+            return outputs
+        return {name: _gather(each, gather, self.ablation.get(name) == "mixed") for name, each in outputs.items()}
 
 
-def _gather(outputs: Outputs, gather: Callable[[Tensor], Tensor]) -> Outputs:
+def _gather(outputs: Outputs, gather: Callable[[Tensor], Tensor], mixed: bool) -> Outputs:
     """One rank's outputs made the whole batch's; a single ablated answer is every rank's already."""
-    ablated = outputs.ablated
-    if ablated is not None and len(ablated.logits) > 1:
-        ablated = _gather(ablated, gather)
+    ablated = _gather(outputs.ablated, gather, False) if outputs.ablated is not None and mixed else outputs.ablated
     return Outputs(gather(outputs.logits), {tap: gather(x) for tap, x in outputs.features.items()}, ablated)
 
 

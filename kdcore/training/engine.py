@@ -117,6 +117,7 @@ class Engine:
             StoppedError: If asked to stop, after saving.
         """
         first = 0
+        self._set_scaler(state)
         if state is not None and weights is not None:
             first = self._restore(stages, weights, state)
         for ordinal, stage in enumerate(stages):
@@ -172,12 +173,13 @@ class Engine:
         for index in range(resumed["step"] if resumed else 0, count):
             batch = order[index * batch_size : (index + 1) * batch_size]
             local = batch[fabric.global_rank * share : (fabric.global_rank + 1) * share] if fabric.world_size > 1 else batch
+            step.progress = Progress(stage.name, group.epochs, group.steps, stage.training.epochs)
             with fabric.autocast():
-                total, terms = module(batch, local, Progress(stage.name, group.epochs, group.steps, stage.training.epochs))
+                total, terms = module(batch, local)
             optimizer.zero_grad()
             fabric.backward(total)
             if clip:
-                fabric.clip_gradients(step, optimizer, max_norm=clip)
+                self._clip(stage, group, clip)
             optimizer.step()
             group.steps += 1
             values[index, :-1] = terms
@@ -198,6 +200,13 @@ class Engine:
         return (
             self.fabric.setup_optimizers(group.optimizer) if self.fabric._precision.precision == "16-mixed" else group.optimizer
         )  # type: ignore[return-value]
+
+    def _clip(self, stage: Stage, group: Group, largest: float) -> None:
+        """Limit each learner's gradient on its own, so that none depends on who learns beside it."""
+        if scaler := getattr(self.fabric._precision, "scaler", None):
+            scaler.unscale_(group.optimizer)
+        for parameters in self.distiller.parameters_by_learner(stage):
+            torch.nn.utils.clip_grad_norm_(parameters, largest)
 
     def _stop_agreed(self) -> bool:
         """Whether any process was asked to stop; all of them must stop after the same epoch."""
@@ -291,7 +300,8 @@ class Engine:
         return cache_teachers(self.distiller, names, self.table.parts[stage.part], self.table, self.settings, self.fabric)
 
     def _due(self, now: float | None = None) -> bool:
-        return (now or time.monotonic()) - self._saved_at >= self.settings.checkpoint_seconds
+        due = (now or time.monotonic()) - self._saved_at >= self.settings.checkpoint_seconds
+        return due if self.fabric.world_size == 1 else self.fabric.broadcast(due)  # clocks differ, what is done must not
 
     def _learner_weights(self, stage: Stage) -> dict[str, Tensor]:
         names = {
@@ -315,12 +325,19 @@ class Engine:
             }  # fmt: skip
         state = {
             "stage": ordinal, "epoch": epoch, "step": step, "groups": groups,
-            "random": random_state(), "values": None if values is None else values.cpu().clone(),
+            "random": random_state(),
+            "scaler": self.fabric._precision.state_dict(), "values": None if values is None else values.cpu().clone(),
         }  # fmt: skip
         self.save(weights, state)
         self._saved_at = time.monotonic()
         if self.stop_asked:
             raise StoppedError("stopped on request; the state is saved")
+
+    def _set_scaler(self, state: Mapping[str, Any] | None) -> None:
+        """Where the precision scales gradients, start as a checkpoint has it, or as any training does."""
+        precision = self.fabric._precision
+        if now := precision.state_dict():
+            precision.load_state_dict(state["scaler"] if state else {**now, "scale": 2.0**16, "_growth_tracker": 0})
 
     def _restore(self, stages: Sequence[Stage], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
         own = {name: tensor for name, tensor in weights.items() if not name.startswith("best|")}

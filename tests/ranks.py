@@ -1,0 +1,80 @@
+"""What each process of a distributed test does."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from kdcore.training.distributed import gatherer, synchronise_batch_norm
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [
+        nn.Conv1d(3, 5, 3, padding=1),
+        nn.BatchNorm1d(5),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(40, 4),
+        nn.BatchNorm1d(4, affine=False),
+    ]
+    return nn.Sequential(*layers).double()
+
+
+def batch() -> Tensor:
+    return torch.randn(6, 3, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def objective(outputs: Tensor) -> Tensor:
+    """Depends on every pair of the batch, and on which sample is which."""
+    distances = torch.pdist(outputs)
+    return (distances / distances.mean()).pow(3).mean() + (outputs * torch.arange(1.0, 25).view(6, 4)).mean()
+
+
+def gradients(rank: int, world_size: int, folder: Path) -> None:
+    """Train two steps as one of `world_size` processes; write gradients and buffers as they were after each."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    model, gather = network(), gatherer(world_size)
+    assert gather
+    synchronise_batch_norm(model)
+    share = len(batch()) // world_size
+    found = []
+    for step in range(2):
+        local = batch()[rank * share : (rank + 1) * share] * (step + 1)
+        objective(gather(model(local))).backward()
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size
+        found.append({name: p.grad.clone() for name, p in model.named_parameters()} | dict(model.state_dict()))
+        model.zero_grad()
+    torch.save((found, model.eval()(batch())), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def due_at_different_times(rank: int, world_size: int, folder: Path) -> None:
+    """An engine whose clock says on one rank only that a checkpoint is due."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", WORLD_SIZE=str(world_size), RANK=str(rank))
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    from kdcore.training.engine import Engine
+
+    class Fabric:
+        def __init__(self) -> None:
+            self.world_size = world_size
+
+        def broadcast(self, value: object) -> object:
+            values = [value]
+            dist.broadcast_object_list(values)
+            return values[0]
+
+    engine = Engine.__new__(Engine)
+    engine.fabric = Fabric()  # type: ignore[assignment]
+    engine.settings = type("Settings", (), {"checkpoint_seconds": 5.0})()  # type: ignore[assignment]
+    engine._saved_at = time.monotonic() - (10 if rank == 0 else 0)
+    torch.save(engine._due(), folder / f"{rank}.pt")
+    dist.destroy_process_group()
