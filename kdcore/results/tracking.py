@@ -341,6 +341,20 @@ def _save_model(place: Path, record: Record, folder: Path, run: str, model_id: s
     )
     if description.signature is None:
         raise ValueError("it gives no answer to the input example")
+    _free_length(description)
+    description.save(str(place / "MLmodel"))
+
+
+def _free_length(description: Any) -> None:
+    """Let recordings be of any length: their second axis is time, whatever the example's had."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    signature = description.signature
+    inputs = [
+        TensorSpec(each.type, (-1, -1, *each.shape[2:])) if len(each.shape) > 2 else each for each in signature.inputs.inputs
+    ]
+    description.signature = ModelSignature(Schema(inputs), signature.outputs)
 
 
 def _resolve(uri: str | None) -> str:

@@ -11,6 +11,7 @@ def register_transforms(register):
     register("random-segments", "kdcore_video.segments:RandomSegments")
     register("multi-scale-crop", "kdcore_video.crop:MultiScaleCrop")
     register("flip", "kdcore_video.flip:Flip")
+    register("rgb-difference", "kdcore_video.difference:RgbDifference")
     register("pixels", "kdcore_video.pixels:Pixels")
     register("depth-range", "kdcore_video.pixels:DepthRange")
 
