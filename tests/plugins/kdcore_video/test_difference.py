@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from kdcore_video.difference import RgbDifference
 
 
