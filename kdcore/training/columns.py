@@ -21,7 +21,10 @@ from kdcore.contracts.modality import Signal
 from kdcore.errors import DataError
 from kdcore.training.pipeline import Branch
 
-FORMAT = 2
+FORMAT = 3
+PLACES = ("root", "file")
+"""Options of datasets that say where recordings lie, which is not what they are."""
+
 Progress = Callable[[int, int, str], None]
 Span = tuple[float, float]
 
@@ -57,16 +60,27 @@ class Cutting:
 
     def spans(self, dataset: Dataset, sample: Sample) -> list[Span]:
         """Start and end of every window of `sample` in seconds."""
-        clocks = [dataset.read(sample, modality).clock for modality in self.modalities]
-        start, stop = max(clock[0] for clock in clocks), min(clock[-1] for clock in clocks)
-        count = int((stop - start - self.length) / self.hop + 1e-9) + 1 if stop - start >= self.length else 0
-        return [(start + index * self.hop, start + index * self.hop + self.length) for index in range(count)]
+        return windows([dataset.read(sample, modality) for modality in self.modalities], self.length, self.hop)
+
+
+def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:
+    """Start and end in seconds of every window within the time that all of `signals` cover.
+
+    Raises:
+        ValueError: If a signal is empty.
+    """
+    if not all(map(len, signals)):
+        raise ValueError("a recording is empty")
+    start = max(float(signal.clock[0]) for signal in signals)
+    stop = min(float(signal.clock[0]) + signal.duration for signal in signals)
+    count = int((stop - start - length) / hop + 1e-6) + 1 if stop - start >= length - 1e-6 * hop else 0
+    return [(start + index * hop, start + index * hop + length) for index in range(count)]
 
 
 def cut(signal: Signal, span: Span) -> Signal:
     """The part of `signal` within ``[start, end)``, on the same clock."""
     clock = signal.clock
-    first, last = np.searchsorted(clock, span)
+    first, last = np.searchsorted(clock, np.asarray(span) - 1e-6 / signal.rate)  # rounding must not cost a sample
     return Signal(
         signal.values[first:last], signal.rate, float(clock[first]) if first < len(clock) else span[0], clock[first:last]
     )
@@ -95,7 +109,8 @@ class ColumnCache:
     ) -> Column:
         """The column that `branch` makes of `samples`, from disk if it has been made before."""
         entry = self.folder / identity(fingerprint, branch, cutting, samples)
-        if not (entry / "column.json").exists():
+        if not _is_whole(entry):
+            _remove(entry)
             self._make(entry, dataset, samples, branch, cutting, progress)
         return self._open(entry)
 
@@ -134,7 +149,7 @@ class ColumnCache:
             (building / "column.json").write_text(json.dumps(head))
             building.replace(entry)
         except OSError as error:
-            if not (entry / "column.json").exists():  # another process may have finished the same column first
+            if not _is_whole(entry):  # another process may have finished the same column first
                 raise DataError(f"cannot keep prepared data in {entry.parent}: {error.strerror or error}") from error
         finally:
             _remove(building)
@@ -190,6 +205,16 @@ def _unequal(branch: Branch, shape: tuple[int, ...], other: tuple[int, ...], key
     )
 
 
+def _is_whole(entry: Path) -> bool:
+    """True if the column is there and nothing of it was lost, as after a power cut."""
+    try:
+        head = json.loads((entry / "column.json").read_text())
+        expected = int(np.prod(head["shape"])) * np.dtype(head["dtype"]).itemsize if head["keys"] else 0
+        return (entry / "values.bin").stat().st_size == expected
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _remove(folder: Path) -> None:
     for file in folder.glob("*") if folder.exists() else ():
         file.unlink()
@@ -198,7 +223,7 @@ def _remove(folder: Path) -> None:
 
 
 def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[str, Any], index: Path) -> str:
-    """Identity of a dataset's content: hex digits that change when any recording used does.
+    """Identity of a dataset's content: hex digits that change when any recording used, or how it is read, does.
 
     Files enter with their size and a hash of their content (for large ones, of their first and last MiB); a table of the
     hashes is kept at `index`, so that unchanged files are not read again.
@@ -208,8 +233,8 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
     digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.version, list(dataset.classes)]).encode())
     roots = [source for sample in samples for source in sample.sources.values() if isinstance(source, Path)]
     root = Path(os.path.commonpath(roots)) if roots else Path()
-    if not roots:  # nothing on disk says what the samples are: their options do
-        digest.update(json.dumps(options, sort_keys=True, default=str).encode())
+    told = {name: value for name, value in options.items() if not roots or name not in PLACES}
+    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
     for sample in samples:
         digest.update(f"{sample.key}|{sample.label}".encode())
         for modality, source in sorted(sample.sources.items()):

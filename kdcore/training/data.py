@@ -105,7 +105,7 @@ def load_table(
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
     modalities = sorted({branch.modality.name for branch in branches})
     samples, split, notes = load_split(dataset, protocol, spec, modalities)
-    identity = fingerprint(dataset, samples, {"dataset": spec.dataset.options}, folder / "hashes.json")
+    identity = fingerprint(dataset, samples, spec.dataset.options, folder / "hashes.json")
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
     columns: dict[int, Column] = {}

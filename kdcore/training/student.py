@@ -19,7 +19,7 @@ from kdcore.errors import CheckpointError, DataError, PluginError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.schema import options_model
 from kdcore.training.checkpoint import load_weights, save_weights, write_file
-from kdcore.training.columns import as_array, cut
+from kdcore.training.columns import Span, as_array, cut, windows
 from kdcore.training.pipeline import Branch, Pipeline, bare
 
 FORMAT = 1
@@ -60,28 +60,30 @@ class Student:
         Raises:
             DataError: If a modality is absent or its recording unfit.
         """
-        arrays = []
-        for branch in self.branches:
-            if branch.modality.name not in signals:
-                raise DataError(f"the student needs {branch.modality.name}; given: {', '.join(signals) or 'nothing'}")
-            try:
-                arrays.append(np.stack([as_array(piece, branch) for piece in self._windows(signals[branch.modality.name])]))
-            except ValueError as error:
-                raise DataError(str(error)) from error
-        count = min(len(array) for array in arrays)
-        tensors = tuple(torch.from_numpy(array[:count]) for array in arrays)
+        for name in self.modalities:
+            if name not in signals:
+                raise DataError(f"the student needs {name}; given: {', '.join(signals) or 'nothing'}")
+        try:
+            spans = self._spans([signals[name] for name in self.modalities])
+            tensors = tuple(
+                torch.from_numpy(_stacked(signals[branch.modality.name], spans, branch)) for branch in self.branches
+            )
+        except ValueError as error:
+            raise DataError(str(error)) from error
         return self.model(bare(tensors)).softmax(-1).numpy()
 
-    def _windows(self, signal: Signal) -> list[Signal]:
+    def _spans(self, signals: Sequence[Signal]) -> Sequence[Span | None]:
         window = self.description.get("window")
         if not window:
-            return [signal]
-        length, hop = window["length"], window["hop"] or window["length"]
-        start, stop = float(signal.clock[0]), float(signal.clock[-1])
-        count = int((stop - start - length) / hop + 1e-9) + 1
-        if count < 1:
-            raise DataError(f"the recording lasts {stop - start:.2f} s, a window {length} s")
-        return [cut(signal, (start + index * hop, start + index * hop + length)) for index in range(count)]
+            return [None]
+        spans = windows(signals, window["length"], window["hop"] or window["length"])
+        if not spans:
+            raise DataError(f"the recording is shorter than a window of {window['length']} s")
+        return spans
+
+
+def _stacked(signal: Signal, spans: Sequence[Span | None], branch: Branch) -> np.ndarray:
+    return np.stack([as_array(cut(signal, span) if span else signal, branch) for span in spans])
 
 
 class Model(nn.Module):
