@@ -382,7 +382,7 @@ def _trouble(uri: str, error: Exception) -> str:
 
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 160 else text[:159] + "…"
+    return text if len(text) <= 400 else text[:399] + "…"
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -44,7 +44,7 @@ class NtuRgbd(Dataset):
         self.missing = missing
         self.version = f"1-{persons}"
         self.modalities = {
-            "skeleton": SKELETON.renamed("skeleton", rate=RATE, skeleton="kinect-v2"),
+            "skeleton": SKELETON.renamed("skeleton", rate=RATE, skeleton="ntu-25"),
             "rgb": RGB.renamed("rgb", rate=RATE),
         }
 

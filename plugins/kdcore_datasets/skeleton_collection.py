@@ -60,7 +60,7 @@ class SkeletonCollection(Dataset):
         names: str = "{trial}",
         persons: Annotated[int, Ge(1)] = 2,
         joints: Annotated[int, Ge(1)] = 25,
-        skeleton: str = "kinect-v2",
+        skeleton: str = "ntu-25",
         rate: Annotated[float, Gt(0)] = 30.0,
     ):
         self.file = file

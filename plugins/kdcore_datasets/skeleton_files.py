@@ -33,7 +33,7 @@ class SkeletonFiles(Dataset):
         pattern: Their paths relative to it; must have ``{action}``, from which labels are taken.
         variable: Name of the array in a file.
         axes: What the array's axes are; without ``person``, there is one.
-        skeleton: Name of the skeleton layout, e.g. ``kinect-v2``.
+        skeleton: Name of the skeleton layout, e.g. ``ntu-25``.
         rate: Frames per second.
         units: Unit of the positions.
         classes: Class names in the order of the labels; if empty, the actions that occur, in natural order (which needs the

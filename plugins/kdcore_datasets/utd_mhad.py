@@ -63,7 +63,7 @@ class UtdMhad(Dataset):
         self.modalities = {
             "accelerometer": ACCELEROMETER.renamed("accelerometer", rate=INERTIAL_RATE),
             "gyroscope": GYROSCOPE.renamed("gyroscope", rate=INERTIAL_RATE),
-            "skeleton": SKELETON.renamed("skeleton", rate=SKELETON_RATE, skeleton="kinect-v1"),
+            "skeleton": SKELETON.renamed("skeleton", rate=SKELETON_RATE, skeleton="utd-mhad-20"),
             "depth": DEPTH,
             "rgb": RGB.renamed("rgb", rate=VIDEO_RATE),
         }

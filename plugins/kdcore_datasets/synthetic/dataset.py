@@ -88,7 +88,7 @@ class SyntheticMotion(Dataset):
         self.modalities = {
             "accelerometer": ACCELEROMETER.renamed("accelerometer", rate=imu_rate, placement=placement),
             "gyroscope": GYROSCOPE.renamed("gyroscope", rate=imu_rate, placement=placement),
-            "skeleton": SKELETON.renamed("skeleton", rate=skeleton_rate, skeleton="kinect-v1"),
+            "skeleton": SKELETON.renamed("skeleton", rate=skeleton_rate, skeleton="utd-mhad-20"),
             "rgb": RGB.renamed("rgb", rate=video_rate),
             "depth": DEPTH.renamed("depth", rate=video_rate),
         }

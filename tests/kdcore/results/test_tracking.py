@@ -176,7 +176,7 @@ def test_the_model_is_logged_with_signature_and_example_and_loads(tmp_path, uri,
         loaded = mlflow.pyfunc.load_model(f"runs:/{run}/student")
     finally:
         mlflow.set_tracking_uri(before)
-    assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 3, 4)
+    assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, -1, 4)  # recordings may be of any length
     assert loaded.metadata.saved_input_example_info is not None
     assert loaded.predict(3 * example) == pytest.approx(6 * example)
 

@@ -34,11 +34,11 @@ def test_axes_in_any_order(tmp_path: Path, axes: Any, order: tuple[int, ...]):
 def test_json(tmp_path: Path, wrapped: bool):
     lists = CLIP[..., 0].tolist()
     (tmp_path / "wave.json").write_text(json.dumps({"joints": lists} if wrapped else lists))
-    dataset = SkeletonFiles(root=tmp_path, pattern="{action}.json", skeleton="kinect-v1", rate=25)
+    dataset = SkeletonFiles(root=tmp_path, pattern="{action}.json", skeleton="utd-mhad-20", rate=25)
     signal = dataset.read(dataset.samples()[0], "skeleton")
     np.testing.assert_allclose(signal.values, CLIP[..., :1])
     assert signal.rate == 25
-    assert dataset.modalities["skeleton"].skeleton == "kinect-v1"
+    assert dataset.modalities["skeleton"].skeleton == "utd-mhad-20"
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_built_in_has_a_finite_vector_for_any_name(names, dimension):
     table = BuiltIn(dimension=dimension).table(names)
     assert table.shape == (len(names), dimension)
     assert np.isfinite(table).all()
-    np.testing.assert_allclose(table.mean(axis=1), 0, atol=1e-5)
+    np.testing.assert_allclose(table.mean(axis=1), 0, atol=1e-4)  # of float32 rows with unit variance
 
 
 def test_built_in_rows_have_unit_variance_and_differ(recordings):
