@@ -127,20 +127,24 @@ def load_student(folder: Path, plugins: PluginManager | None = None) -> Student:
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
-        modalities = [Modality(**_tuples(each)) for each in description["modalities"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder}: no saved student: {error}") from error
-    plugins = plugins or plugin_manager()
-    branches = [_branch(modality, description["transforms"][modality.name], plugins) for modality in modalities]
-    trunk = [_component(plugins, "transform", spec) for spec in description["transforms"].get("joined", [])]
-    given = {"num_classes": len(description["classes"]), "in_shape": tuple(description["in_shape"])}
-    encoder = _component(plugins, "encoder", description["encoder"], given)
-    model = Model(Pipeline(branches, trunk).whole(), encoder)
+        branches, model = _described(description, plugins or plugin_manager())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: no saved student: {type(error).__name__}: {error}") from error
     try:
         model.load_state_dict(load_weights(folder / WEIGHTS))
     except RuntimeError as error:
         raise CheckpointError(f"{folder / WEIGHTS}: does not fit the encoder that {DESCRIPTION} describes: {error}") from error
     return Student(branches, model.eval(), description)
+
+
+def _described(description: Mapping[str, Any], plugins: PluginManager) -> tuple[list[Branch], Model]:
+    transforms = description["transforms"]
+    modalities = [Modality(**_tuples(each)) for each in description["modalities"]]
+    branches = [_branch(modality, transforms[modality.name], plugins) for modality in modalities]
+    trunk = [_component(plugins, "transform", spec) for spec in transforms.get("joined", [])]
+    given = {"num_classes": len(description["classes"]), "in_shape": tuple(description["in_shape"])}
+    encoder = _component(plugins, "encoder", description["encoder"], given)
+    return branches, Model(Pipeline(branches, trunk).whole(), encoder)
 
 
 def _branch(modality: Modality, specs: Sequence[Mapping[str, Any]], plugins: PluginManager) -> Branch:
@@ -152,9 +156,9 @@ def _branch(modality: Modality, specs: Sequence[Mapping[str, Any]], plugins: Plu
 def _component(plugins: PluginManager, kind: str, spec: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Any:
     entry = plugins.registry.get(kind, str(spec["name"]))
     cls = entry.load()
-    options = dict(options_model(entry)(**{key: value for key, value in spec.items() if key != "name"}))
-    wanted = inspect.signature(cls).parameters
     try:
+        options = dict(options_model(entry)(**{key: value for key, value in spec.items() if key != "name"}))
+        wanted = inspect.signature(cls).parameters
         return cls(**{name: value for name, value in (given or {}).items() if name in wanted}, **options)
     except Exception as error:
         raise PluginError(f"{kind} {spec['name']!r} of plugin {entry.plugin!r} cannot be made: {error}") from error
