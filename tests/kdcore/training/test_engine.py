@@ -10,6 +10,7 @@ import pytest
 import torch
 import toys
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
 from torch import nn
 from torch.nn import functional as F
 
@@ -123,7 +124,7 @@ class Recorded:
 
 
 def engine(made, table, settings=SETTINGS, **parts):
-    fabric = Fabric(accelerator="cpu", devices=1, precision=parts.pop("precision", "32-true"))
+    fabric = Fabric(accelerator="cpu", devices=1)
     return Engine(fabric, made, table, settings, **parts)
 
 
@@ -426,6 +427,32 @@ def test_going_on_from_any_checkpoint_ends_the_same(table, tmp_path):
         assert same_state(found, expected), (number, state["stage"], state["epoch"], state["step"])
         for key, history in again.items():
             assert history.items() <= values[key].items(), key
+
+
+def test_half_precision_clips_what_is_not_scaled_and_goes_on_at_the_same_scale(table):
+    """Losses are scaled up before their gradients are taken, the clipped gradients are those of the plain loss."""
+    saved = []
+
+    def train(state=None, weights=None):
+        made, settings = distiller(table), Settings(3, 3, checkpoint_seconds=0)
+        training = {"optimizer": {"name": "sgd", "lr": 1.0}, "gradient_clip": 0.01}
+        runner = engine(made, table, settings, save=lambda weights, state: saved.append((state_of_dict(weights), state)))
+        precision = MixedPrecision("16-mixed", "cpu")  # which Fabric itself gives to GPUs only
+        runner.fabric._precision = runner.fabric._strategy.precision = precision
+        before = [parameter.detach().clone() for parameter in made.participant("student").parameters()]
+        runner.fit([students(epochs=2, **training)], weights, state)
+        after = made.participant("student").parameters()
+        return state_of(made), torch.cat([(p - q).flatten() for p, q in zip(after, before, strict=True)]).norm().item()
+
+    expected, distance = train()
+    assert 0 < distance <= 8 * 0.0101
+    weights, state = saved[4]
+    last = saved[-1][1]["scaler"]
+    assert last["scale"] > 1000
+    assert last["_growth_tracker"] == state["scaler"]["_growth_tracker"] + 2
+    found, _ = train(state, weights)
+    assert same_state(found, expected)
+    assert saved[-1][1]["scaler"] == last
 
 
 @pytest.mark.parametrize("asked_after", [0, 1, 3, 4, 7])
