@@ -445,7 +445,7 @@ def test_half_precision_clips_what_is_not_scaled_and_goes_on_at_the_same_scale(t
         return state_of(made), torch.cat([(p - q).flatten() for p, q in zip(after, before, strict=True)]).norm().item()
 
     expected, distance = train()
-    assert 0 < distance <= 8 * 0.0101
+    assert 0.005 < distance <= 8 * 0.0101
     weights, state = saved[4]
     last = saved[-1][1]["scaler"]
     assert last["scale"] > 1000
