@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdcore.contracts.schedule import Stage
-from kdcore.errors import StoppedError
+from kdcore.errors import StoppedError, TrainingError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.load import load_recipe
@@ -196,8 +196,11 @@ class _Run:
                             pending = None
                 return self._conclude(archive, assembly, table, ledger) if self._writes else None
         except StoppedError:
-            archive.stopped()
+            archive.stopped("KILLED")
             raise StoppedError(f"stopped; everything is saved: kdcore resume {self.folder.name}") from None
+        except TrainingError:
+            archive.stopped("FAILED")
+            raise
         finally:
             self.tracker.close()
 

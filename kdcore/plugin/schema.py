@@ -79,6 +79,19 @@ def options_model(entry: Entry) -> type[BaseModel]:
     return _model(entry, definitions)
 
 
+def make(entry: Entry, options: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Any:
+    """The component with its options checked and completed, and with those of `given` that its constructor asks for.
+
+    Raises:
+        ValidationError: If an option is wrong.
+        Exception: Whatever the plugin's constructor raises.
+    """
+    component = entry.load()
+    wanted = inspect.signature(component).parameters
+    asked = {name: value for name, value in (given or {}).items() if name in wanted}
+    return component(**asked, **dict(options_model(entry)(**options)))
+
+
 def describe(entry: Entry) -> Description:
     """What ``kdcore describe`` shows of a component.
 

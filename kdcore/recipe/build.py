@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +17,7 @@ from kdcore.contracts.schedule import Schedule
 from kdcore.contracts.transform import SampleTransform
 from kdcore.errors import KdcoreError, Problem, RecipeError
 from kdcore.plugin.manager import PluginManager
-from kdcore.plugin.schema import options_model
+from kdcore.plugin.schema import make
 from kdcore.recipe.schema import Component, ParticipantSpec, Recipe
 
 
@@ -41,11 +40,8 @@ class Builder:
             RecipeError: If its constructor refuses, naming the place in the recipe.
         """
         entry = self.plugins.registry.get(kind, spec.name)
-        cls = entry.load()
-        options = dict(options_model(entry)(**spec.options))
-        wanted = inspect.signature(cls).parameters
         try:
-            return cls(**{name: value for name, value in given.items() if name in wanted}, **options)
+            return make(entry, spec.options, given)
         except KdcoreError:
             raise
         except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what

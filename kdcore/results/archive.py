@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -108,10 +108,10 @@ class Archive:
             self.tracker.finish(f"seed-{seed}")
         self.tracker.finish("root")
 
-    def stopped(self) -> None:
+    def stopped(self, status: Literal["KILLED", "FAILED"]) -> None:
         """Track that the run stopped short, without what a resumed run will track again."""
         self.tracker.rewind(self.tracker.position)
-        self.tracker.finish("root", "KILLED")
+        self.tracker.finish("root", status)
         self.tracker.commit()
 
     def _outcome(self, seed: int, arm: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.transform import SampleTransform
 from kdcore.errors import CheckpointError, DataError, PluginError
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.plugin.schema import options_model
+from kdcore.plugin.schema import make
 from kdcore.training.checkpoint import load_weights, save_weights, write_file
 from kdcore.training.columns import Span, as_array, cut, windows
 from kdcore.training.pipeline import Branch, Pipeline, bare
@@ -155,11 +154,8 @@ def _branch(modality: Modality, specs: Sequence[Mapping[str, Any]], plugins: Plu
 
 def _component(plugins: PluginManager, kind: str, spec: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Any:
     entry = plugins.registry.get(kind, str(spec["name"]))
-    cls = entry.load()
     try:
-        options = dict(options_model(entry)(**{key: value for key, value in spec.items() if key != "name"}))
-        wanted = inspect.signature(cls).parameters
-        return cls(**{name: value for name, value in (given or {}).items() if name in wanted}, **options)
+        return make(entry, {key: value for key, value in spec.items() if key != "name"}, given)
     except Exception as error:
         raise PluginError(f"{kind} {spec['name']!r} of plugin {entry.plugin!r} cannot be made: {error}") from error
 

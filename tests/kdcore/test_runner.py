@@ -13,7 +13,7 @@ import yaml
 from runs import Home, encoder, tiny_recipe
 
 from kdcore import hookimpl
-from kdcore.errors import CheckpointError, DataError, KdcoreError, PluginError, RecipeError
+from kdcore.errors import CheckpointError, DataError, KdcoreError, PluginError, RecipeError, TrainingError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
@@ -246,3 +246,16 @@ def test_a_student_that_cannot_be_loaded_is_named(uninterrupted, tmp_path):
         (broken / "student.json").write_text(damage)
         with pytest.raises(CheckpointError, match="broken: no saved student"):
             load_student(broken)
+
+
+def test_a_run_that_diverges_is_tracked_as_failed(home, tmp_path):
+    schedule = {"name": "two-stage", "student": {"epochs": 2, "optimizer": {"name": "sgd", "lr": 1e30}}}
+    path = tmp_path / "diverges.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe(home.database, "diverging") | SHORT | {"schedule": schedule}))
+    with pytest.raises(TrainingError, match=r"is (nan|inf|-inf) in stage"):
+        run(path)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home.database}")
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    assert "FAILED" in {each.info.status for each in client.search_runs(experiments)}
