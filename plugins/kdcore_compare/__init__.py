@@ -1,0 +1,1 @@
+"""Commands that compare runs: compare, ablate, sweep, report, reproduce."""

@@ -1,0 +1,1 @@
+"""Commands that bring a trained student to where it is used: export, stream."""
