@@ -118,7 +118,7 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = 
 @app.command()
 def evaluate(run_id: Annotated[str, typer.Argument(help="Id of a finished run, or its folder.")]) -> None:
     """Evaluate a run's saved students again, on the test part of its split."""
-    from kdcore.inference import evaluate_run
+    from kdcore.reevaluation import evaluate_run
 
     for line in evaluate_run(run_id):
         print(line)
@@ -126,16 +126,27 @@ def evaluate(run_id: Annotated[str, typer.Argument(help="Id of a finished run, o
 
 @app.command()
 def predict(
-    student: Annotated[Path, typer.Argument(help="A saved student's folder.")],
+    student: Annotated[str, typer.Argument(help="A saved student's folder, one with several students, or a run's id.")],
     files: Annotated[list[Path], typer.Argument(help="Raw recordings; for a student of several modalities, modality=file.")],
     dataset: Annotated[str, typer.Option(help="Whose file format they are in; the student's own by default.")] = "",
-    rate: Annotated[float | None, typer.Option(help="Samples per second, for .npy and .csv files.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Samples per second, for .npy files and plain tables.")] = None,
     top: Annotated[int, typer.Option(help="How many classes to show.")] = 3,
+    seed: Annotated[int | None, typer.Option(help="Which seed of a run; its first by default.")] = None,
+    ensemble: Annotated[str, typer.Option(help="How several students answer as one: average or max.")] = "average",
+    window: Annotated[float | None, typer.Option(help="Answer for every so many seconds of a long recording.")] = None,
+    hop: Annotated[float | None, typer.Option(help="Seconds from a window's start to the next's; a window by default.")] = None,
+    smoothing: Annotated[int, typer.Option(help="Windows, this one and those before it, that an answer rests on.")] = 1,
+    majority: Annotated[bool, typer.Option("--majority", help="Smooth by votes, not by mean probabilities.")] = False,
 ) -> None:
     """Classify raw recordings with a saved student."""
-    from kdcore.inference import predict_files
+    from kdcore.inference import find_student, predict_files
+    from kdcore.streaming import Smoothing, chosen_window
+    from kdcore.training.student import load_predictor
 
-    for line in predict_files(student, files, dataset, rate, top):
+    found = load_predictor(find_student(student, seed), ensemble)
+    steady = Smoothing(smoothing, "majority" if majority else "mean")
+    cutting = chosen_window(window, hop, found.window)
+    for line in predict_files(found, files, dataset, rate, top, cutting, steady):
         print(line)
 
 
@@ -182,6 +193,19 @@ def copy_recipe(name: str, to: Annotated[Path, typer.Argument(help="File or fold
         raise KdcoreError(f"{target} exists already")
     target.write_text(source.read_text())
     print(target)
+
+
+@app.command("new-plugin")
+def new_plugin(
+    kind: Annotated[str, typer.Argument(help="loss, encoder, fusion, schedule, dataset, transform or modality.")],
+    name: Annotated[str, typer.Argument(help="Of the plugin and its component, such as soft-margin.")],
+    to: Annotated[Path, typer.Option(help="The folder that it is put in.")] = Path(),
+) -> None:
+    """Start a plugin: a small package that works, with tests, a recipe, and workflows that publish it."""
+    from kdcore.scaffold.generate import new_plugin as generate
+
+    folder = generate(kind, name, to)
+    print(f"{folder}: written. Next:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest\n  kdcore run recipe.yaml")
 
 
 def main() -> None:

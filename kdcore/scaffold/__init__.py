@@ -1,1 +1,1 @@
-"""Makes a new plugin package from a template."""
+"""Starts new plugins from templates."""
