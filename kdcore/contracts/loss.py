@@ -56,9 +56,16 @@ class DistillationLoss(nn.Module):
     Constructor parameters are the recipe's options. `needs` is a class attribute, or set by the constructor where it depends
     on options. Parameters (a regressor, say) are trained with the student: create them in the constructor, or in
     `setup` where their shapes depend on the participants.
+
+    Attributes:
+        needs: What it must be given.
+        temperature_power: For a loss with an option ``temperature``: k, if logits and temperature c times as large make
+            its value c^k times as large, which is 2 for soft targets multiplied by T² and 0 for others. None says nothing;
+            a declared one is checked by `kdcore.testing`.
     """
 
     needs: Needs = Needs()
+    temperature_power: int | None = None
 
     def setup(self, example: Example) -> None:
         """Create parameters whose shapes depend on the participants; called once, before training.

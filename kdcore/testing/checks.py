@@ -1,0 +1,132 @@
+"""Checks by kind, and the component that they are made on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from kdcore.plugin.registry import KINDS, Entry
+from kdcore.plugin.schema import make
+from kdcore.testing.case import Case, NotApplicable
+
+ANY = "any"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that is checked of every component of a kind."""
+
+    name: str
+    kind: str
+    run: Callable[[Subject], None]
+
+    @property
+    def summary(self) -> str:
+        """What is checked, in a sentence."""
+        return (self.run.__doc__ or "").strip()
+
+
+_CHECKS: dict[str, dict[str, Check]] = {ANY: {}, **{kind: {} for kind in KINDS}}
+
+
+def check(kind: str = ANY) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
+    """Make the decorated function a check of components of `kind`, called as the function is."""
+
+    def add(run: Callable[[Any], None]) -> Callable[[Any], None]:
+        _CHECKS[kind][run.__name__] = Check(run.__name__, kind, run)
+        return run
+
+    return add
+
+
+def checks_of(kind: str) -> tuple[Check, ...]:
+    """All checks of a kind, those of every kind first."""
+    import_module("kdcore.testing.general")
+    for module in _MODULES.get(kind, (KINDS[kind],)):
+        import_module(f"kdcore.testing.{module}")
+    return (*_CHECKS[ANY].values(), *_CHECKS[kind].values())
+
+
+_MODULES: Mapping[str, tuple[str, ...]] = {"loss": ("losses", "finite_losses", "learning_losses")}
+"""Where checks are, for kinds that have more than the one module named like their plural."""
+
+
+class Subject:
+    """A component under test.
+
+    Args:
+        entry: Which one.
+        case: How it is tested.
+    """
+
+    def __init__(self, entry: Entry, case: Case | None = None):
+        self.entry = entry
+        self.case = case or Case()
+        self.remembered: dict[str, Any] = {}
+        self._folder: TemporaryDirectory[str] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options to test with."""
+        if "options" not in self.remembered:
+            given = self.case.options
+            self.remembered["options"] = dict(given(self.folder) if callable(given) else given)
+        return self.remembered["options"]
+
+    @property
+    def folder(self) -> Path:
+        """A folder of this component's own, gone with it."""
+        self._folder = self._folder or TemporaryDirectory(prefix="kdcore-")
+        return Path(self._folder.name)
+
+    def construct(self, given: Mapping[str, Any] | None = None, **changes: Any) -> Any:
+        """The component, with whatever its constructor raises."""
+        return make(self.entry, {**self.options, **changes}, given)
+
+    def made(self, given: Mapping[str, Any] | None = None, **changes: Any) -> Any:
+        """The component.
+
+        Raises:
+            NotApplicable: If it cannot be made, which is another check's to say.
+        """
+        options = self.options
+        try:
+            return make(self.entry, {**options, **changes}, given)
+        except Exception as error:
+            raise NotApplicable("it cannot be made: see the check 'constructed'") from error
+
+    def once(self, what: str, find: Callable[[], Any]) -> Any:
+        """What `find` returns or raises, found once."""
+        if what not in self.remembered:
+            try:
+                self.remembered[what] = find()
+            except Exception as error:
+                self.remembered[what] = error
+        found = self.remembered[what]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+@contextmanager
+def seeded(seed: int = 0) -> Iterator[None]:
+    """All global random generators seeded for a while; afterwards they stand where they stood."""
+    import numpy as np
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

@@ -1,0 +1,129 @@
+"""What a loss is given by the kit: outputs of made-up participants, as much as it declares to need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress
+from kdcore.contracts.dataset import SampleKey
+from kdcore.contracts.loss import DistillationLoss, Example, Needs
+
+SAMPLES, CLASSES, WIDTH = 6, 5, 8
+
+Shape = tuple[int, ...]
+Change = Callable[[str, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes of activations without the batch axis, by tap, for student and teachers."""
+
+    student: Mapping[str, Shape]
+    teacher: Mapping[str, Shape]
+
+
+def plausible(needs: Needs, given: Mapping[str, Shape]) -> Iterator[Shapes]:
+    """Shapes that the taps may have: those given, and of the others vectors, maps or sequences."""
+    usual: tuple[Shape, ...] = ((WIDTH,), (WIDTH, 6, 6), (WIDTH, 12))
+    free = [tap for tap in needs.student_taps if not _given(tap, "student", given)]
+    free += [tap for tap in needs.teacher_taps if not _given(tap, "teacher", given)]
+    for shape in usual if free else usual[:1]:
+        yield Shapes(
+            {tap: _given(tap, "student", given) or shape for tap in needs.student_taps},
+            {tap: _given(tap, "teacher", given) or shape for tap in needs.teacher_taps},
+        )
+
+
+def _given(tap: str, side: str, given: Mapping[str, Shape]) -> Shape:
+    return tuple(given.get(f"{side}/{tap}", given.get(tap, ())))
+
+
+def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0) -> LossContext:
+    """Outputs like those of networks, in float64; the student's carry a graph.
+
+    The loss gets what it declares and no more: withheld labels, absent taps and embeddings are found out.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    def outputs(taps: Mapping[str, Shape], rows: int) -> Outputs:
+        return Outputs(2 * draw(rows, CLASSES), {tap: draw(rows, *shape) for tap, shape in taps.items()})
+
+    def participant(taps: Mapping[str, Shape], blank: int) -> Outputs:
+        return replace(outputs(taps, samples), ablated=outputs(taps, blank) if needs.ablated else None)
+
+    found = LossContext(
+        participant(shapes.student, samples if needs.ablated == "mixed" else 1),
+        {f"teacher{n}": participant(shapes.teacher, 1) for n in range(needs.teachers)},
+        _batch(samples, labelled=needs.labels),
+        {f"peer{n}": participant(shapes.student, 1) for n in range(needs.peers)},
+        draw(CLASSES, WIDTH) if needs.class_embeddings else None,
+        Progress("student", 0, 0, 10),
+    )
+    return learning(found)
+
+
+def _batch(samples: int, labelled: bool) -> Batch:
+    labels = torch.arange(samples) * 2 % CLASSES
+    table = [SampleKey(f"subject {n % 2}", f"action {label}", str(n)) for n, label in enumerate(labels.tolist())]
+    return Batch(torch.arange(samples), {"student": torch.zeros(samples, 3, 8)}, labels if labelled else None, table)
+
+
+def mapped(ctx: LossContext, change: Change) -> LossContext:
+    """The context with every tensor changed; `change` is told its name, e.g. ``teachers.t.features.fc``."""
+
+    def outputs(name: str, each: Outputs) -> Outputs:
+        features = {tap: change(f"{name}.features.{tap}", value) for tap, value in each.features.items()}
+        ablated = outputs(f"{name}.ablated", each.ablated) if each.ablated else None
+        return Outputs(change(f"{name}.logits", each.logits), features, ablated)
+
+    batch = ctx.batch
+    return LossContext(
+        outputs("student", ctx.student),
+        {name: outputs(f"teachers.{name}", each) for name, each in ctx.teachers.items()},
+        replace(
+            batch,
+            rows=change("rows", batch.rows),
+            labels=None if batch.labels is None else change("labels", batch.labels),
+            signals={name: change(f"signals.{name}", x) for name, x in batch.signals.items()},  # type: ignore[arg-type]
+        ),
+        {name: outputs(f"peers.{name}", each) for name, each in ctx.peers.items()},
+        None if ctx.class_embeddings is None else change("class_embeddings", ctx.class_embeddings),
+        ctx.progress,
+    )
+
+
+def tensors(ctx: LossContext) -> dict[str, Tensor]:
+    """Every tensor of a context by name."""
+    found: dict[str, Tensor] = {}
+    mapped(ctx, lambda name, x: found.setdefault(name, x))
+    return found
+
+
+def learning(ctx: LossContext) -> LossContext:
+    """The same numbers in tensors of their own; the student's wait for a gradient, the others have none."""
+    return mapped(ctx, lambda name, x: x.detach().clone().requires_grad_(name.startswith("student.")))
+
+
+def cast(ctx: LossContext, dtype: torch.dtype, device: torch.device | str | None = None) -> LossContext:
+    """The context in another precision, and on another device."""
+    return learning(mapped(ctx, lambda name, x: x.to(device, dtype if x.is_floating_point() else None)))
+
+
+def example(ctx: LossContext) -> Example:
+    """What a loss is shown before training, as the run shows it."""
+    student = replace(ctx.student.detach(), ablated=None)
+    return Example(student, {name: replace(each, ablated=None) for name, each in ctx.teachers.items()}, CLASSES)
+
+
+def ready(make: Callable[[], DistillationLoss], ctx: LossContext) -> DistillationLoss:
+    """A loss that was set up on `ctx`, as it is in a run: same device, and parameters in single precision or better."""
+    loss = make()
+    loss.setup(example(ctx))
+    return loss.to(ctx.student.logits.device)

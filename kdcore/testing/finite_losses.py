@@ -1,0 +1,45 @@
+"""Checks that losses stay finite where networks go: when all is equal, and when numbers are large or small."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdcore.testing.checks import Subject, check
+from kdcore.testing.contexts import Change, learning, mapped
+from kdcore.testing.losses import bench, require_finite
+
+LARGE, TINY = 1e4, 1e-12
+
+
+def _check_with(subject: Subject, change: Change, when: str) -> None:
+    found = bench(subject)
+    ctx = learning(mapped(found.ctx, lambda name, x: change(name, x.detach())))
+    require_finite(found.value(ctx), ctx, when)
+
+
+def _is_output(name: str) -> bool:
+    return ".features." in name or name.endswith("logits")
+
+
+@check("loss")
+def finite_on_equal_outputs(subject: Subject) -> None:
+    """Value and gradient are finite where everyone answers every sample alike, as fresh networks nearly do."""
+
+    def equal(name: str, x: Tensor) -> Tensor:
+        return torch.full_like(x, 0.5) if _is_output(name) else x
+
+    _check_with(subject, equal, "for equal logits and activations")
+
+
+@check("loss")
+def finite_on_extreme_logits(subject: Subject) -> None:
+    """Value and gradient are finite for logits of ten thousand, where softmax is exactly zero and one."""
+    _check_with(subject, lambda name, x: x * LARGE if name.endswith("logits") else x, f"for logits of the order of {LARGE:g}")
+
+
+@check("loss")
+def finite_on_tiny_outputs(subject: Subject) -> None:
+    """Value and gradient are finite for logits and activations of next to nothing, and for activations of nothing at all."""
+    _check_with(subject, lambda name, x: x * TINY if _is_output(name) else x, f"for outputs of the order of {TINY:g}")
+    _check_with(subject, lambda name, x: x * 0 if ".features." in name else x, "for activations that are all zero")

@@ -1,0 +1,67 @@
+"""Checks of components of every kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from kdcore.plugin.schema import describe, options_model
+from kdcore.testing.case import ConformanceError, NotApplicable, require
+from kdcore.testing.checks import Subject, check
+
+
+@check()
+def documented(subject: Subject) -> None:
+    """Its docstring says what it is, and explains every option under ``Args:``."""
+    found = describe(subject.entry)
+    require(len(found.summary.split()) > 1, f"{found.target} needs a docstring whose first line says in a sentence what it is")
+    silent = [option.name for option in found.options if not option.description]
+    require(not silent, f"the docstring of {found.target} has no line under `Args:` for {', '.join(silent)}")
+
+
+@check()
+def options_round_trip(subject: Subject) -> None:
+    """Its options have a schema, and mean the same after they were written as YAML and read again."""
+    model = options_model(subject.entry)
+    json.dumps(model.model_json_schema())
+    subject.options  # noqa: B018 - may say that nothing can be tested here
+    missing = _missing(subject)
+    if missing:
+        raise NotApplicable("options are missing: see the check 'constructed'")
+    before = model(**subject.options).model_dump(mode="json")
+    text = yaml.safe_dump(before, allow_unicode=True)
+    try:
+        after = model(**yaml.safe_load(text)).model_dump(mode="json")
+    except ValueError as error:
+        raise ConformanceError(f"its options cannot be read back from YAML: {error}\n{text}") from error
+    wrong = [name for name in before if before[name] != after[name]]
+    require(not wrong, f"options that change on the way through YAML: {', '.join(wrong)}; give them plainer types\n{text}")
+
+
+@check()
+def constructed(subject: Subject) -> None:
+    """It can be made with its defaults, or with the options that its case gives."""
+    subject.options  # noqa: B018
+    missing = _missing(subject)
+    if missing:
+        example = ", ".join(f"{name!r}: …" for name in missing)
+        raise ConformanceError(f"it has options without a default: test it as Case(options={{{example}}})")
+    component = subject.entry.load()
+    if callable(component):
+        subject.construct(_given(subject))
+
+
+def _missing(subject: Subject) -> list[str]:
+    model = options_model(subject.entry)
+    return [name for name, field in model.model_fields.items() if field.is_required() and name not in subject.options]
+
+
+def _given(subject: Subject) -> Mapping[str, Any]:
+    if subject.entry.kind != "encoder":
+        return {}
+    from kdcore.testing.encoders import shapes
+
+    return {"num_classes": 5, "in_shape": shapes(subject)[0]}

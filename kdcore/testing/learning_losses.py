@@ -1,0 +1,97 @@
+"""Checks of losses as modules: their parameters and state, several processes, compilation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdcore.contracts.batch import LossContext
+from kdcore.testing.case import NotApplicable, require
+from kdcore.testing.checks import Subject, check, seeded
+from kdcore.testing.contexts import learning, mapped, tensors
+from kdcore.testing.gradients import agree, gradients, plain_tensors
+from kdcore.testing.losses import bench
+
+
+@check("loss")
+def state_registered(subject: Subject) -> None:
+    """Tensors and modules that it holds are parameters, buffers or submodules, so that they move, learn and are saved."""
+    found = bench(subject)
+    found.value()
+    hidden = plain_tensors(found.loss)
+    require(not hidden, f"{', '.join(hidden)}: use nn.Parameter, register_buffer, nn.ModuleList or nn.ModuleDict")
+
+
+@check("loss")
+def parameters_trained(subject: Subject) -> None:
+    """Its parameters exist before the first step, get a gradient, and change in a step."""
+    found = bench(subject)
+    before = {name: p.detach().clone() for name, p in found.loss.named_parameters()}
+    found.value()
+    made_late = [name for name, _ in found.loss.named_parameters() if name not in before]
+    require(not made_late, f"{', '.join(made_late)}: made while training, too late for the optimizer; make them in setup")
+    if not before:
+        raise NotApplicable("it has no parameters")
+    for seed in range(3):
+        _step(found.loss, bench(subject, seed=seed).ctx)
+    still = [name for name, p in found.loss.named_parameters() if p.requires_grad and torch.equal(p, before[name])]
+    require(not still, f"{', '.join(still)}: no step changes these parameters; are they used, with a gradient?")
+
+
+def _step(loss: torch.nn.Module, ctx: LossContext) -> None:
+    parameters = [p for p in loss.parameters() if p.requires_grad]
+    with seeded():
+        value = loss(ctx)
+    if parameters and value.requires_grad:
+        optimizer = torch.optim.AdamW(parameters, lr=0.01)
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@check("loss")
+def state_saved(subject: Subject) -> None:
+    """What it learnt is in `state_dict`: a new one that loads it gives the same value."""
+    trained, fresh = bench(subject), bench(subject)
+    for seed in range(3):
+        _step(trained.loss, bench(subject, seed=seed).ctx)
+    saved = {name: x.clone() for name, x in trained.loss.state_dict().items()}
+    fresh.loss.load_state_dict(saved)
+    what = "after training, and loaded from its state_dict, it gives"
+    agree(fresh.value(), trained.value(), what, 1e-5)
+
+
+@check("loss")
+def compiles(subject: Subject) -> None:
+    """torch.compile changes neither its value nor its gradient."""
+    found = bench(subject)
+    names = list(tensors(found.ctx))
+
+    def of_tensors(*given: Tensor) -> Tensor:
+        lookup = dict(zip(names, given, strict=True))
+        return found.loss(mapped(found.ctx, lambda name, _: lookup[name]))
+
+    wanted, ctx = found.value(), learning(found.ctx)
+    torch._dynamo.reset()
+    with seeded():
+        value = torch.compile(of_tensors, backend="aot_eager")(*tensors(ctx).values())
+    agree(value, wanted, "compiled and not compiled it gives", 1e-4, 1e-5)
+    compiled, plain = gradients(value, ctx), gradients(wanted, found.ctx)
+    for name in plain:
+        agree(compiled[name], plain[name], f"the gradient of {name}, compiled and not", 1e-3, 1e-5)
+
+
+@check("loss")
+def distributed(subject: Subject) -> None:
+    """Two processes that share a batch, as under DDP, get the value and gradients of one."""
+    if not torch.distributed.is_available():
+        raise NotApplicable("this torch cannot run several processes")
+    from kdcore.testing.processes import Share, in_two_processes
+
+    alone, found = bench(subject), bench(subject)
+    share = Share(alone.loss, alone.ctx)
+    wanted = share.steps(1, lambda x: x)
+    answers = in_two_processes(Share(found.loss, found.ctx))
+    for rank, answer in enumerate(answers):
+        for name, value in wanted.items():
+            agree(answer[name], value, f"{name} in process {rank} of two, and in one", 1e-3, 1e-5)

@@ -1,0 +1,196 @@
+"""Checks of losses: what the value depends on, and to whom its gradient goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kdcore.contracts.batch import LossContext
+from kdcore.contracts.loss import DistillationLoss, Needs
+from kdcore.testing.case import ConformanceError, NotApplicable, require
+from kdcore.testing.checks import Subject, check, seeded
+from kdcore.testing.contexts import SAMPLES, Shapes, cast, context, learning, mapped, plausible, ready, tensors
+from kdcore.testing.gradients import agree, gradients
+
+TRIES = 4
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A loss that was set up, and what it is to judge."""
+
+    loss: DistillationLoss
+    ctx: LossContext
+
+    def value(self, ctx: LossContext | None = None) -> Tensor:
+        """Its value, with the same random numbers each time."""
+        with seeded():
+            return self.loss(ctx or self.ctx)
+
+
+def bench(subject: Subject, samples: int = SAMPLES, seed: int = 0, **options: object) -> Bench:
+    """The loss in training mode, and a batch in single precision.
+
+    Raises:
+        NotApplicable: If it cannot be made or answers nothing, which other checks say.
+    """
+    needs = subject.made().needs
+    shapes = subject.once("shapes", lambda: _shapes(subject, needs))
+    return _bench(subject, needs, shapes, samples, seed, **options)
+
+
+def _bench(subject: Subject, needs: Needs, shapes: Shapes, samples: int, seed: int, **options: object) -> Bench:
+    with seeded():
+        loss = ready(lambda: subject.made(**options), cast(context(needs, shapes), torch.float32))
+    return Bench(loss.train(), cast(context(needs, shapes, samples, seed), torch.float32))
+
+
+def _shapes(subject: Subject, needs: Needs) -> Shapes:
+    for shapes in plausible(needs, subject.case.inputs or {}):
+        try:
+            _bench(subject, needs, shapes, SAMPLES, 0).value()
+        except Exception:  # a loss may refuse shapes as it likes; `answers` reports it
+            continue
+        return shapes
+    raise NotApplicable("it gives no value: see the check 'answers'")
+
+
+@check("loss")
+def answers(subject: Subject) -> None:
+    """Given what its `needs` declare and no more, it gives one finite number."""
+    needs, failures = subject.made().needs, []
+    for shapes in plausible(needs, subject.case.inputs or {}):
+        try:
+            value = _bench(subject, needs, shapes, SAMPLES, 0).value()
+        except Exception as error:
+            failures.append(f"{type(error).__name__}: {error}" + (f" (taps {shapes})" if needs.student_taps else ""))
+            continue
+        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        require(isinstance(value, Tensor) and value.shape == (), f"it must return a scalar tensor, not {shape}")
+        require(value.is_floating_point() and value.isfinite(), f"its value is {value} of {value.dtype}")
+        return
+    hint = "\nIf its taps have other shapes, test it as Case(inputs={tap: shape})." if needs.student_taps else ""
+    raise ConformanceError(f"given what {needs} promises, it raises\n  " + "\n  ".join(failures) + hint)
+
+
+@check("loss")
+def student_gets_gradient(subject: Subject) -> None:
+    """A finite gradient reaches the student: each of the taps in its `needs`, or the logits if there are none."""
+    taps = subject.made().needs.student_taps
+    wanted = [f"student.features.{tap}" for tap in taps] or ["student.logits"]
+    reached: set[str] = set()
+    for seed in range(TRIES):
+        found = bench(subject, seed=seed)
+        arrived = gradients(found.value(), found.ctx)
+        broken = [name for name, gradient in arrived.items() if not gradient.isfinite().all()]
+        require(not broken, f"the gradient of {', '.join(broken)} is not finite")
+        reached |= {name for name, gradient in arrived.items() if gradient.any()}
+    missing = [name for name in wanted if name not in reached]
+    require(not missing, f"no gradient reaches {', '.join(missing)}: is something detached, or declared but not used?")
+
+
+@check("loss")
+def teachers_get_none(subject: Subject) -> None:
+    """Nothing but the student is made to take a gradient: not teachers, peers, embeddings or the input."""
+    found = bench(subject)
+    found.value()
+    taught = [name for name, x in tensors(found.ctx).items() if x.requires_grad and not name.startswith("student.")]
+    require(not taught, f"it asks for a gradient of {', '.join(taught)}; only the student learns")
+
+
+@check("loss")
+def inputs_unmodified(subject: Subject) -> None:
+    """It leaves every tensor that it is given as it was."""
+    found = bench(subject)
+    # Tensors of the student that are no leaves, as in a run: those that are would refuse to be changed in place.
+    ctx = mapped(found.ctx, lambda name, x: x * 1.0 if x.requires_grad else x)
+    before = {name: x.detach().clone() for name, x in tensors(ctx).items()}
+    found.value(ctx)
+    changed = [name for name, x in tensors(ctx).items() if not torch.equal(x.detach(), before[name])]
+    require(not changed, f"it changes {', '.join(changed)} in place; work on a copy")
+
+
+@check("loss")
+def deterministic(subject: Subject) -> None:
+    """Made anew with the same seed, it gives the same value and gradient to the last bit."""
+    first, second = bench(subject), bench(subject)
+    values = first.value(), second.value()
+    shown = " and ".join(str(float(value.detach())) for value in values)
+    require(torch.equal(*values), f"with the same seed its value is {shown}; take random numbers from torch alone")
+    one, other = gradients(values[0], first.ctx), gradients(values[1], second.ctx)
+    apart = [name for name in one if not torch.equal(one[name], other[name])]
+    require(not apart, f"with the same seed the gradients of {', '.join(apart)} differ")
+
+
+@check("loss")
+def permutation_invariant(subject: Subject) -> None:
+    """The order of the samples in the batch does not matter."""
+    found = bench(subject)
+    order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(1))
+    shuffled = learning(mapped(found.ctx, lambda name, x: x[order] if _by_sample(name, x) else x))
+    agree(found.value(shuffled), found.value(), "its value changes when samples are put in another order", 1e-4, 1e-5)
+
+
+def _by_sample(name: str, x: Tensor) -> bool:
+    return x.ndim > 0 and len(x) == SAMPLES and name != "class_embeddings"
+
+
+@check("loss")
+def batch_of_one(subject: Subject) -> None:
+    """A batch of a single sample gives a finite value and gradient."""
+    found = bench(subject, samples=1)
+    require_finite(found.value(), found.ctx, "for a batch of one")
+
+
+@check("loss")
+def temperature_scaling(subject: Subject) -> None:
+    """Logits and temperature c times as large multiply its value by c to the declared `temperature_power`."""
+    power = subject.made().temperature_power
+    if power is None:
+        raise NotApplicable("it declares no temperature_power")
+    usual = bench(subject, temperature=1.5)
+    for factor in (2.0, 3.0):
+        hot = bench(subject, temperature=1.5 * factor)
+        ctx = learning(mapped(hot.ctx, lambda name, x, c=factor: x * c if name.endswith("logits") else x))
+        what = f"with logits and temperature × {factor:g}, its value should be × {factor**power:g}, found and expected are"
+        agree(hot.value(ctx), usual.value() * factor**power, what)
+
+
+@check("loss")
+def precisions_agree(subject: Subject) -> None:
+    """Double, single and (under autocast) bfloat16 precision give the same value and gradient, but for rounding."""
+    single = bench(subject)
+    double = Bench(bench(subject).loss.double(), cast(single.ctx, torch.float64))
+    _compare(single, double, "single and double precision", 1e-3)
+    half = cast(single.ctx, torch.bfloat16)
+    rounded = Bench(bench(subject).loss.double(), cast(half, torch.float64))
+    with torch.autocast("cpu", torch.bfloat16):
+        value = single.value(half)
+    agree(value, rounded.value(), "its value in bfloat16 and double precision", 0.1, 0.02)
+
+
+def _compare(found: Bench, wanted: Bench, what: str, rtol: float) -> None:
+    one, other = found.value(), wanted.value()
+    agree(one, other, f"its value in {what}", rtol, 1e-5)
+    arrived, expected = gradients(one, found.ctx), gradients(other, wanted.ctx)
+    for name, gradient in arrived.items():
+        agree(gradient, expected[name], f"the gradient of {name} in {what}", 10 * rtol, 1e-5)
+
+
+@check("loss")
+def devices_agree(subject: Subject) -> None:
+    """On a GPU it gives the value and gradient that it gives on the CPU."""
+    if not torch.cuda.is_available():
+        raise NotApplicable("this machine has no GPU that torch can use")
+    cpu, other = bench(subject), bench(subject)
+    gpu = Bench(other.loss.to("cuda"), cast(other.ctx, torch.float32, "cuda"))
+    _compare(gpu, cpu, "on GPU and CPU", 1e-3)
+
+
+def require_finite(value: Tensor, ctx: LossContext, when: str) -> None:
+    """Fail unless a value and the gradient that it sends to the student are finite."""
+    require(value.isfinite().all(), f"its value {when} is {value.detach().cpu().numpy()}")
+    wrong = [name for name, gradient in gradients(value, ctx).items() if not gradient.isfinite().all()]
+    require(not wrong, f"the gradient of {', '.join(wrong)} {when} is not finite")

@@ -1,0 +1,160 @@
+"""Two processes that share batches, as a run on two devices does; started once and kept for all losses."""
+
+from __future__ import annotations
+
+import atexit
+import io
+import multiprocessing as mp
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from kdcore.contracts.batch import LossContext
+from kdcore.contracts.loss import DistillationLoss
+from kdcore.testing.case import ConformanceError
+from kdcore.testing.contexts import mapped, tensors
+from kdcore.training.distributed import gatherer
+
+SECONDS = 120
+
+
+class _Step(nn.Module):
+    """A loss behind a student that is one factor per tensor, of which each process computes its share of the batch."""
+
+    def __init__(self, share: Share, gather: Callable[[Tensor], Tensor] | None):
+        super().__init__()
+        self.loss = share.loss
+        self.names = [name for name in tensors(share.ctx) if name.startswith("student.")]
+        self.factors = nn.Parameter(torch.ones(len(self.names)))
+        self.gather = gather
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return self.loss(mapped(ctx, self._answer))
+
+    def _answer(self, name: str, x: Tensor) -> Tensor:
+        if name not in self.names:
+            return x
+        factor = self.factors[self.names.index(name)]
+        if self.gather is None or len(x) % 2:
+            return x.detach() * factor
+        half = len(x) // 2
+        rank = dist.get_rank()
+        return self.gather(x.detach()[rank * half : (rank + 1) * half] * factor)
+
+
+@dataclass
+class Share:
+    """A loss and a batch, to be computed by one process or by two."""
+
+    loss: DistillationLoss
+    ctx: LossContext
+
+    def steps(self, world_size: int, wrap: Callable[[nn.Module], nn.Module]) -> dict[str, Tensor]:
+        """Two steps of gradient descent; the last value, and all gradients."""
+        step = _Step(self, gatherer(world_size))
+        module = wrap(step)
+        value = torch.zeros(())
+        for _ in range(2):
+            step.zero_grad()
+            torch.manual_seed(0)
+            value = module(self.ctx)
+            value.backward()
+            with torch.no_grad():
+                for parameter in step.parameters():
+                    parameter -= 0.01 * (0 if parameter.grad is None else parameter.grad)
+        found = {f"the gradient of {name}": p.grad for name, p in step.named_parameters() if p.grad is not None}
+        return {"its value": value.detach(), **found}
+
+
+def in_two_processes(share: Share) -> list[dict[str, Tensor]]:
+    """What each of two processes finds that train `share` under DDP.
+
+    Raises:
+        ConformanceError: If either fails.
+    """
+    buffer = io.BytesIO()
+    torch.save(share, buffer)
+    answers = _pair().ask(buffer.getvalue())
+    for answer in answers:
+        if isinstance(answer, str):
+            raise ConformanceError(f"as one of two processes it raises {answer}")
+    return answers
+
+
+class _Pair:
+    """Two processes of one group, waiting to be asked."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="kdcore-")
+        started = mp.get_context("spawn")
+        self.pipes: list[Connection] = []
+        self.processes = []
+        for rank in range(2):
+            ours, theirs = started.Pipe()
+            process = started.Process(target=_serve, args=(rank, Path(self.folder.name), theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self.pipes.append(ours)
+            self.processes.append(process)
+
+    def ask(self, share: bytes) -> list[Any]:
+        """Both answers."""
+        for pipe in self.pipes:
+            pipe.send_bytes(share)
+        return [self._answer(pipe) for pipe in self.pipes]
+
+    def _answer(self, pipe: Connection) -> Any:
+        if not pipe.poll(SECONDS):
+            self.stop()
+            raise ConformanceError(f"two processes wait for each other for more than {SECONDS} s")
+        try:
+            return torch.load(io.BytesIO(pipe.recv_bytes()), weights_only=False)
+        except EOFError as error:
+            self.stop()
+            raise ConformanceError("one of two processes died") from error
+
+    def stop(self) -> None:
+        """End both; the next to ask starts a new pair."""
+        global _running
+        _running = None
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.join()
+        self.folder.cleanup()
+
+
+_running: _Pair | None = None
+
+
+def _pair() -> _Pair:
+    global _running
+    if _running is None:
+        _running = _Pair()
+        atexit.register(_running.stop)
+    return _running
+
+
+def _serve(rank: int, folder: Path, pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    while True:
+        try:
+            given = pipe.recv_bytes()
+        except EOFError:  # whoever asked has gone
+            return
+        try:
+            answer: Any = torch.load(io.BytesIO(given), weights_only=False).steps(2, DistributedDataParallel)
+        except Exception as error:  # told to whoever asked
+            answer = f"{type(error).__name__}: {error}"
+        buffer = io.BytesIO()
+        torch.save(answer, buffer)
+        pipe.send_bytes(buffer.getvalue())

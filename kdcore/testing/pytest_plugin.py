@@ -1,0 +1,58 @@
+"""``pytest --conformance NAME``: the checks of an installed plugin, without a test file.
+
+pytest loads this module whenever kdcore is installed; it must stay quick to import.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from kdcore.testing.run import Trial
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.getgroup("kdcore").addoption(
+        "--conformance",
+        action="append",
+        default=[],
+        metavar="PLUGIN",
+        help="Also make kdcore's conformance checks on every component of this installed plugin.",
+    )
+
+
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Add one test for every check of every component."""
+    for plugin in config.getoption("conformance"):
+        from kdcore.testing.run import trials
+
+        items += [ConformanceItem.from_parent(session, name=trial.name, trial=trial) for trial in trials(plugin)]
+
+
+class ConformanceItem(pytest.Item):
+    """One check on one component."""
+
+    def __init__(self, *, trial: Trial, **options):
+        super().__init__(**options)
+        self.trial = trial
+
+    def runtest(self) -> None:
+        """Make the check."""
+        from kdcore.testing.suite import report
+
+        report(self.trial)
+
+    def reportinfo(self):
+        """Where it comes from."""
+        return self.path, None, f"conformance {self.name}"
+
+    def repr_failure(self, excinfo, style=None):
+        """What is wrong, with the traceback of what was raised if it is no plain finding."""
+        from kdcore.testing.case import ConformanceError
+
+        if isinstance(excinfo.value, AssertionError) and isinstance(excinfo.value.__cause__, ConformanceError | None):
+            return str(excinfo.value)
+        return super().repr_failure(excinfo)

@@ -1,0 +1,172 @@
+"""Runs checks on components and says what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from kdcore.errors import PluginError
+from kdcore.plugin.manager import PluginManager, plugin_manager
+from kdcore.plugin.registry import Entry
+from kdcore.testing.case import Case, ConformanceError, NotApplicable
+from kdcore.testing.checks import Check, Subject, checks_of
+
+Status = Literal["passed", "failed", "exempt", "not applicable"]
+Exemptions = Mapping[str, Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one check on one component.
+
+    Args:
+        entry: The component.
+        check: The check.
+        status: ``failed``, too, where an exemption stands for a check that passes.
+        message: Why it failed, is exempt or not applicable.
+        cause: What was raised, where it failed.
+    """
+
+    entry: Entry
+    check: Check
+    status: Status
+    message: str = ""
+    cause: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One check, to be made on one component.
+
+    Args:
+        subject: The component and its case.
+        check: The check.
+        exemption: Why it is expected to fail; empty if it is not.
+    """
+
+    subject: Subject
+    check: Check
+    exemption: str = ""
+
+    @property
+    def name(self) -> str:
+        """``kind/component/check``."""
+        return f"{self.subject.entry.kind}/{self.subject.entry.name}/{self.check.name}"
+
+    def result(self) -> Result:
+        """Make the check."""
+        status, message, cause = self._outcome()
+        if self.exemption and status == "failed":
+            status, message = "exempt", f"{self.exemption} ({message})"
+        elif self.exemption and status == "passed":
+            status, message = "failed", f"is expected to fail ({self.exemption}) but passes: remove the exemption"
+        return Result(self.subject.entry, self.check, status, message, cause)
+
+    def _outcome(self) -> tuple[Status, str, Exception | None]:
+        try:
+            self.check.run(self.subject)
+        except NotApplicable as reason:
+            return "not applicable", str(reason), None
+        except ConformanceError as error:
+            return "failed", str(error), error
+        except Exception as error:  # a component may raise anything
+            return "failed", f"{type(error).__name__}: {error}", error
+        return "passed", "", None
+
+
+def check_component(entry: Entry, case: Case | None = None, exemptions: Mapping[str, str] | None = None) -> list[Result]:
+    """Make every check of the component's kind.
+
+    Args:
+        entry: The component.
+        case: How it is tested.
+        exemptions: Check → why it is expected to fail.
+
+    Raises:
+        PluginError: If an exemption names no check, or gives no reason.
+    """
+    return [trial.result() for trial in _trials_of(entry, case or Case(), exemptions or {})]
+
+
+def check_plugin(
+    plugin: str, cases: Mapping[str, Case] | None = None, expected_failures: Exemptions | None = None
+) -> Iterator[Result]:
+    """Make every check on every component that a plugin registers, one after the other.
+
+    Arguments and errors as for `conformance_tests`.
+    """
+    return (trial.result() for trial in trials(plugin, cases, expected_failures))
+
+
+def trials(
+    plugin: str,
+    cases: Mapping[str, Case] | None = None,
+    expected_failures: Exemptions | None = None,
+    manager: PluginManager | None = None,
+) -> list[Trial]:
+    """Every check to be made on every component that a plugin registers.
+
+    Raises:
+        PluginError: If the plugin is unknown or broken, if a case or exemption names nothing that it registers or no check,
+            or if an exemption gives no reason.
+    """
+    manager = manager or plugin_manager()
+    entries = _entries(plugin, manager)
+    shipped_cases, shipped_exemptions = _told_by(manager.plugins[plugin].target)
+    told = _by_entry(entries, {**shipped_cases, **(cases or {})}, plugin)
+    exempt = _by_entry(entries, {**shipped_exemptions, **(expected_failures or {})}, plugin)
+    return [trial for entry in entries for trial in _trials_of(entry, told.get(entry, Case()), exempt.get(entry, {}))]
+
+
+def _entries(plugin: str, manager: PluginManager) -> list[Entry]:
+    if plugin not in manager.plugins:
+        known = ", ".join(manager.plugins) or "none"
+        raise PluginError(f"no plugin {plugin!r} is installed (found: {known}); install it with pip install -e .")
+    found = manager.plugins[plugin]
+    if found.failure:
+        raise PluginError(f"plugin {plugin!r} is broken: {found.failure}") from found.cause
+    return [entry for entry in manager.registry.entries() if entry.plugin == plugin]
+
+
+def _told_by(module: str) -> tuple[Mapping[str, Case], Exemptions]:
+    """``cases`` and ``expected_failures`` of the plugin's module ``conformance``, if it has one."""
+    package = module.partition(":")[0]
+    found = import_module(package)
+    if not hasattr(found, "__path__") or find_spec(f"{package}.conformance") is None:
+        return {}, {}
+    told = import_module(f"{package}.conformance")
+    return getattr(told, "cases", {}), getattr(told, "expected_failures", {})
+
+
+def _by_entry(entries: list[Entry], told: Mapping[str, Any], plugin: str) -> dict[Entry, Any]:
+    """What is told by component: ``name``, or ``kind/name`` where several kinds have a component of that name."""
+    found: dict[Entry, Any] = {}
+    for name, value in told.items():
+        meant = [entry for entry in entries if name in (entry.name, f"{entry.kind}/{entry.name}")]
+        if not meant:
+            near = get_close_matches(name, [entry.name for entry in entries], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise PluginError(f"plugin {plugin!r} registers no component {name!r}{hint}")
+        if len(meant) > 1:
+            choices = " or ".join(f"'{entry.kind}/{entry.name}'" for entry in meant)
+            raise PluginError(f"plugin {plugin!r} has several components {name!r}: write {choices}")
+        found[meant[0]] = value
+    return found
+
+
+def _trials_of(entry: Entry, case: Case, exemptions: Mapping[str, str]) -> list[Trial]:
+    checks = checks_of(entry.kind)
+    names = [check.name for check in checks]
+    for name, reason in exemptions.items():
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise PluginError(f"{entry.kind} {entry.name!r}: there is no check {name!r}{hint} (checks: {', '.join(names)})")
+        if not isinstance(reason, str) or not reason.strip():
+            raise PluginError(f"{entry.kind} {entry.name!r}: the exemption from {name!r} gives no reason")
+    subject = Subject(entry, case)
+    return [Trial(subject, check, exemptions.get(check.name, "")) for check in checks]
