@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from kdcore.contracts.schedule import LearningRate, Schedule, Stage, Team, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.errors import DataError, KdcoreError
+    from kdcore.inference import find_student, read_recording
+    from kdcore.reevaluation import Recordings
+    from kdcore.training.predictor import Ensemble, Predictor, Student
+    from kdcore.training.student import load_predictor, load_student
 
 __version__ = "0.1.0"
 
@@ -30,6 +34,10 @@ hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
 
 _HOME = {
+    "kdcore.inference": ("find_student", "read_recording"),
+    "kdcore.reevaluation": ("Recordings",),
+    "kdcore.training.predictor": ("Ensemble", "Predictor", "Student"),
+    "kdcore.training.student": ("load_predictor", "load_student"),
     "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs", "Progress", "Ramp"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),

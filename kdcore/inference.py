@@ -1,4 +1,4 @@
-"""Saved students at work: on raw files, and once more on the test part of their run."""
+"""Saved students at work on raw files."""
 
 from __future__ import annotations
 
@@ -8,59 +8,97 @@ from pathlib import Path
 import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.errors import DataError, KdcoreError
+from kdcore.errors import CheckpointError, DataError, KdcoreError
 from kdcore.plugin.manager import plugin_manager
-from kdcore.plugin.schema import options_model
-from kdcore.recipe.build import Builder
-from kdcore.recipe.load import load_recipe
-from kdcore.results.evaluate import evaluate
-from kdcore.training.assembly import modalities_of
-from kdcore.training.data import load_split
-from kdcore.training.student import Student, load_student
+from kdcore.plugin.schema import make, options_model
+from kdcore.streaming import Smoothing, smoothed
+from kdcore.training.predictor import Predictor
+from kdcore.training.student import DESCRIPTION
 from kdcore.workspace import find_run
 
-GENERIC = (".npy", ".csv", ".txt")
+TABLES = (".csv", ".txt", ".tsv")
+
+
+def find_student(where: str | Path, seed: int | None = None) -> Path:
+    """The folder of a saved student, or of a seed's students, which answer as an ensemble.
+
+    Args:
+        where: That folder, or a run's id or folder.
+        seed: Which seed of a run; its first by default.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    path = Path(where)
+    if (path / DESCRIPTION).exists() or any(path.glob(f"*/{DESCRIPTION}")):
+        return path
+    if path.is_dir() and not (path / "recipe.yaml").exists():
+        raise CheckpointError(f"{path}: holds no saved student")
+    seeds = saved_seeds(find_run(str(where)))
+    if seed is not None and seed not in seeds:
+        raise CheckpointError(f"{where}: no student of seed {seed} (there are: {', '.join(map(str, seeds))})")
+    folder = seeds[min(seeds) if seed is None else seed]
+    inside = sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}"))
+    return inside[0] if len(inside) == 1 else folder
+
+
+def saved_seeds(run: Path) -> dict[int, Path]:
+    """Seed → folder of its saved students.
+
+    Raises:
+        CheckpointError: If a run has saved none.
+    """
+    found = {path.parent.parent for path in (run / "students").glob(f"seed-*/*/{DESCRIPTION}")}
+    if not found:
+        raise CheckpointError(f"{run} holds no saved student")
+    return dict(sorted((int(folder.name.removeprefix("seed-")), folder) for folder in found))
 
 
 def predict_files(
-    folder: Path, files: Sequence[Path], dataset: str = "", rate: float | None = None, top: int = 3
+    student: Predictor,
+    files: Sequence[Path],
+    dataset: str = "",
+    rate: float | None = None,
+    top: int = 3,
+    window: tuple[float, float] | None = None,
+    smoothing: Smoothing = Smoothing(),  # noqa: B008 - frozen
 ) -> Iterator[str]:
-    """A line for every recording: the likeliest classes with their probabilities.
+    """A line for every recording, or for every window of it: the likeliest classes with their probabilities.
 
     Args:
-        folder: A saved student.
+        student: A saved student, or several taken together.
         files: One file a recording; for a student of several modalities, ``modality=file`` for each of one recording.
         dataset: Whose file format they are in; by default the one the student was trained on, or by their ending
-            plain arrays (``.npy``, ``.csv``: a row per sample, in the modality's units).
+            plain arrays (see `read_recording`).
         rate: Samples per second of plain arrays; the modality's by default.
         top: How many classes a line names.
+        window: Length and hop in seconds; those that the student was trained on by default, if any.
+        smoothing: Over windows.
 
     Raises:
         DataError: If a file cannot be read or lacks what the student needs.
     """
-    student = load_student(folder)
+    window = window or student.window
     for name, signals in _recordings(student, files, dataset, rate):
-        for number, probabilities in enumerate(student.predict(signals)):
-            best = np.argsort(-probabilities)[:top]
-            shown = "  ".join(f"{student.classes[index]} {probabilities[index]:.3f}" for index in best)
-            window = f" [window {number}]" if student.description.get("window") else ""
-            yield f"{name}{window}: {shown}"
+        try:
+            probabilities = student.predict(signals, window)
+            spans = student.spans(signals, window)
+        except DataError as error:
+            raise DataError(f"{name}: {error}") from error
+        for span, row in zip(spans, smoothed(probabilities, smoothing), strict=True):
+            best = np.argsort(-row, kind="stable")[:top]
+            shown = "  ".join(f"{student.classes[index]} {row[index]:.3f}" for index in best)
+            yield f"{name}{f' {span[0]:.2f}-{span[1]:.2f} s' if span else ''}: {shown}"
 
 
 def _recordings(
-    student: Student, files: Sequence[Path], dataset: str, rate: float | None
+    student: Predictor, files: Sequence[Path], dataset: str, rate: float | None
 ) -> Iterator[tuple[str, dict[str, Signal]]]:
-    if len(student.branches) == 1:
-        modality = student.branches[0].modality
+    if len(student.reads) == 1:
         for path in files:
-            yield (
-                str(path),
-                {
-                    modality.name: read_signal(
-                        Path(str(path).removeprefix(f"{modality.name}=")), modality, dataset or _own(student), rate
-                    )
-                },
-            )
+            [name] = student.reads
+            file = Path(str(path).removeprefix(f"{name}="))
+            yield str(file), {name: read_recording(student, file, name, dataset, rate)}
         return
     given = dict(str(path).split("=", 1) for path in files if "=" in str(path))
     missing = [name for name in student.modalities if name not in given]
@@ -68,85 +106,72 @@ def _recordings(
         raise DataError(
             f"this student reads {', '.join(student.modalities)}: give each as modality=file (missing: {', '.join(missing)})"
         )
-    modalities = {branch.modality.name: branch.modality for branch in student.branches}
-    yield (
-        " ".join(given.values()),
-        {name: read_signal(Path(given[name]), modalities[name], dataset or _own(student), rate) for name in modalities},
-    )
+    signals = {name: read_recording(student, Path(given[name]), name, dataset, rate) for name in student.modalities}
+    yield " ".join(given.values()), signals
 
 
-def _own(student: Student) -> str:
-    return str(student.description["dataset"]["name"])
+def read_recording(student: Predictor, path: Path, modality: str = "", dataset: str = "", rate: float | None = None) -> Signal:
+    """A raw file as a signal that a student can be asked about.
 
+    Without `dataset`, a file ending in ``.npy``, and with `rate` also a table (``.csv``, ``.txt``, ``.tsv``, with or without a
+    line of names), is a plain array: a row per sample, axes and units as the modality has them. All else is read as files of
+    the student's own dataset are.
 
-def read_signal(path: Path, modality: Modality, dataset: str, rate: float | None) -> Signal:
-    """A raw file as a signal.
+    Args:
+        student: Who is to be asked.
+        path: The file.
+        modality: What it is a recording of; may be left out where the student reads one modality.
+        dataset: Whose file format it is in.
+        rate: Samples per second of a plain array; the modality's by default.
 
     Raises:
         DataError: If it cannot be read.
     """
-    if not path.exists():
+    kind = student.reads[modality or student.modalities[0]]
+    if not path.is_file() and not path.is_dir():
         raise DataError(f"{path}: no such file")
-    if path.suffix in GENERIC and (rate is not None or path.suffix == ".npy"):
-        return _plain_array(path, modality, rate)
-    entry = plugin_manager().registry.get("dataset", dataset)
-    required = {name: path.parent for name, field in options_model(entry).model_fields.items() if field.is_required()}
+    if not dataset and (path.suffix == ".npy" or (path.suffix in TABLES and rate is not None)):
+        return _plain_array(path, kind, rate)
+    own = student.description["dataset"]
     try:
-        return entry.load()(**required).read_file(path, modality.name)
-    except TypeError as error:
-        raise DataError(
-            f"{path}: dataset {dataset!r} cannot read single files ({error}); "
-            "give --dataset, or a .npy or .csv file with --rate"
-        ) from error
+        return _reader(dataset or own["name"], {} if dataset else own.get("options", {}), path).read_file(path, kind.name)
+    except KeyError as error:
+        raise DataError(f"{path}: dataset {dataset or own['name']!r} has no {kind.name}") from error
+    except KdcoreError as error:
+        hint = "; for a plain table say how many samples a second it has (--rate)" if path.suffix in TABLES else ""
+        raise DataError(f"{error}{hint}") from error
+
+
+def _reader(name: str, options: Mapping[str, object], path: Path):
+    entry = plugin_manager().registry.get("dataset", name)
+    fields = options_model(entry).model_fields
+    places = {key: path.parent for key in ("root", "file") if key in fields and fields[key].is_required()}
+    try:
+        return make(entry, {**options, **places})
+    except ValueError as error:
+        missing = [key for key, field in fields.items() if field.is_required() and key not in {**options, **places}]
+        why = f"its options {', '.join(missing)} are not known" if missing else str(error)
+        raise DataError(f"{path}: cannot be read as files of dataset {name!r}: {why}") from error
 
 
 def _plain_array(path: Path, modality: Modality, rate: float | None) -> Signal:
     try:
-        values = (
-            np.load(path, allow_pickle=False)
-            if path.suffix == ".npy"
-            else np.loadtxt(path, delimiter=_delimiter(path), ndmin=2)
-        )
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {error}") from error
+        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _table(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: cannot be read as a plain array: {error}") from error
     rate = rate or modality.rate
     if not rate:
         raise DataError(f"{path}: say how many samples a second it has (--rate)")
     return Signal(values, rate)
 
 
-def _delimiter(path: Path) -> str | None:
+def _table(path: Path) -> np.ndarray:
     with open(path, encoding="utf-8", errors="replace") as file:
-        return "," if "," in file.readline() else None
-
-
-def evaluate_run(run_id: str) -> Iterator[str]:
-    """A line for every student of a run: its accuracy on the test part, from its saved folder and the raw recordings.
-
-    Raises:
-        KdcoreError: If the run has saved no student, or the recordings are no longer what it was trained on.
-    """
-    folder = find_run(run_id)
-    plugins = plugin_manager()
-    recipe = load_recipe(folder / "recipe.yaml", (), plugins)
-    builder = Builder(recipe, plugins)
-    dataset = builder.dataset()
-    _, split, _ = load_split(dataset, builder.protocol(), recipe.data, modalities_of(recipe.participants.values()))
-    found = sorted((folder / "students").glob("seed-*/*/student.json"))
-    if not found:
-        raise KdcoreError(f"{folder} holds no saved student")
-    for description in found:
-        student = load_student(description.parent)
-        probabilities, labels = [], []
-        for sample in split.parts["test"]:
-            try:
-                rows = student.predict({name: dataset.read(sample, name) for name in student.modalities})
-            except DataError:
-                if recipe.data.on_bad_sample == "error":
-                    raise
-                continue
-            probabilities.append(rows)
-            labels += [sample.label] * len(rows)
-        metrics: Mapping[str, float] = evaluate(np.concatenate(probabilities), np.array(labels)).metrics()
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        yield f"{description.parent.parent.name} {description.parent.name}: {shown}"
+        first = file.readline()
+    delimiter = next((sign for sign in ",;\t" if sign in first), None)
+    try:
+        [float(cell) for cell in first.split(delimiter)]
+        names = 0
+    except ValueError:
+        names = 1
+    return np.loadtxt(path, delimiter=delimiter, skiprows=names, ndmin=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from kdcore import __version__
+from kdcore.contracts.dataset import Sample
 from kdcore.contracts.schedule import Stage
 from kdcore.recipe.schema import Recipe
 from kdcore.results import served_file
@@ -18,8 +20,9 @@ from kdcore.results.outcome import Outcome, read_outcome, write_outcome
 from kdcore.results.report import Summary, write_report
 from kdcore.results.summarise import draw_pictures, flattened, means, summarise
 from kdcore.results.tracking import NullTracker, Tracker
-from kdcore.training.assembly import BASELINE, DISTILLED, Assembly
+from kdcore.training.assembly import BASELINE, DISTILLED, Assembly, modalities_of
 from kdcore.training.checkpoint import save_weights
+from kdcore.training.columns import PLACES
 from kdcore.training.data import Table
 from kdcore.training.distiller import Distiller
 from kdcore.training.student import save_student
@@ -105,6 +108,7 @@ class Archive:
         for seed in self.recipe.seeds:
             for name in self.recipe.student_specs:
                 self._track_model(assembly, table, seed, name)
+            self._track_ensemble(assembly, table, seed)
             self.tracker.finish(f"seed-{seed}")
         self.tracker.finish("root")
 
@@ -129,6 +133,12 @@ class Archive:
             example = _raw_example(assembly, table, name)
             self.tracker.model(f"seed-{seed}", name, served_file(), files, example, [f"kdcore=={__version__}"])
 
+    def _track_ensemble(self, assembly: Assembly, table: Table, seed: int) -> None:
+        names = list(self.recipe.student_specs)
+        if len(names) > 1 and len(modalities_of(assembly.specs[name] for name in names)) == 1:
+            files, example = {"student": self.folder / "students" / f"seed-{seed}"}, _raw_example(assembly, table, names[0])
+            self.tracker.model(f"seed-{seed}", "ensemble", served_file(), files, example, [f"kdcore=={__version__}"])
+
     def _description(self, assembly: Assembly, table: Table, name: str) -> dict[str, Any]:
         """All that loading the student needs, with every default written out."""
         recipe, spec = self.recipe, assembly.specs[name]
@@ -138,21 +148,35 @@ class Archive:
         signal = table.batch(table.parts["train"][:1], [name]).signals[name]
         with torch.no_grad():
             in_shape = assembly.pipelines[name].live.eval()(signal).shape[1:]
+        options = {key: value for key, value in filled["data"]["dataset"].items() if key not in ("name", *PLACES)}
         return {
             "name": name,
             "recipe": {"name": recipe.name, "hash": recipe.hash},
             "kdcore": __version__,
             "plugins": self.versions,
-            "dataset": {"name": recipe.data.dataset.name, "fingerprint": table.fingerprint},
+            "dataset": {"name": recipe.data.dataset.name, "fingerprint": table.fingerprint, "options": options},
             "classes": list(table.classes),
             "in_shape": list(in_shape),
+            "recorded": {modality: _recorded(assembly, table, modality) for modality in spec.modalities},
             "encoder": member["encoder"],
             "transforms": {key: chains.get(key, []) for key in (*spec.modalities, "joined")},
             "window": filled["data"]["window"],
         }
 
 
+def _recorded(assembly: Assembly, table: Table, modality: str) -> dict[str, Any]:
+    """What a recording of this modality looks like."""
+    signal = assembly.dataset.read(_first(table), modality)
+    return {"shape": list(signal.values.shape), "dtype": str(signal.values.dtype), "rate": signal.rate}
+
+
 def _raw_example(assembly: Assembly, table: Table, name: str) -> np.ndarray:
     modality = assembly.pipelines[name].branches[0].modality
-    values = np.asarray(assembly.dataset.read(table.split.parts["test"][0], modality.name).values)[None]
+    values = np.asarray(assembly.dataset.read(_first(table), modality.name).values)[None]
     return values.astype(np.float32) if values.dtype == np.float64 else values
+
+
+def _first(table: Table) -> Sample:
+    """The first training sample that could be read."""
+    key = replace(table.keys[int(table.parts["train"][0])], window=0)
+    return next(sample for sample in table.split.parts["train"] if sample.key == key)

@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 
 from kdcore.contracts.modality import Signal
-from kdcore.training.student import load_student
+from kdcore.training.student import load_predictor
 
 
 class ServedStudent(mlflow.pyfunc.PythonModel):
@@ -16,13 +16,13 @@ class ServedStudent(mlflow.pyfunc.PythonModel):
 
     def load_context(self, context) -> None:
         """Load the student that was logged with the model."""
-        self.student = load_student(Path(context.artifacts["student"]))
+        self.student = load_predictor(Path(context.artifacts["student"]))
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, context, model_input: np.ndarray, params=None
     ) -> np.ndarray:
         """(B, classes); of a recording longer than the student's window, the mean over windows."""
-        modality = self.student.branches[0].modality
+        modality = next(iter(self.student.reads.values()))
         rate = modality.rate or 1.0
         return np.stack([self.student.predict({modality.name: Signal(each, rate)}).mean(0) for each in np.asarray(model_input)])
 

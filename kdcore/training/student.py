@@ -4,98 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
-from kdcore.contracts.modality import Modality, Signal
+from kdcore.contracts.modality import Modality
 from kdcore.contracts.transform import SampleTransform
-from kdcore.errors import CheckpointError, DataError, PluginError
+from kdcore.errors import CheckpointError, PluginError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.schema import make
 from kdcore.training.checkpoint import load_weights, save_weights, write_file
-from kdcore.training.columns import Span, as_array, cut, windows
-from kdcore.training.pipeline import Branch, Pipeline, bare
+from kdcore.training.pipeline import Branch, Pipeline
+from kdcore.training.predictor import Ensemble, Model, Predictor, Rule, Student
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "student.json"
-
-
-@dataclass
-class Student:
-    """A trained student, ready for raw signals.
-
-    Args:
-        branches: Per modality, how a recording becomes a tensor.
-        model: Tensors of the branches → logits.
-        description: What the folder says about it.
-    """
-
-    branches: list[Branch]
-    model: nn.Module
-    description: Mapping[str, Any]
-
-    @property
-    def classes(self) -> list[str]:
-        """Class names, in the order of the probabilities."""
-        return list(self.description["classes"])
-
-    @property
-    def modalities(self) -> list[str]:
-        """What it reads, in order."""
-        return [branch.modality.name for branch in self.branches]
-
-    @torch.no_grad()
-    def predict(self, signals: Mapping[str, Signal]) -> np.ndarray:
-        """Class probabilities, (windows, classes); one window unless the student was trained on windows.
-
-        Args:
-            signals: Modality → recording.
-
-        Raises:
-            DataError: If a modality is absent or its recording unfit.
-        """
-        for name in self.modalities:
-            if name not in signals:
-                raise DataError(f"the student needs {name}; given: {', '.join(signals) or 'nothing'}")
-        try:
-            spans = self._spans([signals[name] for name in self.modalities])
-            tensors = tuple(
-                torch.from_numpy(_stacked(signals[branch.modality.name], spans, branch)) for branch in self.branches
-            )
-        except ValueError as error:
-            raise DataError(str(error)) from error
-        return self.model(bare(tensors)).softmax(-1).numpy()
-
-    def _spans(self, signals: Sequence[Signal]) -> Sequence[Span | None]:
-        window = self.description.get("window")
-        if not window:
-            return [None]
-        spans = windows(signals, window["length"], window["hop"] or window["length"])
-        if not spans:
-            raise DataError(f"the recording is shorter than a window of {window['length']} s")
-        return spans
-
-
-def _stacked(signal: Signal, spans: Sequence[Span | None], branch: Branch) -> np.ndarray:
-    return np.stack([as_array(cut(signal, span) if span else signal, branch) for span in spans])
-
-
-class Model(nn.Module):
-    """A student's transforms on batches and its encoder, as one module."""
-
-    def __init__(self, live: nn.Module, encoder: nn.Module):
-        super().__init__()
-        self.live = live
-        self.encoder = encoder
-
-    def forward(self, signal: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Logits (B, classes)."""
-        return self.encoder(self.live(signal))
 
 
 def save_student(folder: Path, pipeline: Pipeline, encoder: nn.Module, description: Mapping[str, Any]) -> Path:
@@ -134,6 +59,26 @@ def load_student(folder: Path, plugins: PluginManager | None = None) -> Student:
     except RuntimeError as error:
         raise CheckpointError(f"{folder / WEIGHTS}: does not fit the encoder that {DESCRIPTION} describes: {error}") from error
     return Student(branches, model.eval(), description)
+
+
+def load_predictor(folder: Path, rule: Rule = "average", plugins: PluginManager | None = None) -> Predictor:
+    """A saved student, or the ensemble of all students that a folder holds, such as a seed's folder of a run.
+
+    Args:
+        folder: A student's folder, or one with several of them.
+        rule: How an ensemble's probabilities are taken together.
+        plugins: Who provides encoders and transforms; those that are installed by default.
+
+    Raises:
+        CheckpointError: If there is no student, or a damaged one.
+        PluginError: If a plugin one is made of is not installed.
+        DataError: If there is no such rule, or the students do not fit together.
+    """
+    inside = sorted(path.parent for path in folder.glob(f"*/{DESCRIPTION}"))
+    if (folder / DESCRIPTION).exists() or not inside:
+        return load_student(folder, plugins)
+    members = {path.name: load_student(path, plugins) for path in inside}
+    return Ensemble(members, rule) if len(members) > 1 else members[inside[0].name]
 
 
 def _described(description: Mapping[str, Any], plugins: PluginManager) -> tuple[list[Branch], Model]:
