@@ -157,6 +157,8 @@ def _assemble(
     for part in ("train", "test"):
         if not len(parts[part]):
             raise DataError(f"no {part} sample is left after unreadable ones were skipped")
+    if spec.labels == "given":
+        _refuse_unlabelled(labels, parts, keys)
     taught = labels.copy()
     for part, rows in parts.items():
         if part not in ("validation", "test"):
@@ -177,6 +179,16 @@ def _assemble(
         identity,
         notes,
     )
+
+
+def _refuse_unlabelled(labels: np.ndarray, parts: Mapping[str, np.ndarray], keys: Sequence[SampleKey]) -> None:
+    for part, rows in parts.items():
+        without = rows[labels[rows] < 0]
+        if len(without):
+            raise DataError(
+                f"{len(without)} samples of the part {part} have no label, e.g. {keys[without[0]]}; "
+                f"with data.labels: withheld, students learn without"
+            )
 
 
 def _rows(column: Column, keys: tuple[SampleKey, ...]) -> Tensor:

@@ -24,11 +24,12 @@ class GramianAngularField(Transform):
     with :math:`s = \sqrt{1 - \tilde x^2} = 2 \sqrt{(\max x - x)(x - \min x)} / (\max x - \min x)`, which needs no
     trigonometry and no guard against rounding. A constant axis has no angle: its GASF is 1 and its GADF is 0 everywhere.
 
-    Shapes: (B, C, T) → (B, C, size, size).
+    Shapes: (B, C, T) → (B, C, size, size), twice as many channels with ``both``.
 
     Args:
         size: Pixels a side; None keeps the T × T of the field.
-        method: ``gasf`` (sums) or ``gadf`` (differences).
+        method: ``gasf`` (sums), ``gadf`` (differences), or ``both``, the sums' channels first: the differences tell what came
+            before from what came after, which the symmetric sums cannot.
         resize: What is brought to `size`: the ``image``, as published, or the ``series`` beforehand (averaged over equal
             stretches, interpolated where it is shorter), which saves time and memory on long series.
         interpolation: How an image is resized; antialiased where it shrinks.
@@ -43,7 +44,7 @@ class GramianAngularField(Transform):
         self,
         *,
         size: Annotated[int, Ge(2)] | None = 64,
-        method: Literal["gasf", "gadf"] = "gasf",
+        method: Literal["gasf", "gadf", "both"] = "gasf",
         resize: Literal["image", "series"] = "image",
         interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear",
         scale: Literal["axis", "joint"] = "axis",
@@ -57,17 +58,19 @@ class GramianAngularField(Transform):
         self.interpolation = interpolation
         self.scale = scale
         self.values = values
-        self.sign = -1 if variant == "official" and method == "gadf" else 1
+        self.sign = -1 if variant == "official" else 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (B, C, size, size) of series (B, C, T)."""
+        """Images (B, C or 2 C, size, size) of series (B, C, T)."""
         if self.size and self.resize == "series":
             x = resample(x, self.size)
         cosine, sine = self._angles(x)
-        if self.method == "gasf":
-            field = _outer(cosine, cosine) - _outer(sine, sine)
-        else:
-            field = self.sign * (_outer(sine, cosine) - _outer(cosine, sine))
+        fields = []
+        if self.method != "gadf":
+            fields.append(_outer(cosine, cosine) - _outer(sine, sine))
+        if self.method != "gasf":
+            fields.append(self.sign * (_outer(sine, cosine) - _outer(cosine, sine)))
+        field = torch.cat(fields, dim=1)
         if self.size and self.size != field.shape[-1]:
             field = self._resized(field, self.size)
         return stretch(field) if self.values == "unit" else field

@@ -103,3 +103,10 @@ def test_a_fine_pattern_is_averaged_when_it_shrinks():
     x = torch.tensor([0.0, 1.0]).repeat(64).view(1, 1, 128)
     shrunk = GramianAngularField(size=8)(x)
     assert shrunk.abs().max() < 0.1  # the field alternates between +1 and -1
+
+
+def test_both_fields_are_the_sums_then_the_differences(golden):
+    x = golden("a_gaf")["tri50.x"]
+    for variant in ("paper", "official"):
+        apart = [field(x, method=method, variant=variant) for method in ("gasf", "gadf")]
+        assert np.array_equal(field(x, method="both", variant=variant), np.concatenate(apart))
