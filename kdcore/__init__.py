@@ -22,11 +22,19 @@ if TYPE_CHECKING:
     from kdcore.contracts.protocol import Protocol, Split
     from kdcore.contracts.schedule import LearningRate, Schedule, Stage, Team, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
-    from kdcore.errors import DataError, KdcoreError
+    from kdcore.errors import DataError, KdcoreDeprecationWarning, KdcoreError, RecipeError, StoppedError, TrainingError
     from kdcore.inference import find_student, read_recording
+    from kdcore.recipe.load import load_recipe
+    from kdcore.recipe.schema import Recipe
     from kdcore.reevaluation import Recordings
+    from kdcore.reporting import rewrite_report
+    from kdcore.results.evaluate import Evaluation, evaluate
+    from kdcore.results.finished import Facts, FinishedRun, finished_runs, read_run
+    from kdcore.results.outcome import Outcome
+    from kdcore.runner import Result, RunListener, dry_run, resume, run
     from kdcore.training.predictor import Ensemble, Predictor, Student
     from kdcore.training.student import load_predictor, load_student
+    from kdcore.workspace import Ledger, find_run, runs_folder
 
 __version__ = "0.1.0"
 
@@ -48,14 +56,31 @@ _HOME = {
     "kdcore.contracts.protocol": ("Protocol", "Split"),
     "kdcore.contracts.schedule": ("LearningRate", "Schedule", "Stage", "Team", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
-    "kdcore.errors": ("DataError", "KdcoreError"),
+    "kdcore.errors": ("DataError", "KdcoreDeprecationWarning", "KdcoreError", "RecipeError", "StoppedError", "TrainingError"),
+    "kdcore.recipe.load": ("load_recipe",),
+    "kdcore.recipe.schema": ("Recipe",),
+    "kdcore.reporting": ("rewrite_report",),
+    "kdcore.results.evaluate": ("Evaluation", "evaluate"),
+    "kdcore.results.finished": ("Facts", "FinishedRun", "finished_runs", "read_run"),
+    "kdcore.results.outcome": ("Outcome",),
+    "kdcore.runner": ("Result", "RunListener", "dry_run", "resume", "run"),
+    "kdcore.workspace": ("Ledger", "find_run", "runs_folder"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+_RENAMED: dict[str, tuple[str, str]] = {}
+"""Deprecated name → (the name to use, the release that deprecated it)."""
 
 __all__ = ["__version__", "hookimpl", *_MODULE_OF]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        from kdcore.plugin.deprecation import Deprecation
+
+        new, since = _RENAMED[name]
+        Deprecation(f"kdcore.{name}", since, f"kdcore.{new}").used()
+        name = new
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'kdcore' has no attribute {name!r}")
     return getattr(import_module(_MODULE_OF[name]), name)

@@ -9,17 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from kdcore.contracts.schedule import Stage
-from kdcore.errors import StoppedError, TrainingError
+from kdcore.errors import DataError, StoppedError
+from kdcore.plugin.files import is_file
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.schema import Recipe
+from kdcore.recipe.source import dump
 from kdcore.results.archive import Archive
 from kdcore.results.outcome import Outcome
 from kdcore.results.report import Summary
@@ -29,7 +31,7 @@ from kdcore.training.checkpoint import Checkpoints, write_file
 from kdcore.training.data import Table, load_table
 from kdcore.training.distiller import Distiller
 from kdcore.training.engine import Engine, Listener, Settings, predict
-from kdcore.training.fabric import make_fabric
+from kdcore.training.fabric import make_fabric, most_memory
 from kdcore.training.preflight import Preflight, preflight
 from kdcore.training.randomness import make_deterministic
 from kdcore.workspace import Ledger, cache_folder, find_run, new_run_id, runs_folder
@@ -84,7 +86,11 @@ class Result:
 
 
 def run(
-    source: str | Path, overrides: Sequence[str] = (), listener: RunListener | None = None, command: Sequence[str] = ()
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    listener: RunListener | None = None,
+    command: Sequence[str] = (),
+    part: Literal["test", "validation"] = "test",
 ) -> Result | None:
     """Run a recipe from the start. Returns None in all processes of a distributed run but the first.
 
@@ -93,12 +99,13 @@ def run(
         overrides: ``key=value`` each.
         listener: Told how it goes.
         command: What a person types to repeat it.
+        part: What to evaluate on. With ``validation``, test samples are never looked at: for choosing among recipes.
 
     Raises:
         KdcoreError: With a message for the user; nothing is written if the recipe or the data are at fault.
     """
     plugins = plugin_manager()
-    return _Run(load_recipe(source, overrides, plugins), plugins, listener, command).execute()
+    return _Run(load_recipe(source, overrides, plugins), plugins, listener, command, part=part).execute()
 
 
 def resume(run_id: str, listener: RunListener | None = None) -> Result | None:
@@ -113,10 +120,15 @@ def resume(run_id: str, listener: RunListener | None = None) -> Result | None:
     return _Run(load_recipe(folder / "recipe.yaml", (), plugins), plugins, listener, ledger.command, folder).execute()
 
 
-def dry_run(source: str | Path, overrides: Sequence[str] = (), listener: RunListener | None = None) -> Preflight:
+def dry_run(
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    listener: RunListener | None = None,
+    part: Literal["test", "validation"] = "test",
+) -> Preflight:
     """One batch through everything: shapes, terms, gradients. Trains nothing, and writes nothing but prepared data."""
     plugins = plugin_manager()
-    return _Run(load_recipe(source, overrides, plugins), plugins, listener, ()).rehearse()
+    return _Run(load_recipe(source, overrides, plugins), plugins, listener, (), part=part).rehearse()
 
 
 class _Run:
@@ -128,6 +140,7 @@ class _Run:
         listener: Told how it goes.
         command: What a person types to repeat it.
         folder: Of the run to go on with; None for a new one.
+        part: Of the split, to evaluate a new one on.
     """
 
     def __init__(
@@ -137,8 +150,10 @@ class _Run:
         listener: RunListener | None,
         command: Sequence[str],
         folder: Path | None = None,
+        part: str = "test",
     ):
         self.recipe, self.plugins, self.command, self.folder = recipe, plugins, tuple(command), folder
+        self.part = Ledger.read(folder).part if folder else part
         self.listener = _Hooks(listener or RunListener(), plugins)
         self.builder = Builder(recipe, plugins)
         self.fabric = make_fabric(recipe.engine)
@@ -158,12 +173,17 @@ class _Run:
         table = load_table(
             dataset,
             self.builder.protocol(),
-            self.recipe.data,
+            self.recipe.filled_data,
             assembly.pipelines,
             cache_folder(),
             self.recipe.data.memory_bytes,
             self._reading,
         )
+        if not len(table.parts.get(self.part, ())):
+            raise DataError(
+                f"this split has no {self.part} part ({table.split.rule}): hold out training subjects for it, "
+                "e.g. data.protocol.validation_subjects=2"
+            )
         table = table.to(self.fabric.device, self.recipe.data.memory_bytes)
         distiller = assembly.distiller(table, self.recipe.seeds[0], DISTILLED, self.fabric.device)
         found = preflight(distiller, assembly.stages(DISTILLED), table, self.recipe.data.batch_size, self._withheld)
@@ -181,13 +201,15 @@ class _Run:
         checkpoints = Checkpoints(self.folder / "checkpoints")
         self.tracker = self._open_tracker(self.folder)
         pending = self._resume_point(ledger, checkpoints)
-        archive = Archive(self.recipe, self.folder, self.tracker, versions_used(self.recipe, self.plugins), self.command)
+        archive = Archive(
+            self.recipe, self.folder, self.tracker, versions_used(self.recipe, self.plugins), self.command, self.part
+        )
         try:
             with self._stoppable():
                 if ledger.complete:
                     self.tracker.commit()
                 else:
-                    archive.begin(table)
+                    archive.begin(table, assembly.stages(DISTILLED), _arms(assembly))
                 self.plugins.hook.run_started(name=self.recipe.name, seeds=tuple(self.recipe.seeds))
                 for seed in self.recipe.seeds:
                     for arm in _arms(assembly):
@@ -198,7 +220,7 @@ class _Run:
         except StoppedError:
             archive.stopped("KILLED")
             raise StoppedError(f"stopped; everything is saved: kdcore resume {self.folder.name}") from None
-        except TrainingError:
+        except Exception:  # a plugin at work may raise anything
             archive.stopped("FAILED")
             raise
         finally:
@@ -220,10 +242,19 @@ class _Run:
         name = new_run_id(self.recipe.name, self.recipe.hash, datetime.now())
         folder = runs_folder() / self.fabric.broadcast(name)
         if self._writes:
-            write_file(folder / "recipe.yaml", self.recipe.to_yaml().encode())
-            write_file(folder / "progress.json", Ledger(folder, command=self.command).content())
+            self._write_recipe(folder)
+            write_file(folder / "progress.json", Ledger(folder, command=self.command, part=self.part).content())
         self.fabric.barrier()
         return folder
+
+    def _write_recipe(self, folder: Path) -> None:
+        """The recipe in full, with copies of those plugins that are files, so that the folder says all that was run."""
+        tree = self.recipe.filled()
+        for index, name in enumerate(tree["plugins"]):
+            if is_file(name):
+                tree["plugins"][index] = copy = f"plugins/{Path(name).name}"
+                write_file(folder / copy, Path(name).read_bytes())
+        write_file(folder / "recipe.yaml", dump(tree).encode())
 
     def _open_tracker(self, folder: Path) -> Tracker | NullTracker:
         if not self._writes:
@@ -289,6 +320,8 @@ class _Run:
         self.engine.stop_asked = self.stop_asked
         self.listener.arm_started(seed, arm, stages)
         began = time.monotonic()
+        if self.fabric.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.fabric.device)
         mine = pending if pending and [pending[1]["seed"], pending[1]["arm"]] == [seed, arm] else None
         self.engine.fit(stages, *(mine or (None, None)))
         outcome = self._evaluate(distiller, table, arm, time.monotonic() - began)
@@ -327,17 +360,18 @@ class _Run:
         return save
 
     def _evaluate(self, distiller: Distiller, table: Table, arm: str, seconds: float) -> Outcome:
-        """The one time that test data is looked at."""
+        """The one time that test data is looked at, if it is test data that the run is evaluated on."""
         names = [*distiller.teachers, *distiller.students]
-        rows = table.parts["test"]
+        rows = table.parts[self.part]
         probabilities = predict(distiller, names, rows, table, self.recipe.data.batch_size, self.fabric)
         counts = parameter_counts({name: distiller.participant(name) for name in names})
         labels = table.labels[rows].cpu().numpy()
         keys = [str(table.keys[row]) for row in rows.tolist()]
-        return Outcome(arm, probabilities, labels, keys, counts, seconds, list(distiller.teachers), list(distiller.students))
+        teachers, students = list(distiller.teachers), list(distiller.students)
+        return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, most_memory(self.fabric.device))
 
     def _conclude(self, archive: Archive, assembly: Assembly, table: Table, ledger: Ledger) -> Result:
-        summary, report, overall = archive.conclude(table, assembly.stages(DISTILLED), _arms(assembly))
+        summary, report, overall = archive.conclude(assembly, table)
         if not ledger.complete:
             archive.end(assembly, table, report, overall)
             ledger.complete, ledger.journal = True, self.tracker.flush()

@@ -53,13 +53,14 @@ def find_run(run_id: str) -> Path:
 
 @dataclass
 class Ledger:
-    """What a run has finished: the seeds and arms done, and how much of its tracking belongs to them."""
+    """What a run has finished: the seeds and arms done, and how much of its tracking belongs to them; what it evaluates."""
 
     folder: Path
     done: list[list[Any]] = field(default_factory=list)
     journal: int = 0
     complete: bool = False
     command: Sequence[str] = ()
+    part: str = "test"
 
     @property
     def path(self) -> Path:
@@ -68,9 +69,8 @@ class Ledger:
 
     def content(self) -> bytes:
         """As it is written to `path`."""
-        return json.dumps(
-            {"done": self.done, "journal": self.journal, "complete": self.complete, "command": list(self.command)}
-        ).encode()
+        kept = {name: getattr(self, name) for name in ("done", "journal", "complete", "part")}
+        return json.dumps({**kept, "command": list(self.command)}).encode()
 
     @classmethod
     def read(cls, folder: Path) -> Ledger:

@@ -180,6 +180,7 @@ def results_of(run: Path) -> dict[str, Any]:
             content = {name: file[name].tolist() for name in file.files}
         head = json.loads(content.pop("head"))
         head.pop("seconds")
+        head.pop("memory")
         found[path.name] = {**content, **head}
     return found
 

@@ -16,6 +16,7 @@ from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.registry import Registry
 from kdcore.recipe.components import JOINED, components, split
 from kdcore.recipe.filling import filled_options
+from kdcore.recipe.plugin_files import with_fingerprints
 from kdcore.recipe.sections import (
     Component,
     DataSpec,
@@ -73,7 +74,7 @@ class Recipe(Section):
     name: Annotated[str, MinLen(1)]
     description: str = ""
     plugins: list[str] = Field(default_factory=list)
-    """Plugins that must be there."""
+    """Plugins that must be there: names of installed ones, or ``.py`` files beside the recipe."""
     data: DataSpec
     teachers: _Participants = Field(default_factory=dict)
     fusion: Component | None = None
@@ -144,6 +145,13 @@ class Recipe(Section):
         """Who provides its components."""
         return self._registry or plugin_manager().registry
 
+    @property
+    def filled_data(self) -> DataSpec:
+        """The data section with every default of the dataset's options, which are part of the data's identity, written out."""
+        dataset = self.data.dataset
+        options = filled_options(self.registry.get("dataset", dataset.name), dataset.options)
+        return self.data.model_copy(update={"dataset": Component(name=dataset.name, options=options)})
+
     def components(self) -> Iterator[tuple[str, Component]]:
         """(kind, component) of every component it uses."""
         for _, kind, written in components(self.model_dump(mode="json")):
@@ -171,7 +179,16 @@ class Recipe(Section):
     @property
     def hash(self) -> str:
         """SHA-256 of the filled recipe without description and tracking, whatever the order of its keys."""
-        said = {key: value for key, value in self.filled().items() if key not in ("description", "tracking")}
+        return self._digest_without("description", "tracking")
+
+    @property
+    def variant(self) -> str:
+        """As `hash`, but without name, seeds and baseline: the same for runs that may count as one configuration."""
+        return self._digest_without("description", "tracking", "name", "seeds", "baseline")
+
+    def _digest_without(self, *keys: str) -> str:
+        said = {key: value for key, value in self.filled().items() if key not in keys}
+        said["plugins"] = with_fingerprints(self.plugins)
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def locate(self, path: str) -> tuple[Path, int] | None:

@@ -16,12 +16,15 @@ from kdcore.contracts.dataset import Sample
 from kdcore.contracts.schedule import Stage
 from kdcore.recipe.schema import Recipe
 from kdcore.results import served_file
-from kdcore.results.outcome import Outcome, read_outcome, write_outcome
-from kdcore.results.report import Summary, write_report
-from kdcore.results.summarise import draw_pictures, flattened, means, summarise
+from kdcore.results.examples import gather_examples
+from kdcore.results.finished import FACTS, outcome_file, read_run
+from kdcore.results.outcome import Outcome, write_outcome
+from kdcore.results.report import Summary
+from kdcore.results.sections import write_report
+from kdcore.results.summarise import facts_of, flattened, means, metric_prefix, summarise
 from kdcore.results.tracking import NullTracker, Tracker
 from kdcore.training.assembly import BASELINE, DISTILLED, Assembly, modalities_of
-from kdcore.training.checkpoint import save_weights
+from kdcore.training.checkpoint import save_weights, write_file
 from kdcore.training.columns import PLACES
 from kdcore.training.data import Table
 from kdcore.training.distiller import Distiller
@@ -37,16 +40,25 @@ class Archive:
         tracker: Sends it to MLflow.
         versions: Of the plugins used.
         command: Repeats the run.
+        part: Part of the split that is evaluated.
     """
 
     def __init__(
-        self, recipe: Recipe, folder: Path, tracker: Tracker | NullTracker, versions: Mapping[str, str], command: Sequence[str]
+        self,
+        recipe: Recipe,
+        folder: Path,
+        tracker: Tracker | NullTracker,
+        versions: Mapping[str, str],
+        command: Sequence[str],
+        part: str = "test",
     ):
         self.recipe, self.folder, self.tracker = recipe, folder, tracker
-        self.versions, self.command = dict(versions), list(command)
+        self.versions, self.command, self.part = dict(versions), list(command), part
 
-    def begin(self, table: Table) -> None:
-        """Track what is run, on what."""
+    def begin(self, table: Table, stages: Sequence[Stage], arms: Sequence[str]) -> None:
+        """Keep and track what is run, on what."""
+        facts = facts_of(self.recipe, table, stages, arms, self.versions, self.part, self.command)
+        write_file(self.folder / FACTS, facts.content())
         recipe, dataset = self.recipe, self.recipe.data.dataset
         tags = {
             "recipe": recipe.name, "recipe_hash": recipe.hash, "kdcore": __version__, "dataset": dataset.name,
@@ -55,7 +67,10 @@ class Archive:
             **recipe.tracking.tags,
         }  # fmt: skip
         self.tracker.start("root", recipe.name, None, tags, flattened(recipe.filled()))
-        self.tracker.artifact("root", self.folder / "recipe.yaml")
+        for name in ("recipe.yaml", FACTS):
+            self.tracker.artifact("root", self.folder / name)
+        if (self.folder / "plugins").is_dir():
+            self.tracker.artifact("root", self.folder / "plugins")
         source = str(dataset.options.get("root", dataset.name))
         for part, context in (("train", "training"), ("test", "testing")):
             self.tracker.dataset("root", f"{dataset.name}-{part}", table.fingerprint, source, context)
@@ -68,9 +83,11 @@ class Archive:
 
     def keep(self, assembly: Assembly, distiller: Distiller, table: Table, seed: int, outcome: Outcome) -> None:
         """Write an arm's results and, of the distilled one, everybody's weights; track its test metrics."""
-        write_outcome(self._outcome(seed, outcome.arm), outcome)
+        path = outcome_file(self.folder, seed, outcome.arm)
+        write_outcome(path, outcome)
+        self.tracker.artifact("root", path, "results")
         child = f"seed-{seed}"
-        prefix = "test" if outcome.arm == DISTILLED else f"test/{BASELINE}"
+        prefix = metric_prefix(self.part) + ("" if outcome.arm == DISTILLED else f"/{BASELINE}")
         for name, evaluation in outcome.evaluations().items():
             metrics = {f"{prefix}/{name}/{metric}": value for metric, value in evaluation.metrics().items()}
             self.tracker.metrics(child, metrics, 0)
@@ -82,18 +99,15 @@ class Archive:
             for name in distiller.students:
                 self._keep_student(assembly, distiller, table, seed, name)
 
-    def conclude(self, table: Table, stages: Sequence[Stage], arms: Sequence[str]) -> tuple[Summary, Path, dict[str, float]]:
+    def conclude(self, assembly: Assembly, table: Table) -> tuple[Summary, Path, dict[str, float]]:
         """Summarise all seeds and write the report."""
-        seeds = self.recipe.seeds
-        outcomes = {arm: [read_outcome(self._outcome(seed, arm)) for seed in seeds] for arm in arms}
-        summary = summarise(
-            self.recipe, table, stages, outcomes, self.versions, self.command, self.folder, self.tracker.describe()
-        )
+        run = read_run(self.folder)
+        first = {arm: outcomes[self.recipe.seeds[0]] for arm, outcomes in run.outcomes.items()}
+        examples = gather_examples(assembly, table, self.part, first)
+        summary = summarise(self.recipe, run, self.tracker.describe(), examples)
         report = self.folder / "report.html"
         write_report(report, summary)
-        overall = means(summary)
-        draw_pictures(self.folder / "pictures", summary)
-        return summary, report, overall
+        return summary, report, means(summary)
 
     def end(self, assembly: Assembly, table: Table, report: Path, overall: Mapping[str, float]) -> None:
         """Track what `conclude` wrote, and the students as models; the last that is tracked of a run.
@@ -117,9 +131,6 @@ class Archive:
         self.tracker.rewind(self.tracker.position)
         self.tracker.finish("root", status)
         self.tracker.commit()
-
-    def _outcome(self, seed: int, arm: str) -> Path:
-        return self.folder / "results" / f"seed-{seed}-{arm}.npz"
 
     def _keep_student(self, assembly: Assembly, distiller: Distiller, table: Table, seed: int, name: str) -> None:
         folder = self.folder / "students" / f"seed-{seed}" / name

@@ -31,6 +31,7 @@ class Outcome:
         seconds: Training took.
         teachers: Their names.
         students: Theirs.
+        memory: Most bytes that were in use at once: on the accelerator, else of the process so far; None if unknown.
     """
 
     arm: str
@@ -41,6 +42,7 @@ class Outcome:
     seconds: float
     teachers: Sequence[str]
     students: Sequence[str]
+    memory: int | None = None
 
     def evaluations(self) -> dict[str, Evaluation]:
         """Every participant's evaluation, and those of teachers and students combined where there are several."""
@@ -58,7 +60,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
     """Write an outcome in one step."""
     head = {
         "arm": outcome.arm, "keys": list(outcome.keys), "parameters": dict(outcome.parameters), "seconds": outcome.seconds,
-        "teachers": list(outcome.teachers), "students": list(outcome.students),
+        "teachers": list(outcome.teachers), "students": list(outcome.students), "memory": outcome.memory,
     }  # fmt: skip
     buffer = io.BytesIO()
     arrays = {f"probabilities.{name}": values for name, values in outcome.probabilities.items()}

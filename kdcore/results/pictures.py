@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kdcore.results.calibration import Reliability
 from kdcore.results.evaluate import Evaluation
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def confusion_picture(evaluation: Evaluation, classes: Sequence[str], title: str
     counts = evaluation.confusion
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = _matrix(counts, share, classes, title, "Blues", (0, 1), "{:d}")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def confusion_difference_picture(one: Evaluation, other: Evaluation, classes: Sequence[str], title: str, path: Path) -> None:
@@ -41,32 +42,62 @@ def confusion_difference_picture(one: Evaluation, other: Evaluation, classes: Se
     change = one.confusion - other.confusion
     widest = max(1, int(np.abs(change).max()))
     figure = _matrix(change, change, classes, title, "RdBu", (-widest, widest), "{:+d}")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def curves_picture(curves: Mapping[str, Sequence[tuple[float, float]]], path: Path, title: str = "") -> None:
-    """Draw numbers over steps, each curve under its name.
+def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], path: Path, columns: int = 3) -> None:
+    """Draw numbers over epochs, a panel for each title.
 
     Args:
-        curves: Name → (step, value) pairs.
+        curves: Title of a panel → name of a curve → (epoch, value) pairs. A name has the same colour in every panel.
         path: The PNG file to write.
-        title: Above the picture.
+        columns: Panels side by side.
     """
-    figure = _figure(8.0, 4.5)
-    axes = figure.add_subplot()
-    for number, (name, points) in enumerate(curves.items()):
-        steps, values = zip(*points, strict=True) if points else ((), ())
-        style = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
-        marker = "o" if sum(map(math.isfinite, values)) == 1 else None
-        axes.plot(steps, values, style, color=COLOURS[number % len(COLOURS)], label=name, linewidth=1.6, marker=marker)
-    axes.set_xlabel("epoch")
-    axes.grid(color="#d9dde5", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    if title:
-        axes.set_title(title, loc="left", fontweight="bold")
-    if curves:
-        axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    _save(figure, path)
+    columns = min(columns, len(curves))
+    rows = math.ceil(len(curves) / columns)
+    figure = new_figure(3.4 * columns + 0.6, 2.5 * rows + 0.5)
+    names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (title, lines) in zip(places, curves.items(), strict=False):
+        for name, points in lines.items():
+            steps, values = zip(*points, strict=True) if points else ((), ())
+            number = names.index(name)
+            style = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
+            marker = "o" if sum(map(math.isfinite, values)) == 1 else None
+            axes.plot(steps, values, style, color=COLOURS[number % len(COLOURS)], label=name, linewidth=1.4, marker=marker)
+        axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
+        axes.set_xlabel("epoch", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.grid(color="#d9dde5", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in places:
+        axes.set_axis_off()
+    shown = dict(item for axes in figure.axes for item in zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    if len(shown) > 1:
+        figure.legend(
+            shown.values(), shown.keys(), frameon=False, fontsize=8, loc="outside lower center", ncols=min(4, len(shown))
+        )
+    save_figure(figure, path)
+
+
+def reliability_picture(found: Mapping[str, Reliability], path: Path) -> None:
+    """Draw a reliability diagram beside another: what share of the answers of a confidence is right."""
+    figure = new_figure(4.0 * len(found), 3.8)
+    for axes, (title, each) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
+        share = each.counts / max(1, each.counts.max())
+        for left, right, height, weight in zip(each.edges[:-1], each.edges[1:], each.accuracy, share, strict=True):
+            if weight:
+                axes.bar(
+                    left, height, right - left, align="edge", color=COLOURS[0], alpha=0.25 + 0.75 * weight, edgecolor=PAPER
+                )
+        axes.plot((0, 1), (0, 1), "--", color=INK, linewidth=1)
+        axes.set_title(f"{title}\nECE {100 * each.error:.1f} %", loc="left", fontsize=10, fontweight="bold")
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("share that is right")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
 
 
 def _matrix(
@@ -79,7 +110,7 @@ def _matrix(
     form: str,
 ) -> Figure:
     side = max(4.5, 0.34 * len(classes) + 1.5)
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axes = figure.add_subplot()
     low, high = limits
     axes.imshow(shades, cmap=colours, vmin=low, vmax=high)
@@ -106,7 +137,8 @@ def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
     axes.set_ylabel("true")
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that matplotlib's global state knows nothing of."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -115,7 +147,8 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file."""
     content = io.BytesIO()
     figure.savefig(content, format="png", metadata={"Software": None})
     path.parent.mkdir(parents=True, exist_ok=True)

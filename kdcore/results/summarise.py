@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
+import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdcore import __version__
+import torch
+
+from kdcore.contracts.batch import Ramp
 from kdcore.contracts.schedule import Stage
 from kdcore.recipe.schema import Recipe
 from kdcore.results.evaluate import Difference, Evaluation, paired_difference
+from kdcore.results.examples import Example
+from kdcore.results.finished import Facts, FinishedRun, installed_versions
 from kdcore.results.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
-from kdcore.results.pictures import confusion_picture, curves_picture
 from kdcore.results.report import Role, Row, Summary
 from kdcore.training.assembly import BASELINE, DISTILLED
 from kdcore.training.data import Table
@@ -22,58 +25,120 @@ from kdcore.training.data import Table
 ARM_ROLE: Mapping[str, Role] = {DISTILLED: "student with distillation", BASELINE: "student without distillation"}
 
 
-def summarise(
-    recipe: Recipe,
-    table: Table,
-    stages: Sequence[Stage],
-    outcomes: Mapping[str, Sequence[Outcome]],
-    versions: Mapping[str, str],
+def facts_of(
+    recipe: Recipe, table: Table, stages: Sequence[Stage], arms: Sequence[str], versions: Mapping[str, str], part: str,
     command: Sequence[str],
-    folder: Path,
-    tracking: str,
-) -> Summary:
+) -> Facts:  # fmt: skip
+    """What is to be known of a run later.
+
+    Args:
+        recipe: What is run.
+        table: The data it runs on.
+        stages: Of the distilled arm.
+        arms: That are trained.
+        versions: Of the plugins used.
+        part: Part of the split that is evaluated.
+        command: Repeats the run.
+    """
+    return Facts(
+        name=recipe.name,
+        recipe_hash=recipe.hash,
+        variant=recipe.variant,
+        part=part,
+        split=table.split.rule,
+        counts={name: len(rows) for name, rows in table.parts.items()},
+        fingerprint=table.fingerprint,
+        classes=list(table.classes),
+        selection={name: stage.training.select for stage in stages for name in stage.learners},
+        modalities={name: list(spec.modalities) for name, spec in recipe.participants.items()},
+        seeds=recipe.seeds,
+        arms=list(arms),
+        versions=installed_versions(versions),
+        machine=f"{platform.system()} {platform.machine()}, {_accelerator(table.labels.device)}",
+        command=list(command),
+    )
+
+
+def _accelerator(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "", examples: Sequence[Example] = ()) -> Summary:
     """The summary of a run.
 
     Args:
         recipe: What was run.
-        table: The data it ran on.
-        stages: Of the distilled arm.
-        outcomes: Arm → one outcome per seed.
-        versions: Of the plugins used.
-        command: That repeats it.
-        folder: Of the run.
+        run: What came of it.
         tracking: How to look at what was tracked.
+        examples: Samples to show.
     """
+    facts = run.facts
+    outcomes = {arm: [seeds[seed] for seed in facts.seeds] for arm, seeds in run.outcomes.items()}
     by_arm = {arm: [outcome.evaluations() for outcome in seeds] for arm, seeds in outcomes.items()}
     return Summary(
         name=recipe.name,
         description=recipe.description,
-        rule=table.split.rule,
-        selection=_selection(stages),
-        seeds=recipe.seeds,
-        classes=table.classes,
+        rule=facts.split,
+        selection=_selection(facts.selection),
+        seeds=facts.seeds,
+        classes=facts.classes,
         rows=[*_teachers(recipe, outcomes, by_arm), *_students(recipe, outcomes, by_arm)],
         difference=_difference(recipe, by_arm),
-        curves=curves(folder / "tracking" / "journal.jsonl", recipe.seeds[0]),
-        versions={"kdcore": __version__, **{f"plugin {name}": version for name, version in versions.items()}},
+        curves=curves(run.folder / "tracking" / "journal.jsonl", facts.seeds),
+        versions=facts.versions,
         recipe=recipe.to_yaml(),
-        command=shlex.join(command),
-        folder=folder,
+        command=shlex.join(facts.command),
+        folder=run.folder,
         tracking=tracking,
+        part=facts.part,
+        setting=setting(recipe, facts),
+        examples=examples,
     )
 
 
+def setting(recipe: Recipe, facts: Facts) -> str:
+    """What was run, in words."""
+    learns = [f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})" for name, spec in recipe.student_specs.items()]
+    teach = [f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})" for name, spec in recipe.teachers.items()]
+    source = f" from {in_words(teach)}" if teach else ""
+    fused = f", joined by {recipe.fusion.name}" if recipe.fusion else ""
+    terms = [f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in recipe.losses if term.active]
+    counts = ", ".join(f"{count} to {'train' if part == 'train' else part}" for part, count in facts.counts.items() if count)
+    seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
+    return (
+        f"{in_words(learns)} learned{source}{fused} by {in_words(terms)}; schedule {recipe.schedule.name}. "
+        f"Data: {recipe.data.dataset.name}, {len(facts.classes)} classes, {counts}. {seeds}."
+    )
+
+
+def in_words(items: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(part for part in (", ".join(items[:-1]), items[-1]) if part)
+
+
+def _weight(weight: float | Ramp) -> str:
+    return f"{weight:g}" if isinstance(weight, float | int) else f"{weight.start:g} to {weight.stop:g}"
+
+
+def metric_prefix(part: str) -> str:
+    """What metrics of the final evaluation begin with; ``validation/`` alone is that of every epoch."""
+    return "test" if part == "test" else f"final/{part}"
+
+
 def means(summary: Summary) -> dict[str, float]:
-    """Mean and standard deviation over seeds of every test metric, by participant."""
+    """Mean and standard deviation over seeds of every metric of the evaluation, by participant."""
     found: dict[str, float] = {}
+    prefix = metric_prefix(summary.part)
     for row in summary.rows:
         name = f"{BASELINE}/{row.participant}" if row.role == ARM_ROLE[BASELINE] else row.participant
         for metric in row.evaluations[0].metrics():
             values = row.values(metric)
             mean = sum(values) / len(values)
-            found[f"test/{name}/{metric}"] = mean
+            found[f"{prefix}/{name}/{metric}"] = mean
             if len(values) > 1:
-                found[f"test/{name}/{metric}_std"] = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+                found[f"{prefix}/{name}/{metric}_std"] = (
+                    sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+                ) ** 0.5
     if summary.difference:
         found |= {
             "gain/mean": summary.difference.mean,
@@ -83,37 +148,32 @@ def means(summary: Summary) -> dict[str, float]:
     return found
 
 
-def draw_pictures(folder: Path, summary: Summary) -> list[Path]:
-    """Confusion matrices and learning curves as PNG files, the first seed's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for row in summary.rows:
-        without = "-baseline" if row.role == ARM_ROLE[BASELINE] else ""
-        drawn.append(folder / f"confusion-{_file_name(row.participant)}{without}.png")
-        confusion_picture(row.evaluations[0], summary.classes, f"{row.participant}, {row.role}", drawn[-1])
-    for title, lines in summary.curves.items():
-        drawn.append(folder / f"{_file_name(title)}.png")
-        curves_picture(lines, drawn[-1])
-    return drawn
+def curves(journal: Path, seeds: Sequence[int]) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Learning curves by epoch: of every learner's terms and validation accuracy, from the run's journal.
 
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def curves(journal: Path, seed: int) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Learning curves of one seed by epoch: losses of every learner, and validation accuracy, from the run's journal."""
+    Returns:
+        ``student: soft-target`` → ``seed 0`` or ``seed 0, without distillation`` → (epoch, value) pairs.
+    """
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    runs = {f"seed-{seed}": f"seed {seed}" for seed in seeds}
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else ():
         record = json.loads(line)
-        if record.get("kind") != "metrics" or record.get("run") != f"seed-{seed}":
-            continue
-        for name, value in record["values"].items():
-            title = "Validation accuracy" if "validation/" in name else "Training losses" if "train/" in name else ""
-            if title and not name.endswith("step_") and "step" not in name.rsplit("/", 1)[-1]:
-                short = name.replace("train/", "").replace("validation/", "").removesuffix("/accuracy")
-                found.setdefault(title, {}).setdefault(short, []).append((record["step"], value))
+        if record.get("kind") == "metrics" and record.get("run") in runs:
+            for name, value in record["values"].items():
+                if title := _curve_title(name.removeprefix(f"{BASELINE}/")):
+                    without = ", without distillation" if name.startswith(f"{BASELINE}/") else ""
+                    lines = found.setdefault(title, {})
+                    lines.setdefault(f"{runs[record['run']]}{without}", []).append((record["step"], value))
     return found
+
+
+def _curve_title(metric: str) -> str:
+    """``train/student/soft-target`` as ``student: soft-target``; empty if it is no curve by epoch."""
+    kind, _, rest = metric.partition("/")
+    learner, _, what = rest.rpartition("/")
+    if kind == "validation":
+        return f"{learner}: validation {what}"
+    return f"{learner}: {what}" if kind == "train" and not what.endswith(" _step_") else ""
 
 
 def _teachers(
@@ -155,9 +215,8 @@ def _difference(recipe: Recipe, by_arm: Mapping[str, Sequence[dict[str, Evaluati
     return paired_difference([each[student] for each in by_arm[DISTILLED]], [each[student] for each in by_arm[BASELINE]])
 
 
-def _selection(stages: Sequence[Stage]) -> str:
+def _selection(rules: Mapping[str, str]) -> str:
     """Which epoch's weights are evaluated, in words."""
-    rules = {name: stage.training.select for stage in stages for name in stage.learners}
     said = {"last": "weights of the last epoch", "best": "weights of the epoch best on the validation part"}
     if len(set(rules.values())) == 1:
         return said[next(iter(rules.values()))]

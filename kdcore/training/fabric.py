@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 
+import torch
 from lightning_fabric import Fabric
 
 from kdcore.errors import KdcoreError
@@ -28,3 +30,14 @@ def make_fabric(engine: EngineSpec) -> Fabric:
         )  # type: ignore[arg-type]
     except (ValueError, RuntimeError, TypeError) as error:
         raise KdcoreError(f"engine: {error}") from error
+
+
+def most_memory(device: torch.device) -> int | None:
+    """Most bytes in use at once: on an accelerator since it was last reset, on a CPU by this process; None if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kdcore.results.evaluate import evaluate
-from kdcore.results.pictures import confusion_difference_picture, confusion_picture, curves_picture
+from kdcore.results.pictures import confusion_difference_picture, confusion_picture, panels_picture
 
 
 def pixels(path):
@@ -47,21 +47,22 @@ def test_a_difference_is_blue_where_there_is_more_and_red_where_there_is_less(tm
 
 def test_curves_may_be_many_short_empty_or_broken(tmp_path):
     curves = {f"seed {n}": [(0, 1.0), (1, float("nan")), (2, 0.5)] for n in range(12)}
-    curves_picture({**curves, "one point": [(1, 0.7)], "none": []}, tmp_path / "curves.png", "Losses")
-    curves_picture({}, tmp_path / "empty.png")
+    panels_picture({"Losses": {**curves, "one point": [(1, 0.7)], "none": []}}, tmp_path / "curves.png")
+    panels_picture({str(n): {"a": [(0, 1.0)]} for n in range(4)}, tmp_path / "many.png")
     assert pixels(tmp_path / "curves.png").min() < 0.5
-    assert pixels(tmp_path / "empty.png").shape[0] > 300
+    assert pixels(tmp_path / "many.png").shape[0] > 1.5 * pixels(tmp_path / "curves.png").shape[0]
 
 
 def test_pictures_are_the_same_bytes_each_time(tmp_path):
     for name in ("a.png", "b.png"):
-        curves_picture({"loss": [(0, 1.0), (1, 0.5)]}, tmp_path / name)
+        panels_picture({"loss": {"seed 0": [(0, 1.0), (1, 0.5)]}}, tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_pyplot_is_never_loaded(tmp_path):
     code = (
-        "import sys, pathlib; from kdcore.results.pictures import curves_picture; early = 'matplotlib' in sys.modules;"
-        "curves_picture({'a': [(0, 1.0)]}, pathlib.Path(sys.argv[1])); sys.exit(early or 'matplotlib.pyplot' in sys.modules)"
+        "import sys, pathlib; from kdcore.results.pictures import panels_picture; early = 'matplotlib' in sys.modules;"
+        "panels_picture({'t': {'a': [(0, 1.0)]}}, pathlib.Path(sys.argv[1]));"
+        "sys.exit(early or 'matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "p.png")], check=False).returncode == 0

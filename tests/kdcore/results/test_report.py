@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from kdcore.results.evaluate import evaluate, paired_difference
-from kdcore.results.report import Row, Summary, table, write_report
+from kdcore.results.report import Row, Summary, table
+from kdcore.results.sections import write_report
 
 VOID = {"meta", "img"}
 
@@ -92,7 +93,7 @@ def test_the_page_tells_everything(tmp_path):
     assert found.difference.sentence in page.text
     for told in (found.description, found.rule, found.selection, found.command, found.tracking, "runs/sakdn", "kdcore 0.1.0"):
         assert told in page.text
-    assert page.tags.count("img") == 4  # curves, two confusions, their difference
+    assert page.tags.count("img") == 5  # curves, two confusions, their difference, reliability
     assert ["rgb", "student with distillation", "rgb", "75.0", "80.0", "85.0", "80.0 ± 5.0"] in [row[:7] for row in page.rows]
     assert ["acc", "teacher", "accelerometer", "90.0", "90.0", "90.0", "90.0 ± 0.0", "90.0 ± 0.0", "1,234,567"] in page.rows
 
@@ -127,7 +128,7 @@ def test_without_a_twin_the_page_says_that_it_cannot_say(tmp_path):
     found = summary()
     page = page_of(tmp_path, summary(rows=[found.rows[0], found.rows[3]], difference=None, curves={}))
     assert "cannot say" in page.text
-    assert page.tags.count("img") == 1
+    assert page.tags.count("img") == 2  # confusion, reliability
     assert "gain" not in page.text
 
 

@@ -1,0 +1,56 @@
+"""The report of a run, written again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kdcore.errors import DataError
+from kdcore.plugin.manager import plugin_manager
+from kdcore.recipe.build import Builder
+from kdcore.recipe.load import load_recipe
+from kdcore.recipe.schema import Recipe
+from kdcore.results.examples import Example, gather_examples
+from kdcore.results.finished import FinishedRun, read_run
+from kdcore.results.report import Summary
+from kdcore.results.sections import write_report
+from kdcore.results.summarise import summarise
+from kdcore.training.assembly import Assembly
+from kdcore.training.data import load_table
+from kdcore.workspace import cache_folder
+
+
+def rewrite_report(run_id: str | Path, to: Path | None = None, say: Callable[[str], None] = print) -> tuple[Summary, Path]:
+    """Write the report of a finished run from what it left, with examples if its recordings are still there.
+
+    Args:
+        run_id: Its id or folder.
+        to: The HTML file; the run's ``report.html`` by default.
+        say: Is given each line meant for the user.
+
+    Raises:
+        KdcoreError: If there is no such run, or it has not ended.
+    """
+    run = read_run(run_id)
+    recipe = load_recipe(run.recipe)
+    try:
+        examples = _examples(recipe, run)
+    except DataError as error:
+        say(f"no examples: {error}")
+        examples = []
+    path = to or run.folder / "report.html"
+    summary = summarise(recipe, run, examples=examples)
+    write_report(path, summary)
+    return summary, path
+
+
+def _examples(recipe: Recipe, run: FinishedRun) -> list[Example]:
+    builder = Builder(recipe, plugin_manager())
+    dataset, data = builder.dataset(), recipe.filled_data
+    assembly = Assembly(builder, dataset)
+    table = load_table(dataset, builder.protocol(), data, assembly.pipelines, cache_folder(), data.memory_bytes)
+    if table.fingerprint != run.facts.fingerprint:
+        raise DataError("the recordings are no longer those that the run was made on")
+    return gather_examples(
+        assembly, table, run.facts.part, {arm: found[run.facts.seeds[0]] for arm, found in run.outcomes.items()}
+    )

@@ -1,0 +1,143 @@
+"""Runs read back: what was run, on what, and every answer to the samples it was evaluated on."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from kdcore import __version__
+from kdcore.errors import CheckpointError
+from kdcore.results.outcome import Outcome, read_outcome
+from kdcore.workspace import find_run, runs_folder
+
+FACTS = "run.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What must agree for two runs to be compared, and what may explain why they differ.
+
+    Args:
+        name: Of the recipe.
+        recipe_hash: Of the whole recipe.
+        variant: Of the recipe without its name, seeds and baseline: what is the same in runs of one configuration.
+        part: Part of the split that was evaluated.
+        split: Its rule, in a sentence.
+        counts: Part of the split → samples.
+        fingerprint: Identity of the recordings.
+        classes: Names, in the order of the labels.
+        selection: Participant → which epoch's weights were evaluated, ``last`` or ``best``.
+        modalities: Participant → what it reads.
+        seeds: In order.
+        arms: ``distilled``, and ``baseline`` where it was trained, too.
+        versions: Of Python, torch, NumPy, kdcore and the plugins used.
+        machine: Kind of machine and accelerator.
+        command: Repeats the run.
+    """
+
+    name: str
+    recipe_hash: str
+    variant: str
+    part: str
+    split: str
+    counts: Mapping[str, int]
+    fingerprint: str
+    classes: Sequence[str]
+    selection: Mapping[str, str]
+    modalities: Mapping[str, Sequence[str]]
+    seeds: Sequence[int]
+    arms: Sequence[str]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    machine: str = ""
+    command: Sequence[str] = ()
+
+    def content(self) -> bytes:
+        """As it is kept in a file."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+
+def installed_versions(plugins: Mapping[str, str]) -> dict[str, str]:
+    """Name → version of what a run's numbers depend on.
+
+    Args:
+        plugins: Plugin → version.
+    """
+    packages = {name: version(name) for name in ("torch", "numpy")}
+    named = {f"plugin {name}": number for name, number in sorted(plugins.items())}
+    return {"kdcore": __version__, "python": platform.python_version(), **packages, **named}
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has ended.
+
+    Args:
+        folder: Where it is kept; one that MLflow's artifacts were downloaded to will do.
+        facts: What was run.
+        outcomes: Arm → seed → its answers.
+    """
+
+    folder: Path
+    facts: Facts
+    outcomes: Mapping[str, Mapping[int, Outcome]]
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe's file, every default filled in."""
+        return self.folder / "recipe.yaml"
+
+
+def read_run(run_id: str | Path) -> FinishedRun:
+    """A finished run, by its id or its folder.
+
+    Raises:
+        CheckpointError: If there is no such run, it has not ended, or it is damaged.
+    """
+    folder = find_run(str(run_id))
+    facts = _facts(folder)
+    if facts is None:
+        raise CheckpointError(f"{folder}: not a finished run: there is no {FACTS}")
+    missing = [path for arm in facts.arms for seed in facts.seeds if not (path := outcome_file(folder, seed, arm)).exists()]
+    if missing:
+        raise CheckpointError(f"{folder}: not finished: {missing[0].name} is missing (kdcore resume {folder.name})")
+    return FinishedRun(
+        folder,
+        facts,
+        {arm: {seed: read_outcome(outcome_file(folder, seed, arm)) for seed in facts.seeds} for arm in facts.arms},
+    )
+
+
+def finished_runs(variant: str = "", part: str = "test") -> Iterator[FinishedRun]:
+    """Every finished run in the folder of runs, oldest first.
+
+    Args:
+        variant: Only those of this configuration (`Recipe.variant`), whatever their seeds.
+        part: Only those evaluated on this part of the split.
+    """
+    home = runs_folder()
+    for folder in sorted(home.iterdir()) if home.is_dir() else ():
+        try:
+            facts = _facts(folder)
+            if facts and facts.part == part and variant in ("", facts.variant):
+                yield read_run(folder)
+        except CheckpointError:  # not finished yet
+            continue
+
+
+def outcome_file(folder: Path, seed: int, arm: str) -> Path:
+    """Where a run keeps the answers of one arm of one seed."""
+    return folder / "results" / f"seed-{seed}-{arm}.npz"
+
+
+def _facts(folder: Path) -> Facts | None:
+    path = folder / FACTS
+    if not path.exists():
+        return None
+    try:
+        return Facts(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error

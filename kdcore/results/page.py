@@ -1,0 +1,90 @@
+"""HTML pages that need nothing but themselves."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+
+
+class Pictures:
+    """Draws a page's pictures into a folder, so that they are there as files, too.
+
+    Args:
+        folder: Made if absent.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def figure(self, name: str, draw: Callable[[Path], None], alternative: str, caption: str = "") -> str:
+        """Draw ``NAME.png``, and return it as HTML."""
+        path = self.folder / f"{name}.png"
+        draw(path)
+        content = base64.b64encode(path.read_bytes()).decode()
+        return figure(f'<img alt="{escape(alternative)}" src="data:image/png;base64,{content}">', caption)
+
+
+def figure(content: str, caption: str = "") -> str:
+    """HTML with a caption."""
+    return f"<figure>{content}{f'<figcaption>{escape(caption)}</figcaption>' if caption else ''}</figure>"
+
+
+def section(title: str, content: str) -> str:
+    """A heading with HTML below it."""
+    return f"<section><h2>{escape(title)}</h2>\n{content}\n</section>"
+
+
+def table(headings: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Rows of (class of the row, cells); the cells are HTML already."""
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
+    lines = (f'<tr class="{kind}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>' for kind, cells in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n' + "\n".join(lines) + "\n</tbody></table></div>"
+
+
+def note(text: str) -> str:
+    """A remark below a table."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def page(title: str, body: str) -> str:
+    """A whole page."""
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
+
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1f2430; --soft: #5d6675; --paper: #fff; --line: #dfe3ea; --tint: #f1f5fb;
+  --good: #0072b2; --bad: #d55e00; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e4e7ee; --soft: #9aa3b2; --paper: #15181f; --line: #313744; --tint: #1e2430; --good: #56b4e9;
+    --bad: #f0894a; }
+}
+body { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 5rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .5rem; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; }
+header p, .note, dt, figcaption { color: var(--soft); }
+.note, figcaption { font-size: .87rem; }
+.answer { font-size: 1.2rem; padding: 1rem 1.25rem; margin: 0; background: var(--tint); border-left: 4px solid var(--good);
+  border-radius: 4px; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .4rem .8rem .4rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { color: var(--soft); font-weight: 500; }
+tr.main td { font-weight: 650; background: var(--tint); }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.5rem; margin: 0; }
+dd { margin: 0; overflow-wrap: anywhere; }
+pre { background: var(--tint); padding: .9rem 1.1rem; border-radius: 4px; overflow-x: auto; font-size: .86rem; }
+figure { margin: 0 0 1.5rem; }
+img { max-width: 100%; background: #fff; border-radius: 4px; }
+.example { border-top: 1px solid var(--line); padding-top: 1rem; }
+.example svg { background: #fff; border-radius: 4px; max-width: 100%; }
+.right { color: var(--good); }
+.wrong { color: var(--bad); }
+.bar { display: block; position: relative; width: 10rem; height: .7rem; }
+.bar i { position: absolute; top: 0; bottom: 0; }
+.bar i.more { left: 50%; background: var(--good); }
+.bar i.less { right: 50%; background: var(--bad); }
+"""
