@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 
 from kdcore import __version__
-from kdcore.errors import KdcoreError, RecipeError
+from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError
+
+PLUGIN_FILES = "Every command takes --plugin FILE.py, once or more: a plugin to use that is not installed."
 
 app = typer.Typer(
     name="kdcore",
@@ -20,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: rich would take as long to load as all the rest
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=PLUGIN_FILES,
 )
 data_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Look at recordings before training on them.")
 recipes_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="The recipes that come with kdcore.")
@@ -30,7 +33,7 @@ RecipeArgument = Annotated[str, typer.Argument(help="A recipe's file, or the nam
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to it, as key=value: losses.soft-target.weight=0.5")]
 
 
-@app.command()
+@app.command(epilog=PLUGIN_FILES)
 def run(
     recipe: RecipeArgument,
     overrides: Overrides = None,
@@ -45,7 +48,7 @@ def run(
         if dry_run:
             show_preflight(rehearse(recipe, overrides or [], listener))
             return
-        result = start(recipe, overrides or [], listener, ["kdcore", "run", recipe, *(overrides or [])])
+        result = start(recipe, overrides or [], listener, ["kdcore", "run", recipe, *(overrides or []), *_plugin_files()])
     _show(result)
 
 
@@ -67,7 +70,7 @@ def _show(result) -> None:
         show_result(result)
 
 
-@app.command()
+@app.command(epilog=PLUGIN_FILES)
 def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check a recipe without running anything or opening any data."""
     from kdcore.recipe.load import load_recipe
@@ -77,7 +80,7 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     print(f"{recipe}: valid ({loaded.name}, {size}, hash {loaded.hash[:12]})")
 
 
-@app.command("list")
+@app.command("list", epilog=PLUGIN_FILES)
 def list_components(
     kind: Annotated[str, typer.Argument(help="losses, encoders, transforms …; everything if left out.")] = "",
 ) -> None:
@@ -97,7 +100,7 @@ def list_components(
             print(f"  {entry.name:<{width}}  {entry.plugin}")
 
 
-@app.command()
+@app.command(epilog=PLUGIN_FILES)
 def describe(name: Annotated[str, typer.Argument(help="A component's name, or plugin/name.")]) -> None:
     """Show a component: what it does, its options, and where it comes from."""
     from kdcore.listing import show_component
@@ -143,7 +146,7 @@ def predict(
     from kdcore.streaming import Smoothing, chosen_window
     from kdcore.training.student import load_predictor
 
-    found = load_predictor(find_student(student, seed), ensemble)
+    found = load_predictor(find_student(student, seed), ensemble)  # type: ignore[arg-type]  # it checks
     steady = Smoothing(smoothing, "majority" if majority else "mean")
     cutting = chosen_window(window, hop, found.window)
     for line in predict_files(found, files, dataset, rate, top, cutting, steady):
@@ -216,15 +219,17 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:  # as an option of the app, typer would load pydantic for it before every command
         print(f"kdcore {__version__}")
         return
+    warnings.simplefilter("default", KdcoreDeprecationWarning)
     try:
-        from kdcore.plugin.manager import plugin_manager
+        from kdcore.plugin.manager import found_plugins, plugin_manager
 
-        words = sys.argv[1:]
+        words = _without_plugin_files(sys.argv[1:])
         if words[:1] == ["list"] and len(words) <= 2 and not words[-1].startswith("-"):
             list_components(*words[1:])  # at once: typer loads pydantic before it calls any command
             return
-        plugin_manager().hook.register_commands(cli=app)
-        app()
+        manager = found_plugins() if words[:1] == ["plugins"] else plugin_manager()
+        manager.hook.register_commands(cli=app)
+        app(words)
     except RecipeError as error:
         count = len(error.problems)
         print(f"{error}\n{count} problem{'s' if count > 1 else ''}; nothing was run.", file=sys.stderr)
@@ -232,6 +237,43 @@ def main() -> None:
     except KdcoreError as error:
         print(f"error: {error}", file=sys.stderr)
         _leave(error.exit_code)
+    except Exception as error:
+        from kdcore.plugin.blame import blamed
+        from kdcore.plugin.manager import found_plugins
+
+        culprit = blamed(error, found_plugins())
+        if culprit is None or os.environ.get("KDCORE_TRACEBACK") == "1":
+            raise
+        print(f"error: {culprit}", file=sys.stderr)
+        _leave(1)
+
+
+def _plugin_files() -> list[str]:
+    """The options that name the plugin files in use."""
+    from kdcore.plugin.files import files_asked_for
+
+    return [word for path in files_asked_for() for word in ("--plugin", str(path))]
+
+
+def _without_plugin_files(words: list[str]) -> list[str]:
+    """The command line without ``--plugin FILE``; the files go into the environment, for this process and its children."""
+    from kdcore.plugin.files import VARIABLE, files_asked_for
+
+    left: list[str] = []
+    files = [str(path) for path in files_asked_for()]
+    rest = iter(words)
+    for word in rest:
+        option, equals, file = word.partition("=")
+        if option != "--plugin":
+            left.append(word)
+            continue
+        file = file if equals else next(rest, "")
+        if not file.endswith(".py"):
+            raise KdcoreError(f"--plugin needs a file such as my_loss.py, not {file!r}; an installed plugin is in use anyway")
+        files.append(os.path.abspath(os.path.expanduser(file)))
+    if files:
+        os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(files))
+    return left
 
 
 def _leave(code: int) -> None:

@@ -38,6 +38,10 @@ class Problem:
         return f"{where}{path}{self.message}{hint}"
 
 
+class KdcoreDeprecationWarning(FutureWarning):
+    """Something is used that a coming release of kdcore, or of a plugin, will no longer have."""
+
+
 class RecipeError(KdcoreError):
     """A recipe that cannot be run, with every problem found in it."""
 

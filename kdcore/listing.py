@@ -11,7 +11,7 @@ from rich.text import Text
 
 from kdcore.errors import UnknownComponentError
 from kdcore.plugin.hookspecs import API_VERSION
-from kdcore.plugin.manager import plugin_manager
+from kdcore.plugin.manager import found_plugins, plugin_manager
 from kdcore.plugin.schema import describe
 
 
@@ -50,7 +50,7 @@ def show_component(name: str) -> None:
 
 def show_plugins(as_json: bool) -> None:
     """Every plugin found, and what it provides or why it cannot."""
-    manager = plugin_manager()
+    manager = found_plugins()
     provided: dict[str, dict[str, list[str]]] = {name: {} for name in manager.plugins}
     for entry in manager.registry.entries():
         provided[entry.plugin].setdefault(entry.kind, []).append(entry.name)
@@ -59,22 +59,23 @@ def show_plugins(as_json: bool) -> None:
             "name": p.name,
             "package": p.distribution,
             "version": p.version,
-            "api": API_VERSION,
+            "api": p.api,
             "module": p.target,
             "provides": provided[name],
             "failure": p.failure,
         }
-        for name, p in manager.plugins.items()
+        for name, p in sorted(manager.plugins.items())
     ]
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    shown = Table("plugin", "package", "provides", title=f"Plugins (API {API_VERSION})")
+    shown = Table("plugin", "package", "api", "provides", title=f"Plugins (API {API_VERSION})")
     for row in rows:
         what = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in row["provides"].items())
         shown.add_row(
-            row["name"],
-            f"{row['package']} {row['version']}",
+            Text(row["name"]),
+            Text(f"{row['package'] or row['module']} {row['version']}"),
+            str(row["api"]),
             Text(f"not used: {row['failure']}", "red") if row["failure"] else Text(what),
         )
     Console().print(shown)

@@ -34,6 +34,7 @@ from kdcore.training.engine import Engine, Listener, Settings, predict
 from kdcore.training.fabric import make_fabric, most_memory
 from kdcore.training.preflight import Preflight, preflight
 from kdcore.training.randomness import make_deterministic
+from kdcore.training.reuse import TrainedStages
 from kdcore.workspace import Ledger, cache_folder, find_run, new_run_id, runs_folder
 
 
@@ -72,6 +73,9 @@ class _Hooks(RunListener):
     def stage_finished(self, stage: Stage) -> None:
         self._hook.stage_finished(stage=stage, seed=self._seed)
         self._to.stage_finished(stage)
+
+    def stage_reused(self, stage: Stage) -> None:
+        self._to.stage_reused(stage)
 
 
 @dataclass
@@ -316,6 +320,7 @@ class _Run:
             ),
             self._saver(checkpoints, seed, arm),
             self.listener,
+            self._trained(seed),
         )
         self.engine.stop_asked = self.stop_asked
         self.listener.arm_started(seed, arm, stages)
@@ -333,6 +338,13 @@ class _Run:
             self.tracker.commit()
             checkpoints.clear()
         self.fabric.barrier()
+
+    def _trained(self, seed: int) -> TrainedStages | None:
+        """Where teachers are kept for other runs, if the recipe wants it."""
+        recipe = self.recipe.filled()
+        said = {key: recipe[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
+        identity = {**said, "seed": seed, "batch_size": recipe["data"]["batch_size"]}
+        return TrainedStages(cache_folder() / "teachers", identity) if self.recipe.engine.reuse_teachers else None
 
     def _settings(self, seed: int) -> Settings:
         engine, data = self.recipe.engine, self.recipe.data

@@ -11,11 +11,18 @@ if TYPE_CHECKING:
     import typer
 
     from kdcore.contracts.schedule import Stage
+    from kdcore.plugin.deprecation import Deprecation
 
 hookspec = HookspecMarker("kdcore")
 
 API_VERSION = 1
 """Changes when a hook or contract changes incompatibly; a plugin may state the one it was written for as ``KDCORE_API``."""
+
+OLDEST_API = 1
+"""Plugins written for this API version, or a later one up to `API_VERSION`, still work."""
+
+DEPRECATED: Mapping[str, Deprecation] = {}
+"""Hooks that are on their way out, by name."""
 
 Register = Callable[[str, str], None]
 """``register(name, "module:Object")``: announces a component without importing it."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pluggy
 
-from kdcore.errors import PluginError
+from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, PluginError
 from kdcore.plugin import hookspecs
+from kdcore.plugin.files import files_asked_for, fingerprint, import_file, plugin_name, what_happened
 from kdcore.plugin.registry import KINDS, Registry
 
 GROUP = "kdcore"
@@ -23,14 +26,35 @@ GROUP = "kdcore"
 
 @dataclass
 class Plugin:
-    """One plugin found: what it is, and why it is not in use if it isn't."""
+    """One plugin found: what it is, and why it is not in use if it isn't.
+
+    Args:
+        name: Of the plugin.
+        distribution: The installed package that it comes from.
+        version: Of that package; for a plugin that is a file, what the file holds.
+        target: The module, or the file.
+        failure: Why it is not in use.
+        cause: What it raised.
+        api: The version of hooks and contracts that it was written for.
+    """
 
     name: str
     distribution: str
     version: str
     target: str
     failure: str = ""
-    cause: Exception | None = field(default=None, repr=False)
+    cause: BaseException | None = field(default=None, repr=False)
+    api: int = hookspecs.API_VERSION
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from: package and version, or the file."""
+        return f"{self.distribution} {self.version}" if self.distribution else self.target
+
+    @property
+    def module(self) -> str:
+        """The top-level module that its code is in."""
+        return Path(self.target).stem if self.target.endswith(".py") else self.target.partition(":")[0].partition(".")[0]
 
 
 class PluginManager:
@@ -43,6 +67,7 @@ class PluginManager:
     def __init__(self, points: Iterable[EntryPoint] | None = None):
         self.registry = Registry()
         self.plugins: dict[str, Plugin] = {}
+        self.files: Sequence[Path] = ()
         self._pluggy = pluggy.PluginManager("kdcore")
         self._pluggy.add_hookspecs(hookspecs)
         found = entry_points(group=GROUP) if points is None else points
@@ -73,7 +98,45 @@ class PluginManager:
         try:
             self.register(point.name, point.load())
         except Exception as error:  # a plugin may raise anything while it is imported
-            self._fail(plugin, _reason(error), error)
+            self._fail(plugin, _reason(error, plugin), error)
+
+    def add_file(self, path: Path) -> Plugin:
+        """Take in a plugin that is a file. A copy of one that is in use already is the same plugin.
+
+        Raises:
+            PluginError: If it cannot be used; the reason is noted among the other plugins, too.
+        """
+        name, known = plugin_name(path), self.plugins.get(plugin_name(path))
+        plugin = Plugin(name, "", "", str(path))
+        try:
+            plugin.version = f"file {fingerprint(path)}"
+            if known and not known.failure:
+                if known.version == plugin.version:
+                    return known
+                name = str(path)
+                raise PluginError(f"the plugin name {plugin.name!r} is taken ({known.origin}); rename the file")
+            self.plugins[name] = plugin
+            self.register(name, import_file(path))
+            self._refuse_unusable(plugin)
+        except (Exception, SystemExit) as error:  # a file may raise anything, and a script may end the process
+            self._drop(name)
+            plugin.failure, plugin.cause = what_happened(error, path), error
+            self.plugins[name] = plugin
+            raise PluginError(f"plugin file {path}: {plugin.failure}") from error
+        return plugin
+
+    def _refuse_unusable(self, plugin: Plugin) -> None:
+        """Refuse a file that announces nothing, what another plugin has, or what it has not got itself."""
+        if not self._pluggy.get_hookcallers(self._pluggy.get_plugin(plugin.name)):
+            raise PluginError("has no hook; mark a function such as register_losses with kdcore.hookimpl")
+        for entry in list(self.registry.entries()):
+            if entry.plugin == plugin.name:
+                self.registry.get(entry.kind, entry.qualified).load()
+                for other in self.registry.claims(entry.kind, entry.name):
+                    if other.plugin != plugin.name:
+                        raise PluginError(
+                            f"the {entry.kind} {entry.name!r} is in the plugin {other.plugin!r} already; rename yours"
+                        )
 
     def register(self, name: str, module: ModuleType | object) -> None:
         """Take in an imported plugin.
@@ -81,16 +144,14 @@ class PluginManager:
         Raises:
             PluginError: If it was written for another API version, or implements a hook that does not exist.
         """
-        api = getattr(module, "KDCORE_API", hookspecs.API_VERSION)
-        if api != hookspecs.API_VERSION:
-            raise PluginError(
-                f"written for plugin API {api}, this kdcore has {hookspecs.API_VERSION}; "
-                f"install a {'newer kdcore' if api > hookspecs.API_VERSION else 'newer version of the plugin'}"
-            )
-        self.plugins.setdefault(name, Plugin(name, "", "", getattr(module, "__name__", repr(module))))
+        plugin = self.plugins.setdefault(name, Plugin(name, "", "", getattr(module, "__name__", repr(module))))
+        _check_api(plugin, getattr(module, "KDCORE_API", hookspecs.API_VERSION))
         self._pluggy.register(module, name=name)
         try:
             self._refuse_misspelt_hooks(module)
+            for caller in self._pluggy.get_hookcallers(module) or []:
+                if caller.name in hookspecs.DEPRECATED:
+                    hookspecs.DEPRECATED[caller.name].used(f"plugin {name!r}")
             self._fill_registry(name, module)
         except Exception:
             self._drop(name)
@@ -135,11 +196,47 @@ def _distribution(point: EntryPoint) -> str:
     return point.dist.name if point.dist else ""
 
 
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+def _check_api(plugin: Plugin, api: object) -> None:
+    if type(api) is not int:
+        raise PluginError(f"its KDCORE_API must be a whole number, not {api!r}; tell its author")
+    plugin.api, newest = api, hookspecs.API_VERSION
+    if api > newest:
+        raise PluginError(f"written for plugin API {api}, this kdcore has {newest}; install a newer kdcore")
+    if api < hookspecs.OLDEST_API:
+        raise PluginError(f"written for plugin API {api}, this kdcore has {newest}; install a newer version of the plugin")
+    if api < newest:
+        said = f"plugin {plugin.name!r} ({plugin.origin}) was written for plugin API {api}; look for a version for API {newest}"
+        warnings.warn(said, KdcoreDeprecationWarning, stacklevel=4)
+
+
+def _reason(error: Exception, plugin: Plugin) -> str:
+    if isinstance(error, KdcoreError):
+        return str(error)
+    package = plugin.distribution or plugin.name
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != plugin.module:
+        return f"it needs the module {error.name!r}, which is not installed; install it, or reinstall {package}"
+    return f"it cannot be imported: {type(error).__name__}: {error}; reinstall {package}, or uninstall it and tell its author"
 
 
 @cache
+def found_plugins() -> PluginManager:
+    """The process's plugins, found once; files that ``KDCORE_PLUGINS`` names and that cannot be used are among the broken."""
+    manager = PluginManager()
+    manager.files = files_asked_for()
+    for path in manager.files:
+        with suppress(PluginError):
+            manager.add_file(path)
+    return manager
+
+
 def plugin_manager() -> PluginManager:
-    """The process's plugins, found once."""
-    return PluginManager()
+    """The process's plugins.
+
+    Raises:
+        PluginError: If a file that ``KDCORE_PLUGINS`` names cannot be used: whoever names it wants it.
+    """
+    manager = found_plugins()
+    for plugin in manager.broken:
+        if Path(plugin.target) in manager.files:
+            raise PluginError(f"plugin file {plugin.target}: {plugin.failure}") from plugin.cause
+    return manager

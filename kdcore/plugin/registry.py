@@ -50,9 +50,11 @@ class Entry:
             for part in attribute.split("."):
                 found = getattr(found, part)
         except Exception as error:
+            missing = isinstance(error, ModuleNotFoundError) and error.name
+            advice = f"; install what has the module {missing!r}, or reinstall the plugin" if missing else ""
             raise PluginError(
                 f"plugin {self.plugin!r}: {self.kind} {self.name!r} ({self.target}) cannot be loaded: "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {error}{advice}"
             ) from error
         return found
 
@@ -85,6 +87,10 @@ class Registry:
                 names[name] = [entry for entry in names[name] if entry.plugin != plugin]
                 if not names[name]:
                     del names[name]
+
+    def claims(self, kind: str, name: str) -> tuple[Entry, ...]:
+        """All components of that name; more than one if plugins are in conflict."""
+        return tuple(self._entries[kind].get(name, ()))
 
     def get(self, kind: str, name: str) -> Entry:
         """The component called `name`, or ``plugin/name``.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from kdcore.errors import PluginError, Problem, UnknownComponentError
+from kdcore.plugin.files import is_file
 from kdcore.plugin.manager import PluginManager
 from kdcore.plugin.registry import Entry
 from kdcore.plugin.schema import TERM_KEYS, options_model
@@ -72,6 +74,12 @@ def _missing_plugins(tree: Mapping[str, Any], places: Places, plugins: PluginMan
     wanted = tree.get("plugins")
     problems = []
     for index, name in enumerate(wanted if isinstance(wanted, list) else ()):
+        if is_file(name):
+            try:
+                plugins.add_file(Path(name))
+            except PluginError as error:
+                problems.append(places.problem(("plugins", index), str(error)))
+            continue
         plugin = plugins.plugins.get(name) if isinstance(name, str) else None
         if plugin is None and isinstance(name, str):
             problems.append(

@@ -21,6 +21,7 @@ from kdcore.recipe.fit import check_fit
 from kdcore.recipe.merge import merge_recipes, without_nulls
 from kdcore.recipe.overrides import apply_overrides
 from kdcore.recipe.participants import written_out
+from kdcore.recipe.plugin_files import located
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.schema import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
@@ -44,7 +45,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: Plug
     early: list[Problem] = []
     node = _read_with_bases(find_source(source), early)
     node = apply_overrides(node, overrides, early)
-    node = without_nulls(written_out(node, early))
+    node = located(without_nulls(written_out(node, early)), plugins.files)
     tree, places = node.plain(), Places(dict(node.places()))
     recipe, found = _validated(tree, places)
     stand_in = recipe or _stand_in(tree, found)

@@ -1,0 +1,39 @@
+"""Whose fault an unexpected error is: the plugin that was at work when it was raised."""
+
+from __future__ import annotations
+
+import traceback
+from types import FrameType
+
+from kdcore.errors import PluginError
+from kdcore.plugin import hookspecs
+from kdcore.plugin.manager import Plugin, PluginManager
+
+
+def blamed(error: BaseException, plugins: PluginManager) -> PluginError | None:
+    """What to tell a user about an error raised while a plugin's component or hook was at work; None if none was."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return None
+    by_module = {plugin.module: plugin for plugin in plugins.plugins.values() if not plugin.failure}
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        plugin = by_module.get(str(frame.f_globals.get("__name__", "")).partition(".")[0])
+        what = _at_work(frame, plugin, plugins) if plugin else ""
+        if plugin and what:
+            where = f"{frame.f_code.co_filename}:{line}"
+            return PluginError(
+                f"plugin {plugin.name!r} ({plugin.origin}): {what} failed in {frame.f_code.co_name} ({where}): "
+                f"{type(error).__name__}: {error}; tell its author, or do without it "
+                "(KDCORE_TRACEBACK=1 shows how it came to this)"
+            )
+    return None
+
+
+def _at_work(frame: FrameType, plugin: Plugin, plugins: PluginManager) -> str:
+    """The plugin's component or hook that a frame belongs to; empty if it is neither."""
+    classes = [each.__qualname__ for each in type(frame.f_locals.get("self")).__mro__[:-1]]
+    for entry in plugins.registry.entries():
+        if entry.plugin == plugin.name and entry.target.partition(":")[2] in classes:
+            return f"{entry.kind.replace('_', ' ')} {entry.name!r}"
+    name = frame.f_code.co_name
+    is_hook = hasattr(getattr(hookspecs, name, None), "kdcore_spec") and frame.f_globals.get(name) is not None
+    return f"hook {name!r}" if is_hook else ""

@@ -1,0 +1,56 @@
+"""How something public goes: two minor releases warn, the next one refuses, then it is gone."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+from kdcore import __version__
+from kdcore.errors import KdcoreDeprecationWarning, KdcoreError
+
+WARNING_RELEASES = 2
+
+
+@dataclass(frozen=True)
+class Deprecation:
+    """Something public that is on its way out.
+
+    Args:
+        what: What it is, e.g. ``the hook 'register_nets'``.
+        since: The release that announces it, e.g. ``0.3``.
+        instead: What to use.
+    """
+
+    what: str
+    since: str
+    instead: str
+
+    def stage(self, version: str = __version__) -> Literal["announced", "warned", "refused", "gone"]:
+        """Where `version` finds it: ``announced`` for later, ``warned`` of, ``refused``, or ``gone`` from the code."""
+        passed = _minor_releases(self.since, version)
+        if passed < 0:
+            return "announced"
+        if passed < WARNING_RELEASES:
+            return "warned"
+        return "refused" if passed == WARNING_RELEASES else "gone"
+
+    def used(self, by: str = "", version: str = __version__, stacklevel: int = 3) -> None:
+        """Say so where it is used.
+
+        Raises:
+            KdcoreError: If the time of warning is over.
+        """
+        user = f"{by} uses " if by else ""
+        stage = self.stage(version)
+        if stage == "warned":
+            text = f"{user}{self.what}, which is deprecated since kdcore {self.since} and will be refused; use {self.instead}"
+            warnings.warn(text, KdcoreDeprecationWarning, stacklevel=stacklevel)
+        elif stage != "announced":
+            raise KdcoreError(f"{user}{self.what}, which kdcore {version} no longer has; use {self.instead}")
+
+
+def _minor_releases(since: str, version: str) -> int:
+    """How many minor releases after `since` comes `version`; a major release counts as one."""
+    (major, minor), (major_now, minor_now) = (map(int, each.split(".")[:2]) for each in (since, version))
+    return minor_now - minor if major == major_now else major_now - major + minor_now if major_now > major else -1

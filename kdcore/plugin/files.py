@@ -1,0 +1,90 @@
+"""Plugins that are a single file: for trying something out before it becomes a package."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import traceback
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+from kdcore.errors import PluginError
+
+VARIABLE = "KDCORE_PLUGINS"
+"""Environment variable that names such files, separated as in ``PATH``."""
+
+
+def is_file(name: object) -> bool:
+    """Whether an entry of a recipe's ``plugins`` means a file."""
+    return isinstance(name, str) and name.endswith(".py")
+
+
+def files_asked_for() -> list[Path]:
+    """The files that the environment names, as whole paths."""
+    named = os.environ.get(VARIABLE, "").split(os.pathsep)
+    return [Path(os.path.abspath(os.path.expanduser(name))) for name in named if name]
+
+
+def plugin_name(path: Path) -> str:
+    """``my_loss.py`` → ``my-loss``."""
+    return path.stem.replace("_", "-")
+
+
+def fingerprint(path: Path) -> str:
+    """What stands for a file's version: the beginning of its SHA-256.
+
+    Raises:
+        PluginError: If it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise PluginError(f"it cannot be read: {error.strerror}") from error
+
+
+def import_file(path: Path) -> ModuleType:
+    """The module in a file, under the file's own name: what is in ``my_loss.py`` can be registered as ``my_loss:MyLoss``.
+
+    Raises:
+        PluginError: If the name will not do.
+        Exception: Whatever the file raises.
+    """
+    name, version = path.stem, fingerprint(path)
+    if not name.isidentifier():
+        raise PluginError(f"the file's name {path.name!r} is no module name; rename it, e.g. to my_loss.py")
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__fingerprint__", "") == version:
+        return known
+    if known is not None or not _is_free(name, path):
+        raise PluginError(f"there is a module {name!r} already; rename the file")
+    spec = spec_from_file_location(name, path)
+    assert spec is not None  # it ends in .py
+    assert spec.loader is not None
+    module = sys.modules[name] = module_from_spec(spec)
+    module.__dict__["__fingerprint__"] = version
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _is_free(name: str, path: Path) -> bool:
+    try:
+        found = find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return found is None or (found.origin is not None and Path(found.origin).resolve() == path.resolve())
+
+
+def what_happened(error: BaseException, path: Path) -> str:
+    """An error that a file raised while it was imported, with the line."""
+    if isinstance(error, PluginError):
+        return str(error)
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    said = error.msg if isinstance(error, SyntaxError) else error
+    return (f"line {line}: " if line else "") + f"{type(error).__name__}: {said}"

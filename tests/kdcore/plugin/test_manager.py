@@ -1,0 +1,129 @@
+"""Plugins found, and those that are broken."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from kdcore import KdcoreDeprecationWarning
+from kdcore.errors import PluginError
+from kdcore.plugin import hookspecs
+from kdcore.plugin.manager import PluginManager, PluginWarning
+
+GOOD = """
+    @hookimpl
+    def register_losses(register):
+        register("fine", "good:Fine")
+"""
+
+
+def manager_of(*points: EntryPoint) -> PluginManager:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)
+        return PluginManager(points)
+
+
+FAULTS = {
+    "misspelt": (
+        "@hookimpl\ndef register_loses(register): pass",
+        "hook 'register_loses' that does not exist; did you mean 'register_losses'?",
+    ),
+    "dependent": ("import no_such_library.inner", "it needs the module 'no_such_library', which is not installed; install it"),
+    "syntax": ("def register_losses(register:", "it cannot be imported: SyntaxError: .*; reinstall syntax, or uninstall it"),
+    "raising": ("1 / 0", "it cannot be imported: ZeroDivisionError: division by zero"),
+    "importing": ("from kdcore import Nonsense", "it cannot be imported: ImportError: cannot import name 'Nonsense'"),
+    "newer": ("KDCORE_API = 99", "written for plugin API 99, this kdcore has 1; install a newer kdcore"),
+    "older": ("KDCORE_API = 0", "written for plugin API 0, this kdcore has 1; install a newer version of the plugin"),
+    "worded": ("KDCORE_API = '1'", "its KDCORE_API must be a whole number, not '1'"),
+    "twice": (
+        "@hookimpl\ndef register_losses(register):\n    register('a', 'm:A')\n    register('a', 'm:B')",
+        "registers loss 'a' twice",
+    ),
+    "slashed": ("@hookimpl\ndef register_losses(register):\n    register('a/b', 'm:A')", "a name is text without a slash"),
+    "untargeted": ("@hookimpl\ndef register_losses(register):\n    register('a', 'm.A')", "write 'module:Object'"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_broken_plugin_is_named_with_the_reason_and_the_rest_works(workshop, name):
+    code, reason = FAULTS[name]
+    points = [workshop.plugin("good", GOOD), workshop.plugin(name, code)]
+    with pytest.warns(PluginWarning, match=rf"plugin '{name}' \({name}\) is not used: .*{reason}"):
+        manager = PluginManager(points)
+    assert [plugin.name for plugin in manager.broken] == [name]
+    assert [entry.name for entry in manager.registry.entries()] == ["fine"]
+    assert not manager.plugins["good"].failure
+
+
+def test_a_broken_plugin_is_an_error_where_strictness_is_asked_for(workshop, monkeypatch):
+    monkeypatch.setenv("KDCORE_STRICT_PLUGINS", "1")
+    with pytest.raises(PluginError, match=r"plugin 'raising' \(raising\) is not used"):
+        workshop.manager(raising="1 / 0")
+
+
+def test_a_module_that_is_not_there_is_named():
+    manager = manager_of(EntryPoint("ghost", "kdcore_ghost_that_is_not", "kdcore"))
+    assert "cannot be imported" in manager.plugins["ghost"].failure
+    assert "reinstall ghost, or uninstall it" in manager.plugins["ghost"].failure
+
+
+def test_two_plugins_of_one_name_are_both_named_and_neither_is_used(workshop):
+    one, other = workshop.plugin("one", GOOD, "same"), workshop.plugin("other", GOOD, "same")
+    manager = manager_of(one, other)
+    assert not list(manager.registry.entries())
+    failure = manager.plugins["same"].failure
+    assert "two installed packages claim the plugin name 'same'" in failure
+    assert "(one)" in failure
+    assert "(other)" in failure
+    assert "uninstall one" in failure
+
+
+def test_two_plugins_with_one_component_are_told_apart_by_a_slash(workshop):
+    manager = workshop.manager(first=GOOD, second=GOOD)
+    with pytest.raises(PluginError, match="claimed by the plugins first and second; write first/fine or second/fine"):
+        manager.registry.get("loss", "fine")
+    assert manager.registry.get("loss", "second/fine").plugin == "second"
+
+
+def test_a_component_that_lacks_a_library_says_what_to_install(workshop):
+    workshop.write("heavy", "import no_such_library")
+    manager = workshop.manager(light='@hookimpl\ndef register_losses(register):\n    register("a", "heavy:A")')
+    with pytest.raises(
+        PluginError, match=r"plugin 'light': loss 'a' \(heavy:A\) cannot be loaded.*install what has .*no_such_lib"
+    ):
+        manager.registry.get("loss", "a").load()
+
+
+def test_a_plugin_for_an_older_api_that_still_works_is_used_with_a_warning(workshop, monkeypatch):
+    monkeypatch.setattr(hookspecs, "API_VERSION", 2)
+    with pytest.warns(KdcoreDeprecationWarning, match=r"plugin 'old' \(old\) was written for plugin API 1; look for a version"):
+        manager = workshop.manager(old="    KDCORE_API = 1\n" + GOOD)
+    assert manager.plugins["old"].api == 1
+    assert not manager.broken
+
+
+def test_the_command_shows_sound_and_broken_plugins(workshop, monkeypatch, capsys):
+    from kdcore.listing import show_plugins
+
+    manager = manager_of(*(workshop.plugin(name, code) for name, code in [("good", GOOD), ("raising", "1 / 0")]))
+    monkeypatch.setattr("kdcore.listing.found_plugins", lambda: manager)
+    show_plugins(as_json=True)
+    good, broken = json.loads(capsys.readouterr().out)
+    assert (good["name"], good["provides"], good["failure"]) == ("good", {"loss": ["fine"]}, "")
+    assert good["api"] == hookspecs.API_VERSION
+    assert "ZeroDivisionError" in broken["failure"]
+    show_plugins(as_json=False)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "loss: fine" in shown
+    assert "not used:" in shown
+
+
+def test_importing_kdcores_plugins_loads_nothing_heavy():
+    code = "import sys, kdcore.plugin.manager as m; m.plugin_manager(); print({'torch', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
