@@ -1,1 +1,197 @@
-"""."""
+"""Checks of datasets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from kdcore.contracts.dataset import Dataset, Sample
+from kdcore.contracts.modality import Modality, Signal
+from kdcore.errors import DataError
+from kdcore.plugin.schema import options_model
+from kdcore.testing.case import ConformanceError, NotApplicable, require
+from kdcore.testing.checks import Subject, check
+from kdcore.training.columns import fingerprint
+
+READ = 3
+
+
+def found(subject: Subject) -> tuple[Dataset, Sequence[Sample]]:
+    """The dataset and its samples.
+
+    Raises:
+        NotApplicable: If it finds none, which is the check `finds_samples`'s to say.
+    """
+    dataset = subject.made()
+    try:
+        samples = dataset.samples()
+    except Exception as error:
+        raise NotApplicable("it finds no samples: see the check 'finds_samples'") from error
+    if not samples:
+        raise NotApplicable("it finds no samples: see the check 'finds_samples'")
+    return dataset, samples
+
+
+def some(subject: Subject) -> tuple[Dataset, list[Sample]]:
+    """A few samples from all over the dataset, as many as its case says."""
+    dataset, samples = found(subject)
+    places = np.linspace(0, len(samples) - 1, min(len(samples), subject.case.inputs or READ)).round().astype(int)
+    return dataset, [samples[place] for place in sorted(set(places.tolist()))]
+
+
+def signals(subject: Subject) -> Iterator[tuple[Sample, Modality, Signal]]:
+    """Every signal of some samples; those that cannot be read are the check `reads`'s to say."""
+    dataset, samples = some(subject)
+    for sample in samples:
+        for name in sample.sources:
+            try:
+                yield sample, dataset.modalities[name], dataset.read(sample, name)
+            except Exception as error:
+                raise NotApplicable("not everything can be read: see the check 'reads'") from error
+
+
+@check("dataset")
+def finds_samples(subject: Subject) -> None:
+    """It finds samples."""
+    samples = subject.made().samples()
+    require(len(samples), "it finds no samples; where there are none it should raise a DataError that says so")
+
+
+@check("dataset")
+def keys_unique(subject: Subject) -> None:
+    """No two samples have one key."""
+    _, samples = found(subject)
+    twice = [str(key) for key, count in Counter(sample.key for sample in samples).items() if count > 1]
+    require(not twice, f"several samples have the key ({twice[0] if twice else ''})")
+
+
+@check("dataset")
+def labels_in_range(subject: Subject) -> None:
+    """Labels are whole numbers that count its classes, whose names differ."""
+    dataset, samples = found(subject)
+    classes = list(dataset.classes)
+    require(len(set(classes)) == len(classes) > 0, f"its classes are {classes}")
+    labels = {sample.label for sample in samples} - {None}
+    wrong = sorted(str(label) for label in labels if not isinstance(label, int) or not 0 <= label < len(classes))
+    require(not wrong, f"with {len(classes)} classes there are labels {', '.join(wrong[:5])}")
+
+
+@check("dataset")
+def modalities_named(subject: Subject) -> None:
+    """Samples have sources of its modalities alone, each of which goes by the name under which it stands."""
+    dataset, samples = found(subject)
+    unlike = [name for name, modality in dataset.modalities.items() if modality.name != name]
+    require(not unlike, f"modalities {', '.join(unlike)} call themselves something else; use Modality.renamed")
+    unknown = {name for sample in samples for name in sample.sources} - set(dataset.modalities)
+    require(not unknown, f"samples have {', '.join(sorted(unknown))}, which is none of its modalities")
+    bare = [str(sample.key) for sample in samples if not sample.sources]
+    require(not bare, f"nothing was recorded of {'; '.join(bare[:3])}")
+
+
+@check("dataset")
+def reads(subject: Subject) -> None:
+    """Every signal of a few samples can be read."""
+    dataset, samples = some(subject)
+    for sample in samples:
+        for name in sample.sources:
+            if name in dataset.modalities:
+                signal = dataset.read(sample, name)
+                require(isinstance(signal, Signal), f"read gives a {type(signal).__name__}, not a Signal")
+
+
+@check("dataset")
+def signals_fit(subject: Subject) -> None:
+    """Signals have the axes and channels of their modality, and finite numbers."""
+    for sample, modality, signal in signals(subject):
+        what, shape = f"{modality.name} of {sample.key}", signal.values.shape
+        require(len(signal) > 0, f"{what} is empty")
+        require(len(shape) == len(modality.axes), f"{what} has shape {shape}, but the axes {modality.axes}")
+        if modality.channels:
+            count = shape[modality.axes.index("channel")]
+            require(count == len(modality.channels), f"{what} has {count} channels, not {', '.join(modality.channels)}")
+        numbers = signal.values.dtype.kind in "fiu"
+        require(numbers and np.isfinite(signal.values).all(), f"{what} holds {signal.values.dtype} that are not all finite")
+
+
+@check("dataset")
+def clocks_run(subject: Subject) -> None:
+    """Rates are positive and times in order, one for every sample of a signal."""
+    for sample, modality, signal in signals(subject):
+        what = f"{modality.name} of {sample.key}"
+        require(np.isfinite(signal.rate) and signal.rate > 0, f"{what} has a rate of {signal.rate}")
+        require(len(signal.clock) == len(signal), f"{what} has {len(signal)} samples and {len(signal.clock)} times")
+        require((np.diff(signal.clock) >= 0).all(), f"the times of {what} are not in order")
+
+
+@check("dataset")
+def repeatable(subject: Subject) -> None:
+    """Made anew, it gives the same samples in the same order, and the same signals."""
+    _, samples = found(subject)
+    other = subject.made()
+    keys = [(sample.key, sample.label, tuple(sample.sources)) for sample in samples]
+    again = [(sample.key, sample.label, tuple(sample.sources)) for sample in other.samples()]
+    require(keys == again, "made anew it gives other samples, or in another order")
+    for sample, modality, signal in signals(subject):
+        second = other.read(sample, modality.name)
+        equal = np.array_equal(signal.values, second.values, equal_nan=signal.values.dtype.kind == "f")
+        require(equal and np.array_equal(signal.clock, second.clock), f"{modality.name} of {sample.key} read twice differs")
+
+
+@check("dataset")
+def fingerprint_stable(subject: Subject) -> None:
+    """Made anew, it has the fingerprint that it had, by which prepared data is found again."""
+    prints = []
+    for number in range(2):
+        dataset, samples = found(subject)
+        folder = subject.folder / "fingerprints"
+        prints.append(fingerprint(dataset, samples, {}, folder / f"{number}.json"))
+    hint = "do its version, classes and sources depend on the recordings alone?"
+    require(prints[0] == prints[1], f"its fingerprint changes from {prints[0]} to {prints[1]}; {hint}")
+
+
+@check("dataset")
+def missing_folder_clear(subject: Subject) -> None:
+    """Its constructor opens no file; a folder or file that is not there is told by `samples`, with a DataError."""
+    subject.made()
+    filled = options_model(subject.entry)(**subject.options)
+    paths = [name for name in type(filled).model_fields if isinstance(getattr(filled, name), Path)]
+    if not paths:
+        raise NotApplicable("none of its options is a path")
+    nowhere = subject.folder / "nowhere"
+    for name in paths:
+        try:
+            dataset = subject.construct(**{name: nowhere})
+        except Exception as error:
+            raise ConformanceError(f"its constructor opens {name}: {type(error).__name__}: {error}") from error
+        _expect_data_error(lambda d=dataset: d.samples(), f"if {name} does not exist, samples()", "nowhere")
+
+
+@check("dataset")
+def damaged_file_clear(subject: Subject) -> None:
+    """A damaged file is told with a DataError that names it."""
+    dataset, samples = some(subject)
+    tried = False
+    for name, source in samples[0].sources.items():
+        if isinstance(source, Path) and source.is_file():
+            tried = True
+            damaged = subject.folder / f"damaged{source.suffix}"
+            damaged.write_bytes(b"\x00\xff no recording \xfe" * 9)
+            sample = replace(samples[0], sources={**samples[0].sources, name: damaged})
+            _expect_data_error(lambda s=sample, n=name: dataset.read(s, n), f"for a damaged file of {name}, read", "damaged")
+    if not tried:
+        raise NotApplicable("its sources are no files")
+
+
+def _expect_data_error(act, when: str, named: str) -> None:
+    try:
+        act()
+    except DataError as error:
+        require(named in str(error), f"{when} raises a DataError that does not name the path: {error}")
+        return
+    except Exception as error:
+        raise ConformanceError(f"{when} raises {type(error).__name__}: {error}; raise a DataError that names it") from error
+    raise ConformanceError(f"{when} raises nothing; raise a DataError that names it")

@@ -1,1 +1,266 @@
-"""."""
+"""Checks of encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.contracts.encoder import Participant
+from kdcore.errors import KdcoreError
+from kdcore.testing.case import ConformanceError, NotApplicable, require
+from kdcore.testing.checks import Subject, check, seeded
+from kdcore.testing.gradients import agree, plain_tensors
+
+LAYOUTS: Mapping[str, tuple[int, ...]] = {
+    "(channel, time)": (6, 48),
+    "(channel, height, width)": (3, 32, 32),
+    "(channel, time, joint, person)": (3, 32, 20, 1),
+    "(frame, channel, height, width)": (4, 3, 32, 32),
+}
+"""Inputs that kdcore's modalities and transforms give, each with a usual size."""
+
+SMALL: Mapping[str, tuple[int, ...]] = {
+    "(channel, time)": (1, 1),
+    "(channel, height, width)": (1, 1, 1),
+    "(channel, time, joint, person)": (3, 1, 20, 1),
+    "(frame, channel, height, width)": (1, 1, 1, 1),
+}
+SAMPLES, CLASSES = 4, 5
+
+
+def shapes(subject: Subject) -> list[tuple[int, ...]]:
+    """Input shapes that the encoder reads: its case's, or those of the usual layouts that it accepts.
+
+    Raises:
+        ConformanceError: If it reads none of them.
+    """
+    return subject.once("shapes", lambda: _shapes(subject))
+
+
+def _shapes(subject: Subject) -> list[tuple[int, ...]]:
+    given = subject.case.inputs
+    if given:
+        return [tuple(given)] if isinstance(given[0], int) else [tuple(each) for each in given]
+    found, refusals = [], []
+    for shape in LAYOUTS.values():
+        try:
+            with seeded(), torch.no_grad():
+                build(subject, shape).eval()(torch.randn(2, *shape))
+            found.append(shape)
+        except Exception as error:
+            refusals.append(f"{shape}: {type(error).__name__}: {error}")
+    if not found:
+        told = "\n  ".join(refusals)
+        raise ConformanceError(f"it reads none of the usual inputs; if it needs another, test it as Case(inputs=…)\n  {told}")
+    return found
+
+
+def build(subject: Subject, shape: Sequence[int], classes: int = CLASSES, seed: int = 0) -> nn.Module:
+    """A fresh encoder, with whatever its constructor raises."""
+    with seeded(seed):
+        return subject.construct({"num_classes": classes, "in_shape": tuple(shape)})
+
+
+def built(subject: Subject, seed: int = 0) -> tuple[nn.Module, Tensor]:
+    """A fresh encoder in evaluation mode and a batch that it reads.
+
+    Raises:
+        NotApplicable: If it cannot be made, which is another check's to say.
+    """
+    subject.options  # noqa: B018 - may itself say that nothing can be tested here
+    try:
+        shape = shapes(subject)[0]
+        encoder = build(subject, shape, seed=seed).eval()
+        x = batch(shape)
+        with torch.no_grad():
+            encoder(x)
+    except Exception as error:
+        raise NotApplicable("it cannot be made or reads nothing: see the checks 'constructed' and 'logits'") from error
+    return encoder, x
+
+
+def batch(shape: Sequence[int], samples: int = SAMPLES) -> Tensor:
+    """Inputs of a usual size."""
+    return torch.randn(samples, *shape, generator=torch.Generator().manual_seed(2))
+
+
+@check("encoder")
+def logits(subject: Subject) -> None:
+    """For every input shape that it accepts, any number of classes and samples, it gives finite logits (B, classes)."""
+    subject.options  # noqa: B018
+    for shape in shapes(subject):
+        for classes, samples in ((2, 3), (7, 1)):
+            answer = build(subject, shape, classes).eval()(batch(shape, samples))
+            found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+            require(found == (samples, classes), f"for {samples} samples {shape}, {classes} classes, it gives {found}")
+            require(answer.is_floating_point() and answer.isfinite().all(), f"for inputs {shape} logits are not finite numbers")
+
+
+@check("encoder")
+def batch_independent(subject: Subject) -> None:
+    """In evaluation, a sample's logits do not depend on the other samples of its batch."""
+    encoder, x = built(subject)
+    with torch.no_grad():
+        together, alone = encoder(x), torch.cat([encoder(each[None]) for each in x])
+    agree(together, alone, "logits of samples together and one by one", 1e-3, 1e-5)
+
+
+@check("encoder")
+def all_parameters_learn(subject: Subject) -> None:
+    """Every parameter that asks for a gradient gets a finite one, as several processes require."""
+    encoder, x = built(subject)
+    before = set(dict(encoder.named_parameters()))
+    with seeded():
+        encoder.train()(x).square().sum().backward()
+    late = set(dict(encoder.named_parameters())) - before
+    require(not late, f"{', '.join(late)}: made while training, too late for the optimizer")
+    parameters = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+    require(parameters, "it has no parameters that learn")
+    missing = [name for name, p in parameters.items() if p.grad is None]
+    require(not missing, f"no gradient reaches {', '.join(missing)}; freeze or remove what is not used")
+    wrong = [name for name, p in parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
+    require(not wrong, f"the gradient of {', '.join(wrong)} is not finite")
+
+
+@check("encoder")
+def state_registered(subject: Subject) -> None:
+    """Tensors and modules that it holds are parameters, buffers or submodules, so that they move, learn and are saved."""
+    encoder, _ = built(subject)
+    hidden = plain_tensors(encoder)
+    require(not hidden, f"{', '.join(hidden)}: use nn.Parameter, register_buffer, nn.ModuleList or nn.ModuleDict")
+
+
+@check("encoder")
+def state_saved(subject: Subject) -> None:
+    """All that it learnt is in `state_dict`: one made with another seed that loads it gives the same logits."""
+    trained, x = built(subject)
+    other, _ = built(subject, seed=1)
+    with seeded(), torch.no_grad():
+        trained.train()(x + 1)  # moves running statistics
+    other.load_state_dict({name: value.clone() for name, value in trained.state_dict().items()})
+    with torch.no_grad():
+        agree(other.eval()(x), trained.eval()(x), "logits of the trained one and of one that loaded its state_dict", 1e-5)
+
+
+@check("encoder")
+def deterministic(subject: Subject) -> None:
+    """Made anew with the same seed, it has the same weights and gives the same logits, in training too."""
+    (first, x), (second, _) = built(subject), built(subject)
+    ours, theirs = first.state_dict(), second.state_dict()
+    apart = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    require(not apart, f"with the same seed {', '.join(apart)} differ; take random numbers from torch alone")
+    with torch.no_grad():
+        for encoder_mode in (False, True):
+            answers = []
+            for encoder in (first, second):
+                with seeded():
+                    answers.append(encoder.train(encoder_mode)(x))
+            mode = "training" if encoder_mode else "evaluation"
+            require(torch.equal(*answers), f"in {mode} the same weights, seed and input give other logits")
+
+
+@check("encoder")
+def inputs_unmodified(subject: Subject) -> None:
+    """It leaves its input as it was."""
+    encoder, x = built(subject)
+    before = x.clone()
+    with torch.no_grad():
+        encoder(x)
+    require(torch.equal(x, before), "it changes its input in place; work on a copy")
+
+
+@check("encoder")
+def precisions_agree(subject: Subject) -> None:
+    """Double, single and (under autocast) bfloat16 precision give the same logits, but for rounding."""
+    encoder, x = built(subject)
+    with torch.no_grad():
+        single, half = encoder(x), _in_bfloat16(encoder, x)
+        double = encoder.double()(x.double())
+    agree(single, double, "logits in single and double precision", 1e-3, 1e-5)
+    if half is not None:
+        agree(half, double, "logits in bfloat16 and double precision", 0.15, 0.02)
+
+
+def _in_bfloat16(encoder: nn.Module, x: Tensor) -> Tensor | None:
+    """Logits under autocast; None where this processor cannot."""
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            return encoder(x)
+    except RuntimeError as error:
+        if "primitive" in str(error):  # oneDNN has no such operation for this processor
+            return None
+        raise
+
+
+@check("encoder")
+def devices_agree(subject: Subject) -> None:
+    """On a GPU it gives the logits that it gives on the CPU."""
+    if not torch.cuda.is_available():
+        raise NotApplicable("this machine has no GPU that torch can use")
+    encoder, x = built(subject)
+    with torch.no_grad():
+        cpu = encoder(x)
+        agree(encoder.to("cuda")(x.to("cuda")), cpu, "logits on GPU and CPU", 1e-2, 1e-4)
+
+
+@check("encoder")
+def tappable(subject: Subject) -> None:
+    """At least one of its submodules can be tapped: it runs in every pass and gives a tensor with one row a sample or more."""
+    encoder, x = built(subject)
+    named = {name: name for name, _ in encoder.named_modules() if name}
+    require(named, "it has no submodules, so that no loss can look inside; make its layers attributes")
+    with torch.no_grad():
+        found = Participant("student", encoder, named)(x).features
+    good = [tap for tap, value in found.items() if _tapped(value)]
+    require(good, "none of its submodules gives a tensor with a row for every sample, so that no loss can look inside")
+
+
+def _tapped(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 1 and len(value) % SAMPLES == 0
+
+
+@check("encoder")
+def stages_make_forward(subject: Subject) -> None:
+    """If it has stages, running them one after the other gives the logits of `forward`."""
+    encoder, x = built(subject)
+    try:
+        stages = encoder.stages()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError) as error:
+        raise NotApplicable("it has no stages") from error
+    with torch.no_grad():
+        wanted, y = encoder(x), x
+        for stage in stages.values():
+            y = stage(y)
+    agree(y, wanted, "its stages one after the other, and forward, give", 1e-5)
+
+
+@check("encoder")
+def refusals_clear(subject: Subject) -> None:
+    """An input that it cannot read, another layout or too small a size, is refused by its constructor with a ValueError."""
+    subject.options  # noqa: B018
+    accepted = shapes(subject)
+    small = [shape for layout, shape in SMALL.items() if any(len(LAYOUTS[layout]) == len(each) for each in accepted)]
+    for shape in dict.fromkeys([*LAYOUTS.values(), *small]):
+        try:
+            encoder = build(subject, shape)
+        except (ValueError, KdcoreError) as error:
+            require(str(error), f"the ValueError for in_shape {shape} says nothing")
+            continue
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            raise ConformanceError(f"its constructor should refuse in_shape {shape} with a ValueError, not {told}") from error
+        _run_or_refuse(encoder, shape)
+
+
+def _run_or_refuse(encoder: nn.Module, shape: tuple[int, ...]) -> None:
+    try:
+        with torch.no_grad():
+            encoder.eval()(batch(shape, 2))
+    except Exception as error:
+        told = f"{type(error).__name__}: {error}"
+        raise ConformanceError(
+            f"its constructor accepts in_shape {shape}, which forward then cannot read ({told}); raise a ValueError there"
+        ) from error

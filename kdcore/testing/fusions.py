@@ -1,1 +1,187 @@
-"""."""
+"""Checks of fusions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.contracts.batch import Batch, Outputs
+from kdcore.contracts.encoder import Encoder, Participant
+from kdcore.contracts.fusion import TeacherFusion
+from kdcore.testing.case import NotApplicable, require
+from kdcore.testing.checks import Subject, check, seeded
+from kdcore.testing.gradients import agree, plain_tensors
+
+SAMPLES, CLASSES = 6, 5
+Teachers = dict[str, Participant]
+
+
+class Staged(Encoder):
+    """A small network with the stages ``stage1``, ``stage2`` and ``head``, for series of three channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage1 = nn.Sequential(nn.Conv1d(3, 8, 3, padding=1), nn.ReLU())
+        self.stage2 = nn.Sequential(nn.Conv1d(8, 8, 3, padding=1), nn.ReLU())
+        self.head = nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, CLASSES))
+
+    def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """Its three layers."""
+        return dict(self.named_children())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        for stage in self.stages().values():
+            x = stage(x)
+        return x
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A fusion that was set up, the teachers it runs, and a batch for them."""
+
+    fusion: TeacherFusion
+    teachers: Teachers
+    batch: Batch
+
+    def outputs(self, batch: Batch | None = None) -> dict[str, Outputs]:
+        """Everyone's outputs."""
+        with seeded():
+            return self.fusion(self.teachers, batch or self.batch)
+
+
+def teachers_and_batch(samples: int) -> tuple[Teachers, Batch]:
+    """Two teachers of one shape, and inputs for them."""
+    draw = torch.Generator().manual_seed(4)
+    teachers = {name: Participant(name, Staged(), {"map": "stage2", "pooled": "head.1"}) for name in ("first", "second")}
+    signals = {name: torch.randn(samples, 3, 16, generator=draw) for name in teachers}
+    return teachers, Batch(torch.arange(samples), signals, torch.arange(samples) % CLASSES)
+
+
+def bench(subject: Subject, samples: int = SAMPLES, seed: int = 0) -> Bench:
+    """Everything in evaluation mode.
+
+    Raises:
+        NotApplicable: If it gives no outputs, which is the check `answers`'s to say.
+    """
+    fusion = subject.made()
+    try:
+        found = _bench(subject, fusion, samples, seed)
+        found.outputs()
+    except Exception as error:
+        raise NotApplicable("it gives no outputs: see the check 'answers'") from error
+    return found
+
+
+def _bench(subject: Subject, fusion: TeacherFusion, samples: int = SAMPLES, seed: int = 0) -> Bench:
+    make = subject.case.inputs or teachers_and_batch
+    with seeded():
+        teachers, batch = make(samples)
+        for teacher in teachers.values():
+            teacher.eval()
+    with seeded(seed):
+        fusion.eval().setup(teachers, batch)
+    return Bench(fusion.eval(), teachers, batch)
+
+
+@check("fusion")
+def answers(subject: Subject) -> None:
+    """It gives the outputs of every teacher: finite logits and all of its taps, with a row for every sample."""
+    found = _bench(subject, subject.made())
+    outputs = found.outputs()
+    require(set(outputs) == set(found.teachers), f"it answers for {', '.join(outputs)}, not {', '.join(found.teachers)}")
+    for name, each in outputs.items():
+        shape = tuple(each.logits.shape)
+        require(shape[0] == SAMPLES and len(shape) == 2, f"logits of {name} have shape {shape}")
+        require(each.logits.isfinite().all(), f"logits of {name} are not finite")
+        missing = [tap for tap in found.teachers[name].taps if tap not in each.features]
+        require(not missing, f"taps {', '.join(missing)} of {name} are lost; end with teacher.collect(logits)")
+
+
+@check("fusion")
+def batch_of_one(subject: Subject) -> None:
+    """A batch of a single sample gives finite logits."""
+    for name, outputs in bench(subject, samples=1).outputs().items():
+        require(outputs.logits.isfinite().all(), f"logits of {name} are not finite for a batch of one")
+
+
+@check("fusion")
+def batch_dependence_declared(subject: Subject) -> None:
+    """Unless it declares `batch_dependent`, a sample's outputs do not depend on the other samples of its batch."""
+    found = bench(subject)
+    if found.fusion.batch_dependent:
+        raise NotApplicable("it declares that outputs depend on the batch")
+    together = found.outputs()
+    for row in range(SAMPLES):
+        alone = found.outputs(_row(found.batch, row))
+        for name in together:
+            what = f"logits of {name} together and one by one (else declare `batch_dependent = True`)"
+            agree(together[name].logits[row : row + 1], alone[name].logits, what, 1e-4, 1e-5)
+
+
+def _row(batch: Batch, row: int) -> Batch:
+    signals = {name: x[row : row + 1] for name, x in batch.signals.items()}
+    return Batch(batch.rows[row : row + 1], signals, batch.labels)  # type: ignore[arg-type]
+
+
+@check("fusion")
+def all_parameters_learn(subject: Subject) -> None:
+    """A gradient reaches all of its own parameters and all those of the teachers."""
+    found = bench(subject)
+    modules = {"fusion": found.fusion, **found.teachers}
+    before = len(list(found.fusion.parameters()))
+    for module in modules.values():
+        module.train()
+    torch.stack([each.logits.square().sum() for each in found.outputs().values()]).sum().backward()
+    require(len(list(found.fusion.parameters())) == before, "it makes parameters while training; make them in setup")
+    missing = [
+        f"{owner}.{name}"
+        for owner, module in modules.items()
+        for name, p in module.named_parameters()
+        if p.requires_grad and p.grad is None
+    ]
+    require(not missing, f"no gradient reaches {', '.join(missing)}")
+
+
+@check("fusion")
+def state_registered(subject: Subject) -> None:
+    """Tensors and modules that it holds are registered, and the teachers are not among them: they are saved by themselves."""
+    found = bench(subject)
+    hidden = plain_tensors(found.fusion)
+    require(not hidden, f"{', '.join(hidden)}: use nn.Parameter, register_buffer, nn.ModuleList or nn.ModuleDict")
+    own = {id(module) for module in found.fusion.modules()}
+    kept = [name for name, teacher in found.teachers.items() if any(id(module) in own for module in teacher.modules())]
+    require(not kept, f"it keeps {', '.join(kept)} as its own submodule; forward is given the teachers each time")
+
+
+@check("fusion")
+def state_saved(subject: Subject) -> None:
+    """All that it learnt is in `state_dict`: one set up with another seed that loads it gives the same outputs."""
+    found, other = bench(subject), bench(subject, seed=1)
+    other.fusion.load_state_dict({name: x.clone() for name, x in found.fusion.state_dict().items()})
+    _same(other, found, "outputs of the first, and of one that loaded its state_dict")
+
+
+@check("fusion")
+def deterministic(subject: Subject) -> None:
+    """Made anew with the same seed, it gives the same outputs."""
+    _same(bench(subject), bench(subject), "outputs with the same seed")
+
+
+def _same(one: Bench, other: Bench, what: str) -> None:
+    first, second = one.outputs(), other.outputs()
+    for name in first:
+        agree(first[name].logits, second[name].logits, f"{what}: {name}", 1e-6)
+
+
+@check("fusion")
+def inputs_unmodified(subject: Subject) -> None:
+    """It leaves the batch as it was."""
+    found = bench(subject)
+    before = {name: x.clone() for name, x in found.batch.signals.items()}  # type: ignore[union-attr]
+    found.outputs()
+    changed = [name for name, x in found.batch.signals.items() if not torch.equal(x, before[name])]  # type: ignore[arg-type]
+    require(not changed, f"it changes the input of {', '.join(changed)} in place")

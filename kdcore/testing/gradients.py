@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -23,23 +23,25 @@ def gradients(value: Tensor, ctx: LossContext) -> dict[str, Tensor]:
 
 def plain_tensors(module: nn.Module) -> list[str]:
     """Tensors and modules that a module holds where neither `state_dict` nor `to` nor an optimizer sees them."""
+    seen = {id(each) for each in (*module.modules(), *module.parameters(), *module.buffers())}
     return [
         f"{path}.{name}" if path else name
         for path, each in module.named_modules()
         for name, value in vars(each).items()
-        if not (name.startswith("_") and name in _OWN) and _hides_tensor(value)
+        if name not in _OWN and any(id(held) not in seen for held in _held(value))
     ]
 
 
 _OWN = frozenset(vars(nn.Module()))
 
 
-def _hides_tensor(value: object) -> bool:
+def _held(value: object) -> Iterator[object]:
+    """Tensors and modules in `value`, or in the containers that it is made of."""
     if isinstance(value, Tensor | nn.Module):
-        return True
-    if isinstance(value, Mapping):
-        return any(map(_hides_tensor, value.values()))
-    return isinstance(value, list | tuple | set) and any(map(_hides_tensor, value))
+        yield value
+    elif isinstance(value, Mapping | list | tuple | set):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _held(each)
 
 
 def agree(found: Tensor, wanted: Tensor, what: str, rtol: float = 1e-4, atol: float = 1e-6) -> None:

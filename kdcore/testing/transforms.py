@@ -1,1 +1,220 @@
-"""."""
+"""Checks of transforms: of recordings, of batches, and joins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdcore.contracts.modality import Signal
+from kdcore.contracts.transform import Join, SampleTransform
+from kdcore.testing.case import ConformanceError, NotApplicable, require
+from kdcore.testing.checks import Subject, check, seeded
+from kdcore.testing.gradients import agree, plain_tensors
+from kdcore.testing.signals import batches, copied, joined, recordings, rows, same, values
+
+Input = Signal | Tensor | tuple[Tensor, ...]
+TRIES = 8
+
+
+def candidates(subject: Subject, transform: Any) -> Sequence[Input]:
+    """What the transform may be given: its case's inputs, or the usual ones."""
+    given = subject.case.inputs
+    if given is not None:
+        return given if isinstance(given, list) else [given]
+    if isinstance(transform, SampleTransform):
+        return recordings()
+    return joined() if isinstance(transform, Join) else batches()
+
+
+def ready(subject: Subject, x: Input, training: bool = False) -> Any:
+    """A fresh transform, fitted on `x` where it asks to be."""
+    transform = subject.made()
+    if isinstance(transform, nn.Module):
+        if getattr(transform, "fitted", False):
+            transform.fit(copied(x))  # type: ignore[operator]
+        transform.train(training or getattr(transform, "augmentation", False))
+    return transform
+
+
+def accepted(subject: Subject) -> list[Input]:
+    """The inputs that the transform reads.
+
+    Raises:
+        NotApplicable: If it reads none, which is the check `answers`'s to say.
+    """
+
+    def find() -> list[Input]:
+        found = []
+        for x in candidates(subject, subject.made()):
+            try:
+                apply(ready(subject, x), x)
+            except Exception:
+                continue
+            found.append(x)
+        if not found:
+            raise NotApplicable("it transforms nothing: see the check 'answers'")
+        return found
+
+    return subject.once("accepted", find)
+
+
+def apply(transform: Any, x: Input, seed: int = 0) -> Any:
+    """`x` transformed, with random numbers that follow from `seed`."""
+    with seeded(seed), torch.no_grad():
+        return transform(copied(x))
+
+
+@check("transform")
+def answers(subject: Subject) -> None:
+    """It reads at least one usual input (or all those that its case gives), and returns what transforms return."""
+    first, refusals = subject.made(), []
+    inputs = candidates(subject, first)
+    for x in inputs:
+        try:
+            y = apply(ready(subject, x), x)
+        except Exception as error:
+            refusals.append(
+                f"{type(x).__name__} of {values(x).dtype} {tuple(values(x).shape)}: {type(error).__name__}: {error}"
+            )
+            continue
+        wanted = Signal if isinstance(first, SampleTransform) else Tensor
+        require(isinstance(y, wanted), f"it returns a {type(y).__name__}, not a {wanted.__name__}")
+    if len(refusals) == len(inputs) or (refusals and subject.case.inputs is not None):
+        raise ConformanceError("it reads none of these; give it others with Case(inputs=…)\n  " + "\n  ".join(refusals))
+
+
+@check("transform")
+def finite(subject: Subject) -> None:
+    """Finite inputs give finite outputs, a silent signal too."""
+    for x in accepted(subject):
+        for each, what in ((x, ""), (same(x, 0), " for all zeros")):
+            y = np.asarray(values(apply(ready(subject, x), each)), dtype=np.float64)
+            require(np.isfinite(y).all(), f"its output is not finite{what}")
+
+
+@check("transform")
+def shape_consistent(subject: Subject) -> None:
+    """The output's shape follows from the input's shape, not from its values; batches keep their number of samples."""
+    for x in accepted(subject):
+        transform = ready(subject, x)
+        shape = tuple(values(apply(transform, x)).shape)
+        for other, seed in ((same(x, 0), 0), (x, 1), (same(x, 1), 2)):
+            found = tuple(values(apply(transform, other, seed)).shape)
+            require(found == shape, f"inputs of one shape become {shape} and {found}")
+        if not isinstance(x, Signal):
+            require(shape[0] == rows(x), f"a batch of {rows(x)} becomes {shape}")
+            single = tuple(values(apply(transform, _part(x, 0))).shape)
+            require(single == (1, *shape[1:]), f"a batch of one becomes {single}, a larger one {shape}")
+
+
+@check("transform")
+def batch_independent(subject: Subject) -> None:
+    """Unless it is an augmentation, a sample becomes the same whatever else is in its batch: so it may be cached."""
+    if isinstance(subject.made(), SampleTransform):
+        raise NotApplicable("it works on one recording at a time")
+    if _random(subject.made()):
+        raise NotApplicable("it is an augmentation")
+    for x in accepted(subject):
+        transform = ready(subject, x)
+        alone = torch.cat([apply(transform, _part(x, row)) for row in range(rows(x))])
+        agree(apply(transform, x), alone, "samples transformed together and one by one", 1e-4)
+
+
+def _part(x: Any, row: int) -> Any:
+    return tuple(_part(each, row) for each in x) if isinstance(x, tuple) else x[row : row + 1]
+
+
+def _random(transform: Any) -> bool:
+    return bool(getattr(transform, "augmentation", False))
+
+
+@check("transform")
+def deterministic(subject: Subject) -> None:
+    """Made anew it gives the same; an augmentation, with the same seed, which it may take from torch alone."""
+    for x in accepted(subject):
+        modes = (False,) if getattr(subject.made(), "live", False) else (False, True)
+        for training in modes:
+            random = _random(subject.made())
+            first = apply(ready(subject, x, training), x)
+            second = apply(ready(subject, x, training), x, seed=0 if random else 1)
+            equal = np.array_equal(np.asarray(values(first)), np.asarray(values(second)))
+            hint = "take random numbers from torch alone" if random else "if that is meant, declare `augmentation = True`"
+            require(equal, f"the same input becomes something else the second time; {hint}")
+
+
+@check("transform")
+def augmentation_varies(subject: Subject) -> None:
+    """An augmentation changes something, and not always in the same way."""
+    if not _random(subject.made()):
+        raise NotApplicable("it is no augmentation")
+    for x in accepted(subject):
+        outputs = [np.asarray(values(apply(ready(subject, x), x, seed))) for seed in range(TRIES)]
+        if any(not np.array_equal(outputs[0], each) for each in outputs[1:]):
+            return
+    raise ConformanceError(f"{TRIES} seeds give the same output; is it an augmentation?")
+
+
+@check("transform")
+def inputs_unmodified(subject: Subject) -> None:
+    """It leaves its input as it was."""
+    for x in accepted(subject):
+        transform, given = ready(subject, x), copied(x)
+        with seeded(), torch.no_grad():
+            transform(given)
+        pairs = zip(*(each if isinstance(each, tuple) else (values(each),) for each in (given, x)), strict=True)
+        equal = all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
+        require(equal, "it changes its input in place; work on a copy")
+
+
+@check("transform")
+def clock_kept(subject: Subject) -> None:
+    """A transformed recording has a positive rate and a time for every sample, in order."""
+    if not isinstance(subject.made(), SampleTransform):
+        raise NotApplicable("it works on batches, which have no clock")
+    for x in accepted(subject):
+        y = apply(ready(subject, x), x)
+        require(y.rate > 0, f"its rate is {y.rate}")
+        require(len(y.clock) == len(y.values), f"{len(y.values)} samples have {len(y.clock)} times")
+        require((np.diff(y.clock) >= 0).all(), "its times are not in order")
+
+
+@check("transform")
+def state_registered(subject: Subject) -> None:
+    """Tensors that it holds are parameters or buffers, so that they move to the device and travel with a saved student."""
+    if isinstance(subject.made(), SampleTransform):
+        raise NotApplicable("it holds no tensors")
+    x = accepted(subject)[0]
+    hidden = plain_tensors(ready(subject, x))
+    require(not hidden, f"{', '.join(hidden)}: use register_buffer")
+
+
+@check("transform")
+def state_saved(subject: Subject) -> None:
+    """What it was fitted to is in `state_dict`: a new one that loads it does the same."""
+    if not getattr(subject.made(), "fitted", False):
+        raise NotApplicable("it is not fitted")
+    for x in accepted(subject):
+        fitted, fresh = ready(subject, x), subject.made()
+        fresh.load_state_dict(fitted.state_dict())
+        agree(apply(fresh, x), apply(fitted, x), "fitted, and loaded from its state_dict, it gives", 1e-6)
+
+
+@check("transform")
+def devices_agree(subject: Subject) -> None:
+    """On a GPU it gives what it gives on the CPU, and leaves it there."""
+    if isinstance(subject.made(), SampleTransform):
+        raise NotApplicable("it works on recordings, which are never on a GPU")
+    if not torch.cuda.is_available():
+        raise NotApplicable("this machine has no GPU that torch can use")
+    for x in accepted(subject):
+        transform = ready(subject, x)
+        cpu = apply(transform, x)
+        moved = tuple(each.cuda() for each in x) if isinstance(x, tuple) else x.cuda()  # type: ignore[union-attr]
+        gpu = apply(transform.cuda(), moved)
+        require(gpu.is_cuda, "what it makes of a batch on the GPU is not on the GPU")
+        if not _random(transform):
+            agree(gpu, cpu, "on GPU and CPU it gives", 1e-3)

@@ -1,0 +1,32 @@
+"""How `kdcore.testing` tests these datasets and protocols. Published recordings cannot be shipped; nor are they made up here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdcore.testing import Case, NotApplicable
+
+
+def _recordings(folder: Path) -> dict[str, Any]:
+    raise NotApplicable("it needs recordings, which are not shipped: test it with Case({'root': …})")
+
+
+cases = {
+    name: Case(_recordings)
+    for name in (
+        "utd-mhad",
+        "berkeley-mhad",
+        "mmact",
+        "ntu-rgbd",
+        "sensor-csv",
+        "skeleton-collection",
+        "skeleton-json",
+        "skeleton-npz",
+    )
+} | {
+    "synthetic-motion": Case({"subjects": 2, "trials": 1, "actions": ["wave", "punch"], "video_size": 16}),
+    "leave-one-subject-out": Case({"test_subject": 3, "validation_subjects": 1}),
+    "explicit": Case({"train_subjects": [1, 2, 3], "test_subjects": [5, 6], "validation_subjects": [4]}),
+    "disjoint-subjects": Case({"teacher_subjects": [1, 2], "student_subjects": [3, 4]}),
+}

@@ -1,0 +1,10 @@
+"""How `kdcore.testing` tests these encoders: with small backbones, to be quick."""
+
+from kdcore.testing import Case
+
+cases = {
+    "frames": Case({"backbone": "resnet10t"}),
+    "tsn": Case({"backbone": "resnet10t"}),
+    "trn": Case({"backbone": "resnet10t"}),
+    "tsm": Case({"backbone": "resnet10t"}),
+}
