@@ -44,6 +44,8 @@ class Vgg16Bn(Encoder):
         drop_rate: Annotated[float, Ge(0), Lt(1)] = 0.5,
     ):
         super().__init__()
+        if len(in_shape) != 3:
+            raise ValueError(f"images are (channels, height, width); these inputs are {tuple(in_shape)}")
         if min(in_shape[-2:]) < 32:
             raise ValueError(f"VGG16 halves its input five times: images need 32 x 32 pixels, these have {in_shape[-2:]}")
         channels = in_shape[0]

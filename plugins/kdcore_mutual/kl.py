@@ -39,6 +39,7 @@ class Divergence(DistillationLoss):
         self.temperature = temperature
         self.direction: Direction = direction
         self.squared = squared
+        self.temperature_power = 2 if squared else 0
 
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over teachers and batch."""

@@ -26,6 +26,7 @@ class Mutual(DistillationLoss):
     """
 
     needs = Needs(peers=1)
+    temperature_power = 0
 
     def __init__(self, *, temperature: Annotated[float, Gt(0)] | Ramp = 10.0, direction: Direction = "printed"):
         super().__init__()

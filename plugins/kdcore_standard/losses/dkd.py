@@ -29,6 +29,7 @@ class DecoupledDistillation(DistillationLoss):
     """
 
     needs = Needs(labels=True, teachers=1)
+    temperature_power = 2
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class SoftTarget(DistillationLoss):
         super().__init__()
         self.temperature = temperature
         self.squared = squared
+        self.temperature_power = 2 if squared else 0
 
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over teachers and batch."""
