@@ -118,6 +118,18 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = 
         show_plugins(as_json)
 
 
+@app.command("check-plugin")
+def check_plugin(
+    name: Annotated[str, typer.Argument(help="A plugin, a component, or plugin/component.")],
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every check, not only those that fail.")] = False,
+) -> None:
+    """Make the conformance checks on everything that a plugin provides."""
+    from kdcore.testing.shell import check_and_print
+
+    if not check_and_print(name, verbose):
+        raise typer.Exit(1)
+
+
 @app.command()
 def evaluate(run_id: Annotated[str, typer.Argument(help="Id of a finished run, or its folder.")]) -> None:
     """Evaluate a run's saved students again, on the test part of its split."""
@@ -198,6 +210,21 @@ def copy_recipe(name: str, to: Annotated[Path, typer.Argument(help="File or fold
     print(target)
 
 
+@app.command()
+def schema(to: Annotated[Path | None, typer.Option(help="File to write; standard output by default.")] = None) -> None:
+    """Print the JSON Schema of recipes, with the options of all installed components: for editors."""
+    import json
+
+    from kdcore.recipe.json_schema import recipe_schema
+
+    text = json.dumps(recipe_schema(), indent=1, ensure_ascii=False)
+    if to is None:
+        print(text)
+    else:
+        to.write_text(text + "\n", encoding="utf-8")
+        print(to)
+
+
 @app.command("new-plugin")
 def new_plugin(
     kind: Annotated[str, typer.Argument(help="loss, encoder, fusion, schedule, dataset, transform or modality.")],
@@ -228,7 +255,7 @@ def main() -> None:
             list_components(*words[1:])  # at once: typer loads pydantic before it calls any command
             return
         manager = found_plugins() if words[:1] == ["plugins"] else plugin_manager()
-        manager.hook.register_commands(cli=app)
+        manager.add_commands(app)
         app(words)
     except RecipeError as error:
         count = len(error.problems)

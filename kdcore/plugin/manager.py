@@ -165,14 +165,25 @@ class PluginManager:
                     f"implements a hook {caller.name!r} that does not exist" + (f"; did you mean {near[0]!r}?" if near else "")
                 )
 
+    def add_commands(self, cli: Any) -> None:
+        """Let plugins add to the command line; one that fails at it is set aside."""
+        for name, module in self._pluggy.list_name_plugin():
+            try:
+                self._only(module, "register_commands")(cli=cli)
+            except Exception as error:  # a plugin may raise anything
+                self._fail(self.plugins[name], _reason(error, self.plugins[name]), error)
+
     def _fill_registry(self, name: str, module: object) -> None:
         for kind, plural in KINDS.items():
             hook = f"register_{plural}"
             if hasattr(module, hook):
-                others = [plugin for plugin in self._pluggy.get_plugins() if plugin is not module]
-                self._pluggy.subset_hook_caller(hook, others)(
+                self._only(module, hook)(
                     register=lambda component, target, kind=kind: self.registry.add(kind, component, name, target)
                 )
+
+    def _only(self, module: object, hook: str) -> Any:
+        """Calls a hook in one plugin."""
+        return self._pluggy.subset_hook_caller(hook, [other for other in self._pluggy.get_plugins() if other is not module])
 
     def _drop(self, name: str) -> None:
         self.registry.discard(name)

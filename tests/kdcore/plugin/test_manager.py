@@ -123,6 +123,16 @@ def test_the_command_shows_sound_and_broken_plugins(workshop, monkeypatch, capsy
     assert "not used:" in shown
 
 
+def test_a_plugin_whose_commands_cannot_be_added_is_set_aside(workshop):
+    hook = "@hookimpl\ndef register_commands(cli): "
+    manager = workshop.manager(sound=hook + "cli.append('hello')", unsound=hook + "import no_such_library")
+    commands: list[str] = []
+    with pytest.warns(PluginWarning, match=r"plugin 'unsound' \(unsound\) is not used: it needs the module 'no_such_library'"):
+        manager.add_commands(commands)
+    assert commands == ["hello"]
+    assert [plugin.name for plugin in manager.broken] == ["unsound"]
+
+
 def test_importing_kdcores_plugins_loads_nothing_heavy():
     code = "import sys, kdcore.plugin.manager as m; m.plugin_manager(); print({'torch', 'mlflow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
