@@ -76,6 +76,10 @@ class ConsoleListener(RunListener):
         if self._task is not None:
             self._progress.update(self._task, completed=(epoch + 1) * self._steps, note=self._note)
 
+    def stage_reused(self, stage: Stage) -> None:
+        who = ", ".join(stage.learners)
+        self.console.print(f"{self._title}: {stage.name} ({who}), trained before", style="dim", highlight=False)
+
     def stage_finished(self, stage: Stage) -> None:
         self._drop_task()
         seconds, who = time.monotonic() - self._began, ", ".join(stage.learners)

@@ -227,6 +227,9 @@ class EngineSpec(Section):
     """Steps that one tracked value of a term is the mean of."""
     teacher_cache: bool = True
     """Ask a frozen teacher once per sample where that changes nothing."""
+    reuse_teachers: bool = False
+    """Keep teachers that learnt alone in the cache folder, and take them from there when the same training of them, to the
+    bit, is asked for again: by another run, an ablation, a sweep."""
 
 
 class TrackingSpec(Section):

@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from kdcore.contracts.batch import Progress
-from kdcore.contracts.encoder import Participant
 from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.schedule import Stage
 from kdcore.errors import StoppedError, TrainingError
+from kdcore.training.answers import cache_teachers, predict, sees_random_input
 from kdcore.training.data import Table, epoch_order
 from kdcore.training.distiller import CachedOutputs, Distiller, StageStep
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
 from kdcore.training.optimizers import build_optimizer
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
+from kdcore.training.reuse import History, TrainedStages
 
 
 class Listener:
@@ -38,6 +38,9 @@ class Listener:
 
     def stage_finished(self, stage: Stage) -> None:
         """`stage` has ended."""
+
+    def stage_reused(self, stage: Stage) -> None:
+        """`stage` has been trained before and is taken from there."""
 
 
 @dataclass
@@ -89,6 +92,7 @@ class Engine:
         record: Takes (metrics, step) for tracking.
         save: Takes (weights, state) for a checkpoint.
         listener: Told how it goes.
+        trained: Where stages of teachers alone are kept, to be trained once; None to train them always.
     """
 
     def __init__(
@@ -100,8 +104,10 @@ class Engine:
         record: Callable[[Mapping[str, float], int], None] = lambda metrics, step: None,
         save: Callable[[Mapping[str, Tensor], Mapping[str, Any]], None] = lambda weights, state: None,
         listener: Listener | None = None,
+        trained: TrainedStages | None = None,
     ):
         self.fabric, self.distiller, self.table, self.settings = fabric, distiller, table, settings
+        self.trained = trained if fabric.world_size == 1 else None
         self.record, self.save, self.listener = record, save, listener or Listener()
         self.groups: dict[str, Group] = {}
         self.stop_asked = False
@@ -122,9 +128,34 @@ class Engine:
             first = self._restore(stages, weights, state)
         for ordinal, stage in enumerate(stages):
             if ordinal >= first:
-                self._fit_stage(ordinal, stage, state if ordinal == first else None)
+                if ordinal == first and state is not None:
+                    self._fit_stage(ordinal, stage, state)
+                else:
+                    self._fit_or_reuse(stages, ordinal, stage)
                 if ordinal + 1 < len(stages):
                     self._checkpoint(ordinal + 1, epoch=0, step=0, values=None)
+
+    def _fit_or_reuse(self, stages: Sequence[Stage], ordinal: int, stage: Stage) -> None:
+        key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained else None
+        if self.trained is None or key is None:
+            self._fit_stage(ordinal, stage, None)
+        elif kept := self.trained.load(key):
+            self._load_learners(stage, kept[0])
+            for metrics, step in kept[1]:
+                self.record(metrics, step)
+            self.listener.stage_reused(stage)
+        else:
+            history: History = []
+            record = self.record
+
+            def remember(metrics: Mapping[str, float], step: int) -> None:
+                history.append((dict(metrics), step))
+                record(metrics, step)
+
+            self.record = remember
+            self._fit_stage(ordinal, stage, None)
+            self.record = record
+            self.trained.save(key, self._learner_weights(stage), history)
 
     def _fit_stage(self, ordinal: int, stage: Stage, state: Mapping[str, Any] | None) -> None:
         rows = self.table.parts[stage.part]
@@ -293,11 +324,12 @@ class Engine:
     def _cached_teachers(self, stage: Stage) -> dict[str, CachedOutputs]:
         """Answers of those frozen teachers whom asking once per sample is as good as asking every time."""
         fusion = self.distiller.fusion
-        random = [name for name in stage.teachers if _sees_random_input(self.distiller.participant(name))]
+        random = [name for name in stage.teachers if sees_random_input(self.distiller.participant(name))]
         if not self.settings.teacher_cache or fusion.batch_dependent or (random and type(fusion) is not TeacherFusion):
             return {}
         names = [name for name in stage.teachers if name not in random]
-        return cache_teachers(self.distiller, names, self.table.parts[stage.part], self.table, self.settings, self.fabric)
+        rows, limit = self.table.parts[stage.part], self.settings.cache_limit
+        return cache_teachers(self.distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
 
     def _due(self, now: float | None = None) -> bool:
         due = (now or time.monotonic()) - self._saved_at >= self.settings.checkpoint_seconds
@@ -353,47 +385,3 @@ class Engine:
                 prefix = f"best|{name}|"
                 group.best = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
         return first
-
-
-@torch.no_grad()
-def predict(
-    distiller: Distiller, names: Sequence[str], rows: Tensor, table: Table, batch_size: int, fabric: Fabric
-) -> dict[str, np.ndarray]:
-    """Class probabilities (n, classes) of participants `names` for `rows`, in batches of `batch_size` in that order."""
-    modes = [(module, module.training) for module in distiller.modules()]
-    distiller.eval()
-    teachers = [name for name in names if name in distiller.teachers]
-    fused = list(distiller.teachers) if teachers and distiller.fusion.batch_dependent else teachers
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
-    for piece in rows.split(batch_size):
-        with fabric.autocast():
-            batch = table.batch(piece, [*fused, *(name for name in names if name not in teachers)], labelled=False)
-            taught = distiller.teach(fused, batch)
-            for name in names:
-                outputs = taught[name] if name in taught else distiller.participant(name)(batch.signals[name])
-                found[name].append(outputs.logits.float().softmax(-1))
-    for module, training in modes:
-        module.training = training
-    return {name: torch.cat(pieces).cpu().numpy() for name, pieces in found.items()}
-
-
-@torch.no_grad()
-def cache_teachers(
-    distiller: Distiller, names: Sequence[str], rows: Tensor, table: Table, settings: Settings, fabric: Fabric
-) -> dict[str, CachedOutputs]:
-    """Frozen teachers' answers to all `rows`; empty if they would take more memory than allowed."""
-    outputs, sizes, taken = [], [], 0
-    for piece in rows.split(settings.batch_size) if names else ():
-        with fabric.autocast():
-            answers = distiller.teach(names, table.batch(piece, names, labelled=False))
-        tensors = [tensor for each in answers.values() for tensor in (each.logits, *each.features.values())]
-        taken += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        outputs.append(answers)
-        sizes.append(len(piece))
-        if taken / sum(sizes) * len(rows) > settings.cache_limit:
-            return {}
-    return {name: CachedOutputs(rows, [each[name] for each in outputs], sizes, len(table.keys)) for name in names}
-
-
-def _sees_random_input(participant: Participant) -> bool:
-    return participant.augment_frozen and any(getattr(module, "augmentation", False) for module in participant.live.modules())
