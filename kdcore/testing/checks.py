@@ -85,19 +85,20 @@ class Subject:
         self._folder = self._folder or TemporaryDirectory(prefix="kdcore-")
         return Path(self._folder.name)
 
-    def construct(self, given: Mapping[str, Any] | None = None, **changes: Any) -> Any:
-        """The component, with whatever its constructor raises."""
-        return make(self.entry, {**self.options, **changes}, given)
+    def construct(self, changes: Mapping[str, Any] | None = None, given: Mapping[str, Any] | None = None) -> Any:
+        """The component, with some options changed; raises whatever its constructor raises."""
+        return make(self.entry, {**self.options, **(changes or {})}, given)
 
-    def made(self, given: Mapping[str, Any] | None = None, **changes: Any) -> Any:
-        """The component.
+    def made(self, changes: Mapping[str, Any] | None = None) -> Any:
+        """The component, with some options changed.
 
         Raises:
             NotApplicable: If it cannot be made, which is another check's to say.
         """
-        options = self.options
         try:
-            return make(self.entry, {**options, **changes}, given)
+            return self.construct(changes)
+        except NotApplicable:
+            raise
         except Exception as error:
             raise NotApplicable("it cannot be made: see the check 'constructed'") from error
 

@@ -164,7 +164,7 @@ def missing_folder_clear(subject: Subject) -> None:
     nowhere = subject.folder / "nowhere"
     for name in paths:
         try:
-            dataset = subject.construct(**{name: nowhere})
+            dataset = subject.construct({name: nowhere})
         except Exception as error:
             raise ConformanceError(f"its constructor opens {name}: {type(error).__name__}: {error}") from error
         _expect_data_error(lambda d=dataset: d.samples(), f"if {name} does not exist, samples()", "nowhere")

@@ -61,7 +61,7 @@ def _shapes(subject: Subject) -> list[tuple[int, ...]]:
 def build(subject: Subject, shape: Sequence[int], classes: int = CLASSES, seed: int = 0) -> nn.Module:
     """A fresh encoder, with whatever its constructor raises."""
     with seeded(seed):
-        return subject.construct({"num_classes": classes, "in_shape": tuple(shape)})
+        return subject.construct(given={"num_classes": classes, "in_shape": tuple(shape)})
 
 
 def built(subject: Subject, seed: int = 0) -> tuple[nn.Module, Tensor]:

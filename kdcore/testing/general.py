@@ -51,7 +51,7 @@ def constructed(subject: Subject) -> None:
         raise ConformanceError(f"it has options without a default: test it as Case(options={{{example}}})")
     component = subject.entry.load()
     if callable(component):
-        subject.construct(_given(subject))
+        subject.construct(given=_given(subject))
 
 
 def _missing(subject: Subject) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class Bench:
             return self.loss(ctx or self.ctx)
 
 
-def bench(subject: Subject, samples: int = SAMPLES, seed: int = 0, **options: object) -> Bench:
+def bench(subject: Subject, samples: int = SAMPLES, seed: int = 0, **options: Any) -> Bench:
     """The loss in training mode, and a batch in single precision.
 
     Raises:
@@ -41,9 +42,9 @@ def bench(subject: Subject, samples: int = SAMPLES, seed: int = 0, **options: ob
     return _bench(subject, needs, shapes, samples, seed, **options)
 
 
-def _bench(subject: Subject, needs: Needs, shapes: Shapes, samples: int, seed: int, **options: object) -> Bench:
+def _bench(subject: Subject, needs: Needs, shapes: Shapes, samples: int, seed: int, **options: Any) -> Bench:
     with seeded():
-        loss = ready(lambda: subject.made(**options), cast(context(needs, shapes), torch.float32))
+        loss = ready(lambda: subject.made(options), cast(context(needs, shapes), torch.float32))
     return Bench(loss.train(), cast(context(needs, shapes, samples, seed), torch.float32))
 
 

@@ -18,7 +18,10 @@ def samples(subject: Subject) -> Sequence[Sample]:
     if subject.case.inputs is not None:
         return subject.case.inputs
     counts = product(range(1, 9), range(1, 4), range(1, 3), range(1, 4), range(1, 3), range(1, 3))
-    return [Sample(SampleKey(*map(str, values)), values[1] - 1) for values in counts]
+    return [
+        Sample(SampleKey(str(subject), str(action), str(trial), str(view), str(scene), str(session)), action - 1)
+        for subject, action, trial, view, scene, session in counts
+    ]
 
 
 def _split(subject: Subject) -> Split:

@@ -26,7 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Add one test for every check of every component."""
-    for plugin in config.getoption("conformance"):
+    for plugin in config.getoption("conformance") or ():
         from kdcore.testing.run import trials
 
         items += [ConformanceItem.from_parent(session, name=trial.name, trial=trial) for trial in trials(plugin)]

@@ -1,4 +1,4 @@
-"""How `kdcore.testing` tests these datasets and protocols. Published recordings cannot be shipped; nor are they made up here."""
+"""How `kdcore.testing` tests these datasets and protocols. Recordings cannot be shipped."""
 
 from __future__ import annotations
 
