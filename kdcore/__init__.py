@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
+    from kdcore.console import ConsoleListener
     from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress, Ramp
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey
     from kdcore.contracts.embeddings import ClassEmbeddings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.errors import DataError, KdcoreDeprecationWarning, KdcoreError, RecipeError, StoppedError, TrainingError
     from kdcore.inference import find_student, read_recording
+    from kdcore.recipe.build import Builder
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.schema import Recipe
     from kdcore.reevaluation import Recordings
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from kdcore.results.evaluate import Evaluation, evaluate
     from kdcore.results.finished import Facts, FinishedRun, finished_runs, read_run
     from kdcore.results.outcome import Outcome
+    from kdcore.results.tracking import tracked_runs
     from kdcore.runner import Result, RunListener, dry_run, resume, run
     from kdcore.training.predictor import Ensemble, Predictor, Student
     from kdcore.training.student import load_predictor, load_student
@@ -57,12 +60,15 @@ _HOME = {
     "kdcore.contracts.schedule": ("LearningRate", "Schedule", "Stage", "Team", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
     "kdcore.errors": ("DataError", "KdcoreDeprecationWarning", "KdcoreError", "RecipeError", "StoppedError", "TrainingError"),
+    "kdcore.console": ("ConsoleListener",),
+    "kdcore.recipe.build": ("Builder",),
     "kdcore.recipe.load": ("load_recipe",),
     "kdcore.recipe.schema": ("Recipe",),
     "kdcore.reporting": ("rewrite_report",),
     "kdcore.results.evaluate": ("Evaluation", "evaluate"),
     "kdcore.results.finished": ("Facts", "FinishedRun", "finished_runs", "read_run"),
     "kdcore.results.outcome": ("Outcome",),
+    "kdcore.results.tracking": ("tracked_runs",),
     "kdcore.runner": ("Result", "RunListener", "dry_run", "resume", "run"),
     "kdcore.workspace": ("Ledger", "find_run", "runs_folder"),
 }

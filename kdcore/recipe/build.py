@@ -16,7 +16,7 @@ from kdcore.contracts.protocol import Protocol
 from kdcore.contracts.schedule import Schedule
 from kdcore.contracts.transform import SampleTransform
 from kdcore.errors import KdcoreError, Problem, RecipeError
-from kdcore.plugin.manager import PluginManager
+from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.schema import make
 from kdcore.recipe.schema import Component, ParticipantSpec, Recipe
 
@@ -26,12 +26,12 @@ class Builder:
 
     Args:
         recipe: Checked by the loader.
-        plugins: Who provides them.
+        plugins: Who provides them; the installed ones by default.
     """
 
-    def __init__(self, recipe: Recipe, plugins: PluginManager):
+    def __init__(self, recipe: Recipe, plugins: PluginManager | None = None):
         self.recipe = recipe
-        self.plugins = plugins
+        self.plugins = plugins or plugin_manager()
 
     def component(self, kind: str, spec: Component, where: str, **given: Any) -> Any:
         """One component with its options, and what kdcore gives it.

@@ -1,0 +1,142 @@
+"""Tables as a terminal, Markdown, CSV, LaTeX or HTML shows them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Literal
+
+Format = Literal["rich", "markdown", "csv", "latex", "html"]
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
+_LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"<": r"\textless{}", ">": r"\textgreater{}", "−": "$-$", "→": r"$\to$"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text in rows and columns.
+
+    Args:
+        title: Above it.
+        headings: Of the columns; the first column is text, the others numbers.
+        rows: Cells.
+        notes: Below it, a line each.
+        strong: Indices of rows that stand out.
+    """
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = field(default_factory=list)
+    strong: Sequence[int] = ()
+
+
+def rendered(tables: Sequence[Table], records: Sequence[Mapping[str, object]], form: Format) -> str:
+    """All tables as text of a format other than ``rich``; as CSV, the `records`, whose keys are the columns."""
+    if form == "csv":
+        return as_csv(records)
+    if form == "html":
+        return as_page(tables)
+    one = {"markdown": as_markdown, "latex": as_latex}[form]
+    return "\n".join(map(one, tables))
+
+
+def show(tables: Sequence[Table]) -> None:
+    """Print tables in the terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console()
+    for each in tables:
+        shown = RichTable(title=Text(each.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for number, heading in enumerate(each.headings):
+            last = number == len(each.headings) - 1
+            said = Text(heading if len(heading) < 10 else heading.replace(", ", ",\n").replace(" ", "\n", 1))
+            shown.add_column(said, justify="right" if number else "left", no_wrap=bool(number and not last))
+        for number, row in enumerate(each.rows):
+            shown.add_row(*map(Text, row), style="bold" if number in each.strong else None)
+        console.print(shown)
+        for line in each.notes:
+            console.print(Text(line))
+        console.print()
+
+
+def as_markdown(table: Table) -> str:
+    """A Markdown table with its title and notes."""
+    lines = [f"**{table.title}**", "", _pipes(table.headings), _pipes(["---", *["---:"] * (len(table.headings) - 1)])]
+    for number, row in enumerate(table.rows):
+        lines.append(_pipes([f"**{cell}**" if number in table.strong and cell else cell for cell in row]))
+    lines += [line for note in table.notes for line in ("", note)]
+    return "\n".join(lines) + "\n"
+
+
+def _pipes(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(re.sub(r"([|\\])", r"\\\1", cell) for cell in cells) + " |"
+
+
+def as_csv(records: Sequence[Mapping[str, object]]) -> str:
+    """Records as CSV; None is left empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for record in records for key in record)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(records)
+    return text.getvalue()
+
+
+def as_latex(table: Table) -> str:
+    """A ``table`` environment with `booktabs` rules."""
+    body = [_row(table.headings), r"\midrule"]
+    for number, row in enumerate(table.rows):
+        body.append(_row(row, number in table.strong))
+    notes = " ".join(_latex(note if note.endswith((".", ":")) else f"{note}.") for note in table.notes)
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{_latex(table.title)}. {notes}}}" if notes else rf"\caption{{{_latex(table.title)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(table.headings) - 1)}}}",
+        r"\toprule",
+        *body,
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str], strong: bool = False) -> str:
+    told = [rf"\textbf{{{_latex(cell)}}}" if strong and cell else _latex(cell) for cell in cells]
+    return " & ".join(told) + r" \\"
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def as_page(tables: Sequence[Table]) -> str:
+    """A whole HTML page."""
+    title = escape(tables[0].title) if tables else ""
+    body = "\n".join(map(_html, tables))
+    style = (
+        "body{max-width:70rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif}"
+        "table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums}"
+        "th,td{padding:.35rem .8rem .35rem 0;border-bottom:1px solid #dfe3ea;text-align:right}"
+        "th:first-child,td:first-child{text-align:left}caption{text-align:left;font-weight:600}p{color:#5d6675}"
+    )
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{style}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
+
+
+def _html(table: Table) -> str:
+    head = "".join(f"<th>{escape(heading)}</th>" for heading in table.headings)
+    rows = []
+    for number, row in enumerate(table.rows):
+        cells = (f"<b>{escape(cell)}</b>" if number in table.strong else escape(cell) for cell in row)
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    notes = "\n".join(f"<p>{escape(note)}</p>" for note in table.notes)
+    caption = f"<caption>{escape(table.title)}</caption>"
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(rows) + f"\n</tbody></table>\n{notes}"

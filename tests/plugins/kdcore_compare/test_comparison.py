@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import csv
+import io
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from made_up import made_up
+from scipy import stats
+
+from kdcore import KdcoreError
+from kdcore_compare.comparing import compare_sources
+from kdcore_compare.comparison import IncomparableError
+from kdcore_compare.tables import Table, as_latex, as_markdown, rendered
+from kdcore_compare.telling import records, tables
+
+ONE = {0: 10, 1: 12, 2: 11}
+OTHER = {0: 14, 1: 15, 2: 16}
+
+
+@pytest.fixture
+def pair(tmp_path):
+    return [str(made_up(tmp_path / "one", ONE, name="one")), str(made_up(tmp_path / "other", OTHER, name="other"))]
+
+
+def text_of(found):
+    return "\n".join(map(as_markdown, tables(found)))
+
+
+def test_seeds_are_paired_and_the_interval_is_scipys(pair):
+    found = compare_sources(pair)
+    difference = found.differences["other"]
+    theirs = stats.ttest_rel(np.array([14, 15, 16]) / 20, np.array([10, 12, 11]) / 20)
+    low, high = theirs.confidence_interval(0.95)
+    assert (difference.mean, difference.low, difference.high, difference.p) == pytest.approx((0.2, low, high, theirs.pvalue))
+    text = text_of(found)
+    assert "| one | 3 | 55.0 ± 5.0 |" in text
+    assert "| other | 3 | 75.0 ± 5.0 |" in text
+    assert "| +20.0 | +7.6 to +32.4 | 0.020 | better |" in text
+    assert "paired Student's t-test, two-sided, 3 seeds, 2 degrees of freedom" in text
+
+
+def test_only_common_seeds_are_paired(tmp_path):
+    one = made_up(tmp_path / "one", {0: 10, 1: 12, 5: 20})
+    other = made_up(tmp_path / "other", {1: 13, 0: 12, 7: 0}, name="other")
+    found = compare_sources([str(one), str(other)])
+    assert found.differences["other"].n == 2
+    assert found.differences["other"].mean == pytest.approx(0.075)
+
+
+def test_without_a_common_seed_welch_is_used_and_named(tmp_path):
+    one, other = made_up(tmp_path / "one", {0: 10, 1: 12}), made_up(tmp_path / "other", {2: 13, 3: 15, 4: 14}, name="other")
+    assert "Welch's t-test, two-sided, unpaired, 3 and 2 runs" in text_of(compare_sources([str(one), str(other)]))
+
+
+def test_one_seed_says_that_nothing_can_be_concluded(tmp_path):
+    one, other = made_up(tmp_path / "one", {0: 2}), made_up(tmp_path / "other", {0: 20}, name="other")
+    text = text_of(compare_sources([str(one), str(other)]))
+    assert "nothing can be concluded" in text
+    assert "better" not in text
+
+
+def test_a_run_alone_is_compared_with_its_own_student_without(tmp_path):
+    run = made_up(tmp_path / "run", OTHER, ONE)
+    found = compare_sources([str(run)])
+    assert [each.label for each in found.contenders] == ["made@baseline", "made"]
+    assert found.differences["made"].mean == pytest.approx(0.2)
+
+
+def test_teachers_and_others_can_be_named(tmp_path):
+    run = made_up(tmp_path / "run", OTHER, ONE)
+    found = compare_sources([f"{run}@teachers", str(run), f"{run}@teacher"])
+    assert found.reference.values("accuracy") == [0.9] * 3
+    assert found.differences["made@teacher"].mean == 0
+    with pytest.raises(KdcoreError, match="has no participant 'nobody'"):
+        compare_sources([str(run), f"{run}@nobody"])
+
+
+PLANTED = {
+    "another split": {"split": "subjects 2 train, 1 test"},
+    "fingerprint": {"fingerprint": "xyz"},
+    "other classes": {"classes": ["walk", "run"]},
+    "another selection rule: last against best": {"selection": {"teacher": "last", "student": "best"}},
+    "another part": {"part": "validation"},
+    "subject 2, trial 00": {"keys": [f"subject 3, trial {n:02d}" for n in range(20)]},
+}
+
+
+@pytest.mark.parametrize(("said", "changed"), PLANTED.items(), ids=[each.split(":")[0] for each in PLANTED])
+def test_what_is_not_comparable_is_refused_by_name_unless_told(tmp_path, said, changed):
+    one, other = made_up(tmp_path / "one", ONE), made_up(tmp_path / "other", OTHER, name="other", **changed)
+    with pytest.raises(IncomparableError, match=said) as refused:
+        compare_sources([str(one), str(other)])
+    assert refused.value.exit_code == 2
+    assert "made and other" in str(refused.value)
+    text = text_of(compare_sources([str(one), str(other)], anyway=True))
+    assert "Compared in spite of this" in text
+    assert said in text
+
+
+def test_another_split_is_not_paired_even_if_told(tmp_path):
+    one, other = made_up(tmp_path / "one", ONE), made_up(tmp_path / "other", OTHER, name="other", split="another")
+    assert "Welch" in compare_sources([str(one), str(other)], anyway=True).differences["other"].test
+
+
+def test_the_teachers_selection_does_not_matter_to_the_student(tmp_path):
+    selection = {"teacher": "best", "student": "last"}
+    one, other = made_up(tmp_path / "one", ONE), made_up(tmp_path / "other", OTHER, name="other", selection=selection)
+    assert compare_sources([str(one), str(other)]).differences["other"].conclusive
+
+
+def test_rows_in_another_order_are_joined_by_key(tmp_path):
+    keys = [f"subject 2, trial {n:02d}" for n in reversed(range(20))]
+    one = made_up(tmp_path / "one", {0: 10, 1: 11})
+    other = made_up(tmp_path / "other", {0: 10, 1: 11}, name="other", keys=keys)
+    with pytest.raises(IncomparableError, match="other labels"):  # the same keys now stand for other classes
+        compare_sources([str(one), str(other)])
+
+
+def test_folds_count_once_each(tmp_path):
+    """Two seeds on each of three splits: three pairs, not six."""
+    sides = []
+    for name, gains in (("one", (0, 0, 0)), ("other", (1, 2, 3))):
+        folders = [
+            made_up(tmp_path / f"{name}{fold}", {0: 10 + gain, 1: 12 + gain}, name=name, split=f"fold {fold}")
+            for fold, gain in enumerate(gains)
+        ]
+        sides.append("+".join(map(str, folders)))
+    found = compare_sources(sides)
+    difference = found.differences["other"]
+    low, high = stats.t.interval(0.95, 2, 0.1, stats.sem([0.05, 0.1, 0.15]))
+    assert (difference.n, difference.mean, difference.low, difference.high) == pytest.approx((3, 0.1, low, high))
+    assert "3 splits" in difference.test
+
+
+def test_classes_and_cost(pair):
+    found = compare_sources(pair)
+    text = text_of(found)
+    # Of 20 samples, classes by turns: of the first 10, 12, 11 answers right, 5, 6, 6 are of class walk; 7, 8, 8 of 14, 15, 16.
+    walk = found.of_class(found.others[0], 0)
+    assert walk is not None
+    assert walk.mean == pytest.approx(0.2)
+    assert walk.low is None  # every seed gains the same: no spread to judge by
+    sit = found.of_class(found.others[0], 1)
+    assert sit is not None
+    assert sit.mean == pytest.approx(np.mean([0.7, 0.7, 0.8]) - np.mean([0.5, 0.6, 0.5]))
+    assert "| other | 11.0 | 42 | 1 |" in text
+
+
+def test_csv_has_one_number_a_line(pair):
+    found = compare_sources(pair)
+    rows = list(csv.DictReader(io.StringIO(rendered(tables(found), list(records(found)), "csv"))))
+    accuracy = next(row for row in rows if row["contender"] == "other" and row["measure"] == "accuracy")
+    assert float(accuracy["mean"]) == pytest.approx(0.75)
+    assert float(accuracy["sd"]) == pytest.approx(0.05)
+    assert float(accuracy["low"]) == pytest.approx(found.differences["other"].low)
+    assert {row["class"] for row in rows if row["measure"] == "recall"} == {"walk", "sit"}
+
+
+def test_latex_and_markdown_escape():
+    odd = Table("50 % & more_of", ["a|b", "#"], [["x_1 ± 2", "{~^\\}"]], ["A note"], strong=[0])
+    latex = as_latex(odd)
+    assert r"\caption{50 \% \& more\_of. A note.}" in latex
+    assert r"\textbf{x\_1 $\pm$ 2} & \textbf{\{\textasciitilde{}\textasciicircum{}\textbackslash{}\}} \\" in latex
+    assert r"| a\|b | # |" in as_markdown(odd)
+
+
+def test_html_nests(pair):
+    class Page(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.open = []
+
+        def handle_starttag(self, tag, attrs):
+            if tag != "meta":
+                self.open.append(tag)
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+    found = compare_sources(pair)
+    page = Page()
+    page.feed(rendered(tables(found), [], "html"))
+    assert page.open == []
+
+
+def test_two_of_one_name_are_told_apart(tmp_path):
+    one, other = made_up(tmp_path / "one", ONE), made_up(tmp_path / "other", OTHER)
+    assert [each.label for each in compare_sources([str(one), str(other)]).contenders] == ["made [one]", "made [other]"]
+
+
+def test_nothing_to_compare(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDCORE_RUNS", str(tmp_path))
+    with pytest.raises(KdcoreError, match="two or more"):
+        compare_sources([])
+    with pytest.raises(KdcoreError, match=r"neither a run .* nor a recipe"):
+        compare_sources(["no-such-run", "another"])
