@@ -1,0 +1,9 @@
+"""The cosine between logits."""
+
+from kdcore import hookimpl
+
+
+@hookimpl
+def register_losses(register):
+    """Announce the loss."""
+    register("cosine", "kdcore_cosine.loss:CosineLoss")

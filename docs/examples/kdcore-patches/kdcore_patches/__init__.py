@@ -1,0 +1,9 @@
+"""A perceptron over patches of a signal."""
+
+from kdcore import hookimpl
+
+
+@hookimpl
+def register_encoders(register):
+    """Announce the encoder."""
+    register("patches", "kdcore_patches.encoder:PatchPerceptron")
