@@ -25,6 +25,14 @@ class SampleTransform(ABC):
             ValueError: If the signal is unfit; the run reports it as a bad sample, by file.
         """
 
+    def as_module(self) -> nn.Module | None:
+        """The same for evenly sampled recordings of any length, as a module that an exported student can carry.
+
+        It maps a batch (B, T, …), axes as recorded, and may take nothing else from the signal. None, the default, where there
+        is no such module; an export then finds out by trial whether the transform is linear in time, and fixes T.
+        """
+        return None
+
 
 class Transform(nn.Module):
     """Works on batches ``(B, …)`` of equal shape, on the batch's device.

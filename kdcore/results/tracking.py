@@ -205,6 +205,16 @@ def sync(folder: Path, uri: str | None = None, say: Callable[[str], None] = prin
         raise KdcoreError(f"{_trouble(sender.uri, error)}; {sender.waiting()} records still wait in {folder}") from error
 
 
+def tracked_runs(run: Path) -> tuple[str, dict[str, str]]:
+    """Where the run in this folder is tracked, and MLflow's ids of its runs, ``root``, ``seed-0`` …
+
+    Raises:
+        KdcoreError: If there is no journal.
+    """
+    journal = Journal(run / "tracking", writable=False)
+    return journal.header["uri"], dict(_sender(journal, journal.header["uri"], print).runs)
+
+
 def _sender(journal: Journal, uri: str, say: Callable[[str], None]) -> Sender:
     return Sender(journal, uri, lambda: MlflowStore(uri, journal.header["experiment"], journal.header["id"]), say)
 

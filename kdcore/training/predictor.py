@@ -85,6 +85,15 @@ class Predictor(ABC):
             raise DataError(f"the recording is shorter than a window of {window[0]:g} s")
         return list(spans)
 
+    def pieces(self, signals: Mapping[str, Signal]) -> list[dict[str, Signal]]:
+        """What of a recording is answered for, piece by piece: its windows, or all of it.
+
+        Raises:
+            DataError: As `spans`.
+        """
+        spans = self.spans(signals)
+        return [{name: cut(signals[name], span) if span else signals[name] for name in self.modalities} for span in spans]
+
     def predict(self, signals: Mapping[str, Signal], window: tuple[float, float] | None = None) -> np.ndarray:
         """Class probabilities, (windows, classes); one row for all of a recording where there are no windows.
 
@@ -205,18 +214,16 @@ class Ensemble(Predictor):
 
     def answers(self, signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> Tensor:
         """Logarithms of the probabilities taken together, (spans, classes)."""
-        return taken_together([member.answers(signals, spans) for member in self.members.values()], self.rule)
+        return self.taken_together([member.answers(signals, spans) for member in self.members.values()])
 
+    def taken_together(self, logits: Sequence[Tensor]) -> Tensor:
+        """One answer of all, as logits that are logarithms of probabilities.
 
-def taken_together(logits: Sequence[Tensor], rule: Rule) -> Tensor:
-    """One answer of several students, as logits.
+        .. math:: p = \\tfrac1K \\textstyle\\sum_k p_k \\quad\\text{or}\\quad p_c = \\max_k p_{kc} / \\sum_d \\max_k p_{kd}
 
-    .. math:: p = \\tfrac1K \\textstyle\\sum_k p_k \\quad\\text{or}\\quad p_c = \\max_k p_{kc} / \\sum_d \\max_k p_{kd}
-
-    Args:
-        logits: (B, classes) of each.
-        rule: ``average`` or ``max``.
-    """
-    logs = torch.stack([each.log_softmax(-1) for each in logits])
-    together = logs.logsumexp(0) if rule == "average" else logs.amax(0)
-    return together.log_softmax(-1)
+        Args:
+            logits: (B, classes) of each member.
+        """
+        logs = torch.stack([each.log_softmax(-1) for each in logits])
+        together = logs.logsumexp(0) if self.rule == "average" else logs.amax(0)
+        return together.log_softmax(-1)

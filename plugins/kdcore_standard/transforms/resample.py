@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
+import torch
 from annotated_types import Ge, Gt
+from torch import Tensor, nn
 
 from kdcore import SampleTransform, Signal
 
@@ -57,6 +59,10 @@ class Resample(SampleTransform):
             values = _smooth(values, factor=_mean_rate(clock, signal.rate) / rate)
         return replace(signal, values=_interpolate(values, clock, times), rate=rate, start=float(clock[0]), times=None)
 
+    def as_module(self) -> nn.Module | None:
+        """Interpolation of an even clock; None with `rate` or `anti_aliasing`, which depend on the recording's own rate."""
+        return None if self.length is None or self.anti_aliasing else Interpolate(self.length)
+
     def _new_clock(self, clock: np.ndarray, old_rate: float) -> tuple[np.ndarray, float]:
         first, last = float(clock[0]), float(clock[-1])
         if self.rate is not None:
@@ -67,6 +73,23 @@ class Resample(SampleTransform):
         span = last - first
         rate = (self.length - 1) / span if span > 0 and self.length > 1 else old_rate
         return np.linspace(first, last, self.length), rate
+
+
+class Interpolate(nn.Module):
+    """`Resample` to a length, for evenly sampled recordings: (B, T, …) → (B, length, …)."""
+
+    def __init__(self, length: int):
+        super().__init__()
+        self.length = length
+
+    def forward(self, x: Tensor) -> Tensor:
+        """First sample on first and last on last."""
+        last = x.shape[1] - 1
+        places = torch.arange(self.length, dtype=torch.float64, device=x.device) * (last / max(1, self.length - 1))
+        left = places.floor().long().clamp(max=last)
+        share = (places - left).float().view(-1, *[1] * (x.ndim - 2))
+        mixed = x.index_select(1, left) * (1 - share) + x.index_select(1, (left + 1).clamp(max=last)) * share
+        return mixed if x.is_floating_point() else mixed.round().to(x.dtype)
 
 
 def _mean_rate(clock: np.ndarray, nominal: float) -> float:
