@@ -68,8 +68,8 @@ class TrainedStages:
 
 
 def _digest(tensor: Tensor) -> str:
-    plain = tensor.detach().cpu().contiguous()
-    return f"{plain.dtype}{tuple(plain.shape)}{hashlib.sha256(plain.view(-1).view(torch.uint8).numpy()).hexdigest()}"
+    content = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format).view(torch.uint8)
+    return f"{tensor.dtype}{tuple(tensor.shape)}{hashlib.sha256(content.numpy()).hexdigest()}"
 
 
 def _code_of(modules: Sequence[torch.nn.Module]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from kdcore import DistillationLoss, Example, Needs, Stage, Training
 from kdcore.training.distiller import Distiller, TermSpec
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.pipeline import Pipeline
-from kdcore.training.reuse import TrainedStages
+from kdcore.training.reuse import TrainedStages, _digest
 
 TEACH = Stage("teachers", ("teacher",), Training(epochs=2, select="best"), 2)
 LEARN = Stage("student", ("student",), Training(epochs=2), 2, teachers=("teacher",))
@@ -61,6 +61,19 @@ def train(table, store, stages=(TEACH, LEARN), teacher_seed=1):
     engine.listener.stage_reused = lambda stage: reused.append(stage.name)
     engine.fit(stages)
     return {name: tensor.clone() for name, tensor in made.state_dict().items()}, tracked, reused
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(3)[:0],
+        torch.tensor(1.5),
+        torch.arange(6).view(2, 3).T,
+        torch.ones(1, dtype=torch.bfloat16).as_strided((1,), (0,)),
+    ],
+)
+def test_any_tensor_has_a_digest_of_its_own(tensor):
+    assert _digest(tensor) == _digest(tensor.clone()) != _digest(torch.cat([tensor.flatten(), tensor.new_ones(1)]))
 
 
 def same(one, other):
