@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kdcore.results.evaluate import Evaluation, evaluate
     from kdcore.results.finished import Facts, FinishedRun, finished_runs, read_run
     from kdcore.results.outcome import Outcome
-    from kdcore.results.tracking import tracked_runs
+    from kdcore.results.tracking import Tracker, tracked_runs
     from kdcore.runner import Result, RunListener, dry_run, resume, run
     from kdcore.training.predictor import Ensemble, Predictor, Student
     from kdcore.training.student import load_predictor, load_student
@@ -68,7 +68,7 @@ _HOME = {
     "kdcore.results.evaluate": ("Evaluation", "evaluate"),
     "kdcore.results.finished": ("Facts", "FinishedRun", "finished_runs", "read_run"),
     "kdcore.results.outcome": ("Outcome",),
-    "kdcore.results.tracking": ("tracked_runs",),
+    "kdcore.results.tracking": ("Tracker", "tracked_runs"),
     "kdcore.runner": ("Result", "RunListener", "dry_run", "resume", "run"),
     "kdcore.workspace": ("Ledger", "find_run", "runs_folder"),
 }
