@@ -74,10 +74,16 @@ class Subject:
     @property
     def options(self) -> dict[str, Any]:
         """The options to test with."""
-        if "options" not in self.remembered:
-            given = self.case.options
-            self.remembered["options"] = dict(given(self.folder) if callable(given) else given)
-        return self.remembered["options"]
+        return self.once("options", self._options)
+
+    def _options(self) -> dict[str, Any]:
+        given = self.case.options
+        return dict(given(self._empty_folder()) if callable(given) else given)
+
+    def _empty_folder(self) -> Path:
+        empty = self.folder / "given"
+        empty.mkdir()
+        return empty
 
     @property
     def folder(self) -> Path:

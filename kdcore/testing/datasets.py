@@ -43,13 +43,13 @@ def some(subject: Subject) -> tuple[Dataset, list[Sample]]:
     return dataset, [samples[place] for place in sorted(set(places.tolist()))]
 
 
-def signals(subject: Subject) -> Iterator[tuple[Sample, Modality, Signal]]:
-    """Every signal of some samples; those that cannot be read are the check `reads`'s to say."""
+def signals(subject: Subject) -> Iterator[tuple[Sample, str, Signal]]:
+    """Every signal of some samples, with its modality's name; those that cannot be read are the check `reads`'s to say."""
     dataset, samples = some(subject)
     for sample in samples:
         for name in sample.sources:
             try:
-                yield sample, dataset.modalities[name], dataset.read(sample, name)
+                yield sample, name, dataset.read(sample, name)
             except Exception as error:
                 raise NotApplicable("not everything can be read: see the check 'reads'") from error
 
@@ -106,8 +106,10 @@ def reads(subject: Subject) -> None:
 @check("dataset")
 def signals_fit(subject: Subject) -> None:
     """Signals have the axes and channels of their modality, and finite numbers."""
-    for sample, modality, signal in signals(subject):
-        what, shape = f"{modality.name} of {sample.key}", signal.values.shape
+    modalities = subject.made().modalities
+    for sample, name, signal in signals(subject):
+        modality: Modality = modalities[name]
+        what, shape = f"{name} of {sample.key}", signal.values.shape
         require(len(signal) > 0, f"{what} is empty")
         require(len(shape) == len(modality.axes), f"{what} has shape {shape}, but the axes {modality.axes}")
         if modality.channels:
@@ -120,8 +122,8 @@ def signals_fit(subject: Subject) -> None:
 @check("dataset")
 def clocks_run(subject: Subject) -> None:
     """Rates are positive and times in order, one for every sample of a signal."""
-    for sample, modality, signal in signals(subject):
-        what = f"{modality.name} of {sample.key}"
+    for sample, name, signal in signals(subject):
+        what = f"{name} of {sample.key}"
         require(np.isfinite(signal.rate) and signal.rate > 0, f"{what} has a rate of {signal.rate}")
         require(len(signal.clock) == len(signal), f"{what} has {len(signal)} samples and {len(signal.clock)} times")
         require((np.diff(signal.clock) >= 0).all(), f"the times of {what} are not in order")
@@ -135,10 +137,10 @@ def repeatable(subject: Subject) -> None:
     keys = [(sample.key, sample.label, tuple(sample.sources)) for sample in samples]
     again = [(sample.key, sample.label, tuple(sample.sources)) for sample in other.samples()]
     require(keys == again, "made anew it gives other samples, or in another order")
-    for sample, modality, signal in signals(subject):
-        second = other.read(sample, modality.name)
+    for sample, name, signal in signals(subject):
+        second = other.read(sample, name)
         equal = np.array_equal(signal.values, second.values, equal_nan=signal.values.dtype.kind == "f")
-        require(equal and np.array_equal(signal.clock, second.clock), f"{modality.name} of {sample.key} read twice differs")
+        require(equal and np.array_equal(signal.clock, second.clock), f"{name} of {sample.key} read twice differs")
 
 
 @check("dataset")

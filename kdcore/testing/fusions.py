@@ -67,16 +67,16 @@ def bench(subject: Subject, samples: int = SAMPLES, seed: int = 0) -> Bench:
     Raises:
         NotApplicable: If it gives no outputs, which is the check `answers`'s to say.
     """
-    fusion = subject.made()
+    subject.made()
     try:
-        found = _bench(subject, fusion, samples, seed)
-        found.outputs()
+        _bench(subject, samples, seed).outputs()
+        return _bench(subject, samples, seed)  # that nothing has touched
     except Exception as error:
         raise NotApplicable("it gives no outputs: see the check 'answers'") from error
-    return found
 
 
-def _bench(subject: Subject, fusion: TeacherFusion, samples: int = SAMPLES, seed: int = 0) -> Bench:
+def _bench(subject: Subject, samples: int = SAMPLES, seed: int = 0) -> Bench:
+    fusion: TeacherFusion = subject.made()
     make = subject.case.inputs or teachers_and_batch
     with seeded():
         teachers, batch = make(samples)
@@ -90,7 +90,7 @@ def _bench(subject: Subject, fusion: TeacherFusion, samples: int = SAMPLES, seed
 @check("fusion")
 def answers(subject: Subject) -> None:
     """It gives the outputs of every teacher: finite logits and all of its taps, with a row for every sample."""
-    found = _bench(subject, subject.made())
+    found = _bench(subject)
     outputs = found.outputs()
     require(set(outputs) == set(found.teachers), f"it answers for {', '.join(outputs)}, not {', '.join(found.teachers)}")
     for name, each in outputs.items():

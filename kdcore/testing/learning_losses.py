@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,8 @@ from kdcore.testing.losses import bench
 def state_registered(subject: Subject) -> None:
     """Tensors and modules that it holds are parameters, buffers or submodules, so that they move, learn and are saved."""
     found = bench(subject)
-    found.value()
+    with seeded():
+        found.loss(found.ctx)
     hidden = plain_tensors(found.loss)
     require(not hidden, f"{', '.join(hidden)}: use nn.Parameter, register_buffer, nn.ModuleList or nn.ModuleDict")
 
@@ -27,7 +30,8 @@ def parameters_trained(subject: Subject) -> None:
     """Its parameters exist before the first step, get a gradient, and change in a step."""
     found = bench(subject)
     before = {name: p.detach().clone() for name, p in found.loss.named_parameters()}
-    found.value()
+    with seeded():
+        found.loss(found.ctx)
     made_late = [name for name, _ in found.loss.named_parameters() if name not in before]
     require(not made_late, f"{', '.join(made_late)}: made while training, too late for the optimizer; make them in setup")
     if not before:
@@ -43,7 +47,7 @@ def _step(loss: torch.nn.Module, ctx: LossContext) -> None:
     with seeded():
         value = loss(ctx)
     if parameters and value.requires_grad:
-        optimizer = torch.optim.AdamW(parameters, lr=0.01)
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
         value.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -67,11 +71,12 @@ def compiles(subject: Subject) -> None:
     found = bench(subject)
     names = list(tensors(found.ctx))
 
+    wanted, ctx, loss = found.value(), learning(found.ctx), deepcopy(found.loss)
+
     def of_tensors(*given: Tensor) -> Tensor:
         lookup = dict(zip(names, given, strict=True))
-        return found.loss(mapped(found.ctx, lambda name, _: lookup[name]))
+        return loss(mapped(found.ctx, lambda name, _: lookup[name]))
 
-    wanted, ctx = found.value(), learning(found.ctx)
     torch._dynamo.reset()
     with seeded():
         value = torch.compile(of_tensors, backend="aot_eager")(*tensors(ctx).values())
@@ -89,6 +94,8 @@ def distributed(subject: Subject) -> None:
     from kdcore.testing.processes import Share, in_two_processes
 
     alone, found = bench(subject), bench(subject)
+    if not alone.value().requires_grad:
+        raise NotApplicable("it gives no gradient: see the check 'student_gets_gradient'")
     share = Share(alone.loss, alone.ctx)
     wanted = share.steps(1, lambda x: x)
     answers = in_two_processes(Share(found.loss, found.ctx))

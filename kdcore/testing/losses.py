@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +27,9 @@ class Bench:
     ctx: LossContext
 
     def value(self, ctx: LossContext | None = None) -> Tensor:
-        """Its value, with the same random numbers each time."""
+        """Its value, the same each time: random numbers are, and what it remembers from call to call is forgotten."""
         with seeded():
-            return self.loss(ctx or self.ctx)
+            return deepcopy(self.loss)(ctx or self.ctx)
 
 
 def bench(subject: Subject, samples: int = SAMPLES, seed: int = 0, **options: Any) -> Bench:
@@ -51,7 +52,7 @@ def _bench(subject: Subject, needs: Needs, shapes: Shapes, samples: int, seed: i
 def _shapes(subject: Subject, needs: Needs) -> Shapes:
     for shapes in plausible(needs, subject.case.inputs or {}):
         try:
-            _bench(subject, needs, shapes, SAMPLES, 0).value()
+            _require_number(_bench(subject, needs, shapes, SAMPLES, 0).value())
         except Exception:  # a loss may refuse shapes as it likes; `answers` reports it
             continue
         return shapes
@@ -68,12 +69,16 @@ def answers(subject: Subject) -> None:
         except Exception as error:
             failures.append(f"{type(error).__name__}: {error}" + (f" (taps {shapes})" if needs.student_taps else ""))
             continue
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        require(isinstance(value, Tensor) and value.shape == (), f"it must return a scalar tensor, not {shape}")
-        require(value.is_floating_point() and value.isfinite(), f"its value is {value} of {value.dtype}")
+        _require_number(value)
         return
     hint = "\nIf its taps have other shapes, test it as Case(inputs={tap: shape})." if needs.student_taps else ""
     raise ConformanceError(f"given what {needs} promises, it raises\n  " + "\n  ".join(failures) + hint)
+
+
+def _require_number(value: Any) -> None:
+    shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    require(isinstance(value, Tensor) and value.shape == (), f"it must return a scalar tensor, not {shape}")
+    require(value.is_floating_point() and value.isfinite(), f"its value is {value.detach()} of {value.dtype}")
 
 
 @check("loss")

@@ -18,7 +18,7 @@ TEAMS = (
     Team((), ("one", "two")),
 )
 """With and without teachers, one student and several."""
-MANY = 100_000
+MANY = 10_000
 
 
 def planned(subject: Subject) -> Iterator[tuple[Team, list[Stage]]]:

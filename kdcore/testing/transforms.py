@@ -51,15 +51,20 @@ def accepted(subject: Subject) -> list[Input]:
         found = []
         for x in candidates(subject, subject.made()):
             try:
-                apply(ready(subject, x), x)
+                transform = ready(subject, x)
+                if isinstance(apply(transform, x), _returned(transform)):
+                    found.append(x)
             except Exception:
                 continue
-            found.append(x)
         if not found:
             raise NotApplicable("it transforms nothing: see the check 'answers'")
         return found
 
     return subject.once("accepted", find)
+
+
+def _returned(transform: Any) -> type:
+    return Signal if isinstance(transform, SampleTransform) else Tensor
 
 
 def apply(transform: Any, x: Input, seed: int = 0) -> Any:
@@ -81,7 +86,7 @@ def answers(subject: Subject) -> None:
                 f"{type(x).__name__} of {values(x).dtype} {tuple(values(x).shape)}: {type(error).__name__}: {error}"
             )
             continue
-        wanted = Signal if isinstance(first, SampleTransform) else Tensor
+        wanted = _returned(first)
         require(isinstance(y, wanted), f"it returns a {type(y).__name__}, not a {wanted.__name__}")
     if len(refusals) == len(inputs) or (refusals and subject.case.inputs is not None):
         raise ConformanceError("it reads none of these; give it others with Case(inputs=…)\n  " + "\n  ".join(refusals))

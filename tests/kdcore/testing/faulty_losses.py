@@ -1,0 +1,308 @@
+"""Losses with one fault each. `Plain`, `Averaging` and `Regressing` have none."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from faults import caught_by, sound
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdcore import DistillationLoss, Example, LossContext, Needs
+
+
+def differences(ctx: LossContext) -> Tensor:
+    teachers = torch.stack([teacher.logits for teacher in ctx.teachers.values()]).mean(dim=0)
+    return (ctx.student.logits - teachers).square().mean(dim=1)
+
+
+@sound("loss")
+class Plain(DistillationLoss):
+    """The mean squared error of logits."""
+
+    needs = Needs(teachers=1)
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return differences(ctx).mean()
+
+
+@sound("loss")
+class Averaging(Plain):
+    """The error in units of its running average, which is a buffer."""
+
+    average: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("average", torch.ones(()))
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        value = super().forward(ctx)
+        self.average = (0.9 * self.average + 0.1 * value.detach()).clamp_min(1e-6)
+        return value / self.average
+
+
+@sound("loss")
+class Regressing(DistillationLoss):
+    """The error of features after a learnt map."""
+
+    needs = Needs(teachers=1, student_taps=("features",), teacher_taps=("features",))
+
+    def setup(self, example: Example) -> None:
+        teacher = next(iter(example.teachers.values()))
+        self.map = nn.Linear(example.student.features["features"].shape[1], teacher.features["features"].shape[1])
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        theirs = torch.stack([teacher.features["features"] for teacher in ctx.teachers.values()]).mean(dim=0)
+        return F.mse_loss(self.map(ctx.student.features["features"]), theirs)
+
+
+@caught_by("loss", "documented")
+class Unexplained(Plain):
+    """Has an option of which the docstring says nothing."""
+
+    def __init__(self, *, strength: float = 1.0):
+        super().__init__()
+
+
+class Kernel:
+    """Nothing that YAML could hold."""
+
+
+@caught_by("loss", "options_round_trip")
+class Unwritable(Plain):
+    """Has an option that no recipe can write.
+
+    Args:
+        kernel: An object.
+    """
+
+    def __init__(self, *, kernel: Kernel = Kernel()):  # noqa: B008
+        super().__init__()
+
+
+@caught_by("loss", "constructed")
+class Unmakeable(Plain):
+    """Cannot be made."""
+
+    def __init__(self):
+        super().__init__()
+        raise RuntimeError("not today")
+
+
+@caught_by("loss", "constructed")
+class Demanding(Plain):
+    """Has an option without a default, which its case does not give.
+
+    Args:
+        tap: Where to look.
+    """
+
+    def __init__(self, *, tap: str):
+        super().__init__()
+
+
+@caught_by("loss", "answers")
+class BySample(Plain):
+    """Gives a number for every sample."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return differences(ctx)
+
+
+@caught_by("loss", "answers")
+class ReadsLabels(Plain):
+    """Reads labels without saying so."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return super().forward(ctx) + F.cross_entropy(ctx.student.logits, ctx.labels)
+
+
+@caught_by("loss", "student_gets_gradient")
+class Detached(Plain):
+    """Loses the student's graph on the way."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return super().forward(ctx).detach()
+
+
+@caught_by("loss", "student_gets_gradient")
+class TapUnused(Plain):
+    """Declares a tap that gets no gradient."""
+
+    needs = Needs(teachers=1, student_taps=("features",))
+
+
+@caught_by("loss", "teachers_get_none")
+class TeachesTeachers(Plain):
+    """Asks for a gradient of the teachers' logits."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        for teacher in ctx.teachers.values():
+            teacher.logits.requires_grad_()
+        return super().forward(ctx)
+
+
+@caught_by("loss", "inputs_unmodified")
+class InPlace(Plain):
+    """Rounds the teachers' logits where they are."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        for teacher in ctx.teachers.values():
+            teacher.logits.clamp_(-2, 2)
+        return super().forward(ctx)
+
+
+@caught_by("loss", "deterministic")
+class Random(Plain):
+    """Takes random numbers from elsewhere than torch."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return super().forward(ctx) * (1 + 1e-5 * random.SystemRandom().random())
+
+
+@caught_by("loss", "permutation_invariant")
+class Ordered(Plain):
+    """Counts the first samples more."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        each = differences(ctx)
+        return (each / torch.arange(1, len(each) + 1, device=each.device)).mean()
+
+
+@caught_by("loss", "batch_of_one")
+class Unbiased(Plain):
+    """Divides by one less than the number of samples."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return differences(ctx).sum() / (len(ctx.batch) - 1)
+
+
+@caught_by("loss", "temperature_scaling")
+class Cooling(Plain):
+    """Says that it makes up for the temperature, and does not.
+
+    Args:
+        temperature: What logits are divided by.
+    """
+
+    temperature_power = 2
+
+    def __init__(self, *, temperature: float = 4.0):
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return super().forward(ctx) / self.temperature**2
+
+
+@caught_by("loss", "precisions_agree")
+class SinglePrecision(Plain):
+    """Multiplies by a matrix that is always of single precision."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        logits = ctx.student.logits
+        return super().forward(ctx) + (logits @ torch.eye(logits.shape[1], device=logits.device)).square().mean()
+
+
+@caught_by("loss", "devices_agree")
+class OnCpu(Plain):
+    """Multiplies by a vector that is always on the CPU."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        logits = ctx.student.logits
+        return (super().forward(ctx) * torch.ones(logits.shape[1], dtype=logits.dtype)).mean()
+
+
+@caught_by("loss", "finite_on_equal_outputs")
+class Standardising(Plain):
+    """Divides by the spread of the teachers' logits."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        spread = torch.stack([teacher.logits.std() for teacher in ctx.teachers.values()]).mean()
+        return super().forward(ctx) / spread
+
+
+@caught_by("loss", "finite_on_extreme_logits")
+class Exponential(Plain):
+    """Takes the logarithm of a sum of exponentials by hand."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return super().forward(ctx) + ctx.student.logits.exp().sum(dim=1).log().square().mean()
+
+
+@caught_by("loss", "finite_on_tiny_outputs")
+class Normalising(DistillationLoss):
+    """Brings features to unit length, which nothing has not."""
+
+    needs = Needs(student_taps=("features",))
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        features = ctx.student.features["features"].flatten(1)
+        return (features / features.norm(dim=1, keepdim=True)).sum(dim=1).square().mean()
+
+
+@caught_by("loss", "state_registered")
+class Attribute(Plain):
+    """Keeps a tensor where `to` does not find it."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = {"logits": torch.tensor(2.0)}
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return super().forward(ctx) * self.scale["logits"].to(ctx.student.logits.device)
+
+
+@caught_by("loss", "parameters_trained")
+class Frozen(Plain):
+    """Has a parameter that never gets a gradient other than zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(()))
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return super().forward(ctx) + 0 * self.offset
+
+
+@caught_by("loss", "parameters_trained", "distributed")
+class Unused(Plain):
+    """Has a parameter that it does not use, which several processes wait for in vain."""
+
+    def __init__(self):
+        super().__init__()
+        self.offset = nn.Parameter(torch.zeros(()))
+
+
+@caught_by("loss", "state_saved")
+class Forgetful(Plain):
+    """Keeps a running average in a number, which no checkpoint holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.average = 1.0
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        value = super().forward(ctx)
+        scaled = value / self.average
+        self.average = max(1e-6, 0.9 * self.average + 0.1 * value.item())
+        return scaled
+
+
+@caught_by("loss", "compiles")
+class Uncompiled(Plain):
+    """Gives something else when compiled."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return super().forward(ctx) * (2 if torch.compiler.is_compiling() else 1)
+
+
+@caught_by("loss", "distributed")
+class Shared(Plain):
+    """Averages over processes, as kdcore does already."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        count = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        return super().forward(ctx) / count

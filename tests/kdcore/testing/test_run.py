@@ -1,0 +1,167 @@
+"""Exemptions, cases and what pytest and the shell make of results."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import faulty_losses
+import pytest
+
+from kdcore.errors import PluginError
+from kdcore.plugin.manager import PluginManager
+from kdcore.plugin.registry import Entry
+from kdcore.testing import Case, NotApplicable, check_component, conformance_tests
+from kdcore.testing.run import trials
+
+pytest_plugins = ["pytester"]
+
+PLUGIN = """
+from kdcore import hookimpl
+
+@hookimpl
+def register_losses(register):
+    for name in ("Plain", "BySample", "Demanding"):
+        register(name, f"faulty_losses:{name}")
+
+@hookimpl
+def register_schedules(register):
+    register("Plain", "faulty_plans:PlainSchedule")
+"""
+TOLD = """
+from kdcore.testing import Case
+
+cases = {"Demanding": Case({"tap": "features"})}
+expected_failures = {"BySample": {"answers": "it is meant to be wrong"}}
+"""
+
+
+SCHEDULE = Entry("schedule", "PlainSchedule", "faulty", "faulty_plans:PlainSchedule")
+STRANGER = Entry("schedule", "Stranger", "faulty", "faulty_plans:Stranger")
+
+
+def manager(tmp_path, monkeypatch, name: str, told: str = "") -> PluginManager:
+    package = tmp_path / name
+    package.mkdir()
+    (package / "__init__.py").write_text(PLUGIN)
+    if told:
+        (package / "conformance.py").write_text(told)
+    monkeypatch.syspath_prepend(tmp_path)
+    return PluginManager([EntryPoint(name, name, "kdcore")])
+
+
+def statuses(found) -> dict[str, str]:
+    return {result.check.name: result.status for result in found}
+
+
+def test_a_reasoned_exemption_turns_a_failure_into_an_exemption():
+    found = statuses(check_component(STRANGER, exemptions={"stages_valid": "it is meant to be wrong"}))
+    assert found["stages_valid"] == "exempt"
+    assert "failed" not in found.values()
+
+
+def test_an_exemption_from_a_check_that_passes_is_a_failure():
+    found = check_component(SCHEDULE, exemptions={"documented": "nobody reads it"})
+    (failure,) = [result for result in found if result.status == "failed"]
+    assert failure.check.name == "documented"
+    assert "remove the exemption" in failure.message
+
+
+def test_an_exemption_from_a_check_that_does_not_apply_is_no_failure():
+    def unavailable(folder):
+        raise NotApplicable("not on this machine")
+
+    found = statuses(check_component(SCHEDULE, Case(unavailable), {"repeatable": "it counts"}))
+    assert found["repeatable"] == "not applicable"
+
+
+@pytest.mark.parametrize(
+    ("exemptions", "said"), [({"documented": "  "}, "no reason"), ({"documentd": "why"}, "did you mean 'documented'")]
+)
+def test_exemptions_that_make_no_sense_are_refused(exemptions: dict[str, str], said: str):
+    with pytest.raises(PluginError, match=said):
+        check_component(SCHEDULE, exemptions=exemptions)
+
+
+def test_a_case_may_say_that_nothing_can_be_tested_here():
+    def unavailable(folder):
+        raise NotApplicable("not on this machine")
+
+    found = check_component(SCHEDULE, Case(unavailable))
+    assert {result.message for result in found if result.check.name != "documented"} == {"not on this machine"}
+
+
+def test_a_plugin_tells_of_its_own_cases_and_exemptions(tmp_path, monkeypatch):
+    found = trials("telling", manager=manager(tmp_path, monkeypatch, "telling", TOLD))
+    by_name = {trial.name: trial for trial in found}
+    assert by_name["loss/BySample/answers"].exemption == "it is meant to be wrong"
+    assert by_name["loss/Demanding/constructed"].result().status == "passed"
+    assert "schedule/Plain/repeatable" in by_name
+
+
+@pytest.mark.parametrize(
+    ("cases", "said"),
+    [
+        ({"Plane": Case()}, "no component 'Plane'; did you mean 'Plain'"),
+        ({"Plain": Case()}, "write 'loss/Plain' or 'schedule/Plain'"),
+    ],
+)
+def test_cases_of_nothing_are_refused(tmp_path, monkeypatch, cases, said: str):
+    plugins = manager(tmp_path, monkeypatch, f"untold{len(said)}")
+    with pytest.raises(PluginError, match=said):
+        trials(f"untold{len(said)}", cases, manager=plugins)
+
+
+def test_unknown_plugins_are_named():
+    with pytest.raises(PluginError, match="no plugin 'nowhere' is installed"):
+        conformance_tests("nowhere")
+
+
+def test_a_test_file_of_two_lines(pytester: pytest.Pytester):
+    pytester.makepyfile(
+        "from kdcore.testing import conformance_tests\n"
+        "test_conformance = conformance_tests('progressive', expected_failures={\n"
+        "    'progressive': {'documented': 'nobody reads it'}})"
+    )
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.assert_outcomes(passed=7, failed=1)
+    result.stdout.fnmatch_lines(["*schedule/progressive/documented: is expected to fail*remove the exemption*"])
+
+
+def test_without_a_test_file(pytester: pytest.Pytester):
+    result = pytester.runpytest_inprocess("-p", "kdcore.testing.pytest_plugin", "--conformance", "progressive")
+    result.assert_outcomes(passed=8)
+
+
+def test_pytest_starts_without_what_the_kit_needs():
+    code = "import sys, kdcore.testing.pytest_plugin; print({'torch', 'numpy', 'pydantic'} & set(sys.modules))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "set()"
+
+
+def test_the_shell(capsys: pytest.CaptureFixture[str]):
+    from kdcore.testing.shell import check_and_print
+
+    assert check_and_print("two-stage", verbose=True)
+    shown = capsys.readouterr().out
+    assert "schedule two-stage: 8 passed" in shown
+    assert "ok repeatable: Asked again" in shown
+    with pytest.raises(PluginError, match="did you mean 'two-stage'"):
+        check_and_print("two-stag")
+
+
+def test_faults_are_shown_with_the_line_that_raised(pytester: pytest.Pytester):
+    pytester.makepyfile(
+        f"import sys; sys.path.insert(0, {str(faulty_losses.__file__.rpartition('/')[0])!r})\n"
+        "from kdcore.plugin.registry import Entry\n"
+        "from kdcore.testing.checks import Subject, checks_of\n"
+        "from kdcore.testing.run import Trial\n"
+        "from kdcore.testing.suite import report\n"
+        "def test_it():\n"
+        "    subject = Subject(Entry('loss', 'Unmakeable', 'faulty', 'faulty_losses:Unmakeable'))\n"
+        "    check, = [each for each in checks_of('loss') if each.name == 'constructed']\n"
+        "    report(Trial(subject, check))\n"
+    )
+    result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
+    result.stdout.fnmatch_lines(["*raise RuntimeError*not today*", "*loss/Unmakeable/constructed: RuntimeError: not today*"])
