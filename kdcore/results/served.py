@@ -6,6 +6,7 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 
 from kdcore.contracts.modality import Signal
 from kdcore.training.student import load_predictor
@@ -15,16 +16,17 @@ class ServedStudent(mlflow.pyfunc.PythonModel):
     """Class probabilities for raw recordings (B, T, …) at the modality's nominal rate."""
 
     def load_context(self, context) -> None:
-        """Load the student that was logged with the model."""
+        """Load the student, or the students that answer together, that were logged with the model."""
         self.student = load_predictor(Path(context.artifacts["student"]))
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, context, model_input: np.ndarray, params=None
-    ) -> np.ndarray:
-        """(B, classes); of a recording longer than the student's window, the mean over windows."""
-        modality = next(iter(self.student.reads.values()))
+    ) -> pd.DataFrame:
+        """A row per recording, a column per class; of a recording longer than the student's window, the mean over windows."""
+        [modality] = self.student.reads.values()
         rate = modality.rate or 1.0
-        return np.stack([self.student.predict({modality.name: Signal(each, rate)}).mean(0) for each in np.asarray(model_input)])
+        clips = [{modality.name: Signal(each, rate)} for each in np.asarray(model_input)]
+        return pd.DataFrame([self.student.predict(clip).mean(0) for clip in clips], columns=self.student.classes)
 
 
 mlflow.models.set_model(ServedStudent())

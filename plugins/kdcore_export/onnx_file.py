@@ -72,7 +72,8 @@ def _tidy(graph: Any) -> None:
         node.name = f"{scopes[-2] if len(scopes) > 1 else ''}/{node.op_type}_{number}"
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
-    for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer):
+    graph.ClearField("value_info")  # shapes can be inferred; those noted for recurrent layers are not always right
+    for value in (*graph.input, *graph.output, *graph.initializer):
         value.ClearField("metadata_props")
         value.ClearField("doc_string")
     graph.ClearField("metadata_props")

@@ -10,9 +10,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from kdcore_standard.transforms.normalise import Normalise
-from kdcore_standard.transforms.resample import Resample
-from kdcore_wearable.cnn import Cnn1d
 from toys import WRIST
 
 from kdcore import Modality, Signal
@@ -21,6 +18,9 @@ from kdcore.inference import find_student, predict_files, read_recording
 from kdcore.streaming import Smoothing
 from kdcore.training.pipeline import Branch, Pipeline
 from kdcore.training.student import load_predictor, load_student, save_student
+from kdcore_standard.transforms.normalise import Normalise
+from kdcore_standard.transforms.resample import Resample
+from kdcore_wearable.cnn import Cnn1d
 
 ACCELEROMETER = Modality("accelerometer", ("time", "channel"), ("channel", "time"), "m/s^2", 50.0, ("x", "y", "z"))
 CLASSES = ["sit", "stand", "walk"]

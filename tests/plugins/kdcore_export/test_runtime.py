@@ -1,0 +1,58 @@
+"""The example in the docs, where torch cannot be imported."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from kdcore import Signal, load_student
+
+EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "examples" / "runtime" / "classify.py"
+WITHOUT = """
+import runpy, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "kdcore", "scipy", "onnx", "pandas", "mlflow"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def classify(*arguments):
+    command = [sys.executable, "-c", WITHOUT, str(EXAMPLE), *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_arrays_and_tables_get_their_labels(exported, students, tmp_path):
+    x = np.random.default_rng(0).normal(size=(71, 3)).cumsum(0).astype(np.float32)
+    np.save(tmp_path / "clip.npy", x)
+    np.savetxt(tmp_path / "clip.csv", x, delimiter=",", header="x,y,z", comments="", fmt="%.9e")
+    done = classify(exported()[0], tmp_path / "clip.npy", tmp_path / "clip.csv")
+    assert done.returncode == 0, done.stderr
+    student = load_student(students / "a")
+    [answer] = student.predict({"accelerometer": Signal(x, 50.0)})
+    expected = f"{student.classes[answer.argmax()]} {answer.max():.3f}"
+    assert done.stdout.splitlines() == [f"{tmp_path / name}: {expected}" for name in ("clip.npy", "clip.csv")]
+
+
+def test_it_says_what_it_reads_and_what_it_cannot(exported, tmp_path):
+    assert "accelerometer: any length at 50.0 Hz, m/s^2" in classify(exported()[0]).stdout
+    np.save(tmp_path / "turned.npy", np.zeros((3, 50)))
+    done = classify(exported()[0], tmp_path / "turned.npy")
+    assert done.returncode == 2
+    assert "turned.npy: accelerometer has axes" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_torch_is_really_absent():
+    command = [sys.executable, "-c", WITHOUT.replace("runpy.run_path", "import torch #")]
+    assert "No module named 'torch'" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
