@@ -54,7 +54,7 @@ def facts_of(
         seeds=recipe.seeds,
         arms=list(arms),
         versions=installed_versions(versions),
-        machine=f"{platform.system()} {platform.machine()}, {_accelerator(table.labels.device)}",
+        machine=f"{platform.system()} {platform.machine()}, {_accelerator(table.labels.device)}, {torch.get_num_threads()} threads",
         command=list(command),
     )
 

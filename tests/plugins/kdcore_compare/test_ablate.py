@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from quick import QUICK
+from quick import QUICK, runs_of
 from runs import Home
 
 STEP = "torch.optim:AdamW.step"
@@ -21,8 +21,8 @@ def test_an_ablation_is_killed_and_gone_on_with_and_trains_nothing_twice(tmp_pat
     assert not done, "it was not killed"
     assert home.finish(*command) == 0, home.said()
     first = home.calls()[STEP]
-    assert len(home.runs) == 2  # whole and without cross-entropy; no third one for what was killed
-    assert [(run / "results" / "seed-0-baseline.npz").exists() for run in home.runs].count(True) == 1
+    assert len(runs_of(home)) == 2  # whole and without cross-entropy; no third one for what was killed
+    assert [(run / "results" / "seed-0-baseline.npz").exists() for run in runs_of(home)].count(True) == 1
     table = next((home.folder / "runs" / "ablations").glob("tiny-*.md")).read_text()
     assert f"Made by: kdcore ablate {home.recipe}" in table
     for row in ("| **whole** | **2** |", "| without cross-entropy | 2 |", "| student alone | 2 |", "| teacher skeleton | 2 |"):
@@ -31,11 +31,11 @@ def test_an_ablation_is_killed_and_gone_on_with_and_trains_nothing_twice(tmp_pat
     assert home.finish(*command) == 0, home.said()
     assert home.calls()[STEP] == 0
     assert first > 0
-    assert len(home.runs) == 2
+    assert len(runs_of(home)) == 2
 
     assert home.finish(*command, "seeds=[0,1,2]") == 0, home.said()
-    assert len(home.runs) == 4  # the third seed alone is trained
-    assert sorted(sorted(json.loads((run / "run.json").read_text())["seeds"]) for run in home.runs) == [
+    assert len(runs_of(home)) == 4  # the third seed alone is trained
+    assert sorted(sorted(json.loads((run / "run.json").read_text())["seeds"]) for run in runs_of(home)) == [
         [0, 1],
         [0, 1],
         [2],
@@ -58,6 +58,6 @@ def test_an_ablation_is_killed_and_gone_on_with_and_trains_nothing_twice(tmp_pat
 def test_variants_are_trained_side_by_side(tmp_path, database):
     home = Home(tmp_path / "parallel", database).write(**QUICK, seeds=[0])
     assert home.finish("ablate", str(home.recipe), "--jobs", "2", "--format", "markdown") == 0, home.said()
-    assert len(home.runs) == 2
+    assert len(runs_of(home)) == 2
     assert "| without cross-entropy | 1 |" in (home.folder / "stdout.txt").read_text()
     assert "whole: done" in home.said()

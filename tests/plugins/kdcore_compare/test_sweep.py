@@ -1,0 +1,104 @@
+"""Sweeps for real, on the tiny recipe."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import yaml
+from mlflow import MlflowClient
+from quick import QUICK, runs_of
+from runs import Home
+
+from kdcore import read_run
+
+
+def table_of(home):
+    return list(csv.DictReader((home.folder / "table.csv").open()))
+
+
+def test_a_sweep_is_killed_and_two_workers_finish_it(tmp_path, database):
+    home = Home(tmp_path / "sweep", database).write(**QUICK, seeds=[0])
+    command = ("sweep", str(home.recipe), "--grid", "losses.soft-target.weight=0.1,1,5", "--output", "table.csv")
+    assert home.finish(*command, die=("os:fsync", 25)) == -signal.SIGKILL, home.said()
+    begun = len(runs_of(home))
+    workers = [home.start(*command) for _ in range(2)]
+    for each in workers:
+        each.join(200)
+        assert each.exitcode == 0, home.said()
+    assert begun >= 1
+    assert len(runs_of(home)) == 3  # the killed one was gone on with
+    found = {row["losses.soft-target.weight"]: row for row in table_of(home)}
+    assert set(found) == {"0.1", "1", "5"}
+    assert {row["state"] for row in found.values()} == {"complete"}
+
+    for folder in runs_of(home):
+        run = read_run(folder)
+        assert run.facts.part == "validation"
+        outcome = run.outcomes["distilled"][0]
+        assert {key.split(",")[0] for key in outcome.keys} == {"subject 2"}  # validates; subject 3 tests
+        accuracy = float(np.mean(outcome.probabilities["student"].argmax(1) == outcome.labels))
+        weight = yaml.safe_load(run.recipe.read_text())["losses"][1]["weight"]
+        assert float(found[f"{weight:g}"]["validation_accuracy"]) == accuracy
+
+    client = MlflowClient(f"sqlite:///{home.database}")
+    experiment = client.get_experiment_by_name("sweep")
+    assert experiment
+    runs = client.search_runs([experiment.experiment_id])
+    sweeps = [run for run in runs if run.data.tags.get("kdcore.kind") == "sweep"]
+    assert len(sweeps) == 1
+    points = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == sweeps[0].info.run_id]
+    assert len(points) == 3
+    assert sweeps[0].info.status == "FINISHED"
+    assert sweeps[0].data.metrics["best/validation/accuracy"] == max(
+        float(row["validation_accuracy"]) for row in found.values()
+    )
+    assert not any(name.startswith("test/") for run in runs for name in run.data.metrics)
+
+
+def test_choosing_needs_a_validation_part(tmp_path, database):
+    home = Home(tmp_path / "no-validation", database).write(**QUICK)
+    written = home.recipe.read_text().replace("validation_subjects: 1", "validation_subjects: 0")
+    home.recipe.write_text(written)
+    assert home.finish("sweep", str(home.recipe), "--grid", "losses.soft-target.weight=0.1,1") == 2
+    assert "no validation part" in home.said()
+    assert "data.protocol.validation_subjects" in home.said()
+    assert not runs_of(home)
+
+
+def test_a_wrong_value_is_named_before_anything_is_run(tmp_path, database):
+    home = Home(tmp_path / "wrong", database).write(**QUICK)
+    assert home.finish("sweep", str(home.recipe), "--grid", "losses.soft-target.weight=0.1,heavy") == 2
+    assert "losses[1].weight" in home.said()
+    assert home.finish("sweep", str(home.recipe), "data.labels=withheld", "--grid", "losses.soft-target.weight=0.1") in (1, 2)
+    assert not runs_of(home)
+
+
+@pytest.mark.slow
+def test_a_search_stopped_on_request_goes_on(tmp_path, database):
+    home = Home(tmp_path / "search", database).write(**QUICK, seeds=[0])
+    command = (
+        "sweep",
+        str(home.recipe),
+        "--search",
+        "3",
+        "--range",
+        "losses.soft-target.weight=0.01:10:log",
+        "--output",
+        "table.csv",
+    )
+    process = home.start(*command)
+    while not runs_of(home):
+        time.sleep(0.05)
+    time.sleep(0.5)
+    assert process.pid
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    assert process.exitcode in (143, -signal.SIGTERM)
+    assert home.finish(*command) == 0, home.said()
+    assert len(table_of(home)) == 3
+    assert len(runs_of(home)) == 3
