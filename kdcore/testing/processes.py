@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import io
 import multiprocessing as mp
+import pickle
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdcore.contracts.batch import LossContext
 from kdcore.contracts.loss import DistillationLoss
+from kdcore.plugin.manager import plugin_manager
 from kdcore.testing.case import ConformanceError
 from kdcore.testing.contexts import mapped, tensors
 from kdcore.training.distributed import gatherer
@@ -82,7 +85,7 @@ def in_two_processes(share: Share) -> list[dict[str, Tensor]]:
     """
     buffer = io.BytesIO()
     torch.save(share, buffer)
-    answers = _pair().ask(buffer.getvalue())
+    answers = _pair().ask(pickle.dumps((sys.path, buffer.getvalue())))
     for answer in answers:
         if isinstance(answer, str):
             raise ConformanceError(f"as one of two processes it raises {answer}")
@@ -105,10 +108,10 @@ class _Pair:
             self.pipes.append(ours)
             self.processes.append(process)
 
-    def ask(self, share: bytes) -> list[Any]:
+    def ask(self, question: bytes) -> list[Any]:
         """Both answers."""
         for pipe in self.pipes:
-            pipe.send_bytes(share)
+            pipe.send_bytes(question)
         return [self._answer(pipe) for pipe in self.pipes]
 
     def _answer(self, pipe: Connection) -> Any:
@@ -145,6 +148,7 @@ def _pair() -> _Pair:
 
 def _serve(rank: int, folder: Path, pipe: Connection) -> None:
     torch.set_num_threads(1)
+    plugin_manager()  # plugins that are files are imported by it alone
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     while True:
         try:
@@ -152,7 +156,8 @@ def _serve(rank: int, folder: Path, pipe: Connection) -> None:
         except EOFError:  # whoever asked has gone
             return
         try:
-            answer: Any = torch.load(io.BytesIO(given), weights_only=False).steps(2, DistributedDataParallel)
+            sys.path[:], share = pickle.loads(given)
+            answer: Any = torch.load(io.BytesIO(share), weights_only=False).steps(2, DistributedDataParallel)
         except Exception as error:  # told to whoever asked
             answer = f"{type(error).__name__}: {error}"
         buffer = io.BytesIO()

@@ -165,3 +165,13 @@ def test_faults_are_shown_with_the_line_that_raised(pytester: pytest.Pytester):
     )
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.stdout.fnmatch_lines(["*raise RuntimeError*not today*", "*loss/Unmakeable/constructed: RuntimeError: not today*"])
+
+
+def test_what_was_installed_later_is_found_by_other_processes(tmp_path, monkeypatch):
+    def distributed(name: str, module: str) -> str:
+        return statuses(check_component(Entry("loss", name, "faulty", f"{module}:{name}")))["distributed"]
+
+    assert distributed("Plain", "faulty_losses") == "passed"
+    (tmp_path / "later_loss.py").write_text("from faulty_losses import Plain\n\n\nclass Later(Plain):\n    '''The same.'''\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert distributed("Later", "later_loss") == "passed"
