@@ -23,6 +23,7 @@ from kdcore.recipe.load import load_recipe
 from kdcore.recipe.schema import Recipe
 from kdcore.recipe.source import dump
 from kdcore.results.archive import Archive
+from kdcore.results.finished import refuse_other_recordings
 from kdcore.results.outcome import Outcome
 from kdcore.results.report import Summary
 from kdcore.results.tracking import NullTracker, Tracker
@@ -188,10 +189,20 @@ class _Run:
                 f"this split has no {self.part} part ({table.split.rule}): hold out training subjects for it, "
                 "e.g. data.protocol.validation_subjects=2"
             )
+        self._refuse_unequal_shares(assembly)
+        if self.folder:
+            refuse_other_recordings(self.folder, table)
         table = table.to(self.fabric.device, self.recipe.data.memory_bytes)
         distiller = assembly.distiller(table, self.recipe.seeds[0], DISTILLED, self.fabric.device)
         found = preflight(distiller, assembly.stages(DISTILLED), table, self.recipe.data.batch_size, self._withheld)
         return assembly, table, found
+
+    def _refuse_unequal_shares(self, assembly: Assembly) -> None:
+        """Every process must get as many samples of each batch as any other."""
+        processes = self.fabric.world_size
+        for stage in assembly.stages(DISTILLED):
+            if (size := stage.training.batch_size or self.recipe.data.batch_size) % processes:
+                raise TrainingError(f"stage {stage.name}: batch_size {size} cannot be shared equally by {processes} processes")
 
     def rehearse(self) -> Preflight:
         """`prepare`, for a dry run."""

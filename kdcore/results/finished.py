@@ -12,6 +12,7 @@ from pathlib import Path
 from kdcore import __version__
 from kdcore.errors import CheckpointError
 from kdcore.results.outcome import Outcome, read_outcome
+from kdcore.training.data import Table
 from kdcore.workspace import find_run, runs_folder
 
 FACTS = "run.json"
@@ -131,6 +132,24 @@ def finished_runs(variant: str = "", part: str = "test") -> Iterator[FinishedRun
 def outcome_file(folder: Path, seed: int, arm: str) -> Path:
     """Where a run keeps the answers of one arm of one seed."""
     return folder / "results" / f"seed-{seed}-{arm}.npz"
+
+
+def refuse_other_recordings(folder: Path, table: Table) -> None:
+    """Go on with a run only on what it began with.
+
+    Args:
+        folder: Of a run that was stopped.
+        table: What there is to learn from now.
+
+    Raises:
+        CheckpointError: If recordings were changed, added or taken away since.
+    """
+    began = _facts(folder)
+    if began and began.fingerprint != table.fingerprint:
+        raise CheckpointError(
+            f"{folder.name} began with other recordings: its fingerprint of them is {began.fingerprint[:12]}, "
+            f"now it is {table.fingerprint[:12]}; put them back, or run the recipe anew: kdcore run {folder / 'recipe.yaml'}"
+        )
 
 
 def _facts(folder: Path) -> Facts | None:

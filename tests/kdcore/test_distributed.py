@@ -130,3 +130,12 @@ def test_two_processes_learn_in_half_precision(new_home):
     data = ["data.batch_size=2", "engine.precision=bf16-mixed", "schedule.teachers.epochs=1", "schedule.student.epochs=1"]
     ended = torchrun(home, "run", str(home.recipe), *data)
     assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.slow
+def test_a_batch_that_cannot_be_shared_equally_is_refused_before_anything_is_written(new_home):
+    home = new_home(seeds=[0])
+    ended = torchrun(home, "run", str(home.recipe), "data.batch_size=3")
+    assert ended.returncode != 0
+    assert "batch_size 3 cannot be shared equally by 2 processes" in ended.stderr
+    assert home.runs == []

@@ -124,3 +124,15 @@ def test_resuming_an_unknown_run_names_those_there_are(uninterrupted):
     assert uninterrupted.finish("resume", "nonsense") == 2
     assert "no run 'nonsense'" in uninterrupted.said()
     assert uninterrupted.runs[0].name in uninterrupted.said()
+
+
+def test_a_run_is_not_gone_on_with_on_other_recordings(new_home):
+    home = new_home()
+    assert home.run(die=("torch.optim:AdamW.step", 5)) == KILLED, home.said()
+    facts = home.runs[0] / "run.json"
+    began = json.loads(facts.read_text())
+    facts.write_text(json.dumps({**began, "fingerprint": "0" * 64}))
+    assert home.resume() == 2
+    assert "began with other recordings: its fingerprint of them is 000000000000" in home.said()
+    facts.write_text(json.dumps(began))
+    assert home.resume() == 0, home.said()
