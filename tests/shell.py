@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,9 @@ class Shell:
 
     def inside(self, folder: str | Path) -> Shell:
         """The same, in another folder."""
-        return Shell(self.folder / folder, self.site)
+        there = Shell(self.folder / folder, self.site)
+        there.environment = {**self.environment, "KDCORE_RUNS": there.environment["KDCORE_RUNS"]}
+        return there
 
     def kdcore(self, *words: str, status: int = 0) -> str:
         """What ``kdcore WORDS…`` prints."""
@@ -71,6 +74,14 @@ class Shell:
         """Install wheels without what they need, which is there."""
         words = ["--no-deps", "--no-index", "--quiet", "--disable-pip-version-check", "--upgrade", "--target", str(self.site)]
         self._python("-m", "pip", "install", *words, *map(str, wheels))
+
+    def install_in_place(self, project: Path) -> None:
+        """Install a project so that changes to it count at once."""
+        wheels = self.build(project, self.site.parent / "wheels")
+        self.install(*wheels)
+        [package] = [file.parent for file in project.glob("*/__init__.py")]
+        shutil.rmtree(self.site / package.name)
+        (self.site / package.name).symlink_to(package)
 
     def _python(self, *words: str) -> None:
         done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=TIME_LIMIT, cwd=self.folder)

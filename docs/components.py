@@ -1,0 +1,73 @@
+"""Writes a page for every kind of component, from what components say of themselves: docstrings, type hints, defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from kdcore.plugin.manager import found_plugins
+from kdcore.plugin.registry import KINDS, Entry
+from kdcore.plugin.schema import Option, describe
+
+_SECTION = re.compile(r"^(Args|Raises|Returns|Attributes):$")
+_MATH_BLOCK = re.compile(r"^\.\. math::[ \t]*(.*(?:\n[ \t]+.*|\n(?=\n[ \t]))*)", re.MULTILINE)
+_MATH = re.compile(r":math:`([^`]+)`")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages."""
+    for kind, plural in KINDS.items():
+        files.append(File.generated(config, f"components/{plural}.md", content=page(kind)))
+    return files
+
+
+def page(kind: str) -> str:
+    """All components of a kind that come with kdcore."""
+    plugins, registry = found_plugins().plugins, found_plugins().registry
+    shipped = [entry for entry in registry.entries(kind) if plugins[entry.plugin].distribution == "kdcore"]
+    title = KINDS[kind].replace("_", " ").capitalize()
+    intro = f"What `kdcore list {KINDS[kind].replace('_', '-')}` lists, as `kdcore describe NAME` shows it."
+    return "\n\n".join([f"# {title}", intro, *(section(entry) for entry in shipped)]) + "\n"
+
+
+def section(entry: Entry) -> str:
+    """One component."""
+    found = describe(entry)
+    text = re.sub(r"^(\w+: )", r"- \1", found.doc, flags=re.MULTILINE) if entry.kind == "modality" else _text(found.doc)
+    parts = [f"## {entry.name}", f"From the plugin `{entry.plugin}`.", text]
+    if found.options:
+        rows = [
+            f"| `{each.name}` | {_cell(each.type)} | {_default(each)} | {_maths(_cell(each.description))} |"
+            for each in found.options
+        ]
+        parts.append("\n".join(["| option | type | default | meaning |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(parts)
+
+
+def _default(option: Option) -> str:
+    return "required" if option.required else f"`{_cell(option.default)}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+def _text(doc: str) -> str:
+    return _maths("\n".join(_without_sections(doc)).strip())
+
+
+def _without_sections(doc: str) -> Iterator[str]:
+    """Lines that stand in no section such as ``Args:``."""
+    inside = False
+    for line in doc.splitlines():
+        inside = bool(_SECTION.match(line)) or (inside and (not line or line[0].isspace()))
+        if not inside:
+            yield line
+
+
+def _maths(text: str) -> str:
+    blocks = _MATH_BLOCK.sub(lambda found: "\n\\[\n" + " ".join(found[1].split()) + "\n\\]\n", text)
+    return _MATH.sub(r"\\(\1\\)", blocks)
