@@ -62,6 +62,6 @@ def _missing(subject: Subject) -> list[str]:
 def _given(subject: Subject) -> Mapping[str, Any]:
     if subject.entry.kind != "encoder":
         return {}
-    from kdcore.testing.encoders import shapes
+    from kdcore.testing.encoder_inputs import shapes
 
     return {"num_classes": 5, "in_shape": shapes(subject)[0]}

@@ -2,75 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from kdcore.contracts.modality import Signal
-from kdcore.contracts.transform import Join, SampleTransform
+from kdcore.contracts.transform import SampleTransform
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.gradients import agree, plain_tensors
-from kdcore.testing.signals import batches, copied, joined, recordings, rows, same, values
+from kdcore.testing.signals import copied, rows, same, values
+from kdcore.testing.transform_inputs import accepted, apply, candidates, ready, returned
 
-Input = Signal | Tensor | tuple[Tensor, ...]
 TRIES = 8
-
-
-def candidates(subject: Subject, transform: Any) -> Sequence[Input]:
-    """What the transform may be given: its case's inputs, or the usual ones."""
-    given = subject.case.inputs
-    if given is not None:
-        return given if isinstance(given, list) else [given]
-    if isinstance(transform, SampleTransform):
-        return recordings()
-    return joined() if isinstance(transform, Join) else batches()
-
-
-def ready(subject: Subject, x: Input, training: bool = False) -> Any:
-    """A fresh transform, fitted on `x` where it asks to be."""
-    transform = subject.made()
-    if isinstance(transform, nn.Module):
-        if getattr(transform, "fitted", False):
-            transform.fit(copied(x))  # type: ignore[operator]
-        transform.train(training or getattr(transform, "augmentation", False))
-    return transform
-
-
-def accepted(subject: Subject) -> list[Input]:
-    """The inputs that the transform reads.
-
-    Raises:
-        NotApplicable: If it reads none, which is the check `answers`'s to say.
-    """
-
-    def find() -> list[Input]:
-        found = []
-        for x in candidates(subject, subject.made()):
-            try:
-                transform = ready(subject, x)
-                if isinstance(apply(transform, x), _returned(transform)):
-                    found.append(x)
-            except Exception:
-                continue
-        if not found:
-            raise NotApplicable("it transforms nothing: see the check 'answers'")
-        return found
-
-    return subject.once("accepted", find)
-
-
-def _returned(transform: Any) -> type:
-    return Signal if isinstance(transform, SampleTransform) else Tensor
-
-
-def apply(transform: Any, x: Input, seed: int = 0) -> Any:
-    """`x` transformed, with random numbers that follow from `seed`."""
-    with seeded(seed), torch.no_grad():
-        return transform(copied(x))
 
 
 @check("transform")
@@ -86,7 +31,7 @@ def answers(subject: Subject) -> None:
                 f"{type(x).__name__} of {values(x).dtype} {tuple(values(x).shape)}: {type(error).__name__}: {error}"
             )
             continue
-        wanted = _returned(first)
+        wanted = returned(first)
         require(isinstance(y, wanted), f"it returns a {type(y).__name__}, not a {wanted.__name__}")
     if len(refusals) == len(inputs) or (refusals and subject.case.inputs is not None):
         raise ConformanceError("it reads none of these; give it others with Case(inputs=…)\n  " + "\n  ".join(refusals))
