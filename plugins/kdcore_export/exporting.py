@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from kdcore import KdcoreError, Predictor, find_student, load_predictor
-from kdcore_export.clips import Clips, Piece, gather, values_of
+from kdcore_export.clips import Clips, Piece, gather
 from kdcore_export.cost import latency, operations, parameters
 from kdcore_export.graph import Graph, facts
 
@@ -149,6 +149,3 @@ def _costs(graph: Graph, file: Path, run: Run, piece: Piece) -> Iterator[str]:
     samples = " and ".join(str(each.shape[1]) for each in single)
     yield f"operations  {operations(graph, single):,} multiply-adds for one recording of {samples} samples"
     yield f"latency     {1000 * latency(lambda: run(piece)):.2f} ms for it, on one core (median)"
-
-
-__all__ = ["Request", "agreement", "difference", "example", "values_of", "write"]

@@ -171,3 +171,16 @@ def test_what_cannot_be_put_into_onnx_is_said_in_a_line(students, tmp_path, monk
 def test_the_ensemble_answers_as_its_folder_does(students):
     x = {"accelerometer": Signal(clip(60), 50.0)}
     assert load_predictor(students).predict(x).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_evaluating_a_run_again_says_what_it_said(trained):
+    from kdcore.reevaluation import evaluate_run
+    from kdcore.results.outcome import read_outcome
+
+    outcome = read_outcome(trained.runs[0] / "results" / "seed-0-distilled.npz")
+    lines = dict(line.removeprefix("seed-0 ").split(": ") for line in evaluate_run(str(trained.runs[0])))
+    assert sorted(lines) == ["a", "b", "students (average)", "students (max)"]
+    for name, probabilities in outcome.probabilities.items():
+        assert f"accuracy {(probabilities.argmax(1) == outcome.labels).mean():.4f}" in lines[name]
+    mean = np.mean(list(outcome.probabilities.values()), axis=0)
+    assert f"accuracy {(mean.argmax(1) == outcome.labels).mean():.4f}" in lines["students (average)"]
