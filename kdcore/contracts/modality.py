@@ -23,6 +23,7 @@ class Modality:
         placement: Where the sensor is, e.g. ``left-wrist``.
         skeleton: Name of the skeleton layout, for joint positions.
         description: One line for ``kdcore describe``.
+        links: Pairs of indices along the ``joint`` axis that pictures join by a line; guessed from the recording if empty.
 
     Raises:
         ValueError: If `axes` does not start with time, or `layout` is no permutation of it.
@@ -37,6 +38,7 @@ class Modality:
     placement: str = ""
     skeleton: str = ""
     description: str = ""
+    links: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.axes or self.axes[0] != "time":

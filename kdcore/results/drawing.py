@@ -116,12 +116,12 @@ def _draw_poses(modality: Modality, signal: Signal, path: Path) -> None:
     save_figure(figure, path)
 
 
-def _flat_joints(modality: Modality, signal: Signal) -> tuple[NDArray, list[tuple[int, int]]]:
+def _flat_joints(modality: Modality, signal: Signal) -> tuple[NDArray, Sequence[tuple[int, int]]]:
     """Joints from the front as (time, person, joint, 2), y growing downwards, and which of them to link."""
     points = _ordered(modality, signal, ("time", "person", "joint", "channel")).astype(np.float64)
     there = np.abs(np.nan_to_num(points)).sum(axis=(0, 2, 3)) > 0  # an absent person's joints are all zero
     points = points[:, there] if there.any() else points[:, :1]
-    links = linked_joints(points[:, 0])
+    links = modality.links or linked_joints(points[:, 0])
     if points.shape[-1] < 3:  # a picture's coordinates, whose y grows downwards already
         return points[..., :2], links
     spread = np.nanmean(np.nanstd(points[:, 0], axis=1), axis=0)

@@ -58,7 +58,7 @@ def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float
     figure = new_figure(3.4 * columns + 0.6, 2.5 * rows + 0.5)
     names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
     places = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (title, lines) in zip(places, curves.items(), strict=False):
+    for (title, lines), axes in zip(curves.items(), places, strict=False):  # panels last: what is left of them stays
         for name, points in lines.items():
             steps, values = zip(*points, strict=True) if points else ((), ())
             number = names.index(name)

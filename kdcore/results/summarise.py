@@ -54,13 +54,14 @@ def facts_of(
         seeds=recipe.seeds,
         arms=list(arms),
         versions=installed_versions(versions),
-        machine=f"{platform.system()} {platform.machine()}, {_accelerator(table.labels.device)}, {torch.get_num_threads()} threads",
+        machine=_machine(table.labels.device),
         command=list(command),
     )
 
 
-def _accelerator(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def _machine(device: torch.device) -> str:
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{platform.system()} {platform.machine()}, {kind}, {torch.get_num_threads()} threads"
 
 
 def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "", examples: Sequence[Example] = ()) -> Summary:

@@ -113,7 +113,7 @@ def ablation_tables(found: Sequence[Variant], contenders: Sequence[Contender], m
     told = [f"Made by: {command}", *_notes(from_whole)]
     told += [f"{each.label}: not possible: {each.impossible}" for each in found if each.impossible]
     title = f"Ablation of {_recipe_name(contenders[0])}: {NAMES[metric]}, {from_whole.reference.facts[0].part} part"
-    parts = Table(title, headings, rows, told, strong=[0])
+    parts = Table(title, headings, rows, told, strong=[0], spare=(1, 4))
     return [parts, class_table(_students(from_whole)), cost_table(contenders)]
 
 

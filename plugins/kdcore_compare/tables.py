@@ -8,7 +8,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
 
 Format = Literal["rich", "markdown", "csv", "latex", "html"]
 
@@ -26,6 +29,7 @@ class Table:
         rows: Cells.
         notes: Below it, a line each.
         strong: Indices of rows that stand out.
+        spare: Indices of columns that a narrow terminal goes without, the first of them first.
     """
 
     title: str
@@ -33,6 +37,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = field(default_factory=list)
     strong: Sequence[int] = ()
+    spare: Sequence[int] = ()
 
 
 def rendered(tables: Sequence[Table], records: Sequence[Mapping[str, object]], form: Format) -> str:
@@ -47,24 +52,35 @@ def rendered(tables: Sequence[Table], records: Sequence[Mapping[str, object]], f
 
 def show(tables: Sequence[Table]) -> None:
     """Print tables in the terminal."""
-    from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     console = Console()
     for each in tables:
-        shown = RichTable(title=Text(each.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for number, heading in enumerate(each.headings):
-            last = number == len(each.headings) - 1
-            said = Text(heading if len(heading) < 10 else heading.replace(", ", ",\n").replace(" ", "\n", 1))
-            shown.add_column(said, justify="right" if number else "left", no_wrap=bool(number and not last))
-        for number, row in enumerate(each.rows):
-            shown.add_row(*map(Text, row), style="bold" if number in each.strong else None)
+        left_out: list[int] = []
+        while console.measure(shown := _rich(each, left_out)).minimum > console.width and len(left_out) < len(each.spare):
+            left_out.append(each.spare[len(left_out)])
         console.print(shown)
         for line in each.notes:
             console.print(Text(line))
+        if left_out:
+            console.print(Text(f"Left out for want of room: {', '.join(each.headings[index] for index in sorted(left_out))}."))
         console.print()
+
+
+def _rich(table: Table, left_out: Sequence[int]) -> RichTable:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable(title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    kept = [index for index in range(len(table.headings)) if index not in left_out]
+    for index in kept:
+        said = Text(table.headings[index].replace(" ", "\n") if index else table.headings[index])
+        shown.add_column(said, justify="right" if index else "left", no_wrap=True)
+    for number, row in enumerate(table.rows):
+        shown.add_row(*(Text(row[index]) for index in kept), style="bold" if number in table.strong else None)
+    return shown
 
 
 def as_markdown(table: Table) -> str:

@@ -30,7 +30,13 @@ def result_table(found: Comparison) -> Table:
         row = [each.label, str(len(each.observations)), spread(each, metric), spread(each, second)]
         row += _standing(found.differences[each.label], metric) if each.label in found.differences else ["", "", "", ""]
         rows.append(row)
-    return Table(f"{NAMES[metric].split(',')[0].capitalize()} on the {_of(found.reference)}", headings, rows, notes(found))
+    return Table(
+        f"{NAMES[metric].split(',')[0].capitalize()} on the {_of(found.reference)}",
+        headings,
+        rows,
+        notes(found),
+        spare=(3, 1, 6, 7),
+    )
 
 
 def _standing(found: Difference, metric: str) -> list[str]:
@@ -69,7 +75,9 @@ def class_table(found: Comparison) -> Table:
             cells = ["–", "–"] if change is None else [signed(change.mean, "accuracy"), interval(change, "accuracy")]
             row += [_share(other, index), *cells]
         rows.append(row)
-    return Table("Share of each class answered right, %", headings, rows)
+    columns = range(3, len(headings), 3)
+    spare = (1, *(each + 2 for each in columns), *columns)  # samples, then intervals, then shares: differences are kept
+    return Table("Share of each class answered right, %", headings, rows, spare=spare)
 
 
 def _share(each: Contender, index: int) -> str:

@@ -76,3 +76,8 @@ def test_heads_are_up():
         # Head and neck are the shortest link that is not level, and above the middle.
         neck = min((ends for ends in links if len(ends) == 2), key=lambda ends: max(ends) - min(ends))
         assert (max(neck) < (max(heights) + min(heights)) / 2) == (modality is PEOPLE)
+
+
+def test_links_that_are_known_are_drawn():
+    known = PEOPLE.renamed("known", links=((0, 1), (1, 2)))
+    assert animation(known, Signal(RECORDED[1][1], 30.0)).count("<line ") == 2
