@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdcore.contracts.schedule import Stage
-from kdcore.errors import DataError, StoppedError
+from kdcore.errors import DataError, StoppedError, TrainingError
 from kdcore.plugin.files import is_file
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder, versions_used

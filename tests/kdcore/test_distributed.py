@@ -137,5 +137,5 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused_before_anything_is_wri
     home = new_home(seeds=[0])
     ended = torchrun(home, "run", str(home.recipe), "data.batch_size=3")
     assert ended.returncode != 0
-    assert "batch_size 3 cannot be shared equally by 2 processes" in ended.stderr
+    assert "batch_size 3 cannot be shared equally by 2 processes" in " ".join(ended.stderr.split()), ended.stderr
     assert home.runs == []
