@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from shell import Shell, tags_in_mlflow
@@ -57,8 +58,21 @@ def test_each_passes_the_conformance_checks(shell, name):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_each_is_used_in_a_recipe_and_seen_in_mlflow(shell, name):
+def test_the_recipe_of_each_works(shell, name):
     place = shell.inside(f"kdcore-{name}")
     assert ": valid (" in place.kdcore("validate", "recipe.yaml")
-    assert "student with distillation" in place.kdcore("run", "recipe.yaml", "engine.accelerator=cpu")
-    assert tags_in_mlflow(place, name)[f"plugin.{name}"] == "0.1.0"
+    assert "Terms on the first batch" in place.kdcore("run", "recipe.yaml", "--dry-run", "engine.accelerator=cpu")
+
+
+def test_all_run_together_and_are_seen_in_mlflow(shell):
+    together = """
+        extends: kdcore-pendulum/recipe.yaml
+        name: together
+        plugins: [cosine, patches, pendulum]
+        student: {encoder: {name: patches, patch: 5}}
+        losses: [cross-entropy, {name: cosine, weight: 2}]
+    """
+    (shell.folder / "together.yaml").write_text(dedent(together))
+    assert "student with distillation" in shell.kdcore("run", "together.yaml", "engine.accelerator=cpu")
+    tags = tags_in_mlflow(shell, "together")
+    assert {name: tags[f"plugin.{name}"] for name in KINDS} == dict.fromkeys(KINDS, "0.1.0")

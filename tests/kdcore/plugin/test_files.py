@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from kdcore.errors import KdcoreError, PluginError, RecipeError
 from kdcore.plugin import files
 from kdcore.plugin.manager import PluginManager, found_plugins, plugin_manager
 from kdcore.recipe.load import load_recipe
+from kdcore.training.student import load_student
 
 GAP = """
 from typing import Literal
@@ -175,6 +177,15 @@ def test_files_asked_for_belong_to_the_recipe_that_is_run(gap, tmp_path):
     manager.files = [gap]
     assert load_recipe("quickstart", (), manager).plugins == [str(gap)]
     assert load_recipe(recipe_of(tmp_path), (), manager).plugins == [str(gap)]
+
+
+def test_a_student_of_a_plugin_that_is_not_here_says_what_it_was_made_with(tmp_path):
+    told = {"modalities": [], "transforms": {}, "classes": ["a"], "in_shape": [3], "encoder": {"name": "gone"}}
+    (tmp_path / "student.json").write_text(json.dumps(told | {"plugins": {"my-net": "file 0123456789ab"}}))
+    with pytest.raises(
+        PluginError, match="no encoder 'gone'.*the run used the plugins my-net file 0123456789ab: install what is"
+    ):
+        load_student(tmp_path, PluginManager())
 
 
 @pytest.fixture
