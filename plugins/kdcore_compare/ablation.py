@@ -125,7 +125,8 @@ def _from(one: Contender, reference: Contender, metric: str) -> list[str]:
 
 
 def _notes(found: Comparison) -> list[str]:
-    return [*notes(found), "An interval that leaves out zero is a difference that the seeds agree on."]
+    told = [note for note in notes(found) if not note.startswith("p values")]
+    return [*told, "An interval that leaves out zero is a difference that the seeds agree on."]
 
 
 def _students(found: Comparison) -> Comparison:

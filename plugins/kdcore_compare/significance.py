@@ -39,11 +39,11 @@ class Difference:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
     def verdict(self, more_is_better: bool = True) -> str:
-        """What may be concluded."""
+        """What may be concluded, in a word or two; `test` says why where that is nothing."""
         if self.low is None:
-            return self.test
+            return "no conclusion"
         if not self.conclusive:
-            return "no clear difference"
+            return "unclear"
         return "better" if (self.mean > 0) == more_is_better else "worse"
 
 
@@ -59,7 +59,7 @@ def paired(differences: Sequence[float], unit: str = "seeds") -> Difference:
     d = np.asarray(differences, dtype=np.float64)
     n, mean = len(d), float(d.mean())
     if n < 2:
-        return Difference(mean, None, None, None, n, f"one of the {unit}: nothing can be concluded")
+        return Difference(mean, None, None, None, n, f"a single pair ({unit}): nothing can be concluded")
     test = f"paired Student's t-test, two-sided, {n} {unit}, {n - 1} degree{'s' if n > 2 else ''} of freedom"
     spread = float(d.std(ddof=1))
     if spread < ROUNDING:

@@ -58,7 +58,7 @@ def show(tables: Sequence[Table]) -> None:
     console = Console()
     for each in tables:
         left_out: list[int] = []
-        while console.measure(shown := _rich(each, left_out)).minimum > console.width and len(left_out) < len(each.spare):
+        while _width(shown := _rich(each, left_out)) > console.width and len(left_out) < len(each.spare):
             left_out.append(each.spare[len(left_out)])
         console.print(shown)
         for line in each.notes:
@@ -66,6 +66,13 @@ def show(tables: Sequence[Table]) -> None:
         if left_out:
             console.print(Text(f"Left out for want of room: {', '.join(each.headings[index] for index in sorted(left_out))}."))
         console.print()
+
+
+def _width(table: RichTable) -> int:
+    """How wide a table is where there is room."""
+    from rich.console import Console
+
+    return Console(width=10_000).measure(table).maximum
 
 
 def _rich(table: Table, left_out: Sequence[int]) -> RichTable:

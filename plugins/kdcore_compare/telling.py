@@ -24,19 +24,15 @@ def result_table(found: Comparison) -> Table:
     """A row for each contender: mean ± sd, and its difference from the reference."""
     metric, name = found.metric, NAMES[found.metric]
     second = "macro_f1" if metric != "macro_f1" else "accuracy"
-    headings = ["", "runs", name, NAMES[second], f"against {found.reference.label}", "95 % interval", "p", ""]
+    headings = ["", "runs", name, NAMES[second], "difference", "95 % interval", "p", "verdict"]
     rows = []
     for each in found.contenders:
         row = [each.label, str(len(each.observations)), spread(each, metric), spread(each, second)]
         row += _standing(found.differences[each.label], metric) if each.label in found.differences else ["", "", "", ""]
         rows.append(row)
-    return Table(
-        f"{NAMES[metric].split(',')[0].capitalize()} on the {_of(found.reference)}",
-        headings,
-        rows,
-        notes(found),
-        spare=(3, 1, 6, 7),
-    )
+    what = NAMES[metric].split(",")[0].capitalize()
+    title = f"{what} on the {_of(found.reference)}; differences from {found.reference.label}"
+    return Table(title, headings, rows, notes(found), spare=(3, 1, 6))
 
 
 def _standing(found: Difference, metric: str) -> list[str]:
@@ -54,6 +50,7 @@ def notes(found: Comparison) -> list[str]:
     ]
     tests = dict.fromkeys(each.test for each in found.differences.values() if each.low is not None)
     told += [f"Intervals and p: {test}." for test in tests]
+    told += [f"{label}: {each.test}." for label, each in found.differences.items() if each.low is None and each.n > 1]
     if any(each.n < 2 for each in found.differences.values()):
         told.append("One seed says nothing about other seeds: nothing can be concluded.")
     if len(found.others) > 1 and tests:
@@ -76,7 +73,7 @@ def class_table(found: Comparison) -> Table:
             row += [_share(other, index), *cells]
         rows.append(row)
     columns = range(3, len(headings), 3)
-    spare = (1, *(each + 2 for each in columns), *columns)  # samples, then intervals, then shares: differences are kept
+    spare = (1, *(each + 2 for each in columns), *(each + 1 for each in columns))  # samples, intervals, then differences
     return Table("Share of each class answered right, %", headings, rows, spare=spare)
 
 

@@ -58,6 +58,7 @@ def test_one_seed_says_that_nothing_can_be_concluded(tmp_path):
     one, other = made_up(tmp_path / "one", {0: 2}), made_up(tmp_path / "other", {0: 20}, name="other")
     text = text_of(compare_sources([str(one), str(other)]))
     assert "nothing can be concluded" in text
+    assert "| – |  | no conclusion |" in text
     assert "better" not in text
 
 
