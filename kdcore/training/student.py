@@ -51,12 +51,13 @@ def load_student(folder: Path, plugins: PluginManager | None = None) -> Student:
     """
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
-        branches, model = _described(description, plugins or plugin_manager())
-    except UnknownComponentError as error:
-        made_with = ", ".join(f"{name} {version}" for name, version in description.get("plugins", {}).items())
-        raise PluginError(
-            f"{folder}: {error}; the run used the plugins {made_with}: install what is missing, or name a file with --plugin"
-        ) from error
+        try:
+            branches, model = _described(description, plugins or plugin_manager())
+        except UnknownComponentError as error:
+            used = ", ".join(f"{name} {version}" for name, version in description.get("plugins", {}).items())
+            raise PluginError(
+                f"{folder}: {error}; the run used the plugins {used}: install what is missing, or name a file with --plugin"
+            ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: no saved student: {type(error).__name__}: {error}") from error
     try:

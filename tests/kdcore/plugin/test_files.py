@@ -183,7 +183,7 @@ def test_a_student_of_a_plugin_that_is_not_here_says_what_it_was_made_with(tmp_p
     told = {"modalities": [], "transforms": {}, "classes": ["a"], "in_shape": [3], "encoder": {"name": "gone"}}
     (tmp_path / "student.json").write_text(json.dumps(told | {"plugins": {"my-net": "file 0123456789ab"}}))
     with pytest.raises(
-        PluginError, match="no encoder 'gone'.*the run used the plugins my-net file 0123456789ab: install what is"
+        PluginError, match=r"no encoder 'gone'.*the run used the plugins my-net file 0123456789ab: install what is"
     ):
         load_student(tmp_path, PluginManager())
 
