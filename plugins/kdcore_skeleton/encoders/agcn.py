@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdcore_skeleton.encoders.graph_encoder import Count, GraphEncoder, Share, plan
+from kdcore_skeleton.encoders.graph_encoder import Count, GraphEncoder, Share, Width, plan
 from kdcore_skeleton.encoders.layers import InputNorm, SubsetConv, shortcut, temporal
 from kdcore_skeleton.layouts import LayoutOption, layout_of
 from kdcore_skeleton.partition import partition
@@ -21,7 +21,7 @@ class Agcn(GraphEncoder):
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
         layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
-        width: Channels of the first blocks, at least 4; later ones have two and four times as many.
+        width: Channels of the first blocks; later ones have two and four times as many.
         depth: Number of blocks. Width 16 and depth 4 train in minutes on two CPU cores.
         kernel: Frames that a temporal convolution spans, odd.
         dropout: Share of the classifier's input set to zero while training.
@@ -37,7 +37,7 @@ class Agcn(GraphEncoder):
         in_shape: tuple[int, ...],
         *,
         layout: LayoutOption = "utd-mhad-20",
-        width: Count = 64,
+        width: Width = 64,
         depth: Count = 10,
         kernel: Count = 9,
         dropout: Share = 0.0,

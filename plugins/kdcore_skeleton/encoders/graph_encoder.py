@@ -14,6 +14,9 @@ from kdcore_skeleton.encoders.layers import InputNorm, Pool
 
 Count = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Lt(1)]
+Width = Annotated[int, Ge(8)]
+"""Channels of the first blocks. With fewer, the backward pass of oneDNN's convolutions over ``channels_last`` activations
+corrupts memory on CPUs (seen in torch 2.15)."""
 
 
 class GraphEncoder(Encoder):

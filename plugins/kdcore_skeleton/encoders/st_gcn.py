@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kdcore_skeleton.encoders.graph_encoder import Count, GraphEncoder, Share, plan
+from kdcore_skeleton.encoders.graph_encoder import Count, GraphEncoder, Share, Width, plan
 from kdcore_skeleton.encoders.layers import InputNorm, SubsetConv, shortcut, temporal
 from kdcore_skeleton.layouts import LayoutOption, layout_of
 from kdcore_skeleton.partition import partition
@@ -43,7 +43,7 @@ class StGcn(GraphEncoder):
         layout: LayoutOption = "utd-mhad-20",
         strategy: Literal["uniform", "distance", "spatial"] = "spatial",
         max_hop: Count = 1,
-        width: Count = 64,
+        width: Width = 64,
         depth: Count = 10,
         kernel: Count = 9,
         edge_importance: bool = True,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kdcore import Encoder
 from kdcore_skeleton.encoders.agcn import Agcn
-from kdcore_skeleton.encoders.graph_encoder import Count, Share
+from kdcore_skeleton.encoders.graph_encoder import Count, Share, Width
 from kdcore_skeleton.layouts import LayoutOption
 from kdcore_skeleton.transforms.differences import Bones
 
@@ -22,7 +22,7 @@ class AgcnTwoStream(Encoder):
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
         layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
         coordinates: The first so many channels are positions and become bones; the others (a sensor's) stay as they are.
-        width: Channels of the first blocks, at least 4; later ones have two and four times as many.
+        width: Channels of the first blocks; later ones have two and four times as many.
         depth: Number of blocks.
         kernel: Frames that a temporal convolution spans, odd.
         dropout: Share of the classifiers' input set to zero while training.
@@ -39,7 +39,7 @@ class AgcnTwoStream(Encoder):
         *,
         layout: LayoutOption = "utd-mhad-20",
         coordinates: Count = 3,
-        width: Count = 64,
+        width: Width = 64,
         depth: Count = 10,
         kernel: Count = 9,
         dropout: Share = 0.0,
