@@ -13,6 +13,7 @@ from runs import Home
 STEP = "torch.optim:AdamW.step"
 
 
+@pytest.mark.slow
 def test_an_ablation_is_killed_and_gone_on_with_and_trains_nothing_twice(tmp_path, database):
     home = Home(tmp_path / "ablation", database).write(**QUICK, seeds=[0, 1])
     command = ("ablate", str(home.recipe))

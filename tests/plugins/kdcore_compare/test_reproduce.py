@@ -19,6 +19,7 @@ from kdcore_compare.reproduction import other_circumstances, other_numbers, verd
 from kdcore_compare.tracked import tracked_run
 
 
+@pytest.mark.slow
 def test_a_run_is_reproduced_from_mlflow_alone(two_seeds, tmp_path):
     client = MlflowClient(f"sqlite:///{two_seeds.database}")
     experiment = client.get_experiment_by_name(two_seeds.folder.name)

@@ -21,6 +21,7 @@ def table_of(home):
     return list(csv.DictReader((home.folder / "table.csv").open()))
 
 
+@pytest.mark.slow
 def test_a_sweep_is_killed_and_two_workers_finish_it(tmp_path, database):
     home = Home(tmp_path / "sweep", database).write(**QUICK, seeds=[0])
     command = ("sweep", str(home.recipe), "--grid", "losses.soft-target.weight=0.1,1,5", "--output", "table.csv")
