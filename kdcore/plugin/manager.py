@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -20,6 +19,7 @@ from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, PluginError
 from kdcore.plugin import hookspecs
 from kdcore.plugin.files import files_asked_for, fingerprint, import_file, plugin_name, what_happened
 from kdcore.plugin.registry import KINDS, Registry
+from kdcore.spelling import or_meant
 
 GROUP = "kdcore"
 
@@ -160,10 +160,8 @@ class PluginManager:
     def _refuse_misspelt_hooks(self, module: object) -> None:
         for caller in self._pluggy.get_hookcallers(module) or []:
             if not caller.has_spec():
-                near = get_close_matches(caller.name, [each for each in dir(hookspecs) if not each.startswith("_")], n=1)
-                raise PluginError(
-                    f"implements a hook {caller.name!r} that does not exist" + (f"; did you mean {near[0]!r}?" if near else "")
-                )
+                hooks = [each for each in dir(hookspecs) if not each.startswith("_")]
+                raise PluginError(f"implements a hook {caller.name!r} that does not exist{or_meant(caller.name, hooks)}")
 
     def add_commands(self, cli: Any) -> None:
         """Let plugins add to the command line; one that fails at it is set aside."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 from kdcore.errors import PluginError, UnknownComponentError
+from kdcore.spelling import or_meant
 
 KINDS = {
     "modality": "modalities",
@@ -113,9 +113,7 @@ class Registry:
 
     def _unknown(self, kind: str, name: str) -> str:
         known = sorted(self._entries[kind])
-        near = get_close_matches(name, known, n=1, cutoff=0.6)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        return f"no {kind} {name!r}{meant} (known: {', '.join(known) or 'none'})"
+        return f"no {kind} {name!r}{or_meant(name, known)} (known: {', '.join(known) or 'none'})"
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
         """All entries, of one kind if given, sorted by kind and name."""

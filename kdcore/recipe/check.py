@@ -16,8 +16,9 @@ from kdcore.plugin.registry import Entry
 from kdcore.plugin.schema import TERM_KEYS, options_model
 from kdcore.recipe.components import components, split
 from kdcore.recipe.filling import validated
-from kdcore.recipe.problems import Places, did_you_mean, found_by_schema, nearest
+from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.source import Steps
+from kdcore.spelling import did_you_mean, nearest
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _missing_plugins(tree: Mapping[str, Any], places: Places, plugins: PluginMan
         if plugin is None and isinstance(name, str):
             problems.append(
                 places.problem(
-                    ("plugins", index), f"there is no plugin {name!r}", did_you_mean(name, plugins.plugins, "installed")
+                    ("plugins", index), f"there is no plugin {name!r}", did_you_mean(name, sorted(plugins.plugins), "installed")
                 )
             )
         elif plugin is not None and plugin.failure:
@@ -96,7 +97,7 @@ def _unknown(path: Steps, kind: str, name: str, places: Places, plugins: PluginM
     known = {entry.name: entry.plugin for entry in plugins.registry.entries(kind)}
     others = [entry.kind for entry in plugins.registry.entries() if entry.name == name]
     near = nearest(name.rpartition("/")[2], known)
-    hint = f"did you mean {near!r}, from the plugin {known[near]!r}?" if near else did_you_mean(name, known)
+    hint = f"did you mean {near!r}, from the plugin {known[near]!r}?" if near else did_you_mean(name, sorted(known))
     label = kind.replace("_", " ")
     message = f"there is no {label} {name!r}" + (f", but a {others[0].replace('_', ' ')} of that name" if others else "")
     for plugin in plugins.broken:

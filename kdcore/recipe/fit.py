@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from kdcore.contracts.loss import Needs
 from kdcore.errors import Problem
 from kdcore.recipe.check import Usable
-from kdcore.recipe.problems import Places, did_you_mean
+from kdcore.recipe.problems import Places
 from kdcore.recipe.schema import ParticipantSpec, Recipe
 from kdcore.recipe.source import Steps
+from kdcore.spelling import did_you_mean
 
 
 def check_fit(recipe: Recipe, usable: Mapping[Steps, Usable], places: Places) -> list[Problem]:
@@ -56,10 +57,8 @@ class _Fit:
             for index, modality in enumerate(spec.modalities):
                 if modality not in known:
                     where = path if isinstance(spec.modality, str) else (*path, index)
-                    dataset = self.recipe.data.dataset.name
-                    self._add(
-                        where, f"the dataset {dataset!r} has no modality {modality!r}", did_you_mean(modality, known, "it has")
-                    )
+                    what = f"the dataset {self.recipe.data.dataset.name!r} has no modality {modality!r}"
+                    self._add(where, what, did_you_mean(modality, sorted(known), "it has"))
 
     def _path(self, name: str) -> Steps:
         if name in self.recipe.teachers:
@@ -103,5 +102,5 @@ def _untapped(
         for tap in dict.fromkeys(taps):
             lacking = [name for name, spec in participants.items() if tap not in spec.taps]
             if lacking:
-                names = " and ".join(map(repr, lacking))
-                yield f"needs the tap {tap!r} of {names}", did_you_mean(tap, participants[lacking[0]].taps, "declared are")
+                hint = did_you_mean(tap, sorted(participants[lacking[0]].taps), "declared are")
+                yield f"needs the tap {tap!r} of {' and '.join(map(repr, lacking))}", hint

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from difflib import get_close_matches
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.schema import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
 from kdcore.recipe.source import Node, Steps, read, steps
+from kdcore.spelling import nearest
 
 __all__ = ["find_recipe", "list_recipes", "load_recipe"]
 
@@ -94,8 +94,8 @@ def _extended(name: Node, file: Path, chain: tuple[Path, ...]) -> Path:
         try:
             found = find_recipe(name.value)
         except RecipeError as error:
-            near = get_close_matches(beside.name, [each.name for each in beside.parent.glob("*.yaml") if each != file], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else error.problems[0].hint
+            near = nearest(beside.name, [each.name for each in beside.parent.glob("*.yaml") if each != file])
+            hint = f"did you mean {near!r}?" if near else error.problems[0].hint
             raise RecipeError([Problem("extends", f"there is no recipe {name.value!r}", name.file, name.line, hint)]) from error
     if found.resolve() in chain:
         circle = [*chain[chain.index(found.resolve()) :], found]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 
 from kdcore.errors import Problem, RecipeError
 from kdcore.recipe.merge import labels_of, merge, merge_recipes
 from kdcore.recipe.source import Node, Steps, dotted, parse, steps
+from kdcore.spelling import did_you_mean
 
 
 def apply_overrides(root: Node, overrides: Sequence[str], problems: list[Problem]) -> Node:
@@ -67,8 +67,7 @@ def _assigned_in_list(node: Node, step: str | int, rest: Steps, value: Node, her
     labels = labels_of(node.value)
     index = step if isinstance(step, int) else labels.index(step) if step in labels else len(labels)
     if index >= len(labels):
-        near = get_close_matches(str(step), labels, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"entries: {', '.join(labels) or 'none'}"
+        hint = did_you_mean(str(step), labels, "entries")
         raise RecipeError([Problem(dotted(here), "there is no such entry in this list (command line)", hint=hint)])
     items = list(node.value)
     if not rest and value.value is None:

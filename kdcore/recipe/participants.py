@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 
 from kdcore.errors import Problem
 from kdcore.recipe.merge import merge
 from kdcore.recipe.source import Node, Steps, dotted
+from kdcore.spelling import did_you_mean
 
 
 def written_out(root: Node, problems: list[Problem]) -> Node:
@@ -58,7 +58,8 @@ class _Likes:
         if like.value is None:
             return own
         if not isinstance(like.value, str) or like.value not in self.nodes:
-            self._problem(path, like, f"there is no participant {like.plain()!r}", self._nearest(str(like.plain())))
+            hint = did_you_mean(str(like.plain()), self.nodes, "participants")
+            self._problem(path, like, f"there is no participant {like.plain()!r}", hint)
             return own
         if like.value in chain:
             circle = " → ".join((*chain[chain.index(like.value) :], like.value))
@@ -71,10 +72,6 @@ class _Likes:
         problem = Problem(dotted((*path, "like")), message, like.file, like.line, hint)
         if problem not in self.problems:
             self.problems.append(problem)
-
-    def _nearest(self, name: str) -> str:
-        near = get_close_matches(name, self.nodes, n=1)
-        return f"did you mean {near[0]!r}?" if near else f"participants: {', '.join(self.nodes)}"
 
 
 def _mapping(node: Node | None) -> Mapping[str, Node]:

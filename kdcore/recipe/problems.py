@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from difflib import get_close_matches
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from kdcore.errors import Problem
 from kdcore.recipe.schema import place_of
 from kdcore.recipe.source import Steps, dotted
+from kdcore.spelling import did_you_mean
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _WORDS = {
@@ -54,17 +54,6 @@ class _Finding(NamedTuple):
         return self.kind in _UNKNOWN_KEY or self.kind == "missing"
 
 
-def did_you_mean(name: str, known: Collection[str], what: str = "known") -> str:
-    """A hint: the nearest of the known names, else all of them."""
-    near = nearest(name, known)
-    return f"did you mean {near!r}?" if near else f"{what}: {', '.join(sorted(known)) or 'none'}"
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """The known name most like `name`; empty if none is like it."""
-    return next(iter(get_close_matches(name, list(known), n=1)), "")
-
-
 def found_by_schema(
     error: ValidationError,
     tree: Any,
@@ -93,7 +82,7 @@ def found_by_schema(
     problems = []
     for path, group in messages.items():
         known = {*_keys(model, path[:-1]), *(also if len(path) == 1 else ())}
-        hint = did_you_mean(str(path[-1]), known, "known") if group[0].kind in _UNKNOWN_KEY else ""
+        hint = did_you_mean(str(path[-1]), sorted(known)) if group[0].kind in _UNKNOWN_KEY else ""
         message = " or ".join(dict.fromkeys(each.message for each in group))
         if of and len(path) == 1 and group[0].names_key:
             message = f"the {of} {'needs an' if group[0].kind == 'missing' else 'has no'} option {path[0]!r}"

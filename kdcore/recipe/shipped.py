@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from pathlib import Path
 
 import kdcore
 from kdcore.errors import Problem, RecipeError
+from kdcore.spelling import did_you_mean
 
 
 def _folder() -> Path:
@@ -57,5 +57,4 @@ def find_source(source: str | Path) -> Path:
 
 def _nearest(name: str, known: list[str]) -> str:
     same_ending = [each for each in known if each.rpartition("/")[2] == name]
-    near = same_ending or get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"shipped are: {', '.join(known) or 'none'}"
+    return f"did you mean {same_ending[0]!r}?" if same_ending else did_you_mean(name, known, "shipped are")

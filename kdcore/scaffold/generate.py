@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,6 +14,7 @@ from kdcore.errors import KdcoreError
 from kdcore.plugin.hookspecs import API_VERSION
 from kdcore.plugin.manager import plugin_manager
 from kdcore.scaffold.recordings import recordings
+from kdcore.spelling import did_you_mean
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".jinja"
@@ -51,9 +51,7 @@ class NewPlugin:
 
     def __post_init__(self) -> None:
         if self.kind not in USAGE:
-            near = get_close_matches(self.kind, USAGE, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(USAGE)}"
-            raise KdcoreError(f"there is no template for the kind {self.kind!r} ({hint})")
+            raise KdcoreError(f"there is no template for the kind {self.kind!r} ({did_you_mean(self.kind, USAGE)})")
         if not _NAME.fullmatch(self.name) or self.name.startswith("kdcore-"):
             raise KdcoreError(
                 f"{self.name!r} cannot name a plugin: use small letters, digits and single hyphens, beginning with a letter, "

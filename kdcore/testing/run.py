@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 from kdcore.errors import PluginError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.registry import Entry
+from kdcore.spelling import or_meant
 from kdcore.testing.case import Case, ConformanceError, NotApplicable
 from kdcore.testing.checks import Check, Subject, checks_of
 
@@ -150,9 +150,9 @@ def _by_entry(entries: list[Entry], told: Mapping[str, Any], plugin: str) -> dic
     for name, value in told.items():
         meant = [entry for entry in entries if name in (entry.name, f"{entry.kind}/{entry.name}")]
         if not meant:
-            near = get_close_matches(name, [entry.name for entry in entries], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise PluginError(f"plugin {plugin!r} registers no component {name!r}{hint}")
+            raise PluginError(
+                f"plugin {plugin!r} registers no component {name!r}{or_meant(name, [entry.name for entry in entries])}"
+            )
         if len(meant) > 1:
             choices = " or ".join(f"'{entry.kind}/{entry.name}'" for entry in meant)
             raise PluginError(f"plugin {plugin!r} has several components {name!r}: write {choices}")
@@ -165,9 +165,8 @@ def _trials_of(entry: Entry, case: Case, exemptions: Mapping[str, str]) -> list[
     names = [check.name for check in checks]
     for name, reason in exemptions.items():
         if name not in names:
-            near = get_close_matches(name, names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise PluginError(f"{entry.kind} {entry.name!r}: there is no check {name!r}{hint} (checks: {', '.join(names)})")
+            what = f"there is no check {name!r}{or_meant(name, names)} (checks: {', '.join(names)})"
+            raise PluginError(f"{entry.kind} {entry.name!r}: {what}")
         if not isinstance(reason, str) or not reason.strip():
             raise PluginError(f"{entry.kind} {entry.name!r}: the exemption from {name!r} gives no reason")
     subject = Subject(entry, case)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from difflib import get_close_matches
 from itertools import groupby
 
 from kdcore.errors import PluginError, UnknownComponentError
 from kdcore.plugin.manager import PluginManager, plugin_manager
+from kdcore.spelling import or_meant
 from kdcore.testing.run import Result, Trial, trials
 
 MARKS = {"failed": "FAILED", "exempt": "exempt", "not applicable": "n/a"}
@@ -57,8 +57,7 @@ def _chosen(name: str) -> list[Trial]:
 
 def _unknown(name: str, manager: PluginManager) -> str:
     known = [*manager.plugins, *(entry.name for entry in manager.registry.entries())]
-    near = get_close_matches(name, known, n=1)
-    return f"no plugin or component {name!r}" + (f"; did you mean {near[0]!r}?" if near else "; see kdcore plugins")
+    return f"no plugin or component {name!r}{or_meant(name, known) or '; see kdcore plugins'}"
 
 
 def _lines(results: list[Result], verbose: bool) -> Iterator[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from kdcore.contracts.schedule import Stage, Team
 from kdcore.errors import Problem, RecipeError
 from kdcore.recipe.build import Builder
 from kdcore.recipe.schema import ParticipantSpec
+from kdcore.spelling import nearest
 from kdcore.training.checkpoint import load_state, load_weights
 from kdcore.training.data import Table
 from kdcore.training.distiller import Distiller, TermSpec
@@ -137,13 +137,10 @@ class Assembly:
         problems = []
         for tap, module in spec.taps.items():
             if module not in known:
-                near = get_close_matches(module, known, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(known[:12])} …"
-                problems.append(
-                    self.builder.problem(
-                        f"{path}.taps.{tap}", f"the encoder {spec.encoder.name!r} has no module {module!r}", hint
-                    )
-                )
+                near = nearest(module, known)
+                hint = f"did you mean {near!r}?" if near else f"it has {', '.join(known[:12])} …"
+                what = f"the encoder {spec.encoder.name!r} has no module {module!r}"
+                problems.append(self.builder.problem(f"{path}.taps.{tap}", what, hint))
         return problems
 
     def _class_embeddings(self) -> Tensor | None:

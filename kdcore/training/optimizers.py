@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
+
+from kdcore.spelling import or_meant
 
 _CLASSES = {
     name.lower(): cls
@@ -21,16 +22,10 @@ def problem_with(options: Mapping[str, Any]) -> str:
     """What is wrong with an optimizer's description, or an empty string."""
     name = str(options.get("name", "adamw")).lower()
     if name not in _CLASSES:
-        near = get_close_matches(name, _CLASSES, n=1)
-        return (
-            f"no optimizer {name!r}"
-            + (f"; did you mean {near[0]!r}?" if near else "")
-            + f" (known: {', '.join(sorted(_CLASSES))})"
-        )
+        return f"no optimizer {name!r}{or_meant(name, _CLASSES)} (known: {', '.join(sorted(_CLASSES))})"
     known = set(inspect.signature(_CLASSES[name]).parameters) - {"params"}
     for option in set(options) - known - {"name"}:
-        near = get_close_matches(option, known, n=1)
-        return f"optimizer {name!r} has no option {option!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        return f"optimizer {name!r} has no option {option!r}{or_meant(option, known)}"
     try:
         build_optimizer(options, [nn.Parameter(torch.zeros(1))])
     except (TypeError, ValueError, RuntimeError) as error:
