@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -71,11 +71,11 @@ def _check_stage(distiller: Distiller, stage: Stage, table: Table, batch_size: i
     for start in range(TRIES):
         batch = rows.roll(-start * batch_size)[: min(batch_size, len(rows))]
         _, values = step.objective(batch, batch, progress)
-        for index, (learner, term, loss) in enumerate(step.terms):
+        for index, (learner, term, _) in enumerate(step.terms):
             if index in checks and checks[index].gradient > 0:
                 continue
-            gradient = _gradient(values[index], _own(distiller, learner, loss))
-            _refuse_taught_teachers(values[index], distiller, stage, learner, term)
+            gradient = _gradient(values[index], _trainable(distiller, learner))
+            _refuse_taught_teachers(values[index], distiller, learner, term)
             weight = progress.at(distiller.weights[learner][term])
             checks[index] = TermCheck(stage.name, learner, term, weight, float(values[index].detach()), gradient)
         if all(check.gradient > 0 for check in checks.values()):
@@ -84,18 +84,14 @@ def _check_stage(distiller: Distiller, stage: Stage, table: Table, batch_size: i
         numbers = f"its value is {check.value} and its gradient {check.gradient} on the first batch"
         if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
             raise TrainingError(f"term {check.term!r} of {check.learner}: {numbers}")
-        if check.gradient == 0 and not _nothing_to_learn(distiller, check.learner):
+        if check.gradient == 0 and _trainable(distiller, check.learner):
             why = f"is its result detached, or does it not depend on {check.learner}?"
             raise TrainingError(f"term {check.term!r} gives {check.learner} no gradient: {why}")
     found.terms += checks.values()
 
 
-def _own(distiller: Distiller, learner: str, loss: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in distiller.participant(learner).parameters() if parameter.requires_grad]
-
-
-def _nothing_to_learn(distiller: Distiller, learner: str) -> bool:
-    return not any(parameter.requires_grad for parameter in distiller.participant(learner).parameters())
+def _trainable(distiller: Distiller, name: str) -> list[nn.Parameter]:
+    return [parameter for parameter in distiller.participant(name).parameters() if parameter.requires_grad]
 
 
 def _gradient(value: Tensor, parameters: Sequence[nn.Parameter]) -> float:
@@ -105,14 +101,13 @@ def _gradient(value: Tensor, parameters: Sequence[nn.Parameter]) -> float:
     return float(torch.stack([each.norm() for each in gradients if each is not None] or [torch.zeros(())]).norm())
 
 
-def _refuse_taught_teachers(value: Tensor, distiller: Distiller, stage: Stage, learner: str, term: str) -> None:
-    others: Iterable[str] = [name for name in (*distiller.teachers, *distiller.students) if name != learner]
+def _refuse_taught_teachers(value: Tensor, distiller: Distiller, learner: str, term: str) -> None:
+    others = [name for name in (*distiller.teachers, *distiller.students) if name != learner]
     fused = learner in distiller.teachers  # fused teachers may learn through one another
     for name in others:
         if fused and name in distiller.teachers:
             continue
-        parameters = [parameter for parameter in distiller.participant(name).parameters() if parameter.requires_grad]
-        if _gradient(value, parameters) > 0:
+        if _gradient(value, _trainable(distiller, name)) > 0:
             raise TrainingError(f"term {term!r} of {learner} sends a gradient to {name}, who must not learn from it")
 
 
