@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,41 +19,11 @@ from kdcore.training.answers import cache_teachers, predict, sees_random_input
 from kdcore.training.data import Table, epoch_order
 from kdcore.training.distiller import CachedOutputs, Distiller, StageStep
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
+from kdcore.training.group import Group, group_name
+from kdcore.training.listener import Listener
 from kdcore.training.optimizers import build_optimizer
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
 from kdcore.training.reuse import History, TrainedStages
-
-
-class Listener:
-    """Told how training goes; does nothing by itself."""
-
-    def stage_started(self, stage: Stage, steps: int) -> None:
-        """`stage` begins; an epoch has `steps` steps."""
-
-    def stepped(self, stage: Stage, epoch: int, step: int) -> None:
-        """Some steps of an epoch have been done; called a few times a second."""
-
-    def epoch_finished(self, stage: Stage, epoch: int, metrics: Mapping[str, float]) -> None:
-        """An epoch has ended."""
-
-    def stage_finished(self, stage: Stage) -> None:
-        """`stage` has ended."""
-
-    def stage_reused(self, stage: Stage) -> None:
-        """`stage` has been trained before and is taken from there."""
-
-
-@dataclass
-class Group:
-    """Learners that train together, and what they carry from stage to stage."""
-
-    optimizer: torch.optim.Optimizer
-    rates: list[float]
-    epochs: int = 0
-    steps: int = 0
-    best_score: float = -1.0
-    best_epoch: int = -1
-    best: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -79,6 +49,34 @@ class Settings:
     cache_limit: int = 4 << 30
     checkpoint_seconds: float = 30.0
     log_every: int = 10
+
+
+@dataclass(frozen=True)
+class _Course:
+    """A stage under way.
+
+    Args:
+        ordinal: Which of the stages it is.
+        stage: Who learns what.
+        group: Its learners.
+        step: Its objective.
+        module: `step`, or what puts it through several processes.
+        rows: What is learnt from.
+        batch_size: Rows per step, all processes together.
+    """
+
+    ordinal: int
+    stage: Stage
+    group: Group
+    step: StageStep
+    module: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    rows: Tensor
+    batch_size: int
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch; rows that fill no batch are left to the next one."""
+        return len(self.rows) // self.batch_size
 
 
 class Engine:
@@ -133,14 +131,14 @@ class Engine:
                 else:
                     self._fit_or_reuse(stages, ordinal, stage)
                 if ordinal + 1 < len(stages):
-                    self._checkpoint(ordinal + 1, epoch=0, step=0, values=None)
+                    self._checkpoint(ordinal + 1)
 
     def _fit_or_reuse(self, stages: Sequence[Stage], ordinal: int, stage: Stage) -> None:
         key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained else None
         if self.trained is None or key is None:
             self._fit_stage(ordinal, stage, None)
         elif kept := self.trained.load(key):
-            self._load_learners(stage, kept[0])
+            self._load_learners(kept[0])
             for metrics, step in kept[1]:
                 self.record(metrics, step)
             self.listener.stage_reused(stage)
@@ -158,75 +156,71 @@ class Engine:
             self.trained.save(key, self._learner_weights(stage), history)
 
     def _fit_stage(self, ordinal: int, stage: Stage, state: Mapping[str, Any] | None) -> None:
+        course = self._course(ordinal, stage)
+        self.listener.stage_started(stage, course.steps)
+        for epoch in range(state["epoch"] if state else 0, stage.epochs):
+            self._mode(stage)
+            self._epoch(course, epoch, state if state and state["epoch"] == epoch and state["step"] else None)
+            if epoch + 1 < stage.epochs and self._due():
+                self._checkpoint(ordinal, epoch + 1)
+        group = course.group
+        if group.best and group.epochs >= stage.training.epochs:
+            self._load_learners(group.best)
+        self.listener.stage_finished(stage)
+
+    def _course(self, ordinal: int, stage: Stage) -> _Course:
         rows = self.table.parts[stage.part]
         batch_size = min(stage.training.batch_size or self.settings.batch_size, len(rows))
         group = self._group(stage)
         step = self._step(stage, batch_size)
-        module = self._distributed(step)
-        count = len(rows) // batch_size
-        self.listener.stage_started(stage, count)
-        for epoch in range(state["epoch"] if state else 0, stage.epochs):
-            self._mode(stage)
-            resumed = state if state and state["epoch"] == epoch and state["step"] else None
-            self._epoch(ordinal, stage, epoch, group, step, module, rows, batch_size, resumed)
-            last = epoch + 1 == stage.epochs
-            if not last and self._due():
-                self._checkpoint(ordinal, epoch + 1, 0, None)
-        if group.best and group.epochs >= stage.training.epochs:
-            self._load_learners(stage, group.best)
-        self.listener.stage_finished(stage)
+        return _Course(ordinal, stage, group, step, self._distributed(step), rows, batch_size)
 
-    def _epoch(
-        self,
-        ordinal: int,
-        stage: Stage,
-        epoch: int,
-        group: Group,
-        step: StageStep,
-        module: Callable[..., tuple[Tensor, Tensor]],
-        rows: Tensor,
-        batch_size: int,
-        resumed: Mapping[str, Any] | None,
-    ) -> None:
-        fabric, clip = self.fabric, stage.training.gradient_clip
-        optimizer = self.stepper(group)
-        seed = derive(self.settings.seed, "+".join(stage.learners), group.epochs)
-        order = rows[epoch_order(len(rows), seed).to(rows.device)]
-        count, share = len(rows) // batch_size, batch_size // fabric.world_size
-        values = torch.zeros(count, len(step.names) + 1, device=rows.device)
+    def _epoch(self, course: _Course, epoch: int, resumed: Mapping[str, Any] | None) -> None:
+        """One epoch, from its start or from where within it a checkpoint was made."""
+        group, size = course.group, course.batch_size
+        seed = derive(self.settings.seed, group_name(course.stage), group.epochs)
+        order = course.rows[epoch_order(len(course.rows), seed).to(course.rows.device)]
+        values = torch.zeros(course.steps, len(course.step.names) + 1, device=order.device)
         if resumed:
             restore_random_state(resumed["random"])
             values[: resumed["step"]] = resumed["values"].to(values.device)
         else:
-            seed_everything(derive(seed, fabric.global_rank))
-        self._set_rate(stage, group)
+            seed_everything(derive(seed, self.fabric.global_rank))
+        group.set_rate(course.stage.training)
+        optimizer = self._stepper(group)
         told = time.monotonic()
-        for index in range(resumed["step"] if resumed else 0, count):
-            batch = order[index * batch_size : (index + 1) * batch_size]
-            local = batch[fabric.global_rank * share : (fabric.global_rank + 1) * share] if fabric.world_size > 1 else batch
-            step.progress = Progress(stage.name, group.epochs, group.steps, stage.training.epochs)
-            with fabric.autocast():
-                total, terms = module(batch, local)
-            optimizer.zero_grad()
-            fabric.backward(total)
-            if clip:
-                self._clip(stage, group, clip)
-            optimizer.step()
-            group.steps += 1
-            values[index, :-1] = terms
-            values[index, -1] = total.detach()
+        for index in range(resumed["step"] if resumed else 0, course.steps):
+            self._learn(course, optimizer, order[index * size : (index + 1) * size], values[index])
             now = time.monotonic()
             if now - told > 0.2:
                 told = now
-                self.listener.stepped(stage, epoch, index + 1)
-            if fabric.world_size == 1 and (self.stop_asked or self._due(now)) and index + 1 < count:
-                self._checkpoint(ordinal, epoch, index + 1, values[: index + 1])
+                self.listener.stepped(course.stage, epoch, index + 1)
+            within = self.fabric.world_size == 1 and index + 1 < course.steps
+            if within and (self.stop_asked or self._due(now)):
+                self._checkpoint(course.ordinal, epoch, index + 1, values[: index + 1])
         group.epochs += 1
-        self._report(stage, epoch, group, step, values)
+        self._report(course, epoch, values)
         if self._stop_agreed():
-            self._checkpoint(ordinal, epoch + 1, 0, None)
+            self._checkpoint(course.ordinal, epoch + 1)
 
-    def stepper(self, group: Group) -> torch.optim.Optimizer:
+    def _learn(self, course: _Course, optimizer: torch.optim.Optimizer, batch: Tensor, values: Tensor) -> None:
+        """One step on the rows `batch`; `values` takes what each term was, and last their weighted sum."""
+        fabric, group, training = self.fabric, course.group, course.stage.training
+        share = len(batch) // fabric.world_size
+        local = batch[fabric.global_rank * share : (fabric.global_rank + 1) * share] if fabric.world_size > 1 else batch
+        course.step.progress = Progress(course.stage.name, group.epochs, group.steps, training.epochs)
+        with fabric.autocast():
+            total, terms = course.module(batch, local)
+        optimizer.zero_grad()
+        fabric.backward(total)
+        if training.gradient_clip:
+            self._clip(course.stage, group, training.gradient_clip)
+        optimizer.step()
+        group.steps += 1
+        values[:-1] = terms
+        values[-1] = total.detach()
+
+    def _stepper(self, group: Group) -> torch.optim.Optimizer:
         """The group's optimizer, behind a gradient scaler where the precision wants one."""
         return (
             self.fabric.setup_optimizers(group.optimizer) if self.fabric._precision.precision == "16-mixed" else group.optimizer
@@ -246,9 +240,9 @@ class Engine:
             self.stop_asked = bool(asked)
         return self.stop_asked
 
-    def _report(self, stage: Stage, epoch: int, group: Group, step: StageStep, values: Tensor) -> None:
-        values = values.cpu()
-        names = [f"train/{name}" for name in step.names] + [f"train/{'+'.join(stage.learners)}/total"]
+    def _report(self, course: _Course, epoch: int, values: Tensor) -> None:
+        stage, group, values = course.stage, course.group, values.cpu()
+        names = [f"train/{name}" for name in course.step.names] + [f"train/{group_name(stage)}/total"]
         if not bool(torch.isfinite(values).all()):
             at, which = (~torch.isfinite(values)).nonzero()[0].tolist()
             raise TrainingError(
@@ -261,51 +255,45 @@ class Engine:
                 start + piece * every,
             )
         metrics = dict(zip(names, values.mean(0).tolist(), strict=True))
-        metrics[f"learning_rate/{'+'.join(stage.learners)}"] = group.optimizer.param_groups[0]["lr"]
+        metrics[f"learning_rate/{group_name(stage)}"] = group.optimizer.param_groups[0]["lr"]
         metrics |= self._validate(stage, group)
         self.record(metrics, group.epochs)
         self.listener.epoch_finished(stage, epoch, metrics)
 
     def _validate(self, stage: Stage, group: Group) -> dict[str, float]:
         rows = self.table.parts.get("validation")
-        if (
-            rows is None
-            or not len(rows)
-            or (self.settings.labels_withheld and any(n in self.distiller.students for n in stage.learners))
-        ):
+        if rows is None or not len(rows) or self._withheld(stage):
             return {}
         labels = self.table.labels[rows].cpu().numpy()
         probabilities = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
         accuracy = {name: float((each.argmax(1) == labels).mean()) for name, each in probabilities.items()}
         score = sum(accuracy.values()) / len(accuracy)
         if stage.training.select == "best" and score > group.best_score:
-            group.best_score, group.best_epoch, group.best = score, group.epochs, self._learner_weights(stage)
+            group.best_score, group.best = score, self._learner_weights(stage)
         return {f"validation/{name}/accuracy": value for name, value in accuracy.items()}
 
     def _group(self, stage: Stage) -> Group:
-        name = "+".join(stage.learners)
+        name = group_name(stage)
         if name not in self.groups:
             parameters = [p for module in self.distiller.learning(stage) for p in module.parameters() if p.requires_grad]
             optimizer = build_optimizer(stage.training.optimizer, dict.fromkeys(parameters))
             self.groups[name] = Group(optimizer, [entry["lr"] for entry in optimizer.param_groups])
         return self.groups[name]
 
-    def _set_rate(self, stage: Stage, group: Group) -> None:
-        factor = stage.training.learning_rate.factor(group.epochs, stage.training.epochs)
-        for entry, rate in zip(group.optimizer.param_groups, group.rates, strict=True):
-            entry["lr"] = rate * factor
-
     def _step(self, stage: Stage, batch_size: int) -> StageStep:
         if batch_size % self.fabric.world_size:
             raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
-        labelled = not (self.settings.labels_withheld and any(name in self.distiller.students for name in stage.learners))
         self._mode(stage)
-        cached = self._cached_teachers(stage)
-        step = StageStep(self.distiller, stage, self.table, labelled, cached, gatherer(self.fabric.world_size))
+        cached, gather = self._cached_teachers(stage), gatherer(self.fabric.world_size)
+        step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gather)
         if self.settings.compile:
             for name in stage.learners:
                 self.distiller.participant(name).encoder.compile()
         return step
+
+    def _withheld(self, stage: Stage) -> bool:
+        """Whether those who learn in `stage` may not see labels."""
+        return self.settings.labels_withheld and any(name in self.distiller.students for name in stage.learners)
 
     def _distributed(self, step: StageStep) -> Callable[..., tuple[Tensor, Tensor]]:
         if self.fabric.world_size == 1:
@@ -342,24 +330,23 @@ class Engine:
         kept = self.distiller.state_dict(keep_vars=True)
         return {name: tensor.detach().clone() for name, tensor in kept.items() if id(tensor) in names}
 
-    def _load_learners(self, stage: Stage, weights: Mapping[str, Tensor]) -> None:
+    def _load_learners(self, weights: Mapping[str, Tensor]) -> None:
         self.distiller.load_state_dict(weights, strict=False)
 
-    def _checkpoint(self, ordinal: int, epoch: int, step: int, values: Tensor | None) -> None:
+    def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, values: Tensor | None = None) -> None:
         """Save where training stands; if asked to stop, stop."""
         weights = dict(self.distiller.state_dict())
-        groups = {}
         for name, group in self.groups.items():
             weights |= {f"best|{name}|{key}": tensor for key, tensor in group.best.items()}
-            groups[name] = {
-                "optimizer": group.optimizer.state_dict(), "rates": group.rates, "epochs": group.epochs, "steps": group.steps,
-                "best_score": group.best_score, "best_epoch": group.best_epoch,
-            }  # fmt: skip
         state = {
-            "stage": ordinal, "epoch": epoch, "step": step, "groups": groups,
+            "stage": ordinal,
+            "epoch": epoch,
+            "step": step,
+            "values": None if values is None else values.cpu().clone(),
+            "groups": {name: group.state() for name, group in self.groups.items()},
             "random": random_state(),
-            "scaler": self.fabric._precision.state_dict(), "values": None if values is None else values.cpu().clone(),
-        }  # fmt: skip
+            "scaler": self.fabric._precision.state_dict(),
+        }
         self.save(weights, state)
         self._saved_at = time.monotonic()
         if self.stop_asked:
@@ -376,12 +363,9 @@ class Engine:
         self.distiller.load_state_dict(own)
         first = int(state["stage"])
         for stage in stages[: first + 1]:
-            name = "+".join(stage.learners)
+            name = group_name(stage)
             if name in state["groups"]:
-                saved, group = state["groups"][name], self._group(stage)
-                group.optimizer.load_state_dict(saved["optimizer"])
-                group.rates, group.epochs, group.steps = saved["rates"], saved["epochs"], saved["steps"]
-                group.best_score, group.best_epoch = saved["best_score"], saved["best_epoch"]
                 prefix = f"best|{name}|"
-                group.best = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+                best = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+                self._group(stage).restore(state["groups"][name], best)
         return first

@@ -1,0 +1,26 @@
+"""Who is told how training goes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdcore.contracts.schedule import Stage
+
+
+class Listener:
+    """Told how training goes; does nothing by itself."""
+
+    def stage_started(self, stage: Stage, steps: int) -> None:
+        """`stage` begins; an epoch has `steps` steps."""
+
+    def stepped(self, stage: Stage, epoch: int, step: int) -> None:
+        """Some steps of an epoch have been done; called a few times a second."""
+
+    def epoch_finished(self, stage: Stage, epoch: int, metrics: Mapping[str, float]) -> None:
+        """An epoch has ended."""
+
+    def stage_finished(self, stage: Stage) -> None:
+        """`stage` has ended."""
+
+    def stage_reused(self, stage: Stage) -> None:
+        """`stage` has been trained before and is taken from there."""
