@@ -1,4 +1,4 @@
-"""The loop: who learns, from what, in which order, at which rate, and how it goes on after a stop."""
+"""The loop: who learns, from what, in which order, at which rate."""
 
 from __future__ import annotations
 
@@ -6,43 +6,21 @@ import math
 from itertools import chain
 from typing import ClassVar
 
+import learning
 import pytest
 import torch
 import toys
+from learning import Imitate, Labels, distiller, engine, fit, one, same_state, state_of, students, teachers
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.precision import MixedPrecision
 from torch import nn
-from torch.nn import functional as F
 
-from kdcore import DistillationLoss, Example, LearningRate, Needs, Ramp, Stage, TeacherFusion, Training
-from kdcore.errors import StoppedError, TrainingError
-from kdcore.training.checkpoint import Checkpoints
-from kdcore.training.distiller import Distiller, TermSpec
-from kdcore.training.engine import Engine, Listener, Settings, predict
+from kdcore import DistillationLoss, LearningRate, Ramp, TeacherFusion, Training
+from kdcore.errors import TrainingError
+from kdcore.training.answers import predict
+from kdcore.training.distiller import TermSpec
+from kdcore.training.engine import Settings
+from kdcore.training.listener import Listener
 from kdcore.training.pipeline import Pipeline
-from kdcore.training.randomness import seed_everything
-
-SETTINGS = Settings(seed=3, batch_size=3, log_every=2, checkpoint_seconds=1e9)
-
-
-class Labels(DistillationLoss):
-    needs = Needs(labels=True)
-
-    def forward(self, ctx):
-        return F.cross_entropy(ctx.student.logits, ctx.labels)
-
-
-class Imitate(DistillationLoss):
-    """Squared distance to the teachers' features through a layer of its own."""
-
-    needs = Needs(teachers=1)
-
-    def setup(self, example: Example) -> None:
-        self.regressor = nn.Linear(example.student.features["features"].shape[1], 4)
-
-    def forward(self, ctx):
-        mine = self.regressor(ctx.student.features["features"])
-        return torch.stack([F.mse_loss(mine, each.features["features"]) for each in ctx.teachers.values()]).mean()
 
 
 class Watch(DistillationLoss):
@@ -69,79 +47,9 @@ class Breaks(DistillationLoss):
         return ctx.student.logits.mean() * (math.nan if ctx.progress.epoch else 1.0)
 
 
-@pytest.fixture(scope="module")
-def recordings(tmp_path_factory):
-    return toys.write(tmp_path_factory.mktemp("recordings"), trials=3)
-
-
 @pytest.fixture
-def table(recordings, tmp_path):
-    pipelines = {"teacher": Pipeline([toys.branch(toys.ANKLE)])}
-    pipelines |= {name: Pipeline([toys.branch(on_batches=[toys.Noise()])]) for name in ("student", "other")}
-    made = toys.table(toys.Files(recordings), pipelines, tmp_path / "cache", label_noise=0.1)
-    made.lives = {name: pipeline.live for name, pipeline in pipelines.items()}
-    return made
-
-
-def distiller(table, terms=None, students=("student",), fusion=None, teacher=None):
-    members = {
-        "teacher": toys.participant("teacher", 3, seed=1, live=table.lives["teacher"], **(teacher or {})),
-        **{name: toys.participant(name, 2, seed=number + 2, live=table.lives[name]) for number, name in enumerate(students)},
-    }
-    made = Distiller({"teacher": members.pop("teacher")}, members, fusion).eval()
-    batch = table.batch(table.parts["train"], ("teacher", *students))
-    with torch.no_grad():
-        taught = made.teach(["teacher"], batch)
-        made.add_terms("teacher", [TermSpec("labels", 1.0, Labels)], Example(taught["teacher"], {}, 2))
-        for name in students:
-            seed_everything(7)
-            made.add_terms(name, terms or default_terms(), Example(made.answer(name, batch), taught, 2))
-    return made
-
-
-def default_terms():
-    return [TermSpec("labels", 1.0, Labels), TermSpec("imitate", 0.5, Imitate)]
-
-
-def teachers(epochs=2, **training):
-    return Stage("teachers", ("teacher",), Training(epochs=epochs, **training), epochs)
-
-
-def students(epochs=2, learners=("student",), taught=("teacher",), **training):
-    return Stage("student", learners, Training(epochs=epochs, **training), epochs, teachers=taught)
-
-
-class Recorded:
-    """What an engine tracked: key → {step: value}."""
-
-    def __init__(self):
-        self.values = {}
-
-    def __call__(self, metrics, step):
-        for key, value in metrics.items():
-            assert step not in self.values.setdefault(key, {}), f"{key} is tracked twice for step {step}"
-            self.values[key][step] = value
-
-
-def engine(made, table, settings=SETTINGS, **parts):
-    fabric = Fabric(accelerator="cpu", devices=1)
-    return Engine(fabric, made, table, settings, **parts)
-
-
-def fit(made, table, stages, settings=SETTINGS, **parts):
-    recorded = Recorded()
-    runner = engine(made, table, settings, record=recorded, **parts)
-    runner.fit(stages)
-    return runner, recorded.values
-
-
-def state_of(module):
-    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-
-def same_state(first, second):
-    assert first.keys() == second.keys()
-    return all(torch.equal(first[name], second[name]) for name in first)
+def table(tmp_path):
+    return learning.table(tmp_path)
 
 
 # Teachers
@@ -305,10 +213,6 @@ def test_an_optimizer_goes_on_from_stage_to_stage(table):
         assert values[f"learning_rate/{name}"] == pytest.approx({1: 1e-3, 2: 5e-4, 3: 2.5e-4})
 
 
-def one(training, learner, taught=()):
-    return Stage(learner, (learner,), training, 1, teachers=taught)
-
-
 @pytest.mark.parametrize(
     ("rate", "reference"),
     [
@@ -387,87 +291,6 @@ def test_asking_for_probabilities_leaves_everybody_as_they_were(table):
     predict(made, ["teacher", "student"], table.parts["test"], table, 4, Fabric(accelerator="cpu", devices=1))
     assert [module.training for module in made.modules()] == modes
     assert same_state(state_of(made), state)
-
-
-# Stopping
-
-
-STAGES = [
-    teachers(select="best", optimizer={"name": "sgd", "lr": 0.5, "momentum": 0.9}),
-    students(gradient_clip=1.0, learning_rate=LearningRate("cosine")),
-    *[one(Training(epochs=2), "teacher"), one(Training(epochs=2), "other", ("teacher",))] * 2,
-]
-
-
-def run(table, save, state=None, weights=None, asked_after=None):
-    made, recorded = distiller(table, students=("student", "other")), Recorded()
-    runner = engine(made, table, Settings(3, 3, checkpoint_seconds=0), record=recorded, save=save)
-    if asked_after is not None:
-        made.losses("teacher")["labels"].register_forward_hook(
-            lambda *_: setattr(runner, "stop_asked", runner.groups["teacher"].steps >= asked_after)
-        )
-    runner.fit(STAGES, weights, state)
-    return state_of(made), recorded.values
-
-
-def test_going_on_from_any_checkpoint_ends_the_same(table, tmp_path):
-    kept = []
-
-    def save(weights, state):
-        folder = Checkpoints(tmp_path / f"{len(kept)}")
-        folder.save(weights, state)
-        kept.append(folder)
-
-    expected, values = run(table, save)
-    assert len(kept) >= 20
-    for number, folder in enumerate(kept):
-        weights, state = folder.load()
-        torch.manual_seed(number)
-        found, again = run(table, lambda weights, state: None, state, weights)
-        assert same_state(found, expected), (number, state["stage"], state["epoch"], state["step"])
-        for key, history in again.items():
-            assert history.items() <= values[key].items(), key
-
-
-def test_half_precision_clips_what_is_not_scaled_and_goes_on_at_the_same_scale(table):
-    """Losses are scaled up before their gradients are taken, the clipped gradients are those of the plain loss."""
-    saved = []
-
-    def train(state=None, weights=None):
-        made, settings = distiller(table), Settings(3, 3, checkpoint_seconds=0)
-        training = {"optimizer": {"name": "sgd", "lr": 1.0}, "gradient_clip": 0.01}
-        runner = engine(made, table, settings, save=lambda weights, state: saved.append((state_of_dict(weights), state)))
-        precision = MixedPrecision("16-mixed", "cpu")  # which Fabric itself gives to GPUs only
-        runner.fabric._precision = runner.fabric._strategy.precision = precision
-        before = [parameter.detach().clone() for parameter in made.participant("student").parameters()]
-        runner.fit([students(epochs=2, **training)], weights, state)
-        after = made.participant("student").parameters()
-        return state_of(made), torch.cat([(p - q).flatten() for p, q in zip(after, before, strict=True)]).norm().item()
-
-    expected, distance = train()
-    assert 0.005 < distance <= 8 * 0.0101
-    weights, state = saved[4]
-    last = saved[-1][1]["scaler"]
-    assert last["scale"] > 1000
-    assert last["_growth_tracker"] == state["scaler"]["_growth_tracker"] + 2
-    found, _ = train(state, weights)
-    assert same_state(found, expected)
-    assert saved[-1][1]["scaler"] == last
-
-
-@pytest.mark.parametrize("asked_after", [0, 1, 3, 4, 7])
-def test_asked_to_stop_it_saves_first(table, asked_after):
-    saved = []
-    with pytest.raises(StoppedError):
-        run(table, lambda weights, state: saved.append((state_of_dict(weights), state)), asked_after=asked_after)
-    weights, state = saved[-1]
-    expected, _ = run(table, lambda weights, state: None)
-    found, _ = run(table, lambda weights, state: None, state, weights)
-    assert same_state(found, expected)
-
-
-def state_of_dict(weights):
-    return {name: tensor.clone() for name, tensor in weights.items()}
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(table, monkeypatch):

@@ -1,0 +1,115 @@
+"""A teacher and students that learn within a moment, and the engine that teaches them."""
+
+from __future__ import annotations
+
+import torch
+import toys
+from lightning_fabric import Fabric
+from torch import nn
+from torch.nn import functional as F
+
+from kdcore import DistillationLoss, Example, Needs, Stage, Training
+from kdcore.training.distiller import Distiller, TermSpec
+from kdcore.training.engine import Engine, Settings
+from kdcore.training.pipeline import Pipeline
+from kdcore.training.randomness import seed_everything
+
+SETTINGS = Settings(seed=3, batch_size=3, log_every=2, checkpoint_seconds=1e9)
+
+
+class Labels(DistillationLoss):
+    """Cross-entropy."""
+
+    needs = Needs(labels=True)
+
+    def forward(self, ctx):
+        return F.cross_entropy(ctx.student.logits, ctx.labels)
+
+
+class Imitate(DistillationLoss):
+    """Squared distance to the teachers' features through a layer of its own."""
+
+    needs = Needs(teachers=1)
+
+    def setup(self, example: Example) -> None:
+        self.regressor = nn.Linear(example.student.features["features"].shape[1], 4)
+
+    def forward(self, ctx):
+        mine = self.regressor(ctx.student.features["features"])
+        return torch.stack([F.mse_loss(mine, each.features["features"]) for each in ctx.teachers.values()]).mean()
+
+
+def table(folder):
+    """Rows for everybody, with what is left to do per batch in ``lives``: noise for students."""
+    (folder / "recordings").mkdir()
+    recordings = toys.write(folder / "recordings", trials=3)
+    pipelines = {"teacher": Pipeline([toys.branch(toys.ANKLE)])}
+    pipelines |= {name: Pipeline([toys.branch(on_batches=[toys.Noise()])]) for name in ("student", "other")}
+    made = toys.table(toys.Files(recordings), pipelines, folder / "cache", label_noise=0.1)
+    made.lives = {name: pipeline.live for name, pipeline in pipelines.items()}
+    return made
+
+
+def distiller(table, terms=None, students=("student",), fusion=None, teacher=None):
+    members = {
+        "teacher": toys.participant("teacher", 3, seed=1, live=table.lives["teacher"], **(teacher or {})),
+        **{name: toys.participant(name, 2, seed=number + 2, live=table.lives[name]) for number, name in enumerate(students)},
+    }
+    made = Distiller({"teacher": members.pop("teacher")}, members, fusion).eval()
+    batch = table.batch(table.parts["train"], ("teacher", *students))
+    with torch.no_grad():
+        taught = made.teach(["teacher"], batch)
+        made.add_terms("teacher", [TermSpec("labels", 1.0, Labels)], Example(taught["teacher"], {}, 2))
+        for name in students:
+            seed_everything(7)
+            made.add_terms(name, terms or default_terms(), Example(made.answer(name, batch), taught, 2))
+    return made
+
+
+def default_terms():
+    return [TermSpec("labels", 1.0, Labels), TermSpec("imitate", 0.5, Imitate)]
+
+
+def teachers(epochs=2, **training):
+    return Stage("teachers", ("teacher",), Training(epochs=epochs, **training), epochs)
+
+
+def students(epochs=2, learners=("student",), taught=("teacher",), **training):
+    return Stage("student", learners, Training(epochs=epochs, **training), epochs, teachers=taught)
+
+
+def one(training, learner, taught=()):
+    return Stage(learner, (learner,), training, 1, teachers=taught)
+
+
+class Recorded:
+    """What an engine tracked: key → {step: value}."""
+
+    def __init__(self):
+        self.values = {}
+
+    def __call__(self, metrics, step):
+        for key, value in metrics.items():
+            assert step not in self.values.setdefault(key, {}), f"{key} is tracked twice for step {step}"
+            self.values[key][step] = value
+
+
+def engine(made, table, settings=SETTINGS, **parts):
+    fabric = Fabric(accelerator="cpu", devices=1)
+    return Engine(fabric, made, table, settings, **parts)
+
+
+def fit(made, table, stages, settings=SETTINGS, **parts):
+    recorded = Recorded()
+    runner = engine(made, table, settings, record=recorded, **parts)
+    runner.fit(stages)
+    return runner, recorded.values
+
+
+def state_of(module):
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def same_state(first, second):
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
