@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,9 +14,10 @@ from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.protocol import Protocol, Split
 from kdcore.errors import DataError
 from kdcore.recipe.schema import DataSpec
-from kdcore.training.columns import Column, ColumnCache, Cutting, Progress, fingerprint
+from kdcore.training.columns import Column, ColumnCache, Progress, fingerprint
 from kdcore.training.pipeline import Pipeline, bare
 from kdcore.training.splits import checked_split, complete_samples, noisy_labels
+from kdcore.training.windows import Cutting
 
 
 @dataclass
@@ -115,8 +115,16 @@ def load_table(
         made[same] = made.get(same) or cache.column(dataset, samples, branch, identity, cutting, progress)
         columns[id(branch)] = made[same]
     notes += _refuse_or_note_bad(columns.values(), spec)
-    keys = _joined(columns.values(), samples)
-    return _assemble(keys, columns, pipelines, split, dataset, spec, identity, memory_limit, notes)
+    keys = _joined(columns.values(), samples, split)
+    labels, parts = _labels(keys, split), _parts(keys, split)
+    if spec.labels == "given":
+        _refuse_unlabelled(labels, parts, keys)
+    taught = _taught(labels, parts, spec, len(dataset.classes))
+    inputs = {
+        name: pipeline.prepare([_rows(columns[id(each)], keys) for each in pipeline.branches], parts["train"], memory_limit)
+        for name, pipeline in pipelines.items()
+    }
+    return Table(keys, labels, taught, parts, inputs, tuple(dataset.classes), split, identity, notes)
 
 
 def _refuse_or_note_bad(columns: Iterable[Column], spec: DataSpec) -> list[str]:
@@ -128,65 +136,55 @@ def _refuse_or_note_bad(columns: Iterable[Column], spec: DataSpec) -> list[str]:
     return [f"skipped: {line}" for line in lines]
 
 
-def _joined(columns: Iterable[Column], samples: Sequence[Sample]) -> tuple[SampleKey, ...]:
-    """Keys that every column has, in the samples' order."""
+def _joined(columns: Iterable[Column], samples: Sequence[Sample], split: Split) -> tuple[SampleKey, ...]:
+    """Keys that every column has, in the samples' order, without those that the split leaves out."""
     common = set.intersection(*(set(column.keys) for column in columns))
-    order = {sample.key: number for number, sample in enumerate(samples)}
     if not common:
         raise DataError("no sample is left: every one is bad, or shorter than a window")
-    return tuple(sorted(common, key=lambda key: (order[replace(key, window=0)], key.window)))
+    order = {sample.key: number for number, sample in enumerate(samples)}
+    used = {sample.key for members in split.parts.values() for sample in members}
+    kept = [key for key in common if _recorded(key) in used]
+    return tuple(sorted(kept, key=lambda key: (order[_recorded(key)], key.window)))
 
 
-def _assemble(
-    keys: tuple[SampleKey, ...],
-    columns: Mapping[int, Column],
-    pipelines: Mapping[str, Pipeline],
-    split: Split,
-    dataset: Dataset,
-    spec: DataSpec,
-    identity: str,
-    memory_limit: int,
-    notes: list[str],
-) -> Table:
-    recorded = {sample.key: sample for samples in split.parts.values() for sample in samples}
-    part_of = {sample.key: part for part, samples in split.parts.items() for sample in samples}
-    keys = tuple(key for key in keys if replace(key, window=0) in part_of)
-    whole = [replace(key, window=0) for key in keys]
-    labels = np.array([-1 if recorded[key].label is None else recorded[key].label for key in whole], dtype=np.int64)
-    parts = {part: np.array([n for n, key in enumerate(whole) if part_of[key] == part], dtype=np.int64) for part in split.parts}
+def _recorded(key: SampleKey) -> SampleKey:
+    """The sample that a window was cut from."""
+    return replace(key, window=0)
+
+
+def _labels(keys: Sequence[SampleKey], split: Split) -> Tensor:
+    label_of = {sample.key: sample.label for members in split.parts.values() for sample in members}
+    found = [label_of[_recorded(key)] for key in keys]
+    return torch.tensor([-1 if label is None else label for label in found], dtype=torch.int64)
+
+
+def _parts(keys: Sequence[SampleKey], split: Split) -> dict[str, Tensor]:
+    part_of = {sample.key: part for part, members in split.parts.items() for sample in members}
+    rows: dict[str, list[int]] = {part: [] for part in split.parts}
+    for row, key in enumerate(keys):
+        rows[part_of[_recorded(key)]].append(row)
     for part in ("train", "test"):
-        if not len(parts[part]):
+        if not rows[part]:
             raise DataError(f"no {part} sample is left after unreadable ones were skipped")
-    if spec.labels == "given":
-        _refuse_unlabelled(labels, parts, keys)
-    taught = labels.copy()
+    return {part: torch.tensor(found, dtype=torch.int64) for part, found in rows.items()}
+
+
+def _taught(labels: Tensor, parts: Mapping[str, Tensor], spec: DataSpec, num_classes: int) -> Tensor:
+    """`labels` with the recipe's noise in the parts that are learnt from."""
+    taught = labels.clone()
     for part, rows in parts.items():
         if part not in ("validation", "test"):
-            taught[rows] = noisy_labels(labels[rows], spec.label_noise, len(dataset.classes), seed=spec.label_noise_seed)
-    learnt = torch.from_numpy(parts["train"])
-    inputs = {
-        name: pipeline.prepare([_rows(columns[id(b)], keys) for b in pipeline.branches], learnt, memory_limit)
-        for name, pipeline in pipelines.items()
-    }
-    return Table(
-        keys,
-        torch.from_numpy(labels),
-        torch.from_numpy(taught),
-        {part: torch.from_numpy(rows) for part, rows in parts.items()},
-        inputs,
-        tuple(dataset.classes),
-        split,
-        identity,
-        notes,
-    )
+            noisy = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
+            taught[rows] = torch.from_numpy(noisy)
+    return taught
 
 
-def _refuse_unlabelled(labels: np.ndarray, parts: Mapping[str, np.ndarray], keys: Sequence[SampleKey]) -> None:
+def _refuse_unlabelled(labels: Tensor, parts: Mapping[str, Tensor], keys: Sequence[SampleKey]) -> None:
     for part, rows in parts.items():
         without = rows[labels[rows] < 0]
         if len(without):
             raise DataError(
-                f"{len(without)} samples of the part {part} have no label, e.g. {keys[without[0]]}; "
+                f"{len(without)} samples of the part {part} have no label, e.g. {keys[int(without[0])]}; "
                 f"with data.labels: withheld, students learn without"
             )
 

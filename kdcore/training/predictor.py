@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.errors import DataError
-from kdcore.training.columns import Span, as_array, cut, windows
+from kdcore.training.columns import as_array
 from kdcore.training.pipeline import Branch, Live, bare
+from kdcore.training.windows import Span, cut, windows
 
 Rule = Literal["average", "max"]
 """How the probabilities of several students become one answer."""

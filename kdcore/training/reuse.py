@@ -69,7 +69,7 @@ class TrainedStages:
 
 def _digest(tensor: Tensor) -> str:
     content = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format).view(torch.uint8)
-    return f"{tensor.dtype}{tuple(tensor.shape)}{hashlib.sha256(content.numpy()).hexdigest()}"
+    return f"{tensor.dtype}{tuple(tensor.shape)}{hashlib.sha256(content.numpy().data).hexdigest()}"
 
 
 def _code_of(modules: Sequence[torch.nn.Module]) -> dict[str, str]:

@@ -12,8 +12,8 @@ import toys
 
 from kdcore import Signal
 from kdcore.errors import DataError
-from kdcore.training.columns import Cutting, cut, windows
 from kdcore.training.pipeline import Branch, Pipeline
+from kdcore.training.windows import Cutting, cut, windows
 
 
 @pytest.fixture

@@ -1,0 +1,56 @@
+"""Windows of equal length within recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdcore.contracts.dataset import Dataset, Sample
+from kdcore.contracts.modality import Signal
+
+Span = tuple[float, float]
+"""Start and end in seconds, on the clock that a sample's modalities share."""
+
+
+@dataclass(frozen=True)
+class Cutting:
+    """Windows of equal length, cut from the time that all of a sample's modalities cover.
+
+    Args:
+        length: Seconds.
+        hop: Seconds from one window's start to the next one's.
+        modalities: Whose clocks must cover a window.
+    """
+
+    length: float
+    hop: float
+    modalities: tuple[str, ...]
+
+    def spans(self, dataset: Dataset, sample: Sample) -> list[Span]:
+        """Start and end of every window of `sample` in seconds."""
+        return windows([dataset.read(sample, modality) for modality in self.modalities], self.length, self.hop)
+
+
+def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:
+    """Start and end in seconds of every window within the time that all of `signals` cover.
+
+    Raises:
+        ValueError: If a signal is empty.
+    """
+    if not all(map(len, signals)):
+        raise ValueError("a recording is empty")
+    start = max(float(signal.clock[0]) for signal in signals)
+    stop = min(float(signal.clock[0]) + signal.duration for signal in signals)
+    count = int((stop - start - length) / hop + 1e-6) + 1 if stop - start >= length - 1e-6 * hop else 0
+    return [(start + index * hop, start + index * hop + length) for index in range(count)]
+
+
+def cut(signal: Signal, span: Span) -> Signal:
+    """The part of `signal` within ``[start, end)``, on the same clock."""
+    clock = signal.clock
+    first, last = np.searchsorted(clock, np.asarray(span) - 1e-6 / signal.rate)  # rounding must not cost a sample
+    return Signal(
+        signal.values[first:last], signal.rate, float(clock[first]) if first < len(clock) else span[0], clock[first:last]
+    )
