@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.errors import DataError, KdcoreDeprecationWarning, KdcoreError, RecipeError, StoppedError, TrainingError
     from kdcore.inference import find_student, read_recording
+    from kdcore.listening import RunListener
     from kdcore.recipe.build import Builder
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.schema import Recipe
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from kdcore.results.finished import Facts, FinishedRun, finished_runs, read_run
     from kdcore.results.outcome import Outcome
     from kdcore.results.tracking import Tracker, tracked_runs
-    from kdcore.runner import Result, RunListener, dry_run, resume, run
+    from kdcore.runner import Result, dry_run, resume, run
     from kdcore.training.predictor import Ensemble, Predictor, Student
     from kdcore.training.student import load_predictor, load_student
     from kdcore.workspace import Ledger, find_run, runs_folder
@@ -45,10 +46,7 @@ hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
 
 _HOME = {
-    "kdcore.inference": ("find_student", "read_recording"),
-    "kdcore.reevaluation": ("Recordings",),
-    "kdcore.training.predictor": ("Ensemble", "Predictor", "Student"),
-    "kdcore.training.student": ("load_predictor", "load_student"),
+    "kdcore.console": ("ConsoleListener",),
     "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs", "Progress", "Ramp"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
@@ -60,16 +58,20 @@ _HOME = {
     "kdcore.contracts.schedule": ("LearningRate", "Schedule", "Stage", "Team", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
     "kdcore.errors": ("DataError", "KdcoreDeprecationWarning", "KdcoreError", "RecipeError", "StoppedError", "TrainingError"),
-    "kdcore.console": ("ConsoleListener",),
+    "kdcore.inference": ("find_student", "read_recording"),
+    "kdcore.listening": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
     "kdcore.recipe.load": ("load_recipe",),
     "kdcore.recipe.schema": ("Recipe",),
+    "kdcore.reevaluation": ("Recordings",),
     "kdcore.reporting": ("rewrite_report",),
     "kdcore.results.evaluate": ("Evaluation", "evaluate"),
     "kdcore.results.finished": ("Facts", "FinishedRun", "finished_runs", "read_run"),
     "kdcore.results.outcome": ("Outcome",),
     "kdcore.results.tracking": ("Tracker", "tracked_runs"),
-    "kdcore.runner": ("Result", "RunListener", "dry_run", "resume", "run"),
+    "kdcore.runner": ("Result", "dry_run", "resume", "run"),
+    "kdcore.training.predictor": ("Ensemble", "Predictor", "Student"),
+    "kdcore.training.student": ("load_predictor", "load_student"),
     "kdcore.workspace": ("Ledger", "find_run", "runs_folder"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

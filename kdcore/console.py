@@ -11,8 +11,9 @@ from rich.table import Table
 
 from kdcore.contracts.schedule import Stage
 from kdcore.datacheck import DataReport
+from kdcore.listening import RunListener
 from kdcore.results.report import table
-from kdcore.runner import Result, RunListener
+from kdcore.runner import Result
 from kdcore.training.preflight import Preflight
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from kdcore.contracts.batch import Batch
+from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import Example
@@ -25,6 +26,8 @@ from kdcore.training.pipeline import Branch, Pipeline
 from kdcore.training.randomness import derive, seed_everything
 
 DISTILLED, BASELINE = "distilled", "baseline"
+
+T = TypeVar("T")
 
 
 class Assembly:
@@ -73,11 +76,14 @@ class Assembly:
     @property
     def has_baseline(self) -> bool:
         """True if the students have something to learn from without teachers or peers, and the recipe wants to know."""
-        return (
-            self.recipe.baseline
-            and bool(self._term_specs("losses", BASELINE))
-            and len(self._term_specs("losses", BASELINE)) < len(self._term_specs("losses", DISTILLED))
-        )
+        if not self.recipe.baseline:
+            return False
+        return 0 < len(self._term_specs("losses", BASELINE)) < len(self._term_specs("losses", DISTILLED))
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """What each seed trains, in order."""
+        return (DISTILLED, BASELINE) if self.has_baseline else (DISTILLED,)
 
     def distiller(self, table: Table, seed: int, arm: str, device: torch.device) -> Distiller:
         """All participants with fresh weights, fusion and losses, on `device`.
@@ -164,21 +170,8 @@ class Assembly:
             seed_everything(derive(seed, "fusion"))
             self._try("fusion", "the fusion", lambda: distiller.fusion.setup(dict(distiller.teachers.items()), batch))  # type: ignore[arg-type]
             distiller.fusion.to(batch.rows.device)
-        answers = {}
-        for name in distiller.students:
-            shape = tuple(distiller.participant(name).input(batch.signals[name]).shape)
-            answers[name] = self._try(
-                f"{self.path(name)}.encoder",
-                f"{name} cannot read an input of shape {shape}",
-                lambda name=name: distiller.answer(name, batch),
-            )
-        for name in distiller.teachers:
-            shape = tuple(distiller.participant(name).input(batch.signals[name]).shape)
-            self._try(
-                f"{self.path(name)}.encoder",
-                f"{name} cannot read an input of shape {shape}",
-                lambda name=name: distiller.participant(name)(batch.signals[name]),
-            )
+        alone = {name: self._answer(distiller, name, batch) for name in (*distiller.students, *distiller.teachers)}
+        answers = {name: alone[name] for name in distiller.students}
         taught = self._try(
             "fusion", "the teachers cannot run together", lambda: distiller.teach(list(distiller.teachers), batch)
         )
@@ -192,7 +185,18 @@ class Assembly:
                 lambda n=name, r=role, e=example: distiller.add_terms(n, self._term_specs(r, arm), e),
             )
 
-    def _try(self, path: str, what: str, action):
+    def _answer(self, distiller: Distiller, name: str, batch: Batch) -> Outputs:
+        """A participant's outputs, without others.
+
+        Raises:
+            RecipeError: If its encoder cannot read what the transforms make.
+        """
+        shape = tuple(distiller.participant(name).input(batch.signals[name]).shape)
+        what = f"{name} cannot read an input of shape {shape}"
+        return self._try(f"{self.path(name)}.encoder", what, lambda: distiller.answer(name, batch))
+
+    def _try(self, path: str, what: str, action: Callable[[], T]) -> T:
+        """What `action` gives; what it raises is a problem at `path`."""
         try:
             return action()
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
