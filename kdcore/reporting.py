@@ -11,6 +11,7 @@ from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.schema import Recipe
 from kdcore.results.examples import Example, gather_examples
+from kdcore.results.explaining import Explainer
 from kdcore.results.finished import FinishedRun, read_run
 from kdcore.results.report import Summary
 from kdcore.results.sections import write_report
@@ -45,12 +46,13 @@ def rewrite_report(run_id: str | Path, to: Path | None = None, say: Callable[[st
 
 
 def _examples(recipe: Recipe, run: FinishedRun) -> list[Example]:
-    builder = Builder(recipe, plugin_manager())
+    plugins, seed = plugin_manager(), run.facts.seeds[0]
+    builder = Builder(recipe, plugins)
     dataset, data = builder.dataset(), recipe.filled_data
     assembly = Assembly(builder, dataset)
     table = load_table(dataset, builder.protocol(), data, assembly.pipelines, cache_folder(), data.memory_bytes)
     if table.fingerprint != run.facts.fingerprint:
         raise DataError("the recordings are no longer those that the run was made on")
-    return gather_examples(
-        assembly, table, run.facts.part, {arm: found[run.facts.seeds[0]] for arm, found in run.outcomes.items()}
-    )
+    outcomes = {arm: found[seed] for arm, found in run.outcomes.items()}
+    explainer = Explainer(assembly, table, run.folder, run.facts.part, seed, outcomes, plugins.hook)
+    return gather_examples(assembly, table, run.facts.part, outcomes, explainer)

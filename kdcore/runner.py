@@ -303,7 +303,7 @@ class _Run:
 
     def _conclude(self, desk: _Desk) -> Result:
         archive, ledger = desk.archive, desk.ledger
-        summary, report, overall = archive.conclude(desk.assembly, desk.table)
+        summary, report, overall = archive.conclude(desk.assembly, desk.table, self.plugins.hook)
         if not ledger.complete:
             archive.end(desk.assembly, desk.table, report, overall)
             ledger.complete = True

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from kdcore.contracts.batch import LossContext, Outputs
 
+Role = Literal["student", "teacher"]
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -77,3 +79,16 @@ class DistillationLoss(nn.Module):
     def forward(self, ctx: LossContext) -> Tensor:
         """The term's value, a scalar, averaged over the batch."""
         raise NotImplementedError
+
+    def maps(self, outputs: Outputs, role: Role, class_embeddings: Tensor | None) -> Mapping[str, Tensor]:
+        """What it compares of a participant, where that has height and width; drawn over its inputs in a run's report.
+
+        Args:
+            outputs: The participant's, with the answers to an all-zero input where `needs` says so.
+            role: Whether it learns by this term or is learnt from.
+            class_embeddings: (classes, D), None unless the recipe declares them.
+
+        Returns:
+            Title → (B, h, w), or (B, time, h, w) for clips, at least 0.
+        """
+        return {}

@@ -9,7 +9,9 @@ from pluggy import HookspecMarker
 
 if TYPE_CHECKING:
     import typer
+    from torch import Tensor
 
+    from kdcore.contracts.encoder import Participant
     from kdcore.contracts.schedule import Stage
     from kdcore.plugin.deprecation import Deprecation
 
@@ -76,6 +78,18 @@ def register_class_embeddings(register: Register) -> None:
 @hookspec
 def register_commands(cli: typer.Typer) -> None:
     """Add commands to the command line; import what they need inside them."""
+
+
+@hookspec
+def explain(participant: Participant, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Mapping[str, Tensor] | None:
+    """Tell where a trained participant looks, for the pictures of a run's report.
+
+    `inputs` are what its encoder reads, (B, channel, height, width) or (B, time, channel, height, width). ``score(inputs)`` is
+    the number to explain: the logit of the class that it takes one of these samples for, with a graph.
+
+    Returns title → how much each place speaks for that class, (B, h, w) or (B, time, h, w), at least 0, of any size; None where
+    there is nothing to tell.
+    """
 
 
 @hookspec

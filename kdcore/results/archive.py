@@ -17,12 +17,14 @@ from kdcore.contracts.schedule import Stage
 from kdcore.recipe.schema import Recipe
 from kdcore.results import served_file
 from kdcore.results.examples import gather_examples
+from kdcore.results.explaining import Explainer
 from kdcore.results.finished import FACTS, outcome_file, read_run
 from kdcore.results.outcome import Outcome, write_outcome
 from kdcore.results.report import Summary
 from kdcore.results.sections import write_report
 from kdcore.results.summarise import facts_of, flattened, means, metric_prefix, summarise
 from kdcore.results.tracking import NullTracker, Tracker
+from kdcore.results.weights import baseline_file, save_fusion, student_folder, teacher_file
 from kdcore.training.assembly import BASELINE, DISTILLED, Assembly, modalities_of
 from kdcore.training.checkpoint import save_weights, write_file
 from kdcore.training.columns import PLACES
@@ -82,7 +84,7 @@ class Archive:
         return child
 
     def keep(self, assembly: Assembly, distiller: Distiller, table: Table, seed: int, outcome: Outcome) -> None:
-        """Write an arm's results and, of the distilled one, everybody's weights; track its test metrics."""
+        """Write an arm's results and weights (of the baseline, the first seed's alone); track its test metrics."""
         path = outcome_file(self.folder, seed, outcome.arm)
         write_outcome(path, outcome)
         self.tracker.artifact("root", path, "results")
@@ -93,17 +95,22 @@ class Archive:
             self.tracker.metrics(child, metrics, 0)
         if outcome.arm == DISTILLED:
             for name in distiller.teachers:
-                path = self.folder / "teachers" / f"seed-{seed}" / f"{name}.safetensors"
-                digest = save_weights(path, distiller.participant(name).state_dict())
+                digest = save_weights(teacher_file(self.folder, seed, name), distiller.participant(name).state_dict())
                 self.tracker.tags(child, {f"teacher.{name}": digest})
+            save_fusion(self.folder, distiller, seed)
             for name in distiller.students:
                 self._keep_student(assembly, distiller, table, seed, name)
+        elif seed == self.recipe.seeds[0]:
+            for name in distiller.students:
+                save_weights(baseline_file(self.folder, seed, name), distiller.participant(name).state_dict())
 
-    def conclude(self, assembly: Assembly, table: Table) -> tuple[Summary, Path, dict[str, float]]:
-        """Summarise all seeds and write the report."""
+    def conclude(self, assembly: Assembly, table: Table, hook: Any) -> tuple[Summary, Path, dict[str, float]]:
+        """Summarise all seeds and write the report; plugins' `hook` tells where participants looked."""
         run = read_run(self.folder)
-        first = {arm: outcomes[self.recipe.seeds[0]] for arm, outcomes in run.outcomes.items()}
-        examples = gather_examples(assembly, table, self.part, first)
+        seed = self.recipe.seeds[0]
+        first = {arm: outcomes[seed] for arm, outcomes in run.outcomes.items()}
+        explainer = Explainer(assembly, table, self.folder, self.part, seed, first, hook)
+        examples = gather_examples(assembly, table, self.part, first, explainer)
         summary = summarise(self.recipe, run, self.tracker.describe(), examples)
         report = self.folder / "report.html"
         write_report(report, summary)
@@ -133,14 +140,14 @@ class Archive:
         self.tracker.commit()
 
     def _keep_student(self, assembly: Assembly, distiller: Distiller, table: Table, seed: int, name: str) -> None:
-        folder = self.folder / "students" / f"seed-{seed}" / name
+        folder = student_folder(self.folder, seed, name)
         description = self._description(assembly, table, name)
         save_student(folder, assembly.pipelines[name], distiller.participant(name).encoder, description)
         self.tracker.artifact(f"seed-{seed}", folder, "students")
 
     def _track_model(self, assembly: Assembly, table: Table, seed: int, name: str) -> None:
         if len(assembly.pipelines[name].branches) == 1:  # MLflow's example input is one array
-            files = {"student": self.folder / "students" / f"seed-{seed}" / name}
+            files = {"student": student_folder(self.folder, seed, name)}
             example = _raw_example(assembly, table, name)
             self.tracker.model(f"seed-{seed}", name, served_file(), files, example, [f"kdcore=={__version__}"])
 

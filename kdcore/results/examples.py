@@ -10,6 +10,8 @@ import torch
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.errors import DataError
+from kdcore.results.explaining import Explainer
+from kdcore.results.looks import Look
 from kdcore.results.outcome import JOINT_TEACHERS, Outcome
 from kdcore.training.assembly import BASELINE, DISTILLED, Assembly
 from kdcore.training.data import Table
@@ -28,6 +30,7 @@ class Example:
         answers: (who, class, confidence) of everybody.
         recordings: Modality → what was recorded.
         inputs: Participant → what its encoder reads (channel, height, width), where a picture is made of a signal.
+        looks: Where everybody looked.
     """
 
     key: str
@@ -36,9 +39,12 @@ class Example:
     answers: Sequence[tuple[str, str, float]]
     recordings: Mapping[str, tuple[Modality, Signal]] = field(default_factory=dict)
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    looks: Sequence[Look] = ()
 
 
-def gather_examples(assembly: Assembly, table: Table, part: str, outcomes: Mapping[str, Outcome]) -> list[Example]:
+def gather_examples(
+    assembly: Assembly, table: Table, part: str, outcomes: Mapping[str, Outcome], explainer: Explainer | None = None
+) -> list[Example]:
     """Some samples of a seed: first those that the student gets right only with distillation.
 
     Args:
@@ -46,6 +52,7 @@ def gather_examples(assembly: Assembly, table: Table, part: str, outcomes: Mappi
         table: Of the run.
         part: Part of the split that was evaluated.
         outcomes: Arm → the seed's answers.
+        explainer: Tells where that seed's participants looked.
     """
     samples = {sample.key: sample for sample in table.split.parts[part]}
     rows, found = table.parts[part], []
@@ -58,7 +65,8 @@ def gather_examples(assembly: Assembly, table: Table, part: str, outcomes: Mappi
         label = table.classes[int(outcomes[DISTILLED].labels[index])]
         answers = _answers(outcomes, index, table.classes)
         inputs = _inputs(assembly, table, rows[index : index + 1])
-        found.append(Example(str(key), label, why, answers, recordings, inputs))
+        looks = explainer.looks(index) if explainer else ()
+        found.append(Example(str(key), label, why, answers, recordings, inputs, looks))
     return found
 
 
@@ -109,8 +117,7 @@ def _inputs(assembly: Assembly, table: Table, row: torch.Tensor) -> dict[str, np
     """Of participants to whom signals without height and width are shown as pictures, each kind of picture once."""
     found: dict[str, np.ndarray] = {}
     for name, pipeline in assembly.pipelines.items():
-        axes = {axis for branch in pipeline.branches for axis in branch.modality.axes}
-        if axes & {"height", "joint"}:
+        if pipeline.axes & {"height", "joint"}:
             continue
         signal = table.batch(row, [name]).signals[name]
         values = pipeline.live.to(row.device).eval()(signal)[0].float().cpu().numpy()

@@ -174,6 +174,7 @@ def _reliability(summary: Summary, pictures: Pictures) -> Iterator[str]:
 
 def _examples(summary: Summary, pictures: Pictures) -> Iterator[str]:
     from kdcore.results.drawing import animation, draw_input, draw_signal
+    from kdcore.results.looks import draw_looks
 
     shown = []
     for number, example in enumerate(summary.examples):
@@ -188,6 +189,10 @@ def _examples(summary: Summary, pictures: Pictures) -> Iterator[str]:
             title = f"what {name} sees"
             drawn = f"example-{number + 1}-input-{name}"
             figures.append(pictures.figure(drawn, lambda p, v=values: draw_input(v, p), title, title))
+        if example.looks:
+            title = "where they looked: the deeper the red, the more the place speaks for the answer above it"
+            drawn = f"example-{number + 1}-looks"
+            figures.append(pictures.figure(drawn, lambda p, each=example.looks: draw_looks(each, p), title, title))
         answers = [
             ("", [escape(who), f"{_mark(said == example.label)} {escape(said)}", percent(probability)])
             for who, said, probability in example.answers

@@ -109,11 +109,17 @@ class Distiller(nn.Module):
     def ablated_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
         """The teachers' outputs for one all-zero input each; the same whenever they are frozen."""
         zero = {name: torch.zeros_like(self.participant(name).input(batch.signals[name])[:1]) for name in names}
+        with self.ready(names):
+            return self.teach(names, Batch(batch.rows[:1], zero, None, batch.table))
+
+    @contextmanager
+    def ready(self, names: Sequence[str]) -> Iterator[None]:
+        """For a while, batches hold what the encoders of `names` read, with nothing left to do."""
         lives = {name: self.participant(name).live for name in names}
         try:
             for name in names:
                 self.participant(name).live = nn.Identity()
-            return self.teach(names, Batch(batch.rows[:1], zero, None, batch.table))
+            yield
         finally:
             for name, live in lives.items():
                 self.participant(name).live = live

@@ -81,6 +81,11 @@ class Pipeline:
     def _everything(self) -> Live:
         return Live([branch.on_batches for branch in self.branches], self.trunk)
 
+    @property
+    def axes(self) -> set[str]:
+        """Names of the axes of the recordings."""
+        return {axis for branch in self.branches for axis in branch.modality.axes}
+
     def whole(self) -> Live:
         """Everything that works on batches, as a saved student does it from a stacked recording on."""
         return self._everything().eval()

@@ -10,10 +10,13 @@ from torch import Tensor
 
 from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
 from kdcore_gsdm.importance import Embedding, Normalisation, affinity, importance, semantic_embedding
-from kdcore_gsdm.maps import distance, official_distance, semantic_map
+from kdcore_gsdm.maps import distance, frame_maps, official_distance, semantic_map
 
 Pairs = Annotated[tuple[tuple[str, str], ...], MinLen(1)]
 """Pairs of (teacher's tap, student's tap)."""
+
+COARSEST = 6
+"""Positions along the shorter side that a map which is drawn should have at least."""
 
 Graph = Literal["features", "embedding", "none"]
 Omega = Literal["adaptive", "scalar"]
@@ -109,6 +112,19 @@ class GraphGuidedSemanticMaps(DistillationLoss):
             ]
             terms = [self.distance(*pair) for maps in theirs for pair in zip(maps, own, strict=True)]
             return torch.stack(terms).mean()
+
+    def maps(self, outputs: Outputs, role: Literal["student", "teacher"], class_embeddings: Tensor | None) -> dict[str, Tensor]:
+        """The frames' maps at the last of `pairs` where they are not too coarse to be looked at; ω as in training."""
+        if class_embeddings is None or outputs.ablated is None:
+            return {}
+        taps = [pair[role == "student"] for pair in self.pairs]
+        omega = self.slope(outputs, self.student_feature if role == "student" else self.teacher_feature, class_embeddings)
+        drawn = {tap: frame_maps(_precise(outputs.features[tap]), omega) for tap in taps}
+        sizes = {tap: min(each.shape[-2:]) for tap, each in drawn.items()}
+        finest = min(COARSEST, max(sizes.values()))
+        tap = next(tap for tap in reversed(taps) if sizes[tap] >= finest)
+        found = drawn[tap]
+        return {f"gsdm, {tap}": found[:, 0] if found.shape[1] == 1 else found}
 
     def _maps(self, outputs: Outputs, taps: list[str], feature: str, table: Tensor) -> list[Tensor]:
         omega = self.slope(outputs, feature, table)

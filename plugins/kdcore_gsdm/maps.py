@@ -10,11 +10,15 @@ TINY = 1e-8
 
 
 def semantic_map(activation: Tensor, omega: Tensor) -> Tensor:
-    r"""M (B, h, w): :math:`\mathrm{ReLU}(\sum_p \omega_p A_p)` over the channels p of an activation.
+    """M (B, h, w): the mean over frames of `frame_maps`, whose arguments it takes."""
+    return frame_maps(activation, omega).mean(dim=1)
+
+
+def frame_maps(activation: Tensor, omega: Tensor) -> Tensor:
+    r"""A clip's maps (B, S, h, w): :math:`\mathrm{ReLU}(\sum_p \omega_p A_p)` over the channels p; S = 1 for an image.
 
     Args:
-        activation: (B, C, h, w) or (B, C, t), whose map has one row; or the frames of clips, (B·S, C, …) or (B, S, C, h, w):
-            a clip's map is the mean of its frames' maps.
+        activation: (B, C, h, w) or (B, C, t), whose map has one row; or the frames of clips, (B·S, C, …) or (B, S, C, h, w).
         omega: (B, D), pooled adaptively to the C channels; D = 1 gives all channels one weight.
     """
     if len(activation) != len(omega):
@@ -24,7 +28,7 @@ def semantic_map(activation: Tensor, omega: Tensor) -> Tensor:
     if activation.dim() == 4:
         activation = activation[..., None, :]
     weights = omega @ _pooling(omega, activation.shape[2])
-    return torch.einsum("bc,bschw->bshw", weights, activation).relu().mean(dim=1)
+    return torch.einsum("bc,bschw->bshw", weights, activation).relu()
 
 
 def distance(one: Tensor, other: Tensor) -> Tensor:

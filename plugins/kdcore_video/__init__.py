@@ -23,3 +23,12 @@ def register_encoders(register):
     register("tsn", "kdcore_video.tsn:Tsn")
     register("trn", "kdcore_video.trn:Trn")
     register("tsm", "kdcore_video.tsm:Tsm")
+
+
+@hookimpl
+def explain(participant, inputs, score):
+    """Class activation of any encoder of images or clips."""
+    from kdcore_video.cam import spoken_for
+
+    found = spoken_for(participant.encoder, inputs, score)
+    return None if found is None else {"class activation": found}

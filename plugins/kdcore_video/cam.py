@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from annotated_types import Ge, Le
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+COARSEST = 6
+"""Positions along the shorter side that a map should have at least; a coarser one says too little about where."""
 
 
 def class_activation(features: Tensor, weights: Tensor) -> Tensor:
@@ -49,3 +53,74 @@ def overlay(picture: np.ndarray, activation: Tensor, strength: Annotated[float, 
     heat = np.rint(255 * resized[0, 0].clamp(0, 1).cpu().numpy()).astype(np.uint8)
     colours = cv2.applyColorMap(heat, cv2.COLORMAP_JET)[..., ::-1]
     return np.rint((1 - strength) * picture + strength * colours).astype(np.uint8)
+
+
+def spoken_for(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor | None:
+    r"""How much each place of images, or of clips' frames, speaks for an encoder's answer.
+
+    .. math:: M = \mathrm{ReLU}\Big(\sum_c \frac{\partial y}{\partial A_c} \odot A_c\Big)
+
+    A is the deepest feature map that is no coarser than `COARSEST`. Unlike Grad-CAM, gradients are not averaged over
+    positions first, so a map says nothing of places that the answer does not depend on; before a global mean and a
+    linear classifier, the two and `class_activation` are the same up to a factor.
+
+    Args:
+        encoder: Reads (B, C, H, W) or (B, S, C, H, W).
+        inputs: What it reads.
+        score: Runs it on them and gives the number y to explain.
+
+    Returns:
+        (B, h, w) or (B, S, h, w); None if it has no feature maps.
+
+    Source: Draelos and Carin, Use HiResCAM instead of Grad-CAM (arXiv 2011.08891, 2020).
+    """
+    inputs = inputs.detach().requires_grad_()
+    y, seen = _feature_maps(encoder, inputs, score)
+    gradients = torch.autograd.grad(y, seen, allow_unused=True) if seen else ()
+    used = [(A, slope) for A, slope in zip(seen, gradients, strict=True) if slope is not None]
+    if not used:
+        return None
+    finest = min(COARSEST, max(min(A.shape[2:]) for A, _ in used))
+    A, slope = next((A, slope) for A, slope in reversed(used) if min(A.shape[2:]) >= finest)
+    found = (A * slope).sum(dim=1).clamp(min=0).detach()
+    return found if inputs.dim() == 4 else found.unflatten(0, inputs.shape[:2])
+
+
+def _feature_maps(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The score, and the maps that modules put out on the way, in order.
+
+    Left out is what is inside another module that puts out a map, unless that is a plain sequence: inside a residual block,
+    say, a map is not all that goes on to the answer.
+    """
+    seen: list[tuple[str, Tensor]] = []
+
+    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def see(module: nn.Module, args: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.requires_grad and _is_map(output, inputs):
+                seen.append((name, output))
+
+        return see
+
+    modules = dict(encoder.named_modules())
+    hooks = [module.register_forward_hook(watch(name)) for name, module in modules.items()]
+    try:
+        y = score(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    closed = {name for name, _ in seen if not isinstance(modules[name], nn.Sequential)}
+    return y, [output for name, output in seen if closed.isdisjoint(_around(name))]
+
+
+def _around(name: str) -> list[str]:
+    """``a.b.c`` → ``a`` and ``a.b``."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
+
+
+def _is_map(output: Tensor, inputs: Tensor) -> bool:
+    """Whether it has a row for every picture, and the pictures' shape, unlike maps whose last axis is that of channels."""
+    if output.dim() != 4 or len(output) != inputs.shape[:-3].numel() or min(output.shape[2:]) < 2:
+        return False
+    down, across = (whole / part for whole, part in zip(inputs.shape[-2:], output.shape[2:], strict=True))
+    return max(down, across) / min(down, across) < 1.25

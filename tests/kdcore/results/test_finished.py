@@ -58,6 +58,7 @@ def test_the_report_shows_recordings_and_is_written_again(run_of, tmp_path):
     assert "<script" not in page
     drawn = {each.name for each in (tmp_path / "pictures").iterdir()}
     assert {"curves.png", "reliability.png", "example-1-skeleton.png", "example-1-accelerometer.png"} <= drawn
+    assert not any("looks" in name for name in drawn)  # neither skeletons nor signals are looked at by place
     curves = {"student: soft-target", "student: validation accuracy", "skeleton: total"}
     assert curves <= set(summary.curves)
     assert set(summary.curves["student: cross-entropy"]) == {

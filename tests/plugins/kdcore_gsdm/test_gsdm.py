@@ -269,3 +269,24 @@ def test_taps_without_positions_are_named():
     with pytest.raises(ValueError, match=r"tap 'f' of the student has no map.*\(4, 7\)"):
         gsdm(pairs=(("A0", "f"),)).setup(Example(outputs, {"t": outputs}))
     gsdm().setup(Example(outputs, {"t": outputs}))
+
+
+def test_maps_to_draw_are_those_that_are_compared():
+    table, shapes = table_of(), ((6, 8, 8), (8, 6, 7), (8, 3, 3))
+    loss = gsdm(pairs=(("A0", "A0"), ("A1", "A1"), ("A2", "A2")))
+    outputs = random_outputs(0, maps=shapes)
+    ((title, drawn),) = loss.maps(outputs, "teacher", table).items()
+    assert title == "gsdm, A1"  # the deepest that is not too coarse
+    compared = loss._maps(outputs, ["A1"], "f", table)[0]
+    torch.testing.assert_close(drawn, compared)
+
+
+def test_maps_of_a_clip_are_drawn_frame_by_frame():
+    outputs = random_outputs(0, batch=2, maps=((6, 8, 8),))
+    frames = torch.randn(2 * 3, 6, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    outputs = Outputs(outputs.logits, {**outputs.features, "A0": frames}, outputs.ablated)
+    loss = gsdm(pairs=(("A0", "A0"),))
+    drawn = loss.maps(outputs, "student", table_of())["gsdm, A0"]
+    assert drawn.shape == (2, 3, 8, 8)
+    torch.testing.assert_close(drawn.mean(1), loss._maps(outputs, ["A0"], "f", table_of())[0])
+    assert not loss.maps(Outputs(outputs.logits, outputs.features), "student", table_of())
