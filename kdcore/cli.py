@@ -198,7 +198,10 @@ def list_recipes() -> None:
 
 
 @recipes_app.command("copy")
-def copy_recipe(name: str, to: Annotated[Path, typer.Argument(help="File or folder.")] = Path()) -> None:
+def copy_recipe(
+    name: Annotated[str, typer.Argument(help="As kdcore recipes list shows it.")],
+    to: Annotated[Path, typer.Argument(help="File or folder.")] = Path(),
+) -> None:
     """Copy a shipped recipe, to change it."""
     from kdcore.recipe.shipped import find_recipe
 
