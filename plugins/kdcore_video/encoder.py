@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from kdcore import Encoder
 from kdcore_video.backbone import activations, create, freeze_norms
+
+Count = Annotated[int, Ge(1)]
+Factor = Annotated[float, Gt(0)]
+Share = Annotated[float, Ge(0), Lt(1)]
 
 
 class FrameMean(nn.Module):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from kdcore_video.encoder import FrameEncoder
+from kdcore_video.encoder import Count, Factor, FrameEncoder, Share
 
 
 class Frames(FrameEncoder):
@@ -39,9 +38,9 @@ class Frames(FrameEncoder):
         backbone: str = "resnet18",
         pretrained: bool = False,
         weights: Path | None = None,
-        width: Annotated[float, Gt(0)] = 1.0,
-        embedding: Annotated[int, Ge(1)] | None = None,
-        drop_rate: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        width: Factor = 1.0,
+        embedding: Count | None = None,
+        drop_rate: Share = 0.0,
         partial_bn: bool = False,
         average: Literal["features", "logits", "probabilities"] = "features",
     ):

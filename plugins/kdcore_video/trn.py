@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from kdcore_video.encoder import FrameEncoder
+from kdcore_video.encoder import Count, Factor, FrameEncoder, Share
 from kdcore_video.relations import MultiScaleRelations
 
 
@@ -43,12 +41,12 @@ class Trn(FrameEncoder):
         backbone: str = "bn-inception",
         pretrained: bool = False,
         weights: Path | None = None,
-        width: Annotated[float, Gt(0)] = 1.0,
-        embedding: Annotated[int, Ge(1)] = 300,
-        drop_rate: Annotated[float, Ge(0), Lt(1)] = 0.8,
+        width: Factor = 1.0,
+        embedding: Count = 300,
+        drop_rate: Share = 0.8,
         partial_bn: bool = False,
-        hidden: Annotated[int, Ge(1)] = 256,
-        relations: Annotated[int, Ge(1)] = 3,
+        hidden: Count = 256,
+        relations: Count = 3,
     ):
         super().__init__(in_shape, backbone, pretrained, weights, width, embedding, drop_rate, partial_bn)
         self.relations = MultiScaleRelations(in_shape[0], embedding, num_classes, hidden, relations)

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcore_video.encoder import FrameEncoder
+from kdcore_video.encoder import FrameEncoder, Share
 
 
 class TemporalShift(nn.Module):
@@ -73,7 +73,7 @@ class Tsm(FrameEncoder):
         backbone: str = "resnet18",
         pretrained: bool = False,
         weights: Path | None = None,
-        drop_rate: Annotated[float, Ge(0), Lt(1)] = 0.5,
+        drop_rate: Share = 0.5,
         partial_bn: bool = False,
         fraction: Annotated[int, Ge(2)] = 8,
     ):

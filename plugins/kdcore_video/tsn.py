@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
-from kdcore_video.encoder import FrameEncoder
+from kdcore_video.encoder import Count, Factor, FrameEncoder, Share
 
 
 class Tsn(FrameEncoder):
@@ -44,9 +43,9 @@ class Tsn(FrameEncoder):
         backbone: str = "bn-inception",
         pretrained: bool = False,
         weights: Path | None = None,
-        width: Annotated[float, Gt(0)] = 1.0,
-        embedding: Annotated[int, Ge(1)] | None = None,
-        drop_rate: Annotated[float, Ge(0), Lt(1)] = 0.8,
+        width: Factor = 1.0,
+        embedding: Count | None = None,
+        drop_rate: Share = 0.8,
         partial_bn: bool = False,
         segment_consensus: Literal["mean", "max"] = "mean",
     ):
