@@ -26,9 +26,14 @@ ARM_ROLE: Mapping[str, Role] = {DISTILLED: "student with distillation", BASELINE
 
 
 def facts_of(
-    recipe: Recipe, table: Table, stages: Sequence[Stage], arms: Sequence[str], versions: Mapping[str, str], part: str,
+    recipe: Recipe,
+    table: Table,
+    stages: Sequence[Stage],
+    arms: Sequence[str],
+    versions: Mapping[str, str],
+    part: str,
     command: Sequence[str],
-) -> Facts:  # fmt: skip
+) -> Facts:
     """What is to be known of a run later.
 
     Args:

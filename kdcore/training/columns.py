@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -83,27 +83,11 @@ class ColumnCache:
     ) -> None:
         building = entry.with_name(f"{entry.name}.{os.getpid()}.part")
         building.mkdir(parents=True, exist_ok=True)
-        keys: list[SampleKey] = []
-        bad: dict[str, str] = {}
-        shape, dtype = None, None
         try:
             with open(building / "values.bin", "wb") as file:
-                for done, sample in enumerate(samples):
-                    progress(done, len(samples), branch.modality.name)
-                    try:
-                        pieces = list(_pieces(dataset, sample, branch, cutting))
-                    except (DataError, ValueError) as error:
-                        bad[str(sample.key)] = str(error)
-                        continue
-                    for key, array in pieces:
-                        shape, dtype = shape or array.shape, dtype or array.dtype
-                        if array.shape != shape:
-                            raise DataError(_unequal(branch, shape, array.shape, key))
-                        file.write(np.ascontiguousarray(array, dtype=dtype).tobytes())
-                        keys.append(key)
+                head = _write_values(file, dataset, samples, branch, cutting, progress)
                 file.flush()
                 os.fsync(file.fileno())
-            head = {"shape": [len(keys), *(shape or ())], "dtype": str(dtype), "keys": [vars(key) for key in keys], "bad": bad}
             (building / "column.json").write_text(json.dumps(head))
             building.replace(entry)
         except OSError as error:
@@ -125,6 +109,34 @@ class ColumnCache:
         else:
             array = np.fromfile(path, dtype).reshape(shape)
         return Column(tuple(SampleKey(**key) for key in head["keys"]), torch.from_numpy(array), head["bad"])
+
+
+def _write_values(
+    file: BinaryIO,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    branch: Branch,
+    cutting: Cutting | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Append every readable sample's values to `file`; returns what is to be known to read them again."""
+    keys: list[SampleKey] = []
+    bad: dict[str, str] = {}
+    shape, dtype = None, None
+    for done, sample in enumerate(samples):
+        progress(done, len(samples), branch.modality.name)
+        try:
+            pieces = list(_pieces(dataset, sample, branch, cutting))
+        except (DataError, ValueError) as error:
+            bad[str(sample.key)] = str(error)
+            continue
+        for key, array in pieces:
+            shape, dtype = shape or array.shape, dtype or array.dtype
+            if array.shape != shape:
+                raise DataError(_unequal(branch, shape, array.shape, key))
+            file.write(np.ascontiguousarray(array, dtype=dtype).tobytes())
+            keys.append(key)
+    return {"shape": [len(keys), *(shape or ())], "dtype": str(dtype), "keys": [vars(key) for key in keys], "bad": bad}
 
 
 def _pieces(

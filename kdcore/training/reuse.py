@@ -49,9 +49,14 @@ class TrainedStages:
         if distiller.class_embeddings is not None:
             tensors.append(distiller.class_embeddings)
         facts = {
-            "recipe": self.identity, "stage": asdict(stage), "torch": torch.__version__, "device": str(rows.device),
-            "threads": torch.get_num_threads(), "code": _code_of(modules), "tensors": [_digest(tensor) for tensor in tensors],
-        }  # fmt: skip
+            "recipe": self.identity,
+            "stage": asdict(stage),
+            "torch": torch.__version__,
+            "device": str(rows.device),
+            "threads": torch.get_num_threads(),
+            "code": _code_of(modules),
+            "tensors": [_digest(tensor) for tensor in tensors],
+        }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def load(self, key: str) -> tuple[dict[str, Tensor], History] | None:

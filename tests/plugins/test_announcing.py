@@ -11,7 +11,7 @@ import pytest
 from kdcore.plugin.manager import PluginManager
 
 SHIPPED = [point for point in entry_points(group="kdcore") if point.dist and point.dist.name == "kdcore"]
-SLOW = {"torch", "timm", "torchvision", "cv2", "numpy", "scipy", "mlflow"}
+SLOW = {"torch", "timm", "torchvision", "cv2", "numpy", "scipy", "av", "mlflow"}
 
 
 def test_announcing_imports_nothing_slow():
