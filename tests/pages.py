@@ -46,7 +46,7 @@ class Block:
     @property
     def commands(self) -> list[str]:
         """The lines of a console block that are typed, not answered."""
-        lines = [line.partition(" #")[0].rstrip() for line in self.text.splitlines()]
+        lines = [line.partition(" #")[0].rstrip() for line in self.text.replace("\\\n", " ").splitlines()]
         answered = any(line.startswith("$ ") for line in lines)
         typed = [line.removeprefix("$ ") for line in lines if line.startswith("$ ") or not answered]
         return [line for line in typed if line]
