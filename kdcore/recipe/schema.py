@@ -56,6 +56,12 @@ def _name(name: str) -> str:
     return name
 
 
+def _run_name(name: str) -> str:
+    if name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
+        raise wrong(f"{name!r} cannot name a run: folders are called after it, so use no / or \\, and start with no dot")
+    return name
+
+
 def _own_name(name: str, info: ValidationInfo, at: Steps = ()) -> None:
     if name in info.data.get("teachers", ()):
         raise wrong(f"{name!r} is the name of a teacher, too; participants need names of their own", at)
@@ -71,7 +77,7 @@ class Recipe(Section):
     """
 
     version: Literal[1]
-    name: Annotated[str, MinLen(1)]
+    name: Annotated[str, MinLen(1), AfterValidator(_run_name)]
     description: str = ""
     plugins: list[str] = Field(default_factory=list)
     """Plugins that must be there: names of installed ones, or ``.py`` files beside the recipe."""

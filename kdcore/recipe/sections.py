@@ -213,7 +213,7 @@ class DataSpec(Section):
 class EngineSpec(Section):
     """What it runs on."""
 
-    accelerator: str = "auto"
+    accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps", "tpu"] = "auto"
     devices: Annotated[int, Ge(1)] | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = 1
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"

@@ -45,7 +45,7 @@ terms = st.sampled_from(["cross-entropy", {"name": "cross-entropy"}]) | st.fixed
 recipes = st.fixed_dictionaries(
     {
         "version": st.just(1),
-        "name": text.filter(bool),
+        "name": st.from_regex(r"\A[\w ][\w .-]{0,11}\Z"),
         "data": st.just({"dataset": {"name": "folder", "root": "~/x"}, "protocol": "halves"}),
         "teachers": st.dictionaries(names, participants, min_size=1, max_size=2),
         "student": participants,
