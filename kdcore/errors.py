@@ -68,6 +68,10 @@ class DataError(KdcoreError):
     exit_code = 2
 
 
+class SplitError(DataError):
+    """Recordings that cannot be divided as the recipe asks."""
+
+
 class CheckpointError(KdcoreError):
     """A checkpoint or saved student that is missing, damaged or unsafe to load."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from kdcore.errors import DataError, TrainingError
+from kdcore.errors import DataError, RecipeError, SplitError, TrainingError
 from kdcore.plugin.files import is_file
 from kdcore.recipe.build import Builder
 from kdcore.recipe.schema import EngineSpec, Recipe
@@ -60,9 +60,13 @@ def prepare(
     dataset = builder.dataset()
     assembly = Assembly(builder, dataset)
     limit = recipe.data.memory_bytes
-    table = load_table(dataset, builder.protocol(), recipe.filled_data, assembly.pipelines, cache_folder(), limit, reading)
+    try:
+        table = load_table(dataset, builder.protocol(), recipe.filled_data, assembly.pipelines, cache_folder(), limit, reading)
+    except SplitError as error:
+        raise RecipeError([builder.problem("data.protocol", str(error))]) from error
     _refuse_missing_part(table, part)
     _refuse_unequal_shares(assembly, fabric.world_size)
+    _refuse_blind_choice(assembly, table)
     if folder:
         refuse_other_recordings(folder, table)
     table = table.to(fabric.device, limit)
@@ -113,3 +117,17 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
     for stage in assembly.stages(DISTILLED):
         if (size := stage.training.batch_size or assembly.recipe.data.batch_size) % processes:
             raise TrainingError(f"stage {stage.name}: batch_size {size} cannot be shared equally by {processes} processes")
+
+
+def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
+    """The best epoch is chosen on labelled samples of a validation part."""
+    withheld = assembly.team.students if assembly.recipe.data.labels == "withheld" else ()
+    problems = []
+    for stage in assembly.stages(DISTILLED):
+        blind = not len(table.parts.get("validation", ())) or set(stage.learners) & set(withheld)
+        if stage.training.select == "best" and blind:
+            why = f"stage {stage.name!r} cannot tell which epoch is best: no labelled samples to validate on"
+            hint = "hold some out, e.g. data.protocol.validation_subjects=1, or select: last"
+            problems.append(assembly.builder.problem(f"{assembly.place(stage)}.select", why, hint))
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))

@@ -19,6 +19,7 @@ from kdcore.errors import KdcoreError, Problem, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.schema import make
 from kdcore.recipe.schema import Component, ParticipantSpec, Recipe
+from kdcore.spelling import nearest
 
 
 class Builder:
@@ -82,9 +83,16 @@ class Builder:
     def encoder(self, path: str, spec: ParticipantSpec, num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
         """A participant's network, with what the recipe freezes frozen."""
         encoder = self.component("encoder", spec.encoder, f"{path}.encoder", num_classes=num_classes, in_shape=in_shape)
-        for name, parameter in encoder.named_parameters():
-            if any(prefix == "*" or name == prefix or name.startswith(f"{prefix}.") for prefix in spec.freeze):
+        problems = []
+        for index, frozen in enumerate(spec.freeze):
+            below = [each for name, each in encoder.named_parameters() if frozen == "*" or f"{name}.".startswith(f"{frozen}.")]
+            for parameter in below:
                 parameter.requires_grad_(False)
+            if not below:
+                what = f"the encoder {spec.encoder.name!r} has nothing to freeze at {frozen!r}"
+                problems.append(self.problem(f"{path}.freeze[{index}]", what, module_meant(frozen, encoder)))
+        if problems:
+            raise RecipeError(problems)
         return encoder
 
     def transforms(self, path: str, specs: Sequence[Component]) -> tuple[list[SampleTransform], list[nn.Module], str]:
@@ -114,6 +122,13 @@ class Builder:
             else:
                 on_batches.append(transform)
         return on_samples, on_batches, json.dumps(identity, sort_keys=True, default=str)
+
+
+def module_meant(path: str, encoder: nn.Module) -> str:
+    """Which of an encoder's modules somebody meant by a path that it has not."""
+    known = [name for name, _ in encoder.named_modules() if name]
+    near = nearest(path, known)
+    return f"did you mean {near!r}?" if near else f"it has {', '.join(known[:12])} …"
 
 
 def versions_used(recipe: Recipe, plugins: PluginManager) -> Mapping[str, str]:

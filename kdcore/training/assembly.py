@@ -14,10 +14,9 @@ from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import Example
 from kdcore.contracts.schedule import Stage, Team
-from kdcore.errors import Problem, RecipeError
-from kdcore.recipe.build import Builder
+from kdcore.errors import CheckpointError, Problem, RecipeError
+from kdcore.recipe.build import Builder, module_meant
 from kdcore.recipe.schema import ParticipantSpec
-from kdcore.spelling import nearest
 from kdcore.training.checkpoint import load_state, load_weights
 from kdcore.training.data import Table
 from kdcore.training.distiller import Distiller, TermSpec
@@ -67,11 +66,22 @@ class Assembly:
 
     def stages(self, arm: str) -> list[Stage]:
         """The schedule's stages; in the baseline, students learn alone."""
-        stages = list(self.schedule.stages(self.team))
+        stages = [stage for each in self.schedule.stages(self.team) if (stage := self._awake(each)).learners]
         if arm == DISTILLED:
             return stages
         alone = [stage for stage in stages if all(name in self.team.students for name in stage.learners)]
         return [replace(stage, teachers=()) for stage in alone]
+
+    def _awake(self, stage: Stage) -> Stage:
+        """`stage` without teachers that are frozen whole; a fusion, if there is one, still learns through them."""
+        if self.recipe.fusion:
+            return stage
+        asleep = [name for name in self.team.teachers if "*" in self.specs[name].freeze]
+        return replace(stage, learners=tuple(name for name in stage.learners if name not in asleep))
+
+    def place(self, stage: Stage) -> str:
+        """Where in the recipe `stage` is described, as near as can be told."""
+        return f"schedule.{stage.name}" if stage.name in self.recipe.schedule.options else "schedule"
 
     @property
     def has_baseline(self) -> bool:
@@ -130,23 +140,23 @@ class Assembly:
     def _load(self, encoder: torch.nn.Module, spec: ParticipantSpec, path: str) -> None:
         assert spec.weights is not None
         file = spec.weights
-        weights = load_weights(file) if file.suffix == ".safetensors" else load_state(file)
         try:
+            weights = load_weights(file) if file.suffix == ".safetensors" else load_state(file)
             encoder.load_state_dict(
                 {key.removeprefix("encoder."): value for key, value in weights.items() if not key.startswith("live.")}
             )
+        except CheckpointError as error:
+            raise RecipeError([self.builder.problem(f"{path}.weights", str(error))]) from error
         except RuntimeError as error:
             raise RecipeError([self.builder.problem(f"{path}.weights", f"{file} does not fit the encoder: {error}")]) from error
 
     def _tap_problems(self, encoder: torch.nn.Module, spec: ParticipantSpec, path: str) -> list[Problem]:
-        known = [name for name, _ in encoder.named_modules() if name]
+        known = {name for name, _ in encoder.named_modules() if name}
         problems = []
         for tap, module in spec.taps.items():
             if module not in known:
-                near = nearest(module, known)
-                hint = f"did you mean {near!r}?" if near else f"it has {', '.join(known[:12])} …"
                 what = f"the encoder {spec.encoder.name!r} has no module {module!r}"
-                problems.append(self.builder.problem(f"{path}.taps.{tap}", what, hint))
+                problems.append(self.builder.problem(f"{path}.taps.{tap}", what, module_meant(module, encoder)))
         return problems
 
     def _class_embeddings(self) -> Tensor | None:
@@ -204,15 +214,17 @@ class Assembly:
 
     def _check_training(self) -> None:
         stages = list(self.schedule.stages(self.team))
-        problems = {wrong for stage in stages if (wrong := problem_with(stage.training.optimizer))}
+        problems = {
+            (f"{self.place(stage)}.optimizer", wrong) for stage in stages if (wrong := problem_with(stage.training.optimizer))
+        }
         problems |= {
-            f"stage {s.name!r} names {n!r}, who is not in the recipe"
+            ("schedule", f"stage {s.name!r} names {n!r}, who is not in the recipe")
             for s in stages
             for n in (*s.learners, *s.teachers)
             if n not in self.specs
         }
         if problems:
-            raise RecipeError([self.builder.problem("schedule", each) for each in sorted(problems)])
+            raise RecipeError([self.builder.problem(*each) for each in sorted(problems)])
 
 
 def modalities_of(specs: Iterable[ParticipantSpec]) -> list[str]:

@@ -147,7 +147,9 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """
     try:
         return load_tensors(path.read_bytes())
-    except (OSError, SafetensorError, ValueError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
 
 
@@ -161,6 +163,8 @@ def load_state(path: Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused: it holds more than data, and loading it could run code") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle may fail in any way there is
         raise CheckpointError(f"{path}: damaged: {error}") from error
 

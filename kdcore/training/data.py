@@ -12,7 +12,7 @@ from torch import Tensor
 from kdcore.contracts.batch import Batch
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.protocol import Protocol, Split
-from kdcore.errors import DataError
+from kdcore.errors import DataError, SplitError
 from kdcore.recipe.schema import DataSpec
 from kdcore.training.columns import Column, ColumnCache, Progress, fingerprint
 from kdcore.training.pipeline import Pipeline, bare
@@ -72,10 +72,13 @@ def load_split(
     """The samples that have `modalities`, divided by `protocol` and audited, and notes on what was left out.
 
     Raises:
-        DataError: If the folder, a sample or the split is unfit.
+        DataError: If the folder or a sample is unfit; a SplitError if the split is.
     """
     samples, left_out = complete_samples(dataset.samples(), modalities, spec.missing)
-    split = checked_split(protocol.split(samples), len(dataset.classes), spec.labels == "given")
+    try:
+        split = checked_split(protocol.split(samples), len(dataset.classes), spec.labels == "given")
+    except DataError as error:
+        raise SplitError(str(error)) from error
     return samples, split, [f"left out: {line}" for line in left_out]
 
 

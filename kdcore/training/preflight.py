@@ -43,7 +43,8 @@ def preflight(distiller: Distiller, stages: Sequence[Stage], table: Table, batch
     """Send a batch through every stage.
 
     Raises:
-        TrainingError: If a weighted term gives its learner no gradient, gives a teacher one, or is not finite.
+        TrainingError: If a stage has nothing to learn, or if a weighted term gives its learner no gradient, gives a teacher
+            one, or is not finite.
     """
     found = Preflight()
     seen: set[tuple[str, ...]] = set()
@@ -62,7 +63,10 @@ def preflight(distiller: Distiller, stages: Sequence[Stage], table: Table, batch
 def _check_stage(distiller: Distiller, stage: Stage, table: Table, batch_size: int, withheld: bool, found: Preflight) -> None:
     labelled = not (withheld and any(name in distiller.students for name in stage.learners))
     distiller.eval()
-    for module in distiller.learning(stage):
+    learning = distiller.learning(stage)
+    if not any(parameter.requires_grad for module in learning for parameter in module.parameters()):
+        raise TrainingError(f"stage {stage.name!r} has nothing to learn: all of {' and '.join(stage.learners)} is frozen")
+    for module in learning:
         module.train()
     step = StageStep(distiller, stage, table, labelled)
     rows = table.parts[stage.part]

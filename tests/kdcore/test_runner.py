@@ -13,7 +13,7 @@ import yaml
 from runs import Home, encoder, tiny_recipe
 
 from kdcore import hookimpl
-from kdcore.errors import CheckpointError, DataError, KdcoreError, PluginError, RecipeError, TrainingError
+from kdcore.errors import CheckpointError, DataError, PluginError, RecipeError, TrainingError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
@@ -109,15 +109,36 @@ def test_a_dry_run_trains_and_keeps_nothing(home):
     [
         ("student.taps.features=nowhere", RecipeError, r"student\.taps\.features.*no module 'nowhere'"),
         ("student.encoder.name=cnn2d", RecipeError, r"student\.encoder: student cannot|student\.encoder: .*cnn2d"),
-        ("schedule.student.optimizer.name=adamm", RecipeError, "no optimizer 'adamm'; did you mean"),
-        ("data.protocol.test_subjects=[9]", DataError, "9"),
-        ("engine.accelerator=abacus", KdcoreError, "engine"),
+        (
+            "schedule.student.optimizer.name=adamm",
+            RecipeError,
+            r"schedule\.student\.optimizer: no optimizer 'adamm'; did you mean",
+        ),
+        ("data.protocol.validation_subjects=0", RecipeError, r"schedule\.teachers\.select: .* no labelled samples"),
+        ("data.protocol.test_subjects=[9]", RecipeError, r"recipe\.yaml:\d+: data\.protocol: no samples of subject 9"),
+        ("data.protocol.test_subjects=[2]", RecipeError, r"data\.protocol: subject 2 is listed for both"),
+        ("data.dataset.actions=[wave]", RecipeError, r"data\.protocol: .*at least two classes"),
+        (
+            "student.weights=/nowhere.safetensors",
+            RecipeError,
+            r"student\.weights: /nowhere\.safetensors: cannot be read: No such",
+        ),
+        ("student.weights=/nowhere.pt", RecipeError, r"student\.weights: /nowhere\.pt: cannot be read: No such"),
+        ("student.freeze=[block]", RecipeError, r"student\.freeze\[0\]: .*'block' \(did you mean 'blocks'\?\)"),
+        ("student.freeze=['*']", TrainingError, "stage 'student' has nothing to learn: all of student is frozen"),
+        ("engine.accelerator=abacus", RecipeError, r"engine\.accelerator: must be 'auto'"),
     ],
 )
 def test_what_does_not_fit_is_said_before_anything_is_written(home, override, error, said):
     with pytest.raises(error, match=said):
         run(home.write().recipe, [override])
     assert home.runs == []
+
+
+def test_a_teacher_that_is_frozen_whole_teaches_without_learning(home):
+    found = dry_run(home.write(**SHORT).recipe, ["teachers.skeleton.freeze=['*']"])
+    assert {check.learner for check in found.terms} == {"student"}
+    assert found.parameters["skeleton"] == 0
 
 
 def test_recordings_are_counted_while_they_are_read(home, monkeypatch):
