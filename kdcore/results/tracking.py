@@ -17,6 +17,7 @@ from urllib.parse import urlparse
 import numpy as np
 
 from kdcore.errors import KdcoreError
+from kdcore.results.database import SQLITE, database_file, ensure_database
 from kdcore.results.journal import Journal
 from kdcore.results.recording import Recorder
 from kdcore.results.sending import METRICS_AT_ONCE, Record, RefusedError, Sender
@@ -28,7 +29,6 @@ PARAMS_AT_ONCE = 100
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Between two attempts to reach MLflow, in seconds."""
 
-SQLITE = "sqlite:///"
 
 QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -236,8 +236,7 @@ class MlflowStore:
         from mlflow import MlflowClient
 
         self._journal, self._root = journal, _folder_of(uri)
-        if self._root:
-            self._root.mkdir(parents=True, exist_ok=True)
+        ensure_database(uri, lambda new: MlflowClient(new, new).search_experiments(max_results=1))
         self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         self._experiment = self._experiment_id(experiment)
 
@@ -379,7 +378,8 @@ def _resolve(uri: str | None) -> str:
 
 
 def _folder_of(uri: str) -> Path | None:
-    return Path(uri.removeprefix(SQLITE)).parent if uri.startswith(SQLITE) else None
+    file = database_file(uri)
+    return file.parent if file else None
 
 
 def _shown(uri: str) -> str:
