@@ -46,7 +46,8 @@ def run(
 
     with ConsoleListener(stderr()) as listener:
         if dry_run:
-            show_preflight(rehearse(recipe, overrides or [], listener))
+            if found := rehearse(recipe, overrides or [], listener):
+                show_preflight(found)
             return
         result = start(recipe, overrides or [], listener, ["kdcore", "run", recipe, *(overrides or []), *_plugin_files()])
     _show(result)
@@ -76,7 +77,10 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     from kdcore.recipe.load import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    size = f"{len(loaded.teachers)} teachers, {len(loaded.student_specs)} students"
+    size = ", ".join(
+        f"{len(each)} {what}{'' if len(each) == 1 else 's'}"
+        for what, each in (("teacher", loaded.teachers), ("student", loaded.student_specs))
+    )
     print(f"{recipe}: valid ({loaded.name}, {size}, hash {loaded.hash[:12]})")
 
 
@@ -145,7 +149,7 @@ def predict(
     files: Annotated[list[Path], typer.Argument(help="Raw recordings; for a student of several modalities, modality=file.")],
     dataset: Annotated[str, typer.Option(help="Whose file format they are in; the student's own by default.")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples per second, for .npy files and plain tables.")] = None,
-    top: Annotated[int, typer.Option(help="How many classes to show.")] = 3,
+    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
     seed: Annotated[int | None, typer.Option(help="Which seed of a run; its first by default.")] = None,
     ensemble: Annotated[str, typer.Option(help="How several students answer as one: average or max.")] = "average",
     window: Annotated[float | None, typer.Option(help="Answer for every so many seconds of a long recording.")] = None,
@@ -267,11 +271,16 @@ def main() -> None:
     except KdcoreError as error:
         print(f"error: {error}", file=sys.stderr)
         _leave(error.exit_code)
+    except BrokenPipeError:  # whoever read the output has had enough of it, as in: kdcore list | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave(1)
     except Exception as error:
         from kdcore.plugin.blame import blamed
         from kdcore.plugin.manager import found_plugins
 
-        culprit = blamed(error, found_plugins())
+        culprit: object = blamed(error, found_plugins())
+        if culprit is None and isinstance(error, OSError) and error.filename:
+            culprit = f"{error.filename}: {error.strerror}"
         if culprit is None or os.environ.get("KDCORE_TRACEBACK") == "1":
             raise
         print(f"error: {culprit}", file=sys.stderr)

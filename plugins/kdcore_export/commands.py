@@ -28,7 +28,9 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
     format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,
     int8: Annotated[bool, typer.Option("--int8", help="Eight-bit weights and activations; ONNX only.")] = False,
-    samples: Annotated[int | None, typer.Option(help="Fix how many samples a recording has; else any, if possible.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Fix how many samples a recording has; else any, if possible.", min=1)
+    ] = None,
     check: Annotated[list[Path] | None, typer.Option(help="Raw recording to compare answers on; may be repeated.")] = None,
     dataset: Annotated[str, typer.Option(help="Whose file format those are in; the student's own by default.")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples per second, for .npy files and plain tables.")] = None,

@@ -1,0 +1,49 @@
+"""What the command line says when it cannot do as it is told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["recipes", "copy", "quickstart", "no/such/copy.yaml"], 1, "error: no/such/copy.yaml: No such file or directory\n"),
+        (["schema", "--to", "no/such.json"], 1, "error: no/such.json: No such file or directory\n"),
+        (["predict", "student", "wave.npy", "--top", "0"], 2, "'--top'"),
+        (["export", "student", "--output", "student.onnx", "--samples", "0"], 2, "'--samples'"),
+    ],
+)
+def test_a_file_that_cannot_be_written_and_a_number_out_of_range_are_named(words, status, said, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "KDCORE_TRACEBACK"}
+    done = subprocess.run(
+        [sys.executable, "-m", "kdcore.cli", *words],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False)
+    assert said in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_whoever_reads_the_output_may_stop_reading():
+    with subprocess.Popen(
+        [sys.executable, "-m", "kdcore.cli", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout
+        assert command.stderr
+        command.stdout.close()
+        assert command.stderr.read() == ""
+
+
+def test_one_is_not_several():
+    done = subprocess.run(
+        [sys.executable, "-m", "kdcore.cli", "validate", "quickstart", "student.copies=2"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "1 teacher, 2 students" in done.stdout
