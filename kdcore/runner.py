@@ -87,8 +87,11 @@ def dry_run(
     overrides: Sequence[str] = (),
     listener: RunListener | None = None,
     part: Literal["test", "validation"] = "test",
-) -> Preflight:
-    """One batch through everything: shapes, terms, gradients. Trains nothing, and writes nothing but prepared data."""
+) -> Preflight | None:
+    """One batch through everything: shapes, terms, gradients. Trains nothing, and writes nothing but prepared data.
+
+    Returns None in all processes of a distributed run but the first.
+    """
     plugins = plugin_manager()
     return _Run(load_recipe(source, overrides, plugins), plugins, listener, (), part=part).rehearse()
 
@@ -138,13 +141,16 @@ class _Run:
         self.stop_asked = False
         self.tracker: Tracker | NullTracker = NullTracker()
 
-    def rehearse(self) -> Preflight:
+    def rehearse(self) -> Preflight | None:
         """What one batch shows, for a dry run."""
-        return self._prepare().found
+        found = self._prepare().found
+        return found if self._writes else None
 
     def execute(self) -> Result | None:
         """Train what is not trained yet, evaluate, and report."""
         prepared = self._prepare()
+        if not self._writes:  # what all processes do alike is told by one
+            self.listener = HookCaller(RunListener(), self.plugins)
         assembly, table = prepared.assembly, prepared.table
         self.folder = self.folder or make_folder(self.recipe, self.fabric, self.command, self.part)
         ledger = Ledger.read(self.folder)

@@ -118,6 +118,7 @@ def test_two_processes_learn_as_one(new_home):
     assert together.runs[0].joinpath("report.html").exists()
     assert len(tracked(together)) == 2
     assert ended.stdout.count("report ") == 1
+    assert ended.stderr.count("seed 0, distilled: student") == 1
     ours, theirs = results_of(together.runs[0]), results_of(alone.runs[0])
     assert ours.keys() == theirs.keys()
     probabilities = [each["seed-0-distilled.npz"]["probabilities.student"] for each in (ours, theirs)]
