@@ -172,7 +172,7 @@ class _Run:
                         if [seed, arm] not in ledger.done:
                             self._train(desk, seed, arm, pending)
                             pending = None
-                return self._conclude(desk) if self._writes else None
+                result = self._conclude(desk) if self._writes else None
         except StoppedError:
             archive.stopped("KILLED")
             raise StoppedError(f"stopped; everything is saved: kdcore resume {self.folder.name}") from None
@@ -181,6 +181,9 @@ class _Run:
             raise
         finally:
             self.tracker.close()
+        if self.stop_asked:  # too late for this run, but whoever has more of them to do must know
+            raise StoppedError(f"stopped, after the run was finished: kdcore resume {self.folder.name} shows what came of it")
+        return result
 
     @property
     def _writes(self) -> bool:

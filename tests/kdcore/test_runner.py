@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import yaml
 from runs import Home, encoder, tiny_recipe
 
 from kdcore import hookimpl
-from kdcore.errors import CheckpointError, DataError, PluginError, RecipeError, TrainingError
+from kdcore.errors import CheckpointError, DataError, PluginError, RecipeError, StoppedError, TrainingError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
@@ -91,6 +92,24 @@ def test_plugins_are_told_in_order(home, monkeypatch):
     assert saved["schedule"]["student"]["epochs"] == 1
     assert json.loads((result.folder / "progress.json").read_text())["complete"]
     assert not (result.folder / "checkpoints").exists()
+
+
+class StopsLate:
+    """A plugin that asks a run to stop when nothing is left to be trained."""
+
+    @hookimpl
+    def run_finished(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_being_asked_to_stop_after_training_is_not_forgotten(home, monkeypatch):
+    plugins = PluginManager()
+    plugins.register("late", StopsLate())
+    monkeypatch.setattr("kdcore.runner.plugin_manager", lambda: plugins)
+    with pytest.raises(StoppedError, match="after the run was finished"):
+        run(home.write(**SHORT).recipe)
+    assert json.loads((home.runs[0] / "progress.json").read_text())["complete"]
 
 
 def test_a_dry_run_trains_and_keeps_nothing(home):
