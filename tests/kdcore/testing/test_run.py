@@ -130,7 +130,7 @@ def test_a_test_file_of_two_lines(pytester: pytest.Pytester):
 
 
 def test_without_a_test_file(pytester: pytest.Pytester):
-    result = pytester.runpytest_inprocess("-p", "kdcore.testing.pytest_plugin", "--conformance", "progressive")
+    result = pytester.runpytest_inprocess("--conformance", "progressive")
     result.assert_outcomes(passed=8)
 
 
