@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
-import numpy as np
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 COARSEST = 6
 """Positions along the shorter side that a map should have at least; a coarser one says too little about where."""
@@ -33,26 +30,6 @@ def class_activation(features: Tensor, weights: Tensor) -> Tensor:
     """
     maps = torch.einsum("...chw,...c->...hw", features.detach(), weights.detach()).clamp(min=0)
     return maps / maps.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
-
-
-def overlay(picture: np.ndarray, activation: Tensor, strength: Annotated[float, Ge(0), Le(1)] = 0.5) -> np.ndarray:
-    """A picture with an activation map laid over it, from blue (0) to red (1).
-
-    Args:
-        picture: (H, W, 3) or (H, W, 1), uint8.
-        activation: (h, w) in [0, 1]; resized bilinearly.
-        strength: Share of the map's colours in the result.
-
-    Returns:
-        (H, W, 3) uint8, RGB.
-    """
-    import cv2
-
-    height, width = picture.shape[:2]
-    resized = F.interpolate(activation.detach()[None, None].float(), (height, width), mode="bilinear", align_corners=False)
-    heat = np.rint(255 * resized[0, 0].clamp(0, 1).cpu().numpy()).astype(np.uint8)
-    colours = cv2.applyColorMap(heat, cv2.COLORMAP_JET)[..., ::-1]
-    return np.rint((1 - strength) * picture + strength * colours).astype(np.uint8)
 
 
 def spoken_for(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor | None:

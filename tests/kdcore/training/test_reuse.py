@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import toys
+from learning import Labels
 from lightning_fabric import Fabric
 from torch.nn import functional as F
 
@@ -18,13 +19,6 @@ from kdcore.training.reuse import TrainedStages, _digest
 
 TEACH = Stage("teachers", ("teacher",), Training(epochs=2, select="best"), 2)
 LEARN = Stage("student", ("student",), Training(epochs=2), 2, teachers=("teacher",))
-
-
-class Labels(DistillationLoss):
-    needs = Needs(labels=True)
-
-    def forward(self, ctx):
-        return F.cross_entropy(ctx.student.logits, ctx.labels)
 
 
 class Imitate(DistillationLoss):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdcore_video.cam import class_activation, overlay, spoken_for
+from kdcore_video.cam import class_activation, spoken_for
 from kdcore_video.trn import Trn
 from kdcore_video.tsm import Tsm
 from kdcore_video.tsn import Tsn
@@ -24,26 +24,6 @@ def test_equals_the_definition():
 
 def test_a_map_that_speaks_against_it_is_zero():
     assert torch.equal(class_activation(torch.rand(3, 4, 4), -torch.ones(3)), torch.zeros(4, 4))
-
-
-def test_overlay_shows_the_place():
-    features = torch.zeros(2, 8, 8)
-    features[0, 1, 6] = 3.0
-    picture = np.full((64, 64, 3), 100, np.uint8)
-    before = picture.copy()
-    shown = overlay(picture, class_activation(features, torch.tensor([1.0, 1.0])))
-    assert shown.shape == (64, 64, 3)
-    assert shown.dtype == np.uint8
-    assert np.array_equal(picture, before)
-    redness = shown[..., 0].astype(int) - shown[..., 2]
-    top, left = np.unravel_index(redness.argmax(), redness.shape)
-    assert (top // 8, left // 8) == (1, 6)
-    assert redness[40, 8] < 0
-    assert np.array_equal(overlay(picture, torch.ones(8, 8), strength=0.0), picture)
-
-
-def test_overlay_on_a_grey_picture():
-    assert overlay(np.zeros((10, 12, 1), np.uint8), torch.rand(3, 3)).shape == (10, 12, 3)
 
 
 class Corner(nn.Module):
