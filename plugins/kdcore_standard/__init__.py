@@ -39,4 +39,5 @@ def register_transforms(register):
     register("rotation-3d", "kdcore_standard.augmentations.rotation:Rotation3d")
     register("time-warp", "kdcore_standard.augmentations.time:TimeWarp")
     register("time-shift", "kdcore_standard.augmentations.time:TimeShift")
+    register("time-crop", "kdcore_standard.augmentations.time:TimeCrop")
     register("time-mask", "kdcore_standard.augmentations.time:TimeMask")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 from torch import Tensor
 
 from kdcore import Transform
@@ -63,6 +63,32 @@ class TimeShift(Transform):
         shift = torch.randint(-most, most + 1, (len(x), 1), device=x.device)
         steps = (torch.arange(length, device=x.device) - shift).clamp(0, length - 1)
         return _take(x, steps)
+
+
+class TimeCrop(Transform):
+    """Cuts a piece off both ends of every sample and stretches the rest to the former length.
+
+    Window slicing: Le Guennec, Malinowski, Tavenard: Data Augmentation for Time Series Classification using Convolutional
+    Neural Networks, AALTD 2016.
+
+    Args:
+        max_fraction: Most that is cut off one end, as a share of the length; each end's cut is uniform from zero.
+    """
+
+    augmentation = True
+
+    def __init__(self, *, max_fraction: Annotated[float, Ge(0), Lt(0.5)] = 0.1):
+        super().__init__()
+        self.max_fraction = max_fraction
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``x`` (B, C, T, …), a part of it along T, as long as the whole."""
+        length = x.shape[2]
+        if length < 2:
+            return x
+        cuts = self.max_fraction * torch.rand(2, len(x), 1, dtype=x.dtype, device=x.device)
+        share = torch.linspace(0, 1, length, dtype=x.dtype, device=x.device)
+        return _read(x, (length - 1) * torch.lerp(cuts[0], 1 - cuts[1], share))
 
 
 class TimeMask(Transform):

@@ -9,9 +9,18 @@ from hypothesis import strategies as st
 
 from kdcore_standard.augmentations.noise import ChannelDropout, Jitter, Scaling
 from kdcore_standard.augmentations.rotation import Rotation3d, rotations
-from kdcore_standard.augmentations.time import TimeMask, TimeShift, TimeWarp
+from kdcore_standard.augmentations.time import TimeCrop, TimeMask, TimeShift, TimeWarp
 
-ALL = [Jitter(), Scaling(), ChannelDropout(probability=0.5), Rotation3d(), TimeWarp(), TimeShift(), TimeMask(max_fraction=0.9)]
+ALL = [
+    Jitter(),
+    Scaling(),
+    ChannelDropout(probability=0.5),
+    Rotation3d(),
+    TimeWarp(),
+    TimeShift(),
+    TimeCrop(),
+    TimeMask(max_fraction=0.9),
+]
 every_one = pytest.mark.parametrize("change", ALL, ids=lambda change: type(change).__name__)
 
 
@@ -84,6 +93,19 @@ def test_shifts_reach_the_limit_and_repeat_the_edges():
     shift = clock[:, 0, 10] - moved[:, 10]
     assert set(shift.tolist()) == {-2, -1, 0, 1, 2}
     torch.testing.assert_close(moved, (clock[:, 0] - shift[:, None]).clamp(0, 19))
+
+
+def test_crops_play_a_part_at_an_even_speed_and_cut_no_more_than_allowed():
+    clock = torch.arange(41.0).expand(500, 1, 41)
+    played = TimeCrop(max_fraction=0.1)(clock)[:, 0]
+    first, last = played[:, 0], 40 - played[:, -1]
+    assert 0 <= first.min() < 0.2
+    assert 3.8 < first.max() <= 4
+    assert 0 <= last.min() < 0.2
+    assert 3.8 < last.max() <= 4
+    assert abs(torch.corrcoef(torch.stack([first, last]))[0, 1]) < 0.2
+    speed = (40 - first - last) / 40
+    torch.testing.assert_close(played, first[:, None] + speed[:, None] * torch.arange(41.0), rtol=0, atol=1e-4)
 
 
 def test_masked_stretches_are_connected_and_no_longer_than_allowed():
