@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from kdcore.contracts.protocol import Protocol, Split
     from kdcore.contracts.schedule import LearningRate, Schedule, Stage, Team, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
-    from kdcore.errors import DataError, KdcoreDeprecationWarning, KdcoreError, RecipeError, StoppedError, TrainingError
+    from kdcore.errors import (
+        DataError,
+        KdcoreDeprecationWarning,
+        KdcoreError,
+        RecipeError,
+        StoppedError,
+        TrainingError,
+        UsageError,
+    )
     from kdcore.inference import find_student, read_recording
     from kdcore.listening import RunListener
     from kdcore.recipe.build import Builder
@@ -57,7 +65,15 @@ _HOME = {
     "kdcore.contracts.protocol": ("Protocol", "Split"),
     "kdcore.contracts.schedule": ("LearningRate", "Schedule", "Stage", "Team", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
-    "kdcore.errors": ("DataError", "KdcoreDeprecationWarning", "KdcoreError", "RecipeError", "StoppedError", "TrainingError"),
+    "kdcore.errors": (
+        "DataError",
+        "KdcoreDeprecationWarning",
+        "KdcoreError",
+        "RecipeError",
+        "StoppedError",
+        "TrainingError",
+        "UsageError",
+    ),
     "kdcore.inference": ("find_student", "read_recording"),
     "kdcore.listening": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),

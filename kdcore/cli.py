@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from kdcore import __version__
-from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError
+from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError
 
 PLUGIN_FILES = "Every command takes --plugin FILE.py, once or more: a plugin to use that is not installed."
 
@@ -95,7 +95,7 @@ def list_components(
     registry = plugin_manager().registry
     wanted = [each for each, plural in KINDS.items() if not kind or kind.replace("-", "_") in (each, plural)]
     if not wanted:
-        raise KdcoreError(f"no kind {kind!r} (known: {', '.join(KINDS.values())})")
+        raise UsageError(f"no kind {kind!r} (known: {', '.join(KINDS.values())})")
     for each in wanted:
         entries = list(registry.entries(each))
         width = max((len(entry.name) for entry in entries), default=0)
@@ -194,11 +194,13 @@ def data_check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
 @recipes_app.command("list")
 def list_recipes() -> None:
-    """List the shipped recipes."""
+    """List the shipped recipes, each with what it is."""
     from kdcore.recipe.shipped import list_recipes as shipped
 
-    for name in shipped():
-        print(name)
+    recipes = shipped()
+    width = max(map(len, recipes))
+    for name, about in recipes.items():
+        print(f"{name:<{width}}  {about}")
 
 
 @recipes_app.command("copy")
@@ -212,7 +214,7 @@ def copy_recipe(
     source = find_recipe(name)
     target = to / source.name if to.is_dir() else to
     if target.exists():
-        raise KdcoreError(f"{target} exists already")
+        raise UsageError(f"{target} exists already")
     target.write_text(source.read_text())
     print(target)
 
@@ -308,7 +310,7 @@ def _without_plugin_files(words: list[str]) -> list[str]:
             continue
         file = file if equals else next(rest, "")
         if not file.endswith(".py"):
-            raise KdcoreError(f"--plugin needs a file such as my_loss.py, not {file!r}; an installed plugin is in use anyway")
+            raise UsageError(f"--plugin needs a file such as my_loss.py, not {file!r}; an installed plugin is in use anyway")
         files.append(os.path.abspath(os.path.expanduser(file)))
     if files:
         os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(files))

@@ -13,6 +13,12 @@ class KdcoreError(Exception):
     exit_code = 1
 
 
+class UsageError(KdcoreError):
+    """A command given words that it cannot use; mistakes that typer finds exit with 2 too."""
+
+    exit_code = 2
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with a recipe.

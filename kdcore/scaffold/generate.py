@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kdcore import __version__
-from kdcore.errors import KdcoreError
+from kdcore.errors import UsageError
 from kdcore.plugin.hookspecs import API_VERSION
 from kdcore.plugin.manager import plugin_manager
 from kdcore.scaffold.recordings import recordings
@@ -43,7 +43,7 @@ class NewPlugin:
         name: Of the plugin and of its component.
 
     Raises:
-        KdcoreError: If there is no such kind, or the name will not do.
+        UsageError: If there is no such kind, or the name will not do.
     """
 
     kind: str
@@ -51,9 +51,9 @@ class NewPlugin:
 
     def __post_init__(self) -> None:
         if self.kind not in USAGE:
-            raise KdcoreError(f"there is no template for the kind {self.kind!r} ({did_you_mean(self.kind, USAGE)})")
+            raise UsageError(f"there is no template for the kind {self.kind!r} ({did_you_mean(self.kind, USAGE)})")
         if not _NAME.fullmatch(self.name) or self.name.startswith("kdcore-"):
-            raise KdcoreError(
+            raise UsageError(
                 f"{self.name!r} cannot name a plugin: use small letters, digits and single hyphens, beginning with a letter, "
                 f"such as 'soft-margin'; the package is called kdcore-NAME"
             )
@@ -67,7 +67,7 @@ class NewPlugin:
             if entry.name == self.name:
                 taken = f"{self.kind} {self.name!r} already, from the plugin {entry.plugin!r}"
         if taken:
-            raise KdcoreError(f"there is a {taken}; choose another name")
+            raise UsageError(f"there is a {taken}; choose another name")
 
     @property
     def package(self) -> str:
@@ -134,14 +134,14 @@ def new_plugin(kind: str, name: str, to: Path = Path()) -> Path:
         The new folder.
 
     Raises:
-        KdcoreError: If the name is bad or taken, or there is something where the folder would be.
+        UsageError: If the name is bad or taken, or there is something where the folder would be.
     """
     plugin = NewPlugin(kind, name)
     folder = to / plugin.package
     if not to.is_dir():
-        raise KdcoreError(f"{to} is no folder")
+        raise UsageError(f"{to} is no folder")
     if folder.exists():
-        raise KdcoreError(f"{folder} exists already; nothing was written")
+        raise UsageError(f"{folder} exists already; nothing was written")
     for place, content in plugin.files():
         file = folder / place
         file.parent.mkdir(parents=True, exist_ok=True)

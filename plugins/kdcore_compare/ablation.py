@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kdcore import FinishedRun, KdcoreError, load_recipe, runs_folder
+from kdcore import FinishedRun, KdcoreError, UsageError, load_recipe, runs_folder
 from kdcore_compare.comparison import Comparison, compare, difference, metric_of
 from kdcore_compare.contenders import Contender, contender
 from kdcore_compare.output import put
@@ -49,7 +49,7 @@ def ablate(
     if only:
         chosen = next((words for words, label in trained.items() if label == only), None)
         if chosen is None:
-            raise KdcoreError(f"no variant {only!r} to train (there are: {', '.join(trained.values())})")
+            raise UsageError(f"no variant {only!r} to train (there are: {', '.join(trained.values())})")
         _settle(source, [*overrides, *chosen], only)
         return
     runs = _train(source, overrides, trained, jobs)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kdcore import KdcoreError
+from kdcore import KdcoreError, UsageError
 from kdcore_compare.contenders import Contender, Observation
 from kdcore_compare.significance import Difference, paired, unpaired
 
@@ -65,10 +65,10 @@ def compare(found: Sequence[Contender], metric: str = "accuracy", anyway: bool =
 
     Raises:
         IncomparableError: If they differ in what must agree, unless `anyway`.
-        KdcoreError: If there is nothing to compare.
+        UsageError: If there is nothing to compare.
     """
     if len(found) < 2:
-        raise KdcoreError("give two or more runs or recipes to compare")
+        raise UsageError("give two or more runs or recipes to compare")
     reasons = [reason for other in found[1:] for reason in incomparable(found[0], other)]
     if reasons and not anyway:
         lines = "\n  ".join(reasons)

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcore import Evaluation, Facts, FinishedRun, KdcoreError, Outcome, evaluate, finished_runs, load_recipe, read_run
+from kdcore import (
+    Evaluation,
+    Facts,
+    FinishedRun,
+    KdcoreError,
+    Outcome,
+    UsageError,
+    evaluate,
+    finished_runs,
+    load_recipe,
+    read_run,
+)
 
 JOINT = "teachers (mean)"
 
@@ -132,7 +143,7 @@ def contender(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> Co
         label: The recipe's name by default.
 
     Raises:
-        KdcoreError: If there is no such participant.
+        UsageError: If there is no such participant.
     """
     arm = "baseline" if who == "baseline" else "distilled"
     observations: dict[tuple[int, str], Observation] = {}
@@ -168,7 +179,7 @@ def _participant(outcome: Outcome, who: str, run: FinishedRun) -> str:
         who = JOINT if JOINT in known else "".join(outcome.teachers[:1])
     name = who or outcome.students[0]
     if name not in known:
-        raise KdcoreError(f"{run.folder.name} has no participant {name!r} (there are: {', '.join(known)})")
+        raise UsageError(f"{run.folder.name} has no participant {name!r} (there are: {', '.join(known)})")
     return name
 
 

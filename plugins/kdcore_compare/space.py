@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from kdcore import KdcoreError, Recipe, load_recipe
+from kdcore import Recipe, UsageError, load_recipe
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -99,16 +99,16 @@ def space(source: str, overrides: Sequence[str], grid: Sequence[str], search: in
         ranges: ``key=low:high``, then ``:log`` or ``:int``, each.
 
     Raises:
-        KdcoreError: If one is not understood.
+        UsageError: If one is not understood.
     """
     if ranges and not search:
-        raise KdcoreError("a range has no end of values: say how many points to try, --search 20, or list them: --grid key=a,b")
+        raise UsageError("a range has no end of values: say how many points to try, --search 20, or list them: --grid key=a,b")
     if not grid and not ranges:
-        raise KdcoreError("nothing to vary: --grid losses.soft-target.weight=0.1,1, or --search 20 --range key=0.01:10:log")
+        raise UsageError("nothing to vary: --grid losses.soft-target.weight=0.1,1, or --search 20 --range key=0.01:10:log")
     keys = [*map(_choice, grid), *map(_range, ranges)]
     paths = [key.path for key in keys]
     if twice := [path for path in paths if paths.count(path) > 1]:
-        raise KdcoreError(f"{twice[0]} is given twice")
+        raise UsageError(f"{twice[0]} is given twice")
     return Space(source, tuple(overrides), tuple(keys), search)
 
 
@@ -121,7 +121,7 @@ def _choice(text: str) -> Choice:
     path, equals, listed = text.partition("=")
     values = tuple(dict.fromkeys(each.strip() for each in _split(listed)))
     if not equals or not path or "" in values:
-        raise KdcoreError(f"--grid {text!r} is not understood: write key=value,value")
+        raise UsageError(f"--grid {text!r} is not understood: write key=value,value")
     return Choice(path, values)
 
 
@@ -145,11 +145,11 @@ def _range(text: str) -> Range:
     except ValueError:
         found = None
     if not path or found is None or set(kinds) - {"log", "int"}:
-        raise KdcoreError(f"--range {text!r} is not understood: write key=low:high, then :log or :int if so")
+        raise UsageError(f"--range {text!r} is not understood: write key=low:high, then :log or :int if so")
     if not (math.isfinite(found.low) and math.isfinite(found.high) and found.low < found.high) or (
         found.log and found.low <= 0
     ):
-        raise KdcoreError(f"--range {text!r}: low must be less than high, and with log more than 0")
+        raise UsageError(f"--range {text!r}: low must be less than high, and with log more than 0")
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from kdcore import KdcoreError, Predictor, find_student, load_predictor
+from kdcore import KdcoreError, Predictor, UsageError, find_student, load_predictor
 from kdcore_export.clips import Clips, Piece, gather
 from kdcore_export.cost import latency, operations, parameters
 from kdcore_export.graph import Graph, facts
@@ -46,7 +46,7 @@ def write(request: Request) -> Iterator[str]:
         KdcoreError: If it cannot be exported, or the file would answer otherwise than PyTorch: nothing is written then.
     """
     if request.int8 and request.format != "onnx":
-        raise KdcoreError("int8 is for --format onnx")
+        raise UsageError("int8 is for --format onnx")
     folder = find_student(request.student, request.seed)
     predictor = load_predictor(folder, request.ensemble)
     graph = Graph(predictor, request.samples)
@@ -90,7 +90,7 @@ def agreement(answers: list[tuple[np.ndarray, np.ndarray]], reference: list[tupl
 
 def _parent(output: Path) -> Path:
     if not output.parent.is_dir():
-        raise KdcoreError(f"{output.parent}: no such folder")
+        raise UsageError(f"{output.parent}: no such folder")
     return output.parent
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdcore import KdcoreError, find_run, tracked_runs
+from kdcore import KdcoreError, UsageError, find_run, tracked_runs
 
 
 def register_student(run_id: str, name: str, alias: str = "", seed: int | None = None, student: str = "") -> str:
@@ -24,7 +24,7 @@ def register_student(run_id: str, name: str, alias: str = "", seed: int | None =
         raise KdcoreError(f"{run_id}: nothing of it has reached MLflow yet: kdcore sync {run_id}")
     chosen = seeds[0] if seed is None else seed
     if chosen not in seeds:
-        raise KdcoreError(f"{run_id}: has no seed {chosen} (there are: {', '.join(map(str, seeds))})")
+        raise UsageError(f"{run_id}: has no seed {chosen} (there are: {', '.join(map(str, seeds))})")
     from mlflow.exceptions import MlflowException
 
     try:
@@ -43,7 +43,7 @@ def _version(uri: str, run: str, name: str, alias: str, student: str) -> str:
     models = {model.name: model for model in client.search_logged_models([experiment], f"source_run_id = '{run}'")}
     wanted = student or ("ensemble" if "ensemble" in models else next(iter(models), ""))
     if wanted not in models:
-        raise KdcoreError(f"run {run} has no model {wanted!r} (there are: {', '.join(models) or 'none'})")
+        raise UsageError(f"run {run} has no model {wanted!r} (there are: {', '.join(models) or 'none'})")
     try:
         client.create_registered_model(name)
     except MlflowException as error:

@@ -14,11 +14,14 @@ import pytest
     [
         (["recipes", "copy", "quickstart", "no/such/copy.yaml"], 1, "error: no/such/copy.yaml: No such file or directory\n"),
         (["schema", "--to", "no/such.json"], 1, "error: no/such.json: No such file or directory\n"),
+        (["list", "nonsense"], 2, "error: no kind 'nonsense' (known: modalities,"),
+        (["new-plugin", "teacher", "soft"], 2, "error: there is no template for the kind 'teacher'"),
+        (["sweep", "quickstart"], 2, "error: nothing to vary: --grid"),
         (["predict", "student", "wave.npy", "--top", "0"], 2, "'--top'"),
         (["export", "student", "--output", "student.onnx", "--samples", "0"], 2, "'--samples'"),
     ],
 )
-def test_a_file_that_cannot_be_written_and_a_number_out_of_range_are_named(words, status, said, tmp_path):
+def test_a_command_that_cannot_do_as_told_says_so_and_writes_nothing(words, status, said, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "KDCORE_TRACEBACK"}
     done = subprocess.run(
         [sys.executable, "-m", "kdcore.cli", *words],
