@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from kdcore_spamfm.spamfm import Spamfm, pooled, similarity
 
@@ -148,3 +149,20 @@ def test_one_black_sample_is_finite_with_its_gradient(variant):
 def test_half_precision_does_not_overflow():
     activation = torch.full((2, 8, 32, 32), 60.0, dtype=torch.float16)
     assert pooled(activation).isfinite().all()
+
+
+@pytest.mark.parametrize("teachers", [2, 3])
+def test_the_papers_form_is_a_polynomial_of_its_input_and_the_codes_form_is_bounded(teachers):
+    torch.manual_seed(0)
+    seen = [torch.rand(4, 8, 3, 3, dtype=torch.float64) for _ in range(teachers)]
+    paper = Spamfm([8] * teachers, "paper").double()
+    for name, parameter in paper.named_parameters():
+        if name.endswith("bias") or not name.startswith("had"):
+            nn.init.zeros_(parameter)  # the Hadamard product alone: the gates' degree is the number of teachers
+    once, twice = paper(seen), paper([2 * each for each in seen])
+    assert any(each.any() for each in once)
+    for one, two in zip(once, twice, strict=True):
+        torch.testing.assert_close(two, 2 ** (teachers + 1) * one)
+    official = Spamfm([8] * teachers, "official").double()
+    for before, after in zip(seen, official([1e6 * each for each in seen]), strict=True):
+        assert (after <= 3e6 * before).all()
