@@ -61,6 +61,10 @@ class Hcn(Encoder):
         self.relu = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(embedding, num_classes)
+        for layer in self.modules():  # nothing normalises between layers: PyTorch's own start would shrink signals to nothing
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer is not self.fc:
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """The layers in order; both branches and all persons run in the first."""

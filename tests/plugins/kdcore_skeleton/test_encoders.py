@@ -208,3 +208,12 @@ def test_learns_which_joint_moves(encoder):
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.1
+
+
+def test_an_untrained_hcn_tells_samples_apart():
+    torch.manual_seed(0)
+    network = Hcn(27, (3, 32, 20, 1), width=16, point_channels=16).eval()
+    skeletons = torch.randn(1, 3, 1, 20, 1) + 0.3 * torch.randn(16, 3, 32, 20, 1)  # metres
+    assert (
+        network(skeletons).std(dim=0).mean() > 0.01
+    )  # with PyTorch's own initialisation it is 0.0001, and learns next to nothing
