@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from kdcore.contracts.batch import LossContext
 from kdcore.testing.case import require
 from kdcore.testing.contexts import tensors
+
+STRIDE = 0.01
 
 
 def gradients(value: Tensor, ctx: LossContext) -> dict[str, Tensor]:
@@ -19,6 +22,23 @@ def gradients(value: Tensor, ctx: LossContext) -> dict[str, Tensor]:
         return {name: torch.zeros_like(x) for name, x in student.items()}
     found = torch.autograd.grad(value, list(student.values()), allow_unused=True, retain_graph=True)
     return {name: torch.zeros_like(x) if g is None else g for (name, x), g in zip(student.items(), found, strict=True)}
+
+
+@torch.no_grad()
+def descend(parameters: Iterable[nn.Parameter]) -> None:
+    """A step downhill by a hundredth of the parameters' length, however steep: a factor of the loss makes no difference."""
+    moving = [p for p in parameters if p.grad is not None]
+    steepness = _length(p.grad for p in moving if p.grad is not None)
+    if steepness == 0 or not math.isfinite(steepness):
+        return
+    stride = STRIDE * (_length(moving) or 1.0)
+    for p in moving:
+        if p.grad is not None:
+            p -= (p.grad.double() / steepness * stride).to(p.dtype)
+
+
+def _length(tensors: Iterable[Tensor]) -> float:
+    return math.hypot(*(float(x.double().norm()) for x in tensors))
 
 
 def plain_tensors(module: nn.Module) -> list[str]:

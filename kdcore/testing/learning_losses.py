@@ -11,7 +11,7 @@ from kdcore.contracts.batch import LossContext
 from kdcore.testing.case import NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.contexts import learning, mapped, tensors
-from kdcore.testing.gradients import agree, gradients, plain_tensors
+from kdcore.testing.gradients import agree, descend, gradients, plain_tensors
 from kdcore.testing.losses import bench
 
 
@@ -43,14 +43,12 @@ def parameters_trained(subject: Subject) -> None:
 
 
 def _step(loss: torch.nn.Module, ctx: LossContext) -> None:
-    parameters = [p for p in loss.parameters() if p.requires_grad]
     with seeded():
         value = loss(ctx)
-    if parameters and value.requires_grad:
-        optimizer = torch.optim.SGD(parameters, lr=0.1)
+    if value.requires_grad:
         value.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        descend(loss.parameters())
+        loss.zero_grad()
 
 
 @check("loss")

@@ -24,6 +24,7 @@ from kdcore.contracts.loss import DistillationLoss
 from kdcore.plugin.manager import plugin_manager
 from kdcore.testing.case import ConformanceError
 from kdcore.testing.contexts import mapped, tensors
+from kdcore.testing.gradients import descend
 from kdcore.training.distributed import gatherer
 
 SECONDS = 120
@@ -70,9 +71,7 @@ class Share:
             torch.manual_seed(0)
             value = module(self.ctx)
             value.backward()
-            with torch.no_grad():
-                for parameter in step.parameters():
-                    parameter -= 0.01 * (0 if parameter.grad is None else parameter.grad)
+            descend(step.parameters())
         found = {f"the gradient of {name}": p.grad for name, p in step.named_parameters() if p.grad is not None}
         return {"its value": value.detach(), **found}
 

@@ -58,6 +58,46 @@ class Regressing(DistillationLoss):
         return F.mse_loss(self.map(ctx.student.features["features"]), theirs)
 
 
+@sound("loss")
+class VarianceInvarianceCovariance(DistillationLoss):
+    """Terms weighted 25, 25 and 1, of features after learnt maps: steep where the batch hardly varies."""
+
+    needs = Needs(teachers=1, student_taps=("features",), teacher_taps=("features",))
+
+    def setup(self, example: Example) -> None:
+        theirs = {name: teacher.features["features"].shape[1] for name, teacher in example.teachers.items()}
+        mine = example.student.features["features"].shape[1]
+        self.projections = nn.ModuleDict({name: nn.Linear(mine, width) for name, width in theirs.items()})
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        total = ctx.student.logits.new_zeros(())
+        for name, teacher in ctx.teachers.items():
+            mapped, wanted = self.projections[name](ctx.student.features["features"]), teacher.features["features"]
+            centred = mapped - mapped.mean(dim=0)
+            spread = (centred.square().mean(dim=0) + 1e-4).sqrt()
+            covariance = centred.T @ centred / max(1, len(centred) - 1)
+            apart = (covariance - covariance.diagonal().diag()).square().sum() / len(covariance)
+            total = total + 25 * F.mse_loss(mapped, wanted) + 25 * F.relu(1 - spread).mean() + apart
+        return total / len(ctx.teachers)
+
+
+@sound("loss")
+class Steep(VarianceInvarianceCovariance):
+    """The same error, ten thousand times as large."""
+
+    scale = 1e4
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return self.scale * super().forward(ctx)
+
+
+@sound("loss")
+class Flat(Steep):
+    """The same error, ten thousand times as small."""
+
+    scale = 1e-4
+
+
 @caught_by("loss", "documented")
 class Unexplained(Plain):
     """Has an option of which the docstring says nothing."""
