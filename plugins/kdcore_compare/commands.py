@@ -26,7 +26,8 @@ def compare(
         list[str] | None,
         typer.Argument(
             help="Runs (ids or folders) or recipes; the first is what the others are compared with. A+B takes several runs as "
-            "one; A@baseline, A@teachers, A@NAME take somebody else than the student. A alone is compared with A@baseline."
+            "one; A@baseline, A@teachers, A@NAME take somebody else than the student. A alone is compared with A@baseline. "
+            "key=value changes every recipe named, as when it was run."
         ),
     ] = None,
     experiment: Annotated[str, typer.Option(help="Also every finished run of this MLflow experiment.")] = "",

@@ -18,27 +18,29 @@ def compare_sources(
     """Compare runs, recipes, and those of an MLflow experiment.
 
     Args:
-        sources: As `kdcore_compare.contenders.contenders` takes them.
+        sources: As `kdcore_compare.contenders.contenders` takes them; ``key=value`` among them changes all recipes.
         experiment: Name of an MLflow experiment; its runs of one configuration count as one contender.
         uri: Of MLflow.
         matching: Filter of its runs.
         metric: ``accuracy``, ``macro_f1`` or ``loss``.
         anyway: Compare even what is not comparable.
     """
+    overrides = [each for each in sources if "=" in each and not Path(each).exists()]
+    sources = [each for each in sources if each not in overrides]
     found: list[Contender] = []
     if experiment:
         found = _of_experiment(experiment, uri, matching)
     if sources:
         alone = len(sources) == 1 and found
-        found = [*([_one(sources[0])] if alone else contenders(sources)), *found]
+        found = [*([_one(sources[0], overrides)] if alone else contenders(sources, overrides)), *found]
     return compare(distinct(found), metric, anyway)
 
 
-def _one(source: str) -> Contender:
+def _one(source: str, overrides: Sequence[str]) -> Contender:
     from kdcore_compare.contenders import runs_named
 
     name, _, who = source.partition("@")
-    return contender(runs_named(name), who)
+    return contender(runs_named(name, overrides), who)
 
 
 def _of_experiment(experiment: str, uri: str | None, matching: str) -> list[Contender]:

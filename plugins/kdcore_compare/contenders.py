@@ -85,39 +85,42 @@ class Contender:
         return replace(self, observations={key: self.observations[key] for key in keys})
 
 
-def contenders(sources: Sequence[str]) -> list[Contender]:
+def contenders(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[Contender]:
     """What the command line names: ``RUN`` or ``RECIPE``, several joined by ``+``, each with ``@WHO`` if it is not the student.
 
-    One run or recipe alone is compared with its own student without distillation.
+    One run or recipe alone is compared with its own student without distillation. Recipes are changed by `overrides`, as they
+    were when they were run.
 
     Raises:
         KdcoreError: If one cannot be found, has not ended, or lacks the participant.
     """
     if len(sources) == 1 and "@" not in sources[0]:
         sources = [f"{sources[0]}@baseline", sources[0]]
-    return distinct([contender(runs_named(name), who) for name, _, who in (source.partition("@") for source in sources)])
+    return distinct(
+        [contender(runs_named(name, overrides), who) for name, _, who in (source.partition("@") for source in sources)]
+    )
 
 
-def runs_named(name: str) -> list[FinishedRun]:
+def runs_named(name: str, overrides: Sequence[str] = ()) -> list[FinishedRun]:
     """Finished runs of a run's id, a folder, a recipe, or several joined by ``+``.
 
     Raises:
         KdcoreError: If there are none.
     """
-    return [run for part in name.split("+") for run in _runs(part)]
+    return [run for part in name.split("+") for run in _runs(part, overrides)]
 
 
-def _runs(name: str) -> list[FinishedRun]:
+def _runs(name: str, overrides: Sequence[str]) -> list[FinishedRun]:
     path = Path(name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
-        return runs_of_recipe(name)
+        return runs_of_recipe(name, overrides)
     try:
         return [read_run(name)]
     except KdcoreError as missing:
         if path.is_dir() or "no run" not in str(missing):
             raise
         try:
-            return runs_of_recipe(name)
+            return runs_of_recipe(name, overrides)
         except KdcoreError as error:
             raise KdcoreError(f"{name}: neither a run ({missing}) nor a recipe that has been run ({error})") from error
 
@@ -130,7 +133,9 @@ def runs_of_recipe(source: str, overrides: Sequence[str] = ()) -> list[FinishedR
     """
     found = list(finished_runs(load_recipe(source, overrides).variant))
     if not found:
-        raise KdcoreError(f"the recipe {source} has no finished run: kdcore run {source}")
+        command = " ".join(["kdcore run", source, *overrides])
+        elsewhere = "" if overrides else "; where it was run with key=value, say so here as well"
+        raise KdcoreError(f"the recipe {source} has no finished run: {command}{elsewhere}")
     return found
 
 

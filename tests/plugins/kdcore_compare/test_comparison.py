@@ -9,7 +9,7 @@ import pytest
 from made_up import made_up
 from scipy import stats
 
-from kdcore import KdcoreError
+from kdcore import KdcoreError, load_recipe
 from kdcore_compare.comparing import compare_sources
 from kdcore_compare.comparison import IncomparableError
 from kdcore_compare.tables import Table, as_latex, as_markdown, rendered
@@ -67,6 +67,17 @@ def test_a_run_alone_is_compared_with_its_own_student_without(tmp_path):
     found = compare_sources([str(run)])
     assert [each.label for each in found.contenders] == ["made@baseline", "made"]
     assert found.differences["made"].mean == pytest.approx(0.2)
+
+
+def test_a_recipe_that_was_run_with_other_values_is_found_by_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDCORE_RUNS", str(tmp_path))
+    changed = "data.batch_size=8"
+    made_up(tmp_path / "run", OTHER, ONE, variant=load_recipe("quickstart", [changed]).variant)
+    assert compare_sources(["quickstart", changed]).differences["made"].mean == pytest.approx(0.2)
+    with pytest.raises(KdcoreError, match="no finished run: kdcore run quickstart; where it was run with key=value, say so"):
+        compare_sources(["quickstart"])
+    with pytest.raises(KdcoreError, match="no finished run: kdcore run quickstart data.batch_size=9"):
+        compare_sources(["quickstart", "data.batch_size=9"])
 
 
 def test_teachers_and_others_can_be_named(tmp_path):
