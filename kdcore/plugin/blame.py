@@ -19,13 +19,23 @@ def blamed(error: BaseException, plugins: PluginManager) -> PluginError | None:
         plugin = by_module.get(str(frame.f_globals.get("__name__", "")).partition(".")[0])
         what = _at_work(frame, plugin, plugins) if plugin else ""
         if plugin and what:
+            raised = explained(error) if what.startswith("loss ") else f"{type(error).__name__}: {error}"
+            advice = "mend it there" if plugin.is_file else "tell its author"
             where = f"{frame.f_code.co_filename}:{line}"
             return PluginError(
                 f"plugin {plugin.name!r} ({plugin.origin}): {what} failed in {frame.f_code.co_name} ({where}): "
-                f"{type(error).__name__}: {error}; tell its author, or do without it "
+                f"{raised}; {advice}, or do without it "
                 "(KDCORE_TRACEBACK=1 shows how it came to this)"
             )
     return None
+
+
+def explained(error: BaseException) -> str:
+    """An error that came out of a loss: its kind, what it says, and what may be behind it."""
+    said = f"{type(error).__name__}: {error}"
+    if isinstance(error, KeyError) and error.args and isinstance(tap := error.args[0], str):
+        said += f" (if that is a tap, declare it: needs = Needs(student_taps=({tap!r},)), or teacher_taps)"
+    return said
 
 
 def _at_work(frame: FrameType, plugin: Plugin, plugins: PluginManager) -> str:

@@ -52,9 +52,14 @@ class Plugin:
         return f"{self.distribution} {self.version}" if self.distribution else self.target
 
     @property
+    def is_file(self) -> bool:
+        """Whether it is a single file, which nobody installed."""
+        return self.target.endswith(".py")
+
+    @property
     def module(self) -> str:
         """The top-level module that its code is in."""
-        return Path(self.target).stem if self.target.endswith(".py") else self.target.partition(":")[0].partition(".")[0]
+        return Path(self.target).stem if self.is_file else self.target.partition(":")[0].partition(".")[0]
 
 
 class PluginManager:

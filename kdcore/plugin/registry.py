@@ -38,6 +38,11 @@ class Entry:
         """``plugin/name``, unambiguous where two plugins use one name."""
         return f"{self.plugin}/{self.name}"
 
+    @property
+    def described(self) -> str:
+        """``loss 'cosine' of plugin 'my-loss'``, for people."""
+        return f"{self.kind.replace('_', ' ')} {self.name!r} of plugin {self.plugin!r}"
+
     def load(self) -> Any:
         """Import the component.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
@@ -89,7 +90,27 @@ def make(entry: Entry, options: Mapping[str, Any], given: Mapping[str, Any] | No
     component = entry.load()
     wanted = inspect.signature(component).parameters
     asked = {name: value for name, value in (given or {}).items() if name in wanted}
-    return component(**asked, **dict(options_model(entry)(**options)))
+    return construct(component, {**asked, **dict(options_model(entry)(**options))})
+
+
+def construct(component: Any, arguments: Mapping[str, Any]) -> Any:
+    """``component(**arguments)``.
+
+    Raises:
+        TypeError: If it is a torch module whose constructor does not begin as theirs must.
+        Exception: Whatever else the constructor raises.
+    """
+    torch = sys.modules.get("torch")
+    forgotten = "its constructor must call super().__init__() first"
+    try:
+        made = component(**arguments)
+    except AttributeError as error:
+        if "Module.__init__() call" in str(error):
+            raise TypeError(forgotten) from error
+        raise
+    if torch and isinstance(made, torch.nn.Module) and "_modules" not in vars(made):
+        raise TypeError(forgotten)
+    return made
 
 
 def describe(entry: Entry) -> Description:

@@ -47,7 +47,7 @@ class Builder:
             raise
         except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
             raise RecipeError(
-                [self.problem(where, f"{kind} {spec.name!r} cannot be made: {type(error).__name__}: {error}")]
+                [self.problem(where, f"{entry.described} cannot be made: {type(error).__name__}: {error}")]
             ) from error
 
     def problem(self, path: str, message: str, hint: str = "") -> Problem:

@@ -13,7 +13,7 @@ from kdcore.errors import PluginError, Problem, UnknownComponentError
 from kdcore.plugin.files import is_file
 from kdcore.plugin.manager import PluginManager
 from kdcore.plugin.registry import Entry
-from kdcore.plugin.schema import TERM_KEYS, options_model
+from kdcore.plugin.schema import TERM_KEYS, construct, options_model
 from kdcore.recipe.components import components, split
 from kdcore.recipe.filling import validated
 from kdcore.recipe.problems import Places, found_by_schema
@@ -30,7 +30,7 @@ class Usable:
 
     def make(self) -> Any:
         """The component itself; raises whatever its constructor raises."""
-        return self.entry.load()(**dict(self.options))
+        return construct(self.entry.load(), dict(self.options))
 
 
 @dataclass

@@ -45,7 +45,7 @@ class _Fit:
             return component.make()
         except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            self._add(path, f"{component.entry.kind} {component.entry.name!r} cannot be made: {reason}")
+            self._add(path, f"{component.entry.described} cannot be made: {reason}")
             return None
 
     def _modalities(self) -> None:

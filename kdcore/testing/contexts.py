@@ -11,6 +11,7 @@ from torch import Tensor
 from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.loss import DistillationLoss, Example, Needs
+from kdcore.training.soundness import set_up
 
 SAMPLES, CLASSES, WIDTH = 6, 5, 8
 
@@ -125,5 +126,5 @@ def example(ctx: LossContext) -> Example:
 def ready(make: Callable[[], DistillationLoss], ctx: LossContext) -> DistillationLoss:
     """A loss that was set up on `ctx`, as it is in a run: same device, and parameters in single precision or better."""
     loss = make()
-    loss.setup(example(ctx))
+    set_up(loss, example(ctx))
     return loss.to(ctx.student.logits.device)

@@ -12,7 +12,8 @@ from kdcore.errors import KdcoreError
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.encoder_inputs import LAYOUTS, SAMPLES, SMALL, accepted, batch, build, built
-from kdcore.testing.gradients import agree, plain_tensors
+from kdcore.testing.gradients import agree
+from kdcore.training.soundness import REGISTER, unregistered
 
 
 @check("encoder")
@@ -56,8 +57,8 @@ def all_parameters_learn(subject: Subject) -> None:
 def state_registered(subject: Subject) -> None:
     """Tensors and modules that it holds are parameters, buffers or submodules, so that they move, learn and are saved."""
     encoder, _ = built(subject)
-    hidden = plain_tensors(encoder)
-    require(not hidden, f"{', '.join(hidden)}: use nn.Parameter, register_buffer, nn.ModuleList or nn.ModuleDict")
+    hidden = unregistered(encoder)
+    require(not hidden, f"{', '.join(hidden)}: {REGISTER}")
 
 
 @check("encoder")

@@ -13,7 +13,8 @@ from kdcore.contracts.encoder import Encoder, Participant
 from kdcore.contracts.fusion import TeacherFusion
 from kdcore.testing.case import NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
-from kdcore.testing.gradients import agree, plain_tensors
+from kdcore.testing.gradients import agree
+from kdcore.training.soundness import REGISTER, unregistered
 
 SAMPLES, CLASSES = 6, 5
 Teachers = dict[str, Participant]
@@ -150,8 +151,8 @@ def all_parameters_learn(subject: Subject) -> None:
 def state_registered(subject: Subject) -> None:
     """Tensors and modules that it holds are registered, and the teachers are not among them: they are saved by themselves."""
     found = bench(subject)
-    hidden = plain_tensors(found.fusion)
-    require(not hidden, f"{', '.join(hidden)}: use nn.Parameter, register_buffer, nn.ModuleList or nn.ModuleDict")
+    hidden = unregistered(found.fusion)
+    require(not hidden, f"{', '.join(hidden)}: {REGISTER}")
     own = {id(module) for module in found.fusion.modules()}
     kept = [name for name, teacher in found.teachers.items() if any(id(module) in own for module in teacher.modules())]
     require(not kept, f"it keeps {', '.join(kept)} as its own submodule; forward is given the teachers each time")

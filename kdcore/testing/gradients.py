@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -39,29 +39,6 @@ def descend(parameters: Iterable[nn.Parameter]) -> None:
 
 def _length(tensors: Iterable[Tensor]) -> float:
     return math.hypot(*(float(x.double().norm()) for x in tensors))
-
-
-def plain_tensors(module: nn.Module) -> list[str]:
-    """Tensors and modules that a module holds where neither `state_dict` nor `to` nor an optimizer sees them."""
-    seen = {id(each) for each in (*module.modules(), *module.parameters(), *module.buffers())}
-    return [
-        f"{path}.{name}" if path else name
-        for path, each in module.named_modules()
-        for name, value in vars(each).items()
-        if name not in _OWN and any(id(held) not in seen for held in _held(value))
-    ]
-
-
-_OWN = frozenset(vars(nn.Module()))
-
-
-def _held(value: object) -> Iterator[object]:
-    """Tensors and modules in `value`, or in the containers that it is made of."""
-    if isinstance(value, Tensor | nn.Module):
-        yield value
-    elif isinstance(value, Mapping | list | tuple | set):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _held(each)
 
 
 def agree(found: Tensor, wanted: Tensor, what: str, rtol: float = 1e-4, atol: float = 1e-6) -> None:

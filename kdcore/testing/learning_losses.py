@@ -11,8 +11,9 @@ from kdcore.contracts.batch import LossContext
 from kdcore.testing.case import NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.contexts import learning, mapped, tensors
-from kdcore.testing.gradients import agree, descend, gradients, plain_tensors
+from kdcore.testing.gradients import agree, descend, gradients
 from kdcore.testing.losses import bench
+from kdcore.training.soundness import MADE_LATE, REGISTER, unregistered
 
 
 @check("loss")
@@ -21,8 +22,8 @@ def state_registered(subject: Subject) -> None:
     found = bench(subject)
     with seeded():
         found.loss(found.ctx)
-    hidden = plain_tensors(found.loss)
-    require(not hidden, f"{', '.join(hidden)}: use nn.Parameter, register_buffer, nn.ModuleList or nn.ModuleDict")
+    hidden = unregistered(found.loss)
+    require(not hidden, f"{', '.join(hidden)}: {REGISTER}")
 
 
 @check("loss")
@@ -33,7 +34,7 @@ def parameters_trained(subject: Subject) -> None:
     with seeded():
         found.loss(found.ctx)
     made_late = [name for name, _ in found.loss.named_parameters() if name not in before]
-    require(not made_late, f"{', '.join(made_late)}: made while training, too late for the optimizer; make them in setup")
+    require(not made_late, f"{', '.join(made_late)}: {MADE_LATE}")
     if not before:
         raise NotApplicable("it has no parameters")
     for seed in range(3):

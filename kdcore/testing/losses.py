@@ -11,10 +11,12 @@ from torch import Tensor
 
 from kdcore.contracts.batch import LossContext
 from kdcore.contracts.loss import DistillationLoss, Needs
+from kdcore.plugin.blame import explained
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.contexts import SAMPLES, Shapes, cast, context, learning, mapped, plausible, ready, tensors
 from kdcore.testing.gradients import agree, gradients
+from kdcore.training.soundness import not_a_scalar
 
 TRIES = 4
 
@@ -67,7 +69,7 @@ def answers(subject: Subject) -> None:
         try:
             value = _bench(subject, needs, shapes, SAMPLES, 0).value()
         except Exception as error:
-            failures.append(f"{type(error).__name__}: {error}" + (f" (taps {shapes})" if needs.student_taps else ""))
+            failures.append(explained(error) + (f" (taps {shapes})" if needs.student_taps else ""))
             continue
         _require_number(value)
         return
@@ -76,8 +78,7 @@ def answers(subject: Subject) -> None:
 
 
 def _require_number(value: Any) -> None:
-    shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-    require(isinstance(value, Tensor) and value.shape == (), f"it must return a scalar tensor, not {shape}")
+    require(not (wrong := not_a_scalar(value)), wrong)
     require(value.is_floating_point() and value.isfinite(), f"its value is {value.detach()} of {value.dtype}")
 
 

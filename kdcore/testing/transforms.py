@@ -11,9 +11,10 @@ from kdcore.contracts.modality import Signal
 from kdcore.contracts.transform import SampleTransform
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
-from kdcore.testing.gradients import agree, plain_tensors
+from kdcore.testing.gradients import agree
 from kdcore.testing.signals import copied, rows, same, values
 from kdcore.testing.transform_inputs import accepted, apply, candidates, ready, returned
+from kdcore.training.soundness import unregistered
 
 TRIES = 8
 
@@ -138,7 +139,7 @@ def state_registered(subject: Subject) -> None:
     if isinstance(subject.made(), SampleTransform):
         raise NotApplicable("it holds no tensors")
     x = accepted(subject)[0]
-    hidden = plain_tensors(ready(subject, x))
+    hidden = unregistered(ready(subject, x))
     require(not hidden, f"{', '.join(hidden)}: use register_buffer")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
-from kdcore.contracts.loss import Example
+from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.schedule import Stage, Team
 from kdcore.errors import CheckpointError, Problem, RecipeError
 from kdcore.recipe.build import Builder, module_meant
@@ -23,6 +24,7 @@ from kdcore.training.distiller import Distiller, TermSpec
 from kdcore.training.optimizers import problem_with
 from kdcore.training.pipeline import Branch, Pipeline
 from kdcore.training.randomness import derive, seed_everything
+from kdcore.training.soundness import set_up
 
 DISTILLED, BASELINE = "distilled", "baseline"
 
@@ -169,7 +171,9 @@ class Assembly:
             needs = self.builder.loss(role, index).needs
             dropped = arm == BASELINE and (needs.teachers or needs.peers)
             if not dropped and term.weight != 0:
-                specs.append(TermSpec(term.id or term.name, term.weight, lambda index=index: self.builder.loss(role, index)))
+                build = partial(self.builder.loss, role, index)
+                origin = self.recipe.registry.get("loss", term.name).described
+                specs.append(TermSpec(term.id or term.name, term.weight, build, f"{role}[{index}]", origin))
         return specs
 
     @torch.no_grad()
@@ -189,11 +193,11 @@ class Assembly:
             role = "teacher_losses" if name in taught else "losses"
             example = Example(outputs, {} if name in taught else taught, len(self.dataset.classes))
             seed_everything(derive(seed, "losses", name))
-            self._try(
-                role,
-                f"the losses of {name} do not fit",
-                lambda n=name, r=role, e=example: distiller.add_terms(n, self._term_specs(r, arm), e),
-            )
+            distiller.add_terms(name, self._term_specs(role, arm), example, partial(self._set_up_term, name))
+
+    def _set_up_term(self, learner: str, spec: TermSpec, loss: DistillationLoss, example: Example) -> None:
+        what = f"term {spec.id!r} of {learner} ({spec.loss}) cannot be set up"
+        self._try(spec.path, what, lambda: set_up(loss, example))
 
     def _answer(self, distiller: Distiller, name: str, batch: Batch) -> Outputs:
         """A participant's outputs, without others.

@@ -14,7 +14,9 @@ from kdcore.contracts.encoder import Participant
 from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.schedule import Stage
+from kdcore.errors import TrainingError
 from kdcore.training.data import Table
+from kdcore.training.soundness import not_a_scalar, set_up
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,22 @@ class TermSpec:
         id: Its name in logs.
         weight: A number, or one that changes over epochs.
         build: Makes the loss; called once per learner, since a loss may have parameters.
+        path: Where the recipe has it.
+        loss: What it is, for people: ``loss 'cosine' of plugin 'my-loss'``.
     """
 
     id: str
     weight: float | Ramp
     build: Callable[[], DistillationLoss]
+    path: str = ""
+    loss: str = ""
+
+
+SetUp = Callable[[TermSpec, DistillationLoss, Example], None]
+
+
+def _set_up(spec: TermSpec, loss: DistillationLoss, example: Example) -> None:
+    set_up(loss, example)
 
 
 class Distiller(nn.Module):
@@ -58,19 +71,26 @@ class Distiller(nn.Module):
         self.fusion = fusion or TeacherFusion()
         self.terms = nn.ModuleDict()
         self.weights: dict[str, dict[str, float | Ramp]] = {}
+        self.origins: dict[str, dict[str, str]] = {}
         self.register_buffer("class_embeddings", class_embeddings, persistent=False)
 
     def participant(self, name: str) -> Participant:
         """The teacher or student called `name`."""
         return self.teachers[name] if name in self.teachers else self.students[name]  # type: ignore[return-value]
 
-    def add_terms(self, learner: str, specs: Sequence[TermSpec], example: Example) -> None:
-        """Give `learner` its terms, with parameters shaped by `example`."""
+    def add_terms(self, learner: str, specs: Sequence[TermSpec], example: Example, how: SetUp = _set_up) -> None:
+        """Give `learner` its terms, with parameters shaped by `example`; `how` each is set up."""
         losses = {spec.id: spec.build() for spec in specs}
-        for loss in losses.values():
-            loss.setup(example)
+        for spec in specs:
+            how(spec, losses[spec.id], example)
         self.terms[learner] = nn.ModuleDict(losses)
         self.weights[learner] = {spec.id: spec.weight for spec in specs}
+        self.origins[learner] = {spec.id: spec.loss for spec in specs}
+
+    def called(self, learner: str, term: str) -> str:
+        """A term and its loss, for people."""
+        origin = self.origins[learner][term]
+        return f"term {term!r} of {learner}" + (f" ({origin})" if origin else "")
 
     def losses(self, learner: str) -> dict[str, DistillationLoss]:
         """The learner's losses by term."""
@@ -167,6 +187,10 @@ class StageStep(nn.Module):
         """Everybody."""
         return self._distiller[0]
 
+    def called(self, index: int) -> str:
+        """``, which is …`` of the term at this place of `names`; empty where that is the sum of all."""
+        return f": {self.distiller.called(*self.terms[index][:2])}" if index < len(self.terms) else ""
+
     def forward(self, rows: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted sum of all terms, and each term's value, detached, in the order of `names`.
 
@@ -195,6 +219,8 @@ class StageStep(nn.Module):
                 peers = {other: outputs for other, outputs in apart.items() if other != name}
                 context = LossContext(answers[name], {**detached, **frozen}, whole, peers, distiller.class_embeddings, progress)
             value = loss(context)
+            if wrong := not_a_scalar(value):
+                raise TrainingError(f"{distiller.called(name, term)}: {wrong}")
             weight = progress.at(distiller.weights[name][term])
             values.append(value)
             if weight:

@@ -245,9 +245,10 @@ class Engine:
         names = [f"train/{name}" for name in course.step.names] + [f"train/{group_name(stage)}/total"]
         if not bool(torch.isfinite(values).all()):
             at, which = (~torch.isfinite(values)).nonzero()[0].tolist()
-            raise TrainingError(
-                f"{names[which]} is {float(values[at, which])} in stage {stage.name}, epoch {epoch + 1}, step {at + 1}"
-            )
+            where = f"in stage {stage.name}, epoch {epoch + 1}, step {at + 1}"
+            whose = course.step.called(which)
+            advice = "try a smaller learning rate, a smaller weight, or gradient_clip"
+            raise TrainingError(f"{names[which]} is {float(values[at, which])} {where}{whose}; {advice}")
         start, every = group.steps - len(values), self.settings.log_every
         for piece, chunk in enumerate(values.split(every)):
             self.record(

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kdcore.contracts.batch import Progress
 from kdcore.contracts.schedule import Stage
 from kdcore.errors import TrainingError
 from kdcore.training.data import Table
 from kdcore.training.distiller import Distiller, StageStep
+from kdcore.training.soundness import MADE_LATE, REGISTER, never_trained
 
 TRIES = 4
 
@@ -43,9 +45,11 @@ def preflight(distiller: Distiller, stages: Sequence[Stage], table: Table, batch
     """Send a batch through every stage.
 
     Raises:
-        TrainingError: If a stage has nothing to learn, or if a weighted term gives its learner no gradient, gives a teacher
-            one, or is not finite.
+        TrainingError: If a stage has nothing to learn, if a weighted term gives its learner no gradient, gives a teacher
+            one, or is not finite, or if something would never be trained or saved.
     """
+    _refuse_unregistered(distiller)
+    _refuse_late(distiller, [name for name, parameter in distiller.named_parameters() if is_lazy(parameter)])
     found = Preflight()
     seen: set[tuple[str, ...]] = set()
     before = {name: tensor.clone() for name, tensor in distiller.state_dict().items()}
@@ -56,6 +60,8 @@ def preflight(distiller: Distiller, stages: Sequence[Stage], table: Table, batch
                 seen.add(stage.learners)
                 _check_stage(distiller, stage, table, batch_size, withheld, found)
         _note_shapes(distiller, table, found)
+    _refuse_late(distiller, [name for name in distiller.state_dict() if name not in before])
+    _refuse_unregistered(distiller)
     distiller.load_state_dict(before)
     return found
 
@@ -85,12 +91,13 @@ def _check_stage(distiller: Distiller, stage: Stage, table: Table, batch_size: i
         if all(check.gradient > 0 for check in checks.values()):
             break
     for check in checks.values():
+        called = distiller.called(check.learner, check.term)
         numbers = f"its value is {check.value} and its gradient {check.gradient} on the first batch"
         if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
-            raise TrainingError(f"term {check.term!r} of {check.learner}: {numbers}")
+            raise TrainingError(f"{called}: {numbers}; look for a logarithm or root of 0, or a division by 0")
         if check.gradient == 0 and _trainable(distiller, check.learner):
             why = f"is its result detached, or does it not depend on {check.learner}?"
-            raise TrainingError(f"term {check.term!r} gives {check.learner} no gradient: {why}")
+            raise TrainingError(f"{called} gives no gradient: {why} Look for detach, item, no_grad or argmax in its forward")
     found.terms += checks.values()
 
 
@@ -112,7 +119,31 @@ def _refuse_taught_teachers(value: Tensor, distiller: Distiller, learner: str, t
         if fused and name in distiller.teachers:
             continue
         if _gradient(value, _trainable(distiller, name)) > 0:
-            raise TrainingError(f"term {term!r} of {learner} sends a gradient to {name}, who must not learn from it")
+            raise TrainingError(f"{distiller.called(learner, term)} sends a gradient to {name}, who must not learn from it")
+
+
+def _refuse_unregistered(distiller: Distiller) -> None:
+    if hidden := never_trained(distiller):
+        whose, name = _owner(distiller, hidden[0])
+        raise TrainingError(f"{whose}: what it holds in {name!r} would be neither trained nor saved; {REGISTER}")
+
+
+def _refuse_late(distiller: Distiller, names: Sequence[str]) -> None:
+    """Refuse parameters and buffers that have no shape before the first step."""
+    if names:
+        owners = [_owner(distiller, name) for name in names]
+        first = owners[0][0]
+        raise TrainingError(f"{first}: {', '.join(name for whose, name in owners if whose == first)}: {MADE_LATE}")
+
+
+def _owner(distiller: Distiller, path: str) -> tuple[str, str]:
+    """Whose a part of `distiller` is, and its name there."""
+    kind, _, rest = path.partition(".")
+    name, _, within = rest.partition(".")
+    if kind == "terms":
+        term, _, within = within.partition(".")
+        return distiller.called(name, term), within
+    return ("the fusion", rest) if kind == "fusion" else (f"the encoder of {name}", within.removeprefix("encoder."))
 
 
 @torch.no_grad()

@@ -31,19 +31,6 @@ class Workshop:
         return PluginManager([self.plugin(name, code) for name, code in modules.items()])
 
 
-LOSS = """
-    from kdcore import DistillationLoss, Needs
-
-    class Gap(DistillationLoss):
-        def forward(self, ctx):
-            return ctx.student.logits.nonsense()
-
-    @hookimpl
-    def register_losses(register):
-        register("gap", "{module}:Gap")
-"""
-
-
 @pytest.fixture
 def workshop(tmp_path, monkeypatch):
     """A folder for modules, which are forgotten afterwards."""

@@ -8,6 +8,7 @@ import pytest
 
 from kdcore import Batch, LossContext, Outputs
 from kdcore.plugin.blame import blamed
+from kdcore.plugin.manager import PluginManager
 
 CODE = """
     import torch
@@ -38,6 +39,19 @@ CODE = """
 
     def command():
         int("x")
+"""
+
+
+LOSS = """
+    from kdcore import DistillationLoss, Needs
+
+    class Gap(DistillationLoss):
+        def forward(self, ctx):
+            return ctx.student.logits.nonsense()
+
+    @hookimpl
+    def register_losses(register):
+        register("gap", "{module}:Gap")
 """
 
 
@@ -75,3 +89,18 @@ def test_an_error_of_the_machine_or_of_other_code_is_nobodys_fault(manager):
     assert blamed(error_of(manager.registry.get("loss", "greedy").load()(), context()), manager) is None
     assert blamed(error_of(importlib.import_module("faulty").command), manager) is None
     assert blamed(error_of(int, "x"), manager) is None
+
+
+def test_the_author_of_a_file_is_told_to_mend_it(workshop):
+    manager = PluginManager([])
+    manager.add_file(workshop.write("own_loss", LOSS.format(module="own_loss")))
+    said = str(blamed(error_of(manager.registry.get("loss", "gap").load()(), context()), manager))
+    assert "; mend it there, or do without it" in said
+    assert "tell its author" not in said
+
+
+def test_a_tap_that_is_not_declared_is_suspected(workshop):
+    code = LOSS.format(module="pooling").replace("logits.nonsense()", "features['pooled']")
+    manager = workshop.manager(pooling=code)
+    said = str(blamed(error_of(manager.registry.get("loss", "gap").load()(), context()), manager))
+    assert "KeyError: 'pooled' (if that is a tap, declare it: needs = Needs(student_taps=('pooled',)), or teacher_taps)" in said

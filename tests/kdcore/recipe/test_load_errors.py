@@ -89,7 +89,13 @@ CASES = {
         "needs the tap 'blok' of 'acc' and 'gyro'",
         "did you mean 'block'?",
     ),
-    "refusing constructor": ("teacher: block", "teacher: ''", "losses[2]", "loss 'feature' cannot be made: name a tap", ""),
+    "refusing constructor": (
+        "teacher: block",
+        "teacher: ''",
+        "losses[2]",
+        "'feature' of plugin 'fake' cannot be made: name a tap",
+        "",
+    ),
     "dataset cannot be made": ("root: /nowhere", "root: /x, fail: true", "data.dataset", "OSError: no disk", ""),
     "withheld labels": (
         "  protocol: halves",

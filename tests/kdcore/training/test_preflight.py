@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import toys
+from torch import nn
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, Stage, Training
@@ -47,6 +48,66 @@ class NotANumber(DistillationLoss):
         return ctx.student.logits.mean() * math.nan
 
 
+class BySample(DistillationLoss):
+    """A number for every sample."""
+
+    def forward(self, ctx):
+        return ctx.student.logits.square().mean(dim=1)
+
+
+class Mapped(DistillationLoss):
+    """Answers after a map that is made by `made`; right if that is a module of its own."""
+
+    def setup(self, example):
+        self.odd = self.made()
+
+    def made(self):
+        return nn.Linear(2, 2)
+
+    def forward(self, ctx):
+        return self.answer(self.odd, ctx.student.logits).square().mean()
+
+    def answer(self, held, logits):
+        return held(logits)
+
+
+class InADict(Mapped):
+    def made(self):
+        return {"teacher": [nn.Linear(2, 2)]}
+
+    def answer(self, held, logits):
+        return held["teacher"][0](logits)
+
+
+class PlainTensor(Mapped):
+    def made(self):
+        return torch.ones(2, requires_grad=True)
+
+    def answer(self, held, logits):
+        return held * logits
+
+
+class ShapedLate(Mapped):
+    def made(self):
+        return nn.LazyLinear(2)
+
+
+class MadeLate(Mapped):
+    def setup(self, example):
+        self.odd = None
+
+    def forward(self, ctx):
+        self.odd = self.odd or nn.Linear(2, 2)
+        return super().forward(ctx)
+
+
+class FrozenInAList(InADict):
+    """What learns nothing may be kept anywhere."""
+
+    def made(self):
+        return {"teacher": [nn.Linear(2, 2).requires_grad_(False)]}
+
+
 class Rarely(DistillationLoss):
     """No gradient on the first batch it sees."""
 
@@ -67,12 +128,15 @@ def table(tmp_path):
     return toys.table(toys.Files(toys.write(folder)), pipelines, tmp_path / "cache")
 
 
-def distiller(table, loss, teaches=None):
+def distiller(table, loss, teaches=None, origin=""):
     made = Distiller({"teacher": toys.participant("teacher", 3)}, {"student": toys.participant("student", 2)}).eval()
     batch = table.batch(table.parts["train"][:2], ("teacher", "student"))
     for name in ("teacher", "student"):
         build = (lambda: loss(made)) if teaches else loss
-        specs = [TermSpec("labels", 1.0, Labels), *([TermSpec("odd", 0.5, build)] if name == "student" and loss else [])]
+        specs = [
+            TermSpec("labels", 1.0, Labels),
+            *([TermSpec("odd", 0.5, build, loss=origin)] if name == "student" and loss else []),
+        ]
         made.add_terms(name, specs, Example(made.answer(name, batch)))
     return made
 
@@ -100,14 +164,32 @@ def test_it_reports_every_term_and_shape_and_leaves_no_trace(table):
 @pytest.mark.parametrize(
     ("loss", "complaint"),
     [
-        (Detached, "'odd' gives student no gradient: is its result detached"),
-        (Elsewhere, "'odd' gives student no gradient"),
-        (NotANumber, "'odd' of student: its value is nan"),
+        (Detached, r" gives no gradient: is its result detached, or does it not depend on student\?"),
+        (Elsewhere, " gives no gradient"),
+        (NotANumber, ": its value is nan"),
+        (BySample, r": it must return a scalar tensor, not one of shape \(2,\); average over the batch"),
+        (InADict, ": what it holds in 'odd' would be neither trained nor saved; use .* nn.ModuleDict"),
+        (PlainTensor, ": what it holds in 'odd' would be neither trained nor saved"),
+        (MadeLate, r": odd\.weight, odd\.bias: made while training, too late for the optimizer; make them in setup"),
+        (ShapedLate, r": odd\.weight, odd\.bias: made while training"),
     ],
 )
-def test_a_term_that_teaches_nothing_is_refused(table, loss, complaint):
-    with pytest.raises(TrainingError, match=complaint):
-        preflight(distiller(table, loss), STAGES, table, 2, withheld=False)
+def test_a_term_that_cannot_teach_or_learn_is_refused_by_name(table, loss, complaint):
+    made = distiller(table, loss, origin="loss 'strange' of plugin 'mine'")
+    with pytest.raises(TrainingError, match=rf"^term 'odd' of student \(loss 'strange' of plugin 'mine'\){complaint}"):
+        preflight(made, STAGES, table, 2, withheld=False)
+
+
+@pytest.mark.parametrize("loss", [Mapped, FrozenInAList])
+def test_a_term_may_learn_and_keep_what_does_not(table, loss):
+    assert preflight(distiller(table, loss), STAGES, table, 2, withheld=False).terms[-1].gradient > 0
+
+
+def test_an_encoder_that_hides_what_should_learn_is_refused(table):
+    made = distiller(table, None)
+    made.participant("student").encoder.extra = [nn.Linear(2, 2)]
+    with pytest.raises(TrainingError, match=r"^the encoder of student: what it holds in 'extra' would be neither"):
+        preflight(made, STAGES, table, 2, withheld=False)
 
 
 def test_a_term_that_trains_the_teacher_is_refused(table):

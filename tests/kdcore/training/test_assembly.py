@@ -1,0 +1,86 @@
+"""What goes wrong while a run is put together is said with file and line."""
+
+from __future__ import annotations
+
+import sys
+from textwrap import dedent
+
+import pytest
+from runs import Home, tiny_recipe
+
+from kdcore import RecipeError
+from kdcore.errors import PluginError, TrainingError
+from kdcore.plugin.manager import PluginManager
+from kdcore.runner import dry_run
+
+LOSS = """
+from kdcore import DistillationLoss, hookimpl
+from torch import nn
+
+class Mine(DistillationLoss):
+    {body}
+
+    def forward(self, ctx):
+        return ctx.student.logits.square().mean()
+
+@hookimpl
+def register_losses(register):
+    register("mine", "{name}:Mine")
+"""
+
+
+@pytest.fixture
+def home(tmp_path, database, monkeypatch):
+    made = Home(tmp_path / "home", database)
+    made.folder.mkdir()
+    monkeypatch.chdir(made.folder)
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    plugins = PluginManager()
+    monkeypatch.setattr("kdcore.runner.plugin_manager", lambda: plugins)
+    before = set(sys.modules)
+    yield made
+    for name in set(sys.modules) - before:
+        if str(made.folder) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def refusal(home: Home, name: str, body: str) -> str:
+    """What a dry run says of a loss with this in its class."""
+    body = dedent(body).strip().replace("\n", "\n    ")
+    (home.folder / f"{name}.py").write_text(LOSS.format(body=body, name=name))
+    recipe = tiny_recipe(home.database, "assembly", plugins=[f"{name}.py"], losses=["cross-entropy", {"name": "mine"}])
+    lines = [f"{key}: {value!r}" for key, value in recipe.items() if key != "losses"]
+    home.recipe.write_text("\n".join([*lines, "losses:", "  - cross-entropy", "  - name: mine", "    id: own"]))
+    with pytest.raises((RecipeError, TrainingError, PluginError)) as caught:
+        dry_run(home.recipe)
+    assert home.runs == []
+    return str(caught.value)
+
+
+SETUP = "def setup(self, example):\n    "
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "said"),
+    [
+        ("refusing", f"{SETUP}raise ValueError('the shapes cannot meet')", "the shapes cannot meet"),
+        ("tapping", f"{SETUP}example.student.features['pooled']", "KeyError: 'pooled' (if that is a tap, declare it: needs = "),
+        ("clashing", f"{SETUP}self.maps = nn.Linear(2, 2)", "it has an attribute 'maps', which is the name of a method of"),
+    ],
+)
+def test_a_loss_that_cannot_be_set_up_is_named_with_its_line(home, name, body, said):
+    line = 2 + len(tiny_recipe(home.database, "")) - 1 + 1 + 1
+    assert refusal(home, name, body).startswith(
+        f"recipe.yaml:{line}: losses[1]: term 'own' of student (loss 'mine' of plugin '{name}') cannot be set up: {said}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [("number", "self.scale = 2.0"), ("network", "self.map = nn.Linear(2, 2)"), ("tensor", "self.w = nn.Parameter()")],
+)
+def test_a_constructor_that_does_not_begin_as_it_must_is_named(home, name, body):
+    said = refusal(home, f"forgetful_{name}", f"def __init__(self):\n    {body}")
+    assert f"losses[1]: loss 'mine' of plugin 'forgetful-{name}' cannot be made: " in said
+    assert "its constructor must call super().__init__() first" in said
