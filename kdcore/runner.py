@@ -166,6 +166,7 @@ class _Run:
                     self.tracker.commit()
                 else:
                     archive.begin(table, assembly.stages(DISTILLED), assembly.arms)
+                    self.tracker.commit()
                 self.plugins.hook.run_started(name=self.recipe.name, seeds=tuple(self.recipe.seeds))
                 for seed in self.recipe.seeds:
                     for arm in assembly.arms:
@@ -174,16 +175,20 @@ class _Run:
                             pending = None
                 result = self._conclude(desk) if self._writes else None
         except StoppedError:
-            archive.stopped("KILLED")
+            archive.stopped("KILLED", self._trained_seeds(desk))
             raise StoppedError(f"stopped; everything is saved: kdcore resume {self.folder.name}") from None
         except Exception:  # a plugin at work may raise anything
-            archive.stopped("FAILED")
+            archive.stopped("FAILED", self._trained_seeds(desk))
             raise
         finally:
             self.tracker.close()
         if self.stop_asked:  # too late for this run, but whoever has more of them to do must know
             raise StoppedError(f"stopped, after the run was finished: kdcore resume {self.folder.name} shows what came of it")
         return result
+
+    def _trained_seeds(self, desk: _Desk) -> list[int]:
+        arms = desk.assembly.arms
+        return [seed for seed in self.recipe.seeds if all([seed, arm] in desk.ledger.done for arm in arms)]
 
     @property
     def _writes(self) -> bool:

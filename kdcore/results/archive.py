@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -133,10 +133,12 @@ class Archive:
             self.tracker.finish(f"seed-{seed}")
         self.tracker.finish("root")
 
-    def stopped(self, status: Literal["KILLED", "FAILED"]) -> None:
-        """Track that the run stopped short, without what a resumed run will track again."""
+    def stopped(self, status: Literal["KILLED", "FAILED"], done: Collection[int]) -> None:
+        """Track that the run stopped short, after seeds that are `done`, without what a resumed run will track again."""
         self.tracker.rewind(self.tracker.position)
-        self.tracker.finish("root", status)
+        whole = {f"seed-{seed}" for seed in done}
+        for name in self.tracker.under_way():
+            self.tracker.finish(name, "FINISHED" if name in whole else status)
         self.tracker.commit()
 
     def _keep_student(self, assembly: Assembly, distiller: Distiller, table: Table, seed: int, name: str) -> None:

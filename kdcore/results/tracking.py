@@ -90,6 +90,16 @@ class Tracker(Recorder):
         """How much of the journal is committed, in bytes."""
         return self._journal.committed
 
+    def under_way(self) -> list[str]:
+        """Local names of the runs that have begun and not ended, by what is committed; the latest first."""
+        found: dict[str, None] = {}
+        for _, record in self._journal.read(0):
+            if record["kind"] == "start":
+                found[record["run"]] = None
+            elif record["kind"] == "finish":
+                found.pop(record["run"], None)
+        return list(reversed(found))
+
     def rewind(self, position: int) -> None:
         """Forget all records after `position`.
 
@@ -169,6 +179,10 @@ class NullTracker:
     def commit(self) -> int:
         """Nothing is sent."""
         return 0
+
+    def under_way(self) -> list[str]:
+        """There are none."""
+        return []
 
     def close(self, timeout: float = 30) -> bool:
         """There is nothing to wait for."""

@@ -11,13 +11,14 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from runs import Home, encoder, tiny_recipe
+from runs import Home, encoder, tiny_recipe, tracked
 
 from kdcore import hookimpl
 from kdcore.errors import CheckpointError, DataError, PluginError, RecipeError, StoppedError, TrainingError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
+from kdcore.results.archive import Archive
 from kdcore.results.outcome import read_outcome
 from kdcore.runner import RunListener, dry_run, run
 from kdcore.training.student import load_student
@@ -288,14 +289,34 @@ def test_a_student_that_cannot_be_loaded_is_named(uninterrupted, tmp_path):
             load_student(broken)
 
 
-def test_a_run_that_diverges_is_tracked_as_failed(home, tmp_path):
-    schedule = {"name": "two-stage", "student": {"epochs": 2, "optimizer": {"name": "sgd", "lr": 1e30}}}
+@pytest.mark.parametrize(
+    ("learner", "there"), [("student", {"tiny": "FAILED", "tiny seed 0": "FAILED"}), ("teachers", {"tiny": "FAILED"})]
+)
+def test_a_run_that_diverges_is_tracked_as_failed(home, tmp_path, learner, there):
+    wild = {"epochs": 2, "optimizer": {"name": "sgd", "lr": 1e30}}
+    schedule = {"name": "two-stage", "teachers": {"epochs": 1}, "student": {"epochs": 1}, learner: wild}
     path = tmp_path / "diverges.yaml"
-    path.write_text(yaml.safe_dump(tiny_recipe(home.database, "diverging") | SHORT | {"schedule": schedule}))
-    with pytest.raises(TrainingError, match=r"is (nan|inf|-inf) in stage"):
+    experiment = f"diverging {learner}"
+    path.write_text(yaml.safe_dump(tiny_recipe(home.database, experiment) | SHORT | {"schedule": schedule}))
+    said = r"is (nan|inf|-inf) in stage .*\(loss 'cross-entropy' of plugin 'standard'\); try a smaller learning rate"
+    with pytest.raises(TrainingError, match=said):
         run(path)
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{home.database}")
-    experiments = [each.experiment_id for each in client.search_experiments()]
-    assert "FAILED" in {each.info.status for each in client.search_runs(experiments)}
+    found = client.search_runs([client.get_experiment_by_name(experiment).experiment_id])
+    assert {each.info.run_name: each.info.status for each in found} == there
+
+
+def test_seeds_that_were_trained_before_a_run_failed_are_finished(home, tmp_path, monkeypatch):
+    def fail_at_the_second(self, seed):
+        if seed == 1:
+            raise TrainingError("enough")
+        return begin(self, seed)
+
+    begin = Archive.begin_seed
+    monkeypatch.setattr(Archive, "begin_seed", fail_at_the_second)
+    with pytest.raises(TrainingError, match="enough"):
+        run((failing := Home(tmp_path / "failing", home.database).write(**SHORT | {"seeds": [0, 1]})).recipe)
+    statuses = {name: status for name, (status, _, _) in tracked(failing).items()}
+    assert statuses == {"tiny": "FAILED", "tiny seed 0": "FINISHED"}
