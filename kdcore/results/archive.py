@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -66,6 +67,7 @@ class Archive:
             "recipe": recipe.name, "recipe_hash": recipe.hash, "kdcore": __version__, "dataset": dataset.name,
             "dataset_fingerprint": table.fingerprint, "split": table.split.rule, "command": shlex.join(self.command),
             "torch": torch.__version__, **{f"plugin.{name}": version for name, version in self.versions.items()},
+            "mlflow.note.content": recipe.description, "mlflow.user": os.environ.get("USER", ""), "mlflow.source.name": "kdcore",
             **recipe.tracking.tags,
         }  # fmt: skip
         self.tracker.start("root", recipe.name, None, tags, flattened(recipe.filled()))

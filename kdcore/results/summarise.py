@@ -230,7 +230,7 @@ def _selection(rules: Mapping[str, str]) -> str:
 
 
 def flattened(values: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as ``a.b.0.c`` → value."""
+    """Nested mappings and lists as ``a.b.0.c`` → value; terms go by their ids, ``losses.acs.weight``, not by their places."""
     if isinstance(values, Mapping) and values:
         return {
             key: value
@@ -238,5 +238,11 @@ def flattened(values: Any, path: str = "") -> dict[str, Any]:
             for key, value in flattened(each, f"{path}.{name}" if path else str(name)).items()
         }
     if isinstance(values, list) and values and any(isinstance(each, dict | list) for each in values):
-        return {key: value for index, each in enumerate(values) for key, value in flattened(each, f"{path}.{index}").items()}
+        ids = [each.get("id") if isinstance(each, dict) else None for each in values]
+        steps = ids if all(ids) else range(len(values))
+        return {
+            key: value
+            for step, each in zip(steps, values, strict=True)
+            for key, value in flattened(each, f"{path}.{step}").items()
+        }
     return {path: values}

@@ -76,7 +76,7 @@ def test_a_recipe_that_was_run_with_other_values_is_found_by_them(tmp_path, monk
     assert compare_sources(["quickstart", changed]).differences["made"].mean == pytest.approx(0.2)
     with pytest.raises(KdcoreError, match="no finished run: kdcore run quickstart; where it was run with key=value, say so"):
         compare_sources(["quickstart"])
-    with pytest.raises(KdcoreError, match="no finished run: kdcore run quickstart data.batch_size=9"):
+    with pytest.raises(KdcoreError, match=r"no finished run: kdcore run quickstart data.batch_size=9"):
         compare_sources(["quickstart", "data.batch_size=9"])
 
 
