@@ -13,6 +13,7 @@ from kdcore.errors import UnknownComponentError
 from kdcore.plugin.hookspecs import API_VERSION
 from kdcore.plugin.manager import found_plugins, plugin_manager
 from kdcore.plugin.schema import describe
+from kdcore.recipe.shipped import list_recipes
 
 
 def show_component(name: str) -> None:
@@ -27,9 +28,10 @@ def show_component(name: str) -> None:
     if not entries:
         known = sorted({entry.name for entry in registry.entries()})
         near = get_close_matches(name, known, n=3)
-        raise UnknownComponentError(
-            f"no component {name!r}" + (f"; did you mean {' or '.join(near)}?" if near else "; see kdcore list")
-        )
+        if name in list_recipes():
+            raise UnknownComponentError(f"{name!r} is a recipe, no component; kdcore recipes list says what each recipe is")
+        advice = f"did you mean {' or '.join(near)}?" if near else "see kdcore list, or kdcore recipes list for recipes"
+        raise UnknownComponentError(f"no component {name!r}; {advice}")
     console = Console()
     for entry in entries:
         found = describe(entry)

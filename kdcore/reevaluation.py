@@ -14,8 +14,8 @@ from kdcore.errors import DataError
 from kdcore.inference import saved_seeds
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
-from kdcore.recipe.load import load_recipe
 from kdcore.results.evaluate import combine, evaluate
+from kdcore.results.finished import recipe_of
 from kdcore.results.outcome import ENSEMBLES
 from kdcore.training.assembly import modalities_of
 from kdcore.training.data import load_split
@@ -36,7 +36,7 @@ class Recordings:
     def __init__(self, run: str | Path):
         self.folder = find_run(str(run))
         plugins = plugin_manager()
-        recipe = load_recipe(self.folder / "recipe.yaml", (), plugins)
+        recipe = recipe_of(self.folder, plugins)
         builder = Builder(recipe, plugins)
         self.dataset: Dataset = builder.dataset()
         self.skip_bad = recipe.data.on_bad_sample == "skip"

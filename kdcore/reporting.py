@@ -8,11 +8,10 @@ from pathlib import Path
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
-from kdcore.recipe.load import load_recipe
 from kdcore.recipe.schema import Recipe
 from kdcore.results.examples import Example, gather_examples
 from kdcore.results.explaining import Explainer
-from kdcore.results.finished import FinishedRun, read_run
+from kdcore.results.finished import FinishedRun, read_run, recipe_of
 from kdcore.results.report import Summary
 from kdcore.results.sections import write_report
 from kdcore.results.summarise import summarise
@@ -33,7 +32,7 @@ def rewrite_report(run_id: str | Path, to: Path | None = None, say: Callable[[st
         KdcoreError: If there is no such run, or it has not ended.
     """
     run = read_run(run_id)
-    recipe = load_recipe(run.recipe)
+    recipe = recipe_of(run.folder)
     try:
         examples = _examples(recipe, run)
     except DataError as error:

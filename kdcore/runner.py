@@ -21,6 +21,7 @@ from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.schema import Recipe
 from kdcore.results.archive import Archive
+from kdcore.results.finished import recipe_of
 from kdcore.results.outcome import Outcome
 from kdcore.results.report import Summary
 from kdcore.results.tracking import NullTracker, Tracker
@@ -79,7 +80,7 @@ def resume(run_id: str, listener: RunListener | None = None) -> Result | None:
     folder = find_run(run_id)
     plugins = plugin_manager()
     ledger = Ledger.read(folder)
-    return _Run(load_recipe(folder / "recipe.yaml", (), plugins), plugins, listener, ledger.command, folder).execute()
+    return _Run(recipe_of(folder, plugins), plugins, listener, ledger.command, folder).execute()
 
 
 def dry_run(

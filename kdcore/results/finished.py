@@ -10,7 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from kdcore import __version__
-from kdcore.errors import CheckpointError
+from kdcore.errors import CheckpointError, PluginError, RecipeError
+from kdcore.plugin.manager import PluginManager, plugin_manager
+from kdcore.recipe.load import load_recipe
+from kdcore.recipe.schema import Recipe
 from kdcore.results.outcome import Outcome, read_outcome
 from kdcore.training.data import Table
 from kdcore.workspace import find_run, runs_folder
@@ -110,6 +113,26 @@ def read_run(run_id: str | Path) -> FinishedRun:
         facts,
         {arm: {seed: read_outcome(outcome_file(folder, seed, arm)) for seed in facts.seeds} for arm in facts.arms},
     )
+
+
+def recipe_of(folder: Path, plugins: PluginManager | None = None) -> Recipe:
+    """The recipe that a run was made with.
+
+    Raises:
+        PluginError: If a plugin that it was made with is not in use here, with the version that there was.
+        RecipeError: If the recipe cannot be used for another reason.
+    """
+    plugins = plugins or plugin_manager()
+    try:
+        return load_recipe(folder / "recipe.yaml", (), plugins)
+    except RecipeError as error:
+        facts = _facts(folder)
+        working = {f"plugin {name}" for name, plugin in plugins.plugins.items() if not plugin.failure}
+        used = {key: number for key, number in facts.versions.items() if key.startswith("plugin ")} if facts else {}
+        missing = " and ".join(f"{key} {number}" for key, number in used.items() if key not in working)
+        if not missing:
+            raise
+        raise PluginError(f"{folder.name} was made with {missing}, not in use here; install that to go on") from error
 
 
 def finished_runs(variant: str = "", part: str = "test") -> Iterator[FinishedRun]:

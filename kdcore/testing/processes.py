@@ -8,6 +8,7 @@ import multiprocessing as mp
 import pickle
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -21,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdcore.contracts.batch import LossContext
 from kdcore.contracts.loss import DistillationLoss
-from kdcore.plugin.manager import plugin_manager
+from kdcore.plugin.manager import PluginWarning, plugin_manager
 from kdcore.testing.case import ConformanceError
 from kdcore.testing.contexts import mapped, tensors
 from kdcore.testing.gradients import descend
@@ -147,7 +148,9 @@ def _pair() -> _Pair:
 
 def _serve(rank: int, folder: Path, pipe: Connection) -> None:
     torch.set_num_threads(1)
-    plugin_manager()  # plugins that are files are imported by it alone
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # whoever asks was warned
+        plugin_manager()  # plugins that are files are imported by it alone
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     while True:
         try:

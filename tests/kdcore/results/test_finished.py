@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import re
 import shutil
+from importlib.metadata import entry_points, version
 
 import pytest
 
 from kdcore import finished_runs, read_run, rewrite_report
-from kdcore.errors import CheckpointError
+from kdcore.errors import CheckpointError, PluginError
+from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.load import load_recipe
 from kdcore.results.examples import chosen
+from kdcore.results.finished import recipe_of
 
 
 @pytest.fixture
@@ -74,3 +77,11 @@ def test_examples_begin_with_what_was_passed_on(run_of):
     for row, why in picked.items():
         right = outcomes["distilled"].probabilities["student"][row].argmax() == outcomes["distilled"].labels[row]
         assert right == (why not in ("Wrong", "Right only without distillation"))
+
+
+def test_a_plugin_that_is_gone_is_named_with_the_version_that_there_was(run_of):
+    points = [point for point in entry_points(group="kdcore") if point.name != "wearable"]
+    said = rf"{run_of.name} was made with plugin wearable {version('kdcore')}, not in use here; install that to go on"
+    with pytest.raises(PluginError, match=said):
+        recipe_of(run_of, PluginManager(points))
+    assert recipe_of(run_of).name == "tiny"

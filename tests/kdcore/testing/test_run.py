@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
@@ -165,6 +166,23 @@ def test_faults_are_shown_with_the_line_that_raised(pytester: pytest.Pytester):
     )
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
     result.stdout.fnmatch_lines(["*raise RuntimeError*not today*", "*loss/Unmakeable/constructed: RuntimeError: not today*"])
+
+
+def test_other_processes_do_not_warn_of_broken_plugins_again(tmp_path):
+    broken = tmp_path / "broken-1.dist-info"
+    broken.mkdir()
+    (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (broken / "entry_points.txt").write_text("[kdcore]\nbroken = no_such_module\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "kdcore.cli", "check-plugin", "standard/cross-entropy"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "KDCORE_STRICT_PLUGINS": "0"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stderr.splitlines() if "broken" in line or "Warning" in line] == [
+        line for line in done.stderr.splitlines() if line.startswith("warning: plugin 'broken' (broken) is not used")
+    ]
+    assert done.stderr.count("is not used") == 1
 
 
 def test_what_was_installed_later_is_found_by_other_processes(tmp_path, monkeypatch):
