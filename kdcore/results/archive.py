@@ -67,7 +67,8 @@ class Archive:
             "recipe": recipe.name, "recipe_hash": recipe.hash, "kdcore": __version__, "dataset": dataset.name,
             "dataset_fingerprint": table.fingerprint, "split": table.split.rule, "command": shlex.join(self.command),
             "torch": torch.__version__, **{f"plugin.{name}": version for name, version in self.versions.items()},
-            "mlflow.note.content": recipe.description, "mlflow.user": os.environ.get("USER", ""), "mlflow.source.name": "kdcore",
+            "mlflow.note.content": recipe.description, "mlflow.user": os.environ.get("USER", ""),
+            "mlflow.source.name": "kdcore",
             **recipe.tracking.tags,
         }  # fmt: skip
         self.tracker.start("root", recipe.name, None, tags, flattened(recipe.filled()))
