@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from kdcore.testing.checks import Check, Subject, checks_of
 
 Status = Literal["passed", "failed", "exempt", "not applicable"]
 Exemptions = Mapping[str, Mapping[str, str]]
+Cases = Mapping[str, Case | Sequence[Case]]
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,19 @@ class Trial:
         subject: The component and its case.
         check: The check.
         exemption: Why it is expected to fail; empty if it is not.
+        number: Of the case, where the component has several.
     """
 
     subject: Subject
     check: Check
     exemption: str = ""
+    number: int = 0
 
     @property
     def name(self) -> str:
-        """``kind/component/check``."""
-        return f"{self.subject.entry.kind}/{self.subject.entry.name}/{self.check.name}"
+        """``kind/component/check``, with the case's number where there are several."""
+        numbered = f"-{self.number}" if self.number else ""
+        return f"{self.subject.entry.kind}/{self.subject.entry.name}/{self.check.name}{numbered}"
 
     def result(self) -> Result:
         """Make the check."""
@@ -92,9 +96,7 @@ def check_component(entry: Entry, case: Case | None = None, exemptions: Mapping[
     return [trial.result() for trial in _trials_of(entry, case or Case(), exemptions or {})]
 
 
-def check_plugin(
-    plugin: str, cases: Mapping[str, Case] | None = None, expected_failures: Exemptions | None = None
-) -> Iterator[Result]:
+def check_plugin(plugin: str, cases: Cases | None = None, expected_failures: Exemptions | None = None) -> Iterator[Result]:
     """Make every check on every component that a plugin registers, one after the other.
 
     Arguments and errors as for `conformance_tests`.
@@ -104,7 +106,7 @@ def check_plugin(
 
 def trials(
     plugin: str,
-    cases: Mapping[str, Case] | None = None,
+    cases: Cases | None = None,
     expected_failures: Exemptions | None = None,
     manager: PluginManager | None = None,
 ) -> list[Trial]:
@@ -132,7 +134,7 @@ def _entries(plugin: str, manager: PluginManager) -> list[Entry]:
     return [entry for entry in manager.registry.entries() if entry.plugin == plugin]
 
 
-def _told_by(module: str) -> tuple[Mapping[str, Case], Exemptions]:
+def _told_by(module: str) -> tuple[Cases, Exemptions]:
     """``cases`` and ``expected_failures`` of the plugin's module ``conformance``, if it has one."""
     if module.endswith(".py"):  # a plugin that is a file
         return {}, {}
@@ -160,7 +162,7 @@ def _by_entry(entries: list[Entry], told: Mapping[str, Any], plugin: str) -> dic
     return found
 
 
-def _trials_of(entry: Entry, case: Case, exemptions: Mapping[str, str]) -> list[Trial]:
+def _trials_of(entry: Entry, cases: Case | Sequence[Case], exemptions: Mapping[str, str]) -> list[Trial]:
     checks = checks_of(entry.kind)
     names = [check.name for check in checks]
     for name, reason in exemptions.items():
@@ -169,5 +171,9 @@ def _trials_of(entry: Entry, case: Case, exemptions: Mapping[str, str]) -> list[
             raise PluginError(f"{entry.kind} {entry.name!r}: {what}")
         if not isinstance(reason, str) or not reason.strip():
             raise PluginError(f"{entry.kind} {entry.name!r}: the exemption from {name!r} gives no reason")
-    subject = Subject(entry, case)
-    return [Trial(subject, check, exemptions.get(check.name, "")) for check in checks]
+    listed = [cases] if isinstance(cases, Case) else cases
+    return [
+        Trial(subject, check, exemptions.get(check.name, ""), number if len(listed) > 1 else 0)
+        for number, subject in enumerate((Subject(entry, case) for case in listed), 1)
+        for check in checks
+    ]

@@ -38,7 +38,7 @@ def check_and_print(name: str, verbose: bool = False) -> bool:
 
 def _title(trial: Trial) -> tuple[str, str]:
     entry = trial.subject.entry
-    return entry.kind.replace("_", " "), entry.name
+    return entry.kind.replace("_", " "), entry.name + (f" (case {trial.number})" if trial.number else "")
 
 
 def _chosen(name: str) -> list[Trial]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from kdcore.testing.case import Case
-from kdcore.testing.run import Exemptions, Trial, trials
+from kdcore.testing.run import Cases, Exemptions, Trial, trials
 
 
 def conformance_tests(
     plugin: str,
-    cases: Mapping[str, Case] | None = None,
+    cases: Cases | None = None,
     expected_failures: Exemptions | None = None,
 ) -> Callable[..., None]:
     """A test function with one test for every check of every component that a plugin registers.
@@ -21,7 +20,8 @@ def conformance_tests(
 
     Args:
         plugin: The plugin's name, as in its entry point.
-        cases: Component → how it is tested; needed where it has options without defaults, or unusual inputs.
+        cases: Component → how it is tested, or a list of several ways; needed where it has options without defaults, or
+            unusual inputs.
         expected_failures: Component → check → why it is right that the check fails.
 
     Raises:

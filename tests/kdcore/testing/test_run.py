@@ -101,6 +101,14 @@ def test_a_plugin_tells_of_its_own_cases_and_exemptions(tmp_path, monkeypatch):
     assert "schedule/Plain/repeatable" in by_name
 
 
+def test_a_component_may_have_several_cases(tmp_path, monkeypatch):
+    told = TOLD.replace('Case({"tap": "features"})', '[Case({"tap": "features"}), Case({"tap": 3})]')
+    found = {trial.name: trial for trial in trials("several", manager=manager(tmp_path, monkeypatch, "several", told))}
+    assert found["loss/Demanding/constructed-1"].result().status == "passed"
+    assert found["loss/Demanding/constructed-2"].result().status == "failed"
+    assert "loss/Plain/constructed" in found
+
+
 @pytest.mark.parametrize(
     ("cases", "said"),
     [
