@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         RecipeError,
         StoppedError,
         TrainingError,
+        UnknownRunError,
         UsageError,
     )
     from kdcore.inference import find_student, read_recording
@@ -72,6 +73,7 @@ _HOME = {
         "RecipeError",
         "StoppedError",
         "TrainingError",
+        "UnknownRunError",
         "UsageError",
     ),
     "kdcore.inference": ("find_student", "read_recording"),

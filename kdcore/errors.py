@@ -84,6 +84,10 @@ class CheckpointError(KdcoreError):
     exit_code = 2
 
 
+class UnknownRunError(CheckpointError):
+    """No run is called that."""
+
+
 class TrainingError(KdcoreError):
     """Training that cannot go on: a loss that is not finite, a disk that is full."""
 
@@ -92,3 +96,9 @@ class StoppedError(KdcoreError):
     """A run stopped on request after saving its state."""
 
     exit_code = 143
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without line breaks and not much longer than a person reads."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 400 else text[:399] + "…"

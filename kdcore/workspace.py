@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from kdcore.errors import CheckpointError
+from kdcore.errors import CheckpointError, UnknownRunError
 
 
 def runs_folder() -> Path:
@@ -35,7 +35,8 @@ def find_run(run_id: str) -> Path:
     """The folder of a run, by its id, an unambiguous beginning or end of it, or its path.
 
     Raises:
-        CheckpointError: If there is no such run, or several.
+        UnknownRunError: If there is none.
+        CheckpointError: If there are several.
     """
     path = Path(run_id)
     if (path / "recipe.yaml").exists():
@@ -45,9 +46,10 @@ def find_run(run_id: str) -> Path:
     matches = [name for name in known if name == run_id] or [
         name for name in known if name.startswith(run_id) or name.endswith(run_id)
     ]
-    if len(matches) != 1:
-        what = f"several runs are called {run_id!r}: {', '.join(matches)}" if matches else f"no run {run_id!r} in {folder}"
-        raise CheckpointError(what + ("" if matches or not known else f" (there are: {', '.join(known[-10:])})"))
+    if not matches:
+        raise UnknownRunError(f"no run {run_id!r} in {folder}" + (f" (the last are: {', '.join(known[-5:])})" if known else ""))
+    if len(matches) > 1:
+        raise CheckpointError(f"several runs are called {run_id!r}: {', '.join(matches)}")
     return folder / matches[0]
 
 

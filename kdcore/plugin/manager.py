@@ -17,7 +17,7 @@ import pluggy
 
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, PluginError
 from kdcore.plugin import hookspecs
-from kdcore.plugin.files import files_asked_for, fingerprint, import_file, plugin_name, what_happened
+from kdcore.plugin.files import files_asked_for, fingerprint, import_file, is_file, plugin_name, what_happened
 from kdcore.plugin.registry import KINDS, Registry
 from kdcore.spelling import or_meant
 
@@ -54,7 +54,7 @@ class Plugin:
     @property
     def is_file(self) -> bool:
         """Whether it is a single file, which nobody installed."""
-        return self.target.endswith(".py")
+        return is_file(self.target)
 
     @property
     def module(self) -> str:

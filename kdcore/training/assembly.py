@@ -14,6 +14,7 @@ from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
+from kdcore.contracts.optimizers import problem_with
 from kdcore.contracts.schedule import Stage, Team
 from kdcore.errors import CheckpointError, Problem, RecipeError
 from kdcore.recipe.build import Builder, module_meant
@@ -21,7 +22,6 @@ from kdcore.recipe.schema import ParticipantSpec
 from kdcore.training.checkpoint import load_state, load_weights
 from kdcore.training.data import Table
 from kdcore.training.distiller import Distiller, TermSpec
-from kdcore.training.optimizers import problem_with
 from kdcore.training.pipeline import Branch, Pipeline
 from kdcore.training.randomness import derive, seed_everything
 from kdcore.training.soundness import set_up

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdcore.contracts.batch import Progress
 from kdcore.contracts.fusion import TeacherFusion
+from kdcore.contracts.optimizers import build_optimizer
 from kdcore.contracts.schedule import Stage
 from kdcore.errors import StoppedError, TrainingError
 from kdcore.training.answers import cache_teachers, predict, sees_random_input
@@ -21,7 +22,6 @@ from kdcore.training.distiller import CachedOutputs, Distiller, StageStep
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
 from kdcore.training.group import Group, group_name
 from kdcore.training.listener import Listener
-from kdcore.training.optimizers import build_optimizer
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
 from kdcore.training.reuse import History, TrainedStages
 

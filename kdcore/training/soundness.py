@@ -12,7 +12,7 @@ from kdcore.plugin.blame import explained
 
 REGISTER = "use nn.Parameter, register_buffer, nn.ModuleList or nn.ModuleDict"
 MADE_LATE = "made while training, too late for the optimizer; make them in setup"
-_METHODS = ("setup", "forward", "maps")
+_METHODS = tuple(name for name, member in vars(DistillationLoss).items() if isroutine(member) and not name.startswith("_"))
 
 
 def set_up(loss: DistillationLoss, example: Example) -> None:

@@ -14,6 +14,8 @@ from kdcore import (
     FinishedRun,
     KdcoreError,
     Outcome,
+    RecipeError,
+    UnknownRunError,
     UsageError,
     evaluate,
     finished_runs,
@@ -116,13 +118,11 @@ def _runs(name: str, overrides: Sequence[str]) -> list[FinishedRun]:
         return runs_of_recipe(name, overrides)
     try:
         return [read_run(name)]
-    except KdcoreError as missing:
-        if path.is_dir() or "no run" not in str(missing):
-            raise
+    except UnknownRunError as missing:
         try:
             return runs_of_recipe(name, overrides)
-        except KdcoreError as error:
-            raise KdcoreError(f"{name}: neither a run ({missing}) nor a recipe that has been run ({error})") from error
+        except RecipeError as error:
+            raise KdcoreError(f"{missing}; as a recipe: {error}") from error
 
 
 def runs_of_recipe(source: str, overrides: Sequence[str] = ()) -> list[FinishedRun]:

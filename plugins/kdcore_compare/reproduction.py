@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcore import ConsoleListener, FinishedRun, KdcoreError, load_recipe, read_run, run
+from kdcore import ConsoleListener, FinishedRun, KdcoreError, UnknownRunError, load_recipe, read_run, run
 from kdcore_compare.tracked import tracked_run
 
 
@@ -50,9 +50,7 @@ def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None
 def _find(run_id: str, folder: Path, uri: str | None) -> FinishedRun:
     try:
         return read_run(run_id)
-    except KdcoreError as missing:
-        if "no run" not in str(missing):
-            raise
+    except UnknownRunError as missing:
         try:
             return tracked_run(run_id, folder, uri)
         except KdcoreError as error:

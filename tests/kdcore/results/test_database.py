@@ -9,7 +9,7 @@ import pytest
 from runs import FORKS
 
 from kdcore.results.database import ensure_database
-from kdcore.results.tracking import MlflowStore
+from kdcore.results.mlflow_store import MlflowStore
 
 
 def tables(uri: str) -> None:

@@ -206,5 +206,5 @@ def test_nothing_to_compare(tmp_path, monkeypatch):
     monkeypatch.setenv("KDCORE_RUNS", str(tmp_path))
     with pytest.raises(KdcoreError, match="two or more"):
         compare_sources([])
-    with pytest.raises(KdcoreError, match=r"neither a run .* nor a recipe"):
+    with pytest.raises(KdcoreError, match=r"no run 'no-such-run' in .*; as a recipe: no file and no shipped recipe"):
         compare_sources(["no-such-run", "another"])
