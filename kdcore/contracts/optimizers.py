@@ -24,7 +24,7 @@ def problem_with(options: Mapping[str, Any]) -> str:
     if name not in _CLASSES:
         return f"no optimizer {name!r}{or_meant(name, _CLASSES)} (known: {', '.join(sorted(_CLASSES))})"
     known = set(inspect.signature(_CLASSES[name]).parameters) - {"params"}
-    for option in set(options) - known - {"name"}:
+    for option in sorted(set(options) - known - {"name"}):
         return f"optimizer {name!r} has no option {option!r}{or_meant(option, known)}"
     try:
         build_optimizer(options, [nn.Parameter(torch.zeros(1))])

@@ -114,6 +114,8 @@ def _message(error: Any, path: list[str | int]) -> str:
         return f"the key {path[-1]!r} is missing"
     if kind == "too_short":
         return "must not be empty"
+    if kind == "value_error":  # of a validator, which says the whole
+        return text.removeprefix("Value error, ")
     for pydantics, ours in _WORDS.items():
         text = text.replace(pydantics, ours)
     return text if kind in _NOT_SHOWN else f"{text}, not {_short(error['input'])}"

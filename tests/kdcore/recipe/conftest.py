@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from annotated_types import Ge, Gt
@@ -101,7 +101,7 @@ class Meaning(DistillationLoss):
 
 
 class OneStage(Schedule):
-    def __init__(self, *, training: Training = Training()):  # noqa: B008 - frozen
+    def __init__(self, *, training: Training = Training(), whatever: Any = None):  # noqa: B008 - frozen
         self.training = training
 
     stages = None  # type: ignore[assignment]

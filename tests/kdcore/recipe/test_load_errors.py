@@ -233,6 +233,20 @@ def test_unknown_component_names_broken_plugins(valid, problems):
     assert "the plugin 'torn' is not in use and may have it: ImportError: no module 'tears'" in found.message
 
 
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("{name: adamm}", "no optimizer 'adamm'; did you mean 'adam'?"),
+        ("{name: sgd, lr: 0.1, momentun: 0.9}", "optimizer 'sgd' has no option 'momentun'; did you mean 'momentum'?"),
+        ("{lr: -1}", "optimizer 'adamw': Invalid learning rate: -1"),
+    ],
+)
+def test_optimizers_that_torch_does_not_have(valid, problems, written, said):
+    [found] = problems(valid.replace("epochs: 3", f"epochs: 3, optimizer: {written}"))
+    assert (found.path, found.line) == ("schedule.training.optimizer", 22)
+    assert found.message.startswith(said)
+
+
 def test_no_losses(valid, problems):
     [found] = problems(valid.replace(LOSSES, "losses: []\n"))
     assert (found.path, found.line, found.message) == ("losses", 18, "must not be empty")

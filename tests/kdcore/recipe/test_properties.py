@@ -38,6 +38,9 @@ participants = st.fixed_dictionaries(
         "weights": st.just("~/w.safetensors"),
     },
 )
+optimizers = st.fixed_dictionaries(
+    {"name": st.sampled_from(["sgd", "SGD"])}, optional={"lr": st.floats(0, 9), "momentum": st.floats(0, 0.9)}
+)
 terms = st.sampled_from(["cross-entropy", {"name": "cross-entropy"}]) | st.fixed_dictionaries(
     {"name": st.just("soft-target")},
     optional={"weight": numbers | ramps, "temperature": st.floats(0.1, 99) | ramps},
@@ -52,7 +55,7 @@ recipes = st.fixed_dictionaries(
         "losses": st.lists(terms, min_size=1, max_size=4),
         "schedule": st.fixed_dictionaries(
             {"name": st.just("one-stage")},
-            optional={"training": st.fixed_dictionaries({}, optional={"optimizer": st.dictionaries(text, trees, max_size=3)})},
+            optional={"training": st.fixed_dictionaries({}, optional={"optimizer": optimizers}), "whatever": trees},
         ),
     },
     optional={
