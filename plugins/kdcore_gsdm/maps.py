@@ -28,7 +28,8 @@ def frame_maps(activation: Tensor, omega: Tensor) -> Tensor:
     if activation.dim() == 4:
         activation = activation[..., None, :]
     weights = omega @ _pooling(omega, activation.shape[2])
-    return torch.einsum("bc,bschw->bshw", weights, activation).relu()
+    maps = weights[:, None, None] @ activation.flatten(3)  # einsum would copy the activations
+    return maps[:, :, 0].unflatten(-1, activation.shape[3:]).relu()
 
 
 def distance(one: Tensor, other: Tensor) -> Tensor:
@@ -56,8 +57,12 @@ def _resized(maps: Tensor, height: int, width: int) -> Tensor:
 
 
 def _pooling(omega: Tensor, channels: int) -> Tensor:
-    # As a matrix, since the backward pass of adaptive pooling is not deterministic on CUDA.
-    return F.adaptive_avg_pool1d(torch.eye(omega.shape[1], dtype=omega.dtype, device=omega.device), channels)
+    """Adaptive average pooling as a matrix (D, channels), since its own backward pass is not deterministic on CUDA."""
+    size = omega.shape[1]
+    entry = torch.arange(size, device=omega.device)[:, None]
+    channel = torch.arange(channels, device=omega.device)
+    first, end = channel * size // channels, (channel * size + size - 1) // channels + 1
+    return ((first <= entry) & (entry < end)).to(omega.dtype) / (end - first)
 
 
 def _unit(maps: Tensor) -> Tensor:
