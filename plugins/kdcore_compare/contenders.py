@@ -122,6 +122,8 @@ def _runs(name: str, overrides: Sequence[str]) -> list[FinishedRun]:
         try:
             return runs_of_recipe(name, overrides)
         except RecipeError as error:
+            if any(each.path for each in error.problems):  # it is one, but not with these overrides
+                raise
             raise KdcoreError(f"{missing}; as a recipe: {error}") from error
 
 

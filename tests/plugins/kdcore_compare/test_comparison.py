@@ -9,9 +9,10 @@ import pytest
 from made_up import made_up
 from scipy import stats
 
-from kdcore import KdcoreError, load_recipe
+from kdcore import KdcoreError, RecipeError, load_recipe
 from kdcore_compare.comparing import compare_sources
 from kdcore_compare.comparison import IncomparableError
+from kdcore_compare.contenders import contenders
 from kdcore_compare.tables import Table, as_latex, as_markdown, rendered
 from kdcore_compare.telling import records, tables
 
@@ -208,3 +209,5 @@ def test_nothing_to_compare(tmp_path, monkeypatch):
         compare_sources([])
     with pytest.raises(KdcoreError, match=r"no run 'no-such-run' in .*; as a recipe: no file and no shipped recipe"):
         compare_sources(["no-such-run", "another"])
+    with pytest.raises(RecipeError, match=r"^losses\.no-such"):
+        contenders(["quickstart", "sakdn"], ["losses.no-such.weight=1"])
