@@ -45,6 +45,18 @@ def test_an_uninterrupted_run_leaves_what_is_compared_here(uninterrupted):
     assert left["students/seed-0/student/weights.safetensors"] != left["students/seed-1/student/weights.safetensors"]
 
 
+def test_a_tracked_run_says_what_it_is_and_is_found_by_its_options(uninterrupted):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{uninterrupted.database}")
+    experiment = client.get_experiment_by_name(uninterrupted.folder.name)
+    assert experiment
+    [root] = client.search_runs([experiment.experiment_id], "params.`losses.soft-target.temperature` = '4.0'")
+    assert root.info.run_name == "tiny"
+    expected = {"mlflow.source.name": "kdcore", "mlflow.user": os.environ.get("USER", ""), "dataset": "synthetic-motion"}
+    assert root.data.tags | expected == root.data.tags
+
+
 def test_same_seed_twice_gives_the_same_bytes(new_home, uninterrupted):
     home = new_home()
     assert home.run() == 0, home.said()
