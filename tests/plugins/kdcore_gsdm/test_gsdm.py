@@ -129,6 +129,13 @@ def test_without_input_graph_the_black_term_is_its_own_embedding():
     torch.testing.assert_close(affinity(points, "sym") @ F_a.expand(4, -1), F_a.expand(4, -1))
 
 
+def test_the_scale_of_class_embeddings_cancels():
+    student, teacher, table = random_outputs(0), random_outputs(1), table_of()
+    loss = gsdm(graph="features")
+    small, large = (loss(context(student, {"t": teacher}, factor * table)) for factor in (1, 50))
+    torch.testing.assert_close(small, large)
+
+
 def test_scalar_slope_only_decides_by_sign():
     activation = torch.rand(4, 6, 5, 5, dtype=torch.float64)
     small, large = (torch.full((4, 1), size, dtype=torch.float64) for size in (0.01, 100.0))
