@@ -52,16 +52,16 @@ class LearningRate:
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * min(1.0, passed / length))) / 2
 
 
-class _Known:
+class _Optimizer:
     """What a recipe may write for an optimizer: a name and options that `torch.optim` has."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        return core_schema.no_info_after_validator_function(_known, handler(source))
+        return core_schema.no_info_after_validator_function(_offered_by_torch, handler(source))
 
 
-def _known(options: dict[str, Any]) -> dict[str, Any]:
+def _offered_by_torch(options: dict[str, Any]) -> dict[str, Any]:
     from kdcore.contracts.optimizers import problem_with
 
     if wrong := problem_with(options):
@@ -83,7 +83,7 @@ class Training:
     """
 
     epochs: Annotated[int, Ge(1)] = 30
-    optimizer: Annotated[dict[str, Any], _Known()] = field(default_factory=lambda: {"name": "adamw", "lr": 1e-3})
+    optimizer: Annotated[dict[str, Any], _Optimizer()] = field(default_factory=lambda: {"name": "adamw", "lr": 1e-3})
     learning_rate: LearningRate = LearningRate()
     gradient_clip: Annotated[float, Gt(0)] | None = None
     select: Literal["last", "best"] = "last"

@@ -130,9 +130,7 @@ def test_without_input_graph_the_black_term_is_its_own_embedding():
 
 
 def test_the_scale_of_class_embeddings_cancels():
-    student, teacher, table = random_outputs(0), random_outputs(1), table_of()
-    loss = gsdm(graph="features")
-    small, large = (loss(context(student, {"t": teacher}, factor * table)) for factor in (1, 50))
+    small, large = (gsdm().slope(random_outputs(0), "f", factor * table_of()) for factor in (1, 50))
     torch.testing.assert_close(small, large)
 
 
