@@ -84,3 +84,28 @@ def test_a_constructor_that_does_not_begin_as_it_must_is_named(home, name, body)
     said = refusal(home, f"forgetful_{name}", f"def __init__(self):\n    {body}")
     assert f"losses[1]: loss 'mine' of plugin 'forgetful-{name}' cannot be made: " in said
     assert "its constructor must call super().__init__() first" in said
+
+
+SCHEDULE = """
+from kdcore import Schedule, Stage, Training, hookimpl
+
+class Mine(Schedule):
+    def stages(self, team):
+        yield Stage("student", team.students, Training(epochs=1, optimizer={"name": "adamv"}), 1, teachers=team.teachers)
+        yield Stage("coda", ("nobody",), Training(epochs=1), 1)
+
+@hookimpl
+def register_schedules(register):
+    register("mine", "odd_schedule:Mine")
+"""
+
+
+def test_optimizers_and_learners_that_a_schedule_makes_up_are_named_together(home):
+    (home.folder / "odd_schedule.py").write_text(SCHEDULE)
+    home.write(plugins=["odd_schedule.py"], schedule={"name": "mine"})
+    with pytest.raises(RecipeError) as caught:
+        dry_run(home.recipe)
+    said = str(caught.value)
+    assert "schedule.optimizer: no optimizer 'adamv'; did you mean 'adam'?" in said
+    assert "stage 'coda' names 'nobody', who is not in the recipe" in said
+    assert home.runs == []
