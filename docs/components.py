@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from kdcore.plugin.docstring import without_sections
 from kdcore.plugin.manager import found_plugins
 from kdcore.plugin.registry import KINDS, Entry
 from kdcore.plugin.schema import Option, describe
 
-_SECTION = re.compile(r"^(Args|Raises|Returns|Attributes):$")
 _MATH_BLOCK = re.compile(r"^\.\. math::[ \t]*(.*(?:\n[ \t]+.*|\n(?=\n[ \t]))*)", re.MULTILINE)
 _MATH = re.compile(r":math:`([^`]+)`")
 
@@ -56,16 +55,7 @@ def _cell(text: str) -> str:
 
 
 def _text(doc: str) -> str:
-    return _maths("\n".join(_without_sections(doc)).strip())
-
-
-def _without_sections(doc: str) -> Iterator[str]:
-    """Lines that stand in no section such as ``Args:``."""
-    inside = False
-    for line in doc.splitlines():
-        inside = bool(_SECTION.match(line)) or (inside and (not line or line[0].isspace()))
-        if not inside:
-            yield line
+    return _maths(without_sections(doc, "Args", "Raises", "Returns", "Attributes"))
 
 
 def _maths(text: str) -> str:

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from kdcore.errors import UnknownComponentError
+from kdcore.plugin.docstring import without_sections
 from kdcore.plugin.hookspecs import API_VERSION
 from kdcore.plugin.manager import found_plugins, plugin_manager
 from kdcore.plugin.schema import describe
@@ -37,7 +38,7 @@ def show_component(name: str) -> None:
         found = describe(entry)
         console.print(f"{found.kind} {found.name}", style="bold", highlight=False)
         console.print(f"from plugin {found.plugin} ({found.target})\n", style="dim", highlight=False)
-        console.print(found.doc, markup=False, highlight=False)
+        console.print(without_sections(found.doc, "Args"), markup=False, highlight=False)
         if found.options:
             options = Table("option", "type", "default", "meaning")
             for option in found.options:

@@ -62,6 +62,16 @@ def _section(text: str, heading: str) -> list[str]:
     return [line for line in inspect.cleandoc("\n" + "\n".join(body)).splitlines() if line]
 
 
+def without_sections(text: str, *headings: str) -> str:
+    """A docstring without its sections under `headings`, e.g. ``Args``."""
+    kept, inside = [], False
+    for line in text.splitlines():
+        inside = line.removesuffix(":") in headings or (inside and (not line or line[0].isspace()))
+        if not inside:
+            kept.append(line)
+    return "\n".join(kept).strip()
+
+
 def hint_text(hint: Any) -> str:
     """A type hint as a reader of a recipe wants it: ``float > 0 | Ramp``, ``'last' | 'best'``."""
     origin, args = get_origin(hint), get_args(hint)

@@ -7,6 +7,7 @@ import sys
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
 
 from kdcore.errors import KdcoreError
 from kdcore.recipe.schema import EngineSpec
@@ -14,6 +15,7 @@ from kdcore.recipe.schema import EngineSpec
 
 def make_fabric(engine: EngineSpec) -> Fabric:
     """Fabric as the recipe wants it, or as ``torchrun`` has started this process."""
+    _refuse_absent(engine.accelerator)
     devices: int | str = engine.devices
     nodes = 1
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -30,6 +32,13 @@ def make_fabric(engine: EngineSpec) -> Fabric:
         )  # type: ignore[arg-type]
     except (ValueError, RuntimeError, TypeError) as error:
         raise KdcoreError(f"engine: {error}") from error
+
+
+def _refuse_absent(accelerator: str) -> None:
+    names = sorted(ACCELERATOR_REGISTRY.available_accelerators())
+    present = [name for name in names if ACCELERATOR_REGISTRY[name]["accelerator"].is_available()]
+    if accelerator not in ("auto", *present) and not (accelerator == "gpu" and {"cuda", "mps"} & {*present}):
+        raise KdcoreError(f"engine.accelerator: no {accelerator} to be found here, only {', '.join(present)}")
 
 
 def most_memory(device: torch.device) -> int | None:
