@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
 from kdcore.plugin.docstring import without_sections
 from kdcore.plugin.manager import found_plugins
 from kdcore.plugin.registry import KINDS, Entry
-from kdcore.plugin.schema import Option, describe
+from kdcore.plugin.schema import Description, Option, describe
 
 _MATH_BLOCK = re.compile(r"^\.\. math::[ \t]*(.*(?:\n[ \t]+.*|\n(?=\n[ \t]))*)", re.MULTILINE)
 _MATH = re.compile(r":math:`([^`]+)`")
@@ -35,6 +36,7 @@ def page(kind: str) -> str:
 def section(entry: Entry) -> str:
     """One component."""
     found = describe(entry)
+    _refuse_undocumented(found)
     text = re.sub(r"^(\w+: )", r"- \1", found.doc, flags=re.MULTILINE) if entry.kind == "modality" else _text(found.doc)
     parts = [f"## {entry.name}", f"From the plugin `{entry.plugin}`.", text]
     if found.options:
@@ -44,6 +46,13 @@ def section(entry: Entry) -> str:
         ]
         parts.append("\n".join(["| option | type | default | meaning |", "|---|---|---|---|", *rows]))
     return "\n\n".join(parts)
+
+
+def _refuse_undocumented(found: Description) -> None:
+    missing = [] if found.doc else ["docstring"]
+    missing += [f"meaning of {option.name}" for option in found.options if not option.description]
+    if missing:
+        raise PluginError(f"the {found.kind} {found.name!r} has no {', no '.join(missing)}")
 
 
 def _default(option: Option) -> str:

@@ -101,7 +101,8 @@ def list_components(
         width = max((len(entry.name) for entry in entries), default=0)
         print(f"{KINDS[each].replace('_', ' ')}:")
         for entry in entries:
-            print(f"  {entry.name:<{width}}  {entry.plugin}")
+            clash = f"  (several have it: write {entry.qualified})" if len(registry.claims(each, entry.name)) > 1 else ""
+            print(f"  {entry.name:<{width}}  {entry.plugin}{clash}")
 
 
 @app.command(epilog=PLUGIN_FILES)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pluggy
 
-from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, PluginError
+from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, PluginError, one_line
 from kdcore.plugin import hookspecs
 from kdcore.plugin.files import files_asked_for, fingerprint, import_file, is_file, plugin_name, what_happened
 from kdcore.plugin.registry import KINDS, Registry
@@ -100,10 +100,13 @@ class PluginManager:
             return
         plugin = Plugin(point.name, _distribution(point), point.dist.version if point.dist else "", point.value)
         self.plugins[point.name] = plugin
+        doing = "it cannot be imported"
         try:
-            self.register(point.name, point.load())
-        except Exception as error:  # a plugin may raise anything while it is imported
-            self._fail(plugin, _reason(error, plugin), error)
+            module = point.load()
+            doing = "what it announces cannot be taken in"
+            self.register(point.name, module)
+        except (Exception, SystemExit) as error:  # a plugin may raise anything, and a script may end the process
+            self._fail(plugin, _reason(error, plugin, doing), error)
 
     def add_file(self, path: Path) -> Plugin:
         """Take in a plugin that is a file. A copy of one that is in use already is the same plugin.
@@ -158,7 +161,7 @@ class PluginManager:
                 if caller.name in hookspecs.DEPRECATED:
                     hookspecs.DEPRECATED[caller.name].used(f"plugin {name!r}")
             self._fill_registry(name, module)
-        except Exception:
+        except BaseException:
             self._drop(name)
             raise
 
@@ -173,8 +176,8 @@ class PluginManager:
         for name, module in self._pluggy.list_name_plugin():
             try:
                 self._only(module, "register_commands")(cli=cli)
-            except Exception as error:  # a plugin may raise anything
-                self._fail(self.plugins[name], _reason(error, self.plugins[name]), error)
+            except (Exception, SystemExit) as error:
+                self._fail(self.plugins[name], _reason(error, self.plugins[name], "its commands cannot be added"), error)
 
     def _fill_registry(self, name: str, module: object) -> None:
         for kind, plural in KINDS.items():
@@ -193,7 +196,7 @@ class PluginManager:
         if self._pluggy.has_plugin(name):
             self._pluggy.unregister(name=name)
 
-    def _fail(self, plugin: Plugin, reason: str, cause: Exception | None = None) -> None:
+    def _fail(self, plugin: Plugin, reason: str, cause: BaseException | None = None) -> None:
         self._drop(plugin.name)
         plugin.failure, plugin.cause = reason, cause
         message = f"plugin {plugin.name!r} ({plugin.distribution or plugin.target}) is not used: {reason}"
@@ -223,13 +226,13 @@ def _check_api(plugin: Plugin, api: object) -> None:
         warnings.warn(said, KdcoreDeprecationWarning, stacklevel=4)
 
 
-def _reason(error: Exception, plugin: Plugin) -> str:
+def _reason(error: BaseException, plugin: Plugin, doing: str) -> str:
     if isinstance(error, KdcoreError):
         return str(error)
     package = plugin.distribution or plugin.name
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != plugin.module:
         return f"it needs the module {error.name!r}, which is not installed; install it, or reinstall {package}"
-    return f"it cannot be imported: {type(error).__name__}: {error}; reinstall {package}, or uninstall it and tell its author"
+    return f"{doing}: {type(error).__name__}: {one_line(error)}; reinstall {package}, or uninstall it and tell its author"
 
 
 @cache

@@ -56,10 +56,12 @@ class Entry:
                 found = getattr(found, part)
         except Exception as error:
             missing = isinstance(error, ModuleNotFoundError) and error.name
-            advice = f"; install what has the module {missing!r}, or reinstall the plugin" if missing else ""
+            advice = (
+                f"install what has the module {missing!r}, or reinstall the plugin" if missing else "tell the plugin's author"
+            )
             raise PluginError(
                 f"plugin {self.plugin!r}: {self.kind} {self.name!r} ({self.target}) cannot be loaded: "
-                f"{type(error).__name__}: {error}{advice}"
+                f"{type(error).__name__}: {error}; {advice}"
             ) from error
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,6 +53,10 @@ def recipe_schema(plugins: PluginManager | None = None) -> Schema:
     _add_what_files_may_say(definitions, plugins)
     definitions = {name: _with_references(each, {"Term": "loss"}.get) for name, each in definitions.items()}
     definitions |= {PART + name: _part(name, each) for name, each in definitions.items()}
+    terms = _terms_by_label([entry for entry in used if entry.kind == "loss"])
+    for key in TERM_LISTS:
+        held = definitions[PART + "Recipe"]["properties"]
+        held[key] = {"if": {"type": "object"}, "then": terms, "else": held[key]}
     definitions["ParticipantSpec"] = {"if": {"required": ["like"]}, "then": _to(PART + "ParticipantSpec")} | {
         "else": definitions["ParticipantSpec"]
     }
@@ -145,7 +150,11 @@ def _of_kind(kind: str, variants: Mapping[Entry, Schema]) -> dict[str, Schema]:
         if len(each.get("required", "1")) == 1
         for name in (entry.name, entry.qualified)
     ]
-    options = {key: {} for each in variants.values() for key in each["properties"] if key != "name"}
+    said: dict[str, list[Schema]] = {}
+    for each in variants.values():
+        for key in each["properties"].keys() - {"name"}:
+            said.setdefault(key, []).append(each["properties"][key])
+    options = {key: each[0] if all(other == each[0] for other in each) else {} for key, each in said.items()}
     chosen = [{"if": _named(entry), "then": _to(f"{kind}/{entry.qualified}")} for entry in variants]
     by_name = {"type": "object", "properties": {"name": {"enum": names}}, "required": ["name"], "allOf": chosen}
     nameless = {"type": "object", "properties": options, "additionalProperties": False}
@@ -183,12 +192,18 @@ def _part(name: str, schema: Schema) -> Schema:
     """A definition for what is laid over something else."""
     if name in KINDS:
         return _or_null(_to(f"overlay/{name}"))
-    part = _with_references(_relaxed(schema), lambda other: PART + other)
-    if name == "Recipe":
-        for key in TERM_LISTS:
-            by_label = {"type": "object", "additionalProperties": _to(PART + "loss")}
-            part["properties"][key] = {"if": {"type": "object"}, "then": by_label, "else": part["properties"][key]}
-    return part
+    return _with_references(_relaxed(schema), lambda other: PART + other)
+
+
+def _terms_by_label(losses: list[Entry]) -> Schema:
+    """Terms laid over others by label; one labelled with a loss's name is that loss unless it names another."""
+    any_loss = _to(PART + "loss")
+    of_label = {"if": {"type": "object", "not": {"required": ["name"]}}, "else": any_loss}
+    labels = Counter(entry.name for entry in losses)
+    properties = {
+        entry.name: {**of_label, "then": _to(f"{PART}loss/{entry.qualified}")} for entry in losses if labels[entry.name] == 1
+    }
+    return {"type": "object", "properties": properties, "additionalProperties": any_loss}
 
 
 def _relaxed(schema: Any) -> Any:

@@ -13,7 +13,7 @@ import torch
 
 from kdcore.contracts.batch import Ramp
 from kdcore.contracts.schedule import Stage
-from kdcore.recipe.schema import Recipe
+from kdcore.recipe.schema import DataSpec, Recipe
 from kdcore.results.evaluate import Difference, Evaluation, paired_difference
 from kdcore.results.examples import Example
 from kdcore.results.finished import Facts, FinishedRun, installed_versions
@@ -113,8 +113,13 @@ def setting(recipe: Recipe, facts: Facts) -> str:
     seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
     return (
         f"{in_words(learns)} learned{source}{fused} by {in_words(terms)}; schedule {recipe.schedule.name}. "
-        f"Data: {recipe.data.dataset.name}, {len(facts.classes)} classes, {counts}. {seeds}."
+        f"Data: {recipe.data.dataset.name}, {len(facts.classes)} classes, {counts}. {_labels(recipe.data)}{seeds}."
     )
+
+
+def _labels(data: DataSpec) -> str:
+    noisy = f"Of the labels learnt from, {100 * data.label_noise:g} % were made wrong. " if data.label_noise else ""
+    return f"{noisy}Students were told no labels. " if data.labels == "withheld" else noisy
 
 
 def in_words(items: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+import kdcore
 from kdcore import __version__
 from kdcore.errors import UsageError
 from kdcore.plugin.hookspecs import API_VERSION
@@ -68,6 +69,10 @@ class NewPlugin:
                 taken = f"{self.kind} {self.name!r} already, from the plugin {entry.plugin!r}"
         if taken:
             raise UsageError(f"there is a {taken}; choose another name")
+        if self.object in kdcore.__all__:
+            raise UsageError(
+                f"the class would be called {self.object}, as kdcore's own is; choose another name than {self.name!r}"
+            )
 
     @property
     def package(self) -> str:

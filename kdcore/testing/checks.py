@@ -122,15 +122,15 @@ class Subject:
 
 
 @contextmanager
-def seeded(seed: int = 0) -> Iterator[None]:
-    """All global random generators seeded for a while; afterwards they stand where they stood."""
+def seeded(seed: int = 0, others: int | None = None) -> Iterator[None]:
+    """All global random generators seeded for a while, those that are not torch's with `others`; then they stand where they stood."""
     import numpy as np
     import torch
 
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
-        random.seed(seed)
-        np.random.seed(seed)
+        random.seed(seed if others is None else others)
+        np.random.seed(seed if others is None else others)
         torch.manual_seed(seed)
         try:
             yield

@@ -12,6 +12,7 @@ from torch import Tensor
 from kdcore.contracts.batch import LossContext
 from kdcore.contracts.loss import DistillationLoss, Needs
 from kdcore.plugin.blame import explained
+from kdcore.plugin.schema import options_model
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.contexts import SAMPLES, Shapes, cast, context, learning, mapped, plausible, ready, tensors
@@ -28,10 +29,15 @@ class Bench:
     loss: DistillationLoss
     ctx: LossContext
 
-    def value(self, ctx: LossContext | None = None) -> Tensor:
-        """Its value, the same each time: random numbers are, and what it remembers from call to call is forgotten."""
-        with seeded():
-            return deepcopy(self.loss)(ctx or self.ctx)
+    def value(self, ctx: LossContext | None = None, others: int = 0) -> Tensor:
+        """Its value, the same each time: random numbers are, and what it remembers or puts into its context is forgotten.
+
+        Args:
+            ctx: What it judges; its own, by default.
+            others: Seed of the generators that are not torch's.
+        """
+        with seeded(others=others):
+            return deepcopy(self.loss)(mapped(ctx or self.ctx, lambda name, x: x))
 
 
 def bench(subject: Subject, samples: int = SAMPLES, seed: int = 0, **options: Any) -> Bench:
@@ -114,8 +120,12 @@ def inputs_unmodified(subject: Subject) -> None:
     # Tensors of the student that are no leaves, as in a run: those that are would refuse to be changed in place.
     ctx = mapped(found.ctx, lambda name, x: x * 1.0 if x.requires_grad else x)
     before = {name: x.detach().clone() for name, x in tensors(ctx).items()}
-    found.value(ctx)
-    changed = [name for name, x in tensors(ctx).items() if not torch.equal(x.detach(), before[name])]
+    with seeded():
+        deepcopy(found.loss)(ctx)
+    after = tensors(ctx)
+    moved = sorted(before.keys() ^ after.keys())
+    require(not moved, f"it takes {', '.join(moved)} out of what it is given, or puts it there; work on a copy")
+    changed = [name for name, x in after.items() if not torch.equal(x.detach(), before[name])]
     require(not changed, f"it changes {', '.join(changed)} in place; work on a copy")
 
 
@@ -123,7 +133,7 @@ def inputs_unmodified(subject: Subject) -> None:
 def deterministic(subject: Subject) -> None:
     """Made anew with the same seed, it gives the same value and gradient to the last bit."""
     first, second = bench(subject), bench(subject)
-    values = first.value(), second.value()
+    values = first.value(), second.value(others=1)
     shown = " and ".join(str(float(value.detach())) for value in values)
     require(torch.equal(*values), f"with the same seed its value is {shown}; take random numbers from torch alone")
     one, other = gradients(values[0], first.ctx), gradients(values[1], second.ctx)
@@ -157,6 +167,8 @@ def temperature_scaling(subject: Subject) -> None:
     power = subject.made().temperature_power
     if power is None:
         raise NotApplicable("it declares no temperature_power")
+    named = "temperature" in options_model(subject.entry).model_fields
+    require(named, "it declares temperature_power, but has no option 'temperature'; call it so, or leave temperature_power out")
     usual = bench(subject, temperature=1.5)
     for factor in (2.0, 3.0):
         hot = bench(subject, temperature=1.5 * factor)
@@ -175,7 +187,11 @@ def precisions_agree(subject: Subject) -> None:
     rounded = Bench(bench(subject).loss.double(), cast(half, torch.float64))
     with torch.autocast("cpu", torch.bfloat16):
         value = single.value(half)
-    agree(value, rounded.value(), "its value in bfloat16 and double precision", 0.1, 0.02)
+    wanted = rounded.value()
+    agree(value, wanted, "its value in bfloat16 and double precision", 0.1, 0.02)
+    arrived, expected = gradients(value, half), gradients(wanted, rounded.ctx)
+    for name, gradient in arrived.items():
+        agree(gradient, expected[name], f"the gradient of {name} in bfloat16 and double precision", 0.25, 0.02)
 
 
 def _compare(found: Bench, wanted: Bench, what: str, rtol: float) -> None:

@@ -37,6 +37,15 @@ FAULTS = {
     "syntax": ("def register_losses(register:", "it cannot be imported: SyntaxError: .*; reinstall syntax, or uninstall it"),
     "raising": ("1 / 0", "it cannot be imported: ZeroDivisionError: division by zero"),
     "importing": ("from kdcore import Nonsense", "it cannot be imported: ImportError: cannot import name 'Nonsense'"),
+    "leaving": ("raise SystemExit(3)", "it cannot be imported: SystemExit: 3; reinstall leaving, or uninstall it"),
+    "departing": (
+        "@hookimpl\ndef register_losses(register): raise SystemExit(3)",
+        "what it announces cannot be taken in: SystemExit: 3",
+    ),
+    "misnamed": (
+        "@hookimpl\ndef register_losses(reg): pass",
+        "what it announces cannot be taken in: PluginValidationError: .*'reg'",
+    ),
     "newer": ("KDCORE_API = 99", "written for plugin API 99, this kdcore has 1; install a newer kdcore"),
     "older": ("KDCORE_API = 0", "written for plugin API 0, this kdcore has 1; install a newer version of the plugin"),
     "worded": ("KDCORE_API = '1'", "its KDCORE_API must be a whole number, not '1'"),

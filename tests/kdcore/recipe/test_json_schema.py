@@ -109,6 +109,9 @@ def test_what_is_laid_over_another_recipe_need_not_be_complete(schema, name):
     "text",
     [
         "{extends: quickstart, losses: {soft-target: {temprature: 8}}}",
+        "{extends: quickstart, losses: {soft-target: {temperature: hot}}}",
+        "{extends: quickstart, losses: {late: {weight: heavy}}}",
+        "{extends: quickstart, losses: {late: {name: dkd, weight: heavy}}}",
         "{extends: quickstart, student: {encoder: {widht: 8}}}",
         "{extends: quickstart, student: {encoder: {name: lstm, widht: 8}}}",
         "{extends: quickstart, seed: [0]}",

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from kdcore.errors import RecipeError
+from kdcore.plugin.manager import Plugin
 from kdcore.recipe.load import load_recipe
 
 LOSSES = """losses:
@@ -231,6 +232,16 @@ def test_text_of_a_problem(valid, load, tmp_path):
 def test_unknown_component_names_broken_plugins(valid, problems):
     [found] = problems(valid.replace("  - cross-entropy", "  - tears"))
     assert "the plugin 'torn' is not in use and may have it: ImportError: no module 'tears'" in found.message
+
+
+def test_unknown_component_names_several_broken_plugins_without_their_reasons(valid, load, plugins, monkeypatch):
+    rent = Plugin("rent", "rent-dist", "1", "rent", failure="SyntaxError")
+    monkeypatch.setitem(plugins.plugins, "rent", rent)
+    with pytest.raises(RecipeError) as caught:
+        load(valid.replace("  - cross-entropy", "  - tears"))
+    said = str(caught.value)
+    assert "; the plugins 'torn', 'rent' are not in use, and one may have it (kdcore plugins says why)" in said
+    assert "SyntaxError" not in said
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.load import load_recipe
 from kdcore.results.examples import chosen
 from kdcore.results.finished import recipe_of
+from kdcore.results.summarise import setting
 
 
 @pytest.fixture
@@ -68,6 +69,19 @@ def test_the_report_shows_recordings_and_is_written_again(run_of, tmp_path):
         f"seed {n}{arm}" for n in (0, 1) for arm in ("", ", without distillation")
     }
     assert re.search(r"Of \d+ answers that the teacher got right and the student alone got wrong", page)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["data.label_noise=0.3"], " Of the labels learnt from, 30 % were made wrong. 2 seeds."),
+        (["data.labels=withheld", "losses.cross-entropy=null"], "9 to test. Students were told no labels. 2 seeds."),
+        ([], "9 to test. 2 seeds."),
+    ],
+)
+def test_the_report_says_what_was_done_to_labels(run_of, options, said):
+    recipe = load_recipe(run_of / "recipe.yaml", options)
+    assert setting(recipe, read_run(run_of).facts).endswith(said)
 
 
 def test_examples_begin_with_what_was_passed_on(run_of):

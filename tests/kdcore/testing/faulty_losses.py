@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import torch
 from faults import caught_by, sound
 from torch import Tensor, nn
@@ -202,6 +203,24 @@ class Random(Plain):
         return super().forward(ctx) * (1 + 1e-5 * random.SystemRandom().random())
 
 
+@caught_by("loss", "deterministic")
+class RandomFromNumpy(Plain):
+    """Takes random numbers from NumPy, whose seed may be anybody's."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return super().forward(ctx) * (1 + 1e-5 * float(np.random.rand()))
+
+
+@caught_by("loss", "inputs_unmodified")
+class Greedy(Plain):
+    """Puts something among the student's features for next time."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        features: dict[str, Tensor] = ctx.student.features  # type: ignore[assignment]
+        features.setdefault("kept", ctx.student.logits.detach())
+        return super().forward(ctx)
+
+
 @caught_by("loss", "permutation_invariant")
 class Ordered(Plain):
     """Counts the first samples more."""
@@ -235,6 +254,33 @@ class Cooling(Plain):
 
     def forward(self, ctx: LossContext) -> Tensor:
         return super().forward(ctx) / self.temperature**2
+
+
+@caught_by("loss", "temperature_scaling")
+class Lukewarm(Plain):
+    """Says that it makes up for a temperature that it does not have.
+
+    Args:
+        tau: What logits are divided by.
+    """
+
+    temperature_power = 2
+
+    def __init__(self, *, tau: float = 4.0):
+        super().__init__()
+        self.tau = tau
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        return super().forward(ctx) / self.tau
+
+
+@caught_by("loss", "precisions_agree")
+class SilentInHalf(Plain):
+    """Sends nothing to the student in half precision."""
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        value = super().forward(ctx)
+        return value if ctx.student.logits.dtype != torch.bfloat16 else value.detach() + 0 * value
 
 
 @caught_by("loss", "precisions_agree")
