@@ -56,9 +56,7 @@ class Entry:
                 found = getattr(found, part)
         except Exception as error:
             missing = isinstance(error, ModuleNotFoundError) and error.name
-            advice = (
-                f"install what has the module {missing!r}, or reinstall the plugin" if missing else "tell the plugin's author"
-            )
+            advice = f"install what has the module {missing!r}, or reinstall the plugin" if missing else "tell its author"
             raise PluginError(
                 f"plugin {self.plugin!r}: {self.kind} {self.name!r} ({self.target}) cannot be loaded: "
                 f"{type(error).__name__}: {error}; {advice}"

@@ -123,7 +123,12 @@ class Subject:
 
 @contextmanager
 def seeded(seed: int = 0, others: int | None = None) -> Iterator[None]:
-    """All global random generators seeded for a while, those that are not torch's with `others`; then they stand where they stood."""
+    """All global random generators seeded for a while; afterwards they stand where they stood.
+
+    Args:
+        seed: Of torch's, and of the others unless they have their own.
+        others: Seed of Python's and NumPy's.
+    """
     import numpy as np
     import torch
 
