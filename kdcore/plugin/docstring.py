@@ -66,7 +66,7 @@ def without_sections(text: str, *headings: str) -> str:
     """A docstring without its sections under `headings`, e.g. ``Args``."""
     kept, inside = [], False
     for line in text.splitlines():
-        inside = line.removesuffix(":") in headings or (inside and (not line or line[0].isspace()))
+        inside = line in {f"{each}:" for each in headings} or (inside and (not line or line[0].isspace()))
         if not inside:
             kept.append(line)
     return "\n".join(kept).strip()

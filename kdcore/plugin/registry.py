@@ -54,7 +54,7 @@ class Entry:
             found = import_module(module)
             for part in attribute.split("."):
                 found = getattr(found, part)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a module may raise anything, and a script may end the process
             missing = isinstance(error, ModuleNotFoundError) and error.name
             advice = f"install what has the module {missing!r}, or reinstall the plugin" if missing else "tell its author"
             raise PluginError(

@@ -100,9 +100,10 @@ def _unknown(path: Steps, kind: str, name: str, places: Places, plugins: PluginM
     hint = f"did you mean {near!r}, from the plugin {known[near]!r}?" if near else did_you_mean(name, sorted(known))
     label = kind.replace("_", " ")
     message = f"there is no {label} {name!r}" + (f", but a {others[0].replace('_', ' ')} of that name" if others else "")
-    if len(plugins.broken) > 1:
-        names = ", ".join(repr(plugin.name) for plugin in plugins.broken)
+    broken = plugins.broken
+    if len(broken) == 1:
+        message += f"; the plugin {broken[0].name!r} is not in use and may have it: {broken[0].failure}"
+    elif broken:
+        names = ", ".join(repr(plugin.name) for plugin in broken)
         message += f"; the plugins {names} are not in use, and one may have it (kdcore plugins says why)"
-    for plugin in plugins.broken[:1] if len(plugins.broken) == 1 else ():
-        message += f"; the plugin {plugin.name!r} is not in use and may have it: {plugin.failure}"
     return places.problem((*path, "name"), message, hint)

@@ -54,8 +54,8 @@ def recipe_schema(plugins: PluginManager | None = None) -> Schema:
     definitions = {name: _with_references(each, {"Term": "loss"}.get) for name, each in definitions.items()}
     definitions |= {PART + name: _part(name, each) for name, each in definitions.items()}
     terms = _terms_by_label([entry for entry in used if entry.kind == "loss"])
+    held = definitions[PART + "Recipe"]["properties"]
     for key in TERM_LISTS:
-        held = definitions[PART + "Recipe"]["properties"]
         held[key] = {"if": {"type": "object"}, "then": terms, "else": held[key]}
     definitions["ParticipantSpec"] = {"if": {"required": ["like"]}, "then": _to(PART + "ParticipantSpec")} | {
         "else": definitions["ParticipantSpec"]
@@ -152,8 +152,9 @@ def _of_kind(kind: str, variants: Mapping[Entry, Schema]) -> dict[str, Schema]:
     ]
     said: dict[str, list[Schema]] = {}
     for each in variants.values():
-        for key in each["properties"].keys() - {"name"}:
-            said.setdefault(key, []).append(each["properties"][key])
+        for key, option in each["properties"].items():
+            if key != "name":
+                said.setdefault(key, []).append(option)
     options = {key: each[0] if all(other == each[0] for other in each) else {} for key, each in said.items()}
     chosen = [{"if": _named(entry), "then": _to(f"{kind}/{entry.qualified}")} for entry in variants]
     by_name = {"type": "object", "properties": {"name": {"enum": names}}, "required": ["name"], "allOf": chosen}
@@ -196,7 +197,10 @@ def _part(name: str, schema: Schema) -> Schema:
 
 
 def _terms_by_label(losses: list[Entry]) -> Schema:
-    """Terms laid over others by label; one labelled with a loss's name is that loss unless it names another."""
+    """Terms laid over others by label; one labelled with a loss's name is taken for that loss unless it names another.
+
+    So a term that has one loss's name for its id, and is another loss, must be laid over with its `name`.
+    """
     any_loss = _to(PART + "loss")
     of_label = {"if": {"type": "object", "not": {"required": ["name"]}}, "else": any_loss}
     labels = Counter(entry.name for entry in losses)

@@ -122,20 +122,20 @@ class Subject:
 
 
 @contextmanager
-def seeded(seed: int = 0, others: int | None = None) -> Iterator[None]:
+def seeded(seed: int = 0, elsewhere: int | None = None) -> Iterator[None]:
     """All global random generators seeded for a while; afterwards they stand where they stood.
 
     Args:
         seed: Of torch's, and of the others unless they have their own.
-        others: Seed of Python's and NumPy's.
+        elsewhere: Seed of Python's and NumPy's.
     """
     import numpy as np
     import torch
 
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
-        random.seed(seed if others is None else others)
-        np.random.seed(seed if others is None else others)
+        random.seed(seed if elsewhere is None else elsewhere)
+        np.random.seed(seed if elsewhere is None else elsewhere)
         torch.manual_seed(seed)
         try:
             yield

@@ -28,6 +28,14 @@ def components():
     return module
 
 
+def test_the_documentation_is_not_built_while_a_component_is_undocumented(components, monkeypatch):
+    from kdcore_standard.losses.soft_target import SoftTarget
+
+    monkeypatch.setattr(SoftTarget, "__doc__", None)
+    with pytest.raises(components.PluginError, match="the loss 'soft-target' has no docstring, no meaning of temperature"):
+        components.page("loss")
+
+
 def commands() -> list[str]:
     """Every command, as it is typed."""
     from kdcore.cli import app

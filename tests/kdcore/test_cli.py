@@ -7,12 +7,8 @@ import subprocess
 import sys
 
 import pytest
-import torch
 
-from kdcore.errors import KdcoreError
 from kdcore.listing import show_component
-from kdcore.recipe.schema import EngineSpec
-from kdcore.training.fabric import make_fabric
 
 
 @pytest.mark.parametrize(
@@ -59,12 +55,6 @@ def test_one_is_not_several():
         check=False,
     )
     assert "1 teacher, 2 students" in done.stdout
-
-
-@pytest.mark.skipif(torch.backends.mps.is_available(), reason="here is what the recipe asks for")
-def test_an_accelerator_that_is_not_there_is_named_before_anything_is_read():
-    with pytest.raises(KdcoreError, match=r"^engine.accelerator: no mps to be found here, only cpu"):
-        make_fabric(EngineSpec(accelerator="mps"))
 
 
 def test_describe_shows_options_once(capsys):

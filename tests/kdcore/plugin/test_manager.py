@@ -134,12 +134,39 @@ def test_the_command_shows_sound_and_broken_plugins(workshop, monkeypatch, capsy
 
 def test_a_plugin_whose_commands_cannot_be_added_is_set_aside(workshop):
     hook = "@hookimpl\ndef register_commands(cli): "
-    manager = workshop.manager(sound=hook + "cli.append('hello')", unsound=hook + "import no_such_library")
+    manager = workshop.manager(
+        leaving=hook + "raise SystemExit(3)", sound=hook + "cli.append('hello')", unsound=hook + "import no_such_library"
+    )
     commands: list[str] = []
-    with pytest.warns(PluginWarning, match=r"plugin 'unsound' \(unsound\) is not used: it needs the module 'no_such_library'"):
+    with pytest.warns(PluginWarning) as warned:
         manager.add_commands(commands)
     assert commands == ["hello"]
-    assert [plugin.name for plugin in manager.broken] == ["unsound"]
+    assert {plugin.name: plugin.failure for plugin in manager.broken} == {
+        "leaving": "its commands cannot be added: SystemExit: 3; reinstall leaving, or uninstall it and tell its author",
+        "unsound": "it needs the module 'no_such_library', which is not installed; install it, or reinstall unsound",
+    }
+    assert len(warned) == 2
+
+
+def test_a_component_whose_module_ends_the_process_cannot_be_loaded(workshop):
+    workshop.write("leaver", "raise SystemExit(3)")
+    hook = "@hookimpl\ndef register_losses(register): register('gone', 'leaver:Gone')"
+    entry = workshop.manager(sound=hook).registry.get("loss", "gone")
+    with pytest.raises(PluginError, match=r"\(leaver:Gone\) cannot be loaded: SystemExit: 3; tell its author"):
+        entry.load()
+
+
+def test_the_list_says_how_to_name_what_two_plugins_have(workshop, monkeypatch, capsys):
+    from kdcore.cli import list_components
+
+    manager = workshop.manager(first=GOOD, second=GOOD)
+    monkeypatch.setattr("kdcore.plugin.manager.plugin_manager", lambda: manager)
+    list_components("losses")
+    assert capsys.readouterr().out.splitlines() == [
+        "losses:",
+        "  fine  first  (several have it: write first/fine)",
+        "  fine  second  (several have it: write second/fine)",
+    ]
 
 
 def test_importing_kdcores_plugins_loads_nothing_heavy():

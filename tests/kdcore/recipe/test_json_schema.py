@@ -95,6 +95,7 @@ OVERLAYS = {
     "merged": "{extends: [quickstart], student: {encoder: {width: 16}}, seeds: [0], fusion: null}",
     "losses": "{extends: a.yaml, losses: {soft-target: {temperature: 8}, cross-entropy: null, dkd: {weight: 0.5}}}",
     "term": "{extends: a.yaml, losses: {late: {name: dkd, weight: {start: 0, stop: 1, epochs: 3}}}}",
+    "renamed": "{extends: a.yaml, losses: {soft-target: {name: dkd, alpha: 2}, cross-entropy: dkd}}",
     "replaced": "{extends: a.yaml, losses: [cross-entropy], teachers: {skeleton: null}}",
     "files": "{extends: a.yaml, plugins: [standard, sub/my_loss.py]}",
 }
@@ -120,6 +121,12 @@ def test_what_is_laid_over_another_recipe_need_not_be_complete(schema, name):
 )
 def test_mistakes_in_it_are_found_all_the_same(schema, text):
     assert errors(schema, yaml.safe_load(text))
+
+
+def test_options_stand_in_the_order_of_their_losses(schema):
+    losses = [each for name, each in schema["$defs"].items() if name.startswith("loss/")]
+    in_order = dict.fromkeys(key for each in losses for key in each["properties"] if key != "name")
+    assert list(schema["$defs"]["overlay/loss"]["else"]["else"]["properties"]) == list(in_order)
 
 
 def test_participants_like_others_and_copies_pass(schema, quickstart):

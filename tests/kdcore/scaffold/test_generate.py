@@ -108,6 +108,12 @@ def test_the_code_is_tidy(projects, kind):
         assert done.returncode == 0, done.stdout
 
 
+def test_a_modality_may_be_called_what_its_demonstration_calls_something(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(new_plugin("modality", "noise", tmp_path)))
+    demo = import_module("kdcore_noise.demo").Demo()
+    assert set(demo.modalities) == {"noise", "noise-noisy"}
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "said"),
     [

@@ -1,0 +1,26 @@
+"""Devices that a recipe asks for and a machine has not got."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kdcore.errors import KdcoreError
+from kdcore.recipe.schema import EngineSpec
+from kdcore.training.fabric import make_fabric
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "there"),
+    [
+        ("mps", torch.backends.mps.is_available()),
+        ("cuda", torch.cuda.is_available()),
+        ("gpu", torch.cuda.is_available() or torch.backends.mps.is_available()),
+    ],
+)
+def test_an_accelerator_that_is_not_there_is_named_with_those_that_are(accelerator, there):
+    if there:
+        assert make_fabric(EngineSpec(accelerator=accelerator)).device.type != "cpu"
+        return
+    with pytest.raises(KdcoreError, match=rf"^engine.accelerator: no {accelerator} to be found here, only cpu"):
+        make_fabric(EngineSpec(accelerator=accelerator))
