@@ -125,9 +125,10 @@ class Home:
         """What all processes wrote to stderr."""
         return (self.folder / "stderr.txt").read_text()
 
-    def calls(self) -> dict[str, int]:
-        """How often the last process called the functions in `COUNTED`."""
-        return json.loads((self.folder / "calls.json").read_text())
+    def calls(self, command: str) -> dict[str, int]:
+        """How often the last ``kdcore COMMAND`` here that was not killed called the functions in `COUNTED`."""
+        counts = self.folder / f"calls-{command}.json"
+        return json.loads(counts.read_text()) if counts.exists() else {}
 
 
 COUNTED = ("os:fsync", "os:unlink", "torch.optim:AdamW.step", "pathlib:Path.rename", "pathlib:Path.replace")
@@ -151,7 +152,7 @@ def _main(environment: Mapping[str, str], folder: Path, command: Sequence[str], 
         traceback.print_exc()
         raise
     finally:
-        (folder / "calls.json").write_text(json.dumps({name: len(made) for name, made in calls.items()}))
+        (folder / f"calls-{command[0]}.json").write_text(json.dumps({name: len(made) for name, made in calls.items()}))
 
 
 def _watch(name: str, fatal: int) -> list[None]:

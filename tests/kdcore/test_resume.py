@@ -72,7 +72,7 @@ def test_killed_within_an_epoch_then_between_stages_then_between_seeds(new_home,
     assert home.resume(die=(step, 13)) == KILLED, home.said()
     assert done(home) == [[0, "distilled"], [0, "baseline"]]
     assert home.resume() == 0, home.said()
-    assert home.calls()[step] == 18
+    assert home.calls("resume")[step] == 18
     assert_same_end(home, uninterrupted)
 
 
@@ -80,7 +80,7 @@ def test_killed_while_writing_again_and_again(new_home, uninterrupted):
     """Every resumed run is killed again, at a call drawn at random from those that write, put in place or remove files."""
     draw, home = random.Random(11), new_home()
     places = ["os:fsync", "pathlib:Path.rename", "os:unlink", "os:fsync"]
-    calls = uninterrupted.calls()
+    calls = uninterrupted.calls("run")
     ended = home.run(die=("os:fsync", calls["os:fsync"] // 7))
     assert ended == KILLED, home.said()
     kills = 0

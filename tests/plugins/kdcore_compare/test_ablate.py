@@ -18,10 +18,10 @@ def test_an_ablation_is_killed_and_gone_on_with_and_trains_nothing_twice(tmp_pat
     home = Home(tmp_path / "ablation", database).write(**QUICK, seeds=[0, 1])
     command = ("ablate", str(home.recipe))
     assert home.finish(*command, die=("os:fsync", 60)) < 0
-    done = home.calls() if (home.folder / "calls.json").exists() else {}
+    done = home.calls("ablate")
     assert not done, "it was not killed"
     assert home.finish(*command) == 0, home.said()
-    first = home.calls()[STEP]
+    first = home.calls("ablate")[STEP]
     assert len(runs_of(home)) == 2  # whole and without cross-entropy; no third one for what was killed
     assert [(run / "results" / "seed-0-baseline.npz").exists() for run in runs_of(home)].count(True) == 1
     table = next((home.folder / "runs" / "ablations").glob("tiny-*.md")).read_text()
@@ -30,7 +30,7 @@ def test_an_ablation_is_killed_and_gone_on_with_and_trains_nothing_twice(tmp_pat
         assert row in table
 
     assert home.finish(*command) == 0, home.said()
-    assert home.calls()[STEP] == 0
+    assert home.calls("ablate")[STEP] == 0
     assert first > 0
     assert len(runs_of(home)) == 2
 
