@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import types
+from collections.abc import Collection, Iterator
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -51,25 +52,22 @@ def _arguments(text: str) -> dict[str, str]:
 
 def _section(text: str, heading: str) -> list[str]:
     """The lines below `heading`, up to the next line that is not indented, with the indentation they share removed."""
-    lines = text.splitlines()
-    if heading not in lines:
-        return []
-    body: list[str] = []
-    for line in lines[lines.index(heading) + 1 :]:
-        if line and not line[0].isspace():
-            break
-        body.append(line)
+    body = [line for line, inside in _told_apart(text, {heading}) if inside and line != heading]
     return [line for line in inspect.cleandoc("\n" + "\n".join(body)).splitlines() if line]
 
 
 def without_sections(text: str, *headings: str) -> str:
     """A docstring without its sections under `headings`, e.g. ``Args``."""
-    kept, inside = [], False
+    lines = _told_apart(text, {f"{each}:" for each in headings})
+    return "\n".join(line for line, inside in lines if not inside).strip()
+
+
+def _told_apart(text: str, headings: Collection[str]) -> Iterator[tuple[str, bool]]:
+    """Every line, and whether it is one of `headings` or stands below one."""
+    inside = False
     for line in text.splitlines():
-        inside = line in {f"{each}:" for each in headings} or (inside and (not line or line[0].isspace()))
-        if not inside:
-            kept.append(line)
-    return "\n".join(kept).strip()
+        inside = line in headings or (inside and (not line or line[0].isspace()))
+        yield line, inside
 
 
 def hint_text(hint: Any) -> str:
