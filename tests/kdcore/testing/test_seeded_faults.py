@@ -43,3 +43,9 @@ def test_every_kind_has_a_sound_component(kind: str):
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_check_says_what_it_checks(kind: str):
     assert all(check.summary.endswith(".") for check in checks_of(kind))
+
+
+def test_what_a_loss_puts_among_its_inputs_is_named():
+    [greedy] = [each for each in SPECIMENS if each.entry.name == "Greedy"]
+    [said] = [each.message for each in check_component(greedy.entry, greedy.case) if each.status == "failed"]
+    assert said.startswith("it takes student.features.kept out of what it is given, or puts it there")
