@@ -122,13 +122,13 @@ class Distiller(nn.Module):
         outputs = student.collect(student.encoder(x))
         if ablated == "single":
             with evaluating(student.encoder):
-                outputs = replace(outputs, ablated=student.collect(student.encoder(torch.zeros_like(x[:1]))))
+                outputs = replace(outputs, ablated=student.collect(student.encoder(_nothing(x))))
         return outputs
 
     @torch.no_grad()
     def ablated_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
         """The teachers' outputs for one all-zero input each; the same whenever they are frozen."""
-        zero = {name: torch.zeros_like(self.participant(name).input(batch.signals[name])[:1]) for name in names}
+        zero = {name: _nothing(self.participant(name).input(batch.signals[name])) for name in names}
         with self.ready(names):
             return self.teach(names, Batch(batch.rows[:1], zero, None, batch.table))
 
@@ -290,6 +290,11 @@ def _per_sample(value: Tensor, count: int) -> Tensor:
 
 def _half(outputs: Outputs, which: int) -> Outputs:
     return Outputs(outputs.logits.chunk(2)[which], {tap: value.chunk(2)[which] for tap, value in outputs.features.items()})
+
+
+def _nothing(x: Tensor) -> Tensor:
+    """One sample of zeros like those of `x`, all of them one number in memory: an encoder may see that its frames are equal."""
+    return x.new_zeros(()).expand_as(x[:1])
 
 
 def _ablation(losses: Mapping[str, DistillationLoss]) -> str | None:

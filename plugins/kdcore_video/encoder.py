@@ -34,6 +34,9 @@ class FrameEncoder(Encoder):
     (``backbone.layer4``) and then gives one row per frame, (B·S, …).
     """
 
+    frames_apart = True
+    """Whether the backbone sees each frame by itself."""
+
     def __init__(
         self,
         in_shape: tuple[int, ...],
@@ -68,12 +71,16 @@ class FrameEncoder(Encoder):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes) of clips (B, S, C, H, W)."""
-        frames = x.shape[1]
-        features, maps = activations(self.backbone, x.flatten(0, 1))
+        seen = x[:, :1] if self._still(x) else x
+        features, maps = activations(self.backbone, seen.flatten(0, 1))
         features = self.embedding(self.drop(features))
         for name, value in {**maps, "features": features}.items():
-            self.mean[name](value, frames)
-        return self.consensus(features.unflatten(0, (-1, frames)))
+            self.mean[name](value, seen.shape[1])
+        return self.consensus(features.unflatten(0, (-1, seen.shape[1])).expand(-1, x.shape[1], -1))
+
+    def _still(self, x: Tensor) -> bool:
+        """Whether one frame answers for the whole clip: all are the same memory, as in an ablated clip."""
+        return self.frames_apart and not self.training and x.stride(1) == 0
 
     def consensus(self, features: Tensor) -> Tensor:
         """Logits (B, num_classes) from the frames' features (B, S, F)."""

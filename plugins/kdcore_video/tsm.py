@@ -65,6 +65,8 @@ class Tsm(FrameEncoder):
     Source: Lin, Gan and Han, TSM: Temporal Shift Module for Efficient Video Understanding (ICCV 2019).
     """
 
+    frames_apart = False
+
     def __init__(
         self,
         num_classes: int,

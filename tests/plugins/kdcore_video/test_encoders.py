@@ -48,6 +48,21 @@ def test_clips_do_not_mix(encoder):
     torch.testing.assert_close(model(x)[1], model(x[1:2])[0])
 
 
+@pytest.mark.parametrize(("encoder", "apart"), [(Frames, True), (Tsn, True), (Trn, True), (Tsm, False)])
+def test_a_clip_of_one_frame_in_memory_is_answered_by_that_frame(encoder, apart):
+    model = Participant("rgb", encoder(5, SHAPE, **SMALL), {"map": "mean.layer2", "features": "mean.features"}).double().eval()
+    seen = []
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    still = torch.randn(2, 1, *SHAPE[1:], dtype=torch.float64).expand(-1, 4, -1, -1, -1)
+    once, each = model(still), model(still.contiguous())
+    assert seen == [2 if apart else 8, 8]
+    for one, other in [(once.logits, each.logits), *((once.features[tap], each.features[tap]) for tap in once.features)]:
+        torch.testing.assert_close(one, other)
+    model.train()(still)
+    assert seen[2:] == [8], "dropout and sampled relations are every frame's own"
+
+
 @pytest.mark.parametrize("average", ["features", "logits"])
 def test_frames_average_what_each_frame_says(average):
     model = Frames(5, SHAPE, average=average, embedding=7, **SMALL).double().eval()
