@@ -6,11 +6,15 @@ without     cross-entropy alone
 with        + gsdm: one black clip through the student, the teachers' answers to black inputs given once
 teachers    the same, and the teachers are asked every step (where their outputs may not be cached)
 published   black inputs beside the real ones through student and teachers, maps in NumPy, no gradient
+
+Memory is the peak of a process that does nothing else, with networks, gradients, batch and kept answers, beyond its imports.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -108,15 +112,38 @@ class Bench:
         found = found - found.min()
         return found / found.max() if found.max() else found
 
-    def seconds(self, objective: Callable[[], Tensor]) -> float:
+    def seconds(self, objective: Callable[[Bench], Tensor]) -> float:
         """Time of a whole step."""
         start = time.perf_counter()
         self.optimizer.zero_grad()
-        objective().backward()
+        objective(self).backward()
         self.optimizer.step()
         if self.labels.is_cuda:
             torch.cuda.synchronize()
         return time.perf_counter() - start
+
+
+WAYS = {
+    "without": Bench.without,
+    "with": Bench.with_gsdm,
+    "teachers": Bench.with_teachers,
+    "published": Bench.published,
+}
+
+
+def memory(options: argparse.Namespace, way: str) -> float:
+    """Peak MiB of this process beyond its imports."""
+    before = _peak(options.device)
+    bench = Bench(options)
+    for _ in range(3):
+        bench.seconds(WAYS[way])
+    return _peak(options.device) - before
+
+
+def _peak(device: str) -> float:
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def main() -> None:
@@ -129,13 +156,14 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--steps", type=int, default=15)
     options = parser.parse_args()
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        peaks = {way: pool.apply(memory, (options, way)) for way in WAYS}
     bench = Bench(options)
-    ways = {"without": bench.without, "with": bench.with_gsdm, "teachers": bench.with_teachers, "published": bench.published}
-    taken = [{name: bench.seconds(objective) for name, objective in ways.items()} for _ in range(options.steps + 2)][2:]
-    for name in ways:
-        seconds = statistics.median(step[name] for step in taken)
-        ratio = statistics.median(step[name] / step["without"] for step in taken)  # of neighbours in time
-        print(f"{name:<10} {1000 * seconds:8.1f} ms   {ratio:5.2f} x without")
+    taken = [{way: bench.seconds(WAYS[way]) for way in WAYS} for _ in range(options.steps + 2)][2:]
+    for way in WAYS:
+        seconds = statistics.median(step[way] for step in taken)
+        ratio = statistics.median(step[way] / step["without"] for step in taken)  # of neighbours in time
+        print(f"{way:<10} {1000 * seconds:8.1f} ms   {ratio:5.2f} x without   {peaks[way]:7.0f} MiB")
 
 
 if __name__ == "__main__":
