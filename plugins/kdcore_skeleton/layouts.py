@@ -105,14 +105,15 @@ def find_layout(layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
 
 
 def layout_of(in_shape: tuple[int, ...], layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
-    """The layout that an option means, if it fits an input of shape (C, T, V, M).
+    """The layout that an option means, if it fits an input of shape (C, T, V, M). Of joints it sees the number, not the order.
 
     Raises:
         ValueError: If the input is no skeleton, or has another number of joints.
     """
     if len(in_shape) != 4:
-        raise ValueError(f"a skeleton encoder reads (channel, time, joint, person), not a tensor of shape {tuple(in_shape)}")
+        raise ValueError(f"a skeleton is (channel, time, joint, person), not a tensor of shape {tuple(in_shape)}")
     found = find_layout(layout)
     if in_shape[2] != len(found):
-        raise ValueError(f"the input has {in_shape[2]} joints, its layout {len(found)}; set `layout` to the one recorded")
+        name = f" ({layout})" if isinstance(layout, str) else ""
+        raise ValueError(f"the input has {in_shape[2]} joints, its layout {len(found)}{name}; set `layout` to the one recorded")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kdcore_skeleton.encoders.graph_encoder import Count, GraphEncoder, Share, Width, plan
+from kdcore_skeleton.encoders.graph_encoder import Count, GraphEncoder, Kernel, Share, Width, plan
 from kdcore_skeleton.encoders.layers import InputNorm, SubsetConv, shortcut, temporal
 from kdcore_skeleton.layouts import LayoutOption, layout_of
 from kdcore_skeleton.partition import partition
@@ -20,7 +20,8 @@ class Agcn(GraphEncoder):
     Args:
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
+            say theirs: give it unless it is UTD-MHAD's.
         width: Channels of the first blocks; later ones have two and four times as many.
         depth: Number of blocks. Width 16 and depth 4 train in minutes on two CPU cores.
         kernel: Frames that a temporal convolution spans, odd.
@@ -28,7 +29,7 @@ class Agcn(GraphEncoder):
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none; a ReLU follows it.
 
     Raises:
-        ValueError: If the input does not have the layout's joints.
+        ValueError: If the input does not have the layout's joints, or the kernel is even.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Agcn(GraphEncoder):
         layout: LayoutOption = "utd-mhad-20",
         width: Width = 64,
         depth: Count = 10,
-        kernel: Count = 9,
+        kernel: Kernel = 9,
         dropout: Share = 0.0,
         embedding: Count | None = None,
     ):

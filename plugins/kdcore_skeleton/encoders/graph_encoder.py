@@ -7,12 +7,14 @@ from itertools import pairwise
 from typing import Annotated
 
 from annotated_types import Ge, Lt
+from pydantic import AfterValidator
 from torch import Tensor, nn
 
 from kdcore import Encoder
-from kdcore_skeleton.encoders.layers import InputNorm, Pool
+from kdcore_skeleton.encoders.layers import InputNorm, Pool, odd
 
 Count = Annotated[int, Ge(1)]
+Kernel = Annotated[Count, AfterValidator(odd)]
 Share = Annotated[float, Ge(0), Lt(1)]
 Width = Annotated[int, Ge(8)]
 """Channels of the first blocks. With fewer, the backward pass of oneDNN's convolutions over ``channels_last`` activations

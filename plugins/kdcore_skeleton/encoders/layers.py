@@ -52,9 +52,24 @@ class Pool(nn.Module):
         return x.mean(dim=(2, 3)).unflatten(0, (-1, self.persons)).mean(dim=1)
 
 
+def odd(kernel: int) -> int:
+    """`kernel` unchanged.
+
+    Raises:
+        ValueError: If it is even: no padding would then keep the number of frames.
+    """
+    if kernel % 2 == 0:
+        raise ValueError(f"a temporal kernel is odd, not {kernel}")
+    return kernel
+
+
 def temporal(channels: int, out_channels: int, kernel: int, stride: int) -> list[nn.Module]:
-    """A convolution over time, each joint alone, and its normalisation."""
-    padding = ((kernel - 1) // 2, 0)
+    """A convolution over time, each joint alone, and its normalisation.
+
+    Raises:
+        ValueError: If the kernel is even.
+    """
+    padding = ((odd(kernel) - 1) // 2, 0)
     return [nn.Conv2d(channels, out_channels, (kernel, 1), (stride, 1), padding), nn.BatchNorm2d(out_channels)]
 
 

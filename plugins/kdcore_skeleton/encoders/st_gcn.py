@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from kdcore_skeleton.encoders.graph_encoder import Count, GraphEncoder, Share, Width, plan
+from kdcore_skeleton.encoders.graph_encoder import Count, GraphEncoder, Kernel, Share, Width, plan
 from kdcore_skeleton.encoders.layers import InputNorm, SubsetConv, shortcut, temporal
 from kdcore_skeleton.layouts import LayoutOption, layout_of
 from kdcore_skeleton.partition import partition
@@ -21,7 +21,8 @@ class StGcn(GraphEncoder):
     Args:
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
+            say theirs: give it unless it is UTD-MHAD's.
         strategy: How neighbours are sorted into subsets with weights of their own.
         max_hop: How many bones away a neighbour may be.
         width: Channels of the first blocks; later ones have two and four times as many.
@@ -32,7 +33,7 @@ class StGcn(GraphEncoder):
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none; a ReLU follows it.
 
     Raises:
-        ValueError: If the input does not have the layout's joints.
+        ValueError: If the input does not have the layout's joints, or the kernel is even.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class StGcn(GraphEncoder):
         max_hop: Count = 1,
         width: Width = 64,
         depth: Count = 10,
-        kernel: Count = 9,
+        kernel: Kernel = 9,
         edge_importance: bool = True,
         dropout: Share = 0.5,
         embedding: Count | None = None,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kdcore import Encoder
 from kdcore_skeleton.encoders.agcn import Agcn
-from kdcore_skeleton.encoders.graph_encoder import Count, Share, Width
+from kdcore_skeleton.encoders.graph_encoder import Count, Kernel, Share, Width
 from kdcore_skeleton.layouts import LayoutOption
 from kdcore_skeleton.transforms.differences import Bones
 
@@ -20,7 +20,8 @@ class AgcnTwoStream(Encoder):
     Args:
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
+            say theirs: give it unless it is UTD-MHAD's.
         coordinates: The first so many channels are positions and become bones; the others (a sensor's) stay as they are.
         width: Channels of the first blocks; later ones have two and four times as many.
         depth: Number of blocks.
@@ -29,7 +30,7 @@ class AgcnTwoStream(Encoder):
         embedding: Width of a linear layer ``fc0`` before each classifier, None for none; a ReLU follows it.
 
     Raises:
-        ValueError: If the input does not have the layout's joints.
+        ValueError: If the input does not have the layout's joints, or the kernel is even.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class AgcnTwoStream(Encoder):
         coordinates: Count = 3,
         width: Width = 64,
         depth: Count = 10,
-        kernel: Count = 9,
+        kernel: Kernel = 9,
         dropout: Share = 0.0,
         embedding: Count | None = None,
     ):

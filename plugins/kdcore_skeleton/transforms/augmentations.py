@@ -9,6 +9,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from kdcore import Transform
+from kdcore_skeleton.transforms.refusal import require_three_coordinates
 
 Degrees = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -28,7 +29,12 @@ class RandomRotation(Transform):
         self.degrees = degrees
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C ≥ 3, T, V, M) → the same shape; only the first three channels turn."""
+        """(B, C ≥ 3, T, V, M) → the same shape; only the first three channels turn.
+
+        Raises:
+            ValueError: If joints have two coordinates.
+        """
+        require_three_coordinates(x, "random-rotation")
         bound = torch.deg2rad(x.new_tensor(self.degrees))
         rotation = _rotations((2 * torch.rand(len(x), 3, device=x.device, dtype=x.dtype) - 1) * bound)
         return torch.cat([torch.einsum("bij,bjtvm->bitvm", rotation, x[:, :3]), x[:, 3:]], dim=1)

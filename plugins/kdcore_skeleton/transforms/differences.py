@@ -11,13 +11,15 @@ from torch.nn import functional as F
 
 from kdcore import Transform
 from kdcore_skeleton.layouts import LayoutOption, find_layout
+from kdcore_skeleton.transforms.refusal import require_layout
 
 
 class Bones(Transform):
     r"""Bones instead of joints: :math:`x_v - x_{\text{parent}(v)}`, zero at the root (2s-AGCN, section 3.3).
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
+            say theirs: give it unless it is UTD-MHAD's.
         coordinates: The first so many channels are positions; others are left as they are.
         append: Keep the positions, and add bones as further channels after all others.
     """
@@ -30,12 +32,18 @@ class Bones(Transform):
         parents = torch.arange(len(found))
         child, parent = torch.from_numpy(found.bones).unbind(1)
         parents[child] = parent
+        self.layout = layout
         self.register_buffer("parents", parents, persistent=False)
         self.coordinates = coordinates
         self.append = append
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, V, M) → (B, C or C + coordinates, T, V, M)."""
+        """(B, C, T, V, M) → (B, C or C + coordinates, T, V, M).
+
+        Raises:
+            ValueError: If these are not the layout's joints.
+        """
+        require_layout(x, self.layout, "bones")
         joints = x[:, : self.coordinates]
         return _merged(x, joints - joints[:, :, :, self.parents], self.append)
 

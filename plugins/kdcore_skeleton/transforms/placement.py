@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from kdcore import Transform
 from kdcore_skeleton.layouts import LayoutOption, find_layout
+from kdcore_skeleton.transforms.refusal import require_layout, require_three_coordinates
 
 When = Literal["first", "every"]
 Coordinates = Annotated[int, Ge(1)]
@@ -23,7 +24,8 @@ class Centre(Transform):
     """Puts a joint into the origin; all other joints, and other persons, move along.
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
+            say theirs: give it unless it is UTD-MHAD's.
         joint: Which joint; the layout's centre by default.
         frame: ``every``: each frame by itself, which takes walking out of the recording; ``first``: all frames by the first
             in which the joint was seen.
@@ -42,12 +44,18 @@ class Centre(Transform):
     ):
         super().__init__()
         found = find_layout(layout)
+        self.layout = layout
         self.joint = found.index(joint or found.centre)
         self.frame = frame
         self.coordinates = coordinates
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, V, M) → the same shape."""
+        """(B, C, T, V, M) → the same shape.
+
+        Raises:
+            ValueError: If these are not the layout's joints.
+        """
+        require_layout(x, self.layout, "centre")
         positions = x[:, : self.coordinates]
         origin = positions[:, :, :, self.joint, 0]
         seen = (origin != 0).any(dim=1)
@@ -65,7 +73,8 @@ class ViewAlign(Transform):
     them, nothing turns.
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
+            say theirs: give it unless it is UTD-MHAD's.
 
     Raises:
         ValueError: If the layout lacks a shoulder or hip.
@@ -73,10 +82,17 @@ class ViewAlign(Transform):
 
     def __init__(self, *, layout: LayoutOption = "utd-mhad-20"):
         super().__init__()
+        self.layout = layout
         self.torso = _torso(layout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C ≥ 3, T, V, M) → the same shape."""
+        """(B, C ≥ 3, T, V, M) → the same shape.
+
+        Raises:
+            ValueError: If these are not the layout's joints, or have two coordinates.
+        """
+        require_layout(x, self.layout, "view-align")
+        require_three_coordinates(x, "view-align")
         corners, seen = _corners(x, self.torso)
         first = _first(seen)[:, None, :, None].expand(-1, 3, -1, 4)
         left_shoulder, right_shoulder, left_hip, right_hip = corners.gather(2, first)[:, :, 0].unbind(-1)
@@ -92,7 +108,8 @@ class SkeletonScale(Transform):
     It is the mean over frames that have the four joints, of the first person; where none has, nothing is divided.
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
+            say theirs: give it unless it is UTD-MHAD's.
         coordinates: The first so many channels are positions; others are left as they are.
 
     Raises:
@@ -101,11 +118,17 @@ class SkeletonScale(Transform):
 
     def __init__(self, *, layout: LayoutOption = "utd-mhad-20", coordinates: Coordinates = 3):
         super().__init__()
+        self.layout = layout
         self.torso = _torso(layout)
         self.coordinates = coordinates
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, V, M) → the same shape."""
+        """(B, C, T, V, M) → the same shape.
+
+        Raises:
+            ValueError: If these are not the layout's joints.
+        """
+        require_layout(x, self.layout, "skeleton-scale")
         corners, seen = _corners(x, self.torso, self.coordinates)
         lengths = (corners[..., :2].mean(dim=-1) - corners[..., 2:].mean(dim=-1)).norm(dim=1)
         length = (lengths * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)

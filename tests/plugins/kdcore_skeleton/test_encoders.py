@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_type_hints
+
 import pytest
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from kdcore_skeleton.encoders.agcn import AdaptiveConv, Agcn
@@ -217,3 +220,13 @@ def test_an_untrained_hcn_tells_samples_apart():
     assert (
         network(skeletons).std(dim=0).mean() > 0.01
     )  # with PyTorch's own initialisation it is 0.0001, and learns next to nothing
+
+
+@pytest.mark.parametrize("encoder", GRAPH_ENCODERS)
+def test_an_even_kernel_is_refused(encoder):
+    with pytest.raises(ValueError, match="a temporal kernel is odd, not 4"):
+        encoder(4, (3, 16, 20, 1), **SMALL, kernel=4)
+    hint = get_type_hints(encoder.__init__, include_extras=True)["kernel"]
+    assert TypeAdapter(hint).validate_python(5) == 5
+    with pytest.raises(ValidationError, match="a temporal kernel is odd, not 4"):
+        TypeAdapter(hint).validate_python(4)

@@ -77,7 +77,7 @@ def test_refuses_a_skeleton_that_is_none(joints, edges, message):
 def test_input_must_fit():
     with pytest.raises(ValueError, match=r"known: utd-mhad-20, .*ntu-25"):
         find_layout("ntu25")
-    with pytest.raises(ValueError, match="25 joints, its layout 20"):
+    with pytest.raises(ValueError, match=r"25 joints, its layout 20 \(utd-mhad-20\)"):
         layout_of((3, 64, 25, 1), "utd-mhad-20")
     with pytest.raises(ValueError, match="not a tensor of shape"):
         layout_of((3, 64), "utd-mhad-20")

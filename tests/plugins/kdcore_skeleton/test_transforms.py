@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kdcore import Signal
+from kdcore import KdcoreError, Signal
+from kdcore_skeleton.layout import Layout
 from kdcore_skeleton.layouts import LAYOUTS
 from kdcore_skeleton.transforms.augmentations import DropJoints, RandomRotation, RandomScale
 from kdcore_skeleton.transforms.broadcast import BroadcastToJoints
@@ -290,3 +291,36 @@ class TestBroadcastToJoints:
     def test_refuses_anything_else(self, parts):
         with pytest.raises(ValueError, match="one skeleton"):
             BroadcastToJoints()(parts)
+
+
+class TestSkeletonsOfAnotherKind:
+    @pytest.mark.parametrize(
+        ("transform", "layout"),
+        [(Centre, "coco-17"), (ViewAlign, "ntu-25"), (SkeletonScale, "coco-17"), (Bones, "ntu-25"), (Bones, "coco-17")],
+    )
+    def test_a_wrong_layout_is_named(self, transform, layout):
+        said = rf"^[a-z-]+: the input has 20 joints, its layout {layout[-2:]} \({layout}\); set `layout`"
+        with pytest.raises(ValueError, match=said) as caught:
+            transform(layout=layout)(skeletons())
+        assert isinstance(caught.value, KdcoreError), "told as a plugin's failure otherwise"
+
+    def test_a_layout_spelt_out_is_checked_too(self):
+        arm = Layout(("chest", "left-hand"), (("left-hand", "chest"),), centre="chest")
+        with pytest.raises(ValueError, match="20 joints, its layout 2; set"):
+            Centre(layout=arm)(skeletons())
+
+    @pytest.mark.parametrize("transform", [ViewAlign(), RandomRotation()])
+    def test_keypoints_of_a_picture_do_not_turn_in_space(self, transform):
+        with pytest.raises(ValueError, match="needs three coordinates, these joints have 2") as caught:
+            transform(skeletons(channels=2))
+        assert isinstance(caught.value, KdcoreError)
+
+    @pytest.mark.parametrize("transform", [Centre(), SkeletonScale(), Bones(), RandomScale(), DropJoints()])
+    def test_keypoints_of_a_picture_are_read_otherwise(self, transform):
+        assert transform(skeletons(channels=2)).shape == (2, 2, 6, 20, 2)
+
+    def test_checks_are_no_hindrance_to_an_export(self):
+        graph = torch.nn.Sequential(Centre(), ViewAlign(), SkeletonScale(), Bones())
+        x = skeletons()
+        exported = torch.export.export(graph, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+        torch.testing.assert_close(exported(x[:1].expand(3, -1, -1, -1, -1)), graph(x[:1].expand(3, -1, -1, -1, -1)))
