@@ -210,13 +210,15 @@ def copy_recipe(
     to: Annotated[Path, typer.Argument(help="File or folder.")] = Path(),
 ) -> None:
     """Copy a shipped recipe, to change it."""
-    from kdcore.recipe.shipped import find_recipe
+    from kdcore.recipe.shipped import find_recipe, for_copying
 
     source = find_recipe(name)
     target = to / source.name if to.is_dir() else to
     if target.exists():
         raise UsageError(f"{target} exists already")
-    target.write_text(source.read_text())
+    if not target.parent.is_dir():
+        raise UsageError(f"there is no folder {target.parent}")
+    target.write_text(for_copying(source), encoding="utf-8")
     print(target)
 
 

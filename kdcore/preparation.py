@@ -67,6 +67,7 @@ def prepare(
     _refuse_missing_part(table, part)
     _refuse_unequal_shares(assembly, fabric.world_size)
     _refuse_blind_choice(assembly, table)
+    _refuse_idle_part(assembly, table)
     if folder:
         refuse_other_recordings(folder, table)
     table = table.to(fabric.device, limit)
@@ -117,6 +118,16 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
     for stage in assembly.stages(DISTILLED):
         if (size := stage.training.batch_size or assembly.recipe.data.batch_size) % processes:
             raise TrainingError(f"stage {stage.name}: batch_size {size} cannot be shared equally by {processes} processes")
+
+
+def _refuse_idle_part(assembly: Assembly, table: Table) -> None:
+    """What a protocol sets apart for teachers is there for them to learn from."""
+    stages = assembly.stages(DISTILLED)
+    taught = any(set(stage.learners) & set(assembly.team.teachers) for stage in stages)
+    idle = set(table.parts) - {"train", "validation", "test"} - {stage.part for stage in stages}
+    if taught and idle:
+        what = f"nobody learns from the part {min(idle)!r} of this split ({table.split.rule})"
+        raise RecipeError([assembly.builder.problem("schedule", what, f"set schedule.teacher_part to {min(idle)!r}")])
 
 
 def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
-from kdcore.contracts.loss import Needs
+from kdcore.contracts.loss import DistillationLoss, Needs
+from kdcore.contracts.schedule import Schedule, Team
 from kdcore.errors import Problem
 from kdcore.recipe.check import Usable
 from kdcore.recipe.problems import Places
@@ -26,13 +28,15 @@ class _Fit:
         self.recipe, self.usable, self.places = recipe, usable, places
         self.problems: list[Problem] = []
         self._modalities()
-        for path in (("data", "protocol"), ("schedule",)):
-            self._made(path)
+        self._made(("data", "protocol"))
+        schedule = self._made(("schedule",))
         if recipe.fusion and not recipe.teachers:
             self._add(("fusion",), "there are no teachers to fuse")
         self._terms("losses", recipe.student_specs)
         if recipe.teachers:
             self._terms("teacher_losses", recipe.teachers)
+            if isinstance(schedule, Schedule) and recipe.data.labels == "withheld":
+                self._withheld(schedule)
 
     def _add(self, path: Steps, message: str, hint: str = "") -> None:
         self.problems.append(self.places.problem(path, message, hint))
@@ -59,6 +63,24 @@ class _Fit:
                     where = path if isinstance(spec.modality, str) else (*path, index)
                     what = f"the dataset {self.recipe.data.dataset.name!r} has no modality {modality!r}"
                     self._add(where, what, did_you_mean(modality, sorted(known), "it has"))
+
+    def _withheld(self, schedule: Schedule) -> None:
+        """The labels that students are not told are read by no teacher either."""
+        teachers, students = set(self.recipe.teachers), set(self.recipe.student_specs)
+        losses = [self._made(("teacher_losses", index)) for index, term in enumerate(self.recipe.teacher_losses) if term.active]
+        if not any(loss.needs.labels for loss in losses if isinstance(loss, DistillationLoss)):
+            return
+        with suppress(Exception):  # a plugin's schedule may raise anything; the run's preparation says so
+            stages = list(schedule.stages(Team(tuple(self.recipe.teachers), tuple(self.recipe.student_specs))))
+            kept = {stage.part for stage in stages if students & set(stage.learners)}
+            read = {stage.part for stage in stages if teachers & set(stage.learners)}
+            for part in sorted(kept & read):
+                self._add(
+                    ("schedule",),
+                    f"teachers learn from the labels of the part {part!r}, which are withheld from students",
+                    "with a protocol that sets a part apart for teachers, such as disjoint-subjects, set "
+                    "schedule.teacher_part to 'teacher'; to teach without labels alone, give them and leave cross-entropy out",
+                )
 
     def _path(self, name: str) -> Steps:
         if name in self.recipe.teachers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import kdcore
@@ -39,6 +40,16 @@ def find_recipe(name: str) -> Path:
     if bare in known:
         return _folder() / f"{bare}.yaml"
     raise RecipeError([Problem("", f"no file and no shipped recipe is called {name!r}", hint=_nearest(bare, list(known)))])
+
+
+def for_copying(file: Path) -> str:
+    """The text of a shipped recipe with the names of those it extends in place of their files, which are not beside a copy."""
+
+    def named(match: re.Match[str]) -> str:
+        base = (file.parent / match[2]).resolve()
+        return match[1] + base.relative_to(_folder().resolve()).with_suffix("").as_posix()
+
+    return re.sub(r"^(extends: )(\S+\.yaml)", named, file.read_text(encoding="utf-8"), flags=re.MULTILINE)
 
 
 def find_source(source: str | Path) -> Path:

@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from kdcore.contracts.encoder import Participant
+from kdcore.errors import TrainingError
 from kdcore.training.data import Table
 from kdcore.training.distiller import CachedOutputs, Distiller
 
@@ -18,7 +19,11 @@ from kdcore.training.distiller import CachedOutputs, Distiller
 def predict(
     distiller: Distiller, names: Sequence[str], rows: Tensor, table: Table, batch_size: int, fabric: Fabric
 ) -> dict[str, np.ndarray]:
-    """Class probabilities (n, classes) of participants `names` for `rows`, in batches of `batch_size` in that order."""
+    """Class probabilities (n, classes) of participants `names` for `rows`, in batches of `batch_size` in that order.
+
+    Raises:
+        TrainingError: If answers are not finite numbers, as after training that diverged.
+    """
     modes = [(module, module.training) for module in distiller.modules()]
     distiller.eval()
     teachers = [name for name in names if name in distiller.teachers]
@@ -33,7 +38,11 @@ def predict(
                 found[name].append(outputs.logits.float().softmax(-1))
     for module, training in modes:
         module.training = training
-    return {name: torch.cat(pieces).cpu().numpy() for name, pieces in found.items()}
+    answers = {name: torch.cat(pieces).cpu().numpy() for name, pieces in found.items()}
+    for name, each in answers.items():
+        if not np.isfinite(each).all():
+            raise TrainingError(f"{name}: its answers are not finite numbers; try a smaller learning rate or gradient_clip")
+    return answers
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from kdcore.listing import show_component
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["recipes", "copy", "quickstart", "no/such/copy.yaml"], 1, "error: no/such/copy.yaml: No such file or directory\n"),
+        (["recipes", "copy", "quickstart", "no/such/copy.yaml"], 2, "error: there is no folder no/such\n"),
         (["schema", "--to", "no/such.json"], 1, "error: no/such.json: No such file or directory\n"),
         (["list", "nonsense"], 2, "error: no kind 'nonsense' (known: modalities,"),
         (["list", "recipes"], 2, "for recipes: kdcore recipes list)"),

@@ -69,6 +69,21 @@ class Calls:
         self.made.append(("run_finished", name, "test/student/accuracy" in summary))
 
 
+def test_a_part_set_apart_for_teachers_is_not_left_idle(home):
+    home.write(**SHORT)
+    apart = "data.protocol={name: disjoint-subjects, teacher_subjects: [1], student_subjects: [2], test_subjects: [3]}"
+    with pytest.raises(RecipeError, match=r"nobody learns from the part 'teacher' .*set schedule.teacher_part to 'teacher'"):
+        dry_run(home.recipe, [apart])
+    assert dry_run(home.recipe, [apart, "schedule.teacher_part=teacher"])
+
+
+def test_a_student_that_diverges_is_named(home):
+    home.write(**SHORT)
+    said = "student: its answers are not finite numbers; .* smaller learning rate"
+    with pytest.raises(TrainingError, match=said):
+        run(home.recipe, ["schedule.student.optimizer.lr=1e30", "data.batch_size=100"])
+
+
 @pytest.mark.slow
 def test_plugins_are_told_in_order(home, monkeypatch):
     calls, plugins = Calls(), PluginManager()

@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcore import Batch, LossContext, Outputs, Stage, Team, Training
+from kdcore.errors import RecipeError
+from kdcore.recipe.load import load_recipe
 from kdcore_mutual.ensemble import ensemble
 from kdcore_mutual.hard_teacher import HardTeacher
 from kdcore_mutual.kl import Divergence
@@ -135,6 +137,14 @@ def test_students_learn_together_after_the_teachers():
         Stage("students", ("a", "b", "c"), student, 4, teachers=("rgb",)),
     ]
     assert [stage.learners for stage in schedule.stages(Team((), ("a", "b")))] == [("a", "b")]
+
+
+@pytest.mark.parametrize("changes", [["schedule.teacher_part=train"], ["schedule.name=two-stage"]])
+def test_teachers_do_not_read_the_labels_that_students_are_not_told(changes):
+    with pytest.raises(RecipeError, match="teachers learn from the labels of the part 'train', which are withheld") as refused:
+        load_recipe("crossmodal-mutual", changes)
+    assert [problem.path for problem in refused.value.problems] == ["schedule"]
+    load_recipe("crossmodal-mutual", [*changes, "data.labels=given"])
 
 
 def test_an_ensemble_weighs_doubt():
