@@ -32,7 +32,7 @@ class Bones(Transform):
         parents = torch.arange(len(found))
         child, parent = torch.from_numpy(found.bones).unbind(1)
         parents[child] = parent
-        self.layout = layout
+        self.layout: LayoutOption = layout
         self.register_buffer("parents", parents, persistent=False)
         self.coordinates = coordinates
         self.append = append

@@ -44,7 +44,7 @@ class Centre(Transform):
     ):
         super().__init__()
         found = find_layout(layout)
-        self.layout = layout
+        self.layout: LayoutOption = layout
         self.joint = found.index(joint or found.centre)
         self.frame = frame
         self.coordinates = coordinates
@@ -82,7 +82,7 @@ class ViewAlign(Transform):
 
     def __init__(self, *, layout: LayoutOption = "utd-mhad-20"):
         super().__init__()
-        self.layout = layout
+        self.layout: LayoutOption = layout
         self.torso = _torso(layout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class SkeletonScale(Transform):
 
     def __init__(self, *, layout: LayoutOption = "utd-mhad-20", coordinates: Coordinates = 3):
         super().__init__()
-        self.layout = layout
+        self.layout: LayoutOption = layout
         self.torso = _torso(layout)
         self.coordinates = coordinates
 
