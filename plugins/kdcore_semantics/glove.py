@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 import numpy as np
 from annotated_types import Ge
@@ -14,12 +17,14 @@ from kdcore import ClassEmbeddings, DataError
 from kdcore_semantics.words import words_of
 
 _log = logging.getLogger(__name__)
+_HEADER = re.compile(rb"\d+ \d+\s*")
 
 
 class Glove(ClassEmbeddings):
     """The sum of the GloVe vectors of a class name's words.
 
-    The file is read line by line, up to the last word needed. A word is looked up as written, then in lower case.
+    The file is read line by line, up to the last word needed; the two whole numbers at the head of word2vec's files are passed
+    over. A word is looked up as written, then in lower case.
 
     Source: Pennington et al., GloVe (EMNLP 2014); summed over words as in Liu et al. (TIP 2021), who use
     ``glove.840B.300d.txt``.
@@ -62,9 +67,7 @@ class Glove(ClassEmbeddings):
         vectors: dict[str, np.ndarray] = {}
         try:
             with self.path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    if number == 1:
-                        self._check_width(line)
+                for number, line in self._lines(file):
                     # Some entries hold spaces ("to name@domain.com"): numbers are counted from the end.
                     if line[: line.find(b" ")] not in pending:
                         continue
@@ -78,10 +81,24 @@ class Glove(ClassEmbeddings):
             raise DataError(f"{self.path}: cannot read GloVe vectors: {error.strerror}") from error
         return vectors
 
-    def _check_width(self, line: bytes) -> None:
-        width = len(line.split()) - 1
+    def _lines(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+        """The lines with vectors, by their numbers: without a byte order mark and the header of word2vec's files."""
+        lines = enumerate(file, start=1)
+        number, first = next(lines, (1, b""))
+        first = first.removeprefix(codecs.BOM_UTF8)
+        if self.dimension > 1 and _HEADER.fullmatch(first):
+            self._check_width(int(first.split()[1]), number)
+            number, first = next(lines, (2, b""))
+        if not first.strip():
+            raise DataError(f"{self.path}: {'line 1 is empty' if number == 1 and first else 'holds no vectors'}")
+        if b"\t" in first:
+            raise DataError(f"{self.path}: has tabs between a word and its numbers; they must be single blanks")
+        self._check_width(len(first.split()) - 1, number)
+        return chain([(number, first)], lines)
+
+    def _check_width(self, width: int, line: int) -> None:
         if width != self.dimension:
-            raise DataError(f"{self.path}: line 1 has {width} numbers, not {self.dimension}: is `dimension` right?")
+            raise DataError(f"{self.path}: line {line} has {width} numbers, not {self.dimension}: is `dimension` right?")
 
     def _parse(self, numbers: Sequence[bytes], line: int) -> np.ndarray:
         try:

@@ -75,12 +75,26 @@ def test_glove_skips_unknown_words_on_request(glove):
         ("the 1 2\nup 1\n", "line 2 is damaged"),
         ("the 1 2\nup 1 x\n", "line 2 is damaged.*'x'"),
         ("the 1 2\nup 1 nan\n", "line 2 is damaged.*finite"),
-        ("", "no vector for 'up' of class 'up'"),
+        ("", "holds no vectors"),
+        ("9 2\n", "holds no vectors"),
+        ("\nup 1 2\n", "line 1 is empty"),
+        ("up\t1\t2\n", "has tabs between a word and its numbers"),
+        ("9 2\nup 1 2 3\n", "line 2 has 3 numbers, not 2: is `dimension` right"),
+        ("400000 300\nup 1 2\n", "line 1 has 300 numbers, not 2"),
     ],
 )
 def test_glove_names_what_is_wrong_with_the_file(glove, text, message):
     with pytest.raises(DataError, match=message):
         glove(text).table(["up"])
+
+
+@pytest.mark.parametrize("before", ["\ufeff", "3 2\n", "3 2 \n", "\ufeff3 2\n"])
+def test_glove_passes_over_what_other_programs_write_first(glove, before):
+    np.testing.assert_array_equal(glove(before + "up 1 2\nthe 3 4\n").table(["up", "the"]), [[1, 2], [3, 4]])
+
+
+def test_glove_of_one_number_has_no_header(glove):
+    np.testing.assert_array_equal(glove("3 7\nup 5\n", dimension=1).table(["3", "up"]), [[7], [5]])
 
 
 def test_glove_stops_reading_when_all_words_are_found(glove):
