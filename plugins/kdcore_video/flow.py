@@ -15,6 +15,7 @@ from kdcore_video.picture import Fit, fitted
 from kdcore_video.sampling import centred
 
 Motion = Callable[[np.ndarray, np.ndarray], np.ndarray]
+_ROUNDING = 1e-3
 
 
 class OpticalFlow(SampleTransform):
@@ -24,7 +25,8 @@ class OpticalFlow(SampleTransform):
 
     .. math:: v = \mathrm{round}\big(255\,(\mathrm{clip}(u, -b, b) + b) / 2b\big)
 
-    Shapes: (T, H, W, C) → (segments, size, size, 2·stack) uint8, channels x₁, y₁, x₂, y₂, …
+    Shapes: (T, H, W, C) → (segments, size, size, 2·stack) uint8, channels x₁, y₁, x₂, y₂, … Colours are uint8, or floats from 0
+    to 1; one channel of another type than uint8 is depth in millimetres.
 
     Args:
         segments: Stacks kept.
@@ -62,7 +64,7 @@ class OpticalFlow(SampleTransform):
         """Flow of a recording.
 
         Raises:
-            ValueError: If it is no video, or shorter than ``stack + 1`` frames.
+            ValueError: If it is no video of colours or depth, or shorter than ``stack + 1`` frames.
         """
         if signal.values.ndim != 4:
             raise ValueError(f"a video has axes (time, height, width, channel); this signal is {signal.values.shape}")
@@ -82,8 +84,22 @@ class OpticalFlow(SampleTransform):
     def _grey(self, frames: np.ndarray) -> np.ndarray:
         """Frames (T, H, W, C) as (T, H, W) uint8."""
         if frames.dtype != np.uint8:
-            return as_bytes(frames[..., 0], *self.depth_range)
+            if frames.shape[-1] == 1:
+                return as_bytes(frames[..., 0], *self.depth_range)
+            frames = _colours(frames)
         return np.rint(frames @ np.array([0.299, 0.587, 0.114])).astype(np.uint8) if frames.shape[-1] == 3 else frames[..., 0]
+
+
+def _colours(frames: np.ndarray) -> np.ndarray:
+    """Colours from 0 to 1 as bytes."""
+    if frames.shape[-1] != 3 or frames.dtype.kind != "f":
+        raise ValueError(
+            "optical-flow reads colours (3 channels of uint8, or of floats from 0 to 1) or depth (1 channel), "
+            f"not {frames.shape[-1]} channels of {frames.dtype}"
+        )
+    if not (frames.min() >= -_ROUNDING and frames.max() <= 1 + _ROUNDING):
+        raise ValueError(f"colours that are floats go from 0 to 1, these from {frames.min():g} to {frames.max():g}")
+    return as_bytes(frames, 0, 1)
 
 
 def _motion(method: Literal["dis", "farneback"]) -> Motion:

@@ -39,6 +39,28 @@ def test_finds_the_motion_of_a_colour_video(method, dx, dy):
     assert np.median(inner[..., 1::2]) == pytest.approx(dy, abs=0.3)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_colours_may_be_floats(dtype):
+    video = sliding(2, 1)[..., None].repeat(3, axis=-1).astype(dtype)
+    flow = OpticalFlow(segments=1, stack=2, size=64)(Signal(video, rate=30.0))
+    inner = pixels_per_frame(flow.values[:, 16:-16, 16:-16])
+    assert np.median(inner[..., 0::2]) == pytest.approx(2, abs=0.3)
+    assert np.median(inner[..., 1::2]) == pytest.approx(1, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("video", "said"),
+    [
+        (np.full((8, 16, 16, 3), 200.0, np.float32), "go from 0 to 1, these from 200 to 200"),
+        (np.zeros((8, 16, 16, 3), np.uint16), "not 3 channels of uint16"),
+        (np.zeros((8, 16, 16, 4), np.float32), "not 4 channels of float32"),
+    ],
+)
+def test_other_videos_are_refused(video, said):
+    with pytest.raises(ValueError, match=said):
+        OpticalFlow(size=16)(Signal(video, rate=30.0))
+
+
 def test_finds_the_motion_of_a_depth_video():
     video = (1000 + 2000 * sliding(2, 1)).astype(np.uint16)[..., None]
     flow = OpticalFlow(segments=1, stack=2, size=64, depth_range=(500, 3500))(Signal(video, rate=30.0))
