@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import DataError
+from kdcore_datasets.checks import require_finite
 
 _POSITIONS = {"Xposition": 0, "Yposition": 1, "Zposition": 2}
 _ROTATIONS = {"Xrotation": "X", "Yrotation": "Y", "Zrotation": "Z"}
@@ -39,7 +40,8 @@ def read_bvh(path: Path) -> tuple[np.ndarray, float]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, IndexError, KeyError) as error:
         raise DataError(f"{path}: is no readable BVH file ({error})") from error
-    return _positions(nodes, frames), rate
+    require_finite(frames, path, "its motion")
+    return require_finite(_positions(nodes, frames), path, "what its offsets and motion give"), rate
 
 
 def _nodes(words: list[str]) -> list[_Node]:
@@ -74,8 +76,8 @@ def _frames(motion: str, channels: int) -> tuple[np.ndarray, float]:
         raise ValueError("it has no frames")
     count, interval = int(lines[0][1]), float(lines[1][-1])
     frames = np.array(lines[2:], dtype=np.float64)
-    if frames.shape != (count, channels) or interval <= 0 or not np.isfinite(frames).all():
-        raise ValueError(f"expected {count} frames of {channels} finite numbers, found shape {frames.shape}")
+    if frames.shape != (count, channels) or interval <= 0:
+        raise ValueError(f"expected {count} frames of {channels} numbers, found shape {frames.shape}")
     return frames, 1 / interval
 
 

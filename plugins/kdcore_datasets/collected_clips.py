@@ -46,6 +46,8 @@ def load_pickle(path: Path, split: str) -> list[CollectedClip]:
         raise DataError(f"{path}: has no list of annotations")
     sessions = _sessions(content.get("split") or {}, split, path)
     clips = [_clip(annotation, f"annotation {number}", path) for number, annotation in enumerate(annotations)]
+    _refuse_twins(clips, path)
+    _refuse_unlike(clips, path)
     if not split:
         return [CollectedClip(name, label, "", joints) for name, label, joints in clips]
     return [CollectedClip(name, label, sessions[name], joints) for name, label, joints in clips if name in sessions]
@@ -54,9 +56,30 @@ def load_pickle(path: Path, split: str) -> list[CollectedClip]:
 def _clip(annotation: Any, what: str, path: Path) -> tuple[str, int, np.ndarray]:
     try:
         name, label, joints = (annotation[key] for key in ("frame_dir", "label", "keypoint"))
-        return str(name), int(label), require_shape(np.asarray(joints), (None,) * 4, path, f"{what}, keypoint")
+        joints = require_shape(np.asarray(joints), (None,) * 4, path, f"{what}, keypoint")
+        claimed = int(annotation.get("total_frames", joints.shape[1]))
+        label = int(label)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {what} must have frame_dir, label and keypoint ({error!r})") from error
+    if claimed != joints.shape[1]:
+        raise DataError(f"{path}: clip {name!r} has {joints.shape[1]} frames, its total_frames {claimed}")
+    return str(name), label, joints
+
+
+def _refuse_twins(clips: Sequence[tuple[str, int, np.ndarray]], path: Path) -> None:
+    names: set[str] = set()
+    for name, _, _ in clips:
+        if name in names:
+            raise DataError(f"{path}: holds two clips called {name!r}")
+        names.add(name)
+
+
+def _refuse_unlike(clips: Sequence[tuple[str, int, np.ndarray]], path: Path) -> None:
+    first, _, joints = clips[0]
+    for name, _, others in clips:
+        if others.shape[2:] != joints.shape[2:]:
+            what = "clip {!r} has {} joints of {} coordinates".format
+            raise DataError(f"{path}: {what(name, *others.shape[2:])}, {what(first, *joints.shape[2:])}")
 
 
 def _sessions(parts: Mapping[str, Sequence[str]], split: str, path: Path) -> dict[str, str]:
@@ -64,7 +87,12 @@ def _sessions(parts: Mapping[str, Sequence[str]], split: str, path: Path) -> dic
     chosen = {part: names for part, names in parts.items() if part.startswith(f"{split}_")}
     if split and not chosen:
         raise DataError(f"{path}: has no split {split!r}; its parts are {listed(sorted(parts)) or 'none'}")
-    return {name: part.removeprefix(f"{split}_") for part, names in chosen.items() for name in names}
+    part_of: dict[str, str] = {}
+    for part, names in chosen.items():
+        for name in names:
+            if part_of.setdefault(name, part) != part:
+                raise DataError(f"{path}: clip {name!r} is in both {part_of[name]} and {part}")
+    return {name: part.removeprefix(f"{split}_") for name, part in part_of.items()}
 
 
 def load_npz(path: Path, joints: int) -> list[CollectedClip]:

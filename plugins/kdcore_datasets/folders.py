@@ -19,6 +19,18 @@ def existing_folder(root: Path) -> Path:
     return folder
 
 
+def existing_file(path: Path) -> Path:
+    """`path` with ``~`` expanded.
+
+    Raises:
+        DataError: If it is missing or a folder.
+    """
+    file = path.expanduser()
+    if not file.is_file():
+        raise DataError(f"{file}: {'is a folder' if file.is_dir() else 'no such file'}")
+    return file
+
+
 def entries(folder: Path) -> list[Path]:
     """What lies directly in `folder`, sorted by name.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import DataError
+from kdcore_datasets.checks import measurable
 
 JOINTS = 25
 
@@ -50,6 +51,7 @@ def _bodies(lines: _Lines) -> tuple[int, dict[str, dict[int, np.ndarray]]]:
                 raise lines.wrong(f"a body has {JOINTS} joints")
             positions = np.array([lines.position() for _ in range(JOINTS)], dtype=np.float32)
             bodies.setdefault(identity, {})[frame] = positions
+    lines.end(f"the file goes on after the {count} frames that it claims")
     if not bodies:
         raise DataError(f"{lines.path}: no body was seen in any of its {count} frames")
     return count, bodies
@@ -70,6 +72,13 @@ class _Lines:
             raise self.wrong("the file ends early")
         return fields
 
+    def end(self, otherwise: str) -> None:
+        """Refuse anything but blank lines."""
+        for fields in self._fields:
+            self.number += 1
+            if fields:
+                raise self.wrong(otherwise)
+
     def whole_number(self, what: str) -> int:
         fields = self.next()
         if len(fields) != 1 or not fields[0].isdecimal():
@@ -82,8 +91,8 @@ class _Lines:
             x, y, z = (float(field) for field in fields[:3])
         except ValueError as error:
             raise self.wrong("expected a joint's x, y and z") from error
-        if not np.isfinite([x, y, z]).all():
-            raise self.wrong("a joint's position is not finite")
+        if not measurable(np.array([x, y, z])).all():
+            raise self.wrong("a joint's position is not finite, or beyond all measure")
         return x, y, z
 
     def wrong(self, what: str) -> DataError:

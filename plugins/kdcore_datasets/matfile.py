@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import DataError
+from kdcore_datasets.folders import existing_file
 
 
 def read_variable(path: Path, name: str) -> np.ndarray:
@@ -18,7 +19,9 @@ def read_variable(path: Path, name: str) -> np.ndarray:
     from scipy.io import loadmat
 
     try:
-        content = loadmat(path, appendmat=False)
+        content = loadmat(existing_file(path), appendmat=False)
+    except DataError:
+        raise
     except NotImplementedError as error:
         raise DataError(f"{path}: saved in MATLAB's version 7.3 format; save it with -v7 instead") from error
     except Exception as error:  # scipy reports damage by many kinds of exception

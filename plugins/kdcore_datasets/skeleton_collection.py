@@ -15,6 +15,7 @@ from kdcore import DataError, Dataset, Sample, SampleKey, Signal
 from kdcore_datasets.checks import require_finite
 from kdcore_datasets.collected_clips import CollectedClip, load_npz, load_pickle
 from kdcore_datasets.fileid import digest
+from kdcore_datasets.folders import existing_file
 from kdcore_datasets.modalities import SKELETON
 from kdcore_datasets.pattern import PathPattern
 
@@ -75,10 +76,7 @@ class SkeletonCollection(Dataset):
 
     @cached_property
     def _path(self) -> Path:
-        path = self.file.expanduser()
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
-        return path
+        return existing_file(self.file)
 
     @cached_property
     def _clips(self) -> list[CollectedClip]:

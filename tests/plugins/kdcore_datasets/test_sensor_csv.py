@@ -167,15 +167,22 @@ def test_a_raw_file_for_prediction(two_devices: Path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "has no column 't'"),
+        ("", "is empty"),
+        ("\n\n", "is empty"),
         ("t,x,y,z\n", "has no rows"),
-        ("t,x,y\n1,2,3\n", "has no column 'z'; its columns are t, x, y"),
-        ("t,x,y,z\n1,2,3,oops\n2,2,3,4\n", "could not convert string 'oops'"),
-        ("t,x,y,z\n1,2,3,inf\n2,2,3,4\n", "column 'z' is not a finite number in row 1"),
+        ("t,x,y\n1,2,3\n", "has no column 'z'; its columns are t, x, y$"),
+        ("t;x;y;z\n1;2;3;4\n", "has no column 't'; its columns are t;x;y;z; is its `delimiter` ';'.$"),
+        ("t\tx\ty\tz\n1\t2\t3\t4\n", r"is its `delimiter` '\\t'.$"),
+        ("t,x,y,z\n1;2;3;4\n", "line 2: column 't' is '1;2;3;4', not a number; is its `delimiter` ';'.$"),
+        ("t,x,y,z\n1,2,3,oops\n2,2,3,4\n", "line 2: column 'z' is 'oops', not a number$"),
+        ('t,x,y,z\n1,2,3,"0,12"\n2,2,3,4\n', "line 2: column 'z' is '0,12', not a number; decimal commas are not read$"),
+        ("t,x,y,z\n1,2,3,inf\n2,2,3,4\n", r"line 2: column 'z' is inf, not a finite number up to 1e\+30 .1 such"),
+        ("t,x,y,z\n1,2,3,4\n\n2,2,3,1e308\n", r"line 4: column 'z' is 1e\+308, not a finite"),
         ("t,x,y,z\n1,2,3,4\n", "needs at least two"),
         ("t,x,y,z\n2,2,3,4\n1,2,3,4\n", "time stamps go back 1 time"),
         ("t,x,y,z\n2,2,3,4\n2,2,3,4\n", "time does not advance"),
-        ("t,x,y,z\n2,2,3,4\n2,2\n", "columns"),
+        ("t,x,y,z\n2,2,3,4\n\n2,2\n", r"line 4 has 2 column.s., none for 'y'$"),
+        ("t,x,y,z\n1,2,3,4\n2,2,x,4\n2,2\n", "line 3: column 'y' is 'x', not a number$"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, text: str, said: str):
@@ -184,6 +191,17 @@ def test_damaged_files_are_named(tmp_path: Path, text: str, said: str):
     data = dataset(root=tmp_path, devices={"w": {"pattern": "{action}.csv", "columns": ACC, "time_column": "t"}})
     with pytest.raises(DataError, match=f"(?s)run.csv.*{said}"):
         data.read(data.samples()[0], "accelerometer-w")
+
+
+def test_blanks_between_columns_may_be_many(tmp_path: Path):
+    path = tmp_path / "run.txt"
+    path.write_text("t   x \t y\n1   2  3\n2\t4  5\n")
+    device = {"pattern": "{action}.txt", "columns": {"pressure": ["y"]}, "time_column": "t", "delimiter": " "}
+    data = dataset(root=tmp_path, devices={"w": device})
+    np.testing.assert_array_equal(data.read(data.samples()[0], "pressure-w").values[:, 0], [3, 5])
+    path.write_text("t x y\n1 2  3\n2\t4  five\n")
+    with pytest.raises(DataError, match=r"run.txt: line 3: column 'y' is 'five', not a number"):
+        data.read(data.samples()[0], "pressure-w")
 
 
 def test_a_binary_file_is_named(tmp_path: Path):

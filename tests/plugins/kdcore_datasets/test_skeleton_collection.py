@@ -69,6 +69,14 @@ def test_a_moved_file_has_the_same_sources(tmp_path: Path, content: dict[str, An
     assert texts[0] == texts[1]
 
 
+def test_a_clip_on_both_sides_of_a_split_is_refused(tmp_path: Path, content: dict[str, Any]):
+    content["split"]["xsub_val"].append("S001C001P001R001A001")
+    path = dump(content, tmp_path / "ntu.pkl")
+    with pytest.raises(DataError, match=r"ntu.pkl: clip 'S001C001P001R001A001' is in both xsub_train and xsub_val"):
+        SkeletonCollection(file=path, classes=("drink", "eat"), split="xsub", names=NAMES).samples()
+    assert len(SkeletonCollection(file=path, classes=("drink", "eat"), split="xview", names=NAMES).samples()) == 3
+
+
 class Evil:
     def __reduce__(self):
         return os.mkdir, (os.environ["EVIL_FOLDER"],)
@@ -94,12 +102,20 @@ def test_code_in_a_pickle_is_refused_by_name(tmp_path: Path, monkeypatch: pytest
         ([{"frame_dir": "a", "label": 0, "keypoint": np.ones((1, 0, 5, 3))}], "is empty"),
         ([clip("a", 5)], "has label 5, of 2 classes"),
         ([clip("b/c", 0)], "does not fit"),
+        ([clip("a", 0), {**clip("b", 0), "total_frames": 7}], "clip 'b' has 4 frames, its total_frames 7"),
+        ([clip("a", 0), clip("b", 0), clip("a", 1)], "holds two clips called 'a'"),
+        (
+            [clip("a", 0), {**clip("b", 0), "keypoint": np.ones((1, 4, 6, 3))}],
+            "clip 'b' has 6 joints of 3 coordinates, clip 'a' has 5 joints of 3",
+        ),
+        ([{**clip("a", 0), "keypoint": np.full((1, 4, 5, 3), 1e308)}], "60 value.* beyond all measure"),
     ],
 )
 def test_strange_content(tmp_path: Path, content: object, said: str):
     path = dump(content, tmp_path / "odd.pkl")
+    dataset = SkeletonCollection(file=path, classes=("x", "y"))
     with pytest.raises(DataError, match=f"odd.pkl.*{said}"):
-        SkeletonCollection(file=path, classes=("x", "y")).samples()
+        dataset.read(dataset.samples()[0], "skeleton")
 
 
 def test_damaged_files(tmp_path: Path, content: dict[str, Any]):
@@ -107,6 +123,8 @@ def test_damaged_files(tmp_path: Path, content: dict[str, Any]):
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(DataError, match=r"cut.pkl: cannot be read as a pickle"):
         SkeletonCollection(file=path, classes=("x", "y")).samples()
+    with pytest.raises(DataError, match="is a folder"):
+        SkeletonCollection(file=tmp_path, classes=("x",)).samples()
     with pytest.raises(DataError, match="no such file"):
         SkeletonCollection(file=tmp_path / "absent.pkl", classes=("x",)).samples()
     content["annotations"][0]["keypoint"][0, 0, 0, 0] = np.nan
