@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from kdcore_datasets.classes import UTD_MHAD
 from kdcore_datasets.folders import entries, existing_folder, subfolder
 from kdcore_datasets.matfile import read_variable
 from kdcore_datasets.modalities import ACCELEROMETER, DEPTH, GYROSCOPE, KINECT_20_LINKS, RGB, SKELETON
+from kdcore_datasets.protocols.partition import listed
 from kdcore_datasets.units import STANDARD_GRAVITY
 from kdcore_datasets.video import read_video
 
@@ -87,11 +89,28 @@ class UtdMhad(Dataset):
                         raise DataError(f"{path}: a second {kind} file of the same clip as {clip[modality]}")
                     clip[modality] = path
         if not sources:
-            raise DataError(f"{root}: holds no recordings named like a1_s1_t1_inertial.mat, neither itself nor in Inertial, …")
+            raise DataError(f"{root}: holds no recordings named like a1_s1_t1_inertial.mat; {self._folders_there(root)}")
+        kinds: list[Kind] = [kind for kind, names in _MODALITIES.items() if any(names[0] in clip for clip in sources.values())]
+        if len(kinds) == 1:
+            self._warn_of_one(root, kinds[0])
         return [self._sample(place, sources[place]) for place in sorted(sources)]
 
+    def _folder(self, kind: Kind) -> str:
+        return self.folders.get(kind, _FOLDERS[kind])
+
+    def _folders_there(self, root: Path) -> str:
+        names = [self._folder(kind) for kind in _FOLDERS]
+        return f"of the folders {listed(names)} it has {listed([name for name in names if subfolder(root, name)]) or 'none'}"
+
+    def _warn_of_one(self, root: Path, kind: Kind) -> None:
+        """Say that there is one kind of recording only, as in a root one level too deep."""
+        above = root.resolve().parent
+        beside = listed([name for each in _FOLDERS if each != kind and (above / (name := self._folder(each))).is_dir()])
+        told = f"; beside it, in {above}: {beside}" if beside else ""
+        warnings.warn(f"{root}: holds {kind} recordings only; {self._folders_there(root)}{told}", stacklevel=3)
+
     def _files(self, root: Path, kind: Kind) -> list[tuple[Place, Path]]:
-        folder = subfolder(root, self.folders.get(kind, _FOLDERS[kind]))
+        folder = subfolder(root, self._folder(kind))
         if folder is None and kind in self.folders:
             raise DataError(f"{root}: has no folder {self.folders[kind]!r} for {kind}")
         folder = folder or root

@@ -104,6 +104,7 @@ def test_colour_video(folder: Path):
         ({"d_iner": np.ones((8, 5))}, r"shape \(8, 5\), expected \(any, 6\)"),
         ({"d_iner": np.array([[1.0] * 5 + [np.nan]] * 3)}, "3 value.s. that are not finite, the first at index .0, 5"),
         ({"d_iner": np.full((3, 6), np.inf)}, "not finite"),
+        ({"d_iner": np.full((3, 6), 1e308)}, "18 value.s. that are beyond all measure, the first at index .0, 0"),
         ({"other": np.ones((8, 6))}, "no variable 'd_iner' .it holds other"),
         ({"d_iner": "words"}, "not an array of numbers"),
     ],
@@ -137,13 +138,45 @@ def test_folders_that_cannot_be_used(tmp_path: Path, folder: Path):
     with pytest.raises(DataError, match="no such folder"):
         UtdMhad(root=tmp_path / "absent").samples()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no recordings"):
+    nothing = "holds no recordings .*; of the folders Inertial, Skeleton, Depth and RGB it has"
+    with pytest.raises(DataError, match=f"{nothing} none$"):
+        UtdMhad(root=tmp_path / "empty").samples()
+    (tmp_path / "empty/depth").mkdir()
+    with pytest.raises(DataError, match=f"{nothing} Depth$"):
         UtdMhad(root=tmp_path / "empty").samples()
     with pytest.raises(DataError, match="has no folder 'Tiefe' for depth"):
         UtdMhad(root=folder, folders={"depth": "Tiefe"}).samples()
     (folder / "Inertial/a28_s1_t1_inertial.mat").touch()
     with pytest.raises(DataError, match="action 28 is none of the 27"):
         UtdMhad(root=folder).samples()
+
+
+def test_a_root_one_level_too_deep_is_noticed(folder: Path):
+    said = "Inertial: holds inertial recordings only; of the folders .* it has none; beside it, in .*: Skeleton and Depth$"
+    with pytest.warns(UserWarning, match=said):
+        assert len(UtdMhad(root=folder / "Inertial").samples()) == 2
+    for name in ("Skeleton", "Depth"):
+        shutil.rmtree(folder / name)
+    with pytest.warns(UserWarning, match="holds inertial recordings only; of the folders .* it has Inertial$"):
+        UtdMhad(root=folder).samples()
+
+
+def test_two_kinds_of_recordings_are_enough(folder: Path, recwarn: pytest.WarningsRecorder):
+    shutil.rmtree(folder / "Depth")
+    UtdMhad(root=folder).samples()
+    assert not recwarn.list
+
+
+def test_folders_and_dangling_links_among_the_files(folder: Path):
+    path = folder / "Inertial/a2_s3_t1_inertial.mat"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(DataError, match=r"a2_s3_t1_inertial.mat: is a folder$"):
+        UtdMhad(root=folder).read_file(path, "accelerometer")
+    path.rmdir()
+    path.symlink_to(folder / "absent.mat")
+    with pytest.raises(DataError, match=r"a2_s3_t1_inertial.mat: no such file$"):
+        UtdMhad(root=folder).read_file(path, "accelerometer")
 
 
 def test_the_published_recordings(recordings: Path):
