@@ -10,12 +10,12 @@ from pathlib import Path
 from kdcore import FinishedRun, KdcoreError, UsageError, load_recipe, runs_folder
 from kdcore_compare.comparison import Comparison, compare, difference, metric_of
 from kdcore_compare.contenders import Contender, contender
-from kdcore_compare.output import put
+from kdcore_compare.output import format_for, put
 from kdcore_compare.processes import Job, run_jobs
 from kdcore_compare.settling import missing_seeds, settle
 from kdcore_compare.tables import Format, Table, rendered
 from kdcore_compare.telling import NAMES, class_table, cost_table, interval, notes, records, signed, spread
-from kdcore_compare.variants import ALONE, WHOLE, Variant, variants
+from kdcore_compare.variants import ALONE, WHOLE, Variant, name_of, variants
 
 
 def ablate(
@@ -40,7 +40,9 @@ def ablate(
 
     Raises:
         KdcoreError: If a variant that can be run fails.
+        UsageError: If there is no such variant, or the file's ending says no format.
     """
+    form = format_for(form, output)
     found = variants(source, overrides)
     trained: dict[tuple[str, ...], str] = {}
     for each in found:
@@ -110,10 +112,10 @@ def ablation_tables(found: Sequence[Variant], contenders: Sequence[Contender], m
         + (_from(each, alone, metric) if alone else [])
         for each in contenders
     ]
-    told = [f"Made by: {command}", *_notes(from_whole)]
+    told = [f"Made by: {command}", *notes(from_whole)]
     told += [f"{each.label}: not possible: {each.impossible}" for each in found if each.impossible]
     title = f"Ablation of {_recipe_name(contenders[0])}: {NAMES[metric]}, {from_whole.reference.facts[0].part} part"
-    parts = Table(title, headings, rows, told, strong=[0], spare=(1, 4))
+    parts = Table(title, headings, rows, told, strong=[0], spare=(1, 6, 5, 4) if alone else (1, 4))
     return [parts, class_table(_students(from_whole)), cost_table(contenders)]
 
 
@@ -122,11 +124,6 @@ def _from(one: Contender, reference: Contender, metric: str) -> list[str]:
         return ["", ""]
     found = difference(one, reference, metric_of(metric))
     return [signed(found.mean, metric), interval(found, metric)]
-
-
-def _notes(found: Comparison) -> list[str]:
-    told = [note for note in notes(found) if not note.startswith("p values")]
-    return [*told, "An interval that leaves out zero is a difference that the seeds agree on."]
 
 
 def _students(found: Comparison) -> Comparison:
@@ -144,7 +141,7 @@ def _keep(source: str, overrides: Sequence[str], tables: Sequence[Table], told: 
     folder.mkdir(parents=True, exist_ok=True)
     endings: tuple[tuple[str, Format], ...] = ((".md", "markdown"), (".csv", "csv"))
     for ending, form in endings:
-        path = folder / f"{recipe.name}-{recipe.variant[:6]}{ending}"
+        path = folder / f"{name_of(recipe)}{ending}"
         path.write_text(rendered(tables, told, form), encoding="utf-8")
         _say(str(path))
 

@@ -40,9 +40,10 @@ def compare(
 ) -> None:
     """Compare finished runs, paired by seed and split: means, differences with intervals, classes, cost."""
     from kdcore_compare.comparing import compare_sources
-    from kdcore_compare.output import put
+    from kdcore_compare.output import format_for, put
     from kdcore_compare.telling import records, tables
 
+    form = format_for(form, output)
     found = compare_sources(sources or [], experiment, uri, matching, metric, anyway)
     put(tables(found), list(records(found)), form, output)
 

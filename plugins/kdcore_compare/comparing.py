@@ -8,14 +8,14 @@ from pathlib import Path
 
 from kdcore import FinishedRun
 from kdcore_compare.comparison import Comparison, compare
-from kdcore_compare.contenders import Contender, contender, contenders, distinct
+from kdcore_compare.contenders import Contender, contender, contenders, distinct, with_baseline
 
 
 def compare_sources(
     sources: Sequence[str], experiment: str = "", uri: str | None = None, matching: str = "", metric: str = "accuracy",
     anyway: bool = False,
 ) -> Comparison:  # fmt: skip
-    """Compare runs, recipes, and those of an MLflow experiment.
+    """Compare runs, recipes, and those of an MLflow experiment; a single one with its own student without distillation.
 
     Args:
         sources: As `kdcore_compare.contenders.contenders` takes them; ``key=value`` among them changes all recipes.
@@ -26,21 +26,12 @@ def compare_sources(
         anyway: Compare even what is not comparable.
     """
     overrides = [each for each in sources if "=" in each and not Path(each).exists()]
-    sources = [each for each in sources if each not in overrides]
-    found: list[Contender] = []
+    found = contenders([each for each in sources if each not in overrides], overrides)
     if experiment:
-        found = _of_experiment(experiment, uri, matching)
-    if sources:
-        alone = len(sources) == 1 and found
-        found = [*([_one(sources[0], overrides)] if alone else contenders(sources, overrides)), *found]
+        found += _of_experiment(experiment, uri, matching)
+    if len(found) == 1:
+        found = with_baseline(found[0])
     return compare(distinct(found), metric, anyway)
-
-
-def _one(source: str, overrides: Sequence[str]) -> Contender:
-    from kdcore_compare.contenders import runs_named
-
-    name, _, who = source.partition("@")
-    return contender(runs_named(name, overrides), who)
 
 
 def _of_experiment(experiment: str, uri: str | None, matching: str) -> list[Contender]:

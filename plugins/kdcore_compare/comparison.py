@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from kdcore import KdcoreError, UsageError
+from kdcore_compare.agreement import SAME_DATA, not_as_one, selection_rule
 from kdcore_compare.contenders import Contender, Observation
 from kdcore_compare.significance import Difference, paired, unpaired
 
@@ -64,12 +65,14 @@ def compare(found: Sequence[Contender], metric: str = "accuracy", anyway: bool =
     """Compare all others with the first.
 
     Raises:
-        IncomparableError: If they differ in what must agree, unless `anyway`.
+        IncomparableError: If they, or the runs that one of them takes as one, differ in what must agree, unless `anyway`.
         UsageError: If there is nothing to compare.
     """
     if len(found) < 2:
         raise UsageError("give two or more runs or recipes to compare")
-    reasons = [reason for other in found[1:] for reason in incomparable(found[0], other)]
+    reasons = [reason for each in found for reason in not_as_one(each.runs, each.participant)]
+    reasons += [reason for other in found[1:] for reason in incomparable(found[0], other)]
+    reasons = list(dict.fromkeys(reasons))  # a run and its baseline have the same ones
     if reasons and not anyway:
         lines = "\n  ".join(reasons)
         raise IncomparableError(f"these cannot be compared (--anyway does so all the same):\n  {lines}")
@@ -79,11 +82,9 @@ def compare(found: Sequence[Contender], metric: str = "accuracy", anyway: bool =
 def incomparable(one: Contender, other: Contender) -> list[str]:
     """Why the numbers of two contenders do not mean the same; empty if they do."""
     names = f"{one.label} and {other.label}"
-    told = {
-        "another part of the split": lambda each: each.facts.part,
+    told: dict[str, Callable[[Observation], str]] = {
+        **{what: lambda each, fact=fact: fact(each.facts) for what, fact in SAME_DATA.items()},
         "another split": lambda each: each.facts.split,
-        "other data (fingerprint)": lambda each: each.facts.fingerprint,
-        "other classes": lambda each: ", ".join(each.facts.classes),
         "another number of samples": lambda each: f"{each.evaluation.n} samples",
     }
     reasons = [
@@ -91,7 +92,7 @@ def incomparable(one: Contender, other: Contender) -> list[str]:
         for what, value in told.items()
         if (mine := _all(one, value)) != (theirs := _all(other, value))
     ]
-    mine, theirs = (_all(each, lambda o, n=each.participant: _rule(o, n)) for each in (one, other))
+    mine, theirs = (_all(each, lambda o, n=each.participant: selection_rule(o.facts, n)) for each in (one, other))
     if mine != theirs:
         reasons.append(f"{names}: another selection rule: {mine} against {theirs}")
     if not reasons:
@@ -99,19 +100,14 @@ def incomparable(one: Contender, other: Contender) -> list[str]:
     return reasons
 
 
-def _rule(observation: Observation, participant: str) -> str:
-    rules = observation.facts.selection
-    return rules[participant] if participant in rules else " and ".join(sorted(set(rules.values())))
-
-
 def _all(one: Contender, value: Callable[[Observation], str]) -> str:
     return "; ".join(sorted({value(each) for each in one.observations.values()}))
 
 
 def _other_samples(one: Contender, other: Contender, names: str) -> list[str]:
-    mine = {split: each for (_, split), each in one.observations.items()}
-    for (_, split), theirs in other.observations.items():
-        here = mine[split]
+    here_of, theirs_of = ({split: each for (_, split), each in both.observations.items()} for both in (one, other))
+    for split, theirs in theirs_of.items():
+        here = here_of[split]
         if here.keys != theirs.keys:
             differing = sorted(set(here.keys) ^ set(theirs.keys))
             return [f"{names}: other samples in the same split: {differing[0]} is only in one of them"]

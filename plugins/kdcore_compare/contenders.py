@@ -54,14 +54,21 @@ class Contender:
         participant: Whose results.
         observations: (seed, split rule) → result.
         parameters: That the participant learned; None where that makes no sense.
-        where: Run folders.
+        runs: That they come from.
+        who: As `contender` was asked for.
     """
 
     label: str
     participant: str
     observations: Mapping[tuple[int, str], Observation]
     parameters: int | None
-    where: tuple[Path, ...] = ()
+    runs: tuple[FinishedRun, ...] = ()
+    who: str = ""
+
+    @property
+    def training(self) -> tuple[object, ...]:
+        """Equal for contenders that were trained together."""
+        return (*(run.folder for run in self.runs), _arm(self.who))
 
     @property
     def facts(self) -> list[Facts]:
@@ -90,17 +97,21 @@ class Contender:
 def contenders(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[Contender]:
     """What the command line names: ``RUN`` or ``RECIPE``, several joined by ``+``, each with ``@WHO`` if it is not the student.
 
-    One run or recipe alone is compared with its own student without distillation. Recipes are changed by `overrides`, as they
-    were when they were run.
+    Recipes are changed by `overrides`, as they were when they were run.
 
     Raises:
         KdcoreError: If one cannot be found, has not ended, or lacks the participant.
     """
-    if len(sources) == 1 and "@" not in sources[0]:
-        sources = [f"{sources[0]}@baseline", sources[0]]
-    return distinct(
-        [contender(runs_named(name, overrides), who) for name, _, who in (source.partition("@") for source in sources)]
-    )
+    return [_named(source, overrides) for source in sources]
+
+
+def _named(source: str, overrides: Sequence[str]) -> Contender:
+    name, at, who = source.partition("@")
+    if at and not who:
+        raise UsageError(f"{source}: after @ comes baseline, teachers, or a participant's name")
+    if "" in name.split("+"):
+        raise UsageError(f"{source}: a run or recipe is missing")
+    return contender(runs_named(name, overrides), who)
 
 
 def runs_named(name: str, overrides: Sequence[str] = ()) -> list[FinishedRun]:
@@ -145,14 +156,14 @@ def contender(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> Co
     """The results of one participant in all of `runs`; of runs with the same seed and split, the last counts.
 
     Args:
-        runs: Of one configuration.
+        runs: Of one configuration; whether they are, `compare` looks.
         who: The first student with distillation if empty; ``baseline`` for it without; ``teachers`` for their mean; or a name.
         label: The recipe's name by default.
 
     Raises:
         UsageError: If there is no such participant.
     """
-    arm = "baseline" if who == "baseline" else "distilled"
+    arm = _arm(who)
     observations: dict[tuple[int, str], Observation] = {}
     name, parameters = "", None
     for run in runs:
@@ -163,14 +174,23 @@ def contender(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> Co
             observations[seed, run.facts.split] = _observed(outcome, name, run.facts)
             parameters = outcome.parameters.get(name)
     label = label or runs[-1].facts.name + (f"@{who}" if who else "")
-    return Contender(label, name, dict(sorted(observations.items())), parameters, tuple(run.folder for run in runs))
+    return Contender(label, name, dict(sorted(observations.items())), parameters, tuple(runs), who)
+
+
+def with_baseline(one: Contender) -> list[Contender]:
+    """A contender after its own student without distillation, if it is not that itself."""
+    return [one] if one.who == "baseline" else [contender(one.runs, "baseline"), one]
+
+
+def _arm(who: str) -> str:
+    return "baseline" if who == "baseline" else "distilled"
 
 
 def distinct(found: Sequence[Contender]) -> list[Contender]:
     """The same, with labels that tell them apart."""
     labels = [each.label for each in found]
     named = [
-        replace(each, label=f"{each.label} [{each.where[-1].name}]") if labels.count(each.label) > 1 and each.where else each
+        replace(each, label=f"{each.label} [{each.runs[-1].folder.name}]") if labels.count(each.label) > 1 else each
         for each in found
     ]
     labels = [each.label for each in named]

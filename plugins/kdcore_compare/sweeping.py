@@ -13,7 +13,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from kdcore import ConsoleListener, KdcoreError, Recipe, Tracker, dry_run, load_recipe, runs_folder
-from kdcore_compare.output import put
+from kdcore_compare.output import format_for, put
 from kdcore_compare.processes import Job, run_jobs
 from kdcore_compare.queue import Queue
 from kdcore_compare.space import Space, as_overrides, space
@@ -22,6 +22,9 @@ from kdcore_compare.trials import run_trial
 
 PAUSE = 1.0
 """Between two looks at what other workers do, in seconds."""
+
+PATIENCE, LOOK = 30.0, 0.2
+"""How long points wait for MLflow to take up the sweep's own run, and between two looks, in seconds."""
 
 STATES = {TrialState.COMPLETE: "", TrialState.PRUNED: "stopped early", TrialState.RUNNING: "runs", TrialState.WAITING: "waits"}
 
@@ -56,7 +59,9 @@ def sweep(
 
     Raises:
         KdcoreError: If there is no validation part to choose by, or a value is wrong.
+        UsageError: If there can be no database at `storage`, or the file's ending says no format.
     """
+    form = format_for(form, output)
     points = space(source, overrides, grid, search, ranges)
     recipe = _fit_to_choose_by(points)
     home = runs_folder() / "sweeps"
@@ -123,11 +128,21 @@ def _tags(queue: Queue, recipe: Recipe, folder: Path) -> dict[str, str]:
             params = {"points": len(queue.points), "recipe": recipe.name}
             tracker.start("sweep", f"sweep {queue.name}", None, {"sweep": queue.name, "kdcore.kind": "sweep"}, params)
             tracker.commit()
+            _await_sweep(tracker)
             tracker.close()
             parent = tracker.run_ids().get("sweep")
             if parent:
                 queue.study.set_user_attr("mlflow_parent", parent)
+            else:
+                _say(f"MLflow does not know the sweep yet: this worker's points are found by the tag sweep={queue.name} alone")
     return {"sweep": queue.name} | ({"mlflow.parentRunId": parent} if parent else {})
+
+
+def _await_sweep(tracker: Tracker) -> None:
+    """Wait until MLflow has the sweep's run: a tracker that is closed gives up after a few failures."""
+    until = time.monotonic() + PATIENCE
+    while "sweep" not in tracker.run_ids() and time.monotonic() < until:
+        time.sleep(LOOK)
 
 
 def _track_end(queue: Queue, recipe: Recipe, folder: Path, table: Table) -> None:

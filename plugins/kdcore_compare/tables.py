@@ -8,10 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
+
+NO_BREAK = "\u00a0"
 
 Format = Literal["rich", "markdown", "csv", "latex", "html"]
 
@@ -64,8 +67,24 @@ def show(tables: Sequence[Table]) -> None:
         for line in each.notes:
             console.print(Text(line))
         if left_out:
-            console.print(Text(f"Left out for want of room: {', '.join(each.headings[index] for index in sorted(left_out))}."))
+            console.print(Text(f"Left out for want of room: {', '.join(_column(each, index) for index in sorted(left_out))}."))
         console.print()
+
+
+def _column(table: Table, index: int) -> str:
+    """A column's heading, with the nearest one before it that no other column has, where others have the same."""
+    once = [heading for heading in table.headings[:index] if table.headings.count(heading) == 1 and heading]
+    heading = table.headings[index]
+    return f"{heading} ({once[-1]})" if table.headings.count(heading) > 1 and once else heading
+
+
+def _heading(table: Table, index: int) -> str:
+    """A column's heading in lines no wider than the column must be; a percent sign stays with what it follows."""
+    if index == 0:
+        return table.headings[0]
+    text = table.headings[index].replace(" %", f"{NO_BREAK}%")
+    width = max(map(len, [*text.split(" "), *(row[index] for row in table.rows)]))
+    return "\n".join(wrap(text, width, break_long_words=False, break_on_hyphens=False)).replace(NO_BREAK, " ")
 
 
 def _width(table: RichTable) -> int:
@@ -83,8 +102,7 @@ def _rich(table: Table, left_out: Sequence[int]) -> RichTable:
     shown = RichTable(title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     kept = [index for index in range(len(table.headings)) if index not in left_out]
     for index in kept:
-        said = Text(table.headings[index].replace(" ", "\n") if index else table.headings[index])
-        shown.add_column(said, justify="right" if index else "left", no_wrap=True)
+        shown.add_column(Text(_heading(table, index)), justify="right" if index else "left", no_wrap=True)
     for number, row in enumerate(table.rows):
         shown.add_row(*(Text(row[index]) for index in kept), style="bold" if number in table.strong else None)
     return shown

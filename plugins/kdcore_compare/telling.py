@@ -30,8 +30,8 @@ def result_table(found: Comparison) -> Table:
         row = [each.label, str(len(each.observations)), spread(each, metric), spread(each, second)]
         row += _standing(found.differences[each.label], metric) if each.label in found.differences else ["", "", "", ""]
         rows.append(row)
-    what = NAMES[metric].split(",")[0].capitalize()
-    title = f"{what} on the {_of(found.reference)}; differences from {found.reference.label}"
+    what = NAMES[metric].split(",")[0]
+    title = f"{what[0].upper()}{what[1:]} on the {_of(found.reference)}; differences from {found.reference.label}"
     return Table(title, headings, rows, notes(found), spare=(3, 1, 6))
 
 
@@ -44,8 +44,9 @@ def notes(found: Comparison) -> list[str]:
     """What a reader must know: samples, split, selection, seeds, tests, and what was waived."""
     reference, facts = found.reference, found.reference.facts[0]
     seeds = "; ".join(dict.fromkeys(f"{', '.join(map(str, each.seeds))}" for each in found.contenders))
+    data = "; ".join(dict.fromkeys(each.fingerprint for each in reference.facts))
     told = [
-        f"Split: {'; '.join(reference.splits)}. Data: {facts.fingerprint}. "
+        f"Split: {'; '.join(reference.splits)}. Data: {data}. "
         f"Weights: {facts.selection.get(reference.participant, 'last')} epoch. Seeds: {seeds}. ±: standard deviation."
     ]
     tests = dict.fromkeys(each.test for each in found.differences.values() if each.low is not None)
@@ -54,7 +55,10 @@ def notes(found: Comparison) -> list[str]:
     if any(each.n < 2 for each in found.differences.values()):
         told.append("One seed says nothing about other seeds: nothing can be concluded.")
     if len(found.others) > 1 and tests:
-        told.append("p values are of each comparison by itself, not corrected for there being several.")
+        told.append(
+            "Each interval and p is of one difference by itself, not corrected for there being several: "
+            "of many, some leave out zero by chance."
+        )
     told += [f"Compared in spite of this: {reason}." for reason in found.in_spite_of]
     return told
 
@@ -83,25 +87,34 @@ def _share(each: Contender, index: int) -> str:
 
 
 def cost_table(found: Sequence[Contender]) -> Table:
-    """What each contender takes."""
-    rows = []
+    """What each contender takes; time and memory of those trained together stand in one row."""
+    rows, told = [], []
     for each in found:
-        seconds = [one.seconds for one in each.observations.values()]
-        memory = [one.memory for one in each.observations.values() if one.memory]
-        rows.append(
-            [
-                each.label,
-                f"{np.mean(seconds):.1f}",
-                "" if each.parameters is None else f"{each.parameters:,}",
-                f"{max(memory) / 2**20:.0f}" if memory else "",
-            ]
-        )
-    note = "Training time of all who learn in it, a seed; memory: on the accelerator, or of the whole process on a CPU."
-    return Table("Cost", ["", "training, s", "parameters", "memory, MiB"], rows, [note])
+        parameters = "" if each.parameters is None else f"{each.parameters:,}"
+        seconds, memory = _training(each, found)
+        most = f"{max(memory) / 2**20:.0f}" if memory else ""
+        rows.append([each.label, f"{np.mean(seconds):.1f}" if seconds else "", parameters, most])
+        if with_it := [other.label for other in _together(each, found) if seconds and other is not each]:
+            told.append(f"Time and memory of {each.label} are of {', '.join(with_it)} too: trained together.")
+    note = "Training time of all who learn together, a seed; memory: on the accelerator, or of the whole process on a CPU."
+    return Table("Cost", ["", "training, s", "parameters", "memory, MiB"], rows, [note, *told])
+
+
+def _together(one: Contender, found: Sequence[Contender]) -> list[Contender]:
+    """Who was trained with `one`, itself included; the first is the student if it is among them."""
+    return sorted((each for each in found if each.training == one.training), key=lambda each: bool(each.who))
+
+
+def _training(one: Contender, found: Sequence[Contender]) -> tuple[list[float], list[float]]:
+    """Seconds and bytes of each observation; none if they count for another contender trained with it."""
+    if one is not _together(one, found)[0]:
+        return [], []
+    observations = one.observations.values()
+    return [each.seconds for each in observations], [float(each.memory) for each in observations if each.memory]
 
 
 def records(found: Comparison) -> Iterator[dict[str, object]]:
-    """All of it, one number a line, in units of the metric (fractions, not percent)."""
+    """All of it, one number a line, in units of the metric (fractions, not percent); time and memory as in `cost_table`."""
     for each in found.contenders:
         for metric in NAMES:
             other = difference(each, found.reference, metric_of(metric)) if each in found.others else None
@@ -109,7 +122,9 @@ def records(found: Comparison) -> Iterator[dict[str, object]]:
         for index, name in enumerate(found.classes):
             values = [float(one.evaluation.recall[index]) for one in each.observations.values()]
             yield _record(each, "recall", name, values, found.of_class(each, index) if each in found.others else None)
-        yield _record(each, "seconds", "", [one.seconds for one in each.observations.values()], None)
+        for measure, values in zip(("seconds", "memory_bytes"), _training(each, found.contenders), strict=True):
+            if values:
+                yield _record(each, measure, "", values, None)
         if each.parameters is not None:
             yield _record(each, "parameters", "", [float(each.parameters)], None)
 

@@ -83,10 +83,15 @@ def _training(stages: Sequence[Stage]) -> dict[str, Any]:
     return asdict(replace(stages[0].training, epochs=stages[0].training.epochs))
 
 
+def name_of(recipe: Recipe) -> str:
+    """What the ablation of a recipe is called."""
+    return f"{recipe.name}-{recipe.variant[:6]}"
+
+
 def _named(recipe: Recipe, label: str, changes: Sequence[str]) -> tuple[str, ...]:
-    """Changes, with a name of its own, tracked beside the others."""
+    """Changes, with a name of its own, tracked beside the others and found with them by a tag."""
     slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
-    tags = json.dumps({**recipe.tracking.tags, "ablation": label})
+    tags = json.dumps({**recipe.tracking.tags, "ablation": name_of(recipe), "variant": label})
     experiment = json.dumps(recipe.tracking.experiment)
     return (*changes, f"name={recipe.name}-{slug}", f"tracking.experiment={experiment}", f"tracking.tags={tags}")
 

@@ -6,14 +6,16 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import yaml
 from made_up import made_up
 from scipy import stats
 
-from kdcore import KdcoreError, RecipeError, load_recipe
+from kdcore import KdcoreError, RecipeError, UsageError, load_recipe
 from kdcore_compare.comparing import compare_sources
 from kdcore_compare.comparison import IncomparableError
 from kdcore_compare.contenders import contenders
-from kdcore_compare.tables import Table, as_latex, as_markdown, rendered
+from kdcore_compare.output import format_for, put
+from kdcore_compare.tables import Table, as_latex, as_markdown, rendered, show
 from kdcore_compare.telling import records, tables
 
 ONE = {0: 10, 1: 12, 2: 11}
@@ -68,6 +70,8 @@ def test_a_run_alone_is_compared_with_its_own_student_without(tmp_path):
     found = compare_sources([str(run)])
     assert [each.label for each in found.contenders] == ["made@baseline", "made"]
     assert found.differences["made"].mean == pytest.approx(0.2)
+    named = compare_sources([f"{run}@student"])
+    assert [each.label for each in named.contenders] == ["made@baseline", "made@student"]
 
 
 def test_a_recipe_that_was_run_with_other_values_is_found_by_them(tmp_path, monkeypatch):
@@ -110,6 +114,61 @@ def test_what_is_not_comparable_is_refused_by_name_unless_told(tmp_path, said, c
     text = text_of(compare_sources([str(one), str(other)], anyway=True))
     assert "Compared in spite of this" in text
     assert said in text
+
+
+@pytest.mark.parametrize(
+    ("said", "changed"),
+    {**PLANTED, "another configuration": {"variant": "other"}}.items(),
+    ids=[each.split(":")[0] for each in (*PLANTED, "another configuration")],
+)
+def test_runs_taken_as_one_must_agree_too(tmp_path, said, changed):
+    """But in the split, as folds do."""
+    whole, half = made_up(tmp_path / "whole", {0: 10, 1: 12}, {0: 9, 1: 9}), {"name": "made", **changed}
+    other = made_up(tmp_path / "other", {2: 14}, {2: 9}, **half)
+    pooled = f"{whole}+{other}"
+    if said == "another split":
+        assert compare_sources([pooled]).others[0].splits == sorted([half["split"], "subjects 1 train, 2 test"])
+        return
+    with pytest.raises(IncomparableError, match=f"whole \\+ other as one: .*{said}"):
+        compare_sources([pooled])
+    text = text_of(compare_sources([pooled], anyway=True))
+    assert "Compared in spite of this: whole + other as one" in text
+    assert said in text
+    assert text.count("Compared in spite of this") == 1
+
+
+def test_one_seed_of_two_configurations_is_not_swallowed(tmp_path):
+    one, other = made_up(tmp_path / "one", ONE, name="one"), made_up(tmp_path / "other", OTHER, ONE, name="other")
+    (other / "recipe.yaml").write_text("losses: [cross-entropy]\n")
+    said = (
+        r"one \+ other as one: another configuration \(losses\), of seeds that both have, 0, 1, 2, only the later run's would"
+    )
+    with pytest.raises(IncomparableError, match=said):
+        compare_sources([f"{one}+{other}", f"{other}@baseline"])
+
+
+def test_a_configuration_run_again_counts_once(tmp_path):
+    one, again = made_up(tmp_path / "one", ONE, ONE), made_up(tmp_path / "again", OTHER, ONE)
+    assert compare_sources([f"{one}+{again}"]).differences["made"].mean == pytest.approx(0.2)
+
+
+def fold(folder, name, tested, weight=1):
+    run = made_up(folder, {0: 10}, {0: 9}, name=name, split=f"subject {tested} tests", variant=f"{name}-{tested}-{weight}")
+    protocol = {"name": "leave-one-subject-out", "test_subject": tested}
+    recipe = {"name": name, "data": {"batch_size": 8, "protocol": protocol}, "losses": [{"name": "logits", "weight": weight}]}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return run
+
+
+def test_folds_differ_in_their_protocol_alone(tmp_path):
+    folds = [fold(tmp_path / f"fold-{tested}", "made", tested) for tested in range(3)]
+    assert len(compare_sources(["+".join(map(str, folds))]).reference.splits) == 3
+    heavy = fold(tmp_path / "heavy", "made", 3, weight=2)
+    with pytest.raises(IncomparableError, match=r"fold-0 \+ heavy as one: another configuration \(losses\)$"):
+        compare_sources(["+".join(map(str, [*folds, heavy]))])
+    again = fold(tmp_path / "again", "made", 2, weight=2)
+    with pytest.raises(IncomparableError, match=r"fold-2 \+ again as one: another configuration \(losses\), of seeds"):
+        compare_sources(["+".join(map(str, [*folds, again]))])
 
 
 def test_another_split_is_not_paired_even_if_told(tmp_path):
@@ -161,6 +220,65 @@ def test_classes_and_cost(pair):
     assert "| other | 11.0 | 42 | 1 |" in text
 
 
+def test_what_was_trained_together_costs_once(tmp_path):
+    run = str(made_up(tmp_path / "run", OTHER, ONE))
+    found = compare_sources([f"{run}@baseline", f"{run}@teacher", run])
+    text = text_of(found)
+    assert "| made@baseline | 11.0 | 42 | 1 |" in text
+    assert "| made@teacher |  | 42 |  |" in text
+    assert "| made | 11.0 | 42 | 1 |" in text
+    assert "Time and memory of made are of made@teacher too: trained together." in text
+    told = [(each["contender"], each["measure"], each["mean"]) for each in records(found)]
+    assert [each for each in told if each[1] == "seconds"] == [("made@baseline", "seconds", 11), ("made", "seconds", 11)]
+    assert [each[::2] for each in told if each[1] == "memory_bytes"] == [("made@baseline", 1 << 20), ("made", 1 << 20)]
+
+
+def test_several_intervals_are_said_to_be_uncorrected(tmp_path, pair):
+    said = "not corrected for there being several: of many, some leave out zero by chance"
+    assert said not in text_of(compare_sources(pair))
+    third = made_up(tmp_path / "third", {0: 9, 1: 15, 2: 12}, name="third")
+    assert said in text_of(compare_sources([*pair, str(third)]))
+
+
+def test_titles_keep_capitals(pair):
+    assert tables(compare_sources(pair, metric="macro_f1"))[0].title.startswith("Macro F1 on the test part")
+
+
+WIDE = Table(
+    "Parts",
+    ["", "from whole", "95 % interval", "from student alone", "95 % interval"],
+    [["without cross-entropy", "-16.2", "-24.0 to -8.4", "-22.5", "-28.0 to -16.9"]],
+    spare=(4, 3, 2),
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "said", "heads"),
+    [
+        (80, "", 2),
+        (66, "95 % interval (from student alone)", 1),
+        (44, "95 % interval (from whole), from student alone, 95 % interval (from student alone)", 0),
+    ],
+)
+def test_what_a_narrow_terminal_goes_without_is_named(monkeypatch, capsys, width, said, heads):
+    monkeypatch.setenv("COLUMNS", str(width))
+    show([WIDE])
+    out = capsys.readouterr().out
+    shown, _, note = out.partition("Left out for want of room: ")
+    assert " ".join(note.split()) == (f"{said}." if said else "")
+    assert shown.count("95 % interval") == heads
+
+
+def test_what_a_files_ending_does_not_say_is_asked_for(tmp_path, capsys):
+    assert format_for("rich", tmp_path / "x.CSV") == "csv"
+    assert format_for("latex", tmp_path / "x.pdf") == "latex"
+    assert format_for("rich", None) == "rich"
+    for name in ("x.pdf", "x"):
+        with pytest.raises(UsageError, match=r"its ending is none of \.md, \.csv, \.tex, \.html; say --format"):
+            put([WIDE], [], "rich", tmp_path / name)
+        assert not (tmp_path / name).exists()
+
+
 def test_csv_has_one_number_a_line(pair):
     found = compare_sources(pair)
     rows = list(csv.DictReader(io.StringIO(rendered(tables(found), list(records(found)), "csv"))))
@@ -207,6 +325,13 @@ def test_nothing_to_compare(tmp_path, monkeypatch):
     monkeypatch.setenv("KDCORE_RUNS", str(tmp_path))
     with pytest.raises(KdcoreError, match="two or more"):
         compare_sources([])
+    for source, said in (
+        ("quickstart@", "after @ comes"),
+        ("quickstart+", "is missing"),
+        ("+quickstart@student", "is missing"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            compare_sources([source])
     with pytest.raises(KdcoreError, match=r"no run 'no-such-run' in .*; as a recipe: no file and no shipped recipe"):
         compare_sources(["no-such-run", "another"])
     with pytest.raises(RecipeError, match=r"^losses\.no-such"):

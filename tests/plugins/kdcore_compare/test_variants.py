@@ -54,7 +54,11 @@ def test_every_variant_is_its_own_recipe_in_one_experiment(written):
         ["cross-entropy", "soft-target"],
     ]
     assert [each.baseline for each in found[:4]] == [True, False, False, False]
-    assert found[1].tracking.tags == {"ablation": "without cross-entropy"}
+    name = f"tiny-{load_recipe(path).variant[:6]}"
+    assert [each.tracking.tags for each in found[:2]] == [
+        {"ablation": name, "variant": "whole"},
+        {"ablation": name, "variant": "without cross-entropy"},
+    ]
 
 
 def test_fusion_teacher_terms_and_schedule_are_parts_too(written):
