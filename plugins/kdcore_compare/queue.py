@@ -7,6 +7,7 @@ waits again.
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import uuid
@@ -21,6 +22,9 @@ from filelock import FileLock, Timeout
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+
+from kdcore import UsageError
 
 BEAT, GRACE, ATTEMPTS = 20, 120, 3
 """Seconds between two signs of life, and without one until a worker elsewhere is gone; times a point may lose its worker."""
@@ -37,16 +41,16 @@ class Queue:
         points: Values of each point; a point without any is chosen by the sampler when its turn comes.
         folder: Where workers of this machine show that they live.
         prune: Whether trials may be pruned.
+
+    Raises:
+        UsageError: If there can be no database at `url`.
     """
 
     def __init__(self, url: str, name: str, points: Sequence[Mapping[str, str]], folder: Path, prune: bool = False):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         file = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else ""
         self._alone = FileLock(f"{file}.lock") if file else nullcontext()
-        waits = {"connect_args": {"timeout": 60}} if file else {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            self.storage = RDBStorage(url, engine_kwargs=waits, heartbeat_interval=BEAT, grace_period=GRACE)
+        self.storage = _opened(url, {"connect_args": {"timeout": 60}} if file else {})
         self.name, self.points, self.prune = name, points, prune
         folder.mkdir(parents=True, exist_ok=True)
         self.worker = f"claim:{uuid.uuid4().hex[:12]}"
@@ -202,6 +206,37 @@ class Queue:
         if any(told["host"] != self._me["host"] for told in claims.values()):
             return False  # somebody elsewhere: signs of life in the database tell
         return not any(_alive(Path(told["sign"])) for told in claims.values())
+
+
+def _opened(url: str, options: dict[str, Any]) -> RDBStorage:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return RDBStorage(url, engine_kwargs=options, heartbeat_interval=BEAT, grace_period=GRACE)
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        raise UsageError(
+            f"--storage {_without_password(url)}: {_trouble(error)}; "
+            "write sqlite:////FOLDER/FILE.db or postgresql://USER:PASSWORD@HOST/NAME"
+        ) from error
+
+
+def _without_password(url: str) -> str:
+    kind, sign, place = url.partition("://")
+    place = re.sub(r"^([^:/@]*):(.*@|(?!\d+\b).*)", r"\1:***@", place)  # a password may have an @ in it; a host may be missing
+    return kind + sign + re.sub(r"(password=)[^&]*", r"\1***", place)
+
+
+def _trouble(error: Exception) -> str:
+    """What is wrong with a database's address; never a part of the address, which may hold a password."""
+    if isinstance(error, NoSuchModuleError):
+        return "there is no such kind of database"
+    if isinstance(error, ArgumentError | ValueError):
+        return "not the address of a database"
+    if isinstance(error, ImportError):
+        missing = getattr(error.__cause__, "name", None) or error.name
+        return f"the Python package {missing} is not installed" if missing else "its driver is not installed"
+    told = error.orig if isinstance(error, DBAPIError) else error
+    return " ".join(str(told).split())
 
 
 def _alive(sign: Path) -> bool:

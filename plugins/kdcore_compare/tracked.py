@@ -3,27 +3,58 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdcore import FinishedRun, KdcoreError, read_run
+from kdcore import FinishedRun, KdcoreError, UsageError, read_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false", "MLFLOW_LOGGING_LEVEL": "ERROR"}
 NEEDED = ("run.json", "recipe.yaml", "results")
+SQLITE = "sqlite:///"
 
 
 def client(uri: str | None = None) -> MlflowClient:
-    """MLflow at `uri`, else ``$MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the current folder: where runs are tracked."""
+    """MLflow at `uri`, else ``$MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the current folder: where runs are tracked.
+
+    Raises:
+        UsageError: If that is a file that is not there: MLflow would make it.
+        KdcoreError: If MLflow cannot use it.
+    """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if uri.startswith(SQLITE):
+        file = Path(uri.removeprefix(SQLITE)).expanduser().absolute()
+        if not file.is_file():
+            raise UsageError(f"there is no MLflow database {file}; --uri says where runs are tracked")
+        uri = f"{SQLITE}{file}"
+    with _reading(uri):
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        shown = re.sub(r"//[^/@]*@", "//", uri)
+        raise KdcoreError(f"MLflow at {shown} cannot be used: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def tracked_runs(experiment: str, folder: Path, uri: str | None = None, matching: str = "") -> Iterator[FinishedRun]:
@@ -36,25 +67,35 @@ def tracked_runs(experiment: str, folder: Path, uri: str | None = None, matching
         matching: MLflow's filter, e.g. ``tags.dataset = 'utd-mhad'``.
 
     Raises:
+        UsageError: If MLflow does not understand the filter.
         KdcoreError: If there is no such experiment, or nothing in it that can be compared.
     """
     mlflow = client(uri)
-    found = mlflow.get_experiment_by_name(experiment)
-    if found is None:
-        known = ", ".join(each.name for each in mlflow.search_experiments())
-        raise KdcoreError(f"MLflow has no experiment {experiment!r} (there are: {known})")
-    wanted = " and ".join(each for each in ("attributes.status = 'FINISHED'", matching) if each)
-    runs = [
-        run.info.run_id
-        for run in mlflow.search_runs([found.experiment_id], wanted, order_by=["attributes.start_time ASC"])
-        if "recipe_hash" in run.data.tags
-    ]
+    with _reading(mlflow.tracking_uri):
+        found = mlflow.get_experiment_by_name(experiment)
+        if found is None:
+            known = ", ".join(each.name for each in mlflow.search_experiments())
+            raise KdcoreError(f"MLflow has no experiment {experiment!r} (there are: {known})")
+        runs = [run.info.run_id for run in _search(mlflow, found.experiment_id, matching) if "recipe_hash" in run.data.tags]
     if not runs:
         raise KdcoreError(
             f"experiment {experiment!r} has no finished run of kdcore" + (f" with {matching}" if matching else "")
         )
     for run_id in runs:
         yield tracked_run(run_id, folder, uri)
+
+
+def _search(mlflow: MlflowClient, experiment: str, matching: str) -> list[Run]:
+    from mlflow.exceptions import MlflowException
+
+    wanted = " and ".join(each for each in ("attributes.status = 'FINISHED'", matching) if each)
+    try:
+        return mlflow.search_runs([experiment], wanted, order_by=["attributes.start_time ASC"])
+    except MlflowException as error:
+        if not matching or error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+            raise
+        said = _line(error).removesuffix(".")
+        raise UsageError(f"--filter {matching!r}: {said}; write it as in \"tags.dataset = 'utd-mhad'\"") from error
 
 
 def tracked_run(run_id: str, folder: Path, uri: str | None = None) -> FinishedRun:

@@ -10,6 +10,7 @@ import threading
 import pytest
 from optuna.trial import TrialState
 
+from kdcore import UsageError
 from kdcore_compare.queue import ATTEMPTS, Queue
 
 POINTS = [{"x": str(value)} for value in range(6)]
@@ -68,6 +69,7 @@ def test_points_that_two_workers_let_wait_are_run_once(worker):
 KILLED = """
 import sys, os, signal
 from pathlib import Path
+from kdcore import UsageError
 from kdcore_compare.queue import Queue
 queue = Queue(sys.argv[1], "test", [{}] * 3, Path(sys.argv[2]))
 trial = queue.take()
@@ -133,3 +135,31 @@ def test_a_search_can_be_made_longer(worker):
         while trial := queue.take():
             queue.finish(trial, trial.suggest_float("x", 0, 1))
     assert len(queue.trials()) == 3
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    {
+        "sweeps.db": "--storage sweeps.db: not the address of a database; write sqlite:////FOLDER/FILE.db or postgresql://",
+        "sqlite:////no/such/sweeps.db": "unable to open database file",
+        "nosuch://me:geheim@host": "--storage nosuch://me:***@host: there is no such kind of database",
+        "sqlite://me:ge@h/eim@host:five/sweeps": "--storage sqlite://me:***@host:five/sweeps: not the address",
+        "sqlite://me:geheim": "--storage sqlite://me:***@: not the address",
+        "sqlite://host:five/sweeps": "--storage sqlite://host:***@: not the address",
+        "postgresql+nodriver://me:geheim@host/sweeps": "there is no such kind of database",
+        "mysql+pyodbc://me:geheim@host/sweeps?password=geheim": "--storage mysql+pyodbc://me:***@host/sweeps?password=***: ",
+    }.items(),
+)
+def test_what_is_no_database_is_said_in_a_line_without_the_password(tmp_path, url, said):
+    with pytest.raises(UsageError) as refused:
+        Queue(url, "test", POINTS, tmp_path / "workers")
+    assert said in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert "eim" not in str(refused.value)
+
+
+def test_a_missing_driver_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.setitem(sys.modules, "psycopg2", None)
+    with pytest.raises(UsageError, match=r"me:\*\*\*@host/sweeps: the Python package psycopg2? is not installed"):
+        Queue("postgresql://me:geheim@host/sweeps", "test", POINTS, tmp_path / "workers")

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from quick import runs_of
 from runs import Home
 
-from kdcore import KdcoreError, read_run
+from kdcore import KdcoreError, UsageError, read_run
 from kdcore.results.finished import outcome_file
 from kdcore.results.outcome import read_outcome, write_outcome
 from kdcore_compare.comparing import compare_sources
@@ -78,6 +78,11 @@ def test_runs_of_an_experiment_are_compared(two_seeds, tmp_path):
     with np.load(runs_of(two_seeds)[0] / "results" / "seed-0-distilled.npz") as kept:
         accuracy = (kept["probabilities.student"].argmax(1) == kept["labels"]).mean()
     assert found.contenders[1].values("accuracy")[0] == accuracy
+    own = compare_sources([], two_seeds.folder.name, uri, "tags.dataset = 'synthetic-motion'")
+    assert [each.label for each in own.contenders] == ["tiny@baseline", "tiny"]
+    for wrong, said in (("bla", "Invalid clause"), ("tags.dataset=foo", "not quoted")):
+        with pytest.raises(UsageError, match=f"^--filter '{wrong}': .*{said}.*; write it as in"):
+            compare_sources([], two_seeds.folder.name, uri, wrong)
     with pytest.raises(KdcoreError, match="no experiment 'nothing'"):
         compare_sources([], "nothing", uri)
     with pytest.raises(KdcoreError, match="no finished run of kdcore with tags"):
@@ -94,3 +99,22 @@ def test_commands(two_seeds):
     assert "tiny@baseline" in (two_seeds.folder / "table.tex").read_text()
     assert "| tiny@baseline | 2 |" in (two_seeds.folder / "stdout.txt").read_text()
     assert "report.html" in (two_seeds.folder / "stdout.txt").read_text()
+
+
+def test_reading_makes_no_database(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for uri, named in (("sqlite:///nowhere/x.db", "nowhere/x.db"), (None, "mlflow.db")):
+        with pytest.raises(UsageError, match=f"there is no MLflow database {tmp_path / named}"):
+            compare_sources([], "anything", uri)
+    with pytest.raises(KdcoreError, match=f"no MLflow database {tmp_path}"):
+        tracked_run("0123", tmp_path, "sqlite:///nowhere/x.db")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_mlflow_that_cannot_be_used_is_said_in_a_line(tmp_path):
+    (tmp_path / "x.db").write_text("no database at all, but long enough to look like one" * 40)
+    for uri, said in ((f"sqlite:///{tmp_path}/x.db", "file is not a database"), ("nosuch://me:geheim@a", "nosuch")):
+        with pytest.raises(KdcoreError, match=said) as refused:
+            compare_sources([], "anything", uri)
+        assert "\n" not in str(refused.value)

@@ -14,7 +14,10 @@ from mlflow import MlflowClient
 from quick import QUICK, runs_of
 from runs import Home
 
-from kdcore import read_run
+from kdcore import load_recipe, read_run
+from kdcore.results import tracking
+from kdcore_compare import sweeping
+from kdcore_compare.queue import Queue
 
 
 def table_of(home):
@@ -103,3 +106,45 @@ def test_a_search_stopped_on_request_goes_on(tmp_path, database):
     assert home.finish(*command) == 0, home.said()
     assert len(table_of(home)) == 3
     assert len(runs_of(home)) == 3
+
+
+class Mlflow:
+    """Takes up a run only when asked for the `fails` + 1st time."""
+
+    def __init__(self, fails):
+        self.left = fails
+
+    def start(self, record, parent):
+        self.left -= 1
+        if self.left >= 0:
+            raise ConnectionError("not yet")
+        return "the-sweep"
+
+    def send(self, run, records, folder):
+        pass
+
+
+@pytest.mark.parametrize(("fails", "parent"), [(4, "the-sweep"), (10_000, None)])
+def test_points_wait_for_the_sweeps_run_but_not_for_ever(tmp_path, monkeypatch, capsys, fails, parent):
+    store = Mlflow(fails)
+    monkeypatch.setattr(tracking, "MlflowStore", lambda *_: store)
+    monkeypatch.setattr(tracking, "SHORTEST_PAUSE", 0.01)
+    monkeypatch.setattr(tracking, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(sweeping, "PATIENCE", 30 if parent else 0.1)
+    recipe = load_recipe(str(Home(tmp_path / "home", tmp_path / "mlflow.db").write(**QUICK).recipe))
+    queue = Queue(f"sqlite:///{tmp_path / 'sweeps.db'}", "s", [{}], tmp_path / "workers")
+    try:
+        tags = sweeping._tags(queue, recipe, tmp_path)
+    finally:
+        queue.close()
+    assert tags.get("mlflow.parentRunId") == parent
+    assert tags["sweep"] == "s"
+    assert ("are found by the tag sweep=s alone" in capsys.readouterr().err) == (parent is None)
+
+
+def test_a_wrong_ending_is_said_before_anything_is_run(tmp_path, database):
+    home = Home(tmp_path / "ending", database).write(**QUICK)
+    for command in (("sweep", str(home.recipe), "--grid", "losses.soft-target.weight=0.1"), ("ablate", str(home.recipe))):
+        assert home.finish(*command, "--output", "table.pdf") == 2
+    assert home.said().count("error: --output table.pdf: its ending is none of") == 2
+    assert not runs_of(home)
