@@ -22,9 +22,10 @@ from kdcore.recipe.load import load_recipe
 from kdcore.recipe.schema import Recipe
 from kdcore.results.archive import Archive
 from kdcore.results.finished import recipe_of
+from kdcore.results.machine import MachineLoad
 from kdcore.results.outcome import Outcome
 from kdcore.results.report import Summary
-from kdcore.results.tracking import NullTracker, Tracker
+from kdcore.results.tracking import NullTracker, Tracker, refuse_unusable
 from kdcore.training.answers import predict
 from kdcore.training.assembly import BASELINE, DISTILLED, Assembly, parameter_counts
 from kdcore.training.checkpoint import Checkpoints, write_file
@@ -196,6 +197,7 @@ class _Run:
         return self.fabric.is_global_zero
 
     def _prepare(self) -> Prepared:
+        refuse_unusable(self.recipe.tracking.uri)
         return prepare(self.builder, self.fabric, self.part, self.folder, self._reading)
 
     def _reading(self, done: int, total: int, what: str) -> None:
@@ -261,7 +263,10 @@ class _Run:
         child = desk.archive.begin_seed(seed)
         prefix = "" if arm == DISTILLED else f"{BASELINE}/"
 
+        load = MachineLoad(lambda metrics, step: self.tracker.metrics("root", metrics, step))
+
         def record(metrics: Mapping[str, float], step: int) -> None:
+            load.remind()
             self.tracker.metrics(child, {f"{prefix}{name}": value for name, value in metrics.items()}, step)
 
         save, trained = self._saver(desk.checkpoints, seed, arm), self._trained(seed)

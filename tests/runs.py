@@ -196,7 +196,10 @@ def tracked(home: Home) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for run in client.search_runs([experiment.experiment_id]):
         history = [
-            (m.key, m.step, m.value) for key in run.data.metrics for m in client.get_metric_history(run.info.run_id, key)
+            (m.key, m.step, m.value)
+            for key in run.data.metrics
+            if not key.startswith("system/")
+            for m in client.get_metric_history(run.info.run_id, key)
         ]
         assert run.info.run_name not in found, "a run is tracked twice"
         params = {key: value for key, value in run.data.params.items() if not key.startswith("tracking.")}

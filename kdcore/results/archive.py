@@ -64,7 +64,8 @@ class Archive:
         write_file(self.folder / FACTS, facts.content())
         recipe, dataset = self.recipe, self.recipe.data.dataset
         tags = {
-            "recipe": recipe.name, "recipe_hash": recipe.hash, "kdcore": __version__, "dataset": dataset.name,
+            "recipe": recipe.name, "recipe_hash": recipe.hash, "run": self.folder.name,
+            "kdcore": __version__, "dataset": dataset.name,
             "dataset_fingerprint": table.fingerprint, "split": table.split.rule, "command": shlex.join(self.command),
             "torch": torch.__version__, **{f"plugin.{name}": version for name, version in self.versions.items()},
             "mlflow.note.content": recipe.description, "mlflow.user": os.environ.get("USER", ""),
@@ -83,7 +84,8 @@ class Archive:
     def begin_seed(self, seed: int) -> str:
         """Track a seed; returns its run's local name."""
         child = f"seed-{seed}"
-        self.tracker.start(child, f"{self.recipe.name} seed {seed}", "root", {"seed": seed}, {"seed": seed})
+        params = {**flattened(self.recipe.filled()), "seed": seed}  # the parent's, too, so that seeds of two runs compare
+        self.tracker.start(child, f"{self.recipe.name} seed {seed}", "root", {"seed": seed}, params)
         return child
 
     def keep(self, assembly: Assembly, distiller: Distiller, table: Table, seed: int, outcome: Outcome) -> None:

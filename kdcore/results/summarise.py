@@ -155,6 +155,7 @@ def means(summary: Summary) -> dict[str, float]:
             "gain/mean": summary.difference.mean,
             "gain/low": summary.difference.low,
             "gain/high": summary.difference.high,
+            "gain/conclusive": float(summary.difference.conclusive),
         }
     return found
 

@@ -7,15 +7,21 @@ import re
 import shlex
 import threading
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.parse import urlparse
 
-from kdcore.errors import KdcoreError, one_line
+from kdcore.errors import KdcoreError, UsageError, one_line
 from kdcore.results.database import SQLITE
 from kdcore.results.journal import Journal
 from kdcore.results.mlflow_store import MlflowStore
 from kdcore.results.recording import Recorder
 from kdcore.results.sending import Sender
+
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")
+"""Kinds of address that MLflow knows without plugins of its own."""
+
+EXAMPLES = "sqlite:///FILE.db or http://HOST:PORT"
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
 """Between two attempts to reach MLflow, in seconds."""
@@ -49,6 +55,7 @@ class Tracker(Recorder):
         self._sender = _sender(self._journal, self.uri, say)
         self._wake, self._closing, self._given_up = threading.Condition(), False, threading.Event()
         self._thread: threading.Thread | None = None
+        self._trouble = ""
 
     def flush(self) -> int:
         """Make all records durable, and return the position for a checkpoint. Nothing of it is sent before `commit`."""
@@ -101,7 +108,7 @@ class Tracker(Recorder):
         waiting = self._sender.waiting()
         if waiting:
             self._say(
-                f"tracking: {waiting} records wait in {self.folder}; "
+                f"tracking: {self._trouble + '; ' if self._trouble else ''}{waiting} records wait in {self.folder}; "
                 f"`kdcore sync {self.folder}` sends them to {_shown(self.uri)}"
             )
         self._journal.close()
@@ -126,13 +133,13 @@ class Tracker(Recorder):
                 closing = self._closing
             try:
                 self._sender.send(self._given_up.is_set)
-                failures = 0
+                failures, self._trouble = 0, ""
             except Exception as error:
-                failures += 1
+                failures, self._trouble = failures + 1, _trouble(self.uri, error)
                 # The first failure may be two runs making one database; it is worth a second try before a word.
                 if failures == 2 and not warned:
                     warned = True
-                    self._say(f"tracking: {_trouble(self.uri, error)}; training goes on, records are kept in {self.folder}")
+                    self._say(f"tracking: {self._trouble}; training goes on, records are kept in {self.folder}")
                 with self._wake:
                     self._wake.wait_for(lambda: self._closing, min(2.0 ** (failures - 1), LONGEST_PAUSE))
                 self._given_up.wait(SHORTEST_PAUSE)
@@ -212,15 +219,30 @@ def _sender(journal: Journal, uri: str, say: Callable[[str], None]) -> Sender:
     return Sender(journal, uri, lambda: MlflowStore(uri, journal.header["experiment"], journal.header["id"]), say)
 
 
+def refuse_unusable(uri: str | None) -> None:
+    """Say before anything is written that MLflow could not be reached by such an address.
+
+    Raises:
+        UsageError: If `uri`, or what stands in for it, is of no kind that MLflow has.
+    """
+    _resolve(uri)
+
+
 def _resolve(uri: str | None) -> str:
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     if uri.startswith(SQLITE):
         return SQLITE + str(Path(uri.removeprefix(SQLITE)).expanduser().absolute())
-    if urlparse(uri).scheme in ("", "file") and not uri.startswith("databricks"):
-        raise KdcoreError(
-            f"MLflow no longer tracks into a folder of files ({uri}): write sqlite:///FILE.db or http://HOST:PORT"
-        )
+    scheme = urlparse(uri).scheme.partition("+")[0]
+    if scheme in ("", "file") and not uri.startswith("databricks"):
+        raise UsageError(f"MLflow no longer tracks into a folder of files ({uri}): write {EXAMPLES}")
+    if scheme and scheme not in SCHEMES and not _provided(scheme):
+        raise UsageError(f"MLflow tracks to no address of the kind {scheme}:// ({_shown(uri)}): write {EXAMPLES}")
     return uri
+
+
+def _provided(scheme: str) -> bool:
+    """Whether a plugin of MLflow's knows the scheme."""
+    return any(point.name == scheme for point in entry_points(group="mlflow.tracking_store"))
 
 
 def _shown(uri: str) -> str:

@@ -16,6 +16,9 @@ from kdcore.recipe.schema import EngineSpec
 def make_fabric(engine: EngineSpec) -> Fabric:
     """Fabric as the recipe wants it, or as ``torchrun`` has started this process."""
     _refuse_absent(engine.accelerator)
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    if engine.precision == "16-mixed" and (engine.accelerator == "cpu" or not gpu):
+        raise KdcoreError("engine.precision: 16-mixed is for GPUs; on a CPU write bf16-mixed or 32-true")
     devices: int | str = engine.devices
     nodes = 1
     if "TORCHELASTIC_RUN_ID" in os.environ:

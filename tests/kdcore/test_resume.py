@@ -51,8 +51,12 @@ def test_a_tracked_run_says_what_it_is_and_is_found_by_its_options(uninterrupted
     client = MlflowClient(f"sqlite:///{uninterrupted.database}")
     experiment = client.get_experiment_by_name(uninterrupted.folder.name)
     assert experiment
-    [root] = client.search_runs([experiment.experiment_id], "params.`losses.soft-target.temperature` = '4.0'")
-    assert root.info.run_name == "tiny"
+    found = client.search_runs([experiment.experiment_id], "params.`losses.soft-target.temperature` = '4.0'")
+    assert {run.info.run_name for run in found} == {"tiny", "tiny seed 0", "tiny seed 1"}, "seeds can be told apart by options"
+    [root] = [run for run in found if run.info.run_name == "tiny"]
+    assert 0 < root.data.metrics["system/system_memory_usage_percentage"] <= 100
+    assert root.data.tags["run"] == uninterrupted.runs[0].name
+    assert root.data.metrics["gain/conclusive"] in (0, 1)
     expected = {"mlflow.source.name": "kdcore", "mlflow.user": os.environ.get("USER", ""), "dataset": "synthetic-motion"}
     assert root.data.tags | expected == root.data.tags
 

@@ -24,3 +24,8 @@ def test_an_accelerator_that_is_not_there_is_named_with_those_that_are(accelerat
         return
     with pytest.raises(KdcoreError, match=rf"^engine.accelerator: no {accelerator} to be found here, only cpu"):
         make_fabric(EngineSpec(accelerator=accelerator))
+
+
+def test_half_precision_that_a_cpu_would_replace_by_another_is_refused():
+    with pytest.raises(KdcoreError, match="16-mixed is for GPUs; on a CPU write bf16-mixed"):
+        make_fabric(EngineSpec(accelerator="cpu", precision="16-mixed"))
