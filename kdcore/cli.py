@@ -189,7 +189,7 @@ def data_check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
     found = check(recipe, overrides or [])
     show_data(found)
-    if found.broken or found.leaks:
+    if found.broken or found.leaks or (found.windows is not None and not all(map(found.windows.get, found.parts))):
         raise typer.Exit(1)
 
 

@@ -144,7 +144,12 @@ def show_data(report: DataReport) -> None:
     for modality, spread in report.lengths.items():
         lengths.add_row(modality, *(f"{n:g} ({s:.2f})" for n, s in zip(spread, report.durations[modality], strict=True)))
     console.print(lengths)
-    for title, lines in (("missing", report.missing), ("broken", report.broken), ("leaks", report.leaks)):
-        console.print(f"{title}: {len(lines)}", style="red" if lines and title != "missing" else "", highlight=False)
+    lists = {"missing": report.missing, "broken": report.broken, "leaks": report.leaks}
+    if report.windows is not None:
+        counted = ", ".join(f"{part} {report.windows[part]}" for part in parts)
+        console.print(f"windows: {counted}", style="" if all(map(report.windows.get, parts)) else "red", highlight=False)
+        lists["shorter than a window"] = report.short
+    for title, lines in lists.items():
+        console.print(f"{title}: {len(lines)}", style="red" if lines and title in ("broken", "leaks") else "", highlight=False)
         for line in lines[:20]:
             console.print(f"  {line}", markup=False, highlight=False)

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kdcore.contracts.dataset import Dataset
+from kdcore.contracts.protocol import Split
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
+from kdcore.recipe.sections import WindowSpec
 from kdcore.training.assembly import modalities_of
 from kdcore.training.splits import audit, complete_samples
+from kdcore.training.windows import windows
 
 
 @dataclass
@@ -28,6 +32,8 @@ class DataReport:
         missing: A line for each sample without a modality the recipe uses.
         broken: A line for each recording that cannot be read.
         leaks: What stands on both sides of the split.
+        windows: Part → windows, if the recipe cuts recordings into such.
+        short: A line for each recording that is shorter than a window.
         lengths: Modality → (shortest, median, longest) number of samples in time.
         durations: Modality → the same in seconds.
     """
@@ -40,6 +46,8 @@ class DataReport:
     missing: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
+    windows: Counter[str] | None = None
+    short: list[str] = field(default_factory=list)
     lengths: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     durations: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
@@ -64,19 +72,34 @@ def check(source: str | Path, overrides: Sequence[str] = ()) -> DataReport:
             report.classes.setdefault(name, Counter())[part] += 1
             report.subjects.setdefault(sample.key.subject, Counter())[part] += 1
             report.parts[part] += 1
-    for modality in modalities:
-        lengths, durations = [], []
-        for sample in samples:
-            try:
-                signal = dataset.read(sample, modality)
-                lengths.append(len(signal))
-                durations.append(signal.duration)
-            except DataError as error:
-                report.broken.append(str(error))
-        if lengths:
-            report.lengths[modality] = _spread(lengths)
-            report.durations[modality] = _spread(durations)
+    _read_all(dataset, split, modalities, recipe.data.window, report)
     return report
+
+
+def _read_all(dataset: Dataset, split: Split, modalities: Sequence[str], window: WindowSpec | None, report: DataReport) -> None:
+    """Every recording once, for what is broken, how long they are, and how many windows they give."""
+    lengths, durations = ({modality: [] for modality in modalities} for _ in range(2))
+    broken: dict[object, str] = {}
+    report.windows = Counter() if window else None
+    for part, sample in [(part, sample) for part, members in split.parts.items() for sample in members]:
+        signals = []
+        for modality in modalities:
+            try:
+                signals.append(dataset.read(sample, modality))
+            except DataError as error:  # a file that holds several modalities is said once
+                source = sample.sources.get(modality)
+                broken.setdefault(source if isinstance(source, Path) else str(error), str(error))
+            else:
+                lengths[modality].append(len(signals[-1]))
+                durations[modality].append(signals[-1].duration)
+        if window and report.windows is not None and len(signals) == len(modalities):
+            count = len(windows(signals, window.length, window.hop or window.length))
+            report.windows[part] += count
+            if not count:
+                report.short.append(f"{sample.key}: {min(signal.duration for signal in signals):.2f} s")
+    report.broken = list(broken.values())
+    report.lengths = {modality: _spread(found) for modality, found in lengths.items() if found}
+    report.durations = {modality: _spread(found) for modality, found in durations.items() if found}
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:

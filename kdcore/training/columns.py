@@ -227,8 +227,8 @@ def _content(path: Path, known: Mapping[str, Any], seen: dict[str, Any]) -> str:
             stamp = [stat.st_size, stat.st_mtime_ns]
             old = known.get(name)
             seen[name] = old if old and old[0] == stamp else [stamp, _digest(path, stat.st_size)]
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        except OSError:  # told by its reader, with all others that cannot be read
+            seen[name] = [[0, 0], "unreadable"]
     return f"{seen[name][0][0]}:{seen[name][1]}"
 
 
