@@ -166,6 +166,8 @@ def predict(
     found = load_predictor(find_student(student, seed), ensemble)  # type: ignore[arg-type]  # it checks
     steady = Smoothing(smoothing, "majority" if majority else "mean")
     cutting = chosen_window(window, hop, found.window)
+    if cutting is None and (smoothing > 1 or majority):
+        raise UsageError("smoothing is over windows: say with --window how long one is")
     for line in predict_files(found, files, dataset, rate, top, cutting, steady):
         print(line)
 

@@ -67,6 +67,7 @@ def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float
             axes.plot(steps, values, style, color=COLOURS[number % len(COLOURS)], label=name, linewidth=1.4, marker=marker)
         axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
         axes.set_xlabel("epoch", fontsize=8)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.tick_params(labelsize=8)
         axes.grid(color="#d9dde5", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)

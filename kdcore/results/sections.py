@@ -201,7 +201,8 @@ def _examples(summary: Summary, pictures: Pictures) -> Iterator[str]:
         body = "\n".join((heading, table(["who", "answer", "confidence, %"], answers), *figures))
         shown.append(f'<div class="example">{body}</div>')
     if shown:
-        yield section("Examples", "\n".join(shown))
+        of_seed = note(f"Answers of seed {summary.seeds[0]}.") if len(summary.seeds) > 1 else ""
+        yield section("Examples", of_seed + "\n".join(shown))
 
 
 def _mark(right: bool) -> str:

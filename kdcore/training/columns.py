@@ -157,15 +157,22 @@ def as_array(signal: Signal, branch: Branch) -> np.ndarray:
     """
     if not len(signal):
         raise ValueError(f"the {branch.modality.name} signal is empty")
+    recorded = signal.values
     for transform in branch.on_samples:
         signal = transform(signal)
     values = signal.values
     if values.ndim != len(branch.modality.axes):
         raise ValueError(f"a {branch.modality.name} has axes {branch.modality.axes}, this one has shape {values.shape}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError(f"the {branch.modality.name} signal has values that are not finite")
+        raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_of_them(recorded)}")
     values = values.transpose([branch.modality.axes.index(axis) for axis in branch.modality.layout])
     return values.astype(np.float32) if values.dtype == np.float64 else values
+
+
+def _first_of_them(recorded: np.ndarray) -> str:
+    """Where a recording is not finite, if it is the recording and not what a transform made of it."""
+    bad = ~np.isfinite(recorded).reshape(len(recorded), -1).all(axis=1)
+    return f", the first at sample {int(bad.argmax())}" if bad.any() else ""
 
 
 def _unequal(branch: Branch, shape: tuple[int, ...], other: tuple[int, ...], key: SampleKey) -> str:

@@ -13,6 +13,7 @@ import torch
 from toys import WRIST
 
 from kdcore import Modality, Signal
+from kdcore.cli import main
 from kdcore.errors import CheckpointError, DataError
 from kdcore.inference import find_student, predict_files, read_recording
 from kdcore.streaming import Smoothing
@@ -123,7 +124,8 @@ def test_a_file_of_ones_own_tables(tmp_path):
         (np.zeros((50, 1)), r"channel 3.*shape \(50, 1\)"),
         (np.zeros(50), r"shape \(50,\)"),
         (np.zeros((0, 3)), "empty"),
-        (np.full((50, 3), np.nan), "not finite"),
+        (np.full((50, 3), np.nan), "not finite, the first at sample 0"),
+        (np.where(np.arange(150).reshape(50, 3) > 22, np.inf, 1.0), "not finite, the first at sample 7"),
         (np.array([["a", "b", "c"]]), "no numbers"),
     ],
 )
@@ -132,6 +134,16 @@ def test_a_recording_that_does_not_fit_is_named_with_the_reason(tmp_path, values
     np.save(tmp_path / "odd.npy", values)
     with pytest.raises(DataError, match=rf"odd\.npy: .*{said}"):
         lines(folder, [tmp_path / "odd.npy"])
+
+
+def test_smoothing_without_windows_is_refused(tmp_path, capfd, monkeypatch):
+    folder = student(tmp_path / "student")
+    np.save(tmp_path / "walk.npy", walk(50))
+    monkeypatch.setattr("sys.argv", ["kdcore", "predict", str(folder), str(tmp_path / "walk.npy"), "--smoothing", "3"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert "smoothing is over windows: say with --window" in capfd.readouterr().err
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
