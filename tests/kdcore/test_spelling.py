@@ -1,6 +1,6 @@
 """What is told to somebody who has mistyped a name."""
 
-from kdcore.spelling import did_you_mean, nearest, or_meant
+from kdcore.spelling import FEW, MANY, did_you_mean, nearest, or_meant
 
 KNOWN = ("soft-target", "cross-entropy", "dkd")
 
@@ -16,3 +16,11 @@ def test_all_are_told_where_none_is_near():
     assert did_you_mean("zzz", iter(KNOWN), "losses") == "losses: soft-target, cross-entropy, dkd"
     assert did_you_mean("zzz", ()) == "known: none"
     assert or_meant("zzz", KNOWN) == ""
+
+
+def test_of_very_many_only_the_most_like_are_told():
+    many = [f"recipe-{number}" for number in range(MANY)]
+    assert did_you_mean("zzz", many).count(",") == MANY - 1
+    assert did_you_mean("axcd", [*many, "abyd"], "shipped are").startswith("shipped are: abyd, recipe-")
+    assert did_you_mean("axcd", [*many, "abyd"]).count(",") == FEW - 1
+    assert did_you_mean("zzz", [*many, "x"]).endswith(f" and {MANY + 1 - FEW} more")
