@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from kdcore.errors import UnknownComponentError
 from kdcore.plugin.docstring import without_sections
 from kdcore.plugin.hookspecs import API_VERSION
 from kdcore.plugin.manager import found_plugins, plugin_manager
+from kdcore.plugin.registry import KINDS
 from kdcore.plugin.schema import describe
 from kdcore.recipe.shipped import list_recipes
 
@@ -27,12 +29,7 @@ def show_component(name: str) -> None:
     plugin, slash, bare = name.rpartition("/")
     entries = [entry for entry in registry.entries() if entry.name == bare and (not slash or entry.plugin == plugin)]
     if not entries:
-        known = sorted({entry.name for entry in registry.entries()})
-        near = get_close_matches(name, known, n=3)
-        if name in list_recipes():
-            raise UnknownComponentError(f"{name!r} is a recipe, no component; kdcore recipes list says what each recipe is")
-        advice = f"did you mean {' or '.join(near)}?" if near else "see kdcore list, or kdcore recipes list for recipes"
-        raise UnknownComponentError(f"no component {name!r}; {advice}")
+        raise UnknownComponentError(_unknown(name, {entry.name for entry in registry.entries()}))
     console = Console()
     for entry in entries:
         found = describe(entry)
@@ -49,6 +46,17 @@ def show_component(name: str) -> None:
                     Text(option.description),
                 )
             console.print(options)
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    for kind, plural in KINDS.items():
+        if name.replace("-", "_") in (kind, plural):
+            return f"{name!r} is a kind of component; kdcore list {plural.replace('_', '-')} names those of it"
+    if name in list_recipes():
+        return f"{name!r} is a recipe, no component; kdcore recipes list says what each recipe is"
+    near = get_close_matches(name, sorted(known), n=3)
+    advice = f"did you mean {' or '.join(near)}?" if near else "see kdcore list, or kdcore recipes list for recipes"
+    return f"no component {name!r}; {advice}"
 
 
 def show_plugins(as_json: bool) -> None:
