@@ -18,6 +18,7 @@ from kdcore.contracts.transform import SampleTransform
 from kdcore.errors import KdcoreError, Problem, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.schema import make
+from kdcore.recipe.problems import reason
 from kdcore.recipe.schema import Component, ParticipantSpec, Recipe
 from kdcore.spelling import nearest
 
@@ -46,9 +47,7 @@ class Builder:
         except KdcoreError:
             raise
         except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
-            raise RecipeError(
-                [self.problem(where, f"{entry.described} cannot be made: {type(error).__name__}: {error}")]
-            ) from error
+            raise RecipeError([self.problem(where, f"{entry.described} cannot be made: {reason(error)}")]) from error
 
     def problem(self, path: str, message: str, hint: str = "") -> Problem:
         """A problem at `path` of the recipe, with file and line."""

@@ -35,9 +35,10 @@ class Usable:
 
 @dataclass
 class Checked:
-    """What came of looking at every component of a recipe."""
+    """What came of looking at every component of a recipe; `classes` has those with unusable options, too."""
 
     usable: dict[Steps, Usable] = field(default_factory=dict)
+    classes: dict[Steps, Any] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -46,29 +47,28 @@ def check_components(tree: Mapping[str, Any], places: Places, plugins: PluginMan
     checked = Checked(problems=_missing_plugins(tree, places, plugins))
     for path, kind, written in components(tree):
         if component := split(kind, written):
-            found = _checked(path, kind, *component, places, plugins)
-            if isinstance(found, Usable):
-                checked.usable[path] = found
-            else:
-                checked.problems += found
+            _check(checked, path, kind, *component, places, plugins)
     return checked
 
 
-def _checked(
-    path: Steps, kind: str, name: str, options: dict[str, Any], places: Places, plugins: PluginManager
-) -> Usable | list[Problem]:
+def _check(
+    checked: Checked, path: Steps, kind: str, name: str, options: dict[str, Any], places: Places, plugins: PluginManager
+) -> None:
     try:
         entry = plugins.registry.get(kind, name)
-        model = options_model(entry)
+        model, checked.classes[path] = options_model(entry), entry.load()
     except UnknownComponentError:
-        return [_unknown(path, kind, name, places, plugins)]
+        checked.problems.append(_unknown(path, kind, name, places, plugins))
+        return
     except PluginError as error:
-        return [places.problem(path, str(error))]
+        checked.problems.append(places.problem(path, str(error)))
+        return
     try:
-        return Usable(entry, validated(entry, options))
+        checked.usable[path] = Usable(entry, validated(entry, options))
     except ValidationError as error:
         also = TERM_KEYS if kind == "loss" else ()
-        return found_by_schema(error, options, places, model, path, f"{kind.replace('_', ' ')} {name!r}", also)
+        of = f"{kind.replace('_', ' ')} {name!r}"
+        checked.problems += found_by_schema(error, options, places, model, path, of, also)
 
 
 def _missing_plugins(tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> list[Problem]:

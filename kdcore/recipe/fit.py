@@ -4,33 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from kdcore.contracts.loss import DistillationLoss, Needs
 from kdcore.contracts.schedule import Schedule, Team
 from kdcore.errors import Problem
-from kdcore.recipe.check import Usable
-from kdcore.recipe.problems import Places
+from kdcore.recipe.check import Checked
+from kdcore.recipe.problems import Places, reason
 from kdcore.recipe.schema import ParticipantSpec, Recipe
 from kdcore.recipe.source import Steps
 from kdcore.spelling import did_you_mean
 
 
-def check_fit(recipe: Recipe, usable: Mapping[Steps, Usable], places: Places) -> list[Problem]:
+def check_fit(recipe: Recipe, tree: Mapping[str, Any], checked: Checked, places: Places) -> list[Problem]:
     """Modalities that the dataset lacks, and what losses need and are not given.
 
-    Components that could not be made out are passed over.
+    Args:
+        recipe: With all of `tree` that is valid.
+        tree: The plain values as written; what stands there is not missed, valid or not.
+        checked: Its components; those that could not be made out are passed over.
+        places: Where it was written.
     """
-    return _Fit(recipe, usable, places).problems
+    return _Fit(recipe, tree, checked, places).problems
 
 
 class _Fit:
-    def __init__(self, recipe: Recipe, usable: Mapping[Steps, Usable], places: Places):
-        self.recipe, self.usable, self.places = recipe, usable, places
+    def __init__(self, recipe: Recipe, tree: Mapping[str, Any], checked: Checked, places: Places):
+        self.recipe, self.tree, self.checked, self.places = recipe, tree, checked, places
         self.problems: list[Problem] = []
         self._modalities()
         self._made(("data", "protocol"))
         schedule = self._made(("schedule",))
-        if recipe.fusion and not recipe.teachers:
+        if recipe.fusion and not self._written("teachers"):
             self._add(("fusion",), "there are no teachers to fuse")
         self._terms("losses", recipe.student_specs)
         if recipe.teachers:
@@ -42,18 +47,19 @@ class _Fit:
         self.problems.append(self.places.problem(path, message, hint))
 
     def _made(self, path: Steps) -> object | None:
-        component = self.usable.get(path)
+        component = self.checked.usable.get(path)
         if component is None:
             return None
         try:
             return component.make()
         except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
-            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-            self._add(path, f"{component.entry.described} cannot be made: {reason}")
+            self._add(path, f"{component.entry.described} cannot be made: {reason(error)}")
             return None
 
     def _modalities(self) -> None:
-        known = getattr(self._made(("data", "dataset")), "modalities", None)
+        path = ("data", "dataset")
+        made = self._made(path)
+        known = getattr(self.checked.classes.get(path) if made is None else made, "modalities", None)
         if not isinstance(known, Mapping):
             return
         for name, spec in self.recipe.participants.items():
@@ -95,21 +101,26 @@ class _Fit:
                 for message, hint in (*self._unmet(needs, role), *_untapped(needs, learners, self._asked(role))):
                     self._add((role, index), f"the loss {term.name!r} {message}", hint)
 
+    def _written(self, group: str) -> float:
+        """How many participants a group has, unusable ones too; infinitely many if it is no mapping."""
+        members = self.tree.get(group, {})
+        return len(members) if isinstance(members, Mapping) else float("inf")
+
     def _asked(self, role: str) -> Mapping[str, ParticipantSpec]:
         """Those whose answers a term may compare the learner's with."""
         return self.recipe.teachers if role == "losses" else {}
 
     def _unmet(self, needs: Needs, role: str) -> Iterator[tuple[str, str]]:
         recipe = self.recipe
-        if needs.class_embeddings and recipe.class_embeddings is None:
+        if needs.class_embeddings and "class_embeddings" not in self.tree:
             yield "needs class embeddings, and the recipe has none", "add 'class_embeddings'"
         if role != "losses":
             return
         if needs.labels and recipe.data.labels == "withheld":
             yield "reads labels, which are withheld from students", "leave it out, or set data.labels to 'given'"
         for wanted, there, what in (
-            (needs.teachers, len(recipe.teachers), "teacher"),
-            (needs.peers, len(recipe.student_specs) - 1, "other student"),
+            (needs.teachers, self._written("teachers"), "teacher"),
+            (needs.peers, max(self._written("students") - 1, 0), "other student"),
         ):
             if there < wanted:
                 yield f"needs at least {wanted} {what}{'s' if wanted > 1 else ''}, and the recipe has {there or 'none'}", ""

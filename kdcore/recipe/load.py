@@ -45,14 +45,16 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: Plug
     early: list[Problem] = []
     node = _read_with_bases(find_source(source), early)
     node = apply_overrides(node, overrides, early)
-    node = located(without_nulls(written_out(node, early)), plugins.files)
-    tree, places = node.plain(), Places(dict(node.places()))
+    node = written_out(node, early)
+    removed = dict(node.places())  # what null took away is missed where that was said
+    node = located(without_nulls(node), plugins.files)
+    tree, places = node.plain(), Places(removed | dict(node.places()))
     recipe, found = _validated(tree, places)
     stand_in = recipe or _stand_in(tree, found)
     checked = check_components({"teacher_losses": DEFAULT_TEACHER_LOSSES} | tree, places, plugins)
     found += checked.problems
     if stand_in:
-        found += check_fit(stand_in, checked.usable, places)
+        found += check_fit(stand_in, tree, checked, places)
     problems = early + [problem for problem in found if not _follows(problem, early)]
     if problems or recipe is None:
         raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))
@@ -114,7 +116,7 @@ def _validated(tree: Any, places: Places) -> tuple[Recipe | None, list[Problem]]
     try:
         return Recipe.model_validate_json(json.dumps(tree)), []
     except ValidationError as error:
-        return None, found_by_schema(error, tree, places, Recipe)
+        return None, found_by_schema(error, tree, places, Recipe, also=("extends",))
 
 
 def _stand_in(tree: Any, problems: Sequence[Problem]) -> Recipe | None:
@@ -146,7 +148,7 @@ def _once(problems: Sequence[Problem]) -> Iterable[Problem]:
     """`problems` without those that another participant has only for being like the first."""
     found: dict[Any, Problem] = {}
     for each in problems:
-        within = re.sub(r"^(teachers|students)\.[^.]+\.", "", each.path)
+        within = re.sub(r"^(student|(teachers|students)\.[^.]+)\.", "", each.path)
         found.setdefault((each.file, each.line, within, each.message) if each.file else each, each)
     return found.values()
 

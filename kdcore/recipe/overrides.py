@@ -26,11 +26,16 @@ def apply_overrides(root: Node, overrides: Sequence[str], problems: list[Problem
 
 def _parsed(text: str, problems: list[Problem]) -> tuple[Steps, Node] | None:
     path, equals, value = text.partition("=")
-    where = steps(path.strip())
-    if not equals or not where or dotted(where) != path.strip():
-        problems.append(
-            Problem("", f"the override {text!r} is not understood", hint="write path=value, e.g. data.batch_size=32")
-        )
+    path = path.strip()
+    where = steps(path)
+    if not equals or not where or dotted(where) != path:
+        from_the_end = equals and "[-" in path
+        hint = "entries are counted from 0, none from the end" if from_the_end else "write path=value, e.g. data.batch_size=32"
+        problems.append(Problem("", f"the override {text!r} is not understood", hint=hint))
+        return None
+    if where[0] == "extends":
+        what = "what a recipe extends cannot be overridden (command line)"
+        problems.append(Problem(path, what, hint="write a file that extends it"))
         return None
     found: list[Problem] = []
     try:
@@ -57,17 +62,21 @@ def _assigned(node: Node | None, path: Steps, value: Node, done: Steps) -> Node:
     if not node.is_mapping or isinstance(step, int):
         raise RecipeError([Problem(dotted(here), "there is no such place in this recipe (command line)")])
     if not done and not rest:
-        return merge_recipes(node, Node({step: value}))
+        return merge_recipes(node, node.replaced({step: value}))
     if not rest and step == "name":
         return merge(node, Node({"name": value}))
     return node.replaced({**node.value, step: _assigned(node.get(step), rest, value, here)})
+
+
+def _counted(entries: Sequence[object]) -> str:
+    return f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
 
 
 def _assigned_in_list(node: Node, step: str | int, rest: Steps, value: Node, here: Steps) -> Node:
     labels = labels_of(node.value)
     index = step if isinstance(step, int) else labels.index(step) if step in labels else len(labels)
     if index >= len(labels):
-        hint = did_you_mean(str(step), labels, "entries")
+        hint = did_you_mean(str(step), labels, "entries") if all(labels) else f"it has {_counted(labels)}, counted from 0"
         raise RecipeError([Problem(dotted(here), "there is no such entry in this list (command line)", hint=hint)])
     items = list(node.value)
     if not rest and value.value is None:

@@ -34,6 +34,7 @@ class _Likes:
 
     def __init__(self, root: Node, problems: list[Problem]):
         self.root, self.problems = root, problems
+        self.circles: dict[frozenset[str], tuple[Node, str]] = {}
         student = root.get("student")
         self.paths: dict[str, Steps] = {name: ("students", name) for name in _mapping(root.get("students"))}
         self.paths |= {"student": ("student",)} if student else {}
@@ -62,11 +63,15 @@ class _Likes:
             self._problem(path, like, f"there is no participant {like.plain()!r}", hint)
             return own
         if like.value in chain:
-            circle = " → ".join((*chain[chain.index(like.value) :], like.value))
-            self._problem(path, like, f"participants are like each other in a circle: {circle}")
+            self._circle(path, like, chain[chain.index(like.value) :])
             return own
         other = self._expanded(self.nodes[like.value], self.paths[like.value], (*chain, like.value))
         return merge(_without(other, "copies"), own)
+
+    def _circle(self, path: Steps, like: Node, members: tuple[str, ...]) -> None:
+        """Told in the same words, at the same place, of whoever is in it: thus once, and no member's missing keys besides."""
+        first, names = self.circles.setdefault(frozenset(members), (like, " → ".join((*members, members[0]))))
+        self._problem(path, first, f"participants are like each other in a circle: {names}")
 
     def _problem(self, path: Steps, like: Node, message: str, hint: str = "") -> None:
         problem = Problem(dotted((*path, "like")), message, like.file, like.line, hint)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
-from kdcore.errors import Problem
+from kdcore.errors import KdcoreError, Problem
 from kdcore.recipe.schema import place_of
 from kdcore.recipe.source import Steps, dotted
-from kdcore.spelling import did_you_mean
+from kdcore.spelling import did_you_mean, nearest
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _WORDS = {
     "Input should": "must",
     "Value should": "must",
+    "String should": "must",
     "a valid array": "a list",
     "a valid dictionary": "a mapping",
     "an object": "a mapping",
@@ -42,12 +44,31 @@ class Places:
         said = message if file or not self.places else f"{message} (command line)"
         return Problem(dotted(path), said, file, line, hint)
 
+    def later(self, one: Steps, other: Steps) -> Steps:
+        """Which of two was said last: on the command line, else in the recipe's own file; `one` if they are alike."""
+        return other if self._rank(other) > self._rank(one) else one
+
+    def _rank(self, path: Steps) -> int:
+        file, own = (place_of(self.places, each)[0] for each in (path, ()))
+        return 2 if file is None else int(file == own)
+
+
+def reason(error: Exception) -> str:
+    """What an exception says, after its class where the class says more than that a value is wrong."""
+    kind, said = type(error).__name__, str(error)
+    return said or kind if isinstance(error, KdcoreError | ValueError) else f"{kind}: {said}"
+
 
 class _Finding(NamedTuple):
     path: Steps
     in_union: bool
     kind: str
     message: str
+    given: str
+    """The value, where the message does not say it."""
+    choices: tuple[str, ...]
+    instead: Steps
+    """Another place that the error may as well stand at."""
 
     @property
     def names_key(self) -> bool:
@@ -82,12 +103,26 @@ def found_by_schema(
     problems = []
     for path, group in messages.items():
         known = {*_keys(model, path[:-1]), *(also if len(path) == 1 else ())}
-        hint = did_you_mean(str(path[-1]), sorted(known)) if group[0].kind in _UNKNOWN_KEY else ""
-        message = " or ".join(dict.fromkeys(each.message for each in group))
+        hint = did_you_mean(str(path[-1]), sorted(known)) if group[0].kind in _UNKNOWN_KEY else _choice_meant(group)
+        message = _together(group)
         if of and len(path) == 1 and group[0].names_key:
             message = f"the {of} {'needs an' if group[0].kind == 'missing' else 'has no'} option {path[0]!r}"
-        problems.append(places.problem((*at, *path), message, hint))
+        where = places.later(path, group[0].instead) if group[0].instead else path
+        problems.append(places.problem((*at, *where), message, hint))
     return problems
+
+
+def _together(group: Sequence[_Finding]) -> str:
+    """What every alternative of a union wants, and once what it got."""
+    wants = list(dict.fromkeys(each.message for each in group))
+    same = next(start for start in ("must be ", "must ", "") if all(want.startswith(start) for want in wants))
+    given = next((f", not {each.given}" for each in group if each.given), "")
+    return same + " or ".join(want.removeprefix(same) for want in wants) + given
+
+
+def _choice_meant(group: Sequence[_Finding]) -> str:
+    near = next((near for each in group if (near := nearest(each.given.strip("'"), each.choices))), "")
+    return f"did you mean {near!r}?" if near else ""
 
 
 def _finding(error: Any, tree: Any) -> _Finding:
@@ -102,23 +137,27 @@ def _finding(error: Any, tree: Any) -> _Finding:
             path.append(step)
         else:
             in_union = in_union or step != "[key]"
-    path += error.get("ctx", {}).get("at", ())
-    return _Finding(tuple(path), in_union, error["type"], _message(error, path))
+    context = error.get("ctx", {})
+    path += context.get("at", ())
+    message, given = _message(error, path)
+    choices = tuple(re.findall(r"'([^']*)'", context.get("expected", "")))
+    return _Finding(tuple(path), in_union, error["type"], message, given, choices, context.get("instead", ()))
 
 
-def _message(error: Any, path: list[str | int]) -> str:
+def _message(error: Any, path: list[str | int]) -> tuple[str, str]:
+    """What is wrong, and the value if that does not say it."""
     kind, text = error["type"], error["msg"]
     if kind in _UNKNOWN_KEY:
-        return f"unknown key {path[-1]!r}"
+        return f"unknown key {path[-1]!r}", ""
     if kind == "missing":
-        return f"the key {path[-1]!r} is missing"
+        return f"the key {path[-1]!r} is missing", ""
     if kind == "too_short":
-        return "must not be empty"
+        return "must not be empty", ""
     if kind == "value_error":  # of a validator, which says the whole
-        return text.removeprefix("Value error, ")
+        return text.removeprefix("Value error, "), ""
     for pydantics, ours in _WORDS.items():
         text = text.replace(pydantics, ours)
-    return text if kind in _NOT_SHOWN else f"{text}, not {_short(error['input'])}"
+    return text, "" if kind in _NOT_SHOWN else _short(error["input"])
 
 
 def _short(value: Any) -> str:

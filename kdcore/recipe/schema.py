@@ -64,7 +64,7 @@ def _run_name(name: str) -> str:
 
 def _own_name(name: str, info: ValidationInfo, at: Steps = ()) -> None:
     if name in info.data.get("teachers", ()):
-        raise wrong(f"{name!r} is the name of a teacher, too; participants need names of their own", at)
+        raise wrong(f"{name!r} is the name of a teacher, too; participants need names of their own", at, ("teachers", name))
 
 
 _Participants = dict[Annotated[str, AfterValidator(_name)], ParticipantSpec]

@@ -32,9 +32,9 @@ _BYTES = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?i?)B?")
 _UNIT = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
-def wrong(message: str, at: Steps = ()) -> PydanticCustomError:
-    """An error whose place is `at`, below the field that is validated."""
-    return PydanticCustomError("recipe", "{message}", {"message": message, "at": at})
+def wrong(message: str, at: Steps = (), instead: Steps = ()) -> PydanticCustomError:
+    """An error whose place is `at`, below the field that is validated; or `instead`, from the top, if that was said later."""
+    return PydanticCustomError("recipe", "{message}", {"message": message, "at": at, "instead": instead})
 
 
 def _not_negative(weight: float | Ramp) -> float | Ramp:
@@ -149,14 +149,13 @@ class ParticipantSpec(Section):
         if isinstance(modality, str) and isinstance(transforms, dict):
             raise wrong("must be a list, since there is one modality")
         if isinstance(modality, list):
-            if isinstance(transforms, list) and transforms:
+            if isinstance(transforms, list) and transforms and len(modality) > 1:
                 raise wrong(f"must map each modality to a list, since there are several ({', '.join(modality)})")
-            for key in transforms:
+            for key in transforms if isinstance(transforms, dict) else ():
                 if key not in (*modality, JOINED):
                     raise wrong(
                         f"{key!r} is none of this participant's modalities ({', '.join(modality)}) nor {JOINED!r}", (key,)
                     )
-            return dict(transforms)
         return transforms
 
     @property
@@ -168,7 +167,7 @@ class ParticipantSpec(Section):
         """The transforms of one of its modalities, or those after joining (``joined``)."""
         if isinstance(self.transforms, dict):
             return self.transforms.get(key, [])
-        return self.transforms if key == self.modality else []
+        return self.transforms if key == self.modalities[0] else []
 
 
 class WindowSpec(Section):

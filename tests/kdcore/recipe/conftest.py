@@ -12,7 +12,7 @@ from annotated_types import Ge, Gt
 from torch import nn
 
 from kdcore import Dataset, DistillationLoss, Modality, Needs, Protocol, Ramp, SampleTransform, Schedule, Training, hookimpl
-from kdcore.errors import PluginError, Problem, RecipeError
+from kdcore.errors import DataError, PluginError, Problem, RecipeError
 from kdcore.plugin.manager import Plugin, PluginManager
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.schema import Recipe
@@ -55,6 +55,13 @@ class Folder(Dataset):
         }
 
     samples = read = None  # type: ignore[assignment]
+
+
+class Declared(Folder):
+    modalities = {"skeleton": Modality("skeleton", ("time", "channel"), ("channel", "time"), "1")}  # noqa: RUF012
+
+    def __init__(self, *, actions: list[str]):
+        raise DataError(f"no action {actions[0]!r} (known: wave)")
 
 
 class Halves(Protocol):
@@ -125,7 +132,7 @@ def _plugin(**components: dict[str, str]) -> ModuleType:
 def plugins() -> PluginManager:
     manager = PluginManager(points=[])
     fake = _plugin(
-        datasets={"folder": "Folder"},
+        datasets={"folder": "Folder", "declared": "Declared"},
         protocols={"halves": "Halves"},
         transforms={"cut": "Cut"},
         encoders={"net": "Net"},

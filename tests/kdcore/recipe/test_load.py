@@ -62,6 +62,25 @@ def test_several_modalities(load, valid):
     assert student.transforms_of("gyroscope") == student.transforms_of("joined") == []
 
 
+def test_a_list_of_one_modality(load, valid, write, plugins):
+    text = valid.replace("modality: skeleton", "modality: [skeleton]\n  transforms: [{name: cut, length: 3}]")
+    student = load(text).student
+    assert student.modalities == ("skeleton",)
+    assert [each.flat() for each in student.transforms_of("skeleton")] == [{"name": "cut", "length": 3}]
+    assert student.transforms_of("joined") == []
+    mapped = text.replace("[{name: cut, length: 3}]", "{skeleton: [], joined: [{name: cut, length: 3}]}")
+    assert [each.name for each in load(mapped).student.transforms_of("joined")] == ["cut"]
+
+
+@pytest.mark.parametrize("transforms", ["", "\n  transforms: []", "\n  transforms: {}"])
+@pytest.mark.parametrize("modality", ["skeleton", "[skeleton]", "[skeleton, gyroscope]"])
+def test_filled_again_it_is_the_same(load, valid, modality, transforms):
+    if (modality, transforms[-2:]) == ("skeleton", "{}"):
+        pytest.skip("one modality has a list of transforms")
+    recipe = load(valid.replace("modality: skeleton", f"modality: {modality}{transforms}"))
+    assert load(recipe.to_yaml()).hash == recipe.hash
+
+
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
@@ -264,6 +283,10 @@ def test_losses_as_one_override(load, valid):
         ("name={a: 1, a: 2}", "name", ""),
         ("name=[", "name", ""),
         ("name=!!python/name:os.system", "name", ""),
+        ("seeds[3]=1", "seeds[3]", "it has 2 entries, counted from 0"),
+        ("seeds.x=1", "seeds.x", "it has 2 entries, counted from 0"),
+        ("extends=quickstart", "extends", "write a file that extends it"),
+        ("losses[-1].weight=3", "", "entries are counted from 0, none from the end"),
         ("name", "", "write path=value, e.g. data.batch_size=32"),
         ("=3", "", "write path=value, e.g. data.batch_size=32"),
         ("a..b=3", "", "write path=value, e.g. data.batch_size=32"),

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from kdcore.errors import RecipeError
+from kdcore.errors import DataError, KdcoreError, RecipeError
 from kdcore.plugin.manager import Plugin
+from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 
 LOSSES = """losses:
@@ -249,6 +250,8 @@ def test_unknown_component_names_several_broken_plugins_without_their_reasons(va
     [
         ("{name: adamm}", "no optimizer 'adamm'; did you mean 'adam'?"),
         ("{name: sgd, lr: 0.1, momentun: 0.9}", "optimizer 'sgd' has no option 'momentun'; did you mean 'momentum'?"),
+        ("{name: lbfgs}", "optimizer 'lbfgs' cannot be used: it needs a closure"),
+        ("{lr: 1e-3x}", "optimizer 'adamw': option 'lr' must be a number, not '1e-3x'"),
         ("{lr: -1}", "optimizer 'adamw': Invalid learning rate: -1"),
     ],
 )
@@ -256,6 +259,117 @@ def test_optimizers_that_torch_does_not_have(valid, problems, written, said):
     [found] = problems(valid.replace("epochs: 3", f"epochs: 3, optimizer: {written}"))
     assert (found.path, found.line) == ("schedule.training.optimizer", 22)
     assert found.message.startswith(said)
+
+
+def test_a_dataset_that_cannot_be_made_hides_no_other_mistake(valid, problems):
+    text = valid.replace("{name: folder, root: /nowhere}", "{name: declared, actions: [clap]}")
+    found = {each.path: each for each in problems(text)}
+    assert found["data.dataset"].message == "dataset 'declared' of plugin 'fake' cannot be made: no action 'clap' (known: wave)"
+    assert set(found) == {"data.dataset", "teachers.acc.modality", "teachers.gyro.modality"}
+    assert set(found) - {"data.dataset"} < {each.path for each in problems(text.replace("actions:", "actoins:"))}
+
+
+@pytest.mark.parametrize(("error", "said"), [(OSError, "OSError: no disk"), (ValueError, "no disk"), (DataError, "no disk")])
+def test_a_constructors_own_words(load, plugins, monkeypatch, error, said):
+    def refusing(**options):
+        raise error("no disk")
+
+    recipe = load()
+    entry = plugins.registry.get("protocol", "halves")
+    monkeypatch.setattr(type(entry), "load", lambda self: refusing)
+    with pytest.raises(KdcoreError, match=f"(made: |^){said}$"):
+        Builder(recipe, plugins).protocol()
+
+
+def test_a_misspelt_extends(valid, problems):
+    [found] = problems(valid + "extends2: x\n")
+    assert (found.path, found.hint) == ("extends2", "did you mean 'extends'?")
+
+
+@pytest.mark.parametrize(
+    ("teachers", "at"),
+    [
+        ("{1st: {like: acc}, joined: {like: acc}, a.b: {like: acc}, '': {like: acc}}", 4),
+        ("{acc: null, gyro: null, a.b: {modality: skeleton, encoder: net}}", 1),
+    ],
+)
+def test_teachers_of_bad_names_are_there_all_the_same(valid, write, plugins, teachers, at):
+    write(valid)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(f"extends: recipe.yaml\nlosses: [soft-target]\nteachers: {teachers}\n", "child.yaml"), (), plugins)
+    assert ["cannot name a participant" in each.message for each in caught.value.problems] == [True] * at
+
+
+@pytest.mark.parametrize("override", ["teachers=3", "fusion={name: x}", "class_embeddings=3"])
+def test_what_is_written_wrongly_is_not_missed_besides(valid, problems, override):
+    text = valid.replace("  - cross-entropy", "  - meaning") if "class" in override else valid
+    assert [each.path.removesuffix(".name") for each in problems(text, override)] == [override.partition("=")[0]]
+
+
+def test_a_circle_of_likes_is_told_once(valid, problems):
+    [found] = problems(valid + "students:\n  a: {like: b}\n  b: {like: a}\n", "student=null")
+    assert (found.line, found.message) == (26, "participants are like each other in a circle: a → b → a")
+    [found] = problems(valid.replace("encoder: net\n", "like: gyro\n").replace("like: acc", "like: student"))
+    assert found.message == "participants are like each other in a circle: gyro → student → gyro"
+
+
+def test_the_name_said_later_is_the_one_that_is_taken(valid, write, plugins):
+    base = write(valid)
+    child = write("extends: recipe.yaml\nteachers:\n  student: {modality: skeleton, encoder: net}\n", "child.yaml")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(child, ["seeds=[1]"], plugins)
+    assert [(each.path, each.file, each.line) for each in caught.value.problems] == [("teachers.student", child, 3)]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(base, ["teachers.student={like: acc}"], plugins)
+    assert [(each.path, each.file) for each in caught.value.problems] == [("teachers.student", None)]
+
+
+def test_what_was_taken_away_is_missed_where_that_was_said(valid, problems, write, plugins):
+    [found] = problems(valid, "student.encoder=")
+    assert (found.path, found.file, found.message) == (
+        "student.encoder",
+        None,
+        "the key 'encoder' is missing (command line)",
+    )
+    child = write("extends: recipe.yaml\nstudent:\n  encoder: null\n", "child.yaml")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(child, (), plugins)
+    assert [(each.file, each.line) for each in caught.value.problems] == [(child, 3)]
+
+
+def test_what_no_override_said_is_missed_in_the_file(valid, problems, tmp_path):
+    [found] = problems(valid.replace(LOSSES, ""), "seeds=[1]")
+    assert (found.file, found.message) == (tmp_path / "recipe.yaml", "the key 'losses' is missing")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("losses[1].temperature=-4", "must be greater than 0 or a mapping, not -4"),
+        ("losses[1].temperature=hot", "must be a valid number or a mapping, not 'hot'"),
+        ("student.modality=3", "must be a valid string or a list, not 3"),
+        ("engine.devices=x", r"must be a valid integer or match pattern '^(auto|\d+(,\d+)*,?)$', not 'x'"),
+    ],
+)
+def test_alternatives_are_told_in_one_sentence(valid, problems, override, message):
+    [found] = problems(valid, override)
+    assert found.message == f"{message} (command line)"
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("schedule.training.learning_rate.name=cosin", "did you mean 'cosine'?"),
+        ("schedule.training.select=bestt", "did you mean 'best'?"),
+        ("engine.accelerator=gpuu", "did you mean 'gpu'?"),
+        ("data.dataset.kind=smal", "did you mean 'small'?"),
+        ("engine.accelerator=zzz", ""),
+        ("engine.accelerator=3", ""),
+    ],
+)
+def test_the_choice_that_was_meant(valid, problems, override, hint):
+    [found] = problems(valid, override)
+    assert found.hint == hint
 
 
 def test_no_losses(valid, problems):
