@@ -75,7 +75,10 @@ def test_the_report_shows_recordings_and_is_written_again(run_of, tmp_path):
     ("options", "said"),
     [
         (["data.label_noise=0.3"], " Of the labels learnt from, 30 % were made wrong. 2 seeds."),
-        (["data.labels=withheld", "losses.cross-entropy=null", "schedule.teacher_part=teacher"], "9 to test. Students were told no labels. 2 seeds."),
+        (
+            ["data.labels=withheld", "losses.cross-entropy=null", "schedule.teacher_part=teacher"],
+            "9 to test. Students were told no labels. 2 seeds.",
+        ),
         ([], "9 to test. 2 seeds."),
     ],
 )
