@@ -27,16 +27,16 @@ def merge_recipes(base: Node, over: Node) -> Node:
     return over.replaced(merged)
 
 
-def merge(base: Node, over: Node) -> Node:
-    """`over` laid over `base`, both parts of a recipe."""
-    if not over.is_mapping:
+def merge(base: Node, over: Node, option: bool = False) -> Node:
+    """`over` laid over `base`, both parts of a recipe. A text is the name of a component, unless it is an `option` of one."""
+    if not over.is_mapping or (option and isinstance(base.value, str)):
         return over
     below = base.replaced({"name": base}) if isinstance(base.value, str) and "name" not in over.value else base
     if not below.is_mapping or _renamed(below, over):
         return over
     merged = dict(below.value)
     for key, node in over.value.items():
-        merged[key] = merge(merged[key], node) if key in merged else node
+        merged[key] = merge(merged[key], node, option="name" in below.value) if key in merged else node
     return over.replaced(merged)
 
 

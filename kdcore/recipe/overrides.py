@@ -47,10 +47,10 @@ def _parsed(text: str, problems: list[Problem]) -> tuple[Steps, Node] | None:
     return None if node is None or found else (where, node)
 
 
-def _assigned(node: Node | None, path: Steps, value: Node, done: Steps) -> Node:
-    """`node` with `value` at `path`, which `done` has led to."""
+def _assigned(node: Node | None, path: Steps, value: Node, done: Steps, option: bool = False) -> Node:
+    """`node`, an `option` of a component or not, with `value` at `path`, which `done` has led to."""
     if not path:
-        return merge(node, value) if node else value
+        return merge(node, value, option) if node else value
     step, rest = path[0], path[1:]
     here = (*done, step)
     if node is None or node.value is None:
@@ -65,7 +65,7 @@ def _assigned(node: Node | None, path: Steps, value: Node, done: Steps) -> Node:
         return merge_recipes(node, node.replaced({step: value}))
     if not rest and step == "name":
         return merge(node, Node({"name": value}))
-    return node.replaced({**node.value, step: _assigned(node.get(step), rest, value, here)})
+    return node.replaced({**node.value, step: _assigned(node.get(step), rest, value, here, option="name" in node.value)})
 
 
 def _counted(entries: Sequence[object]) -> str:

@@ -364,3 +364,13 @@ def test_hash(load, valid):
 def test_nothing_is_opened_or_written(load, tmp_path):
     load()
     assert [file.name for file in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+LAYOUT = "{joints: [hip, knee, foot], edges: [[hip, knee], [knee, foot]], centre: hip}"
+
+
+def test_an_option_that_was_a_name_may_become_a_mapping(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(f"extends: pskd\nname: own\nteachers: {{skeleton: {{encoder: {{layout: {LAYOUT}}}}}}}\n")
+    for recipe in (load_recipe(file), load_recipe("pskd", [f"teachers.skeleton.encoder.layout={LAYOUT}"])):
+        assert recipe.teachers["skeleton"].encoder.options["layout"]["joints"] == ["hip", "knee", "foot"]
