@@ -95,11 +95,11 @@ def list_components(
     registry = plugin_manager().registry
     wanted = [each for each, plural in KINDS.items() if not kind or kind.replace("-", "_") in (each, plural)]
     if not wanted:
-        raise UsageError(f"no kind {kind!r} (known: {', '.join(KINDS.values())}; for recipes: kdcore recipes list)")
+        raise UsageError(f"no kind {kind!r} (known: {', '.join(KINDS.values()).replace('_', '-')}; for recipes: kdcore recipes list)")
     for each in wanted:
         entries = list(registry.entries(each))
         width = max((len(entry.name) for entry in entries), default=0)
-        print(f"{KINDS[each].replace('_', ' ')}:")
+        print(f"{KINDS[each].replace('_', '-')}:")
         for entry in entries:
             clash = f"  (several have it: write {entry.qualified})" if len(registry.claims(each, entry.name)) > 1 else ""
             print(f"  {entry.name:<{width}}  {entry.plugin}{clash}")
