@@ -31,7 +31,9 @@ def complete_samples(samples: Sequence[Sample], modalities: Collection[str], mis
             + "\n  ".join(left_out[:20])
         )
     if not kept:
-        raise DataError(f"no sample has all of: {', '.join(sorted(modalities))}")
+        counts = {modality: sum(modality in sample.sources for sample in samples) for modality in sorted(modalities)}
+        having = ", ".join(f"{modality} ({count} of {len(samples)} have it)" for modality, count in counts.items())
+        raise DataError(f"no sample has all of: {having}")
     return kept, left_out
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kdcore import Sample, SampleKey, Split
 from kdcore.errors import DataError
 from kdcore.training.pipeline import Pipeline
-from kdcore.training.splits import audit, checked_split, noisy_labels
+from kdcore.training.splits import audit, checked_split, complete_samples, noisy_labels
 
 
 def sample(subject, trial="1", label=0, **fields):
@@ -22,6 +22,15 @@ def sample(subject, trial="1", label=0, **fields):
 def split(train, test, validation=(), disjoint=("subject",), **more):
     parts = {"train": tuple(train), "validation": tuple(validation), "test": tuple(test), **more}
     return Split(parts, "a rule", disjoint)
+
+
+def test_samples_that_lack_a_modality():
+    full, half = (Sample(SampleKey(str(n), "0", "1"), 0, dict.fromkeys(has, "")) for n, has in enumerate(["ab", "a"]))
+    assert complete_samples([full, half], ["a", "b"], "drop") == ([full], [f"{half.key}: no b"])
+    with pytest.raises(DataError, match="lack a modality that the recipe uses"):
+        complete_samples([full, half], ["a", "b"], "error")
+    with pytest.raises(DataError, match=r"no sample has all of: a \(1 of 1 have it\), b \(0 of 1 have it\)"):
+        complete_samples([half], ["b", "a"], "drop")
 
 
 def test_a_clean_split_has_no_leaks():
