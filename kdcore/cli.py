@@ -95,7 +95,9 @@ def list_components(
     registry = plugin_manager().registry
     wanted = [each for each, plural in KINDS.items() if not kind or kind.replace("-", "_") in (each, plural)]
     if not wanted:
-        raise UsageError(f"no kind {kind!r} (known: {', '.join(KINDS.values()).replace('_', '-')}; for recipes: kdcore recipes list)")
+        raise UsageError(
+            f"no kind {kind!r} (known: {', '.join(KINDS.values()).replace('_', '-')}; for recipes: kdcore recipes list)"
+        )
     for each in wanted:
         entries = list(registry.entries(each))
         width = max((len(entry.name) for entry in entries), default=0)
