@@ -55,6 +55,7 @@ def run(
     listener: RunListener | None = None,
     command: Sequence[str] = (),
     part: Literal["test", "validation"] = "test",
+    anew: bool = False,
 ) -> Result | None:
     """Run a recipe from the start. Returns None in all processes of a distributed run but the first.
 
@@ -64,12 +65,13 @@ def run(
         listener: Told how it goes.
         command: What a person types to repeat it.
         part: What to evaluate on. With ``validation``, test samples are never looked at: for choosing among recipes.
+        anew: Train teachers even if other runs have trained them (`engine.reuse_teachers`).
 
     Raises:
         KdcoreError: With a message for the user; nothing is written if the recipe or the data are at fault.
     """
     plugins = plugin_manager()
-    return _Run(load_recipe(source, overrides, plugins), plugins, listener, command, part=part).execute()
+    return _Run(load_recipe(source, overrides, plugins), plugins, listener, command, part=part, anew=anew).execute()
 
 
 def resume(run_id: str, listener: RunListener | None = None) -> Result | None:
@@ -123,6 +125,7 @@ class _Run:
         command: What a person types to repeat it.
         folder: Of the run to go on with; None for a new one.
         part: Of the split, to evaluate a new one on.
+        anew: Take no teachers that other runs have trained.
     """
 
     def __init__(
@@ -133,8 +136,10 @@ class _Run:
         command: Sequence[str],
         folder: Path | None = None,
         part: str = "test",
+        anew: bool = False,
     ):
         self.recipe, self.plugins, self.command, self.folder = recipe, plugins, tuple(command), folder
+        self.reuse = recipe.engine.reuse_teachers and not anew
         self.part = Ledger.read(folder).part if folder else part
         self.listener = HookCaller(listener or RunListener(), plugins)
         self.builder = Builder(recipe, plugins)
@@ -283,7 +288,7 @@ class _Run:
         recipe = self.recipe.filled()
         said = {key: recipe[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
         identity = {**said, "seed": seed, "batch_size": recipe["data"]["batch_size"]}
-        return TrainedStages(cache_folder() / "teachers", identity) if self.recipe.engine.reuse_teachers else None
+        return TrainedStages(cache_folder() / "teachers", identity) if self.reuse else None
 
     def _settings(self, seed: int) -> Settings:
         engine, data = self.recipe.engine, self.recipe.data

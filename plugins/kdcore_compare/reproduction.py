@@ -15,7 +15,7 @@ from kdcore_compare.tracked import tracked_run
 
 
 def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None) -> bool:
-    """Run a run's recipe again, print what differs, and return whether every answer is the same to the bit.
+    """Run a run's recipe again, teachers and all, print what differs, and return whether every answer is the same to the bit.
 
     Args:
         run_id: Id or folder of a finished run, or its id in MLflow.
@@ -34,7 +34,7 @@ def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None
         command = ["kdcore", "reproduce", run_id, *overrides]
         part = "validation" if original.facts.part == "validation" else "test"
         with ConsoleListener(Console(stderr=True)) as listener:
-            result = run(original.recipe, chosen, listener, command, part)
+            result = run(original.recipe, chosen, listener, command, part, anew=True)
         if result is None:
             return True  # another process of this run tells
         again = read_run(result.folder)
