@@ -20,7 +20,7 @@ from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.results.archive import Archive
 from kdcore.results.outcome import read_outcome
-from kdcore.runner import RunListener, dry_run, run
+from kdcore.runner import RunListener, _Run, dry_run, run
 from kdcore.training.student import load_student
 
 
@@ -78,20 +78,11 @@ def test_a_part_set_apart_for_teachers_is_not_left_idle(home):
 
 
 def test_teachers_of_other_runs_are_taken_unless_all_is_to_be_done_anew(home):
-    class Reused(RunListener):
-        def __init__(self):
-            self.stages = []
-
-        def stage_reused(self, stage):
-            self.stages.append(stage.name)
-
     home.write(**SHORT)
-    found = []
-    for anew in (False, False, True):
-        listener = Reused()
-        run(home.recipe, ["engine.reuse_teachers=true"], listener, anew=anew)
-        found.append(listener.stages)
-    assert found == [[], ["teachers"], []]
+    plugins = plugin_manager()
+    recipe = load_recipe(home.recipe, ["engine.reuse_teachers=true"], plugins)
+    kept = [_Run(recipe, plugins, None, (), anew=anew)._trained(0) is not None for anew in (False, True)]
+    assert kept == [True, False]
 
 
 def test_a_student_that_diverges_is_named(home):
