@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         TrainingError,
         UnknownRunError,
         UsageError,
+        one_line,
     )
     from kdcore.inference import find_student, read_recording
     from kdcore.listening import RunListener
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from kdcore.results.evaluate import Evaluation, evaluate
     from kdcore.results.finished import Facts, FinishedRun, finished_runs, read_run
     from kdcore.results.outcome import Outcome
-    from kdcore.results.tracking import Tracker, tracked_runs
+    from kdcore.results.tracking import Tracker, tracked_runs, tracking_address, without_password
     from kdcore.runner import Result, dry_run, resume, run
     from kdcore.training.predictor import Ensemble, Predictor, Student
     from kdcore.training.student import load_predictor, load_student
@@ -75,6 +76,7 @@ _HOME = {
         "TrainingError",
         "UnknownRunError",
         "UsageError",
+        "one_line",
     ),
     "kdcore.inference": ("find_student", "read_recording"),
     "kdcore.listening": ("RunListener",),
@@ -86,7 +88,7 @@ _HOME = {
     "kdcore.results.evaluate": ("Evaluation", "evaluate"),
     "kdcore.results.finished": ("Facts", "FinishedRun", "finished_runs", "read_run"),
     "kdcore.results.outcome": ("Outcome",),
-    "kdcore.results.tracking": ("Tracker", "tracked_runs"),
+    "kdcore.results.tracking": ("Tracker", "tracked_runs", "tracking_address", "without_password"),
     "kdcore.runner": ("Result", "dry_run", "resume", "run"),
     "kdcore.training.predictor": ("Ensemble", "Predictor", "Student"),
     "kdcore.training.student": ("load_predictor", "load_student"),

@@ -193,7 +193,7 @@ def data_check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
     found = check(recipe, overrides or [])
     show_data(found)
-    if found.broken or found.leaks or (found.windows is not None and not all(map(found.windows.get, found.parts))):
+    if found.broken or found.leaks or found.windowless:
         raise typer.Exit(1)
 
 

@@ -147,7 +147,7 @@ def show_data(report: DataReport) -> None:
     lists = {"missing": report.missing, "broken": report.broken, "leaks": report.leaks}
     if report.windows is not None:
         counted = ", ".join(f"{part} {report.windows[part]}" for part in parts)
-        console.print(f"windows: {counted}", style="" if all(map(report.windows.get, parts)) else "red", highlight=False)
+        console.print(f"windows: {counted}", style="red" if report.windowless else "", highlight=False)
         lists["shorter than a window"] = report.short
     for title, lines in lists.items():
         console.print(f"{title}: {len(lines)}", style="red" if lines and title in ("broken", "leaks") else "", highlight=False)

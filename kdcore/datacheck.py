@@ -51,6 +51,11 @@ class DataReport:
     lengths: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     durations: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
+    @property
+    def windowless(self) -> list[str]:
+        """Parts that are cut into windows and have none."""
+        return [] if self.windows is None else [part for part in self.parts if not self.windows[part]]
+
 
 def check(source: str | Path, overrides: Sequence[str] = ()) -> DataReport:
     """Read every recording that a recipe uses.

@@ -25,7 +25,7 @@ from kdcore.results.finished import recipe_of
 from kdcore.results.machine import MachineLoad
 from kdcore.results.outcome import Outcome
 from kdcore.results.report import Summary
-from kdcore.results.tracking import NullTracker, Tracker, refuse_unusable
+from kdcore.results.tracking import NullTracker, Tracker, tracking_address
 from kdcore.training.answers import predict
 from kdcore.training.assembly import BASELINE, DISTILLED, Assembly, parameter_counts
 from kdcore.training.checkpoint import Checkpoints, write_file
@@ -147,6 +147,7 @@ class _Run:
         self.engine: Engine | None = None
         self.stop_asked = False
         self.tracker: Tracker | NullTracker = NullTracker()
+        self.load = MachineLoad(lambda metrics, step: self.tracker.metrics("root", metrics, step))
 
     def rehearse(self) -> Preflight | None:
         """What one batch shows, for a dry run."""
@@ -202,7 +203,7 @@ class _Run:
         return self.fabric.is_global_zero
 
     def _prepare(self) -> Prepared:
-        refuse_unusable(self.recipe.tracking.uri)
+        tracking_address(self.recipe.tracking.uri)  # refused before anything is written
         return prepare(self.builder, self.fabric, self.part, self.folder, self._reading)
 
     def _reading(self, done: int, total: int, what: str) -> None:
@@ -268,10 +269,8 @@ class _Run:
         child = desk.archive.begin_seed(seed)
         prefix = "" if arm == DISTILLED else f"{BASELINE}/"
 
-        load = MachineLoad(lambda metrics, step: self.tracker.metrics("root", metrics, step))
-
         def record(metrics: Mapping[str, float], step: int) -> None:
-            load.remind()
+            self.load.remind()
             self.tracker.metrics(child, {f"{prefix}{name}": value for name, value in metrics.items()}, step)
 
         save, trained = self._saver(desk.checkpoints, seed, arm), self._trained(seed)

@@ -84,8 +84,8 @@ class _Fit:
                 self._add(
                     ("schedule",),
                     f"teachers learn from the labels of the part {part!r}, which are withheld from students",
-                    "with a protocol that sets a part apart for teachers, such as disjoint-subjects, set "
-                    "schedule.teacher_part to 'teacher'; to teach without labels alone, give them and leave cross-entropy out",
+                    "teachers need a part of their own: a protocol that sets one apart, and schedule.teacher_part; "
+                    "or give the labels, and students losses that read none",
                 )
 
     def _path(self, name: str) -> Steps:

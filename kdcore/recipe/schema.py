@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, MinLen
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
@@ -98,6 +98,9 @@ class Recipe(Section):
     seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = Field(default_factory=lambda: [0])
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
     engine: EngineSpec = Field(default_factory=EngineSpec)
+
+    NO_CONFIGURATION: ClassVar = ("description", "tracking", "name", "seeds", "baseline")
+    """Keys by which runs of one configuration may differ."""
 
     _places: dict[Steps, tuple[Path | None, int | None]] = PrivateAttr(default_factory=dict)
     _registry: Registry | None = PrivateAttr(default=None)
@@ -190,7 +193,7 @@ class Recipe(Section):
     @property
     def variant(self) -> str:
         """As `hash`, but without name, seeds and baseline: the same for runs that may count as one configuration."""
-        return self._digest_without("description", "tracking", "name", "seeds", "baseline")
+        return self._digest_without(*self.NO_CONFIGURATION)
 
     def _digest_without(self, *keys: str) -> str:
         said = {key: value for key, value in self.filled().items() if key not in keys}

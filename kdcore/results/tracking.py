@@ -49,7 +49,7 @@ class Tracker(Recorder):
     """
 
     def __init__(self, folder: Path, uri: str | None = None, experiment: str = "kdcore", say: Callable[[str], None] = print):
-        super().__init__(Journal(folder, resolved := _resolve(uri), experiment))
+        super().__init__(Journal(folder, resolved := tracking_address(uri), experiment))
         self._say = say
         self.uri = resolved if uri else self._journal.header["uri"]
         self._sender = _sender(self._journal, self.uri, say)
@@ -109,7 +109,7 @@ class Tracker(Recorder):
         if waiting:
             self._say(
                 f"tracking: {self._trouble + '; ' if self._trouble else ''}{waiting} records wait in {self.folder}; "
-                f"`kdcore sync {self.folder}` sends them to {_shown(self.uri)}"
+                f"`kdcore sync {self.folder}` sends them to {without_password(self.uri)}"
             )
         self._journal.close()
         return not waiting
@@ -122,8 +122,8 @@ class Tracker(Recorder):
         """How to look at what was tracked."""
         experiment = f"experiment {self._journal.header['experiment']!r}"
         if self.uri.startswith("http"):
-            return f"{experiment} at {_shown(self.uri)}"
-        return f"{experiment}: mlflow ui --backend-store-uri {shlex.quote(_shown(self.uri))}"
+            return f"{experiment} at {without_password(self.uri)}"
+        return f"{experiment}: mlflow ui --backend-store-uri {shlex.quote(without_password(self.uri))}"
 
     def _work(self) -> None:
         failures, warned = 0, False
@@ -198,7 +198,7 @@ def sync(folder: Path, uri: str | None = None, say: Callable[[str], None] = prin
         KdcoreError: If there is no journal, or MLflow cannot be reached; what was sent until then stays sent.
     """
     journal = Journal(folder, writable=False)
-    sender = _sender(journal, _resolve(uri) if uri else journal.header["uri"], say)
+    sender = _sender(journal, tracking_address(uri) if uri else journal.header["uri"], say)
     try:
         return sender.send()
     except Exception as error:
@@ -219,16 +219,12 @@ def _sender(journal: Journal, uri: str, say: Callable[[str], None]) -> Sender:
     return Sender(journal, uri, lambda: MlflowStore(uri, journal.header["experiment"], journal.header["id"]), say)
 
 
-def refuse_unusable(uri: str | None) -> None:
-    """Say before anything is written that MLflow could not be reached by such an address.
+def tracking_address(uri: str | None) -> str:
+    """Where MLflow is: at `uri`, else ``$MLFLOW_TRACKING_URI``, else in ``mlflow.db`` of the current folder; whole, if a file.
 
     Raises:
-        UsageError: If `uri`, or what stands in for it, is of no kind that MLflow has.
+        UsageError: If that is of no kind that MLflow has.
     """
-    _resolve(uri)
-
-
-def _resolve(uri: str | None) -> str:
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     if uri.startswith(SQLITE):
         return SQLITE + str(Path(uri.removeprefix(SQLITE)).expanduser().absolute())
@@ -236,7 +232,7 @@ def _resolve(uri: str | None) -> str:
     if scheme in ("", "file") and not uri.startswith("databricks"):
         raise UsageError(f"MLflow no longer tracks into a folder of files ({uri}): write {EXAMPLES}")
     if scheme and scheme not in SCHEMES and not _provided(scheme):
-        raise UsageError(f"MLflow tracks to no address of the kind {scheme}:// ({_shown(uri)}): write {EXAMPLES}")
+        raise UsageError(f"MLflow tracks to no address of the kind {scheme}:// ({without_password(uri)}): write {EXAMPLES}")
     return uri
 
 
@@ -245,9 +241,10 @@ def _provided(scheme: str) -> bool:
     return any(point.name == scheme for point in entry_points(group="mlflow.tracking_store"))
 
 
-def _shown(uri: str) -> str:
+def without_password(uri: str) -> str:
+    """An address for people to read."""
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
 def _trouble(uri: str, error: Exception) -> str:
-    return f"MLflow at {_shown(uri)} cannot be used ({one_line(error)})"
+    return f"MLflow at {without_password(uri)} cannot be used ({one_line(error)})"

@@ -7,9 +7,7 @@ from typing import Any
 
 import yaml
 
-from kdcore import Facts, FinishedRun
-
-NO_CONFIGURATION = ("description", "tracking", "name", "seeds", "baseline")
+from kdcore import Facts, FinishedRun, Recipe
 
 SAME_DATA: Mapping[str, Callable[[Facts], str]] = {
     "another part of the split": lambda facts: facts.part,
@@ -79,7 +77,7 @@ def _configuration(run: FinishedRun, fold: bool) -> dict[str, Any]:
     told = yaml.safe_load(run.recipe.read_text(encoding="utf-8"))
     if fold and "data" in told:
         told["data"].pop("protocol", None)
-    return {key: value for key, value in told.items() if key not in NO_CONFIGURATION}
+    return {key: value for key, value in told.items() if key not in Recipe.NO_CONFIGURATION}
 
 
 def _other_samples(one: FinishedRun, other: FinishedRun) -> Iterator[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdcore import FinishedRun, KdcoreError, UsageError, read_run
+from kdcore import FinishedRun, KdcoreError, UsageError, one_line, read_run, tracking_address, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,12 +30,9 @@ def client(uri: str | None = None) -> MlflowClient:
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    if uri.startswith(SQLITE):
-        file = Path(uri.removeprefix(SQLITE)).expanduser().absolute()
-        if not file.is_file():
-            raise UsageError(f"there is no MLflow database {file}; --uri says where runs are tracked")
-        uri = f"{SQLITE}{file}"
+    uri = tracking_address(uri)
+    if uri.startswith(SQLITE) and not (file := Path(uri.removeprefix(SQLITE))).is_file():
+        raise UsageError(f"there is no MLflow database {file}; --uri says where runs are tracked")
     with _reading(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
@@ -49,12 +45,7 @@ def _reading(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
-        shown = re.sub(r"//[^/@]*@", "//", uri)
-        raise KdcoreError(f"MLflow at {shown} cannot be used: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise KdcoreError(f"MLflow at {without_password(uri)} cannot be used: {one_line(error)}") from error
 
 
 def tracked_runs(experiment: str, folder: Path, uri: str | None = None, matching: str = "") -> Iterator[FinishedRun]:
@@ -94,7 +85,7 @@ def _search(mlflow: MlflowClient, experiment: str, matching: str) -> list[Run]:
     except MlflowException as error:
         if not matching or error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
             raise
-        said = _line(error).removesuffix(".")
+        said = one_line(error).removesuffix(".")
         raise UsageError(f"--filter {matching!r}: {said}; write it as in \"tags.dataset = 'utd-mhad'\"") from error
 
 
