@@ -15,6 +15,7 @@ from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.sections import WindowSpec
 from kdcore.training.assembly import modalities_of
+from kdcore.training.data import asked_split, listed_samples
 from kdcore.training.splits import audit, complete_samples
 from kdcore.training.windows import windows
 
@@ -68,8 +69,9 @@ def check(source: str | Path, overrides: Sequence[str] = ()) -> DataReport:
     builder = Builder(recipe, plugins)
     dataset = builder.dataset()
     modalities = modalities_of(recipe.participants.values())
-    samples, missing = complete_samples(dataset.samples(), modalities, "drop")
-    split = builder.protocol().split(samples)
+    with builder.locating_data_errors():
+        samples, missing = complete_samples(listed_samples(dataset), modalities, "drop")
+        split = asked_split(builder.protocol(), samples)
     report = DataReport(recipe.data.dataset.name, split.rule, missing=missing, leaks=audit(split))
     for part, members in split.parts.items():
         for sample in members:

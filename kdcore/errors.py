@@ -74,6 +74,10 @@ class DataError(KdcoreError):
     exit_code = 2
 
 
+class ListingError(DataError):
+    """Recordings that cannot be found, or are not laid out as their dataset expects."""
+
+
 class SplitError(DataError):
     """Recordings that cannot be divided as the recipe asks."""
 

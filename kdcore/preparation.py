@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from kdcore.errors import DataError, RecipeError, SplitError, TrainingError
+from kdcore.errors import DataError, RecipeError, TrainingError
 from kdcore.plugin.files import is_file
 from kdcore.recipe.build import Builder
 from kdcore.recipe.schema import EngineSpec, Recipe
@@ -60,10 +60,8 @@ def prepare(
     dataset = builder.dataset()
     assembly = Assembly(builder, dataset)
     limit = recipe.data.memory_bytes
-    try:
+    with builder.locating_data_errors():
         table = load_table(dataset, builder.protocol(), recipe.filled_data, assembly.pipelines, cache_folder(), limit, reading)
-    except SplitError as error:
-        raise RecipeError([builder.problem("data.protocol", str(error))]) from error
     _refuse_missing_part(table, part)
     _refuse_unequal_shares(assembly, fabric.world_size)
     _refuse_blind_choice(assembly, table)

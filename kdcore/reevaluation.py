@@ -41,7 +41,8 @@ class Recordings:
         self.dataset: Dataset = builder.dataset()
         self.skip_bad = recipe.data.on_bad_sample == "skip"
         modalities = modalities_of(recipe.participants.values())
-        self.split: Split = load_split(self.dataset, builder.protocol(), recipe.data, modalities)[1]
+        with builder.locating_data_errors():
+            self.split: Split = load_split(self.dataset, builder.protocol(), recipe.data, modalities)[1]
 
     def clips(self, part: str, modalities: Sequence[str]) -> Iterator[tuple[dict[str, Signal], int | None]]:
         """Signals and label of every sample of a part that can be read.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -15,7 +16,7 @@ from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.protocol import Protocol
 from kdcore.contracts.schedule import Schedule
 from kdcore.contracts.transform import SampleTransform
-from kdcore.errors import KdcoreError, Problem, RecipeError
+from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.schema import make
 from kdcore.recipe.problems import reason
@@ -53,6 +54,15 @@ class Builder:
         """A problem at `path` of the recipe, with file and line."""
         file, line = self.recipe.locate(path) or (None, None)
         return Problem(path, message, file, line, hint)
+
+    @contextmanager
+    def locating_data_errors(self) -> Iterator[None]:
+        """Within it, recordings that cannot be found or divided are problems of the recipe's lines that ask for them."""
+        try:
+            yield
+        except (ListingError, SplitError) as error:
+            where = "data.dataset" if isinstance(error, ListingError) else "data.protocol"
+            raise RecipeError([self.problem(where, str(error))]) from error
 
     def dataset(self) -> Dataset:
         """The dataset; nothing is opened."""

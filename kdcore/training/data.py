@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from kdcore.contracts.batch import Batch
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.protocol import Protocol, Split
-from kdcore.errors import DataError, SplitError
+from kdcore.errors import DataError, ListingError, SplitError
 from kdcore.recipe.schema import DataSpec
 from kdcore.training.columns import Column, ColumnCache, Progress, fingerprint
 from kdcore.training.pipeline import Pipeline, bare
@@ -66,19 +67,46 @@ class Table:
         return replace(self, inputs=inputs, parts=parts, labels=self.labels.to(device), taught=self.taught.to(device))
 
 
+def listed_samples(dataset: Dataset) -> Sequence[Sample]:
+    """What `dataset` finds, nothing read yet.
+
+    Raises:
+        ListingError: If its folder is unfit.
+    """
+    with _raised_as(ListingError):
+        return dataset.samples()
+
+
+def asked_split(protocol: Protocol, samples: Sequence[Sample]) -> Split:
+    """`samples` as `protocol` divides them, not looked at for leaks.
+
+    Raises:
+        SplitError: If they cannot be divided so.
+    """
+    with _raised_as(SplitError):
+        return protocol.split(samples)
+
+
+@contextmanager
+def _raised_as(kind: type[DataError]) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        raise kind(str(error)) from error
+
+
 def load_split(
     dataset: Dataset, protocol: Protocol, spec: DataSpec, modalities: Sequence[str]
 ) -> tuple[list[Sample], Split, list[str]]:
     """The samples that have `modalities`, divided by `protocol` and audited, and notes on what was left out.
 
     Raises:
-        DataError: If the folder or a sample is unfit; a SplitError if the split is.
+        DataError: If a sample is unfit; a ListingError if the folder is, a SplitError if the split is.
     """
-    samples, left_out = complete_samples(dataset.samples(), modalities, spec.missing)
-    try:
-        split = checked_split(protocol.split(samples), len(dataset.classes), spec.labels == "given")
-    except DataError as error:
-        raise SplitError(str(error)) from error
+    samples, left_out = complete_samples(listed_samples(dataset), modalities, spec.missing)
+    split = asked_split(protocol, samples)
+    with _raised_as(SplitError):
+        split = checked_split(split, len(dataset.classes), spec.labels == "given")
     return samples, split, [f"left out: {line}" for line in left_out]
 
 

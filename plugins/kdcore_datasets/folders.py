@@ -15,7 +15,8 @@ def existing_folder(root: Path) -> Path:
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise DataError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
+        what = "not a folder" if folder.exists() else "no such folder"
+        raise DataError(f"{folder}: {what}; `root` says where the recordings lie")
     return folder
 
 

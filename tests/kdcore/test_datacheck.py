@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from kdcore.datacheck import check
+from kdcore.errors import RecipeError
 from kdcore.runner import dry_run
 
 ENCODER = {"name": "cnn1d", "width": 8}
@@ -65,3 +66,16 @@ def test_a_link_to_nothing_is_one_bad_sample_among_others(recordings):
         (recordings / f"s{person}_run.csv").write_text("\n".join(["t,ax,ay,az,gx,gy,gz", *rows]))
     assert [("s1_walk.csv" in line) for line in check(recordings / "watch.yaml").broken] == [True]
     assert dry_run(recordings / "watch.yaml", ["data.on_bad_sample=skip"])
+
+
+@pytest.mark.parametrize("look", [check, dry_run])
+def test_recordings_that_are_not_there_are_a_problem_of_the_recipes_line(look, recordings):
+    where = rf"watch\.yaml:\d+: data.dataset: {recordings / 'nowhere'}: no such folder"
+    with pytest.raises(RecipeError, match=where):
+        look(recordings / "watch.yaml", [f"data.dataset.root={recordings / 'nowhere'}"])
+
+
+@pytest.mark.parametrize("look", [check, dry_run])
+def test_a_split_that_cannot_be_made_is_a_problem_of_the_recipes_line(look, recordings):
+    with pytest.raises(RecipeError, match=r"watch\.yaml:\d+: data.protocol: .*9"):
+        look(recordings / "watch.yaml", ["data.protocol.test_subjects=[9]"])
