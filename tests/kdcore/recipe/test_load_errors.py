@@ -1,20 +1,11 @@
 """Broken recipes, each with the line, the path and the advice that a user gets."""
 
-import re
-
 import pytest
 
 from kdcore.errors import DataError, KdcoreError, RecipeError
 from kdcore.plugin.manager import Plugin
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
-
-LOSSES = """losses:
-  - cross-entropy
-  - {name: soft-target, weight: 0.5, temperature: 2}
-  - {name: feature, id: late, teacher: block, student: layers.1}
-"""
-TEACHERS = re.compile(r"teachers:\n(?:  .*\n)+")
 
 
 def line_of(text: str, part: str) -> int:
@@ -337,11 +328,6 @@ def test_what_was_taken_away_is_missed_where_that_was_said(valid, problems, writ
     assert [(each.file, each.line) for each in caught.value.problems] == [(child, 3)]
 
 
-def test_what_no_override_said_is_missed_in_the_file(valid, problems, tmp_path):
-    [found] = problems(valid.replace(LOSSES, ""), "seeds=[1]")
-    assert (found.file, found.message) == (tmp_path / "recipe.yaml", "the key 'losses' is missing")
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -370,108 +356,3 @@ def test_alternatives_are_told_in_one_sentence(valid, problems, override, messag
 def test_the_choice_that_was_meant(valid, problems, override, hint):
     [found] = problems(valid, override)
     assert found.hint == hint
-
-
-def test_no_losses(valid, problems):
-    [found] = problems(valid.replace(LOSSES, "losses: []\n"))
-    assert (found.path, found.line, found.message) == ("losses", 18, "must not be empty")
-
-
-def test_missing_losses(valid, problems):
-    [found] = problems(valid.replace(LOSSES, ""))
-    assert (found.path, found.message) == ("losses", "the key 'losses' is missing")
-
-
-def test_teachers_needed(valid, problems):
-    found = problems(TEACHERS.sub("", valid))
-    assert [each.path for each in found] == ["losses[1]", "losses[2]"]
-    assert found[0].message == "the loss 'soft-target' needs at least 1 teacher, and the recipe has none"
-
-
-def test_a_term_without_weight_needs_nothing(valid, load):
-    load(TEACHERS.sub("", valid), "losses.soft-target.weight=0", "losses.late.weight=0")
-
-
-def test_teachers_learn_with_labels_that_students_are_not_told(valid, load):
-    recipe = load(valid.replace("  - cross-entropy\n", ""), "data.labels=withheld")
-    assert [term.id for term in recipe.teacher_losses] == ["cross-entropy"]
-
-
-def test_two_participants_of_one_name(valid, problems):
-    text = valid.replace(
-        "student:\n  modality: skeleton\n  encoder: net\n", "students:\n  acc:\n   modality: skeleton\n   encoder: net\n"
-    )
-    found = problems(text.replace("  taps: [layers.1]", "   taps: [layers.1]"))
-    assert [(each.path, each.line) for each in found] == [("students.acc", 15)]
-
-
-def test_either_student_or_students(valid, problems):
-    both = problems(valid + "students: {b: {like: student}}\n")
-    assert [(each.path, each.line) for each in both] == [("students", 24)]
-    neither = problems(re.sub(r"student:\n(  .*\n)+", "", valid))
-    assert [each.message for each in neither] == ["there is no student: give 'student', or several 'students'"]
-
-
-def test_several_modalities_need_a_mapping(valid, problems):
-    text = valid.replace("modality: accelerometer", "modality: [accelerometer, gyroscope]")
-    assert {(each.path, each.line) for each in problems(text)} >= {("teachers.acc.transforms", 9)}
-    mapped = text.replace("    transforms:\n      - {name: cut, length: 64}", "    transforms: {accelerometer: [], joint: []}")
-    assert {(each.path, each.line) for each in problems(mapped)} >= {("teachers.acc.transforms.joint", 9)}
-
-
-@pytest.mark.parametrize(
-    ("text", "line", "message"),
-    [
-        ("version: 1\n\tname: x\n", 2, "is not valid YAML"),
-        ("version: [1\nname: x\n", 2, "is not valid YAML"),
-        ("- a\n- b\n", 1, "must hold a mapping"),
-        ("just text\n", 1, "must hold a mapping"),
-        ("", None, "is empty"),
-        ("# nothing\n", None, "is empty"),
-        ("a: 1\n---\nb: 2\n", 2, "is not valid YAML"),
-        ("a: *b\n", 1, "is not valid YAML: found undefined alias"),
-        ("a: \x07\n", None, "is not valid YAML"),
-        ("a: &a [*a]\n", 1, "contains itself"),
-        ("[" * 900 + "]" * 900, None, "nested too deeply"),
-    ],
-)
-def test_not_a_recipe_at_all(problems, text, line, message):
-    [found] = problems(text)
-    assert (found.path, found.line) == ("", line)
-    assert message in found.message
-
-
-def test_tabs(problems):
-    [found] = problems("data:\n\tbatch_size: 3\n")
-    assert (found.line, found.hint) == (2, "indent with spaces, not tabs")
-
-
-def test_alias_bomb(problems):
-    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    [found] = problems("\n".join(levels))
-    assert "more than 20000 values" in found.message
-
-
-def test_too_large_a_file(problems):
-    [found] = problems("# " + "x" * (1 << 20))
-    assert "larger than 1 MiB" in found.message
-
-
-def test_not_text(tmp_path, plugins):
-    file = tmp_path / "recipe.yaml"
-    file.write_bytes(b"version: 1\nname: \xff\xfe\n")
-    with pytest.raises(RecipeError, match=r"recipe.yaml:2: is not UTF-8 text \(byte 17\)"):
-        load_recipe(file, (), plugins)
-
-
-def test_missing_file_and_folder(tmp_path, plugins):
-    with pytest.raises(RecipeError, match=r"nope\.yaml: no such file"):
-        load_recipe(tmp_path / "nope.yaml", (), plugins)
-    with pytest.raises(RecipeError, match="is a folder, not a recipe"):
-        load_recipe(tmp_path, (), plugins)
-
-
-def test_keys_are_text(valid, problems):
-    [found] = problems(valid + "? [a, b]\n: 1\n")
-    assert (found.line, found.message) == (24, "a key must be plain text")
