@@ -69,9 +69,10 @@ def prepare(
     if folder:
         refuse_other_recordings(folder, table)
     table = table.to(fabric.device, limit)
-    distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
     withheld = recipe.data.labels == "withheld"
-    found = preflight(distiller, assembly.stages(DISTILLED), table, recipe.data.batch_size, withheld)
+    with builder.locating_data_errors():
+        distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
+        found = preflight(distiller, assembly.stages(DISTILLED), table, recipe.data.batch_size, withheld)
     return Prepared(assembly, table, found)
 
 

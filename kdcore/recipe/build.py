@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,7 @@ class Builder:
     def __init__(self, recipe: Recipe, plugins: PluginManager | None = None):
         self.recipe = recipe
         self.plugins = plugins or plugin_manager()
+        self._batch_transforms: dict[nn.Module, str] = {}
 
     def component(self, kind: str, spec: Component, where: str, **given: Any) -> Any:
         """One component with its options, and what kdcore gives it.
@@ -57,12 +59,22 @@ class Builder:
 
     @contextmanager
     def locating_data_errors(self) -> Iterator[None]:
-        """Within it, recordings that cannot be found or divided are problems of the recipe's lines that ask for them."""
+        """Within it, recordings that are not found, divided or transformed are problems of the lines that ask for that."""
         try:
             yield
         except (ListingError, SplitError) as error:
             where = "data.dataset" if isinstance(error, ListingError) else "data.protocol"
             raise RecipeError([self.problem(where, str(error))]) from error
+        except ValueError as error:
+            where = self._transform_at_work(error)
+            if not where:
+                raise
+            raise RecipeError([self.problem(where, str(error))]) from error
+
+    def _transform_at_work(self, error: ValueError) -> str:
+        """Where in the recipe the transform on batches is that raised `error`; empty if none did."""
+        owners = [id(frame.f_locals.get("self")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return next((where for transform, where in self._batch_transforms.items() if id(transform) in owners), "")
 
     def dataset(self) -> Dataset:
         """The dataset; nothing is opened."""
@@ -130,6 +142,7 @@ class Builder:
                 identity.append([spec.name, spec.options])
             else:
                 on_batches.append(transform)
+                self._batch_transforms[transform] = where
         return on_samples, on_batches, json.dumps(identity, sort_keys=True, default=str)
 
 

@@ -109,3 +109,46 @@ def test_optimizers_and_learners_that_a_schedule_makes_up_are_named_together(hom
     assert "schedule.optimizer: no optimizer 'adamv'; did you mean 'adam'?" in said
     assert "stage 'coda' names 'nobody', who is not in the recipe" in said
     assert home.runs == []
+
+
+TRANSFORM = """
+from kdcore import Transform, hookimpl
+
+class Choosy(Transform):
+    {flags}
+
+    def forward(self, x):
+        if {when}:
+            raise {error}("three channels are one too many")
+        return x
+
+@hookimpl
+def register_transforms(register):
+    register("choosy", "{name}:Choosy")
+"""
+
+
+def choosy(home: Home, name: str, flags: str, when: str, error: str = "ValueError") -> None:
+    (home.folder / f"{name}.py").write_text(TRANSFORM.format(flags=flags, when=when, error=error, name=name))
+    own = tiny_recipe(home.database, "")["student"]
+    home.write(plugins=[f"{name}.py"], student=own | {"transforms": [*own["transforms"], "choosy"]})
+    dry_run(home.recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "when"),
+    [
+        ("done_once", "pass", "True"),
+        ("done_live", "live = True", "True"),
+        ("done_in_training", "augmentation = True", "self.training"),
+    ],
+)
+def test_a_batch_that_a_transform_refuses_is_told_with_the_transforms_line(home, name, flags, when):
+    with pytest.raises(RecipeError, match=r"^recipe\.yaml:\d+: student\.transforms\[3\]: three channels are one too many$"):
+        choosy(home, name, flags, when)
+    assert home.runs == []
+
+
+def test_a_transform_that_breaks_is_no_mistake_of_the_recipe(home):
+    with pytest.raises(ArithmeticError):
+        choosy(home, "broken", "pass", "True", "ArithmeticError")
