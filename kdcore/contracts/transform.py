@@ -55,7 +55,11 @@ class Transform(nn.Module):
         """Learn statistics from the training part ``x`` of shape (N, …), and from nothing else."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` of shape (B, …) transformed."""
+        """``x`` of shape (B, …) transformed.
+
+        Raises:
+            ValueError: If batches of such a shape are unfit; the recipe's line is told before anything is trained.
+        """
         raise NotImplementedError
 
 
