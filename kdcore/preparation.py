@@ -76,12 +76,12 @@ def prepare(
     return Prepared(assembly, table, found)
 
 
-def make_folder(recipe: Recipe, fabric: Fabric, command: Sequence[str], part: str) -> Path:
+def make_folder(recipe: Recipe, fabric: Fabric, command: Sequence[str], part: str, anew: bool) -> Path:
     """A new run's folder, with its recipe in it and an empty ledger; the same in all processes."""
     folder = runs_folder() / fabric.broadcast(new_run_id(recipe.name, recipe.hash, datetime.now()))
     if fabric.is_global_zero:
         _write_recipe(recipe, folder)
-        ledger = Ledger(folder, command=command, part=part)
+        ledger = Ledger(folder, command=command, part=part, anew=anew)
         write_file(ledger.path, ledger.content())
     fabric.barrier()
     return folder

@@ -139,8 +139,10 @@ class _Run:
         anew: bool = False,
     ):
         self.recipe, self.plugins, self.command, self.folder = recipe, plugins, tuple(command), folder
-        self.reuse = recipe.engine.reuse_teachers and not anew
-        self.part = Ledger.read(folder).part if folder else part
+        if folder:
+            ledger = Ledger.read(folder)
+            part, anew = ledger.part, ledger.anew
+        self.part, self.anew = part, anew
         self.listener = HookCaller(listener or RunListener(), plugins)
         self.builder = Builder(recipe, plugins)
         self.fabric = make_fabric(recipe.engine)
@@ -160,7 +162,7 @@ class _Run:
         if not self._writes:  # what all processes do alike is told by one
             self.listener = HookCaller(RunListener(), self.plugins)
         assembly, table = prepared.assembly, prepared.table
-        self.folder = self.folder or make_folder(self.recipe, self.fabric, self.command, self.part)
+        self.folder = self.folder or make_folder(self.recipe, self.fabric, self.command, self.part, self.anew)
         ledger = Ledger.read(self.folder)
         checkpoints = Checkpoints(self.folder / "checkpoints")
         self.tracker = self._open_tracker(self.folder)
@@ -284,10 +286,12 @@ class _Run:
 
     def _trained(self, seed: int) -> TrainedStages | None:
         """Where teachers are kept for other runs, if the recipe wants it."""
+        if self.anew or not self.recipe.engine.reuse_teachers:
+            return None
         recipe = self.recipe.filled()
         said = {key: recipe[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
         identity = {**said, "seed": seed, "batch_size": recipe["data"]["batch_size"]}
-        return TrainedStages(cache_folder() / "teachers", identity) if self.reuse else None
+        return TrainedStages(cache_folder() / "teachers", identity)
 
     def _settings(self, seed: int) -> Settings:
         engine, data = self.recipe.engine, self.recipe.data

@@ -55,7 +55,7 @@ def find_run(run_id: str) -> Path:
 
 @dataclass
 class Ledger:
-    """What a run has finished: the seeds and arms done, and how much of its tracking belongs to them; what it evaluates."""
+    """What a run was asked for beside its recipe, and what it has finished: seeds and arms, and their share of its tracking."""
 
     folder: Path
     done: list[list[Any]] = field(default_factory=list)
@@ -63,6 +63,7 @@ class Ledger:
     complete: bool = False
     command: Sequence[str] = ()
     part: str = "test"
+    anew: bool = False
 
     @property
     def path(self) -> Path:
@@ -71,7 +72,7 @@ class Ledger:
 
     def content(self) -> bytes:
         """As it is written to `path`."""
-        kept = {name: getattr(self, name) for name in ("done", "journal", "complete", "part")}
+        kept = {name: getattr(self, name) for name in ("done", "journal", "complete", "part", "anew")}
         return json.dumps({**kept, "command": list(self.command)}).encode()
 
     @classmethod

@@ -16,6 +16,7 @@ from runs import Home, encoder, tiny_recipe, tracked
 from kdcore import hookimpl
 from kdcore.errors import CheckpointError, DataError, PluginError, RecipeError, StoppedError, TrainingError
 from kdcore.plugin.manager import PluginManager, plugin_manager
+from kdcore.preparation import make_folder
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.results.archive import Archive
@@ -81,8 +82,10 @@ def test_teachers_of_other_runs_are_taken_unless_all_is_to_be_done_anew(home):
     home.write(**SHORT)
     plugins = plugin_manager()
     recipe = load_recipe(home.recipe, ["engine.reuse_teachers=true"], plugins)
-    kept = [_Run(recipe, plugins, None, (), anew=anew)._trained(0) is not None for anew in (False, True)]
-    assert kept == [True, False]
+    for anew in (False, True):
+        begun = _Run(recipe, plugins, None, (), anew=anew)
+        resumed = _Run(recipe, plugins, None, (), make_folder(recipe, begun.fabric, (), "test", anew))
+        assert [(each._trained(0) is None) for each in (begun, resumed)] == [anew, anew]
 
 
 def test_a_student_that_diverges_is_named(home):
