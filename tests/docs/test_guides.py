@@ -16,7 +16,7 @@ import pytest
 from pages import GUIDES, blocks
 from shell import Shell
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.guides, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
