@@ -62,17 +62,16 @@ class Builder:
         """Within it, recordings that are not found, divided or transformed are problems of the lines that ask for that."""
         try:
             yield
-        except (ListingError, SplitError) as error:
-            where = "data.dataset" if isinstance(error, ListingError) else "data.protocol"
-            raise RecipeError([self.problem(where, str(error))]) from error
-        except ValueError as error:
-            where = self._transform_at_work(error)
+        except (ListingError, SplitError, ValueError) as error:
+            where = self._place_at_fault(error)
             if not where:
                 raise
             raise RecipeError([self.problem(where, str(error))]) from error
 
-    def _transform_at_work(self, error: ValueError) -> str:
-        """Where in the recipe the transform on batches is that raised `error`; empty if none did."""
+    def _place_at_fault(self, error: Exception) -> str:
+        """The part of the recipe's data, or the transform on batches, that `error` comes from; empty if none."""
+        if isinstance(error, ListingError | SplitError):
+            return "data.dataset" if isinstance(error, ListingError) else "data.protocol"
         owners = [id(frame.f_locals.get("self")) for frame, _ in traceback.walk_tb(error.__traceback__)]
         return next((where for transform, where in self._batch_transforms.items() if id(transform) in owners), "")
 

@@ -78,7 +78,25 @@ def test_a_part_set_apart_for_teachers_is_not_left_idle(home):
     assert dry_run(home.recipe, [apart, "schedule.teacher_part=teacher"])
 
 
+@pytest.mark.slow
 def test_teachers_of_other_runs_are_taken_unless_all_is_to_be_done_anew(home):
+    class Reused(RunListener):
+        def __init__(self):
+            self.stages = []
+
+        def stage_reused(self, stage):
+            self.stages.append(stage.name)
+
+    home.write(**SHORT)
+    found = []
+    for anew in (False, False, True):
+        listener = Reused()
+        run(home.recipe, ["engine.reuse_teachers=true"], listener, anew=anew)
+        found.append(listener.stages)
+    assert found == [[], ["teachers"], []]
+
+
+def test_a_resumed_run_takes_teachers_of_other_runs_as_it_began(home):
     home.write(**SHORT)
     plugins = plugin_manager()
     recipe = load_recipe(home.recipe, ["engine.reuse_teachers=true"], plugins)
