@@ -10,8 +10,8 @@ from mkdocs.structure.files import File, Files
 
 from kdcore.plugin.docstring import without_sections
 from kdcore.plugin.manager import found_plugins
+from kdcore.plugin.option_schema import Description, Option, describe
 from kdcore.plugin.registry import KINDS, Entry
-from kdcore.plugin.schema import Description, Option, describe
 
 _MATH_BLOCK = re.compile(r"^\.\. math::[ \t]*(.*(?:\n[ \t]+.*|\n(?=\n[ \t]))*)", re.MULTILINE)
 _MATH = re.compile(r":math:`([^`]+)`")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
-    from kdcore.console import ConsoleListener
+    from kdcore.cli.console import ConsoleListener
     from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress, Ramp
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey
     from kdcore.contracts.embeddings import ClassEmbeddings
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from kdcore.contracts.protocol import Protocol, Split
     from kdcore.contracts.schedule import LearningRate, Schedule, Stage, Team, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
+    from kdcore.deploy.bundle import load_predictor, load_student
+    from kdcore.deploy.predict import read_recording
+    from kdcore.deploy.predictor import Ensemble, Predictor, Student
     from kdcore.errors import (
         DataError,
         KdcoreDeprecationWarning,
@@ -34,21 +37,18 @@ if TYPE_CHECKING:
         UsageError,
         one_line,
     )
-    from kdcore.inference import find_student, read_recording
-    from kdcore.listening import RunListener
     from kdcore.recipe.build import Builder
     from kdcore.recipe.load import load_recipe
-    from kdcore.recipe.schema import Recipe
-    from kdcore.reevaluation import Recordings
-    from kdcore.reporting import rewrite_report
-    from kdcore.results.evaluate import Evaluation, evaluate
-    from kdcore.results.finished import Facts, FinishedRun, finished_runs, read_run
-    from kdcore.results.outcome import Outcome
+    from kdcore.recipe.models import Recipe
+    from kdcore.results.rewrite import rewrite_report
     from kdcore.results.tracking import Tracker, tracked_runs, tracking_address, without_password
-    from kdcore.runner import Result, dry_run, resume, run
-    from kdcore.training.predictor import Ensemble, Predictor, Student
-    from kdcore.training.student import load_predictor, load_student
-    from kdcore.workspace import Ledger, find_run, runs_folder
+    from kdcore.runs.callbacks import RunListener
+    from kdcore.runs.evaluation import Recordings
+    from kdcore.runs.metrics import Evaluation, evaluate
+    from kdcore.runs.outcome import Outcome
+    from kdcore.runs.paths import Ledger, find_run, runs_folder
+    from kdcore.runs.records import Facts, FinishedRun, find_student, finished_runs, read_run
+    from kdcore.runs.run import Result, dry_run, resume, run
 
 __version__ = "0.1.0"
 
@@ -56,7 +56,7 @@ hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
 
 _HOME = {
-    "kdcore.console": ("ConsoleListener",),
+    "kdcore.cli.console": ("ConsoleListener",),
     "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs", "Progress", "Ramp"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
@@ -78,21 +78,21 @@ _HOME = {
         "UsageError",
         "one_line",
     ),
-    "kdcore.inference": ("find_student", "read_recording"),
-    "kdcore.listening": ("RunListener",),
+    "kdcore.deploy.predict": ("read_recording",),
+    "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
     "kdcore.recipe.load": ("load_recipe",),
-    "kdcore.recipe.schema": ("Recipe",),
-    "kdcore.reevaluation": ("Recordings",),
-    "kdcore.reporting": ("rewrite_report",),
-    "kdcore.results.evaluate": ("Evaluation", "evaluate"),
-    "kdcore.results.finished": ("Facts", "FinishedRun", "finished_runs", "read_run"),
-    "kdcore.results.outcome": ("Outcome",),
+    "kdcore.recipe.models": ("Recipe",),
+    "kdcore.runs.evaluation": ("Recordings",),
+    "kdcore.results.rewrite": ("rewrite_report",),
+    "kdcore.runs.metrics": ("Evaluation", "evaluate"),
+    "kdcore.runs.records": ("find_student", "Facts", "FinishedRun", "finished_runs", "read_run"),
+    "kdcore.runs.outcome": ("Outcome",),
     "kdcore.results.tracking": ("Tracker", "tracked_runs", "tracking_address", "without_password"),
-    "kdcore.runner": ("Result", "dry_run", "resume", "run"),
-    "kdcore.training.predictor": ("Ensemble", "Predictor", "Student"),
-    "kdcore.training.student": ("load_predictor", "load_student"),
-    "kdcore.workspace": ("Ledger", "find_run", "runs_folder"),
+    "kdcore.runs.run": ("Result", "dry_run", "resume", "run"),
+    "kdcore.deploy.predictor": ("Ensemble", "Predictor", "Student"),
+    "kdcore.deploy.bundle": ("load_predictor", "load_student"),
+    "kdcore.runs.paths": ("Ledger", "find_run", "runs_folder"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

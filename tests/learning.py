@@ -9,9 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, Needs, Stage, Training
+from kdcore.data.pipeline import Pipeline
 from kdcore.training.distiller import Distiller, TermSpec
 from kdcore.training.engine import Engine, Settings
-from kdcore.training.pipeline import Pipeline
 from kdcore.training.randomness import seed_everything
 
 SETTINGS = Settings(seed=3, batch_size=3, log_every=2, checkpoint_seconds=1e9)

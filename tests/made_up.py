@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import Facts, Outcome
-from kdcore.results.finished import outcome_file
-from kdcore.results.outcome import write_outcome
+from kdcore.runs.outcome import write_outcome
+from kdcore.runs.records import outcome_file
 
 FACTS = {
     "recipe_hash": "h",

@@ -22,8 +22,8 @@ import yaml
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
-        "kdcore.runner",
-        "kdcore.console",
+        "kdcore.runs.run",
+        "kdcore.cli.console",
         "kdcore_datasets.synthetic.dataset",
         "kdcore_skeleton.transforms.placement",
         "kdcore_standard.losses.soft_target",
@@ -141,7 +141,7 @@ def _main(environment: Mapping[str, str], folder: Path, command: Sequence[str], 
         os.dup2(os.open(folder / f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), number)
         setattr(sys, name, io.TextIOWrapper(os.fdopen(number, "wb", closefd=False, buffering=0), write_through=True))
     calls = {name: _watch(name, die[1] if die and die[0] == name else 0) for name in COUNTED}
-    from kdcore.cli import main
+    from kdcore.cli.main import main
 
     sys.argv = ["kdcore", *command]
     try:

@@ -110,7 +110,7 @@ def _at_work(work, environment: Mapping[str, str], folder: Path, site: Path, wor
 
 
 def _kdcore(words: list[str]) -> None:
-    from kdcore.cli import main
+    from kdcore.cli.main import main
 
     sys.argv = ["kdcore", *words]
     main()

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from kdcore import Dataset, Modality, Participant, Protocol, Sample, SampleKey, SampleTransform, Signal, Split, Transform
+from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.preparation import load_table
+from kdcore.data.table import Table
 from kdcore.errors import DataError
-from kdcore.recipe.schema import DataSpec
-from kdcore.training.data import Table, load_table
-from kdcore.training.pipeline import Branch, Pipeline
+from kdcore.recipe.models import DataSpec
 
 WRIST = Modality("wrist", ("time", "channel"), ("channel", "time"), "m/s^2", 10.0)
 ANKLE = WRIST.renamed("ankle", rate=20.0)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdcore.spelling import or_meant
+from kdcore.suggestions import or_meant
 
 _UNFIT = {
     "lbfgs": "needs a closure, to compute the loss several times in one step; here a step computes it once",

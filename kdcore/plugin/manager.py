@@ -19,7 +19,7 @@ from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, PluginError, on
 from kdcore.plugin import hookspecs
 from kdcore.plugin.files import files_asked_for, fingerprint, import_file, is_file, plugin_name, what_happened
 from kdcore.plugin.registry import KINDS, Registry
-from kdcore.spelling import or_meant
+from kdcore.suggestions import or_meant
 
 GROUP = "kdcore"
 

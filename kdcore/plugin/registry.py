@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from kdcore.errors import PluginError, UnknownComponentError
-from kdcore.spelling import or_meant
+from kdcore.suggestions import or_meant
 
 KINDS = {
     "modality": "modalities",

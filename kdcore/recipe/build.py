@@ -19,10 +19,10 @@ from kdcore.contracts.schedule import Schedule
 from kdcore.contracts.transform import SampleTransform
 from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.plugin.schema import make
+from kdcore.plugin.option_schema import make
+from kdcore.recipe.models import Component, ParticipantSpec, Recipe
 from kdcore.recipe.problems import reason
-from kdcore.recipe.schema import Component, ParticipantSpec, Recipe
-from kdcore.spelling import nearest
+from kdcore.suggestions import nearest
 
 
 class Builder:

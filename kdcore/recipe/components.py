@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdcore.plugin.schema import TERM_KEYS
-from kdcore.recipe.source import Steps
+from kdcore.plugin.option_schema import TERM_KEYS
+from kdcore.recipe.yaml import Steps
 
 JOINED = "joined"
 """Key of the transforms that follow the joining of several modalities."""

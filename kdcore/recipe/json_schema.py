@@ -11,10 +11,10 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from kdcore.errors import PluginError
 from kdcore.plugin.manager import PluginManager, plugin_manager
+from kdcore.plugin.option_schema import TERM_KEYS, describe, options_model
 from kdcore.plugin.registry import KINDS, Entry
-from kdcore.plugin.schema import TERM_KEYS, describe, options_model
 from kdcore.recipe.merge import TERM_LISTS
-from kdcore.recipe.schema import Recipe
+from kdcore.recipe.models import Recipe
 
 Schema = dict[str, Any]
 

@@ -15,17 +15,17 @@ from pydantic import ValidationError
 
 from kdcore.errors import Problem, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.recipe.check import check_components
-from kdcore.recipe.fit import check_fit
+from kdcore.recipe.compatibility import check_fit
 from kdcore.recipe.merge import merge_recipes, without_nulls
+from kdcore.recipe.models import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.overrides import apply_overrides
 from kdcore.recipe.participants import written_out
 from kdcore.recipe.plugin_files import located
 from kdcore.recipe.problems import Places, found_by_schema
-from kdcore.recipe.schema import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
-from kdcore.recipe.source import Node, Steps, read, steps
-from kdcore.spelling import nearest
+from kdcore.recipe.validate import check_components
+from kdcore.recipe.yaml import Node, Steps, read, steps
+from kdcore.suggestions import nearest
 
 __all__ = ["find_recipe", "list_recipes", "load_recipe"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from kdcore.recipe.source import Node
+from kdcore.recipe.yaml import Node
 
 TERM_LISTS = ("losses", "teacher_losses")
 """Lists whose entries can also be addressed by name."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from kdcore.errors import Problem, RecipeError
 from kdcore.recipe.merge import labels_of, merge, merge_recipes
-from kdcore.recipe.source import Node, Steps, dotted, parse, steps
-from kdcore.spelling import did_you_mean
+from kdcore.recipe.yaml import Node, Steps, dotted, parse, steps
+from kdcore.suggestions import did_you_mean
 
 
 def apply_overrides(root: Node, overrides: Sequence[str], problems: list[Problem]) -> Node:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from kdcore.errors import Problem
 from kdcore.recipe.merge import merge
-from kdcore.recipe.source import Node, Steps, dotted
-from kdcore.spelling import did_you_mean
+from kdcore.recipe.yaml import Node, Steps, dotted
+from kdcore.suggestions import did_you_mean
 
 
 def written_out(root: Node, problems: list[Problem]) -> Node:

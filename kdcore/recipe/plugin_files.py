@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcore.plugin.files import fingerprint, is_file, plugin_name
-from kdcore.recipe.source import Node
+from kdcore.recipe.yaml import Node
 
 
 def located(recipe: Node, asked_for: Iterable[Path] = ()) -> Node:

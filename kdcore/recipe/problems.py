@@ -12,9 +12,9 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_
 from pydantic import BaseModel, ValidationError
 
 from kdcore.errors import KdcoreError, Problem
-from kdcore.recipe.schema import place_of
-from kdcore.recipe.source import Steps, dotted
-from kdcore.spelling import did_you_mean, nearest
+from kdcore.recipe.models import place_of
+from kdcore.recipe.yaml import Steps, dotted
+from kdcore.suggestions import did_you_mean, nearest
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _WORDS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import kdcore
 from kdcore.errors import Problem, RecipeError
-from kdcore.spelling import did_you_mean
+from kdcore.suggestions import did_you_mean
 
 
 def _folder() -> Path:

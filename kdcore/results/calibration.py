@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcore.results.evaluate import Evaluation
+from kdcore.runs.metrics import Evaluation
 
 
 @dataclass(frozen=True, eq=False)

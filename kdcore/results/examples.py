@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from kdcore.contracts.modality import Modality, Signal
+from kdcore.data.table import Table
 from kdcore.errors import DataError
 from kdcore.results.explaining import Explainer
 from kdcore.results.looks import Look
-from kdcore.results.outcome import JOINT_TEACHERS, Outcome
+from kdcore.runs.outcome import JOINT_TEACHERS, Outcome
 from kdcore.training.assembly import BASELINE, DISTILLED, Assembly
-from kdcore.training.data import Table
 
 MOST = 4
 

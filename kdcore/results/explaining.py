@@ -14,12 +14,12 @@ from torch import Tensor
 
 from kdcore.contracts.batch import Outputs
 from kdcore.contracts.loss import DistillationLoss, Role
+from kdcore.data.table import Table
 from kdcore.errors import KdcoreError
 from kdcore.results.looks import Look
-from kdcore.results.outcome import Outcome
-from kdcore.results.weights import trained
+from kdcore.runs.outcome import Outcome
+from kdcore.runs.weights import trained
 from kdcore.training.assembly import BASELINE, DISTILLED, Assembly
-from kdcore.training.data import Table
 from kdcore.training.distiller import Distiller
 
 _HOW = {BASELINE: "without distillation", DISTILLED: "with distillation"}

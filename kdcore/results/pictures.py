@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kdcore.results.calibration import Reliability
-from kdcore.results.evaluate import Evaluation
+from kdcore.runs.metrics import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

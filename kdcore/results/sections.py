@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from kdcore.results.calibration import reliability
-from kdcore.results.evaluate import Evaluation, evaluate
 from kdcore.results.page import Pictures, figure, note, page, section, table
-from kdcore.results.report import WITH, WITHOUT, Row, Summary, cells, headings, percent
+from kdcore.runs.metrics import Evaluation, evaluate
+from kdcore.runs.summary import WITH, WITHOUT, Row, Summary, cells, headings, percent
 
 
 def write_report(path: Path, summary: Summary) -> None:

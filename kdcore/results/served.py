@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from kdcore.contracts.modality import Signal
-from kdcore.training.student import load_predictor
+from kdcore.deploy.bundle import load_predictor
 
 
 class ServedStudent(mlflow.pyfunc.PythonModel):

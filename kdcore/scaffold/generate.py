@@ -15,7 +15,7 @@ from kdcore.errors import UsageError
 from kdcore.plugin.hookspecs import API_VERSION
 from kdcore.plugin.manager import plugin_manager
 from kdcore.scaffold.recordings import recordings
-from kdcore.spelling import did_you_mean
+from kdcore.suggestions import did_you_mean
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".jinja"

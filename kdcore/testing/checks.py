@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from kdcore.plugin.option_schema import make
 from kdcore.plugin.registry import KINDS, Entry
-from kdcore.plugin.schema import make
 from kdcore.testing.case import Case, NotApplicable
 
 ANY = "any"

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.loss import DistillationLoss, Example, Needs
-from kdcore.training.soundness import set_up
+from kdcore.training.module_checks import set_up
 
 SAMPLES, CLASSES, WIDTH = 6, 5, 8
 

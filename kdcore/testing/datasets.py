@@ -11,11 +11,11 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Modality, Signal
+from kdcore.data.data_cache import fingerprint
 from kdcore.errors import DataError
-from kdcore.plugin.schema import options_model
+from kdcore.plugin.option_schema import options_model
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check
-from kdcore.training.columns import fingerprint
 
 READ = 3
 

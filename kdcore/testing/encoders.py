@@ -13,7 +13,7 @@ from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.encoder_inputs import LAYOUTS, SAMPLES, SMALL, accepted, batch, build, built
 from kdcore.testing.gradients import agree
-from kdcore.training.soundness import REGISTER, unregistered
+from kdcore.training.module_checks import REGISTER, unregistered
 
 
 @check("encoder")

@@ -14,7 +14,7 @@ from kdcore.contracts.fusion import TeacherFusion
 from kdcore.testing.case import NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.gradients import agree
-from kdcore.training.soundness import REGISTER, unregistered
+from kdcore.training.module_checks import REGISTER, unregistered
 
 SAMPLES, CLASSES = 6, 5
 Teachers = dict[str, Participant]

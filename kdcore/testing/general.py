@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from kdcore.plugin.schema import describe, options_model
+from kdcore.plugin.option_schema import describe, options_model
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check
 

@@ -13,7 +13,7 @@ from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.contexts import learning, mapped, tensors
 from kdcore.testing.gradients import agree, descend, gradients
 from kdcore.testing.losses import bench
-from kdcore.training.soundness import MADE_LATE, REGISTER, unregistered
+from kdcore.training.module_checks import MADE_LATE, REGISTER, unregistered
 
 
 @check("loss")

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from kdcore.contracts.batch import LossContext
 from kdcore.contracts.loss import DistillationLoss, Needs
-from kdcore.plugin.blame import explained
-from kdcore.plugin.schema import options_model
+from kdcore.plugin.error_attribution import explained
+from kdcore.plugin.option_schema import options_model
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.contexts import SAMPLES, Shapes, cast, context, learning, mapped, plausible, ready, tensors
 from kdcore.testing.gradients import agree, gradients
-from kdcore.training.soundness import not_a_scalar
+from kdcore.training.module_checks import not_a_scalar
 
 TRIES = 4
 

@@ -7,10 +7,10 @@ from itertools import product
 
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.protocol import Split
+from kdcore.data.leakage import audit
 from kdcore.errors import DataError
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check
-from kdcore.training.splits import audit
 
 
 def samples(subject: Subject) -> Sequence[Sample]:

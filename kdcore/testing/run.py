@@ -11,7 +11,7 @@ from typing import Any, Literal
 from kdcore.errors import PluginError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.registry import Entry
-from kdcore.spelling import or_meant
+from kdcore.suggestions import or_meant
 from kdcore.testing.case import Case, ConformanceError, NotApplicable
 from kdcore.testing.checks import Check, Subject, checks_of
 

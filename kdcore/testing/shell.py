@@ -8,7 +8,7 @@ from itertools import groupby
 
 from kdcore.errors import PluginError, UnknownComponentError
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.spelling import or_meant
+from kdcore.suggestions import or_meant
 from kdcore.testing.run import Result, Trial, trials
 
 MARKS = {"failed": "FAILED", "exempt": "exempt", "not applicable": "n/a"}

@@ -14,7 +14,7 @@ from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.gradients import agree
 from kdcore.testing.signals import copied, rows, same, values
 from kdcore.testing.transform_inputs import accepted, apply, candidates, ready, returned
-from kdcore.training.soundness import unregistered
+from kdcore.training.module_checks import unregistered
 
 TRIES = 8
 

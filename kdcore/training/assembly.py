@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -16,15 +16,15 @@ from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.optimizers import problem_with
 from kdcore.contracts.schedule import Stage, Team
+from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.table import Table
 from kdcore.errors import CheckpointError, Problem, RecipeError
 from kdcore.recipe.build import Builder, module_meant
-from kdcore.recipe.schema import ParticipantSpec
+from kdcore.recipe.models import ParticipantSpec
 from kdcore.training.checkpoint import load_state, load_weights
-from kdcore.training.data import Table
 from kdcore.training.distiller import Distiller, TermSpec
-from kdcore.training.pipeline import Branch, Pipeline
+from kdcore.training.module_checks import set_up
 from kdcore.training.randomness import derive, seed_everything
-from kdcore.training.soundness import set_up
 
 DISTILLED, BASELINE = "distilled", "baseline"
 
@@ -229,11 +229,6 @@ class Assembly:
         }
         if problems:
             raise RecipeError([self.builder.problem(*each) for each in sorted(problems)])
-
-
-def modalities_of(specs: Iterable[ParticipantSpec]) -> list[str]:
-    """Every modality that participants use, once."""
-    return sorted({modality for spec in specs for modality in spec.modalities})
 
 
 def parameter_counts(members: Mapping[str, Participant]) -> dict[str, int]:

@@ -14,9 +14,9 @@ from kdcore.contracts.encoder import Participant
 from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.schedule import Stage
+from kdcore.data.table import Table
 from kdcore.errors import TrainingError
-from kdcore.training.data import Table
-from kdcore.training.soundness import not_a_scalar, set_up
+from kdcore.training.module_checks import not_a_scalar, set_up
 
 
 @dataclass(frozen=True)

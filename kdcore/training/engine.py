@@ -15,15 +15,15 @@ from kdcore.contracts.batch import Progress
 from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.optimizers import build_optimizer
 from kdcore.contracts.schedule import Stage
+from kdcore.data.table import Table, epoch_order
 from kdcore.errors import StoppedError, TrainingError
-from kdcore.training.answers import cache_teachers, predict, sees_random_input
-from kdcore.training.data import Table, epoch_order
+from kdcore.training.callback import Listener
 from kdcore.training.distiller import CachedOutputs, Distiller, StageStep
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
 from kdcore.training.group import Group, group_name
-from kdcore.training.listener import Listener
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
-from kdcore.training.reuse import History, TrainedStages
+from kdcore.training.teacher_cache import cache_teachers, predict, sees_random_input
+from kdcore.training.trained_teachers import History, TrainedStages
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
 
 from kdcore.errors import KdcoreError
-from kdcore.recipe.schema import EngineSpec
+from kdcore.recipe.models import EngineSpec
 
 
 def make_fabric(engine: EngineSpec) -> Fabric:

@@ -11,10 +11,10 @@ from torch.nn.parameter import is_lazy
 
 from kdcore.contracts.batch import Progress
 from kdcore.contracts.schedule import Stage
+from kdcore.data.table import Table
 from kdcore.errors import TrainingError
-from kdcore.training.data import Table
 from kdcore.training.distiller import Distiller, StageStep
-from kdcore.training.soundness import MADE_LATE, REGISTER, never_trained
+from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained
 
 TRIES = 4
 

@@ -67,7 +67,11 @@ def _started(job: Job, threads: int, logs: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with open(_log(logs, job.label), "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "kdcore.cli", *job.words], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+            [sys.executable, "-m", "kdcore", *job.words],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
         )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from kdcore import RunListener, Stage
-from kdcore.runner import run
+from kdcore.runs.run import run
 
 RECIPE = [
     "teachers.flow=null",

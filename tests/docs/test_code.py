@@ -16,7 +16,7 @@ from pages import CHECKOUT, PAGES, Block, blocks
 
 from kdcore.plugin.manager import PluginManager, found_plugins
 from kdcore.recipe.json_schema import PART, recipe_schema
-from kdcore.recipe.schema import ParticipantSpec
+from kdcore.recipe.models import ParticipantSpec
 
 BLOCKS = blocks(*PAGES)
 LANGUAGES = {"python", "yaml", "toml", "json", "console", "sh", "text", "html", ""}
@@ -89,7 +89,7 @@ def test_yaml_says_what_a_recipe_may_say(schema, block):
 @pytest.fixture(scope="module")
 def command():
     """The whole command line, with what plugins add."""
-    from kdcore.cli import app
+    from kdcore.cli.main import app
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -99,15 +99,15 @@ def command():
 
 @pytest.mark.parametrize("block", of("console", "sh"), ids=str)
 def test_commands_exist_with_these_options(command, block):
-    from kdcore.cli import _without_plugin_files
+    from kdcore.cli.main import _without_plugin_files
 
     for line in block.commands:
         for part in [line] if "$(" in line else line.replace(" && ", "\n").replace(" | ", "\n").splitlines():
             words = shlex.split(part.removesuffix("&"), comments=True)
             while words and words[0].partition("=")[0].isupper():
                 words = words[1:]
-            if "kdcore.cli" in words:
-                words = ["kdcore", *words[words.index("kdcore.cli") + 1 :]]
+            if "kdcore.cli.main" in words:
+                words = ["kdcore", *words[words.index("kdcore.cli.main") + 1 :]]
             if words and words[0].endswith("bin/kdcore"):
                 words[0] = "kdcore"
             if words[:1] == ["kdcore"] and words[1:2] != ["--version"]:

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from kdcore.plugin.manager import plugin_manager
+from kdcore.plugin.option_schema import describe
 from kdcore.plugin.registry import Entry
-from kdcore.plugin.schema import describe
 
 SHIPPED = (
     "acs",

@@ -11,8 +11,8 @@ import typer
 from pages import CHECKOUT
 
 from kdcore.plugin.manager import found_plugins
+from kdcore.plugin.option_schema import describe
 from kdcore.plugin.registry import KINDS, Entry
-from kdcore.plugin.schema import describe
 
 REGISTRY = found_plugins().registry
 SHIPPED = [entry for entry in REGISTRY.entries() if found_plugins().plugins[entry.plugin].distribution == "kdcore"]
@@ -38,7 +38,7 @@ def test_the_documentation_is_not_built_while_a_component_is_undocumented(compon
 
 def commands() -> list[str]:
     """Every command, as it is typed."""
-    from kdcore.cli import app
+    from kdcore.cli.main import app
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kdcore.runner import run
+from kdcore.runs.run import run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -91,7 +91,7 @@ def torchrun(home, *command, processes=2):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = {**os.environ, **home.environment, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
-        [*launcher, "-m", "kdcore.cli", *command],
+        [*launcher, "-m", "kdcore", *command],
         cwd=home.folder,
         env=environment,
         capture_output=True,

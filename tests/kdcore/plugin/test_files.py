@@ -10,12 +10,12 @@ import shutil
 import pytest
 from runs import Home
 
-from kdcore.cli import _without_plugin_files
+from kdcore.cli.main import _without_plugin_files
+from kdcore.deploy.bundle import load_student
 from kdcore.errors import KdcoreError, PluginError, RecipeError
 from kdcore.plugin import files
 from kdcore.plugin.manager import PluginManager, found_plugins, plugin_manager
 from kdcore.recipe.load import load_recipe
-from kdcore.training.student import load_student
 
 GAP = """
 from typing import Literal

@@ -15,7 +15,7 @@ from kdcore import Dataset, DistillationLoss, Modality, Needs, Protocol, Ramp, S
 from kdcore.errors import DataError, PluginError, Problem, RecipeError
 from kdcore.plugin.manager import Plugin, PluginManager
 from kdcore.recipe.load import load_recipe
-from kdcore.recipe.schema import Recipe
+from kdcore.recipe.models import Recipe
 
 VALID = """\
 version: 1

@@ -46,7 +46,7 @@ def test_every_reference_leads_somewhere(schema):
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: f"{entry.kind}-{entry.qualified}")
 def test_every_option_of_every_component_is_in_it(schema, entry):
-    from kdcore.plugin.schema import describe
+    from kdcore.plugin.option_schema import describe
 
     variant = schema["$defs"][f"{entry.kind}/{entry.qualified}"]
     explained = {name: each.get("description") for name, each in variant["properties"].items()}

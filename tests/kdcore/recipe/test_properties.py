@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from yaml import safe_dump
 
 from kdcore.recipe.load import load_recipe
-from kdcore.recipe.source import Node, dotted, dump, parse, steps
+from kdcore.recipe.yaml import Node, dotted, dump, parse, steps
 
 relaxed = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcore.results.calibration import reliability
-from kdcore.results.evaluate import evaluate
 from kdcore.results.pictures import reliability_picture
+from kdcore.runs.metrics import evaluate
 
 
 def brute_force(probabilities, labels, bins):

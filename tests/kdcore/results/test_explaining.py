@@ -10,17 +10,17 @@ import torch
 
 import kdcore
 from kdcore import read_run
+from kdcore.data.preparation import load_table
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.results.explaining import Explainer
-from kdcore.results.weights import trained
+from kdcore.runs.paths import cache_folder
+from kdcore.runs.weights import trained
 from kdcore.training.assembly import Assembly
-from kdcore.training.data import load_table
 from kdcore.training.engine import predict
 from kdcore.training.fabric import make_fabric
 from kdcore.training.randomness import random_state
-from kdcore.workspace import cache_folder
 
 pytestmark = pytest.mark.slow  # a whole run stands before it
 

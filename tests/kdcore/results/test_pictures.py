@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from kdcore.results.evaluate import evaluate
 from kdcore.results.pictures import confusion_difference_picture, confusion_picture, panels_picture
+from kdcore.runs.metrics import evaluate
 
 
 def pixels(path):

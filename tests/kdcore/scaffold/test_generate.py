@@ -13,7 +13,7 @@ import yaml
 
 from kdcore.errors import KdcoreError
 from kdcore.plugin.manager import PluginManager
-from kdcore.plugin.schema import describe
+from kdcore.plugin.option_schema import describe
 from kdcore.recipe.load import load_recipe
 from kdcore.scaffold.generate import TEMPLATES, USAGE, new_plugin
 

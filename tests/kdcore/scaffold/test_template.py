@@ -82,7 +82,7 @@ def test_a_colleague_installs_it_and_uses_it(shell, second):
     environment = os.environ | shell.environment | {"PYTHONPATH": str(second)}
 
     def kdcore(*words: str) -> str:
-        command = [sys.executable, "-W", "ignore", "-m", "kdcore.cli", *words]
+        command = [sys.executable, "-W", "ignore", "-m", "kdcore", *words]
         done = subprocess.run(command, cwd=shell.folder / "kdcore-my-loss", env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

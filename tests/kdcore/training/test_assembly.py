@@ -11,7 +11,7 @@ from runs import Home, tiny_recipe
 from kdcore import RecipeError
 from kdcore.errors import PluginError, TrainingError
 from kdcore.plugin.manager import PluginManager
-from kdcore.runner import dry_run
+from kdcore.runs.run import dry_run
 
 LOSS = """
 from kdcore import DistillationLoss, hookimpl
@@ -37,7 +37,7 @@ def home(tmp_path, database, monkeypatch):
     for name, value in made.environment.items():
         monkeypatch.setenv(name, value)
     plugins = PluginManager()
-    monkeypatch.setattr("kdcore.runner.plugin_manager", lambda: plugins)
+    monkeypatch.setattr("kdcore.runs.run.plugin_manager", lambda: plugins)
     before = set(sys.modules)
     yield made
     for name in set(sys.modules) - before:

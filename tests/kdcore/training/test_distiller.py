@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdcore import Batch, DistillationLoss, Example, Needs, Outputs, Participant, Stage, Training
-from kdcore.training.data import Table
+from kdcore.data.table import Table
 from kdcore.training.distiller import CachedOutputs, Distiller, StageStep, TermSpec, evaluating
 
 

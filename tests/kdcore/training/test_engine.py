@@ -15,12 +15,12 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from kdcore import DistillationLoss, LearningRate, Ramp, TeacherFusion, Training
+from kdcore.data.pipeline import Pipeline
 from kdcore.errors import TrainingError
-from kdcore.training.answers import predict
+from kdcore.training.callback import Listener
 from kdcore.training.distiller import TermSpec
 from kdcore.training.engine import Settings
-from kdcore.training.listener import Listener
-from kdcore.training.pipeline import Pipeline
+from kdcore.training.teacher_cache import predict
 
 
 class Watch(DistillationLoss):

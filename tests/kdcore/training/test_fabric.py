@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kdcore.errors import KdcoreError
-from kdcore.recipe.schema import EngineSpec
+from kdcore.recipe.models import EngineSpec
 from kdcore.training.fabric import make_fabric
 
 

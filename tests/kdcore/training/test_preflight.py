@@ -11,9 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, Stage, Training
+from kdcore.data.pipeline import Pipeline
 from kdcore.errors import TrainingError
 from kdcore.training.distiller import Distiller, TermSpec
-from kdcore.training.pipeline import Pipeline
 from kdcore.training.preflight import preflight
 
 STAGES = [

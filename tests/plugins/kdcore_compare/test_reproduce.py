@@ -12,8 +12,8 @@ from quick import runs_of
 from runs import Home
 
 from kdcore import KdcoreError, UsageError, read_run
-from kdcore.results.finished import outcome_file
-from kdcore.results.outcome import read_outcome, write_outcome
+from kdcore.runs.outcome import read_outcome, write_outcome
+from kdcore.runs.records import outcome_file
 from kdcore_compare.comparing import compare_sources
 from kdcore_compare.reproduction import other_circumstances, other_numbers, verdict
 from kdcore_compare.tracked import tracked_run

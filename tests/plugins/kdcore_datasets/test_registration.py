@@ -6,8 +6,8 @@ import pytest
 
 import kdcore_datasets
 from kdcore import Dataset, Modality, Protocol
+from kdcore.plugin.option_schema import describe, options_model
 from kdcore.plugin.registry import Entry
-from kdcore.plugin.schema import describe, options_model
 from kdcore_datasets.sensor_csv.options import Device, Label
 
 

@@ -174,8 +174,8 @@ def test_the_ensemble_answers_as_its_folder_does(students):
 
 
 def test_evaluating_a_run_again_says_what_it_said(trained):
-    from kdcore.reevaluation import evaluate_run
-    from kdcore.results.outcome import read_outcome
+    from kdcore.runs.evaluation import evaluate_run
+    from kdcore.runs.outcome import read_outcome
 
     outcome = read_outcome(trained.runs[0] / "results" / "seed-0-distilled.npz")
     lines = dict(line.removeprefix("seed-0 ").split(": ") for line in evaluate_run(str(trained.runs[0])))

@@ -9,8 +9,8 @@ import torch
 from runtime_example import classify
 
 from kdcore import Modality, Signal, load_student
-from kdcore.training.pipeline import Branch, Pipeline
-from kdcore.training.student import save_student
+from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.deploy.bundle import save_student
 from kdcore_export.exporting import Request, write
 from kdcore_standard.transforms.length import Crop
 from kdcore_standard.transforms.resample import Resample

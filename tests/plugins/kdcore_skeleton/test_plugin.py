@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from kdcore.plugin.manager import plugin_manager
-from kdcore.plugin.schema import describe, options_model
+from kdcore.plugin.option_schema import describe, options_model
 from kdcore_skeleton.layout import Layout
 
 ENTRIES = [entry for entry in plugin_manager().registry.entries() if entry.target.startswith("kdcore_skeleton.")]

@@ -1,0 +1,155 @@
+"""What a run looks like in a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from kdcore.contracts.schedule import Stage
+from kdcore.data.check import DataReport
+from kdcore.runs.callbacks import RunListener
+from kdcore.runs.run import Result
+from kdcore.runs.summary import table
+from kdcore.training.preflight import Preflight
+
+
+class ConsoleListener(RunListener):
+    """Progress bars where somebody looks on, a line per stage otherwise.
+
+    Args:
+        console: Where to.
+    """
+
+    def __init__(self, console: Console):
+        self.console = console
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task: TaskID | None = None
+        self._title = ""
+        self._began = 0.0
+        self._steps = 0
+        self._note = ""
+
+    def __enter__(self) -> ConsoleListener:
+        if self.console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def reading(self, done: int, total: int, what: str) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task(f"reading {what}", total=total, note="")
+        self._progress.update(self._task, completed=done, total=total, description=f"reading {what}")
+        if done == total:
+            self._drop_task()
+
+    def arm_started(self, seed: int, arm: str, stages: Sequence[Stage]) -> None:
+        self._title = f"seed {seed}, {arm}"
+
+    def stage_started(self, stage: Stage, steps: int) -> None:
+        self._drop_task()
+        self._steps, self._began, self._note = steps, time.monotonic(), ""
+        self._task = self._progress.add_task(f"{self._title}: {stage.name}", total=stage.epochs * steps, note="")
+
+    def stepped(self, stage: Stage, epoch: int, step: int) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, completed=epoch * self._steps + step)
+
+    def epoch_finished(self, stage: Stage, epoch: int, metrics: Mapping[str, float]) -> None:
+        shown = {name: value for name, value in metrics.items() if name.startswith("validation/")}
+        shown = shown or {name: value for name, value in metrics.items() if name.endswith("/total")}
+        self._note = "  ".join(
+            f"{name.removeprefix('validation/').removeprefix('train/')} {value:.3f}" for name, value in shown.items()
+        )
+        if self._task is not None:
+            self._progress.update(self._task, completed=(epoch + 1) * self._steps, note=self._note)
+
+    def stage_reused(self, stage: Stage) -> None:
+        who = ", ".join(stage.learners)
+        self.console.print(f"{self._title}: {stage.name} ({who}), trained before", style="dim", highlight=False)
+
+    def stage_finished(self, stage: Stage) -> None:
+        self._drop_task()
+        seconds, who = time.monotonic() - self._began, ", ".join(stage.learners)
+        self.console.print(
+            f"{self._title}: {stage.name} ({who}), {stage.epochs} epochs in {seconds:.1f} s  {self._note}",
+            style="dim",
+            highlight=False,
+        )
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def _drop_task(self) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+            self._task = None
+
+
+def stderr() -> Console:
+    """Where progress goes, so that output can be piped."""
+    return Console(stderr=True)
+
+
+def show_result(result: Result) -> None:
+    """The table a person wants at the end, and where everything is."""
+    console = Console()
+    console.print(table(result.summary))
+    console.print(f"report    {result.report}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f"tracking  {result.tracking}", highlight=False, soft_wrap=True, markup=False)
+    for name, run in result.mlflow_runs.items():
+        console.print(f"          {name}: {run}", highlight=False, soft_wrap=True, markup=False)
+
+
+def show_preflight(found: Preflight) -> None:
+    """What a dry run saw."""
+    console = Console()
+    members = Table("participant", "input", "parameters", "taps", title="Participants")
+    for name, shape in found.inputs.items():
+        taps = ", ".join(f"{tap} {features}" for tap, features in found.features[name].items())
+        members.add_row(name, str(shape), f"{found.parameters[name]:,}", taps or "–")
+    console.print(members)
+    terms = Table("stage", "learner", "term", "weight", "value", "gradient norm", title="Terms on the first batch")
+    for check in found.terms:
+        terms.add_row(
+            check.stage, check.learner, check.term, f"{check.weight:g}", f"{check.value:.4f}", f"{check.gradient:.4g}"
+        )
+    console.print(terms)
+
+
+def show_data(report: DataReport) -> None:
+    """Counts, lengths, and everything that is wrong."""
+    console = Console()
+    console.print(f"{report.dataset}: {sum(report.parts.values())} samples; {report.rule}", highlight=False)
+    parts = list(report.parts)
+    for title, counts in (("class", report.classes), ("subject", report.subjects)):
+        shown = Table(title, *parts)
+        for name, count in counts.items():
+            shown.add_row(name, *(str(count[part]) for part in parts))
+        console.print(shown)
+    lengths = Table("modality", "shortest", "median", "longest", title="Length in samples (seconds)")
+    for modality, spread in report.lengths.items():
+        lengths.add_row(modality, *(f"{n:g} ({s:.2f})" for n, s in zip(spread, report.durations[modality], strict=True)))
+    console.print(lengths)
+    lists = {"missing": report.missing, "broken": report.broken, "leaks": report.leaks}
+    if report.windows is not None:
+        counted = ", ".join(f"{part} {report.windows[part]}" for part in parts)
+        console.print(f"windows: {counted}", style="red" if report.windowless else "", highlight=False)
+        lists["shorter than a window"] = report.short
+    for title, lines in lists.items():
+        console.print(f"{title}: {len(lines)}", style="red" if lines and title in ("broken", "leaks") else "", highlight=False)
+        for line in lines[:20]:
+            console.print(f"  {line}", markup=False, highlight=False)

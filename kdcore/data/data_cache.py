@@ -1,0 +1,266 @@
+"""Columns: one modality of every sample as one tensor, read once and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+from kdcore.contracts.modality import Signal
+from kdcore.data.pipeline import Branch
+from kdcore.data.windows import Cutting, cut
+from kdcore.errors import DataError
+
+FORMAT = 3
+PLACES = ("root", "file")
+"""Options of datasets that say where recordings lie, which is not what they are."""
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One modality of every readable sample.
+
+    Args:
+        keys: Which sample each row is, windows counted.
+        values: (N, …) in the modality's layout.
+        bad: Sample → what is wrong with its recording.
+    """
+
+    keys: tuple[SampleKey, ...]
+    values: Tensor
+    bad: Mapping[str, str]
+
+
+class ColumnCache:
+    """A folder of columns, each under the identity of all that made it.
+
+    Args:
+        folder: Where they are kept.
+        memory_limit: Bytes above which a column is memory-mapped instead of loaded.
+    """
+
+    def __init__(self, folder: Path, memory_limit: int):
+        self.folder = folder
+        self.memory_limit = memory_limit
+
+    def column(
+        self,
+        dataset: Dataset,
+        samples: Sequence[Sample],
+        branch: Branch,
+        fingerprint: str,
+        cutting: Cutting | None,
+        progress: Progress,
+    ) -> Column:
+        """The column that `branch` makes of `samples`, from disk if it has been made before."""
+        entry = self.folder / identity(fingerprint, branch, cutting, samples)
+        if not _is_whole(entry):
+            _remove(entry)
+            self._make(entry, dataset, samples, branch, cutting, progress)
+        return self._open(entry)
+
+    def _make(
+        self,
+        entry: Path,
+        dataset: Dataset,
+        samples: Sequence[Sample],
+        branch: Branch,
+        cutting: Cutting | None,
+        progress: Progress,
+    ) -> None:
+        building = entry.with_name(f"{entry.name}.{os.getpid()}.part")
+        building.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(building / "values.bin", "wb") as file:
+                head = _write_values(file, dataset, samples, branch, cutting, progress)
+                file.flush()
+                os.fsync(file.fileno())
+            (building / "column.json").write_text(json.dumps(head))
+            building.replace(entry)
+        except OSError as error:
+            if not _is_whole(entry):  # another process may have finished the same column first
+                raise DataError(f"cannot keep prepared data in {entry.parent}: {error.strerror or error}") from error
+        finally:
+            _remove(building)
+        progress(len(samples), len(samples), branch.modality.name)
+
+    def _open(self, entry: Path) -> Column:
+        head = json.loads((entry / "column.json").read_text())
+        shape, dtype = tuple(head["shape"]), np.dtype(head["dtype"]) if head["keys"] else np.dtype("float32")
+        size = int(np.prod(shape)) * dtype.itemsize
+        path = entry / "values.bin"
+        if not head["keys"]:
+            array = np.zeros(shape, dtype)
+        elif size > self.memory_limit:
+            array = np.memmap(path, dtype, "c", shape=shape)  # copy-on-write: torch asks for a writable array
+        else:
+            array = np.fromfile(path, dtype).reshape(shape)
+        return Column(tuple(SampleKey(**key) for key in head["keys"]), torch.from_numpy(array), head["bad"])
+
+
+def _write_values(
+    file: BinaryIO,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    branch: Branch,
+    cutting: Cutting | None,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Append every readable sample's values to `file`; returns what is to be known to read them again."""
+    keys: list[SampleKey] = []
+    bad: dict[str, str] = {}
+    shape, dtype = None, None
+    for done, sample in enumerate(samples):
+        progress(done, len(samples), branch.modality.name)
+        try:
+            pieces = list(_pieces(dataset, sample, branch, cutting))
+        except (DataError, ValueError) as error:
+            bad[str(sample.key)] = str(error)
+            continue
+        for key, array in pieces:
+            shape, dtype = shape or array.shape, dtype or array.dtype
+            if array.shape != shape:
+                raise DataError(_unequal(branch, shape, array.shape, key))
+            file.write(np.ascontiguousarray(array, dtype=dtype).tobytes())
+            keys.append(key)
+    return {"shape": [len(keys), *(shape or ())], "dtype": str(dtype), "keys": [vars(key) for key in keys], "bad": bad}
+
+
+def _pieces(
+    dataset: Dataset, sample: Sample, branch: Branch, cutting: Cutting | None
+) -> Iterator[tuple[SampleKey, np.ndarray]]:
+    signal = dataset.read(sample, branch.modality.name)
+    spans = cutting.spans(dataset, sample) if cutting else [None]
+    for number, span in enumerate(spans):
+        key = replace(sample.key, window=number)
+        yield key, as_array(cut(signal, span) if span else signal, branch)
+
+
+def as_array(signal: Signal, branch: Branch) -> np.ndarray:
+    """A recorded signal through its per-sample transforms, in the modality's layout.
+
+    Raises:
+        ValueError: If the signal is empty, not finite, or unfit for a transform.
+    """
+    if not len(signal):
+        raise ValueError(f"the {branch.modality.name} signal is empty")
+    recorded = signal.values
+    for transform in branch.on_samples:
+        signal = transform(signal)
+    values = signal.values
+    if values.ndim != len(branch.modality.axes):
+        raise ValueError(f"a {branch.modality.name} has axes {branch.modality.axes}, this one has shape {values.shape}")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_of_them(recorded)}")
+    values = values.transpose([branch.modality.axes.index(axis) for axis in branch.modality.layout])
+    return values.astype(np.float32) if values.dtype == np.float64 else values
+
+
+def _first_of_them(recorded: np.ndarray) -> str:
+    """Where a recording is not finite, if it is the recording and not what a transform made of it."""
+    bad = ~np.isfinite(recorded).reshape(len(recorded), -1).all(axis=1)
+    return f", the first at sample {int(bad.argmax())}" if bad.any() else ""
+
+
+def _unequal(branch: Branch, shape: tuple[int, ...], other: tuple[int, ...], key: SampleKey) -> str:
+    return (
+        f"{branch.modality.name}: samples differ in shape ({shape} and, for {key}, {other}); end its transforms "
+        "with one that gives every sample the same length, such as resample, or cut windows (data.window)"
+    )
+
+
+def _is_whole(entry: Path) -> bool:
+    """True if the column is there and nothing of it was lost, as after a power cut."""
+    try:
+        head = json.loads((entry / "column.json").read_text())
+        expected = int(np.prod(head["shape"])) * np.dtype(head["dtype"]).itemsize if head["keys"] else 0
+        return (entry / "values.bin").stat().st_size == expected
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _remove(folder: Path) -> None:
+    for file in folder.glob("*") if folder.exists() else ():
+        file.unlink()
+    if folder.exists():
+        folder.rmdir()
+
+
+def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[str, Any], index: Path) -> str:
+    """Identity of a dataset's content: hex digits that change when any recording used, or how it is read, does.
+
+    Files enter with their size and a hash of their content (for large ones, of their first and last MiB); a table of the
+    hashes is kept at `index`, so that unchanged files are not read again.
+    """
+    known = json.loads(index.read_text()) if index.exists() else {}
+    seen: dict[str, Any] = {}
+    digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.version, list(dataset.classes)]).encode())
+    roots = [source for sample in samples for source in sample.sources.values() if isinstance(source, Path)]
+    root = Path(os.path.commonpath(roots)) if roots else Path()
+    told = {name: value for name, value in options.items() if not roots or name not in PLACES}
+    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+    for sample in samples:
+        digest.update(f"{sample.key}|{sample.label}".encode())
+        for modality, source in sorted(sample.sources.items()):
+            content = _content(source, known, seen) if isinstance(source, Path) else repr(source)
+            where = source.relative_to(root) if isinstance(source, Path) else ""
+            digest.update(f"|{modality}|{where}|{content}".encode())
+    if any(known.get(name) != entry for name, entry in seen.items()):
+        index.parent.mkdir(parents=True, exist_ok=True)
+        part = index.with_suffix(f".{os.getpid()}.part")
+        part.write_text(json.dumps({**known, **seen}))
+        part.replace(index)
+    return digest.hexdigest()[:16]
+
+
+def _content(path: Path, known: Mapping[str, Any], seen: dict[str, Any]) -> str:
+    name = str(path)
+    if name not in seen:
+        try:
+            stat = path.stat()
+            stamp = [stat.st_size, stat.st_mtime_ns]
+            old = known.get(name)
+            seen[name] = old if old and old[0] == stamp else [stamp, _digest(path, stat.st_size)]
+        except OSError:  # told by its reader, with all others that cannot be read
+            seen[name] = [[0, 0], "unreadable"]
+    return f"{seen[name][0][0]}:{seen[name][1]}"
+
+
+def _digest(path: Path, size: int, large: int = 16 << 20, piece: int = 1 << 20) -> str:
+    if path.is_dir():
+        return ",".join(sorted(child.name for child in path.iterdir()))
+    with open(path, "rb") as file:
+        if size <= large:
+            return hashlib.sha256(file.read()).hexdigest()[:16]
+        head = file.read(piece)
+        file.seek(-piece, os.SEEK_END)
+        return hashlib.sha256(head + file.read()).hexdigest()[:16]
+
+
+def identity(fingerprint: str, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]) -> str:
+    """Name of a column's folder: it changes with the data, the transforms' options and their code."""
+    sources = [_source(type(transform)) for transform in branch.on_samples]
+    which = hashlib.sha256("|".join(str(sample.key) for sample in samples).encode()).hexdigest()
+    parts = [FORMAT, fingerprint, branch.modality.name, branch.modality.layout, branch.identity, sources, str(cutting), which]
+    return f"{branch.modality.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}"
+
+
+def _source(cls: type) -> str:
+    """Hash of the module a class is written in, so that an edited transform is not served from before."""
+    try:
+        return hashlib.sha256(inspect.getsource(sys.modules[cls.__module__]).encode()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return cls.__qualname__

@@ -1,0 +1,1 @@
+"""Trained students at work: predictors, bundles, streaming."""

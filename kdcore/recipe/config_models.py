@@ -1,0 +1,241 @@
+"""The sections of a recipe: components, participants, data, engine, tracking."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from kdcore.contracts.batch import Ramp
+from kdcore.recipe.components import JOINED
+from kdcore.recipe.merge import term_labels
+from kdcore.recipe.yaml import Steps
+
+_BYTES = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?i?)B?")
+_UNIT = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def wrong(message: str, at: Steps = (), instead: Steps = ()) -> PydanticCustomError:
+    """An error whose place is `at`, below the field that is validated; or `instead`, from the top, if that was said later."""
+    return PydanticCustomError("recipe", "{message}", {"message": message, "at": at, "instead": instead})
+
+
+def _not_negative(weight: float | Ramp) -> float | Ramp:
+    for value in (weight.start, weight.stop) if isinstance(weight, Ramp) else (weight,):
+        if not 0 <= value < float("inf"):
+            raise wrong(f"must be a number from 0 up, not {value!r}")
+    if isinstance(weight, Ramp) and weight.epochs < 1:
+        raise wrong(f"must be at least 1, not {weight.epochs!r}", ("epochs",))
+    return weight
+
+
+def _some_bytes(limit: int | str) -> int | str:
+    if isinstance(limit, str) and (not (found := _BYTES.fullmatch(limit)) or found[2] not in _UNIT):
+        raise wrong(f"must be a number of bytes such as '4GiB', not {limit!r}")
+    return limit
+
+
+def _home(path: Path) -> Path:
+    return Path(os.path.expanduser(path))  # unlike Path.expanduser, never raises
+
+
+def _named(taps: Any) -> Any:
+    return {path: path for path in taps} if isinstance(taps, list) and all(isinstance(path, str) for path in taps) else taps
+
+
+class Section(BaseModel):
+    """Part of a recipe: knows its keys and refuses others."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
+
+
+class Component(Section):
+    """A component by name with its options; written ``{name: x, option: 1}`` or just ``x``."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, written: Any, info: ValidationInfo) -> Any:
+        if isinstance(written, str):
+            return {"name": written}
+        from_code = info.mode == "python" and isinstance(written, Mapping) and "options" in written
+        if not isinstance(written, Mapping) or from_code:
+            return written
+        own = {key: value for key, value in written.items() if key in cls.model_fields and key != "options"}
+        return own | {"options": {key: value for key, value in written.items() if key not in own}}
+
+    @model_serializer(mode="wrap")
+    def _flat(self, serialise: Any) -> dict[str, Any]:
+        dumped = serialise(self)
+        return dumped | dumped.pop("options")
+
+    def flat(self) -> dict[str, Any]:
+        """As a recipe writes it, with plain values."""
+        return self.model_dump(mode="json")
+
+
+class Term(Component):
+    """A loss in the objective."""
+
+    weight: Annotated[float | Ramp, AfterValidator(_not_negative)] = 1.0
+    """Factor; 0 keeps the term out of the objective."""
+    id: str | None = None
+    """Its label in logs; the name by default, ``name-2`` where it comes again."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it is part of the objective at all."""
+        return self.weight != 0
+
+
+def _labelled(terms: list[Term]) -> list[Term]:
+    given = [term.id for term in terms if term.id]
+    for index, term in enumerate(terms):
+        if term.id and term.id in given[: len([each for each in terms[:index] if each.id])]:
+            raise wrong(f"another term has the id {term.id!r} already", (index, "id"))
+    labels = term_labels((term.name, term.id) for term in terms)
+    return [term.model_copy(update={"id": label}) for term, label in zip(terms, labels, strict=True)]
+
+
+Terms = Annotated[list[Term], AfterValidator(_labelled)]
+
+
+class ParticipantSpec(Section):
+    """A teacher or a student."""
+
+    modality: str | Annotated[list[str], MinLen(1)]
+    transforms: list[Component] | dict[str, list[Component]] = Field(default_factory=list)
+    """In order; with several modalities a list for each, and ``joined`` for those after joining."""
+    encoder: Component
+    taps: Annotated[dict[str, str], BeforeValidator(_named)] = Field(default_factory=dict)
+    """Tap → module path within the encoder; a list where the paths may serve as names."""
+    freeze: list[str] = Field(default_factory=list)
+    """Module paths within the encoder that are not trained, with all below; ``*`` for all."""
+    weights: Annotated[Path, Strict(False), AfterValidator(_home)] | None = None
+    """File of the weights to start from."""
+    augment_frozen: bool = False
+    """Augment its input also while it teaches without learning; its answers are then not cached."""
+
+    @field_validator("modality")
+    @classmethod
+    def _distinct(cls, modality: str | list[str]) -> str | list[str]:
+        if len(set(modality)) < len(modality) and isinstance(modality, list):
+            raise wrong("names a modality twice")
+        return modality
+
+    @field_validator("transforms")
+    @classmethod
+    def _per_modality(cls, transforms: Any, info: ValidationInfo) -> Any:
+        modality = info.data.get("modality")
+        if isinstance(modality, str) and isinstance(transforms, dict):
+            raise wrong("must be a list, since there is one modality")
+        if isinstance(modality, list):
+            if isinstance(transforms, list) and transforms and len(modality) > 1:
+                raise wrong(f"must map each modality to a list, since there are several ({', '.join(modality)})")
+            for key in transforms if isinstance(transforms, dict) else ():
+                if key not in (*modality, JOINED):
+                    raise wrong(
+                        f"{key!r} is none of this participant's modalities ({', '.join(modality)}) nor {JOINED!r}", (key,)
+                    )
+        return transforms
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """All it reads, in order."""
+        return (self.modality,) if isinstance(self.modality, str) else tuple(self.modality)
+
+    def transforms_of(self, key: str) -> list[Component]:
+        """The transforms of one of its modalities, or those after joining (``joined``)."""
+        if isinstance(self.transforms, dict):
+            return self.transforms.get(key, [])
+        return self.transforms if key == self.modalities[0] else []
+
+
+class WindowSpec(Section):
+    """Windows of equal length cut from every recording, after the split."""
+
+    length: Annotated[float, Gt(0)]
+    """Seconds."""
+    hop: Annotated[float, Gt(0)] | None = None
+    """Seconds from one window's start to the next one's; the length by default."""
+
+
+class DataSpec(Section):
+    """Which samples there are, who learns from which, and how they come."""
+
+    dataset: Component
+    protocol: Component
+    batch_size: Annotated[int, Ge(1)] = 16
+    window: WindowSpec | None = None
+    """None for whole recordings."""
+    labels: Literal["given", "withheld"] = "given"
+    """Whether students are told the labels they learn from."""
+    label_noise: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Share of the labels learnt from that are replaced by another class."""
+    label_noise_seed: Annotated[int, Ge(0)] = 0
+    """Which labels, and by which class."""
+    on_bad_sample: Literal["error", "skip"] = "error"
+    missing: Literal["drop", "error"] = "drop"
+    """What to do about samples that lack a modality the recipe uses."""
+    memory_limit: Annotated[int | str, AfterValidator(_some_bytes)] = "4GiB"
+    """Size above which a tensor of all samples is memory-mapped."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory_limit` in bytes."""
+        if isinstance(self.memory_limit, int):
+            return self.memory_limit
+        found = _BYTES.fullmatch(self.memory_limit)
+        assert found  # validated
+        return int(float(found[1]) * _UNIT[found[2]])
+
+
+class EngineSpec(Section):
+    """What it runs on."""
+
+    accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps", "tpu"] = "auto"
+    devices: Annotated[int, Ge(1)] | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    deterministic: bool = True
+    compile: bool = False
+    threads: Annotated[int, Ge(1)] | None = None
+    """CPU threads; None for what the machine has."""
+    checkpoint_seconds: Annotated[float, Ge(0)] = 30.0
+    """Seconds between checkpoints within a stage; whatever it is, a resumed run ends the same."""
+    log_every: Annotated[int, Ge(1)] = 10
+    """Steps that one tracked value of a term is the mean of."""
+    teacher_cache: bool = True
+    """Ask a frozen teacher once per sample where that changes nothing."""
+    reuse_teachers: bool = False
+    """Keep teachers that learnt alone in the cache folder, and take them from there when the same training of them, to the
+    bit, is asked for again: by another run, an ablation, a sweep."""
+
+
+class TrackingSpec(Section):
+    """Where the run is recorded."""
+
+    experiment: str | None = None
+    """The recipe's name by default."""
+    uri: str | None = None
+    """Of the tracking server; a local database by default."""
+    tags: dict[str, str] = Field(default_factory=dict)

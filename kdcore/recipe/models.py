@@ -1,0 +1,219 @@
+"""The recipe: everything that a file may say, and what it means if it says nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, MinLen
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+
+from kdcore.plugin.manager import plugin_manager
+from kdcore.plugin.registry import Registry
+from kdcore.recipe.components import JOINED, components, split
+from kdcore.recipe.config_models import (
+    Component,
+    DataSpec,
+    EngineSpec,
+    ParticipantSpec,
+    Section,
+    Term,
+    Terms,
+    TrackingSpec,
+    WindowSpec,
+    wrong,
+)
+from kdcore.recipe.defaults import filled_options
+from kdcore.recipe.plugin_files import with_fingerprints
+from kdcore.recipe.yaml import Steps, dump, steps
+
+__all__ = [
+    "DEFAULT_TEACHER_LOSSES",
+    "Component",
+    "DataSpec",
+    "EngineSpec",
+    "ParticipantSpec",
+    "Recipe",
+    "Term",
+    "TrackingSpec",
+    "WindowSpec",
+]
+
+DEFAULT_TEACHER_LOSSES = ["cross-entropy"]
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+
+
+def _name(name: str) -> str:
+    if not _NAME.fullmatch(name) or name == JOINED:
+        raise wrong(
+            f"{name!r} cannot name a participant: use letters, digits, - and _, starting with a letter, and not {JOINED!r}"
+        )
+    return name
+
+
+def _run_name(name: str) -> str:
+    if name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
+        raise wrong(f"{name!r} cannot name a run: folders are called after it, so use no / or \\, and start with no dot")
+    return name
+
+
+def _own_name(name: str, info: ValidationInfo, at: Steps = ()) -> None:
+    if name in info.data.get("teachers", ()):
+        raise wrong(f"{name!r} is the name of a teacher, too; participants need names of their own", at, ("teachers", name))
+
+
+_Participants = dict[Annotated[str, AfterValidator(_name)], ParticipantSpec]
+
+
+class Recipe(Section):
+    """An experiment, declared.
+
+    `kdcore.recipe.load.load_recipe` makes one from a file; one made in code is not checked against the plugins.
+    """
+
+    version: Literal[1]
+    name: Annotated[str, MinLen(1), AfterValidator(_run_name)]
+    description: str = ""
+    plugins: list[str] = Field(default_factory=list)
+    """Plugins that must be there: names of installed ones, or ``.py`` files beside the recipe."""
+    data: DataSpec
+    teachers: _Participants = Field(default_factory=dict)
+    fusion: Component | None = None
+    student: ParticipantSpec | None = None
+    students: _Participants = Field(default_factory=dict, validate_default=True)
+    """Several students, by name, instead of `student`."""
+    class_embeddings: Component | None = None
+    losses: Annotated[Terms, MinLen(1)]
+    """The students' objective."""
+    teacher_losses: Terms = Field(default_factory=lambda: [Term(name=name, id=name) for name in DEFAULT_TEACHER_LOSSES])
+    """The teachers' objective."""
+    schedule: Component
+    baseline: bool = True
+    """Train the same students without distillation, too."""
+    seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = Field(default_factory=lambda: [0])
+    tracking: TrackingSpec = Field(default_factory=TrackingSpec)
+    engine: EngineSpec = Field(default_factory=EngineSpec)
+
+    NO_CONFIGURATION: ClassVar = ("description", "tracking", "name", "seeds", "baseline")
+    """Keys by which runs of one configuration may differ."""
+
+    _places: dict[Steps, tuple[Path | None, int | None]] = PrivateAttr(default_factory=dict)
+    _registry: Registry | None = PrivateAttr(default=None)
+
+    @field_validator("student")
+    @classmethod
+    def _named(cls, student: ParticipantSpec | None, info: ValidationInfo) -> ParticipantSpec | None:
+        if student is not None:
+            _own_name("student", info)
+        return student
+
+    @field_validator("students")
+    @classmethod
+    def _either(cls, students: dict[str, ParticipantSpec], info: ValidationInfo) -> dict[str, ParticipantSpec]:
+        if "student" in info.data:
+            single = info.data["student"] is not None
+            if single and students:
+                raise wrong("give either 'student' or 'students', not both")
+            if not single and not students:
+                raise wrong("there is no student: give 'student', or several 'students'")
+        for name in students:
+            _own_name(name, info, (name,))
+        return students
+
+    @field_validator("seeds")
+    @classmethod
+    def _unique(cls, seeds: list[int]) -> list[int]:
+        for index, seed in enumerate(seeds):
+            if seed in seeds[:index]:
+                raise wrong(f"the seed {seed} is given twice", (index,))
+        return seeds
+
+    @model_validator(mode="after")
+    def _name_the_experiment(self) -> Recipe:
+        if self.tracking.experiment is None:
+            self.tracking = self.tracking.model_copy(update={"experiment": self.name})
+        return self
+
+    @property
+    def student_specs(self) -> dict[str, ParticipantSpec]:
+        """The students by name; a single one is called ``student``."""
+        return {"student": self.student} if self.student is not None else dict(self.students)
+
+    @property
+    def participants(self) -> dict[str, ParticipantSpec]:
+        """Teachers, then students, by name."""
+        return {**self.teachers, **self.student_specs}
+
+    @property
+    def registry(self) -> Registry:
+        """Who provides its components."""
+        return self._registry or plugin_manager().registry
+
+    @property
+    def filled_data(self) -> DataSpec:
+        """The data section with every default of the dataset's options, which are part of the data's identity, written out."""
+        dataset = self.data.dataset
+        options = filled_options(self.registry.get("dataset", dataset.name), dataset.options)
+        return self.data.model_copy(update={"dataset": Component(name=dataset.name, options=options)})
+
+    def components(self) -> Iterator[tuple[str, Component]]:
+        """(kind, component) of every component it uses."""
+        for _, kind, written in components(self.model_dump(mode="json")):
+            name, options = split(kind, written) or ("", {})
+            yield kind, Component(name=name, options=options)
+
+    def filled(self) -> dict[str, Any]:
+        """The whole recipe as plain values, with every default written out, those of components' options too.
+
+        Loaded as a recipe, it gives the same again.
+
+        Raises:
+            PluginError: If a component is unknown or broken.
+        """
+        tree = self.model_dump(mode="json")
+        for _, kind, written in components(tree):
+            name, options = split(kind, written) or ("", {})
+            written.update(filled_options(self.registry.get(kind, name), options))
+        return tree
+
+    def to_yaml(self) -> str:
+        """`filled` as a file that can be run."""
+        return dump(self.filled())
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the filled recipe without description and tracking, whatever the order of its keys."""
+        return self._digest_without("description", "tracking")
+
+    @property
+    def variant(self) -> str:
+        """As `hash`, but without name, seeds and baseline: the same for runs that may count as one configuration."""
+        return self._digest_without(*self.NO_CONFIGURATION)
+
+    def _digest_without(self, *keys: str) -> str:
+        said = {key: value for key, value in self.filled().items() if key not in keys}
+        said["plugins"] = with_fingerprints(self.plugins)
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+    def locate(self, path: str) -> tuple[Path, int] | None:
+        """File and line of ``losses[2].temperature``, or of what it stands in; None if the command line or code said it."""
+        file, line = place_of(self._places, steps(path))
+        return (file, line) if file is not None and line is not None else None
+
+
+def place_of(places: dict[Steps, tuple[Path | None, int | None]], path: Steps) -> tuple[Path | None, int | None]:
+    """File and line of the longest beginning of `path` that was written anywhere."""
+    for length in range(len(path), -1, -1):
+        if path[:length] in places:
+            return places[path[:length]]
+    return None, None
+
+
+def modalities_of(specs: Iterable[ParticipantSpec]) -> list[str]:
+    """Every modality that participants use, once."""
+    return sorted({modality for spec in specs for modality in spec.modalities})

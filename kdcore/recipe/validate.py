@@ -1,0 +1,109 @@
+"""Checks a recipe against the plugins: are there such components, and do they take these options?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from kdcore.errors import PluginError, Problem, UnknownComponentError
+from kdcore.plugin.files import is_file
+from kdcore.plugin.manager import PluginManager
+from kdcore.plugin.option_schema import TERM_KEYS, construct, options_model
+from kdcore.plugin.registry import Entry
+from kdcore.recipe.components import components, split
+from kdcore.recipe.defaults import validated
+from kdcore.recipe.problems import Places, found_by_schema
+from kdcore.recipe.yaml import Steps
+from kdcore.suggestions import did_you_mean, nearest
+
+
+@dataclass(frozen=True)
+class Usable:
+    """A component that exists and takes the options given."""
+
+    entry: Entry
+    options: BaseModel
+
+    def make(self) -> Any:
+        """The component itself; raises whatever its constructor raises."""
+        return construct(self.entry.load(), dict(self.options))
+
+
+@dataclass
+class Checked:
+    """What came of looking at every component of a recipe; `classes` has those with unusable options, too."""
+
+    usable: dict[Steps, Usable] = field(default_factory=dict)
+    classes: dict[Steps, Any] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def check_components(tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> Checked:
+    """Look up every component of a recipe's plain values, and validate its options."""
+    checked = Checked(problems=_missing_plugins(tree, places, plugins))
+    for path, kind, written in components(tree):
+        if component := split(kind, written):
+            _check(checked, path, kind, *component, places, plugins)
+    return checked
+
+
+def _check(
+    checked: Checked, path: Steps, kind: str, name: str, options: dict[str, Any], places: Places, plugins: PluginManager
+) -> None:
+    try:
+        entry = plugins.registry.get(kind, name)
+        model, checked.classes[path] = options_model(entry), entry.load()
+    except UnknownComponentError:
+        checked.problems.append(_unknown(path, kind, name, places, plugins))
+        return
+    except PluginError as error:
+        checked.problems.append(places.problem(path, str(error)))
+        return
+    try:
+        checked.usable[path] = Usable(entry, validated(entry, options))
+    except ValidationError as error:
+        also = TERM_KEYS if kind == "loss" else ()
+        of = f"{kind.replace('_', ' ')} {name!r}"
+        checked.problems += found_by_schema(error, options, places, model, path, of, also)
+
+
+def _missing_plugins(tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> list[Problem]:
+    wanted = tree.get("plugins")
+    problems = []
+    for index, name in enumerate(wanted if isinstance(wanted, list) else ()):
+        if is_file(name):
+            try:
+                plugins.add_file(Path(name))
+            except PluginError as error:
+                problems.append(places.problem(("plugins", index), str(error)))
+            continue
+        plugin = plugins.plugins.get(name) if isinstance(name, str) else None
+        if plugin is None and isinstance(name, str):
+            problems.append(
+                places.problem(
+                    ("plugins", index), f"there is no plugin {name!r}", did_you_mean(name, sorted(plugins.plugins), "installed")
+                )
+            )
+        elif plugin is not None and plugin.failure:
+            problems.append(places.problem(("plugins", index), f"the plugin {name!r} is not in use: {plugin.failure}"))
+    return problems
+
+
+def _unknown(path: Steps, kind: str, name: str, places: Places, plugins: PluginManager) -> Problem:
+    known = {entry.name: entry.plugin for entry in plugins.registry.entries(kind)}
+    others = [entry.kind for entry in plugins.registry.entries() if entry.name == name]
+    near = nearest(name.rpartition("/")[2], known)
+    hint = f"did you mean {near!r}, from the plugin {known[near]!r}?" if near else did_you_mean(name, sorted(known))
+    label = kind.replace("_", " ")
+    message = f"there is no {label} {name!r}" + (f", but a {others[0].replace('_', ' ')} of that name" if others else "")
+    broken = plugins.broken
+    if len(broken) == 1:
+        message += f"; the plugin {broken[0].name!r} is not in use and may have it: {broken[0].failure}"
+    elif broken:
+        names = ", ".join(repr(plugin.name) for plugin in broken)
+        message += f"; the plugins {names} are not in use, and one may have it (kdcore plugins says why)"
+    return places.problem((*path, "name"), message, hint)

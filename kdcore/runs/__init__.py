@@ -1,0 +1,1 @@
+"""Runs: from a plan to trained students, their evaluation and their records."""

@@ -1,0 +1,54 @@
+"""Who is told how a run goes: a person, and plugins through their hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from kdcore.contracts.schedule import Stage
+from kdcore.plugin.manager import PluginManager
+from kdcore.training.callback import Listener
+
+
+class RunListener(Listener):
+    """Told how a run goes, beside its stages."""
+
+    def reading(self, done: int, total: int, what: str) -> None:
+        """Recordings are being read."""
+
+    def arm_started(self, seed: int, arm: str, stages: Sequence[Stage]) -> None:
+        """A seed's distilled or baseline training begins."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+
+class HookCaller(RunListener):
+    """Passes everything on to the user's listener, and stages to the plugins' hooks.
+
+    Args:
+        to: The user's listener.
+        plugins: Whose hooks are called.
+    """
+
+    def __init__(self, to: RunListener, plugins: PluginManager):
+        self._to, self._hook, self._seed = to, plugins.hook, 0
+        self.reading, self.stepped, self.say = to.reading, to.stepped, to.say  # type: ignore[method-assign]
+
+    def arm_started(self, seed: int, arm: str, stages: Sequence[Stage]) -> None:
+        self._seed = seed
+        self._to.arm_started(seed, arm, stages)
+
+    def stage_started(self, stage: Stage, steps: int) -> None:
+        self._hook.stage_started(stage=stage, seed=self._seed)
+        self._to.stage_started(stage, steps)
+
+    def epoch_finished(self, stage: Stage, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._hook.epoch_finished(stage=stage, seed=self._seed, epoch=epoch, metrics=metrics)
+        self._to.epoch_finished(stage, epoch, metrics)
+
+    def stage_finished(self, stage: Stage) -> None:
+        self._hook.stage_finished(stage=stage, seed=self._seed)
+        self._to.stage_finished(stage)
+
+    def stage_reused(self, stage: Stage) -> None:
+        self._to.stage_reused(stage)

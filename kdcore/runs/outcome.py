@@ -1,0 +1,83 @@
+"""What one arm of one seed came to, kept on disk, and what all of them say together."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kdcore.errors import CheckpointError
+from kdcore.runs.metrics import Evaluation, combine, evaluate
+from kdcore.training.checkpoint import write_file
+
+JOINT_TEACHERS = "teachers (mean)"
+ENSEMBLES = {"students (average)": "average", "students (max)": "max"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Answers to the test part.
+
+    Args:
+        arm: ``distilled`` or ``baseline``.
+        probabilities: Participant → (n, classes).
+        labels: (n,).
+        keys: Which sample each row is.
+        parameters: Participant → trainable parameters.
+        seconds: Training took.
+        teachers: Their names.
+        students: Theirs.
+        memory: Most bytes that were in use at once: on the accelerator, else of the process so far; None if unknown.
+    """
+
+    arm: str
+    probabilities: Mapping[str, np.ndarray]
+    labels: np.ndarray
+    keys: Sequence[str]
+    parameters: Mapping[str, int]
+    seconds: float
+    teachers: Sequence[str]
+    students: Sequence[str]
+    memory: int | None = None
+
+    def evaluations(self) -> dict[str, Evaluation]:
+        """Every participant's evaluation, and those of teachers and students combined where there are several."""
+        everybody = dict(self.probabilities)
+        if len(self.teachers) > 1:
+            everybody[JOINT_TEACHERS] = combine([self.probabilities[name] for name in self.teachers], "average")
+        if len(self.students) > 1:
+            for label, rule in ENSEMBLES.items():
+                everybody[label] = combine([self.probabilities[name] for name in self.students], rule)  # type: ignore[arg-type]
+        known = self.labels >= 0
+        return {name: evaluate(probabilities[known], self.labels[known]) for name, probabilities in everybody.items()}
+
+
+def write_outcome(path: Path, outcome: Outcome) -> None:
+    """Write an outcome in one step."""
+    head = {
+        "arm": outcome.arm, "keys": list(outcome.keys), "parameters": dict(outcome.parameters), "seconds": outcome.seconds,
+        "teachers": list(outcome.teachers), "students": list(outcome.students), "memory": outcome.memory,
+    }  # fmt: skip
+    buffer = io.BytesIO()
+    arrays = {f"probabilities.{name}": values for name, values in outcome.probabilities.items()}
+    np.savez(buffer, head=np.array(json.dumps(head)), labels=outcome.labels, **arrays)  # type: ignore[arg-type]
+    write_file(path, buffer.getvalue())
+
+
+def read_outcome(path: Path) -> Outcome:
+    """An outcome as `write_outcome` left it.
+
+    Raises:
+        CheckpointError: If it is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            head = json.loads(str(file["head"]))
+            found = {key.removeprefix("probabilities."): file[key] for key in file.files if key.startswith("probabilities.")}
+            return Outcome(probabilities=found, labels=file["labels"], **head)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a readable result: {error}") from error

@@ -1,0 +1,144 @@
+"""Everything of a run up to its first step, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from kdcore.data.preparation import load_table
+from kdcore.data.table import Table
+from kdcore.errors import DataError, RecipeError, TrainingError
+from kdcore.plugin.files import is_file
+from kdcore.recipe.build import Builder
+from kdcore.recipe.models import EngineSpec, Recipe
+from kdcore.recipe.yaml import dump
+from kdcore.runs.paths import Ledger, cache_folder, new_run_id, runs_folder
+from kdcore.runs.records import refuse_other_recordings
+from kdcore.training.assembly import DISTILLED, Assembly
+from kdcore.training.checkpoint import write_file
+from kdcore.training.preflight import Preflight, preflight
+from kdcore.training.randomness import make_deterministic
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run is ready to begin with.
+
+    Args:
+        assembly: Makes its distillers.
+        table: What they learn from and are evaluated on, on the run's device.
+        found: What one batch showed.
+    """
+
+    assembly: Assembly
+    table: Table
+    found: Preflight
+
+
+def prepare(
+    builder: Builder, fabric: Fabric, part: str, folder: Path | None, reading: Callable[[int, int, str], None]
+) -> Prepared:
+    """Start the processes, read the recordings, and send one batch through everything.
+
+    Args:
+        builder: Makes the recipe's components.
+        fabric: Devices, precision, processes.
+        part: Of the split, to be evaluated on.
+        folder: Of the run to go on with; None for a new one.
+        reading: Told (done, total, what) while recordings are read.
+
+    Raises:
+        KdcoreError: If the recipe or the recordings are at fault; nothing but prepared data has been written.
+    """
+    recipe = builder.recipe
+    fabric.launch()
+    _set_torch(recipe.engine)
+    dataset = builder.dataset()
+    assembly = Assembly(builder, dataset)
+    limit = recipe.data.memory_bytes
+    with builder.locating_data_errors():
+        table = load_table(dataset, builder.protocol(), recipe.filled_data, assembly.pipelines, cache_folder(), limit, reading)
+    _refuse_missing_part(table, part)
+    _refuse_unequal_shares(assembly, fabric.world_size)
+    _refuse_blind_choice(assembly, table)
+    _refuse_idle_part(assembly, table)
+    if folder:
+        refuse_other_recordings(folder, table)
+    table = table.to(fabric.device, limit)
+    withheld = recipe.data.labels == "withheld"
+    with builder.locating_data_errors():
+        distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
+        found = preflight(distiller, assembly.stages(DISTILLED), table, recipe.data.batch_size, withheld)
+    return Prepared(assembly, table, found)
+
+
+def make_folder(recipe: Recipe, fabric: Fabric, command: Sequence[str], part: str, anew: bool) -> Path:
+    """A new run's folder, with its recipe in it and an empty ledger; the same in all processes."""
+    folder = runs_folder() / fabric.broadcast(new_run_id(recipe.name, recipe.hash, datetime.now()))
+    if fabric.is_global_zero:
+        _write_recipe(recipe, folder)
+        ledger = Ledger(folder, command=command, part=part, anew=anew)
+        write_file(ledger.path, ledger.content())
+    fabric.barrier()
+    return folder
+
+
+def _write_recipe(recipe: Recipe, folder: Path) -> None:
+    """The recipe in full, with copies of those plugins that are files, so that the folder says all that was run."""
+    tree = recipe.filled()
+    for index, name in enumerate(tree["plugins"]):
+        if is_file(name):
+            tree["plugins"][index] = copy = f"plugins/{Path(name).name}"
+            write_file(folder / copy, Path(name).read_bytes())
+    write_file(folder / "recipe.yaml", dump(tree).encode())
+
+
+def _set_torch(engine: EngineSpec) -> None:
+    if engine.threads:
+        torch.set_num_threads(engine.threads)
+    if engine.deterministic:
+        make_deterministic()
+
+
+def _refuse_missing_part(table: Table, part: str) -> None:
+    if not len(table.parts.get(part, ())):
+        raise DataError(
+            f"this split has no {part} part ({table.split.rule}): hold out training subjects for it, "
+            "e.g. data.protocol.validation_subjects=2"
+        )
+
+
+def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
+    """Every process must get as many samples of each batch as any other."""
+    for stage in assembly.stages(DISTILLED):
+        if (size := stage.training.batch_size or assembly.recipe.data.batch_size) % processes:
+            raise TrainingError(f"stage {stage.name}: batch_size {size} cannot be shared equally by {processes} processes")
+
+
+def _refuse_idle_part(assembly: Assembly, table: Table) -> None:
+    """What a protocol sets apart for teachers is there for them to learn from."""
+    stages = assembly.stages(DISTILLED)
+    taught = any(set(stage.learners) & set(assembly.team.teachers) for stage in stages)
+    idle = set(table.parts) - {"train", "validation", "test"} - {stage.part for stage in stages}
+    if taught and idle:
+        what = f"nobody learns from the part {min(idle)!r} of this split ({table.split.rule})"
+        raise RecipeError([assembly.builder.problem("schedule", what, f"set schedule.teacher_part to {min(idle)!r}")])
+
+
+def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
+    """The best epoch is chosen on labelled samples of a validation part."""
+    withheld = assembly.team.students if assembly.recipe.data.labels == "withheld" else ()
+    problems = []
+    for stage in assembly.stages(DISTILLED):
+        blind = not len(table.parts.get("validation", ())) or set(stage.learners) & set(withheld)
+        if stage.training.select == "best" and blind:
+            why = f"stage {stage.name!r} cannot tell which epoch is best: no labelled samples to validate on"
+            hint = "hold some out, e.g. data.protocol.validation_subjects=1, or select: last"
+            problems.append(assembly.builder.problem(f"{assembly.place(stage)}.select", why, hint))
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))

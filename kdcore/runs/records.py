@@ -1,0 +1,221 @@
+"""Runs read back: what was run, on what, and every answer to the samples it was evaluated on."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from kdcore import __version__
+from kdcore.data.table import Table
+from kdcore.deploy.bundle import DESCRIPTION
+from kdcore.errors import CheckpointError, PluginError, RecipeError
+from kdcore.plugin.manager import PluginManager, plugin_manager
+from kdcore.recipe.load import load_recipe
+from kdcore.recipe.models import Recipe
+from kdcore.runs.outcome import Outcome, read_outcome
+from kdcore.runs.paths import find_run, runs_folder
+
+FACTS = "run.json"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What must agree for two runs to be compared, and what may explain why they differ.
+
+    Args:
+        name: Of the recipe.
+        recipe_hash: Of the whole recipe.
+        variant: Of the recipe without its name, seeds and baseline: what is the same in runs of one configuration.
+        part: Part of the split that was evaluated.
+        split: Its rule, in a sentence.
+        counts: Part of the split → samples.
+        fingerprint: Identity of the recordings.
+        classes: Names, in the order of the labels.
+        selection: Participant → which epoch's weights were evaluated, ``last`` or ``best``.
+        modalities: Participant → what it reads.
+        seeds: In order.
+        arms: ``distilled``, and ``baseline`` where it was trained, too.
+        versions: Of Python, torch, NumPy, kdcore and the plugins used.
+        machine: Kind of machine and accelerator.
+        command: Repeats the run.
+    """
+
+    name: str
+    recipe_hash: str
+    variant: str
+    part: str
+    split: str
+    counts: Mapping[str, int]
+    fingerprint: str
+    classes: Sequence[str]
+    selection: Mapping[str, str]
+    modalities: Mapping[str, Sequence[str]]
+    seeds: Sequence[int]
+    arms: Sequence[str]
+    versions: Mapping[str, str] = field(default_factory=dict)
+    machine: str = ""
+    command: Sequence[str] = ()
+
+    def content(self) -> bytes:
+        """As it is kept in a file."""
+        return json.dumps(asdict(self), indent=1).encode()
+
+
+def installed_versions(plugins: Mapping[str, str]) -> dict[str, str]:
+    """Name → version of what a run's numbers depend on.
+
+    Args:
+        plugins: Plugin → version.
+    """
+    packages = {name: version(name) for name in ("torch", "numpy")}
+    named = {f"plugin {name}": number for name, number in sorted(plugins.items())}
+    return {"kdcore": __version__, "python": platform.python_version(), **packages, **named}
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has ended.
+
+    Args:
+        folder: Where it is kept; one that MLflow's artifacts were downloaded to will do.
+        facts: What was run.
+        outcomes: Arm → seed → its answers.
+    """
+
+    folder: Path
+    facts: Facts
+    outcomes: Mapping[str, Mapping[int, Outcome]]
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe's file, every default filled in."""
+        return self.folder / "recipe.yaml"
+
+
+def read_run(run_id: str | Path) -> FinishedRun:
+    """A finished run, by its id or its folder.
+
+    Raises:
+        CheckpointError: If there is no such run, it has not ended, or it is damaged.
+    """
+    folder = find_run(str(run_id))
+    facts = _facts(folder)
+    if facts is None:
+        raise CheckpointError(f"{folder}: not a finished run: there is no {FACTS}")
+    missing = [path for arm in facts.arms for seed in facts.seeds if not (path := outcome_file(folder, seed, arm)).exists()]
+    if missing:
+        raise CheckpointError(f"{folder}: not finished: {missing[0].name} is missing (kdcore resume {folder.name})")
+    return FinishedRun(
+        folder,
+        facts,
+        {arm: {seed: read_outcome(outcome_file(folder, seed, arm)) for seed in facts.seeds} for arm in facts.arms},
+    )
+
+
+def recipe_of(folder: Path, plugins: PluginManager | None = None) -> Recipe:
+    """The recipe that a run was made with.
+
+    Raises:
+        PluginError: If a plugin that it was made with is not in use here, with the version that there was.
+        RecipeError: If the recipe cannot be used for another reason.
+    """
+    plugins = plugins or plugin_manager()
+    try:
+        return load_recipe(folder / "recipe.yaml", (), plugins)
+    except RecipeError as error:
+        facts = _facts(folder)
+        working = {f"plugin {name}" for name, plugin in plugins.plugins.items() if not plugin.failure}
+        used = {key: number for key, number in facts.versions.items() if key.startswith("plugin ")} if facts else {}
+        missing = " and ".join(f"{key} {number}" for key, number in used.items() if key not in working)
+        if not missing:
+            raise
+        raise PluginError(f"{folder.name} was made with {missing}, not in use here; install that to go on") from error
+
+
+def finished_runs(variant: str = "", part: str = "test") -> Iterator[FinishedRun]:
+    """Every finished run in the folder of runs, oldest first.
+
+    Args:
+        variant: Only those of this configuration (`Recipe.variant`), whatever their seeds.
+        part: Only those evaluated on this part of the split.
+    """
+    home = runs_folder()
+    for folder in sorted(home.iterdir()) if home.is_dir() else ():
+        try:
+            facts = _facts(folder)
+            if facts and facts.part == part and variant in ("", facts.variant):
+                yield read_run(folder)
+        except CheckpointError:  # not finished yet
+            continue
+
+
+def outcome_file(folder: Path, seed: int, arm: str) -> Path:
+    """Where a run keeps the answers of one arm of one seed."""
+    return folder / "results" / f"seed-{seed}-{arm}.npz"
+
+
+def refuse_other_recordings(folder: Path, table: Table) -> None:
+    """Go on with a run only on what it began with.
+
+    Args:
+        folder: Of a run that was stopped.
+        table: What there is to learn from now.
+
+    Raises:
+        CheckpointError: If recordings were changed, added or taken away since.
+    """
+    began = _facts(folder)
+    if began and began.fingerprint != table.fingerprint:
+        raise CheckpointError(
+            f"{folder.name} began with other recordings: its fingerprint of them is {began.fingerprint[:12]}, "
+            f"now it is {table.fingerprint[:12]}; put them back, or run the recipe anew: kdcore run {folder / 'recipe.yaml'}"
+        )
+
+
+def _facts(folder: Path) -> Facts | None:
+    path = folder / FACTS
+    if not path.exists():
+        return None
+    try:
+        return Facts(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: damaged: {error}") from error
+
+
+def find_student(where: str | Path, seed: int | None = None) -> Path:
+    """The folder of a saved student, or of a seed's students, which answer as an ensemble.
+
+    Args:
+        where: That folder, or a run's id or folder.
+        seed: Which seed of a run; its first by default.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    path = Path(where)
+    if (path / DESCRIPTION).exists() or any(path.glob(f"*/{DESCRIPTION}")):
+        return path
+    if path.is_dir() and not (path / "recipe.yaml").exists():
+        raise CheckpointError(f"{path}: holds no saved student")
+    seeds = saved_seeds(find_run(str(where)))
+    if seed is not None and seed not in seeds:
+        raise CheckpointError(f"{where}: no student of seed {seed} (there are: {', '.join(map(str, seeds))})")
+    folder = seeds[min(seeds) if seed is None else seed]
+    inside = sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}"))
+    return inside[0] if len(inside) == 1 else folder
+
+
+def saved_seeds(run: Path) -> dict[int, Path]:
+    """Seed → folder of its saved students.
+
+    Raises:
+        CheckpointError: If a run has saved none.
+    """
+    found = {path.parent.parent for path in (run / "students").glob(f"seed-*/*/{DESCRIPTION}")}
+    if not found:
+        raise CheckpointError(f"{run} holds no saved student")
+    return dict(sorted((int(folder.name.removeprefix("seed-")), folder) for folder in found))

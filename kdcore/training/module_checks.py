@@ -1,0 +1,78 @@
+"""Mistakes in a plugin's modules that would show far from where they were made, or never."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from inspect import isroutine
+
+from torch import Tensor, nn
+
+from kdcore.contracts.loss import DistillationLoss, Example
+from kdcore.plugin.error_attribution import explained
+
+REGISTER = "use nn.Parameter, register_buffer, nn.ModuleList or nn.ModuleDict"
+MADE_LATE = "made while training, too late for the optimizer; make them in setup"
+_METHODS = tuple(name for name, member in vars(DistillationLoss).items() if isroutine(member) and not name.startswith("_"))
+
+
+def set_up(loss: DistillationLoss, example: Example) -> None:
+    """Let a loss make its parameters.
+
+    Raises:
+        ValueError: If it cannot, or has put something where a method of losses is.
+        Exception: Whatever else it raises.
+    """
+    try:
+        loss.setup(example)
+    except KeyError as error:
+        raise ValueError(explained(error)) from error
+    registered = {*loss._parameters, *loss._buffers, *loss._modules}
+    taken = [name for name in _METHODS if name in registered or not isroutine(getattr(loss, name))]
+    if taken:
+        raise ValueError(f"it has an attribute {taken[0]!r}, which is the name of a method of losses; rename it")
+
+
+def not_a_scalar(value: object) -> str:
+    """What is wrong with the kind of thing that a loss returned; empty if nothing is."""
+    if isinstance(value, Tensor) and value.shape == ():
+        return ""
+    shown = f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+    return f"it must return a scalar tensor, not {shown}; average over the batch"
+
+
+def unregistered(module: nn.Module) -> list[str]:
+    """Names of tensors and modules that a module holds where neither `state_dict` nor `to` nor an optimizer sees them."""
+    return list(dict.fromkeys(name for name, _ in _unregistered(module)))
+
+
+def never_trained(module: nn.Module) -> list[str]:
+    """Names of those among the `unregistered` that would learn if an optimizer saw them."""
+    known = {id(parameter) for parameter in module.parameters()}
+    found = [name for name, held in _unregistered(module) if any(id(each) not in known for each in _learning(held))]
+    return list(dict.fromkeys(found))
+
+
+def _unregistered(module: nn.Module) -> Iterator[tuple[str, Tensor | nn.Module]]:
+    seen = {id(each) for each in (*module.modules(), *module.parameters(), *module.buffers())}
+    for path, each in module.named_modules():
+        for name, value in vars(each).items():
+            if name not in _OWN:
+                yield from ((f"{path}.{name}" if path else name, held) for held in _held(value, set()) if id(held) not in seen)
+
+
+_OWN = frozenset(vars(nn.Module()))
+
+
+def _held(value: object, entered: set[int]) -> Iterator[Tensor | nn.Module]:
+    """Tensors and modules in `value`, or in the containers that it is made of."""
+    if isinstance(value, Tensor | nn.Module):
+        yield value
+    elif isinstance(value, Mapping | list | tuple | set) and id(value) not in entered:
+        entered.add(id(value))
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _held(each, entered)
+
+
+def _learning(held: Tensor | nn.Module) -> list[Tensor]:
+    tensors = [held] if isinstance(held, Tensor) else list(held.parameters())
+    return [each for each in tensors if each.requires_grad and each.is_leaf]

@@ -1,0 +1,96 @@
+"""Teachers trained once: a stage that would come out the same, bit for bit, is taken from where it was kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdcore.contracts.schedule import Stage
+from kdcore.data.table import Table
+from kdcore.errors import CheckpointError
+from kdcore.training.checkpoint import Checkpoints
+from kdcore.training.distiller import Distiller
+
+History = list[tuple[dict[str, float], int]]
+"""What was tracked: (metrics, step) in order."""
+
+
+class TrainedStages:
+    """Finished stages in which teachers learnt alone, under a hash of all that made them what they are.
+
+    Args:
+        folder: Where they are kept.
+        identity: What of the recipe decides how teachers learn, as plain values.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]):
+        self.folder = folder
+        self.identity = dict(identity)
+
+    def key(self, stages: Sequence[Stage], stage: Stage, distiller: Distiller, table: Table) -> str | None:
+        """The stage's hash before it begins; None if it is not teachers learning alone, once."""
+        again = sum(bool(set(each.learners) & set(stage.learners)) for each in stages) > 1
+        if stage.teachers or again or not set(stage.learners) <= set(distiller.teachers):
+            return None
+        modules = [part for learner in distiller.learning(stage) for part in learner.modules()]
+        rows = table.parts[stage.part]
+        held_out = table.parts.get("validation", rows[:0])
+        tensors = [rows, held_out, table.taught[rows], table.labels[held_out]]
+        tensors += [tensor for name in stage.learners for tensor in table.inputs[name]]
+        tensors += [tensor for learner in distiller.learning(stage) for tensor in learner.state_dict().values()]
+        if distiller.class_embeddings is not None:
+            tensors.append(distiller.class_embeddings)
+        facts = {
+            "recipe": self.identity,
+            "stage": asdict(stage),
+            "torch": torch.__version__,
+            "device": str(rows.device),
+            "threads": torch.get_num_threads(),
+            "code": _code_of(modules),
+            "tensors": [_digest(tensor) for tensor in tensors],
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+    def load(self, key: str) -> tuple[dict[str, Tensor], History] | None:
+        """Weights and history of the stage, if it was trained before and what was kept is whole."""
+        try:
+            kept = Checkpoints(self.folder / key).load()
+        except CheckpointError:
+            return None
+        return (kept[0], [(dict(metrics), int(step)) for metrics, step in kept[1]["history"]]) if kept else None
+
+    def save(self, key: str, weights: Mapping[str, Tensor], history: History) -> None:
+        """Keep a stage that has been trained."""
+        Checkpoints(self.folder / key, keep=1).save(weights, {"history": [[metrics, step] for metrics, step in history]})
+
+
+def _digest(tensor: Tensor) -> str:
+    content = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format).view(torch.uint8)
+    return f"{tensor.dtype}{tuple(tensor.shape)}{hashlib.sha256(content.numpy().data).hexdigest()}"
+
+
+def _code_of(modules: Sequence[torch.nn.Module]) -> dict[str, str]:
+    """A hash of the sources of kdcore and of every package that the modules come from, but torch's own."""
+    homes = {_home(type(module).__module__) for module in modules} | {_home("kdcore")}
+    return {str(home): _source_hash(home) for home in sorted(filter(None, homes)) if home.name != "torch"}
+
+
+def _home(module: str) -> Path | None:
+    """The folder of the package that `module` belongs to, or its file if it belongs to none."""
+    for name in (module.split(".")[0], module):
+        if file := getattr(sys.modules.get(name), "__file__", None):
+            return Path(file).parent if Path(file).name == "__init__.py" else Path(file)
+    return None
+
+
+def _source_hash(home: Path) -> str:
+    files = sorted(home.rglob("*.py")) if home.is_dir() else [home]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

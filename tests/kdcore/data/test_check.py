@@ -1,0 +1,81 @@
+"""A look at recordings before anything is trained on them."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from kdcore.data.check import check
+from kdcore.errors import RecipeError
+from kdcore.runs.run import dry_run
+
+ENCODER = {"name": "cnn1d", "width": 8}
+BOTH = [{"name": "resample", "length": 16}]
+
+
+@pytest.fixture
+def recordings(tmp_path, monkeypatch):
+    """A recipe for a watch's recordings: two people, walking and standing, two seconds at 20 Hz each."""
+    monkeypatch.setenv("KDCORE_CACHE", str(tmp_path / "cache"))
+    for person in (1, 2):
+        for action in ("walk", "stand"):
+            rows = [f"{step / 20},{step % 7},{step % 5},9.8,{step % 3},0,{person}" for step in range(41)]
+            (tmp_path / f"s{person}_{action}.csv").write_text("\n".join(["t,ax,ay,az,gx,gy,gz", *rows]))
+    columns = {"accelerometer": ["ax", "ay", "az"], "gyroscope": ["gx", "gy", "gz"]}
+    watch = {"pattern": "s{subject}_{action}.csv", "columns": columns, "time_column": "t", "placement": "left-wrist"}
+    recipe = {
+        "version": 1,
+        "name": "watch",
+        "data": {
+            "dataset": {"name": "sensor-csv", "root": str(tmp_path), "devices": {"watch": watch}},
+            "protocol": {"name": "cross-subject", "train_subjects": [1], "test_subjects": [2]},
+            "batch_size": 2,
+        },
+        "teachers": {"gyro": {"modality": "gyroscope-watch", "transforms": BOTH, "encoder": ENCODER}},
+        "student": {"modality": "accelerometer-watch", "transforms": BOTH, "encoder": ENCODER},
+        "losses": ["cross-entropy", "soft-target"],
+        "schedule": {"name": "two-stage", "teachers": {"epochs": 1}, "student": {"epochs": 1}},
+        "engine": {"accelerator": "cpu"},
+    }
+    (tmp_path / "watch.yaml").write_text(yaml.safe_dump(recipe))
+    return tmp_path
+
+
+def test_windows_are_counted_and_recordings_too_short_for_one_are_named(recordings):
+    assert check(recordings / "watch.yaml").windows is None
+    found = check(recordings / "watch.yaml", ["data.window={length: 1, hop: 0.5}"])
+    assert found.windows == {"train": 6, "test": 6}
+    assert found.short == []
+    found = check(recordings / "watch.yaml", ["data.window={length: 5}"])
+    assert found.windows == {"train": 0, "test": 0}
+    assert len(found.short) == 4
+    assert found.short[0].endswith(": 2.05 s")
+
+
+def test_a_file_that_two_modalities_come_from_is_broken_once(recordings):
+    (recordings / "s1_walk.csv").write_text("t,ax,ay,az,gx,gy,gz\n0,1,2\n")
+    [broken] = check(recordings / "watch.yaml").broken
+    assert "s1_walk.csv" in broken
+
+
+def test_a_link_to_nothing_is_one_bad_sample_among_others(recordings):
+    (recordings / "s1_walk.csv").unlink()
+    (recordings / "s1_walk.csv").symlink_to("nowhere.csv")
+    for person in (1, 2):
+        rows = [f"{step / 20},0,0,9.8,0,0,{step}" for step in range(41)]
+        (recordings / f"s{person}_run.csv").write_text("\n".join(["t,ax,ay,az,gx,gy,gz", *rows]))
+    assert [("s1_walk.csv" in line) for line in check(recordings / "watch.yaml").broken] == [True]
+    assert dry_run(recordings / "watch.yaml", ["data.on_bad_sample=skip"])
+
+
+@pytest.mark.parametrize("look", [check, dry_run])
+def test_recordings_that_are_not_there_are_a_problem_of_the_recipes_line(look, recordings):
+    where = rf"watch\.yaml:\d+: data.dataset: {recordings / 'nowhere'}: no such folder"
+    with pytest.raises(RecipeError, match=where):
+        look(recordings / "watch.yaml", [f"data.dataset.root={recordings / 'nowhere'}"])
+
+
+@pytest.mark.parametrize("look", [check, dry_run])
+def test_a_split_that_cannot_be_made_is_a_problem_of_the_recipes_line(look, recordings):
+    with pytest.raises(RecipeError, match=r"watch\.yaml:\d+: data.protocol: .*9"):
+        look(recordings / "watch.yaml", ["data.protocol.test_subjects=[9]"])

@@ -1,0 +1,227 @@
+"""Columns are read once, kept under the identity of all that made them, and joined by key."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+import torch
+import toys
+
+from kdcore import Signal
+from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.windows import Cutting, cut, windows
+from kdcore.errors import DataError
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    return toys.write(folder)
+
+
+def wrist(factor=1.0):
+    return {"student": Pipeline([toys.branch(factor=factor)])}
+
+
+def expected(files, left_out=()):
+    """Every wrist recording in the order of subject, action and trial, as (channel, time)."""
+    paths = [path for number, path in enumerate(sorted(files.glob("wrist-*.npy"))) if number not in left_out]
+    return np.stack([np.load(path).T for path in paths]).astype(np.float32)
+
+
+def test_a_column_is_read_once(files, tmp_path):
+    for reads in (16, 0):
+        dataset = toys.Files(files)
+        table = toys.table(dataset, wrist(), tmp_path / "cache")
+        assert dataset.reads["wrist"] == reads
+        np.testing.assert_array_equal(table.inputs["student"][0], expected(files))
+
+
+def test_participants_with_equal_transforms_share_a_reading(files, tmp_path):
+    dataset = toys.Files(files)
+    toys.table(dataset, {name: Pipeline([toys.branch()]) for name in ("teacher", "student")}, tmp_path / "cache")
+    assert dataset.reads["wrist"] == 16
+
+
+@pytest.mark.parametrize(
+    "change", ["option of a transform", "content", "option of the dataset", "classes", "version", "window"]
+)
+def test_what_changes_a_column_has_it_read_again(files, tmp_path, change):
+    toys.table(toys.Files(files), wrist(), tmp_path / "cache")
+    dataset, options, factor = toys.Files(files), {}, 1.0
+    if change == "option of a transform":
+        factor = 3.0
+    elif change == "content":
+        np.save(files / "wrist-s1-a1-t0.npy", np.ones((10, 2)))
+    elif change == "option of the dataset":
+        options["dataset"] = {"name": "files", "units": "g"}
+    elif change == "classes":
+        dataset.classes = dataset.classes[::-1]
+    elif change == "version":
+        dataset.version = "2"
+    elif change == "window":
+        options["window"] = {"length": 0.5}
+    table = toys.table(dataset, wrist(factor), tmp_path / "cache", **options)
+    assert dataset.reads["wrist"] >= 16
+    if change == "content":
+        assert (table.inputs["student"][0][5 + 1] == 1).all()  # s1, a1, t0 is the seventh sample
+    elif change != "window":
+        np.testing.assert_allclose(table.inputs["student"][0], expected(files) * factor, rtol=1e-6)
+
+
+def test_a_moved_dataset_is_not_read_again(files, tmp_path):
+    toys.table(toys.Files(files), wrist(), tmp_path / "cache", dataset={"name": "files", "root": str(files)})
+    moved = files.rename(tmp_path / "elsewhere")
+    dataset = toys.Files(moved)
+    toys.table(dataset, wrist(), tmp_path / "cache", dataset={"name": "files", "root": str(moved)})
+    assert not dataset.reads
+
+
+def test_an_edited_transform_is_not_served_from_before(files, tmp_path, monkeypatch):
+    source = tmp_path / "edited.py"
+    code = (
+        "from kdcore import SampleTransform\n"
+        "class Edited(SampleTransform):\n"
+        "    def __call__(self, signal):\n"
+        "        return signal.with_values({})\n"
+    )
+    found = []
+    for expression in ("signal.values", "signal.values * 5.0"):
+        source.write_text(code.format(expression))
+        made = importlib.util.spec_from_file_location("edited", source)
+        module = importlib.util.module_from_spec(made)
+        monkeypatch.setitem(sys.modules, "edited", module)
+        made.loader.exec_module(module)
+        pipeline = Pipeline([Branch(toys.WRIST, [module.Edited()], [], "[]")])
+        found.append(toys.table(toys.Files(files), {"student": pipeline}, tmp_path / "cache").inputs["student"][0])
+    np.testing.assert_allclose(found[1], found[0] * 5, rtol=1e-6)
+
+
+def test_a_large_column_stays_on_disk_with_the_same_values(files, tmp_path):
+    tables = [toys.table(toys.Files(files), wrist(), tmp_path / "cache", memory_limit=limit) for limit in (1 << 30, 100)]
+    in_memory, mapped = (table.inputs["student"][0] for table in tables)
+    assert torch.equal(in_memory, mapped)
+    maps = (tmp_path / "cache").glob("wrist-*/values.bin")
+    with open("/proc/self/maps") as lines:
+        assert str(next(maps)) in lines.read()
+    mapped[0] = 7  # a mapped column is private: what is written to it does not reach the disk
+    again = toys.table(toys.Files(files), wrist(), tmp_path / "cache")
+    assert torch.equal(again.inputs["student"][0], in_memory)
+
+
+@pytest.mark.parametrize("loss", ["values.bin", "column.json"])
+def test_a_column_cut_short_by_a_crash_is_made_again(files, tmp_path, loss):
+    toys.table(toys.Files(files), wrist(), tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob(f"wrist-*/{loss}")
+    file.write_bytes(file.read_bytes()[:-7])
+    table = toys.table(toys.Files(files), wrist(), tmp_path / "cache")
+    np.testing.assert_array_equal(table.inputs["student"][0], expected(files))
+
+
+def damage(files):
+    (files / "wrist-s0-a0-t1.npy").write_bytes(b"nothing")
+    np.save(files / "wrist-s1-a0-t0.npy", np.full((10, 2), np.nan))
+    np.save(files / "wrist-s3-a1-t1.npy", np.zeros((0, 2)))
+
+
+def test_bad_samples_are_an_error_that_lists_them_all(files, tmp_path):
+    damage(files)
+    with pytest.raises(DataError) as error:
+        toys.table(toys.Files(files), wrist(), tmp_path / "cache")
+    for text in ("3 bad samples", "wrist-s0-a0-t1.npy: damaged", "s1", "not finite", "empty", "on_bad_sample: skip"):
+        assert text in str(error.value)
+
+
+def test_bad_samples_are_skipped_and_noted(files, tmp_path):
+    damage(files)
+    for _ in range(2):  # read, then from the cache
+        table = toys.table(toys.Files(files), wrist(), tmp_path / "cache", on_bad_sample="skip")
+        assert len(table.keys) == 13
+        assert len([note for note in table.notes if note.startswith("skipped")]) == 3
+        assert {part: len(rows) for part, rows in table.parts.items()} == {"train": 6, "validation": 4, "test": 3}
+        np.testing.assert_array_equal(table.inputs["student"][0], expected(files, left_out={1, 4, 15}))
+
+
+def test_unequal_shapes_are_named_with_a_remedy(files, tmp_path):
+    np.save(files / "wrist-s1-a0-t0.npy", np.zeros((9, 2)))
+    with pytest.raises(DataError, match=r"samples differ in shape .*\(2, 10\).*\(2, 9\).*resample"):
+        toys.table(toys.Files(files), wrist(), tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def both(dataset, cache, **options):
+    pipelines = {"teacher": Pipeline([toys.branch(toys.ANKLE)]), "student": Pipeline([toys.branch()])}
+    return toys.table(dataset, pipelines, cache, **options)
+
+
+class Shuffled(toys.Files):
+    """Lists samples backwards, and each one's modalities in another order."""
+
+    def samples(self):
+        found = super().samples()[::-1]
+        return [
+            type(s)(s.key, s.label, dict(sorted(s.sources.items(), reverse=number % 2 > 0))) for number, s in enumerate(found)
+        ]
+
+
+def test_modalities_are_joined_by_key(files, tmp_path):
+    table = both(Shuffled(files), tmp_path / "cache")
+    assert [table.keys[row].subject for row in (0, -1)] == ["s3", "s0"]
+    for row, key in enumerate(table.keys):
+        for name, modality in (("student", "wrist"), ("teacher", "ankle")):
+            recorded = np.load(files / f"{modality}-{key.subject}-{key.action}-{key.trial}.npy")
+            np.testing.assert_array_equal(table.inputs[name][0][row], recorded.T.astype(np.float32))
+        assert table.labels[row] == int(key.action[1:])
+
+
+def test_samples_without_a_modality_are_dropped_or_an_error(files, tmp_path):
+    (files / "ankle-s0-a0-t0.npy").unlink()
+    (files / "wrist-s3-a0-t1.npy").unlink()
+    (files / "ankle-s1-a1-t0.npy").write_bytes(b"")
+    table = both(toys.Files(files), tmp_path / "cache", on_bad_sample="skip")
+    assert len(table.keys) == 13
+    assert len(table.inputs["student"][0]) == len(table.inputs["teacher"][0]) == 13
+    assert sum(note.startswith("left out") for note in table.notes) == 2
+    for row, key in enumerate(table.keys):
+        recorded = np.load(files / f"ankle-{key.subject}-{key.action}-{key.trial}.npy")
+        np.testing.assert_array_equal(table.inputs["teacher"][0][row], recorded.T.astype(np.float32))
+    with pytest.raises(DataError, match=r"s0.*no ankle(.|\n)*no wrist"):
+        both(toys.Files(files), tmp_path / "cache", missing="error")
+
+
+def test_windows_are_cut_from_the_time_that_all_modalities_cover_and_never_cross_parts(tmp_path):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    toys.write(folder, seconds=3)
+    dataset = toys.Files(folder, starts={"wrist": 0.0, "ankle": 0.5})
+    table = both(dataset, tmp_path / "cache", window={"length": 1.0, "hop": 0.5})
+    assert len(table.keys) == 16 * 4  # 0.5, 1.0, 1.5 and 2.0 s; both are there until 3 s
+    for row, key in enumerate(table.keys):
+        start = 0.5 + 0.5 * key.window
+        for name, modality, rate, begin in (("student", "wrist", 10, 0.0), ("teacher", "ankle", 20, 0.5)):
+            recorded = np.load(folder / f"{modality}-{key.subject}-{key.action}-{key.trial}.npy")
+            first = round((start - begin) * rate)
+            np.testing.assert_array_equal(table.inputs[name][0][row], recorded[first : first + rate].T.astype(np.float32))
+    subjects = {part: {table.keys[row].subject for row in rows} for part, rows in table.parts.items()}
+    assert subjects == {"train": {"s0", "s1"}, "validation": {"s2"}, "test": {"s3"}}
+
+
+@pytest.mark.parametrize("rate", [10.0, 30.0, 50.0, 100 / 3])
+@pytest.mark.parametrize("start", [0.0, 0.1, 1.7])
+def test_rounding_never_costs_a_window_a_sample(rate, start):
+    signal = Signal(np.arange(round(20 * rate)), rate, start)
+    length, hop = 15 / rate, 3 / rate
+    spans = windows([signal], length, hop)
+    assert len(spans) == (round(20 * rate) - 15) // 3 + 1
+    for number, span in enumerate(spans):
+        np.testing.assert_array_equal(cut(signal, span).values, np.arange(3 * number, 3 * number + 15))
+
+
+def test_a_recording_shorter_than_a_window_has_none(files):
+    dataset = toys.Files(files)
+    assert Cutting(1.01, 0.5, ("wrist",)).spans(dataset, dataset.samples()[0]) == []
+    assert Cutting(1.0, 0.5, ("wrist",)).spans(dataset, dataset.samples()[0]) == [(0.0, 1.0)]

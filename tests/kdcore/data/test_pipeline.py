@@ -1,0 +1,100 @@
+"""Transforms: what is done once, what per batch, and what fitted ones may see."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import toys
+from torch import nn
+
+from kdcore import Join
+from kdcore.data.pipeline import Pipeline
+
+TRAIN = torch.tensor([0, 2, 3])
+
+
+@pytest.fixture
+def column():
+    return torch.randn(6, 2, 10, generator=torch.Generator().manual_seed(0)) + torch.arange(6.0).view(6, 1, 1)
+
+
+def read(pipeline, inputs, rows, training=False):
+    signals = tuple(part[rows] for part in inputs)
+    return pipeline.live.train(training)(signals if len(signals) > 1 else signals[0])
+
+
+def test_a_fitted_transform_sees_the_training_rows_and_nothing_else(column):
+    centre = toys.Centre()
+    pipeline = Pipeline([toys.branch(on_batches=[centre])])
+    poisoned = column.clone()
+    poisoned[[1, 4, 5]] = float("nan")
+    (done,) = pipeline.prepare([poisoned], TRAIN, 1 << 30)
+    assert all(torch.equal(seen, column[TRAIN]) for seen in centre.seen)
+    torch.testing.assert_close(done[TRAIN], column[TRAIN] - column[TRAIN].mean())
+
+
+def test_what_is_deterministic_is_done_once(column):
+    pipeline = Pipeline([toys.branch(on_batches=[toys.Centre()])])
+    (done,) = pipeline.prepare([column], TRAIN, 1 << 30)
+    assert list(pipeline.live.modules()) == [pipeline.live, pipeline.live.branches, pipeline.live.trunk]
+    torch.testing.assert_close(done, column - column[TRAIN].mean())
+
+
+def test_augmentations_work_in_training_only(column):
+    pipeline = Pipeline([toys.branch(on_batches=[toys.Centre(), toys.Noise()])])
+    inputs = pipeline.prepare([column], TRAIN, 1 << 30)
+    plain = column - column[TRAIN].mean()
+    torch.testing.assert_close(read(pipeline, inputs, TRAIN), plain[TRAIN])
+    drawn = [read(pipeline, inputs, TRAIN, training=True) for _ in range(2)]
+    assert (drawn[0] > 90).all()
+    assert not torch.equal(*drawn)
+
+
+@pytest.mark.parametrize("transform", [toys.Noise, toys.Doubled])
+def test_a_fitted_transform_after_a_live_one_is_fitted_without_augmentation(column, transform):
+    centre = toys.Centre()
+    pipeline = Pipeline([toys.branch(on_batches=[transform(), centre])])
+    inputs = pipeline.prepare([column], TRAIN, 1 << 30)
+    seen = column[TRAIN] * (2 if transform is toys.Doubled else 1)
+    assert all(torch.equal(each, seen) for each in centre.seen)
+    assert centre.seen
+    assert torch.equal(inputs[0], column)
+    torch.testing.assert_close(read(pipeline, inputs, TRAIN), seen - seen.mean())
+
+
+@pytest.mark.parametrize("limit", [0, 300, 1 << 30])
+def test_a_memory_limit_changes_where_transforms_run_and_no_result(column, limit):
+    wide = nn.Upsample(scale_factor=4)
+    pipeline = Pipeline([toys.branch(on_batches=[toys.Centre(), wide, toys.Centre()])])
+    inputs = pipeline.prepare([column], TRAIN, limit)
+    assert inputs[0].shape[-1] == (40 if limit == 1 << 30 else 10)
+    first = wide(column - column[TRAIN].mean())
+    expected = first - first[TRAIN].mean()
+    torch.testing.assert_close(read(pipeline, inputs, torch.arange(6)), expected)
+    torch.testing.assert_close(pipeline.whole()(column), expected)
+
+
+class Apart(Join):
+    """Keeps the first channel of every part."""
+
+    def forward(self, parts):
+        return torch.cat([part[:, :1] for part in parts], dim=1)
+
+
+@pytest.mark.parametrize("live", ["nothing", "one branch", "augmentation after the join"])
+@pytest.mark.parametrize("join", [None, Apart])
+def test_modalities_are_joined_in_their_order(column, live, join):
+    other = torch.randn(6, 3, 10)
+    centres = [toys.Centre(), toys.Centre(), toys.Centre()]
+    first = [centres[0], *([toys.Doubled()] if live == "one branch" else [])]
+    trunk = [*([join()] if join else []), centres[2], *([toys.Noise()] if live.startswith("augmentation") else [])]
+    pipeline = Pipeline([toys.branch(on_batches=first), toys.branch(toys.ANKLE, on_batches=[centres[1]])], trunk)
+    inputs = pipeline.prepare([column, other], TRAIN, 1 << 30)
+    assert len(inputs) == (2 if live == "one branch" else 1)
+
+    parts = [(column - column[TRAIN].mean()) * (2 if live == "one branch" else 1), other - other[TRAIN].mean()]
+    joined = torch.cat([part[:, :1] if join else part for part in parts], dim=1)
+    expected = joined - joined[TRAIN].mean()
+    torch.testing.assert_close(read(pipeline, inputs, torch.arange(6)), expected)
+    torch.testing.assert_close(pipeline.whole()((column, other)), expected)
+    assert all(len(seen) == len(TRAIN) for centre in centres for seen in centre.seen)

@@ -1,0 +1,30 @@
+"""The table of a run: what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import toys
+
+from kdcore.data.pipeline import Pipeline
+from kdcore.errors import DataError
+
+
+class Unlabelled(toys.Files):
+    """The files, one of them without a label."""
+
+    def samples(self):
+        first, *rest = super().samples()
+        return [replace(first, label=None), *rest]
+
+
+@pytest.mark.parametrize(("labels", "refused"), [("given", True), ("withheld", False)])
+def test_a_sample_without_label_is_named_before_anything_is_trained(tmp_path, labels, refused):
+    (tmp_path / "data").mkdir()
+    dataset, pipelines = Unlabelled(toys.write(tmp_path / "data")), {"student": Pipeline([toys.branch()])}
+    if refused:
+        with pytest.raises(DataError, match=r"1 samples of the part train have no label, e\.g\. .*s0.*withheld"):
+            toys.table(dataset, pipelines, tmp_path / "cache", labels=labels)
+    else:
+        assert int((toys.table(dataset, pipelines, tmp_path / "cache", labels=labels).labels < 0).sum()) == 1

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from kdcore.runs.metrics import combine, evaluate, paired_difference
+
+
+def answers(labels, predictions, classes):
+    probabilities = np.full((len(labels), classes), 0.1 / (classes - 1))
+    probabilities[np.arange(len(labels)), predictions] = 0.9
+    return evaluate(probabilities, np.asarray(labels))
+
+
+def random_case(seed, n=60, classes=4):
+    rng = np.random.default_rng(seed)
+    p = rng.dirichlet(np.ones(classes), size=n)
+    return p, rng.integers(0, classes, size=n)
+
+
+def test_a_case_worked_by_hand():
+    result = evaluate([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.25, 0.25], [0.2, 0.3, 0.5]], [0, 1, 1, 2])
+    assert result.accuracy == 0.75
+    assert result.confusion.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert result.recall.tolist() == [1.0, 0.5, 1.0]
+    assert result.macro_f1 == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert result.loss == pytest.approx(-np.log([0.7, 0.6, 0.25, 0.5]).mean())
+    assert result.n == 4
+    assert set(result.metrics()) == {"accuracy", "macro_f1", "loss"}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(2, 6))
+def test_scores_agree_with_scikit_learn(seed, n, classes):
+    sklearn = pytest.importorskip("sklearn.metrics")
+    p, y = random_case(seed, n, classes)
+    result = evaluate(p, y)
+    assert result.accuracy == pytest.approx(sklearn.accuracy_score(y, p.argmax(1)))
+    assert result.macro_f1 == pytest.approx(sklearn.f1_score(y, p.argmax(1), average="macro", zero_division=0))
+    assert result.loss == pytest.approx(sklearn.log_loss(y, p, labels=range(classes)))
+    assert (result.confusion == sklearn.confusion_matrix(y, p.argmax(1), labels=range(classes))).all()
+
+
+@pytest.mark.parametrize(("right", "n"), [(0, 5), (5, 5), (7, 10), (430, 432)])
+def test_wilson_interval_solves_its_equation(right, n):
+    low, high = answers([0] * n, [0] * right + [1] * (n - right), 3).accuracy_interval
+    z = stats.norm.ppf(0.975)
+    for end in (low, high):
+        assert (right / n - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / n, abs=1e-9)
+    assert 0 <= low <= right / n <= high <= 1
+
+
+def test_a_class_without_samples_has_no_recall_and_no_say_in_macro_f1():
+    result = answers([0, 0, 1], [0, 0, 1], 3)
+    assert np.isnan(result.recall[2])
+    assert result.macro_f1 == 1.0
+
+
+def test_a_probability_of_zero_gives_a_finite_loss():
+    assert np.isfinite(evaluate([[1.0, 0.0]], [1]).loss)
+
+
+@pytest.mark.parametrize(
+    ("p", "y", "said"),
+    [
+        ([0.5, 0.5], [0], "shape"),
+        (np.zeros((0, 2)), np.zeros(0, int), "shape"),
+        ([[0.5, np.nan]], [0], "finite"),
+        ([[2.0, -1.0]], [0], "negative"),
+        ([[0.2, 0.2]], [0], "sum to 1"),
+        ([[0.5, 0.5]], [2], "0 … 1"),
+        ([[0.5, 0.5]], [-1], "0 … 1"),
+        ([[0.5, 0.5]], [0, 1], "1 integers"),
+        ([[0.5, 0.5]], [0.0], "integers"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(p, y, said):
+    with pytest.raises(ValueError, match=said):
+        evaluate(p, y)
+
+
+def test_several_seeds_give_scipys_paired_interval():
+    pairs = [(random_case(seed), random_case(seed + 100)[0]) for seed in range(5)]
+    with_kd = [evaluate(p, y) for (p, y), _ in pairs]
+    without = [evaluate(q, y) for (_, y), q in pairs]
+    found = paired_difference(with_kd, without)
+    test = stats.ttest_rel([e.accuracy for e in with_kd], [e.accuracy for e in without])
+    interval = test.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.conclusive == (test.pvalue < 0.05)
+    assert found.n_seeds == 5
+
+
+@pytest.mark.parametrize(
+    ("gains", "conclusive", "said"),
+    [((6, 7, 8), True, "helped"), ((-6, -7, -8), True, "hurt"), ((-5, 5, 9), False, "No clear")],
+)
+def test_the_verdict_follows_the_interval(gains, conclusive, said):
+    labels = np.zeros(40, int)
+    without = [answers(labels, [1] * 20 + [0] * 20, 2) for _ in gains]
+    with_kd = [answers(labels, [1] * (20 - gain) + [0] * (20 + gain), 2) for gain in gains]
+    found = paired_difference(with_kd, without)
+    assert found.conclusive is conclusive
+    assert said in found.sentence
+    assert f"{100 * np.mean(gains) / 40:+.1f} points" in found.sentence
+
+
+def test_seeds_that_all_differ_alike_prove_nothing():
+    labels = np.zeros(10, int)
+    found = paired_difference([answers(labels, [0] * 8 + [1] * 2, 2)] * 3, [answers(labels, [0] * 7 + [1] * 3, 2)] * 3)
+    assert found.mean == pytest.approx(0.1)
+    assert not found.conclusive
+
+
+def test_one_seed_bootstraps_the_test_samples_and_says_so():
+    p, y = random_case(1, n=200)
+    q, _ = random_case(2, n=200)
+    one, other = evaluate(p, y), evaluate(q, y)
+    found = paired_difference([one], [other])
+    rng = np.random.default_rng(7)
+    draws = rng.integers(0, 200, size=(20_000, 200))
+    brute = (one.correct[draws].mean(axis=1) - other.correct[draws].mean(axis=1)).astype(float)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(brute, [0.025, 0.975])), abs=0.006)
+    assert found.mean == pytest.approx(one.accuracy - other.accuracy)
+    assert not found.conclusive
+    assert "nothing about other seeds" in found.sentence
+    assert found == paired_difference([one], [other])
+
+
+def test_evaluations_that_do_not_pair_up_are_refused():
+    p, y = random_case(0)
+    one, reordered = evaluate(p, y), evaluate(p[::-1], y[::-1])
+    with pytest.raises(ValueError, match="per seed"):
+        paired_difference([one, one], [one])
+    with pytest.raises(ValueError, match="per seed"):
+        paired_difference([], [])
+    with pytest.raises(ValueError, match="same test samples"):
+        paired_difference([one], [reordered])
+
+
+def test_ensembles_by_hand():
+    first, second = [[0.6, 0.3, 0.1]], [[0.1, 0.2, 0.7]]
+    assert combine([first, second]) == pytest.approx(np.array([[0.35, 0.25, 0.4]]))
+    assert combine([first, second], "max") == pytest.approx(np.array([[0.6, 0.3, 0.7]]) / 1.6)
+    with pytest.raises(ValueError, match="same samples"):
+        combine([first, [[0.5, 0.5]]])
+    with pytest.raises(ValueError, match="same samples"):
+        combine([])
+
+
+def test_evaluating_loads_neither_torch_nor_mlflow_nor_matplotlib():
+    code = "import sys, kdcore.runs.metrics; sys.exit(bool({'torch', 'mlflow', 'matplotlib'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import re
+import shutil
+from importlib.metadata import entry_points, version
+
+import pytest
+
+from kdcore import finished_runs, read_run, rewrite_report
+from kdcore.errors import CheckpointError, PluginError
+from kdcore.plugin.manager import PluginManager
+from kdcore.recipe.load import load_recipe
+from kdcore.results.examples import chosen
+from kdcore.runs.records import recipe_of
+from kdcore.runs.summarise import setting
+
+
+@pytest.fixture
+def run_of(uninterrupted, monkeypatch):
+    for name, value in uninterrupted.environment.items():
+        monkeypatch.setenv(name, value)
+    return uninterrupted.runs[0]
+
+
+def test_a_run_is_read_back(run_of):
+    found = read_run(run_of.name)
+    assert set(found.outcomes) == {"distilled", "baseline"}
+    assert set(found.outcomes["distilled"]) == {0, 1}
+    assert found.facts.counts == {"train": 9, "validation": 9, "test": 9}
+    assert found.facts.selection == {"skeleton": "best", "student": "last"}
+    assert found.facts.modalities == {"skeleton": ["skeleton"], "student": ["accelerometer"]}
+    assert {"kdcore", "python", "torch", "numpy", "plugin standard"} <= set(found.facts.versions)
+    assert found.outcomes["distilled"][0].memory > 1 << 20
+
+
+def test_a_variant_is_found_whatever_its_name_seeds_and_baseline(run_of):
+    recipe = load_recipe(run_of / "recipe.yaml", ["seeds=[7]", "name=other", "baseline=false"])
+    assert [run.folder for run in finished_runs(recipe.variant)] == [run_of]
+    other = load_recipe(run_of / "recipe.yaml", ["losses.soft-target.weight=0.5"])
+    assert not list(finished_runs(other.variant))
+    assert not list(finished_runs(recipe.variant, part="validation"))
+
+
+def test_an_unfinished_run_is_named(run_of, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(run_of, copy)
+    (copy / "results" / "seed-1-baseline.npz").unlink()
+    with pytest.raises(CheckpointError, match=r"seed-1-baseline\.npz is missing"):
+        read_run(copy)
+    (copy / "run.json").unlink()
+    with pytest.raises(CheckpointError, match="not a finished run"):
+        read_run(copy)
+
+
+def test_the_report_shows_recordings_and_is_written_again(run_of, tmp_path):
+    summary, path = rewrite_report(run_of, tmp_path / "again.html")
+    page = path.read_text()
+    assert summary.difference
+    assert summary.difference.sentence in page
+    assert "student (accelerometer, cnn1d) learned from skeleton (skeleton, cnn1d) by cross-entropy and soft-target" in page
+    assert "<animate " in page
+    assert "<script" not in page
+    drawn = {each.name for each in (tmp_path / "pictures").iterdir()}
+    assert {"curves.png", "reliability.png", "example-1-skeleton.png", "example-1-accelerometer.png"} <= drawn
+    assert not any("looks" in name for name in drawn)  # neither skeletons nor signals are looked at by place
+    curves = {"student: soft-target", "student: validation accuracy", "skeleton: total"}
+    assert curves <= set(summary.curves)
+    assert set(summary.curves["student: cross-entropy"]) == {
+        f"seed {n}{arm}" for n in (0, 1) for arm in ("", ", without distillation")
+    }
+    assert re.search(r"Of \d+ answers that the teacher got right and the student alone got wrong", page)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["data.label_noise=0.3"], " Of the labels learnt from, 30 % were made wrong. 2 seeds."),
+        (
+            ["data.labels=withheld", "losses.cross-entropy=null", "schedule.teacher_part=teacher"],
+            "9 to test. Students were told no labels. 2 seeds.",
+        ),
+        ([], "9 to test. 2 seeds."),
+    ],
+)
+def test_the_report_says_what_was_done_to_labels(run_of, options, said):
+    recipe = load_recipe(run_of / "recipe.yaml", options)
+    assert setting(recipe, read_run(run_of).facts).endswith(said)
+
+
+def test_examples_begin_with_what_was_passed_on(run_of):
+    outcomes = {arm: found[0] for arm, found in read_run(run_of).outcomes.items()}
+    picked = chosen(outcomes)
+    assert 1 <= len(picked) <= 4
+    for row, why in picked.items():
+        right = outcomes["distilled"].probabilities["student"][row].argmax() == outcomes["distilled"].labels[row]
+        assert right == (why not in ("Wrong", "Right only without distillation"))
+
+
+def test_a_plugin_that_is_gone_is_named_with_the_version_that_there_was(run_of):
+    points = [point for point in entry_points(group="kdcore") if point.name != "wearable"]
+    said = rf"{run_of.name} was made with plugin wearable {version('kdcore')}, not in use here; install that to go on"
+    with pytest.raises(PluginError, match=said):
+        recipe_of(run_of, PluginManager(points))
+    assert recipe_of(run_of).name == "tiny"

@@ -1,0 +1,116 @@
+"""Teachers trained once: the same bits as training them again, and never another training's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import toys
+from learning import Labels
+from lightning_fabric import Fabric
+from torch.nn import functional as F
+
+from kdcore import DistillationLoss, Example, Needs, Stage, Training
+from kdcore.data.pipeline import Pipeline
+from kdcore.training.distiller import Distiller, TermSpec
+from kdcore.training.engine import Engine, Settings
+from kdcore.training.trained_teachers import TrainedStages, _digest
+
+TEACH = Stage("teachers", ("teacher",), Training(epochs=2, select="best"), 2)
+LEARN = Stage("student", ("student",), Training(epochs=2), 2, teachers=("teacher",))
+
+
+class Imitate(DistillationLoss):
+    needs = Needs(teachers=1)
+
+    def forward(self, ctx):
+        return F.mse_loss(ctx.student.logits, ctx.teachers["teacher"].logits)
+
+
+@pytest.fixture
+def table(tmp_path):
+    (tmp_path / "data").mkdir()
+    pipelines = {"teacher": Pipeline([toys.branch(toys.ANKLE)]), "student": Pipeline([toys.branch()])}
+    return toys.table(toys.Files(toys.write(tmp_path / "data", trials=3)), pipelines, tmp_path / "cache")
+
+
+def train(table, store, stages=(TEACH, LEARN), teacher_seed=1):
+    """All weights and everything tracked, and which stages were reused."""
+    team = {"teacher": toys.participant("teacher", 3, seed=teacher_seed), "student": toys.participant("student", 2, seed=2)}
+    made = Distiller({"teacher": team["teacher"]}, {"student": team["student"]}).eval()
+    for name, loss in (("teacher", Labels), ("student", Imitate)):
+        made.add_terms(
+            name, [TermSpec("term", 1.0, loss)], Example(made.answer("student", table.batch(torch.arange(2), ["student"])))
+        )
+    tracked, reused = [], []
+    engine = Engine(
+        Fabric(accelerator="cpu", devices=1),
+        made,
+        table,
+        Settings(3, 3),
+        lambda metrics, step: tracked.append((dict(metrics), step)),
+        trained=store,
+    )
+    engine.listener.stage_reused = lambda stage: reused.append(stage.name)
+    engine.fit(stages)
+    return {name: tensor.clone() for name, tensor in made.state_dict().items()}, tracked, reused
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(3)[:0],
+        torch.tensor(1.5),
+        torch.arange(6).view(2, 3).T,
+        torch.ones(1, dtype=torch.bfloat16).as_strided((1,), (0,)),
+    ],
+)
+def test_any_tensor_has_a_digest_of_its_own(tensor):
+    assert _digest(tensor) == _digest(tensor.clone()) != _digest(torch.cat([tensor.flatten(), tensor.new_ones(1)]))
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_reused_teacher_leads_to_the_same_bits_and_the_same_history(table, tmp_path):
+    weights, tracked, _ = train(table, None)
+    store = TrainedStages(tmp_path / "kept", {"recipe": 1})
+    first, second = train(table, store), train(table, store)
+    assert (first[2], second[2]) == ([], ["teachers"])
+    for each in (first, second):
+        assert same(each[0], weights)
+        assert each[1] == tracked
+
+
+def test_whatever_would_change_the_teacher_makes_it_train_again(table, tmp_path):
+    folder = tmp_path / "kept"
+    train(table, TrainedStages(folder, {"recipe": 1}))
+    other_labels = replace(table, taught=table.taught.flip(0))
+    shifted = replace(table, inputs={**table.inputs, "teacher": (table.inputs["teacher"][0] + 1e-6,)})
+    longer = replace(TEACH, training=replace(TEACH.training, epochs=3), epochs=3)
+    store = TrainedStages(folder, {"recipe": 1})
+    assert train(table, TrainedStages(folder, {"recipe": 2}))[2] == []
+    assert train(other_labels, store)[2] == []
+    assert train(shifted, store)[2] == []
+    assert train(table, store, (longer, LEARN))[2] == []
+    assert train(table, store, teacher_seed=5)[2] == []
+    assert train(table, store)[2] == ["teachers"]
+
+
+def test_teachers_that_learn_by_turns_are_not_kept(table, tmp_path):
+    store = TrainedStages(tmp_path / "kept", {})
+    turns = [replace(TEACH, epochs=1), replace(LEARN, epochs=1)] * 2
+    train(table, store, turns)
+    assert not (tmp_path / "kept").exists()
+
+
+def test_what_was_kept_and_is_damaged_is_trained_again(table, tmp_path):
+    store = TrainedStages(tmp_path / "kept", {})
+    weights, *_ = train(table, store)
+    for file in (tmp_path / "kept").rglob("weights.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    again, _, reused = train(table, store)
+    assert not reused
+    assert same(again, weights)
