@@ -26,7 +26,7 @@ FORKS.set_forkserver_preload(
         "kdcore.cli.console",
         "kdcore_datasets.synthetic.dataset",
         "kdcore_skeleton.transforms.placement",
-        "kdcore_standard.losses.soft_target",
+        "kdcore_losses.soft_target",
         "kdcore_wearable.cnn",
         "matplotlib.backends.backend_agg",
         "mlflow",

@@ -1,21 +1,6 @@
-"""What most recipes use: the classic losses, the two-stage schedule, transforms and augmentations of signals."""
+"""What most recipes use: the two-stage schedule, transforms and augmentations of signals."""
 
 from kdcore import hookimpl
-
-
-@hookimpl
-def register_losses(register):
-    """Announce the losses."""
-    register("cross-entropy", "kdcore_standard.losses.cross_entropy:CrossEntropy")
-    register("soft-target", "kdcore_standard.losses.soft_target:SoftTarget")
-    register("logits", "kdcore_standard.losses.logits:Logits")
-    register("fitnet", "kdcore_standard.losses.fitnet:FitNet")
-    register("attention-transfer", "kdcore_standard.losses.attention_transfer:AttentionTransfer")
-    register("rkd", "kdcore_standard.losses.rkd:RelationalDistillation")
-    register("similarity-preserving", "kdcore_standard.losses.similarity_preserving:SimilarityPreserving")
-    register("correlation-congruence", "kdcore_standard.losses.correlation_congruence:CorrelationCongruence")
-    register("ca-mkd", "kdcore_standard.losses.ca_mkd:ConfidenceAware")
-    register("dkd", "kdcore_standard.losses.dkd:DecoupledDistillation")
 
 
 @hookimpl

@@ -27,8 +27,8 @@ from kdcore.results.tracking import Tracker
 from kdcore.training.distiller import Distiller, TermSpec
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.randomness import derive
-from kdcore_standard.losses.cross_entropy import CrossEntropy
-from kdcore_standard.losses.soft_target import SoftTarget
+from kdcore_losses.cross_entropy import CrossEntropy
+from kdcore_losses.soft_target import SoftTarget
 from kdcore_wearable.cnn import Cnn1d
 
 BATCH, CLASSES = 16, 10

@@ -29,7 +29,7 @@ def components():
 
 
 def test_the_documentation_is_not_built_while_a_component_is_undocumented(components, monkeypatch):
-    from kdcore_standard.losses.soft_target import SoftTarget
+    from kdcore_losses.soft_target import SoftTarget
 
     monkeypatch.setattr(SoftTarget, "__doc__", None)
     with pytest.raises(components.PluginError, match="the loss 'soft-target' has no docstring, no meaning of temperature"):

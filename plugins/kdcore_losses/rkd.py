@@ -9,7 +9,7 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore_standard.losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 SMALLEST = 1e-12
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import Example
-from kdcore_standard.losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_standard.losses.shapes import same_positions
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.shapes import same_positions
 
 
 class AttentionTransfer(FeatureLoss):

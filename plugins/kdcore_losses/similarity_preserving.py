@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore_standard.losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class SimilarityPreserving(FeatureLoss):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcore import Example, LossContext, Needs, Ramp
-from kdcore_standard.losses.divergence import soft_divergence
-from kdcore_standard.losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_standard.losses.regressor import Regressor
-from kdcore_standard.losses.shapes import same_positions
+from kdcore_losses.divergence import soft_divergence
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.regressor import Regressor
+from kdcore_losses.shapes import same_positions
 
 
 class ConfidenceAware(FeatureLoss):

@@ -5,16 +5,16 @@ import pytest
 import torch
 
 from kdcore import Example
-from kdcore_standard.losses.attention_transfer import AttentionTransfer
-from kdcore_standard.losses.ca_mkd import ConfidenceAware, confidence
-from kdcore_standard.losses.correlation_congruence import CorrelationCongruence
-from kdcore_standard.losses.cross_entropy import CrossEntropy
-from kdcore_standard.losses.dkd import DecoupledDistillation
-from kdcore_standard.losses.fitnet import FitNet
-from kdcore_standard.losses.logits import Logits
-from kdcore_standard.losses.rkd import RelationalDistillation
-from kdcore_standard.losses.similarity_preserving import SimilarityPreserving
-from kdcore_standard.losses.soft_target import SoftTarget
+from kdcore_losses.attention_transfer import AttentionTransfer
+from kdcore_losses.ca_mkd import ConfidenceAware, confidence
+from kdcore_losses.correlation_congruence import CorrelationCongruence
+from kdcore_losses.cross_entropy import CrossEntropy
+from kdcore_losses.dkd import DecoupledDistillation
+from kdcore_losses.fitnet import FitNet
+from kdcore_losses.logits import Logits
+from kdcore_losses.rkd import RelationalDistillation
+from kdcore_losses.similarity_preserving import SimilarityPreserving
+from kdcore_losses.soft_target import SoftTarget
 
 ON_LOGITS = ["logits_b1c27", "logits_b2c27", "logits_b4c27", "logits_equal_b4c27"]
 ON_MAPS = ["fmap_b1c6h5w5", "fmap_b2c6h5w5", "fmap_b4c6h5w5", "fmap_relu_b4c6h5w5"]

@@ -9,7 +9,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from kdcore import DistillationLoss, LossContext, Needs, Ramp
-from kdcore_standard.losses.divergence import soft_divergence
+from kdcore_losses.divergence import soft_divergence
 
 
 class SoftTarget(DistillationLoss):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from kdcore_standard.losses.shapes import per_sample, pool, same_positions
+from kdcore_losses.shapes import per_sample, pool, same_positions
 
 
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 12), st.integers(1, 12))

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcore import Example, Progress, Ramp
-from kdcore_standard.losses.attention_transfer import AttentionTransfer
-from kdcore_standard.losses.ca_mkd import ConfidenceAware
-from kdcore_standard.losses.correlation_congruence import CorrelationCongruence
-from kdcore_standard.losses.cross_entropy import CrossEntropy
-from kdcore_standard.losses.dkd import DecoupledDistillation
-from kdcore_standard.losses.fitnet import FitNet
-from kdcore_standard.losses.logits import Logits
-from kdcore_standard.losses.rkd import RelationalDistillation
-from kdcore_standard.losses.similarity_preserving import SimilarityPreserving
-from kdcore_standard.losses.soft_target import SoftTarget
+from kdcore_losses.attention_transfer import AttentionTransfer
+from kdcore_losses.ca_mkd import ConfidenceAware
+from kdcore_losses.correlation_congruence import CorrelationCongruence
+from kdcore_losses.cross_entropy import CrossEntropy
+from kdcore_losses.dkd import DecoupledDistillation
+from kdcore_losses.fitnet import FitNet
+from kdcore_losses.logits import Logits
+from kdcore_losses.rkd import RelationalDistillation
+from kdcore_losses.similarity_preserving import SimilarityPreserving
+from kdcore_losses.soft_target import SoftTarget
 
 ALL = {
     "cross-entropy": CrossEntropy(label_smoothing=0.1),

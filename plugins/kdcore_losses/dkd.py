@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, LossContext, Needs, Ramp
-from kdcore_standard.losses.divergence import soft_divergence
+from kdcore_losses.divergence import soft_divergence
 
 
 class DecoupledDistillation(DistillationLoss):

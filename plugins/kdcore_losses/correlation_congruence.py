@@ -10,7 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore_standard.losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class CorrelationCongruence(FeatureLoss):
