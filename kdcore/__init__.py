@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from kdcore.contracts.embeddings import ClassEmbeddings
     from kdcore.contracts.encoder import Encoder, Participant
     from kdcore.contracts.fusion import TeacherFusion
-    from kdcore.contracts.loss import DistillationLoss, Example, Needs
+    from kdcore.contracts.loss import DistillationLoss, Example
     from kdcore.contracts.modality import Modality, Signal
+    from kdcore.contracts.needs import Needs
     from kdcore.contracts.protocol import Protocol, Split
-    from kdcore.contracts.schedule import LearningRate, Schedule, Stage, Team, Training
+    from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.deploy.bundle import load_predictor, load_student
     from kdcore.deploy.predict import read_recording
@@ -38,8 +39,10 @@ if TYPE_CHECKING:
         one_line,
     )
     from kdcore.recipe.build import Builder
+    from kdcore.recipe.graph import StagePlan
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.models import Recipe
+    from kdcore.recipe.plan import Plan, make_plan
     from kdcore.results.rewrite import rewrite_report
     from kdcore.results.tracking import Tracker, tracked_runs, tracking_address, without_password
     from kdcore.runs.callbacks import RunListener
@@ -62,10 +65,11 @@ _HOME = {
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.fusion": ("TeacherFusion",),
-    "kdcore.contracts.loss": ("DistillationLoss", "Example", "Needs"),
+    "kdcore.contracts.loss": ("DistillationLoss", "Example"),
+    "kdcore.contracts.needs": ("Needs",),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Split"),
-    "kdcore.contracts.schedule": ("LearningRate", "Schedule", "Stage", "Team", "Training"),
+    "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
     "kdcore.errors": (
         "DataError",
@@ -81,7 +85,9 @@ _HOME = {
     "kdcore.deploy.predict": ("read_recording",),
     "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
+    "kdcore.recipe.graph": ("StagePlan",),
     "kdcore.recipe.load": ("load_recipe",),
+    "kdcore.recipe.plan": ("Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.results.rewrite": ("rewrite_report",),

@@ -1,4 +1,4 @@
-"""Teachers and students by turns."""
+"""Train teachers and students in turns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from kdcore import Schedule, Stage, Team, Training
+from kdcore import Graph, Schedule, Stage, Training
 
 DEFAULT = Training()
 
@@ -44,9 +44,9 @@ class Progressive(Schedule):
         self.student = replace(student, epochs=rounds * k)
         self.teacher_part = teacher_part
 
-    def stages(self, team: Team) -> Iterator[Stage]:
+    def stages(self, graph: Graph) -> Iterator[Stage]:
         """Stages ``teachers`` (left out where there are none) and ``student`` by turns, `rounds` times."""
         for _ in range(self.rounds):
-            if team.teachers:
-                yield Stage("teachers", team.teachers, self.teachers, epochs=1, part=self.teacher_part)
-            yield Stage("student", team.students, self.student, epochs=self.k, teachers=team.teachers)
+            if graph.teachers:
+                yield Stage("teachers", graph.teachers, self.teachers, epochs=1, part=self.teacher_part)
+            yield Stage("student", graph.students, self.student, epochs=self.k)
