@@ -25,7 +25,7 @@ class Table:
     Args:
         keys: Which sample each of the N rows is.
         labels: (N,) int64, -1 where unknown; what evaluation compares with.
-        taught: (N,) int64, what training is told: `labels` with the recipe's label noise in parts that are learnt from.
+        taught: (N,) int64, what training is told: `labels` with the recipe's label noise, -1 where it withholds them.
         parts: Part → its rows.
         inputs: Participant → one tensor (N, …), or one per modality.
         classes: Class names.

@@ -13,6 +13,7 @@ import torch
 
 from kdcore.contracts.batch import Ramp
 from kdcore.data.table import Table
+from kdcore.recipe.config_models import LabelledShare
 from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
 from kdcore.results.examples import Example
@@ -128,6 +129,8 @@ def _described(name: str, spec: ParticipantSpec) -> str:
 
 def _labels(data: DataSpec) -> str:
     noisy = f"Of the labels learnt from, {100 * data.label_noise:g} % were made wrong. " if data.label_noise else ""
+    if isinstance(data.labels, LabelledShare):
+        return f"{noisy}{100 * data.labels.share:g} % of the training samples were labelled. "
     return f"{noisy}Students were told no labels. " if data.labels == "withheld" else noisy
 
 
