@@ -170,7 +170,7 @@ def test_other_teachers_than_set_up_are_refused(teachers):
 
 
 def test_vgg16_teachers_fuse_at_the_seven_layers_of_the_paper():
-    vgg = pytest.importorskip("kdcore_gaf.vgg")
+    vgg = pytest.importorskip("kdcore_images.vgg")
     stages = ("block1", "block2", "block3", "block4", "block5", "fc1", "fc2")
     encoders = [vgg.Vgg16Bn(4, (3, 32, 32), width=0.05, hidden=10, pool=1) for _ in range(2)]
     teachers = {name: Participant(name, each, {s: s for s in stages}).eval() for name, each in zip("ab", encoders, strict=True)}
