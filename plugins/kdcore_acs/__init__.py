@@ -7,4 +7,4 @@ from kdcore import hookimpl
 def register_losses(register):
     """Announce the losses."""
     register("acs", "kdcore_acs.acs:AdaptiveConfidenceSemantic")
-    register("adaptive-confidence", "kdcore_acs.adaptive_confidence:AdaptiveConfidence")
+    register("adaptive-confidence", "kdcore_acs.acs:AdaptiveConfidence")

@@ -9,8 +9,17 @@ from annotated_types import MinLen
 from torch import Tensor
 
 from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
-from kdcore_gsdm.importance import Embedding, Normalisation, affinity, importance, semantic_embedding
-from kdcore_gsdm.maps import distance, frame_maps, official_distance, semantic_map
+from kdcore_gsdm.maps import (
+    Embedding,
+    Normalisation,
+    affinity,
+    distance,
+    frame_maps,
+    importance,
+    official_distance,
+    semantic_embedding,
+    semantic_map,
+)
 
 Pairs = Annotated[tuple[tuple[str, str], ...], MinLen(1)]
 """Pairs of (teacher's tap, student's tap)."""

@@ -6,4 +6,4 @@ from kdcore import hookimpl
 @hookimpl
 def register_fusions(register):
     """Announce the fusion."""
-    register("spamfm", "kdcore_spamfm.lockstep:SpamfmFusion")
+    register("spamfm", "kdcore_spamfm.fusion:SpamfmFusion")

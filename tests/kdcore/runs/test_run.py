@@ -249,7 +249,8 @@ from kdcore.plugin.manager import PluginManager
 from kdcore.deploy.bundle import load_student
 from pathlib import Path
 
-needed = [point for point in importlib.metadata.entry_points(group="kdcore") if point.name in ("losses", "schedules", "signals")]
+every = importlib.metadata.entry_points(group="kdcore")
+needed = [point for point in every if point.name in ("losses", "schedules", "signals")]
 student = load_student(Path(sys.argv[1]), PluginManager(needed))
 with np.load(sys.argv[2]) as recorded:
     count, rate = int(recorded["count"]), float(recorded["rate"])

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from kdcore import Batch, Example, LossContext, Needs, Outputs, Participant
-from kdcore_gsdm.importance import affinity, importance, semantic_embedding
 from kdcore_gsdm.loss import GraphGuidedSemanticMaps
-from kdcore_gsdm.maps import semantic_map
+from kdcore_gsdm.maps import affinity, importance, semantic_embedding, semantic_map
 
 PAIRS = (("A0", "A0"), ("A1", "A1"))
 NAMES = {"feat": "features", "emb": "embedding"}

@@ -8,9 +8,7 @@ import torch
 from torch import nn
 
 from kdcore_video.cam import class_activation, spoken_for
-from kdcore_video.trn import Trn
-from kdcore_video.tsm import Tsm
-from kdcore_video.tsn import Tsn
+from kdcore_video.encoders import Trn, Tsm, Tsn
 
 
 def test_equals_the_definition():

@@ -1,4 +1,4 @@
-"""Transforms of batches of clips."""
+"""Transforms and augmentations of batches of clips."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdcore_video.crop import MultiScaleCrop
-from kdcore_video.flip import Flip
-from kdcore_video.pixels import DepthRange, Pixels
-from kdcore_video.segments import RandomSegments
+from kdcore_video.transforms import DepthRange, Flip, MultiScaleCrop, Pixels, RandomSegments, RgbDifference
 
 
 def numbered(batch, frames):
@@ -127,3 +124,19 @@ def test_depth_range():
     assert out.tolist() == [-1.0, 0.0, 0.0, 0.5, 1.0, 1.0]
     with pytest.raises(ValueError, match="less than"):
         DepthRange(near=2.0, far=1.0)
+
+
+def test_differences_add_up_to_the_whole_change():
+    clip = torch.rand(2, 6, 3, 4, 4, dtype=torch.float64)
+    total = RgbDifference(gain=2.0)(clip).sum(1)
+    torch.testing.assert_close(total, 2 * (clip[:, -1] - clip[:, 0]))
+
+
+def test_what_stands_still_vanishes():
+    assert not RgbDifference()(torch.rand(1, 1, 3, 4, 4).expand(1, 5, 3, 4, 4)).any()
+
+
+@pytest.mark.parametrize("clip", [torch.rand(1, 1, 3, 4, 4), torch.zeros(1, 4, 3, 4, 4, dtype=torch.uint8)])
+def test_unfit_clips_are_refused(clip):
+    with pytest.raises(ValueError, match="rgb-difference"):
+        RgbDifference()(clip)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from kdcore import Batch, Encoder, Participant
-from kdcore_spamfm.lockstep import SpamfmFusion
+from kdcore_spamfm.fusion import SpamfmFusion
 from kdcore_spamfm.spamfm import Spamfm
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from kdcore import DataError
-from kdcore_video.bn_inception import BnInception, Halve, load_published, published_name
+from kdcore_video.backbones import BnInception, Halve, load_published, published_name
 
 PUBLISHED_CHANNELS = [64, 192, 256, 320, 576, 576, 576, 608, 608, 1056, 1024, 1024]
 
