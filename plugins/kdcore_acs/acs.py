@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, LossContext, Needs, Ramp
+from kdcore.functional import confidence_weights, full_precision, label_losses, per_sample, softened_kl
 
 Weights = Literal["confidence", "select"]
 Gate = Literal["none", "correct", "correct_renorm", "loss_le_kd"]
@@ -38,7 +39,7 @@ def teacher_weights(
     Returns:
         Weights (K, B), and (B,) bool: no teacher is admitted or, for ``none``, none is correct.
     """
-    errors = torch.stack([F.cross_entropy(logits, labels, reduction="none") for logits in teachers])
+    errors = label_losses(teachers, labels)
     correct = teachers.argmax(dim=2) == labels
     if gate == "loss_le_kd":
         admitted = errors <= F.cross_entropy(student, labels, reduction="none")
@@ -48,14 +49,10 @@ def teacher_weights(
     if weights == "select":
         best = errors.masked_fill(~admitted, torch.inf).argmin(dim=0)
         return F.one_hot(best, len(teachers)).T.to(errors) * admitted, lost
-    confidence = _confidence(errors) * admitted
+    confidence = confidence_weights(errors) * admitted
     if gate == "correct_renorm":
         confidence = confidence / confidence.sum(dim=0).where(~lost, 1.0)
     return confidence, lost
-
-
-def _confidence(errors: Tensor) -> Tensor:
-    return (1 - errors.softmax(dim=0)) / (len(errors) - 1) if len(errors) > 1 else torch.ones_like(errors)
 
 
 class AdaptiveConfidence(DistillationLoss):
@@ -82,8 +79,8 @@ class AdaptiveConfidence(DistillationLoss):
 
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over the batch."""
-        student = ctx.student.logits
-        teachers = torch.stack([teacher.logits for teacher in ctx.teachers.values()])
+        student = full_precision(ctx.student.logits)
+        teachers = torch.stack([full_precision(teacher.logits) for teacher in ctx.teachers.values()])
         with torch.no_grad():
             weights, lost = teacher_weights(teachers, student, ctx.labels, self.weights, self.gate)
         soft = -(teachers.softmax(dim=2) * F.log_softmax(student, dim=1)).sum(dim=2)
@@ -160,15 +157,17 @@ class AdaptiveConfidenceSemantic(DistillationLoss):
         loss = self.alpha * self._soft_targets(ctx) + self.beta * self.adaptive_confidence(ctx)
         if self.gamma:
             loss = loss + self.gamma * self._semantics(ctx)
-        return loss + F.cross_entropy(ctx.student.logits, ctx.labels) if self.include_ce else loss
+        return loss + F.cross_entropy(full_precision(ctx.student.logits), ctx.labels) if self.include_ce else loss
 
     def _soft_targets(self, ctx: LossContext) -> Tensor:
         T = ctx.progress.at(self.temperature)
-        student = F.log_softmax(ctx.student.logits / T, dim=1)
-        soft = [F.log_softmax(teacher.logits / T, dim=1) for teacher in ctx.teachers.values()]
-        divergences = [F.kl_div(student, each, log_target=True, reduction="batchmean") for each in soft]
+        divergences = [softened_kl(ctx.student.logits, each.logits, T).mean() for each in ctx.teachers.values()]
         return torch.stack(divergences).mean() * (T**2 if self.squared else 1.0)
 
     def _semantics(self, ctx: LossContext) -> Tensor:
-        own = ctx.student.features[self.student_tap]
-        return torch.stack([F.mse_loss(own, each.features[self.teacher_tap]) for each in ctx.teachers.values()]).mean()
+        own, *theirs = (per_sample(x, len(ctx.batch)) for x in self._embeddings(ctx))
+        return torch.stack([F.mse_loss(own, each) for each in theirs]).mean()
+
+    def _embeddings(self, ctx: LossContext) -> list[Tensor]:
+        """H_S and every H_k."""
+        return [ctx.student.features[self.student_tap], *(each.features[self.teacher_tap] for each in ctx.teachers.values())]

@@ -9,6 +9,7 @@ from annotated_types import MinLen
 from torch import Tensor
 
 from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
+from kdcore.functional import full_precision, mean_over_frames
 from kdcore_gsdm.maps import (
     Embedding,
     Normalisation,
@@ -128,7 +129,7 @@ class GraphGuidedSemanticMaps(DistillationLoss):
             return {}
         taps = [pair[role == "student"] for pair in self.pairs]
         omega = self.slope(outputs, self.student_feature if role == "student" else self.teacher_feature, class_embeddings)
-        drawn = {tap: frame_maps(_precise(outputs.features[tap]), omega) for tap in taps}
+        drawn = {tap: frame_maps(full_precision(outputs.features[tap]), omega) for tap in taps}
         sizes = {tap: min(each.shape[-2:]) for tap, each in drawn.items()}
         finest = min(COARSEST, max(sizes.values()))
         tap = next(tap for tap in reversed(taps) if sizes[tap] >= finest)
@@ -137,7 +138,7 @@ class GraphGuidedSemanticMaps(DistillationLoss):
 
     def _maps(self, outputs: Outputs, taps: list[str], feature: str, table: Tensor) -> list[Tensor]:
         omega = self.slope(outputs, feature, table)
-        return [semantic_map(_precise(outputs.features[tap]), omega) for tap in taps]
+        return [semantic_map(full_precision(outputs.features[tap]), omega) for tap in taps]
 
     def slope(self, outputs: Outputs, feature: str, table: Tensor) -> Tensor:
         """ω of one participant, (B, D), or (B, 1) where it is a scalar."""
@@ -151,22 +152,12 @@ class GraphGuidedSemanticMaps(DistillationLoss):
 
     def _semantics(self, outputs: Outputs, feature: str, table: Tensor, batch: int) -> Tensor:
         """QF, (batch, D); a single answer to an all-zero input stands for `batch` equal ones."""
-        logits = _precise(outputs.logits)
+        logits = full_precision(outputs.logits)
         F = semantic_embedding(logits, table.to(logits.dtype), self.embedding).expand(batch, -1)
         if self.graph == "none":
             return F
-        points = F if self.graph == "embedding" else _per_sample(_precise(outputs.features[feature]), len(logits))
+        points = F if self.graph == "embedding" else mean_over_frames(outputs.features[feature], len(logits))
         return affinity(points.expand(batch, -1), self.normalisation) @ F
-
-
-def _per_sample(features: Tensor, batch: int) -> Tensor:
-    """(B, n) from (B, n), or from features of frames: (B, S, n) or (B·S, n)."""
-    frames = features if len(features) == batch else features.unflatten(0, (batch, -1))
-    return frames.mean(dim=1) if frames.dim() == 3 else frames
-
-
-def _precise(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _unique(names: list[str]) -> tuple[str, ...]:

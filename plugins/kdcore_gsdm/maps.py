@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdcore.functional import adaptive_mean, unit_rows
+
 Embedding = Literal["soft", "argmax"]
 Normalisation = Literal["sym", "printed"]
 
@@ -58,7 +60,7 @@ def frame_maps(activation: Tensor, omega: Tensor) -> Tensor:
         activation = activation[:, None]
     if activation.dim() == 4:
         activation = activation[..., None, :]
-    weights = omega @ _pooling(omega, activation.shape[2])
+    weights = adaptive_mean(omega, 1, activation.shape[2])
     maps = weights[:, None, None] @ activation.flatten(3)  # einsum would copy the activations
     return maps[:, :, 0].unflatten(-1, activation.shape[3:]).relu()
 
@@ -66,7 +68,7 @@ def frame_maps(activation: Tensor, omega: Tensor) -> Tensor:
 def distance(one: Tensor, other: Tensor) -> Tensor:
     """Mean over samples of the squared distance between maps (B, h, w) of unit length; a map of zeros stays one."""
     one, other = same_size(one, other)
-    return (_unit(one) - _unit(other)).square().sum(dim=1).mean()
+    return (unit_rows(one, TINY) - unit_rows(other, TINY)).square().sum(dim=1).mean()
 
 
 def official_distance(one: Tensor, other: Tensor) -> Tensor:
@@ -85,19 +87,6 @@ def _resized(maps: Tensor, height: int, width: int) -> Tensor:
     if maps.shape[1:] == (height, width):
         return maps
     return F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
-
-
-def _pooling(omega: Tensor, channels: int) -> Tensor:
-    """Adaptive average pooling as a matrix (D, channels), since its own backward pass is not deterministic on CUDA."""
-    size = omega.shape[1]
-    entry = torch.arange(size, device=omega.device)[:, None]
-    channel = torch.arange(channels, device=omega.device)
-    first, end = channel * size // channels, (channel * size + size - 1) // channels + 1
-    return ((first <= entry) & (entry < end)).to(omega.dtype) / (end - first)
-
-
-def _unit(maps: Tensor) -> Tensor:
-    return F.normalize(maps.flatten(1), dim=1, eps=TINY)
 
 
 def _scaled(maps: Tensor) -> Tensor:

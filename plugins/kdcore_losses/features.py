@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
-from kdcore_losses.shapes import per_sample
+from kdcore.functional import per_sample
 
 Pairs = Sequence[tuple[str, str]]
 """Pairs of (teacher's tap, student's tap)."""

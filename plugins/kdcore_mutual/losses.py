@@ -10,25 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, LossContext, Needs, Ramp
+from kdcore.functional import full_precision, softened_kl
 
 Direction = Literal["printed", "hinton"]
 
 
 def divergence(student: Tensor, other: Tensor, temperature: float, direction: Direction) -> Tensor:
-    """KL(student ‖ other) as the paper prints it, or KL(other ‖ student) as Hinton has it; mean over the batch.
-
-    Args:
-        student: Logits (B, C) that carry the graph.
-        other: Logits (B, C) of the teacher or peer.
-        temperature: Divides both.
-        direction: Which way round.
-
-    Returns:
-        A scalar.
-    """
-    student, other = (F.log_softmax(logits / temperature, dim=1) for logits in (student, other))
-    about, reference = (student, other) if direction == "printed" else (other, student)
-    return F.kl_div(reference, about, log_target=True, reduction="batchmean")
+    """KL(student ‖ other) as the paper prints it, or KL(other ‖ student) as Hinton has it; the mean over the batch."""
+    return softened_kl(student, other, temperature, reverse=direction == "printed").mean()
 
 
 class HardTeacher(DistillationLoss):
@@ -43,7 +32,8 @@ class HardTeacher(DistillationLoss):
 
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over teachers and batch."""
-        terms = [F.cross_entropy(ctx.student.logits, teacher.logits.argmax(dim=1)) for teacher in ctx.teachers.values()]
+        logits = full_precision(ctx.student.logits)
+        terms = [F.cross_entropy(logits, teacher.logits.argmax(dim=1)) for teacher in ctx.teachers.values()]
         return torch.stack(terms).mean()
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
+from kdcore.functional import mean_over_frames
 
 
 def embedding_at(outputs: Outputs, tap: str) -> Tensor:
@@ -16,10 +17,10 @@ def embedding_at(outputs: Outputs, tap: str) -> Tensor:
         ValueError: If it has another shape, such as a map's.
     """
     value, batch = outputs.features[tap], len(outputs.logits)
-    frames = value.unflatten(0, (batch, -1)) if len(value) != batch else value
-    if frames.dim() not in (2, 3):
-        raise ValueError(f"tap {tap!r} gives {tuple(value.shape)}; an embedding has the shape (batch, width)")
-    return frames.mean(dim=1) if frames.dim() == 3 else frames
+    try:
+        return mean_over_frames(value, batch)
+    except ValueError as error:
+        raise ValueError(f"tap {tap!r} gives {tuple(value.shape)}; an embedding has the shape (batch, width)") from error
 
 
 class SemanticPreserving(DistillationLoss):
