@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Literal
 
 import torch
@@ -21,6 +22,8 @@ from kdcore_gsdm.maps import (
     semantic_embedding,
     semantic_map,
 )
+
+_log = logging.getLogger(__name__)
 
 Pairs = Annotated[tuple[tuple[str, str], ...], MinLen(1)]
 """Pairs of (teacher's tap, student's tap)."""
@@ -51,6 +54,9 @@ class GraphGuidedSemanticMaps(DistillationLoss):
     the batch, columns of unit length, mean over all entries. It departs from that code in two points: the code computes in
     NumPy, so its term has no gradient at all, and it brings maps to one size by repeating and cutting their numbers;
     here the student's maps keep their gradient, and sizes meet bilinearly.
+
+    Train with ``engine.precision: 32-true``. The maps themselves are computed in float32 at least, but ω has a pole where QF
+    is zero, so a network whose logits are rounded to bfloat16 can send the gradient elsewhere; the loss warns once.
 
     Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Eqs. (14)-(17).
 
@@ -87,6 +93,7 @@ class GraphGuidedSemanticMaps(DistillationLoss):
         self.normalisation: Normalisation = normalisation
         self.omega: Omega = omega or ("scalar" if official else "adaptive")
         self.distance = official_distance if official else distance
+        self._warned = False
         final = self.graph == "features"
         self.needs = Needs(
             teachers=1,
@@ -114,6 +121,7 @@ class GraphGuidedSemanticMaps(DistillationLoss):
         table = ctx.class_embeddings
         if table is None:
             raise ValueError("gsdm needs class embeddings")
+        self._warn_of_half_precision(ctx.student.logits)
         with torch.autocast(table.device.type, enabled=False):
             own = self._maps(ctx.student, [student for _, student in self.pairs], self.student_feature, table)
             theirs = [
@@ -122,6 +130,17 @@ class GraphGuidedSemanticMaps(DistillationLoss):
             ]
             terms = [self.distance(*pair) for maps in theirs for pair in zip(maps, own, strict=True)]
             return torch.stack(terms).mean()
+
+    def _warn_of_half_precision(self, logits: Tensor) -> None:
+        device = logits.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else logits.dtype
+        if not self._warned and dtype in (torch.float16, torch.bfloat16):
+            self._warned = True
+            _log.warning(
+                "gsdm: the networks compute in %s. Where QF is near zero, rounding their logits can turn the gradient of this "
+                "loss; train with engine.precision: 32-true",
+                str(dtype).removeprefix("torch."),
+            )
 
     def maps(self, outputs: Outputs, role: Literal["student", "teacher"], class_embeddings: Tensor | None) -> dict[str, Tensor]:
         """The frames' maps at the last of `pairs` where they are not too coarse to be looked at; ω as in training."""
