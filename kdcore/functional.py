@@ -84,19 +84,19 @@ def softened_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, *, r
 
     Args:
         student: Logits (B, C).
-        teacher: Logits (B, C).
+        teacher: Logits (B, C), or (K, B, C) of several teachers.
         temperature: T, above 0.
         reverse: Which way round: False weighs classes by the teacher's probabilities, as Hinton et al. do; True by the
             student's.
 
     Returns:
-        (B,), at least zero but for rounding.
+        (B,) or (K, B), at least zero but for rounding.
 
     Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015.
     """
-    student, teacher = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
+    student, teacher = (F.log_softmax(logits / temperature, dim=-1) for logits in (student, teacher))
     about, reference = (student, teacher) if reverse else (teacher, student)
-    return F.kl_div(reference, about, log_target=True, reduction="none").sum(dim=1)
+    return F.kl_div(reference, about, log_target=True, reduction="none").sum(dim=-1)
 
 
 @in_full_precision

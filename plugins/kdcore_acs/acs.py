@@ -161,8 +161,9 @@ class AdaptiveConfidenceSemantic(DistillationLoss):
 
     def _soft_targets(self, ctx: LossContext) -> Tensor:
         T = ctx.progress.at(self.temperature)
-        divergences = [softened_kl(ctx.student.logits, each.logits, T).mean() for each in ctx.teachers.values()]
-        return torch.stack(divergences).mean() * (T**2 if self.squared else 1.0)
+        teachers = torch.stack([teacher.logits for teacher in ctx.teachers.values()])
+        divergences = softened_kl(ctx.student.logits, teachers, T).mean(dim=1)
+        return divergences.mean() * (T**2 if self.squared else 1.0)
 
     def _semantics(self, ctx: LossContext) -> Tensor:
         own, *theirs = (per_sample(x, len(ctx.batch)) for x in self._embeddings(ctx))

@@ -118,7 +118,8 @@ class Excitation(nn.Module):
 @in_full_precision
 def pooled(activation: Tensor) -> Tensor:
     """P (B, c): means over positions, mixed over the batch by the similarity of samples."""
-    return gram_similarities(activation) @ mean_over_positions(activation)
+    means = mean_over_positions(activation)
+    return gram_similarities(activation) @ means
 
 
 def _over_positions(gate: Tensor, activation: Tensor) -> Tensor:

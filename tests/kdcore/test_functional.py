@@ -155,6 +155,12 @@ class TestSoftenedKl:
                 sum(p_c * math.log(p_c / q_c) for p_c, q_c in zip(p, q, strict=True)), rel=1e-9
             )
 
+    @pytest.mark.parametrize("reverse", [False, True])
+    def test_several_teachers_are_as_one_by_one(self, reverse):
+        student, teachers = draw(3, 5, seed=1), draw(2, 3, 5, seed=2)
+        found = softened_kl(student, teachers, 2.0, reverse=reverse)
+        torch.testing.assert_close(found, torch.stack([softened_kl(student, each, 2.0, reverse=reverse) for each in teachers]))
+
     @pytest.mark.parametrize("T", [1, 2, 10])
     @pytest.mark.parametrize("size", [1, 2, 4])
     def test_both_directions_are_golden(self, golden, T, size):
