@@ -13,7 +13,7 @@ from kdcore import Transform
 
 
 class GramianAngularField(Transform):
-    r"""Turns every axis of a series into an image of sums or differences of its instants' angles.
+    r"""Convert every axis of a series to an image of sums or differences of angles between instants.
 
     Each axis is scaled to :math:`\tilde x \in [-1, 1]` and read as the cosine of an angle :math:`\theta`; then
 

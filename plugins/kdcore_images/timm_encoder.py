@@ -31,7 +31,7 @@ class TimmEncoder(Encoder):
         arguments: Further arguments of ``timm.create_model``, e.g. ``{img_size: 64}`` for a vision transformer.
 
     Raises:
-        DataError: If weights cannot be had or do not fit.
+        DataError: If the weights cannot be loaded.
         ValueError: If the inputs are no images.
     """
 
@@ -105,7 +105,7 @@ def create(model: str, channels: int, pretrained: bool, weights: Path | None, ar
     """The timm model without its classifier.
 
     Raises:
-        DataError: If there is no such model, or its weights cannot be had or do not fit.
+        DataError: If there is no such model, or its weights cannot be loaded.
     """
     import timm
 

@@ -5,7 +5,7 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_losses(register):
-    """Announce the losses."""
+    """Register the losses."""
     register("hard-teacher", "kdcore_mutual.losses:HardTeacher")
     register("kl", "kdcore_mutual.losses:Divergence")
     register("mutual", "kdcore_mutual.losses:Mutual")
@@ -13,5 +13,5 @@ def register_losses(register):
 
 @hookimpl
 def register_schedules(register):
-    """Announce the schedule."""
+    """Register the schedule."""
     register("mutual", "kdcore_mutual.schedule:MutualLearning")

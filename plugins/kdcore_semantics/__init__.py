@@ -5,7 +5,7 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_class_embeddings(register):
-    """Announce ways to turn class names into vectors."""
+    """Register the class embeddings."""
     register("glove", "kdcore_semantics.embeddings:Glove")
     register("matrix", "kdcore_semantics.embeddings:Matrix")
     register("sentence-encoder", "kdcore_semantics.embeddings:SentenceEncoder")
@@ -14,6 +14,6 @@ def register_class_embeddings(register):
 
 @hookimpl
 def register_losses(register):
-    """Announce the losses."""
+    """Register the losses."""
     register("semantic-preserving", "kdcore_semantics.losses:SemanticPreserving")
     register("semantic-match", "kdcore_semantics.losses:SemanticMatch")

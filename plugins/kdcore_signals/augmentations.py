@@ -72,7 +72,7 @@ def _one_per_channel(draw, x: Tensor) -> Tensor:
 
 
 class Rotation3d(Transform):
-    """Turns every sample about a random axis, as if the sensor had been worn askew.
+    """Rotate every sample about a random axis, as if the sensor had been worn askew.
 
     Every three channels are one vector x, y, z; all vectors of a sample are turned alike. Axes are uniform on the sphere,
     angles uniform up to the largest.

@@ -1,4 +1,4 @@
-"""How `kdcore.testing` tests these components: encoders are small, to be quick."""
+"""Cases for `kdcore.testing`: small encoders, to be quick."""
 
 from kdcore.testing import Case
 

@@ -72,7 +72,7 @@ Share = Annotated[float, Ge(0), Lt(1)]
 
 
 class Cnn1d(Chain):
-    """A compact 1-D convolutional network for windows (C, T) of a wearable sensor; 0.14 M parameters as it comes.
+    """A compact 1-D convolutional network for windows (C, T) of a wearable sensor; 0.14 M parameters by default.
 
     Each block is convolution, normalisation, ReLU and, but in the last, max pooling by 2. Channels double from block to
     block up to four times `width`. Layers to tap: ``blocks.0`` … (B, channels, T'), ``pool``, ``fc0``, ``fc``.

@@ -44,7 +44,7 @@ class Pad(SampleTransform):
 
     Args:
         length: Samples to have at least.
-        mode: What is appended: zeros, the last sample over and over, or the signal over and over.
+        mode: Values to append: zeros, the last sample repeated, or the signal repeated.
     """
 
     def __init__(self, *, length: Annotated[int, Ge(1)], mode: Literal["zeros", "edge", "repeat"] = "zeros"):
@@ -230,8 +230,8 @@ class Scale(Transform):
     """Multiplies by a number and adds another, the same for every channel: ``x * factor + offset``, as floats.
 
     Args:
-        factor: What values are multiplied by, e.g. 0.10197 for m/s² → g.
-        offset: What is added afterwards.
+        factor: Number to multiply values by, e.g. 0.10197 for m/s² → g.
+        offset: Number to add afterwards.
     """
 
     def __init__(self, *, factor: float = 1.0, offset: float = 0.0):

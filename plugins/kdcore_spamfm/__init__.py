@@ -5,5 +5,5 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_fusions(register):
-    """Announce the fusion."""
+    """Register the fusion."""
     register("spamfm", "kdcore_spamfm.fusion:SpamfmFusion")

@@ -76,7 +76,7 @@ class Spamfm(nn.Module):
         return [each * _over_positions(gate, each) for each, gate in zip(activations, gates, strict=True)]
 
     def gates(self, pooled: Sequence[Tensor]) -> list[Tensor]:
-        """What each teacher's channels are multiplied by, (B, c_k), from all P_k."""
+        """Factors of each teacher's channels, (B, c_k), from all P_k."""
         met = [project(each) for project, each in zip(self.project, pooled, strict=True)]
         signals = self.con(torch.cat(list(pooled), dim=1)), self.sum(reduce(add, met)), self.had(reduce(mul, met))
         return [reduce(add, each) for each in zip(*signals, strict=True)]

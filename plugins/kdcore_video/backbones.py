@@ -17,7 +17,7 @@ def create(name: str, channels: int, pretrained: bool, weights: Path | None, wid
     """The backbone called `name`, without a classifier.
 
     Raises:
-        DataError: If there is no such model, or its weights cannot be had or do not fit.
+        DataError: If there is no such model, or its weights cannot be loaded.
     """
     if name == "bn-inception":
         if pretrained and not weights:
@@ -236,7 +236,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 def published_name(name: str) -> str:
-    """What a tensor of `BnInception` is called in the published files, e.g. ``inception_3a_3x3_reduce_bn.weight``."""
+    """Name of a tensor of `BnInception` in the published files, e.g. ``inception_3a_3x3_reduce_bn.weight``."""
     *path, layer, leaf = name.split(".")
     return "_".join(path) + ("_bn." if layer == "bn" else ".") + leaf
 

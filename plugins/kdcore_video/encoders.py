@@ -37,7 +37,7 @@ class FrameEncoder(Encoder):
     """
 
     frames_apart = True
-    """Whether the backbone sees each frame by itself."""
+    """True if the backbone processes each frame by itself."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class FrameEncoder(Encoder):
         return self.consensus(features.unflatten(0, (-1, seen.shape[1])).expand(-1, x.shape[1], -1))
 
     def _still(self, x: Tensor) -> bool:
-        """Whether one frame answers for the whole clip: all are the same memory, as in an ablated clip."""
+        """True if all frames of the clip are the same memory, as in an ablated clip, so that one frame is enough."""
         return self.frames_apart and not self.training and x.stride(1) == 0
 
     def consensus(self, features: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ class TemporalShift(nn.Module):
         self.fraction = fraction
 
     def forward(self, x: Tensor) -> Tensor:
-        """What `layer` makes of the shifted frames."""
+        """The output of `layer` for the shifted frames."""
         clips = x.unflatten(0, (-1, self.frames))
         part = clips.shape[2] // self.fraction
         later, earlier, same = clips.split((part, part, clips.shape[2] - 2 * part), dim=2)

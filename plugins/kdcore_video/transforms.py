@@ -41,7 +41,7 @@ class RandomSegments(Transform):
 
 
 CORNERS = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (0, 2), (2, 0), (2, 4), (4, 2), (1, 1), (1, 3), (3, 1), (3, 3))
-"""Where a crop may lie, (top, left) in quarters of the room there is."""
+"""Positions of a crop, (top, left) in quarters of the space that the crop leaves free."""
 
 
 class MultiScaleCrop(Transform):
