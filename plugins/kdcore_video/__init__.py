@@ -28,7 +28,7 @@ def register_encoders(register):
 @hookimpl
 def explain(participant, inputs, score):
     """Class activation of any encoder of images or clips."""
-    from kdcore_video.cam import spoken_for
+    from kdcore_video.cam import hires_cam
 
-    found = spoken_for(participant.encoder, inputs, score)
+    found = hires_cam(participant.encoder, inputs, score)
     return None if found is None else {"class activation": found}

@@ -32,7 +32,7 @@ def class_activation(features: Tensor, weights: Tensor) -> Tensor:
     return maps / maps.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
-def spoken_for(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor | None:
+def hires_cam(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor | None:
     r"""Saliency of each position of images, or of clips' frames, for an encoder's prediction.
 
     .. math:: M = \mathrm{ReLU}\Big(\sum_c \frac{\partial y}{\partial A_c} \odot A_c\Big)
