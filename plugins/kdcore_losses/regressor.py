@@ -19,4 +19,4 @@ class Regressor(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, …) → (B, outputs, …)."""
-        return self.linear(x.movedim(1, -1).to(self.linear.weight.dtype)).movedim(-1, 1)
+        return self.linear(x.movedim(1, -1)).movedim(-1, 1)

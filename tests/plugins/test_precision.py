@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 
-from kdcore import Batch, LossContext
+from kdcore import Batch, Example, LossContext, Outputs
 from kdcore.plugin.manager import plugin_manager
 from kdcore.testing.contexts import cast, mapped
 from kdcore.testing.fusions import bench as fusion_bench
@@ -86,3 +86,28 @@ def test_fusions(name, autocast, dtype):
 def test_losses_and_fusions_are_found():
     assert {"gsdm", "rkd", "acs", "kl", "semantic-match"} <= set(LOSSES)
     assert FUSIONS == ["spamfm"]
+
+
+@pytest.mark.parametrize("name", ["fitnet", "ca-mkd"])
+@pytest.mark.parametrize(
+    ("change", "dtype", "device"),
+    [
+        (lambda loss: loss.bfloat16(), torch.float32, "cpu"),
+        (lambda loss: loss.to("meta", torch.float16), torch.float32, "meta"),
+        (lambda loss: loss.double(), torch.float64, "cpu"),
+    ],
+    ids=["bfloat16", "float16 elsewhere", "float64"],
+)
+def test_parameters_of_feature_losses_stay_in_float32_at_least(name, change, dtype, device):
+    options = {"features": 1.0} if name == "ca-mkd" else {}
+    ctx = loss_bench(SUBJECTS["loss", name]).ctx
+    loss = SUBJECTS["loss", name].made(options)
+    tap = torch.ones(len(ctx.batch), 3, 4)
+    student, teacher = Outputs(ctx.student.logits, {"features": tap}), Outputs(ctx.student.logits, {"features": tap[:, :2]})
+    loss.setup(Example(student, {"teacher": teacher}, 5))
+    before = [parameter.detach().clone() for parameter in loss.parameters()]
+    changed = list(change(loss).parameters())
+    assert len(changed) == 1
+    assert {(each.dtype, each.device.type) for each in changed} == {(dtype, device)}
+    if device == "cpu":
+        assert all(one.equal(other.to(one.dtype)) for one, other in zip(changed, before, strict=True))
