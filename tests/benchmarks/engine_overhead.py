@@ -29,7 +29,7 @@ from kdcore.training.engine import Engine, Settings
 from kdcore.training.randomness import derive
 from kdcore_losses.cross_entropy import CrossEntropy
 from kdcore_losses.soft_target import SoftTarget
-from kdcore_wearable.cnn import Cnn1d
+from kdcore_signals.encoders import Cnn1d
 
 BATCH, CLASSES = 16, 10
 
