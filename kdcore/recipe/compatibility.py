@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from kdcore.contracts.loss import DistillationLoss, Needs
+from kdcore.contracts.loss import DistillationLoss
+from kdcore.contracts.needs import Needs
 from kdcore.contracts.schedule import Schedule, Team
 from kdcore.errors import Problem
 from kdcore.recipe.models import ParticipantSpec, Recipe

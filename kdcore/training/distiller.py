@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress, Ramp
+from kdcore.contracts.batch import Batch, LossContext, Outputs
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.loss import DistillationLoss, Example
+from kdcore.contracts.progress import Progress, Ramp
 from kdcore.contracts.schedule import Stage
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError

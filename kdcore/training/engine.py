@@ -11,9 +11,9 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from kdcore.contracts.batch import Progress
 from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.optimizers import build_optimizer
+from kdcore.contracts.progress import Progress
 from kdcore.contracts.schedule import Stage
 from kdcore.data.table import Table, epoch_order
 from kdcore.errors import StoppedError, TrainingError

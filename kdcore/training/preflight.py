@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from kdcore.contracts.batch import Progress
+from kdcore.contracts.progress import Progress
 from kdcore.contracts.schedule import Stage
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
