@@ -78,7 +78,7 @@ class LossContext:
     batch: Batch
     peers: Mapping[str, Outputs] = field(default_factory=dict)
     class_embeddings: Tensor | None = None
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
 
     @property
     def labels(self) -> Tensor:

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.schedule import Schedule, Team
-from kdcore.errors import Problem
+from kdcore.contracts.schedule import Schedule, Stage, Team
+from kdcore.errors import ComponentError, PluginError, Problem
+from kdcore.plugin.facts import Facts, ask, component_facts
+from kdcore.plugin.registry import Entry
 from kdcore.recipe.models import ParticipantSpec, Recipe
-from kdcore.recipe.problems import Places, reason
+from kdcore.recipe.problems import Places
 from kdcore.recipe.validate import Checked
 from kdcore.recipe.yaml import Steps
 from kdcore.suggestions import did_you_mean
@@ -29,39 +30,44 @@ def check_fit(recipe: Recipe, tree: Mapping[str, Any], checked: Checked, places:
     return _Fit(recipe, tree, checked, places).problems
 
 
+def stages_of(schedule: Schedule, team: Team) -> tuple[Stage, ...]:
+    """Return the stages of a schedule for these participants."""
+    return tuple(schedule.stages(team))
+
+
 class _Fit:
     def __init__(self, recipe: Recipe, tree: Mapping[str, Any], checked: Checked, places: Places):
         self.recipe, self.tree, self.checked, self.places = recipe, tree, checked, places
         self.problems: list[Problem] = []
         self._modalities()
-        self._made(("data", "protocol"))
-        schedule = self._made(("schedule",))
+        self._facts(("data", "protocol"))
+        schedule = self._facts(("schedule",))
         if recipe.fusion and not self._written("teachers"):
             self._add(("fusion",), "there are no teachers to fuse")
         self._terms("losses", recipe.student_specs)
         if recipe.teachers:
             self._terms("teacher_losses", recipe.teachers)
-            if isinstance(schedule, Schedule) and recipe.data.labels == "withheld":
-                self._withheld(schedule)
+            if schedule and recipe.data.labels == "withheld":
+                self._withheld(*self.checked.usable["schedule",])
 
     def _add(self, path: Steps, message: str, hint: str = "") -> None:
         self.problems.append(self.places.problem(path, message, hint))
 
-    def _made(self, path: Steps) -> object | None:
-        component = self.checked.usable.get(path)
-        if component is None:
+    def _facts(self, path: Steps) -> Facts | None:
+        if path not in self.checked.usable:
             return None
         try:
-            return component.make()
-        except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
-            self._add(path, f"{component.entry.described} cannot be made: {reason(error)}")
+            return component_facts(*self.checked.usable[path])
+        except PluginError as error:
+            self._add(path, str(error))
             return None
 
     def _modalities(self) -> None:
         path = ("data", "dataset")
-        made = self._made(path)
-        known = getattr(self.checked.classes.get(path) if made is None else made, "modalities", None)
-        if not isinstance(known, Mapping):
+        entry = self.checked.known.get(path)
+        facts = self._facts(path) or (component_facts(entry) if entry else None)
+        known = facts.modalities if facts else None
+        if known is None:
             return
         for name, spec in self.recipe.participants.items():
             path = (*self._path(name), "modality")
@@ -71,14 +77,16 @@ class _Fit:
                     what = f"the dataset {self.recipe.data.dataset.name!r} has no modality {modality!r}"
                     self._add(where, what, did_you_mean(modality, sorted(known), "it has"))
 
-    def _withheld(self, schedule: Schedule) -> None:
+    def _withheld(self, schedule: Entry, options: dict[str, Any]) -> None:
         """The labels that students are not told are read by no teacher either."""
         teachers, students = set(self.recipe.teachers), set(self.recipe.student_specs)
-        losses = [self._made(("teacher_losses", index)) for index, term in enumerate(self.recipe.teacher_losses) if term.active]
-        if not any(loss.needs.labels for loss in losses if isinstance(loss, DistillationLoss)):
+        losses = [
+            self._facts(("teacher_losses", index)) for index, term in enumerate(self.recipe.teacher_losses) if term.active
+        ]
+        if not any(loss.needs.labels for loss in losses if loss and loss.needs):
             return
-        with suppress(Exception):  # a plugin's schedule may raise anything; the run's preparation says so
-            stages = list(schedule.stages(Team(tuple(self.recipe.teachers), tuple(self.recipe.student_specs))))
+        with suppress(ComponentError):  # the run's preparation says so
+            stages = ask(schedule, options, stages_of, Team(tuple(self.recipe.teachers), tuple(self.recipe.student_specs)))
             kept = {stage.part for stage in stages if students & set(stage.learners)}
             read = {stage.part for stage in stages if teachers & set(stage.learners)}
             for part in sorted(kept & read):
@@ -96,9 +104,9 @@ class _Fit:
 
     def _terms(self, role: str, learners: Mapping[str, ParticipantSpec]) -> None:
         for index, term in enumerate(getattr(self.recipe, role)):
-            loss = self._made((role, index)) if term.active else None
-            needs = getattr(loss, "needs", None)
-            if isinstance(needs, Needs):
+            loss = self._facts((role, index)) if term.active else None
+            needs = loss.needs if loss else None
+            if needs:
                 for message, hint in (*self._unmet(needs, role), *_untapped(needs, learners, self._asked(role))):
                     self._add((role, index), f"the loss {term.name!r} {message}", hint)
 

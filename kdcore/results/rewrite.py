@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from kdcore.cache import cache_folder
 from kdcore.data.preparation import load_table
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
@@ -13,7 +14,6 @@ from kdcore.recipe.models import Recipe
 from kdcore.results.examples import Example, gather_examples
 from kdcore.results.explaining import Explainer
 from kdcore.results.sections import write_report
-from kdcore.runs.paths import cache_folder
 from kdcore.runs.records import FinishedRun, read_run, recipe_of
 from kdcore.runs.summarise import summarise
 from kdcore.runs.summary import Summary

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
+from kdcore.cache import cache_folder
 from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError, TrainingError
@@ -17,7 +18,7 @@ from kdcore.plugin.files import is_file
 from kdcore.recipe.build import Builder
 from kdcore.recipe.models import EngineSpec, Recipe
 from kdcore.recipe.yaml import dump
-from kdcore.runs.paths import Ledger, cache_folder, new_run_id, runs_folder
+from kdcore.runs.paths import Ledger, new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
 from kdcore.training.assembly import DISTILLED, Assembly
 from kdcore.training.checkpoint import write_file
