@@ -31,7 +31,7 @@ class Parameter(NamedTuple):
 
     Args:
         hint: Its type.
-        default: Its default as the hint has it, e.g. 1.0 where the author of a float wrote 1; ignored if `required`.
+        default: Its default; ignored if `required`.
         required: True if there is no default.
         description: Its line in the docstring's ``Args:``.
     """
@@ -40,6 +40,15 @@ class Parameter(NamedTuple):
     default: Any
     required: bool
     description: str
+
+
+def settled_parameters(entry: Entry) -> dict[str, Parameter]:
+    """Read a component's options, with defaults as the hints have them: 1.0 where the author of a float wrote 1.
+
+    Raises:
+        PluginError: As `read_parameters`, and if a default does not fit its hint.
+    """
+    return _with_settled_defaults(entry, read_parameters(entry))
 
 
 def read_parameters(entry: Entry) -> dict[str, Parameter]:
@@ -68,7 +77,7 @@ def read_parameters(entry: Entry) -> dict[str, Parameter]:
         hint = hints.get(name, Any)
         hint = hint | None if default is None and hint is not Any else hint
         found[name] = Parameter(hint, None if required else default, required, docs.get(name, ""))
-    return _with_settled_defaults(entry, found)
+    return found
 
 
 def model_of(entry: Entry, parameters: Mapping[str, Parameter], **config: Any) -> type[BaseModel]:
@@ -95,7 +104,7 @@ def model_of(entry: Entry, parameters: Mapping[str, Parameter], **config: Any) -
 def _refuse_unusable(entry: Entry, parameter: inspect.Parameter) -> None:
     reserved = {"name", "options"} | ({*TERM_KEYS} if entry.kind == "loss" else set())
     if parameter.name in reserved:
-        raise _broken(entry, f"its constructor has a parameter {parameter.name!r}, which is a key of every recipe; rename it")
+        raise _broken(entry, f"its constructor has a parameter {parameter.name!r}, which is reserved for recipes; rename it")
     if parameter.kind is parameter.POSITIONAL_ONLY:
         raise _broken(entry, f"its constructor takes {parameter.name!r} by position only; options are passed by name")
 

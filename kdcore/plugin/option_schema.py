@@ -19,7 +19,7 @@ from pydantic_core import to_jsonable_python
 
 from kdcore.plugin.codec import NotEncodableError, decode_hint, encode_hint
 from kdcore.plugin.component_cache import recall, remember
-from kdcore.plugin.constructors import Parameter, model_of, read_parameters
+from kdcore.plugin.constructors import Parameter, model_of, read_parameters, settled_parameters
 from kdcore.plugin.docstring import docstring, hint_text
 from kdcore.plugin.registry import Entry
 
@@ -115,7 +115,7 @@ def describe(entry: Entry) -> Description:
     if known is None:
         component = entry.load()
         doc = docstring(component) if callable(component) else _doc_of_object(component)
-        known = {"doc": doc, "options": [tuple(_option(name, each)) for name, each in _parameters(entry).items()]}
+        known = {"doc": doc, "options": [tuple(_option(name, each)) for name, each in read_parameters(entry).items()]}
         remember(entry, question, known)
     doc, options = known["doc"], tuple(Option(*each) for each in known["options"])
     summary = doc.partition("\n\n")[0].replace("\n", " ")
@@ -129,7 +129,7 @@ def _parameters(entry: Entry) -> Mapping[str, Parameter]:
     if known is not None:
         with suppress(ImportError, AttributeError, TypeError, ValueError, LookupError):
             return {name: Parameter(decode_hint(hint), *others) for name, hint, *others in known}
-    found = read_parameters(entry)
+    found = settled_parameters(entry)
     with suppress(NotEncodableError):
         remember(entry, question, [(name, encode_hint(each.hint), *each[1:]) for name, each in found.items()])
     return found

@@ -51,7 +51,7 @@ FAULTS = {
     "hookless.py": ("x = 1", "has no hook; mark a function such as register_losses with kdcore.hookimpl"),
     "taken.py": (
         "class A: pass\n@hookimpl\ndef register_losses(register): register('soft-target', 'taken:A')",
-        "the loss 'soft-target' is in the plugin 'standard' already; rename yours",
+        "the loss 'soft-target' is in the plugin 'losses' already; rename yours",
     ),
     "absent.py": (
         "@hookimpl\ndef register_losses(register): register('a', 'absent:A')",
