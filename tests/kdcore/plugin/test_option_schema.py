@@ -251,7 +251,7 @@ def test_functions_are_constructors_too():
         ("Underscore", "yields no schema"),
         ("Named", "a parameter 'name', which is reserved for recipes"),
         ("Weighted", "a parameter 'weight', which is reserved for recipes"),
-        ("Gone", "cannot be loaded: AttributeError"),
+        ("Gone", "could not load it: AttributeError"),
     ],
 )
 def test_broken_components_name_plugin_and_component(component, reason):
