@@ -13,7 +13,7 @@ from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
     from kdcore.cli.console import ConsoleListener
-    from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress, Ramp
+    from kdcore.contracts.batch import Batch, LossContext, Outputs
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey
     from kdcore.contracts.embeddings import ClassEmbeddings
     from kdcore.contracts.encoder import Encoder, Participant
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.loss import DistillationLoss, Example
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
+    from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Split
     from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
@@ -60,13 +61,14 @@ hookimpl = HookimplMarker("kdcore")
 
 _HOME = {
     "kdcore.cli.console": ("ConsoleListener",),
-    "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs", "Progress", "Ramp"),
+    "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.fusion": ("TeacherFusion",),
     "kdcore.contracts.loss": ("DistillationLoss", "Example"),
     "kdcore.contracts.needs": ("Needs",),
+    "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Split"),
     "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),

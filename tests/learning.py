@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 import toys
+from kdcore.training.distiller import Distiller, TermSpec
 from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, Needs, StagePlan, Training
 from kdcore.data.pipeline import Pipeline
-from kdcore.training.distiller import Distiller, TermSpec
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.randomness import seed_everything
 
@@ -74,7 +74,9 @@ def default_terms():
 def stage(name, learners, training, epochs=None, sources=(), part="train"):
     """A stage as a plan has it, in which all learners are trained alike."""
     trained = dict.fromkeys(learners, training)
-    return StagePlan(name, learners, sources, trained, epochs or training.epochs, part, training.batch_size or 3, "+".join(learners))
+    return StagePlan(
+        name, learners, sources, trained, epochs or training.epochs, part, training.batch_size or 3, "+".join(learners)
+    )
 
 
 def teachers(epochs=2, **training):

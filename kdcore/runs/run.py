@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from kdcore.cache import cache_folder
 from kdcore.data.table import Table
 from kdcore.errors import StoppedError
 from kdcore.plugin.manager import PluginManager, plugin_manager
@@ -24,7 +25,7 @@ from kdcore.results.tracking import NullTracker, Tracker, tracking_address
 from kdcore.runs.archive import Archive
 from kdcore.runs.callbacks import HookCaller, RunListener
 from kdcore.runs.outcome import Outcome
-from kdcore.runs.paths import Ledger, cache_folder, find_run
+from kdcore.runs.paths import Ledger, find_run
 from kdcore.runs.preparation import Prepared, make_folder, prepare
 from kdcore.runs.records import recipe_of
 from kdcore.runs.summary import Summary

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kdcore.contracts.batch import Ramp
+from kdcore.contracts.progress import Ramp
 from kdcore.data.table import Table
 from kdcore.recipe.config_models import LabelledShare
 from kdcore.recipe.graph import StagePlan
