@@ -17,8 +17,9 @@ from kdcore.plugin.files import is_file
 from kdcore.recipe.build import Builder
 from kdcore.recipe.models import EngineSpec, Recipe
 from kdcore.recipe.yaml import dump
-from kdcore.runs.paths import Ledger, cache_folder, new_run_id, runs_folder
+from kdcore.runs.paths import cache_folder, new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
+from kdcore.runs.state import RunState
 from kdcore.training.assembly import DISTILLED, Assembly
 from kdcore.training.checkpoint import write_file
 from kdcore.training.preflight import Preflight, preflight
@@ -77,13 +78,13 @@ def prepare(
     return Prepared(assembly, table, found)
 
 
-def make_folder(recipe: Recipe, fabric: Fabric, command: Sequence[str], part: str, anew: bool) -> Path:
-    """A new run's folder, with its recipe in it and an empty ledger; the same in all processes."""
+def make_folder(recipe: Recipe, fabric: Fabric, command: Sequence[str], part: str, retrain: bool) -> Path:
+    """A new run's folder, with its recipe in it and an empty state; the same in all processes."""
     folder = runs_folder() / fabric.broadcast(new_run_id(recipe.name, recipe.hash, datetime.now()))
     if fabric.is_global_zero:
         _write_recipe(recipe, folder)
-        ledger = Ledger(folder, command=command, part=part, anew=anew)
-        write_file(ledger.path, ledger.content())
+        state = RunState(folder, command=command, part=part, retrain=retrain)
+        write_file(state.path, state.content())
     fabric.barrier()
     return folder
 

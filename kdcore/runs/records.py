@@ -1,4 +1,4 @@
-"""Runs read back: what was run, on what, and every answer to the samples it was evaluated on."""
+"""Records of runs, read back: what was run, on what data, and every prediction on the samples it was evaluated on."""
 
 from __future__ import annotations
 
