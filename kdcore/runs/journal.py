@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -21,6 +22,8 @@ PARAM_LIMIT, TAG_LIMIT = 6000, 5000
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 COMMIT = b'{"kind": "commit"}\n'
+MARKED = 4096
+"""Bytes that `Journal.mark` looks at."""
 
 
 class Journal:
@@ -105,15 +108,30 @@ class Journal:
         self.commit()
 
     def read(self, start: int, stop: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Records from byte `start` to `stop` (to the last commit, if not given), each with the position after it."""
+        """Records from byte `start` to `stop` (to the last commit, if not given), each with the position after it.
+
+        A line that is damaged is read as a record of kind ``damaged``, with the number of the line.
+        """
         position, stop = max(start, self._body), self.committed if stop is None else stop
         with self.path.open("rb") as file:
             file.seek(position)
             while position < stop:
                 line = file.readline()
                 position += len(line)
-                if line != COMMIT:
-                    yield position, json.loads(line)
+                if line == COMMIT:
+                    continue
+                try:
+                    record = json.loads(line)
+                except ValueError:
+                    number = self.path.read_bytes()[:position].count(b"\n")
+                    record = {"kind": "damaged", "run": "", "line": number}
+                yield position, record
+
+    def mark(self, position: int) -> str:
+        """A short hash of what comes before byte `position`, which tells whether the journal is still the same there."""
+        with self.path.open("rb") as file:
+            file.seek(max(0, position - MARKED))
+            return hashlib.sha256(file.read(min(position, MARKED))).hexdigest()[:16]
 
     def close(self) -> None:
         """Let go of the file."""

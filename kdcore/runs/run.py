@@ -6,7 +6,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -26,11 +26,12 @@ from kdcore.runs.artifacts import save_participants
 from kdcore.runs.callbacks import HookCaller, RunListener
 from kdcore.runs.context import RunContext, facts_of
 from kdcore.runs.journal import RunJournal, Status
+from kdcore.runs.lock import locked
 from kdcore.runs.outcome import Outcome, write_outcome
 from kdcore.runs.paths import cache_folder, find_run
 from kdcore.runs.preparation import Prepared, make_folder, prepare
 from kdcore.runs.records import FACTS, outcome_file, read_run, recipe_of
-from kdcore.runs.state import RunState
+from kdcore.runs.state import RunState, check_state
 from kdcore.runs.summary import Summary, flattened, means, metric_prefix, summarise
 from kdcore.training.assembly import BASELINE, DISTILLED, parameter_counts
 from kdcore.training.checkpoint import Checkpoints, write_file
@@ -148,7 +149,7 @@ class _Run:
         self.builder = Builder(recipe, plugins)
         self.fabric = make_fabric(recipe.engine)
         self.engine: Engine | None = None
-        self.stop_asked = False
+        self.stop_asked, self.stop_signal = False, 0
         self.tracker = Tracker()
         self.journal: RunJournal | None = None  # in all processes but the first
 
@@ -159,10 +160,19 @@ class _Run:
 
     def execute(self) -> Result | None:
         """Train what is not trained yet, evaluate, and report."""
+        with ExitStack() as stack:
+            if self.folder and self._writes:
+                stack.enter_context(locked(self.folder))
+            return self._execute(stack)
+
+    def _execute(self, stack: ExitStack) -> Result | None:
         prepared = self._prepare()
         if not self._writes:  # what all processes do alike is told by one
             self.listener = HookCaller(RunListener(), self.plugins)
-        self.folder = self.folder or make_folder(self.recipe, self.fabric, self.command, self.part, self.retrain)
+        if self.folder is None:
+            self.folder = make_folder(self.recipe, self.fabric, self.command, self.part, self.retrain)
+            if self._writes:
+                stack.enter_context(locked(self.folder))
         self.state, self.checkpoints = RunState.read(self.folder), Checkpoints(self.folder / "checkpoints")
         if self._writes:
             experiment = self.recipe.tracking.experiment or self.recipe.name
@@ -179,7 +189,7 @@ class _Run:
                 if self._writes:
                     result = self._conclude(context)
         except StoppedError:
-            stopped = StoppedError(f"stopped; everything is saved: kdcore resume {self.folder.name}")
+            stopped = self._stopped(f"stopped; everything is saved: kdcore resume {self.folder.name}")
             self._record_stop("KILLED", context, stopped)
             raise stopped from None
         except Exception as error:  # a plugin at work may raise anything
@@ -189,7 +199,7 @@ class _Run:
             if self.journal:
                 self.journal.close()
         if self.stop_asked:  # too late for this run, but whoever has more of them to do must know
-            raise StoppedError(f"stopped, after the run was finished: kdcore resume {self.folder.name} shows what came of it")
+            raise self._stopped(f"stopped, after the run was finished: kdcore resume {self.folder.name} shows what came of it")
         return result
 
     @property
@@ -220,6 +230,8 @@ class _Run:
     def _resume_point(self) -> Checkpoint | None:
         """The checkpoint to resume from, with the journal taken back to where it was made."""
         loaded = self.checkpoints.load()
+        if loaded:
+            check_state(loaded[1], self.checkpoints.folder)
         if loaded and [loaded[1]["seed"], loaded[1]["arm"]] in self.state.done:
             loaded = None
         if self.journal:
@@ -264,24 +276,35 @@ class _Run:
             self.journal.finish(name, "FINISHED" if name in whole else status)
         self.journal.commit()
 
+    def _stopped(self, said: str) -> StoppedError:
+        error = StoppedError(said)
+        error.exit_code = 128 + (self.stop_signal or signal.SIGTERM)
+        return error
+
     @contextmanager
     def _stoppable(self):
-        """SIGTERM asks to stop: the state is saved, and the process ends cleanly."""
+        """SIGTERM and Ctrl-C ask to stop: the state is saved, and the process ends cleanly. Ctrl-C again stops at once."""
 
-        def ask(*_: object) -> None:
-            self.stop_asked = True
+        def ask(number: int, _: object) -> None:
+            if number == signal.SIGINT:
+                signal.signal(signal.SIGINT, before[signal.SIGINT])
+                self.listener.say("stopping after this step; press Ctrl-C again to stop at once, without saving")
+            self.stop_asked, self.stop_signal = True, number
             if self.engine:
                 self.engine.stop_asked = True
 
+        before = {}
         try:
-            before = signal.signal(signal.SIGTERM, ask)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.signal(number, ask)
         except ValueError:  # not in the main thread: whoever called us decides about signals
             yield
             return
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _train(self, run: RunContext, seed: int, arm: str, pending: Checkpoint | None) -> None:
         """Train one arm of a seed, from its start or from the `pending` checkpoint if that is its own."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kdcore.errors import CheckpointError
+
+
+KEPT: Mapping[str, type] = {"done": list, "journal": int, "complete": bool, "command": list, "part": str, "retrain": bool}
+"""Fields of `RunState` that are kept in its file, with their types."""
 
 
 @dataclass
@@ -40,7 +44,7 @@ class RunState:
 
     def content(self) -> bytes:
         """As it is written to `path`."""
-        kept = {name: getattr(self, name) for name in ("done", "journal", "complete", "part", "retrain")}
+        kept = {name: getattr(self, name) for name in KEPT}
         return json.dumps({**kept, "command": list(self.command)}).encode()
 
     @classmethod
@@ -53,7 +57,38 @@ class RunState:
         path = folder / "progress.json"
         if not path.exists():
             return cls(folder)
+        advice = f"restore the file, or start again: kdcore run {folder / 'recipe.yaml'}"
         try:
-            return cls(folder, **json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged: {error}") from error
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{path}:{error.lineno}: damaged: {error.msg}; {advice}") from error
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}; {advice}") from error
+        if not isinstance(content, dict) or (wrong := next((name for name in KEPT if not _fits(name, content)), "")):
+            raise CheckpointError(f"{path}:1: damaged: {f'{wrong!r} is missing or' if content else 'it'} is not as written; {advice}")
+        return cls(folder, **{name: content[name] for name in KEPT})
+
+
+def _fits(name: str, content: dict[str, Any]) -> bool:
+    value = content.get(name)
+    if name == "done":
+        return isinstance(value, list) and all(
+            isinstance(each, list) and list(map(type, each)) == [int, str] for each in value
+        )
+    if name == "command":
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return type(value) is KEPT[name]
+
+
+def check_state(state: Mapping[str, Any], checkpoints: Path) -> None:
+    """Check what a run itself needs of a checkpoint's state.
+
+    Raises:
+        CheckpointError: If something is missing or of another type.
+    """
+    for name, kind in (("seed", int), ("arm", str), ("journal", int)):
+        if type(state.get(name)) is not kind:
+            raise CheckpointError(
+                f"{checkpoints}: the newest checkpoint's state.pt is damaged: {name!r} is missing or is not as written; "
+                "delete that checkpoint's folder to resume from the one before it"
+            )

@@ -57,12 +57,15 @@ class Sender:
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             note = json.loads(self._note.read_text(encoding="utf-8"))
             if note["uri"] == uri:
-                self.sent, self.runs = min(note["sent"], journal.end), note["runs"]
+                self.runs = dict(note["runs"])
+                # A journal that was cut and written on since is sent again from its start: what is sent twice counts once.
+                if 0 < note["sent"] <= journal.end and note["mark"] == journal.mark(note["sent"]):
+                    self.sent = note["sent"]
 
     def rewind(self, position: int) -> None:
         """Note, before the journal is cut at byte `position`, that nothing after it was sent."""
         if position < self.sent:
-            self._remember(position)
+            self._remember(position, durable=True)
 
     def waiting(self) -> int:
         """How many committed records are not sent."""
@@ -98,10 +101,13 @@ class Sender:
                     self._send([record])
             elif not self._refused:
                 self._refused = True
-                what = f"{records[0]['kind']} of {records[0]['run']!r}"
+                record = records[0]
+                what = "a record" if record["kind"] == "damaged" else f"{record['kind']} of {record['run']!r}"
                 self._say(f"tracking: {what} cannot be tracked and stays in {self.folder}, as may others: {error}")
 
     def _deliver(self, records: Sequence[Record]) -> None:
+        if records[0]["kind"] == "damaged":
+            raise RefusedError(f"{self._journal.path}:{records[0]['line']} is damaged")
         self._store = store = self._store or self._connect()
         run = records[0]["run"]
         if records[0]["kind"] == "start":
@@ -115,10 +121,15 @@ class Sender:
     def _note(self) -> Path:
         return self.folder / "sent.json"
 
-    def _remember(self, position: int) -> None:
+    def _remember(self, position: int, durable: bool = False) -> None:
         self.sent = position
         temporary = self._note.with_suffix(".new")
-        temporary.write_text(json.dumps({"uri": self.uri, "sent": position, "runs": self.runs}), encoding="utf-8")
+        note = {"uri": self.uri, "sent": position, "mark": self._journal.mark(position), "runs": self.runs}
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(note, file)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, self._note)
 
 

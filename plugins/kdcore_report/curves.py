@@ -22,7 +22,10 @@ def curves(run: Path, seeds: Sequence[int]) -> Curves:
     journal = run / "tracking" / "journal.jsonl"
     runs = {f"seed-{seed}": f"seed {seed}" for seed in seeds}
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else ():
-        record = json.loads(line)
+        try:
+            record = json.loads(line)
+        except ValueError:  # a damaged line costs its own points alone
+            continue
         if record.get("kind") == "metrics" and record.get("run") in runs:
             for name, value in record["values"].items():
                 if title := _curve_title(name.removeprefix(f"{BASELINE}/")):

@@ -127,7 +127,7 @@ def test_a_modality_may_be_called_what_its_demonstration_calls_something(tmp_pat
         ("encoder", "encoder", r"the class would be called Encoder, as kdcore's own is"),
         ("transform", "sample", r"the class would be called SampleTransform, as kdcore's own is"),
         ("loss", "standard", r"there is a plugin 'standard' already \(kdcore_standard\)"),
-        ("loss", "soft-target", r"there is a loss 'soft-target' already, from the plugin 'standard'"),
+        ("loss", "soft-target", r"there is a loss 'soft-target' already, from the plugin 'losses'"),
     ],
 )
 def test_a_bad_name_is_named_and_nothing_is_written(tmp_path, kind, name, said):

@@ -109,10 +109,10 @@ from kdcore_mlflow.tracker import MlflowTracker
 
 remember = Sender._remember
 
-def die(self, position):
+def die(self, position, durable=False):
     if position > int(sys.argv[3]):
         os.kill(os.getpid(), 9)
-    remember(self, position)
+    remember(self, position, durable)
 
 Sender._remember = die
 tracker = RunJournal(Path(sys.argv[1]), MlflowTracker(sys.argv[2]), "killed")
