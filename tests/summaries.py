@@ -32,7 +32,7 @@ def summary(seeds=(0, 1, 2), **changes):
             Row("rgb", "student without distillation", "rgb", without, 42),
             Row("rgb", "student with distillation", "rgb", with_kd, 42),
         ],
-        "difference": paired_difference(with_kd, without),
+        "differences": {"rgb": paired_difference(with_kd, without)},
         "versions": {"kdcore": "0.1.0"},
         "recipe": "name: sakdn # <script>",
         "command": "kdcore run recipes/sakdn.yaml seeds=[0,1,2]",

@@ -68,7 +68,19 @@ def facts_of(run: RunContext) -> Facts:
         versions=installed_versions(run.versions),
         machine=_machine(run.table.labels.device),
         command=list(run.command),
+        no_baseline=_no_baseline(run),
     )
+
+
+def _no_baseline(run: RunContext) -> str:
+    recipe = run.recipe
+    if run.assembly.has_baseline:
+        return ""
+    if not recipe.baseline:
+        return "the recipe declines the baseline (baseline: false)"
+    if not recipe.teachers and len(recipe.student_specs) == 1:
+        return "the student has no teacher, so all of its losses would be the same without distillation"
+    return "without teachers and peers, its losses would be none or the same, so there is no baseline to train"
 
 
 def _machine(device: torch.device) -> str:

@@ -239,7 +239,7 @@ class RunJournal:
     def params(self, run: str, values: Mapping[str, object]) -> None:
         """Record parameters; one that is too long is cut short, and kept whole as an artifact."""
         if values:
-            self.record("params", run, values=_texts(values, PARAM_LIMIT))
+            self.record("params", run, values=as_params(values))
         for name, value in values.items():
             if len(str(value)) > PARAM_LIMIT:
                 file = self.place(run, "params") / f"{_key(name).replace('/', '.')}.txt"
@@ -275,6 +275,11 @@ class RunJournal:
 
 def _after_last_commit(content: bytes) -> int:
     return content.rfind(COMMIT) + len(COMMIT) if COMMIT in content else 0
+
+
+def as_params(values: Mapping[str, object]) -> dict[str, str]:
+    """Parameters as they are recorded."""
+    return _texts(values, PARAM_LIMIT)
 
 
 def _key(name: str) -> str:

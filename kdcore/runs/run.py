@@ -17,7 +17,7 @@ from torch import Tensor
 from kdcore import __version__
 from kdcore.contracts.tracker import Tracker
 from kdcore.data.table import Table
-from kdcore.errors import StoppedError
+from kdcore.errors import CheckpointError, StoppedError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.load import load_recipe
@@ -25,7 +25,7 @@ from kdcore.recipe.models import Recipe
 from kdcore.runs.artifacts import save_participants
 from kdcore.runs.callbacks import HookCaller, RunListener
 from kdcore.runs.context import RunContext, facts_of
-from kdcore.runs.journal import RunJournal, Status
+from kdcore.runs.journal import Journal, RunJournal, Status, as_params
 from kdcore.runs.lock import locked
 from kdcore.runs.outcome import Outcome, write_outcome
 from kdcore.runs.paths import cache_folder, find_run
@@ -97,6 +97,26 @@ def resume(run_id: str, listener: RunListener | None = None) -> Result | None:
     plugins = plugin_manager()
     state = RunState.read(folder)
     return _Run(recipe_of(folder, plugins), plugins, listener, state.command, folder).execute()
+
+
+def refuse_edited_recipe(recipe: Recipe, journal: Journal, folder: Path) -> None:
+    """Check that a run is resumed with the recipe that it began with.
+
+    Raises:
+        CheckpointError: If the recipe in its folder was edited; names the options that differ.
+    """
+    began = next((record["values"] for _, record in journal.read(0) if record["kind"] == "params"), None)
+    if began is None:
+        return
+    now = as_params(flattened(recipe.filled()))
+    names = [name for name in dict.fromkeys([*began, *now]) if not name.startswith("plugins")]
+    changed = [f"{name} was {began.get(name)}, is {now.get(name)}" for name in names if began.get(name) != now.get(name)]
+    if changed:
+        more = f", and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise CheckpointError(
+            f"{folder / 'recipe.yaml'} is not the recipe that this run began with: {'; '.join(changed[:5])}{more}; "
+            f"undo the change, or start another run: kdcore run {folder / 'recipe.yaml'}"
+        )
 
 
 def dry_run(
@@ -177,6 +197,7 @@ class _Run:
         if self._writes:
             experiment = self.recipe.tracking.experiment or self.recipe.name
             self.journal = RunJournal(self.folder / "tracking", self.tracker, experiment)
+            refuse_edited_recipe(self.recipe, self.journal.file, self.folder)
         context = self._context(prepared, self.folder)
         pending = self._resume_point()
         result = None

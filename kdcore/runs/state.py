@@ -10,7 +10,6 @@ from typing import Any
 
 from kdcore.errors import CheckpointError
 
-
 KEPT: Mapping[str, type] = {"done": list, "journal": int, "complete": bool, "command": list, "part": str, "retrain": bool}
 """Fields of `RunState` that are kept in its file, with their types."""
 
@@ -64,17 +63,16 @@ class RunState:
             raise CheckpointError(f"{path}:{error.lineno}: damaged: {error.msg}; {advice}") from error
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}; {advice}") from error
-        if not isinstance(content, dict) or (wrong := next((name for name in KEPT if not _fits(name, content)), "")):
-            raise CheckpointError(f"{path}:1: damaged: {f'{wrong!r} is missing or' if content else 'it'} is not as written; {advice}")
+        wrong = [name for name in KEPT if not isinstance(content, dict) or not _fits(name, content)]
+        if wrong:
+            raise CheckpointError(f"{path}:1: damaged: {wrong[0]!r} is missing, or is not what was written; {advice}")
         return cls(folder, **{name: content[name] for name in KEPT})
 
 
 def _fits(name: str, content: dict[str, Any]) -> bool:
     value = content.get(name)
     if name == "done":
-        return isinstance(value, list) and all(
-            isinstance(each, list) and list(map(type, each)) == [int, str] for each in value
-        )
+        return isinstance(value, list) and all(isinstance(each, list) and list(map(type, each)) == [int, str] for each in value)
     if name == "command":
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
     return type(value) is KEPT[name]
@@ -89,6 +87,6 @@ def check_state(state: Mapping[str, Any], checkpoints: Path) -> None:
     for name, kind in (("seed", int), ("arm", str), ("journal", int)):
         if type(state.get(name)) is not kind:
             raise CheckpointError(
-                f"{checkpoints}: the newest checkpoint's state.pt is damaged: {name!r} is missing or is not as written; "
+                f"{checkpoints}: the newest checkpoint's state.pt is damaged: {name!r} is missing, or is not what was written; "
                 "delete that checkpoint's folder to resume from the one before it"
             )

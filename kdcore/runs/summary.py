@@ -20,10 +20,17 @@ from kdcore.training.assembly import BASELINE, DISTILLED
 if TYPE_CHECKING:
     from rich.table import Table
 
-Role = Literal["teacher", "teachers together", "student without distillation", "student with distillation", "students together"]
+Role = Literal[
+    "teacher",
+    "teachers together",
+    "student",
+    "student without distillation",
+    "students together without distillation",
+    "student with distillation",
+    "students together",
+]
 LONG, MOST_SEEDS = ("reads", "parameters"), 3
 WITH, WITHOUT = "student with distillation", "student without distillation"
-ARM_ROLE: Mapping[str, Role] = {DISTILLED: WITH, BASELINE: WITHOUT}
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,7 @@ class Row:
         modality: What it reads, in words.
         evaluations: On the samples evaluated, one per seed.
         parameters: How many numbers it learned; None where that makes no sense.
+        arm: ``distilled`` or ``baseline``.
     """
 
     participant: str
@@ -43,6 +51,7 @@ class Row:
     modality: str
     evaluations: Sequence[Evaluation]
     parameters: int | None = None
+    arm: str = DISTILLED
 
     def values(self, metric: str) -> list[float]:
         """One number per seed."""
@@ -78,7 +87,8 @@ class Summary:
         seeds: In the order of every row's evaluations.
         classes: Class names.
         rows: The participants, in the order to show them.
-        difference: Student with minus student without; None where there is only one of them.
+        differences: Student → its accuracy with distillation minus that without, for those that were trained both ways.
+        no_baseline: Why no student was trained without distillation; empty if one was.
         versions: Package → version.
         recipe: The recipe with every default filled in, as YAML.
         command: Repeats the run.
@@ -95,7 +105,8 @@ class Summary:
     seeds: Sequence[int]
     classes: Sequence[str]
     rows: Sequence[Row]
-    difference: Difference | None = None
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    no_baseline: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
     command: str = ""
@@ -105,15 +116,28 @@ class Summary:
     setting: str = ""
 
     @property
+    def difference(self) -> Difference | None:
+        """The difference of the first student that was trained both ways; None if there is none."""
+        return next(iter(self.differences.values()), None)
+
+    @property
     def answer(self) -> str:
-        """Did distillation help? In a sentence."""
-        if self.difference:
-            return self.difference.sentence
-        return "This run cannot say: the student was not also trained without distillation."
+        """Did distillation help? In a sentence for each student that was trained both ways."""
+        if len(self.differences) == 1:
+            return "".join(each.sentence for each in self.differences.values())
+        if self.differences:
+            return " ".join(f"{name}: {each.sentence}" for name, each in self.differences.items())
+        reason = self.no_baseline or "the student was not also trained without distillation"
+        return f"This run cannot say whether distillation helps: {reason}."
 
     def row(self, *roles: Role) -> Row | None:
-        """The first participant in the first of these roles that is taken."""
-        return next((row for role in roles for row in self.rows if row.role == role), None)
+        """The first participant in the first of these roles that is taken; of students, the one in `difference` if possible."""
+        compared = next(iter(self.differences), "")
+        for role in roles:
+            found = [row for row in self.rows if row.role == role]
+            if found:
+                return next((row for row in found if row.participant == compared), found[0])
+        return None
 
     def headings(self) -> list[str]:
         """Headings of the result table."""
@@ -140,7 +164,8 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         seeds=facts.seeds,
         classes=facts.classes,
         rows=[*_teachers(recipe, outcomes, by_arm), *_students(recipe, outcomes, by_arm)],
-        difference=_difference(recipe, by_arm),
+        differences=_differences(by_arm, outcomes),
+        no_baseline=facts.no_baseline,
         versions=facts.versions,
         recipe=recipe.to_yaml(),
         command=shlex.join(facts.command),
@@ -173,7 +198,7 @@ def _labels(data: DataSpec) -> str:
 
 def in_words(items: Sequence[str]) -> str:
     """``a, b and c``."""
-    return " and ".join(part for part in (", ".join(items[:-1]), items[-1]) if part)
+    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
 
 
 def _weight(weight: float | Ramp) -> str:
@@ -190,7 +215,7 @@ def means(summary: Summary) -> dict[str, float]:
     found: dict[str, float] = {}
     prefix = metric_prefix(summary.part)
     for row in summary.rows:
-        name = f"{BASELINE}/{row.participant}" if row.role == ARM_ROLE[BASELINE] else row.participant
+        name = f"{BASELINE}/{row.participant}" if row.arm == BASELINE else row.participant
         for metric in row.evaluations[0].metrics():
             values = row.values(metric)
             mean = sum(values) / len(values)
@@ -199,12 +224,13 @@ def means(summary: Summary) -> dict[str, float]:
                 found[f"{prefix}/{name}/{metric}_std"] = (
                     sum((value - mean) ** 2 for value in values) / (len(values) - 1)
                 ) ** 0.5
-    if summary.difference:
+    for student, difference in summary.differences.items():
+        gain = "gain" if len(summary.differences) == 1 else f"gain/{student}"
         found |= {
-            "gain/mean": summary.difference.mean,
-            "gain/low": summary.difference.low,
-            "gain/high": summary.difference.high,
-            "gain/conclusive": float(summary.difference.conclusive),
+            f"{gain}/mean": difference.mean,
+            f"{gain}/low": difference.low,
+            f"{gain}/high": difference.high,
+            f"{gain}/conclusive": float(difference.conclusive),
         }
     return found
 
@@ -226,26 +252,42 @@ def _teachers(
 def _students(
     recipe: Recipe, outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[dict[str, Evaluation]]]
 ) -> list[Row]:
-    rows = []
-    for arm in (BASELINE, DISTILLED):
-        for name in outcomes[arm][0].students if arm in outcomes else ():
+    """Students of each arm, those of the baseline first; a student may be in one arm alone."""
+    first = outcomes[DISTILLED][0]
+    distilled = BASELINE in outcomes or bool(first.teachers) or len(first.students) > 1
+    roles: dict[str, tuple[Role, Role]] = {
+        BASELINE: (WITHOUT, "students together without distillation"),
+        DISTILLED: (WITH if distilled else "student", "students together"),
+    }
+    rows, together = [], []
+    for arm, (role, joint) in roles.items():
+        if arm not in outcomes:
+            continue
+        students = outcomes[arm][0].students
+        for name in students:
             parameters = outcomes[arm][0].parameters[name]
-            rows.append(Row(name, ARM_ROLE[arm], _reads(recipe, name), [each[name] for each in by_arm[arm]], parameters))
-    if len(outcomes[DISTILLED][0].students) > 1:
-        rows += [Row(label, "students together", "", [each[label] for each in by_arm[DISTILLED]]) for label in ENSEMBLES]
-    return rows
+            rows.append(Row(name, role, _reads(recipe, name), [each[name] for each in by_arm[arm]], parameters, arm))
+        if len(students) > 1:
+            together += [Row(label, joint, "", [each[label] for each in by_arm[arm]], arm=arm) for label in ENSEMBLES]
+    return rows + together
 
 
 def _reads(recipe: Recipe, name: str) -> str:
     return " + ".join(recipe.participants[name].modalities)
 
 
-def _difference(recipe: Recipe, by_arm: Mapping[str, Sequence[dict[str, Evaluation]]]) -> Difference | None:
-    """Of the first student, with against without."""
+def _differences(
+    by_arm: Mapping[str, Sequence[dict[str, Evaluation]]], outcomes: Mapping[str, Sequence[Outcome]]
+) -> dict[str, Difference]:
+    """Of every student that both arms have, with against without."""
     if BASELINE not in by_arm:
-        return None
-    student = next(iter(recipe.student_specs))
-    return paired_difference([each[student] for each in by_arm[DISTILLED]], [each[student] for each in by_arm[BASELINE]])
+        return {}
+    alone = outcomes[BASELINE][0].students
+    return {
+        name: paired_difference([each[name] for each in by_arm[DISTILLED]], [each[name] for each in by_arm[BASELINE]])
+        for name in outcomes[DISTILLED][0].students
+        if name in alone
+    }
 
 
 def _selection(rules: Mapping[str, str]) -> str:
@@ -280,7 +322,7 @@ def table(summary: Summary) -> Table:
         found.add_column(Text(heading), justify="left" if left else "right", no_wrap=not left)
     for row in summary.rows:
         named = dict(zip(summary.headings(), row.cells(), strict=True))
-        found.add_row(*(Text(named[heading]) for heading in columns), style="bold" if row.role == WITH else None)
+        found.add_row(*(Text(named[heading]) for heading in columns), style="bold" if row.role in (WITH, "student") else None)
     return found
 
 

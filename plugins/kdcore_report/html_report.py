@@ -14,7 +14,7 @@ from kdcore_report.curves import Curves
 from kdcore_report.examples import Example
 from kdcore_report.html_page import Pictures, figure, note, page, section, table
 
-WITH, WITHOUT = "student with distillation", "student without distillation"
+WITH, WITHOUT, ALONE = "student with distillation", "student without distillation", "student"
 
 
 def write_page(path: Path, summary: Summary, curves: Curves | None = None, examples: Sequence[Example] = ()) -> None:
@@ -48,7 +48,7 @@ def write_page(path: Path, summary: Summary, curves: Curves | None = None, examp
 
 
 def _results(summary: Summary) -> str:
-    rows = [("main" if row.role == WITH else "", [*map(escape, row.cells())]) for row in summary.rows]
+    rows = [("main" if row.role in (WITH, ALONE) else "", [*map(escape, row.cells())]) for row in summary.rows]
     remark = "Accuracy and macro F1 in %."
     if len(summary.seeds) == 1:
         remark += " The interval is Wilson's: how sure this many samples can make us, for this one seed."
@@ -86,9 +86,9 @@ def _curves(found: Curves, pictures: Pictures) -> Iterator[str]:
 def _confusions(summary: Summary, pictures: Pictures) -> Iterator[str]:
     from kdcore_report.plots import confusion_difference_picture, confusion_picture
 
-    pooled = {role: _pooled(row) for role in (WITHOUT, WITH) if (row := summary.row(role))}
+    pooled = {role: _pooled(row) for role in (WITHOUT, WITH, ALONE) if (row := summary.row(role))}
     seeds = _seeds(summary)
-    names = {WITH: "confusion-with", WITHOUT: "confusion-without"}
+    names = {WITH: "confusion-with", WITHOUT: "confusion-without", ALONE: "confusion"}
     figures = [
         pictures.figure(
             names[role],
@@ -166,7 +166,7 @@ def _right(right: bool) -> str:
 def _reliability(summary: Summary, pictures: Pictures) -> Iterator[str]:
     from kdcore_report.plots import reliability_picture
 
-    rows = [row for row in (summary.row(WITHOUT), summary.row(WITH)) if row]
+    rows = [row for row in map(summary.row, (WITHOUT, WITH, ALONE)) if row]
     if rows:
         found = {row.role: reliability(_pooled(row)) for row in rows}
         content = pictures.figure("reliability", lambda path: reliability_picture(found, path), "Reliability diagram")

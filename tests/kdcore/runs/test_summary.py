@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 from summaries import summary
 
-from kdcore.runs.summary import flattened, table
+from kdcore.runs.outcome import Outcome
+from kdcore.runs.records import Facts, FinishedRun
+from kdcore.runs.summary import flattened, means, summarise, table
 
 
 def test_the_terminals_table_has_the_numbers_and_the_answer():
@@ -38,3 +43,54 @@ def test_terms_keep_their_names_whatever_stands_before_them():
     steps = [{"name": "resample", "length": 32}, {"name": "jitter", "std": 0.1}, {"name": "jitter", "std": 0.2}]
     assert flattened({"transforms": steps})["transforms.2.std"] == 0.2
     assert flattened({"seeds": [0, 1], "teachers": {}}) == {"seeds": [0, 1], "teachers": {}}
+
+
+def outcome(arm, students, right, teachers=()):
+    """Everybody gets the first `right` of 8 samples right."""
+    labels = np.arange(8) % 2
+    answers = np.eye(2)[np.where(np.arange(8) < right, labels, 1 - labels)]
+    everybody = dict.fromkeys((*teachers, *students), answers)
+    return Outcome(arm, everybody, labels, [""] * 8, dict.fromkeys(everybody, 1), 1.0, teachers, students)
+
+
+def summary_of(distilled, baseline=None, no_baseline=""):
+    """What is said of one seed's outcomes, in a run whose recipe names everybody in them."""
+    outcomes = {arm: {0: found} for arm, found in (("distilled", distilled), ("baseline", baseline)) if found}
+    spec = SimpleNamespace(modalities=["rgb"], encoder=SimpleNamespace(name="cnn"))
+    students = dict.fromkeys(distilled.students, spec)
+    teachers = dict.fromkeys(distilled.teachers, spec)
+    data = SimpleNamespace(dataset=SimpleNamespace(name="d"), label_noise=0, labels="told")
+    recipe = SimpleNamespace(
+        name="r", description="", participants={**teachers, **students}, student_specs=students, teachers=teachers,
+        fusion=None, losses=[], schedule=SimpleNamespace(name="s"), data=data, to_yaml=str,
+    )  # fmt: skip
+    known = ("r", "", "", "test", "", {"test": 8}, "", ["a", "b"], {"student": "last"}, {}, [0], list(outcomes))
+    facts = Facts(*known, no_baseline=no_baseline)
+    return summarise(recipe, FinishedRun(Path(), facts, outcomes))
+
+
+def test_a_student_without_teachers_is_a_student():
+    found = summary_of(outcome("distilled", ["student"], 6), no_baseline="the student has no teacher")
+    assert [row.role for row in found.rows] == ["student"]
+    assert found.answer == "This run cannot say whether distillation helps: the student has no teacher."
+    assert found.row("student").participant == "student"
+
+
+def test_every_student_is_compared_with_itself_by_name():
+    found = summary_of(outcome("distilled", ["a", "b"], 6), outcome("baseline", ["a", "b"], 4))
+    assert list(found.differences) == ["a", "b"]
+    assert found.answer.startswith("a: With distillation")
+    assert " b: With distillation" in found.answer
+    numbers = means(found)
+    assert numbers["gain/a/mean"] == numbers["gain/b/mean"] == 0.25
+    assert "gain/mean" not in numbers
+    assert numbers["test/baseline/students (average)/accuracy"] == 0.5
+    assert numbers["test/students (average)/accuracy"] == 0.75
+
+
+def test_a_student_that_only_the_distilled_arm_has_is_not_compared():
+    found = summary_of(outcome("distilled", ["first", "second"], 6, ["teacher"]), outcome("baseline", ["second"], 4))
+    assert list(found.differences) == ["second"]
+    assert found.row("student with distillation").participant == "second"
+    assert [row.participant for row in found.rows if row.arm == "baseline"] == ["second"]
+    assert means(found)["gain/mean"] == 0.25

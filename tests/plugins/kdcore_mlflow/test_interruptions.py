@@ -51,7 +51,7 @@ class Sends(Tracker):
         self.store, self.slow, self.die = store, slow, die
 
     def open(self, journal):
-        self.sender = Sender(journal, self.address, lambda: self.store, print)
+        self.sender = Sender(journal, self.address, lambda: self.store, refused)
 
     def rewind(self, position):
         if self.die == "before the note":
@@ -120,7 +120,11 @@ class Machine:
     def sync(self):
         if (self.folder / "journal.jsonl").exists():
             journal = Journal(self.folder, writable=False)
-            Sender(journal, "there", lambda: self.store, print).send()
+            Sender(journal, "there", lambda: self.store, refused).send()
+
+
+def refused(text):
+    raise AssertionError(f"a record was not understood: {text}")
 
 
 DEATHS = ("between steps", "before the checkpoint", "before the commit", "before noting", "after sending", "before the note")
@@ -128,7 +132,7 @@ DEATHS += ("after the note",)
 PROCESS = st.tuples(st.integers(0, STEPS), st.booleans(), st.sampled_from((None, *DEATHS)), st.booleans())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.one_of(PROCESS, st.just("sync")), max_size=6))
 def test_no_metric_is_lost_or_sent_twice(operations):
     with tempfile.TemporaryDirectory() as folder:

@@ -93,7 +93,7 @@ def test_one_seed_shows_wilsons_interval_and_claims_nothing(tmp_path):
 
 def test_without_a_twin_the_page_says_that_it_cannot_say(tmp_path):
     found = summary()
-    page = page_of(tmp_path, summary(rows=[found.rows[0], found.rows[3]], difference=None), {})
+    page = page_of(tmp_path, summary(rows=[found.rows[0], found.rows[3]], differences={}), {})
     assert "cannot say" in page.text
     assert page.tags.count("img") == 2  # confusion, reliability
     assert "gain" not in page.text
@@ -102,5 +102,5 @@ def test_without_a_twin_the_page_says_that_it_cannot_say(tmp_path):
 def test_a_class_without_test_samples_is_left_out_of_the_gains(tmp_path):
     three_of_four = evaluate(np.eye(4)[[0, 1, 2]], np.array([0, 1, 2]))
     rows = [Row("rgb", row.role, "rgb", [three_of_four]) for row in summary().rows[2:]]
-    page = page_of(tmp_path, summary(seeds=(0,), rows=rows, difference=None))
+    page = page_of(tmp_path, summary(seeds=(0,), rows=rows, differences={}))
     assert not re.search("nan", page.text)
