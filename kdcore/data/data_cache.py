@@ -1,4 +1,4 @@
-"""Columns: one modality of every sample as one tensor, read once and kept on disk."""
+"""Cache of prepared data: one modality of every sample as one tensor, read once and kept on disk."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -22,9 +23,7 @@ from kdcore.data.pipeline import Branch
 from kdcore.data.windows import Cutting, cut
 from kdcore.errors import DataError
 
-FORMAT = 3
-PLACES = ("root", "file")
-"""Options of datasets that say where recordings lie, which is not what they are."""
+FORMAT = 4
 
 Progress = Callable[[int, int, str], None]
 
@@ -61,16 +60,41 @@ class ColumnCache:
         dataset: Dataset,
         samples: Sequence[Sample],
         branch: Branch,
-        fingerprint: str,
+        fingerprint: str | None,
         cutting: Cutting | None,
         progress: Progress,
     ) -> Column:
-        """The column that `branch` makes of `samples`, from disk if it has been made before."""
-        entry = self.folder / identity(fingerprint, branch, cutting, samples)
+        """The column that `branch` makes of `samples`, from disk if it has been made before.
+
+        Args:
+            dataset: Reads the recordings.
+            samples: Those wanted.
+            branch: Their modality and its transforms.
+            fingerprint: Identity of the recordings; None where it is unknown, so that nothing may be kept.
+            cutting: Windows, if recordings are cut.
+            progress: Told (done, total, what) while recordings are read.
+
+        Raises:
+            DataError: If the samples differ in shape or the disk is full.
+        """
+        if fingerprint is None:
+            return self._uncached(dataset, samples, branch, cutting, progress)
+        entry = self.folder / identity(fingerprint, dataset, branch, cutting, samples)
         if not _is_whole(entry):
             _remove(entry)
             self._make(entry, dataset, samples, branch, cutting, progress)
         return self._open(entry)
+
+    def _uncached(
+        self, dataset: Dataset, samples: Sequence[Sample], branch: Branch, cutting: Cutting | None, progress: Progress
+    ) -> Column:
+        """A column made anew; its files are deleted at once, and what is mapped of them lives as long as the tensor."""
+        entry = self.folder / f"{branch.modality.name}-{uuid4().hex}.part"
+        try:
+            self._make(entry, dataset, samples, branch, cutting, progress)
+            return self._open(entry)
+        finally:
+            _remove(entry)
 
     def _make(
         self,
@@ -199,62 +223,12 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[str, Any], index: Path) -> str:
-    """Identity of a dataset's content: hex digits that change when any recording used, or how it is read, does.
-
-    Files enter with their size and a hash of their content (for large ones, of their first and last MiB); a table of the
-    hashes is kept at `index`, so that unchanged files are not read again.
-    """
-    known = json.loads(index.read_text()) if index.exists() else {}
-    seen: dict[str, Any] = {}
-    digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.version, list(dataset.classes)]).encode())
-    roots = [source for sample in samples for source in sample.sources.values() if isinstance(source, Path)]
-    root = Path(os.path.commonpath(roots)) if roots else Path()
-    told = {name: value for name, value in options.items() if not roots or name not in PLACES}
-    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
-    for sample in samples:
-        digest.update(f"{sample.key}|{sample.label}".encode())
-        for modality, source in sorted(sample.sources.items()):
-            content = _content(source, known, seen) if isinstance(source, Path) else repr(source)
-            where = source.relative_to(root) if isinstance(source, Path) else ""
-            digest.update(f"|{modality}|{where}|{content}".encode())
-    if any(known.get(name) != entry for name, entry in seen.items()):
-        index.parent.mkdir(parents=True, exist_ok=True)
-        part = index.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps({**known, **seen}))
-        part.replace(index)
-    return digest.hexdigest()[:16]
-
-
-def _content(path: Path, known: Mapping[str, Any], seen: dict[str, Any]) -> str:
-    name = str(path)
-    if name not in seen:
-        try:
-            stat = path.stat()
-            stamp = [stat.st_size, stat.st_mtime_ns]
-            old = known.get(name)
-            seen[name] = old if old and old[0] == stamp else [stamp, _digest(path, stat.st_size)]
-        except OSError:  # told by its reader, with all others that cannot be read
-            seen[name] = [[0, 0], "unreadable"]
-    return f"{seen[name][0][0]}:{seen[name][1]}"
-
-
-def _digest(path: Path, size: int, large: int = 16 << 20, piece: int = 1 << 20) -> str:
-    if path.is_dir():
-        return ",".join(sorted(child.name for child in path.iterdir()))
-    with open(path, "rb") as file:
-        if size <= large:
-            return hashlib.sha256(file.read()).hexdigest()[:16]
-        head = file.read(piece)
-        file.seek(-piece, os.SEEK_END)
-        return hashlib.sha256(head + file.read()).hexdigest()[:16]
-
-
-def identity(fingerprint: str, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]) -> str:
-    """Name of a column's folder: it changes with the data, the transforms' options and their code."""
-    sources = [_source(type(transform)) for transform in branch.on_samples]
+def identity(fingerprint: str, dataset: Dataset, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]) -> str:
+    """Name of a column's folder: it changes with the data, what is said of them, the transforms' options, and the code."""
+    sources = [_source(type(each)) for each in (dataset, *branch.on_samples)]
     which = hashlib.sha256("|".join(str(sample.key) for sample in samples).encode()).hexdigest()
-    parts = [FORMAT, fingerprint, branch.modality.name, branch.modality.layout, branch.identity, sources, str(cutting), which]
+    said = json.dumps(asdict(branch.modality), sort_keys=True, default=str)
+    parts = [FORMAT, fingerprint, said, branch.identity, sources, str(cutting), which]
     return f"{branch.modality.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}"
 
 

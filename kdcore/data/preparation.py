@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.protocol import Protocol, Split
-from kdcore.data.data_cache import Column, ColumnCache, Progress, fingerprint
+from kdcore.data.data_cache import Column, ColumnCache, Progress
+from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.splits import checked_split, complete_samples, noisy_labels
 from kdcore.data.table import Table
@@ -90,7 +93,11 @@ def load_table(
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
     modalities = sorted({branch.modality.name for branch in branches})
     samples, split, notes = load_split(dataset, protocol, spec, modalities)
-    identity = fingerprint(dataset, samples, spec.dataset.options, folder / "hashes.json")
+    try:
+        identity = fingerprint(dataset, samples, spec.dataset.options, Hashes(folder / "hashes.json"))
+    except UnidentifiedError as error:
+        identity = None  # nothing is kept under it
+        warnings.warn(f"prepared data are not cached: {error}", stacklevel=2)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
     columns: dict[int, Column] = {}
@@ -109,7 +116,9 @@ def load_table(
         name: pipeline.prepare([_rows(columns[id(each)], keys) for each in pipeline.branches], parts["train"], memory_limit)
         for name, pipeline in pipelines.items()
     }
-    return Table(keys, labels, taught, parts, inputs, tuple(dataset.classes), split, identity, notes)
+    return Table(
+        keys, labels, taught, parts, inputs, tuple(dataset.classes), split, identity or f"unknown-{uuid4().hex[:8]}", notes
+    )
 
 
 def _refuse_or_note_bad(columns: Iterable[Column], spec: DataSpec) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from kdcore import __version__
 from kdcore.contracts.dataset import Sample
 from kdcore.contracts.schedule import Stage
-from kdcore.data.data_cache import PLACES
+from kdcore.data.fingerprint import PLACES
 from kdcore.data.table import Table
 from kdcore.deploy.bundle import save_student
 from kdcore.recipe.models import Recipe, modalities_of

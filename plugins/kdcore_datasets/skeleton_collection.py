@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,6 @@ from annotated_types import Ge, Gt
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal
 from kdcore_datasets.checks import require_finite
 from kdcore_datasets.collected_clips import CollectedClip, load_npz, load_pickle
-from kdcore_datasets.fileid import digest
 from kdcore_datasets.folders import existing_file
 from kdcore_datasets.modalities import SKELETON
 from kdcore_datasets.pattern import PathPattern
@@ -22,10 +21,9 @@ from kdcore_datasets.pattern import PathPattern
 
 @dataclass(frozen=True)
 class ClipSource:
-    """Where a clip is; its text form names the file's content rather than its place."""
+    """A clip's place: the file and its number in it."""
 
-    path: Path = field(repr=False)
-    digest: str
+    path: Path
     number: int
 
 
@@ -84,11 +82,10 @@ class SkeletonCollection(Dataset):
 
     def samples(self) -> Sequence[Sample]:
         """All clips, as they stand in the file."""
-        identity = digest(self._path)
         if not self._clips:
             raise DataError(f"{self._path}: holds no clips of split {self.split!r}")
         return [
-            Sample(self._key(clip), clip.label, {"skeleton": ClipSource(self._path, identity, number)})
+            Sample(self._key(clip), clip.label, {"skeleton": ClipSource(self._path, number)})
             for number, clip in enumerate(self._clips)
         ]
 

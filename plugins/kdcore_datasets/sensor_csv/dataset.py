@@ -166,4 +166,4 @@ class SensorCsv(Dataset):
     def _whole(self, sample: Sample, path: Path, device: Device) -> Stretch:
         files = {self._kinds[name][0]: Path(str(source)) for name, source in sample.sources.items()}
         firsts = [stamps(file, self.devices[name])[0] for name, file in files.items()]
-        return Stretch(path, "", 0, len(stamps(path, device)), float(min(firsts)))
+        return Stretch(path, 0, len(stamps(path, device)), float(min(firsts)))

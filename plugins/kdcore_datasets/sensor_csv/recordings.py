@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from kdcore import DataError, Signal
 from kdcore_datasets.delimited import Column, read_numbers, read_texts
-from kdcore_datasets.fileid import digest
 from kdcore_datasets.sensor_csv.options import Device
 from kdcore_datasets.units import FACTORS, SECONDS
 
@@ -20,18 +19,14 @@ from kdcore_datasets.units import FACTORS, SECONDS
 class Stretch:
     """Some rows of a file.
 
-    Its text form names the file's content rather than its place, so that a moved dataset is still the same.
-
     Args:
         path: The file.
-        digest: Hash of the file's content.
         first: First row, counted from 0 after the header.
         last: Row after the last.
         origin: Time stamp, in seconds, from which the sample's clock counts.
     """
 
-    path: Path = field(repr=False)
-    digest: str
+    path: Path
     first: int
     last: int
     origin: float
@@ -74,11 +69,7 @@ def stretches(files: Mapping[str, Path], devices: Mapping[str, Device], referenc
             clock = _increasing(stamps(path, devices[name]), path)
             first, last = np.searchsorted(clock, (start, end)).tolist()
             rows[name] = (first, last)
-    return {
-        name: Stretch(files[name], digest(files[name]), first, last, start)
-        for name, (first, last) in rows.items()
-        if last - first >= 2
-    }
+    return {name: Stretch(files[name], first, last, start) for name, (first, last) in rows.items() if last - first >= 2}
 
 
 def read_signal(stretch: Stretch, device: Device, kind: str) -> Signal:
