@@ -185,11 +185,12 @@ def as_array(signal: Signal, branch: Branch) -> np.ndarray:
     for transform in branch.on_samples:
         signal = transform(signal)
     values = signal.values
-    if values.ndim != len(branch.modality.axes):
-        raise ValueError(f"a {branch.modality.name} has axes {branch.modality.axes}, this one has shape {values.shape}")
+    spec = branch.prepared
+    if values.ndim != len(spec.axes):
+        raise ValueError(f"a {spec.name} has axes {spec.axes}, this one has shape {values.shape}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_of_them(recorded)}")
-    values = values.transpose([branch.modality.axes.index(axis) for axis in branch.modality.layout])
+    values = values.transpose([spec.axes.index(axis) for axis in spec.layout])
     return values.astype(np.float32) if values.dtype == np.float64 else values
 
 

@@ -91,6 +91,9 @@ def load_table(
         DataError: If recordings, split or shapes are unfit.
     """
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
+    for modality in (branch.modality for branch in branches):
+        if modality.axes[0] != "time":
+            raise DataError(f"{modality.name}: a recording's first axis is time, the dataset says {modality.axes}")
     modalities = sorted({branch.modality.name for branch in branches})
     samples, split, notes = load_split(dataset, protocol, spec, modalities)
     try:

@@ -21,7 +21,10 @@ from kdcore.errors import PluginError
 from kdcore.plugin.docstring import argument_docs, docstring, hint_text
 from kdcore.plugin.registry import Entry
 
-GIVEN: Mapping[str, frozenset[str]] = {"encoder": frozenset({"num_classes", "in_shape"})}
+GIVEN: Mapping[str, frozenset[str]] = {
+    "encoder": frozenset({"num_classes", "in_shape", "spec"}),
+    "transform": frozenset({"spec"}),
+}
 """Kind → constructor parameters that kdcore fills in; they are no options."""
 
 TERM_KEYS = ("weight", "id")

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from kdcore.contracts.modality import Signal
-from kdcore.contracts.transform import SampleTransform
+from kdcore.contracts.transform import SampleTransform, output_spec
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.gradients import agree
 from kdcore.testing.signals import copied, rows, same, values
-from kdcore.testing.transform_inputs import accepted, apply, candidates, ready, returned
+from kdcore.testing.transform_inputs import accepted, apply, candidates, described, ready, returned
 from kdcore.training.module_checks import unregistered
 
 TRIES = 8
@@ -60,6 +60,21 @@ def shape_consistent(subject: Subject) -> None:
             require(shape[0] == rows(x), f"a batch of {rows(x)} becomes {shape}")
             single = tuple(values(apply(transform, _part(x, 0))).shape)
             require(single == (1, *shape[1:]), f"a batch of one becomes {single}, a larger one {shape}")
+
+
+@check("transform")
+def spec_true(subject: Subject) -> None:
+    """What it says of its output (`output_spec`) is true: axes and number of channels."""
+    for x in accepted(subject):
+        transform = ready(subject, x)
+        given = described(x)
+        said = transform.output_spec(given) if isinstance(given, tuple) else output_spec(transform, given)
+        shape = tuple(values(apply(transform, x)).shape)
+        axes = said.axes if isinstance(x, Signal) else ("batch", *said.layout)
+        require(len(shape) == len(axes), f"its output_spec says the axes {axes}, its output has shape {shape}")
+        count = shape[axes.index("channel")] if "channel" in axes else 0
+        channels = f"its output_spec names {len(said.channels)} channels, its output of shape {shape} has {count}"
+        require(not said.channels or len(said.channels) == count, channels)
 
 
 @check("transform")

@@ -51,7 +51,7 @@ class BerkeleyMhad(Dataset):
             for placement in PLACEMENTS
             for name in [f"accelerometer-{placement}"]
         }
-        self.modalities["skeleton"] = SKELETON.renamed("skeleton", skeleton="berkeley-mhad")
+        self.modalities["skeleton"] = SKELETON.renamed("skeleton", skeleton="berkeley-mhad", persons=1)
 
     def samples(self) -> Sequence[Sample]:
         """All trials, by action, subject and repetition."""

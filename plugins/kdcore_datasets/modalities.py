@@ -58,6 +58,9 @@ SKELETON = Modality(
     description="positions of body joints, one set per person",
 )
 
+KINECT_20 = SKELETON.renamed("skeleton", skeleton="utd-mhad-20", persons=1, links=KINECT_20_LINKS)
+"""A person as UTD-MHAD's Kinect saw one."""
+
 RGB = Modality(
     name="rgb",
     axes=_VIDEO_AXES,

@@ -44,7 +44,7 @@ class NtuRgbd(Dataset):
         self.missing = missing
         self.version = f"1-{persons}"
         self.modalities = {
-            "skeleton": SKELETON.renamed("skeleton", rate=RATE, skeleton="ntu-25", links=NTU_25_LINKS),
+            "skeleton": SKELETON.renamed("skeleton", rate=RATE, skeleton="ntu-25", persons=persons, links=NTU_25_LINKS),
             "rgb": RGB.renamed("rgb", rate=RATE),
         }
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Gt
@@ -46,7 +46,7 @@ class SkeletonCollection(Dataset):
         names: What a clip's name says, e.g. ``S{scene}C{view}P{subject}R{trial}A{action}``.
         persons: Persons per clip; more are left out, missing ones are zero.
         joints: Joints per person in a ``.npz`` file.
-        skeleton: Name of the skeleton layout.
+        skeleton: The skeleton layout: a name, or spelt out as joints, edges and centre.
         rate: Frames per second.
     """
 
@@ -59,7 +59,7 @@ class SkeletonCollection(Dataset):
         names: str = "{trial}",
         persons: Annotated[int, Ge(1)] = 2,
         joints: Annotated[int, Ge(1)] = 25,
-        skeleton: str = "ntu-25",
+        skeleton: str | dict[str, Any] = "ntu-25",
         rate: Annotated[float, Gt(0)] = 30.0,
     ):
         self.file = file
@@ -70,7 +70,7 @@ class SkeletonCollection(Dataset):
         self.joints = joints
         self.rate = rate
         self.version = f"1 {persons} {joints} {rate}"
-        self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton)}
+        self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton, persons=persons)}
 
     @cached_property
     def _path(self) -> Path:

@@ -33,7 +33,7 @@ class SkeletonFiles(Dataset):
         pattern: Their paths relative to it; must have ``{action}``, from which labels are taken.
         variable: Name of the array in a file.
         axes: What the array's axes are; without ``person``, there is one.
-        skeleton: Name of the skeleton layout, e.g. ``ntu-25``.
+        skeleton: The skeleton layout: a name such as ``ntu-25``, or spelt out as joints, edges and centre.
         rate: Frames per second.
         units: Unit of the positions.
         classes: Class names in the order of the labels; if empty, the actions that occur, in natural order (which needs the
@@ -50,7 +50,7 @@ class SkeletonFiles(Dataset):
         pattern: str,
         variable: str = "joints",
         axes: tuple[Axis, ...] = ("time", "joint", "channel"),
-        skeleton: str = "",
+        skeleton: str | dict[str, Any] = "",
         rate: Annotated[float, Gt(0)] = 30.0,
         units: Literal["m", "cm", "mm"] = "m",
         classes: tuple[str, ...] = (),
@@ -63,7 +63,8 @@ class SkeletonFiles(Dataset):
         self.units = units
         self._classes = classes
         self.version = f"1 {variable} {axes} {rate} {units}"
-        self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton)}
+        persons = None if "person" in axes else 1
+        self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton, persons=persons)}
         if "action" not in self.pattern.fields:
             raise ValueError(f"pattern {pattern!r} has no {{action}} to take labels from")
         if sorted({*axes, "person"}) != sorted(SKELETON.axes) or len(set(axes)) != len(axes):

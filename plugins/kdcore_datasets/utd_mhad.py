@@ -15,7 +15,7 @@ from kdcore_datasets.checks import require_finite, require_shape
 from kdcore_datasets.classes import UTD_MHAD
 from kdcore_datasets.folders import entries, existing_folder, subfolder
 from kdcore_datasets.matfile import read_variable
-from kdcore_datasets.modalities import ACCELEROMETER, DEPTH, GYROSCOPE, KINECT_20_LINKS, RGB, SKELETON
+from kdcore_datasets.modalities import ACCELEROMETER, DEPTH, GYROSCOPE, KINECT_20, RGB
 from kdcore_datasets.protocols.partition import listed
 from kdcore_datasets.units import STANDARD_GRAVITY
 from kdcore_datasets.video import read_video
@@ -65,7 +65,7 @@ class UtdMhad(Dataset):
         self.modalities = {
             "accelerometer": ACCELEROMETER.renamed("accelerometer", rate=INERTIAL_RATE),
             "gyroscope": GYROSCOPE.renamed("gyroscope", rate=INERTIAL_RATE),
-            "skeleton": SKELETON.renamed("skeleton", rate=SKELETON_RATE, skeleton="utd-mhad-20", links=KINECT_20_LINKS),
+            "skeleton": KINECT_20.renamed("skeleton", rate=SKELETON_RATE),
             "depth": DEPTH,
             "rgb": RGB.renamed("rgb", rate=VIDEO_RATE),
         }

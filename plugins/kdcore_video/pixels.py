@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from kdcore import Transform
+from kdcore import Modality, Transform
 
 
 class Pixels(Transform):
@@ -32,6 +34,10 @@ class Pixels(Transform):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
+    def output_spec(self, spec: Modality) -> Modality:
+        """Numbers without unit."""
+        return replace(spec, units="1")
+
     def forward(self, x: Tensor) -> Tensor:
         """Standardised pixels.
 
@@ -55,15 +61,25 @@ class DepthRange(Transform):
         near: Distance that becomes 0, in millimetres.
         far: Distance that becomes 1, in millimetres.
         missing: What a pixel without measurement becomes.
+        spec: What is known of the input.
+
+    Raises:
+        ValueError: If `near` is not less than `far`, or the input is known to be no millimetres.
     """
 
-    def __init__(self, *, near: float = 500.0, far: float = 4500.0, missing: float = 0.0):
+    def __init__(self, *, near: float = 500.0, far: float = 4500.0, missing: float = 0.0, spec: Modality | None = None):
         super().__init__()
+        if spec and spec.units not in ("", "mm"):
+            raise ValueError(f"depth-range reads depth in mm, {spec.name} is in {spec.units!r}")
         if not near < far:
             raise ValueError(f"near ({near} mm) must be less than far ({far} mm)")
         self.near = near
         self.far = far
         self.missing = missing
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """Numbers without unit."""
+        return replace(spec, units="1")
 
     def forward(self, x: Tensor) -> Tensor:
         """Depth (B, …) in [0, 1], floating point."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from kdcore import Transform
+from kdcore import Modality, Transform
 
 
 class Magnitude(Transform):
@@ -13,6 +15,11 @@ class Magnitude(Transform):
 
     A length does not change when the sensor is worn turned.
     """
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """The lengths' channels after the others."""
+        threes = [spec.channels[first : first + 3] for first in range(0, len(spec.channels), 3)]
+        return replace(spec, channels=(*spec.channels, *(f"|{', '.join(three)}|" for three in threes)))
 
     def forward(self, x: Tensor) -> Tensor:
         """The channels and, after them, the lengths.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
-from kdcore import Transform
+from kdcore import Modality, Transform
 
 
 class Normalise(Transform):
@@ -33,6 +34,10 @@ class Normalise(Transform):
         self.register_buffer("mean", torch.empty(0))
         self.register_buffer("std", torch.empty(0))
         self.register_load_state_dict_pre_hook(_make_room)
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """The same signal, without unit."""
+        return replace(spec, units="1")
 
     def fit(self, x: Tensor) -> None:
         """Measure every channel of ``x``, some samples at a time so that memory-mapped data stays on disk."""

@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from kdcore import SampleTransform, Signal
+from kdcore import Modality, SampleTransform, Signal
 
 
 class Resample(SampleTransform):
@@ -58,6 +58,10 @@ class Resample(SampleTransform):
         if self.anti_aliasing:
             values = _smooth(values, factor=_mean_rate(clock, signal.rate) / rate)
         return replace(signal, values=_interpolate(values, clock, times), rate=rate, start=float(clock[0]), times=None)
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """Evenly sampled at the new rate; with `length`, at one that differs from recording to recording."""
+        return replace(spec, rate=self.rate)
 
     def as_module(self) -> nn.Module | None:
         """Interpolation of an even clock; None with `rate` or `anti_aliasing`, which depend on the recording's own rate."""
