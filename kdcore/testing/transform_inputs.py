@@ -60,29 +60,23 @@ def accepted(subject: Subject) -> list[Input]:
     return subject.once("accepted", find)
 
 
-_LAYOUTS = {
-    2: ("channel", "time"),
-    3: ("channel", "height", "width"),
-    4: ("channel", "time", "joint", "person"),
-}
-_VIDEO = ("time", "channel", "height", "width")
+_SERIES = (("time", "channel"), ("channel", "time"))
+_IMAGE = (("channel", "height", "width"), ("channel", "height", "width"))
+_SKELETON = (("time", "joint", "channel", "person"), ("channel", "time", "joint", "person"))
+_VIDEO = (("time", "height", "width", "channel"), ("time", "channel", "height", "width"))
+_READINGS = {2: [_SERIES], 3: [_IMAGE], 4: [_SKELETON, _VIDEO]}
 
 
-def described(x: Input) -> Any:
-    """The spec of an input of the kit: of each part where several are joined."""
+def readings(x: Input) -> list[Any]:
+    """What an input of the kit may be: a spec for each reading of its axes, or a tuple of them where several are joined."""
     if isinstance(x, tuple):
-        return tuple(described(part) for part in x)
+        return [tuple(readings(part)[0] for part in x)]
     shape = x.values.shape if isinstance(x, Signal) else x.shape[1:]
-    if isinstance(x, Signal):
-        axes = {2: ("time", "channel"), 4: ("time", "joint", "channel", "person")}.get(len(shape))
-        axes = ("time", "height", "width", "channel") if len(shape) == 4 and shape[-1] in (1, 3) and shape[2] != 3 else axes
-        axes = layout = axes or ("time", *(f"axis{number}" for number in range(1, len(shape))))
-    else:
-        layout = _LAYOUTS.get(len(shape)) or tuple(f"axis{number}" for number in range(len(shape)))
-        layout = _VIDEO if len(shape) == 4 and shape[1] in (1, 3) and shape[0] != 3 else layout
-        axes = ("time", *(axis for axis in layout if axis != "time")) if "time" in layout else layout
-    count = shape[(axes if isinstance(x, Signal) else layout).index("channel")] if "channel" in axes else 0
-    return Modality("input", axes, layout, "", channels=tuple(f"c{number}" for number in range(count)))
+    found = []
+    for axes, layout in _READINGS.get(len(shape), []):
+        count = shape[(axes if isinstance(x, Signal) else layout).index("channel")]
+        found.append(Modality("input", axes, layout, "", channels=tuple(f"c{number}" for number in range(count))))
+    return found
 
 
 def returned(transform: Any) -> type:

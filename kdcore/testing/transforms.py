@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdcore.contracts.modality import Signal
+from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.transform import SampleTransform, output_spec
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.gradients import agree
 from kdcore.testing.signals import copied, rows, same, values
-from kdcore.testing.transform_inputs import accepted, apply, candidates, described, ready, returned
+from kdcore.testing.transform_inputs import accepted, apply, candidates, readings, ready, returned
 from kdcore.training.module_checks import unregistered
 
 TRIES = 8
@@ -64,17 +64,26 @@ def shape_consistent(subject: Subject) -> None:
 
 @check("transform")
 def spec_true(subject: Subject) -> None:
-    """What it says of its output (`output_spec`) is true: axes and number of channels."""
+    """What it says of its output (`output_spec`), axes and number of channels, is true for some kind of input that it reads."""
+    untrue = []
     for x in accepted(subject):
         transform = ready(subject, x)
-        given = described(x)
-        said = transform.output_spec(given) if isinstance(given, tuple) else output_spec(transform, given)
         shape = tuple(values(apply(transform, x)).shape)
-        axes = said.axes if isinstance(x, Signal) else ("batch", *said.layout)
-        require(len(shape) == len(axes), f"its output_spec says the axes {axes}, its output has shape {shape}")
-        count = shape[axes.index("channel")] if "channel" in axes else 0
-        channels = f"its output_spec names {len(said.channels)} channels, its output of shape {shape} has {count}"
-        require(not said.channels or len(said.channels) == count, channels)
+        for given in readings(x):
+            said = transform.output_spec(given) if isinstance(given, tuple) else output_spec(transform, given)
+            untrue.append(_untrue(said, shape, isinstance(x, Signal)))
+    require(not untrue or not all(untrue), f"its output_spec says {untrue and untrue[0]}")
+
+
+def _untrue(said: Modality, shape: tuple[int, ...], recorded: bool) -> str:
+    """What is wrong with a spec of an output; empty if nothing is."""
+    axes = said.axes if recorded else ("batch", *said.layout)
+    if len(shape) != len(axes):
+        return f"the axes {axes}, its output has shape {shape}"
+    count = shape[axes.index("channel")] if "channel" in axes else 0
+    if said.channels and len(said.channels) != count:
+        return f"that there are {len(said.channels)} channels, its output of shape {shape} has {count}"
+    return ""
 
 
 @check("transform")
