@@ -20,10 +20,10 @@ from torch import Tensor
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.data.pipeline import Branch
-from kdcore.data.windows import Cutting, cut
+from kdcore.data.windows import Cutting, WindowError, cut
 from kdcore.errors import DataError
 
-FORMAT = 4
+FORMAT = 5
 
 Progress = Callable[[int, int, str], None]
 
@@ -36,11 +36,13 @@ class Column:
         keys: Which sample each row is, windows counted.
         values: (N, …) in the modality's layout.
         bad: Sample → what is wrong with its recording.
+        contents: Sample → hash of its recorded values, by which copies are found; without constant and very short ones.
     """
 
     keys: tuple[SampleKey, ...]
     values: Tensor
-    bad: Mapping[str, str]
+    bad: Mapping[SampleKey, str]
+    contents: Mapping[SampleKey, str]
 
 
 class ColumnCache:
@@ -132,7 +134,11 @@ class ColumnCache:
             array = np.memmap(path, dtype, "c", shape=shape)  # copy-on-write: torch asks for a writable array
         else:
             array = np.fromfile(path, dtype).reshape(shape)
-        return Column(tuple(SampleKey(**key) for key in head["keys"]), torch.from_numpy(array), head["bad"])
+        return Column(
+            tuple(SampleKey(**key) for key in head["keys"]),
+            torch.from_numpy(array),
+            *(_by_key(head[name]) for name in ("bad", "contents")),
+        )
 
 
 def _write_values(
@@ -145,28 +151,50 @@ def _write_values(
 ) -> dict[str, Any]:
     """Append every readable sample's values to `file`; returns what is to be known to read them again."""
     keys: list[SampleKey] = []
-    bad: dict[str, str] = {}
+    bad: dict[SampleKey, str] = {}
+    contents: dict[SampleKey, str] = {}
     shape, dtype = None, None
     for done, sample in enumerate(samples):
         progress(done, len(samples), branch.modality.name)
         try:
-            pieces = list(_pieces(dataset, sample, branch, cutting))
+            signal = dataset.read(sample, branch.modality.name)
+            pieces = list(_pieces(dataset, sample, signal, branch, cutting))
+        except WindowError:
+            raise
         except (DataError, ValueError) as error:
-            bad[str(sample.key)] = str(error)
+            bad[sample.key] = str(error)
             continue
+        if content := content_hash(signal):
+            contents[sample.key] = content
         for key, array in pieces:
             shape, dtype = shape or array.shape, dtype or array.dtype
             if array.shape != shape:
                 raise DataError(_unequal(branch, shape, array.shape, key))
             file.write(np.ascontiguousarray(array, dtype=dtype).tobytes())
             keys.append(key)
-    return {"shape": [len(keys), *(shape or ())], "dtype": str(dtype), "keys": [vars(key) for key in keys], "bad": bad}
+    return {
+        "shape": [len(keys), *(shape or ())],
+        "dtype": str(dtype),
+        "keys": [vars(key) for key in keys],
+        **{name: [[vars(key), text] for key, text in found.items()] for name, found in (("bad", bad), ("contents", contents))},
+    }
+
+
+def _by_key(pairs: Sequence[tuple[dict[str, Any], str]]) -> dict[SampleKey, str]:
+    return {SampleKey(**key): text for key, text in pairs}
+
+
+def content_hash(signal: Signal, shortest: int = 8) -> str:
+    """Hash of a recording's values; empty for one that is constant or so short that equal ones may be chance."""
+    values = np.ascontiguousarray(signal.values)
+    if len(values) < shortest or (values == values[:1]).all():
+        return ""
+    return hashlib.sha256(f"{values.dtype}{values.shape}".encode() + values.tobytes()).hexdigest()[:32]
 
 
 def _pieces(
-    dataset: Dataset, sample: Sample, branch: Branch, cutting: Cutting | None
+    dataset: Dataset, sample: Sample, signal: Signal, branch: Branch, cutting: Cutting | None
 ) -> Iterator[tuple[SampleKey, np.ndarray]]:
-    signal = dataset.read(sample, branch.modality.name)
     spans = cutting.spans(dataset, sample) if cutting else [None]
     for number, span in enumerate(spans):
         key = replace(sample.key, window=number)

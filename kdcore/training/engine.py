@@ -169,7 +169,7 @@ class Engine:
         self.listener.stage_finished(stage)
 
     def _course(self, ordinal: int, stage: Stage) -> _Course:
-        rows = self.table.parts[stage.part]
+        rows = self.table.training_rows(stage.part)
         batch_size = min(stage.training.batch_size or self.settings.batch_size, len(rows))
         group = self._group(stage)
         step = self._step(stage, batch_size)
@@ -317,7 +317,7 @@ class Engine:
         if not self.settings.teacher_cache or fusion.batch_dependent or (random and type(fusion) is not TeacherFusion):
             return {}
         names = [name for name in stage.teachers if name not in random]
-        rows, limit = self.table.parts[stage.part], self.settings.cache_limit
+        rows, limit = self.table.training_rows(stage.part), self.settings.cache_limit
         return cache_teachers(self.distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
 
     def _due(self, now: float | None = None) -> bool:

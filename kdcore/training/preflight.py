@@ -75,7 +75,7 @@ def _check_stage(distiller: Distiller, stage: Stage, table: Table, batch_size: i
     for module in learning:
         module.train()
     step = StageStep(distiller, stage, table, labelled)
-    rows = table.parts[stage.part]
+    rows = table.training_rows(stage.part)
     progress = Progress(stage.name, 0, 0, stage.training.epochs)
     checks: dict[int, TermCheck] = {}
     for start in range(TRIES):

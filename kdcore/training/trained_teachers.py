@@ -41,7 +41,7 @@ class TrainedStages:
         if stage.teachers or again or not set(stage.learners) <= set(distiller.teachers):
             return None
         modules = [part for learner in distiller.learning(stage) for part in learner.modules()]
-        rows = table.parts[stage.part]
+        rows = table.training_rows(stage.part)
         held_out = table.parts.get("validation", rows[:0])
         tensors = [rows, held_out, table.taught[rows], table.labels[held_out]]
         tensors += [tensor for name in stage.learners for tensor in table.inputs[name]]
