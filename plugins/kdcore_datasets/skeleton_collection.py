@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Gt
 
-from kdcore import DataError, Dataset, Sample, SampleKey, Signal
+from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
 from kdcore_datasets.checks import require_finite
 from kdcore_datasets.collected_clips import CollectedClip, load_npz, load_pickle
 from kdcore_datasets.folders import existing_file
@@ -84,10 +84,14 @@ class SkeletonCollection(Dataset):
         """All clips, as they stand in the file."""
         if not self._clips:
             raise DataError(f"{self._path}: holds no clips of split {self.split!r}")
-        return [
-            Sample(self._key(clip), clip.label, {"skeleton": ClipSource(self._path, number)})
-            for number, clip in enumerate(self._clips)
-        ]
+        made, unusable = [], []
+        for number, clip in enumerate(self._clips):
+            try:
+                made.append(Sample(self._key(clip), clip.label, {"skeleton": ClipSource(self._path, number)}))
+            except DataError as error:
+                unusable.append(Unusable(f"{self._path}, clip {clip.name!r}", "unfit name or label", str(error)))
+        self.unusable = unusable
+        return made
 
     def _key(self, clip: CollectedClip) -> SampleKey:
         values = self.names.match(clip.name)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Gt
 
-from kdcore import DataError, Dataset, Sample, Signal
+from kdcore import DataError, Dataset, Sample, Signal, Unusable
 from kdcore_datasets.checks import require_finite, require_shape
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.modalities import SKELETON
@@ -81,11 +81,20 @@ class SkeletonFiles(Dataset):
         found = self.pattern.find(existing_folder(self.root))
         if not found:
             raise DataError(f"{self.root}: holds no file that fits {self.pattern.text!r}")
-        strange = sorted({file.values["action"] for file in found} - set(self.classes))
-        if strange:
-            raise DataError(f"{self.root}: there are clips of {listed(strange)}, none of the classes {listed(self.classes)}")
+        self.unusable = [
+            Unusable(
+                str(file.path),
+                "unknown action",
+                f"{file.values['action']!r} is none of the classes {listed(self.classes)}",
+                file.values.get("subject", ""),
+            )
+            for file in found
+            if file.values["action"] not in self.classes
+        ]
         return in_order(
-            Sample(file.key(), self.classes.index(file.values["action"]), {"skeleton": file.path}) for file in found
+            Sample(file.key(), self.classes.index(file.values["action"]), {"skeleton": file.path})
+            for file in found
+            if file.values["action"] in self.classes
         )
 
     def read(self, sample: Sample, modality: str) -> Signal:

@@ -106,8 +106,6 @@ def test_code_in_a_pickle_is_refused_by_name(tmp_path: Path, monkeypatch: pytest
         ([1], "annotation 0 must have"),
         ([{"frame_dir": "a", "label": 0, "keypoint": np.ones((2, 3))}], r"expected \(any, any, any, any\)"),
         ([{"frame_dir": "a", "label": 0, "keypoint": np.ones((1, 0, 5, 3))}], "is empty"),
-        ([clip("a", 5)], "has label 5, of 2 classes"),
-        ([clip("b/c", 0)], "does not fit"),
         ([clip("a", 0), {**clip("b", 0), "total_frames": 7}], "clip 'b' has 4 frames, its total_frames 7"),
         ([clip("a", 0), clip("b", 0), clip("a", 1)], "holds two clips called 'a'"),
         (
@@ -122,6 +120,15 @@ def test_strange_content(tmp_path: Path, content: object, said: str):
     dataset = SkeletonCollection(file=path, classes=("x", "y"))
     with pytest.raises(DataError, match=f"odd.pkl.*{said}"):
         dataset.read(dataset.samples()[0], "skeleton")
+
+
+def test_one_strange_clip_leaves_the_others(tmp_path: Path):
+    path = dump([clip("a", 5), clip("b/c", 0), clip("d", 1)], tmp_path / "odd.pkl")
+    dataset = SkeletonCollection(file=path, classes=("x", "y"))
+    assert [sample.key.trial for sample in dataset.samples()] == ["d"]
+    label, name = (each.detail for each in dataset.unusable)
+    assert "has label 5, of 2 classes" in label
+    assert "does not fit" in name
 
 
 def test_damaged_files(tmp_path: Path, content: dict[str, Any]):
