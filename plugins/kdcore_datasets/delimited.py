@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import DataError
-from kdcore_datasets.checks import LARGEST, measurable
+from kdcore_datasets.file_formats import LARGEST, measurable
 
 Column = str | int
 """A column's name in the header, or its number counted from 0."""

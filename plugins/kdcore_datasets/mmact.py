@@ -12,10 +12,10 @@ import numpy as np
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
 from kdcore_datasets.classes import MMACT
 from kdcore_datasets.delimited import read_numbers, read_texts
+from kdcore_datasets.file_formats import read_video
 from kdcore_datasets.folders import existing_folder, subfolder
 from kdcore_datasets.modalities import ACCELEROMETER, GYROSCOPE, ORIENTATION, RGB
 from kdcore_datasets.pattern import FoundFile, PathPattern
-from kdcore_datasets.video import read_video
 
 _SENSORS = {
     "accelerometer-watch": "acc_watch_clip",

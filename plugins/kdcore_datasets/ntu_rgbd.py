@@ -12,10 +12,10 @@ from annotated_types import Ge
 
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal
 from kdcore_datasets.classes import NTU_RGBD_60
+from kdcore_datasets.file_formats import read_video
 from kdcore_datasets.folders import existing_folder, refuse_folder
 from kdcore_datasets.kinect_skeleton import read_skeleton
 from kdcore_datasets.modalities import NTU_25_LINKS, RGB, SKELETON
-from kdcore_datasets.video import read_video
 
 RATE = 30.0
 

@@ -12,8 +12,8 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
-from kdcore_datasets.checks import require_finite
 from kdcore_datasets.collected_clips import CollectedClip, load_npz, load_pickle
+from kdcore_datasets.file_formats import require_finite
 from kdcore_datasets.folders import existing_file
 from kdcore_datasets.modalities import SKELETON
 from kdcore_datasets.pattern import PathPattern

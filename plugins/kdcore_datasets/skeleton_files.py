@@ -12,12 +12,11 @@ import numpy as np
 from annotated_types import Gt
 
 from kdcore import DataError, Dataset, Sample, Signal, Unusable
-from kdcore_datasets.checks import require_finite, require_shape
+from kdcore_datasets.file_formats import require_finite, require_shape
 from kdcore_datasets.folders import existing_folder
-from kdcore_datasets.modalities import SKELETON
+from kdcore_datasets.modalities import FACTORS, SKELETON
 from kdcore_datasets.pattern import PathPattern
 from kdcore_datasets.protocols.partition import in_order, listed, natural
-from kdcore_datasets.units import FACTORS
 
 Axis = Literal["time", "joint", "channel", "person"]
 

@@ -11,14 +11,11 @@ from typing import Literal
 import numpy as np
 
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
-from kdcore_datasets.checks import require_finite, require_shape
 from kdcore_datasets.classes import UTD_MHAD
+from kdcore_datasets.file_formats import read_variable, read_video, require_finite, require_shape
 from kdcore_datasets.folders import entries, existing_folder, subfolder
-from kdcore_datasets.matfile import read_variable
-from kdcore_datasets.modalities import ACCELEROMETER, DEPTH, GYROSCOPE, KINECT_20, RGB
+from kdcore_datasets.modalities import ACCELEROMETER, DEPTH, GYROSCOPE, KINECT_20, RGB, STANDARD_GRAVITY
 from kdcore_datasets.protocols.partition import listed
-from kdcore_datasets.units import STANDARD_GRAVITY
-from kdcore_datasets.video import read_video
 
 INERTIAL_RATE, SKELETON_RATE, VIDEO_RATE = 50.0, 30.0, 15.0
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from kdcore import DataError, Signal
 from kdcore_datasets.delimited import Column, read_gappy, read_numbers, read_texts
+from kdcore_datasets.modalities import FACTORS, SECONDS
 from kdcore_datasets.sensor_csv.options import Device
-from kdcore_datasets.units import FACTORS, SECONDS
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from kdcore_datasets.modalities import ACCELEROMETER, DEPTH, GYROSCOPE, KINECT_2
 from kdcore_datasets.synthetic import camera, imu, render
 from kdcore_datasets.synthetic.actions import ACTIONS
 from kdcore_datasets.synthetic.motion import Motion, perform
-from kdcore_datasets.synthetic.randomness import stream
-from kdcore_datasets.synthetic.subjects import Subject, subject
+from kdcore_datasets.synthetic.subjects import Subject, stream, subject
 
 Number = tuple[int, int, int]
 """(subject, action, trial), each from 1; actions keep their number when only some are chosen."""
