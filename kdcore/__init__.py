@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from kdcore.contracts.schedule import LearningRate, Schedule, Stage, Team, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.deploy.bundle import load_predictor, load_student
-    from kdcore.deploy.predict import read_recording
-    from kdcore.deploy.predictor import Ensemble, Predictor, Student
+    from kdcore.deploy.predictor import Predictor
+    from kdcore.deploy.recordings import read_recording
+    from kdcore.deploy.student import Ensemble, Student
     from kdcore.errors import (
         DataError,
         KdcoreDeprecationWarning,
@@ -47,8 +48,9 @@ if TYPE_CHECKING:
     from kdcore.runs.metrics import Evaluation, evaluate
     from kdcore.runs.outcome import Outcome
     from kdcore.runs.paths import Ledger, find_run, runs_folder
-    from kdcore.runs.records import Facts, FinishedRun, find_student, finished_runs, read_run
+    from kdcore.runs.records import Facts, FinishedRun, finished_runs, read_run
     from kdcore.runs.run import Result, dry_run, resume, run
+    from kdcore.runs.saved_students import find_student
 
 __version__ = "0.1.0"
 
@@ -78,7 +80,7 @@ _HOME = {
         "UsageError",
         "one_line",
     ),
-    "kdcore.deploy.predict": ("read_recording",),
+    "kdcore.deploy.recordings": ("read_recording",),
     "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
     "kdcore.recipe.load": ("load_recipe",),
@@ -86,11 +88,13 @@ _HOME = {
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.results.rewrite": ("rewrite_report",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
-    "kdcore.runs.records": ("find_student", "Facts", "FinishedRun", "finished_runs", "read_run"),
+    "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_run"),
+    "kdcore.runs.saved_students": ("find_student",),
     "kdcore.runs.outcome": ("Outcome",),
     "kdcore.results.tracking": ("Tracker", "tracked_runs", "tracking_address", "without_password"),
     "kdcore.runs.run": ("Result", "dry_run", "resume", "run"),
-    "kdcore.deploy.predictor": ("Ensemble", "Predictor", "Student"),
+    "kdcore.deploy.predictor": ("Predictor",),
+    "kdcore.deploy.student": ("Ensemble", "Student"),
     "kdcore.deploy.bundle": ("load_predictor", "load_student"),
     "kdcore.runs.paths": ("Ledger", "find_run", "runs_folder"),
 }

@@ -19,7 +19,8 @@ from kdcore.recipe.models import modalities_of
 from kdcore.runs.metrics import combine, evaluate
 from kdcore.runs.outcome import ENSEMBLES
 from kdcore.runs.paths import find_run
-from kdcore.runs.records import recipe_of, saved_seeds
+from kdcore.runs.records import recipe_of
+from kdcore.runs.saved_students import saved_seeds
 
 
 class Recordings:
