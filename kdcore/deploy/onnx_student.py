@@ -36,18 +36,7 @@ class OnnxStudent(Predictor):
             "window": {"length": window[0], "hop": window[1]} if window else None,
             "recorded": {name: {"dtype": each["dtype"]} for name, each in self._inputs.items()},
         }
-        keys = ("axes", "layout", "channels")
-        fields = Modality.__dataclass_fields__
-        self._reads = {
-            name: Modality(
-                **{
-                    key: tuple(value) if key in keys else value
-                    for key, value in each.items()
-                    if key in fields and key != "links"
-                }
-            )
-            for name, each in self._inputs.items()
-        }
+        self._reads = {name: _modality(each) for name, each in self._inputs.items()}
 
     @property
     def reads(self) -> dict[str, Modality]:
@@ -76,6 +65,11 @@ class OnnxStudent(Predictor):
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise DataError(f"the {name} signal has values that are not finite")
         return np.ascontiguousarray(values[:wanted] if wanted else values, dtype=self._inputs[name]["dtype"])
+
+
+def _modality(told: Mapping[str, Any]) -> Modality:
+    axes, layout, channels = (tuple(told[key]) for key in ("axes", "layout", "channels"))
+    return Modality(told["name"], axes, layout, told["units"], told["rate"], channels, told.get("placement", ""))
 
 
 def load_onnx(file: str | Path) -> OnnxStudent:

@@ -278,7 +278,9 @@ def as_signal(values: Any, modality: Modality, rate: float | None, channels: int
     Raises:
         DataError: If the rate is unknown, or `values` is none of these.
     """
-    if isinstance(values, tuple) and len(values) == 2 and isinstance(values[1], int | float):
+    if isinstance(values, tuple):
+        if len(values) != 2 or not isinstance(values[1], int | float):
+            raise DataError(f"{modality.name}: a tuple is an (array, rate) pair; a batch of recordings is a list")
         values, own = values
         if rate and rate != own:
             raise DataError(f"{modality.name}: the recording says {own:g} samples a second, rate= says {rate:g}")

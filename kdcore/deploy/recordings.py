@@ -52,11 +52,11 @@ def read_recording(
     recorded = student.description.get("recorded", {}).get(kind.name, {}).get("shape") or [0, 0]
     if not dataset and path.suffix == ".npy":
         return plain_array(path, kind, _known_rate(path, rate, kind), units, recorded[-1])
-    own = student.description.get("dataset") or {"name": ""}
+    own: Mapping[str, Any] = student.description.get("dataset") or {"name": ""}
     table = path.suffix in SUFFIXES
     try:
-        name, options = (dataset, {}) if dataset else (own["name"], own.get("options", {}))
-        return _at_rate(_read_as(name, options, path, kind.name), rate, units, path)
+        options = {} if dataset else own.get("options", {})
+        return _at_rate(_read_as(dataset or own["name"], options, path, kind.name), rate, units, path)
     except KdcoreError as error:
         if not table or dataset:
             raise
