@@ -17,6 +17,23 @@ ACCELEROMETER = Modality("accelerometer", ("time", "channel"), ("channel", "time
 CLASSES = ["sit", "stand", "walk"]
 LENGTH = 24
 
+ALONE = """
+import sys
+
+ABSENT = {absent}
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ABSENT or name.startswith(tuple(f"kdcore_{{each}}." for each in {plugins})):
+            raise ModuleNotFoundError(f"{{name}} is not needed", name=name)
+
+sys.meta_path.insert(0, Absent())
+sys.argv = ["kdcore", *sys.argv[1:]]
+from kdcore.cli.main import main
+main()
+"""
+"""``kdcore`` in a process where some packages and plugins cannot be imported."""
+
 
 def saved_student(folder, modality=ACCELEROMETER, dataset="synthetic-motion", seed=0, options=None, **told):
     """A saved student that has learnt nothing."""

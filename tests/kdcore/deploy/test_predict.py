@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from saved import ACCELEROMETER, CLASSES, lines, saved_student, walk
+from saved import ACCELEROMETER, ALONE, CLASSES, lines, saved_student, walk
 from toys import WRIST
 
 from kdcore import Signal
@@ -218,21 +218,6 @@ def test_where_students_are_found(tmp_path, monkeypatch):
 
 # Elsewhere
 
-ALONE = """
-import sys
-
-ABSENT = {absent}
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ABSENT or name.startswith(tuple(f"kdcore_{{each}}." for each in {plugins})):
-            raise ModuleNotFoundError(f"{{name}} is not needed", name=name)
-
-sys.meta_path.insert(0, Absent())
-sys.argv = ["kdcore", *sys.argv[1:]]
-from kdcore.cli.main import main
-main()
-"""
 ABSENT = ("timm", "torch_geometric", "torchvision", "cv2", "av", "mlflow", "lightning_fabric", "matplotlib", "optuna", "onnx")
 PLUGINS = ("datasets", "skeleton", "gaf", "video", "semantics", "spamfm", "gsdm", "acs", "progressive", "mutual")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kdcore import KdcoreError, Signal, load_student
-from kdcore_export.registering import register_student
+from kdcore_export.model_registry import register_student
 
 
 @pytest.mark.slow

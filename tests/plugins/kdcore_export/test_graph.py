@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdcore import KdcoreError, Modality, SampleTransform, Signal
-from kdcore_export.recording import Weighted, recording
+from kdcore_export.graph import Weighted, recording
 from kdcore_standard.transforms.length import Crop, Pad
 from kdcore_standard.transforms.resample import Resample
 
