@@ -109,11 +109,18 @@ def is_int8(written: onnx.ModelProto, node: onnx.NodeProto) -> bool:
         node: The layer as it was in the model before.
     """
     stored = {each.name: each.data_type for each in written.graph.initializer}
-    sources = {name: each.input[0] for each in written.graph.node if each.op_type == "DequantizeLinear" for name in each.output}
+    passing = ("DequantizeLinear", "Transpose")
+    sources = {name: each.input[0] for each in written.graph.node if each.op_type in passing for name in each.output}
+
+    def kind(name: str) -> int | None:
+        while name in sources:
+            name = sources[name]
+        return stored.get(name)
+
     for each in written.graph.node:
         if each.name == node.name or each.name.startswith(f"{node.name}_"):
             weights = each.input[1:3] if each.op_type.endswith(RECURRENT) else each.input[1:2]
-            if weights and all(stored.get(sources.get(name, name)) in EIGHT_BITS for name in weights):
+            if weights and all(kind(name) in EIGHT_BITS for name in weights):
                 return True
     return False
 
