@@ -106,6 +106,14 @@ def load_student(folder: str | Path, plugins: PluginManager | None = None) -> St
     Raises:
         CheckpointError: If the folder holds no student, or a damaged one, or description and weights disagree.
         PluginError: If a plugin it needs is not installed.
+
+    Example:
+        >>> import kdcore
+        >>> student = kdcore.load_student("student")
+        >>> student.classes
+        ['sit', 'stand', 'walk']
+        >>> student.training
+        False
     """
     folder = Path(folder)
     description, told = _read_description(folder)

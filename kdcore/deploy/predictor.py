@@ -77,10 +77,14 @@ class Predictor(ABC):
             DataError: If a recording is unfit, or a modality or rate is missing.
 
         Example:
-            >>> import kdcore, numpy as np
-            >>> student = kdcore.load_student("student")  # doctest: +SKIP
-            >>> student.predict(np.zeros((150, 3)))  # doctest: +SKIP
-            array([[0.1, 0.7, 0.2]], dtype=float32)
+            >>> import numpy as np
+            >>> clip = np.zeros((150, 3), dtype=np.float32)  # 3 s of an accelerometer at 50 Hz
+            >>> student.predict(clip).shape
+            (1, 3)
+            >>> student.predict([clip, clip[:90]]).shape
+            (2, 3)
+            >>> student.predict({"accelerometer": clip}, window=(1.0, 0.5), rate=50.0).shape
+            (5, 3)
         """
         batch = self._batch(recordings)
         made = [self.pieces(self.signals(each, rate), window) for each in ([recordings] if batch is None else batch)]

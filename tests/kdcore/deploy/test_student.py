@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -128,3 +130,11 @@ def test_loading_moves_no_random_numbers(folder):
     torch.manual_seed(3)
     kdcore.load_student(folder)
     torch.testing.assert_close(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize("documented", [kdcore.load_student, kdcore.Predictor.predict])
+def test_examples_in_docstrings(folder, monkeypatch, documented):
+    monkeypatch.chdir(folder.parent)
+    [example] = doctest.DocTestFinder().find(documented, globs={"student": kdcore.load_student(folder)})
+    assert len(example.examples) >= 3
+    assert doctest.DocTestRunner().run(example).failed == 0
