@@ -3,8 +3,9 @@
     python classify.py student.onnx recording.npy
     python classify.py student.onnx accelerometer=wrist.csv gyroscope=turn.csv
 
-A recording is a .npy file or a table of numbers, a row per sample, in the units that the student was trained with. Columns of a table
-are chosen by name; without names, they are the channels in order. `python classify.py student.onnx` shows units and channels.
+A recording is a .npy file or a table of numbers, a row per sample, in the units that the student was trained with. Columns of
+a table are chosen by name; without names, they are the channels in order. `python classify.py student.onnx` shows units and
+channels.
 """
 
 from __future__ import annotations
