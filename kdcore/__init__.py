@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.deploy.bundle import load_predictor, load_student
-    from kdcore.deploy.predict import read_recording
-    from kdcore.deploy.predictor import Ensemble, Predictor, Student
+    from kdcore.deploy.predictor import Predictor
+    from kdcore.deploy.recordings import read_recording
+    from kdcore.deploy.student import Ensemble, Student
     from kdcore.errors import (
         DataError,
         KdcoreDeprecationWarning,
@@ -61,8 +62,9 @@ if TYPE_CHECKING:
     from kdcore.runs.metrics import Evaluation, evaluate
     from kdcore.runs.outcome import Outcome
     from kdcore.runs.paths import find_run, runs_folder
-    from kdcore.runs.records import Facts, FinishedRun, find_student, finished_runs, read_run
+    from kdcore.runs.records import Facts, FinishedRun, finished_runs, read_run
     from kdcore.runs.run import Result, dry_run, resume, run
+    from kdcore.runs.saved_students import find_student
     from kdcore.runs.state import RunState
     from kdcore.runs.summary import Row, Summary, summarise
     from kdcore.suggestions import did_you_mean
@@ -102,7 +104,7 @@ _HOME = {
         "UsageError",
         "one_line",
     ),
-    "kdcore.deploy.predict": ("read_recording",),
+    "kdcore.deploy.recordings": ("read_recording",),
     "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
     "kdcore.recipe.graph": ("StagePlan",),
@@ -111,7 +113,8 @@ _HOME = {
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
-    "kdcore.runs.records": ("find_student", "Facts", "FinishedRun", "finished_runs", "read_run"),
+    "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_run"),
+    "kdcore.runs.saved_students": ("find_student",),
     "kdcore.runs.outcome": ("Outcome",),
     "kdcore.contracts.tracker": ("Tracker",),
     "kdcore.plugin.hookspecs": ("API_VERSION",),
@@ -128,7 +131,8 @@ _HOME = {
     "kdcore.runs.summary": ("Row", "Summary", "summarise"),
     "kdcore.training.participants": ("Distiller",),
     "kdcore.runs.run": ("Result", "dry_run", "resume", "run"),
-    "kdcore.deploy.predictor": ("Ensemble", "Predictor", "Student"),
+    "kdcore.deploy.predictor": ("Predictor",),
+    "kdcore.deploy.student": ("Ensemble", "Student"),
     "kdcore.deploy.bundle": ("load_predictor", "load_student"),
     "kdcore.runs.paths": ("find_run", "runs_folder"),
 }

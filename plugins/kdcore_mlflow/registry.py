@@ -1,4 +1,4 @@
-"""A tracked student in MLflow's model registry."""
+"""Students of tracked runs in MLflow's model registry."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from kdcore_mlflow.tracker import tracked_runs
 
 
 def register_student(run_id: str, name: str, alias: str = "", seed: int | None = None, student: str = "") -> str:
-    """Make a new version of the registered model `name` from a run's student; returns what was done, in words.
+    """Register a run's student as a new version of a model; returns its name and version.
 
     Args:
-        run_id: Id or folder of a tracked run.
-        name: The registered model's name; it is made if absent.
-        alias: What this version is also called; taken from the version that had it.
-        seed: Which seed; the first by default.
-        student: Which of several; ``ensemble`` for all as one.
+        run_id: Id, folder or recipe's name of a tracked run.
+        name: The registered model's name; created if absent.
+        alias: Alias of this version; taken from the version that had it.
+        seed: Seed; the first by default.
+        student: Student, where there are several; ``ensemble`` for all of them.
 
     Raises:
-        KdcoreError: If the run has no such model where it was tracked, or that place cannot be reached.
+        KdcoreError: If the run has no such model where it was tracked, or the tracking server cannot be reached.
     """
     uri, runs = tracked_runs(find_run(run_id))
     seeds = sorted(int(local.removeprefix("seed-")) for local in runs if local.startswith("seed-"))
     if not seeds:
-        raise KdcoreError(f"{run_id}: nothing of it has reached MLflow yet: kdcore sync {run_id}")
+        raise KdcoreError(f"{run_id}: none of it has reached MLflow yet; run kdcore sync {run_id}")
     chosen = seeds[0] if seed is None else seed
     if chosen not in seeds:
-        raise UsageError(f"{run_id}: has no seed {chosen} (there are: {', '.join(map(str, seeds))})")
+        raise UsageError(f"{run_id}: no seed {chosen} (there are: {', '.join(map(str, seeds))})")
     from mlflow.exceptions import MlflowException
 
     try:

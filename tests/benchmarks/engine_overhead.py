@@ -19,7 +19,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from kdcore.training.distiller import Distiller, TermSpec
-from kdcore_wearable.cnn import Cnn1d
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
@@ -30,6 +29,7 @@ from kdcore.training.randomness import derive
 from kdcore_losses.cross_entropy import CrossEntropy
 from kdcore_losses.soft_target import SoftTarget
 from kdcore_mlflow.tracker import MlflowTracker
+from kdcore_signals.encoders import Cnn1d
 
 BATCH, CLASSES = 16, 10
 

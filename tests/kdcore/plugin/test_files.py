@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 from runs import Home
+from safetensors.torch import save_file
 
 from kdcore.cli.main import _without_plugin_files
 from kdcore.deploy.bundle import load_student
@@ -180,7 +181,8 @@ def test_files_asked_for_belong_to_the_recipe_that_is_run(gap, tmp_path):
 
 
 def test_a_student_of_a_plugin_that_is_not_here_says_what_it_was_made_with(tmp_path):
-    told = {"modalities": [], "transforms": {}, "classes": ["a"], "in_shape": [3], "encoder": {"name": "gone"}}
+    told = {"format": 1, "modalities": [], "transforms": {}, "classes": ["a"], "in_shape": [3], "encoder": {"name": "gone"}}
+    save_file({}, tmp_path / "weights.safetensors")
     (tmp_path / "student.json").write_text(json.dumps(told | {"plugins": {"my-net": "file 0123456789ab"}}))
     with pytest.raises(
         PluginError, match=r"no encoder 'gone'.*the run used the plugins my-net file 0123456789ab: install what is"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdcore import KdcoreError, Modality, SampleTransform, Signal
-from kdcore_export.recording import Weighted, recording
+from kdcore_export.graph import Weighted, recording
 from kdcore_signals.transforms import Crop, Pad, Resample
 
 SENSOR = Modality("sensor", ("time", "channel"), ("channel", "time"), "", 40.0, ("x", "y"))
