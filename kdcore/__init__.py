@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from kdcore.contracts.embeddings import ClassEmbeddings
     from kdcore.contracts.encoder import Encoder, Participant
     from kdcore.contracts.fusion import TeacherFusion
-    from kdcore.contracts.loss import DistillationLoss, Example, Needs
+    from kdcore.contracts.loss import DistillationLoss, Example
     from kdcore.contracts.modality import Modality, Signal
+    from kdcore.contracts.needs import Needs
     from kdcore.contracts.protocol import Protocol, Split
-    from kdcore.contracts.schedule import LearningRate, Schedule, Stage, Team, Training
+    from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.deploy.bundle import load_predictor, load_student
@@ -44,9 +45,11 @@ if TYPE_CHECKING:
     from kdcore.plugin.option_schema import TERM_KEYS, describe, options_model
     from kdcore.plugin.registry import KINDS, Entry
     from kdcore.recipe.build import Builder
+    from kdcore.recipe.graph import StagePlan
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.merge import TERM_LISTS
     from kdcore.recipe.models import Recipe
+    from kdcore.recipe.plan import Plan, make_plan
     from kdcore.runs.artifacts import first_recording, restore_participants, student_folder
     from kdcore.runs.callbacks import RunListener
     from kdcore.runs.context import RunContext, reopen
@@ -60,7 +63,7 @@ if TYPE_CHECKING:
     from kdcore.runs.state import RunState
     from kdcore.runs.summary import Row, Summary, summarise
     from kdcore.suggestions import did_you_mean
-    from kdcore.training.distiller import Distiller
+    from kdcore.training.participants import Distiller
 
 __version__ = "0.1.0"
 
@@ -74,10 +77,11 @@ _HOME = {
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.fusion": ("TeacherFusion",),
-    "kdcore.contracts.loss": ("DistillationLoss", "Example", "Needs"),
+    "kdcore.contracts.loss": ("DistillationLoss", "Example"),
+    "kdcore.contracts.needs": ("Needs",),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Split"),
-    "kdcore.contracts.schedule": ("LearningRate", "Schedule", "Stage", "Team", "Training"),
+    "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
     "kdcore.errors": (
         "DataError",
@@ -94,7 +98,9 @@ _HOME = {
     "kdcore.deploy.predict": ("read_recording",),
     "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
+    "kdcore.recipe.graph": ("StagePlan",),
     "kdcore.recipe.load": ("load_recipe",),
+    "kdcore.recipe.plan": ("Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
@@ -112,7 +118,7 @@ _HOME = {
     "kdcore.runs.journal": ("Journal", "RunJournal"),
     "kdcore.runs.state": ("RunState",),
     "kdcore.runs.summary": ("Row", "Summary", "summarise"),
-    "kdcore.training.distiller": ("Distiller",),
+    "kdcore.training.participants": ("Distiller",),
     "kdcore.runs.run": ("Result", "dry_run", "resume", "run"),
     "kdcore.deploy.predictor": ("Ensemble", "Predictor", "Student"),
     "kdcore.deploy.bundle": ("load_predictor", "load_student"),

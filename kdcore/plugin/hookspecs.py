@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdcore.contracts.encoder import Participant
-    from kdcore.contracts.schedule import Stage
     from kdcore.contracts.tracker import Tracker
     from kdcore.plugin.deprecation import Deprecation
+    from kdcore.recipe.graph import StagePlan
     from kdcore.recipe.models import Recipe
     from kdcore.runs.context import RunContext
     from kdcore.runs.outcome import Outcome
@@ -127,17 +127,17 @@ def arm_started(run: RunContext, seed: int, arm: str) -> None:
 
 
 @hookspec
-def stage_started(stage: Stage, seed: int) -> None:
+def stage_started(stage: StagePlan, seed: int) -> None:
     """A stage of training begins."""
 
 
 @hookspec
-def epoch_finished(stage: Stage, seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
+def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
     """An epoch has ended; `metrics` are what is tracked for it."""
 
 
 @hookspec
-def stage_finished(stage: Stage, seed: int) -> None:
+def stage_finished(stage: StagePlan, seed: int) -> None:
     """A stage of training has ended."""
 
 

@@ -24,7 +24,7 @@ from kdcore.plugin.registry import Entry
 GIVEN: Mapping[str, frozenset[str]] = {"encoder": frozenset({"num_classes", "in_shape"})}
 """Kind → constructor parameters that kdcore fills in; they are no options."""
 
-TERM_KEYS = ("weight", "id")
+TERM_KEYS = ("weight", "id", "teachers")
 """What a recipe may say of any loss besides the loss's own options."""
 
 _NO_DEFAULT = inspect.Parameter.empty

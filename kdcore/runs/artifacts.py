@@ -19,7 +19,7 @@ from kdcore.errors import CheckpointError
 from kdcore.runs.context import RunContext
 from kdcore.training.assembly import DISTILLED
 from kdcore.training.checkpoint import load_weights, save_weights
-from kdcore.training.distiller import Distiller
+from kdcore.training.participants import Distiller
 from kdcore.training.randomness import random_state, restore_random_state
 
 

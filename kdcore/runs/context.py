@@ -16,10 +16,11 @@ from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.models import Recipe
+from kdcore.recipe.plan import BASELINE, DISTILLED, ParticipantPlan, make_plan
 from kdcore.runs.journal import RunJournal
 from kdcore.runs.paths import cache_folder
 from kdcore.runs.records import Facts, FinishedRun, installed_versions, recipe_of
-from kdcore.training.assembly import DISTILLED, Assembly
+from kdcore.training.assembly import Assembly
 
 
 @dataclass(frozen=True)
@@ -61,26 +62,20 @@ def facts_of(run: RunContext) -> Facts:
         counts={name: len(rows) for name, rows in run.table.parts.items()},
         fingerprint=run.table.fingerprint,
         classes=list(run.table.classes),
-        selection={name: stage.training.select for stage in stages for name in stage.learners},
+        selection={name: training.select for stage in stages for name, training in stage.training.items()},
         modalities={name: list(spec.modalities) for name, spec in run.recipe.participants.items()},
         seeds=run.recipe.seeds,
         arms=list(run.assembly.arms),
         versions=installed_versions(run.versions),
         machine=_machine(run.table.labels.device),
         command=list(run.command),
-        no_baseline=_no_baseline(run),
+        no_baseline=run.assembly.plan.no_baseline,
+        distilled=[name for name, each in run.assembly.plan.participants.items() if each.role == "student" and _distils(each)],
     )
 
 
-def _no_baseline(run: RunContext) -> str:
-    recipe = run.recipe
-    if run.assembly.has_baseline:
-        return ""
-    if not recipe.baseline:
-        return "the recipe declines the baseline (baseline: false)"
-    if not recipe.teachers and len(recipe.student_specs) == 1:
-        return "the student has no teacher, so all of its losses would be the same without distillation"
-    return "without teachers and peers, its losses would be none or the same, so there is no baseline to train"
+def _distils(participant: ParticipantPlan) -> bool:
+    return participant.terms_in(DISTILLED) != participant.terms_in(BASELINE)
 
 
 def _machine(device: torch.device) -> str:
@@ -99,7 +94,7 @@ def reopen(run: FinishedRun) -> RunContext:
     recipe = recipe_of(run.folder, plugins)
     builder = Builder(recipe, plugins)
     dataset, data = builder.dataset(), recipe.filled_data
-    assembly = Assembly(builder, dataset)
+    assembly = Assembly(builder, dataset, make_plan(recipe, builder.schedule()))
     table = load_table(dataset, builder.protocol(), data, assembly.pipelines, cache_folder(), data.memory_bytes)
     if table.fingerprint != run.facts.fingerprint:
         raise DataError("the recordings are no longer those that the run was made on")

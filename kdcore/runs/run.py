@@ -35,11 +35,11 @@ from kdcore.runs.state import RunState, check_state
 from kdcore.runs.summary import Summary, flattened, means, metric_prefix, summarise
 from kdcore.training.assembly import BASELINE, DISTILLED, parameter_counts
 from kdcore.training.checkpoint import Checkpoints, write_file
-from kdcore.training.distiller import Distiller
 from kdcore.training.engine import Engine, Settings
-from kdcore.training.fabric import make_fabric, most_memory
+from kdcore.training.evaluation import predict
+from kdcore.training.fabric import gradient_scaler, make_fabric, most_memory
+from kdcore.training.participants import Distiller
 from kdcore.training.preflight import Preflight
-from kdcore.training.teacher_cache import predict
 from kdcore.training.trained_teachers import TrainedStages
 
 
@@ -167,9 +167,10 @@ class _Run:
         self.part, self.retrain = part, retrain
         self.listener = HookCaller(listener or RunListener(), plugins)
         self.builder = Builder(recipe, plugins)
-        self.fabric = make_fabric(recipe.engine)
+        self.scaler = gradient_scaler(recipe.engine)
+        self.fabric = make_fabric(recipe.engine, self.scaler)
         self.engine: Engine | None = None
-        self.stop_asked, self.stop_signal = False, 0
+        self.stop_requested, self.stop_signal = False, 0
         self.tracker = Tracker()
         self.journal: RunJournal | None = None  # in all processes but the first
 
@@ -219,7 +220,7 @@ class _Run:
         finally:
             if self.journal:
                 self.journal.close()
-        if self.stop_asked:  # too late for this run, but whoever has more of them to do must know
+        if self.stop_requested:  # too late for this run, but whoever has more of them to do must know
             raise self._stopped(f"stopped, after the run was finished: kdcore resume {self.folder.name} shows what came of it")
         return result
 
@@ -310,9 +311,9 @@ class _Run:
             if number == signal.SIGINT:
                 signal.signal(signal.SIGINT, before[signal.SIGINT])
                 self.listener.say("stopping after this step; press Ctrl-C again to stop at once, without saving")
-            self.stop_asked, self.stop_signal = True, number
+            self.stop_requested, self.stop_signal = True, number
             if self.engine:
-                self.engine.stop_asked = True
+                self.engine.stop_requested = True
 
         before = {}
         try:
@@ -329,19 +330,19 @@ class _Run:
 
     def _train(self, run: RunContext, seed: int, arm: str, pending: Checkpoint | None) -> None:
         """Train one arm of a seed, from its start or from the `pending` checkpoint if that is its own."""
-        if self.stop_asked:
+        if self.stop_requested:
             raise StoppedError("")
         stages = run.assembly.stages(arm)
         distiller = run.assembly.distiller(run.table, seed, arm, self.fabric.device)
         self.engine = self._engine(run, distiller, seed, arm)
-        self.engine.stop_asked = self.stop_asked
+        self.engine.stop_requested = self.stop_requested
         self.listener.arm_started(seed, arm, stages)
         self.plugins.hook.arm_started(run=run, seed=seed, arm=arm)
         began = time.monotonic()
         if self.fabric.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.fabric.device)
         mine = pending if pending and [pending[1]["seed"], pending[1]["arm"]] == [seed, arm] else None
-        self.engine.fit(stages, *(mine or (None, None)))
+        self.engine.fit(stages, mine)
         outcome = self._evaluate(distiller, run.table, arm, time.monotonic() - began)
         if self._writes:
             self._save(run, distiller, seed, outcome)
@@ -362,7 +363,8 @@ class _Run:
                 journal.metrics(child, {f"{prefix}{name}": value for name, value in metrics.items()}, step)
 
         save, trained = self._saver(seed, arm), self._trained(seed)
-        return Engine(self.fabric, distiller, run.table, self._settings(seed), record, save, self.listener, trained)
+        settings = self._settings(seed)
+        return Engine(self.fabric, distiller, run.table, settings, record, save, self.listener, trained, self.scaler)
 
     def _save(self, run: RunContext, distiller: Distiller, seed: int, outcome: Outcome) -> None:
         """Save an arm's predictions and weights, and record its metrics."""
@@ -419,13 +421,14 @@ class _Run:
 
     def _evaluate(self, distiller: Distiller, table: Table, arm: str, seconds: float) -> Outcome:
         """The one time that test data is looked at, if it is test data that the run is evaluated on."""
-        names = [*distiller.teachers, *distiller.students]
         rows = table.parts[self.part]
+        stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
+        names = [*distiller.teachers, *stored, *distiller.students]
         probabilities = predict(distiller, names, rows, table, self.recipe.data.batch_size, self.fabric)
-        counts = parameter_counts({name: distiller.participant(name) for name in names})
+        counts = parameter_counts({name: distiller.participant(name) for name in distiller.networks})
         labels = table.labels[rows].cpu().numpy()
         keys = [str(table.keys[row]) for row in rows.tolist()]
-        teachers, students = list(distiller.teachers), list(distiller.students)
+        teachers, students = [*distiller.teachers, *stored], list(distiller.students)
         return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, most_memory(self.fabric.device))
 
     def _conclude(self, run: RunContext) -> Result:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kdcore.contracts.batch import Ramp
-from kdcore.recipe.models import DataSpec, Recipe
+from kdcore.recipe.config_models import LabelledShare
+from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
 from kdcore.runs.metrics import Difference, Evaluation, paired_difference
 from kdcore.runs.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
 from kdcore.runs.records import Facts, FinishedRun
@@ -163,8 +164,8 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         selection=_selection(facts.selection),
         seeds=facts.seeds,
         classes=facts.classes,
-        rows=[*_teachers(recipe, outcomes, by_arm), *_students(recipe, outcomes, by_arm)],
-        differences=_differences(by_arm, outcomes),
+        rows=[*_teachers(recipe, outcomes, by_arm), *_students(recipe, facts, outcomes, by_arm)],
+        differences=_differences(facts, by_arm, outcomes),
         no_baseline=facts.no_baseline,
         versions=facts.versions,
         recipe=recipe.to_yaml(),
@@ -178,21 +179,32 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
 
 def setting(recipe: Recipe, facts: Facts) -> str:
     """What was run, in words."""
-    learns = [f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})" for name, spec in recipe.student_specs.items()]
-    teach = [f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})" for name, spec in recipe.teachers.items()]
+    learns = [_described(name, spec) for name, spec in recipe.student_specs.items()]
+    teach = [_described(name, spec) for name, spec in recipe.teachers.items()]
     source = f" from {in_words(teach)}" if teach else ""
     fused = f", joined by {recipe.fusion.name}" if recipe.fusion else ""
     terms = [f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in recipe.losses if term.active]
     counts = ", ".join(f"{count} to {'train' if part == 'train' else part}" for part, count in facts.counts.items() if count)
     seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
+    schedule = recipe.schedule.name if recipe.schedule else "by the graph"
     return (
-        f"{in_words(learns)} learned{source}{fused} by {in_words(terms)}; schedule {recipe.schedule.name}. "
+        f"{in_words(learns)} learned{source}{fused} by {in_words(terms)}; schedule {schedule}. "
         f"Data: {recipe.data.dataset.name}, {len(facts.classes)} classes, {counts}. {_labels(recipe.data)}{seeds}."
+    )
+
+
+def _described(name: str, spec: ParticipantSpec) -> str:
+    if spec.follows is not None:
+        return f"{name} (moving average of {spec.follows})"
+    return (
+        f"{name} (stored outputs)" if spec.encoder is None else f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})"
     )
 
 
 def _labels(data: DataSpec) -> str:
     noisy = f"Of the labels learnt from, {100 * data.label_noise:g} % were made wrong. " if data.label_noise else ""
+    if isinstance(data.labels, LabelledShare):
+        return f"{noisy}{100 * data.labels.share:g} % of the training samples were labelled. "
     return f"{noisy}Students were told no labels. " if data.labels == "withheld" else noisy
 
 
@@ -240,7 +252,7 @@ def _teachers(
 ) -> list[Row]:
     first = outcomes[DISTILLED][0]
     rows = [
-        Row(name, "teacher", _reads(recipe, name), [each[name] for each in by_arm[DISTILLED]], first.parameters[name])
+        Row(name, "teacher", _reads(recipe, name), [each[name] for each in by_arm[DISTILLED]], first.parameters.get(name))
         for name in first.teachers
     ]
     if len(rows) > 1:
@@ -250,25 +262,22 @@ def _teachers(
 
 
 def _students(
-    recipe: Recipe, outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[dict[str, Evaluation]]]
+    recipe: Recipe,
+    facts: Facts,
+    outcomes: Mapping[str, Sequence[Outcome]],
+    by_arm: Mapping[str, Sequence[dict[str, Evaluation]]],
 ) -> list[Row]:
     """Students of each arm, those of the baseline first; a student may be in one arm alone."""
-    first = outcomes[DISTILLED][0]
-    distilled = BASELINE in outcomes or bool(first.teachers) or len(first.students) > 1
-    roles: dict[str, tuple[Role, Role]] = {
-        BASELINE: (WITHOUT, "students together without distillation"),
-        DISTILLED: (WITH if distilled else "student", "students together"),
-    }
+    joint: Mapping[str, Role] = {BASELINE: "students together without distillation", DISTILLED: "students together"}
     rows, together = [], []
-    for arm, (role, joint) in roles.items():
-        if arm not in outcomes:
-            continue
-        students = outcomes[arm][0].students
-        for name in students:
-            parameters = outcomes[arm][0].parameters[name]
-            rows.append(Row(name, role, _reads(recipe, name), [each[name] for each in by_arm[arm]], parameters, arm))
-        if len(students) > 1:
-            together += [Row(label, joint, "", [each[label] for each in by_arm[arm]], arm=arm) for label in ENSEMBLES]
+    for arm in (each for each in joint if each in outcomes):
+        first = outcomes[arm][0]
+        for name in first.students:
+            role: Role = WITHOUT if arm == BASELINE else WITH if name in facts.distilled else "student"
+            evaluations = [each[name] for each in by_arm[arm]]
+            rows.append(Row(name, role, _reads(recipe, name), evaluations, first.parameters.get(name), arm))
+        if len(first.students) > 1:
+            together += [Row(label, joint[arm], "", [each[label] for each in by_arm[arm]], arm=arm) for label in ENSEMBLES]
     return rows + together
 
 
@@ -277,16 +286,14 @@ def _reads(recipe: Recipe, name: str) -> str:
 
 
 def _differences(
-    by_arm: Mapping[str, Sequence[dict[str, Evaluation]]], outcomes: Mapping[str, Sequence[Outcome]]
+    facts: Facts, by_arm: Mapping[str, Sequence[dict[str, Evaluation]]], outcomes: Mapping[str, Sequence[Outcome]]
 ) -> dict[str, Difference]:
-    """Of every student that both arms have, with against without."""
-    if BASELINE not in by_arm:
-        return {}
-    alone = outcomes[BASELINE][0].students
+    """Of every distilled student that the baseline has, too, with against without."""
+    alone = outcomes[BASELINE][0].students if BASELINE in outcomes else ()
     return {
         name: paired_difference([each[name] for each in by_arm[DISTILLED]], [each[name] for each in by_arm[BASELINE]])
         for name in outcomes[DISTILLED][0].students
-        if name in alone
+        if name in alone and name in facts.distilled
     }
 
 

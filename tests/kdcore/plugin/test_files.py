@@ -51,13 +51,13 @@ FAULTS = {
     "hookless.py": ("x = 1", "has no hook; mark a function such as register_losses with kdcore.hookimpl"),
     "taken.py": (
         "class A: pass\n@hookimpl\ndef register_losses(register): register('soft-target', 'taken:A')",
-        "the loss 'soft-target' is in the plugin 'standard' already; rename yours",
+        "the loss 'soft-target' is in the plugin 'losses' already; rename yours",
     ),
     "absent.py": (
         "@hookimpl\ndef register_losses(register): register('a', 'absent:A')",
         "loss 'a' (absent:A) cannot be loaded: AttributeError",
     ),
-    "standard.py": ("x = 1", "the plugin name 'standard' is taken (kdcore"),
+    "losses.py": ("x = 1", "the plugin name 'losses' is taken (kdcore"),
     "json.py": ("x = 1", "there is a module 'json' already; rename the file"),
     "my-loss.py": ("x = 1", "'my-loss.py' is no module name; rename it"),
     "nowhere.py": (None, "it cannot be read: No such file or directory"),
