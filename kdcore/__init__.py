@@ -13,7 +13,7 @@ from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
     from kdcore.cli.console import ConsoleListener
-    from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress, Ramp
+    from kdcore.contracts.batch import Batch, LossContext, Outputs
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey
     from kdcore.contracts.embeddings import ClassEmbeddings
     from kdcore.contracts.encoder import Encoder, Participant
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.loss import DistillationLoss, Example
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
+    from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Split
     from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
     from kdcore.contracts.tracker import Tracker
@@ -40,9 +41,10 @@ if TYPE_CHECKING:
         UsageError,
         one_line,
     )
+    from kdcore.plugin.constructors import TERM_KEYS
     from kdcore.plugin.hookspecs import API_VERSION
     from kdcore.plugin.manager import PluginManager, plugin_manager
-    from kdcore.plugin.option_schema import TERM_KEYS, describe, options_model
+    from kdcore.plugin.option_schema import describe, options_model
     from kdcore.plugin.registry import KINDS, Entry
     from kdcore.recipe.build import Builder
     from kdcore.recipe.graph import StagePlan
@@ -72,13 +74,14 @@ hookimpl = HookimplMarker("kdcore")
 
 _HOME = {
     "kdcore.cli.console": ("ConsoleListener",),
-    "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs", "Progress", "Ramp"),
+    "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.fusion": ("TeacherFusion",),
     "kdcore.contracts.loss": ("DistillationLoss", "Example"),
     "kdcore.contracts.needs": ("Needs",),
+    "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Split"),
     "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),
@@ -109,7 +112,8 @@ _HOME = {
     "kdcore.contracts.tracker": ("Tracker",),
     "kdcore.plugin.hookspecs": ("API_VERSION",),
     "kdcore.plugin.manager": ("PluginManager", "plugin_manager"),
-    "kdcore.plugin.option_schema": ("TERM_KEYS", "describe", "options_model"),
+    "kdcore.plugin.constructors": ("TERM_KEYS",),
+    "kdcore.plugin.option_schema": ("describe", "options_model"),
     "kdcore.plugin.registry": ("Entry", "KINDS"),
     "kdcore.recipe.merge": ("TERM_LISTS",),
     "kdcore.suggestions": ("did_you_mean",),

@@ -17,11 +17,10 @@ from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.protocol import Protocol
 from kdcore.contracts.schedule import Schedule
 from kdcore.contracts.transform import SampleTransform
-from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError
+from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError, reason
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.option_schema import make
 from kdcore.recipe.models import Component, ParticipantSpec, Recipe
-from kdcore.recipe.problems import reason
 from kdcore.suggestions import nearest
 
 
@@ -50,7 +49,7 @@ class Builder:
         except KdcoreError:
             raise
         except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
-            raise RecipeError([self.problem(where, f"{entry.described} cannot be made: {reason(error)}")]) from error
+            raise RecipeError([self.problem(where, f"could not construct {entry.described}: {reason(error)}")]) from error
 
     def problem(self, path: str, message: str, hint: str = "") -> Problem:
         """A problem at `path` of the recipe, with file and line."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdcore.plugin.option_schema import TERM_KEYS
+from kdcore.plugin.constructors import TERM_KEYS
 from kdcore.recipe.yaml import Steps
 
 JOINED = "joined"

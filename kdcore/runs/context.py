@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from kdcore.cache import cache_folder
 from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError
@@ -18,7 +19,6 @@ from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.plan import BASELINE, DISTILLED, ParticipantPlan, make_plan
 from kdcore.runs.journal import RunJournal
-from kdcore.runs.paths import cache_folder
 from kdcore.runs.records import Facts, FinishedRun, installed_versions, recipe_of
 from kdcore.training.assembly import Assembly
 
@@ -94,7 +94,7 @@ def reopen(run: FinishedRun) -> RunContext:
     recipe = recipe_of(run.folder, plugins)
     builder = Builder(recipe, plugins)
     dataset, data = builder.dataset(), recipe.filled_data
-    assembly = Assembly(builder, dataset, make_plan(recipe, builder.schedule()))
+    assembly = Assembly(builder, dataset, make_plan(recipe))
     table = load_table(dataset, builder.protocol(), data, assembly.pipelines, cache_folder(), data.memory_bytes)
     if table.fingerprint != run.facts.fingerprint:
         raise DataError("the recordings are no longer those that the run was made on")

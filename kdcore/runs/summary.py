@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kdcore.contracts.batch import Ramp
+from kdcore.contracts.progress import Ramp
 from kdcore.recipe.config_models import LabelledShare
 from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
 from kdcore.runs.metrics import Difference, Evaluation, paired_difference

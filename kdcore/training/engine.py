@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from kdcore.contracts.batch import Progress
+from kdcore.contracts.progress import Progress
 from kdcore.data.table import Table, epoch_order
 from kdcore.errors import StoppedError, TrainingError
 from kdcore.recipe.graph import StagePlan

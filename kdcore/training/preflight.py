@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from kdcore.contracts.batch import LossContext, Progress, Ramp
+from kdcore.contracts.batch import LossContext
+from kdcore.contracts.progress import Progress, Ramp
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
