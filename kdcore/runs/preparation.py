@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from kdcore.cache import cache_folder
+from kdcore.cache import cache_folder, new_run_id, runs_folder
 from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError, TrainingError
@@ -126,7 +126,7 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
 
 
 def _refuse_idle_part(assembly: Assembly, table: Table) -> None:
-    """What a protocol sets apart for teachers is there for them to learn from."""
+    """A part that a protocol sets apart for teachers is there for them to learn from."""
     stages = assembly.stages(DISTILLED)
     taught = any(set(stage.learners) & set(assembly.plan.teachers) for stage in stages)
     idle = set(table.parts) - {"train", "validation", "test"} - {stage.part for stage in stages}

@@ -107,9 +107,7 @@ class _Place:
             given = replace(batch, signals={**batch.signals, self.name: x})
             with self.distiller.ready([self.name]):
                 outputs = (
-                    self.distiller.run_teachers(names, given)[self.name]
-                    if self.teaches
-                    else self.distiller.forward(self.name, given)
+                    self.distiller.run_teachers(names, given)[self.name] if self.teaches else self.distiller(self.name, given)
                 )
             return outputs.logits[self.row, said]
 

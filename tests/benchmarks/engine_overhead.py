@@ -19,6 +19,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from kdcore.training.distiller import Distiller, TermSpec
+from kdcore_wearable.cnn import Cnn1d
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
