@@ -163,7 +163,8 @@ class ParticipantSpec(Section):
         if len(kinds) == 2:
             raise wrong("'follows' and 'outputs' exclude each other", ("outputs",))
         for key in ("momentum", "warmup"):
-            if key in given and self.follows is None:
+            # A filled recipe writes out every default, and must load again.
+            if self.follows is None and getattr(self, key) != type(self).model_fields[key].default:
                 raise wrong(f"{key!r} requires 'follows'", (key,))
         if not kinds:
             for key in ("modality", "encoder"):

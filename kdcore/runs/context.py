@@ -17,10 +17,10 @@ from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.models import Recipe
-from kdcore.recipe.plan import make_plan
+from kdcore.recipe.plan import BASELINE, DISTILLED, ParticipantPlan, make_plan
 from kdcore.runs.journal import RunJournal
 from kdcore.runs.records import Facts, FinishedRun, installed_versions, recipe_of
-from kdcore.training.assembly import DISTILLED, Assembly
+from kdcore.training.assembly import Assembly
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,12 @@ def facts_of(run: RunContext) -> Facts:
         machine=_machine(run.table.labels.device),
         command=list(run.command),
         no_baseline=run.assembly.plan.no_baseline,
+        distilled=[name for name, each in run.assembly.plan.participants.items() if each.role == "student" and _distils(each)],
     )
+
+
+def _distils(participant: ParticipantPlan) -> bool:
+    return participant.terms_in(DISTILLED) != participant.terms_in(BASELINE)
 
 
 def _machine(device: torch.device) -> str:

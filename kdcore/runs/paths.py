@@ -1,4 +1,4 @@
-"""Folders of runs and caches."""
+"""Folders of runs."""
 
 from __future__ import annotations
 

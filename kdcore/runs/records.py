@@ -42,6 +42,7 @@ class Facts:
         machine: Kind of machine and accelerator.
         command: Repeats the run.
         no_baseline: Why no student was trained without distillation; empty if one was.
+        distilled: Students with a term that distils in their objective.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Facts:
     machine: str = ""
     command: Sequence[str] = ()
     no_baseline: str = ""
+    distilled: Sequence[str] = ()
 
     def content(self) -> bytes:
         """As it is kept in a file."""

@@ -171,7 +171,7 @@ class _Run:
         self.scaler = gradient_scaler(recipe.engine)
         self.fabric = make_fabric(recipe.engine, self.scaler)
         self.engine: Engine | None = None
-        self.stop_asked, self.stop_signal = False, 0
+        self.stop_requested, self.stop_signal = False, 0
         self.tracker = Tracker()
         self.journal: RunJournal | None = None  # in all processes but the first
 
@@ -221,7 +221,7 @@ class _Run:
         finally:
             if self.journal:
                 self.journal.close()
-        if self.stop_asked:  # too late for this run, but whoever has more of them to do must know
+        if self.stop_requested:  # too late for this run, but whoever has more of them to do must know
             raise self._stopped(f"stopped, after the run was finished: kdcore resume {self.folder.name} shows what came of it")
         return result
 
@@ -312,7 +312,7 @@ class _Run:
             if number == signal.SIGINT:
                 signal.signal(signal.SIGINT, before[signal.SIGINT])
                 self.listener.say("stopping after this step; press Ctrl-C again to stop at once, without saving")
-            self.stop_asked, self.stop_signal = True, number
+            self.stop_requested, self.stop_signal = True, number
             if self.engine:
                 self.engine.stop_requested = True
 
@@ -331,12 +331,12 @@ class _Run:
 
     def _train(self, run: RunContext, seed: int, arm: str, pending: Checkpoint | None) -> None:
         """Train one arm of a seed, from its start or from the `pending` checkpoint if that is its own."""
-        if self.stop_asked:
+        if self.stop_requested:
             raise StoppedError("")
         stages = run.assembly.stages(arm)
         distiller = run.assembly.distiller(run.table, seed, arm, self.fabric.device)
         self.engine = self._engine(run, distiller, seed, arm)
-        self.engine.stop_requested = self.stop_asked
+        self.engine.stop_requested = self.stop_requested
         self.listener.arm_started(seed, arm, stages)
         self.plugins.hook.arm_started(run=run, seed=seed, arm=arm)
         began = time.monotonic()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kdcore.contracts.progress import Ramp
-from kdcore.recipe.config_models import LabelledShare, ParticipantSpec
-from kdcore.recipe.models import DataSpec, Recipe
+from kdcore.recipe.config_models import LabelledShare
+from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
 from kdcore.runs.metrics import Difference, Evaluation, paired_difference
 from kdcore.runs.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
 from kdcore.runs.records import Facts, FinishedRun
@@ -164,8 +164,8 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         selection=_selection(facts.selection),
         seeds=facts.seeds,
         classes=facts.classes,
-        rows=[*_teachers(recipe, outcomes, by_arm), *_students(recipe, outcomes, by_arm)],
-        differences=_differences(by_arm, outcomes),
+        rows=[*_teachers(recipe, outcomes, by_arm), *_students(recipe, facts, outcomes, by_arm)],
+        differences=_differences(facts, by_arm, outcomes),
         no_baseline=facts.no_baseline,
         versions=facts.versions,
         recipe=recipe.to_yaml(),
@@ -196,9 +196,9 @@ def setting(recipe: Recipe, facts: Facts) -> str:
 def _described(name: str, spec: ParticipantSpec) -> str:
     if spec.follows is not None:
         return f"{name} (moving average of {spec.follows})"
-    if spec.encoder is None:
-        return f"{name} (stored outputs)"
-    return f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})"
+    return (
+        f"{name} (stored outputs)" if spec.encoder is None else f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})"
+    )
 
 
 def _labels(data: DataSpec) -> str:
@@ -262,25 +262,22 @@ def _teachers(
 
 
 def _students(
-    recipe: Recipe, outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[dict[str, Evaluation]]]
+    recipe: Recipe,
+    facts: Facts,
+    outcomes: Mapping[str, Sequence[Outcome]],
+    by_arm: Mapping[str, Sequence[dict[str, Evaluation]]],
 ) -> list[Row]:
     """Students of each arm, those of the baseline first; a student may be in one arm alone."""
-    first = outcomes[DISTILLED][0]
-    distilled = BASELINE in outcomes or bool(first.teachers) or len(first.students) > 1
-    roles: dict[str, tuple[Role, Role]] = {
-        BASELINE: (WITHOUT, "students together without distillation"),
-        DISTILLED: (WITH if distilled else "student", "students together"),
-    }
+    joint: Mapping[str, Role] = {BASELINE: "students together without distillation", DISTILLED: "students together"}
     rows, together = [], []
-    for arm, (role, joint) in roles.items():
-        if arm not in outcomes:
-            continue
-        students = outcomes[arm][0].students
-        for name in students:
-            parameters = outcomes[arm][0].parameters[name]
-            rows.append(Row(name, role, _reads(recipe, name), [each[name] for each in by_arm[arm]], parameters, arm))
-        if len(students) > 1:
-            together += [Row(label, joint, "", [each[label] for each in by_arm[arm]], arm=arm) for label in ENSEMBLES]
+    for arm in (each for each in joint if each in outcomes):
+        first = outcomes[arm][0]
+        for name in first.students:
+            role: Role = WITHOUT if arm == BASELINE else WITH if name in facts.distilled else "student"
+            evaluations = [each[name] for each in by_arm[arm]]
+            rows.append(Row(name, role, _reads(recipe, name), evaluations, first.parameters.get(name), arm))
+        if len(first.students) > 1:
+            together += [Row(label, joint[arm], "", [each[label] for each in by_arm[arm]], arm=arm) for label in ENSEMBLES]
     return rows + together
 
 
@@ -289,16 +286,14 @@ def _reads(recipe: Recipe, name: str) -> str:
 
 
 def _differences(
-    by_arm: Mapping[str, Sequence[dict[str, Evaluation]]], outcomes: Mapping[str, Sequence[Outcome]]
+    facts: Facts, by_arm: Mapping[str, Sequence[dict[str, Evaluation]]], outcomes: Mapping[str, Sequence[Outcome]]
 ) -> dict[str, Difference]:
-    """Of every student that both arms have, with against without."""
-    if BASELINE not in by_arm:
-        return {}
-    alone = outcomes[BASELINE][0].students
+    """Of every distilled student that the baseline has, too, with against without."""
+    alone = outcomes[BASELINE][0].students if BASELINE in outcomes else ()
     return {
         name: paired_difference([each[name] for each in by_arm[DISTILLED]], [each[name] for each in by_arm[BASELINE]])
         for name in outcomes[DISTILLED][0].students
-        if name in alone
+        if name in alone and name in facts.distilled
     }
 
 

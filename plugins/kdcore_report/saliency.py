@@ -127,7 +127,7 @@ class _Place:
 
     def _outputs(self, ablated: str | None) -> Outputs:
         if not self.teaches:
-            return self.distiller(self.name, self.run.table.batch(self.rows, [self.name], labelled=False), ablated)
+            return self.distiller.forward(self.name, self.run.table.batch(self.rows, [self.name], labelled=False), ablated)
         names = [*self.distiller.teachers]
         batch = self.run.table.batch(self.rows, names, labelled=False)
         outputs = self.distiller.run_teachers(names, batch)[self.name]

@@ -53,10 +53,10 @@ def outcome(arm, students, right, teachers=()):
     return Outcome(arm, everybody, labels, [""] * 8, dict.fromkeys(everybody, 1), 1.0, teachers, students)
 
 
-def summary_of(distilled, baseline=None, no_baseline=""):
+def summary_of(distilled, baseline=None, no_baseline="", distils=()):
     """What is said of one seed's outcomes, in a run whose recipe names everybody in them."""
     outcomes = {arm: {0: found} for arm, found in (("distilled", distilled), ("baseline", baseline)) if found}
-    spec = SimpleNamespace(modalities=["rgb"], encoder=SimpleNamespace(name="cnn"))
+    spec = SimpleNamespace(modalities=["rgb"], encoder=SimpleNamespace(name="cnn"), follows=None)
     students = dict.fromkeys(distilled.students, spec)
     teachers = dict.fromkeys(distilled.teachers, spec)
     data = SimpleNamespace(dataset=SimpleNamespace(name="d"), label_noise=0, labels="told")
@@ -65,7 +65,7 @@ def summary_of(distilled, baseline=None, no_baseline=""):
         fusion=None, losses=[], schedule=SimpleNamespace(name="s"), data=data, to_yaml=str,
     )  # fmt: skip
     known = ("r", "", "", "test", "", {"test": 8}, "", ["a", "b"], {"student": "last"}, {}, [0], list(outcomes))
-    facts = Facts(*known, no_baseline=no_baseline)
+    facts = Facts(*known, no_baseline=no_baseline, distilled=distils)
     return summarise(recipe, FinishedRun(Path(), facts, outcomes))
 
 
@@ -77,7 +77,7 @@ def test_a_student_without_teachers_is_a_student():
 
 
 def test_every_student_is_compared_with_itself_by_name():
-    found = summary_of(outcome("distilled", ["a", "b"], 6), outcome("baseline", ["a", "b"], 4))
+    found = summary_of(outcome("distilled", ["a", "b"], 6), outcome("baseline", ["a", "b"], 4), distils=["a", "b"])
     assert list(found.differences) == ["a", "b"]
     assert found.answer.startswith("a: With distillation")
     assert " b: With distillation" in found.answer
@@ -89,7 +89,8 @@ def test_every_student_is_compared_with_itself_by_name():
 
 
 def test_a_student_that_only_the_distilled_arm_has_is_not_compared():
-    found = summary_of(outcome("distilled", ["first", "second"], 6, ["teacher"]), outcome("baseline", ["second"], 4))
+    distilled = outcome("distilled", ["first", "second"], 6, ["teacher"])
+    found = summary_of(distilled, outcome("baseline", ["second"], 4), distils=["first", "second"])
     assert list(found.differences) == ["second"]
     assert found.row("student with distillation").participant == "second"
     assert [row.participant for row in found.rows if row.arm == "baseline"] == ["second"]

@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 
 from kdcore import KdcoreError, Signal, load_student
-<<<<<<<< HEAD:tests/plugins/kdcore_mlflow/test_registry.py
 from kdcore_mlflow.registry import register_student
-========
-from kdcore_export.model_registry import register_student
->>>>>>>> deploy:tests/plugins/kdcore_export/test_model_registry.py
 
 
 @pytest.mark.slow
