@@ -187,7 +187,7 @@ def test_extending_in_a_circle(write, plugins):
     with pytest.raises(RecipeError) as caught:
         load_recipe(write("extends: ../a.yaml\n", "sub/c.yaml"), (), plugins)
     [found] = caught.value.problems
-    assert found.message == "recipes extend each other in a circle: c.yaml → a.yaml → b.yaml → c.yaml"
+    assert found.message == "circular `extends:` reference: c.yaml → a.yaml → b.yaml → c.yaml"
     assert (found.file.name, found.line) == ("b.yaml", 2)
 
 
