@@ -6,7 +6,6 @@ else that is slow.
 
 from __future__ import annotations
 
-import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.needs import Needs
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Split
-    from kdcore.contracts.schedule import LearningRate, Schedule, Stage, Team, Training
+    from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.deploy.bundle import load_predictor, load_student
     from kdcore.deploy.predict import read_recording
@@ -41,8 +40,10 @@ if TYPE_CHECKING:
         one_line,
     )
     from kdcore.recipe.build import Builder
+    from kdcore.recipe.graph import StagePlan
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.models import Recipe
+    from kdcore.recipe.plan import Plan, make_plan
     from kdcore.results.rewrite import rewrite_report
     from kdcore.results.tracking import Tracker, tracked_runs, tracking_address, without_password
     from kdcore.runs.callbacks import RunListener
@@ -55,9 +56,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-IMPORTED_AT = time.time()
-"""When this process imported kdcore. Source files changed later may differ from the code that is loaded."""
-
 hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
 
@@ -69,11 +67,11 @@ _HOME = {
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.fusion": ("TeacherFusion",),
     "kdcore.contracts.loss": ("DistillationLoss", "Example"),
-    "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.needs": ("Needs",),
     "kdcore.contracts.progress": ("Progress", "Ramp"),
+    "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Split"),
-    "kdcore.contracts.schedule": ("LearningRate", "Schedule", "Stage", "Team", "Training"),
+    "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
     "kdcore.errors": (
         "DataError",
@@ -89,7 +87,9 @@ _HOME = {
     "kdcore.deploy.predict": ("read_recording",),
     "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
+    "kdcore.recipe.graph": ("StagePlan",),
     "kdcore.recipe.load": ("load_recipe",),
+    "kdcore.recipe.plan": ("Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.results.rewrite": ("rewrite_report",),
@@ -108,11 +108,6 @@ _RENAMED: dict[str, tuple[str, str]] = {}
 """Deprecated name → (the name to use, the release that deprecated it)."""
 
 __all__ = ["__version__", "hookimpl", *_MODULE_OF]
-
-
-def module_of(name: str) -> str:
-    """Return the module that has what ``from kdcore import name`` imports."""
-    return _MODULE_OF.get(name, f"kdcore.{name}")
 
 
 def __getattr__(name: str) -> Any:

@@ -32,8 +32,20 @@ class Batch:
 
     @property
     def keys(self) -> tuple[SampleKey, ...]:
-        """Which samples these are, in order."""
+        """Identities of the samples, in order."""
         return tuple(self.table[row] for row in self.rows.tolist())
+
+    def select(self, index: Tensor) -> Batch:
+        """Some samples of the batch.
+
+        Args:
+            index: (b,) int64, places in the batch.
+        """
+        signals = {
+            name: tuple(part[index] for part in signal) if isinstance(signal, tuple) else signal[index]
+            for name, signal in self.signals.items()
+        }
+        return Batch(self.rows[index], signals, None if self.labels is None else self.labels[index], self.table)
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,25 @@ class Outputs:
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
     ablated: Outputs | None = None
+
+    def select(self, index: Tensor) -> Outputs:
+        """The outputs of some samples of the batch.
+
+        Args:
+            index: (b,) int64, places in the batch.
+        """
+        count = len(self.logits)
+
+        def chosen(value: Tensor) -> Tensor:
+            if len(value) in (1, count):
+                return value if len(value) == 1 != count else value[index]
+            return value.unflatten(0, (count, -1))[index].flatten(0, 1)  # several rows of an activation belong to one sample
+
+        features = {tap: chosen(value) for tap, value in self.features.items()}
+        ablated = self.ablated
+        if ablated is not None and len(ablated.logits) == count:
+            ablated = ablated.select(index)
+        return Outputs(self.logits[index], features, ablated)
 
     def detach(self) -> Outputs:
         """The same numbers without a graph."""
@@ -79,6 +110,21 @@ class LossContext:
     peers: Mapping[str, Outputs] = field(default_factory=dict)
     class_embeddings: Tensor | None = None
     progress: Progress = field(default_factory=Progress)
+
+    def select(self, index: Tensor) -> LossContext:
+        """The context of some samples of the batch.
+
+        Args:
+            index: (b,) int64, places in the batch.
+        """
+        return LossContext(
+            self.student.select(index),
+            {name: outputs.select(index) for name, outputs in self.teachers.items()},
+            self.batch.select(index),
+            {name: outputs.select(index) for name, outputs in self.peers.items()},
+            self.class_embeddings,
+            self.progress,
+        )
 
     @property
     def labels(self) -> Tensor:

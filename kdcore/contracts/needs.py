@@ -1,4 +1,4 @@
-"""The inputs that a loss declares it needs."""
+"""What a loss declares that it must be given."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Needs:
-    """The inputs that a loss needs, checked before the first step.
+    """Inputs that a loss requires; checked for every learner before training.
 
     Args:
-        labels: Reads labels.
-        teachers: How many teachers it needs at least. A term that needs one is left out of the baseline.
-        peers: How many other students it needs at least.
+        labels: Reads labels. Where only some samples are labelled, the term is computed on those.
+        teachers: Least number of teachers. A term that needs one is left out of the baseline.
+        peers: Least number of peers. A term that needs one is left out of the baseline.
         class_embeddings: Reads the class-embedding table.
         ablated: Reads outputs for all-zero inputs: ``single`` (one, on running statistics) or ``mixed``
             (as many as the batch, in the same forward pass as the batch).
-        student_taps: Taps the student must have.
-        teacher_taps: Taps every teacher must have.
+        student_taps: Taps that the learner must have.
+        teacher_taps: Taps that every teacher must have.
+        baseline: Whether the term belongs to the baseline's objective. Set it to False for distillation that needs neither
+            teachers nor peers, such as self-distillation.
     """
 
     labels: bool = False
@@ -28,3 +30,9 @@ class Needs:
     ablated: Literal["single", "mixed"] | None = None
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
+    baseline: bool = True
+
+    @property
+    def in_baseline(self) -> bool:
+        """Whether a student trained without distillation keeps the term."""
+        return self.baseline and not self.teachers and not self.peers

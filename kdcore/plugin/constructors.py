@@ -20,7 +20,7 @@ from kdcore.plugin.registry import Entry
 GIVEN: Mapping[str, frozenset[str]] = {"encoder": frozenset({"num_classes", "in_shape"})}
 """Kind → constructor parameters that kdcore fills in; they are not options."""
 
-TERM_KEYS = ("weight", "id")
+TERM_KEYS = ("weight", "id", "teachers")
 """Keys that a recipe may give any loss besides the loss's own options."""
 
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), ser_json_inf_nan="constants")

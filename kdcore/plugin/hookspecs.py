@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdcore.contracts.encoder import Participant
-    from kdcore.contracts.schedule import Stage
     from kdcore.plugin.deprecation import Deprecation
+    from kdcore.recipe.graph import StagePlan
 
 hookspec = HookspecMarker("kdcore")
 
@@ -103,15 +103,15 @@ def run_finished(name: str, summary: Mapping[str, float]) -> None:
 
 
 @hookspec
-def stage_started(stage: Stage, seed: int) -> None:
+def stage_started(stage: StagePlan, seed: int) -> None:
     """A stage of training begins."""
 
 
 @hookspec
-def stage_finished(stage: Stage, seed: int) -> None:
+def stage_finished(stage: StagePlan, seed: int) -> None:
     """A stage of training has ended."""
 
 
 @hookspec
-def epoch_finished(stage: Stage, seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
+def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
     """An epoch has ended; `metrics` are what is tracked for it."""

@@ -19,6 +19,7 @@ def components(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, str, Any]]:
     for path, participant in participants(tree):
         yield from _transforms((*path, "transforms"), participant.get("transforms"))
         yield from _one(path, participant, encoder="encoder")
+        yield from _each((*path, "losses"), participant.get("losses"), "loss")
     for key in ("losses", "teacher_losses"):
         yield from _each((key,), tree.get(key), "loss")
     yield from _one((), tree, fusion="fusion", class_embeddings="class_embedding", schedule="schedule")

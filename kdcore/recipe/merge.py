@@ -19,12 +19,14 @@ def merge_recipes(base: Node, over: Node) -> Node:
     """
     merged = {**base.value}
     for key, node in over.value.items():
-        below = merged.get(key)
-        if key in TERM_LISTS and node.is_mapping:
-            merged[key] = _merge_terms(below if below and below.is_list else node.replaced([]), node)
-        else:
-            merged[key] = merge(below, node) if below else node
+        merged[key] = _merge_entry(merged.get(key), key, node, option=False)
     return over.replaced(merged)
+
+
+def _merge_entry(below: Node | None, key: str, node: Node, option: bool) -> Node:
+    if key in TERM_LISTS and node.is_mapping and not option:
+        return _merge_terms(below if below and below.is_list else node.replaced([]), node)
+    return merge(below, node, option) if below else node
 
 
 def merge(base: Node, over: Node, option: bool = False) -> Node:
@@ -36,7 +38,7 @@ def merge(base: Node, over: Node, option: bool = False) -> Node:
         return over
     merged = dict(below.value)
     for key, node in over.value.items():
-        merged[key] = merge(merged[key], node, option="name" in below.value) if key in merged else node
+        merged[key] = _merge_entry(merged.get(key), key, node, option="name" in below.value)
     return over.replaced(merged)
 
 
