@@ -6,6 +6,7 @@ else that is slow.
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from kdcore.runs.run import Result, dry_run, resume, run
 
 __version__ = "0.1.0"
+
+IMPORTED_AT = time.time()
+"""When this process imported kdcore. Source files changed later may differ from the code that is loaded."""
 
 hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
@@ -108,6 +112,11 @@ _RENAMED: dict[str, tuple[str, str]] = {}
 """Deprecated name → (the name to use, the release that deprecated it)."""
 
 __all__ = ["__version__", "hookimpl", *_MODULE_OF]
+
+
+def module_of(name: str) -> str:
+    """Return the module that has what ``from kdcore import name`` imports."""
+    return _MODULE_OF.get(name, f"kdcore.{name}")
 
 
 def __getattr__(name: str) -> Any:
