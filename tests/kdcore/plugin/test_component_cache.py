@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.schedule import Stage, Team, Training
+from kdcore.contracts.schedule import Graph, Stage, Training
 from kdcore.errors import ComponentError
 from kdcore.plugin import component_cache, constructors, facts, option_schema, sources
 from kdcore.plugin.facts import ask, component_facts
@@ -118,13 +118,13 @@ SOFT = """
     from made_up.constants import DEFAULT
 
     class Soft(DistillationLoss):
-        def __init__(self, temperature: float = DEFAULT, teachers: int = 1):
+        def __init__(self, temperature: float = DEFAULT, least: int = 1):
             super().__init__()
             if temperature == 0:
                 raise ValueError("no temperature")
             if temperature < 0:
                 raise OSError("cold")
-            self.needs = Needs(teachers=teachers)
+            self.needs = Needs(teachers=least)
 
     class Odd(DistillationLoss):
         def __init__(self, tap=object()):
@@ -139,8 +139,8 @@ SOFT = """
         def __init__(self, epochs: int = 3):
             self.epochs = epochs
 
-        def stages(self, team):
-            yield Stage("all", team.students, Training(), self.epochs, team.teachers)
+        def stages(self, graph):
+            yield Stage("all", graph.students, Training(), self.epochs, ",".join(graph.teachers))
 """
 
 
@@ -230,7 +230,7 @@ def test_a_folder_that_cannot_be_written_does_no_harm(made_up, monkeypatch, tmp_
 def test_facts_depend_on_options_and_are_kept(made_up):
     for first in (True, False):
         soft = made_up().registry.get("loss", "soft")
-        assert component_facts(soft, {"teachers": 2}).needs == Needs(teachers=2)
+        assert component_facts(soft, {"least": 2}).needs == Needs(teachers=2)
         assert component_facts(soft, {}).needs == Needs(teachers=1)
         assert component_facts(soft).needs == Needs(), "of the class"
         assert loaded() is first
@@ -259,12 +259,12 @@ def test_facts_that_files_decide_are_not_kept(made_up, tmp_path):
         file.touch()
 
 
-def test_stages_depend_on_the_team(made_up):
+def test_stages_depend_on_the_graph(made_up):
     for first in (True, False):
         once = made_up().registry.get("schedule", "once")
-        for team in (Team(("a",), ("b",)), Team((), ("b", "c"))):
-            expected = (Stage("all", team.students, Training(), 5, team.teachers),)
-            assert ask(once, {"epochs": 5}, stages_of, team) == expected
+        for graph in (Graph.of(["a"], ["b"]), Graph.of([], ["b", "c"])):
+            expected = (Stage("all", graph.students, Training(), 5, ",".join(graph.teachers)),)
+            assert ask(once, {"epochs": 5}, stages_of, graph) == expected
         assert loaded() is first
 
 
