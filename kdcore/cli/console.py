@@ -109,9 +109,11 @@ def show_result(result: Result) -> None:
     """Print the table of results and where everything is."""
     console = output()
     show_table(console, table(result.summary))
-    console.print(f"report    {result.report}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"tracking  {result.tracking}", highlight=False, soft_wrap=True, markup=False)
-    for name, run in result.mlflow_runs.items():
+    if result.report:
+        console.print(f"report    {result.report}", highlight=False, soft_wrap=True, markup=False)
+    if result.tracking:
+        console.print(f"tracking  {result.tracking}", highlight=False, soft_wrap=True, markup=False)
+    for name, run in result.run_ids.items():
         console.print(f"          {name}: {run}", highlight=False, soft_wrap=True, markup=False)
 
 
