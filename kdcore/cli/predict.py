@@ -11,17 +11,21 @@ from kdcore.errors import UsageError
 
 
 def predict(
-    student: Annotated[str, typer.Argument(help="A saved student's folder, one with several students, or a run's id.")],
-    files: Annotated[list[Path], typer.Argument(help="Raw recordings; for a student of several modalities, modality=file.")],
-    dataset: Annotated[str, typer.Option(help="Whose file format they are in; the student's own by default.")] = "",
+    student: Annotated[str, typer.Argument(help="Folder of a saved student or of several, or the id of a run.")],
+    files: Annotated[list[Path], typer.Argument(help="Raw recordings; modality=file for a student of several modalities.")],
+    dataset: Annotated[str, typer.Option(help="Dataset whose file format they have; the student's own by default.")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples per second, for .npy files and plain tables.")] = None,
-    top: Annotated[int, typer.Option(help="How many classes to show.", min=1)] = 3,
-    seed: Annotated[int | None, typer.Option(help="Which seed of a run; its first by default.")] = None,
-    ensemble: Annotated[str, typer.Option(help="How several students answer as one: average or max.")] = "average",
-    window: Annotated[float | None, typer.Option(help="Answer for every so many seconds of a long recording.")] = None,
-    hop: Annotated[float | None, typer.Option(help="Seconds from a window's start to the next's; a window by default.")] = None,
-    smoothing: Annotated[int, typer.Option(help="Windows, this one and those before it, that an answer rests on.")] = 1,
-    majority: Annotated[bool, typer.Option("--majority", help="Smooth by votes, not by mean probabilities.")] = False,
+    top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 3,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run; the first by default.")] = None,
+    ensemble: Annotated[str, typer.Option(help="How to combine several students: average or max.")] = "average",
+    window: Annotated[
+        float | None, typer.Option(help="Length in seconds of the windows to classify in a long recording.")
+    ] = None,
+    hop: Annotated[float | None, typer.Option(help="Seconds between the starts of two windows; --window by default.")] = None,
+    smoothing: Annotated[int, typer.Option(help="Number of windows, up to the current one, to smooth over.")] = 1,
+    majority: Annotated[
+        bool, typer.Option("--majority", help="Smooth by majority vote instead of mean probabilities.")
+    ] = False,
 ) -> None:
     """Classify raw recordings with a saved student."""
     from kdcore.deploy.bundle import load_predictor
@@ -33,6 +37,6 @@ def predict(
     steady = Smoothing(smoothing, "majority" if majority else "mean")
     cutting = chosen_window(window, hop, found.window)
     if cutting is None and (smoothing > 1 or majority):
-        raise UsageError("smoothing is over windows: say with --window how long one is")
+        raise UsageError("--smoothing and --majority require --window")
     for line in predict_files(found, files, dataset, rate, top, cutting, steady):
         print(line)

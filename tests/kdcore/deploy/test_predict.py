@@ -143,7 +143,7 @@ def test_smoothing_without_windows_is_refused(tmp_path, capfd, monkeypatch):
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 2
-    assert "smoothing is over windows: say with --window" in capfd.readouterr().err
+    assert "--smoothing and --majority require --window" in capfd.readouterr().err
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):

@@ -301,7 +301,7 @@ def test_losses_as_one_override(load, valid):
         ("seeds[3]=1", "seeds[3]", "it has 2 entries, counted from 0"),
         ("seeds.x=1", "seeds.x", "it has 2 entries, counted from 0"),
         ("extends=quickstart", "extends", "write a file that extends it"),
-        ("losses[-1].weight=3", "", "entries are counted from 0, none from the end"),
+        ("losses[-1].weight=3", "", "entries are counted from 0; negative indices are not supported"),
         ("name", "", "write path=value, e.g. data.batch_size=32"),
         ("=3", "", "write path=value, e.g. data.batch_size=32"),
         ("a..b=3", "", "write path=value, e.g. data.batch_size=32"),
