@@ -18,14 +18,10 @@ def predict(
     top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 3,
     seed: Annotated[int | None, typer.Option(help="Seed of the run; the first by default.")] = None,
     ensemble: Annotated[str, typer.Option(help="How to combine several students: average or max.")] = "average",
-    window: Annotated[
-        float | None, typer.Option(help="Length in seconds of the windows to classify in a long recording.")
-    ] = None,
+    window: Annotated[float | None, typer.Option(help="Classify windows of so many seconds of a long recording.")] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds between the starts of two windows; --window by default.")] = None,
     smoothing: Annotated[int, typer.Option(help="Number of windows, up to the current one, to smooth over.")] = 1,
-    majority: Annotated[
-        bool, typer.Option("--majority", help="Smooth by majority vote instead of mean probabilities.")
-    ] = False,
+    majority: Annotated[bool, typer.Option("--majority", help="Smooth by majority vote, not by mean probabilities.")] = False,
 ) -> None:
     """Classify raw recordings with a saved student."""
     from kdcore.deploy.bundle import load_predictor
