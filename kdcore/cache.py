@@ -14,8 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import kdcore
-
 SCHEMAS = "schemas"
 """Folder, within the cache folder, of what is known about components."""
 
@@ -83,11 +81,11 @@ class Answers:
 
 @cache
 def _made_by() -> list[str]:
-    """Identify kdcore and Python; kdcore by its files' sizes and times too, since a checkout changes under one version."""
+    """Identify kdcore, by sizes and times of its files, since a checkout changes under one version; Python; and the user."""
     digest = hashlib.sha256()
-    for folder, _, names in sorted(os.walk(Path(kdcore.__file__).parent)):
+    for folder, _, names in sorted(os.walk(Path(__file__).parent)):
         for name in sorted(names):
             if name.endswith(".py"):
                 status = os.stat(os.path.join(folder, name))
                 digest.update(f"{folder}/{name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return [kdcore.__version__, digest.hexdigest(), platform.python_version(), os.path.expanduser("~")]
+    return [digest.hexdigest(), platform.python_version(), os.path.expanduser("~")]

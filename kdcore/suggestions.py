@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-MANY, FEW = 20, 4
-"""If there are more than `MANY` names, only `FEW` are shown."""
+MANY, FEW, LENGTH = 20, 4, 80
+"""If there are more than `MANY` names, only `FEW` are shown, and of each name `LENGTH` characters."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -16,11 +16,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def did_you_mean(name: str, known: Iterable[str], what: str = "known") -> str:
     """Return a hint: the nearest known name, else all of them; of many names, the most similar."""
     known = list(known)
+    shown = [each if len(each) <= LENGTH else f"{each[:LENGTH]}…" for each in known]
     if near := nearest(name, known):
         return f"did you mean {near!r}?"
     if len(known) > MANY:
-        return f"{what}: {', '.join(_most_like(name, known, FEW, 0.0))} and {len(known) - FEW} more"
-    return f"{what}: {', '.join(known) or 'none'}"
+        return f"{what}: {', '.join(_most_like(name, shown, FEW, 0.0))} and {len(known) - FEW} more"
+    return f"{what}: {', '.join(shown) or 'none'}"
 
 
 def or_meant(name: str, known: Iterable[str]) -> str:

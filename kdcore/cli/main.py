@@ -55,7 +55,7 @@ def main() -> None:
             return
         manager = found_plugins() if words[:1] == ["plugins"] else plugin_manager()
         manager.add_commands(app)
-        app(words or ["--help"])
+        app([*words, "--help"] if words in ([], ["data"], ["recipes"]) else words)
     except RecipeError as error:
         count = len(error.problems)
         print(f"{error}\n{count} problem{'s' if count > 1 else ''}; nothing was run.", file=sys.stderr)

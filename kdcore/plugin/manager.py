@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -97,10 +97,10 @@ class PluginManager:
             self._fail(
                 first,
                 f"two installed packages claim the plugin name {point.name!r}: "
-                f"{first.distribution} ({first.target}) and {_distribution(point)} ({point.value}); uninstall one",
+                f"{first.distribution} ({first.target}) and {_package(point.dist)[0]} ({point.value}); uninstall one",
             )
             return
-        plugin = Plugin(point.name, _distribution(point), point.dist.version if point.dist else "", point.value)
+        plugin = Plugin(point.name, *_package(point.dist), point.value)
         self.plugins[point.name] = plugin
         interrupted: list[int] = []
         doing = "could not import it"
@@ -251,8 +251,10 @@ class PluginWarning(UserWarning):
     """A plugin that was found but cannot be used."""
 
 
-def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else ""
+@cache
+def _package(distribution: Distribution | None) -> tuple[str, str]:
+    """Name and version; parsed once for all plugins of a package."""
+    return (distribution.name, distribution.version) if distribution else ("", "")
 
 
 def _check_api(plugin: Plugin, api: object) -> None:

@@ -1,4 +1,4 @@
-"""Options of a component with all defaults written out."""
+"""Options of a component with all defaults filled in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kdcore.plugin.registry import Entry
 
 
 def filled_options(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values of all options; without those whose default no recipe can write, such as a function."""
+    """Return plain values of all options, without those whose default a recipe cannot express, such as a function."""
     values = validated(entry, options)
     unsayable = {name for name, value in values if name not in options and not _sayable(value)}
     return values.model_dump(mode="json", exclude=unsayable)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_
 
 from pydantic import BaseModel, ValidationError
 
-from kdcore.errors import Problem
+from kdcore.errors import VALUE, Problem
 from kdcore.recipe.models import place_of
 from kdcore.recipe.yaml import Steps, dotted
 from kdcore.suggestions import did_you_mean, nearest
@@ -157,7 +157,7 @@ def _message(error: Any, path: list[str | int]) -> tuple[str, str]:
 def _short(value: Any) -> str:
     kinds = {dict: "a mapping", list: "a list", type(None): "null", bool: str(value).lower()}
     text = kinds.get(type(value), repr(value))
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return text if len(text) <= VALUE else f"{text[:VALUE]}…"
 
 
 def _has(tree: Any, step: str | int) -> bool:
@@ -201,4 +201,7 @@ def _inside(hint: Any, step: str | int) -> Iterator[Any]:
 def _fields(hint: Any) -> dict[str, Any]:
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return {name: field.annotation for name, field in hint.model_fields.items()}
-    return get_type_hints(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
+    if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
+        return {}
+    hints = get_type_hints(hint)
+    return {field.name: hints[field.name] for field in dataclasses.fields(hint)}

@@ -58,7 +58,7 @@ FAULTS = {
         "@hookimpl\ndef register_losses(register): register('a', 'absent:A')",
         "loss 'a' (absent:A): could not load it: AttributeError",
     ),
-    "standard.py": ("x = 1", "the plugin name 'standard' is taken (kdcore"),
+    "losses.py": ("x = 1", "the plugin name 'losses' is taken (kdcore"),
     "json.py": ("x = 1", "a module 'json' already exists; rename the file"),
     "my-loss.py": ("x = 1", "'my-loss.py' is not a valid module name; rename the file"),
     "nowhere.py": (None, "could not read it: No such file or directory"),
@@ -116,7 +116,7 @@ def test_the_command_line_names_files_anywhere(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("words", [["list", "--plugin"], ["list", "--plugin", "cosine"], ["list", "--plugin="]])
 def test_an_option_without_a_file_is_explained(words):
-    with pytest.raises(KdcoreError, match="--plugin needs a file such as"):
+    with pytest.raises(KdcoreError, match="--plugin requires a file such as"):
         _without_plugin_files(words)
 
 

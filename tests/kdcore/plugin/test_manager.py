@@ -147,10 +147,10 @@ def test_a_plugin_for_an_older_api_that_still_works_is_used_with_a_warning(works
 
 
 def test_the_command_shows_sound_and_broken_plugins(workshop, monkeypatch, capsys):
-    from kdcore.cli.components import show_plugins
+    from kdcore.cli.plugins import plugins as show_plugins
 
     manager = manager_of(*(workshop.plugin(name, code) for name, code in [("good", GOOD), ("raising", "1 / 0")]))
-    monkeypatch.setattr("kdcore.cli.components.found_plugins", lambda: manager)
+    monkeypatch.setattr("kdcore.plugin.manager.found_plugins", lambda: manager)
     show_plugins(as_json=True)
     good, broken = json.loads(capsys.readouterr().out)
     assert (good["name"], good["provides"], good["failure"]) == ("good", {"loss": ["fine"]}, "")
@@ -190,15 +190,15 @@ def test_a_component_whose_module_ends_the_process_cannot_be_loaded(workshop):
 
 
 def test_the_list_says_how_to_name_what_two_plugins_have(workshop, monkeypatch, capsys):
-    from kdcore.cli.main import list_components
+    from kdcore.cli.plugins import list_components
 
     manager = workshop.manager(first=GOOD, second=GOOD)
     monkeypatch.setattr("kdcore.plugin.manager.plugin_manager", lambda: manager)
     list_components("losses")
     assert capsys.readouterr().out.splitlines() == [
         "losses:",
-        "  fine  first  (several have it: write first/fine)",
-        "  fine  second  (several have it: write second/fine)",
+        "  fine  first  (ambiguous: write first/fine)",
+        "  fine  second  (ambiguous: write second/fine)",
     ]
 
 

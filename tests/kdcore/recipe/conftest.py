@@ -11,7 +11,19 @@ import pytest
 from annotated_types import Ge, Gt
 from torch import nn
 
-from kdcore import Dataset, DistillationLoss, Modality, Needs, Protocol, Ramp, SampleTransform, Schedule, Training, hookimpl
+from kdcore import (
+    Dataset,
+    DistillationLoss,
+    Modality,
+    Needs,
+    Protocol,
+    Ramp,
+    SampleTransform,
+    Schedule,
+    Stage,
+    Training,
+    hookimpl,
+)
 from kdcore.errors import DataError, PluginError, Problem, RecipeError
 from kdcore.plugin.manager import Plugin, PluginManager
 from kdcore.recipe.load import load_recipe
@@ -111,7 +123,10 @@ class OneStage(Schedule):
     def __init__(self, *, training: Training = Training(), whatever: Any = None):  # noqa: B008 - frozen
         self.training = training
 
-    stages = None  # type: ignore[assignment]
+    def stages(self, graph):
+        if graph.teachers:
+            yield Stage("teachers", graph.teachers, self.training, self.training.epochs, "teacher")
+        yield Stage("students", graph.students, self.training, self.training.epochs)
 
 
 def _plugin(**components: dict[str, str]) -> ModuleType:

@@ -187,7 +187,7 @@ def test_extending_in_a_circle(write, plugins):
     with pytest.raises(RecipeError) as caught:
         load_recipe(write("extends: ../a.yaml\n", "sub/c.yaml"), (), plugins)
     [found] = caught.value.problems
-    assert found.message == "recipes extend each other in a circle: c.yaml → a.yaml → b.yaml → c.yaml"
+    assert found.message == "circular `extends:` reference: c.yaml → a.yaml → b.yaml → c.yaml"
     assert (found.file.name, found.line) == ("b.yaml", 2)
 
 
@@ -301,7 +301,7 @@ def test_losses_as_one_override(load, valid):
         ("seeds[3]=1", "seeds[3]", "it has 2 entries, counted from 0"),
         ("seeds.x=1", "seeds.x", "it has 2 entries, counted from 0"),
         ("extends=quickstart", "extends", "write a file that extends it"),
-        ("losses[-1].weight=3", "", "entries are counted from 0, none from the end"),
+        ("losses[-1].weight=3", "", "entries are counted from 0; negative indices are not supported"),
         ("name", "", "write path=value, e.g. data.batch_size=32"),
         ("=3", "", "write path=value, e.g. data.batch_size=32"),
         ("a..b=3", "", "write path=value, e.g. data.batch_size=32"),

@@ -302,9 +302,9 @@ def test_what_is_written_wrongly_is_not_missed_besides(valid, problems, override
 
 def test_a_circle_of_likes_is_told_once(valid, problems):
     [found] = problems(valid + "students:\n  a: {like: b}\n  b: {like: a}\n", "student=null")
-    assert (found.line, found.message) == (26, "participants are like each other in a circle: a → b → a")
+    assert (found.line, found.message) == (26, "circular `like:` reference: a → b → a")
     [found] = problems(valid.replace("encoder: net\n", "like: gyro\n").replace("like: acc", "like: student"))
-    assert found.message == "participants are like each other in a circle: gyro → student → gyro"
+    assert found.message == "circular `like:` reference: gyro → student → gyro"
 
 
 def test_the_name_said_later_is_the_one_that_is_taken(valid, write, plugins):

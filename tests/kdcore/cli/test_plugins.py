@@ -1,8 +1,8 @@
-"""What `kdcore describe` says of a name that is no component's."""
+"""The answer of `kdcore describe` to names that are not a component's."""
 
 import pytest
 
-from kdcore.cli.components import show_component
+from kdcore.cli.plugins import describe
 from kdcore.errors import UnknownComponentError
 
 
@@ -18,10 +18,10 @@ from kdcore.errors import UnknownComponentError
 )
 def test_a_kind_is_no_component(name, listed):
     with pytest.raises(UnknownComponentError) as caught:
-        show_component(name)
-    assert str(caught.value) == f"{name!r} is a kind of component; kdcore list {listed} names those of it"
+        describe(name)
+    assert str(caught.value) == f"{name!r} is a kind of component; list its components with: kdcore list {listed}"
 
 
 def test_a_misspelt_component():
     with pytest.raises(UnknownComponentError, match="no component 'soft-tarjet'; did you mean soft-target"):
-        show_component("soft-tarjet")
+        describe("soft-tarjet")
