@@ -5,7 +5,7 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_commands(cli):
-    """Add the commands; what they need is imported when one is used."""
+    """Register the commands; each imports its implementation when it is called."""
     from kdcore_compare import commands
 
     for command in (commands.compare, commands.ablate, commands.sweep, commands.report, commands.reproduce):

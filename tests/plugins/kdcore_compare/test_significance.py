@@ -47,12 +47,12 @@ def test_one_seed_concludes_nothing():
     found = paired([0.5])
     assert (found.low, found.high, found.p) == (None, None, None)
     assert not found.conclusive
-    assert "nothing can be concluded" in found.test
-    assert "nothing can be concluded" in unpaired([0.5], [0.1, 0.2]).test
+    assert "no conclusion is possible" in found.test
+    assert "no conclusion is possible" in unpaired([0.5], [0.1, 0.2]).test
     assert found.verdict() == "no conclusion"
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.0, "no difference at all"), (0.1, "no spread to judge by")])
+@pytest.mark.parametrize(("value", "said"), [(0.0, "all differences are zero"), (0.1, "spread cannot be estimated")])
 def test_equal_differences_are_no_proof(value, said):
     found = paired([value] * 3)
     assert said in found.test

@@ -1,4 +1,4 @@
-"""The parts of a recipe, and the recipe without each of them."""
+"""Derive the variants of an ablation: a recipe without each of its parts in turn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 from kdcore import Builder, KdcoreError, Recipe, RecipeError, Stage, Team, load_recipe
 
-WHOLE, ALONE = "whole", "student alone"
+FULL, BASELINE = "full recipe", "baseline"
+FULL_SLUG = "full-recipe"
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,10 @@ class Variant:
     """One row of an ablation.
 
     Args:
-        label: What it is called.
-        overrides: That make its recipe.
-        who: Whose results count: the student's if empty, else ``baseline``, ``teachers`` or a teacher's name.
-        impossible: Why it cannot be run; empty if it can.
+        label: Name of the row.
+        overrides: Overrides that turn the recipe into the variant.
+        who: Participant that is evaluated: empty for the student, else ``baseline``, ``teachers`` or a teacher's name.
+        impossible: Reason why the variant cannot be trained; empty if it can.
     """
 
     label: str
@@ -30,29 +31,29 @@ class Variant:
     impossible: str = ""
 
 
-def variants(source: str, overrides: Sequence[str] = ()) -> list[Variant]:
-    """Whole; without each term, without the fusion, with teachers first; student alone; teachers alone.
+def variants_of(source: str, overrides: Sequence[str] = ()) -> list[Variant]:
+    """The full recipe; without each loss term, without the fusion, with the two-stage schedule; the baseline; the teachers.
 
-    A variant without any term of distillation is the student alone, and is left out. Student and teachers alone are taken
-    from the whole recipe's runs.
+    A variant without any distillation term equals the baseline and is left out. Baseline and teachers are evaluated from the
+    runs of the full recipe.
 
     Raises:
-        RecipeError: If the recipe itself is wrong.
+        RecipeError: If the recipe itself is not valid.
     """
     recipe = load_recipe(source, overrides)
-    whole = Variant(WHOLE, _named(recipe, WHOLE, ["baseline=true"]))
-    found = [whole]
+    full = Variant(FULL, _named(recipe, FULL, ["baseline=true"]))
+    found = [full]
     for label, changes in _changes(recipe):
         variant = Variant(label, _named(recipe, label, [*changes, "baseline=false"]))
         found.append(_checked(source, overrides, variant))
     found = [each for each in found if each.impossible or _distils(load_recipe(source, [*overrides, *each.overrides]))]
-    if whole not in found:
-        raise KdcoreError("the recipe distils nothing: no term of its losses needs teachers or peers")
+    if full not in found:
+        raise KdcoreError("nothing to ablate: no loss term of this recipe uses teachers or peers")
     if _learns_alone(recipe):
-        found.append(replace(whole, label=ALONE, who="baseline"))
-    teachers = [replace(whole, label=f"teacher {name}", who=name) for name in recipe.teachers]
-    together = [replace(whole, label="teachers together", who="teachers")] if len(teachers) > 1 else []
-    return [*found, *teachers, *together]
+        found.append(replace(full, label=BASELINE, who="baseline"))
+    teachers = [replace(full, label=f"teacher {name}", who=name) for name in recipe.teachers]
+    joint = [replace(full, label="teachers (mean)", who="teachers")] if len(teachers) > 1 else []
+    return [*found, *teachers, *joint]
 
 
 def _changes(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
@@ -68,30 +69,30 @@ def _changes(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
 
 
 def _two_stage(recipe: Recipe) -> dict[str, Any]:
-    """The schedule in which teachers learn to the end before students begin, with as many epochs for everybody."""
+    """The two-stage schedule with the same number of epochs for teachers and students as the recipe's schedule."""
     team = Team(tuple(recipe.teachers), tuple(recipe.student_specs))
     stages = list(Builder(recipe).schedule().stages(team))
-    taught = [stage for stage in stages if set(stage.learners) <= set(team.teachers)]
-    learnt = [stage for stage in stages if not set(stage.learners) <= set(team.teachers)]
+    teaching = [stage for stage in stages if set(stage.learners) <= set(team.teachers)]
+    learning = [stage for stage in stages if not set(stage.learners) <= set(team.teachers)]
     found: dict[str, Any] = {"name": "two-stage"}
-    if taught:
-        found |= {"teachers": _training(taught), "teacher_part": taught[0].part}
-    return found | {"student": _training(learnt)}
+    if teaching:
+        found |= {"teachers": _training(teaching), "teacher_part": teaching[0].part}
+    return found | {"student": _training(learning)}
 
 
 def _training(stages: Sequence[Stage]) -> dict[str, Any]:
     return asdict(replace(stages[0].training, epochs=stages[0].training.epochs))
 
 
-def name_of(recipe: Recipe) -> str:
-    """What the ablation of a recipe is called."""
+def ablation_name(recipe: Recipe) -> str:
+    """The name of a recipe's ablation, in files and MLflow tags."""
     return f"{recipe.name}-{recipe.variant[:6]}"
 
 
 def _named(recipe: Recipe, label: str, changes: Sequence[str]) -> tuple[str, ...]:
-    """Changes, with a name of its own, tracked beside the others and found with them by a tag."""
+    """Overrides plus the variant's own name, the common experiment, and tags that identify the ablation."""
     slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
-    tags = json.dumps({**recipe.tracking.tags, "ablation": name_of(recipe), "variant": label})
+    tags = json.dumps({**recipe.tracking.tags, "ablation": ablation_name(recipe), "variant": label})
     experiment = json.dumps(recipe.tracking.experiment)
     return (*changes, f"name={recipe.name}-{slug}", f"tracking.experiment={experiment}", f"tracking.tags={tags}")
 
@@ -105,7 +106,7 @@ def _checked(source: str, overrides: Sequence[str], variant: Variant) -> Variant
 
 
 def _distils(recipe: Recipe) -> bool:
-    """Whether any term of the students needs teachers or peers."""
+    """True if any loss term of the students uses teachers or peers."""
     return any(needs.teachers or needs.peers for needs in _needs(recipe))
 
 
