@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from kdcore.runs.metrics import Evaluation, evaluate
     from kdcore.runs.outcome import Outcome
     from kdcore.runs.paths import Ledger, find_run, runs_folder
-    from kdcore.runs.records import Facts, FinishedRun, find_student, finished_runs, read_run
+    from kdcore.runs.provenance import Provenance, provenance_of
+    from kdcore.runs.records import Facts, FinishedRun, find_student, finished_runs, read_facts, read_run
     from kdcore.runs.run import Result, dry_run, resume, run
 
 __version__ = "0.1.0"
@@ -86,12 +87,13 @@ _HOME = {
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.results.rewrite": ("rewrite_report",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
-    "kdcore.runs.records": ("find_student", "Facts", "FinishedRun", "finished_runs", "read_run"),
+    "kdcore.runs.records": ("find_student", "Facts", "FinishedRun", "finished_runs", "read_facts", "read_run"),
     "kdcore.runs.outcome": ("Outcome",),
     "kdcore.results.tracking": ("Tracker", "tracked_runs", "tracking_address", "without_password"),
     "kdcore.runs.run": ("Result", "dry_run", "resume", "run"),
     "kdcore.deploy.predictor": ("Ensemble", "Predictor", "Student"),
     "kdcore.deploy.bundle": ("load_predictor", "load_student"),
+    "kdcore.runs.provenance": ("Provenance", "provenance_of"),
     "kdcore.runs.paths": ("Ledger", "find_run", "runs_folder"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -64,6 +64,18 @@ def load_split(
     return samples, split, [f"left out: {line}" for line in left_out]
 
 
+def recordings_fingerprint(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str:
+    """The identity of the recordings that a run uses, as its record keeps it.
+
+    Args:
+        dataset: The dataset.
+        samples: The samples that have every modality in use.
+        spec: The recipe's data section, with the dataset's options filled in.
+        folder: Cache folder, which remembers the hashes of unchanged files.
+    """
+    return fingerprint(dataset, samples, spec.dataset.options, folder / "hashes.json")
+
+
 def load_table(
     dataset: Dataset,
     protocol: Protocol,
@@ -90,7 +102,7 @@ def load_table(
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
     modalities = sorted({branch.modality.name for branch in branches})
     samples, split, notes = load_split(dataset, protocol, spec, modalities)
-    identity = fingerprint(dataset, samples, spec.dataset.options, folder / "hashes.json")
+    identity = recordings_fingerprint(dataset, samples, spec, folder)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
     columns: dict[int, Column] = {}

@@ -14,10 +14,12 @@ import torch
 from kdcore.contracts.batch import Ramp
 from kdcore.contracts.schedule import Stage
 from kdcore.data.table import Table
+from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.models import DataSpec, Recipe
 from kdcore.results.examples import Example
 from kdcore.runs.metrics import Difference, Evaluation, paired_difference
 from kdcore.runs.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
+from kdcore.runs.provenance import code_hashes, named_files
 from kdcore.runs.records import Facts, FinishedRun, installed_versions
 from kdcore.runs.summary import Role, Row, Summary
 from kdcore.training.assembly import BASELINE, DISTILLED
@@ -59,6 +61,8 @@ def facts_of(
         seeds=recipe.seeds,
         arms=list(arms),
         versions=installed_versions(versions),
+        code=code_hashes(list(versions), plugin_manager()),
+        files=named_files(recipe),
         machine=_machine(table.labels.device),
         command=list(command),
     )
