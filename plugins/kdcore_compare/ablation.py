@@ -12,18 +12,23 @@ from kdcore_compare.ablation_variants import BASELINE, FULL, FULL_SLUG, Variant,
 from kdcore_compare.comparison import Comparison, compare, difference, metric_of
 from kdcore_compare.comparison_report import (
     METRIC_NAMES,
-    class_table,
+    class_tables,
+    corrected_p,
     cost_table,
     interval,
     mean_and_sd,
     notes,
+    p_value,
     report_records,
+    samples_of,
     signed,
 )
 from kdcore_compare.ensure_runs import ensure_runs, missing_seeds
 from kdcore_compare.process_pool import Job, run_jobs
-from kdcore_compare.selection import Entry, make_entry
-from kdcore_compare.tables import Format, Table, format_for, render, write_tables
+from kdcore_compare.selection import Entry, make_entry, students_of
+from kdcore_compare.tables import Format, Table, format_for, render, stderr_console, write_tables
+
+HOLM_NOTE = ("p (Holm): corrected for the number of comparisons in its column. Intervals are not corrected.",)
 
 
 def ablate(
@@ -84,11 +89,9 @@ def _train(
 
 
 def _train_variant(source: str, overrides: Sequence[str], label: str) -> list[FinishedRun]:
-    from rich.console import Console
-
     from kdcore import ConsoleListener
 
-    console = Console(stderr=True)
+    console = stderr_console()
     missing = missing_seeds(load_recipe(source, overrides))
     what = f"training seeds {', '.join(map(str, missing))}" if missing else "already trained"
     console.print(f"{label}: {what}", highlight=False, markup=False)
@@ -112,31 +115,47 @@ def ablation_tables(found: Sequence[Variant], entries: Sequence[Entry], metric: 
     """The table of variants, the recall of each class, and the cost."""
     from_full = compare(entries, metric)
     baseline = next((each for each in entries if each.label == BASELINE), None)
-    headings = ["", "runs", METRIC_NAMES[metric], f"from {FULL}", "95 % interval"]
-    headings += [f"from {BASELINE}", "95 % interval"] if baseline else []
-    rows = [
-        [each.label, str(len(each.observations)), mean_and_sd(each, metric)]
-        + _from(each, entries[0], metric)
-        + (_from(each, baseline, metric) if baseline else [])
-        for each in entries
-    ]
-    lines = [f"Command: {command}", *notes(from_full)]
+    references = [(FULL, entries[0]), *([(BASELINE, baseline)] if baseline else [])]
+    headings = ["", "runs", METRIC_NAMES[metric]]
+    rows = [[each.label, str(len(each.observations)), mean_and_sd(each, metric)] for each in entries]
+    droppable = [1]
+    for name, reference in references:
+        columns, cells = _difference_columns(name, reference, entries, metric)
+        headings += columns
+        rows = [row + more for row, more in zip(rows, cells, strict=True)]
+    droppable += [*range(len(headings) - 1, 4, -1), 4]  # the interval of the difference from the full recipe goes last
+    lines = [f"Command: {command}", *notes(from_full), *_student_note(entries[0]), *HOLM_NOTE[: "p (Holm)" in headings]]
     lines += [f"{each.label}: not possible: {each.impossible}" for each in found if each.impossible]
-    title = f"Ablation of {_recipe_name(entries[0])}: {METRIC_NAMES[metric]}, {from_full.reference.facts[0].part} part"
-    parts = Table(title, headings, rows, lines, strong=[0], droppable=(1, 6, 5, 4) if baseline else (1, 4))
-    return [parts, class_table(_students(from_full)), cost_table(entries)]
+    title = f"Ablation of {_recipe_name(entries[0])}: {METRIC_NAMES[metric]}, {samples_of(entries[0])}"
+    variants = Table(title, headings, rows, lines, strong=[0], droppable=droppable)
+    return [variants, *class_tables(_students(from_full)), cost_table(entries)]
 
 
-def _from(one: Entry, reference: Entry, metric: str) -> list[str]:
-    if one is reference:
-        return ["", ""]
-    found = difference(one, reference, metric_of(metric))
-    return [signed(found.mean, metric), interval(found, metric)]
+def _difference_columns(
+    name: str, reference: Entry, entries: Sequence[Entry], metric: str
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the differences from one reference, with p values corrected within the column."""
+    measure = metric_of(metric)
+    found = {each.label: difference(each, reference, measure) for each in entries if each is not reference}
+    corrected = corrected_p(found)
+    headings = [f"from {name}", "95 % interval", *(["p (Holm)"] if corrected else [])]
+    cells = []
+    for each in entries:
+        one = found.get(each.label)
+        row = [signed(one.mean, metric), interval(one, metric)] if one else ["", ""]
+        cells.append(row + ([p_value(corrected.get(each.label))] if corrected else []))
+    return headings, cells
+
+
+def _student_note(full: Entry) -> list[str]:
+    names = students_of(full.runs)
+    return [f"Rows that name no participant show {names[0]}, the first of {len(names)} students."] if len(names) > 1 else []
 
 
 def _students(found: Comparison) -> Comparison:
     """The comparison without the teachers, so that the table of classes is not too wide."""
-    return Comparison(found.reference, [each for each in found.others if not each.label.startswith("teacher ")], found.metric)
+    kept = [each for each in found.entries if not each.label.startswith("teacher")]
+    return Comparison(kept, {each.label: found.reference for each in kept[1:]}, found.metric)
 
 
 def _recipe_name(full: Entry) -> str:

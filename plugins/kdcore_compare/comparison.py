@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcore import UsageError
 from kdcore_compare.comparability import IncomparableError, all_conflicts
-from kdcore_compare.selection import Entry, Observation, select, select_experiment, with_baseline, with_distinct_labels
+from kdcore_compare.selection import Entry, Observation, select, select_experiment, with_baselines, with_distinct_labels
 from kdcore_compare.significance import Difference, paired, unpaired
 
 Measure = Callable[[Observation], float]
@@ -19,24 +19,34 @@ Measure = Callable[[Observation], float]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Entries compared with a reference.
+    """Entries, each compared with its reference.
 
     Args:
-        reference: The entry that the others are compared with.
-        others: The other entries.
+        entries: The rows, references among them.
+        references: Label of an entry → the entry that it is compared with; references themselves are absent.
         metric: ``accuracy``, ``macro_f1`` or ``loss``.
         waived: Conflicts that were found and ignored (``--anyway``).
     """
 
-    reference: Entry
-    others: Sequence[Entry]
+    entries: Sequence[Entry]
+    references: Mapping[str, Entry]
     metric: str = "accuracy"
     waived: Sequence[str] = field(default_factory=list)
 
     @property
-    def entries(self) -> list[Entry]:
-        """The reference, then the others."""
-        return [self.reference, *self.others]
+    def reference(self) -> Entry:
+        """The first reference."""
+        return next(each for each in self.entries if each.label not in self.references)
+
+    @property
+    def single_reference(self) -> bool:
+        """True if all entries are compared with the same one."""
+        return len({each.label for each in self.references.values()}) == 1
+
+    @property
+    def others(self) -> list[Entry]:
+        """The entries that are compared with a reference."""
+        return [each for each in self.entries if each.label in self.references]
 
     @property
     def classes(self) -> Sequence[str]:
@@ -45,15 +55,29 @@ class Comparison:
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
-        """Label → difference in the metric from the reference."""
-        return {each.label: difference(each, self.reference, metric_of(self.metric)) for each in self.others}
+        """Label → difference in the metric from the entry's reference."""
+        return {each.label: self.difference(each, metric_of(self.metric)) for each in self.others}
 
-    def class_difference(self, other: Entry, index: int) -> Difference | None:
-        """The difference in recall of one class; None if a split has no sample of it."""
-        both = (other, self.reference)
-        if any(np.isnan(each.evaluation.recall[index]) for one in both for each in one.observations.values()):
+    def difference(self, entry: Entry, measure: Measure) -> Difference:
+        """The difference of an entry from its reference."""
+        return difference(entry, self.references[entry.label], measure)
+
+    def class_difference(self, entry: Entry, index: int) -> Difference | None:
+        """The difference in recall of one class, over the splits that have samples of it; None if none has."""
+        reference = self.references[entry.label]
+        one, other = (
+            each.only(key for key, observed in each.observations.items() if recall(observed, index) is not None)
+            for each in (entry, reference)
+        )
+        if not one.observations or not other.observations:
             return None
-        return difference(other, self.reference, lambda each: float(each.evaluation.recall[index]))
+        return difference(one, other, lambda each: float(each.evaluation.recall[index]))
+
+
+def recall(one: Observation, index: int) -> float | None:
+    """The recall of one class; None without samples of it."""
+    value = float(one.evaluation.recall[index])
+    return None if np.isnan(value) else value
 
 
 def compare_sources(
@@ -76,7 +100,7 @@ def compare_sources(
     if experiment:
         found += select_experiment(experiment, uri, filter_string)
     if len(found) == 1:
-        found = with_baseline(found[0])
+        return compare_pairs(with_baselines(found[0]), metric, anyway)
     return compare(with_distinct_labels(found), metric, anyway)
 
 
@@ -89,11 +113,26 @@ def compare(entries: Sequence[Entry], metric: str = "accuracy", anyway: bool = F
     """
     if len(entries) < 2:
         raise UsageError("nothing to compare: give two or more runs or recipes")
-    reasons = all_conflicts(entries)
+    reasons = _refuse(all_conflicts(entries), anyway)
+    return Comparison(entries, {each.label: entries[0] for each in entries[1:]}, metric, reasons)
+
+
+def compare_pairs(pairs: Sequence[tuple[Entry, Entry]], metric: str = "accuracy", anyway: bool = False) -> Comparison:
+    """Compare the second entry of each pair with the first.
+
+    Raises:
+        IncomparableError: If the entries of a pair conflict, unless `anyway`.
+    """
+    reasons = _refuse(list(dict.fromkeys(each for pair in pairs for each in all_conflicts(pair))), anyway)
+    entries = [each for pair in pairs for each in pair]
+    return Comparison(entries, {other.label: reference for reference, other in pairs}, metric, reasons)
+
+
+def _refuse(reasons: list[str], anyway: bool) -> list[str]:
     if reasons and not anyway:
         lines = "\n  ".join(reasons)
         raise IncomparableError(f"these runs cannot be compared (use --anyway to compare them nevertheless):\n  {lines}")
-    return Comparison(entries[0], entries[1:], metric, reasons)
+    return reasons
 
 
 def metric_of(name: str) -> Measure:

@@ -1,4 +1,7 @@
-"""Make sure that a recipe has been run: reuse finished runs, resume interrupted ones, train what is missing."""
+"""Make sure that a recipe has been run: reuse finished runs, resume interrupted ones, train what is missing.
+
+A run is reused or resumed only if nothing that its numbers depend on has changed since: see `kdcore.Provenance`.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,13 @@ from kdcore import (
     FinishedRun,
     KdcoreError,
     Ledger,
+    Provenance,
     Recipe,
     RunListener,
     finished_runs,
     load_recipe,
+    provenance_of,
+    read_facts,
     resume,
     run,
     runs_folder,
@@ -45,24 +51,48 @@ def ensure_runs(
     """
     recipe = load_recipe(source, overrides)
     with _lock(recipe, part, say):
-        if missing := missing_seeds(recipe, part):
+        now = provenance_of(recipe)
+        if missing := missing_seeds(recipe, part, now):
+            report_changes(recipe, part, now, say)
             chosen = [*overrides, f"seeds={missing}"]
-            interrupted = interrupted_run(load_recipe(source, chosen), part)
+            interrupted = interrupted_run(load_recipe(source, chosen), part, now, say)
             if interrupted:
                 resume(interrupted.name, listener)
             else:
                 run(source, chosen, listener, ["kdcore", "run", source, *chosen], part)
-        return reusable_runs(recipe, part)
+        return reusable_runs(recipe, part, now)
 
 
-def missing_seeds(recipe: Recipe, part: Part = "test") -> list[int]:
-    """The recipe's seeds that no finished run has."""
-    done = {seed for each in reusable_runs(recipe, part) for seed in each.facts.seeds}
+def missing_seeds(recipe: Recipe, part: Part = "test", now: Provenance | None = None) -> list[int]:
+    """The recipe's seeds that no reusable run has."""
+    done = {seed for each in reusable_runs(recipe, part, now) for seed in each.facts.seeds}
     return [seed for seed in recipe.seeds if seed not in done]
 
 
-def reusable_runs(recipe: Recipe, part: Part = "test") -> list[FinishedRun]:
-    """Finished runs with at least one of the recipe's seeds, and with a baseline if the recipe asks for one."""
+def reusable_runs(recipe: Recipe, part: Part = "test", now: Provenance | None = None) -> list[FinishedRun]:
+    """Finished runs that count as runs of this recipe today.
+
+    They have the same configuration, recordings, files, versions of kdcore and plugins, and code; at least one of the recipe's
+    seeds; and a baseline if the recipe asks for one.
+
+    Args:
+        recipe: The recipe.
+        part: Part of the split that runs are evaluated on.
+        now: What a run would depend on now; found out if None.
+    """
+    now = now or provenance_of(recipe)
+    return [each for each in _candidates(recipe, part) if not now.changes_since(each.facts)]
+
+
+def report_changes(recipe: Recipe, part: Part, now: Provenance, say: Callable[[str], None]) -> None:
+    """Tell the user which finished runs of a recipe are not reused, and why."""
+    for each in _candidates(recipe, part):
+        if reasons := now.changes_since(each.facts):
+            say(f"{each.folder.name} is not reused: {'; '.join(reasons)}")
+
+
+def _candidates(recipe: Recipe, part: Part) -> list[FinishedRun]:
+    """Finished runs of the same configuration with the seeds and the baseline that the recipe needs."""
     return [
         each
         for each in finished_runs(recipe.variant, part)
@@ -70,15 +100,20 @@ def reusable_runs(recipe: Recipe, part: Part = "test") -> list[FinishedRun]:
     ]
 
 
-def interrupted_run(recipe: Recipe, part: Part = "test") -> Path | None:
-    """The folder of an interrupted run of exactly this recipe; None if there is none."""
+def interrupted_run(recipe: Recipe, part: Part, now: Provenance, say: Callable[[str], None] = print) -> Path | None:
+    """The folder of an interrupted run of exactly this recipe that can be resumed; None if there is none."""
     home = runs_folder()
     for folder in sorted(home.glob(f"*-{recipe.hash[:6]}*")) if home.is_dir() else ():
         if not (folder / "recipe.yaml").exists():
             continue
         ledger = Ledger.read(folder)
-        if not ledger.complete and ledger.part == part and _is_of(folder, recipe):
+        if ledger.complete or ledger.part != part or not _is_of(folder, recipe):
+            continue
+        facts = read_facts(folder)
+        reasons = now.changes_since(facts) if facts else []
+        if not reasons:
             return folder
+        say(f"{folder.name} is not resumed: {'; '.join(reasons)}")
     return None
 
 

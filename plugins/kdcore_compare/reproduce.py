@@ -12,6 +12,7 @@ import numpy as np
 
 from kdcore import ConsoleListener, FinishedRun, KdcoreError, UnknownRunError, load_recipe, read_run, run
 from kdcore_compare.mlflow_runs import download_run
+from kdcore_compare.tables import stderr_console
 
 
 def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None) -> bool:
@@ -25,15 +26,13 @@ def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None
     Raises:
         KdcoreError: If there is no such run, or its recipe cannot be run on this machine.
     """
-    from rich.console import Console
-
     with tempfile.TemporaryDirectory() as folder:
         original = _find(run_id, Path(folder), uri)
         tags = {**load_recipe(original.recipe, overrides).tracking.tags, "reproduces": run_id}
         chosen = [*overrides, f"tracking.tags={json.dumps(tags)}"]
         command = ["kdcore", "reproduce", run_id, *overrides]
         part = "validation" if original.facts.part == "validation" else "test"
-        with ConsoleListener(Console(stderr=True)) as listener:
+        with ConsoleListener(stderr_console()) as listener:
             result = run(original.recipe, chosen, listener, command, part, anew=True)
         if result is None:
             return True  # the first process of a distributed run reports

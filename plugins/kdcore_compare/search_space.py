@@ -76,16 +76,16 @@ class SearchSpace:
         content = json.dumps([recipe.variant, recipe.seeds, [repr(key) for key in self.keys], bool(self.search)])
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
-    def check(self) -> None:
-        """Load the recipe with every value of a choice and both ends of every range.
+    def recipes(self) -> list[Recipe]:
+        """The recipe itself, then with each value of a choice and both ends of each range alone.
 
         Raises:
             RecipeError: If a value is not valid.
         """
         ends = [(key.path, value) for key in self.keys if isinstance(key, Range) for value in _ends(key)]
         choices = [(key.path, value) for key in self.keys if isinstance(key, Choice) for value in key.values]
-        for path, value in [*ends, *choices]:
-            load_recipe(self.source, [*self.overrides, f"{path}={value}"])
+        changes = [[], *([f"{path}={value}"] for path, value in [*ends, *choices])]
+        return [load_recipe(self.source, [*self.overrides, *each]) for each in changes]
 
 
 def parse_space(source: str, overrides: Sequence[str], grid: Sequence[str], search: int, ranges: Sequence[str]) -> SearchSpace:

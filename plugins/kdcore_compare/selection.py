@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import (
+    DataError,
     Evaluation,
     Facts,
     FinishedRun,
@@ -21,11 +23,13 @@ from kdcore import (
     evaluate,
     finished_runs,
     load_recipe,
+    one_line,
+    provenance_of,
     read_run,
 )
 
-MEAN_OF_TEACHERS = "teachers (mean)"
-"""The name under which an `Outcome` keeps the averaged probabilities of several teachers."""
+TEACHERS, STUDENTS = "teachers (mean)", "students (average)"
+"""Names under which an `Outcome` evaluates the averaged probabilities of several teachers, and of several students."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Entry:
         observations: (seed, split rule) → result.
         parameters: Number of trainable parameters; None for ensembles.
         runs: The runs that the results come from.
-        who: The selector that the participant was chosen by, as in ``RUN@WHO``.
+        who: The selector of the participant, as in ``RUN@WHO``.
+        chosen: True if the user named the participant.
     """
 
     label: str
@@ -66,6 +71,7 @@ class Entry:
     parameters: int | None
     runs: tuple[FinishedRun, ...] = ()
     who: str = ""
+    chosen: bool = False
 
     @property
     def training(self) -> tuple[object, ...]:
@@ -87,6 +93,12 @@ class Entry:
         """Distinct split rules, sorted."""
         return sorted({split for _, split in self.observations})
 
+    @property
+    def labels(self) -> dict[str, int]:
+        """Sample key → class index, of every sample of every split."""
+        every = self.observations.values()
+        return {key: int(label) for each in every for key, label in zip(each.keys, each.evaluation.labels, strict=True)}
+
     def values(self, metric: str) -> list[float]:
         """The metric of each observation."""
         return [each.evaluation.metrics()[metric] for each in self.observations.values()]
@@ -100,7 +112,7 @@ def select(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[Entry]
     """Read the entries that the command line names.
 
     Args:
-        sources: ``RUN`` or ``RECIPE`` each; ``A+B`` pools several; ``@WHO`` selects a participant other than the student.
+        sources: ``RUN`` or ``RECIPE`` each; ``A+B`` pools several; ``@WHO`` selects a participant (see `make_entry`).
         overrides: ``key=value`` each, applied to every recipe in `sources`.
 
     Raises:
@@ -112,10 +124,11 @@ def select(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[Entry]
 def _selected(source: str, overrides: Sequence[str]) -> Entry:
     name, at, who = source.partition("@")
     if at and not who:
-        raise UsageError(f"'{source}': expected 'baseline', 'teachers' or the name of a participant after '@'")
+        raise UsageError(f"'{source}': expected 'baseline', 'teachers', 'students' or the name of a participant after '@'")
     if "" in name.split("+"):
         raise UsageError(f"'{source}': expected a run or a recipe on both sides of '+'")
-    return make_entry([run for part in name.split("+") for run in _runs(part, overrides)], who)
+    entry = make_entry([run for part in name.split("+") for run in _runs(part, overrides)], who)
+    return replace(entry, chosen=bool(who))
 
 
 def select_experiment(experiment: str, uri: str | None, filter_string: str) -> list[Entry]:
@@ -153,15 +166,31 @@ def _runs(name: str, overrides: Sequence[str]) -> list[FinishedRun]:
 def runs_of_recipe(source: str, overrides: Sequence[str] = ()) -> list[FinishedRun]:
     """Find the finished runs of a recipe, whatever their seeds.
 
+    Runs on other recordings, or made with other files, versions or code, are left out with a line on stderr. If the recordings
+    are not available on this machine, a line on stderr says that they were not checked.
+
     Raises:
         KdcoreError: If there are none.
     """
-    found = list(finished_runs(load_recipe(source, overrides).variant))
+    recipe = load_recipe(source, overrides)
+    command = " ".join(["kdcore run", source, *overrides])
+    found = list(finished_runs(recipe.variant))
     if not found:
-        command = " ".join(["kdcore run", source, *overrides])
         hint = "" if overrides else "; if you ran it with overrides (key=value), give them here too"
         raise KdcoreError(f"the recipe '{source}' has no finished run: {command}{hint}")
-    return found
+    try:
+        now = provenance_of(recipe)
+    except (DataError, RecipeError) as error:
+        print(f"warning: could not check if the recordings have changed since: {one_line(error)}", file=sys.stderr)
+        return found
+    changes = {each.folder.name: now.changes_since(each.facts) for each in found}
+    lines = [f"{name} is left out: {'; '.join(reasons)}" for name, reasons in changes.items() if reasons]
+    kept = [each for each in found if not changes[each.folder.name]]
+    if not kept:
+        raise KdcoreError("\n  ".join([f"the recipe '{source}' has no finished run that is up to date: {command}", *lines]))
+    for line in lines:
+        print(line, file=sys.stderr)
+    return kept
 
 
 def make_entry(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> Entry:
@@ -169,34 +198,58 @@ def make_entry(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> E
 
     Args:
         runs: Runs of one configuration; `compare` checks that they are.
-        who: Empty for the first distilled student, ``baseline`` for the same student without distillation, ``teachers``
-            for the average of the teachers, or the name of a participant.
-        label: Name of the row; by default the name of the recipe.
+        who: Name of a participant; ``students`` or ``teachers`` for their averaged probabilities; empty for the first student.
+            ``baseline`` or ``baseline/NAME`` selects the students without distillation.
+        label: Name of the row; by default the recipe's name and the participant, if there are several students.
 
     Raises:
         UsageError: If there is no such participant.
     """
-    arm = _arm(who)
+    arm, wanted = _arm(who), who.removeprefix("baseline").removeprefix("/") if _arm(who) == "baseline" else who
     observations: dict[tuple[int, str], Observation] = {}
     name, parameters = "", None
     for run in runs:
         if arm not in run.outcomes:
             raise KdcoreError(f"{run.folder.name}: has no baseline (the student was not trained without distillation)")
         for seed, outcome in run.outcomes[arm].items():
-            name = _participant(outcome, "" if who == "baseline" else who, run)
+            name = _participant(outcome, wanted, run)
             observations[seed, run.facts.split] = _observation(outcome, name, run.facts)
             parameters = outcome.parameters.get(name)
+    if not wanted and len(students_of(runs)) > 1:
+        who = f"baseline/{name}" if who else name
     label = label or runs[-1].facts.name + (f"@{who}" if who else "")
     return Entry(label, name, dict(sorted(observations.items())), parameters, tuple(runs), who)
 
 
-def with_baseline(entry: Entry) -> list[Entry]:
-    """An entry preceded by its own baseline, unless it is one."""
-    return [entry] if entry.who == "baseline" else [make_entry(entry.runs, "baseline"), entry]
+def with_baselines(entry: Entry) -> list[tuple[Entry, Entry]]:
+    """Pairs of a baseline and the same participant with distillation.
+
+    An entry that names no participant makes one pair for each student, and one for the average of several students.
+    """
+    if _arm(entry.who) == "baseline":
+        raise UsageError(f"nothing to compare {entry.label} with: name another run, recipe or participant")
+    students = students_of(entry.runs)
+    if entry.participant in students and len(students) > 1 and not entry.chosen:
+        names = [*students, "students"]
+        return [(make_entry(entry.runs, f"baseline/{each}"), make_entry(entry.runs, each)) for each in names]
+    return [(make_entry(entry.runs, _baseline_of(entry, students)), entry)]
+
+
+def _baseline_of(entry: Entry, students: Sequence[str]) -> str:
+    """The selector of an entry's baseline: the same student's or ensemble's; for a teacher, the first student's."""
+    if len(students) < 2:
+        return "baseline"
+    same = entry.participant in students or entry.who.startswith("students")
+    return f"baseline/{entry.who if same else students[0]}"
+
+
+def students_of(runs: Sequence[FinishedRun]) -> list[str]:
+    """Names of the students of `runs`."""
+    return list(next(iter(runs[-1].outcomes["distilled"].values())).students)
 
 
 def _arm(who: str) -> str:
-    return "baseline" if who == "baseline" else "distilled"
+    return "baseline" if who == "baseline" or who.startswith("baseline/") else "distilled"
 
 
 def with_distinct_labels(entries: Sequence[Entry]) -> list[Entry]:
@@ -215,8 +268,9 @@ def with_distinct_labels(entries: Sequence[Entry]) -> list[Entry]:
 
 def _participant(outcome: Outcome, who: str, run: FinishedRun) -> str:
     known = outcome.evaluations()
-    if who == "teachers":
-        who = MEAN_OF_TEACHERS if MEAN_OF_TEACHERS in known else "".join(outcome.teachers[:1])
+    for plural, ensemble, members in (("teachers", TEACHERS, outcome.teachers), ("students", STUDENTS, outcome.students)):
+        if who == plural:
+            who = ensemble if ensemble in known else "".join(members[:1])
     name = who or outcome.students[0]
     if name not in known:
         raise UsageError(f"{run.folder.name}: has no participant '{name}' (available: {', '.join(known)})")

@@ -38,13 +38,36 @@ class Difference:
         """True if the interval excludes zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
-    def verdict(self, more_is_better: bool = True) -> str:
-        """The conclusion: ``better``, ``worse``, ``unclear`` or ``no conclusion`` (see `test` for the reason)."""
+    def verdict(self, more_is_better: bool = True, p: float | None = None) -> str:
+        """The conclusion: ``better``, ``worse``, ``unclear`` or ``no conclusion`` (see `test` for the reason).
+
+        Args:
+            more_is_better: True if a positive difference is an improvement.
+            p: p value corrected for multiple comparisons; the uncorrected one by default.
+        """
         if self.low is None:
             return "no conclusion"
-        if not self.conclusive:
+        if not (self.conclusive if p is None else p < 1 - CONFIDENCE):
             return "unclear"
         return "better" if (self.mean > 0) == more_is_better else "worse"
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values corrected for multiple comparisons by Holm's step-down method, in the order given.
+
+    .. math:: \\tilde p_{(i)} = \\max_{j \\le i} \\min(1, (m - j + 1)\\, p_{(j)})
+
+    Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6 (1979).
+
+    Args:
+        p_values: Uncorrected p values of m comparisons.
+    """
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    corrected, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
 
 
 def paired(differences: Sequence[float], unit: str = "seeds") -> Difference:

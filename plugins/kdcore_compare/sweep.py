@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from kdcore import ConsoleListener, KdcoreError, Recipe, Tracker, dry_run, load_recipe, runs_folder
+from kdcore import (
+    ConsoleListener,
+    KdcoreError,
+    Provenance,
+    Recipe,
+    Tracker,
+    UsageError,
+    dry_run,
+    load_recipe,
+    provenance_of,
+    runs_folder,
+)
 from kdcore_compare.process_pool import Job, run_jobs
 from kdcore_compare.search_space import SearchSpace, as_overrides, parse_space
-from kdcore_compare.tables import Format, Table, format_for, to_markdown, write_tables
+from kdcore_compare.tables import Format, Table, format_for, stderr_console, to_markdown, write_tables
 from kdcore_compare.trial_queue import TrialQueue
 from kdcore_compare.trials import run_trial
 
@@ -62,14 +76,16 @@ def sweep(
     """
     form = format_for(form, output)
     space = parse_space(source, overrides, grid, search, ranges)
-    recipe = _checked_recipe(space)
+    recipe, now = _checked_recipe(space)
     home = runs_folder() / "sweeps"
     home.mkdir(parents=True, exist_ok=True)
-    name = study or f"{recipe.name}-{space.identity(recipe)}"
+    family = f"{recipe.name}-{space.identity(recipe)}-"
+    name = study or family + _digest(now)
     url = storage or f"sqlite:///{home / 'sweeps.db'}"
     with FileLock(home / f"{name}.begin.lock"):  # workers that start together would all create the tables
         queue = TrialQueue(url, name, space.points(), home / name, prune and bool(search))
     try:
+        _check_provenance(queue, now, family)
         if jobs > 1:
             words = _worker_command(space, grid, ranges, storage, study, prune)
             run_jobs([Job(f"worker {number + 1}", words) for number in range(jobs)], jobs, home / name / "logs", _say)
@@ -81,14 +97,42 @@ def sweep(
     write_tables([table], records, form, output)
 
 
-def _checked_recipe(space: SearchSpace) -> Recipe:
+def _checked_recipe(space: SearchSpace) -> tuple[Recipe, list[Provenance]]:
+    """The recipe of the sweep, and what each of its values depends on now, after a check that all of them can be run."""
     recipe = load_recipe(space.source, space.overrides)
     if recipe.data.labels == "withheld":
         raise KdcoreError("a sweep uses the labels of the validation part, but the recipe withholds labels (data.labels)")
-    space.check()
+    now = [provenance_of(each) for each in space.recipes()]
     first = as_overrides(space.points()[0])
     dry_run(space.source, [*space.overrides, *first, "baseline=false"], part="validation")
-    return recipe
+    return recipe, now
+
+
+def _digest(now: Sequence[Provenance]) -> str:
+    return hashlib.sha256("".join(each.digest for each in now).encode()).hexdigest()[:8]
+
+
+def _check_provenance(queue: TrialQueue, now: Sequence[Provenance], family: str) -> None:
+    """Record what the points of a new study depend on; refuse to continue one that depends on something else.
+
+    Raises:
+        UsageError: If recordings, files, versions or code have changed since the study began.
+    """
+    content = [asdict(each) for each in now]
+    before = queue.study.user_attrs.get("provenance")
+    if before is not None and before != content:
+        reasons = _changes(before, now)
+        raise UsageError(f"the study '{queue.name}' cannot be continued: {reasons}; choose another name with --study")
+    if before is None:
+        queue.study.set_user_attr("provenance", content)
+        for other, theirs in queue.similar_studies(family).items():
+            _say(f"the sweep {other} is not continued: {_changes(theirs, now)}")
+
+
+def _changes(before: Sequence[Mapping[str, Any]], now: Sequence[Provenance]) -> str:
+    pairs = zip(before, now, strict=False)
+    reasons = dict.fromkeys(reason for then, each in pairs for reason in each.changes_since(Provenance(**then)))
+    return "; ".join(reasons) or "its values are different"
 
 
 def _worker_command(
@@ -103,10 +147,8 @@ def _worker_command(
 
 
 def _work(space: SearchSpace, queue: TrialQueue, recipe: Recipe, folder: Path) -> None:
-    from rich.console import Console
-
     tags, waited = _trial_tags(queue, recipe, folder), False
-    with ConsoleListener(Console(stderr=True)) as listener:
+    with ConsoleListener(stderr_console()) as listener:
         while True:
             trial = queue.take()
             if trial is not None:
@@ -191,7 +233,9 @@ def sweep_table(space: SearchSpace, trials: Sequence[FrozenTrial], recipe: Recip
     if done:
         values = as_overrides({path: str(value) for path, value in done[0].params.items()})
         notes.append("Best point: " + shlex.join(["kdcore", "run", space.source, *space.overrides, *values]))
-    headings = ["point", *paths, "validation accuracy, %", ""]
+    headings = ["point", *paths, "validation accuracy, %", "state"]
+    if not any(row[-1] for row in rows):  # all points are complete
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
     return Table(f"Sweep of {recipe.name}, {len(rows)} points", headings, rows, notes, strong=[0] if done else []), records
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,14 @@ from typing import TYPE_CHECKING, Literal
 from kdcore import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table as RichTable
+    from rich.text import Text
 
 NO_BREAK = "\u00a0"
+
+NARROWEST, DEFAULT_WIDTH, UNLIMITED = 20, 80, 10_000
+"""Widths in characters: the least that tables are printed at, of a terminal that does not tell, and of a pipe."""
 
 Format = Literal["rich", "markdown", "csv", "latex", "html"]
 
@@ -88,23 +94,66 @@ def render(tables: Sequence[Table], records: Sequence[Mapping[str, object]], for
 
 
 def print_tables(tables: Sequence[Table]) -> None:
-    """Print tables to the terminal."""
+    """Print tables to the terminal, or at their natural width to a pipe.
+
+    A table that is too wide loses its droppable columns, which are named below it. If that is not enough, each row is printed
+    as a block of ``heading: cell`` lines.
+    """
     from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    width = terminal_width()
+    console = Console(width=width)
     for each in tables:
+        console.print(Text(each.title))
         dropped: list[int] = []
-        while _width(shown := _rich(each, dropped)) > console.width and len(dropped) < len(each.droppable):
+        while _width(shown := _rich(each, dropped)) > width and len(dropped) < len(each.droppable):
             dropped.append(each.droppable[len(dropped)])
+        if _width(shown) > width:
+            dropped, shown = [], _blocks(each)
         console.print(shown)
         for line in each.notes:
             console.print(Text(line))
         if dropped:
-            console.print(
-                Text(f"Columns left out (narrow terminal): {', '.join(_column(each, index) for index in sorted(dropped))}.")
-            )
+            names = ", ".join(_column(each, index) for index in sorted(dropped))
+            console.print(Text(f"Columns left out (narrow terminal): {names}."))
         console.print()
+
+
+def terminal_width() -> int:
+    """The width to print at: ``$COLUMNS`` if positive, else that of the terminal; unlimited in a pipe."""
+    from rich.console import Console
+
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return max(NARROWEST, int(columns))
+    if not sys.stdout.isatty():
+        return UNLIMITED
+    found = Console(_environ={name: value for name, value in os.environ.items() if name != "COLUMNS"}).width
+    return max(NARROWEST, found) if found else DEFAULT_WIDTH
+
+
+def stderr_console() -> Console:
+    """A console for progress on stderr; a terminal that is too narrow, or tells no width, counts as 80 characters wide."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if console.width >= NARROWEST else Console(stderr=True, width=DEFAULT_WIDTH)
+
+
+def _blocks(table: Table) -> Text:
+    """The rows of a table as blocks of lines, for terminals that are too narrow for columns."""
+    from rich.text import Text
+
+    shown = Text()
+    for number, row in enumerate(table.rows):
+        first = f"{table.headings[0]} {row[0]}".strip()
+        shown.append(f"{first}\n", style="bold" if number in table.strong else "")
+        heading = ""
+        for index in range(1, len(row)):
+            heading = table.headings[index] or heading
+            shown.append(f"  {heading}: {row[index]}\n" if row[index] else "")
+    return shown
 
 
 def _column(table: Table, index: int) -> str:
@@ -119,7 +168,7 @@ def _heading(table: Table, index: int) -> str:
     if index == 0:
         return table.headings[0]
     text = table.headings[index].replace(" %", f"{NO_BREAK}%")
-    width = max(map(len, [*text.split(" "), *(row[index] for row in table.rows)]))
+    width = max(1, *map(len, [*text.split(" "), *(row[index] for row in table.rows)]))
     return "\n".join(wrap(text, width, break_long_words=False, break_on_hyphens=False)).replace(NO_BREAK, " ")
 
 
@@ -127,7 +176,7 @@ def _width(table: RichTable) -> int:
     """The natural width of a table, in characters."""
     from rich.console import Console
 
-    return Console(width=10_000).measure(table).maximum
+    return Console(width=UNLIMITED).measure(table).maximum
 
 
 def _rich(table: Table, dropped: Sequence[int]) -> RichTable:
@@ -135,7 +184,7 @@ def _rich(table: Table, dropped: Sequence[int]) -> RichTable:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    shown = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     kept = [index for index in range(len(table.headings)) if index not in dropped]
     for index in kept:
         shown.add_column(Text(_heading(table, index)), justify="right" if index else "left", no_wrap=True)

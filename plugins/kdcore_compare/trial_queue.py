@@ -76,6 +76,12 @@ class TrialQueue:
             load_if_exists=True,
         )
 
+    def similar_studies(self, prefix: str) -> dict[str, Any]:
+        """The recorded provenance of other studies in the database whose names start with `prefix`."""
+        found = optuna.get_all_study_summaries(self.storage)
+        others = [each for each in found if each.study_name.startswith(prefix) and each.study_name != self.name]
+        return {each.study_name: each.user_attrs["provenance"] for each in others if "provenance" in each.user_attrs}
+
     def close(self) -> None:
         """Release this worker's lock file."""
         self._alive.release()

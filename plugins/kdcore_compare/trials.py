@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from optuna.trial import Trial
 
-from kdcore import FinishedRun, KdcoreError, RunListener, Stage, StoppedError, load_recipe
+from kdcore import FinishedRun, KdcoreError, RunListener, Stage, StoppedError, load_recipe, provenance_of
 from kdcore_compare.ensure_runs import ensure_runs, interrupted_run
 from kdcore_compare.search_space import SearchSpace, as_overrides
 from kdcore_compare.trial_queue import TrialQueue
@@ -84,7 +84,7 @@ def run_trial(
         overrides += ["baseline=false", f"name={recipe.name}-point-{number}", f"tracking.experiment={experiment}"]
         overrides += [f"tracking.tags={all_tags}"]
         recipe = load_recipe(space.source, overrides)
-        fresh = prune and interrupted_run(recipe, "validation") is None
+        fresh = prune and interrupted_run(recipe, "validation", provenance_of(recipe), _silent) is None
         pruning = PruningListener(trial if fresh else None, recipe.seeds[0], listener)
         with queue.heartbeat(trial):
             runs = ensure_runs(space.source, overrides, "validation", pruning, say)
@@ -102,6 +102,10 @@ def run_trial(
         trial.set_user_attr("accuracies", accuracies)
         queue.complete(trial, float(np.mean(accuracies)))
         say(f"point {number}: validation accuracy {100 * float(np.mean(accuracies)):.1f} %")
+
+
+def _silent(text: str) -> None:
+    """Discard a line; `ensure_runs` prints it."""
 
 
 def validation_accuracies(runs: Sequence[FinishedRun], seeds: Sequence[int]) -> list[float]:

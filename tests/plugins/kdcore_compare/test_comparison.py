@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import yaml
-from made_up import made_up
+from made_up import answers, made_up
 from scipy import stats
 
-from kdcore import KdcoreError, RecipeError, UsageError, load_recipe
+from kdcore import KdcoreError, RecipeError, UsageError, load_recipe, provenance_of
 from kdcore_compare.comparability import IncomparableError
 from kdcore_compare.comparison import compare_sources
 from kdcore_compare.comparison_report import report_records, report_tables
@@ -75,8 +76,10 @@ def test_a_run_alone_is_compared_with_its_own_student_without(tmp_path):
 
 def test_a_recipe_that_was_run_with_other_values_is_found_by_them(tmp_path, monkeypatch):
     monkeypatch.setenv("KDCORE_RUNS", str(tmp_path))
+    monkeypatch.setenv("KDCORE_CACHE", str(tmp_path / "cache"))
     changed = "data.batch_size=8"
-    made_up(tmp_path / "run", OTHER, ONE, variant=load_recipe("quickstart", [changed]).variant)
+    recipe = load_recipe("quickstart", [changed])
+    made_up(tmp_path / "run", OTHER, ONE, variant=recipe.variant, **asdict(provenance_of(recipe)))
     assert compare_sources(["quickstart", changed]).differences["made"].mean == pytest.approx(0.2)
     with pytest.raises(KdcoreError, match="no finished run: kdcore run quickstart; if you ran it with overrides"):
         compare_sources(["quickstart"])
@@ -205,6 +208,84 @@ def test_folds_count_once_each(tmp_path):
     assert "3 splits" in difference.test
 
 
+def test_folds_are_pooled_in_the_counts(tmp_path):
+    """Three folds of 20, 6 and 4 samples; the last has none of class sit."""
+    folds = {"a": [0, 1] * 10, "b": [0, 0, 0, 0, 1, 1], "c": [0, 0, 0, 0]}
+    sides = []
+    for name, right in (("one", 0.5), ("other", 0.75)):
+        runs = [
+            made_up(
+                tmp_path / f"{name}-{fold}", dict.fromkeys((0, 1), int(right * len(labels))), name=name,
+                split=f"fold {fold}", labels=labels, keys=[f"subject {fold}, trial {n:02d}" for n in range(len(labels))],
+            )
+            for fold, labels in folds.items()
+        ]  # fmt: skip
+        sides.append("+".join(map(str, runs)))
+    found = compare_sources(sides)
+    result, classes, *_ = report_tables(found)
+    assert result.title.startswith("Accuracy on the test part, 30 samples in 3 splits;")
+    assert [row[:2] for row in classes.rows] == [["walk", "18"], ["sit", "12"]]
+    # Of class sit, the first fold has 5 of 10 right and then 7 of 10, the second none of 2 and none of 2.
+    assert classes.rows[1][2:4] == ["25.0", "35.0"]
+    assert classes.rows[1][4] == "+10.0"
+    assert "sit: 2 of 3 splits have samples of this class." in classes.notes
+    samples = {row["entry"]: row["mean"] for row in report_records(found) if row["measure"] == "samples"}
+    assert samples == {"one": 30, "other": 30}
+
+
+@pytest.fixture
+def copies(tmp_path):
+    """Two students, of which distillation helps the second alone."""
+    baseline, distilled = {0: (10, 11), 1: (11, 12), 2: (12, 10)}, {0: (10, 15), 1: (11, 17), 2: (12, 14)}
+    return str(made_up(tmp_path / "run", distilled, baseline))
+
+
+def test_every_student_is_compared_with_its_own_baseline(copies):
+    found = compare_sources([copies])
+    assert [each.label for each in found.entries] == [
+        "made@baseline/student-1", "made@student-1", "made@baseline/student-2", "made@student-2",
+        "made@baseline/students", "made@students",
+    ]  # fmt: skip
+    differences = {label: each.mean for label, each in found.differences.items()}
+    assert differences["made@student-1"] == 0
+    assert differences["made@student-2"] == pytest.approx(np.mean([4, 5, 4]) / 20)
+    table = report_tables(found)[0]
+    assert "each participant compared with its own baseline" in table.title
+    rows = {row[0]: row for row in table.rows}
+    assert rows["made@students"][table.headings.index("compared with")] == "made@baseline/students"
+    assert [each.headings[2:4] for each in report_tables(found)[1:4]] == [
+        [f"made@baseline/{name}", f"made@{name}"] for name in ("student-1", "student-2", "students")
+    ]
+
+
+def test_an_ensemble_is_the_average_of_the_same_arm(copies):
+    (entry,) = select([f"{copies}@baseline/students"])
+    for seed, (right, others) in {0: (10, 11), 1: (11, 12), 2: (12, 10)}.items():
+        labels = np.arange(20) % 2
+        mean = (answers(right, labels) + answers(others, labels)) / 2
+        accuracy = float((mean.argmax(1) == labels).mean())
+        assert entry.observations[seed, "subjects 1 train, 2 test"].evaluation.accuracy == accuracy
+
+
+def test_the_first_of_several_students_is_named(copies):
+    found = compare_sources([copies, f"{copies}@baseline", f"{copies}@baseline/student-2"])
+    assert [each.label for each in found.entries] == ["made@student-1", "made@baseline/student-1", "made@baseline/student-2"]
+    assert [each.label for each in compare_sources([f"{copies}@student-2"]).entries] == [
+        "made@baseline/student-2",
+        "made@student-2",
+    ]
+    with pytest.raises(UsageError, match="has no participant 'student-3'"):
+        compare_sources([f"{copies}@baseline/student-3"])
+
+
+def test_different_versions_are_noted(tmp_path):
+    one = made_up(tmp_path / "one", ONE, name="one", versions={"kdcore": "0.1.0", "torch": "2.6"})
+    other = made_up(tmp_path / "other", OTHER, name="other", versions={"kdcore": "0.2.0", "torch": "2.6"})
+    text = text_of(compare_sources([str(one), str(other)]))
+    assert "Runs were made with different versions of kdcore: 0.1.0, 0.2.0." in text
+    assert "versions of torch" not in text
+
+
 def test_classes_and_cost(pair):
     found = compare_sources(pair)
     text = text_of(found)
@@ -232,11 +313,32 @@ def test_what_was_trained_together_costs_once(tmp_path):
     assert [each[::2] for each in told if each[1] == "memory_bytes"] == [("made@baseline", 1 << 20), ("made", 1 << 20)]
 
 
-def test_several_intervals_are_said_to_be_uncorrected(tmp_path, pair):
-    said = "not corrected for multiple comparisons"
-    assert said not in text_of(compare_sources(pair))
-    third = made_up(tmp_path / "third", {0: 9, 1: 15, 2: 12}, name="third")
-    assert said in text_of(compare_sources([*pair, str(third)]))
+def test_several_comparisons_are_corrected_by_holm(tmp_path, pair):
+    """Two comparisons: the smaller p value counts twice, the larger one once but no less than the smaller."""
+    assert "Holm" not in text_of(compare_sources(pair))
+    third = made_up(tmp_path / "third", {0: 13, 1: 14, 2: 12}, name="third")
+    found = compare_sources([*pair, str(third)])
+    one = np.array([10, 12, 11])
+    p = [float(stats.ttest_rel(np.array(each), one).pvalue) for each in ([14, 15, 16], [13, 14, 12])]
+    assert p[0] < 0.05 < p[1]
+    corrected = [2 * p[0], max(2 * p[0], p[1])]
+    rows = {row[0]: row for row in report_tables(found)[0].rows}
+    headings = report_tables(found)[0].headings
+    at = headings.index("p (Holm)")
+    assert [rows["other"][at], rows["third"][at]] == [f"{each:.3f}" for each in corrected]
+    assert rows["other"][headings.index("p")] == f"{p[0]:.3f}"
+    assert rows["other"][headings.index("verdict")] == "better"
+    assert "corrected for 2 comparisons" in text_of(found)
+
+
+def test_a_verdict_does_not_outlive_the_correction(tmp_path):
+    """Alone, the difference is significant; among four comparisons, it is not."""
+    one = made_up(tmp_path / "one", {0: 10, 1: 12, 2: 11}, name="one")
+    other = made_up(tmp_path / "other", {0: 14, 1: 15, 2: 16}, name="other")
+    assert compare_sources([str(one), str(other)]).differences["other"].verdict() == "better"
+    more = [str(made_up(tmp_path / f"m{n}", {0: 10 + n, 1: 12, 2: 13 - n}, name=f"m{n}")) for n in range(3)]
+    table = report_tables(compare_sources([str(one), str(other), *more]))[0]
+    assert {row[0]: row[-1] for row in table.rows}["other"] == "unclear"
 
 
 def test_titles_keep_capitals(pair):
