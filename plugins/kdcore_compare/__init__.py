@@ -1,4 +1,4 @@
-"""Commands that compare runs: compare, ablate, sweep, report, reproduce."""
+"""Commands that compare runs: compare, ablate, cross-validate, sweep, report, reproduce."""
 
 from kdcore import hookimpl
 
@@ -8,5 +8,12 @@ def register_commands(cli):
     """Register the commands; each imports its implementation when it is called."""
     from kdcore_compare import commands
 
-    for command in (commands.compare, commands.ablate, commands.sweep, commands.report, commands.reproduce):
+    for command in (
+        commands.compare,
+        commands.ablate,
+        commands.cross_validate,
+        commands.sweep,
+        commands.report,
+        commands.reproduce,
+    ):
         cli.command()(command)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kdcore import FinishedRun, KdcoreError, UsageError, load_recipe, runs_folder
-from kdcore_compare.ablation_variants import BASELINE, FULL, FULL_SLUG, Variant, ablation_name, variants_of
+from kdcore import FinishedRun, load_recipe, runs_folder
+from kdcore_compare.ablation_variants import BASELINE, FULL, FULL_SLUG, Variant, variants_of
 from kdcore_compare.comparison import Comparison, compare, difference, metric_of
 from kdcore_compare.comparison_report import (
     METRIC_NAMES,
@@ -23,10 +22,9 @@ from kdcore_compare.comparison_report import (
     samples_of,
     signed,
 )
-from kdcore_compare.ensure_runs import ensure_runs, missing_seeds
-from kdcore_compare.process_pool import Job, run_jobs
 from kdcore_compare.selection import Entry, make_entry, students_of
-from kdcore_compare.tables import Format, Table, format_for, render, stderr_console, write_tables
+from kdcore_compare.tables import Format, Table, format_for, write_tables
+from kdcore_compare.train_variants import group_name, save_tables, train_only, train_variants
 
 HOLM_NOTE = ("p (Holm): corrected for the number of comparisons in its column. Intervals are not corrected.",)
 
@@ -57,46 +55,21 @@ def ablate(
     """
     form = format_for(form, output)
     found = variants_of(source, overrides)
-    trained: dict[tuple[str, ...], str] = {}
+    label_of: dict[tuple[str, ...], str] = {}  # variants with equal overrides share their runs
     for each in found:
         if not each.impossible:
-            trained.setdefault(each.overrides, each.label)
+            label_of.setdefault(each.overrides, each.label)
+    trained = {label: words for words, label in label_of.items()}
     if only:
-        chosen = next((words for words, label in trained.items() if label == only), None)
-        if chosen is None:
-            raise UsageError(f"no variant {only!r} (available: {', '.join(trained.values())})")
-        _train_variant(source, [*overrides, *chosen], only)
+        train_only(source, overrides, trained, only)
         return
-    runs = _train(source, overrides, trained, jobs)
-    entries = entries_of(found, runs, load_recipe(source, overrides).seeds)
+    recipe, folder = load_recipe(source, overrides), runs_folder() / "ablations"
+    runs = train_variants(source, overrides, trained, jobs, ["ablate", source, *overrides, "--only"], folder / "logs")
+    entries = entries_of(found, {words: runs[label] for words, label in label_of.items()}, recipe.seeds)
     command = shlex.join(["kdcore", "ablate", source, *overrides])
     tables, records = ablation_tables(found, entries, metric, command), list(report_records(compare(entries, metric)))
-    _save(source, overrides, tables, records)
+    save_tables(folder, group_name(recipe), tables, records)
     write_tables(tables, records, form, output)
-
-
-def _train(
-    source: str, overrides: Sequence[str], trained: Mapping[tuple[str, ...], str], jobs: int
-) -> dict[tuple[str, ...], list[FinishedRun]]:
-    if jobs > 1:
-        missing = {label: words for words, label in trained.items() if missing_seeds(load_recipe(source, [*overrides, *words]))}
-        logs = runs_folder() / "ablations" / "logs"
-        work = [Job(label, ["ablate", source, *overrides, "--only", label]) for label in missing]
-        ended = run_jobs(work, jobs, logs, _say)
-        if failed := [label for label, status in ended.items() if status]:
-            raise KdcoreError(f"training failed: {', '.join(failed)}; run the same command to try again")
-    return {words: _train_variant(source, [*overrides, *words], label) for words, label in trained.items()}
-
-
-def _train_variant(source: str, overrides: Sequence[str], label: str) -> list[FinishedRun]:
-    from kdcore import ConsoleListener
-
-    console = stderr_console()
-    missing = missing_seeds(load_recipe(source, overrides))
-    what = f"training seeds {', '.join(map(str, missing))}" if missing else "already trained"
-    console.print(f"{label}: {what}", highlight=False, markup=False)
-    with ConsoleListener(console) as listener:
-        return ensure_runs(source, overrides, "test", listener, _say)
 
 
 def entries_of(
@@ -160,18 +133,3 @@ def _students(found: Comparison) -> Comparison:
 
 def _recipe_name(full: Entry) -> str:
     return full.facts[-1].name.removesuffix(f"-{FULL_SLUG}")
-
-
-def _save(source: str, overrides: Sequence[str], tables: Sequence[Table], records: Sequence[Mapping[str, object]]) -> None:
-    recipe = load_recipe(source, overrides)
-    folder = runs_folder() / "ablations"
-    folder.mkdir(parents=True, exist_ok=True)
-    formats: tuple[tuple[str, Format], ...] = ((".md", "markdown"), (".csv", "csv"))
-    for suffix, form in formats:
-        path = folder / f"{ablation_name(recipe)}{suffix}"
-        path.write_text(render(tables, records, form), encoding="utf-8")
-        _say(str(path))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

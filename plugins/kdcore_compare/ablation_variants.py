@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from kdcore import Builder, KdcoreError, Recipe, RecipeError, Stage, Team, load_recipe
+from kdcore_compare.train_variants import group_name, named_overrides
 
 FULL, BASELINE = "full recipe", "baseline"
 FULL_SLUG = "full-recipe"
@@ -84,17 +84,9 @@ def _training(stages: Sequence[Stage]) -> dict[str, Any]:
     return asdict(replace(stages[0].training, epochs=stages[0].training.epochs))
 
 
-def ablation_name(recipe: Recipe) -> str:
-    """The name of a recipe's ablation, in files and MLflow tags."""
-    return f"{recipe.name}-{recipe.variant[:6]}"
-
-
 def _named(recipe: Recipe, label: str, changes: Sequence[str]) -> tuple[str, ...]:
     """Overrides plus the variant's own name, the common experiment, and tags that identify the ablation."""
-    slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
-    tags = json.dumps({**recipe.tracking.tags, "ablation": ablation_name(recipe), "variant": label})
-    experiment = json.dumps(recipe.tracking.experiment)
-    return (*changes, f"name={recipe.name}-{slug}", f"tracking.experiment={experiment}", f"tracking.tags={tags}")
+    return named_overrides(recipe, label, changes, {"ablation": group_name(recipe), "variant": label})
 
 
 def _checked(source: str, overrides: Sequence[str], variant: Variant) -> Variant:

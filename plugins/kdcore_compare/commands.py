@@ -67,6 +67,31 @@ def ablate(
     start(recipe, overrides or [], jobs, only, metric, form, output)
 
 
+def cross_validate(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    folds: Annotated[
+        int, typer.Option(min=0, help="Number of groups of subjects. By default, one subject is left out at a time.")
+    ] = 0,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Divide the subjects into folds this many times, in random order; requires --folds.")
+    ] = 1,
+    jobs: Jobs = 1,
+    only: Annotated[str, typer.Option(help="Train only this fold; print no tables.")] = "",
+    metric: Metric = "accuracy",
+    form: Form = "rich",
+    output: Output = None,
+) -> None:
+    """Cross-validate a recipe over its subjects, and compare the student with its baseline, paired by fold.
+
+    Shows the mean and spread over folds, the accuracy of each subject, and the pooled confusion. The folds replace the recipe's
+    protocol. Finished folds are reused and interrupted ones are resumed.
+    """
+    from kdcore_compare.cross_validation import cross_validate as start
+
+    start(recipe, overrides or [], folds, repeats, jobs, only, metric, form, output)
+
+
 def sweep(
     recipe: Recipe,
     overrides: Overrides = None,

@@ -70,29 +70,30 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def paired(differences: Sequence[float], unit: str = "seeds") -> Difference:
+def paired(differences: Sequence[float], unit: str = "seeds", overlap: float = 0.0) -> Difference:
     """Paired Student's t-test of differences :math:`d`, with the confidence interval
 
-    .. math:: \\bar d \\pm t_{0.975,\\,n-1}\\, s_d / \\sqrt n
+    .. math:: \\bar d \\pm t_{0.975,\\,n-1}\\, s_d \\sqrt{1 / n + n_\\text{test} / n_\\text{train}}
+
+    The second term under the root is left out unless resamples overlap: Nadeau and Bengio, Inference for the generalization
+    error, Machine Learning 52 (2003).
 
     Args:
         differences: One difference for each pair.
         unit: Name of the units that are paired, in the plural.
+        overlap: Test samples per training sample, for repeated cross-validation; 0 for independent pairs.
     """
     d = np.asarray(differences, dtype=np.float64)
     n, mean = len(d), float(d.mean())
     if n < 2:
         return Difference(mean, None, None, None, n, f"a single pair ({unit}): no conclusion is possible")
-    test = f"paired Student's t-test, two-sided, {n} {unit}, {n - 1} degree{'s' if n > 2 else ''} of freedom"
+    name = "corrected resampled t-test (Nadeau and Bengio)" if overlap else "paired Student's t-test"
+    test = f"{name}, two-sided, {n} {unit}, {n - 1} degree{'s' if n > 2 else ''} of freedom"
     spread = float(d.std(ddof=1))
     if spread < ROUNDING:
-        same = (
-            "all differences are zero"
-            if abs(mean) < ROUNDING
-            else "all differences are equal: their spread cannot be estimated"
-        )
-        return Difference(mean, None, None, None, n, same)
-    error = spread / n**0.5
+        equal = "all differences are equal: their spread cannot be estimated"
+        return Difference(mean, None, None, None, n, "all differences are zero" if abs(mean) < ROUNDING else equal)
+    error = spread * (1 / n + overlap) ** 0.5
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
     return Difference(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, n - 1)), n, test)
 
