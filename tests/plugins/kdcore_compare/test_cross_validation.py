@@ -145,11 +145,8 @@ def test_repeated_folds_are_corrected_for_their_overlap(tmp_path):
 @pytest.fixture
 def recipe_file(tmp_path):
     root = write_recordings(tmp_path / "recordings", seed=0, subjects=11)
-    (root / "s12_walk_1.csv").write_text("ax,ay,az\n" + "1,2,3\n" * 20)
-    home = Home(tmp_path / "home", tmp_path / "mlflow.db").write(
-        **sensor_sections(root, name="cross-subject", validation_subjects=2)
-    )
-    return str(home.recipe)
+    sections = sensor_sections(root, name="cross-subject", validation_subjects=2)
+    return str(Home(tmp_path / "home", tmp_path / "mlflow.db").write(**sections).recipe)
 
 
 def test_folds_leave_every_subject_out_once(recipe_file):
