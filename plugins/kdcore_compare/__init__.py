@@ -1,12 +1,18 @@
-"""Commands that compare runs: compare, ablate, sweep, reproduce."""
+"""Commands that compare runs: compare, ablate, cross-validate, sweep, reproduce."""
 
 from kdcore import hookimpl
 
 
 @hookimpl
 def register_commands(cli):
-    """Add the commands; what they need is imported when one is used."""
+    """Register the commands; each imports its implementation when it is called."""
     from kdcore_compare import commands
 
-    for command in (commands.compare, commands.ablate, commands.sweep, commands.reproduce):
+    for command in (
+        commands.compare,
+        commands.ablate,
+        commands.cross_validate,
+        commands.sweep,
+        commands.reproduce,
+    ):
         cli.command()(command)

@@ -22,7 +22,6 @@ from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.option_schema import describe, options_model
 from kdcore.recipe.compatibility import stages_of
 from kdcore.recipe.shipped import list_recipes
-from kdcore_devtools.json_schema import _Lenient
 
 ENTRIES = list(plugin_manager().registry.entries())
 WRONG = [{}, [], "wrong", -1, 2.5, True, None, [{"a": 1}], {"start": 1}]

@@ -1,4 +1,4 @@
-"""The points of a sweep: values of a recipe's keys."""
+"""The search space of a sweep: the keys of a recipe and their values."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Choice:
-    """Some values of a key, as they are written in an override."""
+    """A list of values of a key, as written in an override."""
 
     path: str
     values: tuple[str, ...]
 
     def suggest(self, trial: Trial) -> str:
-        """One of them."""
+        """The value that a trial uses."""
         return str(trial.suggest_categorical(self.path, self.values))
 
 
 @dataclass(frozen=True)
 class Range:
-    """All values of a key from `low` to `high`, both included; with `log`, as many in each decade."""
+    """The values of a key from `low` to `high`, both included; with `log`, sampled on a logarithmic scale."""
 
     path: str
     low: float
@@ -39,21 +39,21 @@ class Range:
     integer: bool = False
 
     def suggest(self, trial: Trial) -> str:
-        """One of them."""
+        """The value that a trial uses."""
         if self.integer:
             return str(trial.suggest_int(self.path, int(self.low), int(self.high), log=self.log))
         return repr(trial.suggest_float(self.path, self.low, self.high, log=self.log))
 
 
 @dataclass(frozen=True)
-class Space:
-    """Points around a recipe.
+class SearchSpace:
+    """The points of a sweep around a recipe.
 
     Args:
-        source: The recipe.
-        overrides: ``key=value`` each, of every point.
-        keys: What the points differ in.
-        search: How many points are chosen; 0 for every combination of choices.
+        source: Path or name of the recipe.
+        overrides: ``key=value`` each, for every point.
+        keys: Keys that differ between points.
+        search: Number of points for Optuna to choose; 0 for the full grid.
     """
 
     source: str
@@ -62,7 +62,7 @@ class Space:
     search: int = 0
 
     def points(self) -> list[dict[str, str]]:
-        """The values of every point; empty ones where they are chosen on the way."""
+        """The values of every point; empty for points that Optuna chooses."""
         if self.search:
             return [{} for _ in range(self.search)]
         choices = [key for key in self.keys if isinstance(key, Choice)]
@@ -72,44 +72,44 @@ class Space:
         ]
 
     def identity(self, recipe: Recipe) -> str:
-        """Changes with the recipe and its keys, but not with how many points are searched for."""
-        told = json.dumps([recipe.variant, recipe.seeds, [repr(key) for key in self.keys], bool(self.search)])
-        return hashlib.sha256(told.encode()).hexdigest()[:8]
+        """A hash of recipe, seeds and keys, but not of the number of points."""
+        content = json.dumps([recipe.variant, recipe.seeds, [repr(key) for key in self.keys], bool(self.search)])
+        return hashlib.sha256(content.encode()).hexdigest()[:8]
 
-    def check(self) -> None:
-        """Load the recipe of every point of a grid, and of both ends of every range.
+    def recipes(self) -> list[Recipe]:
+        """The recipe itself, then with each value of a choice and both ends of each range alone.
 
         Raises:
-            RecipeError: If one is wrong.
+            RecipeError: If a value is not valid.
         """
         ends = [(key.path, value) for key in self.keys if isinstance(key, Range) for value in _ends(key)]
         choices = [(key.path, value) for key in self.keys if isinstance(key, Choice) for value in key.values]
-        for path, value in [*ends, *choices]:
-            load_recipe(self.source, [*self.overrides, f"{path}={value}"])
+        changes = [[], *([f"{path}={value}"] for path, value in [*ends, *choices])]
+        return [load_recipe(self.source, [*self.overrides, *each]) for each in changes]
 
 
-def space(source: str, overrides: Sequence[str], grid: Sequence[str], search: int, ranges: Sequence[str]) -> Space:
-    """The space that the command line describes.
+def parse_space(source: str, overrides: Sequence[str], grid: Sequence[str], search: int, ranges: Sequence[str]) -> SearchSpace:
+    """Parse the search space that the command line describes.
 
     Args:
-        source: The recipe.
-        overrides: ``key=value`` each.
+        source: Path or name of the recipe.
+        overrides: ``key=value`` each, for every point.
         grid: ``key=value,value,…`` each.
-        search: How many points to choose; 0 for all of the grid.
+        search: Number of points for Optuna to choose; 0 for the full grid.
         ranges: ``key=low:high``, then ``:log`` or ``:int``, each.
 
     Raises:
-        UsageError: If one is not understood.
+        UsageError: If an option cannot be parsed.
     """
     if ranges and not search:
-        raise UsageError("a range has no end of values: say how many points to try, --search 20, or list them: --grid key=a,b")
+        raise UsageError("--range requires --search N, the number of points to try; to list values, use --grid key=a,b")
     if not grid and not ranges:
-        raise UsageError("nothing to vary: --grid losses.soft-target.weight=0.1,1, or --search 20 --range key=0.01:10:log")
-    keys = [*map(_choice, grid), *map(_range, ranges)]
+        raise UsageError("nothing to vary: use --grid losses.soft-target.weight=0.1,1 or --search 20 --range key=0.01:10:log")
+    keys = [*map(_parse_choice, grid), *map(_parse_range, ranges)]
     paths = [key.path for key in keys]
     if twice := [path for path in paths if paths.count(path) > 1]:
-        raise UsageError(f"{twice[0]} is given twice")
-    return Space(source, tuple(overrides), tuple(keys), search)
+        raise UsageError(f"{twice[0]!r} is given twice")
+    return SearchSpace(source, tuple(overrides), tuple(keys), search)
 
 
 def as_overrides(values: Mapping[str, str]) -> list[str]:
@@ -117,16 +117,16 @@ def as_overrides(values: Mapping[str, str]) -> list[str]:
     return [f"{path}={value}" for path, value in values.items()]
 
 
-def _choice(text: str) -> Choice:
+def _parse_choice(text: str) -> Choice:
     path, equals, listed = text.partition("=")
     values = tuple(dict.fromkeys(each.strip() for each in _split(listed)))
     if not equals or not path or "" in values:
-        raise UsageError(f"--grid {text!r} is not understood: write key=value,value")
+        raise UsageError(f"--grid {text!r}: expected key=value,value")
     return Choice(path, values)
 
 
 def _split(listed: str) -> list[str]:
-    """At the commas that stand in no brackets."""
+    """Split at commas outside brackets."""
     parts, depth = [""], 0
     for sign in listed:
         depth += (sign in "[{(") - (sign in ")}]")
@@ -137,7 +137,7 @@ def _split(listed: str) -> list[str]:
     return parts
 
 
-def _range(text: str) -> Range:
+def _parse_range(text: str) -> Range:
     path, _, rest = text.partition("=")
     low, high, *kinds = [*rest.split(":"), ""] if rest.count(":") < 1 else rest.split(":")
     try:
@@ -145,11 +145,11 @@ def _range(text: str) -> Range:
     except ValueError:
         found = None
     if not path or found is None or set(kinds) - {"log", "int"}:
-        raise UsageError(f"--range {text!r} is not understood: write key=low:high, then :log or :int if so")
+        raise UsageError(f"--range {text!r}: expected key=low:high, optionally followed by :log or :int")
     if not (math.isfinite(found.low) and math.isfinite(found.high) and found.low < found.high) or (
         found.log and found.low <= 0
     ):
-        raise UsageError(f"--range {text!r}: low must be less than high, and with log more than 0")
+        raise UsageError(f"--range {text!r}: low must be less than high, and greater than 0 with :log")
     return found
 
 

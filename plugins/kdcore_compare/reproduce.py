@@ -1,4 +1,4 @@
-"""The same run again, and what of it came out otherwise."""
+"""Run a finished run again and report which results differ."""
 
 from __future__ import annotations
 
@@ -12,38 +12,37 @@ import numpy as np
 
 from kdcore import ConsoleListener, FinishedRun, KdcoreError, UnknownRunError, load_recipe, read_run, run
 from kdcore_compare.downloaded import downloaded
+from kdcore_compare.tables import stderr_console
 
 
 def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None) -> bool:
-    """Run a run's recipe again, teachers and all, print what differs, and return whether every answer is the same to the bit.
+    """Run the recipe of a run again, teachers included, and print what differs. Returns True if all results are bit-identical.
 
     Args:
-        run_id: Id or folder of a finished run, or its id in MLflow.
-        overrides: What is elsewhere here, e.g. ``data.dataset.root=…``.
-        uri: Of MLflow.
+        run_id: Id or folder of a finished run, or its MLflow run id.
+        overrides: Overrides for this machine, e.g. ``data.dataset.root=…``.
+        uri: Tracking URI of MLflow.
 
     Raises:
-        KdcoreError: If there is no such run, or it cannot be run here.
+        KdcoreError: If there is no such run, or its recipe cannot be run on this machine.
     """
-    from rich.console import Console
-
     with tempfile.TemporaryDirectory() as folder:
         original = _find(run_id, Path(folder), uri)
         tags = {**load_recipe(original.recipe, overrides).tracking.tags, "reproduces": run_id}
         chosen = [*overrides, f"tracking.tags={json.dumps(tags)}"]
         command = ["kdcore", "reproduce", run_id, *overrides]
         part = "validation" if original.facts.part == "validation" else "test"
-        with ConsoleListener(Console(stderr=True)) as listener:
+        with ConsoleListener(stderr_console()) as listener:
             result = run(original.recipe, chosen, listener, command, part, retrain=True)
         if result is None:
-            return True  # another process of this run tells
+            return True  # the first process of a distributed run reports
         again = read_run(result.folder)
         print(f"original   {original.facts.name}: {shlex.join(original.facts.command)}")
         print(f"again      {again.folder}")
-        circumstances, numbers = list(other_circumstances(original, again)), list(other_numbers(original, again))
-        for line in (*circumstances, *numbers):
+        conditions, numbers = list(changed_conditions(original, again)), list(changed_results(original, again))
+        for line in (*conditions, *numbers):
             print(line)
-        print(verdict(circumstances, numbers))
+        print(verdict(conditions, numbers))
     return not numbers
 
 
@@ -57,16 +56,17 @@ def _find(run_id: str, folder: Path, uri: str | None) -> FinishedRun:
             raise KdcoreError(f"{missing}; {error}") from error
 
 
-def verdict(circumstances: Sequence[str], numbers: Sequence[str]) -> str:
-    """What a person wants to know."""
+def verdict(conditions: Sequence[str], numbers: Sequence[str]) -> str:
+    """A sentence that says if the run was reproduced."""
     if not numbers:
-        return "Reproduced: every answer of every participant is the same, to the bit."
-    why = "; what else differs is listed above them" if circumstances else ", although nothing else does"
-    return f"Not reproduced: {len(numbers)} results differ{why}."
+        return "Reproduced: the predictions of every participant are bit-identical."
+    why = "; the changed conditions are listed above them" if conditions else ", although no condition has changed"
+    count = f"{len(numbers)} result{'s differ' if len(numbers) > 1 else ' differs'}"
+    return f"Not reproduced: {count}{why}."
 
 
-def other_circumstances(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
-    """Lines on what may explain other numbers: recipe, data, split, versions, machine."""
+def changed_conditions(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
+    """Lines on changes that may explain different results: recipe, data, split, versions, machine."""
     was, now = original.facts, again.facts
     for name in ("recipe_hash", "fingerprint", "split", "classes", "counts", "machine"):
         if getattr(was, name) != getattr(now, name):
@@ -78,8 +78,8 @@ def other_circumstances(original: FinishedRun, again: FinishedRun) -> Iterator[s
             yield f"{name}: {then} then, {here} now"
 
 
-def other_numbers(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
-    """Lines on what came out otherwise, with by how much."""
+def changed_results(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
+    """Lines on results that differ, and by how much."""
     for arm, seeds in original.outcomes.items():
         for seed, was in seeds.items():
             now = again.outcomes.get(arm, {}).get(seed)
@@ -87,13 +87,14 @@ def other_numbers(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
             if now is None:
                 yield f"{where}: missing now"
             elif list(was.keys) != list(now.keys) or not np.array_equal(was.labels, now.labels):
-                yield f"{where}: other samples: {len(was.keys)} then, {len(now.keys)} now"
+                yield f"{where}: different samples: {len(was.keys)} then, {len(now.keys)} now"
             else:
                 for name, before in was.probabilities.items():
                     if not np.array_equal(before, after := now.probabilities[name]):
                         then, here = (found.evaluations()[name].accuracy for found in (was, now))
                         changed = int((before.argmax(1) != after.argmax(1)).sum())
                         yield (
-                            f"{where}, {name}: accuracy {then:.4f} then, {here:.4f} now; {changed} of {len(before)} answers "
-                            f"differ; probabilities by up to {float(np.abs(before - after).max()):.2g}"
+                            f"{where}, {name}: accuracy {then:.4f} then, {here:.4f} now; "
+                            f"{changed} of {len(before)} predictions differ, "
+                            f"probabilities by up to {float(np.abs(before - after).max()):.2g}"
                         )

@@ -25,8 +25,8 @@ def test_an_ablation_is_killed_and_gone_on_with_and_trains_nothing_twice(tmp_pat
     assert len(runs_of(home)) == 2  # whole and without cross-entropy; no third one for what was killed
     assert [(run / "results" / "seed-0-baseline.npz").exists() for run in runs_of(home)].count(True) == 1
     table = next((home.folder / "runs" / "ablations").glob("tiny-*.md")).read_text()
-    assert f"Made by: kdcore ablate {home.recipe}" in table
-    for row in ("| **whole** | **2** |", "| without cross-entropy | 2 |", "| student alone | 2 |", "| teacher skeleton | 2 |"):
+    assert f"Command: kdcore ablate {home.recipe}" in table
+    for row in ("| **full recipe** | **2** |", "| without cross-entropy | 2 |", "| baseline | 2 |", "| teacher skeleton | 2 |"):
         assert row in table
 
     assert home.finish(*command) == 0, home.said()
@@ -45,13 +45,13 @@ def test_an_ablation_is_killed_and_gone_on_with_and_trains_nothing_twice(tmp_pat
 
     told = next((home.folder / "runs" / "ablations").glob("tiny-*.csv"))
     rows = [row for row in csv.DictReader(told.open()) if row["measure"] == "accuracy"]
-    for label, arm, who in (("whole", "distilled", "student"), ("student alone", "baseline", "student")):
+    for label, arm, who in (("full recipe", "distilled", "student"), ("baseline", "baseline", "student")):
         expected = []
-        for path in (home.folder / "runs").glob(f"*-whole-*/results/*-{arm}.npz"):
+        for path in (home.folder / "runs").glob(f"*-full-recipe-*/results/*-{arm}.npz"):
             with np.load(path) as kept:
                 expected.append((kept[f"probabilities.{who}"].argmax(1) == kept["labels"]).mean())
         assert len(expected) == 3
-        row = next(each for each in rows if each["contender"] == label)
+        row = next(each for each in rows if each["entry"] == label)
         assert float(row["mean"]) == pytest.approx(np.mean(expected))
 
 
@@ -61,4 +61,4 @@ def test_variants_are_trained_side_by_side(tmp_path, database):
     assert home.finish("ablate", str(home.recipe), "--jobs", "2", "--format", "markdown") == 0, home.said()
     assert len(runs_of(home)) == 2
     assert "| without cross-entropy | 1 |" in (home.folder / "stdout.txt").read_text()
-    assert "whole: done" in home.said()
+    assert "full recipe: done" in home.said()

@@ -5,7 +5,7 @@ import yaml
 from runs import tiny_recipe
 
 from kdcore import KdcoreError, load_recipe
-from kdcore_compare.variants import variants
+from kdcore_compare.ablation_variants import variants_of
 
 
 @pytest.fixture
@@ -26,13 +26,13 @@ def labels(found):
 
 def test_parts_of_a_recipe(written):
     terms = ["cross-entropy", "soft-target", {"name": "logits", "weight": 0.1}]
-    found = variants(written(losses=terms))
+    found = variants_of(written(losses=terms))
     assert labels(found) == [
-        "whole",
+        "full recipe",
         "without cross-entropy",
         "without soft-target",
         "without logits",
-        "student alone",
+        "baseline",
         "teacher skeleton",
     ]
     assert len({each.overrides for each in found}) == 4  # student and teachers alone come from the runs of the whole
@@ -40,12 +40,12 @@ def test_parts_of_a_recipe(written):
 
 
 def test_without_its_only_distillation_a_student_is_alone(written):
-    assert labels(variants(written())) == ["whole", "without cross-entropy", "student alone", "teacher skeleton"]
+    assert labels(variants_of(written())) == ["full recipe", "without cross-entropy", "baseline", "teacher skeleton"]
 
 
 def test_every_variant_is_its_own_recipe_in_one_experiment(written):
     path = written(losses=["cross-entropy", "soft-target", "logits"])
-    found = [load_recipe(path, each.overrides) for each in variants(path)]
+    found = [load_recipe(path, each.overrides) for each in variants_of(path)]
     assert {each.tracking.experiment for each in found} == {"tiny"}
     assert [[term.id for term in each.losses] for each in found[:4]] == [
         ["cross-entropy", "soft-target", "logits"],
@@ -56,7 +56,7 @@ def test_every_variant_is_its_own_recipe_in_one_experiment(written):
     assert [each.baseline for each in found[:4]] == [True, False, False, False]
     name = f"tiny-{load_recipe(path).variant[:6]}"
     assert [each.tracking.tags for each in found[:2]] == [
-        {"ablation": name, "variant": "whole"},
+        {"ablation": name, "variant": "full recipe"},
         {"ablation": name, "variant": "without cross-entropy"},
     ]
 
@@ -66,7 +66,7 @@ def test_fusion_teacher_terms_and_schedule_are_parts_too(written):
         teacher_losses=["cross-entropy", {"name": "cross-entropy", "id": "smooth", "label_smoothing": 0.1}],
         schedule={"name": "progressive", "rounds": 3, "k": 2, "student": {"gradient_clip": 1.0}},
     )
-    found = variants(path, ["losses.soft-target.weight=0.5"])
+    found = variants_of(path, ["losses.soft-target.weight=0.5"])
     assert labels(found)[2:5] == ["without teachers' cross-entropy", "without teachers' smooth", "two-stage schedule"]
     schedule = load_recipe(path, found[4].overrides).schedule
     assert schedule.name == "two-stage"
@@ -76,12 +76,12 @@ def test_fusion_teacher_terms_and_schedule_are_parts_too(written):
 
 def test_terms_out_of_the_objective_are_no_parts(written):
     path = written(losses=["cross-entropy", "soft-target", {"name": "logits", "weight": 0.0}])
-    assert "without logits" not in labels(variants(path))
+    assert "without logits" not in labels(variants_of(path))
 
 
 def test_what_cannot_be_run_is_said(written):
     path = written(teachers=tiny_recipe("", "")["teachers"], losses=["cross-entropy", "soft-target"])
-    found = variants(path, ["losses=[{name: soft-target}, {name: cross-entropy, id: other}]"])
+    found = variants_of(path, ["losses=[{name: soft-target}, {name: cross-entropy, id: other}]"])
     assert not any(each.impossible for each in found)
-    with pytest.raises(KdcoreError, match="distils nothing"):
-        variants(path, ["losses=[cross-entropy]"])
+    with pytest.raises(KdcoreError, match="nothing to ablate"):
+        variants_of(path, ["losses=[cross-entropy]"])

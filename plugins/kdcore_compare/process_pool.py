@@ -1,4 +1,4 @@
-"""Several commands at a time, the machine's cores shared out among them."""
+"""Run several kdcore commands in parallel processes."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pathlib import Path
 from kdcore import StoppedError
 
 PAUSE = 0.2
-"""Between two looks at the processes, in seconds."""
+"""Interval at which processes are polled, in seconds."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command.
+    """A command to run.
 
     Args:
-        label: What it is called.
-        words: After ``kdcore``.
+        label: Name in messages and of the log file.
+        words: Arguments of ``kdcore``.
     """
 
     label: str
@@ -33,23 +33,23 @@ class Job:
 
 
 def run_jobs(jobs: Sequence[Job], at_once: int, logs: Path, say: Callable[[str], None]) -> dict[str, int]:
-    """Run all jobs, at most `at_once` at a time; what they print goes to files in `logs`.
+    """Run all jobs, at most `at_once` at a time. Their output goes to files in `logs`; the cores are divided among them.
 
     Returns:
         Label → exit status.
 
     Raises:
-        StoppedError: If asked to stop; the jobs are asked, too, and waited for.
+        StoppedError: On SIGTERM, after all jobs were asked to stop and have ended.
     """
     waiting, running, ended = list(jobs), {}, {}
     threads = max(1, (os.cpu_count() or 1) // at_once)
     logs.mkdir(parents=True, exist_ok=True)
-    with _stopping():
+    with _raise_on_sigterm():
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
                     job = waiting.pop(0)
-                    running[job.label] = _started(job, threads, logs)
+                    running[job.label] = _start(job, threads, logs)
                     say(f"{job.label}: started")
                 for label in [label for label, process in running.items() if process.poll() is not None]:
                     ended[label] = running.pop(label).returncode
@@ -63,7 +63,7 @@ def run_jobs(jobs: Sequence[Job], at_once: int, logs: Path, say: Callable[[str],
     return ended
 
 
-def _started(job: Job, threads: int, logs: Path) -> subprocess.Popen[bytes]:
+def _start(job: Job, threads: int, logs: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with open(_log(logs, job.label), "ab") as log:
         return subprocess.Popen(
@@ -85,11 +85,11 @@ def _last_line(path: Path) -> str:
 
 
 @contextmanager
-def _stopping():
-    """SIGTERM stops the jobs, too, each with everything saved."""
+def _raise_on_sigterm():
+    """Raise StoppedError on SIGTERM, so that the jobs are stopped, too."""
 
     def stop(*_: object) -> None:
-        raise StoppedError("stopped; the same command goes on from here")
+        raise StoppedError("stopped; run the same command to continue")
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

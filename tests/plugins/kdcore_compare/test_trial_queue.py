@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from kdcore import UsageError
-from kdcore_compare.queue import ATTEMPTS, Queue
+from kdcore_compare.trial_queue import ATTEMPTS, TrialQueue
 
 POINTS = [{"x": str(value)} for value in range(6)]
 
@@ -22,7 +22,7 @@ def worker(tmp_path):
     made = []
 
     def make(points=POINTS, prune=False):
-        made.append(Queue(f"sqlite:///{tmp_path / 'sweeps.db'}", "test", points, tmp_path / "workers", prune))
+        made.append(TrialQueue(f"sqlite:///{tmp_path / 'sweeps.db'}", "test", points, tmp_path / "workers", prune))
         return made[-1]
 
     yield make
@@ -36,9 +36,9 @@ def choices(points=POINTS):
 
 def work(queue, ran):
     while trial := queue.take():
-        with queue.working(trial):
+        with queue.heartbeat(trial):
             ran.append(trial.suggest_categorical("x", choices()))
-        queue.finish(trial, float(trial.params["x"]))
+        queue.complete(trial, float(trial.params["x"]))
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
@@ -58,7 +58,7 @@ def test_several_workers_run_every_point_once(worker):
 
 def test_points_that_two_workers_let_wait_are_run_once(worker):
     one, ran = worker(), []
-    one._fill()
+    one._enqueue()
     for slot, values in enumerate(POINTS):  # as if another had begun at the same moment
         one.study.enqueue_trial(values, {"point": slot})
     work(one, ran)
@@ -70,8 +70,8 @@ KILLED = """
 import sys, os, signal
 from pathlib import Path
 from kdcore import UsageError
-from kdcore_compare.queue import Queue
-queue = Queue(sys.argv[1], "test", [{}] * 3, Path(sys.argv[2]))
+from kdcore_compare.trial_queue import TrialQueue
+queue = TrialQueue(sys.argv[1], "test", [{}] * 3, Path(sys.argv[2]))
 trial = queue.take()
 print(trial.suggest_float("x", 0, 1), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -92,7 +92,7 @@ def test_what_a_killed_worker_had_begun_is_begun_again_with_the_same_values(work
     found = {}
     while trial := queue.take():
         found[trial.user_attrs["point"]] = trial.suggest_float("x", 0, 1)
-        queue.finish(trial, 0.5)
+        queue.complete(trial, 0.5)
     assert set(found) == {0, 1, 2}
     assert found[0] == value
 
@@ -117,8 +117,8 @@ def test_what_is_given_back_waits_again_and_what_failed_does_not(worker):
         first = queue.take()
         assert first
         assert first.user_attrs["point"] == 0
-    queue.failed(second, "a loss is not finite")
-    queue.finish(first, 1.0)
+    queue.fail(second, "a loss is not finite")
+    queue.complete(first, 1.0)
     assert queue.take() is None
     assert [trial.user_attrs.get("error") for trial in queue.trials()] == [None, "a loss is not finite"]
 
@@ -133,26 +133,26 @@ def test_a_worker_at_work_is_left_alone(worker):
 def test_a_search_can_be_made_longer(worker):
     for queue in (worker([{}] * 2), worker([{}] * 3)):
         while trial := queue.take():
-            queue.finish(trial, trial.suggest_float("x", 0, 1))
+            queue.complete(trial, trial.suggest_float("x", 0, 1))
     assert len(queue.trials()) == 3
 
 
 @pytest.mark.parametrize(
     ("url", "said"),
     {
-        "sweeps.db": "--storage sweeps.db: not the address of a database; write sqlite:////FOLDER/FILE.db or postgresql://",
+        "sweeps.db": "--storage sweeps.db: not a database URL; expected sqlite:////FOLDER/FILE.db or postgresql://",
         "sqlite:////no/such/sweeps.db": "unable to open database file",
-        "nosuch://me:geheim@host": "--storage nosuch://me:***@host: there is no such kind of database",
-        "sqlite://me:ge@h/eim@host:five/sweeps": "--storage sqlite://me:***@host:five/sweeps: not the address",
-        "sqlite://me:geheim": "--storage sqlite://me:***@: not the address",
-        "sqlite://host:five/sweeps": "--storage sqlite://host:***@: not the address",
-        "postgresql+nodriver://me:geheim@host/sweeps": "there is no such kind of database",
+        "nosuch://me:geheim@host": "--storage nosuch://me:***@host: unknown kind of database",
+        "sqlite://me:ge@h/eim@host:five/sweeps": "--storage sqlite://me:***@host:five/sweeps: not a database URL",
+        "sqlite://me:geheim": "--storage sqlite://me:***@: not a database URL",
+        "sqlite://host:five/sweeps": "--storage sqlite://host:***@: not a database URL",
+        "postgresql+nodriver://me:geheim@host/sweeps": "unknown kind of database",
         "mysql+pyodbc://me:geheim@host/sweeps?password=geheim": "--storage mysql+pyodbc://me:***@host/sweeps?password=***: ",
     }.items(),
 )
 def test_what_is_no_database_is_said_in_a_line_without_the_password(tmp_path, url, said):
     with pytest.raises(UsageError) as refused:
-        Queue(url, "test", POINTS, tmp_path / "workers")
+        TrialQueue(url, "test", POINTS, tmp_path / "workers")
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "eim" not in str(refused.value)
@@ -162,4 +162,4 @@ def test_a_missing_driver_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     monkeypatch.setitem(sys.modules, "psycopg2", None)
     with pytest.raises(UsageError, match=r"me:\*\*\*@host/sweeps: the Python package psycopg2? is not installed"):
-        Queue("postgresql://me:geheim@host/sweeps", "test", POINTS, tmp_path / "workers")
+        TrialQueue("postgresql://me:geheim@host/sweeps", "test", POINTS, tmp_path / "workers")
