@@ -153,7 +153,8 @@ def load_table(
     }
     used = {_recorded(key) for key in keys}
     warned += class_warnings(without(split, {key for key in _keys(split) if key not in used}), dataset.classes)
-    for warning in warned:
+    report = DropReport(tuple(dropped))
+    for warning in [*warned, *report.lines()]:
         warnings.warn(warning, stacklevel=2)
     return Table(
         keys,
@@ -164,7 +165,7 @@ def load_table(
         tuple(dataset.classes),
         split,
         identity or f"unknown-{uuid4().hex[:8]}",  # equal to no other run's
-        DropReport(tuple(dropped)),
+        report,
         tuple(warned),
     )
 
