@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, Needs, StagePlan, Training
 from kdcore.data.pipeline import Pipeline
-from kdcore.training.distiller import Distiller, TermSpec
+from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.randomness import seed_everything
 
@@ -51,6 +51,7 @@ def table(folder):
 
 
 def distiller(table, terms=None, students=("student",), fusion=None, teacher=None):
+    """A teacher that learns from labels, and students with `terms`: a list for all of them, or one for each by name."""
     members = {
         "teacher": toys.participant("teacher", 3, seed=1, live=table.lives["teacher"], **(teacher or {})),
         **{name: toys.participant(name, 2, seed=number + 2, live=table.lives[name]) for number, name in enumerate(students)},
@@ -63,7 +64,8 @@ def distiller(table, terms=None, students=("student",), fusion=None, teacher=Non
         for name in students:
             seed_everything(7)
             example = Example(made(name, batch), taught, 2)
-            made.add_terms(name, terms or default_terms(), lambda _, example=example: example)
+            own = terms[name] if isinstance(terms, dict) else terms or default_terms()
+            made.add_terms(name, own, lambda _, example=example: example)
     return made
 
 

@@ -120,7 +120,8 @@ class _Compatibility:
                 continue
             path, terms = self.recipe.terms_of(name)
             if not terms and "*" not in spec.freeze:
-                self._add(path, "must not be empty")
+                given = "." in path or path in self.tree
+                self._add(path, "must not be empty" if given else f"the key {path!r} is missing")
             elif terms and not any(term.active for term in terms) and "*" not in spec.freeze:
                 self._add(path, f"every term of {name!r} has weight 0; there is nothing to learn")
             for term in self.terms[name]:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from kdcore import Example, Outputs, Participant, SampleKey, Split, Stage, Training
 from kdcore.data.table import Table, epoch_order
 from kdcore.results.tracking import Tracker
-from kdcore.training.distiller import Distiller, TermSpec
+from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.randomness import derive
 from kdcore_losses.cross_entropy import CrossEntropy

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -11,7 +11,20 @@ import pytest
 from annotated_types import Ge, Gt
 from torch import nn
 
-from kdcore import Dataset, DistillationLoss, Modality, Needs, Protocol, Ramp, SampleTransform, Schedule, Training, hookimpl
+from kdcore import (
+    Dataset,
+    DistillationLoss,
+    Graph,
+    Modality,
+    Needs,
+    Protocol,
+    Ramp,
+    SampleTransform,
+    Schedule,
+    Stage,
+    Training,
+    hookimpl,
+)
 from kdcore.errors import DataError, PluginError, Problem, RecipeError
 from kdcore.plugin.manager import Plugin, PluginManager
 from kdcore.recipe.load import load_recipe
@@ -111,7 +124,8 @@ class OneStage(Schedule):
     def __init__(self, *, training: Training = Training(), whatever: Any = None):  # noqa: B008 - frozen
         self.training = training
 
-    stages = None  # type: ignore[assignment]
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        yield Stage("all", (*graph.teachers, *graph.students), self.training, self.training.epochs)
 
 
 def _plugin(**components: dict[str, str]) -> ModuleType:

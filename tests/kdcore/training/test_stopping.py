@@ -31,9 +31,9 @@ def run(table, save, state=None, weights=None, asked_after=None):
     runner = engine(made, table, Settings(3, 3, checkpoint_seconds=0), record=recorded, save=save)
     if asked_after is not None:
         made.losses("teacher")["labels"].register_forward_hook(
-            lambda *_: setattr(runner, "stop_asked", runner.groups["teacher"].steps >= asked_after)
+            lambda *_: setattr(runner, "stop_requested", runner.learners["teacher"].steps >= asked_after)
         )
-    runner.fit(STAGES, weights, state)
+    runner.fit(STAGES, (weights, state) if state else None)
     return state_of(made), recorded.values
 
 
@@ -63,11 +63,13 @@ def test_half_precision_clips_what_is_not_scaled_and_goes_on_at_the_same_scale(t
     def train(state=None, weights=None):
         made, settings = distiller(table), Settings(3, 3, checkpoint_seconds=0)
         training = {"optimizer": {"name": "sgd", "lr": 1.0}, "gradient_clip": 0.01}
-        runner = engine(made, table, settings, save=lambda weights, state: saved.append((state_of_dict(weights), state)))
-        precision = MixedPrecision("16-mixed", "cpu")  # which Fabric itself gives to GPUs only
+        scaler = torch.amp.GradScaler("cpu")
+        keep = lambda weights, state: saved.append((state_of_dict(weights), state))  # noqa: E731
+        runner = engine(made, table, settings, save=keep, scaler=scaler)
+        precision = MixedPrecision("16-mixed", "cpu", scaler)  # which Fabric itself gives to GPUs only
         runner.fabric._precision = runner.fabric._strategy.precision = precision
         before = [parameter.detach().clone() for parameter in made.participant("student").parameters()]
-        runner.fit([students(epochs=2, **training)], weights, state)
+        runner.fit([students(epochs=2, **training)], (weights, state) if state else None)
         after = made.participant("student").parameters()
         return state_of(made), torch.cat([(p - q).flatten() for p, q in zip(after, before, strict=True)]).norm().item()
 

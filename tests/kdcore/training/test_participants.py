@@ -8,7 +8,7 @@ from torch import nn
 
 from kdcore import Batch, DistillationLoss, Example, Needs, Outputs, Participant, Stage, Training
 from kdcore.data.table import Table
-from kdcore.training.distiller import CachedOutputs, Distiller, StageStep, TermSpec, evaluating
+from kdcore.training.participants import CachedOutputs, Distiller, StageStep, TermSpec, evaluating
 
 
 def participant(name, norm=True, seed=0):
@@ -31,7 +31,7 @@ def test_a_single_ablated_answer_is_given_on_running_statistics(x):
     made = Distiller({}, {"student": student})
     student(x * 3)
     statistics = {name: tensor.clone() for name, tensor in student.named_buffers()}
-    outputs = made.answer("student", batch(x), "single")
+    outputs = made("student", batch(x), "single")
     with evaluating(student):
         expected = student(torch.zeros(1, 3, dtype=torch.float64))
     torch.testing.assert_close(outputs.ablated.logits, expected.logits)
@@ -44,7 +44,7 @@ def test_a_single_ablated_answer_is_given_on_running_statistics(x):
 def test_mixed_ablated_answers_share_the_batch_statistics(x):
     student = participant("student").train()
     made = Distiller({}, {"student": student})
-    outputs = made.answer("student", batch(x), "mixed")
+    outputs = made("student", batch(x), "mixed")
     both = participant("same").train()(torch.cat([x, torch.zeros(5, 3, dtype=torch.float64)]))
     torch.testing.assert_close(outputs.logits, both.logits[:5])
     torch.testing.assert_close(outputs.ablated.logits, both.logits[5:])

@@ -28,7 +28,7 @@ def test_what_no_override_said_is_missed_in_the_file(valid, problems, tmp_path):
 def test_teachers_needed(valid, problems):
     found = problems(TEACHERS.sub("", valid))
     assert [each.path for each in found] == ["losses[1]", "losses[2]"]
-    assert found[0].message == "the loss 'soft-target' needs at least 1 teacher, and the recipe has none"
+    assert found[0].message == "the loss 'soft-target' needs at least 1 teacher, and 'student' learns from none"
 
 
 def test_a_term_without_weight_needs_nothing(valid, load):
@@ -36,7 +36,8 @@ def test_a_term_without_weight_needs_nothing(valid, load):
 
 
 def test_teachers_learn_with_labels_that_students_are_not_told(valid, load):
-    recipe = load(valid.replace("  - cross-entropy\n", ""), "data.labels=withheld")
+    text = valid.replace("  - cross-entropy\n", "").replace("schedule: {name: one-stage, training: {epochs: 3}}\n", "")
+    recipe = load(text, "data.labels=withheld", "teachers.acc.part=teacher")
     assert [term.id for term in recipe.teacher_losses] == ["cross-entropy"]
 
 
