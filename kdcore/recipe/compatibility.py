@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage
+from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage, Training
 from kdcore.errors import Problem
 from kdcore.recipe.graph import LearnerTerm, StagePlan, recipe_graph, stage_plans, terms_of
 from kdcore.recipe.models import Recipe
@@ -251,10 +251,8 @@ def schedule_problems(
 ) -> Iterator[tuple[str, str, str]]:
     """Contradictions between a schedule and the graph: name of the stage or "", what is wrong, a hint."""
     name = f"the schedule {recipe.schedule.name!r}" if recipe.schedule else "the default schedule"
-    unknown = {(stage.name, each) for stage in stages for each in stage.learners if each not in graph.nodes}
-    for stage_name, each in sorted(unknown):
-        yield stage_name, f"{name} trains {each!r} in stage {stage_name!r}, and there is no such participant", ""
-    if unknown:
+    if malformed := [problem for stage in stages for problem in _malformed(graph, stage, name)]:
+        yield from dict.fromkeys(malformed)
         return
     trained: set[str] = set()
     for stage in stages:
@@ -275,6 +273,24 @@ def schedule_problems(
         return
     yield from _lengths(recipe, graph, stage_plans(recipe, graph, stages, dict(terms)), name)
     yield from _withheld_labels(recipe, stages, terms)
+
+
+def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str, str]]:
+    """What is wrong with a stage in itself."""
+    if not stage.learners:
+        yield stage.name, f"{name} trains nobody in stage {stage.name!r}", ""
+    if stage.epochs < 1:
+        yield stage.name, f"{name} gives stage {stage.name!r} {stage.epochs} epochs", "a stage has at least 1 epoch"
+    for index, each in enumerate(stage.learners):
+        if each not in graph.nodes:
+            yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, and there is no such participant", ""
+        elif each in stage.learners[:index]:
+            yield stage.name, f"{name} lists {each!r} twice in stage {stage.name!r}", ""
+    if stage.training.optimizer != Training().optimizer:  # loads torch, which a recipe's own optimizer has done already
+        from kdcore.contracts.optimizers import problem_with
+
+        if wrong := problem_with(stage.training.optimizer):
+            yield stage.name, f"{name} in stage {stage.name!r}: {wrong}", ""
 
 
 def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[tuple[str, str, str]]:
