@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, Needs, StagePlan, Training
 from kdcore.data.pipeline import Pipeline
-from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.engine import Engine, Settings
+from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.randomness import seed_everything
 
 SETTINGS = Settings(seed=3, batch_size=3, log_every=2, checkpoint_seconds=1e9)
@@ -75,8 +75,8 @@ def default_terms():
 
 def stage(name, learners, training, epochs=None, sources=(), part="train"):
     """A stage as a plan has it, in which all learners are trained alike."""
-    trained = dict.fromkeys(learners, training)
-    return StagePlan(name, learners, sources, trained, epochs or training.epochs, part, training.batch_size or 3, "+".join(learners))
+    trained, size = dict.fromkeys(learners, training), training.batch_size or 3
+    return StagePlan(name, learners, sources, trained, epochs or training.epochs, part, size, "+".join(learners))
 
 
 def teachers(epochs=2, **training):

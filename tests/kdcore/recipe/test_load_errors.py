@@ -97,7 +97,13 @@ CASES = {
         "reads labels",
         "data.labels",
     ),
-    "no peers": ("  - cross-entropy", "  - mutual", "losses[0]", "at least 1 peer, and 'student' learns from none", "list several students"),
+    "no peers": (
+        "  - cross-entropy",
+        "  - mutual",
+        "losses[0]",
+        "at least 1 peer, and 'student' learns from none",
+        "list several students",
+    ),
     "no class embeddings": ("  - cross-entropy", "  - meaning", "losses[0]", "needs class embeddings", "class_embeddings"),
     "broken component": ("  - cross-entropy", "  - lost", "losses[0]", "plugin 'fake': loss 'lost'", ""),
     "unknown like": ("like: acc", "like: ack", "teachers.gyro.like", "no participant 'ack'", "did you mean 'acc'?"),
@@ -255,7 +261,8 @@ def test_optimizers_that_torch_does_not_have(valid, problems, written, said):
 def test_a_dataset_that_cannot_be_made_hides_no_other_mistake(valid, problems):
     text = valid.replace("{name: folder, root: /nowhere}", "{name: declared, actions: [clap]}")
     found = {each.path: each for each in problems(text)}
-    assert found["data.dataset"].message == "could not construct dataset 'declared' of plugin 'fake': no action 'clap' (known: wave)"
+    said = found["data.dataset"].message
+    assert said == "could not construct dataset 'declared' of plugin 'fake': no action 'clap' (known: wave)"
     assert set(found) == {"data.dataset", "teachers.acc.modality", "teachers.gyro.modality"}
     assert set(found) - {"data.dataset"} < {each.path for each in problems(text.replace("actions:", "actoins:"))}
 

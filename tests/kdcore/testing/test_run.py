@@ -182,7 +182,7 @@ def test_other_processes_do_not_warn_of_broken_plugins_again(tmp_path):
     (broken / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
     (broken / "entry_points.txt").write_text("[kdcore]\nbroken = no_such_module\n")
     done = subprocess.run(
-        [sys.executable, "-m", "kdcore", "check-plugin", "standard/cross-entropy"],
+        [sys.executable, "-m", "kdcore", "check-plugin", "losses/cross-entropy"],
         env=os.environ | {"PYTHONPATH": str(tmp_path), "KDCORE_STRICT_PLUGINS": "0"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

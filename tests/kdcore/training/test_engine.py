@@ -18,9 +18,9 @@ from kdcore import DistillationLoss, LearningRate, Ramp, TeacherFusion, Training
 from kdcore.data.pipeline import Pipeline
 from kdcore.errors import TrainingError
 from kdcore.training.callback import Listener
-from kdcore.training.participants import TermSpec
 from kdcore.training.engine import Settings
 from kdcore.training.evaluation import predict
+from kdcore.training.participants import TermSpec
 
 
 class Watch(DistillationLoss):

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, Needs
 from kdcore.data.pipeline import Pipeline
-from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.engine import Engine, Settings
+from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.trained_teachers import TrainedStages, _digest
 
 TEACH = teachers(select="best")
