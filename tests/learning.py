@@ -53,7 +53,7 @@ def table(folder):
 def distiller(table, terms=None, students=("student",), fusion=None, teacher=None):
     """A teacher that learns from labels, and students with `terms`: a list for all of them, or one for each by name."""
     members = {
-        "teacher": toys.participant("teacher", 3, seed=1, live=table.lives["teacher"], **(teacher or {})),
+        "teacher": toys.participant("teacher", **{"channels": 3, "seed": 1, "live": table.lives["teacher"]} | (teacher or {})),
         **{name: toys.participant(name, 2, seed=number + 2, live=table.lives[name]) for number, name in enumerate(students)},
     }
     made = Distiller({"teacher": members.pop("teacher")}, members, fusion).eval()
