@@ -101,6 +101,11 @@ class _Compatibility:
                 followed = self.specs.get(spec.follows)
                 if followed is not None and not followed.is_network:
                     self._add(f"{path}.follows", f"{spec.follows!r} has no network of its own to average")
+            if spec.part in HELD_OUT:
+                hint = "learn from 'train', or from a part that the protocol sets apart"
+                self._add(f"{path}.part", f"{name!r} learns from the {spec.part} part, which is held out", hint)
+            if "*" in spec.freeze and name not in self.recipe.teachers:
+                self._add(f"{path}.freeze", f"all of {name!r} is frozen, so a student has nothing to learn")
             if not spec.is_network and name not in self.recipe.teachers:
                 kind = "a moving average" if spec.follows else "a file of stored outputs"
                 self._add(path, f"a student must be a network, not {kind}", "list it under 'teachers'")
@@ -238,12 +243,16 @@ class _Compatibility:
             self._add(path, f"the schedule {name!r} could not order the participants: {reason(error)}")
             return
         for problem in schedule_problems(self.recipe, self.graph, stages, self.terms):
-            self._add(place_in_schedule(self.recipe, problem[0]) if problem[0] else path, *problem[1:])
+            self._add(place_in_schedule(self.recipe, problem[0]), *problem[1:])
 
 
 def place_in_schedule(recipe: Recipe, stage: str) -> str:
-    """Path of what describes a stage, as near as can be told."""
-    return f"schedule.{stage}" if recipe.schedule and stage in recipe.schedule.options else "schedule"
+    """Path of what describes a stage, as near as can be told; of any stage if `stage` is empty."""
+    if recipe.schedule:
+        return f"schedule.{stage}" if stage in recipe.schedule.options else "schedule"
+    specs = recipe.participants
+    own = [name for name in stage.split("+") if name in specs and specs[name].training]
+    return f"{recipe.path_of(own[0])}.training" if own else "training"
 
 
 def schedule_problems(
@@ -271,7 +280,7 @@ def schedule_problems(
     if idle:
         yield "", f"{name} never trains {_names(idle)}", ""
         return
-    yield from _lengths(recipe, graph, stage_plans(recipe, graph, stages, dict(terms)), name)
+    yield from dict.fromkeys(_lengths(recipe, graph, stage_plans(recipe, graph, stages, dict(terms)), name))
     yield from _withheld_labels(recipe, stages, terms)
 
 
@@ -299,6 +308,7 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
         if len(set(sizes.values())) > 1:
             yield plan.name, f"{_names(plan.learners)} train side by side and need the same batch_size, not {sizes}", ""
         for each in plan.learners:
+            yield from _unreached(plan, each)
             own, total = graph.nodes[each].training, plan.training[each].epochs
             if own and own.epochs != total:
                 yield "", f"{name} trains {each!r} for {total} epochs, and its own training says {own.epochs}", ""
@@ -307,6 +317,16 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
             if apart and any(graph.nodes[other].training for other in (*apart, each)):
                 yield "", f"{_names([each, *apart])} train side by side and need trainings of the same epochs", ""
                 return
+
+
+def _unreached(plan: StagePlan, learner: str) -> Iterator[tuple[str, str, str]]:
+    """Parts of a learning rate's change that its epochs are too few for."""
+    rate, epochs = plan.training[learner].learning_rate, plan.training[learner].epochs
+    what = f"{learner!r} learns for {epochs} epoch{'s' if epochs > 1 else ''}"
+    if late := [each for each in rate.milestones if each >= epochs]:
+        yield plan.name, f"{what} and does not reach the milestone {late[0]} of its learning rate", "epochs count from 0"
+    if rate.warmup >= epochs:
+        yield plan.name, f"{what}, and its learning rate warms up for {rate.warmup:g}", "a warmup ends before training does"
 
 
 def _withheld_labels(
