@@ -302,10 +302,11 @@ class Engine:
         where = f"in stage {context.stage.name}, epoch {context.epoch + 1}, step {step + 1}"
         rates = ", ".join(f"{learner.rate:g} ({learner.name})" for learner in context.learners)
         before = values[:step, which]
-        history = f"; before it, it went from {float(before[0]):.4g} to {float(before[-1]):.4g}" if len(before) else ""
+        history = f"; in this epoch it was {float(before[0]):.4g} first" if len(before) else ""
+        history += f" and {float(before[-1]):.4g} last" if len(before) > 1 else ""
         raise TrainingError(
             f"{names[which]} is {float(values[step, which])} {where}{context.step.called(which)}{history}. "
-            f"Learning rate: {rates}. If the value grew before, try a smaller learning rate, a smaller weight, or "
+            f"Learning rate: {rates}. If the value grew, try a smaller learning rate, a smaller weight, or "
             "gradient_clip; if it did not, look for a logarithm or root of 0, or a division by 0, in the loss"
         )
 
