@@ -247,6 +247,31 @@ def test_warm_up_grows_evenly_to_the_whole_rate():
     assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0])
 
 
+@pytest.mark.parametrize("final", [0.0, 0.2])
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_a_cosine_comes_to_its_final_factor_when_the_last_epoch_is_over(final, warmup):
+    rate = LearningRate("cosine", final=final, warmup=warmup)
+    assert rate.factor(warmup, 6 + warmup) == 1
+    last = final + (1 - final) * (1 + math.cos(math.pi * 5 / 6)) / 2
+    assert rate.factor(5 + warmup, 6 + warmup) == pytest.approx(last)
+    assert rate.factor(6 + warmup, 6 + warmup) == pytest.approx(final)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"name": "step"}, "'step' requires 'milestones'"),
+        ({"name": "cosine", "milestones": (3,)}, "'milestones' does not go with 'cosine'; it is for 'step'"),
+        ({"name": "step", "milestones": (5, 3)}, r"'milestones' must ascend, from 1 up, not \[5, 3\]"),
+        ({"name": "step", "milestones": (3, 3)}, "must ascend"),
+        ({"name": "step", "milestones": (0, 3)}, "must ascend"),
+    ],
+)
+def test_a_change_of_rate_that_does_nothing_is_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        LearningRate(**options)
+
+
 def moved(table, names, clip):
     """How far one step of SGD at rate 1 takes each of the students `names`."""
     made = distiller(table, [TermSpec("huge", 1.0, Huge)], students=names)

@@ -133,14 +133,10 @@ def test_half_precision_clips_what_is_not_scaled_and_goes_on_at_the_same_scale(t
         runner = engine(made, table, settings, save=keep, scaler=scaler)
         precision = MixedPrecision("16-mixed", "cpu", scaler)  # which Fabric itself gives to GPUs only
         runner.fabric._precision = runner.fabric._strategy.precision = precision
-        before = {name: [p.detach().clone() for p in made.participant(name).parameters()] for name in own}
+        before = {name: torch.nn.utils.parameters_to_vector(made.participant(name).parameters()).detach() for name in own}
         runner.fit([replace(both, training=own)], (weights, state) if state else None)
-        moved = {
-            name: torch.cat([(p - q).flatten() for p, q in zip(made.participant(name).parameters(), old, strict=True)])
-            .norm()
-            .item()
-            for name, old in before.items()
-        }
+        after = {name: torch.nn.utils.parameters_to_vector(made.participant(name).parameters()).detach() for name in own}
+        moved = {name: float((after[name] - before[name]).norm()) for name in own}
         return state_of(made), moved
 
     expected, moved = train()
