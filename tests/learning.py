@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from kdcore import DistillationLoss, Example, Needs, StagePlan, Training
 from kdcore.data.pipeline import Pipeline
 from kdcore.training.engine import Engine, Settings
+from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.randomness import seed_everything
 
 SETTINGS = Settings(seed=3, batch_size=3, log_every=2, checkpoint_seconds=1e9)
@@ -51,8 +52,9 @@ def table(folder):
 
 
 def distiller(table, terms=None, students=("student",), fusion=None, teacher=None):
+    """A teacher that learns from labels, and students with `terms`: a list for all of them, or one for each by name."""
     members = {
-        "teacher": toys.participant("teacher", 3, seed=1, live=table.lives["teacher"], **(teacher or {})),
+        "teacher": toys.participant("teacher", **{"channels": 3, "seed": 1, "live": table.lives["teacher"]} | (teacher or {})),
         **{name: toys.participant(name, 2, seed=number + 2, live=table.lives[name]) for number, name in enumerate(students)},
     }
     made = Distiller({"teacher": members.pop("teacher")}, members, fusion).eval()
@@ -63,7 +65,8 @@ def distiller(table, terms=None, students=("student",), fusion=None, teacher=Non
         for name in students:
             seed_everything(7)
             example = Example(made(name, batch), taught, 2)
-            made.add_terms(name, terms or default_terms(), lambda _, example=example: example)
+            own = terms[name] if isinstance(terms, dict) else terms or default_terms()
+            made.add_terms(name, own, lambda _, example=example: example)
     return made
 
 
@@ -73,10 +76,8 @@ def default_terms():
 
 def stage(name, learners, training, epochs=None, sources=(), part="train"):
     """A stage as a plan has it, in which all learners are trained alike."""
-    trained = dict.fromkeys(learners, training)
-    return StagePlan(
-        name, learners, sources, trained, epochs or training.epochs, part, training.batch_size or 3, "+".join(learners)
-    )
+    trained, size = dict.fromkeys(learners, training), training.batch_size or 3
+    return StagePlan(name, learners, sources, trained, epochs or training.epochs, part, size, "+".join(learners))
 
 
 def teachers(epochs=2, **training):

@@ -14,16 +14,31 @@ _STRICT = {"extra": "forbid"}
 
 @dataclass(frozen=True)
 class LearningRate:
-    """How the learning rate changes over a learner's epochs, as a factor of the optimizer's ``lr``.
+    r"""How the learning rate changes over a learner's epochs, as a factor of the optimizer's ``lr``.
+
+    The factor is set once per epoch :math:`e = 0, \ldots, E - 1`, as by the schedulers of `torch.optim.lr_scheduler`. With
+    :math:`w` epochs of warmup it is :math:`(e + 1) / (w + 1)` while :math:`e < w`, and then
+
+    .. math::
+        f(e) = 1, \quad
+        f_\text{final} + (1 - f_\text{final}) \frac{1 + \cos(\pi u)}{2}, \quad
+        \gamma^{\#\{m \le e\}}, \quad
+        \gamma^e
+
+    for ``constant``, ``cosine``, ``step`` and ``exponential``, with :math:`u = (e - w) / (E - w)`. So a cosine comes to `final`
+    when the last epoch is over: in the last epoch, it is still :math:`(E - w - 1) / (E - w)` of its way from 1 to `final`.
 
     Args:
-        name: ``constant``, ``cosine`` (to `final` at the last epoch), ``step`` (× `gamma` at each of `milestones`),
-            ``exponential`` (× `gamma` every epoch) or ``cosine-restarts`` (a cosine every `period` epochs).
-        milestones: Epochs, for ``step``.
+        name: ``constant``, ``cosine``, ``step`` (× `gamma` from each of `milestones` on), ``exponential`` (× `gamma` every
+            epoch) or ``cosine-restarts`` (a cosine every `period` epochs).
+        milestones: Epochs, counted from 0, for ``step``; in ascending order.
         gamma: Factor, for ``step`` and ``exponential``.
         final: Factor at the end of a cosine.
         period: Epochs of one cosine, for ``cosine-restarts``.
         warmup: Epochs over which the factor grows linearly to one, before the rest.
+
+    Raises:
+        ValueError: If ``step`` has no milestones, another has some, or they do not ascend from 1.
     """
 
     name: Literal["constant", "cosine", "step", "exponential", "cosine-restarts"] = "constant"
@@ -33,6 +48,14 @@ class LearningRate:
     period: Annotated[int, Ge(1)] = 20
     warmup: Annotated[float, Ge(0)] = 0.0
     __pydantic_config__ = _STRICT
+
+    def __post_init__(self) -> None:
+        if self.name == "step" and not self.milestones:
+            raise ValueError("'step' requires 'milestones', the epochs at which the rate changes")
+        if self.name != "step" and self.milestones:
+            raise ValueError(f"'milestones' does not go with {self.name!r}; it is for 'step'")
+        if list(self.milestones) != sorted({each for each in self.milestones if each > 0}):
+            raise ValueError(f"'milestones' must ascend, from 1 up, not {list(self.milestones)}")
 
     def factor(self, epoch: float, epochs: int) -> float:
         """The factor at `epoch` (a fraction within an epoch is allowed) of `epochs`."""

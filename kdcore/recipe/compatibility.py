@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage
+from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage, Training
 from kdcore.errors import PluginError, Problem
 from kdcore.plugin.facts import Facts, ask, component_facts
 from kdcore.recipe.graph import LearnerTerm, StagePlan, recipe_graph, stage_plans, terms_of
@@ -102,6 +102,11 @@ class _Compatibility:
                 followed = self.specs.get(spec.follows)
                 if followed is not None and not followed.is_network:
                     self._add(f"{path}.follows", f"{spec.follows!r} has no network of its own to average")
+            if spec.part in HELD_OUT:
+                hint = "learn from 'train', or from a part that the protocol sets apart"
+                self._add(f"{path}.part", f"{name!r} learns from the {spec.part} part, which is held out", hint)
+            if "*" in spec.freeze and name not in self.recipe.teachers:
+                self._add(f"{path}.freeze", f"all of {name!r} is frozen, so a student has nothing to learn")
             if not spec.is_network and name not in self.recipe.teachers:
                 kind = "a moving average" if spec.follows else "a file of stored outputs"
                 self._add(path, f"a student must be a network, not {kind}", "list it under 'teachers'")
@@ -121,7 +126,8 @@ class _Compatibility:
                 continue
             path, terms = self.recipe.terms_of(name)
             if not terms and "*" not in spec.freeze:
-                self._add(path, "must not be empty")
+                given = "." in path or path in self.tree
+                self._add(path, "must not be empty" if given else f"the key {path!r} is missing")
             elif terms and not any(term.active for term in terms) and "*" not in spec.freeze:
                 self._add(path, f"every term of {name!r} has weight 0; there is nothing to learn")
             for term in self.terms[name]:
@@ -234,7 +240,7 @@ class _Compatibility:
             self._add(path, str(error))
             return
         for stage, what, hint in schedule_problems(self.recipe, self.graph, stages, self.terms) if stages else ():
-            self._add(place_in_schedule(self.recipe, stage) if stage else path, what, hint)
+            self._add(place_in_schedule(self.recipe, stage), what, hint)
 
     def _stages(self, path: Steps) -> tuple[Stage, ...]:
         """The stages of the recipe's schedule; none if that cannot be constructed, which is reported."""
@@ -251,8 +257,12 @@ def stages_of(schedule: Schedule, graph: Graph) -> tuple[Stage, ...]:
 
 
 def place_in_schedule(recipe: Recipe, stage: str) -> str:
-    """Path of what describes a stage, as near as can be told."""
-    return f"schedule.{stage}" if recipe.schedule and stage in recipe.schedule.options else "schedule"
+    """Path of what describes a stage, as near as can be told; of any stage if `stage` is empty."""
+    if recipe.schedule:
+        return f"schedule.{stage}" if stage in recipe.schedule.options else "schedule"
+    specs = recipe.participants
+    own = [name for name in stage.split("+") if name in specs and specs[name].training]
+    return f"{recipe.path_of(own[0])}.training" if own else "training"
 
 
 def schedule_problems(
@@ -260,10 +270,8 @@ def schedule_problems(
 ) -> Iterator[tuple[str, str, str]]:
     """Contradictions between a schedule and the graph: name of the stage or "", what is wrong, a hint."""
     name = f"the schedule {recipe.schedule.name!r}" if recipe.schedule else "the default schedule"
-    unknown = {(stage.name, each) for stage in stages for each in stage.learners if each not in graph.nodes}
-    for stage_name, each in sorted(unknown):
-        yield stage_name, f"{name} trains {each!r} in stage {stage_name!r}, and there is no such participant", ""
-    if unknown:
+    if malformed := [problem for stage in stages for problem in _malformed(graph, stage, name)]:
+        yield from dict.fromkeys(malformed)
         return
     trained: set[str] = set()
     for stage in stages:
@@ -282,8 +290,26 @@ def schedule_problems(
     if idle:
         yield "", f"{name} never trains {_names(idle)}", ""
         return
-    yield from _lengths(recipe, graph, stage_plans(recipe, graph, stages, dict(terms)), name)
+    yield from dict.fromkeys(_lengths(recipe, graph, stage_plans(recipe, graph, stages, dict(terms)), name))
     yield from _withheld_labels(recipe, stages, terms)
+
+
+def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str, str]]:
+    """What is wrong with a stage in itself."""
+    if not stage.learners:
+        yield stage.name, f"{name} trains nobody in stage {stage.name!r}", ""
+    if stage.epochs < 1:
+        yield stage.name, f"{name} gives stage {stage.name!r} {stage.epochs} epochs", "a stage has at least 1 epoch"
+    for index, each in enumerate(stage.learners):
+        if each not in graph.nodes:
+            yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, and there is no such participant", ""
+        elif each in stage.learners[:index]:
+            yield stage.name, f"{name} lists {each!r} twice in stage {stage.name!r}", ""
+    if stage.training.optimizer != Training().optimizer:  # loads torch, which a recipe's own optimizer has done already
+        from kdcore.contracts.optimizers import problem_with
+
+        if wrong := problem_with(stage.training.optimizer):
+            yield stage.name, f"{name} in stage {stage.name!r}: {wrong}", ""
 
 
 def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[tuple[str, str, str]]:
@@ -292,6 +318,7 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
         if len(set(sizes.values())) > 1:
             yield plan.name, f"{_names(plan.learners)} train side by side and need the same batch_size, not {sizes}", ""
         for each in plan.learners:
+            yield from _unreached(plan, each)
             own, total = graph.nodes[each].training, plan.training[each].epochs
             if own and own.epochs != total:
                 yield "", f"{name} trains {each!r} for {total} epochs, and its own training says {own.epochs}", ""
@@ -300,6 +327,16 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
             if apart and any(graph.nodes[other].training for other in (*apart, each)):
                 yield "", f"{_names([each, *apart])} train side by side and need trainings of the same epochs", ""
                 return
+
+
+def _unreached(plan: StagePlan, learner: str) -> Iterator[tuple[str, str, str]]:
+    """Parts of a learning rate's change that its epochs are too few for."""
+    rate, epochs = plan.training[learner].learning_rate, plan.training[learner].epochs
+    what = f"{learner!r} learns for {epochs} epoch{'s' if epochs > 1 else ''}"
+    if late := [each for each in rate.milestones if each >= epochs]:
+        yield plan.name, f"{what} and does not reach the milestone {late[0]} of its learning rate", "epochs count from 0"
+    if rate.warmup >= epochs:
+        yield plan.name, f"{what}, and its learning rate warms up for {rate.warmup:g}", "a warmup ends before training does"
 
 
 def _withheld_labels(

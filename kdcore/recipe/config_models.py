@@ -158,13 +158,15 @@ class ParticipantSpec(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> ParticipantSpec:
-        given = self.model_fields_set
+        fields = type(self).model_fields
+        changed = {
+            key for key in self.model_fields_set if getattr(self, key) not in (None, [], {}, fields[key].default)
+        }  # a filled recipe writes defaults out
         kinds = [key for key in ("follows", "outputs") if getattr(self, key) is not None]
         if len(kinds) == 2:
             raise wrong("'follows' and 'outputs' exclude each other", ("outputs",))
         for key in ("momentum", "warmup"):
-            # A filled recipe writes out every default, and must load again.
-            if self.follows is None and getattr(self, key) != type(self).model_fields[key].default:
+            if key in changed and self.follows is None:
                 raise wrong(f"{key!r} requires 'follows'", (key,))
         if not kinds:
             for key in ("modality", "encoder"):
@@ -172,9 +174,8 @@ class ParticipantSpec(Section):
                     raise wrong(f"the key {key!r} is missing", (key,))
             return self
         allowed = {"follows": ("momentum", "warmup", "augment_frozen"), "outputs": ()}[kinds[0]]
-        for key in sorted(given - {kinds[0], *allowed}):
-            if getattr(self, key) not in (None, [], {}, type(self).model_fields[key].default):
-                raise wrong(f"{key!r} does not go with {kinds[0]!r}", (key,))
+        for key in sorted(changed - {kinds[0], *allowed}):
+            raise wrong(f"{key!r} does not go with {kinds[0]!r}", (key,))
         return self
 
     @property

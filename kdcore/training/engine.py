@@ -35,7 +35,7 @@ class Settings:
 
     Args:
         seed: Of this run.
-        batch_size: For evaluation, and for stages that do not say.
+        batch_size: For evaluation and for the outputs of frozen teachers.
         labels_withheld: Students are shown no labels.
         compile: Compile learners' encoders.
         teacher_cache: Compute a frozen teacher's outputs once per sample where that changes nothing.
@@ -66,6 +66,7 @@ class StageContext:
         module: `step`, or what distributes it.
         rows: Rows that are learnt from.
         batch_size: Rows per step, all processes together.
+        before: Epochs of earlier stages with the same order of samples, which is the same in both arms.
         epoch: The epoch under way, counted from 0 in this stage.
         index: The step under way, counted from 0 in this epoch.
         values: (steps, terms + 1): each term's value at each step of this epoch, and last their weighted sum.
@@ -78,6 +79,7 @@ class StageContext:
     module: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     rows: Tensor
     batch_size: int
+    before: int
     epoch: int = 0
     index: int = 0
     values: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -89,7 +91,7 @@ class StageContext:
 
     @property
     def first(self) -> Learner:
-        """The first learner, by whose epochs samples are ordered."""
+        """The first learner, by whose steps and epochs values are recorded."""
         return self.learners[0]
 
 
@@ -151,7 +153,7 @@ class Engine:
             key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained and not resumed else None
             if key is None or not self._reuse(key, stage):
                 with self._remembered(key, stage):
-                    yield (context := self._context(ordinal, stage))
+                    yield (context := self._context(ordinal, stages))
                     self._keep_best(context)
                 self.listener.stage_finished(stage)
             if ordinal + 1 < len(stages):
@@ -171,7 +173,9 @@ class Engine:
     def _remembered(self, key: str | None, stage: StagePlan) -> _Remembered:
         return _Remembered(self, key, stage)
 
-    def _context(self, ordinal: int, stage: StagePlan) -> StageContext:
+    def _context(self, ordinal: int, stages: Sequence[StagePlan]) -> StageContext:
+        stage = stages[ordinal]
+        before = sum(other.epochs for other in stages[:ordinal] if other.order == stage.order)
         rows = self.table.training_rows(stage.part)
         batch_size = min(stage.batch_size, len(rows))
         if batch_size % self.fabric.world_size:
@@ -183,7 +187,7 @@ class Engine:
         if self.settings.compile:
             for name in stage.learners:
                 self.distiller.participant(name).encoder.compile()
-        return StageContext(ordinal, stage, learners, step, self._distributed(step), rows, batch_size)
+        return StageContext(ordinal, stage, learners, step, self._distributed(step), rows, batch_size, before)
 
     def _learner(self, name: str, stage: StagePlan) -> Learner:
         if name not in self.learners:
@@ -208,7 +212,6 @@ class Engine:
     def _begin_epoch(self, context: StageContext, epoch: int, resumed: Mapping[str, Any] | None) -> None:
         """Set modes, rates and random numbers for an epoch, from its start or from where a checkpoint was made within it."""
         self._set_modes(context.stage)
-        seed = self._epoch_seed(context)
         context.epoch, context.index = epoch, resumed["step"] if resumed else 0
         context.values = torch.zeros(context.steps, len(context.step.names) + 1, device=context.rows.device)
         if context.step.teacher_randomness:
@@ -217,12 +220,12 @@ class Engine:
             restore_random_state(resumed["random"])
             context.values[: resumed["step"]] = resumed["values"].to(context.values.device)
         else:
-            seed_everything(derive(seed, self.fabric.global_rank))
+            seed_everything(derive(self._epoch_seed(context), self.fabric.global_rank))
         for learner in context.learners:
             learner.set_rate(self._training(context.stage, learner.name))
 
     def _epoch_seed(self, context: StageContext) -> int:
-        return derive(self.settings.seed, context.stage.order, context.first.epochs)
+        return derive(self.settings.seed, context.stage.order, context.before + context.epoch)
 
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
         """(rows of the whole batch, this process's share) of the steps of an epoch that are left."""
@@ -299,10 +302,11 @@ class Engine:
         where = f"in stage {context.stage.name}, epoch {context.epoch + 1}, step {step + 1}"
         rates = ", ".join(f"{learner.rate:g} ({learner.name})" for learner in context.learners)
         before = values[:step, which]
-        history = f"; before it, it went from {float(before[0]):.4g} to {float(before[-1]):.4g}" if len(before) else ""
+        history = f"; in this epoch it was {float(before[0]):.4g} first" if len(before) else ""
+        history += f" and {float(before[-1]):.4g} last" if len(before) > 1 else ""
         raise TrainingError(
             f"{names[which]} is {float(values[step, which])} {where}{context.step.called(which)}{history}. "
-            f"Learning rate: {rates}. If the value grew before, try a smaller learning rate, a smaller weight, or "
+            f"Learning rate: {rates}. If the value grew, try a smaller learning rate, a smaller weight, or "
             "gradient_clip; if it did not, look for a logarithm or root of 0, or a division by 0, in the loss"
         )
 

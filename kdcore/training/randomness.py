@@ -58,7 +58,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 class RandomStream:
     """A stream of torch's random numbers of its own: within it, draws leave those of everyone else as they were.
 
-    The stream starts at the state that torch is in when it is entered first.
+    When entered first, it starts at a seed derived from the one that torch was seeded with, so that its draws are others.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,9 @@ class RandomStream:
 
     def __enter__(self) -> None:
         self._outside = _torch_state()
-        if self.state is not None:
+        if self.state is None:
+            torch.manual_seed(derive(torch.initial_seed(), "stream"))
+        else:
             _set_torch_state(self.state)
 
     def __exit__(self, *_: object) -> None:

@@ -177,7 +177,8 @@ def _key(written: Mapping[str, Any]) -> SampleKey:
 
 
 def _checked(path: Path, found: StoredOutputs) -> StoredOutputs:
-    for name, array in {"logits": found.logits, **found.features}.items():
+    features = {f"features {tap!r}": each for tap, each in found.features.items()}
+    for name, array in {"logits": found.logits, **features}.items():
         if len(array) != len(found.keys):
             raise DataError(f"{path}: it has {len(found.keys)} samples and {len(array)} rows of {name}")
         if not np.issubdtype(array.dtype, np.floating):

@@ -38,7 +38,8 @@ class TrainedStages:
     def key(self, stages: Sequence[StagePlan], stage: StagePlan, distiller: Distiller, table: Table) -> str | None:
         """The stage's hash before it begins; None if it is not teachers learning alone, once."""
         again = sum(bool(set(each.learners) & set(stage.learners)) for each in stages) > 1
-        if stage.sources or again or not set(stage.learners) <= set(distiller.teachers):
+        followed = any(average.follows in stage.learners for average in distiller.averages.values())
+        if stage.sources or again or followed or not set(stage.learners) <= set(distiller.teachers):
             return None
         owned = [module for name in distiller.owners(stage.learners) for module in distiller.owned(name)]
         modules = [part for module in owned for part in module.modules()]

@@ -60,11 +60,15 @@ def recipe_schema(plugins: PluginManager | None = None) -> Schema:
     definitions = {name: _with_references(each, {"Term": "loss"}.get) for name, each in definitions.items()}
     definitions |= {PART + name: _part(name, each) for name, each in definitions.items()}
     terms = _terms_by_label([entry for entry in used if entry.kind == "loss"])
-    held = definitions[PART + "Recipe"]["properties"]
-    for key in TERM_LISTS:
-        held[key] = {"if": {"type": "object"}, "then": terms, "else": held[key]}
-    definitions["ParticipantSpec"] = {"if": {"required": ["like"]}, "then": _to(PART + "ParticipantSpec")} | {
-        "else": definitions["ParticipantSpec"]
+    for section in ("Recipe", "ParticipantSpec"):
+        held = definitions[PART + section]["properties"]
+        for key in TERM_LISTS:
+            if key in held:
+                held[key] = {"if": {"type": "object"}, "then": terms, "else": held[key]}
+    definitions["ParticipantSpec"] = {
+        "if": {"required": ["like"]},
+        "then": _to(PART + "ParticipantSpec"),
+        "else": _complete(definitions["ParticipantSpec"]),
     }
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -193,6 +197,12 @@ def _add_what_files_may_say(definitions: dict[str, Schema], plugins: PluginManag
         "description": "How many such students there are.",
     }
     participant["taps"] = {"anyOf": [participant["taps"], {"type": "array", "items": {"type": "string"}}]}
+
+
+def _complete(participant: Schema) -> Schema:
+    """A participant that is like no other: a network needs a modality and an encoder."""
+    without = [{"required": [key], "properties": {key: {"type": "string"}}} for key in ("follows", "outputs")]
+    return {"if": {"anyOf": without}, "then": participant, "else": participant | {"required": ["modality", "encoder"]}}
 
 
 def _part(name: str, schema: Schema) -> Schema:

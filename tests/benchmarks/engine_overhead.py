@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from kdcore import Example, Outputs, Participant, RunJournal, SampleKey, Split, Stage, Training
+from kdcore import Example, Outputs, Participant, RunJournal, SampleKey, Split, StagePlan, Training
 from kdcore.data.table import Table, epoch_order
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.participants import Distiller, TermSpec
@@ -62,14 +62,15 @@ def with_engine(pair, table: Table, cache: bool, folder: Path, epochs: int) -> f
     torch.manual_seed(0)
     teacher, student = pair()
     distiller = Distiller({"teacher": Participant("teacher", teacher)}, {"student": Participant("student", student)})
-    terms = [TermSpec("cross-entropy", 1.0, CrossEntropy), TermSpec("soft-target", 1.0, SoftTarget)]
-    distiller.add_terms("student", terms, Example(Outputs(torch.zeros(2, CLASSES))))
+    terms = [TermSpec("cross-entropy", 1.0, CrossEntropy), TermSpec("soft-target", 1.0, SoftTarget, ("teacher",))]
+    distiller.add_terms("student", terms, lambda _: Example(Outputs(torch.zeros(2, CLASSES))))
     fabric = Fabric(accelerator="cpu", devices=1)
     tracker = RunJournal(folder, MlflowTracker(f"sqlite:///{folder}/mlflow.db"), "benchmark")
     tracker.start("root", "benchmark")
     settings = Settings(0, BATCH, teacher_cache=cache)
     engine = Engine(fabric, distiller, table, settings, lambda metrics, step: tracker.metrics("root", metrics, step))
-    stage = Stage("student", ("student",), Training(epochs=epochs), epochs, ("teacher",))
+    training = {"student": Training(epochs=epochs)}
+    stage = StagePlan("student", ("student",), ("teacher",), training, epochs, "train", BATCH, "student")
     began = time.perf_counter()
     engine.fit([stage])
     taken = time.perf_counter() - began

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -14,6 +14,7 @@ from torch import nn
 from kdcore import (
     Dataset,
     DistillationLoss,
+    Graph,
     Modality,
     Needs,
     Protocol,
@@ -123,7 +124,7 @@ class OneStage(Schedule):
     def __init__(self, *, training: Training = Training(), whatever: Any = None):  # noqa: B008 - frozen
         self.training = training
 
-    def stages(self, graph):
+    def stages(self, graph: Graph) -> Iterator[Stage]:
         if graph.teachers:
             yield Stage("teachers", graph.teachers, self.training, self.training.epochs, "teacher")
         yield Stage("students", graph.students, self.training, self.training.epochs)

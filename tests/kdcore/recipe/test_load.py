@@ -352,7 +352,8 @@ def test_filled(load):
     filled = load().filled()
     assert filled["data"]["dataset"] == {"name": "folder", "root": "/nowhere", "kind": "small", "fail": False}
     assert filled["teachers"]["gyro"]["encoder"] == {"name": "net", "width": 8, "dropout": 0.5}
-    assert filled["losses"][1] == {"name": "soft-target", "id": "soft-target", "weight": 0.5, "temperature": 2.0}
+    term = {"name": "soft-target", "id": "soft-target", "weight": 0.5, "temperature": 2.0, "teachers": None}
+    assert filled["losses"][1] == term
     assert filled["schedule"]["training"]["learning_rate"]["period"] == 20
     assert filled["engine"]["precision"] == "32-true"
 

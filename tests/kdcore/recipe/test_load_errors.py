@@ -32,7 +32,7 @@ CASES = {
         "did you mean 'temperature'?",
     ),
     "misspelt weight": ("weight:", "wieght:", "losses[1].wieght", "no option 'wieght'", "did you mean 'weight'?"),
-    "unlike any option": ("temperature:", "x:", "losses[1].x", "no option 'x'", "known: id, temperature, weight"),
+    "unlike any option": ("temperature:", "x:", "losses[1].x", "no option 'x'", "known: id, teachers, temperature, weight"),
     "missing option": ("{name: cut, length: 64}", "cut", "teachers.acc.transforms[0].length", "needs an option 'length'", ""),
     "text for a number": ("width: 8", "width: '8'", "teachers.acc.encoder.width", "valid integer, not '8'", ""),
     "truth for a number": ("width: 8", "width: true", "teachers.acc.encoder.width", "valid integer, not true", ""),
@@ -97,7 +97,13 @@ CASES = {
         "reads labels",
         "data.labels",
     ),
-    "no peers": ("  - cross-entropy", "  - mutual", "losses[0]", "at least 1 other student, and the recipe has none", ""),
+    "no peers": (
+        "  - cross-entropy",
+        "  - mutual",
+        "losses[0]",
+        "at least 1 peer, and 'student' learns from none",
+        "list several students",
+    ),
     "no class embeddings": ("  - cross-entropy", "  - meaning", "losses[0]", "needs class embeddings", "class_embeddings"),
     "broken component": ("  - cross-entropy", "  - lost", "losses[0]", "plugin 'fake': loss 'lost'", ""),
     "unknown like": ("like: acc", "like: ack", "teachers.gyro.like", "no participant 'ack'", "did you mean 'acc'?"),
@@ -255,10 +261,8 @@ def test_optimizers_that_torch_does_not_have(valid, problems, written, said):
 def test_a_dataset_that_could_not_be_constructed_hides_no_other_mistake(valid, problems):
     text = valid.replace("{name: folder, root: /nowhere}", "{name: declared, actions: [clap]}")
     found = {each.path: each for each in problems(text)}
-    assert (
-        found["data.dataset"].message
-        == "could not construct dataset 'declared' of plugin 'fake': no action 'clap' (known: wave)"
-    )
+    said = found["data.dataset"].message
+    assert said == "could not construct dataset 'declared' of plugin 'fake': no action 'clap' (known: wave)"
     assert set(found) == {"data.dataset", "teachers.acc.modality", "teachers.gyro.modality"}
     assert set(found) - {"data.dataset"} < {each.path for each in problems(text.replace("actions:", "actoins:"))}
 

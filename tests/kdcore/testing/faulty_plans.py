@@ -10,60 +10,70 @@ import torch
 from faults import caught_by, sound
 from torch import Tensor, nn
 
-from kdcore import Batch, Outputs, Participant, Schedule, Stage, TeacherFusion, Team, Training
+from kdcore import Batch, Graph, Outputs, Participant, Schedule, Stage, TeacherFusion, Training
 
 
 @sound("schedule")
 class PlainSchedule(Schedule):
-    """Teachers, then students."""
+    """Teachers, then students; each after those that it learns from."""
 
-    def stages(self, team: Team) -> Iterator[Stage]:
-        if team.teachers:
-            yield Stage("teachers", team.teachers, Training(epochs=2), 2)
-        yield Stage("students", team.students, Training(epochs=3), 3, teachers=team.teachers)
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        for group in graph.generations(graph.teachers):
+            yield Stage("teachers", group, Training(epochs=2), 2)
+        for group in graph.generations(graph.students):
+            yield Stage("students", group, Training(epochs=3), 3)
 
 
 @caught_by("schedule", "stages_valid")
 class Stranger(PlainSchedule):
-    """Has somebody teach who is not in the team."""
+    """Trains somebody who is not in the graph."""
 
-    def stages(self, team: Team) -> Iterator[Stage]:
-        for stage in super().stages(team):
-            yield replace(stage, teachers=(*stage.teachers, "somebody"))
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        for stage in super().stages(graph):
+            yield replace(stage, learners=(*stage.learners, "somebody"))
 
 
 @caught_by("schedule", "stages_valid")
 class Endless(PlainSchedule):
     """Does not end."""
 
-    def stages(self, team: Team) -> Iterator[Stage]:
+    def stages(self, graph: Graph) -> Iterator[Stage]:
         while True:
-            yield from super().stages(team)
+            yield from super().stages(graph)
 
 
-@caught_by("schedule", "roles_clear")
-class SelfTaught(PlainSchedule):
-    """Has teachers teach while they learn."""
+@caught_by("schedule", "stages_valid")
+class HeldOut(PlainSchedule):
+    """Trains students on the test part."""
 
-    def stages(self, team: Team) -> Iterator[Stage]:
-        for stage in super().stages(team):
-            yield replace(stage, teachers=team.teachers)
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        for stage in super().stages(graph):
+            yield replace(stage, part="test" if stage.name == "students" else "train")
 
 
-@caught_by("schedule", "every_student_learns")
+@caught_by("schedule", "order_follows_graph")
+class Backwards(PlainSchedule):
+    """Trains students before those that they learn from."""
+
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        yield from reversed(list(super().stages(graph)))
+
+
+@caught_by("schedule", "everyone_learns")
 class Favourite(PlainSchedule):
-    """Teaches the first student alone."""
+    """Trains the first student of each generation alone."""
 
-    def stages(self, team: Team) -> Iterator[Stage]:
-        return super().stages(Team(team.teachers, team.students[:1]))
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        for stage in super().stages(graph):
+            yield replace(stage, learners=stage.learners[:1] if stage.name == "students" else stage.learners)
 
 
 @caught_by("schedule", "epochs_add_up")
 class Short(PlainSchedule):
     """Ends before learning rates do."""
 
-    def stages(self, team: Team) -> Iterator[Stage]:
-        for stage in super().stages(team):
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        for stage in super().stages(graph):
             yield replace(stage, epochs=1)
 
 
@@ -74,9 +84,9 @@ class Counting(PlainSchedule):
     def __init__(self):
         self.asked = 0
 
-    def stages(self, team: Team) -> Iterator[Stage]:
+    def stages(self, graph: Graph) -> Iterator[Stage]:
         self.asked += 1
-        for stage in super().stages(team):
+        for stage in super().stages(graph):
             yield replace(stage, name=f"{stage.name} {self.asked}")
 
 

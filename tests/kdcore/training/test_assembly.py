@@ -72,7 +72,7 @@ SETUP = "def setup(self, example):\n    "
 def test_a_loss_that_cannot_be_set_up_is_named_with_its_line(home, name, body, said):
     line = 2 + len(tiny_recipe(home.database, "")) - 1 + 1 + 1
     assert refusal(home, name, body).startswith(
-        f"recipe.yaml:{line}: losses[1]: term 'own' of student (loss 'mine' of plugin '{name}') cannot be set up: {said}"
+        f"recipe.yaml:{line}: losses[1]: could not set up term 'own' of student (loss 'mine' of plugin '{name}'): {said}"
     )
 
 
@@ -90,8 +90,8 @@ SCHEDULE = """
 from kdcore import Schedule, Stage, Training, hookimpl
 
 class Mine(Schedule):
-    def stages(self, team):
-        yield Stage("student", team.students, Training(epochs=1, optimizer={"name": "adamv"}), 1, teachers=team.teachers)
+    def stages(self, graph):
+        yield Stage("student", graph.students, Training(epochs=1, optimizer={"name": "adamv"}), 1)
         yield Stage("coda", ("nobody",), Training(epochs=1), 1)
 
 @hookimpl
@@ -106,8 +106,8 @@ def test_optimizers_and_learners_that_a_schedule_makes_up_are_named_together(hom
     with pytest.raises(RecipeError) as caught:
         dry_run(home.recipe)
     said = str(caught.value)
-    assert "schedule.optimizer: no optimizer 'adamv'; did you mean 'adam'?" in said
-    assert "stage 'coda' names 'nobody', who is not in the recipe" in said
+    assert "schedule: the schedule 'mine' in stage 'student': no optimizer 'adamv'; did you mean 'adam'?" in said
+    assert "schedule: the schedule 'mine' trains 'nobody' in stage 'coda', and there is no such participant" in said
     assert home.runs == []
 
 

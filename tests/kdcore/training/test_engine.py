@@ -18,9 +18,9 @@ from kdcore import DistillationLoss, LearningRate, Ramp, TeacherFusion, Training
 from kdcore.data.pipeline import Pipeline
 from kdcore.errors import TrainingError
 from kdcore.training.callback import Listener
-from kdcore.training.distiller import TermSpec
 from kdcore.training.engine import Settings
-from kdcore.training.teacher_cache import predict
+from kdcore.training.evaluation import predict
+from kdcore.training.participants import TermSpec
 
 
 class Watch(DistillationLoss):
@@ -121,7 +121,7 @@ def test_a_loss_with_parameters_is_trained_and_saved(table):
     runner, _ = fit(made, table, [students()])
     assert len(names) == 2
     assert all(not torch.equal(made.state_dict()[name], before[name]) for name in names)
-    optimised = {id(p) for entry in runner.groups["student"].optimizer.param_groups for p in entry["params"]}
+    optimised = {id(p) for entry in runner.learners["student"].optimizer.param_groups for p in entry["params"]}
     assert {id(parameter) for parameter in made.terms["student"].parameters()} <= optimised
 
 
@@ -139,7 +139,7 @@ def test_withheld_labels_never_reach_the_student(table):
 @pytest.mark.parametrize("shape", ["linear", "cosine"])
 def test_a_weight_that_changes_over_epochs(table, shape):
     ramp = Ramp(0.5, 2.5, 4, shape)
-    made = distiller(table, [TermSpec("imitate", ramp, Imitate)])
+    made = distiller(table, [TermSpec("imitate", ramp, Imitate, ("teacher",))])
     _, values = fit(made, table, [students(epochs=6)])
     weights = [values["train/student/total"][epoch] / values["train/student/imitate"][epoch] for epoch in range(1, 7)]
     grown = [min(1, epoch / 4) for epoch in range(6)]
@@ -157,11 +157,14 @@ def test_a_loss_that_is_not_finite_is_named(table, clip):
 def test_students_see_each_other_without_a_graph(table):
     watches = []
 
-    def watch():
-        watches.append(Watch())
-        return watches[-1]
+    def watch(peer):
+        def build():
+            watches.append(Watch())
+            return watches[-1]
 
-    made = distiller(table, [TermSpec("watch", 1.0, watch)], students=("student", "other"))
+        return [TermSpec("watch", 1.0, build, ("teacher",), (peer,))]
+
+    made = distiller(table, {"student": watch("other"), "other": watch("student")}, students=("student", "other"))
     fit(made, table, [students(learners=("student", "other"))])
     for own, peer in zip(watches, ("other", "student"), strict=True):
         for context in own.contexts:
@@ -208,7 +211,7 @@ def test_an_optimizer_goes_on_from_stage_to_stage(table):
     rounds = [one(training, "teacher"), one(training, "student", ("teacher",))] * 3
     runner, values = fit(distiller(table), table, rounds)
     for name in ("teacher", "student"):
-        steps = {int(state["step"]) for state in runner.groups[name].optimizer.state.values()}
+        steps = {int(state["step"]) for state in runner.learners[name].optimizer.state.values()}
         assert steps == {12}
         assert values[f"learning_rate/{name}"] == pytest.approx({1: 1e-3, 2: 5e-4, 3: 2.5e-4})
 
@@ -244,12 +247,37 @@ def test_warm_up_grows_evenly_to_the_whole_rate():
     assert factors == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 1.0])
 
 
+@pytest.mark.parametrize("final", [0.0, 0.2])
+@pytest.mark.parametrize("warmup", [0, 3])
+def test_a_cosine_comes_to_its_final_factor_when_the_last_epoch_is_over(final, warmup):
+    rate = LearningRate("cosine", final=final, warmup=warmup)
+    assert rate.factor(warmup, 6 + warmup) == 1
+    last = final + (1 - final) * (1 + math.cos(math.pi * 5 / 6)) / 2
+    assert rate.factor(5 + warmup, 6 + warmup) == pytest.approx(last)
+    assert rate.factor(6 + warmup, 6 + warmup) == pytest.approx(final)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"name": "step"}, "'step' requires 'milestones'"),
+        ({"name": "cosine", "milestones": (3,)}, "'milestones' does not go with 'cosine'; it is for 'step'"),
+        ({"name": "step", "milestones": (5, 3)}, r"'milestones' must ascend, from 1 up, not \[5, 3\]"),
+        ({"name": "step", "milestones": (3, 3)}, "must ascend"),
+        ({"name": "step", "milestones": (0, 3)}, "must ascend"),
+    ],
+)
+def test_a_change_of_rate_that_does_nothing_is_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        LearningRate(**options)
+
+
 def moved(table, names, clip):
     """How far one step of SGD at rate 1 takes each of the students `names`."""
     made = distiller(table, [TermSpec("huge", 1.0, Huge)], students=names)
     before = {name: [p.detach().clone() for p in made.participant(name).parameters()] for name in names}
     training = {"optimizer": {"name": "sgd", "lr": 1.0}, "gradient_clip": clip}
-    fit(made, table, [students(epochs=1, learners=names, **training)], Settings(3, 12))
+    fit(made, table, [students(epochs=1, learners=names, batch_size=12, **training)])
     return {
         name: torch.cat([(p - q).flatten() for p, q in zip(made.participant(name).parameters(), old, strict=True)]).detach()
         for name, old in before.items()

@@ -22,7 +22,8 @@ def test_an_accelerator_that_is_not_there_is_named_with_those_that_are(accelerat
     if there:
         assert make_fabric(EngineSpec(accelerator=accelerator)).device.type != "cpu"
         return
-    with pytest.raises(KdcoreError, match=rf"^engine.accelerator: no {accelerator} to be found here, only cpu"):
+    said = rf"^engine.accelerator: accelerator '{accelerator}' is not available \(available: cpu\)$"
+    with pytest.raises(KdcoreError, match=said):
         make_fabric(EngineSpec(accelerator=accelerator))
 
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 
+import learning
 import pytest
 import torch
 import toys
 from torch import nn
 from torch.nn import functional as F
 
-from kdcore import DistillationLoss, Example, Stage, Training
+from kdcore import DistillationLoss, Example
 from kdcore.data.pipeline import Pipeline
 from kdcore.errors import TrainingError
-from kdcore.training.distiller import Distiller, TermSpec
+from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.preflight import preflight
 
-STAGES = [
-    Stage("teachers", ("teacher",), Training(epochs=1), 1),
-    Stage("student", ("student",), Training(epochs=1), 1, teachers=("teacher",)),
-]
+STAGES = [learning.teachers(epochs=1), learning.students(epochs=1)]
 
 
 class Labels(DistillationLoss):
@@ -137,7 +135,8 @@ def distiller(table, loss, teaches=None, origin=""):
             TermSpec("labels", 1.0, Labels),
             *([TermSpec("odd", 0.5, build, loss=origin)] if name == "student" and loss else []),
         ]
-        made.add_terms(name, specs, Example(made.answer(name, batch)))
+        example = Example(made(name, batch))
+        made.add_terms(name, specs, lambda _, example=example: example)
     return made
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import learning
 import pytest
 import torch
-from learning import Recorded, distiller, engine, one, same_state, state_of, students, teachers
+from learning import Imitate, Labels, Recorded, distiller, engine, one, same_state, state_of, students, teachers
 from lightning_fabric.plugins.precision import MixedPrecision
 
 from kdcore import LearningRate, Training
 from kdcore.errors import StoppedError
 from kdcore.training.checkpoint import Checkpoints
 from kdcore.training.engine import Settings
+from kdcore.training.participants import Average, TermSpec
 
 
 @pytest.fixture
@@ -31,13 +34,65 @@ def run(table, save, state=None, weights=None, asked_after=None):
     runner = engine(made, table, Settings(3, 3, checkpoint_seconds=0), record=recorded, save=save)
     if asked_after is not None:
         made.losses("teacher")["labels"].register_forward_hook(
-            lambda *_: setattr(runner, "stop_asked", runner.groups["teacher"].steps >= asked_after)
+            lambda *_: setattr(runner, "stop_requested", runner.learners["teacher"].steps >= asked_after)
         )
-    runner.fit(STAGES, weights, state)
+    runner.fit(STAGES, (weights, state) if state else None)
     return state_of(made), recorded.values
 
 
-def test_going_on_from_any_checkpoint_ends_the_same(table, tmp_path):
+def chain(table):
+    """A teacher, its student, and a student of that student."""
+    terms = {"student": learning.default_terms(), "other": [TermSpec("imitate", 1.0, Imitate, ("student",))]}
+    made = distiller(table, terms, students=("student", "other"))
+    training = {"optimizer": {"name": "sgd", "lr": 0.1, "momentum": 0.9}}
+    last = students(learners=("other",), taught=("student",), select="best", **training)
+    return made, [teachers(), students(gradient_clip=0.5, **training), last]
+
+
+def circle(table):
+    """Two students that learn from each other, with trainings of their own."""
+    labels = TermSpec("labels", 1.0, Labels)
+    terms = {
+        name: [labels, TermSpec("agree", 0.5, Agree, ("teacher",), (peer,))]
+        for name, peer in (("student", "other"), ("other", "student"))
+    }
+    made = distiller(table, terms, students=("student", "other"))
+    both = students(epochs=3, learners=("student", "other"), select="best")
+    own = {"student": Training(3, {"name": "sgd", "lr": 0.1}, select="best"), "other": both.training["other"]}
+    return made, [replace(both, training=own)]
+
+
+def joint(table):
+    """A teacher that learns alone first, then beside its student; both draw random numbers."""
+    made = distiller(table)
+    alone = learning.stage("alone", ("teacher",), Training(3), epochs=1)
+    return made, [alone, learning.stage("joint", ("teacher", "student"), Training(3), epochs=2)]
+
+
+def average(table):
+    """A moving average of the student that is shown an augmentation of its own."""
+    table.inputs["teacher"], table.lives["teacher"] = table.inputs["student"], table.lives["student"]
+    made = distiller(table, teacher={"augment_frozen": True, "channels": 2})
+    made.averages = {"teacher": Average("student", 0.9)}
+    return made, [students(epochs=3)]
+
+
+class Agree(Imitate):
+    """Squared distance to teachers' features, and to peers' logits."""
+
+    def forward(self, ctx):
+        return super().forward(ctx) + sum((ctx.student.logits - p.logits).square().mean() for p in ctx.peers.values())
+
+
+def run_of(table, scenario, save, checkpoint=None):
+    made, stages = scenario(table)
+    recorded = Recorded()
+    engine(made, table, Settings(3, 3, checkpoint_seconds=0), record=recorded, save=save).fit(stages, checkpoint)
+    return state_of(made), recorded.values
+
+
+@pytest.mark.parametrize("scenario", [None, chain, circle, joint, average], ids=lambda each: each.__name__ if each else "turns")
+def test_going_on_from_any_checkpoint_ends_the_same(table, tmp_path, scenario):
     kept = []
 
     def save(weights, state):
@@ -45,15 +100,23 @@ def test_going_on_from_any_checkpoint_ends_the_same(table, tmp_path):
         folder.save(weights, state)
         kept.append(folder)
 
-    expected, values = run(table, save)
-    assert len(kept) >= 20
+    def trained(save, checkpoint=None):
+        if scenario:
+            return run_of(table, scenario, save, checkpoint)
+        return run(table, save, *(reversed(checkpoint) if checkpoint else ()))
+
+    expected, values = trained(save)
+    assert len(kept) >= 11
+    within = 0
     for number, folder in enumerate(kept):
         weights, state = folder.load()
+        within += bool(state["step"])
         torch.manual_seed(number)
-        found, again = run(table, lambda weights, state: None, state, weights)
+        found, again = trained(lambda weights, state: None, (weights, state))
         assert same_state(found, expected), (number, state["stage"], state["epoch"], state["step"])
         for key, history in again.items():
             assert history.items() <= values[key].items(), key
+    assert within >= 8, "checkpoints within an epoch"
 
 
 def test_half_precision_clips_what_is_not_scaled_and_goes_on_at_the_same_scale(table):
@@ -61,18 +124,24 @@ def test_half_precision_clips_what_is_not_scaled_and_goes_on_at_the_same_scale(t
     saved = []
 
     def train(state=None, weights=None):
-        made, settings = distiller(table), Settings(3, 3, checkpoint_seconds=0)
+        made, settings = distiller(table, students=("student", "other")), Settings(3, 3, checkpoint_seconds=0)
         training = {"optimizer": {"name": "sgd", "lr": 1.0}, "gradient_clip": 0.01}
-        runner = engine(made, table, settings, save=lambda weights, state: saved.append((state_of_dict(weights), state)))
-        precision = MixedPrecision("16-mixed", "cpu")  # which Fabric itself gives to GPUs only
+        both = students(epochs=2, learners=("student", "other"), **training)
+        own = {"student": both.training["student"], "other": replace(both.training["other"], gradient_clip=None)}
+        scaler = torch.amp.GradScaler("cpu")
+        keep = lambda weights, state: saved.append((state_of_dict(weights), state))  # noqa: E731
+        runner = engine(made, table, settings, save=keep, scaler=scaler)
+        precision = MixedPrecision("16-mixed", "cpu", scaler)  # which Fabric itself gives to GPUs only
         runner.fabric._precision = runner.fabric._strategy.precision = precision
-        before = [parameter.detach().clone() for parameter in made.participant("student").parameters()]
-        runner.fit([students(epochs=2, **training)], weights, state)
-        after = made.participant("student").parameters()
-        return state_of(made), torch.cat([(p - q).flatten() for p, q in zip(after, before, strict=True)]).norm().item()
+        before = {name: torch.nn.utils.parameters_to_vector(made.participant(name).parameters()).detach() for name in own}
+        runner.fit([replace(both, training=own)], (weights, state) if state else None)
+        after = {name: torch.nn.utils.parameters_to_vector(made.participant(name).parameters()).detach() for name in own}
+        moved = {name: float((after[name] - before[name]).norm()) for name in own}
+        return state_of(made), moved
 
-    expected, distance = train()
-    assert 0.005 < distance <= 8 * 0.0101
+    expected, moved = train()
+    assert 0.005 < moved["student"] <= 8 * 0.0101
+    assert 8 * 0.0101 < moved["other"] < 100, "not clipped, and unscaled"
     weights, state = saved[4]
     last = saved[-1][1]["scaler"]
     assert last["scale"] > 1000

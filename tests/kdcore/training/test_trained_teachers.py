@@ -7,18 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 import toys
-from kdcore.training.distiller import Distiller, TermSpec
-from learning import Labels
+from learning import Labels, students, teachers
 from lightning_fabric import Fabric
 from torch.nn import functional as F
 
-from kdcore import DistillationLoss, Example, Needs, Stage, Training
+from kdcore import DistillationLoss, Example, Needs
 from kdcore.data.pipeline import Pipeline
 from kdcore.training.engine import Engine, Settings
+from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.trained_teachers import TrainedStages, _digest
 
-TEACH = Stage("teachers", ("teacher",), Training(epochs=2, select="best"), 2)
-LEARN = Stage("student", ("student",), Training(epochs=2), 2, teachers=("teacher",))
+TEACH = teachers(select="best")
+LEARN = students()
 
 
 class Imitate(DistillationLoss):
@@ -40,9 +40,9 @@ def train(table, store, stages=(TEACH, LEARN), teacher_seed=1):
     team = {"teacher": toys.participant("teacher", 3, seed=teacher_seed), "student": toys.participant("student", 2, seed=2)}
     made = Distiller({"teacher": team["teacher"]}, {"student": team["student"]}).eval()
     for name, loss in (("teacher", Labels), ("student", Imitate)):
-        made.add_terms(
-            name, [TermSpec("term", 1.0, loss)], Example(made.answer("student", table.batch(torch.arange(2), ["student"])))
-        )
+        example = Example(made("student", table.batch(torch.arange(2), ["student"])))
+        sources = ("teacher",) if name == "student" else ()
+        made.add_terms(name, [TermSpec("term", 1.0, loss, sources)], lambda _, example=example: example)
     tracked, reused = [], []
     engine = Engine(
         Fabric(accelerator="cpu", devices=1),
@@ -89,7 +89,7 @@ def test_whatever_would_change_the_teacher_makes_it_train_again(table, tmp_path)
     train(table, TrainedStages(folder, {"recipe": 1}))
     other_labels = replace(table, taught=torch.where(table.taught < 0, table.taught, 1 - table.taught))
     shifted = replace(table, inputs={**table.inputs, "teacher": (table.inputs["teacher"][0] + 1e-6,)})
-    longer = replace(TEACH, training=replace(TEACH.training, epochs=3), epochs=3)
+    longer = teachers(epochs=3, select="best")
     store = TrainedStages(folder, {"recipe": 1})
     assert train(table, TrainedStages(folder, {"recipe": 2}))[2] == []
     assert train(other_labels, store)[2] == []

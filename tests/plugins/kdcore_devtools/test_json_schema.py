@@ -79,7 +79,7 @@ MISTAKES = {
     "schedule.teachers": lambda recipe: recipe["schedule"]["teachers"].update(epoch=3),
     "data.protocol": lambda recipe: recipe["data"].update(protocol="cross-subjects"),
     "plugins.0": lambda recipe: recipe.update(plugins=["no-such-plugin"]),
-    "": lambda recipe: recipe.pop("schedule"),
+    "": lambda recipe: recipe.pop("data"),
 }
 
 
@@ -96,6 +96,7 @@ OVERLAYS = {
     "losses": "{extends: a.yaml, losses: {soft-target: {temperature: 8}, cross-entropy: null, dkd: {weight: 0.5}}}",
     "term": "{extends: a.yaml, losses: {late: {name: dkd, weight: {start: 0, stop: 1, epochs: 3}}}}",
     "renamed": "{extends: a.yaml, losses: {soft-target: {name: dkd, alpha: 2}, cross-entropy: dkd}}",
+    "own terms": "{extends: a.yaml, student: {losses: {soft-target: {temperature: 8}, late: {name: dkd}}}}",
     "replaced": "{extends: a.yaml, losses: [cross-entropy], teachers: {skeleton: null}}",
     "files": "{extends: a.yaml, plugins: [losses, sub/my_loss.py]}",
 }
@@ -114,6 +115,7 @@ def test_what_is_laid_over_another_recipe_need_not_be_complete(schema, name):
         "{extends: quickstart, losses: {late: {weight: heavy}}}",
         "{extends: quickstart, losses: {late: {name: dkd, weight: heavy}}}",
         "{extends: quickstart, student: {encoder: {widht: 8}}}",
+        "{extends: quickstart, student: {losses: {soft-target: {temprature: 8}}}}",
         "{extends: quickstart, student: {encoder: {name: lstm, widht: 8}}}",
         "{extends: quickstart, seed: [0]}",
         "{extends: 3}",
@@ -135,6 +137,14 @@ def test_participants_like_others_and_copies_pass(schema, quickstart):
     assert not errors(schema, quickstart)
     quickstart["teachers"]["other"]["encoder"] = {"widht": 8}
     assert errors(schema, quickstart)
+
+
+@pytest.mark.parametrize("teacher", [{"follows": "student", "momentum": 0.9}, {"outputs": "logits.parquet"}])
+def test_a_teacher_without_a_network_passes(schema, quickstart, teacher):
+    quickstart["teachers"]["other"] = teacher
+    assert not errors(schema, quickstart)
+    quickstart["teachers"]["other"] = {"follows": None, "outputs": None}
+    assert errors(schema, quickstart) == ["teachers.other"] * 2
 
 
 def test_a_plugin_in_a_file_is_in_it_too(tmp_path: Path, quickstart):

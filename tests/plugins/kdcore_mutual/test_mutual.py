@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdcore import Batch, LossContext, Outputs, Stage, Team, Training
+from kdcore import Batch, Graph, LossContext, Outputs, Stage, Training
 from kdcore.errors import RecipeError
 from kdcore.recipe.load import load_recipe
 from kdcore_mutual.losses import Divergence, HardTeacher, Mutual
@@ -129,11 +129,11 @@ def test_students_learn_from_a_teacher_without_any_label():
 def test_students_learn_together_after_the_teachers():
     teachers, student = Training(epochs=3), Training(epochs=4)
     schedule = MutualLearning(teachers=teachers, student=student, teacher_part="teacher")
-    assert list(schedule.stages(Team(("rgb",), ("a", "b", "c")))) == [
+    assert list(schedule.stages(Graph.of(("rgb",), ("a", "b", "c")))) == [
         Stage("teachers", ("rgb",), teachers, 3, part="teacher"),
-        Stage("students", ("a", "b", "c"), student, 4, teachers=("rgb",)),
+        Stage("students", ("a", "b", "c"), student, 4),
     ]
-    assert [stage.learners for stage in schedule.stages(Team((), ("a", "b")))] == [("a", "b")]
+    assert [stage.learners for stage in schedule.stages(Graph.of((), ("a", "b")))] == [("a", "b")]
 
 
 @pytest.mark.parametrize("changes", [["schedule.teacher_part=train"], ["schedule.name=two-stage"]])

@@ -1,4 +1,4 @@
-"""One step: who answers what, with which graph."""
+"""Participants: who gives which outputs, with which graph."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from kdcore import Batch, DistillationLoss, Example, Needs, Outputs, Participant, Stage, Training
+from kdcore import Batch, DistillationLoss, Example, Needs, Outputs, Participant, StagePlan, Training
 from kdcore.data.table import Table
-from kdcore.training.distiller import CachedOutputs, Distiller, StageStep, TermSpec, evaluating
+from kdcore.training.participants import Distiller, TermSpec, evaluating
+from kdcore.training.step import StageStep
+from kdcore.training.teacher_cache import CachedOutputs
 
 
 def participant(name, norm=True, seed=0):
@@ -26,12 +28,12 @@ def batch(x):
     return Batch(torch.arange(len(x)), {"student": x, "teacher": x}, None)
 
 
-def test_a_single_ablated_answer_is_given_on_running_statistics(x):
+def test_a_single_ablated_output_is_given_on_running_statistics(x):
     student = participant("student").train()
     made = Distiller({}, {"student": student})
     student(x * 3)
     statistics = {name: tensor.clone() for name, tensor in student.named_buffers()}
-    outputs = made.answer("student", batch(x), "single")
+    outputs = made("student", batch(x), "single")
     with evaluating(student):
         expected = student(torch.zeros(1, 3, dtype=torch.float64))
     torch.testing.assert_close(outputs.ablated.logits, expected.logits)
@@ -41,17 +43,17 @@ def test_a_single_ablated_answer_is_given_on_running_statistics(x):
     assert int(student.encoder[1].num_batches_tracked) == int(statistics["encoder.1.num_batches_tracked"]) + 1
 
 
-def test_mixed_ablated_answers_share_the_batch_statistics(x):
+def test_mixed_ablated_outputs_share_the_batch_statistics(x):
     student = participant("student").train()
     made = Distiller({}, {"student": student})
-    outputs = made.answer("student", batch(x), "mixed")
+    outputs = made("student", batch(x), "mixed")
     both = participant("same").train()(torch.cat([x, torch.zeros(5, 3, dtype=torch.float64)]))
     torch.testing.assert_close(outputs.logits, both.logits[:5])
     torch.testing.assert_close(outputs.ablated.logits, both.logits[5:])
     torch.testing.assert_close(outputs.ablated.features["first"], both.features["first"][5:])
 
 
-def test_teachers_ablated_answers_skip_their_live_transforms(x):
+def test_teachers_ablated_outputs_skip_their_live_transforms(x):
     teacher = participant("teacher").eval()
     teacher.live = nn.Threshold(10.0, 99.0)  # all of this input becomes 99
     made = Distiller({"teacher": teacher}, {})
@@ -69,12 +71,12 @@ class Ablation(DistillationLoss):
         return (ctx.student.logits - ctx.student.ablated.logits - ctx.teachers["teacher"].ablated.logits).square().mean()
 
 
-def test_a_loss_that_asks_for_ablated_answers_gets_them(x):
+def test_a_loss_that_asks_for_ablated_outputs_gets_them(x):
     made = Distiller({"teacher": participant("teacher", seed=1).eval()}, {"student": participant("student")})
-    made.add_terms("student", [TermSpec("ablation", 2.0, Ablation)], Example(Outputs(x)))
+    made.add_terms("student", [TermSpec("ablation", 2.0, Ablation, ("teacher",))], lambda _: Example(Outputs(x)))
     labels = torch.zeros(5, dtype=torch.long)
     table = Table((), labels, labels, {"train": torch.arange(5)}, {"student": (x,), "teacher": (x,)}, ("a", "b"), None, "")
-    step = StageStep(made, Stage("s", ("student",), Training(), 1, teachers=("teacher",)), table, True)
+    step = StageStep(made, StagePlan("s", ("student",), ("teacher",), {"student": Training()}, 1, "train", 5, ""), table, True)
     total, values = step(torch.arange(5), torch.arange(5))
     torch.testing.assert_close(total, 2 * values[0])
     total.backward()
@@ -82,13 +84,13 @@ def test_a_loss_that_asks_for_ablated_answers_gets_them(x):
     assert all(parameter.grad is not None for parameter in made.students.parameters())
 
 
-def test_kept_answers_are_those_of_the_rows_asked_for():
+def test_kept_outputs_are_those_of_the_rows_asked_for():
     """Also where an activation has several rows per sample, such as a clip's frames."""
     rows = torch.tensor([7, 2, 5, 3])
     logits = rows.view(4, 1) * torch.ones(4, 3)
     frames = (rows.view(4, 1) * 10 + torch.arange(2)).float().flatten().view(8, 1)
     pieces = [Outputs(logits[:3], {"frames": frames[:6]}), Outputs(logits[3:], {"frames": frames[6:]})]
-    kept = CachedOutputs(rows, pieces, [3, 1], 9)
+    kept = CachedOutputs.of_batches(rows, pieces, [3, 1], 9)
     found = kept.at(torch.tensor([3, 7]))
     assert found.logits[:, 0].tolist() == [3, 7]
     assert found.features["frames"].flatten().tolist() == [30, 31, 70, 71]

@@ -1,0 +1,358 @@
+"""Who must be in a recipe, what each must be told, who learns from whom, and schedules that contradict that."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+
+from kdcore import Graph, Schedule, Stage, Training
+from kdcore.errors import RecipeError
+from kdcore.recipe.plan import BASELINE, DISTILLED, make_plan
+
+LOSSES = """losses:
+  - cross-entropy
+  - {name: soft-target, weight: 0.5, temperature: 2}
+  - {name: feature, id: late, teacher: block, student: layers.1}
+"""
+TEACHERS = re.compile(r"teachers:\n(?:  .*\n)+")
+
+
+def test_no_losses(valid, problems):
+    [found] = problems(valid.replace(LOSSES, "losses: []\n"))
+    assert (found.path, found.line, found.message) == ("losses", 18, "must not be empty")
+
+
+def test_missing_losses(valid, problems):
+    [found] = problems(valid.replace(LOSSES, ""))
+    assert (found.path, found.message) == ("losses", "the key 'losses' is missing")
+
+
+def test_what_no_override_said_is_missed_in_the_file(valid, problems, tmp_path):
+    [found] = problems(valid.replace(LOSSES, ""), "seeds=[1]")
+    assert (found.file, found.message) == (tmp_path / "recipe.yaml", "the key 'losses' is missing")
+
+
+def test_teachers_needed(valid, problems):
+    found = problems(TEACHERS.sub("", valid))
+    assert [each.path for each in found] == ["losses[1]", "losses[2]"]
+    assert found[0].message == "the loss 'soft-target' needs at least 1 teacher, and 'student' learns from none"
+
+
+def test_a_term_without_weight_needs_nothing(valid, load):
+    load(TEACHERS.sub("", valid), "losses.soft-target.weight=0", "losses.late.weight=0")
+
+
+def test_teachers_learn_with_labels_that_students_are_not_told(valid, load):
+    text = valid.replace("  - cross-entropy\n", "").replace("schedule: {name: one-stage, training: {epochs: 3}}\n", "")
+    recipe = load(text, "data.labels=withheld", "teachers.acc.part=teacher")
+    assert [term.id for term in recipe.teacher_losses] == ["cross-entropy"]
+
+
+def test_two_participants_of_one_name(valid, problems):
+    text = valid.replace(
+        "student:\n  modality: skeleton\n  encoder: net\n", "students:\n  acc:\n   modality: skeleton\n   encoder: net\n"
+    )
+    found = problems(text.replace("  taps: [layers.1]", "   taps: [layers.1]"))
+    assert [(each.path, each.line) for each in found] == [("students.acc", 15)]
+
+
+def test_either_student_or_students(valid, problems):
+    both = problems(valid + "students: {b: {like: student}}\n")
+    assert [(each.path, each.line) for each in both] == [("students", 24)]
+    neither = problems(re.sub(r"student:\n(  .*\n)+", "", valid))
+    assert [each.message for each in neither] == ["there is no student: give 'student', or several 'students'"]
+
+
+def test_several_modalities_need_a_mapping(valid, problems):
+    text = valid.replace("modality: accelerometer", "modality: [accelerometer, gyroscope]")
+    assert {(each.path, each.line) for each in problems(text)} >= {("teachers.acc.transforms", 9)}
+    mapped = text.replace("    transforms:\n      - {name: cut, length: 64}", "    transforms: {accelerometer: [], joint: []}")
+    assert {(each.path, each.line) for each in problems(mapped)} >= {("teachers.acc.transforms.joint", 9)}
+
+
+# Edges
+
+BASE = """\
+version: 1
+name: graph
+data:
+  dataset: {name: folder, root: /nowhere}
+  protocol: halves
+teachers:
+  big: {modality: accelerometer, encoder: net}
+  small: {modality: gyroscope, encoder: net}
+students:
+  one: {modality: skeleton, encoder: net}
+  two: {modality: skeleton, encoder: net}
+losses: [cross-entropy, soft-target]
+training: {epochs: 4}
+"""
+OWN = "[cross-entropy, soft-target]"
+SOFT = "losses=[cross-entropy, {name: soft-target, teachers: "
+
+REFUSED = {
+    "unknown source": (
+        ["students.one.learns_from=[bog]"],
+        "students.one.learns_from[0]",
+        "there is no participant 'bog'",
+        "'big'",
+    ),
+    "from itself": (
+        ["students.one.learns_from=[big, one]"],
+        "students.one.learns_from[1]",
+        "'one' cannot learn from itself",
+        "",
+    ),
+    "a source twice": (["students.one.learns_from=[big, big]"], "students.one.learns_from[1]", "'big' is listed twice", ""),
+    "follows nobody": (["teachers.ema={follows: three}"], "teachers.ema.follows", "there is no participant 'three'", ""),
+    "follows itself": (["teachers.ema={follows: ema}"], "teachers.ema.follows", "'ema' cannot learn from itself", ""),
+    "follows no network": (
+        ["teachers.ema={follows: file}", "teachers.file={outputs: a.npz}"],
+        "teachers.ema.follows",
+        "'file' has no network of its own to average",
+        "",
+    ),
+    "a student that is an average": (
+        ["students.one={follows: two, modality: null, encoder: null}"],
+        "students.one",
+        "a student must be a network, not a moving average",
+        "list it under 'teachers'",
+    ),
+    "a student that is a file": (
+        ["students.one={outputs: a.npz, modality: null, encoder: null}"],
+        "students.one",
+        "a student must be a network, not a file of stored outputs",
+        "list it under 'teachers'",
+    ),
+    "an edge that no term reads": (
+        ["teachers.small.learns_from=[big]"],
+        "teachers.small.learns_from[0]",
+        "no term of 'small' reads 'big', so learning from it has no effect",
+        "add a loss that reads teachers to the objective of 'small', or remove 'big' here",
+    ),
+    "a peer that no term reads": (
+        [
+            f"students.one={{learns_from: [big, two], losses: {OWN}}}",
+            f"students.two={{learns_from: [one, big], losses: {OWN}}}",
+        ],
+        "students.one.learns_from[1]",
+        "no term of 'one' reads 'two', so learning from it has no effect",
+        "add a loss that reads peers",
+    ),
+    "a term that leaves a source out": (
+        ["students.one={learns_from: [big, small], losses: [{name: soft-target, teachers: [big]}]}"],
+        "students.one.learns_from[1]",
+        "no term of 'one' reads 'small'",
+        "",
+    ),
+    "a term of an unknown teacher": ([SOFT + "[bog]}]"], "losses[1].teachers[0]", "there is no participant 'bog'", "'big'"),
+    "a term of no source": (
+        ["students.one={learns_from: [big], losses: [{name: soft-target, teachers: [small]}]}"],
+        "students.one.losses[0].teachers[0]",
+        "'one' does not learn from 'small'",
+        "add it to students.one.learns_from",
+    ),
+    "no teacher for a term": (
+        ["teacher_losses=[cross-entropy, soft-target]"],
+        "teacher_losses[1]",
+        "the loss 'soft-target' needs at least 1 teacher, and 'big' learns from none",
+        "name some in teachers.big.learns_from",
+    ),
+    "a peer instead of a teacher": (
+        [f"students.{a}={{learns_from: [{b}], losses: {OWN}}}" for a, b in (("one", "two"), ("two", "one"))],
+        "students.one.losses[1]",
+        "the loss 'soft-target' needs at least 1 teacher, and 'one' learns from none",
+        "'two' trains beside it: that is a peer",
+    ),
+    "no peer for a term": (
+        ["students.one.losses=[mutual]", "students.one.learns_from=[big]"],
+        "students.one.losses[0]",
+        "the loss 'mutual' needs at least 1 peer, and 'one' learns from none",
+        "",
+    ),
+    "a tap of a teacher": (
+        [
+            "losses=[{name: feature, teacher: late, student: late}]",
+            "students.one.taps={late: a}",
+            "students.two.taps={late: a}",
+        ],
+        "losses[0]",
+        "the loss 'feature' needs the tap 'late' of 'big' and 'small'",
+        "",
+    ),
+    "nothing to learn": (["students.one.losses=[]"], "students.one.losses", "must not be empty", ""),
+    "no weight": (
+        ["students.one.losses=[{name: cross-entropy, weight: 0}]"],
+        "students.one.losses",
+        "every term of 'one' has weight 0; there is nothing to learn",
+        "",
+    ),
+    "momentum of a network": (["teachers.big.momentum=0.5"], "teachers.big.momentum", "'momentum' requires 'follows'", ""),
+    "an encoder of an average": (
+        ["teachers.ema={follows: one, encoder: net}"],
+        "teachers.ema.encoder",
+        "'encoder' does not go with 'follows'",
+        "",
+    ),
+    "an average of a file": (
+        ["teachers.ema={follows: one, outputs: a.npz}"],
+        "teachers.ema.outputs",
+        "'follows' and 'outputs' exclude each other",
+        "",
+    ),
+    "other epochs side by side": (
+        [
+            "students.one={learns_from: [two], losses: [cross-entropy, mutual], training: {epochs: 3}}",
+            "students.two={learns_from: [one], losses: [cross-entropy, mutual], training: {epochs: 4}}",
+        ],
+        "training",
+        "'one' and 'two' train side by side and need trainings of the same epochs",
+        "",
+    ),
+    "a milestone after the end": (
+        ["training.learning_rate={name: step, milestones: [2, 4]}"],
+        "training",
+        "'big' learns for 4 epochs and does not reach the milestone 4 of its learning rate",
+        "",
+    ),
+    "a warmup without end": (
+        ["students.one.training={epochs: 2, learning_rate: {warmup: 2}}"],
+        "students.one.training",
+        "'one' learns for 2 epochs, and its learning rate warms up for 2",
+        "",
+    ),
+    "a held-out part": (
+        ["teachers.big.part=test"],
+        "teachers.big.part",
+        "'big' learns from the test part, which is held",
+        "'train'",
+    ),
+    "a frozen student": (["students.one.freeze=['*']"], "students.one.freeze", "all of 'one' is frozen, so a student has", ""),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_graph_that_cannot_be_meant_is_refused(problems, case):
+    overrides, path, message, hint = REFUSED[case]
+    overrides = [
+        line.replace("={", "={modality: skeleton, encoder: net, ", 1)
+        if line.startswith("students.") and "={learns_from" in line
+        else line
+        for line in overrides
+    ]
+    found = [each for each in problems(BASE, *overrides) if each.path == path]
+    assert any(message in each.message and hint in each.hint for each in found), found
+
+
+# Schedules
+
+
+class Fixed(Schedule):
+    """Gives the stages that it is given."""
+
+    def __init__(self, *stages):
+        self.given = stages
+
+    def stages(self, graph):
+        yield from self.given
+
+
+FOUR = Training(epochs=4)
+TEACH = Stage("teachers", ("big", "small"), FOUR, 4)
+LEARN = Stage("students", ("one", "two"), FOUR, 4)
+CONTRADICTIONS = {
+    "unknown": (
+        (TEACH, replace(LEARN, learners=("one", "two", "three"))),
+        "trains 'three' in stage 'students', and there is no such",
+    ),
+    "twice": ((TEACH, replace(LEARN, learners=("one", "two", "one"))), "lists 'one' twice in stage 'students'"),
+    "nobody": ((TEACH, LEARN, replace(LEARN, name="coda", learners=())), "trains nobody in stage 'coda'"),
+    "no epochs": ((TEACH, replace(LEARN, epochs=0)), "gives stage 'students' 0 epochs"),
+    "early": ((LEARN, TEACH), "trains 'one' in stage 'students', before 'big' and 'small', which it learns from"),
+    "idle": ((TEACH, replace(LEARN, learners=("one",))), "never trains 'two'"),
+    "held out": (
+        (TEACH, replace(LEARN, part="validation")),
+        "trains 'one' and 'two' on the validation part, which is held out",
+    ),
+    "optimizer": (
+        (TEACH, replace(LEARN, training=replace(FOUR, optimizer={"name": "adamv"}))),
+        "in stage 'students': no optimizer 'adamv'; did you mean 'adam'?",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONTRADICTIONS)
+def test_a_schedule_that_contradicts_the_graph_is_refused(load, case):
+    stages, message = CONTRADICTIONS[case]
+    with pytest.raises(RecipeError) as caught:
+        make_plan(load(BASE), Fixed(*stages))
+    assert all(problem.path == "training" for problem in caught.value.problems)
+    assert any(message in problem.message for problem in caught.value.problems), caught.value.problems
+
+
+def test_a_schedule_does_not_train_what_has_nothing_to_train(load):
+    recipe = load(BASE, "teachers.small.freeze=['*']")
+    with pytest.raises(RecipeError, match="trains 'small' in stage 'teachers', which has nothing to train"):
+        make_plan(recipe, Fixed(TEACH, LEARN))
+
+
+def test_epochs_of_a_participants_own_training_are_kept(load):
+    recipe = load(BASE, "students.one.training={epochs: 3}")
+    turns = (TEACH, replace(LEARN, epochs=2), replace(LEARN, epochs=2))
+    with pytest.raises(RecipeError, match="trains 'one' for 4 epochs, and its own training says 3"):
+        make_plan(recipe, Fixed(*turns))
+
+
+# Plans
+
+
+def test_plans_are_frozen_and_equal_for_equal_recipes(load):
+    plan, same = make_plan(load(BASE)), make_plan(load(BASE))
+    assert (plan.graph, plan.stages, plan.hash, plan.filled) == (same.graph, same.stages, same.hash, same.filled)
+    assert plan.participants == same.participants
+    assert plan.hash != make_plan(load(BASE, "training.epochs=5")).hash
+    for holder, field in ((plan, "hash"), (plan.participants["one"], "terms"), (plan.stages[DISTILLED][0], "epochs")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(holder, field, None)
+
+
+def test_the_baseline_has_the_students_of_each_stage_with_epochs_batches_part_and_order(load):
+    plan = make_plan(load(BASE), Fixed(Stage("joint", ("big", "small", "one"), FOUR, 4), replace(LEARN, learners=("two",))))
+    distilled, baseline = plan.stages[DISTILLED], plan.stages[BASELINE]
+    assert [stage.learners for stage in distilled] == [("big", "small", "one"), ("two",)]
+    assert [stage.learners for stage in baseline] == [("one",), ("two",)]
+    for with_kd, without in zip(distilled, baseline, strict=True):
+        for field in ("name", "epochs", "part", "batch_size", "order"):
+            assert getattr(with_kd, field) == getattr(without, field)
+        assert without.sources == ()
+        assert without.training == {name: with_kd.training[name] for name in without.learners}
+    assert plan.members(BASELINE) == plan.compared == ("one", "two")
+
+
+def test_terms_read_the_teachers_that_they_name(load):
+    losses = "[cross-entropy, {name: soft-target, teachers: [big]}, {name: soft-target, teachers: [small], weight: 0.5}]"
+    plan = make_plan(load(BASE, f"losses={losses}"))
+    terms = plan.participants["one"].terms
+    assert [(term.teachers, term.term.weight) for term in terms[1:]] == [(("big",), 1.0), (("small",), 0.5)]
+    assert plan.stages[DISTILLED][-1].sources == ("big", "small")
+
+
+def test_students_of_unequal_length_share_no_stage(load):
+    plan = make_plan(load(BASE, "students.one.training={epochs: 6}"), Fixed(TEACH, LEARN))
+    assert [(stage.learners, stage.epochs) for stage in plan.stages[DISTILLED]] == [
+        (("big", "small"), 4),
+        (("one",), 6),
+        (("two",), 4),
+    ]
+
+
+def test_the_default_graph():
+    graph = Graph.of(("big", "small"), ("one", "two"))
+    assert {name: node.learns_from for name, node in graph.nodes.items()} == {
+        "big": (),
+        "small": (),
+        "one": ("big", "small"),
+        "two": ("big", "small"),
+    }
