@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from kdcore import Example, LossContext, Needs, Ramp
 from kdcore_losses.divergence import soft_divergence
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.logit_loss import standardised
 from kdcore_losses.regressor import Regressor
 from kdcore_losses.shapes import same_positions
 
@@ -33,6 +34,7 @@ class ConfidenceAware(FeatureLoss):
         logits: λ_z.
         features: λ_f; taps are needed where it is above 0.
         pairs: Pairs of (teacher's tap, student's tap).
+        standardise: Standardise the logits that are compared first, as ``logit-std`` does; w is of the plain logits.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class ConfidenceAware(FeatureLoss):
         logits: Annotated[float, Ge(0)] = 1.0,
         features: Annotated[float, Ge(0)] = 0.0,
         pairs: Pairs = DEFAULT,
+        standardise: bool = False,
     ):
         super().__init__(pairs)
+        self.standardise = standardise
         self.temperature = temperature
         self.logits = logits
         self.features = features
@@ -60,7 +64,9 @@ class ConfidenceAware(FeatureLoss):
         """The weighted sum over teachers, averaged over the batch."""
         weights = confidence(torch.stack([teacher.logits for teacher in ctx.teachers.values()]), ctx.labels)
         T = ctx.progress.at(self.temperature)
-        terms = torch.stack([soft_divergence(ctx.student.logits, each.logits, T) for each in ctx.teachers.values()])
+        logits = [each.logits for each in (ctx.student, *ctx.teachers.values())]
+        student, *teachers = [standardised(each) for each in logits] if self.standardise else logits
+        terms = torch.stack([soft_divergence(student, each, T) for each in teachers])
         terms = self.logits * T**2 * terms
         if self.features:
             found = self.activations(ctx.student, ctx.teachers, batch=len(ctx.batch))
