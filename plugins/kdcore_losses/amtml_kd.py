@@ -49,8 +49,8 @@ class AdaptiveTeachers(LogitLoss):
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over the batch."""
         T = ctx.progress.at(self.temperature)
-        alpha = precise(per_sample(ctx.student.features[self.tap], len(ctx.batch))).flatten(2)
-        alpha = alpha.amax(dim=2) if alpha.ndim > 2 else alpha
+        alpha = precise(per_sample(ctx.student.features[self.tap], len(ctx.batch)))
+        alpha = alpha.flatten(2).amax(dim=2) if alpha.ndim > 2 else alpha
         factors = torch.stack([self.factors[name.replace(".", "_")] for name in ctx.teachers])
         with torch.autocast(alpha.device.type, enabled=False):
             weights = ((alpha * self.direction[0]) @ factors.T.to(alpha)).log_softmax(dim=1)
