@@ -97,7 +97,7 @@ class Subject:
 
     def built(self, ctx: LossContext, **more: Any) -> DistillationLoss:
         """Set up on a context, with parameters of its precision."""
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         loss = self.make(**more)
         loss.setup(Example(ctx.student.detach(), dict(ctx.teachers), CLASSES))
         return loss.to(torch.float64 if ctx.student.logits.dtype == torch.float64 else torch.float32)
@@ -162,7 +162,7 @@ def changed_leaves(outputs: Outputs) -> Outputs:
 
 def value(loss: DistillationLoss, ctx: LossContext) -> Tensor:
     """The loss of a copy, with the same random numbers each time, so that nothing is remembered."""
-    torch.manual_seed(1)
+    torch.default_generator.manual_seed(1)
     return deepcopy(loss)(ctx)
 
 
