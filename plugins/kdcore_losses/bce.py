@@ -19,7 +19,7 @@ class BinaryDivergence(LogitLoss):
         \\quad q_c = \\mathrm{sigmoid}(z_c / T)
 
     averaged over the batch. The teacher's entropy makes the value 0 for equal logits and leaves the gradient that of binary
-    cross-entropy. P. Yang et al., "Multi-Label Knowledge Distillation", ICCV 2023, Eq. (3), https://arxiv.org/abs/2308.06453.
+    cross-entropy. P. Yang et al., "Multi-Label Knowledge Distillation", ICCV 2023, https://arxiv.org/abs/2308.06453.
 
     Args:
         temperature: T, a number or a ramp over epochs.

@@ -23,10 +23,10 @@ class SelectiveDistillation(LogitLoss):
     .. math:: L = \\frac{T^2}B \\sum_b [\\tau_b > \\omega]\\, \\mathrm{KL}(\\hat p^k_b \\| \\hat p^S_b)
 
     with :math:`\\hat p` the softmax at temperature T over the classes other than the true one, and :math:`\\tau_b` Kendall's
-    rank correlation of all logits of a sample. This is the selective term that C²KD's student learns with. Its teacher learns
-    too: give it this term and the student to learn from. Its proxies, extra heads between both networks, are left out. Where
-    no sample is selected the value is 0. F. Huo et al., "C2KD: Bridging the Modality Gap for Cross-Modal Knowledge
-    Distillation", CVPR 2024, section 3, https://doi.org/10.1109/CVPR52733.2024.01515.
+    rank correlation of all logits of a sample. This is the selective term of C²KD; that its teacher learns from the student
+    in turn is the recipe's to say. Its proxies, extra heads on both networks' features, are left out, and the true class is
+    left out where the authors' code sets its logit to 0. Where no sample is selected the value is 0. F. Huo et al., "C2KD:
+    Bridging the Modality Gap for Cross-Modal Knowledge Distillation", CVPR 2024, https://github.com/huofushuo/C2KD.
 
     Args:
         threshold: ω, the rank correlation above which a sample is learnt from.

@@ -28,11 +28,11 @@ class ContrastiveRepresentation(FeatureLoss):
     with embeddings x of length one by linear heads that are learnt, m those in the bank, N_b the negatives of sample b, M the
     number of training samples, and Z set once, so that the first batch's q average 1/M. After each batch :math:`m \\leftarrow
     \\mu m + (1 - \\mu) x`, scaled to length one. Y. Tian, D. Krishnan, P. Isola, "Contrastive Representation Distillation",
-    ICLR 2020, Eqs. (10)-(18), https://arxiv.org/abs/1910.10699, with Z as in the authors' code. Their bank starts with random
-    numbers; here a sample takes part from the first batch that it is in. Where a batch may choose among no more than
-    `negatives`, it takes all. The bank is saved in checkpoints, so that a resumed run goes on as it would have; memory grows
-    with batch size times M. It starts anew for another training part. Unlike shapes: persons, frames and positions are
-    averaged; numbers of channels may differ.
+    ICLR 2020, https://arxiv.org/abs/1910.10699, with Z as in the authors' code. Their bank starts with random numbers; here a
+    sample takes part from the first batch that it is in. Where a batch may choose among no more than `negatives`, it takes
+    all. The bank is saved in checkpoints, so that a resumed run goes on as it would have; memory grows with batch size times
+    M. It starts anew for another training part. Unlike shapes: persons, frames and positions are averaged; numbers of
+    channels may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

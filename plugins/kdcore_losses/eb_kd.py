@@ -19,10 +19,10 @@ class EntropyBased(LogitLoss):
     .. math:: L = \\frac1B \\sum_b \\sum_k w_{bk}\\, T^2\\, \\mathrm{KL}(p^T_{bk} \\| p^T_{bS}), \\quad
         w_{bk} = \\frac{1 - \\mathrm{softmax}_k(H(p_{bk}))}{K - 1}
 
-    with :math:`p^T` the softmax at temperature T and H the entropy of the plain softmax p. K. Kwon et al., "Adaptive Knowledge
-    Distillation Based on Entropy", ICASSP 2020, https://doi.org/10.1109/ICASSP40776.2020.9054698, for the idea that a teacher
-    of lower entropy counts more; the weights have the form of H. Zhang et al., "Confidence-Aware Multi-Teacher Knowledge
-    Distillation", ICASSP 2022, Eq. (3), with the entropy in place of the cross-entropy.
+    with :math:`p^T` the softmax at temperature T and H the entropy of the plain softmax p. K. Kwon et al., "Adaptive
+    Knowledge Distillation Based on Entropy", ICASSP 2020, https://doi.org/10.1109/ICASSP40776.2020.9054698, for the idea that
+    a teacher of lower entropy counts more; the weights have the form of H. Zhang et al., "Confidence-Aware Multi-Teacher
+    Knowledge Distillation", ICASSP 2022, with the entropy in place of the cross-entropy.
 
     Args:
         temperature: T, a number or a ramp over epochs.

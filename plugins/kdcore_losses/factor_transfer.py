@@ -25,9 +25,9 @@ class FactorTransfer(FeatureLoss):
     per sample, with the paraphraser P and its decoder D, and the translator R, of three convolutions each. The first term
     trains R and the student, the second P and D. In the paper P is trained in a stage of its own before; here it learns
     beside the student, which sees its factors change in the first epochs. J. Kim, S. Park, N. Kwak, "Paraphrasing Complex
-    Network: Network Compression via Factor Transfer", NeurIPS 2018, Eqs. (1)-(3), https://arxiv.org/abs/1802.04977. Unlike
-    shapes: persons and frames are averaged, surplus position axes are averaged, and each axis is average-pooled to the
-    shorter side's length; numbers of channels may differ.
+    Network: Network Compression via Factor Transfer", NeurIPS 2018, https://arxiv.org/abs/1802.04977. Unlike shapes: persons
+    and frames are averaged, surplus position axes are averaged, and each axis is average-pooled to the shorter side's length;
+    numbers of channels may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -21,7 +21,7 @@ class SolutionFlow(FeatureLoss):
         G_l = \\frac1P \\sum_p A_{l,p}\\, A_{l+1,p}^\\top
 
     with A the channels at position p of P, for the n taps in the order given. J. Yim et al., "A Gift from Knowledge
-    Distillation: Fast Optimization, Network Minimization and Transfer Learning", CVPR 2017, Eqs. (1)-(2),
+    Distillation: Fast Optimization, Network Minimization and Transfer Learning", CVPR 2017,
     https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html. Unlike shapes: persons and
     frames are averaged; of two taps of one network, surplus position axes are averaged and each axis is average-pooled to the
     shorter length, where the paper takes the maximum. Student and teacher may have unlike positions, but need as many

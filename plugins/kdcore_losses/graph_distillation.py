@@ -23,9 +23,9 @@ class GraphDistillation(DistillationLoss):
     with :math:`d(x, y) = 1 - \\cos(x, y)`, edges :math:`e_{bk} = \\mathrm{softmax}_k(\\alpha\\, w^\\top u^k_b)` from
     embeddings :math:`u = [W_z z; W_f f]` of the teachers that are learnt too, and :math:`\\bar e` the mean over the batch.
     The paper's edges also read the student's embedding, which cancels in the softmax. Z. Luo et al., "Graph Distillation for
-    Action Detection with Privileged Modalities", ECCV 2018, Eqs. (2)-(7), https://arxiv.org/abs/1712.00108, with the uniform
-    prior and its regularisation as in the authors' code. Unlike shapes: persons, frames and positions of features are
-    averaged; the numbers of channels must be equal.
+    Action Detection with Privileged Modalities", ECCV 2018, https://arxiv.org/abs/1712.00108, with the uniform prior and its
+    regularisation as in the authors' code. Unlike shapes: persons, frames and positions of features are averaged; the numbers
+    of channels must be equal.
 
     Args:
         tap: Tap of the features, of the student and of every teacher; not needed where `features` is 0.

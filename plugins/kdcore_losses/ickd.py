@@ -20,8 +20,8 @@ class InterChannelCorrelation(FeatureLoss):
 
     averaged over the batch, with F (C, positions) and :math:`\\tilde G` the matrix with rows of length one, as in the
     authors' code. L. Liu et al., "Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation", ICCV
-    2021, Eqs. (3)-(5), https://arxiv.org/abs/2202.03680. Unlike shapes: persons and frames are averaged, and a regressor
-    translates where the numbers of channels differ; positions need not agree, but each side needs two.
+    2021, https://arxiv.org/abs/2202.03680. Unlike shapes: persons and frames are averaged, and a regressor translates where
+    the numbers of channels differ; positions need not agree, but each side needs two.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -21,9 +21,9 @@ class InfoNCE(FeatureLoss):
         + \\log \\frac{e^{s_{ii} / \\tau}}{\\sum_j e^{s_{ji} / \\tau}}\\right), \\quad
         s_{ij} = \\cos(W_S\\, a^S_i,\\, W_T\\, a^T_j)
 
-    with linear heads W per teacher and pair, both learnt. Y. Tian, D. Krishnan, P. Isola, "Contrastive Multiview Coding", ECCV
-    2020, Eqs. (2)-(4), https://arxiv.org/abs/1906.05849, with the batch's other samples as negatives; A. van den Oord, Y. Li,
-    O. Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018. A batch of one has no negatives: the loss is
+    with linear heads W per teacher and pair, both learnt. Y. Tian, D. Krishnan, P. Isola, "Contrastive Multiview Coding",
+    ECCV 2020, https://arxiv.org/abs/1906.05849, with the batch's other samples as negatives; A. van den Oord, Y. Li, O.
+    Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018. A batch of one has no negatives: the loss is
     0 there. Unlike shapes: persons, frames and positions are averaged; numbers of channels may differ.
 
     Args:

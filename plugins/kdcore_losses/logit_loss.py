@@ -51,6 +51,6 @@ def precise(x: Tensor) -> Tensor:
 def standardised(logits: Tensor) -> Tensor:
     """Logits (B, C), each sample's shifted and scaled to mean 0 and standard deviation 1.
 
-    S. Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, Algorithm 1.
+    S. Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024.
     """
     return (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, keepdim=True) + EPSILON)

@@ -24,9 +24,9 @@ class MaskedGenerative(FeatureLoss):
 
     with M a new random mask of every sample, 0 with probability λ, R a regressor where the numbers of channels differ and G
     two convolutions of width 3, learnt per teacher and pair. Z. Yang et al., "Masked Generative Distillation", ECCV 2022,
-    Eqs. (2)-(4), https://arxiv.org/abs/2205.01529, which sums where this averages. For classification the authors mask
-    channels with λ = 0.15, for detection positions with λ = 0.65. Unlike shapes: persons and frames are averaged, surplus
-    position axes are averaged, and each axis is average-pooled to the shorter side's length.
+    https://arxiv.org/abs/2205.01529, which sums where this averages. For classification the authors mask channels with λ =
+    0.15, for detection positions with λ = 0.65. Unlike shapes: persons and frames are averaged, surplus position axes are
+    averaged, and each axis is average-pooled to the shorter side's length.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -23,9 +23,9 @@ class MultiLevelLogits(LogitLoss):
         + \\frac{\\lambda_c}{C} \\|P_S^\\top P_S - P_k^\\top P_k\\|_F^2\\right)
 
     with P (B, C) the softmax at temperature T. Y. Jin, J. Wang, D. Lin, "Multi-Level Logit Distillation", CVPR 2023,
-    Eqs. (4)-(9), https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html.
-    The authors' code also leaves out the half of the samples and classes that the teacher is surer of; the equations do not,
-    nor does this.
+    https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html. The authors'
+    code also leaves out the half of the samples and classes that the teacher is surer of; the equations do not, nor does
+    this.
 
     Args:
         temperatures: Every T.

@@ -20,7 +20,7 @@ class NormalisedDistillation(LogitLoss):
 
     averaged over the batch, with p the plain softmax and :math:`\\hat p` the softmax at temperature T over the classes other
     than the true class y. Z. Yang et al., "From Knowledge Distillation to Self-Knowledge Distillation: A Unified Approach
-    with Normalized Loss and Customized Soft Labels", ICCV 2023, Eq. (7), https://arxiv.org/abs/2303.13005.
+    with Normalized Loss and Customized Soft Labels", ICCV 2023, https://arxiv.org/abs/2303.13005.
 
     Args:
         gamma: γ, weight of the other classes.

@@ -27,7 +27,7 @@ class NeuronSelectivity(FeatureLoss):
     - ``polynomial``: :math:`(x \\cdot y)^2`,
     - ``gaussian``: :math:`\\exp(-\\|x - y\\|^2 / 2\\sigma^2)` with σ² the mean squared distance between the teacher's channels.
 
-    Z. Huang, N. Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017, Eqs. (5)-(7),
+    Z. Huang, N. Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017,
     https://arxiv.org/abs/1707.01219; weighted there by half of 50. Unlike shapes: persons and frames are averaged, surplus
     position axes are averaged, and each axis is average-pooled to the shorter side's length; numbers of channels may differ.
 

@@ -19,7 +19,7 @@ class OverhaulDistillation(FeatureLoss):
         \\quad t = \\max(A_T, m_c)
 
     with r a 1×1 convolution and batch normalisation per teacher and pair, and :math:`m_c` the mean of the negative
-    activations of channel c. B. Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019, Eqs. (1)-(6),
+    activations of channel c. B. Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019,
     https://arxiv.org/abs/1904.01866, which sums where this averages and reads the margins off the teacher's batch
     normalisation; here they are the mean over all batches so far, which checkpoints keep. Unlike shapes: persons and frames
     are averaged, surplus position axes are averaged, and each axis is average-pooled to the shorter side's length; numbers of

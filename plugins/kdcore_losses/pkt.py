@@ -20,9 +20,9 @@ class ProbabilisticTransfer(FeatureLoss):
         \\quad \\kappa(a, b) = \\tfrac12 (\\cos(a, b) + 1)
 
     with :math:`a_i` the features of sample i. N. Passalis, A. Tefas, "Learning Deep Representations with Probabilistic
-    Knowledge Transfer", ECCV 2018, Eqs. (4)-(8), https://arxiv.org/abs/1803.10837; the authors' code also counts j = i and
-    averages over pairs. A batch of one or two has no choice of neighbours: the loss is 0 there. Unlike shapes: persons and
-    frames are averaged, then each side is flattened on its own; they need nothing in common.
+    Knowledge Transfer", ECCV 2018, https://arxiv.org/abs/1803.10837; the authors' code also counts j = i and averages over
+    pairs. A batch of one or two has no choice of neighbours: the loss is 0 there. Unlike shapes: persons and frames are
+    averaged, then each side is flattened on its own; they need nothing in common.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

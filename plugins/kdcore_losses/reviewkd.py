@@ -29,7 +29,7 @@ class KnowledgeReview(FeatureLoss):
 
     Attention-based fusion (ABF) weights a level and the enlarged deeper one, position by position, and brings the sum to the
     teacher's channels; the hierarchical context loss (HCL) compares whole activations and their averages at 4, 2 and 1
-    positions an axis. P. Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021, section 3,
+    positions an axis. P. Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021,
     https://arxiv.org/abs/2104.09044. Unlike shapes: persons and frames are averaged; of student and teacher, surplus position
     axes are averaged and each axis is average-pooled to the shorter side's length; numbers of channels may differ.
 

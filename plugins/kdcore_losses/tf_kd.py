@@ -19,11 +19,11 @@ class TeacherFree(DistillationLoss):
     .. math:: L = \\mathrm{KL}(p^d_T \\| p^S_T), \\quad p^d(c) = \\begin{cases} a & c = y \\\\ (1 - a) / (C - 1) & c \\ne y
         \\end{cases}
 
-    averaged over the batch, with :math:`p_T` softened by temperature T; the virtual teacher's logits are :math:`\\log p^d`. At
-    T = 1 this is label smoothing. It has no teacher, so the baseline keeps the term. L. Yuan et al., "Revisiting Knowledge
-    Distillation via Label Smoothing Regularization", CVPR 2020, Eqs. (8)-(9), https://arxiv.org/abs/1909.11723. The authors'
-    code differs from these equations: it divides the probabilities :math:`p^d` themselves by T and does not soften the student.
-    The paper's other method, learning from a copy of oneself, is ``soft-target`` with such a teacher.
+    averaged over the batch, with :math:`p_T` softened by temperature T; the virtual teacher's logits are :math:`\\log p^d`.
+    At T = 1 this is label smoothing. It has no teacher, so the baseline keeps the term. L. Yuan et al., "Revisiting Knowledge
+    Distillation via Label Smoothing Regularization", CVPR 2020, https://arxiv.org/abs/1909.11723. The authors' code differs
+    from these equations: it divides the probabilities :math:`p^d` themselves by T and does not soften the student. The
+    paper's other method, learning from a copy of oneself, is ``soft-target`` with such a teacher.
 
     Args:
         correct: a, the probability of the true class.

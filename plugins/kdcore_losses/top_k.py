@@ -18,9 +18,9 @@ class TopK(LogitLoss):
     .. math:: L = \\frac1K \\sum_k T^2\\, \\mathrm{KL}(\\hat p_k \\| \\hat p_S)
 
     averaged over the batch, with :math:`\\hat p_k` the softmax at temperature T over the teacher's k likeliest classes, and
-    :math:`\\hat p_S` the student's over the same classes, or over all of them, which takes probability from those
-    that are not among the teacher's likeliest. X. Tan et al., "Multilingual Neural Machine Translation with Knowledge
-    Distillation", ICLR 2019, section 3.3, https://arxiv.org/abs/1902.10461, normalises the student over ``all``.
+    :math:`\\hat p_S` the student's over the same classes, or over all of them, which takes probability from those that are
+    not among the teacher's likeliest. X. Tan et al., "Multilingual Neural Machine Translation with Knowledge Distillation",
+    ICLR 2019, https://arxiv.org/abs/1902.10461, normalises the student over ``all``.
 
     Args:
         k: Number of classes.

@@ -20,7 +20,7 @@ class TransformedTeacher(LogitLoss):
 
     with :math:`u = 1`, or :math:`u = \\sum_c (p^k_c)^{1/T}`, which grows with the smoothness of the teacher's plain
     probabilities, where weighted. K. Zheng, E.-H. Yang, "Knowledge Distillation Based on Transformed Teacher Matching", ICLR
-    2024, Eqs. (10) and (15), https://arxiv.org/abs/2402.11148; the paper tunes T for each pair of networks.
+    2024, https://arxiv.org/abs/2402.11148; the paper tunes T for each pair of networks.
 
     Args:
         temperature: T, a number or a ramp over epochs.

@@ -20,8 +20,7 @@ class WeightedSoftLabels(LogitLoss):
         w_b = 1 - \\exp\\!\\left(-\\frac{\\mathrm{CE}(z^S_b, y_b)}{\\mathrm{CE}(z^k_b, y_b)}\\right)
 
     with p the softmax at temperature T; no gradient flows through w. H. Zhou et al., "Rethinking Soft Labels for Knowledge
-    Distillation: A Bias-Variance Tradeoff Perspective", ICLR 2021, Eqs. (9)-(10), https://arxiv.org/abs/2102.00650; there
-    weighted by 2.5.
+    Distillation: A Bias-Variance Tradeoff Perspective", ICLR 2021, https://arxiv.org/abs/2102.00650; there weighted by 2.5.
 
     Args:
         temperature: T, a number or a ramp over epochs.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -318,3 +320,12 @@ def built_or_refused(loss: Subject, ctx: LossContext) -> tuple[DistillationLoss 
         return loss.built(ctx), ""
     except ValueError as refusal:
         return None, str(refusal)
+
+
+def test_every_loss_is_in_the_table_of_papers():
+    table = (Path(__file__).parents[3] / "docs/loss-table.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z0-9-]+)`", table))
+    assert named >= NAMES
+    known = {entry.name for entry in plugin_manager().registry.entries() if entry.kind in ("loss", "fusion")}
+    words = {name for name in named if "-" in name or name.endswith("kd")}
+    assert words <= known
