@@ -243,6 +243,15 @@ def test_the_order_of_samples_does_not_matter(loss):
     torch.testing.assert_close(value(ready, changed(ctx, lambda name, x: x[order])), value(ready, ctx))
 
 
+@each_loss(lambda loss: loss.make().needs.teachers == 1 and loss.name not in {*RANDOM, "ca-mkd"})
+def test_several_teachers_are_averaged_each_with_what_was_learnt_for_it(loss):
+    ctx = context(loss.make().needs)
+    ready = loss.built(ctx)
+    alone = [value(ready, replace(ctx, teachers={name: each})) for name, each in ctx.teachers.items()]
+    assert abs(alone[0] - alone[1]) > 1e-6
+    torch.testing.assert_close(value(ready, ctx), torch.stack(alone).mean())
+
+
 @each_loss(lambda loss: loss.name not in CLASSES_DIFFER)
 def test_the_order_of_classes_does_not_matter(loss):
     ctx = context(loss.make().needs)
