@@ -7,14 +7,12 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
+from torch.nn import functional as F
 
 from kdcore import LossContext, Needs, Ramp
 from kdcore_losses.divergence import soft_divergence
 from kdcore_losses.logit_loss import LogitLoss
 from kdcore_losses.nontarget import other_logits
-
-BLOCK = 64
-"""Classes compared with all others at once."""
 
 
 class SelectiveDistillation(LogitLoss):
@@ -59,12 +57,31 @@ class SelectiveDistillation(LogitLoss):
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Kendall's tau-b of the rows of two matrices (B, C): (B,), 0 for a constant row.
 
-    Classes are compared with all others a block at a time, so that memory grows with B times C.
+    Pairs are counted by sorting, so that time grows with C log² C and memory with C.
     """
-    agreement, pairs_a, pairs_b = (torch.zeros(len(a), dtype=a.dtype, device=a.device) for _ in range(3))
-    for some_a, some_b in zip(a.split(BLOCK, dim=1), b.split(BLOCK, dim=1), strict=True):
-        of_a, of_b = torch.sign(some_a[:, :, None] - a[:, None]), torch.sign(some_b[:, :, None] - b[:, None])
-        agreement += (of_a * of_b).sum(dim=(1, 2))
-        pairs_a += of_a.abs().sum(dim=(1, 2))
-        pairs_b += of_b.abs().sum(dim=(1, 2))
-    return agreement / (pairs_a.sqrt() * pairs_b.sqrt()).clamp_min(1.0)
+    for key in (1, 0):  # by a, and by b where a is equal
+        order = (a, b)[key].argsort(dim=1, stable=True)
+        a, b = a.gather(1, order), b.gather(1, order)
+    new = (a[:, 1:] != a[:, :-1]) | (b[:, 1:] != b[:, :-1])
+    tied_a, tied_b, tied_both = _ties(a), _ties(b.sort(dim=1).values), _ties(F.pad(new.long().cumsum(dim=1), (1, 0)))
+    pairs = a.shape[1] * (a.shape[1] - 1) // 2
+    agreement = pairs - tied_a - tied_b + tied_both - 2 * _inversions(b)
+    return agreement / ((pairs - tied_a).double() * (pairs - tied_b)).sqrt().clamp_min(1.0)
+
+
+def _ties(x: Tensor) -> Tensor:
+    """Pairs of equal numbers in sorted rows."""
+    return (torch.arange(x.shape[1], device=x.device) - torch.searchsorted(x.contiguous(), x.contiguous())).sum(dim=1)
+
+
+def _inversions(x: Tensor) -> Tensor:
+    """Pairs of a row of which the first is larger than the second, counted while the rows are merge-sorted."""
+    size, width = 1 << max(0, x.shape[1] - 1).bit_length(), 1
+    x, found = F.pad(x, (0, size - x.shape[1]), value=torch.inf), torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    while width < size:
+        halves = x.view(len(x), -1, 2, width)
+        smaller = torch.searchsorted(halves[:, :, 0].contiguous(), halves[:, :, 1].contiguous(), right=True)
+        found = found + (width - smaller).sum(dim=(1, 2))
+        width *= 2
+        x = halves.reshape(len(x), -1, width).sort(dim=2).values.view(len(x), -1)
+    return found
