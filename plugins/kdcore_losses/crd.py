@@ -31,8 +31,8 @@ class ContrastiveRepresentation(FeatureLoss):
     ICLR 2020, https://arxiv.org/abs/1910.10699, with Z as in the authors' code. Their bank starts with random numbers; here a
     sample takes part from the first batch that it is in. Where a batch may choose among no more than `negatives`, it takes
     all. The bank is saved in checkpoints, so that a resumed run goes on as it would have; memory grows with batch size times
-    M. It starts anew for another training part. Unlike shapes: persons, frames and positions are averaged; numbers of
-    channels may differ.
+    M. It starts anew for a table of samples of another size. Unlike shapes: persons, frames and positions are averaged;
+    numbers of channels may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).
