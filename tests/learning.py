@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 import toys
-from kdcore.training.distiller import Distiller, TermSpec
 from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
