@@ -13,15 +13,17 @@ from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
     from kdcore.cli.console import ConsoleListener
-    from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress, Ramp
+    from kdcore.contracts.batch import Batch, LossContext, Outputs
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey
     from kdcore.contracts.embeddings import ClassEmbeddings
     from kdcore.contracts.encoder import Encoder, Participant
     from kdcore.contracts.fusion import TeacherFusion
-    from kdcore.contracts.loss import DistillationLoss, Example, Needs
+    from kdcore.contracts.loss import DistillationLoss, Example
     from kdcore.contracts.modality import Modality, Signal
+    from kdcore.contracts.needs import Needs
+    from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Split
-    from kdcore.contracts.schedule import LearningRate, Schedule, Stage, Team, Training
+    from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.deploy.bundle import load_predictor, load_student
     from kdcore.deploy.predict import read_recording
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
         one_line,
     )
     from kdcore.recipe.build import Builder
+    from kdcore.recipe.graph import StagePlan
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.models import Recipe
+    from kdcore.recipe.plan import Plan, make_plan
     from kdcore.results.rewrite import rewrite_report
     from kdcore.results.tracking import Tracker, tracked_runs, tracking_address, without_password
     from kdcore.runs.callbacks import RunListener
@@ -58,15 +62,17 @@ hookimpl = HookimplMarker("kdcore")
 
 _HOME = {
     "kdcore.cli.console": ("ConsoleListener",),
-    "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs", "Progress", "Ramp"),
+    "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.fusion": ("TeacherFusion",),
-    "kdcore.contracts.loss": ("DistillationLoss", "Example", "Needs"),
+    "kdcore.contracts.loss": ("DistillationLoss", "Example"),
+    "kdcore.contracts.needs": ("Needs",),
+    "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Split"),
-    "kdcore.contracts.schedule": ("LearningRate", "Schedule", "Stage", "Team", "Training"),
+    "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
     "kdcore.errors": (
         "DataError",
@@ -82,7 +88,9 @@ _HOME = {
     "kdcore.deploy.predict": ("read_recording",),
     "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
+    "kdcore.recipe.graph": ("StagePlan",),
     "kdcore.recipe.load": ("load_recipe",),
+    "kdcore.recipe.plan": ("Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.results.rewrite": ("rewrite_report",),

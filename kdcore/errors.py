@@ -64,6 +64,10 @@ class PluginError(KdcoreError):
     exit_code = 2
 
 
+class ComponentError(PluginError):
+    """A component that could not be constructed with its options, or that failed when it was asked something."""
+
+
 class UnknownComponentError(PluginError):
     """A name that no installed plugin provides."""
 
@@ -106,3 +110,9 @@ def one_line(error: BaseException) -> str:
     """What an error says, without line breaks and not much longer than a person reads."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 400 else text[:399] + "…"
+
+
+def reason(error: BaseException) -> str:
+    """Return an exception's text, after its class where the class says more than that a value is wrong."""
+    kind, said = type(error).__name__, str(error)
+    return said or kind if isinstance(error, KdcoreError | ValueError) else f"{kind}: {said}"

@@ -1,20 +1,20 @@
-"""Names that nobody knows, and what may have been meant."""
+"""Suggestions for misspelt names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 MANY, FEW = 20, 4
-"""Of more than so many names, only so few are shown."""
+"""If there are more than `MANY` names, only `FEW` are shown."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like `name`; empty if none is like it."""
+    """Return the known name most similar to `name`; empty if none is similar."""
     return next(iter(_most_like(name, known, 1)), "")
 
 
 def did_you_mean(name: str, known: Iterable[str], what: str = "known") -> str:
-    """A hint: the nearest of the known names, else all of them; where they are many, those most like it."""
+    """Return a hint: the nearest known name, else all of them; of many names, the most similar."""
     known = list(known)
     if near := nearest(name, known):
         return f"did you mean {near!r}?"
@@ -24,7 +24,7 @@ def did_you_mean(name: str, known: Iterable[str], what: str = "known") -> str:
 
 
 def or_meant(name: str, known: Iterable[str]) -> str:
-    """The end of a message where a known name is near, ``; did you mean 'x'?``; else nothing."""
+    """Return ``; did you mean 'x'?``, the end of a message, if a known name is similar; else nothing."""
     near = nearest(name, known)
     return f"; did you mean {near!r}?" if near else ""
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are shared out to as many workers as there are cores
+if "KDCORE_CACHE" not in os.environ:  # what tests change in memory must not reach the user's cache
+    os.environ["KDCORE_CACHE"] = tempfile.mkdtemp(prefix="kdcore-tests-")
+    atexit.register(shutil.rmtree, os.environ["KDCORE_CACHE"], ignore_errors=True)
 
 import numpy as np
 import pytest

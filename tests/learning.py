@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 import toys
+from kdcore.training.distiller import Distiller, TermSpec
 from lightning_fabric import Fabric
 from torch import nn
 from torch.nn import functional as F
 
-from kdcore import DistillationLoss, Example, Needs, Stage, Training
+from kdcore import DistillationLoss, Example, Needs, StagePlan, Training
 from kdcore.data.pipeline import Pipeline
-from kdcore.training.distiller import Distiller, TermSpec
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.randomness import seed_everything
 
@@ -58,28 +58,37 @@ def distiller(table, terms=None, students=("student",), fusion=None, teacher=Non
     made = Distiller({"teacher": members.pop("teacher")}, members, fusion).eval()
     batch = table.batch(table.parts["train"], ("teacher", *students))
     with torch.no_grad():
-        taught = made.teach(["teacher"], batch)
-        made.add_terms("teacher", [TermSpec("labels", 1.0, Labels)], Example(taught["teacher"], {}, 2))
+        taught = made.run_teachers(["teacher"], batch)
+        made.add_terms("teacher", [TermSpec("labels", 1.0, Labels)], lambda _: Example(taught["teacher"], {}, 2))
         for name in students:
             seed_everything(7)
-            made.add_terms(name, terms or default_terms(), Example(made.answer(name, batch), taught, 2))
+            example = Example(made(name, batch), taught, 2)
+            made.add_terms(name, terms or default_terms(), lambda _, example=example: example)
     return made
 
 
 def default_terms():
-    return [TermSpec("labels", 1.0, Labels), TermSpec("imitate", 0.5, Imitate)]
+    return [TermSpec("labels", 1.0, Labels), TermSpec("imitate", 0.5, Imitate, teachers=("teacher",))]
+
+
+def stage(name, learners, training, epochs=None, sources=(), part="train"):
+    """A stage as a plan has it, in which all learners are trained alike."""
+    trained = dict.fromkeys(learners, training)
+    return StagePlan(
+        name, learners, sources, trained, epochs or training.epochs, part, training.batch_size or 3, "+".join(learners)
+    )
 
 
 def teachers(epochs=2, **training):
-    return Stage("teachers", ("teacher",), Training(epochs=epochs, **training), epochs)
+    return stage("teachers", ("teacher",), Training(epochs=epochs, **training))
 
 
 def students(epochs=2, learners=("student",), taught=("teacher",), **training):
-    return Stage("student", learners, Training(epochs=epochs, **training), epochs, teachers=taught)
+    return stage("student", learners, Training(epochs=epochs, **training), sources=taught)
 
 
 def one(training, learner, taught=()):
-    return Stage(learner, (learner,), training, 1, teachers=taught)
+    return stage(learner, (learner,), training, 1, taught)
 
 
 class Recorded:

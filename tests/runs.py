@@ -27,7 +27,7 @@ FORKS.set_forkserver_preload(
         "kdcore_datasets.synthetic.dataset",
         "kdcore_skeleton.transforms.placement",
         "kdcore_losses.soft_target",
-        "kdcore_wearable.cnn",
+        "kdcore_signals.encoders",
         "matplotlib.backends.backend_agg",
         "mlflow",
         "mlflow.store.tracking.sqlalchemy_store",

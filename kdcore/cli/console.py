@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from kdcore.contracts.schedule import Stage
 from kdcore.data.check import DataReport
+from kdcore.recipe.graph import StagePlan
 from kdcore.runs.callbacks import RunListener
 from kdcore.runs.run import Result
 from kdcore.runs.summary import table
@@ -56,19 +56,19 @@ class ConsoleListener(RunListener):
         if done == total:
             self._drop_task()
 
-    def arm_started(self, seed: int, arm: str, stages: Sequence[Stage]) -> None:
+    def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
         self._title = f"seed {seed}, {arm}"
 
-    def stage_started(self, stage: Stage, steps: int) -> None:
+    def stage_started(self, stage: StagePlan, steps: int) -> None:
         self._drop_task()
         self._steps, self._began, self._note = steps, time.monotonic(), ""
         self._task = self._progress.add_task(f"{self._title}: {stage.name}", total=stage.epochs * steps, note="")
 
-    def stepped(self, stage: Stage, epoch: int, step: int) -> None:
+    def stepped(self, stage: StagePlan, epoch: int, step: int) -> None:
         if self._task is not None:
             self._progress.update(self._task, completed=epoch * self._steps + step)
 
-    def epoch_finished(self, stage: Stage, epoch: int, metrics: Mapping[str, float]) -> None:
+    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
         shown = {name: value for name, value in metrics.items() if name.startswith("validation/")}
         shown = shown or {name: value for name, value in metrics.items() if name.endswith("/total")}
         self._note = "  ".join(
@@ -77,11 +77,11 @@ class ConsoleListener(RunListener):
         if self._task is not None:
             self._progress.update(self._task, completed=(epoch + 1) * self._steps, note=self._note)
 
-    def stage_reused(self, stage: Stage) -> None:
+    def stage_reused(self, stage: StagePlan) -> None:
         who = ", ".join(stage.learners)
         self.console.print(f"{self._title}: {stage.name} ({who}), trained before", style="dim", highlight=False)
 
-    def stage_finished(self, stage: Stage) -> None:
+    def stage_finished(self, stage: StagePlan) -> None:
         self._drop_task()
         seconds, who = time.monotonic() - self._began, ", ".join(stage.learners)
         self.console.print(

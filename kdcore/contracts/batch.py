@@ -4,61 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from kdcore.contracts.dataset import SampleKey
-
-
-@dataclass(frozen=True)
-class Ramp:
-    """A number that changes over epochs; usable wherever a recipe's option is ``float | Ramp``.
-
-    .. math:: v(e) = start + (stop - start)\\, s(\\min(1, e / epochs))
-
-    with :math:`s(u) = u` (linear) or :math:`(1 - \\cos \\pi u) / 2` (cosine).
-
-    Args:
-        start: Value in epoch 0.
-        stop: Value from epoch `epochs` on.
-        epochs: Length of the change, at least 1.
-        shape: How it gets there.
-    """
-
-    start: float
-    stop: float
-    epochs: int
-    shape: Literal["linear", "cosine"] = "linear"
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
-    def at(self, epoch: int) -> float:
-        """The value in `epoch`, counted from 0."""
-        import math
-
-        u = min(1.0, epoch / max(1, self.epochs))
-        return self.start + (self.stop - self.start) * (u if self.shape == "linear" else (1 - math.cos(math.pi * u)) / 2)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands.
-
-    Args:
-        stage: Name of the stage.
-        epoch: Epochs these learners have had before this one, over all stages.
-        step: Optimizer steps these learners have had before this one.
-        epochs: Epochs these learners will have had in the end.
-    """
-
-    stage: str = ""
-    epoch: int = 0
-    step: int = 0
-    epochs: int = 1
-
-    def at(self, value: float | Ramp) -> float:
-        """A number, or what a schedule says it is now."""
-        return value.at(self.epoch) if isinstance(value, Ramp) else value
+from kdcore.contracts.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -82,8 +32,20 @@ class Batch:
 
     @property
     def keys(self) -> tuple[SampleKey, ...]:
-        """Which samples these are, in order."""
+        """Identities of the samples, in order."""
         return tuple(self.table[row] for row in self.rows.tolist())
+
+    def select(self, index: Tensor) -> Batch:
+        """Some samples of the batch.
+
+        Args:
+            index: (b,) int64, places in the batch.
+        """
+        signals = {
+            name: tuple(part[index] for part in signal) if isinstance(signal, tuple) else signal[index]
+            for name, signal in self.signals.items()
+        }
+        return Batch(self.rows[index], signals, None if self.labels is None else self.labels[index], self.table)
 
 
 @dataclass(frozen=True)
@@ -100,6 +62,25 @@ class Outputs:
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
     ablated: Outputs | None = None
+
+    def select(self, index: Tensor) -> Outputs:
+        """The outputs of some samples of the batch.
+
+        Args:
+            index: (b,) int64, places in the batch.
+        """
+        count = len(self.logits)
+
+        def chosen(value: Tensor) -> Tensor:
+            if len(value) in (1, count):
+                return value if len(value) == 1 != count else value[index]
+            return value.unflatten(0, (count, -1))[index].flatten(0, 1)  # several rows of an activation belong to one sample
+
+        features = {tap: chosen(value) for tap, value in self.features.items()}
+        ablated = self.ablated
+        if ablated is not None and len(ablated.logits) == count:
+            ablated = ablated.select(index)
+        return Outputs(self.logits[index], features, ablated)
 
     def detach(self) -> Outputs:
         """The same numbers without a graph."""
@@ -128,7 +109,22 @@ class LossContext:
     batch: Batch
     peers: Mapping[str, Outputs] = field(default_factory=dict)
     class_embeddings: Tensor | None = None
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
+
+    def select(self, index: Tensor) -> LossContext:
+        """The context of some samples of the batch.
+
+        Args:
+            index: (b,) int64, places in the batch.
+        """
+        return LossContext(
+            self.student.select(index),
+            {name: outputs.select(index) for name, outputs in self.teachers.items()},
+            self.batch.select(index),
+            {name: outputs.select(index) for name, outputs in self.peers.items()},
+            self.class_embeddings,
+            self.progress,
+        )
 
     @property
     def labels(self) -> Tensor:

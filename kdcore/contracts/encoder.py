@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,7 +36,8 @@ class Participant(nn.Module):
         taps: Tap name → path of a submodule of `encoder`, whose output is recorded.
         live: What is applied to each batch before the encoder; identity by default.
         augment_frozen: Augment its input also while it teaches without learning; otherwise a frozen teacher is
-            asked about recordings as they are.
+            shown recordings as they are.
+        frozen: Paths of modules within `encoder` that stay in evaluation mode, with all below; ``*`` for all.
 
     Raises:
         KeyError: If a tap names no submodule; the message lists those there are.
@@ -49,6 +50,7 @@ class Participant(nn.Module):
         taps: Mapping[str, str] | None = None,
         live: nn.Module | None = None,
         augment_frozen: bool = False,
+        frozen: Sequence[str] = (),
     ):
         super().__init__()
         self.augment_frozen = augment_frozen
@@ -58,6 +60,11 @@ class Participant(nn.Module):
         self.taps = dict(taps or {})
         self._features: dict[str, Tensor] = {}
         modules = dict(encoder.named_modules())
+        self._frozen = [  # a list, so that they are not registered twice
+            module
+            for path, module in modules.items()
+            if any(each == "*" or f"{path}.".startswith(f"{each}.") for each in frozen)
+        ]
         for tap, path in self.taps.items():
             if path not in modules:
                 raise KeyError(path)
@@ -68,6 +75,13 @@ class Participant(nn.Module):
             self._features[tap] = output
 
         return record
+
+    def train(self, mode: bool = True) -> Participant:
+        """Set the mode of everything but frozen modules, whose running statistics must not change."""
+        super().train(mode)
+        for module in self._frozen:
+            module.training = False
+        return self
 
     def input(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
         """What the encoder reads, made from a batch's entry for this participant."""

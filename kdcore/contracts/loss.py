@@ -9,32 +9,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from kdcore.contracts.batch import LossContext, Outputs
+from kdcore.contracts.needs import Needs
 
 Role = Literal["student", "teacher"]
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a loss must be given; checked before the first step.
-
-    Args:
-        labels: Reads labels.
-        teachers: How many teachers it needs at least. A term that needs one is left out of the baseline.
-        peers: How many other students it needs at least.
-        class_embeddings: Reads the class-embedding table.
-        ablated: Reads answers to all-zero inputs: ``single`` (one, on running statistics) or ``mixed``
-            (as many as the batch, in the same forward pass as the batch).
-        student_taps: Taps the student must have.
-        teacher_taps: Taps every teacher must have.
-    """
-
-    labels: bool = False
-    teachers: int = 0
-    peers: int = 0
-    class_embeddings: bool = False
-    ablated: Literal["single", "mixed"] | None = None
-    student_taps: tuple[str, ...] = ()
-    teacher_taps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

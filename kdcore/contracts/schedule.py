@@ -1,9 +1,9 @@
-"""Training schedules: who learns what, when."""
+"""Training schedules: the graph of who learns from whom, and the stages that train it."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -92,33 +92,138 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Team:
-    """Names of a recipe's participants."""
+class Node:
+    """A participant as a schedule sees it.
 
-    teachers: tuple[str, ...]
-    students: tuple[str, ...]
+    Args:
+        name: As the recipe names it.
+        role: Whether the recipe lists it under `teachers` or under `students`.
+        learns_from: Participants that it learns from.
+        trains: False if there is nothing to train: stored outputs, a moving average, or a network that is frozen whole.
+        training: Its own training; None for the schedule's.
+        part: Part of the split that it learns from; None for the schedule's choice.
+    """
+
+    name: str
+    role: Literal["teacher", "student"]
+    learns_from: tuple[str, ...] = ()
+    trains: bool = True
+    training: Training | None = None
+    part: str | None = None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Who learns from whom.
+
+    Args:
+        nodes: Every participant by name, teachers first.
+        fused: Teachers that run through one fusion and are trained together.
+        training: For participants that neither have a training of their own nor get one from the schedule.
+    """
+
+    nodes: Mapping[str, Node]
+    fused: tuple[str, ...] = ()
+    training: Training = Training()
+
+    @classmethod
+    def of(cls, teachers: Iterable[str], students: Iterable[str]) -> Graph:
+        """The default graph: every student learns from every teacher, and teachers learn from nobody."""
+        teachers = tuple(teachers)
+        nodes = {name: Node(name, "teacher") for name in teachers}
+        return cls(nodes | {name: Node(name, "student", teachers) for name in students})
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Teachers that are trained."""
+        return tuple(name for name, node in self.nodes.items() if node.role == "teacher" and node.trains)
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """Students that are trained."""
+        return tuple(name for name, node in self.nodes.items() if node.role == "student" and node.trains)
+
+    def reaches(self, name: str) -> set[str]:
+        """All that `name` learns from, directly or through others; itself too if it is in a circle."""
+        found: set[str] = set()
+        waiting = list(self.nodes[name].learns_from)
+        while waiting:
+            source = waiting.pop()
+            if source not in found:
+                found.add(source)
+                waiting += self.nodes[source].learns_from
+        return found
+
+    def circle(self, name: str) -> tuple[str, ...]:
+        """`name` and those that learn from it and from whom it learns, directly or through others."""
+        mine = self.reaches(name)
+        return tuple(other for other in self.nodes if other == name or (other in mine and name in self.reaches(other)))
+
+    def groups(self, names: Iterable[str] | None = None) -> tuple[tuple[str, ...], ...]:
+        """Participants that must train side by side, each group after all that it learns from.
+
+        A group is a circle, the teachers of one fusion, or a single participant.
+
+        Args:
+            names: Participants to order; all that are trained by default.
+
+        Raises:
+            ValueError: If teachers of one fusion learn from each other in turn.
+        """
+        wanted = [name for name in (self.nodes if names is None else names) if self.nodes[name].trains]
+        group_of = {name: self.fused if name in self.fused else self.circle(name) for name in wanted}
+        waiting = list(dict.fromkeys(group_of.values()))
+        needs = {group: {source for name in group for source in self.reaches(name)} - set(group) for group in waiting}
+        done: list[tuple[str, ...]] = []
+        while waiting:
+            ready = next(
+                (group for group in waiting if not any(needs[group] & set(other) for other in waiting if other != group)), None
+            )
+            if ready is None:
+                raise ValueError(
+                    f"the participants {', '.join(name for group in waiting for name in group)} wait for one another"
+                )
+            done.append(tuple(name for name in ready if name in group_of))
+            waiting.remove(ready)
+        return tuple(done)
+
+    def generations(self, names: Iterable[str] | None = None) -> tuple[tuple[str, ...], ...]:
+        """Participants in as few steps as possible: each step learns from earlier ones, or within itself in a circle.
+
+        Args:
+            names: Participants to order; all that are trained by default.
+
+        Raises:
+            ValueError: If teachers of one fusion learn from each other in turn.
+        """
+        groups = self.groups(names)
+        level: dict[str, int] = {}
+        for group in groups:
+            sources = {source for name in group for source in self.reaches(name)} - set(group)
+            depth = max((level[source] + 1 for source in sources if source in level), default=0)
+            level |= dict.fromkeys(group, depth)
+        order = [name for name in self.nodes if name in level]
+        return tuple(tuple(name for name in order if level[name] == depth) for depth in sorted(set(level.values())))
 
 
 @dataclass(frozen=True)
 class Stage:
     """One stretch of training.
 
-    A learner that is a teacher minimises the recipe's ``teacher_losses``, one that is a student its ``losses``.
+    Each learner minimises its own terms. Those it learns from either learn beside it or answer without learning.
 
     Args:
         name: Shown in progress and metric names.
-        learners: Who learns. The same tuple of learners keeps its optimizer from stage to stage.
-        training: How they learn.
+        learners: Participants that learn.
+        training: How they learn; a participant with a training of its own keeps that.
         epochs: Epochs of this stage.
-        teachers: Teachers that answer without learning.
-        part: Which part of the split is learnt from.
+        part: Part of the split that is learnt from.
     """
 
     name: str
     learners: tuple[str, ...]
     training: Training
     epochs: int
-    teachers: tuple[str, ...] = ()
     part: str = "train"
 
 
@@ -126,5 +231,21 @@ class Schedule(ABC):
     """A sequence of stages."""
 
     @abstractmethod
-    def stages(self, team: Team) -> Iterator[Stage]:
-        """The stages in order; the same ones each time it is called, for a resumed run asks again."""
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        """The stages in order; the same ones each time it is called.
+
+        Args:
+            graph: Who learns from whom. Every participant in `graph.teachers` and `graph.students` must learn, and must not
+                learn before those that it learns from.
+        """
+
+
+class GraphSchedule(Schedule):
+    """The default schedule: each group of the graph is trained to the end after those that it learns from."""
+
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        """A stage for each of `Graph.groups`, named after its participants."""
+        for group in graph.groups():
+            first = graph.nodes[group[0]]
+            training = first.training or graph.training
+            yield Stage("+".join(group), group, training, training.epochs, first.part or "train")

@@ -14,11 +14,11 @@ from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.protocol import Protocol, Split
 from kdcore.data.data_cache import Column, ColumnCache, Progress, fingerprint
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.splits import checked_split, complete_samples, noisy_labels
+from kdcore.data.splits import checked_split, complete_samples, labelled_share, noisy_labels
 from kdcore.data.table import Table
 from kdcore.data.windows import Cutting
 from kdcore.errors import DataError, ListingError, SplitError
-from kdcore.recipe.models import DataSpec
+from kdcore.recipe.config_models import DataSpec, LabelledShare
 
 
 def listed_samples(dataset: Dataset) -> Sequence[Sample]:
@@ -60,7 +60,7 @@ def load_split(
     samples, left_out = complete_samples(listed_samples(dataset), modalities, spec.missing)
     split = asked_split(protocol, samples)
     with _raised_as(SplitError):
-        split = checked_split(split, len(dataset.classes), spec.labels == "given")
+        split = checked_split(split, len(dataset.classes), spec.labels != "withheld")
     return samples, split, [f"left out: {line}" for line in left_out]
 
 
@@ -114,7 +114,7 @@ def load_table(
     notes += _refuse_or_note_bad(columns.values(), spec)
     keys = _joined(columns.values(), samples, split)
     labels, parts = _labels(keys, split), _parts(keys, split)
-    if spec.labels == "given":
+    if spec.labels != "withheld":
         _refuse_unlabelled(labels, parts, keys)
     taught = _taught(labels, parts, spec, len(dataset.classes))
     inputs = {
@@ -167,12 +167,14 @@ def _parts(keys: Sequence[SampleKey], split: Split) -> dict[str, Tensor]:
 
 
 def _taught(labels: Tensor, parts: Mapping[str, Tensor], spec: DataSpec, num_classes: int) -> Tensor:
-    """`labels` with the recipe's noise in the parts that are learnt from."""
+    """The labels that training is told: with the recipe's noise, and -1 where it withholds them."""
     taught = labels.clone()
     for part, rows in parts.items():
         if part not in ("validation", "test"):
-            noisy = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
-            taught[rows] = torch.from_numpy(noisy)
+            told = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
+            if isinstance(spec.labels, LabelledShare) and part == "train":
+                told = labelled_share(told, spec.labels.share, spec.labels.seed)
+            taught[rows] = torch.from_numpy(told)
     return taught
 
 

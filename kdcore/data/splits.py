@@ -64,3 +64,14 @@ def noisy_labels(labels: np.ndarray, fraction: float, num_classes: int, seed: in
     noisy = labels.copy()
     noisy[chosen] = (noisy[chosen] + shift) % num_classes
     return noisy
+
+
+def labelled_share(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A copy of `labels` (N,) that keeps a share of each class's labels, at least one, and has -1 for the others."""
+    generator = np.random.default_rng(seed)
+    kept = np.full_like(labels, -1)
+    for label in np.unique(labels[labels >= 0]):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        chosen = rows[: max(1, round(share * len(rows)))]
+        kept[chosen] = label
+    return kept

@@ -12,6 +12,10 @@ from kdcore.contracts.batch import Batch
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.protocol import Split
 from kdcore.data.pipeline import bare
+from kdcore.errors import DataError
+
+HELD_OUT = ("validation", "test")
+"""Parts of a split that nothing learns from."""
 
 
 @dataclass
@@ -21,7 +25,7 @@ class Table:
     Args:
         keys: Which sample each of the N rows is.
         labels: (N,) int64, -1 where unknown; what evaluation compares with.
-        taught: (N,) int64, what training is told: `labels` with the recipe's label noise in parts that are learnt from.
+        taught: (N,) int64, what training is told: `labels` with the recipe's label noise, -1 where it withholds them.
         parts: Part → its rows.
         inputs: Participant → one tensor (N, …), or one per modality.
         classes: Class names.
@@ -47,6 +51,18 @@ class Table:
             parts = tuple(_take(part, rows) for part in self.inputs[name])
             signals[name] = bare(parts)
         return Batch(rows, signals, self.taught[rows] if labelled else None, self.keys)
+
+    def training_rows(self, part: str) -> Tensor:
+        """The rows of a part, to learn from.
+
+        Raises:
+            DataError: If the part is held out, or absent.
+        """
+        if part in HELD_OUT:
+            raise DataError(f"the {part} part is held out: nothing may learn from it")
+        if part not in self.parts:
+            raise DataError(f"the split has no part {part!r} (it has {', '.join(self.parts)})")
+        return self.parts[part]
 
     def to(self, device: torch.device, limit: int) -> Table:
         """The table with its tensors on `device`; inputs only if they take no more than `limit` bytes together."""

@@ -108,7 +108,7 @@ def _component(plugins: PluginManager, kind: str, spec: Mapping[str, Any], given
     try:
         return make(entry, {key: value for key, value in spec.items() if key != "name"}, given)
     except Exception as error:
-        raise PluginError(f"{kind} {spec['name']!r} of plugin {entry.plugin!r} cannot be made: {error}") from error
+        raise PluginError(f"could not construct {kind} {spec['name']!r} of plugin {entry.plugin!r}: {error}") from error
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

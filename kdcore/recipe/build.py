@@ -17,11 +17,10 @@ from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.protocol import Protocol
 from kdcore.contracts.schedule import Schedule
 from kdcore.contracts.transform import SampleTransform
-from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError
+from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError, reason
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.option_schema import make
 from kdcore.recipe.models import Component, ParticipantSpec, Recipe
-from kdcore.recipe.problems import reason
 from kdcore.suggestions import nearest
 
 
@@ -50,7 +49,7 @@ class Builder:
         except KdcoreError:
             raise
         except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
-            raise RecipeError([self.problem(where, f"{entry.described} cannot be made: {reason(error)}")]) from error
+            raise RecipeError([self.problem(where, f"could not construct {entry.described}: {reason(error)}")]) from error
 
     def problem(self, path: str, message: str, hint: str = "") -> Problem:
         """A problem at `path` of the recipe, with file and line."""
@@ -83,9 +82,9 @@ class Builder:
         """The split rule."""
         return self.component("protocol", self.recipe.data.protocol, "data.protocol")
 
-    def schedule(self) -> Schedule:
-        """Who learns what, when."""
-        return self.component("schedule", self.recipe.schedule, "schedule")
+    def schedule(self) -> Schedule | None:
+        """The order of training; None for the order of the graph."""
+        return self.component("schedule", self.recipe.schedule, "schedule") if self.recipe.schedule else None
 
     def fusion(self) -> TeacherFusion:
         """How teachers run together."""
@@ -96,12 +95,13 @@ class Builder:
         spec = self.recipe.class_embeddings
         return self.component("class_embedding", spec, "class_embeddings") if spec else None
 
-    def loss(self, role: str, index: int) -> DistillationLoss:
-        """One term; `role` is ``losses`` or ``teacher_losses``."""
-        return self.component("loss", getattr(self.recipe, role)[index], f"{role}[{index}]")
+    def loss(self, path: str, term: Component) -> DistillationLoss:
+        """The loss of the term at `path`."""
+        return self.component("loss", term, path)
 
     def encoder(self, path: str, spec: ParticipantSpec, num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
         """A participant's network, with what the recipe freezes frozen."""
+        assert spec.encoder is not None  # a participant without a network has none constructed
         encoder = self.component("encoder", spec.encoder, f"{path}.encoder", num_classes=num_classes, in_shape=in_shape)
         problems = []
         for index, frozen in enumerate(spec.freeze):

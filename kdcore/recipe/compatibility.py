@@ -1,139 +1,331 @@
-"""Checks whether a recipe's parts fit one another, as far as can be told before data are read and networks built."""
+"""Checks of a recipe's parts against one another, as far as they are possible without data and networks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-from kdcore.contracts.loss import DistillationLoss, Needs
-from kdcore.contracts.schedule import Schedule, Team
-from kdcore.errors import Problem
-from kdcore.recipe.models import ParticipantSpec, Recipe
-from kdcore.recipe.problems import Places, reason
+from kdcore.contracts.needs import Needs
+from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage
+from kdcore.errors import PluginError, Problem
+from kdcore.plugin.facts import Facts, ask, component_facts
+from kdcore.recipe.graph import LearnerTerm, StagePlan, recipe_graph, stage_plans, terms_of
+from kdcore.recipe.models import Recipe
+from kdcore.recipe.problems import Places
 from kdcore.recipe.validate import Checked
-from kdcore.recipe.yaml import Steps
+from kdcore.recipe.yaml import Steps, steps
 from kdcore.suggestions import did_you_mean
 
+HELD_OUT = ("validation", "test")
 
-def check_fit(recipe: Recipe, tree: Mapping[str, Any], checked: Checked, places: Places) -> list[Problem]:
-    """Modalities that the dataset lacks, and what losses need and are not given.
+
+def check_compatibility(recipe: Recipe, tree: Mapping[str, Any], checked: Checked, places: Places) -> list[Problem]:
+    """Find modalities that the dataset lacks, edges of the graph that lead nowhere, terms whose needs are not met, and
+    schedules that contradict the graph.
 
     Args:
         recipe: With all of `tree` that is valid.
         tree: The plain values as written; what stands there is not missed, valid or not.
-        checked: Its components; those that could not be made out are passed over.
+        checked: Its components; those that are unusable are passed over.
         places: Where it was written.
     """
-    return _Fit(recipe, tree, checked, places).problems
+    return _Compatibility(recipe, tree, checked, places).problems
 
 
-class _Fit:
+class _Compatibility:
     def __init__(self, recipe: Recipe, tree: Mapping[str, Any], checked: Checked, places: Places):
         self.recipe, self.tree, self.checked, self.places = recipe, tree, checked, places
         self.problems: list[Problem] = []
+        self.specs = recipe.participants
+        self.written = {
+            name: group for group in ("teachers", "students") for name in _mapping(tree.get(group)) if isinstance(name, str)
+        } | ({"student": "students"} if "student" in tree else {})
         self._modalities()
-        self._made(("data", "protocol"))
-        schedule = self._made(("schedule",))
-        if recipe.fusion and not self._written("teachers"):
+        self._facts(("data", "protocol"))
+        if recipe.fusion and not self._count("teachers"):
             self._add(("fusion",), "there are no teachers to fuse")
-        self._terms("losses", recipe.student_specs)
-        if recipe.teachers:
-            self._terms("teacher_losses", recipe.teachers)
-            if isinstance(schedule, Schedule) and recipe.data.labels == "withheld":
-                self._withheld(schedule)
+        self._edges()
+        self.needs = {path: self._needs(path) for path in self._term_paths()}
+        self.graph = recipe_graph(recipe, self.needs.get)
+        self.terms = {name: terms_of(recipe, self.graph, name, self.needs.get) for name in self.specs}
+        self._objectives()
+        self._unread_edges()
+        if not self.problems:
+            self._schedule()
 
-    def _add(self, path: Steps, message: str, hint: str = "") -> None:
-        self.problems.append(self.places.problem(path, message, hint))
+    def _add(self, path: Steps | str, message: str, hint: str = "") -> None:
+        self.problems.append(self.places.problem(steps(path) if isinstance(path, str) else path, message, hint))
 
-    def _made(self, path: Steps) -> object | None:
-        component = self.checked.usable.get(path)
-        if component is None:
+    def _facts(self, path: Steps) -> Facts | None:
+        if path not in self.checked.usable:
             return None
         try:
-            return component.make()
-        except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
-            self._add(path, f"{component.entry.described} cannot be made: {reason(error)}")
+            return component_facts(*self.checked.usable[path])
+        except PluginError as error:
+            self._add(path, str(error))
             return None
+
+    def _term_paths(self) -> list[str]:
+        lists = dict(self.recipe.terms_of(name) for name in self.specs if self.specs[name].is_network)
+        return [f"{path}[{index}]" for path, terms in lists.items() for index in range(len(terms))]
+
+    def _needs(self, path: str) -> Needs | None:
+        facts = self._facts(steps(path))
+        return facts.needs if facts else None
 
     def _modalities(self) -> None:
         path = ("data", "dataset")
-        made = self._made(path)
-        known = getattr(self.checked.classes.get(path) if made is None else made, "modalities", None)
-        if not isinstance(known, Mapping):
+        entry = self.checked.known.get(path)
+        facts = self._facts(path) or (component_facts(entry) if entry else None)
+        known = facts.modalities if facts else None
+        if known is None:
             return
-        for name, spec in self.recipe.participants.items():
-            path = (*self._path(name), "modality")
+        for name, spec in {**self.recipe.teachers, **self.recipe.student_specs}.items():
+            where: Steps = (*steps(self.recipe.path_of(name)), "modality")
             for index, modality in enumerate(spec.modalities):
                 if modality not in known:
-                    where = path if isinstance(spec.modality, str) else (*path, index)
                     what = f"the dataset {self.recipe.data.dataset.name!r} has no modality {modality!r}"
-                    self._add(where, what, did_you_mean(modality, sorted(known), "it has"))
+                    hint = did_you_mean(modality, sorted(known), "it has")
+                    self._add(where if isinstance(spec.modality, str) else (*where, index), what, hint)
 
-    def _withheld(self, schedule: Schedule) -> None:
-        """The labels that students are not told are read by no teacher either."""
-        teachers, students = set(self.recipe.teachers), set(self.recipe.student_specs)
-        losses = [self._made(("teacher_losses", index)) for index, term in enumerate(self.recipe.teacher_losses) if term.active]
-        if not any(loss.needs.labels for loss in losses if isinstance(loss, DistillationLoss)):
-            return
-        with suppress(Exception):  # a plugin's schedule may raise anything; the run's preparation says so
-            stages = list(schedule.stages(Team(tuple(self.recipe.teachers), tuple(self.recipe.student_specs))))
-            kept = {stage.part for stage in stages if students & set(stage.learners)}
-            read = {stage.part for stage in stages if teachers & set(stage.learners)}
-            for part in sorted(kept & read):
-                self._add(
-                    ("schedule",),
-                    f"teachers learn from the labels of the part {part!r}, which are withheld from students",
-                    "teachers need a part of their own: a protocol that sets one apart, and schedule.teacher_part; "
-                    "or give the labels, and students losses that read none",
-                )
+    def _edges(self) -> None:
+        """Every name that a participant or a term gives as a source exists."""
+        for name, spec in {**self.recipe.teachers, **self.recipe.student_specs}.items():
+            path = self.recipe.path_of(name)
+            for index, source in enumerate(spec.learns_from or ()):
+                self._known(f"{path}.learns_from[{index}]", name, source)
+            if spec.learns_from is not None:
+                for index, source in enumerate(spec.learns_from):
+                    if source in spec.learns_from[:index]:
+                        self._add(f"{path}.learns_from[{index}]", f"{source!r} is listed twice")
+            if spec.follows is not None and self._known(f"{path}.follows", name, spec.follows):
+                followed = self.specs.get(spec.follows)
+                if followed is not None and not followed.is_network:
+                    self._add(f"{path}.follows", f"{spec.follows!r} has no network of its own to average")
+            if not spec.is_network and name not in self.recipe.teachers:
+                kind = "a moving average" if spec.follows else "a file of stored outputs"
+                self._add(path, f"a student must be a network, not {kind}", "list it under 'teachers'")
 
-    def _path(self, name: str) -> Steps:
-        if name in self.recipe.teachers:
-            return ("teachers", name)
-        return ("student",) if self.recipe.student is not None else ("students", name)
+    def _known(self, path: str, name: str, source: str) -> bool:
+        if source == name:
+            self._add(path, f"{name!r} cannot learn from itself")
+        elif source not in self.written:
+            self._add(path, f"there is no participant {source!r}", did_you_mean(source, sorted(self.written), "participants"))
+        return source in self.written and source != name
 
-    def _terms(self, role: str, learners: Mapping[str, ParticipantSpec]) -> None:
-        for index, term in enumerate(getattr(self.recipe, role)):
-            loss = self._made((role, index)) if term.active else None
-            needs = getattr(loss, "needs", None)
-            if isinstance(needs, Needs):
-                for message, hint in (*self._unmet(needs, role), *_untapped(needs, learners, self._asked(role))):
-                    self._add((role, index), f"the loss {term.name!r} {message}", hint)
+    def _objectives(self) -> None:
+        """Each term finds what it needs at each learner that has it."""
+        found: dict[tuple[str, str, str], list[str]] = {}
+        for name, spec in self.specs.items():
+            if not spec.is_network:
+                continue
+            path, terms = self.recipe.terms_of(name)
+            if not terms and "*" not in spec.freeze:
+                self._add(path, "must not be empty")
+            elif terms and not any(term.active for term in terms) and "*" not in spec.freeze:
+                self._add(path, f"every term of {name!r} has weight 0; there is nothing to learn")
+            for term in self.terms[name]:
+                self._term_sources(term, name)
+                if term.term.active:
+                    for message, hint in (*self._unmet(term, name), *self._untapped(term, name)):
+                        found.setdefault((term.path, message, hint), []).append(name)
+        for (path, message, hint), names in found.items():
+            message = message.replace("{learner}", " and ".join(map(repr, names)))
+            self._add(path, message, hint)
 
-    def _written(self, group: str) -> float:
+    def _term_sources(self, term: LearnerTerm, name: str) -> None:
+        shared = not term.path.startswith(self.recipe.path_of(name))
+        for index, source in enumerate(term.term.teachers or ()):
+            where = f"{term.path}.teachers[{index}]"
+            if source not in self.written:
+                if name == self._first_with(term.path):
+                    hint = did_you_mean(source, sorted(self.written), "participants")
+                    self._add(where, f"there is no participant {source!r}", hint)
+            elif source not in self.graph.nodes[name].learns_from and source in self.specs and not shared:
+                hint = f"add it to {self.recipe.path_of(name)}.learns_from"
+                self._add(where, f"{name!r} does not learn from {source!r}", hint)
+
+    def _first_with(self, path: str) -> str:
+        """The first participant whose objective has the term at `path`."""
+        return next(name for name in self.specs if any(term.path == path for term in self.terms[name]))
+
+    def _unmet(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
+        needs, what = term.needs, f"the loss {term.term.name!r}"
+        if needs.class_embeddings and "class_embeddings" not in self.tree:
+            yield f"{what} needs class embeddings, and the recipe has none", "add 'class_embeddings'"
+        if needs.labels and self.recipe.data.labels == "withheld" and name in self.recipe.student_specs:
+            yield (
+                f"{what} reads labels, which are withheld from students",
+                "leave it out, or set data.labels to 'given'",
+            )
+        for wanted, there, role, group in (
+            (needs.teachers, len(term.teachers), "teacher", "teachers"),
+            (needs.peers, len(term.peers), "peer", "students"),
+        ):
+            if there < wanted and not self._hidden(name, group):
+                needed = f"{what} needs at least {wanted} {role}{'s' if wanted > 1 else ''}"
+                yield f"{needed}, and {{learner}} learns from {there or 'none'}", self._where_to_find(term, name, role)
+
+    def _where_to_find(self, term: LearnerTerm, name: str, role: str) -> str:
+        path = self.recipe.path_of(name)
+        if term.term.teachers is not None:
+            return "the term's 'teachers' chooses among those that its learner learns from"
+        if role == "peer":
+            return "peers are participants that learn from each other: name them in 'learns_from', or list several students"
+        if peers := term.peers:
+            return f"{' and '.join(map(repr, peers))} trains beside it: that is a peer, for a loss that reads peers"
+        others = [other for other in self.specs if other != name]
+        return f"name some in {path}.learns_from" if others else "add 'teachers'"
+
+    def _hidden(self, name: str, group: str) -> bool:
+        """Whether a default source of `name` stands in the recipe and is unusable, which is another problem's to say."""
+        if not isinstance(self.tree.get(group, {}), Mapping):
+            return True
+        spec = self.specs[name]
+        names = spec.learns_from if spec.learns_from is not None else [each for each, of in self.written.items() if of == group]
+        return any(each not in self.specs for each in names)
+
+    def _untapped(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
+        for taps, participants in ((term.needs.student_taps, (name,)), (term.needs.teacher_taps, term.teachers)):
+            for tap in dict.fromkeys(taps):
+                lacking = [
+                    each for each in participants if tap not in self.specs[each].taps and self.specs[each].outputs is None
+                ]
+                if lacking:
+                    hint = did_you_mean(tap, sorted(self.specs[lacking[0]].taps), "declared are")
+                    who = "{learner}" if lacking == [name] else " and ".join(map(repr, lacking))
+                    yield f"the loss {term.term.name!r} needs the tap {tap!r} of {who}", hint
+
+    def _unread_edges(self) -> None:
+        """An edge that the recipe declares has an effect."""
+        for name, spec in self.specs.items():
+            if not spec.is_network or spec.learns_from is None or any(self.needs.get(p) is None for p in self._paths(name)):
+                continue
+            read = {source for term in self.terms[name] for source in self._read(term)}
+            for index, source in enumerate(spec.learns_from):
+                if source in self.graph.nodes[name].learns_from and source not in read:
+                    kind = "peers" if any(source in term.peers for term in self.terms[name]) else "teachers"
+                    self._add(
+                        f"{self.recipe.path_of(name)}.learns_from[{index}]",
+                        f"no term of {name!r} reads {source!r}, so learning from it has no effect",
+                        f"add a loss that reads {kind} to the objective of {name!r}, or remove {source!r} here",
+                    )
+
+    def _paths(self, name: str) -> list[str]:
+        path, terms = self.recipe.terms_of(name)
+        return [f"{path}[{index}]" for index in range(len(terms))]
+
+    @staticmethod
+    def _read(term: LearnerTerm) -> Sequence[str]:
+        named = term.term.teachers is not None
+        teachers = term.teachers if term.needs.teachers or named else ()
+        return (*teachers, *(term.peers if term.needs.peers or named else ()))
+
+    def _count(self, group: str) -> float:
         """How many participants a group has, unusable ones too; infinitely many if it is no mapping."""
         members = self.tree.get(group, {})
         return len(members) if isinstance(members, Mapping) else float("inf")
 
-    def _asked(self, role: str) -> Mapping[str, ParticipantSpec]:
-        """Those whose answers a term may compare the learner's with."""
-        return self.recipe.teachers if role == "losses" else {}
-
-    def _unmet(self, needs: Needs, role: str) -> Iterator[tuple[str, str]]:
-        recipe = self.recipe
-        if needs.class_embeddings and "class_embeddings" not in self.tree:
-            yield "needs class embeddings, and the recipe has none", "add 'class_embeddings'"
-        if role != "losses":
+    def _schedule(self) -> None:
+        path: Steps = ("schedule",) if self.recipe.schedule else ()
+        try:
+            stages = self._stages(path)
+        except (PluginError, ValueError) as error:
+            self._add(path, str(error))
             return
-        if needs.labels and recipe.data.labels == "withheld":
-            yield "reads labels, which are withheld from students", "leave it out, or set data.labels to 'given'"
-        for wanted, there, what in (
-            (needs.teachers, self._written("teachers"), "teacher"),
-            (needs.peers, max(self._written("students") - 1, 0), "other student"),
-        ):
-            if there < wanted:
-                yield f"needs at least {wanted} {what}{'s' if wanted > 1 else ''}, and the recipe has {there or 'none'}", ""
+        for stage, what, hint in schedule_problems(self.recipe, self.graph, stages, self.terms) if stages else ():
+            self._add(place_in_schedule(self.recipe, stage) if stage else path, what, hint)
+
+    def _stages(self, path: Steps) -> tuple[Stage, ...]:
+        """The stages of the recipe's schedule; none if that cannot be constructed, which is reported."""
+        if not path:
+            return stages_of(GraphSchedule(), self.graph)
+        if self._facts(path) is None:
+            return ()
+        return ask(*self.checked.usable[path], stages_of, self.graph)
 
 
-def _untapped(
-    needs: Needs, learners: Mapping[str, ParticipantSpec], asked: Mapping[str, ParticipantSpec]
-) -> Iterator[tuple[str, str]]:
-    sides: Sequence[tuple[tuple[str, ...], Mapping[str, ParticipantSpec]]]
-    sides = ((needs.student_taps, learners), (needs.teacher_taps, asked))
-    for taps, participants in sides:
-        for tap in dict.fromkeys(taps):
-            lacking = [name for name, spec in participants.items() if tap not in spec.taps]
-            if lacking:
-                hint = did_you_mean(tap, sorted(participants[lacking[0]].taps), "declared are")
-                yield f"needs the tap {tap!r} of {' and '.join(map(repr, lacking))}", hint
+def stages_of(schedule: Schedule, graph: Graph) -> tuple[Stage, ...]:
+    """The stages of a schedule for these participants."""
+    return tuple(schedule.stages(graph))
+
+
+def place_in_schedule(recipe: Recipe, stage: str) -> str:
+    """Path of what describes a stage, as near as can be told."""
+    return f"schedule.{stage}" if recipe.schedule and stage in recipe.schedule.options else "schedule"
+
+
+def schedule_problems(
+    recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: Mapping[str, list[LearnerTerm]]
+) -> Iterator[tuple[str, str, str]]:
+    """Contradictions between a schedule and the graph: name of the stage or "", what is wrong, a hint."""
+    name = f"the schedule {recipe.schedule.name!r}" if recipe.schedule else "the default schedule"
+    unknown = {(stage.name, each) for stage in stages for each in stage.learners if each not in graph.nodes}
+    for stage_name, each in sorted(unknown):
+        yield stage_name, f"{name} trains {each!r} in stage {stage_name!r}, and there is no such participant", ""
+    if unknown:
+        return
+    trained: set[str] = set()
+    for stage in stages:
+        if stage.part in HELD_OUT:
+            what = f"{name} trains {_names(stage.learners)} on the {stage.part} part, which is held out"
+            yield "", what, "learn from 'train', or from a part that the protocol sets apart"
+        for each in stage.learners:
+            if not graph.nodes[each].trains:
+                yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, which has nothing to train", ""
+            early = [s for s in graph.nodes[each].learns_from if graph.nodes[s].trains and s not in {*trained, *stage.learners}]
+            if early:
+                what = f"{name} trains {each!r} in stage {stage.name!r}, before {_names(early)}, which it learns from"
+                yield stage.name, what, "leave out 'schedule' to train in the order of the graph, or change 'learns_from'"
+        trained |= set(stage.learners)
+    idle = [each for each, node in graph.nodes.items() if node.trains and each not in trained]
+    if idle:
+        yield "", f"{name} never trains {_names(idle)}", ""
+        return
+    yield from _lengths(recipe, graph, stage_plans(recipe, graph, stages, dict(terms)), name)
+    yield from _withheld_labels(recipe, stages, terms)
+
+
+def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[tuple[str, str, str]]:
+    for plan in plans:
+        sizes = {each: training.batch_size or recipe.data.batch_size for each, training in plan.training.items()}
+        if len(set(sizes.values())) > 1:
+            yield plan.name, f"{_names(plan.learners)} train side by side and need the same batch_size, not {sizes}", ""
+        for each in plan.learners:
+            own, total = graph.nodes[each].training, plan.training[each].epochs
+            if own and own.epochs != total:
+                yield "", f"{name} trains {each!r} for {total} epochs, and its own training says {own.epochs}", ""
+            together = {*graph.circle(each), *(graph.fused if each in graph.fused else ())}
+            apart = [other for other in together if graph.nodes[other].trains and other not in plan.learners]
+            if apart and any(graph.nodes[other].training for other in (*apart, each)):
+                yield "", f"{_names([each, *apart])} train side by side and need trainings of the same epochs", ""
+                return
+
+
+def _withheld_labels(
+    recipe: Recipe, stages: Sequence[Stage], terms: Mapping[str, list[LearnerTerm]]
+) -> Iterator[tuple[str, str, str]]:
+    """Labels that are withheld from students are read by no teacher either."""
+    if recipe.data.labels != "withheld":
+        return
+    students = set(recipe.student_specs)
+    reading = {
+        name for name, found in terms.items() if any(term.term.active and term.needs.labels for term in found)
+    } - students
+    withheld = {stage.part for stage in stages if students & set(stage.learners)}
+    read = {stage.part for stage in stages if reading & set(stage.learners)}
+    for part in sorted(withheld & read):
+        yield (
+            "",
+            f"teachers learn from the labels of the part {part!r}, which are withheld from students",
+            "teachers need a part of their own: a protocol that sets one apart, and schedule.teacher_part; "
+            "or give the labels, and students losses that read none",
+        )
+
+
+def _names(names: Sequence[str]) -> str:
+    return " and ".join(map(repr, dict.fromkeys(names)))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

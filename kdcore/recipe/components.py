@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdcore.plugin.option_schema import TERM_KEYS
+from kdcore.plugin.constructors import TERM_KEYS
 from kdcore.recipe.yaml import Steps
 
 JOINED = "joined"
@@ -19,6 +19,7 @@ def components(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, str, Any]]:
     for path, participant in participants(tree):
         yield from _transforms((*path, "transforms"), participant.get("transforms"))
         yield from _one(path, participant, encoder="encoder")
+        yield from _each((*path, "losses"), participant.get("losses"), "loss")
     for key in ("losses", "teacher_losses"):
         yield from _each((key,), tree.get(key), "loss")
     yield from _one((), tree, fusion="fusion", class_embeddings="class_embedding", schedule="schedule")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,7 +23,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from kdcore.contracts.batch import Ramp
+from kdcore.contracts.progress import Ramp
+from kdcore.contracts.schedule import Training
 from kdcore.recipe.components import JOINED
 from kdcore.recipe.merge import term_labels
 from kdcore.recipe.yaml import Steps
@@ -100,6 +101,8 @@ class Term(Component):
     """Factor; 0 keeps the term out of the objective."""
     id: str | None = None
     """Its label in logs; the name by default, ``name-2`` where it comes again."""
+    teachers: Annotated[list[str], MinLen(1)] | None = None
+    """Those of its learner's teachers and peers that it reads; all by default."""
 
     @property
     def active(self) -> bool:
@@ -120,25 +123,68 @@ Terms = Annotated[list[Term], AfterValidator(_labelled)]
 
 
 class ParticipantSpec(Section):
-    """A teacher or a student."""
+    """A teacher or a student: a network, a moving average of one, or a file of stored outputs."""
 
-    modality: str | Annotated[list[str], MinLen(1)]
+    modality: str | Annotated[list[str], MinLen(1)] | None = None
     transforms: list[Component] | dict[str, list[Component]] = Field(default_factory=list)
     """In order; with several modalities a list for each, and ``joined`` for those after joining."""
-    encoder: Component
+    encoder: Component | None = None
     taps: Annotated[dict[str, str], BeforeValidator(_named)] = Field(default_factory=dict)
     """Tap → module path within the encoder; a list where the paths may serve as names."""
     freeze: list[str] = Field(default_factory=list)
     """Module paths within the encoder that are not trained, with all below; ``*`` for all."""
+    freeze_statistics: bool = True
+    """Keep running statistics of frozen modules, such as those of batch normalisation, as they are."""
     weights: Annotated[Path, Strict(False), AfterValidator(_home)] | None = None
     """File of the weights to start from."""
     augment_frozen: bool = False
-    """Augment its input also while it teaches without learning; its answers are then not cached."""
+    """Augment its input also while it teaches without learning; its outputs are then not cached."""
+    learns_from: list[str] | None = None
+    """Participants it learns from. By default a student learns from every teacher, and a teacher from nobody."""
+    losses: Terms | None = None
+    """Its own objective; the recipe's `losses` or `teacher_losses` by default."""
+    training: Training | None = None
+    """Its own training; the schedule's by default."""
+    part: str | None = None
+    """Part of the split that it learns from under the default schedule; ``train`` if left out."""
+    follows: str | None = None
+    """Participant whose weights it is a moving average of; such a teacher is never optimised."""
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.999
+    """Share of the old average that an update keeps; only with `follows`."""
+    warmup: bool = True
+    """Start as the plain mean: update n keeps at most n / (n + 1) of the old average; only with `follows`."""
+    outputs: Annotated[Path, Strict(False), AfterValidator(_home)] | None = None
+    """File of stored outputs, joined by sample key: Parquet, NPZ or safetensors."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> ParticipantSpec:
+        given = self.model_fields_set
+        kinds = [key for key in ("follows", "outputs") if getattr(self, key) is not None]
+        if len(kinds) == 2:
+            raise wrong("'follows' and 'outputs' exclude each other", ("outputs",))
+        for key in ("momentum", "warmup"):
+            if key in given and self.follows is None:
+                raise wrong(f"{key!r} requires 'follows'", (key,))
+        if not kinds:
+            for key in ("modality", "encoder"):
+                if getattr(self, key) is None:
+                    raise wrong(f"the key {key!r} is missing", (key,))
+            return self
+        allowed = {"follows": ("momentum", "warmup", "augment_frozen"), "outputs": ()}[kinds[0]]
+        for key in sorted(given - {kinds[0], *allowed}):
+            if getattr(self, key) not in (None, [], {}, type(self).model_fields[key].default):
+                raise wrong(f"{key!r} does not go with {kinds[0]!r}", (key,))
+        return self
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it has a network of its own, rather than an average of another or stored outputs."""
+        return self.follows is None and self.outputs is None
 
     @field_validator("modality")
     @classmethod
-    def _distinct(cls, modality: str | list[str]) -> str | list[str]:
-        if len(set(modality)) < len(modality) and isinstance(modality, list):
+    def _distinct(cls, modality: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(modality, list) and len(set(modality)) < len(modality):
             raise wrong("names a modality twice")
         return modality
 
@@ -161,7 +207,7 @@ class ParticipantSpec(Section):
     @property
     def modalities(self) -> tuple[str, ...]:
         """All it reads, in order."""
-        return (self.modality,) if isinstance(self.modality, str) else tuple(self.modality)
+        return (self.modality,) if isinstance(self.modality, str) else tuple(self.modality or ())
 
     def transforms_of(self, key: str) -> list[Component]:
         """The transforms of one of its modalities, or those after joining (``joined``)."""
@@ -179,6 +225,15 @@ class WindowSpec(Section):
     """Seconds from one window's start to the next one's; the length by default."""
 
 
+class LabelledShare(Section):
+    """Labels for some of the samples that are learnt from; drawn class by class."""
+
+    share: Annotated[float, Gt(0), Le(1)]
+    """Share of the samples of each class that keep their label; at least one of each."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Chooses the samples."""
+
+
 class DataSpec(Section):
     """Which samples there are, who learns from which, and how they come."""
 
@@ -187,8 +242,8 @@ class DataSpec(Section):
     batch_size: Annotated[int, Ge(1)] = 16
     window: WindowSpec | None = None
     """None for whole recordings."""
-    labels: Literal["given", "withheld"] = "given"
-    """Whether students are told the labels they learn from."""
+    labels: Literal["given", "withheld"] | LabelledShare = "given"
+    """Whether students are told the labels they learn from: all, none, or a share of them."""
     label_noise: Annotated[float, Ge(0), Le(1)] = 0.0
     """Share of the labels learnt from that are replaced by another class."""
     label_noise_seed: Annotated[int, Ge(0)] = 0

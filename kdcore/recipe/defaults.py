@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
-from kdcore.plugin.option_schema import options_model
+from kdcore.plugin.option_schema import validated
 from kdcore.plugin.registry import Entry
-
-
-def validated(entry: Entry, options: Mapping[str, Any]) -> BaseModel:
-    """A component's options as their hints have them; text is no number here, nor a number text.
-
-    Raises:
-        pydantic.ValidationError: If they do not fit the schema.
-        PluginError: If there is no schema.
-    """
-    return options_model(entry).model_validate_json(json.dumps(options), strict=True)
 
 
 def filled_options(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:

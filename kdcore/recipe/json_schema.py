@@ -10,8 +10,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from kdcore.errors import PluginError
+from kdcore.plugin.constructors import TERM_KEYS
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.plugin.option_schema import TERM_KEYS, describe, options_model
+from kdcore.plugin.option_schema import describe, options_model
 from kdcore.plugin.registry import KINDS, Entry
 from kdcore.recipe.merge import TERM_LISTS
 from kdcore.recipe.models import Recipe

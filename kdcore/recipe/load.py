@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from kdcore.errors import Problem, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.recipe.compatibility import check_fit
+from kdcore.recipe.compatibility import check_compatibility
 from kdcore.recipe.merge import merge_recipes, without_nulls
 from kdcore.recipe.models import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.overrides import apply_overrides
@@ -54,7 +54,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: Plug
     checked = check_components({"teacher_losses": DEFAULT_TEACHER_LOSSES} | tree, places, plugins)
     found += checked.problems
     if stand_in:
-        found += check_fit(stand_in, tree, checked, places)
+        found += check_compatibility(stand_in, tree, checked, places)
     problems = early + [problem for problem in found if not _follows(problem, early)]
     if problems or recipe is None:
         raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, MinLen
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
+from kdcore.contracts.needs import Needs
+from kdcore.contracts.schedule import Training
+from kdcore.plugin.facts import component_facts
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.registry import Registry
 from kdcore.recipe.components import JOINED, components, split
@@ -49,9 +52,10 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def _name(name: str) -> str:
-    if not _NAME.fullmatch(name) or name == JOINED:
+    if not _NAME.fullmatch(name) or name in (JOINED, "fusion"):
         raise wrong(
-            f"{name!r} cannot name a participant: use letters, digits, - and _, starting with a letter, and not {JOINED!r}"
+            f"{name!r} cannot name a participant: use letters, digits, - and _, and start with a letter "
+            f"({JOINED!r} and 'fusion' are reserved)"
         )
     return name
 
@@ -88,11 +92,14 @@ class Recipe(Section):
     students: _Participants = Field(default_factory=dict, validate_default=True)
     """Several students, by name, instead of `student`."""
     class_embeddings: Component | None = None
-    losses: Annotated[Terms, MinLen(1)]
-    """The students' objective."""
+    losses: Terms = Field(default_factory=list)
+    """The objective of students that have none of their own."""
     teacher_losses: Terms = Field(default_factory=lambda: [Term(name=name, id=name) for name in DEFAULT_TEACHER_LOSSES])
-    """The teachers' objective."""
-    schedule: Component
+    """The objective of teachers that have none of their own."""
+    schedule: Component | None = None
+    """Order of training; by default everyone is trained after those that it learns from."""
+    training: Training = Training()
+    """Training of participants that have none of their own, under the default schedule."""
     baseline: bool = True
     """Train the same students without distillation, too."""
     seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = Field(default_factory=lambda: [0])
@@ -104,6 +111,7 @@ class Recipe(Section):
 
     _places: dict[Steps, tuple[Path | None, int | None]] = PrivateAttr(default_factory=dict)
     _registry: Registry | None = PrivateAttr(default=None)
+    _needs: dict[str, Needs | None] = PrivateAttr(default_factory=dict)
 
     @field_validator("student")
     @classmethod
@@ -146,8 +154,29 @@ class Recipe(Section):
 
     @property
     def participants(self) -> dict[str, ParticipantSpec]:
-        """Teachers, then students, by name."""
-        return {**self.teachers, **self.student_specs}
+        """Teachers, then students, by name; a moving average reads what the participant that it follows reads."""
+        named = {**self.teachers, **self.student_specs}
+        return {name: self._like_followed(spec, named) for name, spec in named.items()}
+
+    @staticmethod
+    def _like_followed(spec: ParticipantSpec, named: Mapping[str, ParticipantSpec]) -> ParticipantSpec:
+        followed = named.get(spec.follows or "")
+        if followed is None:
+            return spec
+        return spec.model_copy(update={key: getattr(followed, key) for key in ("modality", "transforms", "encoder", "taps")})
+
+    def path_of(self, name: str) -> str:
+        """Where participant `name` stands in the recipe."""
+        if name in self.teachers:
+            return f"teachers.{name}"
+        return "student" if self.student is not None else f"students.{name}"
+
+    def terms_of(self, name: str) -> tuple[str, list[Term]]:
+        """Where the objective of participant `name` stands in the recipe, and its terms."""
+        own = (self.teachers if name in self.teachers else self.student_specs)[name].losses
+        if own is not None:
+            return f"{self.path_of(name)}.losses", own
+        return ("teacher_losses", self.teacher_losses) if name in self.teachers else ("losses", self.losses)
 
     @property
     def registry(self) -> Registry:
@@ -188,17 +217,34 @@ class Recipe(Section):
     @property
     def hash(self) -> str:
         """SHA-256 of the filled recipe without description and tracking, whatever the order of its keys."""
-        return self._digest_without("description", "tracking")
+        return self.digest(self.filled(), "description", "tracking")
 
     @property
     def variant(self) -> str:
         """As `hash`, but without name, seeds and baseline: the same for runs that may count as one configuration."""
-        return self._digest_without(*self.NO_CONFIGURATION)
+        return self.digest(self.filled(), *self.NO_CONFIGURATION)
 
-    def _digest_without(self, *keys: str) -> str:
-        said = {key: value for key, value in self.filled().items() if key not in keys}
+    def digest(self, filled: Mapping[str, Any], *without: str) -> str:
+        """SHA-256 of a filled recipe and of its plugin files, without some of its keys."""
+        said = {key: value for key, value in filled.items() if key not in without}
         said["plugins"] = with_fingerprints(self.plugins)
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+    def needs_of(self, path: str) -> Needs | None:
+        """What the loss of the term at `path` needs; None for what is no loss.
+
+        Raises:
+            PluginError: If the loss is unknown or broken.
+        """
+        if path not in self._needs:
+            term = self._term_at(path)
+            self._needs[path] = component_facts(self.registry.get("loss", term.name), term.options).needs
+        return self._needs[path]
+
+    def _term_at(self, path: str) -> Term:
+        holder, _, index = path.rpartition("[")
+        lists = dict(map(self.terms_of, self.participants))
+        return lists[holder][int(index.rstrip("]"))]
 
     def locate(self, path: str) -> tuple[Path, int] | None:
         """File and line of ``losses[2].temperature``, or of what it stands in; None if the command line or code said it."""

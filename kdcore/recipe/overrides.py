@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdcore.errors import Problem, RecipeError
-from kdcore.recipe.merge import labels_of, merge, merge_recipes
+from kdcore.recipe.merge import find_entry, labels_of, merge, merge_recipes
 from kdcore.recipe.yaml import Node, Steps, dotted, parse, steps
 from kdcore.suggestions import did_you_mean
 
@@ -74,8 +74,8 @@ def _counted(entries: Sequence[object]) -> str:
 
 def _assigned_in_list(node: Node, step: str | int, rest: Steps, value: Node, here: Steps) -> Node:
     labels = labels_of(node.value)
-    index = step if isinstance(step, int) else labels.index(step) if step in labels else len(labels)
-    if index >= len(labels):
+    index = step if isinstance(step, int) else find_entry(node.value, labels, step)
+    if index is None or index >= len(labels):
         hint = did_you_mean(str(step), labels, "entries") if all(labels) else f"it has {_counted(labels)}, counted from 0"
         raise RecipeError([Problem(dotted(here), "there is no such entry in this list (command line)", hint=hint)])
     items = list(node.value)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_
 
 from pydantic import BaseModel, ValidationError
 
-from kdcore.errors import KdcoreError, Problem
+from kdcore.errors import Problem
 from kdcore.recipe.models import place_of
 from kdcore.recipe.yaml import Steps, dotted
 from kdcore.suggestions import did_you_mean, nearest
@@ -51,12 +51,6 @@ class Places:
     def _rank(self, path: Steps) -> int:
         file, own = (place_of(self.places, each)[0] for each in (path, ()))
         return 2 if file is None else int(file == own)
-
-
-def reason(error: Exception) -> str:
-    """What an exception says, after its class where the class says more than that a value is wrong."""
-    kind, said = type(error).__name__, str(error)
-    return said or kind if isinstance(error, KdcoreError | ValueError) else f"{kind}: {said}"
 
 
 class _Finding(NamedTuple):

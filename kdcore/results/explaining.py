@@ -20,7 +20,7 @@ from kdcore.results.looks import Look
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.weights import trained
 from kdcore.training.assembly import BASELINE, DISTILLED, Assembly
-from kdcore.training.distiller import Distiller
+from kdcore.training.participants import Distiller
 
 _HOW = {BASELINE: "without distillation", DISTILLED: "with distillation"}
 
@@ -118,7 +118,9 @@ class _Place:
             given = replace(batch, signals={**batch.signals, self.name: x})
             with self.distiller.ready([self.name]):
                 outputs = (
-                    self.distiller.teach(names, given)[self.name] if self.teaches else self.distiller.answer(self.name, given)
+                    self.distiller.run_teachers(names, given)[self.name]
+                    if self.teaches
+                    else self.distiller.forward(self.name, given)
                 )
             return outputs.logits[self.row, said]
 
@@ -138,10 +140,10 @@ class _Place:
 
     def _outputs(self, ablated: str | None) -> Outputs:
         if not self.teaches:
-            return self.distiller.answer(self.name, self.table.batch(self.rows, [self.name], labelled=False), ablated)
+            return self.distiller.forward(self.name, self.table.batch(self.rows, [self.name], labelled=False), ablated)
         names = [*self.distiller.teachers]
         batch = self.table.batch(self.rows, names, labelled=False)
-        outputs = self.distiller.teach(names, batch)[self.name]
+        outputs = self.distiller.run_teachers(names, batch)[self.name]
         return replace(outputs, ablated=self.distiller.ablated_teachers(names, batch)[self.name] if ablated else None)
 
 

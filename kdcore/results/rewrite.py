@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from kdcore.cache import cache_folder
 from kdcore.data.preparation import load_table
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.models import Recipe
+from kdcore.recipe.plan import make_plan
 from kdcore.results.examples import Example, gather_examples
 from kdcore.results.explaining import Explainer
 from kdcore.results.sections import write_report
-from kdcore.runs.paths import cache_folder
 from kdcore.runs.records import FinishedRun, read_run, recipe_of
 from kdcore.runs.summarise import summarise
 from kdcore.runs.summary import Summary
@@ -48,7 +49,7 @@ def _examples(recipe: Recipe, run: FinishedRun) -> list[Example]:
     plugins, seed = plugin_manager(), run.facts.seeds[0]
     builder = Builder(recipe, plugins)
     dataset, data = builder.dataset(), recipe.filled_data
-    assembly = Assembly(builder, dataset)
+    assembly = Assembly(builder, dataset, make_plan(recipe))
     table = load_table(dataset, builder.protocol(), data, assembly.pipelines, cache_folder(), data.memory_bytes)
     if table.fingerprint != run.facts.fingerprint:
         raise DataError("the recordings are no longer those that the run was made on")

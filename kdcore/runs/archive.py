@@ -14,10 +14,10 @@ import torch
 
 from kdcore import __version__
 from kdcore.contracts.dataset import Sample
-from kdcore.contracts.schedule import Stage
 from kdcore.data.data_cache import PLACES
 from kdcore.data.table import Table
 from kdcore.deploy.bundle import save_student
+from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.models import Recipe, modalities_of
 from kdcore.results import served_file
 from kdcore.results.examples import gather_examples
@@ -31,7 +31,7 @@ from kdcore.runs.summary import Summary
 from kdcore.runs.weights import baseline_file, save_fusion, student_folder, teacher_file
 from kdcore.training.assembly import BASELINE, DISTILLED, Assembly
 from kdcore.training.checkpoint import save_weights, write_file
-from kdcore.training.distiller import Distiller
+from kdcore.training.participants import Distiller
 
 
 class Archive:
@@ -58,7 +58,7 @@ class Archive:
         self.recipe, self.folder, self.tracker = recipe, folder, tracker
         self.versions, self.command, self.part = dict(versions), list(command), part
 
-    def begin(self, table: Table, stages: Sequence[Stage], arms: Sequence[str]) -> None:
+    def begin(self, table: Table, stages: Sequence[StagePlan], arms: Sequence[str]) -> None:
         """Keep and track what is run, on what."""
         facts = facts_of(self.recipe, table, stages, arms, self.versions, self.part, self.command)
         write_file(self.folder / FACTS, facts.content())

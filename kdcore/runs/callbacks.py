@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from kdcore.contracts.schedule import Stage
 from kdcore.plugin.manager import PluginManager
+from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener
 
 
@@ -15,7 +15,7 @@ class RunListener(Listener):
     def reading(self, done: int, total: int, what: str) -> None:
         """Recordings are being read."""
 
-    def arm_started(self, seed: int, arm: str, stages: Sequence[Stage]) -> None:
+    def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
         """A seed's distilled or baseline training begins."""
 
     def say(self, text: str) -> None:
@@ -34,21 +34,21 @@ class HookCaller(RunListener):
         self._to, self._hook, self._seed = to, plugins.hook, 0
         self.reading, self.stepped, self.say = to.reading, to.stepped, to.say  # type: ignore[method-assign]
 
-    def arm_started(self, seed: int, arm: str, stages: Sequence[Stage]) -> None:
+    def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
         self._seed = seed
         self._to.arm_started(seed, arm, stages)
 
-    def stage_started(self, stage: Stage, steps: int) -> None:
+    def stage_started(self, stage: StagePlan, steps: int) -> None:
         self._hook.stage_started(stage=stage, seed=self._seed)
         self._to.stage_started(stage, steps)
 
-    def epoch_finished(self, stage: Stage, epoch: int, metrics: Mapping[str, float]) -> None:
+    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
         self._hook.epoch_finished(stage=stage, seed=self._seed, epoch=epoch, metrics=metrics)
         self._to.epoch_finished(stage, epoch, metrics)
 
-    def stage_finished(self, stage: Stage) -> None:
+    def stage_finished(self, stage: StagePlan) -> None:
         self._hook.stage_finished(stage=stage, seed=self._seed)
         self._to.stage_finished(stage)
 
-    def stage_reused(self, stage: Stage) -> None:
+    def stage_reused(self, stage: StagePlan) -> None:
         self._to.stage_reused(stage)

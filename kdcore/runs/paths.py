@@ -1,4 +1,4 @@
-"""Where runs and prepared data are kept."""
+"""Where runs are kept."""
 
 from __future__ import annotations
 
@@ -16,12 +16,6 @@ from kdcore.errors import CheckpointError, UnknownRunError
 def runs_folder() -> Path:
     """``$KDCORE_RUNS``, else ``kdcore-runs`` in the current folder."""
     return Path(os.environ.get("KDCORE_RUNS", "kdcore-runs")).absolute()
-
-
-def cache_folder() -> Path:
-    """``$KDCORE_CACHE``, else ``kdcore`` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("KDCORE_CACHE", Path(home) / "kdcore")).absolute()
 
 
 def new_run_id(name: str, digest: str, now: datetime) -> str:

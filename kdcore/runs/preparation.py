@@ -10,14 +10,17 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
+from kdcore.cache import cache_folder
 from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError, TrainingError
 from kdcore.plugin.files import is_file
 from kdcore.recipe.build import Builder
+from kdcore.recipe.compatibility import place_in_schedule
 from kdcore.recipe.models import EngineSpec, Recipe
+from kdcore.recipe.plan import make_plan
 from kdcore.recipe.yaml import dump
-from kdcore.runs.paths import Ledger, cache_folder, new_run_id, runs_folder
+from kdcore.runs.paths import Ledger, new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
 from kdcore.training.assembly import DISTILLED, Assembly
 from kdcore.training.checkpoint import write_file
@@ -59,7 +62,7 @@ def prepare(
     fabric.launch()
     _set_torch(recipe.engine)
     dataset = builder.dataset()
-    assembly = Assembly(builder, dataset)
+    assembly = Assembly(builder, dataset, make_plan(recipe))
     limit = recipe.data.memory_bytes
     with builder.locating_data_errors():
         table = load_table(dataset, builder.protocol(), recipe.filled_data, assembly.pipelines, cache_folder(), limit, reading)
@@ -116,14 +119,15 @@ def _refuse_missing_part(table: Table, part: str) -> None:
 def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
     """Every process must get as many samples of each batch as any other."""
     for stage in assembly.stages(DISTILLED):
-        if (size := stage.training.batch_size or assembly.recipe.data.batch_size) % processes:
+        if stage.batch_size % processes:
+            size = stage.batch_size
             raise TrainingError(f"stage {stage.name}: batch_size {size} cannot be shared equally by {processes} processes")
 
 
 def _refuse_idle_part(assembly: Assembly, table: Table) -> None:
     """What a protocol sets apart for teachers is there for them to learn from."""
     stages = assembly.stages(DISTILLED)
-    taught = any(set(stage.learners) & set(assembly.team.teachers) for stage in stages)
+    taught = any(set(stage.learners) & set(assembly.plan.teachers) for stage in stages)
     idle = set(table.parts) - {"train", "validation", "test"} - {stage.part for stage in stages}
     if taught and idle:
         what = f"nobody learns from the part {min(idle)!r} of this split ({table.split.rule})"
@@ -132,13 +136,13 @@ def _refuse_idle_part(assembly: Assembly, table: Table) -> None:
 
 def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
     """The best epoch is chosen on labelled samples of a validation part."""
-    withheld = assembly.team.students if assembly.recipe.data.labels == "withheld" else ()
+    withheld = assembly.plan.students if assembly.recipe.data.labels == "withheld" else ()
     problems = []
     for stage in assembly.stages(DISTILLED):
         blind = not len(table.parts.get("validation", ())) or set(stage.learners) & set(withheld)
-        if stage.training.select == "best" and blind:
+        if blind and any(training.select == "best" for training in stage.training.values()):
             why = f"stage {stage.name!r} cannot tell which epoch is best: no labelled samples to validate on"
             hint = "hold some out, e.g. data.protocol.validation_subjects=1, or select: last"
-            problems.append(assembly.builder.problem(f"{assembly.place(stage)}.select", why, hint))
+            problems.append(assembly.builder.problem(f"{place_in_schedule(assembly.recipe, stage.name)}.select", why, hint))
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))

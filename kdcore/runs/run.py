@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from kdcore.cache import cache_folder
 from kdcore.data.table import Table
 from kdcore.errors import StoppedError
 from kdcore.plugin.manager import PluginManager, plugin_manager
@@ -24,17 +25,17 @@ from kdcore.results.tracking import NullTracker, Tracker, tracking_address
 from kdcore.runs.archive import Archive
 from kdcore.runs.callbacks import HookCaller, RunListener
 from kdcore.runs.outcome import Outcome
-from kdcore.runs.paths import Ledger, cache_folder, find_run
+from kdcore.runs.paths import Ledger, find_run
 from kdcore.runs.preparation import Prepared, make_folder, prepare
 from kdcore.runs.records import recipe_of
 from kdcore.runs.summary import Summary
 from kdcore.training.assembly import BASELINE, DISTILLED, Assembly, parameter_counts
 from kdcore.training.checkpoint import Checkpoints, write_file
-from kdcore.training.distiller import Distiller
 from kdcore.training.engine import Engine, Settings
-from kdcore.training.fabric import make_fabric, most_memory
+from kdcore.training.evaluation import predict
+from kdcore.training.fabric import gradient_scaler, make_fabric, most_memory
+from kdcore.training.participants import Distiller
 from kdcore.training.preflight import Preflight
-from kdcore.training.teacher_cache import predict
 from kdcore.training.trained_teachers import TrainedStages
 
 
@@ -145,9 +146,10 @@ class _Run:
         self.part, self.anew = part, anew
         self.listener = HookCaller(listener or RunListener(), plugins)
         self.builder = Builder(recipe, plugins)
-        self.fabric = make_fabric(recipe.engine)
+        self.scaler = gradient_scaler(recipe.engine)
+        self.fabric = make_fabric(recipe.engine, self.scaler)
         self.engine: Engine | None = None
-        self.stop_asked = False
+        self.stop_requested = False
         self.tracker: Tracker | NullTracker = NullTracker()
         self.load = MachineLoad(lambda metrics, step: self.tracker.metrics("root", metrics, step))
 
@@ -192,7 +194,7 @@ class _Run:
             raise
         finally:
             self.tracker.close()
-        if self.stop_asked:  # too late for this run, but whoever has more of them to do must know
+        if self.stop_requested:  # too late for this run, but whoever has more of them to do must know
             raise StoppedError(f"stopped, after the run was finished: kdcore resume {self.folder.name} shows what came of it")
         return result
 
@@ -231,9 +233,9 @@ class _Run:
         """SIGTERM asks to stop: the state is saved, and the process ends cleanly."""
 
         def ask(*_: object) -> None:
-            self.stop_asked = True
+            self.stop_requested = True
             if self.engine:
-                self.engine.stop_asked = True
+                self.engine.stop_requested = True
 
         try:
             before = signal.signal(signal.SIGTERM, ask)
@@ -247,18 +249,18 @@ class _Run:
 
     def _train(self, desk: _Desk, seed: int, arm: str, pending: Checkpoint | None) -> None:
         """One arm of a seed, from its start or from the `pending` checkpoint if that is its own."""
-        if self.stop_asked:
+        if self.stop_requested:
             raise StoppedError("")
         stages = desk.assembly.stages(arm)
         distiller = desk.assembly.distiller(desk.table, seed, arm, self.fabric.device)
         self.engine = self._engine(desk, distiller, seed, arm)
-        self.engine.stop_asked = self.stop_asked
+        self.engine.stop_requested = self.stop_requested
         self.listener.arm_started(seed, arm, stages)
         began = time.monotonic()
         if self.fabric.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.fabric.device)
         mine = pending if pending and [pending[1]["seed"], pending[1]["arm"]] == [seed, arm] else None
-        self.engine.fit(stages, *(mine or (None, None)))
+        self.engine.fit(stages, mine)
         outcome = self._evaluate(distiller, desk.table, arm, time.monotonic() - began)
         if self._writes:
             desk.archive.keep(desk.assembly, distiller, desk.table, seed, outcome)
@@ -276,7 +278,8 @@ class _Run:
             self.tracker.metrics(child, {f"{prefix}{name}": value for name, value in metrics.items()}, step)
 
         save, trained = self._saver(desk.checkpoints, seed, arm), self._trained(seed)
-        return Engine(self.fabric, distiller, desk.table, self._settings(seed), record, save, self.listener, trained)
+        settings = self._settings(seed)
+        return Engine(self.fabric, distiller, desk.table, settings, record, save, self.listener, trained, self.scaler)
 
     def _settle(self, ledger: Ledger) -> None:
         """Make all that was tracked and finished so far last."""
@@ -320,13 +323,14 @@ class _Run:
 
     def _evaluate(self, distiller: Distiller, table: Table, arm: str, seconds: float) -> Outcome:
         """The one time that test data is looked at, if it is test data that the run is evaluated on."""
-        names = [*distiller.teachers, *distiller.students]
         rows = table.parts[self.part]
+        stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
+        names = [*distiller.teachers, *stored, *distiller.students]
         probabilities = predict(distiller, names, rows, table, self.recipe.data.batch_size, self.fabric)
-        counts = parameter_counts({name: distiller.participant(name) for name in names})
+        counts = parameter_counts({name: distiller.participant(name) for name in distiller.networks})
         labels = table.labels[rows].cpu().numpy()
         keys = [str(table.keys[row]) for row in rows.tolist()]
-        teachers, students = list(distiller.teachers), list(distiller.students)
+        teachers, students = [*distiller.teachers, *stored], list(distiller.students)
         return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, most_memory(self.fabric.device))
 
     def _conclude(self, desk: _Desk) -> Result:

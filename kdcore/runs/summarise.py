@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from kdcore.contracts.batch import Ramp
-from kdcore.contracts.schedule import Stage
+from kdcore.contracts.progress import Ramp
 from kdcore.data.table import Table
 from kdcore.plugin.manager import plugin_manager
-from kdcore.recipe.models import DataSpec, Recipe
+from kdcore.recipe.config_models import LabelledShare
+from kdcore.recipe.graph import StagePlan
+from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
 from kdcore.results.examples import Example
 from kdcore.runs.metrics import Difference, Evaluation, paired_difference
 from kdcore.runs.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
@@ -30,7 +31,7 @@ ARM_ROLE: Mapping[str, Role] = {DISTILLED: "student with distillation", BASELINE
 def facts_of(
     recipe: Recipe,
     table: Table,
-    stages: Sequence[Stage],
+    stages: Sequence[StagePlan],
     arms: Sequence[str],
     versions: Mapping[str, str],
     part: str,
@@ -56,7 +57,7 @@ def facts_of(
         counts={name: len(rows) for name, rows in table.parts.items()},
         fingerprint=table.fingerprint,
         classes=list(table.classes),
-        selection={name: stage.training.select for stage in stages for name in stage.learners},
+        selection={name: training.select for stage in stages for name, training in stage.training.items()},
         modalities={name: list(spec.modalities) for name, spec in recipe.participants.items()},
         seeds=recipe.seeds,
         arms=list(arms),
@@ -108,21 +109,32 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "", examples: Se
 
 def setting(recipe: Recipe, facts: Facts) -> str:
     """What was run, in words."""
-    learns = [f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})" for name, spec in recipe.student_specs.items()]
-    teach = [f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})" for name, spec in recipe.teachers.items()]
+    learns = [_described(name, spec) for name, spec in recipe.student_specs.items()]
+    teach = [_described(name, spec) for name, spec in recipe.teachers.items()]
     source = f" from {in_words(teach)}" if teach else ""
     fused = f", joined by {recipe.fusion.name}" if recipe.fusion else ""
     terms = [f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in recipe.losses if term.active]
     counts = ", ".join(f"{count} to {'train' if part == 'train' else part}" for part, count in facts.counts.items() if count)
     seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
+    schedule = recipe.schedule.name if recipe.schedule else "by the graph"
     return (
-        f"{in_words(learns)} learned{source}{fused} by {in_words(terms)}; schedule {recipe.schedule.name}. "
+        f"{in_words(learns)} learned{source}{fused} by {in_words(terms)}; schedule {schedule}. "
         f"Data: {recipe.data.dataset.name}, {len(facts.classes)} classes, {counts}. {_labels(recipe.data)}{seeds}."
+    )
+
+
+def _described(name: str, spec: ParticipantSpec) -> str:
+    if spec.follows is not None:
+        return f"{name} (moving average of {spec.follows})"
+    return (
+        f"{name} (stored outputs)" if spec.encoder is None else f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})"
     )
 
 
 def _labels(data: DataSpec) -> str:
     noisy = f"Of the labels learnt from, {100 * data.label_noise:g} % were made wrong. " if data.label_noise else ""
+    if isinstance(data.labels, LabelledShare):
+        return f"{noisy}{100 * data.labels.share:g} % of the training samples were labelled. "
     return f"{noisy}Students were told no labels. " if data.labels == "withheld" else noisy
 
 
@@ -197,7 +209,7 @@ def _teachers(
 ) -> list[Row]:
     first = outcomes[DISTILLED][0]
     rows = [
-        Row(name, "teacher", _reads(recipe, name), [each[name] for each in by_arm[DISTILLED]], first.parameters[name])
+        Row(name, "teacher", _reads(recipe, name), [each[name] for each in by_arm[DISTILLED]], first.parameters.get(name))
         for name in first.teachers
     ]
     if len(rows) > 1:

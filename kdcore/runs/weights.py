@@ -11,7 +11,7 @@ from kdcore.deploy.bundle import WEIGHTS
 from kdcore.errors import CheckpointError
 from kdcore.training.assembly import DISTILLED, Assembly
 from kdcore.training.checkpoint import load_weights, save_weights
-from kdcore.training.distiller import Distiller
+from kdcore.training.participants import Distiller
 from kdcore.training.randomness import random_state, restore_random_state
 
 

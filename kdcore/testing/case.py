@@ -24,7 +24,7 @@ class Case:
             - encoder: an ``in_shape``, or a list of several.
             - fusion: a function from a number of samples to (teachers, batch).
             - transform: a signal, a tensor ``(B, …)`` or, for a join, a tuple of tensors; or a list of several.
-            - schedule: a list of `kdcore.Team`.
+            - schedule: a list of `kdcore.Graph`.
             - protocol: a list of `kdcore.Sample`.
             - class embedding: a list of class names.
             - dataset: how many samples of those there are to read.

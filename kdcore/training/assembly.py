@@ -1,9 +1,8 @@
-"""From a recipe and its table to a distiller ready to train, checked before the first step."""
+"""Constructs the participants of an arm from a plan and its data."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -14,50 +13,48 @@ from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
-from kdcore.contracts.optimizers import problem_with
-from kdcore.contracts.schedule import Stage, Team
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.table import Table
-from kdcore.errors import CheckpointError, Problem, RecipeError
+from kdcore.errors import CheckpointError, DataError, Problem, RecipeError
 from kdcore.recipe.build import Builder, module_meant
+from kdcore.recipe.graph import LearnerTerm, StagePlan
 from kdcore.recipe.models import ParticipantSpec
+from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
 from kdcore.training.checkpoint import load_state, load_weights
-from kdcore.training.distiller import Distiller, TermSpec
 from kdcore.training.module_checks import set_up
+from kdcore.training.participants import Average, Distiller, Sources, TermSpec
 from kdcore.training.randomness import derive, seed_everything
+from kdcore.training.stored_outputs import read_outputs
+from kdcore.training.teacher_cache import CachedOutputs
 
-DISTILLED, BASELINE = "distilled", "baseline"
+__all__ = ["BASELINE", "DISTILLED", "Assembly", "parameter_counts"]
 
 T = TypeVar("T")
 
 
 class Assembly:
-    """Makes the distillers of a run: one per seed and arm.
+    """Constructs the participants of a run: one set per seed and arm.
 
     Args:
-        builder: Makes components.
+        builder: Constructs components.
         dataset: Says classes and modalities.
+        plan: What the run does.
     """
 
-    def __init__(self, builder: Builder, dataset: Dataset):
+    def __init__(self, builder: Builder, dataset: Dataset, plan: Plan):
         self.builder = builder
         self.recipe = builder.recipe
         self.dataset = dataset
-        self.specs: dict[str, ParticipantSpec] = self.recipe.participants
-        self.team = Team(tuple(self.recipe.teachers), tuple(self.recipe.student_specs))
+        self.plan = plan
+        self.specs: Mapping[str, ParticipantSpec] = {
+            name: each.spec for name, each in plan.participants.items() if each.spec.outputs is None
+        }
         self.pipelines = {name: self.pipeline(name) for name in self.specs}
-        self.schedule = builder.schedule()
-        self._check_training()
-
-    def path(self, name: str) -> str:
-        """Where participant `name` stands in the recipe."""
-        if name in self.recipe.teachers:
-            return f"teachers.{name}"
-        return "student" if self.recipe.student is not None else f"students.{name}"
 
     def pipeline(self, name: str) -> Pipeline:
         """The participant's transforms."""
-        spec, path = self.specs[name], f"{self.path(name)}.transforms"
+        followed = self.recipe.participants[name].follows
+        spec, path = self.specs[name], f"{self.recipe.path_of(followed or name)}.transforms"
         branches = []
         for modality in spec.modalities:
             where = path if isinstance(spec.transforms, list) else f"{path}.{modality}"
@@ -66,76 +63,100 @@ class Assembly:
         _, trunk, _ = self.builder.transforms(f"{path}.joined", spec.transforms_of("joined"))
         return Pipeline(branches, trunk)
 
-    def stages(self, arm: str) -> list[Stage]:
-        """The schedule's stages; in the baseline, students learn alone."""
-        stages = [stage for each in self.schedule.stages(self.team) if (stage := self._awake(each)).learners]
-        if arm == DISTILLED:
-            return stages
-        alone = [stage for stage in stages if all(name in self.team.students for name in stage.learners)]
-        return [replace(stage, teachers=()) for stage in alone]
-
-    def _awake(self, stage: Stage) -> Stage:
-        """`stage` without teachers that are frozen whole; a fusion, if there is one, still learns through them."""
-        if self.recipe.fusion:
-            return stage
-        asleep = [name for name in self.team.teachers if "*" in self.specs[name].freeze]
-        return replace(stage, learners=tuple(name for name in stage.learners if name not in asleep))
-
-    def place(self, stage: Stage) -> str:
-        """Where in the recipe `stage` is described, as near as can be told."""
-        return f"schedule.{stage.name}" if stage.name in self.recipe.schedule.options else "schedule"
-
-    @property
-    def has_baseline(self) -> bool:
-        """True if the students have something to learn from without teachers or peers, and the recipe wants to know."""
-        if not self.recipe.baseline:
-            return False
-        return 0 < len(self._term_specs("losses", BASELINE)) < len(self._term_specs("losses", DISTILLED))
+    def stages(self, arm: str) -> tuple[StagePlan, ...]:
+        """The stages of an arm."""
+        return self.plan.stages[arm]
 
     @property
     def arms(self) -> tuple[str, ...]:
         """What each seed trains, in order."""
-        return (DISTILLED, BASELINE) if self.has_baseline else (DISTILLED,)
+        return self.plan.arms
 
     def distiller(self, table: Table, seed: int, arm: str, device: torch.device) -> Distiller:
-        """All participants with fresh weights, fusion and losses, on `device`.
+        """The participants of an arm with fresh weights, fusion and losses, on `device`.
 
-        The same seed gives the same student in either arm.
+        The same seed gives the same students in either arm.
 
         Raises:
             RecipeError: If encoders, taps, fusion or losses do not fit the data or one another.
         """
-        team = self.team if arm == DISTILLED else Team((), self.team.students)
         rows = table.parts["train"][: self.recipe.data.batch_size]
-        batch = table.batch(rows, (*team.teachers, *team.students))
+        names = [name for name in self.plan.members(arm) if name in self.specs]
+        batch = table.batch(rows, names)
         members, problems = {}, []
-        for name in (*team.teachers, *team.students):
+        for name in names:
             try:
                 members[name] = self._participant(name, table, seed, device)
             except RecipeError as error:
                 problems += error.problems
         if problems:
             raise RecipeError(problems)
+        teachers = {name: each for name, each in members.items() if self.plan.participants[name].role == "teacher"}
         distiller = Distiller(
-            {name: members[name] for name in team.teachers},
-            {name: members[name] for name in team.students},
-            self.builder.fusion() if team.teachers else None,
+            teachers,
+            {name: each for name, each in members.items() if name not in teachers},
+            self.builder.fusion() if teachers else None,
             self._class_embeddings(),
+            self._sources(table, arm),
         ).to(device)
         self._set_up(distiller, batch, seed, arm)
         return distiller.to(device)
 
+    def _sources(self, table: Table, arm: str) -> Sources:
+        """Moving averages and stored outputs of an arm."""
+        if arm == BASELINE:
+            return Sources()
+        averages, stored, problems = {}, {}, []
+        for name, each in self.plan.participants.items():
+            if each.spec.follows is not None:
+                averages[name] = Average(each.spec.follows, each.spec.momentum, each.spec.warmup)
+            if each.spec.outputs is not None:
+                try:
+                    stored[name] = self._stored(name, each.spec, table)
+                except DataError as error:
+                    problems.append(self.builder.problem(f"{each.path}.outputs", str(error)))
+        if problems:
+            raise RecipeError(problems)
+        return Sources(averages, stored)
+
+    def _stored(self, name: str, spec: ParticipantSpec, table: Table) -> CachedOutputs:
+        """The stored outputs of a teacher, for all rows that somebody learns from by them.
+
+        Raises:
+            DataError: If the file cannot be used, or lacks samples, classes or taps that are needed.
+        """
+        assert spec.outputs is not None
+        found = read_outputs(spec.outputs, table.keys, table.classes).to(table.labels.device)
+        for stage in self.plan.stages[DISTILLED]:
+            if name not in stage.sources:
+                continue
+            rows = table.training_rows(stage.part)
+            if bool((missing := ~found.covers(rows)).any()):
+                keys = [str(table.keys[row]) for row in rows[missing].tolist()]
+                shown = "; ".join(keys[:5]) + (f"; and {len(keys) - 5} more" if len(keys) > 5 else "")
+                raise DataError(f"{spec.outputs} has no outputs for {len(keys)} of {len(rows)} samples: {shown}")
+            terms = [term for learner in stage.learners for term in self.plan.participants[learner].terms]
+            for term in terms:
+                absent = [tap for tap in term.needs.teacher_taps if name in term.teachers and tap not in found.features]
+                if absent:
+                    there = ", ".join(found.features) or "none"
+                    raise DataError(f"{spec.outputs} has no features {absent[0]!r}, which {term.path} reads (it has: {there})")
+        return found
+
     def _participant(self, name: str, table: Table, seed: int, device: torch.device) -> Participant:
-        spec, path, live = self.specs[name], self.path(name), self.pipelines[name].live
+        own = self.plan.participants[name].spec
+        source = own.follows or name
+        spec, path, live = self.specs[source], self.recipe.path_of(source), self.pipelines[name].live
         batch = table.batch(table.parts["train"][:2], [name])
         live = live.to(device).eval()
         shape = tuple(live(batch.signals[name]).shape[1:])
-        seed_everything(derive(seed, "init", name))
+        seed_everything(derive(seed, "init", source))
         encoder = self.builder.encoder(path, spec, len(self.dataset.classes), shape)
         if spec.weights:
             self._load(encoder, spec, path)
+        frozen = [] if own.follows or spec.freeze_statistics is False else spec.freeze
         try:
-            return Participant(name, encoder, spec.taps, live, spec.augment_frozen)
+            return Participant(name, encoder, spec.taps, live, own.augment_frozen, frozen)
         except KeyError as error:
             raise RecipeError(self._tap_problems(encoder, spec, path)) from error
 
@@ -157,49 +178,58 @@ class Assembly:
         problems = []
         for tap, module in spec.taps.items():
             if module not in known:
-                what = f"the encoder {spec.encoder.name!r} has no module {module!r}"
+                what = f"the encoder {self._encoder_name(spec)!r} has no module {module!r}"
                 problems.append(self.builder.problem(f"{path}.taps.{tap}", what, module_meant(module, encoder)))
         return problems
+
+    @staticmethod
+    def _encoder_name(spec: ParticipantSpec) -> str:
+        return spec.encoder.name if spec.encoder else ""
 
     def _class_embeddings(self) -> Tensor | None:
         source = self.builder.class_embeddings()
         return torch.from_numpy(source.table(self.dataset.classes)).float() if source else None
 
-    def _term_specs(self, role: str, arm: str) -> list[TermSpec]:
-        specs = []
-        for index, term in enumerate(getattr(self.recipe, role)):
-            needs = self.builder.loss(role, index).needs
-            dropped = arm == BASELINE and (needs.teachers or needs.peers)
-            if not dropped and term.weight != 0:
-                build = partial(self.builder.loss, role, index)
-                origin = self.recipe.registry.get("loss", term.name).described
-                specs.append(TermSpec(term.id or term.name, term.weight, build, f"{role}[{index}]", origin))
-        return specs
+    def _term_spec(self, term: LearnerTerm, arm: str) -> TermSpec:
+        teachers, peers = (term.teachers, term.peers) if arm == DISTILLED else ((), ())
+        origin = self.recipe.registry.get("loss", term.term.name).described
+        build = partial(self.builder.loss, term.path, term.term)
+        return TermSpec(term.term.id or term.term.name, term.term.weight, build, teachers, peers, term.path, origin)
 
     @torch.no_grad()
     def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str) -> None:
         """Let fusion and losses make their parameters from one batch's outputs."""
         distiller.eval()
-        if distiller.teachers:
+        fused = {name: distiller.teachers[name] for name in distiller.fused}
+        if fused:
             seed_everything(derive(seed, "fusion"))
-            self._try("fusion", "the fusion", lambda: distiller.fusion.setup(dict(distiller.teachers.items()), batch))  # type: ignore[arg-type]
+            self._try("fusion", "could not set up the fusion", lambda: distiller.fusion.setup(fused, batch))  # type: ignore[arg-type]
             distiller.fusion.to(batch.rows.device)
-        alone = {name: self._answer(distiller, name, batch) for name in (*distiller.students, *distiller.teachers)}
-        answers = {name: alone[name] for name in distiller.students}
-        taught = self._try(
-            "fusion", "the teachers cannot run together", lambda: distiller.teach(list(distiller.teachers), batch)
-        )
-        for name, outputs in {**taught, **answers}.items():
-            role = "teacher_losses" if name in taught else "losses"
-            example = Example(outputs, {} if name in taught else taught, len(self.dataset.classes))
-            seed_everything(derive(seed, "losses", name))
-            distiller.add_terms(name, self._term_specs(role, arm), example, partial(self._set_up_term, name))
+        outputs = {name: self._outputs(distiller, name, batch) for name in (*distiller.students, *distiller.teachers)}
+        if fused:
+            what = "could not run the teachers together"
+            outputs |= self._try("fusion", what, lambda: distiller.run_teachers(list(fused), batch))
+        outputs |= {name: stored.at(batch.rows) for name, stored in distiller.stored.items()}
+        learners = {name for stage in self.plan.stages[arm] for name in stage.learners}
+        for name in (*distiller.teachers, *distiller.students):
+            if name in learners:
+                self._add_terms(distiller, name, outputs, seed, arm)
+
+    def _add_terms(self, distiller: Distiller, name: str, outputs: Mapping[str, Outputs], seed: int, arm: str) -> None:
+        specs = [self._term_spec(term, arm) for term in self.plan.participants[name].terms_in(arm)]
+
+        def example(spec: TermSpec) -> Example:
+            teachers = {source: outputs[source] for source in spec.teachers}
+            return Example(outputs[name], teachers, len(self.dataset.classes))
+
+        seed_everything(derive(seed, "losses", name))
+        distiller.add_terms(name, specs, example, partial(self._set_up_term, name))
 
     def _set_up_term(self, learner: str, spec: TermSpec, loss: DistillationLoss, example: Example) -> None:
-        what = f"term {spec.id!r} of {learner} ({spec.loss}) cannot be set up"
+        what = f"could not set up term {spec.id!r} of {learner} ({spec.loss})"
         self._try(spec.path, what, lambda: set_up(loss, example))
 
-    def _answer(self, distiller: Distiller, name: str, batch: Batch) -> Outputs:
+    def _outputs(self, distiller: Distiller, name: str, batch: Batch) -> Outputs:
         """A participant's outputs, without others.
 
         Raises:
@@ -207,7 +237,7 @@ class Assembly:
         """
         shape = tuple(distiller.participant(name).input(batch.signals[name]).shape)
         what = f"{name} cannot read an input of shape {shape}"
-        return self._try(f"{self.path(name)}.encoder", what, lambda: distiller.answer(name, batch))
+        return self._try(f"{self.recipe.path_of(name)}.encoder", what, lambda: distiller.forward(name, batch))
 
     def _try(self, path: str, what: str, action: Callable[[], T]) -> T:
         """What `action` gives; what it raises is a problem at `path`."""
@@ -215,20 +245,6 @@ class Assembly:
             return action()
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
             raise RecipeError([self.builder.problem(path, f"{what}: {error}")]) from error
-
-    def _check_training(self) -> None:
-        stages = list(self.schedule.stages(self.team))
-        problems = {
-            (f"{self.place(stage)}.optimizer", wrong) for stage in stages if (wrong := problem_with(stage.training.optimizer))
-        }
-        problems |= {
-            ("schedule", f"stage {s.name!r} names {n!r}, who is not in the recipe")
-            for s in stages
-            for n in (*s.learners, *s.teachers)
-            if n not in self.specs
-        }
-        if problems:
-            raise RecipeError([self.builder.problem(*each) for each in sorted(problems)])
 
 
 def parameter_counts(members: Mapping[str, Participant]) -> dict[str, int]:

@@ -1,29 +1,32 @@
-"""The training loop: takes a distiller through the stages of a schedule, on Lightning Fabric."""
+"""The training loop: takes the learners of one arm through its stages, on Lightning Fabric."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from kdcore.contracts.batch import Progress
-from kdcore.contracts.fusion import TeacherFusion
-from kdcore.contracts.optimizers import build_optimizer
-from kdcore.contracts.schedule import Stage
+from kdcore.contracts.progress import Progress
 from kdcore.data.table import Table, epoch_order
 from kdcore.errors import StoppedError, TrainingError
+from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener
-from kdcore.training.distiller import CachedOutputs, Distiller, StageStep
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
-from kdcore.training.group import Group, group_name
+from kdcore.training.evaluation import predict
+from kdcore.training.learner import Learner
+from kdcore.training.participants import FUSION, Distiller
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
-from kdcore.training.teacher_cache import cache_teachers, predict, sees_random_input
+from kdcore.training.step import StageStep
+from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, sees_random_input
 from kdcore.training.trained_teachers import History, TrainedStages
+
+Checkpoint = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+"""Weights, and the state that goes with them."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,11 @@ class Settings:
 
     Args:
         seed: Of this run.
-        batch_size: Unless a stage says otherwise.
+        batch_size: For evaluation, and for stages that do not say.
         labels_withheld: Students are shown no labels.
         compile: Compile learners' encoders.
-        teacher_cache: Ask frozen teachers once per sample where that changes nothing.
-        cache_limit: Bytes that one teacher's answers may take.
+        teacher_cache: Compute a frozen teacher's outputs once per sample where that changes nothing.
+        cache_limit: Bytes that one teacher's outputs may take.
         checkpoint_seconds: Time between checkpoints within a stage.
         log_every: Steps that one logged value is the mean of.
     """
@@ -51,40 +54,51 @@ class Settings:
     log_every: int = 10
 
 
-@dataclass(frozen=True)
-class _Course:
+@dataclass
+class StageContext:
     """A stage under way.
 
     Args:
         ordinal: Which of the stages it is.
-        stage: Who learns what.
-        group: Its learners.
+        stage: Who learns from whom.
+        learners: Its learners, and the fusion if that learns.
         step: Its objective.
-        module: `step`, or what puts it through several processes.
-        rows: What is learnt from.
+        module: `step`, or what distributes it.
+        rows: Rows that are learnt from.
         batch_size: Rows per step, all processes together.
+        epoch: The epoch under way, counted from 0 in this stage.
+        index: The step under way, counted from 0 in this epoch.
+        values: (steps, terms + 1): each term's value at each step of this epoch, and last their weighted sum.
     """
 
     ordinal: int
-    stage: Stage
-    group: Group
+    stage: StagePlan
+    learners: list[Learner]
     step: StageStep
     module: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     rows: Tensor
     batch_size: int
+    epoch: int = 0
+    index: int = 0
+    values: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     @property
     def steps(self) -> int:
-        """Of an epoch; rows that fill no batch are left to the next one."""
+        """Steps of an epoch; rows that do not fill a batch are left out of it."""
         return len(self.rows) // self.batch_size
+
+    @property
+    def first(self) -> Learner:
+        """The first learner, by whose epochs samples are ordered."""
+        return self.learners[0]
 
 
 class Engine:
-    """Trains one distiller.
+    """Trains the learners of one arm.
 
     Args:
         fabric: Devices, precision, processes.
-        distiller: Who learns and teaches.
+        distiller: The participants.
         table: What they learn from, on the fabric's device.
         settings: See there.
         record: Takes (metrics, step) for tracking.
@@ -103,197 +117,220 @@ class Engine:
         save: Callable[[Mapping[str, Tensor], Mapping[str, Any]], None] = lambda weights, state: None,
         listener: Listener | None = None,
         trained: TrainedStages | None = None,
+        scaler: torch.amp.GradScaler | None = None,
     ):
         self.fabric, self.distiller, self.table, self.settings = fabric, distiller, table, settings
         self.trained = trained if fabric.world_size == 1 else None
-        self.record, self.save, self.listener = record, save, listener or Listener()
-        self.groups: dict[str, Group] = {}
-        self.stop_asked = False
+        self.record, self.save, self.listener, self.scaler = record, save, listener or Listener(), scaler
+        self.learners: dict[str, Learner] = {}
+        self.stop_requested = False
         self._saved_at = time.monotonic()
 
-    def fit(
-        self, stages: Sequence[Stage], weights: Mapping[str, Tensor] | None = None, state: Mapping[str, Any] | None = None
-    ) -> None:
-        """Train through `stages`, from the start or from where a checkpoint's `weights` and `state` were.
+    def fit(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None = None) -> None:
+        """Train through `stages`, from the start or from a checkpoint.
 
         Raises:
             TrainingError: If a term stops being finite.
             StoppedError: If asked to stop, after saving.
         """
-        first = 0
-        self._set_scaler(state)
-        if state is not None and weights is not None:
-            first = self._restore(stages, weights, state)
+        for context in self._stages(stages, checkpoint):
+            for _ in self._epochs(context, checkpoint[1] if checkpoint else None):
+                for rows, local in self._batches(context):
+                    with self.fabric.autocast():
+                        total, values = context.module(rows, local)
+                    self._update(context, total, values)
+
+    def _stages(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None) -> Iterator[StageContext]:
+        """The stages that are left, each ready to be trained; what follows a stage is done when the next one is asked for."""
+        self._set_scaler(checkpoint[1] if checkpoint else None)
+        first = self._restore(stages, *checkpoint) if checkpoint else 0
         for ordinal, stage in enumerate(stages):
-            if ordinal >= first:
-                if ordinal == first and state is not None:
-                    self._fit_stage(ordinal, stage, state)
-                else:
-                    self._fit_or_reuse(stages, ordinal, stage)
-                if ordinal + 1 < len(stages):
-                    self._checkpoint(ordinal + 1)
+            if ordinal < first:
+                continue
+            resumed = checkpoint is not None and ordinal == first
+            key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained and not resumed else None
+            if key is None or not self._reuse(key, stage):
+                with self._remembered(key, stage):
+                    yield (context := self._context(ordinal, stage))
+                    self._keep_best(context)
+                self.listener.stage_finished(stage)
+            if ordinal + 1 < len(stages):
+                self._checkpoint(ordinal + 1)
 
-    def _fit_or_reuse(self, stages: Sequence[Stage], ordinal: int, stage: Stage) -> None:
-        key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained else None
-        if self.trained is None or key is None:
-            self._fit_stage(ordinal, stage, None)
-        elif kept := self.trained.load(key):
-            self._load_learners(kept[0])
-            for metrics, step in kept[1]:
-                self.record(metrics, step)
-            self.listener.stage_reused(stage)
-        else:
-            history: History = []
-            record = self.record
+    def _reuse(self, key: str, stage: StagePlan) -> bool:
+        """Take a stage that was trained before, if there is one."""
+        kept = self.trained.load(key) if self.trained else None
+        if kept is None:
+            return False
+        self._load(kept[0])
+        for metrics, step in kept[1]:
+            self.record(metrics, step)
+        self.listener.stage_reused(stage)
+        return True
 
-            def remember(metrics: Mapping[str, float], step: int) -> None:
-                history.append((dict(metrics), step))
-                record(metrics, step)
+    def _remembered(self, key: str | None, stage: StagePlan) -> _Remembered:
+        return _Remembered(self, key, stage)
 
-            self.record = remember
-            self._fit_stage(ordinal, stage, None)
-            self.record = record
-            self.trained.save(key, self._learner_weights(stage), history)
+    def _context(self, ordinal: int, stage: StagePlan) -> StageContext:
+        rows = self.table.training_rows(stage.part)
+        batch_size = min(stage.batch_size, len(rows))
+        if batch_size % self.fabric.world_size:
+            raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
+        learners = [self._learner(name, stage) for name in self.distiller.owners(stage.learners)]
+        self._set_modes(stage)
+        cached, gather = self._cached_teachers(stage), gatherer(self.fabric.world_size)
+        step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gather)
+        if self.settings.compile:
+            for name in stage.learners:
+                self.distiller.participant(name).encoder.compile()
+        return StageContext(ordinal, stage, learners, step, self._distributed(step), rows, batch_size)
 
-    def _fit_stage(self, ordinal: int, stage: Stage, state: Mapping[str, Any] | None) -> None:
-        course = self._course(ordinal, stage)
-        self.listener.stage_started(stage, course.steps)
-        for epoch in range(state["epoch"] if state else 0, stage.epochs):
-            self._mode(stage)
-            self._epoch(course, epoch, state if state and state["epoch"] == epoch and state["step"] else None)
-            if epoch + 1 < stage.epochs and self._due():
-                self._checkpoint(ordinal, epoch + 1)
-        group = course.group
-        if group.best and group.epochs >= stage.training.epochs:
-            self._load_learners(group.best)
-        self.listener.stage_finished(stage)
+    def _learner(self, name: str, stage: StagePlan) -> Learner:
+        if name not in self.learners:
+            training = stage.training.get(name) or stage.training[self.distiller.fused[0]]
+            self.learners[name] = Learner.of(name, self.distiller.owned(name), training)
+        return self.learners[name]
 
-    def _course(self, ordinal: int, stage: Stage) -> _Course:
-        rows = self.table.parts[stage.part]
-        batch_size = min(stage.training.batch_size or self.settings.batch_size, len(rows))
-        group = self._group(stage)
-        step = self._step(stage, batch_size)
-        return _Course(ordinal, stage, group, step, self._distributed(step), rows, batch_size)
+    def _epochs(self, context: StageContext, state: Mapping[str, Any] | None) -> Iterator[int]:
+        """The epochs of a stage that are left; what follows an epoch is done when the next one is asked for."""
+        if state and state["stage"] != context.ordinal:
+            state = None
+        self.listener.stage_started(context.stage, context.steps)
+        for epoch in range(state["epoch"] if state else 0, context.stage.epochs):
+            self._begin_epoch(context, epoch, state if state and state["epoch"] == epoch and state["step"] else None)
+            yield epoch
+            for learner in context.learners:
+                learner.epochs += 1
+            self._report(context)
+            if self._stop_agreed() or (epoch + 1 < context.stage.epochs and self._due()):
+                self._checkpoint(context.ordinal, epoch + 1)
 
-    def _epoch(self, course: _Course, epoch: int, resumed: Mapping[str, Any] | None) -> None:
-        """One epoch, from its start or from where within it a checkpoint was made."""
-        group, size = course.group, course.batch_size
-        seed = derive(self.settings.seed, group_name(course.stage), group.epochs)
-        order = course.rows[epoch_order(len(course.rows), seed).to(course.rows.device)]
-        values = torch.zeros(course.steps, len(course.step.names) + 1, device=order.device)
+    def _begin_epoch(self, context: StageContext, epoch: int, resumed: Mapping[str, Any] | None) -> None:
+        """Set modes, rates and random numbers for an epoch, from its start or from where a checkpoint was made within it."""
+        self._set_modes(context.stage)
+        seed = self._epoch_seed(context)
+        context.epoch, context.index = epoch, resumed["step"] if resumed else 0
+        context.values = torch.zeros(context.steps, len(context.step.names) + 1, device=context.rows.device)
+        if context.step.teacher_randomness:
+            context.step.teacher_randomness.state = resumed["teacher_random"] if resumed else None
         if resumed:
             restore_random_state(resumed["random"])
-            values[: resumed["step"]] = resumed["values"].to(values.device)
+            context.values[: resumed["step"]] = resumed["values"].to(context.values.device)
         else:
             seed_everything(derive(seed, self.fabric.global_rank))
-        group.set_rate(course.stage.training)
-        optimizer = self._stepper(group)
+        for learner in context.learners:
+            learner.set_rate(self._training(context.stage, learner.name))
+
+    def _epoch_seed(self, context: StageContext) -> int:
+        return derive(self.settings.seed, context.stage.order, context.first.epochs)
+
+    def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
+        """(rows of the whole batch, this process's share) of the steps of an epoch that are left."""
+        order = context.rows[epoch_order(len(context.rows), self._epoch_seed(context)).to(context.rows.device)]
+        size, share = context.batch_size, context.batch_size // self.fabric.world_size
         told = time.monotonic()
-        for index in range(resumed["step"] if resumed else 0, course.steps):
-            self._learn(course, optimizer, order[index * size : (index + 1) * size], values[index])
+        for index in range(context.index, context.steps):
+            context.index = index
+            batch = order[index * size : (index + 1) * size]
+            local = batch
+            if self.fabric.world_size > 1:
+                local = batch[self.fabric.global_rank * share : (self.fabric.global_rank + 1) * share]
+            for learner in context.learners:
+                epochs = self._training(context.stage, learner.name).epochs
+                context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
+            yield batch, local
             now = time.monotonic()
             if now - told > 0.2:
                 told = now
-                self.listener.stepped(course.stage, epoch, index + 1)
-            within = self.fabric.world_size == 1 and index + 1 < course.steps
-            if within and (self.stop_asked or self._due(now)):
-                self._checkpoint(course.ordinal, epoch, index + 1, values[: index + 1])
-        group.epochs += 1
-        self._report(course, epoch, values)
-        if self._stop_agreed():
-            self._checkpoint(course.ordinal, epoch + 1)
+                self.listener.stepped(context.stage, context.epoch, index + 1)
+            within = self.fabric.world_size == 1 and index + 1 < context.steps
+            if within and (self.stop_requested or self._due(now)):
+                self._checkpoint(context.ordinal, context.epoch, index + 1, context)
 
-    def _learn(self, course: _Course, optimizer: torch.optim.Optimizer, batch: Tensor, values: Tensor) -> None:
-        """One step on the rows `batch`; `values` takes what each term was, and last their weighted sum."""
-        fabric, group, training = self.fabric, course.group, course.stage.training
-        share = len(batch) // fabric.world_size
-        local = batch[fabric.global_rank * share : (fabric.global_rank + 1) * share] if fabric.world_size > 1 else batch
-        course.step.progress = Progress(course.stage.name, group.epochs, group.steps, training.epochs)
-        with fabric.autocast():
-            total, terms = course.module(batch, local)
-        optimizer.zero_grad()
-        fabric.backward(total)
-        if training.gradient_clip:
-            self._clip(course.stage, group, training.gradient_clip)
-        optimizer.step()
-        group.steps += 1
-        values[:-1] = terms
-        values[-1] = total.detach()
+    def _update(self, context: StageContext, total: Tensor, values: Tensor) -> None:
+        """One step of every learner's optimizer."""
+        for learner in context.learners:
+            if learner.optimizer:
+                learner.optimizer.zero_grad()
+        self.fabric.backward(total)
+        for learner in context.learners:
+            if learner.optimizer:
+                largest = self._training(context.stage, learner.name).gradient_clip
+                if self.scaler and largest:
+                    self.scaler.unscale_(learner.optimizer)
+                if largest:  # each on its own, so that none depends on who learns beside it
+                    torch.nn.utils.clip_grad_norm_(learner.parameters, largest)
+                if self.scaler:
+                    self.scaler.step(learner.optimizer)
+                else:
+                    learner.optimizer.step()
+            if self.distiller.averages:
+                self.distiller.update_averages(learner.name, learner.steps)
+            learner.steps += 1
+        if self.scaler:
+            self.scaler.update()
+        context.values[context.index, :-1] = values
+        context.values[context.index, -1] = total.detach()
 
-    def _stepper(self, group: Group) -> torch.optim.Optimizer:
-        """The group's optimizer, behind a gradient scaler where the precision wants one."""
-        return (
-            self.fabric.setup_optimizers(group.optimizer) if self.fabric._precision.precision == "16-mixed" else group.optimizer
-        )  # type: ignore[return-value]
+    def _training(self, stage: StagePlan, learner: str):
+        return stage.training[self.distiller.fused[0] if learner == FUSION else learner]
 
-    def _clip(self, stage: Stage, group: Group, largest: float) -> None:
-        """Limit each learner's gradient on its own, so that none depends on who learns beside it."""
-        if scaler := getattr(self.fabric._precision, "scaler", None):
-            scaler.unscale_(group.optimizer)
-        for parameters in self.distiller.parameters_by_learner(stage):
-            torch.nn.utils.clip_grad_norm_(parameters, largest)
-
-    def _stop_agreed(self) -> bool:
-        """Whether any process was asked to stop; all of them must stop after the same epoch."""
-        if self.fabric.world_size > 1:
-            asked = self.fabric.all_reduce(torch.tensor(float(self.stop_asked), device=self.fabric.device), reduce_op="max")
-            self.stop_asked = bool(asked)
-        return self.stop_asked
-
-    def _report(self, course: _Course, epoch: int, values: Tensor) -> None:
-        stage, group, values = course.stage, course.group, values.cpu()
-        names = [f"train/{name}" for name in course.step.names] + [f"train/{group_name(stage)}/total"]
-        if not bool(torch.isfinite(values).all()):
-            at, which = (~torch.isfinite(values)).nonzero()[0].tolist()
-            where = f"in stage {stage.name}, epoch {epoch + 1}, step {at + 1}"
-            whose = course.step.called(which)
-            advice = "try a smaller learning rate, a smaller weight, or gradient_clip"
-            raise TrainingError(f"{names[which]} is {float(values[at, which])} {where}{whose}; {advice}")
-        start, every = group.steps - len(values), self.settings.log_every
+    def _report(self, context: StageContext) -> None:
+        """Record an epoch's values, and validate."""
+        stage, values = context.stage, context.values.cpu()
+        names = [f"train/{name}" for name in context.step.names] + [f"train/{'+'.join(stage.learners)}/total"]
+        self._refuse_infinite(context, values, names)
+        start, every = context.first.steps - len(values), self.settings.log_every
         for piece, chunk in enumerate(values.split(every)):
             self.record(
                 {f"{name} (step)": value for name, value in zip(names, chunk.mean(0).tolist(), strict=True)},
                 start + piece * every,
             )
         metrics = dict(zip(names, values.mean(0).tolist(), strict=True))
-        metrics[f"learning_rate/{group_name(stage)}"] = group.optimizer.param_groups[0]["lr"]
-        metrics |= self._validate(stage, group)
-        self.record(metrics, group.epochs)
-        self.listener.epoch_finished(stage, epoch, metrics)
+        metrics |= {f"learning_rate/{learner.name}": learner.rate for learner in context.learners}
+        metrics |= self._validate(context)
+        self.record(metrics, context.first.epochs)
+        self.listener.epoch_finished(stage, context.epoch, metrics)
 
-    def _validate(self, stage: Stage, group: Group) -> dict[str, float]:
-        rows = self.table.parts.get("validation")
+    def _refuse_infinite(self, context: StageContext, values: Tensor, names: Sequence[str]) -> None:
+        if bool(torch.isfinite(values).all()):
+            return
+        step, which = (~torch.isfinite(values)).nonzero()[0].tolist()
+        where = f"in stage {context.stage.name}, epoch {context.epoch + 1}, step {step + 1}"
+        rates = ", ".join(f"{learner.rate:g} ({learner.name})" for learner in context.learners)
+        before = values[:step, which]
+        history = f"; before it, it went from {float(before[0]):.4g} to {float(before[-1]):.4g}" if len(before) else ""
+        raise TrainingError(
+            f"{names[which]} is {float(values[step, which])} {where}{context.step.called(which)}{history}. "
+            f"Learning rate: {rates}. If the value grew before, try a smaller learning rate, a smaller weight, or "
+            "gradient_clip; if it did not, look for a logarithm or root of 0, or a division by 0, in the loss"
+        )
+
+    def _validate(self, context: StageContext) -> dict[str, float]:
+        stage, rows = context.stage, self.table.parts.get("validation")
         if rows is None or not len(rows) or self._withheld(stage):
             return {}
         labels = self.table.labels[rows].cpu().numpy()
         probabilities = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
         accuracy = {name: float((each.argmax(1) == labels).mean()) for name, each in probabilities.items()}
-        score = sum(accuracy.values()) / len(accuracy)
-        if stage.training.select == "best" and score > group.best_score:
-            group.best_score, group.best = score, self._learner_weights(stage)
+        for names in self._chosen_together(stage):
+            learner, score = self.learners[names[0]], sum(accuracy[name] for name in names) / len(names)
+            if stage.training[names[0]].select == "best" and score > learner.best_score:
+                learner.best_score, learner.best = score, self._weights(names)
         return {f"validation/{name}/accuracy": value for name, value in accuracy.items()}
 
-    def _group(self, stage: Stage) -> Group:
-        name = group_name(stage)
-        if name not in self.groups:
-            parameters = [p for module in self.distiller.learning(stage) for p in module.parameters() if p.requires_grad]
-            optimizer = build_optimizer(stage.training.optimizer, dict.fromkeys(parameters))
-            self.groups[name] = Group(optimizer, [entry["lr"] for entry in optimizer.param_groups])
-        return self.groups[name]
+    def _chosen_together(self, stage: StagePlan) -> list[tuple[str, ...]]:
+        """Learners whose best epoch is one choice: those of one fusion; every other learner has its own."""
+        fused = tuple(name for name in stage.learners if name in self.distiller.fused)
+        return [*([fused] if fused else []), *((name,) for name in stage.learners if name not in fused)]
 
-    def _step(self, stage: Stage, batch_size: int) -> StageStep:
-        if batch_size % self.fabric.world_size:
-            raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
-        self._mode(stage)
-        cached, gather = self._cached_teachers(stage), gatherer(self.fabric.world_size)
-        step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gather)
-        if self.settings.compile:
-            for name in stage.learners:
-                self.distiller.participant(name).encoder.compile()
-        return step
+    def _keep_best(self, context: StageContext) -> None:
+        for learner in context.learners:
+            if learner.best and learner.epochs >= self._training(context.stage, learner.name).epochs:
+                self._load(learner.best)
 
-    def _withheld(self, stage: Stage) -> bool:
-        """Whether those who learn in `stage` may not see labels."""
+    def _withheld(self, stage: StagePlan) -> bool:
+        """Whether the learners of `stage` may not see labels."""
         return self.settings.labels_withheld and any(name in self.distiller.students for name in stage.learners)
 
     def _distributed(self, step: StageStep) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -302,71 +339,109 @@ class Engine:
         synchronise_batch_norm(step)
         return self.fabric.setup_module(step)
 
-    def _mode(self, stage: Stage) -> None:
+    def _set_modes(self, stage: StagePlan) -> None:
         """Learners train; everybody else evaluates and is given no gradient."""
         self.distiller.eval()
-        for module in self.distiller.learning(stage):
-            module.train()
-        for name in stage.teachers:
-            self.distiller.participant(name).live.train(self.distiller.participant(name).augment_frozen)
+        for name in self.distiller.owners(stage.learners):
+            for module in self.distiller.owned(name):
+                module.train()
+        for name in stage.sources:
+            if name not in self.distiller.stored:
+                member = self.distiller.participant(name)
+                member.live.train(member.augment_frozen)
 
-    def _cached_teachers(self, stage: Stage) -> dict[str, CachedOutputs]:
-        """Answers of those frozen teachers whom asking once per sample is as good as asking every time."""
-        fusion = self.distiller.fusion
-        random = [name for name in stage.teachers if sees_random_input(self.distiller.participant(name))]
-        if not self.settings.teacher_cache or fusion.batch_dependent or (random and type(fusion) is not TeacherFusion):
+    def _cached_teachers(self, stage: StagePlan) -> dict[str, CachedOutputs]:
+        """Outputs of those frozen participants that give the same for a sample every time."""
+        distiller = self.distiller
+        frozen = [name for name in stage.sources if name not in distiller.stored and name not in distiller.averages]
+        random = [name for name in frozen if sees_random_input(distiller.participant(name))]
+        fused = [name for name in frozen if name in distiller.fused]
+        if fused and (distiller.fusion.batch_dependent or set(random) & set(fused)):
+            random += fused
+        names = [name for name in frozen if name not in random]
+        if not self.settings.teacher_cache:
             return {}
-        names = [name for name in stage.teachers if name not in random]
         rows, limit = self.table.parts[stage.part], self.settings.cache_limit
-        return cache_teachers(self.distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
+        return cache_teachers(distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
+
+    def _stop_agreed(self) -> bool:
+        """Whether any process was asked to stop; all of them must stop after the same epoch."""
+        if self.fabric.world_size > 1:
+            asked = self.fabric.all_reduce(torch.tensor(float(self.stop_requested), device=self.fabric.device), reduce_op="max")
+            self.stop_requested = bool(asked)
+        return self.stop_requested
 
     def _due(self, now: float | None = None) -> bool:
         due = (now or time.monotonic()) - self._saved_at >= self.settings.checkpoint_seconds
         return due if self.fabric.world_size == 1 else self.fabric.broadcast(due)  # clocks differ, what is done must not
 
-    def _learner_weights(self, stage: Stage) -> dict[str, Tensor]:
-        names = {
-            id(tensor) for module in self.distiller.learning(stage) for tensor in module.state_dict(keep_vars=True).values()
-        }
+    def _weights(self, learners: Sequence[str]) -> dict[str, Tensor]:
+        """Copies of all that `learners` train, by name."""
+        owned = [module for name in self.distiller.owners(learners) for module in self.distiller.owned(name)]
+        names = {id(tensor) for module in owned for tensor in module.state_dict(keep_vars=True).values()}
         kept = self.distiller.state_dict(keep_vars=True)
         return {name: tensor.detach().clone() for name, tensor in kept.items() if id(tensor) in names}
 
-    def _load_learners(self, weights: Mapping[str, Tensor]) -> None:
+    def _load(self, weights: Mapping[str, Tensor]) -> None:
         self.distiller.load_state_dict(weights, strict=False)
 
-    def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, values: Tensor | None = None) -> None:
+    def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, context: StageContext | None = None) -> None:
         """Save where training stands; if asked to stop, stop."""
         weights = dict(self.distiller.state_dict())
-        for name, group in self.groups.items():
-            weights |= {f"best|{name}|{key}": tensor for key, tensor in group.best.items()}
+        for name, learner in self.learners.items():
+            weights |= {f"best|{name}|{key}": tensor for key, tensor in learner.best.items()}
+        stream = context.step.teacher_randomness if context else None
         state = {
             "stage": ordinal,
             "epoch": epoch,
             "step": step,
-            "values": None if values is None else values.cpu().clone(),
-            "groups": {name: group.state() for name, group in self.groups.items()},
+            "values": context.values[:step].cpu().clone() if context else None,
+            "learners": {name: learner.state() for name, learner in self.learners.items()},
             "random": random_state(),
-            "scaler": self.fabric._precision.state_dict(),
+            "teacher_random": stream.state if stream else None,
+            "scaler": self.scaler.state_dict() if self.scaler else {},
         }
         self.save(weights, state)
         self._saved_at = time.monotonic()
-        if self.stop_asked:
+        if self.stop_requested:
             raise StoppedError("stopped on request; the state is saved")
 
     def _set_scaler(self, state: Mapping[str, Any] | None) -> None:
         """Where the precision scales gradients, start as a checkpoint has it, or as any training does."""
-        precision = self.fabric._precision
-        if now := precision.state_dict():
-            precision.load_state_dict(state["scaler"] if state else {**now, "scale": 2.0**16, "_growth_tracker": 0})
+        if self.scaler:
+            fresh = {**self.scaler.state_dict(), "scale": 2.0**16, "_growth_tracker": 0}
+            self.scaler.load_state_dict(dict(state["scaler"]) if state else fresh)
 
-    def _restore(self, stages: Sequence[Stage], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
-        own = {name: tensor for name, tensor in weights.items() if not name.startswith("best|")}
-        self.distiller.load_state_dict(own)
+    def _restore(self, stages: Sequence[StagePlan], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
+        """Load a checkpoint; returns the stage to continue with."""
+        self.distiller.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("best|")})
         first = int(state["stage"])
         for stage in stages[: first + 1]:
-            name = group_name(stage)
-            if name in state["groups"]:
-                prefix = f"best|{name}|"
-                best = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
-                self._group(stage).restore(state["groups"][name], best)
+            for name in self.distiller.owners(stage.learners):
+                if name in state["learners"] and name not in self.learners:
+                    prefix = f"best|{name}|"
+                    best = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+                    self._learner(name, stage).restore(state["learners"][name], best)
         return first
+
+
+class _Remembered:
+    """While a stage is trained, note what it records, to keep that with its weights."""
+
+    def __init__(self, engine: Engine, key: str | None, stage: StagePlan):
+        self.engine, self.key, self.stage = engine, key, stage
+        self.history: History = []
+
+    def __enter__(self) -> None:
+        if self.key is not None:
+            self.record, self.engine.record = self.engine.record, self._note
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self.key is not None:
+            self.engine.record = self.record
+            if kind is None and self.engine.trained:
+                self.engine.trained.save(self.key, self.engine._weights(self.stage.learners), self.history)
+
+    def _note(self, metrics: Mapping[str, float], step: int) -> None:
+        self.history.append((dict(metrics), step))
+        self.record(metrics, step)

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
+from lightning_fabric.plugins import MixedPrecision
 
 from kdcore.errors import KdcoreError
 from kdcore.recipe.models import EngineSpec
 
 
-def make_fabric(engine: EngineSpec) -> Fabric:
-    """Fabric as the recipe wants it, or as ``torchrun`` has started this process."""
+def gradient_scaler(engine: EngineSpec) -> torch.amp.GradScaler | None:
+    """The scaler of gradients that float16 needs; None for other precisions."""
+    return torch.amp.GradScaler(_device_type(engine)) if engine.precision == "16-mixed" else None
+
+
+def _device_type(engine: EngineSpec) -> str:
+    return "cuda" if torch.cuda.is_available() and engine.accelerator != "mps" else "mps"
+
+
+def make_fabric(engine: EngineSpec, scaler: torch.amp.GradScaler | None = None) -> Fabric:
+    """Fabric as the recipe wants it, or as ``torchrun`` has started this process.
+
+    Args:
+        engine: The recipe's section.
+        scaler: Scales the loss before it is differentiated; the engine unscales, since it steps several optimizers.
+
+    Raises:
+        KdcoreError: If accelerator, devices or precision are not available.
+    """
     _refuse_absent(engine.accelerator)
     gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if engine.precision == "16-mixed" and (engine.accelerator == "cpu" or not gpu):
@@ -29,10 +48,11 @@ def make_fabric(engine: EngineSpec) -> Fabric:
         if engine.strategy == "ddp" or nodes > 1 or (isinstance(devices, int) and devices > 1)
         else "auto"
     )
+    how: dict[str, Any] = {"precision": engine.precision}
+    if scaler is not None:
+        how = {"plugins": MixedPrecision("16-mixed", _device_type(engine), scaler)}
     try:
-        return Fabric(
-            accelerator=engine.accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=engine.precision
-        )  # type: ignore[arg-type]
+        return Fabric(accelerator=engine.accelerator, devices=devices, num_nodes=nodes, strategy=strategy, **how)  # type: ignore[arg-type]
     except (ValueError, RuntimeError, TypeError) as error:
         raise KdcoreError(f"engine: {error}") from error
 
@@ -41,7 +61,7 @@ def _refuse_absent(accelerator: str) -> None:
     names = sorted(ACCELERATOR_REGISTRY.available_accelerators())
     present = [name for name in names if ACCELERATOR_REGISTRY[name]["accelerator"].is_available()]
     if accelerator not in ("auto", *present) and not (accelerator == "gpu" and {"cuda", "mps"} & {*present}):
-        raise KdcoreError(f"engine.accelerator: no {accelerator} to be found here, only {', '.join(present)}")
+        raise KdcoreError(f"engine.accelerator: accelerator {accelerator!r} is not available (available: {', '.join(present)})")
 
 
 def most_memory(device: torch.device) -> int | None:

@@ -9,14 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from kdcore.contracts.batch import Progress
-from kdcore.contracts.schedule import Stage
+from kdcore.contracts.batch import LossContext
+from kdcore.contracts.progress import Progress, Ramp
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
-from kdcore.training.distiller import Distiller, StageStep
+from kdcore.recipe.graph import StagePlan
 from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained
+from kdcore.training.participants import Distiller
+from kdcore.training.step import StageStep, StepTerm
 
 TRIES = 4
+
+NEGLIGIBLE = 1e-7
+"""Share of the largest gradient of a learner below which a term is refused; float32 has seven digits."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Preflight:
     parameters: dict[str, int] = field(default_factory=dict)
 
 
-def preflight(distiller: Distiller, stages: Sequence[Stage], table: Table, batch_size: int, withheld: bool) -> Preflight:
+def preflight(distiller: Distiller, stages: Sequence[StagePlan], table: Table, batch_size: int, withheld: bool) -> Preflight:
     """Send a batch through every stage.
 
     Raises:
@@ -66,39 +71,66 @@ def preflight(distiller: Distiller, stages: Sequence[Stage], table: Table, batch
     return found
 
 
-def _check_stage(distiller: Distiller, stage: Stage, table: Table, batch_size: int, withheld: bool, found: Preflight) -> None:
+def _check_stage(
+    distiller: Distiller, stage: StagePlan, table: Table, batch_size: int, withheld: bool, found: Preflight
+) -> None:
     labelled = not (withheld and any(name in distiller.students for name in stage.learners))
     distiller.eval()
-    learning = distiller.learning(stage)
+    learning = [module for name in distiller.owners(stage.learners) for module in distiller.owned(name)]
     if not any(parameter.requires_grad for module in learning for parameter in module.parameters()):
         raise TrainingError(f"stage {stage.name!r} has nothing to learn: all of {' and '.join(stage.learners)} is frozen")
     for module in learning:
         module.train()
     step = StageStep(distiller, stage, table, labelled)
-    rows = table.parts[stage.part]
-    progress = Progress(stage.name, 0, 0, stage.training.epochs)
+    step.progress = {name: Progress(stage.name, 0, 0, stage.training[name].epochs) for name in stage.learners}
+    rows = table.training_rows(stage.part)
+    rows = rows[(table.taught[rows] < 0).long().argsort(stable=True)]  # those with a label first
     checks: dict[int, TermCheck] = {}
     for start in range(TRIES):
         batch = rows.roll(-start * batch_size)[: min(batch_size, len(rows))]
-        _, values = step.objective(batch, batch, progress)
-        for index, (learner, term, _) in enumerate(step.terms):
+        for index, (term, context) in enumerate(step.contexts(batch, batch)):
             if index in checks and checks[index].gradient > 0:
                 continue
-            gradient = _gradient(values[index], _trainable(distiller, learner))
-            _refuse_taught_teachers(values[index], distiller, learner, term)
-            weight = progress.at(distiller.weights[learner][term])
-            checks[index] = TermCheck(stage.name, learner, term, weight, float(values[index].detach()), gradient)
+            checks[index] = _check_term(distiller, stage, step, term, context)
         if all(check.gradient > 0 for check in checks.values()):
             break
     for check in checks.values():
-        called = distiller.called(check.learner, check.term)
-        numbers = f"its value is {check.value} and its gradient {check.gradient} on the first batch"
-        if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
-            raise TrainingError(f"{called}: {numbers}; look for a logarithm or root of 0, or a division by 0")
-        if check.gradient == 0 and _trainable(distiller, check.learner):
-            why = f"is its result detached, or does it not depend on {check.learner}?"
-            raise TrainingError(f"{called} gives no gradient: {why} Look for detach, item, no_grad or argmax in its forward")
+        _refuse_useless(distiller, check, [other for other in checks.values() if other.learner == check.learner])
     found.terms += checks.values()
+
+
+def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: StepTerm, context: LossContext) -> TermCheck:
+    weight = _largest(term.spec.weight)
+    if not len(context.batch):  # no labelled sample in this batch
+        return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0)
+    value = term.loss(context)
+    step.refuse(term, value)
+    gradient = _gradient(value, _trainable(distiller, term.learner))
+    _refuse_taught_teachers(value, distiller, term.learner, term.spec.id)
+    return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient)
+
+
+def _largest(weight: float | Ramp) -> float:
+    return max(weight.start, weight.stop) if isinstance(weight, Ramp) else weight
+
+
+def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[TermCheck]) -> None:
+    """Refuse a term that is not finite or whose gradient does not matter beside the largest one of its learner."""
+    called = distiller.called(check.learner, check.term)
+    numbers = f"its value is {check.value} and its gradient {check.gradient} on the first batch"
+    if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
+        raise TrainingError(f"{called}: {numbers}; look for a logarithm or root of 0, or a division by 0")
+    if not _trainable(distiller, check.learner):
+        return
+    if check.gradient == 0:
+        why = f"is its result detached, or does it not depend on {check.learner}?"
+        raise TrainingError(f"{called} gives no gradient: {why} Look for detach, item, no_grad or argmax in its forward")
+    largest = max(terms, key=lambda each: each.weight * each.gradient)
+    if check.weight * check.gradient < NEGLIGIBLE * largest.weight * largest.gradient:
+        raise TrainingError(
+            f"{called} gives a gradient that does not matter: {check.weight * check.gradient:.2g} with its weight, against "
+            f"{largest.weight * largest.gradient:.2g} of {largest.term!r}; raise its weight, or leave it out"
+        )
 
 
 def _trainable(distiller: Distiller, name: str) -> list[nn.Parameter]:
@@ -113,10 +145,9 @@ def _gradient(value: Tensor, parameters: Sequence[nn.Parameter]) -> float:
 
 
 def _refuse_taught_teachers(value: Tensor, distiller: Distiller, learner: str, term: str) -> None:
-    others = [name for name in (*distiller.teachers, *distiller.students) if name != learner]
-    fused = learner in distiller.teachers  # fused teachers may learn through one another
+    others = [name for name in distiller.networks if name != learner]
     for name in others:
-        if fused and name in distiller.teachers:
+        if learner in distiller.fused and name in distiller.fused:  # they may learn through one another
             continue
         if _gradient(value, _trainable(distiller, name)) > 0:
             raise TrainingError(f"{distiller.called(learner, term)} sends a gradient to {name}, who must not learn from it")
@@ -149,7 +180,7 @@ def _owner(distiller: Distiller, path: str) -> tuple[str, str]:
 @torch.no_grad()
 def _note_shapes(distiller: Distiller, table: Table, found: Preflight) -> None:
     distiller.eval()
-    for name in (*distiller.teachers, *distiller.students):
+    for name in distiller.networks:
         member = distiller.participant(name)
         signal = table.batch(table.parts["train"][:2], [name]).signals[name]
         found.inputs[name] = tuple(member.input(signal).shape[1:])

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 def derive(seed: int, *what: object) -> int:
@@ -52,3 +53,33 @@ def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+class RandomStream:
+    """A stream of torch's random numbers of its own: within it, draws leave those of everyone else as they were.
+
+    The stream starts at the state that torch is in when it is entered first.
+    """
+
+    def __init__(self) -> None:
+        self.state: list[Tensor] | None = None
+        self._outside: list[Tensor] = []
+
+    def __enter__(self) -> None:
+        self._outside = _torch_state()
+        if self.state is not None:
+            _set_torch_state(self.state)
+
+    def __exit__(self, *_: object) -> None:
+        self.state = _torch_state()
+        _set_torch_state(self._outside)
+
+
+def _torch_state() -> list[Tensor]:
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+
+
+def _set_torch_state(state: list[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state_all(state[1:])

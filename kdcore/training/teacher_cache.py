@@ -1,66 +1,86 @@
-"""What participants answer to rows of a table, asked without learning."""
+"""Outputs of frozen teachers, computed once per sample and looked up afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from kdcore.contracts.batch import Outputs
 from kdcore.contracts.encoder import Participant
 from kdcore.data.table import Table
-from kdcore.errors import TrainingError
-from kdcore.training.distiller import CachedOutputs, Distiller
+
+if TYPE_CHECKING:
+    from kdcore.training.participants import Distiller
 
 
-@torch.no_grad()
-def predict(
-    distiller: Distiller, names: Sequence[str], rows: Tensor, table: Table, batch_size: int, fabric: Fabric
-) -> dict[str, np.ndarray]:
-    """Class probabilities (n, classes) of participants `names` for `rows`, in batches of `batch_size` in that order.
+class CachedOutputs:
+    """A teacher's outputs by row of the table.
 
-    Raises:
-        TrainingError: If answers are not finite numbers, as after training that diverged.
+    Args:
+        position: (N,) int64: place of each row's outputs in the tensors below, -1 where there are none.
+        logits: (n, classes).
+        features: Tap → (n, …), or (n, S, …) where each sample has several rows of an activation, such as a clip's frames.
+        folded: Taps of the latter kind; they are looked up as (B·S, …).
     """
-    modes = [(module, module.training) for module in distiller.modules()]
-    distiller.eval()
-    teachers = [name for name in names if name in distiller.teachers]
-    fused = list(distiller.teachers) if teachers and distiller.fusion.batch_dependent else teachers
-    found: dict[str, list[Tensor]] = {name: [] for name in names}
-    for piece in rows.split(batch_size):
-        with fabric.autocast():
-            batch = table.batch(piece, [*fused, *(name for name in names if name not in teachers)], labelled=False)
-            taught = distiller.teach(fused, batch)
-            for name in names:
-                outputs = taught[name] if name in taught else distiller.participant(name)(batch.signals[name])
-                found[name].append(outputs.logits.float().softmax(-1))
-    for module, training in modes:
-        module.training = training
-    answers = {name: torch.cat(pieces).cpu().numpy() for name, pieces in found.items()}
-    for name, each in answers.items():
-        if not np.isfinite(each).all():
-            raise TrainingError(f"{name}: its answers are not finite numbers; try a smaller learning rate or gradient_clip")
-    return answers
+
+    def __init__(self, position: Tensor, logits: Tensor, features: Mapping[str, Tensor], folded: Sequence[str] = ()):
+        self.position, self.logits, self.features, self.folded = position, logits, dict(features), frozenset(folded)
+
+    @classmethod
+    def of_batches(cls, rows: Tensor, outputs: Sequence[Outputs], sizes: Sequence[int], count: int) -> CachedOutputs:
+        """The outputs for `rows`, given in batches of `sizes` in that order; `count` rows has the whole table."""
+        position = torch.full((count,), -1, dtype=torch.long, device=rows.device)
+        position[rows] = torch.arange(len(rows), device=rows.device)
+        features = {
+            tap: torch.cat([per_sample(each.features[tap], n) for each, n in zip(outputs, sizes, strict=True)])
+            for tap in outputs[0].features
+        }
+        folded = [tap for tap, value in outputs[0].features.items() if len(value) != sizes[0]]
+        return cls(position, torch.cat([each.logits for each in outputs]), features, folded)
+
+    def covers(self, rows: Tensor) -> Tensor:
+        """(B,) bool: whether there are outputs for each of `rows`."""
+        return self.position[rows] >= 0
+
+    def at(self, rows: Tensor) -> Outputs:
+        """The outputs for `rows`."""
+        where = self.position[rows]
+        features = {
+            tap: value[where].flatten(0, 1) if tap in self.folded else value[where] for tap, value in self.features.items()
+        }
+        return Outputs(self.logits[where], features)
+
+    def to(self, device: torch.device) -> CachedOutputs:
+        """The same on another device."""
+        features = {tap: value.to(device) for tap, value in self.features.items()}
+        return CachedOutputs(self.position.to(device), self.logits.to(device), features, tuple(self.folded))
+
+
+def per_sample(value: Tensor, count: int) -> Tensor:
+    """(B·S, …) as (B, S, …): several rows of an activation may belong to one sample."""
+    return value if len(value) == count else value.unflatten(0, (count, -1))
 
 
 @torch.no_grad()
 def cache_teachers(
     distiller: Distiller, names: Sequence[str], rows: Tensor, table: Table, batch_size: int, limit: int, fabric: Fabric
 ) -> dict[str, CachedOutputs]:
-    """Frozen teachers' answers to all `rows`; empty if they would take more than `limit` bytes."""
+    """Outputs of frozen participants for all `rows`; empty if they would take more than `limit` bytes."""
     outputs, sizes, taken = [], [], 0
     for piece in rows.split(batch_size) if names else ():
         with fabric.autocast():
-            answers = distiller.teach(names, table.batch(piece, names, labelled=False))
-        tensors = [tensor for each in answers.values() for tensor in (each.logits, *each.features.values())]
+            found = distiller.run_teachers(names, table.batch(piece, names, labelled=False))
+        tensors = [tensor for each in found.values() for tensor in (each.logits, *each.features.values())]
         taken += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        outputs.append(answers)
+        outputs.append(found)
         sizes.append(len(piece))
         if taken / sum(sizes) * len(rows) > limit:
             return {}
-    return {name: CachedOutputs(rows, [each[name] for each in outputs], sizes, len(table.keys)) for name in names}
+    return {name: CachedOutputs.of_batches(rows, [each[name] for each in outputs], sizes, len(table.keys)) for name in names}
 
 
 def sees_random_input(participant: Participant) -> bool:

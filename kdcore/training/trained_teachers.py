@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcore.contracts.schedule import Stage
 from kdcore.data.table import Table
 from kdcore.errors import CheckpointError
+from kdcore.recipe.graph import StagePlan
 from kdcore.training.checkpoint import Checkpoints
-from kdcore.training.distiller import Distiller
+from kdcore.training.participants import Distiller
 
 History = list[tuple[dict[str, float], int]]
 """What was tracked: (metrics, step) in order."""
@@ -35,17 +35,18 @@ class TrainedStages:
         self.folder = folder
         self.identity = dict(identity)
 
-    def key(self, stages: Sequence[Stage], stage: Stage, distiller: Distiller, table: Table) -> str | None:
+    def key(self, stages: Sequence[StagePlan], stage: StagePlan, distiller: Distiller, table: Table) -> str | None:
         """The stage's hash before it begins; None if it is not teachers learning alone, once."""
         again = sum(bool(set(each.learners) & set(stage.learners)) for each in stages) > 1
-        if stage.teachers or again or not set(stage.learners) <= set(distiller.teachers):
+        if stage.sources or again or not set(stage.learners) <= set(distiller.teachers):
             return None
-        modules = [part for learner in distiller.learning(stage) for part in learner.modules()]
+        owned = [module for name in distiller.owners(stage.learners) for module in distiller.owned(name)]
+        modules = [part for module in owned for part in module.modules()]
         rows = table.parts[stage.part]
         held_out = table.parts.get("validation", rows[:0])
         tensors = [rows, held_out, table.taught[rows], table.labels[held_out]]
         tensors += [tensor for name in stage.learners for tensor in table.inputs[name]]
-        tensors += [tensor for learner in distiller.learning(stage) for tensor in learner.state_dict().values()]
+        tensors += [tensor for module in owned for tensor in module.state_dict().values()]
         if distiller.class_embeddings is not None:
             tensors.append(distiller.class_embeddings)
         facts = {

@@ -1,10 +1,10 @@
-"""Teachers first, then all students side by side."""
+"""Train teachers, then all students side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from kdcore import Schedule, Stage, Team, Training
+from kdcore import Graph, Schedule, Stage, Training
 
 DEFAULT = Training()
 
@@ -26,8 +26,9 @@ class MutualLearning(Schedule):
         self.student = student
         self.teacher_part = teacher_part
 
-    def stages(self, team: Team) -> Iterator[Stage]:
+    def stages(self, graph: Graph) -> Iterator[Stage]:
         """Stage ``teachers``, if there are any, then stage ``students``."""
-        if team.teachers:
-            yield Stage("teachers", team.teachers, self.teachers, self.teachers.epochs, part=self.teacher_part)
-        yield Stage("students", team.students, self.student, self.student.epochs, teachers=team.teachers)
+        for number, group in enumerate(graph.generations(graph.teachers), 1):
+            name = "teachers" if number == 1 else f"teachers-{number}"
+            yield Stage(name, group, self.teachers, self.teachers.epochs, part=self.teacher_part)
+        yield Stage("students", graph.students, self.student, self.student.epochs)

@@ -1,17 +1,19 @@
-"""What a skeleton layout is: joints, and which of them a bone connects."""
+"""Skeleton layouts: joints, and the bones that connect them.
+
+scipy and torch are imported where they are needed, since schemas of options refer to this module.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from scipy.sparse.csgraph import breadth_first_order, shortest_path
-from torch_geometric.data import Data
-from torch_geometric.utils import to_scipy_sparse_matrix
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Layout:
     @cached_property
     def bones(self) -> np.ndarray:
         """(child, parent) of every joint but the root, on a shortest way to it; joint indices, shape (V - 1, 2)."""
+        from scipy.sparse.csgraph import breadth_first_order
+
         order, parents = breadth_first_order(self._matrix(), self.index(self.root or self.centre), directed=False)
         return np.array([(child, parents[child]) for child in sorted(order[1:])], dtype=np.int64).reshape(-1, 2)
 
@@ -89,6 +93,9 @@ class Layout:
         Its ``edge_index`` (2, E) points inwards, to the centre. Beside it are ``joints`` (names), ``centre`` (index),
         ``bones`` (V - 1, 2) as (child, parent), and ``pairs`` (P, 2) as (left, right).
         """
+        import torch
+        from torch_geometric.data import Data
+
         return Data(
             edge_index=torch.from_numpy(self.inward.T.copy()),
             num_nodes=len(self),
@@ -99,7 +106,11 @@ class Layout:
         )
 
     def _matrix(self) -> Any:
-        return to_scipy_sparse_matrix(torch.from_numpy(self.links.T.copy()), num_nodes=len(self)).tocsr()
+        from scipy.sparse import coo_array
+
+        return coo_array((np.ones(len(self.links)), self.links.T), shape=(len(self), len(self))).tocsr()
 
     def _steps_from(self, joint: str) -> np.ndarray:
+        from scipy.sparse.csgraph import shortest_path
+
         return shortest_path(self._matrix(), directed=False, unweighted=True, indices=self.index(joint))

@@ -1,4 +1,4 @@
-"""How `kdcore.testing` tests these encoders: with small backbones, to be quick."""
+"""Cases for `kdcore.testing`: small backbones, to be quick."""
 
 from kdcore.testing import Case
 

@@ -10,9 +10,7 @@ import numpy as np
 from annotated_types import Ge, Gt
 
 from kdcore import SampleTransform, Signal
-from kdcore_video.clip import as_bytes
-from kdcore_video.picture import Fit, fitted
-from kdcore_video.sampling import centred
+from kdcore_video.clip import Fit, as_bytes, centred, fitted
 
 Motion = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _ROUNDING = 1e-3

@@ -18,18 +18,18 @@ from tempfile import TemporaryDirectory
 import timm
 import torch
 import torch.nn.functional as F
+from kdcore.training.distiller import Distiller, TermSpec
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from kdcore import Example, Outputs, Participant, SampleKey, Split, Stage, Training
 from kdcore.data.table import Table, epoch_order
 from kdcore.results.tracking import Tracker
-from kdcore.training.distiller import Distiller, TermSpec
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.randomness import derive
 from kdcore_losses.cross_entropy import CrossEntropy
 from kdcore_losses.soft_target import SoftTarget
-from kdcore_wearable.cnn import Cnn1d
+from kdcore_signals.encoders import Cnn1d
 
 BATCH, CLASSES = 16, 10
 

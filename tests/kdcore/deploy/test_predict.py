@@ -20,9 +20,8 @@ from kdcore.deploy.predict import predict_files, read_recording
 from kdcore.deploy.streaming import Smoothing
 from kdcore.errors import CheckpointError, DataError
 from kdcore.runs.records import find_student
-from kdcore_standard.transforms.normalise import Normalise
-from kdcore_standard.transforms.resample import Resample
-from kdcore_wearable.cnn import Cnn1d
+from kdcore_signals.encoders import Cnn1d
+from kdcore_signals.transforms import Normalise, Resample
 
 ACCELEROMETER = Modality("accelerometer", ("time", "channel"), ("channel", "time"), "m/s^2", 50.0, ("x", "y", "z"))
 CLASSES = ["sit", "stand", "walk"]
@@ -273,7 +272,7 @@ from kdcore.cli.main import main
 main()
 """
 ABSENT = ("timm", "torch_geometric", "torchvision", "cv2", "av", "mlflow", "lightning_fabric", "matplotlib", "optuna", "onnx")
-PLUGINS = ("datasets", "skeleton", "gaf", "video", "semantics", "spamfm", "gsdm", "acs", "progressive", "mutual")
+PLUGINS = ("datasets", "skeleton", "images", "video", "losses", "schedules", "semantics", "spamfm", "gsdm", "acs", "mutual")
 
 
 def test_an_accelerometer_student_needs_nothing_of_teachers_and_other_plugins(tmp_path):

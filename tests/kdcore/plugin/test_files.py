@@ -48,19 +48,19 @@ FAULTS = {
     "exits.py": ("raise SystemExit(3)", "SystemExit: 3"),
     "syntax.py": ("\ndef f(:", "line 3: SyntaxError"),
     "misspelt.py": ("@hookimpl\ndef register_loses(register): pass", "did you mean 'register_losses'?"),
-    "hookless.py": ("x = 1", "has no hook; mark a function such as register_losses with kdcore.hookimpl"),
+    "hookless.py": ("x = 1", "implements no hook; mark a function such as register_losses with kdcore.hookimpl"),
     "taken.py": (
         "class A: pass\n@hookimpl\ndef register_losses(register): register('soft-target', 'taken:A')",
-        "the loss 'soft-target' is in the plugin 'standard' already; rename yours",
+        "the plugin 'losses' already provides the loss 'soft-target'; rename yours",
     ),
     "absent.py": (
         "@hookimpl\ndef register_losses(register): register('a', 'absent:A')",
-        "loss 'a' (absent:A) cannot be loaded: AttributeError",
+        "loss 'a' (absent:A): could not load it: AttributeError",
     ),
     "standard.py": ("x = 1", "the plugin name 'standard' is taken (kdcore"),
-    "json.py": ("x = 1", "there is a module 'json' already; rename the file"),
-    "my-loss.py": ("x = 1", "'my-loss.py' is no module name; rename it"),
-    "nowhere.py": (None, "it cannot be read: No such file or directory"),
+    "json.py": ("x = 1", "a module 'json' already exists; rename the file"),
+    "my-loss.py": ("x = 1", "'my-loss.py' is not a valid module name; rename the file"),
+    "nowhere.py": (None, "could not read it: No such file or directory"),
 }
 
 
@@ -126,7 +126,7 @@ def test_the_environment_names_files(gap, workshop, monkeypatch):
     try:
         assert [plugin.name for plugin in found_plugins().broken] == ["hookless"]
         assert found_plugins().registry.get("loss", "gap").target == "gap_loss:Gap"
-        with pytest.raises(PluginError, match="has no hook"):
+        with pytest.raises(PluginError, match="implements no hook"):
             plugin_manager()
     finally:
         found_plugins.cache_clear()

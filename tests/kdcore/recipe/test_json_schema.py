@@ -97,7 +97,7 @@ OVERLAYS = {
     "term": "{extends: a.yaml, losses: {late: {name: dkd, weight: {start: 0, stop: 1, epochs: 3}}}}",
     "renamed": "{extends: a.yaml, losses: {soft-target: {name: dkd, alpha: 2}, cross-entropy: dkd}}",
     "replaced": "{extends: a.yaml, losses: [cross-entropy], teachers: {skeleton: null}}",
-    "files": "{extends: a.yaml, plugins: [standard, sub/my_loss.py]}",
+    "files": "{extends: a.yaml, plugins: [losses, sub/my_loss.py]}",
 }
 
 

@@ -86,10 +86,10 @@ CASES = {
         "teacher: block",
         "teacher: ''",
         "losses[2]",
-        "'feature' of plugin 'fake' cannot be made: name a tap",
+        "could not construct loss 'feature' of plugin 'fake': name a tap",
         "",
     ),
-    "dataset cannot be made": ("root: /nowhere", "root: /x, fail: true", "data.dataset", "OSError: no disk", ""),
+    "failing dataset": ("root: /nowhere", "root: /x, fail: true", "data.dataset", "OSError: no disk", ""),
     "withheld labels": (
         "  protocol: halves",
         "  protocol: halves\n  labels: withheld",
@@ -252,10 +252,13 @@ def test_optimizers_that_torch_does_not_have(valid, problems, written, said):
     assert found.message.startswith(said)
 
 
-def test_a_dataset_that_cannot_be_made_hides_no_other_mistake(valid, problems):
+def test_a_dataset_that_could_not_be_constructed_hides_no_other_mistake(valid, problems):
     text = valid.replace("{name: folder, root: /nowhere}", "{name: declared, actions: [clap]}")
     found = {each.path: each for each in problems(text)}
-    assert found["data.dataset"].message == "dataset 'declared' of plugin 'fake' cannot be made: no action 'clap' (known: wave)"
+    assert (
+        found["data.dataset"].message
+        == "could not construct dataset 'declared' of plugin 'fake': no action 'clap' (known: wave)"
+    )
     assert set(found) == {"data.dataset", "teachers.acc.modality", "teachers.gyro.modality"}
     assert set(found) - {"data.dataset"} < {each.path for each in problems(text.replace("actions:", "actoins:"))}
 
@@ -268,7 +271,7 @@ def test_a_constructors_own_words(load, plugins, monkeypatch, error, said):
     recipe = load()
     entry = plugins.registry.get("protocol", "halves")
     monkeypatch.setattr(type(entry), "load", lambda self: refusing)
-    with pytest.raises(KdcoreError, match=f"(made: |^){said}$"):
+    with pytest.raises(KdcoreError, match=f"('fake': |^){said}$"):
         Builder(recipe, plugins).protocol()
 
 

@@ -10,12 +10,12 @@ import torch
 
 import kdcore
 from kdcore import read_run
+from kdcore.cache import cache_folder
 from kdcore.data.preparation import load_table
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.results.explaining import Explainer
-from kdcore.runs.paths import cache_folder
 from kdcore.runs.weights import trained
 from kdcore.training.assembly import Assembly
 from kdcore.training.engine import predict

@@ -29,7 +29,7 @@ def test_a_run_is_read_back(run_of):
     assert found.facts.counts == {"train": 9, "validation": 9, "test": 9}
     assert found.facts.selection == {"skeleton": "best", "student": "last"}
     assert found.facts.modalities == {"skeleton": ["skeleton"], "student": ["accelerometer"]}
-    assert {"kdcore", "python", "torch", "numpy", "plugin standard"} <= set(found.facts.versions)
+    assert {"kdcore", "python", "torch", "numpy", "plugin losses"} <= set(found.facts.versions)
     assert found.outcomes["distilled"][0].memory > 1 << 20
 
 
@@ -97,8 +97,8 @@ def test_examples_begin_with_what_was_passed_on(run_of):
 
 
 def test_a_plugin_that_is_gone_is_named_with_the_version_that_there_was(run_of):
-    points = [point for point in entry_points(group="kdcore") if point.name != "wearable"]
-    said = rf"{run_of.name} was made with plugin wearable {version('kdcore')}, not in use here; install that to go on"
+    points = [point for point in entry_points(group="kdcore") if point.name != "signals"]
+    said = rf"{run_of.name} was made with plugin signals {version('kdcore')}, not in use here; install that to go on"
     with pytest.raises(PluginError, match=said):
         recipe_of(run_of, PluginManager(points))
     assert recipe_of(run_of).name == "tiny"

@@ -249,7 +249,8 @@ from kdcore.plugin.manager import PluginManager
 from kdcore.deploy.bundle import load_student
 from pathlib import Path
 
-needed = [point for point in importlib.metadata.entry_points(group="kdcore") if point.name in ("standard", "wearable")]
+every = importlib.metadata.entry_points(group="kdcore")
+needed = [point for point in every if point.name in ("losses", "schedules", "signals")]
 student = load_student(Path(sys.argv[1]), PluginManager(needed))
 with np.load(sys.argv[2]) as recorded:
     count, rate = int(recorded["count"]), float(recorded["rate"])
@@ -325,7 +326,7 @@ def test_a_student_that_cannot_be_loaded_is_named(uninterrupted, tmp_path):
     with pytest.raises(PluginError, match="no transform 'resample'"):
         load_student(saved, PluginManager([]))
     (broken / "student.json").write_text(json.dumps(description | {"encoder": {"name": "cnn1d", "wide": 4}}))
-    with pytest.raises(PluginError, match=r"encoder 'cnn1d' of plugin 'wearable' cannot be made(.|\n)*wide"):
+    with pytest.raises(PluginError, match=r"encoder 'cnn1d' of plugin 'signals' cannot be made(.|\n)*wide"):
         load_student(broken)
     for damage in ("[]", "{}", "{", '{"modalities": [{}]}', json.dumps(description | {"transforms": {}})):
         (broken / "student.json").write_text(damage)
@@ -342,7 +343,7 @@ def test_a_run_that_diverges_is_tracked_as_failed(home, tmp_path, learner, there
     path = tmp_path / "diverges.yaml"
     experiment = f"diverging {learner}"
     path.write_text(yaml.safe_dump(tiny_recipe(home.database, experiment) | SHORT | {"schedule": schedule}))
-    said = r"is (nan|inf|-inf) in stage .*\(loss 'cross-entropy' of plugin 'standard'\); try a smaller learning rate"
+    said = r"is (nan|inf|-inf) in stage .*\(loss 'cross-entropy' of plugin 'losses'\); try a smaller learning rate"
     with pytest.raises(TrainingError, match=said):
         run(path)
     from mlflow import MlflowClient

@@ -126,8 +126,8 @@ def test_a_modality_may_be_called_what_its_demonstration_calls_something(tmp_pat
         ("loss", "distillation", r"the class would be called DistillationLoss, as kdcore's own is"),
         ("encoder", "encoder", r"the class would be called Encoder, as kdcore's own is"),
         ("transform", "sample", r"the class would be called SampleTransform, as kdcore's own is"),
-        ("loss", "standard", r"there is a plugin 'standard' already \(kdcore_standard\)"),
-        ("loss", "soft-target", r"there is a loss 'soft-target' already, from the plugin 'standard'"),
+        ("loss", "losses", r"there is a plugin 'losses' already \(kdcore_losses\)"),
+        ("loss", "soft-target", r"there is a loss 'soft-target' already, from the plugin 'losses'"),
     ],
 )
 def test_a_bad_name_is_named_and_nothing_is_written(tmp_path, kind, name, said):

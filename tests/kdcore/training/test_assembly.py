@@ -82,7 +82,7 @@ def test_a_loss_that_cannot_be_set_up_is_named_with_its_line(home, name, body, s
 )
 def test_a_constructor_that_does_not_begin_as_it_must_is_named(home, name, body):
     said = refusal(home, f"forgetful_{name}", f"def __init__(self):\n    {body}")
-    assert f"losses[1]: loss 'mine' of plugin 'forgetful-{name}' cannot be made: " in said
+    assert f"losses[1]: could not construct loss 'mine' of plugin 'forgetful-{name}': " in said
     assert "its constructor must call super().__init__() first" in said
 
 

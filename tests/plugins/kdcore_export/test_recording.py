@@ -8,8 +8,7 @@ import torch
 
 from kdcore import KdcoreError, Modality, SampleTransform, Signal
 from kdcore_export.recording import Weighted, recording
-from kdcore_standard.transforms.length import Crop, Pad
-from kdcore_standard.transforms.resample import Resample
+from kdcore_signals.transforms import Crop, Pad, Resample
 
 SENSOR = Modality("sensor", ("time", "channel"), ("channel", "time"), "", 40.0, ("x", "y"))
 SKELETON = Modality("skeleton", ("time", "joint", "channel", "person"), ("channel", "time", "joint", "person"), "m", 30.0)

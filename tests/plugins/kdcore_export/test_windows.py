@@ -12,9 +12,8 @@ from kdcore import Modality, Signal, load_student
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.deploy.bundle import save_student
 from kdcore_export.exporting import Request, write
-from kdcore_standard.transforms.length import Crop
-from kdcore_standard.transforms.resample import Resample
-from kdcore_wearable.cnn import Cnn1d
+from kdcore_signals.encoders import Cnn1d
+from kdcore_signals.transforms import Crop, Resample
 
 ACCELEROMETER = Modality("accelerometer", ("time", "channel"), ("channel", "time"), "m/s^2", 50.0, ("x", "y", "z"))
 GYROSCOPE = ACCELEROMETER.renamed("gyroscope", units="rad/s", rate=25.0)

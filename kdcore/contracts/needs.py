@@ -1,0 +1,38 @@
+"""What a loss declares that it must be given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Inputs that a loss requires; checked for every learner before training.
+
+    Args:
+        labels: Reads labels. Where only some samples are labelled, the term is computed on those.
+        teachers: Least number of teachers. A term that needs one is left out of the baseline.
+        peers: Least number of peers. A term that needs one is left out of the baseline.
+        class_embeddings: Reads the class-embedding table.
+        ablated: Reads outputs for all-zero inputs: ``single`` (one, on running statistics) or ``mixed``
+            (as many as the batch, in the same forward pass as the batch).
+        student_taps: Taps that the learner must have.
+        teacher_taps: Taps that every teacher must have.
+        baseline: Whether the term belongs to the baseline's objective. Set it to False for distillation that needs neither
+            teachers nor peers, such as self-distillation.
+    """
+
+    labels: bool = False
+    teachers: int = 0
+    peers: int = 0
+    class_embeddings: bool = False
+    ablated: Literal["single", "mixed"] | None = None
+    student_taps: tuple[str, ...] = ()
+    teacher_taps: tuple[str, ...] = ()
+    baseline: bool = True
+
+    @property
+    def in_baseline(self) -> bool:
+        """Whether a student trained without distillation keeps the term."""
+        return self.baseline and not self.teachers and not self.peers

@@ -1,0 +1,167 @@
+"""The graph of a recipe: who learns from whom, and by which terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kdcore.contracts.needs import Needs
+from kdcore.contracts.schedule import Graph, Node, Stage, Training
+from kdcore.recipe.config_models import Term
+from kdcore.recipe.models import Recipe
+
+NeedsOf = Callable[[str], Needs | None]
+"""Path of a term in the recipe → what its loss needs; None if that is not known."""
+
+
+@dataclass(frozen=True)
+class LearnerTerm:
+    """A term of one learner's objective.
+
+    Args:
+        path: Where the recipe has it.
+        term: As the recipe has it.
+        needs: Of its loss.
+        teachers: Teachers that it reads.
+        peers: Peers that it reads.
+    """
+
+    path: str
+    term: Term
+    needs: Needs
+    teachers: tuple[str, ...]
+    peers: tuple[str, ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """All that it reads besides its learner."""
+        return (*self.teachers, *self.peers)
+
+
+def recipe_graph(recipe: Recipe, needs_of: NeedsOf) -> Graph:
+    """Who learns from whom; names that no participant has are left out.
+
+    Args:
+        recipe: The recipe.
+        needs_of: Says whether a student's objective reads peers, in which case it learns from all other students by default.
+    """
+    specs = recipe.participants
+    fused = tuple(name for name in recipe.teachers if specs[name].is_network) if recipe.fusion else ()
+    nodes = {}
+    for name, spec in specs.items():
+        sources = _sources(recipe, name, needs_of)
+        nodes[name] = Node(
+            name,
+            "teacher" if name in recipe.teachers else "student",
+            tuple(source for source in dict.fromkeys(sources) if source in specs and source != name),
+            spec.is_network and ("*" not in spec.freeze or name in fused),
+            spec.training,
+            spec.part,
+        )
+    return Graph(nodes, fused, recipe.training)
+
+
+def _sources(recipe: Recipe, name: str, needs_of: NeedsOf) -> Iterable[str]:
+    spec = recipe.participants[name]
+    if spec.follows is not None:
+        return (spec.follows,)
+    if spec.outputs is not None:
+        return ()
+    if spec.learns_from is not None:
+        return spec.learns_from
+    if name in recipe.teachers:
+        return ()
+    path, terms = recipe.terms_of(name)
+    found = [needs_of(f"{path}[{index}]") for index in range(len(terms))]
+    reads_peers = any(needs.peers for needs in found if needs)
+    return (*recipe.teachers, *(recipe.student_specs if reads_peers else ()))
+
+
+def teachers_of(graph: Graph, name: str) -> tuple[str, ...]:
+    """Those that `name` learns from, without those that it trains with in a circle."""
+    peers = peers_of(graph, name)
+    return tuple(source for source in graph.nodes if source in graph.nodes[name].learns_from and source not in peers)
+
+
+def peers_of(graph: Graph, name: str) -> tuple[str, ...]:
+    """Those that `name` learns from while they learn from it, directly or through others."""
+    circle = graph.circle(name)
+    sources = graph.nodes[name].learns_from
+    return tuple(other for other in circle if other != name and other in sources and graph.nodes[other].trains)
+
+
+def terms_of(recipe: Recipe, graph: Graph, name: str, needs_of: NeedsOf) -> list[LearnerTerm]:
+    """The objective of participant `name`; terms whose loss is not known are left out."""
+    teachers, peers = teachers_of(graph, name), peers_of(graph, name)
+    path, terms = recipe.terms_of(name)
+    found = []
+    for index, term in enumerate(terms):
+        where = f"{path}[{index}]"
+        needs = needs_of(where)
+        if needs is not None:
+            read = [
+                tuple(each for each in group if term.teachers is None or each in term.teachers) for group in (teachers, peers)
+            ]
+            found.append(LearnerTerm(where, term, needs, *read))
+    return found
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage as it is run: who learns, from whom, and how.
+
+    Args:
+        name: Shown in progress and metric names.
+        learners: Participants that learn.
+        sources: Participants that learners read without training them.
+        training: Learner → how it is trained, with its epochs over all stages.
+        epochs: Epochs of this stage.
+        part: Part of the split that is learnt from.
+        batch_size: Samples per step.
+        order: Names the order of samples; the same in both arms.
+    """
+
+    name: str
+    learners: tuple[str, ...]
+    sources: tuple[str, ...]
+    training: dict[str, Training]
+    epochs: int
+    part: str
+    batch_size: int
+    order: str
+
+
+def stage_plans(recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: dict[str, list[LearnerTerm]]) -> list[StagePlan]:
+    """The stages of a schedule with the training of each learner, split where learners train for different lengths of time."""
+    found = []
+    for stage in stages:
+        for learners, own in _same_length(graph, stage, stages):
+            trained = {name: graph.nodes[name].training or stage.training for name in learners}
+            read = {source for name in learners for term in terms[name] if term.term.active for source in term.sources}
+            sources = tuple(name for name in graph.nodes if name in read and name not in learners)
+            size = trained[learners[0]].batch_size or recipe.data.batch_size
+            epochs = own.epochs if own else stage.epochs
+            label = stage.name if learners == stage.learners else "+".join(learners)
+            found.append(StagePlan(label, learners, sources, trained, epochs, stage.part, size, "+".join(learners)))
+    totals: dict[str, int] = {}
+    for plan in found:
+        for name in plan.learners:
+            totals[name] = totals.get(name, 0) + plan.epochs
+    return [
+        replace(plan, training={name: replace(each, epochs=totals[name]) for name, each in plan.training.items()})
+        for plan in found
+    ]
+
+
+def _same_length(graph: Graph, stage: Stage, stages: Sequence[Stage]) -> list[tuple[tuple[str, ...], Training | None]]:
+    """Learners of a stage that can share it, with the training that sets its length if that is not the schedule's."""
+    alone = {name for name in stage.learners if sum(name in other.learners for other in stages) == 1}
+    groups: dict[Any, list[str]] = {}
+    for name in stage.learners:
+        own = graph.nodes[name].training if name in alone else None
+        length = (own.epochs, own.batch_size) if own else (stage.epochs, stage.training.batch_size)
+        groups.setdefault(length, []).append(name)
+    if len(groups) == 1 and not any(graph.nodes[name].training for name in stage.learners if name in alone):
+        return [(stage.learners, None)]
+    return [(tuple(names), graph.nodes[names[0]].training if names[0] in alone else None) for names in groups.values()]

@@ -1,0 +1,180 @@
+"""The plan of a run: everything that follows from a recipe before data are read, decided once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from kdcore.contracts.schedule import Graph, GraphSchedule, Stage
+from kdcore.errors import Problem, RecipeError
+from kdcore.plugin.facts import ask
+from kdcore.recipe.compatibility import place_in_schedule, schedule_problems, stages_of
+from kdcore.recipe.config_models import ParticipantSpec
+from kdcore.recipe.graph import LearnerTerm, StagePlan, peers_of, recipe_graph, stage_plans, teachers_of, terms_of
+from kdcore.recipe.models import Recipe
+
+DISTILLED, BASELINE = "distilled", "baseline"
+Arm = Literal["distilled", "baseline"]
+
+
+@dataclass(frozen=True)
+class ParticipantPlan:
+    """One participant.
+
+    Args:
+        name: As the recipe names it.
+        role: Whether the recipe lists it under `teachers` or under `students`.
+        path: Where it stands in the recipe.
+        spec: As the recipe describes it; a moving average has the description of the participant that it follows.
+        teachers: Those that it learns from.
+        peers: Those that it learns from while they learn from it.
+        terms: Its objective.
+    """
+
+    name: str
+    role: Literal["teacher", "student"]
+    path: str
+    spec: ParticipantSpec
+    teachers: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    terms: tuple[LearnerTerm, ...] = ()
+
+    def terms_in(self, arm: str) -> tuple[LearnerTerm, ...]:
+        """The terms with a weight that an arm trains it with."""
+        return tuple(term for term in self.terms if term.term.active and (arm == DISTILLED or term.needs.in_baseline))
+
+    @property
+    def has_baseline(self) -> bool:
+        """Whether distillation adds to its objective, and leaves something without it."""
+        return 0 < len(self.terms_in(BASELINE)) < len(self.terms_in(DISTILLED))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Args:
+        recipe: The recipe.
+        filled: The recipe as plain values, with every default written out.
+        hash: SHA-256 of `filled` without description and tracking.
+        graph: Who learns from whom.
+        participants: By name, teachers first.
+        stages: Arm → its stages in order.
+    """
+
+    recipe: Recipe
+    filled: Mapping[str, Any]
+    hash: str
+    graph: Graph
+    participants: Mapping[str, ParticipantPlan]
+    stages: Mapping[str, tuple[StagePlan, ...]]
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """What each seed trains, in order."""
+        return tuple(self.stages)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """Names of the teachers."""
+        return tuple(name for name, each in self.participants.items() if each.role == "teacher")
+
+    @property
+    def students(self) -> tuple[str, ...]:
+        """Names of the students."""
+        return tuple(name for name, each in self.participants.items() if each.role == "student")
+
+    def members(self, arm: str) -> tuple[str, ...]:
+        """Participants that an arm has."""
+        if arm == DISTILLED:
+            return tuple(self.participants)
+        return tuple(name for name in self.students if any(name in stage.learners for stage in self.stages[BASELINE]))
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Students that are trained with and without distillation."""
+        return tuple(n for n in self.students if BASELINE in self.stages and self.participants[n].has_baseline)
+
+    @property
+    def no_baseline(self) -> str:
+        """The reason why no student is trained without distillation; empty if one is."""
+        if BASELINE in self.stages:
+            return ""
+        if not self.recipe.baseline:
+            return "the recipe sets baseline: false"
+        students = [self.participants[name] for name in self.students]
+        if any(each.terms_in(BASELINE) != each.terms_in(DISTILLED) for each in students):
+            return "without distillation the students' objective would be empty"
+        return "no term of a student's objective distils"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Parts of the split that are learnt from."""
+        return tuple(dict.fromkeys(stage.part for stage in self.stages[DISTILLED]))
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Every modality that a participant reads, sorted."""
+        return tuple(sorted({modality for each in self.participants.values() for modality in each.spec.modalities}))
+
+    def problem(self, path: str, message: str, hint: str = "") -> Problem:
+        """A problem at `path` of the recipe, with file and line."""
+        file, line = self.recipe.locate(path) or (None, None)
+        return Problem(path, message, file, line, hint)
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Plan a recipe.
+
+    Args:
+        recipe: Checked by the loader.
+
+    Raises:
+        RecipeError: If the schedule contradicts the graph.
+    """
+    graph = recipe_graph(recipe, recipe.needs_of)
+    terms = {name: terms_of(recipe, graph, name, recipe.needs_of) for name in recipe.participants}
+    stages = _stages(recipe, graph)
+    found = list(schedule_problems(recipe, graph, stages, terms))
+    filled = recipe.filled()
+    participants = {
+        name: ParticipantPlan(
+            name,
+            graph.nodes[name].role,
+            recipe.path_of(name),
+            spec,
+            teachers_of(graph, name) if spec.is_network else (),
+            peers_of(graph, name) if spec.is_network else (),
+            tuple(terms[name]) if spec.is_network else (),
+        )
+        for name, spec in recipe.participants.items()
+    }
+    plan = Plan(recipe, filled, recipe.digest(filled, "description", "tracking"), graph, participants, {})
+    if found:
+        raise RecipeError([plan.problem(place_in_schedule(recipe, stage), what, hint) for stage, what, hint in found])
+    distilled = tuple(stage_plans(recipe, graph, stages, terms))
+    arms = {DISTILLED: distilled}
+    if recipe.baseline and any(each.has_baseline for each in participants.values() if each.role == "student"):
+        arms[BASELINE] = tuple(_baseline_stages(participants, distilled))
+    return Plan(recipe, filled, plan.hash, graph, participants, arms)
+
+
+def _stages(recipe: Recipe, graph: Graph) -> tuple[Stage, ...]:
+    schedule = recipe.schedule
+    if schedule is None:
+        return stages_of(GraphSchedule(), graph)
+    return ask(recipe.registry.get("schedule", schedule.name), schedule.options, stages_of, graph)
+
+
+def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan]) -> list[StagePlan]:
+    """The stages of the students alone: same epochs, batches and part, without anyone to learn from."""
+    found = []
+    for stage in stages:
+        students = [n for n in stage.learners if participants[n].role == "student" and participants[n].terms_in(BASELINE)]
+        if any(participants[name].has_baseline for name in students):
+            training = {name: stage.training[name] for name in students}
+            found.append(
+                StagePlan(stage.name, tuple(students), (), training, stage.epochs, stage.part, stage.batch_size, stage.order)
+            )
+    return found

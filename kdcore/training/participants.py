@@ -1,0 +1,242 @@
+"""The participants of one arm: networks, their fusion, their terms, moving averages and stored outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from kdcore.contracts.batch import Batch, Outputs
+from kdcore.contracts.encoder import Participant
+from kdcore.contracts.fusion import TeacherFusion
+from kdcore.contracts.loss import DistillationLoss, Example
+from kdcore.contracts.progress import Ramp
+from kdcore.training.module_checks import set_up
+from kdcore.training.teacher_cache import CachedOutputs
+
+
+@dataclass(frozen=True)
+class TermSpec:
+    """One weighted term of a learner's objective.
+
+    Args:
+        id: Its name in logs.
+        weight: A number, or one that changes over epochs.
+        build: Constructs the loss.
+        teachers: Teachers that it reads.
+        peers: Peers that it reads.
+        path: Where the recipe has it.
+        loss: What it is, for people: ``loss 'cosine' of plugin 'my-loss'``.
+    """
+
+    id: str
+    weight: float | Ramp
+    build: Callable[[], DistillationLoss]
+    teachers: tuple[str, ...] = ()
+    peers: tuple[str, ...] = ()
+    path: str = ""
+    loss: str = ""
+
+
+@dataclass(frozen=True)
+class Average:
+    """How a moving average follows a learner.
+
+    Args:
+        follows: Name of the learner.
+        momentum: Share of the old average that an update keeps.
+        warmup: Keep at most n / (n + 1) of it in update n, counted from 0.
+    """
+
+    follows: str
+    momentum: float
+    warmup: bool = True
+
+    def decay(self, update: int) -> float:
+        """Share of the old average that update `update` keeps."""
+        return min(self.momentum, update / (update + 1)) if self.warmup else self.momentum
+
+
+SetUp = Callable[[TermSpec, DistillationLoss, Example], None]
+
+
+def _set_up(spec: TermSpec, loss: DistillationLoss, example: Example) -> None:
+    set_up(loss, example)
+
+
+@dataclass
+class Sources:
+    """Participants without a network that learns.
+
+    Args:
+        averages: Moving average → how it follows a learner; their networks are among the teachers.
+        stored: Teacher → its stored outputs.
+    """
+
+    averages: Mapping[str, Average] = field(default_factory=dict)
+    stored: Mapping[str, CachedOutputs] = field(default_factory=dict)
+
+
+class Distiller(nn.Module):
+    """All that learns in one arm of a run, and what it learns from.
+
+    Args:
+        teachers: Teachers with a network, by name.
+        students: Students by name.
+        fusion: How the teachers run together.
+        class_embeddings: (classes, D), or None.
+        sources: Moving averages and stored outputs.
+    """
+
+    class_embeddings: Tensor | None
+
+    def __init__(
+        self,
+        teachers: Mapping[str, Participant],
+        students: Mapping[str, Participant],
+        fusion: TeacherFusion | None = None,
+        class_embeddings: Tensor | None = None,
+        sources: Sources | None = None,
+    ):
+        super().__init__()
+        self.teachers = nn.ModuleDict(teachers)
+        self.students = nn.ModuleDict(students)
+        self.fusion = fusion or TeacherFusion()
+        self.terms = nn.ModuleDict()
+        self.specs: dict[str, dict[str, TermSpec]] = {}
+        sources = sources or Sources()
+        self.averages = dict(sources.averages)
+        self.stored = dict(sources.stored)
+        self.register_buffer("class_embeddings", class_embeddings, persistent=False)
+
+    @property
+    def networks(self) -> list[str]:
+        """Names of all participants with a network, teachers first."""
+        return [*self.teachers, *self.students]
+
+    @property
+    def fused(self) -> list[str]:
+        """Teachers that run together and whose fusion learns with them; none if each runs on its own."""
+        return [] if type(self.fusion) is TeacherFusion else [name for name in self.teachers if name not in self.averages]
+
+    def participant(self, name: str) -> Participant:
+        """The teacher or student called `name`."""
+        return self.teachers[name] if name in self.teachers else self.students[name]  # type: ignore[return-value]
+
+    def add_terms(
+        self, learner: str, specs: Sequence[TermSpec], example: Callable[[TermSpec], Example], how: SetUp = _set_up
+    ) -> None:
+        """Give `learner` its objective.
+
+        Args:
+            learner: Its name.
+            specs: Its terms.
+            example: The outputs that a term is shown to make its parameters.
+            how: Sets up one loss.
+        """
+        losses = {spec.id: spec.build() for spec in specs}
+        for spec in specs:
+            how(spec, losses[spec.id], example(spec))
+        self.terms[learner] = nn.ModuleDict(losses)
+        self.specs[learner] = {spec.id: spec for spec in specs}
+
+    def called(self, learner: str, term: str) -> str:
+        """A term and its loss, for people."""
+        origin = self.specs[learner][term].loss
+        return f"term {term!r} of {learner}" + (f" ({origin})" if origin else "")
+
+    def losses(self, learner: str) -> dict[str, DistillationLoss]:
+        """The learner's losses by term."""
+        return dict(self.terms[learner].items()) if learner in self.terms else {}  # type: ignore[union-attr,arg-type]
+
+    def owned(self, learner: str) -> list[nn.Module]:
+        """The modules that belong to a learner: its network and its losses; ``fusion`` owns the fusion."""
+        if learner == FUSION:
+            return [self.fusion]
+        return [self.participant(learner), *([self.terms[learner]] if learner in self.terms else [])]
+
+    def owners(self, learners: Sequence[str]) -> list[str]:
+        """`learners`, and the fusion if a teacher among them runs through it."""
+        return [*learners, *([FUSION] if set(learners) & set(self.fused) else [])]
+
+    def run_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
+        """Outputs of the teachers `names`; those that are fused run together."""
+        fused = [name for name in names if name in self.fused]
+        found = self.fusion({name: self.teachers[name] for name in fused}, batch) if fused else {}
+        return {name: found[name] if name in found else self.forward(name, batch) for name in names}
+
+    def forward(self, name: str, batch: Batch, ablated: str | None = None) -> Outputs:
+        """Outputs of one participant, with those for an all-zero input where a loss needs them."""
+        member = self.participant(name)
+        x = member.input(batch.signals[name])
+        if ablated == "mixed":
+            both = member.collect(member.encoder(torch.cat([x, torch.zeros_like(x)])))
+            return replace(_half(both, 0), ablated=_half(both, 1))
+        outputs = member.collect(member.encoder(x))
+        if ablated == "single":
+            with evaluating(member.encoder):
+                outputs = replace(outputs, ablated=member.collect(member.encoder(_nothing(x))))
+        return outputs
+
+    @torch.no_grad()
+    def ablated_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
+        """Outputs of the participants `names` for one all-zero input each; the same whenever they are frozen."""
+        zero = {name: _nothing(self.participant(name).input(batch.signals[name])) for name in names}
+        with self.ready(names):
+            return self.run_teachers(names, Batch(batch.rows[:1], zero, None, batch.table))
+
+    @contextmanager
+    def ready(self, names: Sequence[str]) -> Iterator[None]:
+        """For a while, batches hold what the encoders of `names` read, with nothing left to do."""
+        lives = {name: self.participant(name).live for name in names}
+        try:
+            for name in names:
+                self.participant(name).live = nn.Identity()
+            yield
+        finally:
+            for name, live in lives.items():
+                self.participant(name).live = live
+
+    @torch.no_grad()
+    def update_averages(self, learner: str, update: int) -> None:
+        """Let the averages that follow `learner` take its weights in, after its step number `update`, counted from 0.
+
+        Parameters are averaged; buffers, such as running statistics, are copied, as `torch.optim.swa_utils` does.
+        """
+        for name, average in self.averages.items():
+            if average.follows == learner and name in self.teachers:
+                mine, theirs = self.participant(name).encoder, self.participant(learner).encoder
+                step = get_ema_multi_avg_fn(average.decay(update))
+                step(list(mine.parameters()), list(theirs.parameters()), update)
+                for old, new in zip(mine.buffers(), theirs.buffers(), strict=True):
+                    old.copy_(new)
+
+
+FUSION = "fusion"
+"""Names the fusion where learners are named; a recipe's participants cannot be called so."""
+
+
+def _half(outputs: Outputs, which: int) -> Outputs:
+    return Outputs(outputs.logits.chunk(2)[which], {tap: value.chunk(2)[which] for tap, value in outputs.features.items()})
+
+
+def _nothing(x: Tensor) -> Tensor:
+    """One sample of zeros like those of `x`, all of them one number in memory: an encoder may see that its frames are equal."""
+    return x.new_zeros(()).expand_as(x[:1])
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """`module` in evaluation mode for a while; each submodule returns to the mode it was in."""
+    training = [each for each in module.modules() if each.training]
+    for each in training:
+        each.training = False
+    try:
+        yield
+    finally:
+        for each in training:
+            each.training = True

@@ -1,0 +1,232 @@
+"""Stored outputs: a teacher that exists only as a file of logits and features, joined by sample key."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as save_arrays
+
+from kdcore.contracts.dataset import SampleKey
+from kdcore.errors import DataError
+from kdcore.suggestions import did_you_mean
+from kdcore.training.checkpoint import write_file
+from kdcore.training.teacher_cache import CachedOutputs
+
+SUFFIXES = (".parquet", ".npz", ".safetensors")
+_KEY = tuple(each.name for each in fields(SampleKey))
+
+
+@dataclass(frozen=True)
+class StoredOutputs:
+    """A participant's outputs for some samples.
+
+    Args:
+        keys: Identities of the n samples.
+        logits: (n, classes) float32.
+        classes: Class names in the order of the logits.
+        features: Tap → (n, …), or (n, S, …) for taps in `folded`.
+        folded: Taps with several rows of an activation per sample.
+        about: Facts about their origin: run, participant, versions.
+    """
+
+    keys: Sequence[SampleKey]
+    logits: np.ndarray
+    classes: Sequence[str]
+    features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    folded: Sequence[str] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def head(self) -> dict[str, str]:
+        """All but the arrays, as text."""
+        return {
+            "classes": json.dumps(list(self.classes)),
+            "folded": json.dumps(list(self.folded)),
+            "about": json.dumps(dict(self.about)),
+        }
+
+
+def write_outputs(path: Path, outputs: StoredOutputs) -> None:
+    """Write outputs as Parquet, NPZ or safetensors, by the file's suffix.
+
+    Raises:
+        DataError: If the suffix is another.
+        TrainingError: If the file cannot be written.
+    """
+    _check_suffix(path)
+    keys = json.dumps([asdict(key) for key in outputs.keys])
+    arrays = {"logits": outputs.logits, **{f"features.{tap}": value for tap, value in outputs.features.items()}}
+    if path.suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez(buffer, head=np.array(json.dumps(outputs.head | {"keys": keys})), **arrays)  # type: ignore[arg-type]
+        write_file(path, buffer.getvalue())
+    elif path.suffix == ".safetensors":
+        write_file(
+            path,
+            save_arrays({name: np.ascontiguousarray(each) for name, each in arrays.items()}, outputs.head | {"keys": keys}),
+        )
+    else:
+        write_file(path, _parquet(outputs, arrays))
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in SUFFIXES:
+        raise DataError(
+            f"{path}: stored outputs are {', '.join(SUFFIXES)} files, not {path.suffix or 'files without a suffix'!r}"
+        )
+
+
+def _parquet(outputs: StoredOutputs, arrays: Mapping[str, np.ndarray]) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, Any] = {name: [getattr(key, name) for key in outputs.keys] for name in _KEY}
+    shapes = {name: list(each.shape[1:]) for name, each in arrays.items()}
+    columns |= {name: list(each.reshape(len(each), -1)) for name, each in arrays.items()}
+    table = pa.table(columns)
+    head = outputs.head | {"shapes": json.dumps(shapes)}
+    table = table.replace_schema_metadata({f"kdcore.{name}": text for name, text in head.items()})
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue().to_pybytes()
+
+
+def load_outputs(path: Path) -> StoredOutputs:
+    """Read a file of stored outputs.
+
+    A Parquet file has a row per sample: the columns ``subject``, ``action``, ``trial`` and, where samples need them, ``view``,
+    ``scene``, ``session`` and ``window``; a list column ``logits``; and a list column ``features.TAP`` per tap.
+
+    Raises:
+        DataError: If it is missing, damaged, or not such a file.
+    """
+    _check_suffix(path)
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    reader = {".npz": _from_npz, ".safetensors": _from_safetensors, ".parquet": _from_parquet}[path.suffix]
+    try:
+        found = reader(path)
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, EOFError) as error:
+        raise DataError(f"{path}: not a readable file of stored outputs: {error}") from error
+    return _checked(path, found)
+
+
+def _from_npz(path: Path) -> StoredOutputs:
+    with np.load(path, allow_pickle=False) as file:
+        return _assembled(json.loads(str(file["head"])), {name: file[name] for name in file.files if name != "head"})
+
+
+def _from_safetensors(path: Path) -> StoredOutputs:
+    with safe_open(path, framework="np") as file:
+        return _assembled(file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 - no mapping
+
+
+def _from_parquet(path: Path) -> StoredOutputs:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: not a readable Parquet file: {error}") from error
+    wanted = [name for name in ("subject", "action", "trial", "logits") if name not in table.column_names]
+    if wanted:
+        raise DataError(f"{path}: the column {wanted[0]!r} is missing{_meant(wanted[0], table.column_names)}")
+    head = {name.decode().removeprefix("kdcore."): text.decode() for name, text in (table.schema.metadata or {}).items()}
+    shapes = json.loads(head.get("shapes", "{}"))
+    arrays = {}
+    for name in table.column_names:
+        if name == "logits" or name.startswith("features."):
+            column = np.stack([np.asarray(each, dtype=np.float32) for each in table[name].to_pylist()])
+            arrays[name] = column.reshape(len(column), *shapes[name]) if name in shapes else column
+    columns = {name: table[name].to_pylist() for name in _KEY if name in table.column_names}
+    keys = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return _assembled(head | {"keys": json.dumps(keys, default=str)}, arrays)
+
+
+def _meant(name: str, known: Sequence[str]) -> str:
+    return f" ({did_you_mean(name, known, 'it has')})"
+
+
+def _assembled(head: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> StoredOutputs:
+    keys = [_key(each) for each in json.loads(head["keys"])]
+    features = {name.removeprefix("features."): each for name, each in arrays.items() if name.startswith("features.")}
+    return StoredOutputs(
+        keys,
+        arrays["logits"],
+        json.loads(head.get("classes", "[]")),
+        features,
+        json.loads(head.get("folded", "[]")),
+        json.loads(head.get("about", "{}")),
+    )
+
+
+def _key(written: Mapping[str, Any]) -> SampleKey:
+    texts = {name: str(value) for name, value in written.items() if name != "window"}
+    return SampleKey(**texts, window=int(written.get("window", 0)))
+
+
+def _checked(path: Path, found: StoredOutputs) -> StoredOutputs:
+    for name, array in {"logits": found.logits, **found.features}.items():
+        if len(array) != len(found.keys):
+            raise DataError(f"{path}: it has {len(found.keys)} samples and {len(array)} rows of {name}")
+        if not np.issubdtype(array.dtype, np.floating):
+            raise DataError(f"{path}: {name} must be floating-point numbers, not {array.dtype}")
+        if not np.isfinite(array).all():
+            row = int((~np.isfinite(array.reshape(len(array), -1)).all(1)).argmax())
+            raise DataError(f"{path}: {name} of {found.keys[row]} are not finite numbers")
+    if found.logits.ndim != 2:
+        raise DataError(f"{path}: logits must be a row of numbers per sample, not of shape {found.logits.shape}")
+    if found.classes and len(found.classes) != found.logits.shape[1]:
+        raise DataError(f"{path}: it names {len(found.classes)} classes and has {found.logits.shape[1]} logits per sample")
+    seen: set[SampleKey] = set()
+    for key in found.keys:
+        if key in seen:
+            raise DataError(f"{path}: it has outputs of {key} twice")
+        seen.add(key)
+    return found
+
+
+def read_outputs(path: Path, keys: Sequence[SampleKey], classes: Sequence[str]) -> CachedOutputs:
+    """Stored outputs as a teacher's answers to the rows of a table.
+
+    Args:
+        path: The file.
+        keys: Identities of the table's rows.
+        classes: Class names of the run; logits of a file that names its classes are put in this order.
+
+    Raises:
+        DataError: If the file cannot be used, or its classes are others.
+    """
+    found = load_outputs(path)
+    logits = found.logits[:, _order(path, found.classes, classes)] if found.classes else found.logits
+    if logits.shape[1] != len(classes):
+        raise DataError(f"{path}: it has {logits.shape[1]} logits per sample, and the run has {len(classes)} classes")
+    row_of = {key: row for row, key in enumerate(found.keys)}
+    position = torch.tensor([row_of.get(key, -1) for key in keys], dtype=torch.long)
+    if bool((position < 0).all()):
+        example = f"{found.keys[0]}, and the run has {keys[0]}" if found.keys else "it is empty"
+        raise DataError(f"{path}: it has none of the run's samples; it has, for example, {example}")
+    features = {tap: torch.from_numpy(np.ascontiguousarray(each)) for tap, each in found.features.items()}
+    return CachedOutputs(position, torch.from_numpy(np.ascontiguousarray(logits)), features, found.folded)
+
+
+def _order(path: Path, theirs: Sequence[str], ours: Sequence[str]) -> list[int]:
+    """For each class of the run, its place among the file's logits."""
+    if missing := [name for name in ours if name not in theirs]:
+        raise DataError(
+            f"{path}: it has no logits for the class {missing[0]!r} ({len(missing)} of {len(ours)} classes are missing)"
+        )
+    if extra := [name for name in theirs if name not in ours]:
+        raise DataError(f"{path}: it has logits for {extra[0]!r}, which is no class of the run")
+    return [list(theirs).index(name) for name in ours]
