@@ -6,6 +6,7 @@ else that is slow.
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Split
     from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
+    from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.deploy.bundle import load_predictor, load_student
     from kdcore.deploy.predict import read_recording
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
         DataError,
         KdcoreDeprecationWarning,
         KdcoreError,
+        PluginError,
         RecipeError,
         StoppedError,
         TrainingError,
@@ -39,23 +42,37 @@ if TYPE_CHECKING:
         UsageError,
         one_line,
     )
+    from kdcore.plugin.constructors import TERM_KEYS
+    from kdcore.plugin.hookspecs import API_VERSION
+    from kdcore.plugin.manager import PluginManager, plugin_manager
+    from kdcore.plugin.option_schema import describe, options_model
+    from kdcore.plugin.registry import KINDS, Entry
     from kdcore.recipe.build import Builder
-    from kdcore.recipe.graph import StagePlan
+    from kdcore.recipe.graph import LearnerTerm, StagePlan
     from kdcore.recipe.load import load_recipe
+    from kdcore.recipe.merge import TERM_LISTS
     from kdcore.recipe.models import Recipe
     from kdcore.recipe.plan import Plan, make_plan
-    from kdcore.results.rewrite import rewrite_report
-    from kdcore.results.tracking import Tracker, tracked_runs, tracking_address, without_password
+    from kdcore.runs.artifacts import first_recording, restore_participants, student_folder
     from kdcore.runs.callbacks import RunListener
+    from kdcore.runs.context import RunContext, reopen
     from kdcore.runs.evaluation import Recordings
+    from kdcore.runs.journal import Journal, RunJournal
     from kdcore.runs.metrics import Evaluation, evaluate
     from kdcore.runs.outcome import Outcome
-    from kdcore.runs.paths import Ledger, find_run, runs_folder
+    from kdcore.runs.paths import find_run, runs_folder
     from kdcore.runs.provenance import Provenance, provenance_of
     from kdcore.runs.records import Facts, FinishedRun, find_student, finished_runs, read_facts, read_run
     from kdcore.runs.run import Result, dry_run, resume, run
+    from kdcore.runs.state import RunState
+    from kdcore.runs.summary import Row, Summary, summarise
+    from kdcore.suggestions import did_you_mean
+    from kdcore.training.participants import Distiller
 
 __version__ = "0.1.0"
+
+IMPORTED_AT = time.time()
+"""When this process imported kdcore. Source files changed later may differ from the code that is loaded."""
 
 hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
@@ -78,6 +95,7 @@ _HOME = {
         "DataError",
         "KdcoreDeprecationWarning",
         "KdcoreError",
+        "PluginError",
         "RecipeError",
         "StoppedError",
         "TrainingError",
@@ -88,21 +106,33 @@ _HOME = {
     "kdcore.deploy.predict": ("read_recording",),
     "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
-    "kdcore.recipe.graph": ("StagePlan",),
+    "kdcore.recipe.graph": ("LearnerTerm", "StagePlan"),
     "kdcore.recipe.load": ("load_recipe",),
     "kdcore.recipe.plan": ("Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
-    "kdcore.results.rewrite": ("rewrite_report",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
     "kdcore.runs.records": ("find_student", "Facts", "FinishedRun", "finished_runs", "read_facts", "read_run"),
     "kdcore.runs.outcome": ("Outcome",),
-    "kdcore.results.tracking": ("Tracker", "tracked_runs", "tracking_address", "without_password"),
+    "kdcore.contracts.tracker": ("Tracker",),
+    "kdcore.plugin.hookspecs": ("API_VERSION",),
+    "kdcore.plugin.manager": ("PluginManager", "plugin_manager"),
+    "kdcore.plugin.constructors": ("TERM_KEYS",),
+    "kdcore.plugin.option_schema": ("describe", "options_model"),
+    "kdcore.plugin.registry": ("Entry", "KINDS"),
+    "kdcore.recipe.merge": ("TERM_LISTS",),
+    "kdcore.suggestions": ("did_you_mean",),
+    "kdcore.runs.artifacts": ("first_recording", "restore_participants", "student_folder"),
+    "kdcore.runs.context": ("RunContext", "reopen"),
+    "kdcore.runs.journal": ("Journal", "RunJournal"),
+    "kdcore.runs.state": ("RunState",),
+    "kdcore.runs.summary": ("Row", "Summary", "summarise"),
+    "kdcore.training.participants": ("Distiller",),
     "kdcore.runs.run": ("Result", "dry_run", "resume", "run"),
     "kdcore.deploy.predictor": ("Ensemble", "Predictor", "Student"),
     "kdcore.deploy.bundle": ("load_predictor", "load_student"),
     "kdcore.runs.provenance": ("Provenance", "provenance_of"),
-    "kdcore.runs.paths": ("Ledger", "find_run", "runs_folder"),
+    "kdcore.runs.paths": ("find_run", "runs_folder"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -110,6 +140,11 @@ _RENAMED: dict[str, tuple[str, str]] = {}
 """Deprecated name → (the name to use, the release that deprecated it)."""
 
 __all__ = ["__version__", "hookimpl", *_MODULE_OF]
+
+
+def module_of(name: str) -> str:
+    """Return the module that has what ``from kdcore import name`` imports."""
+    return _MODULE_OF.get(name, f"kdcore.{name}")
 
 
 def __getattr__(name: str) -> Any:

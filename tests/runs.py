@@ -24,6 +24,8 @@ FORKS.set_forkserver_preload(
     [
         "kdcore.runs.run",
         "kdcore.cli.console",
+        "kdcore_mlflow.events",
+        "kdcore_report.rewrite",
         "kdcore_datasets.synthetic.dataset",
         "kdcore_skeleton.transforms.placement",
         "kdcore_losses.soft_target",

@@ -108,9 +108,11 @@ def show_result(result: Result) -> None:
     """The table a person wants at the end, and where everything is."""
     console = Console()
     console.print(table(result.summary))
-    console.print(f"report    {result.report}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"tracking  {result.tracking}", highlight=False, soft_wrap=True, markup=False)
-    for name, run in result.mlflow_runs.items():
+    if result.report:
+        console.print(f"report    {result.report}", highlight=False, soft_wrap=True, markup=False)
+    if result.tracking:
+        console.print(f"tracking  {result.tracking}", highlight=False, soft_wrap=True, markup=False)
+    for name, run in result.run_ids.items():
         console.print(f"          {name}: {run}", highlight=False, soft_wrap=True, markup=False)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -37,57 +35,6 @@ app.add_typer(cache.app, name="cache")
 app.command("list", epilog=PLUGIN_FILES)(plugins.list_components)
 for command in (plugins.describe, plugins.plugins):
     app.command(epilog=PLUGIN_FILES)(command)
-
-
-@app.command("check-plugin")
-def check_plugin(
-    name: Annotated[str, typer.Argument(help="A plugin, a component, or plugin/component.")],
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every check, not only those that fail.")] = False,
-) -> None:
-    """Make the conformance checks on everything that a plugin provides."""
-    from kdcore.testing.shell import check_and_print
-
-    if not check_and_print(name, verbose):
-        raise typer.Exit(1)
-
-
-@app.command()
-def sync(run_id: Annotated[str, typer.Argument(help="Id of a run, or its folder.")]) -> None:
-    """Send what a run tracked while MLflow could not be reached."""
-    from kdcore.results.tracking import sync as send
-    from kdcore.runs.paths import find_run
-
-    path = Path(run_id)
-    folder = path if (path / "journal.jsonl").exists() else find_run(run_id) / "tracking"
-    print(f"{send(folder)} records sent")
-
-
-@app.command()
-def schema(to: Annotated[Path | None, typer.Option(help="File to write; standard output by default.")] = None) -> None:
-    """Print the JSON Schema of recipes, with the options of all installed components: for editors."""
-    import json
-
-    from kdcore.recipe.json_schema import recipe_schema
-
-    text = json.dumps(recipe_schema(), indent=1, ensure_ascii=False)
-    if to is None:
-        print(text)
-    else:
-        to.write_text(text + "\n", encoding="utf-8")
-        print(to)
-
-
-@app.command("new-plugin")
-def new_plugin(
-    kind: Annotated[str, typer.Argument(help="loss, encoder, fusion, schedule, dataset, transform or modality.")],
-    name: Annotated[str, typer.Argument(help="Of the plugin and its component, such as soft-margin.")],
-    to: Annotated[Path, typer.Option(help="The folder that it is put in.")] = Path(),
-) -> None:
-    """Start a plugin: a small package that works, with tests, a recipe, and workflows that publish it."""
-    from kdcore.scaffold.generate import new_plugin as generate
-
-    folder = generate(kind, name, to)
-    print(f"{folder}: written. Next:\n  cd {folder}\n  pip install -e '.[test]'\n  pytest\n  kdcore run recipe.yaml")
 
 
 def main() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pluggy import HookspecMarker
@@ -12,8 +13,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdcore.contracts.encoder import Participant
+    from kdcore.contracts.tracker import Tracker
     from kdcore.plugin.deprecation import Deprecation
     from kdcore.recipe.graph import StagePlan
+    from kdcore.recipe.models import Recipe
+    from kdcore.runs.context import RunContext
+    from kdcore.runs.outcome import Outcome
+    from kdcore.runs.records import FinishedRun
+    from kdcore.runs.summary import Summary
 
 hookspec = HookspecMarker("kdcore")
 
@@ -92,14 +99,31 @@ def explain(participant: Participant, inputs: Tensor, score: Callable[[Tensor], 
     """
 
 
-@hookspec
-def run_started(name: str, seeds: tuple[int, ...]) -> None:
-    """A run begins; its recipe has been checked."""
+@hookspec(firstresult=True)
+def open_tracker(recipe: Recipe, say: Callable[[str], None]) -> Tracker | None:
+    """Return the `kdcore.Tracker` that sends a run's records to a tracking service; None to leave it to another plugin.
+
+    Called before anything is written, for a dry run too: raise `kdcore.UsageError` if the recipe's ``tracking`` cannot be used,
+    and open no connection yet. `say` takes lines for the user.
+    """
+
+
+@hookspec(firstresult=True)
+def download_runs(to: Path, uri: str | None, run_id: str, experiment: str, matching: str) -> Iterable[FinishedRun] | None:
+    """Download finished runs from a tracking service into the folder `to`, and return them; None to leave it to another plugin.
+
+    Either the run with the service's id `run_id`, or all of `experiment` that match the filter `matching`.
+    """
 
 
 @hookspec
-def run_finished(name: str, summary: Mapping[str, float]) -> None:
-    """A run has ended, with the means over seeds of its test metrics."""
+def run_started(run: RunContext) -> None:
+    """A run begins, or is resumed. What is recorded in ``run.journal`` belongs to this start and is replaced by a later one."""
+
+
+@hookspec
+def arm_started(run: RunContext, seed: int, arm: str) -> None:
+    """Training of a seed's ``distilled`` or ``baseline`` arm begins, or is resumed."""
 
 
 @hookspec
@@ -108,10 +132,30 @@ def stage_started(stage: StagePlan, seed: int) -> None:
 
 
 @hookspec
+def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
+    """An epoch has ended; `metrics` are what is tracked for it."""
+
+
+@hookspec
 def stage_finished(stage: StagePlan, seed: int) -> None:
     """A stage of training has ended."""
 
 
 @hookspec
-def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
-    """An epoch has ended; `metrics` are what is tracked for it."""
+def arm_finished(run: RunContext, seed: int, arm: str, outcome: Outcome) -> None:
+    """An arm of a seed is trained and evaluated; its predictions and weights are in the run's folder."""
+
+
+@hookspec(firstresult=True)
+def write_report(run: RunContext, summary: Summary) -> Path | None:
+    """Write a report of a finished run for people to read, and return its file; None to leave it to another plugin."""
+
+
+@hookspec
+def run_finished(run: RunContext, summary: Summary, report: Path | None) -> None:
+    """All seeds and arms are finished, and the report is written."""
+
+
+@hookspec
+def run_failed(run: RunContext, error: Exception) -> None:
+    """A run ended early because of `error`; a `kdcore.StoppedError` if it was asked to stop. It can be resumed."""

@@ -1,14 +1,10 @@
-"""Where runs are kept."""
+"""Folders of runs and caches."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from kdcore.errors import CheckpointError, UnknownRunError
 
@@ -45,41 +41,3 @@ def find_run(run_id: str) -> Path:
     if len(matches) > 1:
         raise CheckpointError(f"several runs are called {run_id!r}: {', '.join(matches)}")
     return folder / matches[0]
-
-
-@dataclass
-class Ledger:
-    """What a run was asked for beside its recipe, and what it has finished: seeds and arms, and their share of its tracking."""
-
-    folder: Path
-    done: list[list[Any]] = field(default_factory=list)
-    journal: int = 0
-    complete: bool = False
-    command: Sequence[str] = ()
-    part: str = "test"
-    anew: bool = False
-
-    @property
-    def path(self) -> Path:
-        """The file it is kept in."""
-        return self.folder / "progress.json"
-
-    def content(self) -> bytes:
-        """As it is written to `path`."""
-        kept = {name: getattr(self, name) for name in ("done", "journal", "complete", "part", "anew")}
-        return json.dumps({**kept, "command": list(self.command)}).encode()
-
-    @classmethod
-    def read(cls, folder: Path) -> Ledger:
-        """The ledger of the run in `folder`; an empty one if nothing is finished.
-
-        Raises:
-            CheckpointError: If it is damaged.
-        """
-        path = folder / "progress.json"
-        if not path.exists():
-            return cls(folder)
-        try:
-            return cls(folder, **json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged: {error}") from error

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdcore.cache import cache_folder
 from kdcore.data.preparation import listed_samples, recordings_fingerprint
 from kdcore.data.splits import complete_samples
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.models import Recipe, modalities_of
-from kdcore.runs.paths import cache_folder
 from kdcore.training.trained_teachers import package_home, source_hash
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Runs read back: what was run, on what, and every answer to the samples it was evaluated on."""
+"""Records of runs, read back: what was run, on what data, and every prediction on the samples it was evaluated on."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class Facts:
         files: Place in the recipe → hash of the file that it names, such as pretrained weights.
         machine: Kind of machine and accelerator.
         command: Repeats the run.
+        no_baseline: Why no student was trained without distillation; empty if one was.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Facts:
     files: Mapping[str, str] = field(default_factory=dict)
     machine: str = ""
     command: Sequence[str] = ()
+    no_baseline: str = ""
 
     def content(self) -> bytes:
         """As it is kept in a file."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from kdcore import Builder, KdcoreError, Recipe, RecipeError, Stage, Team, load_recipe
+from kdcore import KdcoreError, LearnerTerm, Plan, Recipe, RecipeError, StagePlan, load_recipe, make_plan
 from kdcore_compare.train_variants import group_name, named_overrides
 
 FULL, BASELINE = "full recipe", "baseline"
@@ -49,7 +49,7 @@ def variants_of(source: str, overrides: Sequence[str] = ()) -> list[Variant]:
     found = [each for each in found if each.impossible or _distils(load_recipe(source, [*overrides, *each.overrides]))]
     if full not in found:
         raise KdcoreError("nothing to ablate: no loss term of this recipe uses teachers or peers")
-    if _learns_alone(recipe):
+    if make_plan(load_recipe(source, [*overrides, *full.overrides])).compared:
         found.append(replace(full, label=BASELINE, who="baseline"))
     teachers = [replace(full, label=f"teacher {name}", who=name) for name in recipe.teachers]
     joint = [replace(full, label="teachers (mean)", who="teachers")] if len(teachers) > 1 else []
@@ -57,31 +57,35 @@ def variants_of(source: str, overrides: Sequence[str] = ()) -> list[Variant]:
 
 
 def _changes(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
-    for role, what in (("losses", ""), ("teacher_losses", "teachers' ")):
-        terms = getattr(recipe, role)
-        active = [(index, term) for index, term in enumerate(terms) if term.active]
-        for index, term in active if len(active) > 1 and (recipe.teachers or not what) else ():
-            yield f"without {what}{term.id}", [f"{role}[{index}]=null"]
+    plan = make_plan(recipe)
+    terms: dict[str, tuple[str, list[LearnerTerm]]] = {}  # place of a list of terms → whose it is, and its active terms
+    for each in sorted(plan.participants.values(), key=lambda each: each.role == "teacher"):
+        place, _ = recipe.terms_of(each.name)
+        whose = {"losses": "", "teacher_losses": "teachers' "}.get(place, f"{each.name}'s ")
+        terms[place] = (whose, [term for term in each.terms if term.term.active])
+    for whose, active in terms.values():
+        for term in active if len(active) > 1 else ():
+            yield f"without {whose}{term.term.id}", [f"{term.path}=null"]
     if recipe.fusion:
         yield f"without {recipe.fusion.name}", ["fusion=null"]
-    if recipe.schedule.name.rpartition("/")[2] != "two-stage" and recipe.teachers:
-        yield "two-stage schedule", [f"schedule={json.dumps(_two_stage(recipe))}"]
+    if recipe.schedule and recipe.schedule.name.rpartition("/")[2] != "two-stage" and recipe.teachers:
+        yield "two-stage schedule", [f"schedule={json.dumps(_two_stage(plan))}"]
 
 
-def _two_stage(recipe: Recipe) -> dict[str, Any]:
+def _two_stage(plan: Plan) -> dict[str, Any]:
     """The two-stage schedule with the same number of epochs for teachers and students as the recipe's schedule."""
-    team = Team(tuple(recipe.teachers), tuple(recipe.student_specs))
-    stages = list(Builder(recipe).schedule().stages(team))
-    teaching = [stage for stage in stages if set(stage.learners) <= set(team.teachers)]
-    learning = [stage for stage in stages if not set(stage.learners) <= set(team.teachers)]
+    stages = plan.stages["distilled"]
+    teaching = [stage for stage in stages if set(stage.learners) <= set(plan.teachers)]
+    learning = [stage for stage in stages if not set(stage.learners) <= set(plan.teachers)]
     found: dict[str, Any] = {"name": "two-stage"}
     if teaching:
-        found |= {"teachers": _training(teaching), "teacher_part": teaching[0].part}
-    return found | {"student": _training(learning)}
+        found |= {"teachers": _training(teaching[0], plan.teachers), "teacher_part": teaching[0].part}
+    return found | {"student": _training(learning[0], plan.students)}
 
 
-def _training(stages: Sequence[Stage]) -> dict[str, Any]:
-    return asdict(replace(stages[0].training, epochs=stages[0].training.epochs))
+def _training(stage: StagePlan, names: Sequence[str]) -> dict[str, Any]:
+    """The training of the first of `names` that learns in a stage, with its epochs over all stages."""
+    return asdict(next(training for name, training in stage.training.items() if name in names))
 
 
 def _named(recipe: Recipe, label: str, changes: Sequence[str]) -> tuple[str, ...]:
@@ -98,14 +102,8 @@ def _checked(source: str, overrides: Sequence[str], variant: Variant) -> Variant
 
 
 def _distils(recipe: Recipe) -> bool:
-    """True if any loss term of the students uses teachers or peers."""
-    return any(needs.teachers or needs.peers for needs in _needs(recipe))
-
-
-def _learns_alone(recipe: Recipe) -> bool:
-    return any(not (needs.teachers or needs.peers) for needs in _needs(recipe))
-
-
-def _needs(recipe: Recipe) -> list[Any]:
-    builder = Builder(recipe)
-    return [builder.loss("losses", index).needs for index, term in enumerate(recipe.losses) if term.active]
+    """True if any loss term of a student is left out of its baseline."""
+    plan = make_plan(recipe)
+    return any(
+        each.terms_in("distilled") != each.terms_in("baseline") for each in (plan.participants[n] for n in plan.students)
+    )

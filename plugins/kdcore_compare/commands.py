@@ -118,18 +118,6 @@ def sweep(
     start(recipe, overrides or [], grid or [], search, ranges or [], storage, study, prune, jobs, form, output)
 
 
-def report(
-    run_id: Annotated[str, typer.Argument(help="Id or folder of a finished run.")],
-    output: Annotated[Path | None, typer.Option(help="HTML file; by default report.html in the folder of the run.")] = None,
-) -> None:
-    """Write the report of a run again."""
-    from kdcore import rewrite_report
-
-    summary, path = rewrite_report(run_id, output)
-    print(summary.answer)
-    print(path)
-
-
 def reproduce(
     run_id: Annotated[str, typer.Argument(help="Id or folder of a finished run, or its MLflow run id.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Overrides for this machine: data.dataset.root=…")] = None,

@@ -15,10 +15,10 @@ from filelock import FileLock, Timeout
 from kdcore import (
     FinishedRun,
     KdcoreError,
-    Ledger,
     Provenance,
     Recipe,
     RunListener,
+    RunState,
     finished_runs,
     load_recipe,
     provenance_of,
@@ -106,8 +106,8 @@ def interrupted_run(recipe: Recipe, part: Part, now: Provenance, say: Callable[[
     for folder in sorted(home.glob(f"*-{recipe.hash[:6]}*")) if home.is_dir() else ():
         if not (folder / "recipe.yaml").exists():
             continue
-        ledger = Ledger.read(folder)
-        if ledger.complete or ledger.part != part or not _is_of(folder, recipe):
+        state = RunState.read(folder)
+        if state.complete or state.part != part or not _is_of(folder, recipe):
             continue
         facts = read_facts(folder)
         reasons = now.changes_since(facts) if facts else []

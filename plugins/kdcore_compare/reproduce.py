@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import ConsoleListener, FinishedRun, KdcoreError, UnknownRunError, load_recipe, read_run, run
-from kdcore_compare.mlflow_runs import download_run
+from kdcore_compare.selection import download_runs
 from kdcore_compare.tables import stderr_console
 
 
@@ -33,7 +33,7 @@ def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None
         command = ["kdcore", "reproduce", run_id, *overrides]
         part = "validation" if original.facts.part == "validation" else "test"
         with ConsoleListener(stderr_console()) as listener:
-            result = run(original.recipe, chosen, listener, command, part, anew=True)
+            result = run(original.recipe, chosen, listener, command, part, retrain=True)
         if result is None:
             return True  # the first process of a distributed run reports
         again = read_run(result.folder)
@@ -51,7 +51,7 @@ def _find(run_id: str, folder: Path, uri: str | None) -> FinishedRun:
         return read_run(run_id)
     except UnknownRunError as missing:
         try:
-            return download_run(run_id, folder, uri)
+            return next(iter(download_runs(folder, uri, run_id=run_id)))
         except KdcoreError as error:
             raise KdcoreError(f"{missing}; {error}") from error
 

@@ -20,10 +20,11 @@ from kdcore import (
     KdcoreError,
     Provenance,
     Recipe,
-    Tracker,
+    RunJournal,
     UsageError,
     dry_run,
     load_recipe,
+    plugin_manager,
     provenance_of,
     runs_folder,
 )
@@ -167,13 +168,13 @@ def _trial_tags(queue: TrialQueue, recipe: Recipe, folder: Path) -> dict[str, st
     with FileLock(folder / "tracking.lock"):
         parent = queue.study.user_attrs.get("mlflow_parent")
         if parent is None:
-            tracker = _tracker(recipe, folder)
+            journal = _journal(recipe, folder)
             params = {"points": len(queue.points), "recipe": recipe.name}
-            tracker.start("sweep", f"sweep {queue.name}", None, {"sweep": queue.name, "kdcore.kind": "sweep"}, params)
-            tracker.commit()
-            _wait_for_mlflow(tracker)
-            tracker.close()
-            parent = tracker.run_ids().get("sweep")
+            journal.start("sweep", f"sweep {queue.name}", None, {"sweep": queue.name, "kdcore.kind": "sweep"}, params)
+            journal.commit()
+            _wait_for_mlflow(journal)
+            journal.close()
+            parent = journal.tracker.run_ids().get("sweep")
             if parent:
                 queue.study.set_user_attr("mlflow_parent", parent)
             else:
@@ -181,10 +182,10 @@ def _trial_tags(queue: TrialQueue, recipe: Recipe, folder: Path) -> dict[str, st
     return {"sweep": queue.name} | ({"mlflow.parentRunId": parent} if parent else {})
 
 
-def _wait_for_mlflow(tracker: Tracker) -> None:
+def _wait_for_mlflow(journal: RunJournal) -> None:
     """Wait until MLflow has created the run of the sweep, since a closed tracker gives up after a few failures."""
-    until = time.monotonic() + MLFLOW_TIMEOUT
-    while "sweep" not in tracker.run_ids() and time.monotonic() < until:
+    until = time.monotonic() + (MLFLOW_TIMEOUT if journal.tracker.address else 0)
+    while "sweep" not in journal.tracker.run_ids() and time.monotonic() < until:
         time.sleep(POLL)
 
 
@@ -196,18 +197,19 @@ def _track_result(queue: TrialQueue, recipe: Recipe, folder: Path, table: Table)
     with FileLock(folder / "tracking.lock"):
         if best is None or queue.study.user_attrs.get("tracked") == len(queue.points):
             return
-        tracker = _tracker(recipe, folder)
-        tracker.metrics("sweep", {"best/validation/accuracy": best.value or 0.0, "best/point": best.user_attrs["point"]}, 0)
-        tracker.tags("sweep", {f"best.{path}": value for path, value in best.params.items()})
-        tracker.artifact("sweep", path)
-        tracker.finish("sweep")
-        tracker.commit()
-        tracker.close()
+        journal = _journal(recipe, folder)
+        journal.metrics("sweep", {"best/validation/accuracy": best.value or 0.0, "best/point": best.user_attrs["point"]}, 0)
+        journal.tags("sweep", {f"best.{path}": value for path, value in best.params.items()})
+        journal.artifact("sweep", path)
+        journal.finish("sweep")
+        journal.commit()
+        journal.close()
         queue.study.set_user_attr("tracked", len(queue.points))
 
 
-def _tracker(recipe: Recipe, folder: Path) -> Tracker:
-    return Tracker(folder / "tracking", recipe.tracking.uri, recipe.tracking.experiment or recipe.name, _say)
+def _journal(recipe: Recipe, folder: Path) -> RunJournal:
+    tracker = plugin_manager().hook.open_tracker(recipe=recipe, say=_say)
+    return RunJournal(folder / "tracking", tracker, recipe.tracking.experiment or recipe.name)
 
 
 def sweep_table(space: SearchSpace, trials: Sequence[FrozenTrial], recipe: Recipe) -> tuple[Table, list[dict[str, object]]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from optuna.trial import Trial
 
-from kdcore import FinishedRun, KdcoreError, RunListener, Stage, StoppedError, load_recipe, provenance_of
+from kdcore import FinishedRun, KdcoreError, RunListener, StagePlan, StoppedError, load_recipe, provenance_of
 from kdcore_compare.ensure_runs import ensure_runs, interrupted_run
 from kdcore_compare.search_space import SearchSpace, as_overrides
 from kdcore_compare.trial_queue import TrialQueue
@@ -31,12 +31,12 @@ class PruningListener(RunListener):
         self.stepped, self.say = to.stepped, to.say  # type: ignore[method-assign]
         self._students: set[str] = set()
 
-    def arm_started(self, seed: int, arm: str, stages: Sequence[Stage]) -> None:
+    def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
         """Note the seed and the students: the learners of the last stage."""
         self._seed, self._students = seed, set(stages[-1].learners)
         self._to.arm_started(seed, arm, stages)
 
-    def epoch_finished(self, stage: Stage, epoch: int, metrics: Mapping[str, float]) -> None:
+    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
         """Report the students' validation accuracy, averaged if there are several."""
         self._to.epoch_finished(stage, epoch, metrics)
         found = [metrics[name] for each in stage.learners if (name := f"validation/{each}/accuracy") in metrics]

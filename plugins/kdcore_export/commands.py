@@ -43,16 +43,3 @@ def export(
     request = Request(student, output, format.value, int8, samples, tuple(check or ()), dataset, rate, seed, ensemble.value)
     for line in write(request):
         print(line)
-
-
-def register(
-    run_id: Annotated[str, typer.Argument(help="Id of a tracked run, or its folder.")],
-    name: Annotated[str, typer.Argument(help="The registered model's name.")],
-    alias: Annotated[str, typer.Option(help="Alias that this version gets, e.g. champion.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Which seed; the first by default.")] = None,
-    student: Annotated[str, typer.Option(help="Which student, where there are several; ensemble for all as one.")] = "",
-) -> None:
-    """Put a run's student into MLflow's model registry."""
-    from kdcore_export.registering import register_student
-
-    print(register_student(run_id, name, alias, seed, student))

@@ -34,7 +34,7 @@ CODE = """
         register("greedy", "faulty:Greedy")
 
     @hookimpl
-    def run_started(name):
+    def run_started(run):
         raise ValueError(name)
 
     def command():
@@ -81,7 +81,7 @@ def test_a_crash_in_a_component_names_it_and_the_plugin(manager):
 
 
 def test_a_crash_in_a_hook_names_it(manager):
-    said = str(blamed(error_of(manager.hook.run_started, name="x", seeds=(0,)), manager))
+    said = str(blamed(error_of(manager.hook.run_started, run=None), manager))
     assert said.startswith("plugin 'faulty' (faulty): hook 'run_started' failed")
 
 

@@ -19,7 +19,6 @@ from kdcore.errors import CheckpointError, DataError, PluginError, RecipeError, 
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
-from kdcore.runs.archive import Archive
 from kdcore.runs.outcome import read_outcome
 from kdcore.runs.preparation import make_folder
 from kdcore.runs.run import RunListener, _Run, dry_run, run
@@ -50,8 +49,16 @@ class Calls:
         self.made = []
 
     @hookimpl
-    def run_started(self, name, seeds):
-        self.made.append(("run_started", name, seeds))
+    def run_started(self, run):
+        self.made.append(("run_started", run.recipe.name, tuple(run.recipe.seeds)))
+
+    @hookimpl
+    def arm_started(self, run, seed, arm):
+        self.made.append(("arm_started", seed, arm))
+
+    @hookimpl
+    def arm_finished(self, run, seed, arm, outcome):
+        self.made.append(("arm_finished", seed, arm, outcome.arm))
 
     @hookimpl
     def stage_started(self, stage, seed):
@@ -66,8 +73,10 @@ class Calls:
         self.made.append(("stage_finished", stage.name, seed))
 
     @hookimpl
-    def run_finished(self, name, summary):
-        self.made.append(("run_finished", name, "test/student/accuracy" in summary))
+    def run_finished(self, run, summary, report):
+        self.made.append(
+            ("run_finished", run.recipe.name, report == run.folder / "report.html", summary.row("teacher").participant)
+        )
 
 
 def test_a_part_set_apart_for_teachers_is_not_left_idle(home):
@@ -79,7 +88,7 @@ def test_a_part_set_apart_for_teachers_is_not_left_idle(home):
 
 
 @pytest.mark.slow
-def test_teachers_of_other_runs_are_taken_unless_all_is_to_be_done_anew(home):
+def test_teachers_of_other_runs_are_taken_unless_all_is_to_be_done_retrain(home):
     class Reused(RunListener):
         def __init__(self):
             self.stages = []
@@ -89,9 +98,9 @@ def test_teachers_of_other_runs_are_taken_unless_all_is_to_be_done_anew(home):
 
     home.write(**SHORT)
     found = []
-    for anew in (False, False, True):
+    for retrain in (False, False, True):
         listener = Reused()
-        run(home.recipe, ["engine.reuse_teachers=true"], listener, anew=anew)
+        run(home.recipe, ["engine.reuse_teachers=true"], listener, retrain=retrain)
         found.append(listener.stages)
     assert found == [[], ["teachers"], []]
 
@@ -100,10 +109,10 @@ def test_a_resumed_run_takes_teachers_of_other_runs_as_it_began(home):
     home.write(**SHORT)
     plugins = plugin_manager()
     recipe = load_recipe(home.recipe, ["engine.reuse_teachers=true"], plugins)
-    for anew in (False, True):
-        begun = _Run(recipe, plugins, None, (), anew=anew)
-        resumed = _Run(recipe, plugins, None, (), make_folder(recipe, begun.fabric, (), "test", anew))
-        assert [(each._trained(0) is None) for each in (begun, resumed)] == [anew, anew]
+    for retrain in (False, True):
+        begun = _Run(recipe, plugins, None, (), retrain=retrain)
+        resumed = _Run(recipe, plugins, None, (), make_folder(recipe, begun.fabric, (), "test", retrain))
+        assert [(each._trained(0) is None) for each in (begun, resumed)] == [retrain, retrain]
 
 
 def test_a_student_that_diverges_is_named(home):
@@ -121,13 +130,15 @@ def test_plugins_are_told_in_order(home, monkeypatch):
     result = run(home.write(**SHORT).recipe)
     assert calls.made == [
         ("run_started", "tiny", (0,)),
+        ("arm_started", 0, "distilled"),
         ("stage_started", "teachers", 0),
         ("epoch_finished", "teachers", 0, True),
         ("stage_finished", "teachers", 0),
         ("stage_started", "student", 0),
         ("epoch_finished", "student", 0, True),
         ("stage_finished", "student", 0),
-        ("run_finished", "tiny", True),
+        ("arm_finished", 0, "distilled", "distilled"),
+        ("run_finished", "tiny", True, "skeleton"),
     ]
     assert result is not None
     assert [result.folder] == home.runs
@@ -354,13 +365,15 @@ def test_a_run_that_diverges_is_tracked_as_failed(home, tmp_path, learner, there
 
 
 def test_seeds_that_were_trained_before_a_run_failed_are_finished(home, tmp_path, monkeypatch):
-    def fail_at_the_second(self, seed):
-        if seed == 1:
-            raise TrainingError("enough")
-        return begin(self, seed)
+    class Fails:
+        @hookimpl
+        def arm_started(self, seed):
+            if seed == 1:
+                raise TrainingError("enough")
 
-    begin = Archive.begin_seed
-    monkeypatch.setattr(Archive, "begin_seed", fail_at_the_second)
+    plugins = PluginManager()
+    plugins.register("fails", Fails())
+    monkeypatch.setattr("kdcore.runs.run.plugin_manager", lambda: plugins)
     with pytest.raises(TrainingError, match="enough"):
         run((failing := Home(tmp_path / "failing", home.database).write(**SHORT | {"seeds": [0, 1]})).recipe)
     statuses = {name: status for name, (status, _, _) in tracked(failing).items()}
