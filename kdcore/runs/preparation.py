@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from kdcore.cache import cache_folder, new_run_id, runs_folder
+from kdcore.cache import cache_folder
 from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError, TrainingError
@@ -20,6 +20,7 @@ from kdcore.recipe.compatibility import place_in_schedule
 from kdcore.recipe.models import EngineSpec, Recipe
 from kdcore.recipe.plan import make_plan
 from kdcore.recipe.yaml import dump
+from kdcore.runs.paths import new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
 from kdcore.runs.state import RunState
 from kdcore.training.assembly import DISTILLED, Assembly

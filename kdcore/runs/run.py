@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdcore import __version__
-from kdcore.cache import cache_folder, find_run
+from kdcore.cache import cache_folder
 from kdcore.contracts.tracker import Tracker
 from kdcore.data.table import Table
 from kdcore.errors import CheckpointError, StoppedError
@@ -29,6 +29,7 @@ from kdcore.runs.context import RunContext, facts_of
 from kdcore.runs.journal import Journal, RunJournal, Status, as_params
 from kdcore.runs.lock import locked
 from kdcore.runs.outcome import Outcome, write_outcome
+from kdcore.runs.paths import find_run
 from kdcore.runs.preparation import Prepared, make_folder, prepare
 from kdcore.runs.records import FACTS, outcome_file, read_run, recipe_of
 from kdcore.runs.state import RunState, check_state
