@@ -163,7 +163,8 @@ class ParticipantSpec(Section):
         if len(kinds) == 2:
             raise wrong("'follows' and 'outputs' exclude each other", ("outputs",))
         for key in ("momentum", "warmup"):
-            if key in given and self.follows is None:
+            # A filled recipe writes defaults out, so only another value is a mistake.
+            if key in given and self.follows is None and getattr(self, key) != type(self).model_fields[key].default:
                 raise wrong(f"{key!r} requires 'follows'", (key,))
         if not kinds:
             for key in ("modality", "encoder"):
