@@ -15,7 +15,7 @@ from pluggy import HookimplMarker
 if TYPE_CHECKING:
     from kdcore.cli.console import ConsoleListener
     from kdcore.contracts.batch import Batch, LossContext, Outputs
-    from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+    from kdcore.contracts.dataset import Dataset, Sample, SampleKey, Unusable
     from kdcore.contracts.embeddings import ClassEmbeddings
     from kdcore.contracts.encoder import Encoder, Participant
     from kdcore.contracts.fusion import TeacherFusion
@@ -80,7 +80,7 @@ hookimpl = HookimplMarker("kdcore")
 _HOME = {
     "kdcore.cli.console": ("ConsoleListener",),
     "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
-    "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey"),
+    "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey", "Unusable"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.fusion": ("TeacherFusion",),

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from kdcore.contracts.modality import Modality
-from kdcore.contracts.transform import SampleTransform
+from kdcore.contracts.transform import Join, SampleTransform, concatenated, output_spec
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.deploy.predictor import Ensemble, Model, Predictor, Rule, Student
 from kdcore.errors import CheckpointError, PluginError, UnknownComponentError
@@ -35,10 +35,8 @@ def save_student(folder: Path, pipeline: Pipeline, encoder: nn.Module, descripti
     weights = Model(pipeline.whole(), encoder).state_dict()
     modalities = [asdict(branch.modality) for branch in pipeline.branches]
     save_weights(folder / WEIGHTS, weights)
-    write_file(
-        folder / DESCRIPTION,
-        json.dumps({"format": FORMAT, "modalities": modalities, **description}, indent=1, default=str).encode(),
-    )
+    content = {"format": FORMAT, "modalities": modalities, "input": asdict(pipeline.spec), **description}
+    write_file(folder / DESCRIPTION, json.dumps(content, indent=1, default=str).encode())
     return folder
 
 
@@ -91,14 +89,26 @@ def _described(description: Mapping[str, Any], plugins: PluginManager) -> tuple[
     transforms = description["transforms"]
     modalities = [Modality(**_tuples(each)) for each in description["modalities"]]
     branches = [_branch(modality, transforms[modality.name], plugins) for modality in modalities]
-    trunk = [_component(plugins, "transform", spec) for spec in transforms.get("joined", [])]
-    given = {"num_classes": len(description["classes"]), "in_shape": tuple(description["in_shape"])}
-    encoder = _component(plugins, "encoder", description["encoder"], given)
-    return branches, Model(Pipeline(branches, trunk).whole(), encoder)
+    joined = tuple(branch.spec for branch in branches)
+    pipeline = Pipeline(branches, _chain(transforms.get("joined", []), joined, plugins))
+    shape = tuple(description["in_shape"])
+    given = {"num_classes": len(description["classes"]), "in_shape": shape, "spec": pipeline.spec.matching(shape)}
+    return branches, Model(pipeline.whole(), _component(plugins, "encoder", description["encoder"], given))
+
+
+def _chain(specs: Sequence[Mapping[str, Any]], signals: tuple[Modality, ...], plugins: PluginManager) -> list[Any]:
+    """Transforms in order, each told what its input is."""
+    made, signal = [], concatenated(signals)
+    for spec in specs:
+        each = _component(plugins, "transform", spec, {"spec": signal})
+        joins = isinstance(each, Join) and len(signals) > 1 and not made
+        signal = each.output_spec(signals) if joins else output_spec(each, signal)
+        made.append(each)
+    return made
 
 
 def _branch(modality: Modality, specs: Sequence[Mapping[str, Any]], plugins: PluginManager) -> Branch:
-    made = [_component(plugins, "transform", spec) for spec in specs]
+    made = _chain(specs, (modality,), plugins)
     on_samples = [each for each in made if isinstance(each, SampleTransform)]
     return Branch(modality, on_samples, [each for each in made if not isinstance(each, SampleTransform)])
 

@@ -17,7 +17,10 @@ from kdcore.errors import PluginError
 from kdcore.plugin.docstring import argument_docs
 from kdcore.plugin.registry import Entry
 
-GIVEN: Mapping[str, frozenset[str]] = {"encoder": frozenset({"num_classes", "in_shape"})}
+GIVEN: Mapping[str, frozenset[str]] = {
+    "encoder": frozenset({"num_classes", "in_shape", "spec"}),
+    "transform": frozenset({"spec"}),
+}
 """Kind → constructor parameters that kdcore fills in; they are not options."""
 
 TERM_KEYS = ("weight", "id", "teachers")

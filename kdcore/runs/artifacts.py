@@ -12,7 +12,7 @@ from torch import Tensor
 from kdcore import __version__
 from kdcore.contracts.dataset import Sample
 from kdcore.contracts.modality import Signal
-from kdcore.data.data_cache import PLACES
+from kdcore.data.fingerprint import PLACES
 from kdcore.data.table import Table
 from kdcore.deploy.bundle import WEIGHTS, save_student
 from kdcore.errors import CheckpointError

@@ -361,7 +361,7 @@ class Engine:
         names = [name for name in frozen if name not in random]
         if not self.settings.teacher_cache:
             return {}
-        rows, limit = self.table.parts[stage.part], self.settings.cache_limit
+        rows, limit = self.table.training_rows(stage.part), self.settings.cache_limit
         return cache_teachers(distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
 
     def _stop_agreed(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -9,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore import Transform
+from kdcore import Modality, Transform
 
 
 class GramianAngularField(Transform):
@@ -59,6 +60,14 @@ class GramianAngularField(Transform):
         self.scale = scale
         self.values = values
         self.sign = -1 if variant == "official" else 1
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """An image, whose height and width both are time."""
+        names = spec.channels
+        if self.method == "both":
+            names = (*(f"gasf-{name}" for name in names), *(f"gadf-{name}" for name in names))
+        axes = ("channel", "height", "width")
+        return replace(spec, axes=axes, layout=axes, units="1", rate=None, channels=names)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C or 2 C, size, size) of series (B, C, T)."""

@@ -11,7 +11,7 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from kdcore import SampleTransform, Signal, Transform
+from kdcore import Modality, SampleTransform, Signal, Transform
 
 
 class Crop(SampleTransform):
@@ -116,6 +116,10 @@ class Resample(SampleTransform):
             values = _smooth(values, factor=_mean_rate(clock, signal.rate) / rate)
         return replace(signal, values=_interpolate(values, clock, times), rate=rate, start=float(clock[0]), times=None)
 
+    def output_spec(self, spec: Modality) -> Modality:
+        """Evenly sampled at the new rate; with `length`, at one that differs from recording to recording."""
+        return replace(spec, rate=self.rate)
+
     def as_module(self) -> nn.Module | None:
         """Interpolation of an even clock; None with `rate` or `anti_aliasing`, which depend on the recording's own rate."""
         return None if self.length is None or self.anti_aliasing else Interpolate(self.length)
@@ -193,6 +197,10 @@ class Normalise(Transform):
         self.register_buffer("std", torch.empty(0))
         self.register_load_state_dict_pre_hook(_make_room)
 
+    def output_spec(self, spec: Modality) -> Modality:
+        """The same signal, without unit."""
+        return replace(spec, units="1")
+
     def fit(self, x: Tensor) -> None:
         """Measure every channel of ``x``, some samples at a time so that memory-mapped data stays on disk."""
         axes = [axis for axis in range(x.ndim) if axis != self.channel_axis]
@@ -232,12 +240,18 @@ class Scale(Transform):
     Args:
         factor: Number to multiply values by, e.g. 0.10197 for m/s² → g.
         offset: Number to add afterwards.
+        units: Unit of the result; unknown if not given.
     """
 
-    def __init__(self, *, factor: float = 1.0, offset: float = 0.0):
+    def __init__(self, *, factor: float = 1.0, offset: float = 0.0, units: str = ""):
         super().__init__()
         self.factor = factor
         self.offset = offset
+        self.units = units
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """The same signal in other units."""
+        return replace(spec, units=self.units)
 
     def forward(self, x: Tensor) -> Tensor:
         """The mapped values, same shape."""
@@ -249,6 +263,11 @@ class Magnitude(Transform):
 
     A length does not change when the sensor is worn turned.
     """
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """The lengths' channels after the others."""
+        threes = [spec.channels[first : first + 3] for first in range(0, len(spec.channels), 3)]
+        return replace(spec, channels=(*spec.channels, *(f"|{', '.join(three)}|" for three in threes)))
 
     def forward(self, x: Tensor) -> Tensor:
         """The channels and, after them, the lengths.

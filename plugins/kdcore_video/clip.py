@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge
 
-from kdcore import SampleTransform, Signal
+from kdcore import Modality, SampleTransform, Signal
 
 
 def centred(frames: int, segments: int, span: int = 1) -> np.ndarray:
@@ -81,6 +81,10 @@ class Clip(SampleTransform):
             aspect ratio with the short side at `size` (all recordings must then share it).
         depth_range: Nearest and farthest distance in millimetres of a depth video, mapped onto 0 … 255 (uint8); nearer and
             missing pixels become 0, farther ones 255.
+        spec: What is known of the recordings.
+
+    Raises:
+        ValueError: If `depth_range` is given for what is known to be no millimetres, or its ends are not in order.
     """
 
     def __init__(
@@ -90,7 +94,10 @@ class Clip(SampleTransform):
         size: Annotated[int, Ge(1)] = 112,
         fit: Fit = "crop",
         depth_range: tuple[float, float] | None = None,
+        spec: Modality | None = None,
     ):
+        if depth_range and spec and spec.units not in ("", "mm"):
+            raise ValueError(f"depth_range is in mm, {spec.name} is in {spec.units!r}")
         if depth_range and not depth_range[0] < depth_range[1]:
             raise ValueError(f"depth_range is (nearest, farthest) in millimetres, not {depth_range}")
         self.segments = segments
@@ -111,6 +118,10 @@ class Clip(SampleTransform):
         if self.depth_range:
             frames = as_bytes(frames, *self.depth_range)
         return replace(signal, values=frames, times=signal.clock[index], rate=self.segments / signal.duration)
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """Frames further apart; bytes, if depth is mapped onto them."""
+        return replace(spec, rate=None, units="0..255" if self.depth_range else spec.units)
 
 
 def as_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
@@ -9,7 +10,7 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore import Transform
+from kdcore import Modality, Transform
 from kdcore_video.clip import centred
 
 
@@ -194,6 +195,10 @@ class Pixels(Transform):
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
+    def output_spec(self, spec: Modality) -> Modality:
+        """Numbers without unit."""
+        return replace(spec, units="1")
+
     def forward(self, x: Tensor) -> Tensor:
         """Standardised pixels.
 
@@ -217,15 +222,25 @@ class DepthRange(Transform):
         near: Distance that becomes 0, in millimetres.
         far: Distance that becomes 1, in millimetres.
         missing: What a pixel without measurement becomes.
+        spec: What is known of the input; filled in by kdcore.
+
+    Raises:
+        ValueError: If `near` is not less than `far`, or the input is not in millimetres.
     """
 
-    def __init__(self, *, near: float = 500.0, far: float = 4500.0, missing: float = 0.0):
+    def __init__(self, *, near: float = 500.0, far: float = 4500.0, missing: float = 0.0, spec: Modality | None = None):
         super().__init__()
+        if spec and spec.units not in ("", "mm"):
+            raise ValueError(f"depth-range reads depth in mm, and {spec.name} is in {spec.units!r}")
         if not near < far:
             raise ValueError(f"near ({near} mm) must be less than far ({far} mm)")
         self.near = near
         self.far = far
         self.missing = missing
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """Numbers without unit."""
+        return replace(spec, units="1")
 
     def forward(self, x: Tensor) -> Tensor:
         """Depth (B, …) in [0, 1], floating point."""
