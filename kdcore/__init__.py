@@ -49,8 +49,7 @@ if TYPE_CHECKING:
     from kdcore.plugin.option_schema import describe, options_model
     from kdcore.plugin.registry import KINDS, Entry
     from kdcore.recipe.build import Builder
-    from kdcore.recipe.config_models import Term
-    from kdcore.recipe.graph import StagePlan
+    from kdcore.recipe.graph import LearnerTerm, StagePlan
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.merge import TERM_LISTS
     from kdcore.recipe.models import Recipe
@@ -109,8 +108,7 @@ _HOME = {
     "kdcore.deploy.recordings": ("read_recording",),
     "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
-    "kdcore.recipe.config_models": ("Term",),
-    "kdcore.recipe.graph": ("StagePlan",),
+    "kdcore.recipe.graph": ("LearnerTerm", "StagePlan"),
     "kdcore.recipe.load": ("load_recipe",),
     "kdcore.recipe.plan": ("Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),

@@ -92,6 +92,9 @@ def recordings_fingerprint(dataset: Dataset, samples: Sequence[Sample], spec: Da
         samples: The samples that have every modality in use.
         spec: The recipe's data section, with the dataset's options filled in.
         folder: Cache folder, which remembers the hashes of unchanged files.
+
+    Raises:
+        UnidentifiedError: If a source holds an object without known content.
     """
     return fingerprint(dataset, samples, spec.dataset.options, Hashes(folder / "hashes.json"))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcore.cache import cache_folder
+from kdcore.data.fingerprint import UnidentifiedError
 from kdcore.data.preparation import listed_samples, recordings_fingerprint
 from kdcore.data.splits import complete_samples
 from kdcore.plugin.manager import PluginManager, plugin_manager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kdcore.runs.records import Facts
 
 DIGITS = 12
+UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Provenance:
     """What a run of a recipe would depend on if it were started now.
 
     Args:
-        fingerprint: Identity of the recordings.
+        fingerprint: Identity of the recordings; ``unknown`` if kdcore cannot identify them.
         files: Place in the recipe → hash of the file that it names, such as pretrained weights.
         versions: Version of kdcore and of every plugin that the recipe uses.
         code: Package → hash of its source files, for kdcore and the same plugins.
@@ -47,7 +49,9 @@ class Provenance:
     def changes_since(self, facts: Facts | Provenance) -> list[str]:
         """Reasons why results with these facts are not results of today's recipe; empty if they are."""
         reasons = []
-        if facts.fingerprint != self.fingerprint:
+        if self.fingerprint == UNKNOWN:
+            reasons.append("the recordings cannot be identified")
+        elif facts.fingerprint != self.fingerprint:
             reasons.append(
                 f"the recordings have changed (fingerprint {facts.fingerprint[:DIGITS]}, now {self.fingerprint[:DIGITS]})"
             )
@@ -87,7 +91,10 @@ def provenance_of(recipe: Recipe, plugins: PluginManager | None = None) -> Prove
         modalities = modalities_of(recipe.participants.values())
         listed, _ = listed_samples(dataset, recipe.data.on_bad_sample)
         samples, _ = complete_samples(listed, modalities, recipe.data.missing)
-        fingerprint = recordings_fingerprint(dataset, samples, recipe.filled_data, cache_folder())
+        try:
+            fingerprint = recordings_fingerprint(dataset, samples, recipe.filled_data, cache_folder())
+        except UnidentifiedError:
+            fingerprint = UNKNOWN
     used = versions_used(recipe, plugins)
     versions = {"kdcore": __version__, **{f"plugin {name}": number for name, number in sorted(used.items())}}
     return Provenance(fingerprint, named_files(recipe), versions, code_hashes(list(used), plugins))

@@ -6,13 +6,7 @@ from kdcore import hookimpl
 @hookimpl
 def register_commands(cli):
     """Register the commands; each imports its implementation when it is called."""
-    from kdcore_compare import commands
+    from kdcore_compare.commands import ablate, compare, cross_validate, reproduce, sweep
 
-    for command in (
-        commands.compare,
-        commands.ablate,
-        commands.cross_validate,
-        commands.sweep,
-        commands.reproduce,
-    ):
+    for command in (compare, ablate, cross_validate, sweep, reproduce):
         cli.command()(command)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from kdcore import KdcoreError, Recipe, RecipeError, StagePlan, Term, load_recipe, make_plan
+from kdcore import KdcoreError, LearnerTerm, Plan, Recipe, RecipeError, StagePlan, load_recipe, make_plan
 from kdcore_compare.train_variants import group_name, named_overrides
 
 FULL, BASELINE = "full recipe", "baseline"
@@ -49,7 +49,7 @@ def variants_of(source: str, overrides: Sequence[str] = ()) -> list[Variant]:
     found = [each for each in found if each.impossible or _distils(load_recipe(source, [*overrides, *each.overrides]))]
     if full not in found:
         raise KdcoreError("nothing to ablate: no loss term of this recipe uses teachers or peers")
-    if _learns_alone(recipe):
+    if make_plan(load_recipe(source, [*overrides, *full.overrides])).compared:
         found.append(replace(full, label=BASELINE, who="baseline"))
     teachers = [replace(full, label=f"teacher {name}", who=name) for name in recipe.teachers]
     joint = [replace(full, label="teachers (mean)", who="teachers")] if len(teachers) > 1 else []
@@ -57,41 +57,35 @@ def variants_of(source: str, overrides: Sequence[str] = ()) -> list[Variant]:
 
 
 def _changes(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
-    for (path, whose), terms in _objectives(recipe).items():
-        active = [(index, term) for index, term in enumerate(terms) if term.active]
-        for index, term in active if len(active) > 1 else ():
-            yield f"without {whose}{term.id}", [f"{path}[{index}]=null"]
+    plan = make_plan(recipe)
+    terms: dict[str, tuple[str, list[LearnerTerm]]] = {}  # place of a list of terms → whose it is, and its active terms
+    for each in sorted(plan.participants.values(), key=lambda each: each.role == "teacher"):
+        place, _ = recipe.terms_of(each.name)
+        whose = {"losses": "", "teacher_losses": "teachers' "}.get(place, f"{each.name}'s ")
+        terms[place] = (whose, [term for term in each.terms if term.term.active])
+    for whose, active in terms.values():
+        for term in active if len(active) > 1 else ():
+            yield f"without {whose}{term.term.id}", [f"{term.path}=null"]
     if recipe.fusion:
         yield f"without {recipe.fusion.name}", ["fusion=null"]
     if recipe.schedule and recipe.schedule.name.rpartition("/")[2] != "two-stage" and recipe.teachers:
-        yield "two-stage schedule", [f"schedule={json.dumps(_two_stage(recipe))}"]
+        yield "two-stage schedule", [f"schedule={json.dumps(_two_stage(plan))}"]
 
 
-def _objectives(recipe: Recipe) -> dict[tuple[str, str], list[Term]]:
-    """(path, prefix of labels) → terms, of the students' objective first."""
-    found: dict[tuple[str, str], list[Term]] = {}
-    shared = {"losses": "", "teacher_losses": "teachers' "}
-    for name in (*recipe.student_specs, *recipe.teachers):
-        path, terms = recipe.terms_of(name)
-        if recipe.participants[name].is_network:
-            found[path, shared.get(path, f"{name}'s ")] = terms
-    return found
-
-
-def _two_stage(recipe: Recipe) -> dict[str, Any]:
+def _two_stage(plan: Plan) -> dict[str, Any]:
     """The two-stage schedule with the same number of epochs for teachers and students as the recipe's schedule."""
-    plan = make_plan(recipe)
     stages = plan.stages["distilled"]
     teaching = [stage for stage in stages if set(stage.learners) <= set(plan.teachers)]
     learning = [stage for stage in stages if not set(stage.learners) <= set(plan.teachers)]
     found: dict[str, Any] = {"name": "two-stage"}
     if teaching:
-        found |= {"teachers": _training(teaching[0]), "teacher_part": teaching[0].part}
-    return found | {"student": _training(learning[0])}
+        found |= {"teachers": _training(teaching[0], plan.teachers), "teacher_part": teaching[0].part}
+    return found | {"student": _training(learning[0], plan.students)}
 
 
-def _training(stage: StagePlan) -> dict[str, Any]:
-    return asdict(stage.training[stage.learners[0]])
+def _training(stage: StagePlan, names: Sequence[str]) -> dict[str, Any]:
+    """The training of the first of `names` that learns in a stage, with its epochs over all stages."""
+    return asdict(next(training for name, training in stage.training.items() if name in names))
 
 
 def _named(recipe: Recipe, label: str, changes: Sequence[str]) -> tuple[str, ...]:
@@ -108,13 +102,8 @@ def _checked(source: str, overrides: Sequence[str], variant: Variant) -> Variant
 
 
 def _distils(recipe: Recipe) -> bool:
-    """True if any loss term of the students is distillation."""
+    """True if any loss term of a student is left out of its baseline."""
     plan = make_plan(recipe)
-    students = [plan.participants[name] for name in plan.students]
-    return any(not term.needs.in_baseline for each in students for term in each.terms if term.term.active)
-
-
-def _learns_alone(recipe: Recipe) -> bool:
-    """True if any student keeps a loss term without distillation."""
-    plan = make_plan(recipe)
-    return any(plan.participants[name].terms_in("baseline") for name in plan.students)
+    return any(
+        each.terms_in("distilled") != each.terms_in("baseline") for each in (plan.participants[n] for n in plan.students)
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import ConsoleListener, FinishedRun, KdcoreError, UnknownRunError, load_recipe, read_run, run
-from kdcore_compare.downloaded import downloaded
+from kdcore_compare.selection import download_runs
 from kdcore_compare.tables import stderr_console
 
 
@@ -51,7 +51,7 @@ def _find(run_id: str, folder: Path, uri: str | None) -> FinishedRun:
         return read_run(run_id)
     except UnknownRunError as missing:
         try:
-            return next(iter(downloaded(folder, uri, run_id=run_id)))
+            return next(iter(download_runs(folder, uri, run_id=run_id)))
         except KdcoreError as error:
             raise KdcoreError(f"{missing}; {error}") from error
 

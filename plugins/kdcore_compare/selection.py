@@ -24,10 +24,10 @@ from kdcore import (
     finished_runs,
     load_recipe,
     one_line,
+    plugin_manager,
     provenance_of,
     read_run,
 )
-from kdcore_compare.downloaded import downloaded
 
 TEACHERS, STUDENTS = "teachers (mean)", "students (average)"
 """Names under which an `Outcome` evaluates the averaged probabilities of several teachers, and of several students."""
@@ -142,9 +142,25 @@ def select_experiment(experiment: str, uri: str | None, filter_string: str) -> l
     """
     groups: dict[str, list[FinishedRun]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for run in downloaded(Path(folder), uri, experiment=experiment, matching=filter_string):
+        for run in download_runs(Path(folder), uri, experiment=experiment, filter_string=filter_string):
             groups.setdefault(f"{run.facts.variant}|{run.facts.part}", []).append(run)
     return [make_entry(runs) for runs in groups.values()]
+
+
+def download_runs(
+    to: Path, uri: str | None, *, run_id: str = "", experiment: str = "", filter_string: str = ""
+) -> Iterable[FinishedRun]:
+    """Download the run with this id, or the runs of an experiment that match a filter, into the folder `to`.
+
+    Raises:
+        UsageError: If no plugin in use tracks runs.
+        KdcoreError: If there are no such runs.
+    """
+    hook = plugin_manager().hook
+    found = hook.download_runs(to=to, uri=uri, run_id=run_id, experiment=experiment, matching=filter_string)
+    if found is None:
+        raise UsageError("could not download runs: the plugin 'mlflow' is not in use")
+    return found
 
 
 def _runs(name: str, overrides: Sequence[str]) -> list[FinishedRun]:
@@ -209,7 +225,8 @@ def make_entry(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> E
     name, parameters = "", None
     for run in runs:
         if arm not in run.outcomes:
-            raise KdcoreError(f"{run.folder.name}: has no baseline (the student was not trained without distillation)")
+            reason = run.facts.no_baseline or "the student was not trained without distillation"
+            raise KdcoreError(f"{run.folder.name}: has no baseline: {reason}")
         for seed, outcome in run.outcomes[arm].items():
             name = _participant(outcome, wanted, run)
             observations[seed, run.facts.split] = _observation(outcome, name, run.facts)

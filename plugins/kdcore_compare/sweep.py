@@ -21,7 +21,6 @@ from kdcore import (
     Provenance,
     Recipe,
     RunJournal,
-    Tracker,
     UsageError,
     dry_run,
     load_recipe,
@@ -209,7 +208,7 @@ def _track_result(queue: TrialQueue, recipe: Recipe, folder: Path, table: Table)
 
 
 def _journal(recipe: Recipe, folder: Path) -> RunJournal:
-    tracker = plugin_manager().hook.open_tracker(recipe=recipe, say=_say) or Tracker()
+    tracker = plugin_manager().hook.open_tracker(recipe=recipe, say=_say)
     return RunJournal(folder / "tracking", tracker, recipe.tracking.experiment or recipe.name)
 
 

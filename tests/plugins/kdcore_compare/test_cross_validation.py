@@ -180,13 +180,20 @@ def test_what_cannot_be_divided_is_refused(recipe_file, overrides, folds, repeat
         make_folds(load_recipe(recipe_file, overrides), folds, repeats)
 
 
+def finish(home, *command, **options):
+    """Run a command that trains several folds; a busy machine may take minutes."""
+    process = home.start(*command, **options)
+    process.join(900)
+    return process.exitcode
+
+
 @pytest.mark.slow
 def test_a_killed_cross_validation_goes_on_and_trains_nothing_twice(tmp_path, database):
     root = write_recordings(tmp_path / "recordings", seed=0)
     home = Home(tmp_path / "folds", database).write(**QUICK, **sensor_sections(root), seeds=[0])
     command = ("cross-validate", str(home.recipe), "--output", "table.csv")
-    assert home.finish(*command, die=("os:fsync", 40)) == -signal.SIGKILL
-    assert home.finish(*command) == 0, home.said()
+    assert finish(home, *command, die=("os:fsync", 40)) == -signal.SIGKILL
+    assert finish(home, *command) == 0, home.said()
     assert len(runs_of(home)) == 4
     tested = [{key.split(",")[0] for key in read_run(run).outcomes["distilled"][0].keys} for run in runs_of(home)]
     assert sorted(map(sorted, tested)) == [[f"subject {n}"] for n in (1, 2, 3, 4)]
@@ -202,12 +209,12 @@ def test_a_killed_cross_validation_goes_on_and_trains_nothing_twice(tmp_path, da
     assert float(overall["value"]) == pytest.approx(np.mean(accuracies["distilled"]))
     assert float(overall["difference"]) == pytest.approx(np.mean(accuracies["distilled"]) - np.mean(accuracies["baseline"]))
 
-    assert home.finish(*command, "--jobs", "2") == 0, home.said()
+    assert finish(home, *command, "--jobs", "2") == 0, home.said()
     assert len(runs_of(home)) == 4
     columns = {path.name for path in (home.database.parent / "cache").glob("*-watch-*")}
     assert len([name for name in columns if name.startswith("accelerometer-watch")]) >= 1
     write_recordings(root, seed=1)
-    assert home.finish(*command, "--folds", "2", "--jobs", "2") == 0, home.said()
+    assert finish(home, *command, "--folds", "2", "--jobs", "2") == 0, home.said()
     assert len(runs_of(home)) == 6
     facts = [json.loads((run / "run.json").read_text()) for run in runs_of(home)]
     assert sum(each["split"].startswith("Fold ") for each in facts) == 2

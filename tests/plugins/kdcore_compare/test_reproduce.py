@@ -84,9 +84,9 @@ def test_runs_of_an_experiment_are_compared(two_seeds, tmp_path):
             compare_sources([], two_seeds.folder.name, uri, wrong)
     with pytest.raises(KdcoreError, match="no experiment 'nothing'"):
         compare_sources([], "nothing", uri)
-    with pytest.raises(KdcoreError, match="no finished run of kdcore that matches"):
+    with pytest.raises(KdcoreError, match="no finished run of kdcore with tags"):
         compare_sources([], two_seeds.folder.name, uri, "tags.recipe = 'other'")
-    with pytest.raises(KdcoreError, match="no finished run '0123'"):
+    with pytest.raises(KdcoreError, match="no run '0123'"):
         tracked_run("0123", tmp_path, uri)
 
 
@@ -104,9 +104,9 @@ def test_reading_makes_no_database(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for uri, named in (("sqlite:///nowhere/x.db", "nowhere/x.db"), (None, "mlflow.db")):
-        with pytest.raises(UsageError, match=f"the MLflow database {tmp_path / named} does not exist"):
+        with pytest.raises(UsageError, match=f"there is no MLflow database {tmp_path / named}"):
             compare_sources([], "anything", uri)
-    with pytest.raises(KdcoreError, match=f"MLflow database {tmp_path}"):
+    with pytest.raises(KdcoreError, match=f"no MLflow database {tmp_path}"):
         tracked_run("0123", tmp_path, "sqlite:///nowhere/x.db")
     assert not list(tmp_path.iterdir())
 
