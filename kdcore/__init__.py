@@ -6,6 +6,7 @@ else that is slow.
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -13,24 +14,28 @@ from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
     from kdcore.cli.console import ConsoleListener
-    from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress, Ramp
-    from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+    from kdcore.contracts.batch import Batch, LossContext, Outputs
+    from kdcore.contracts.dataset import Dataset, Sample, SampleKey, Unusable
     from kdcore.contracts.embeddings import ClassEmbeddings
     from kdcore.contracts.encoder import Encoder, Participant
     from kdcore.contracts.fusion import TeacherFusion
     from kdcore.contracts.loss import DistillationLoss, Example
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
+    from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Split
     from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
+    from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.deploy.bundle import load_predictor, load_student
-    from kdcore.deploy.predict import read_recording
-    from kdcore.deploy.predictor import Ensemble, Predictor, Student
+    from kdcore.deploy.predictor import Predictor
+    from kdcore.deploy.recordings import read_recording
+    from kdcore.deploy.student import Ensemble, Student
     from kdcore.errors import (
         DataError,
         KdcoreDeprecationWarning,
         KdcoreError,
+        PluginError,
         RecipeError,
         StoppedError,
         TrainingError,
@@ -38,35 +43,51 @@ if TYPE_CHECKING:
         UsageError,
         one_line,
     )
+    from kdcore.plugin.constructors import TERM_KEYS
+    from kdcore.plugin.hookspecs import API_VERSION
+    from kdcore.plugin.manager import PluginManager, plugin_manager
+    from kdcore.plugin.option_schema import describe, options_model
+    from kdcore.plugin.registry import KINDS, Entry
     from kdcore.recipe.build import Builder
     from kdcore.recipe.graph import StagePlan
     from kdcore.recipe.load import load_recipe
+    from kdcore.recipe.merge import TERM_LISTS
     from kdcore.recipe.models import Recipe
     from kdcore.recipe.plan import Plan, make_plan
-    from kdcore.results.rewrite import rewrite_report
-    from kdcore.results.tracking import Tracker, tracked_runs, tracking_address, without_password
+    from kdcore.runs.artifacts import first_recording, restore_participants, student_folder
     from kdcore.runs.callbacks import RunListener
+    from kdcore.runs.context import RunContext, reopen
     from kdcore.runs.evaluation import Recordings
+    from kdcore.runs.journal import Journal, RunJournal
     from kdcore.runs.metrics import Evaluation, evaluate
     from kdcore.runs.outcome import Outcome
-    from kdcore.runs.paths import Ledger, find_run, runs_folder
-    from kdcore.runs.records import Facts, FinishedRun, find_student, finished_runs, read_run
+    from kdcore.runs.paths import find_run, runs_folder
+    from kdcore.runs.records import Facts, FinishedRun, finished_runs, read_run
     from kdcore.runs.run import Result, dry_run, resume, run
+    from kdcore.runs.saved_students import find_student
+    from kdcore.runs.state import RunState
+    from kdcore.runs.summary import Row, Summary, summarise
+    from kdcore.suggestions import did_you_mean
+    from kdcore.training.participants import Distiller
 
 __version__ = "0.1.0"
+
+IMPORTED_AT = time.time()
+"""When this process imported kdcore. Source files changed later may differ from the code that is loaded."""
 
 hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
 
 _HOME = {
     "kdcore.cli.console": ("ConsoleListener",),
-    "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs", "Progress", "Ramp"),
-    "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey"),
+    "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
+    "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey", "Unusable"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.fusion": ("TeacherFusion",),
     "kdcore.contracts.loss": ("DistillationLoss", "Example"),
     "kdcore.contracts.needs": ("Needs",),
+    "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Split"),
     "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),
@@ -75,6 +96,7 @@ _HOME = {
         "DataError",
         "KdcoreDeprecationWarning",
         "KdcoreError",
+        "PluginError",
         "RecipeError",
         "StoppedError",
         "TrainingError",
@@ -82,7 +104,7 @@ _HOME = {
         "UsageError",
         "one_line",
     ),
-    "kdcore.deploy.predict": ("read_recording",),
+    "kdcore.deploy.recordings": ("read_recording",),
     "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
     "kdcore.recipe.graph": ("StagePlan",),
@@ -90,15 +112,29 @@ _HOME = {
     "kdcore.recipe.plan": ("Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
-    "kdcore.results.rewrite": ("rewrite_report",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
-    "kdcore.runs.records": ("find_student", "Facts", "FinishedRun", "finished_runs", "read_run"),
+    "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_run"),
+    "kdcore.runs.saved_students": ("find_student",),
     "kdcore.runs.outcome": ("Outcome",),
-    "kdcore.results.tracking": ("Tracker", "tracked_runs", "tracking_address", "without_password"),
+    "kdcore.contracts.tracker": ("Tracker",),
+    "kdcore.plugin.hookspecs": ("API_VERSION",),
+    "kdcore.plugin.manager": ("PluginManager", "plugin_manager"),
+    "kdcore.plugin.constructors": ("TERM_KEYS",),
+    "kdcore.plugin.option_schema": ("describe", "options_model"),
+    "kdcore.plugin.registry": ("Entry", "KINDS"),
+    "kdcore.recipe.merge": ("TERM_LISTS",),
+    "kdcore.suggestions": ("did_you_mean",),
+    "kdcore.runs.artifacts": ("first_recording", "restore_participants", "student_folder"),
+    "kdcore.runs.context": ("RunContext", "reopen"),
+    "kdcore.runs.journal": ("Journal", "RunJournal"),
+    "kdcore.runs.state": ("RunState",),
+    "kdcore.runs.summary": ("Row", "Summary", "summarise"),
+    "kdcore.training.participants": ("Distiller",),
     "kdcore.runs.run": ("Result", "dry_run", "resume", "run"),
-    "kdcore.deploy.predictor": ("Ensemble", "Predictor", "Student"),
+    "kdcore.deploy.predictor": ("Predictor",),
+    "kdcore.deploy.student": ("Ensemble", "Student"),
     "kdcore.deploy.bundle": ("load_predictor", "load_student"),
-    "kdcore.runs.paths": ("Ledger", "find_run", "runs_folder"),
+    "kdcore.runs.paths": ("find_run", "runs_folder"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -106,6 +142,11 @@ _RENAMED: dict[str, tuple[str, str]] = {}
 """Deprecated name → (the name to use, the release that deprecated it)."""
 
 __all__ = ["__version__", "hookimpl", *_MODULE_OF]
+
+
+def module_of(name: str) -> str:
+    """Return the module that has what ``from kdcore import name`` imports."""
+    return _MODULE_OF.get(name, f"kdcore.{name}")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,34 +1,45 @@
-"""What users see when something is wrong: one class per kind of cause, each with its exit status."""
+"""Exceptions that users can see: a class per kind of cause, each with its exit status."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+SHOWN = 20
+"""Problems of a recipe that are shown in full."""
+
+VALUE = 80
+"""Characters of a value that a message about a recipe shows."""
+
+_MESSAGE = 1000
+_QUOTED = re.compile(r"(?<!\w)('[^']*'|\"[^\"]*\")")
+_STEP = re.compile(r"[^.\[\]]+")
+
 
 class KdcoreError(Exception):
-    """Anything a user can mend; the command line prints its text and no traceback."""
+    """An error that the user can fix. The command line prints its text without a traceback."""
 
     exit_code = 1
 
 
 class UsageError(KdcoreError):
-    """A command given words that it cannot use; mistakes that typer finds exit with 2 too."""
+    """Wrong usage of a command. Mistakes that typer finds exit with 2 too."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a recipe.
+    """A single problem of a recipe.
 
     Args:
-        path: Where in the recipe, e.g. ``losses[2].temprature``; empty for the recipe as a whole.
-        message: What is wrong, in one sentence.
-        file: The file that says so; None for a command-line override.
+        path: Position in the recipe, e.g. ``losses[2].temprature``; empty for the recipe as a whole.
+        message: The problem, in one sentence.
+        file: The file that contains it; None for a command-line override.
         line: Line in that file, counted from 1.
-        hint: What to do instead, e.g. the nearest valid name.
+        hint: Advice, e.g. the nearest valid name.
     """
 
     path: str
@@ -39,29 +50,49 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}: " if self.file and self.line else f"{self.file}: " if self.file else ""
-        path = f"{self.path}: " if self.path else ""
-        hint = f" ({self.hint})" if self.hint else ""
-        return f"{where}{path}{self.message}{hint}"
+        path = f"{_STEP.sub(_shortened, self.path)}: " if self.path else ""
+        hint = f" ({_brief(self.hint)})" if self.hint else ""
+        return f"{where}{path}{_brief(self.message)}{hint}"
+
+
+def _brief(text: str) -> str:
+    """`text` with long quoted values shortened."""
+    text = _QUOTED.sub(_shortened, text)
+    return text if len(text) <= _MESSAGE else f"{text[: _MESSAGE - 1]}…"
+
+
+def _shortened(match: re.Match[str]) -> str:
+    found = match[0]
+    if len(found) <= VALUE + 2:
+        return found
+    quote = found[0] if found[0] in "'\"" and found[-1] == found[0] else ""
+    return f"{found[:VALUE]}…{quote}"
 
 
 class KdcoreDeprecationWarning(FutureWarning):
-    """Something is used that a coming release of kdcore, or of a plugin, will no longer have."""
+    """A warning about something that a coming release of kdcore, or of a plugin, will no longer have."""
 
 
 class RecipeError(KdcoreError):
-    """A recipe that cannot be run, with every problem found in it."""
+    """A recipe that cannot be run, with every problem found in it; the text has the first `SHOWN` of them."""
 
     exit_code = 2
 
     def __init__(self, problems: Sequence[Problem]):
         self.problems = tuple(problems)
-        super().__init__("\n".join(map(str, self.problems)))
+        left = len(self.problems) - SHOWN
+        more = [f"… and {left} more problem{'s' if left > 1 else ''}"] if left > 0 else []
+        super().__init__("\n".join([*map(str, self.problems[:SHOWN]), *more]))
 
 
 class PluginError(KdcoreError):
     """A plugin that is broken, missing, or in conflict with another."""
 
     exit_code = 2
+
+
+class ComponentError(PluginError):
+    """A component that could not be constructed with its options, or that failed when it was asked something."""
 
 
 class UnknownComponentError(PluginError):
@@ -79,7 +110,7 @@ class ListingError(DataError):
 
 
 class SplitError(DataError):
-    """Recordings that cannot be divided as the recipe asks."""
+    """Recordings that cannot be split as the recipe asks."""
 
 
 class CheckpointError(KdcoreError):
@@ -89,11 +120,11 @@ class CheckpointError(KdcoreError):
 
 
 class UnknownRunError(CheckpointError):
-    """No run is called that."""
+    """A run that does not exist."""
 
 
 class TrainingError(KdcoreError):
-    """Training that cannot go on: a loss that is not finite, a disk that is full."""
+    """Training that cannot continue: a loss that is not finite, a disk that is full."""
 
 
 class StoppedError(KdcoreError):
@@ -103,6 +134,12 @@ class StoppedError(KdcoreError):
 
 
 def one_line(error: BaseException) -> str:
-    """What an error says, without line breaks and not much longer than a person reads."""
+    """Return the text of an error without line breaks, in at most 400 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 400 else text[:399] + "…"
+
+
+def reason(error: BaseException) -> str:
+    """Return an exception's text, after its class where the class says more than that a value is wrong."""
+    kind, said = type(error).__name__, str(error)
+    return said or kind if isinstance(error, KdcoreError | ValueError) else f"{kind}: {said}"

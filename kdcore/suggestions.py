@@ -1,30 +1,31 @@
-"""Names that nobody knows, and what may have been meant."""
+"""Suggestions for misspelt names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-MANY, FEW = 20, 4
-"""Of more than so many names, only so few are shown."""
+MANY, FEW, LENGTH = 20, 4, 80
+"""If there are more than `MANY` names, only `FEW` are shown, and of each name `LENGTH` characters."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like `name`; empty if none is like it."""
+    """Return the known name most similar to `name`; empty if none is similar."""
     return next(iter(_most_like(name, known, 1)), "")
 
 
 def did_you_mean(name: str, known: Iterable[str], what: str = "known") -> str:
-    """A hint: the nearest of the known names, else all of them; where they are many, those most like it."""
+    """Return a hint: the nearest known name, else all of them; of many names, the most similar."""
     known = list(known)
+    shown = [each if len(each) <= LENGTH else f"{each[:LENGTH]}…" for each in known]
     if near := nearest(name, known):
         return f"did you mean {near!r}?"
     if len(known) > MANY:
-        return f"{what}: {', '.join(_most_like(name, known, FEW, 0.0))} and {len(known) - FEW} more"
-    return f"{what}: {', '.join(known) or 'none'}"
+        return f"{what}: {', '.join(_most_like(name, shown, FEW, 0.0))} and {len(known) - FEW} more"
+    return f"{what}: {', '.join(shown) or 'none'}"
 
 
 def or_meant(name: str, known: Iterable[str]) -> str:
-    """The end of a message where a known name is near, ``; did you mean 'x'?``; else nothing."""
+    """Return ``; did you mean 'x'?``, the end of a message, if a known name is similar; else nothing."""
     near = nearest(name, known)
     return f"; did you mean {near!r}?" if near else ""
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests are shared out to as many workers as there are cores
+if "KDCORE_CACHE" not in os.environ:  # what tests change in memory must not reach the user's cache
+    os.environ["KDCORE_CACHE"] = tempfile.mkdtemp(prefix="kdcore-tests-")
+    atexit.register(shutil.rmtree, os.environ["KDCORE_CACHE"], ignore_errors=True)
 
 import numpy as np
 import pytest
+from runs import Home
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 
@@ -36,3 +44,28 @@ def golden() -> Callable[[str], Mapping[str, Any]]:
             return {key: file[key] for key in file.files}
 
     return open_file
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """One MLflow database for all, since making one takes seconds; each home has an experiment of its own."""
+    return tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+
+@pytest.fixture
+def new_home(tmp_path_factory, database):
+    """Makes a folder with the tiny recipe, of which sections may be replaced."""
+    numbers = itertools.count()
+
+    def make(**sections):
+        return Home(tmp_path_factory.mktemp(f"home{next(numbers)}-"), database).write(**sections)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory, database):
+    """The tiny recipe, run from start to end."""
+    home = Home(tmp_path_factory.mktemp("uninterrupted"), database).write()
+    assert home.run() == 0, home.said()
+    return home

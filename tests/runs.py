@@ -24,10 +24,12 @@ FORKS.set_forkserver_preload(
     [
         "kdcore.runs.run",
         "kdcore.cli.console",
+        "kdcore_mlflow.events",
+        "kdcore_report.rewrite",
         "kdcore_datasets.synthetic.dataset",
         "kdcore_skeleton.transforms.placement",
         "kdcore_losses.soft_target",
-        "kdcore_wearable.cnn",
+        "kdcore_signals.encoders",
         "matplotlib.backends.backend_agg",
         "mlflow",
         "mlflow.store.tracking.sqlalchemy_store",

@@ -1,4 +1,4 @@
-"""What a run looks like in a terminal."""
+"""Progress of a run, and its results, in a terminal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from kdcore.cli.tables import output, show_table
 from kdcore.data.check import DataReport
 from kdcore.recipe.graph import StagePlan
 from kdcore.runs.callbacks import RunListener
@@ -18,10 +19,10 @@ from kdcore.training.preflight import Preflight
 
 
 class ConsoleListener(RunListener):
-    """Progress bars where somebody looks on, a line per stage otherwise.
+    """Shows progress bars in a terminal, and a line per stage elsewhere.
 
     Args:
-        console: Where to.
+        console: Where to print.
     """
 
     def __init__(self, console: Console):
@@ -79,7 +80,7 @@ class ConsoleListener(RunListener):
 
     def stage_reused(self, stage: StagePlan) -> None:
         who = ", ".join(stage.learners)
-        self.console.print(f"{self._title}: {stage.name} ({who}), trained before", style="dim", highlight=False)
+        self.console.print(f"{self._title}: {stage.name} ({who}), reused from an earlier run", style="dim", highlight=False)
 
     def stage_finished(self, stage: StagePlan) -> None:
         self._drop_task()
@@ -100,50 +101,56 @@ class ConsoleListener(RunListener):
 
 
 def stderr() -> Console:
-    """Where progress goes, so that output can be piped."""
+    """Return the console for progress, so that output can be piped."""
     return Console(stderr=True)
 
 
 def show_result(result: Result) -> None:
-    """The table a person wants at the end, and where everything is."""
-    console = Console()
-    console.print(table(result.summary))
-    console.print(f"report    {result.report}", highlight=False, soft_wrap=True, markup=False)
-    console.print(f"tracking  {result.tracking}", highlight=False, soft_wrap=True, markup=False)
-    for name, run in result.mlflow_runs.items():
+    """Print the table of results and where everything is."""
+    console = output()
+    show_table(console, table(result.summary))
+    if result.report:
+        console.print(f"report    {result.report}", highlight=False, soft_wrap=True, markup=False)
+    if result.tracking:
+        console.print(f"tracking  {result.tracking}", highlight=False, soft_wrap=True, markup=False)
+    for name, run in result.run_ids.items():
         console.print(f"          {name}: {run}", highlight=False, soft_wrap=True, markup=False)
 
 
 def show_preflight(found: Preflight) -> None:
-    """What a dry run saw."""
-    console = Console()
+    """Print the findings of a dry run."""
+    console = output()
     members = Table("participant", "input", "parameters", "taps", title="Participants")
     for name, shape in found.inputs.items():
         taps = ", ".join(f"{tap} {features}" for tap, features in found.features[name].items())
-        members.add_row(name, str(shape), f"{found.parameters[name]:,}", taps or "–")
-    console.print(members)
+        members.add_row(name, str(shape), _parameters(found.parameters[name], found.trained[name]), taps or "–")
+    show_table(console, members)
     terms = Table("stage", "learner", "term", "weight", "value", "gradient norm", title="Terms on the first batch")
     for check in found.terms:
         terms.add_row(
             check.stage, check.learner, check.term, f"{check.weight:g}", f"{check.value:.4f}", f"{check.gradient:.4g}"
         )
-    console.print(terms)
+    show_table(console, terms)
+
+
+def _parameters(count: int, trained: int) -> str:
+    return f"{count:,}" if trained == count else f"{count:,} ({trained:,} trained)"
 
 
 def show_data(report: DataReport) -> None:
-    """Counts, lengths, and everything that is wrong."""
-    console = Console()
+    """Print counts, lengths, and everything that is wrong with a dataset."""
+    console = output()
     console.print(f"{report.dataset}: {sum(report.parts.values())} samples; {report.rule}", highlight=False)
     parts = list(report.parts)
     for title, counts in (("class", report.classes), ("subject", report.subjects)):
         shown = Table(title, *parts)
         for name, count in counts.items():
             shown.add_row(name, *(str(count[part]) for part in parts))
-        console.print(shown)
+        show_table(console, shown)
     lengths = Table("modality", "shortest", "median", "longest", title="Length in samples (seconds)")
     for modality, spread in report.lengths.items():
         lengths.add_row(modality, *(f"{n:g} ({s:.2f})" for n, s in zip(spread, report.durations[modality], strict=True)))
-    console.print(lengths)
+    show_table(console, lengths)
     lists = {"missing": report.missing, "broken": report.broken, "leaks": report.leaks}
     if report.windows is not None:
         counted = ", ".join(f"{part} {report.windows[part]}" for part in parts)

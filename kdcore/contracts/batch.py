@@ -4,61 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
 
 from torch import Tensor
 
 from kdcore.contracts.dataset import SampleKey
-
-
-@dataclass(frozen=True)
-class Ramp:
-    """A number that changes over epochs; usable wherever a recipe's option is ``float | Ramp``.
-
-    .. math:: v(e) = start + (stop - start)\\, s(\\min(1, e / epochs))
-
-    with :math:`s(u) = u` (linear) or :math:`(1 - \\cos \\pi u) / 2` (cosine).
-
-    Args:
-        start: Value in epoch 0.
-        stop: Value from epoch `epochs` on.
-        epochs: Length of the change, at least 1.
-        shape: How it gets there.
-    """
-
-    start: float
-    stop: float
-    epochs: int
-    shape: Literal["linear", "cosine"] = "linear"
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
-
-    def at(self, epoch: int) -> float:
-        """The value in `epoch`, counted from 0."""
-        import math
-
-        u = min(1.0, epoch / max(1, self.epochs))
-        return self.start + (self.stop - self.start) * (u if self.shape == "linear" else (1 - math.cos(math.pi * u)) / 2)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training stands.
-
-    Args:
-        stage: Name of the stage.
-        epoch: Epochs these learners have had before this one, over all stages.
-        step: Optimizer steps these learners have had before this one.
-        epochs: Epochs these learners will have had in the end.
-    """
-
-    stage: str = ""
-    epoch: int = 0
-    step: int = 0
-    epochs: int = 1
-
-    def at(self, value: float | Ramp) -> float:
-        """A number, or what a schedule says it is now."""
-        return value.at(self.epoch) if isinstance(value, Ramp) else value
+from kdcore.contracts.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -159,7 +109,7 @@ class LossContext:
     batch: Batch
     peers: Mapping[str, Outputs] = field(default_factory=dict)
     class_embeddings: Tensor | None = None
-    progress: Progress = Progress()
+    progress: Progress = field(default_factory=Progress)
 
     def select(self, index: Tensor) -> LossContext:
         """The context of some samples of the batch.

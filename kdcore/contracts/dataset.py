@@ -49,6 +49,26 @@ class Sample:
     sources: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Unusable:
+    """Something that a dataset found and that does not become a sample.
+
+    Args:
+        what: The file, and the rows of it where they matter.
+        reason: Why, in a few words that are the same for all alike, e.g. ``fewer than two rows``.
+        detail: What is wrong with this one.
+        subject: Whose it is, if that is known.
+        fault: True for a recording that is broken, about which the recipe's ``on_bad_sample`` decides; False for one that the
+            dataset's options leave out.
+    """
+
+    what: str
+    reason: str
+    detail: str = ""
+    subject: str = ""
+    fault: bool = True
+
+
 class Dataset(ABC):
     """A collection of recordings. Constructors only note their options; they open no file.
 
@@ -56,15 +76,19 @@ class Dataset(ABC):
         classes: Class names, in the order of the labels.
         modalities: What a sample may have, by name.
         version: Changes when the same files would be read differently; part of the fingerprint.
+        unusable: What `samples` found beside the samples; it sets it anew each time it lists them.
     """
 
     classes: Sequence[str]
     modalities: Mapping[str, Modality]
     version: str = "1"
+    unusable: Sequence[Unusable] = ()
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:
         """Every sample, in an order that does not depend on the file system.
+
+        A recording that breaks while it is listed does not stop the others: it is noted in `unusable`.
 
         Raises:
             DataError: If the folder is missing, unreadable or holds no recordings.

@@ -1,44 +1,59 @@
-"""Optimizers by name, from `torch.optim`."""
+"""Optimizers by name, from `torch.optim`.
+
+The results of checks are kept in the cache folder, so that a recipe is checked without importing torch.
+"""
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
-
+from kdcore.cache import Answers
 from kdcore.suggestions import or_meant
 
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
 _UNFIT = {
-    "lbfgs": "needs a closure, to compute the loss several times in one step; here a step computes it once",
-    "muon": "takes matrices only, and networks have biases and kernels, too",
-    "sparseadam": "wants sparse gradients, and those of networks are dense",
-}
-_CLASSES = {
-    name.lower(): cls
-    for name, cls in vars(torch.optim).items()
-    if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer
-    if name.lower() not in _UNFIT
+    "lbfgs": "needs a closure that computes the loss several times in one step; a step here computes it once",
+    "muon": "optimizes matrices only, and networks also have biases and kernels",
+    "sparseadam": "requires sparse gradients, and those of networks are dense",
 }
 
 
 def problem_with(options: Mapping[str, Any]) -> str:
-    """What is wrong with an optimizer's description, or an empty string."""
+    """Return what is wrong with an optimizer's name and options, or an empty string."""
+    try:
+        asked, torch_version = json.dumps(options, sort_keys=True), version("torch")
+    except (TypeError, ValueError, PackageNotFoundError):
+        return _problem_with(options)
+    answers = Answers("optimizers", lambda stored: stored == torch_version)
+    found = answers.get(asked)
+    if not isinstance(found, str):
+        found = _problem_with(options)
+        answers.put(asked, found, torch_version)
+    return found
+
+
+def _problem_with(options: Mapping[str, Any]) -> str:
     name = str(options.get("name", "adamw")).lower()
     if name in _UNFIT:
         return f"optimizer {name!r} cannot be used: it {_UNFIT[name]}"
-    if name not in _CLASSES:
-        return f"no optimizer {name!r}{or_meant(name, _CLASSES)} (known: {', '.join(sorted(_CLASSES))})"
-    known = {key: each.default for key, each in inspect.signature(_CLASSES[name]).parameters.items() if key != "params"}
+    if name not in _classes():
+        return f"no optimizer {name!r}{or_meant(name, _classes())} (known: {', '.join(sorted(_classes()))})"
+    known = {key: each.default for key, each in inspect.signature(_classes()[name]).parameters.items() if key != "params"}
     for option in sorted(set(options) - set(known) - {"name"}):
         return f"optimizer {name!r} has no option {option!r}{or_meant(option, known)}"
     for option in sorted(known.keys() & options.keys()):
         if wanted := _wanted(known[option], options[option]):
             return f"optimizer {name!r}: option {option!r} must be {wanted}, not {options[option]!r}"
     try:
-        build_optimizer(options, [nn.Parameter(torch.zeros(1))])
+        _try(options)
     except (TypeError, ValueError, RuntimeError) as error:
         return f"optimizer {name!r}: {error}"
     return ""
@@ -61,13 +76,38 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def build_optimizer(options: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimizer that `options` describe; a fused implementation where torch has one and nothing else is asked for."""
-    chosen = {"lr": 1e-3, **{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}}
-    cls = _CLASSES[str(chosen.pop("name", "adamw")).lower()]
-    if (
-        "fused" in inspect.signature(cls).parameters
-        and not {"fused", "foreach", "capturable", "differentiable"} & chosen.keys()
-    ):
-        chosen["fused"] = True
+@cache
+def _classes() -> Mapping[str, type[Optimizer]]:
+    """The optimizers that can be used, by name in lower case."""
+    import torch
+
+    return {
+        name.lower(): cls
+        for name, cls in vars(torch.optim).items()
+        if isinstance(cls, type) and issubclass(cls, torch.optim.Optimizer) and cls is not torch.optim.Optimizer
+        if name.lower() not in _UNFIT
+    }
+
+
+def _try(options: Mapping[str, Any]) -> None:
+    """Construct the optimizer without the decorator of ``add_param_group``, which imports the whole of torch's compiler."""
+    import torch
+
+    cls, chosen = _chosen(options)
+    add = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    type(cls.__name__, (cls,), {"add_param_group": add})([torch.nn.Parameter(torch.zeros(1))], **chosen)
+
+
+def build_optimizer(options: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """Construct the optimizer that `options` describe; a fused implementation where torch has one and no other is asked for."""
+    cls, chosen = _chosen(options)
     return cls(list(parameters), **chosen)
+
+
+def _chosen(options: Mapping[str, Any]) -> tuple[type[Optimizer], dict[str, Any]]:
+    chosen = {"lr": 1e-3, **{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}}
+    cls = _classes()[str(chosen.pop("name", "adamw")).lower()]
+    implementations = {"fused", "foreach", "capturable", "differentiable"}
+    if "fused" in inspect.signature(cls).parameters and not implementations & chosen.keys():
+        chosen["fused"] = True
+    return cls, chosen

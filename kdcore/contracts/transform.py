@@ -1,14 +1,19 @@
-"""Transforms: from a recorded signal to the tensor an encoder reads."""
+"""Transforms: from a recorded signal to the tensor an encoder reads.
+
+A constructor parameter ``spec`` is filled in by kdcore with the `Modality` that describes the transform's input, and is no
+option of the recipe. Give it the default None, for transforms made in code.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from kdcore.contracts.modality import Signal
+from kdcore.contracts.modality import Modality, Signal
 
 
 class SampleTransform(ABC):
@@ -24,6 +29,10 @@ class SampleTransform(ABC):
         Raises:
             ValueError: If the signal is unfit; the run reports it as a bad sample, by file.
         """
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """What the transformed signal is, given what the recorded one is: by default the same."""
+        return spec
 
     def as_module(self) -> nn.Module | None:
         """The same for evenly sampled recordings of any length, as a module that an exported student can carry.
@@ -51,6 +60,13 @@ class Transform(nn.Module):
     live: ClassVar[bool] = False
     fitted: ClassVar[bool] = False
 
+    def output_spec(self, spec: Modality) -> Modality:
+        """What the transformed batch is, given what ``x`` is: by default the same.
+
+        Override it where axes, channels, rate or units change.
+        """
+        return spec
+
     def fit(self, x: Tensor) -> None:
         """Learn statistics from the training part ``x`` of shape (N, …), and from nothing else."""
 
@@ -69,6 +85,33 @@ class Join(nn.Module):
     Plain `Join` concatenates along the channel axis, shapes (B, C_i, …) → (B, ΣC_i, …).
     """
 
+    def output_spec(self, specs: tuple[Modality, ...]) -> Modality:
+        """What the joined tensor is, given what the parts are."""
+        return concatenated(specs)
+
     def forward(self, parts: tuple[Tensor, ...]) -> Tensor:
         """One tensor from `parts`, which come in the order of the participant's modalities."""
         return torch.cat(parts, dim=1)
+
+
+def concatenated(specs: tuple[Modality, ...]) -> Modality:
+    """The spec of parts laid side by side along the channel axis: what all of them agree on."""
+    first, *others = specs
+    if not others:
+        return first
+    unknown: dict[str, Any] = {"units": "", "rate": None, "placement": "", "skeleton": "", "persons": None, "links": ()}
+    agreed = {name for name in unknown if all(getattr(other, name) == getattr(first, name) for other in others)}
+    known = all(spec.channels for spec in specs)
+    return replace(
+        first,
+        name="+".join(spec.name for spec in specs),
+        channels=tuple(f"{spec.name}.{channel}" for spec in specs for channel in spec.channels) if known else (),
+        description="",
+        **{name: value for name, value in unknown.items() if name not in agreed},
+    )
+
+
+def output_spec(transform: object, spec: Modality) -> Modality:
+    """What `transform` makes of a signal that `spec` describes; the same for a module that does not say."""
+    describe = getattr(transform, "output_spec", None)
+    return spec if describe is None else describe(spec)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdcore.contracts.dataset import Dataset
+import numpy as np
+
+from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+from kdcore.contracts.modality import Signal
 from kdcore.contracts.protocol import Split
-from kdcore.data.leakage import audit
+from kdcore.data.data_cache import content_hash
+from kdcore.data.dropped import BAD, NO_PART, SHORT, Dropped, DropReport
+from kdcore.data.leakage import audit, content_leaks
 from kdcore.data.preparation import asked_split, listed_samples
-from kdcore.data.splits import complete_samples
+from kdcore.data.signal_checks import Measured, measure, odd_ranges, odd_signals
+from kdcore.data.splits import class_warnings, complete_samples, without
 from kdcore.data.windows import windows
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
@@ -28,12 +34,16 @@ class DataReport:
     Args:
         dataset: Its name.
         rule: How it is split.
-        classes: Class → part → samples.
-        subjects: Subject → part → samples.
-        parts: Part → samples.
+        classes: Class → part → samples that can be used.
+        subjects: Subject → part → samples that can be used.
+        parts: Part → samples that can be used.
         missing: A line for each sample without a modality the recipe uses.
         broken: A line for each recording that cannot be read.
         leaks: What stands on both sides of the split.
+        dropped: All that does not become a sample, with the reason; the missing and the broken among them.
+        warnings: Classes and copies that make a result doubtful.
+        odd: Signals that can be read and look wrong: constant, saturated, short, in other units, wrongly timed.
+        ranges: Modality → subject → (lowest, typical, highest) value, typical being the median of a vector's length.
         windows: Part → windows, if the recipe cuts recordings into such.
         short: A line for each recording that is shorter than a window.
         lengths: Modality → (shortest, median, longest) number of samples in time.
@@ -48,6 +58,10 @@ class DataReport:
     missing: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
+    dropped: DropReport = field(default_factory=DropReport)
+    warnings: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+    ranges: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
     windows: Counter[str] | None = None
     short: list[str] = field(default_factory=list)
     lengths: dict[str, tuple[float, float, float]] = field(default_factory=dict)
@@ -71,43 +85,112 @@ def check(source: str | Path, overrides: Sequence[str] = ()) -> DataReport:
     dataset = builder.dataset()
     modalities = modalities_of(recipe.participants.values())
     with builder.locating_data_errors():
-        samples, missing = complete_samples(listed_samples(dataset), modalities, "drop")
-        split = asked_split(builder.protocol(), samples)
-    report = DataReport(recipe.data.dataset.name, split.rule, missing=missing, leaks=audit(split))
+        samples, dropped = listed_samples(dataset, "skip")
+        faults = [f"{each.what}: {each.detail or each.reason}" for each in dataset.unusable if each.fault]
+        whole = asked_split(builder.protocol(), samples)
+        kept, lacking = complete_samples(samples, modalities, "drop")
+    split = without(whole, lacking)
+    part_of = {sample.key: part for part, members in whole.parts.items() for sample in members}
+    dropped += lacking.values()
+    dropped += [Dropped(str(each.key), each.key.subject, NO_PART) for each in kept if each.key not in part_of]
+    missing = [str(each) for each in lacking.values()]
+    report = DataReport(recipe.data.dataset.name, split.rule, missing=missing, broken=faults, leaks=audit(whole))
+    found = _Reading(dataset, modalities, recipe.data.window)
     for part, members in split.parts.items():
+        for sample in members:
+            found.read(part, sample)
+    dropped += found.dropped
+    report.dropped = DropReport(tuple(dropped))
+    _describe(report, found, split, dataset)
+    return report
+
+
+def _describe(report: DataReport, found: _Reading, split: Split, dataset: Dataset) -> None:
+    """Fill in what reading showed."""
+    usable = without(split, found.unreadable)
+    for part, members in usable.parts.items():
+        report.parts[part] += len(members)
         for sample in members:
             name = "unlabelled" if sample.label is None else dataset.classes[sample.label]
             report.classes.setdefault(name, Counter())[part] += 1
             report.subjects.setdefault(sample.key.subject, Counter())[part] += 1
-            report.parts[part] += 1
-    _read_all(dataset, split, modalities, recipe.data.window, report)
-    return report
+    report.broken += found.broken.values()
+    report.windows, report.short = found.windows, found.short
+    leaks, copies = content_leaks(usable, found.contents)
+    report.leaks += leaks
+    report.warnings = [*class_warnings(usable, dataset.classes), *copies]
+    for modality, measured in found.measured.items():
+        if measured:
+            report.lengths[modality] = _spread([each.length for each in measured])
+            report.durations[modality] = _spread([each.duration for each in measured])
+            report.ranges[modality] = _ranges(measured)
+            report.odd += odd_signals(dataset.modalities[modality], measured)
+            report.odd += odd_ranges(dataset.modalities[modality], measured)
 
 
-def _read_all(dataset: Dataset, split: Split, modalities: Sequence[str], window: WindowSpec | None, report: DataReport) -> None:
-    """Every recording once, for what is broken, how long they are, and how many windows they give."""
-    lengths, durations = ({modality: [] for modality in modalities} for _ in range(2))
-    broken: dict[object, str] = {}
-    report.windows = Counter() if window else None
-    for part, sample in [(part, sample) for part, members in split.parts.items() for sample in members]:
-        signals = []
-        for modality in modalities:
+class _Reading:
+    """Every recording once: what is broken, how long they are, what they measure, and how many windows they give."""
+
+    def __init__(self, dataset: Dataset, modalities: Sequence[str], window: WindowSpec | None):
+        self.dataset, self.modalities, self.window = dataset, modalities, window
+        self.measured: dict[str, list[Measured]] = {modality: [] for modality in modalities}
+        self.contents: dict[str, dict[SampleKey, str]] = {modality: {} for modality in modalities}
+        self.broken: dict[object, str] = {}
+        self.unreadable: set[SampleKey] = set()
+        self.dropped: list[Dropped] = []
+        self.windows: Counter[str] | None = Counter() if window else None
+        self.short: list[str] = []
+
+    def read(self, part: str, sample: Sample) -> None:
+        """Look at one sample.
+
+        Raises:
+            WindowError: If no recording can be cut into such windows.
+        """
+        signals, why = {}, ""
+        for modality in self.modalities:
             try:
-                signals.append(dataset.read(sample, modality))
+                signals[modality] = self._signal(sample, modality)
             except DataError as error:  # a file that holds several modalities is said once
-                source = sample.sources.get(modality)
-                broken.setdefault(source if isinstance(source, Path) else str(error), str(error))
-            else:
-                lengths[modality].append(len(signals[-1]))
-                durations[modality].append(signals[-1].duration)
-        if window and report.windows is not None and len(signals) == len(modalities):
-            count = len(windows(signals, window.length, window.hop or window.length))
-            report.windows[part] += count
-            if not count:
-                report.short.append(f"{sample.key}: {min(signal.duration for signal in signals):.2f} s")
-    report.broken = list(broken.values())
-    report.lengths = {modality: _spread(found) for modality, found in lengths.items() if found}
-    report.durations = {modality: _spread(found) for modality, found in durations.items() if found}
+                source, why = sample.sources.get(modality), str(error)
+                self.broken.setdefault(source if isinstance(source, Path) else why, why)
+        if why:
+            self.unreadable.add(sample.key)
+            self.dropped.append(Dropped(str(sample.key), sample.key.subject, BAD, why, part))
+            return
+        for modality, signal in signals.items():
+            self.measured[modality].append(measure(sample.key, signal))
+            if content := content_hash(signal):
+                self.contents[modality][sample.key] = content
+        if self.window and self.windows is not None:
+            self._cut(part, sample, signals, self.window)
+
+    def _signal(self, sample: Sample, modality: str) -> Signal:
+        signal = self.dataset.read(sample, modality)
+        if not len(signal):
+            raise DataError(f"{sample.key}: the {modality} signal is empty")
+        if signal.values.dtype.kind == "f" and not np.isfinite(signal.values).all():
+            raise DataError(f"{sample.key}: the {modality} signal has values that are not finite")
+        return signal
+
+    def _cut(self, part: str, sample: Sample, signals: Mapping[str, Signal], window: WindowSpec) -> None:
+        assert self.windows is not None
+        count = len(windows(list(signals.values()), window.length, window.hop or window.length))
+        self.windows[part] += count
+        if not count:
+            shortest = f"{min(signal.duration for signal in signals.values()):.2f} s"
+            self.short.append(f"{sample.key}: {shortest}")
+            self.dropped.append(Dropped(str(sample.key), sample.key.subject, SHORT, shortest, part))
+
+
+def _ranges(measured: Sequence[Measured]) -> dict[str, tuple[float, float, float]]:
+    by_subject: dict[str, list[Measured]] = {}
+    for each in measured:
+        by_subject.setdefault(each.key.subject, []).append(each)
+    return {
+        subject: (min(each.low for each in of), float(np.median([each.typical for each in of])), max(each.high for each in of))
+        for subject, of in by_subject.items()
+    }
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:

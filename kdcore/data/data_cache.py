@@ -1,4 +1,4 @@
-"""Columns: one modality of every sample as one tensor, read once and kept on disk."""
+"""Cache of prepared data: one modality of every sample as one tensor, read once and kept on disk."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -19,12 +20,10 @@ from torch import Tensor
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.data.pipeline import Branch
-from kdcore.data.windows import Cutting, cut
+from kdcore.data.windows import Cutting, WindowError, cut
 from kdcore.errors import DataError
 
-FORMAT = 3
-PLACES = ("root", "file")
-"""Options of datasets that say where recordings lie, which is not what they are."""
+FORMAT = 5
 
 Progress = Callable[[int, int, str], None]
 
@@ -37,11 +36,13 @@ class Column:
         keys: Which sample each row is, windows counted.
         values: (N, …) in the modality's layout.
         bad: Sample → what is wrong with its recording.
+        contents: Sample → hash of its recorded values, by which copies are found; without constant and very short ones.
     """
 
     keys: tuple[SampleKey, ...]
     values: Tensor
-    bad: Mapping[str, str]
+    bad: Mapping[SampleKey, str]
+    contents: Mapping[SampleKey, str]
 
 
 class ColumnCache:
@@ -61,16 +62,41 @@ class ColumnCache:
         dataset: Dataset,
         samples: Sequence[Sample],
         branch: Branch,
-        fingerprint: str,
+        fingerprint: str | None,
         cutting: Cutting | None,
         progress: Progress,
     ) -> Column:
-        """The column that `branch` makes of `samples`, from disk if it has been made before."""
-        entry = self.folder / identity(fingerprint, branch, cutting, samples)
+        """The column that `branch` makes of `samples`, from disk if it has been made before.
+
+        Args:
+            dataset: Reads the recordings.
+            samples: Those wanted.
+            branch: Their modality and its transforms.
+            fingerprint: Identity of the recordings; None where it is unknown, so that nothing may be kept.
+            cutting: Windows, if recordings are cut.
+            progress: Told (done, total, what) while recordings are read.
+
+        Raises:
+            DataError: If the samples differ in shape or the disk is full.
+        """
+        if fingerprint is None:
+            return self._uncached(dataset, samples, branch, cutting, progress)
+        entry = self.folder / identity(fingerprint, dataset, branch, cutting, samples)
         if not _is_whole(entry):
             _remove(entry)
             self._make(entry, dataset, samples, branch, cutting, progress)
         return self._open(entry)
+
+    def _uncached(
+        self, dataset: Dataset, samples: Sequence[Sample], branch: Branch, cutting: Cutting | None, progress: Progress
+    ) -> Column:
+        """A column made anew; its files are deleted at once, and what is mapped of them lives as long as the tensor."""
+        entry = self.folder / f"{branch.modality.name}-{uuid4().hex}.part"
+        try:
+            self._make(entry, dataset, samples, branch, cutting, progress)
+            return self._open(entry)
+        finally:
+            _remove(entry)
 
     def _make(
         self,
@@ -108,7 +134,11 @@ class ColumnCache:
             array = np.memmap(path, dtype, "c", shape=shape)  # copy-on-write: torch asks for a writable array
         else:
             array = np.fromfile(path, dtype).reshape(shape)
-        return Column(tuple(SampleKey(**key) for key in head["keys"]), torch.from_numpy(array), head["bad"])
+        return Column(
+            tuple(SampleKey(**key) for key in head["keys"]),
+            torch.from_numpy(array),
+            *(_by_key(head[name]) for name in ("bad", "contents")),
+        )
 
 
 def _write_values(
@@ -121,28 +151,50 @@ def _write_values(
 ) -> dict[str, Any]:
     """Append every readable sample's values to `file`; returns what is to be known to read them again."""
     keys: list[SampleKey] = []
-    bad: dict[str, str] = {}
+    bad: dict[SampleKey, str] = {}
+    contents: dict[SampleKey, str] = {}
     shape, dtype = None, None
     for done, sample in enumerate(samples):
         progress(done, len(samples), branch.modality.name)
         try:
-            pieces = list(_pieces(dataset, sample, branch, cutting))
+            signal = dataset.read(sample, branch.modality.name)
+            pieces = list(_pieces(dataset, sample, signal, branch, cutting))
+        except WindowError:
+            raise
         except (DataError, ValueError) as error:
-            bad[str(sample.key)] = str(error)
+            bad[sample.key] = str(error)
             continue
+        if content := content_hash(signal):
+            contents[sample.key] = content
         for key, array in pieces:
             shape, dtype = shape or array.shape, dtype or array.dtype
             if array.shape != shape:
                 raise DataError(_unequal(branch, shape, array.shape, key))
             file.write(np.ascontiguousarray(array, dtype=dtype).tobytes())
             keys.append(key)
-    return {"shape": [len(keys), *(shape or ())], "dtype": str(dtype), "keys": [vars(key) for key in keys], "bad": bad}
+    return {
+        "shape": [len(keys), *(shape or ())],
+        "dtype": str(dtype),
+        "keys": [vars(key) for key in keys],
+        **{name: [[vars(key), text] for key, text in found.items()] for name, found in (("bad", bad), ("contents", contents))},
+    }
+
+
+def _by_key(pairs: Sequence[tuple[dict[str, Any], str]]) -> dict[SampleKey, str]:
+    return {SampleKey(**key): text for key, text in pairs}
+
+
+def content_hash(signal: Signal, shortest: int = 8) -> str:
+    """Hash of a recording's values; empty for one that is constant or so short that equal ones may be chance."""
+    values = np.ascontiguousarray(signal.values)
+    if len(values) < shortest or (values == values[:1]).all():
+        return ""
+    return hashlib.sha256(f"{values.dtype}{values.shape}".encode() + values.tobytes()).hexdigest()[:32]
 
 
 def _pieces(
-    dataset: Dataset, sample: Sample, branch: Branch, cutting: Cutting | None
+    dataset: Dataset, sample: Sample, signal: Signal, branch: Branch, cutting: Cutting | None
 ) -> Iterator[tuple[SampleKey, np.ndarray]]:
-    signal = dataset.read(sample, branch.modality.name)
     spans = cutting.spans(dataset, sample) if cutting else [None]
     for number, span in enumerate(spans):
         key = replace(sample.key, window=number)
@@ -161,11 +213,12 @@ def as_array(signal: Signal, branch: Branch) -> np.ndarray:
     for transform in branch.on_samples:
         signal = transform(signal)
     values = signal.values
-    if values.ndim != len(branch.modality.axes):
-        raise ValueError(f"a {branch.modality.name} has axes {branch.modality.axes}, this one has shape {values.shape}")
+    spec = branch.prepared
+    if values.ndim != len(spec.axes):
+        raise ValueError(f"a {spec.name} has axes {spec.axes}, this one has shape {values.shape}")
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_of_them(recorded)}")
-    values = values.transpose([branch.modality.axes.index(axis) for axis in branch.modality.layout])
+    values = values.transpose([spec.axes.index(axis) for axis in spec.layout])
     return values.astype(np.float32) if values.dtype == np.float64 else values
 
 
@@ -199,62 +252,12 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[str, Any], index: Path) -> str:
-    """Identity of a dataset's content: hex digits that change when any recording used, or how it is read, does.
-
-    Files enter with their size and a hash of their content (for large ones, of their first and last MiB); a table of the
-    hashes is kept at `index`, so that unchanged files are not read again.
-    """
-    known = json.loads(index.read_text()) if index.exists() else {}
-    seen: dict[str, Any] = {}
-    digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.version, list(dataset.classes)]).encode())
-    roots = [source for sample in samples for source in sample.sources.values() if isinstance(source, Path)]
-    root = Path(os.path.commonpath(roots)) if roots else Path()
-    told = {name: value for name, value in options.items() if not roots or name not in PLACES}
-    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
-    for sample in samples:
-        digest.update(f"{sample.key}|{sample.label}".encode())
-        for modality, source in sorted(sample.sources.items()):
-            content = _content(source, known, seen) if isinstance(source, Path) else repr(source)
-            where = source.relative_to(root) if isinstance(source, Path) else ""
-            digest.update(f"|{modality}|{where}|{content}".encode())
-    if any(known.get(name) != entry for name, entry in seen.items()):
-        index.parent.mkdir(parents=True, exist_ok=True)
-        part = index.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps({**known, **seen}))
-        part.replace(index)
-    return digest.hexdigest()[:16]
-
-
-def _content(path: Path, known: Mapping[str, Any], seen: dict[str, Any]) -> str:
-    name = str(path)
-    if name not in seen:
-        try:
-            stat = path.stat()
-            stamp = [stat.st_size, stat.st_mtime_ns]
-            old = known.get(name)
-            seen[name] = old if old and old[0] == stamp else [stamp, _digest(path, stat.st_size)]
-        except OSError:  # told by its reader, with all others that cannot be read
-            seen[name] = [[0, 0], "unreadable"]
-    return f"{seen[name][0][0]}:{seen[name][1]}"
-
-
-def _digest(path: Path, size: int, large: int = 16 << 20, piece: int = 1 << 20) -> str:
-    if path.is_dir():
-        return ",".join(sorted(child.name for child in path.iterdir()))
-    with open(path, "rb") as file:
-        if size <= large:
-            return hashlib.sha256(file.read()).hexdigest()[:16]
-        head = file.read(piece)
-        file.seek(-piece, os.SEEK_END)
-        return hashlib.sha256(head + file.read()).hexdigest()[:16]
-
-
-def identity(fingerprint: str, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]) -> str:
-    """Name of a column's folder: it changes with the data, the transforms' options and their code."""
-    sources = [_source(type(transform)) for transform in branch.on_samples]
+def identity(fingerprint: str, dataset: Dataset, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]) -> str:
+    """Name of a column's folder: it changes with the data, what is said of them, the transforms' options, and the code."""
+    sources = [_source(type(each)) for each in (dataset, *branch.on_samples)]
     which = hashlib.sha256("|".join(str(sample.key) for sample in samples).encode()).hexdigest()
-    parts = [FORMAT, fingerprint, branch.modality.name, branch.modality.layout, branch.identity, sources, str(cutting), which]
+    said = json.dumps(asdict(branch.modality), sort_keys=True, default=str)
+    parts = [FORMAT, fingerprint, said, branch.identity, sources, str(cutting), which]
     return f"{branch.modality.name}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]}"
 
 

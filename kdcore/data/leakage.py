@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 
+from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.protocol import Split
+
+_TOKEN = re.compile(r"(?<!\w)-\d+|\d+|[^\W\d_]+|[^\w\s-]")
 
 
 def audit(split: Split) -> list[str]:
-    """What leaks between parts; empty if nothing does.
+    """Leaks between parts that keys show; empty if there are none.
 
     No recording may stand in two parts, and no value of a field that the protocol calls disjoint may stand in both a part
-    that is learnt from and the test part.
+    that is learnt from and the test part: neither the same nor nearly the same name, such as ``1`` and ``01``.
     """
     leaks = []
     for (first, left), (second, right) in combinations(split.parts.items(), 2):
@@ -19,6 +24,79 @@ def audit(split: Split) -> list[str]:
         leaks += [f"{key} is in both {first} and {second}" for key in sorted(shared)[:5]]
     for part, samples in split.parts.items():
         for field in split.disjoint if part != "test" else ():
-            shared = {getattr(s.key, field) for s in samples} & {getattr(s.key, field) for s in split.parts.get("test", ())}
-            leaks += [f"{field} {value} is in both {part} and test" for value in sorted(shared)]
+            here = {getattr(sample.key, field) for sample in samples}
+            tested = {getattr(sample.key, field) for sample in split.parts.get("test", ())}
+            leaks += [f"{field} {value} is in both {part} and test" for value in sorted(here & tested)]
+            for one, *others in similar_names([*sorted(here - tested), *sorted(tested - here)]):
+                alike = [other for other in others if (one in here) != (other in here)]
+                leaks += [f"{field} {one!r} of {part} and {other!r} of test are nearly the same name" for other in alike[:1]]
     return leaks
+
+
+def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of different names that differ in case, blanks, ``-`` and ``_``, or leading zeros only."""
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault(_plain(name), []).append(name)
+    return [tuple(group) for plain, group in groups.items() if plain and len(group) > 1]
+
+
+def _plain(name: str) -> str:
+    """The name without what people write differently from file to file."""
+    tokens = _TOKEN.findall(name.casefold())
+    return "".join(f"|{int(token)}|" if token.lstrip("-").isdecimal() else token for token in tokens)
+
+
+def equal_contents(
+    samples: Iterable[Sample], contents: Mapping[str, Mapping[SampleKey, str]]
+) -> list[tuple[str, tuple[Sample, ...]]]:
+    """Modality and samples of every group whose recordings of that modality are equal, value by value.
+
+    Samples that name the same source share a recording because the dataset says so; they count as one.
+
+    Args:
+        samples: Those to look at.
+        contents: Modality → sample → hash of the recorded values; without those that say too little to compare.
+    """
+    found = []
+    for modality, hashes in contents.items():
+        groups: dict[str, list[Sample]] = {}
+        for sample in samples:
+            if content := hashes.get(sample.key):
+                groups.setdefault(content, []).append(sample)
+        for group in groups.values():
+            distinct = [each for n, each in enumerate(group) if not _shares(each, group[:n], modality)]
+            if len(distinct) > 1:
+                found.append((modality, tuple(group)))
+    return found
+
+
+def _shares(sample: Sample, others: list[Sample], modality: str) -> bool:
+    return any(_same_source(sample, other, modality) for other in others)
+
+
+def _same_source(one: Sample, other: Sample, modality: str) -> bool:
+    mine, theirs = one.sources[modality], other.sources[modality]
+    if isinstance(mine, str | int | float) or type(mine) is not type(theirs):
+        return False  # such a source may be the same for all samples
+    try:
+        return bool(mine == theirs)
+    except ValueError:  # arrays compare element by element
+        return False
+
+
+def content_leaks(split: Split, contents: Mapping[str, Mapping[SampleKey, str]]) -> tuple[list[str], list[str]]:
+    """Recordings with equal values in several parts: those that leak into the test part, and all other copies.
+
+    Args:
+        split: The parts.
+        contents: As in `equal_contents`.
+    """
+    part_of = {sample.key: part for part, samples in split.parts.items() for sample in samples}
+    leaks, copies = [], []
+    for modality, group in equal_contents([sample for part in split.parts.values() for sample in part], contents):
+        said = " and ".join(f"{sample.key} ({part_of[sample.key]})" for sample in group[:3])
+        line = f"the {modality} of {said}{f' and {len(group) - 3} more' if len(group) > 3 else ''} is the same, value by value"
+        parts = {part_of[sample.key] for sample in group}
+        (leaks if "test" in parts and len(parts) > 1 else copies).append(line)
+    return leaks, copies

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from kdcore.contracts.modality import Modality
-from kdcore.contracts.transform import Join, SampleTransform, Transform
+from kdcore.contracts.transform import Join, SampleTransform, Transform, output_spec
 
 CHUNK = 256
 
@@ -21,12 +22,33 @@ def is_live(transform: nn.Module) -> bool:
 
 @dataclass
 class Branch:
-    """One modality's transforms: first those on recordings, then those on batches."""
+    """One modality's transforms: first those on recordings, then those on batches.
+
+    Args:
+        modality: What the dataset says of the recorded signal.
+        on_samples: Transforms of recordings.
+        on_batches: Transforms of batches.
+        identity: Name and options of the former, as text.
+    """
 
     modality: Modality
     on_samples: list[SampleTransform] = field(default_factory=list)
     on_batches: list[Transform] = field(default_factory=list)
     identity: str = ""
+
+    @property
+    def prepared(self) -> Modality:
+        """What recordings are once the transforms on recordings are done."""
+        return reduce(_described, self.on_samples, self.modality)
+
+    @property
+    def spec(self) -> Modality:
+        """What batches are once all transforms are done."""
+        return reduce(_described, self.on_batches, self.prepared)
+
+
+def _described(spec: Modality, transform: object) -> Modality:
+    return output_spec(transform, spec)
 
 
 def bare(parts: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
@@ -85,6 +107,15 @@ class Pipeline:
     def axes(self) -> set[str]:
         """Names of the axes of the recordings."""
         return {axis for branch in self.branches for axis in branch.modality.axes}
+
+    @property
+    def spec(self) -> Modality:
+        """What the encoder's input is."""
+        specs = tuple(branch.spec for branch in self.branches)
+        if len(specs) == 1:
+            return reduce(_described, self.trunk, specs[0])
+        join, *rest = self.trunk
+        return reduce(_described, rest, join.output_spec(specs))  # type: ignore[operator]
 
     def whole(self) -> Live:
         """Everything that works on batches, as a saved student does it from a stacked recording on."""

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.protocol import Protocol, Split
-from kdcore.data.data_cache import Column, ColumnCache, Progress, fingerprint
-from kdcore.data.pipeline import Pipeline
-from kdcore.data.splits import checked_split, complete_samples, noisy_labels
-from kdcore.data.table import Table
+from kdcore.data.data_cache import Column, ColumnCache, Progress
+from kdcore.data.dropped import BAD, NO_PART, SHORT, Dropped, DropReport, listed
+from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
+from kdcore.data.leakage import content_leaks
+from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.splits import checked_split, class_warnings, complete_samples, labelled_share, noisy_labels, without
+from kdcore.data.table import HELD_OUT, Table
 from kdcore.data.windows import Cutting
 from kdcore.errors import DataError, ListingError, SplitError
-from kdcore.recipe.models import DataSpec
+from kdcore.recipe.config_models import DataSpec, LabelledShare
 
 
-def listed_samples(dataset: Dataset) -> Sequence[Sample]:
-    """What `dataset` finds, nothing read yet.
+def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequence[Sample], list[Dropped]]:
+    """The samples that `dataset` finds, nothing read yet, and what it found that cannot become one.
 
     Raises:
-        ListingError: If its folder is unfit.
+        ListingError: If its folder is unfit, or a recording is and `on_bad_sample` is ``error``.
     """
     with _raised_as(ListingError):
-        return dataset.samples()
+        samples = dataset.samples()
+    faults = [f"{each.what}: {each.detail or each.reason}" for each in dataset.unusable if each.fault]
+    if faults and on_bad_sample == "error":
+        what = f"{len(faults)} recordings cannot be used (data.on_bad_sample: skip leaves them out)"
+        raise ListingError(listed(what, faults))
+    if not samples:
+        raise ListingError(listed("no sample is left", faults) if faults else "the dataset finds no samples")
+    return samples, [Dropped(each.what, each.subject, each.reason, each.detail) for each in dataset.unusable]
 
 
 def asked_split(protocol: Protocol, samples: Sequence[Sample]) -> Split:
@@ -51,17 +63,25 @@ def _raised_as(kind: type[DataError]) -> Iterator[None]:
 
 def load_split(
     dataset: Dataset, protocol: Protocol, spec: DataSpec, modalities: Sequence[str]
-) -> tuple[list[Sample], Split, list[str]]:
-    """The samples that have `modalities`, divided by `protocol` and audited, and notes on what was left out.
+) -> tuple[list[Sample], Split, list[Dropped]]:
+    """The samples that have `modalities`, the audited split, and what was dropped.
+
+    `protocol` divides all samples there are; those that lack a modality are dropped afterwards, so that a rule such as "every
+    other subject" means the same whatever is missing.
 
     Raises:
         DataError: If a sample is unfit; a ListingError if the folder is, a SplitError if the split is.
     """
-    samples, left_out = complete_samples(listed_samples(dataset), modalities, spec.missing)
-    split = asked_split(protocol, samples)
+    samples, dropped = listed_samples(dataset, spec.on_bad_sample)
+    whole = asked_split(protocol, samples)
+    part_of = {sample.key: part for part, members in whole.parts.items() for sample in members}
+    kept, lacking = complete_samples(samples, modalities, spec.missing)
+    dropped += [replace(each, part=part_of.get(key, "")) for key, each in lacking.items()]
+    dropped += [Dropped(str(each.key), each.key.subject, NO_PART) for each in kept if each.key not in part_of]
     with _raised_as(SplitError):
-        split = checked_split(split, len(dataset.classes), spec.labels == "given")
-    return samples, split, [f"left out: {line}" for line in left_out]
+        checked_split(whole, len(dataset.classes), spec.labels != "withheld")
+        split = checked_split(without(whole, lacking), len(dataset.classes), spec.labels != "withheld")
+    return kept, split, dropped
 
 
 def load_table(
@@ -88,9 +108,16 @@ def load_table(
         DataError: If recordings, split or shapes are unfit.
     """
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
+    for modality in (branch.modality for branch in branches):
+        if modality.axes[0] != "time":
+            raise DataError(f"{modality.name}: a recording's first axis is time, the dataset says {modality.axes}")
     modalities = sorted({branch.modality.name for branch in branches})
-    samples, split, notes = load_split(dataset, protocol, spec, modalities)
-    identity = fingerprint(dataset, samples, spec.dataset.options, folder / "hashes.json")
+    samples, split, dropped = load_split(dataset, protocol, spec, modalities)
+    try:
+        identity = fingerprint(dataset, samples, spec.dataset.options, Hashes(folder / "hashes.json"))
+    except UnidentifiedError as error:
+        identity = None  # nothing is kept under it
+        warnings.warn(f"prepared data are not cached: {error}", stacklevel=2)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
     columns: dict[int, Column] = {}
@@ -99,26 +126,65 @@ def load_table(
         same = f"{branch.modality.name}|{branch.identity}"
         made[same] = made.get(same) or cache.column(dataset, samples, branch, identity, cutting, progress)
         columns[id(branch)] = made[same]
-    notes += _refuse_or_note_bad(columns.values(), spec)
+    bad = _bad(columns.values(), spec)
     keys = _joined(columns.values(), samples, split)
+    dropped += _without_rows(split, keys, bad)
+    with _raised_as(SplitError):
+        warned = _refuse_copies(split, columns, branches)
     labels, parts = _labels(keys, split), _parts(keys, split)
-    if spec.labels == "given":
+    if spec.labels != "withheld":
         _refuse_unlabelled(labels, parts, keys)
     taught = _taught(labels, parts, spec, len(dataset.classes))
     inputs = {
         name: pipeline.prepare([_rows(columns[id(each)], keys) for each in pipeline.branches], parts["train"], memory_limit)
         for name, pipeline in pipelines.items()
     }
-    return Table(keys, labels, taught, parts, inputs, tuple(dataset.classes), split, identity, notes)
+    used = {_recorded(key) for key in keys}
+    warned += class_warnings(without(split, {key for key in _keys(split) if key not in used}), dataset.classes)
+    for warning in warned:
+        warnings.warn(warning, stacklevel=2)
+    return Table(
+        keys,
+        labels,
+        taught,
+        parts,
+        inputs,
+        tuple(dataset.classes),
+        split,
+        identity or f"unknown-{uuid4().hex[:8]}",  # equal to no other run's
+        DropReport(tuple(dropped)),
+        tuple(warned),
+    )
 
 
-def _refuse_or_note_bad(columns: Iterable[Column], spec: DataSpec) -> list[str]:
+def _keys(split: Split) -> Iterator[SampleKey]:
+    return (sample.key for members in split.parts.values() for sample in members)
+
+
+def _bad(columns: Iterable[Column], spec: DataSpec) -> dict[SampleKey, str]:
+    """Sample → what is wrong with its recording; an error unless the recipe skips such samples."""
     bad = {key: why for column in columns for key, why in column.bad.items()}
-    lines = [f"{key}: {why}" for key, why in bad.items()]
     if bad and spec.on_bad_sample == "error":
-        shown = "\n  ".join(lines[:20]) + (f"\n  and {len(lines) - 20} more" if len(lines) > 20 else "")
-        raise DataError(f"{len(lines)} bad samples (data.on_bad_sample: skip leaves them out):\n  {shown}")
-    return [f"skipped: {line}" for line in lines]
+        what = f"{len(bad)} bad samples (data.on_bad_sample: skip leaves them out)"
+        raise DataError(listed(what, [f"{key}: {why}" for key, why in bad.items()]))
+    return bad
+
+
+def _without_rows(split: Split, keys: Sequence[SampleKey], bad: Mapping[SampleKey, str]) -> Iterator[Dropped]:
+    """The samples of a split that became no row: bad ones, and those shorter than a window."""
+    used = {_recorded(key) for key in keys}
+    for part, members in split.parts.items():
+        for key in (sample.key for sample in members if sample.key not in used):
+            yield Dropped(str(key), key.subject, BAD if key in bad else SHORT, bad.get(key, ""), part)
+
+
+def _refuse_copies(split: Split, columns: Mapping[int, Column], branches: Sequence[Branch]) -> list[str]:
+    """Equal recordings in several parts: an error if one part is the test part, else what a person should know."""
+    contents = {branch.modality.name: columns[id(branch)].contents for branch in branches}
+    leaks, copies = content_leaks(split, contents)
+    if leaks:
+        raise SplitError(listed("the split leaks", leaks))
+    return [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
 
 
 def _joined(columns: Iterable[Column], samples: Sequence[Sample], split: Split) -> tuple[SampleKey, ...]:
@@ -155,12 +221,16 @@ def _parts(keys: Sequence[SampleKey], split: Split) -> dict[str, Tensor]:
 
 
 def _taught(labels: Tensor, parts: Mapping[str, Tensor], spec: DataSpec, num_classes: int) -> Tensor:
-    """`labels` with the recipe's noise in the parts that are learnt from."""
+    """`labels` with the recipe's noise, -1 where it withholds them, and none in the parts that nothing learns from."""
     taught = labels.clone()
     for part, rows in parts.items():
-        if part not in ("validation", "test"):
-            noisy = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
-            taught[rows] = torch.from_numpy(noisy)
+        if part in HELD_OUT:
+            taught[rows] = -1
+            continue
+        told = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
+        if isinstance(spec.labels, LabelledShare) and part == "train":
+            told = labelled_share(told, spec.labels.share, spec.labels.seed)
+        taught[rows] = torch.from_numpy(told)
     return taught
 
 

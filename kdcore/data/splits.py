@@ -2,39 +2,76 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from kdcore.contracts.dataset import Sample
+from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.protocol import Split
-from kdcore.data.leakage import audit
+from kdcore.data.dropped import Dropped, listed
+from kdcore.data.leakage import audit, similar_names
 from kdcore.errors import DataError
 
 
-def complete_samples(samples: Sequence[Sample], modalities: Collection[str], missing: str) -> tuple[list[Sample], list[str]]:
-    """The samples that have every one of `modalities`, and a line for each that has not.
+def complete_samples(
+    samples: Sequence[Sample], modalities: Collection[str], missing: str
+) -> tuple[list[Sample], dict[SampleKey, Dropped]]:
+    """The samples that have every one of `modalities`, and what the others lack.
 
     Raises:
         DataError: If one is incomplete and `missing` is ``error``, or if none is complete.
     """
-    kept, left_out = [], []
+    kept, lacking = [], {}
     for sample in samples:
-        absent = [modality for modality in modalities if modality not in sample.sources]
+        absent = sorted(modality for modality in modalities if modality not in sample.sources)
         if absent:
-            left_out.append(f"{sample.key}: no {', '.join(absent)}")
+            reason = f"no {', no '.join(absent)}"
+            lacking[sample.key] = Dropped(str(sample.key), sample.key.subject, reason, reason)
         else:
             kept.append(sample)
-    if left_out and missing == "error":
-        raise DataError(
-            "samples lack a modality that the recipe uses (data.missing: drop leaves them out):\n  "
-            + "\n  ".join(left_out[:20])
-        )
+    if lacking and missing == "error":
+        what = "samples lack a modality that the recipe uses (data.missing: drop leaves them out)"
+        raise DataError(listed(what, [str(each) for each in lacking.values()]))
     if not kept:
         counts = {modality: sum(modality in sample.sources for sample in samples) for modality in sorted(modalities)}
         having = ", ".join(f"{modality} ({count} of {len(samples)} have it)" for modality, count in counts.items())
         raise DataError(f"no sample has all of: {having}")
-    return kept, left_out
+    return kept, lacking
+
+
+def without(split: Split, left_out: Collection[SampleKey]) -> Split:
+    """`split` without some of its samples."""
+    kept = {part: tuple(each for each in members if each.key not in left_out) for part, members in split.parts.items()}
+    return replace(split, parts=kept)
+
+
+def class_warnings(split: Split, classes: Sequence[str]) -> list[str]:
+    """What the classes' share of the parts and subjects makes doubtful.
+
+    A class that is tested and not trained can only be missed; one that a single subject performs cannot be told from that
+    subject; names that are nearly the same are probably one class.
+    """
+    parts = {part: Counter(sample.label for sample in members) for part, members in split.parts.items()}
+    untrained = [
+        f"{classes[label]!r} ({count} test samples)"
+        for label, count in sorted(parts.get("test", Counter()).items(), key=lambda item: (item[0] is None, item[0]))
+        if label is not None and not parts["train"][label]
+    ]
+    subjects: dict[int, set[str]] = {}
+    for sample in (sample for members in split.parts.values() for sample in members):
+        if sample.label is not None:
+            subjects.setdefault(sample.label, set()).add(sample.key.subject)
+    everybody = set().union(*subjects.values()) if subjects else set()
+    lonely = [f"{classes[label]!r} ({min(who)})" for label, who in sorted(subjects.items()) if len(who) == 1]
+    said = []
+    if untrained:
+        said.append(f"tested and in no training sample: {', '.join(untrained)}")
+    if lonely and len(everybody) > 1:
+        said.append(f"classes of a single subject: {', '.join(lonely)}")
+    said += [f"classes with nearly the same name: {', '.join(map(repr, group))}" for group in similar_names(classes)]
+    return said
 
 
 def checked_split(split: Split, num_classes: int, labelled: bool) -> Split:
@@ -64,3 +101,14 @@ def noisy_labels(labels: np.ndarray, fraction: float, num_classes: int, seed: in
     noisy = labels.copy()
     noisy[chosen] = (noisy[chosen] + shift) % num_classes
     return noisy
+
+
+def labelled_share(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A copy of `labels` (N,) that keeps a share of each class's labels, at least one, and has -1 for the others."""
+    generator = np.random.default_rng(seed)
+    kept = np.full_like(labels, -1)
+    for label in np.unique(labels[labels >= 0]):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        chosen = rows[: max(1, round(share * len(rows)))]
+        kept[chosen] = label
+    return kept

@@ -1,4 +1,4 @@
-"""The table a run learns from: every sample's tensors by participant, its label, and the part it stands in."""
+"""Table of a run: every sample's tensors by participant, its label, and the part it stands in."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch import Tensor
 from kdcore.contracts.batch import Batch
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.protocol import Split
+from kdcore.data.dropped import DropReport
 from kdcore.data.pipeline import bare
-from kdcore.errors import DataError
+from kdcore.errors import TrainingError
 
 HELD_OUT = ("validation", "test")
-"""Parts of a split that nothing learns from."""
+"""Parts that nothing learns from, whatever a schedule or a plugin asks: one chooses epochs, the other gives results."""
 
 
 @dataclass
@@ -25,13 +26,15 @@ class Table:
     Args:
         keys: Which sample each of the N rows is.
         labels: (N,) int64, -1 where unknown; what evaluation compares with.
-        taught: (N,) int64, what training is told: `labels` with the recipe's label noise in parts that are learnt from.
+        taught: (N,) int64, what training is told: `labels` with the recipe's label noise, and -1 where it withholds
+            them and in the parts `HELD_OUT`.
         parts: Part → its rows.
         inputs: Participant → one tensor (N, …), or one per modality.
         classes: Class names.
         split: The split, with its rule.
         fingerprint: Identity of the recordings.
-        notes: What was left out, and why.
+        dropped: Recordings that became no rows, and why.
+        warnings: What a person should know of the split before trusting a result.
     """
 
     keys: tuple[SampleKey, ...]
@@ -42,27 +45,29 @@ class Table:
     classes: tuple[str, ...]
     split: Split
     fingerprint: str
-    notes: list[str] = field(default_factory=list)
+    dropped: DropReport = field(default_factory=DropReport)
+    warnings: tuple[str, ...] = ()
+
+    def training_rows(self, part: str) -> Tensor:
+        """The rows of a part that may be learnt from; every stage of training takes its rows from here.
+
+        Raises:
+            TrainingError: If the part is held out, or there is none of that name.
+        """
+        if part in HELD_OUT:
+            raise TrainingError(f"nothing may learn from the {part} part of the data")
+        if part not in self.parts:
+            learnt = ", ".join(sorted(set(self.parts) - set(HELD_OUT)))
+            raise TrainingError(f"the split has no part {part!r} to learn from; it has {learnt} ({self.split.rule})")
+        return self.parts[part]
 
     def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True) -> Batch:
-        """The samples at `rows` for `participants`; labels None unless `labelled`."""
+        """The samples at `rows` for `participants`; labels (those that training is told) None unless `labelled`."""
         signals = {}
         for name in participants:
             parts = tuple(_take(part, rows) for part in self.inputs[name])
             signals[name] = bare(parts)
         return Batch(rows, signals, self.taught[rows] if labelled else None, self.keys)
-
-    def training_rows(self, part: str) -> Tensor:
-        """The rows of a part, to learn from.
-
-        Raises:
-            DataError: If the part is held out, or absent.
-        """
-        if part in HELD_OUT:
-            raise DataError(f"the {part} part is held out: nothing may learn from it")
-        if part not in self.parts:
-            raise DataError(f"the split has no part {part!r} (it has {', '.join(self.parts)})")
-        return self.parts[part]
 
     def to(self, device: torch.device, limit: int) -> Table:
         """The table with its tensors on `device`; inputs only if they take no more than `limit` bytes together."""

@@ -9,9 +9,17 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
+from kdcore.errors import DataError
+
+MOST_WINDOWS = 100_000
+"""Windows of one recording; more are a mistake in `length` or `hop`."""
 
 Span = tuple[float, float]
 """Start and end in seconds, on the clock that a sample's modalities share."""
+
+
+class WindowError(DataError):
+    """Windows that no recording can be cut into: an error of the recipe, whatever is done about bad samples."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +46,18 @@ def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:
 
     Raises:
         ValueError: If a signal is empty.
+        WindowError: If a window is shorter than a sample, or there are more than `MOST_WINDOWS`.
     """
     if not all(map(len, signals)):
         raise ValueError("a recording is empty")
+    slowest = min(signals, key=lambda signal: signal.rate)
+    if length * slowest.rate < 1:
+        raise WindowError(f"data.window.length is {length:g} s, shorter than one sample of a signal at {slowest.rate:g} Hz")
     start = max(float(signal.clock[0]) for signal in signals)
     stop = min(float(signal.clock[0]) + signal.duration for signal in signals)
+    if (stop - start - length) / hop > MOST_WINDOWS:
+        number = (stop - start - length) / hop
+        raise WindowError(f"data.window.hop of {hop:g} s cuts a recording of {stop - start:.4g} s into {number:.3g} windows")
     count = int((stop - start - length) / hop + 1e-6) + 1 if stop - start >= length - 1e-6 * hop else 0
     return [(start + index * hop, start + index * hop + length) for index in range(count)]
 

@@ -1,4 +1,8 @@
-"""A trained student as a folder: weights, preprocessing and classes, and nothing of what taught it."""
+"""Saved students: a folder with weights, preprocessing, classes and versions, and nothing of the teachers.
+
+Loading one executes nothing: the description is JSON, the weights are safetensors. A folder that is damaged, or whose two files
+contradict each other, is refused.
+"""
 
 from __future__ import annotations
 
@@ -6,80 +10,146 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from torch import nn
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
 
+from kdcore import __version__
 from kdcore.contracts.modality import Modality
-from kdcore.contracts.transform import SampleTransform
+from kdcore.contracts.transform import Join, SampleTransform, concatenated, output_spec
 from kdcore.data.pipeline import Branch, Pipeline
-from kdcore.deploy.predictor import Ensemble, Model, Predictor, Rule, Student
-from kdcore.errors import CheckpointError, PluginError, UnknownComponentError
+from kdcore.deploy.predictor import Predictor
+from kdcore.deploy.student import Ensemble, Model, Rule, Student
+from kdcore.errors import CheckpointError, PluginError, UnknownComponentError, one_line
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.plugin.option_schema import make
-from kdcore.training.checkpoint import load_weights, save_weights, write_file
+from kdcore.plugin.option_schema import make, options_model
+from kdcore.training.checkpoint import write_file
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "student.json"
+LARGEST_DESCRIPTION, LARGEST_WEIGHTS = 16 << 20, 16 << 30
+"""Bytes above which a file is not read."""
+
+AGREED = ("classes", "in_shape")
+"""Parts of the description that the weights file repeats."""
+
+
+class _Window(BaseModel):
+    length: float = Field(gt=0)
+    hop: float | None = Field(default=None, gt=0)
+
+
+class _Component(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    name: str = Field(min_length=1)
+
+
+class _Description(BaseModel):
+    """The parts of ``student.json`` that loading depends on."""
+
+    model_config = ConfigDict(extra="allow")
+    format: Literal[1]
+    kdcore: str = ""
+    plugins: dict[str, str] = {}
+    classes: list[str] = Field(min_length=1)
+    in_shape: list[PositiveInt] = Field(min_length=1)
+    modalities: list[dict[str, Any]]
+    encoder: _Component
+    transforms: dict[str, list[_Component]]
+    recorded: dict[str, dict[str, Any]] = {}
+    window: _Window | None = None
+
+    @field_validator("classes")
+    @classmethod
+    def _distinct(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("two classes have the same name")
+        return value
 
 
 def save_student(folder: Path, pipeline: Pipeline, encoder: nn.Module, description: Mapping[str, Any]) -> Path:
     """Write a student's folder.
 
+    The weights include fitted preprocessing statistics. Class names and input shape are written into both files, so that files
+    of two students cannot be mixed up.
+
     Args:
-        folder: Made if absent.
+        folder: Created if absent.
         pipeline: Its transforms, fitted.
         encoder: Its network.
         description: ``classes``, ``encoder``, ``transforms``, ``in_shape``, ``plugins`` …: what `load_student` needs.
     """
-    weights = Model(pipeline.whole(), encoder).state_dict()
+    weights = {name: each.detach().cpu().contiguous() for name, each in Model(pipeline.whole(), encoder).state_dict().items()}
     modalities = [asdict(branch.modality) for branch in pipeline.branches]
-    save_weights(folder / WEIGHTS, weights)
-    write_file(
-        folder / DESCRIPTION,
-        json.dumps({"format": FORMAT, "modalities": modalities, **description}, indent=1, default=str).encode(),
-    )
+    told = {"format": FORMAT, "kdcore": __version__, "modalities": modalities, "input": asdict(pipeline.spec), **description}
+    metadata = {"kdcore": str(told["kdcore"]), **{key: json.dumps(told[key], default=list) for key in AGREED}}
+    write_file(folder / WEIGHTS, save_tensors({name: each.clone() for name, each in weights.items()}, metadata))
+    write_file(folder / DESCRIPTION, json.dumps(told, indent=1, default=str).encode())
     return folder
 
 
-def load_student(folder: Path, plugins: PluginManager | None = None) -> Student:
-    """A saved student; needs the plugins of its own encoder and transforms, and no others.
+def load_student(folder: str | Path, plugins: PluginManager | None = None) -> Student:
+    """Load a saved student; the plugins of its encoder and transforms must be installed, and no others.
+
+    Args:
+        folder: Such as ``kdcore-runs/RUN/students/seed-0/student``, or a copy of it.
+        plugins: Plugins to take encoders and transforms from; the installed ones by default.
+
+    Returns:
+        A `torch.nn.Module` in evaluation mode with ``predict`` and ``preprocess``.
 
     Raises:
-        CheckpointError: If the folder holds no student, or a damaged one.
-        PluginError: If a plugin it is made of is not installed.
+        CheckpointError: If the folder holds no student, or a damaged one, or description and weights disagree.
+        PluginError: If a plugin it needs is not installed.
+
+    Example:
+        >>> import kdcore
+        >>> student = kdcore.load_student("student")
+        >>> student.classes
+        ['sit', 'stand', 'walk']
+        >>> student.training
+        False
     """
+    folder = Path(folder)
+    description, told = _read_description(folder)
+    weights, metadata = _read_weights(folder)
+    for key in AGREED:
+        if key in metadata and json.loads(metadata[key]) != description[key]:
+            raise CheckpointError(f"{folder}: {DESCRIPTION} and {WEIGHTS} disagree about {key}; they are not of one student")
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-        try:
-            branches, model = _described(description, plugins or plugin_manager())
-        except UnknownComponentError as error:
-            used = ", ".join(f"{name} {version}" for name, version in description.get("plugins", {}).items())
-            raise PluginError(
-                f"{folder}: {error}; the run used the plugins {used}: install what is missing, or name a file with --plugin"
-            ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{folder}: no saved student: {type(error).__name__}: {error}") from error
-    try:
-        model.load_state_dict(load_weights(folder / WEIGHTS))
-    except RuntimeError as error:
+        with torch.random.fork_rng(devices=[]):  # making a network draws random numbers; loading one must not
+            branches, model = _build(description, plugins or plugin_manager(), weights)
+    except UnknownComponentError as error:
+        used = ", ".join(f"{name} {version}" for name, version in told.plugins.items())
+        raise PluginError(
+            f"{folder}: {error}; the run used the plugins {used}: install what is missing, or name a file with --plugin"
+        ) from error
+    except _MismatchError as error:
         raise CheckpointError(f"{folder / WEIGHTS}: does not fit the encoder that {DESCRIPTION} describes: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{folder / DESCRIPTION}: damaged: {one_line(error)}") from error
     return Student(branches, model.eval(), description)
 
 
-def load_predictor(folder: Path, rule: Rule = "average", plugins: PluginManager | None = None) -> Predictor:
-    """A saved student, or the ensemble of all students that a folder holds, such as a seed's folder of a run.
+def load_predictor(folder: str | Path, rule: Rule = "average", plugins: PluginManager | None = None) -> Predictor:
+    """Load a saved student, or all students of a folder as an ensemble, such as those of a run's seed.
 
     Args:
         folder: A student's folder, or one with several of them.
-        rule: How an ensemble's probabilities are taken together.
-        plugins: Who provides encoders and transforms; those that are installed by default.
+        rule: How an ensemble combines its students' probabilities.
+        plugins: Plugins to take encoders and transforms from; the installed ones by default.
 
     Raises:
         CheckpointError: If there is no student, or a damaged one.
-        PluginError: If a plugin one is made of is not installed.
+        PluginError: If a plugin one needs is not installed.
         DataError: If there is no such rule, or the students do not fit together.
     """
+    folder = Path(folder)
     inside = sorted(path.parent for path in folder.glob(f"*/{DESCRIPTION}"))
     if (folder / DESCRIPTION).exists() or not inside:
         return load_student(folder, plugins)
@@ -87,18 +157,108 @@ def load_predictor(folder: Path, rule: Rule = "average", plugins: PluginManager 
     return Ensemble(members, rule) if len(members) > 1 else members[inside[0].name]
 
 
-def _described(description: Mapping[str, Any], plugins: PluginManager) -> tuple[list[Branch], Model]:
+def _content(folder: Path, name: str, limit: int) -> bytes:
+    """A file of the folder, not of any other place, and not larger than `limit`."""
+    path = folder / name
+    try:
+        if not path.resolve(strict=True).is_relative_to(folder.resolve()):
+            raise CheckpointError(f"{path}: refused: it is a link to a file outside the folder")
+        if not path.is_file():
+            raise CheckpointError(f"{path}: not a file")
+        if (size := path.stat().st_size) > limit:
+            raise CheckpointError(f"{path}: refused: {size:,} bytes, more than the limit of {limit:,}")
+        return path.read_bytes()
+    except (OSError, RuntimeError) as error:
+        if name == DESCRIPTION and not path.exists():
+            raise CheckpointError(f"{folder}: holds no saved student: there is no {DESCRIPTION}") from error
+        raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _read_description(folder: Path) -> tuple[dict[str, Any], _Description]:
+    path = folder / DESCRIPTION
+    content = _content(folder, DESCRIPTION, LARGEST_DESCRIPTION)
+    try:
+        found = json.loads(content)
+        if isinstance(found, dict) and isinstance(number := found.get("format"), int) and number > FORMAT:
+            raise CheckpointError(f"{path}: written by kdcore {found.get('kdcore', '?')}, which is newer than this one")
+        return found, _Description.model_validate(found)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False)
+        where = ".".join(map(str, first["loc"]))
+        more = f" (and {len(others)} more)" if others else ""
+        said = f"{where}: {first['msg']}" if where else first["msg"]
+        raise CheckpointError(f"{path}: not the description of a student: {said}{more}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: damaged: not JSON ({one_line(error)})") from error
+
+
+def _read_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    path = folder / WEIGHTS
+    content = _content(folder, WEIGHTS, LARGEST_WEIGHTS)
+    try:
+        weights = load_tensors(content)
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: damaged: {name} has values that are not finite")
+    return weights, metadata
+
+
+class _MismatchError(Exception):
+    """Weights that are not those of the described encoder."""
+
+
+def _build(description: Mapping[str, Any], plugins: PluginManager, weights: Mapping[str, Tensor]) -> tuple[list[Branch], Model]:
     transforms = description["transforms"]
     modalities = [Modality(**_tuples(each)) for each in description["modalities"]]
     branches = [_branch(modality, transforms[modality.name], plugins) for modality in modalities]
-    trunk = [_component(plugins, "transform", spec) for spec in transforms.get("joined", [])]
-    given = {"num_classes": len(description["classes"]), "in_shape": tuple(description["in_shape"])}
-    encoder = _component(plugins, "encoder", description["encoder"], given)
-    return branches, Model(Pipeline(branches, trunk).whole(), encoder)
+    joined = tuple(branch.spec for branch in branches)
+    pipeline = Pipeline(branches, _chain(transforms.get("joined", []), joined, plugins))
+    shape = tuple(description["in_shape"])
+    given = {"num_classes": len(description["classes"]), "in_shape": shape, "spec": pipeline.spec.matching(shape)}
+    plugins.registry.get("encoder", str(description["encoder"]["name"]))
+    _refuse_other_shapes(description["encoder"], plugins, given, weights)
+    model = Model(pipeline.whole(), _component(plugins, "encoder", description["encoder"], given))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise _MismatchError(one_line(error)) from error
+    return branches, model
+
+
+def _refuse_other_shapes(
+    spec: Mapping[str, Any], plugins: PluginManager, given: Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> None:
+    """Compare the encoder's shapes with the weights' before any memory is taken: a description may ask for terabytes."""
+    try:
+        with torch.device("meta"):
+            shapes = {
+                f"encoder.{name}": each.shape for name, each in _component(plugins, "encoder", spec, given).state_dict().items()
+            }
+    except Exception:
+        return  # an encoder that cannot be built without memory; what is wrong with it, building it tells
+    for name in (*shapes, *(each for each in weights if each.startswith("encoder."))):
+        here, saved = shapes.get(name), weights[name].shape if name in weights else None
+        if here != saved:
+            said = ["nothing" if shape is None else tuple(shape) for shape in (here, saved)]
+            raise _MismatchError(f"{name} is {said[0]} there and {said[1]} in the file")
+
+
+def _chain(specs: Sequence[Mapping[str, Any]], signals: tuple[Modality, ...], plugins: PluginManager) -> list[Any]:
+    """Transforms in order, each told what its input is."""
+    made, signal = [], concatenated(signals)
+    for spec in specs:
+        each = _component(plugins, "transform", spec, {"spec": signal})
+        joins = isinstance(each, Join) and len(signals) > 1 and not made
+        signal = each.output_spec(signals) if joins else output_spec(each, signal)
+        made.append(each)
+    return made
 
 
 def _branch(modality: Modality, specs: Sequence[Mapping[str, Any]], plugins: PluginManager) -> Branch:
-    made = [_component(plugins, "transform", spec) for spec in specs]
+    made = _chain(specs, (modality,), plugins)
     on_samples = [each for each in made if isinstance(each, SampleTransform)]
     return Branch(modality, on_samples, [each for each in made if not isinstance(each, SampleTransform)])
 
@@ -106,9 +266,21 @@ def _branch(modality: Modality, specs: Sequence[Mapping[str, Any]], plugins: Plu
 def _component(plugins: PluginManager, kind: str, spec: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Any:
     entry = plugins.registry.get(kind, str(spec["name"]))
     try:
-        return make(entry, {key: value for key, value in spec.items() if key != "name"}, given)
+        fields = options_model(entry).model_fields
+        options = {key: value for key, value in spec.items() if key != "name"}
+        for key in [each for each in options if each in fields and options[each] and _is_path(fields[each].annotation)]:
+            if fields[key].is_required():
+                raise ValueError(f"option {key!r} names a file outside the student's folder")
+            del options[key]  # where the first weights came from; the saved ones replace them
+        return make(entry, options, given)
     except Exception as error:
-        raise PluginError(f"{kind} {spec['name']!r} of plugin {entry.plugin!r} cannot be made: {error}") from error
+        raise PluginError(
+            f"could not construct {kind} {spec['name']!r} of plugin {entry.plugin!r}: {one_line(error)}"
+        ) from error
+
+
+def _is_path(annotation: Any) -> bool:
+    return annotation is Path or any(_is_path(each) for each in get_args(annotation))
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

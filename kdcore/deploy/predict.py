@@ -1,67 +1,108 @@
-"""Saved students at work on raw files."""
+"""Predictions for raw files and for a stream of samples, and how they are written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
-from kdcore.contracts.modality import Modality, Signal
+from kdcore.deploy.plain_recordings import choose_columns, header_of, known_rate, note_unused
 from kdcore.deploy.predictor import Predictor
-from kdcore.deploy.streaming import Smoothing, smoothed
-from kdcore.errors import DataError, KdcoreError
-from kdcore.plugin.manager import plugin_manager
-from kdcore.plugin.option_schema import make, options_model
+from kdcore.deploy.recordings import read_recording
+from kdcore.deploy.streaming import Smoothing, StreamingPredictor, smoothed
+from kdcore.errors import DataError, UsageError
 
-TABLES = (".csv", ".txt", ".tsv")
+STANDARD_INPUT = "-"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Class probabilities of one recording, or of one window of it.
+
+    Args:
+        recording: Its file or files.
+        probabilities: (classes,).
+        classes: Names in the same order.
+        start: Of the window, in seconds; None for a whole recording.
+        end: Of the window, in seconds.
+    """
+
+    recording: str
+    probabilities: np.ndarray
+    classes: Sequence[str]
+    start: float | None = None
+    end: float | None = None
+
+    @property
+    def label(self) -> str:
+        """The likeliest class."""
+        return self.classes[int(self.probabilities.argmax())]
+
+    def line(self, top: int = 3) -> str:
+        """One line of text with the `top` likeliest classes."""
+        best = np.argsort(-self.probabilities, kind="stable")[:top]
+        shown = "  ".join(f"{self.classes[index]} {self.probabilities[index]:.3f}" for index in best)
+        return f"{self.recording}{'' if self.start is None else f' {self.start:.2f}-{self.end:.2f} s'}: {shown}"
+
+    def record(self) -> dict[str, Any]:
+        """Everything as plain values."""
+        return {
+            "recording": self.recording,
+            "start": None if self.start is None else round(self.start, 6),
+            "end": None if self.end is None else round(self.end, 6),
+            "label": self.label,
+            "probability": float(self.probabilities.max()),
+            "probabilities": {name: float(p) for name, p in zip(self.classes, self.probabilities, strict=True)},
+        }
 
 
 def predict_files(
     student: Predictor,
-    files: Sequence[Path],
+    files: Sequence[str | Path],
     dataset: str = "",
     rate: float | None = None,
-    top: int = 3,
     window: tuple[float, float] | None = None,
     smoothing: Smoothing = Smoothing(),  # noqa: B008 - frozen
-) -> Iterator[str]:
-    """A line for every recording, or for every window of it: the likeliest classes with their probabilities.
+    units: str = "",
+) -> Iterator[Prediction]:
+    """Predictions for every recording, or for every window of it.
 
     Args:
-        student: A saved student, or several taken together.
+        student: A saved student or ensemble.
         files: One file a recording; for a student of several modalities, ``modality=file`` for each of one recording.
-        dataset: Whose file format they are in; by default the one the student was trained on, or by their ending
-            plain arrays (see `read_recording`).
-        rate: Samples per second of plain arrays; the modality's by default.
-        top: How many classes a line names.
+        dataset: Name of the dataset whose file format they have; see `read_recording`.
+        rate: Samples per second of plain arrays and tables.
         window: Length and hop in seconds; those that the student was trained on by default, if any.
         smoothing: Over windows.
+        units: Of plain arrays and tables; the modality's by default.
 
     Raises:
         DataError: If a file cannot be read or lacks what the student needs.
     """
-    window = window or student.window
-    for name, signals in _recordings(student, files, dataset, rate):
+    for name, given in _recordings(student, files):
+        signals = {key: read_recording(student, path, key, dataset, rate, units) for key, path in given.items()}
         try:
-            probabilities = student.predict(signals, window)
+            signals = student.signals(signals)
+            probabilities = np.atleast_2d(student.predict(signals, window))
             spans = student.spans(signals, window)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
         for span, row in zip(spans, smoothed(probabilities, smoothing), strict=True):
-            best = np.argsort(-row, kind="stable")[:top]
-            shown = "  ".join(f"{student.classes[index]} {row[index]:.3f}" for index in best)
-            yield f"{name}{f' {span[0]:.2f}-{span[1]:.2f} s' if span else ''}: {shown}"
+            yield Prediction(name, row, student.classes, *(span or ()))
 
 
-def _recordings(
-    student: Predictor, files: Sequence[Path], dataset: str, rate: float | None
-) -> Iterator[tuple[str, dict[str, Signal]]]:
+def _recordings(student: Predictor, files: Sequence[str | Path]) -> Iterator[tuple[str, dict[str, Path]]]:
     if len(student.reads) == 1:
         for path in files:
             [name] = student.reads
             file = Path(str(path).removeprefix(f"{name}="))
-            yield str(file), {name: read_recording(student, file, name, dataset, rate)}
+            yield str(file), {name: file}
         return
     given = dict(str(path).split("=", 1) for path in files if "=" in str(path))
     missing = [name for name in student.modalities if name not in given]
@@ -69,72 +110,100 @@ def _recordings(
         raise DataError(
             f"this student reads {', '.join(student.modalities)}: give each as modality=file (missing: {', '.join(missing)})"
         )
-    signals = {name: read_recording(student, Path(given[name]), name, dataset, rate) for name in student.modalities}
-    yield " ".join(given.values()), signals
+    yield " ".join(given.values()), {name: Path(given[name]) for name in student.modalities}
 
 
-def read_recording(student: Predictor, path: Path, modality: str = "", dataset: str = "", rate: float | None = None) -> Signal:
-    """A raw file as a signal that a student can be asked about.
-
-    Without `dataset`, a file ending in ``.npy``, and with `rate` also a table (``.csv``, ``.txt``, ``.tsv``, with or without a
-    line of names), is a plain array: a row per sample, axes and units as the modality has them. All else is read as files of
-    the student's own dataset are.
+def predict_stream(
+    student: Predictor,
+    lines: Iterable[str],
+    window: tuple[float, float] | None,
+    rate: float | None = None,
+    smoothing: Smoothing = Smoothing(),  # noqa: B008 - frozen
+    units: str = "",
+) -> Iterator[Prediction]:
+    """Predictions for a table that arrives line by line, each as soon as its window is complete.
 
     Args:
-        student: Who is to be asked.
-        path: The file.
-        modality: What it is a recording of; may be left out where the student reads one modality.
-        dataset: Whose file format it is in.
-        rate: Samples per second of a plain array; the modality's by default.
+        student: Of one modality.
+        lines: Rows of numbers, with or without a line of names before them, as in a plain table.
+        window: Length and hop in seconds.
+        rate: Samples per second; the modality's by default.
+        smoothing: Over windows.
+        units: Of the values; the modality's by default.
 
     Raises:
-        DataError: If it cannot be read.
+        DataError: If a line is not a row of numbers, or the stream ends before the first window.
     """
-    kind = student.reads[modality or student.modalities[0]]
-    if not path.is_file() and not path.is_dir():
-        raise DataError(f"{path}: no such file")
-    if not dataset and (path.suffix == ".npy" or (path.suffix in TABLES and rate is not None)):
-        return _plain_array(path, kind, rate)
-    own = student.description["dataset"]
+    if len(student.reads) > 1:
+        raise UsageError(f"standard input is one recording, but this student reads {', '.join(student.reads)}")
+    if window is None:
+        raise UsageError("standard input requires --window, since this student was trained on whole recordings")
+    [(name, modality)] = student.reads.items()
+    stream = StreamingPredictor(student, known_rate(rate, modality, "--rate"), window, smoothing)
+    recorded = student.description.get("recorded", {}).get(name, {}).get("shape") or [0]
+    columns, delimiter, found = None, None, 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        cells = line.split(delimiter)
+        if columns is None:
+            delimiter, names = header_of(line)
+            cells = line.split(delimiter)
+            columns = choose_columns(names, len(names) or len(cells), modality, units, recorded[-1])
+            note_unused(columns)
+            if names:
+                continue
+        try:
+            row = np.array([float(cells[each]) * factor for each, factor in zip(columns.numbers, columns.factors, strict=True)])
+        except (ValueError, IndexError) as error:
+            raise DataError(f"standard input: line {number}: not a row of numbers: {line.strip()[:80]!r}") from error
+        for (start, end), probabilities in stream.push(row[None]):
+            found += 1
+            yield Prediction(STANDARD_INPUT, probabilities, student.classes, start, end)
+    if not found:
+        raise DataError(f"standard input: {stream.count} samples are shorter than a window of {window[0]:g} s")
+
+
+def write_predictions(predictions: Iterable[Prediction], output: Path | None, top: int = 3) -> None:
+    """Print predictions, or write them to a file as they come.
+
+    Args:
+        predictions: In the order of the output.
+        output: ``.csv`` or ``.json`` file; standard output, as text, by default.
+        top: How many classes a line of text names.
+
+    Raises:
+        UsageError: If `output` has another ending, or cannot be written.
+    """
+    if output is None:
+        for each in predictions:
+            print(each.line(top), flush=True)
+        return
+    if output.suffix not in (".csv", ".json"):
+        raise UsageError(f"{output}: predictions are written as .csv or .json")
     try:
-        return _reader(dataset or own["name"], {} if dataset else own.get("options", {}), path).read_file(path, kind.name)
-    except KeyError as error:
-        raise DataError(f"{path}: dataset {dataset or own['name']!r} has no {kind.name}") from error
-    except KdcoreError as error:
-        hint = "; for a plain table say how many samples a second it has (--rate)" if path.suffix in TABLES else ""
-        raise DataError(f"{error}{hint}") from error
+        with open(output, "w", encoding="utf-8", newline="") as file:
+            _write_csv(predictions, file) if output.suffix == ".csv" else _write_json(predictions, file)
+    except OSError as error:
+        raise UsageError(f"{output}: cannot be written: {error.strerror or error}") from error
+    print(output, file=sys.stderr)
 
 
-def _reader(name: str, options: Mapping[str, object], path: Path):
-    entry = plugin_manager().registry.get("dataset", name)
-    fields = options_model(entry).model_fields
-    places = {key: path.parent for key in ("root", "file") if key in fields and fields[key].is_required()}
-    try:
-        return make(entry, {**options, **places})
-    except ValueError as error:
-        missing = [key for key, field in fields.items() if field.is_required() and key not in {**options, **places}]
-        why = f"its options {', '.join(missing)} are not known" if missing else str(error)
-        raise DataError(f"{path}: cannot be read as files of dataset {name!r}: {why}") from error
+def _write_csv(predictions: Iterable[Prediction], file: IO[str]) -> None:
+    writer = None
+    for each in predictions:
+        record = each.record()
+        if writer is None:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["recording", "start", "end", "label", "probability", *(f"p({name})" for name in each.classes)])
+        shares = record.pop("probabilities").values()
+        writer.writerow(["" if value is None else value for value in (*record.values(), *shares)])
+        file.flush()
 
 
-def _plain_array(path: Path, modality: Modality, rate: float | None) -> Signal:
-    try:
-        values = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _table(path)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path}: cannot be read as a plain array: {error}") from error
-    rate = rate or modality.rate
-    if not rate:
-        raise DataError(f"{path}: say how many samples a second it has (--rate)")
-    return Signal(values, rate)
-
-
-def _table(path: Path) -> np.ndarray:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        first = file.readline()
-    delimiter = next((sign for sign in ",;\t" if sign in first), None)
-    try:
-        [float(cell) for cell in first.split(delimiter)]
-        names = 0
-    except ValueError:
-        names = 1
-    return np.loadtxt(path, delimiter=delimiter, skiprows=names, ndmin=2)
+def _write_json(predictions: Iterable[Prediction], file: IO[str]) -> None:
+    file.write("[")
+    for number, each in enumerate(predictions):
+        file.write(("," if number else "") + "\n" + json.dumps(each.record(), ensure_ascii=False))
+        file.flush()
+    file.write("\n]\n")

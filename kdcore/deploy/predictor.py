@@ -1,34 +1,29 @@
-"""What answers for raw signals: a trained student, or several of them taken together."""
+"""Class probabilities for raw recordings: the interface of saved students, alone, together or exported."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.data.data_cache import as_array
-from kdcore.data.pipeline import Branch, Live, bare
 from kdcore.data.windows import Span, cut, windows
+from kdcore.deploy.plain_recordings import as_numpy, as_signal, rate_for
+from kdcore.deploy.recordings import fitting, read_recording
 from kdcore.errors import DataError
 
-Rule = Literal["average", "max"]
-"""How the probabilities of several students become one answer."""
-
-AT_ONCE = 256
-"""Windows answered in one pass."""
+Rate = float | Mapping[str, float] | None
+"""Samples per second of every modality, or by name."""
 
 
 class Predictor(ABC):
     """Class probabilities for raw recordings.
 
     Attributes:
-        description: What its folder says about it.
+        description: Its classes, inputs, preprocessing and versions, as in ``student.json``.
     """
 
     description: Mapping[str, Any]
@@ -36,14 +31,14 @@ class Predictor(ABC):
     @property
     @abstractmethod
     def reads(self) -> dict[str, Modality]:
-        """What it reads, by name, in order."""
+        """Modalities it reads, by name, in order."""
 
     @abstractmethod
-    def answers(self, signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> Tensor:
-        """Logits (spans, classes) of these stretches of a recording; None stands for all of it.
+    def logits(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
+        """Logits (pieces, classes) of recordings or windows of them, given as modality → signal.
 
         Raises:
-            DataError: If the recording is unfit.
+            DataError: If one is unfit.
         """
 
     @property
@@ -53,7 +48,7 @@ class Predictor(ABC):
 
     @property
     def modalities(self) -> list[str]:
-        """Names of what it reads, in order."""
+        """Names of the modalities it reads, in order."""
         return list(self.reads)
 
     @property
@@ -62,19 +57,87 @@ class Predictor(ABC):
         window = self.description.get("window")
         return (window["length"], window["hop"] or window["length"]) if window else None
 
+    def predict(self, recordings: Any, window: tuple[float, float] | None = None, *, rate: Rate = None) -> Any:
+        """Class probabilities of one recording or of a batch of them.
+
+        A recording is an array or tensor (axes as the modality has them, time first), a `Signal`, an ``(array, rate)`` pair, a
+        data frame (columns are chosen by name) or the path of a file. A student of several modalities takes a dictionary of
+        these. A list is a batch; so is an array with one axis more.
+
+        Args:
+            recordings: One recording, or a list of them; or modality → recording or list.
+            window: Length and hop in seconds; those it was trained on by default.
+            rate: Samples per second of arrays, for all modalities or by name; the modality's own by default.
+
+        Returns:
+            Of one recording, probabilities (windows, classes), one row if there are no windows. Of a batch of B, (B, classes);
+            where there are windows, a list of B arrays (windows, classes).
+
+        Raises:
+            DataError: If a recording is unfit, or a modality or rate is missing.
+
+        Example:
+            >>> import numpy as np
+            >>> clip = np.zeros((150, 3), dtype=np.float32)  # 3 s of an accelerometer at 50 Hz
+            >>> student.predict(clip).shape
+            (1, 3)
+            >>> student.predict([clip, clip[:90]]).shape
+            (2, 3)
+            >>> student.predict({"accelerometer": clip}, window=(1.0, 0.5), rate=50.0).shape
+            (5, 3)
+        """
+        batch = self._batch(recordings)
+        made = [self.pieces(self.signals(each, rate), window) for each in ([recordings] if batch is None else batch)]
+        if not made:
+            raise DataError("an empty list holds no recording")
+        found = self.probabilities([piece for pieces in made for piece in pieces])
+        if batch is None or (window or self.window) is None:
+            return found
+        return np.split(found, np.cumsum([len(pieces) for pieces in made])[:-1])
+
+    def probabilities(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
+        """Class probabilities (pieces, classes) of recordings or windows of them, given as modality → signal.
+
+        Raises:
+            DataError: If one is unfit, or the output is not finite.
+        """
+        found = softmax(self.logits(pieces))
+        if not np.isfinite(found).all():
+            raise DataError("the student's output is not finite; are the values of the recording in the right unit?")
+        return found
+
+    def signals(self, recording: Any, rate: Rate = None) -> dict[str, Signal]:
+        """One recording in any of the forms that `predict` takes, as checked signals by modality.
+
+        Raises:
+            DataError: If it is unfit, or a modality or rate is missing.
+        """
+        if not isinstance(recording, Mapping):
+            if len(self.reads) > 1:
+                raise DataError(f"the student reads {', '.join(self.reads)}: give a dictionary with a recording of each")
+            recording = dict.fromkeys(self.reads, recording)
+        found = {}
+        for name, modality in self.reads.items():
+            if name not in recording:
+                raise DataError(f"the student needs {name}; given: {', '.join(map(str, recording)) or 'nothing'}")
+            values, own = recording[name], rate_for(rate, name)
+            if isinstance(values, str | Path):
+                signal = read_recording(self, values, name, rate=own)
+            else:
+                signal = as_signal(values, modality, own, self._channels(name))
+            found[name] = fitting(self, name, signal)
+        return found
+
     def spans(self, signals: Mapping[str, Signal], window: tuple[float, float] | None = None) -> list[Span | None]:
-        """The stretches of a recording that are answered for: its windows, or ``[None]``, all of it.
+        """Windows of a recording in seconds, or ``[None]`` for all of it.
 
         Args:
             signals: Modality → recording.
             window: Length and hop in seconds, in place of those it was trained on.
 
         Raises:
-            DataError: If a modality is absent, or the recording is empty or shorter than a window.
+            DataError: If the recording is empty or shorter than a window.
         """
-        for name in self.modalities:
-            if name not in signals:
-                raise DataError(f"the student needs {name}; given: {', '.join(signals) or 'nothing'}")
         window = window or self.window
         if not window:
             return [None]
@@ -86,145 +149,47 @@ class Predictor(ABC):
             raise DataError(f"the recording is shorter than a window of {window[0]:g} s")
         return list(spans)
 
-    def pieces(self, signals: Mapping[str, Signal]) -> list[dict[str, Signal]]:
-        """What of a recording is answered for, piece by piece: its windows, or all of it.
+    def pieces(self, signals: Mapping[str, Signal], window: tuple[float, float] | None = None) -> list[dict[str, Signal]]:
+        """The windows of a recording, or all of it as the only piece.
 
         Raises:
             DataError: As `spans`.
         """
-        spans = self.spans(signals)
-        return [{name: cut(signals[name], span) if span else signals[name] for name in self.modalities} for span in spans]
+        return cut_pieces({name: signals[name] for name in self.modalities}, self.spans(signals, window))
 
-    def predict(self, signals: Mapping[str, Signal], window: tuple[float, float] | None = None) -> np.ndarray:
-        """Class probabilities, (windows, classes); one row for all of a recording where there are no windows.
+    def _batch(self, recordings: Any) -> list[Any] | None:
+        """The recordings of a batch, each as `signals` takes it; None if it is one recording."""
+        if isinstance(recordings, list):
+            return recordings
+        if isinstance(recordings, Mapping):
+            batches = {name: self._several(name, each) for name, each in recordings.items() if name in self.reads}
+            counts = {name: None if each is None else len(each) for name, each in batches.items()}
+            if set(counts.values()) <= {None}:
+                return None
+            if len(set(counts.values())) > 1:
+                said = ", ".join(f"{name} {'one' if count is None else count}" for name, count in counts.items())
+                raise DataError(f"every modality of a batch needs as many recordings as the others ({said})")
+            return [dict(zip(batches, each, strict=True)) for each in zip(*batches.values(), strict=True)]  # type: ignore[arg-type]
+        return self._several(self.modalities[0], recordings) if len(self.reads) == 1 else None
 
-        Args:
-            signals: Modality → recording.
-            window: Length and hop in seconds, in place of those it was trained on.
+    def _several(self, name: str, values: Any) -> list[Any] | None:
+        if isinstance(values, list):
+            return values
+        if hasattr(values, "columns") or not hasattr(values, "ndim"):
+            return None
+        return list(as_numpy(values)) if values.ndim == len(self.reads[name].axes) + 1 else None  # type: ignore[arg-type]
 
-        Raises:
-            DataError: If a modality is absent or its recording unfit.
-        """
-        return self.answers(signals, self.spans(signals, window)).softmax(-1).numpy()
-
-
-class Model(nn.Module):
-    """A student's transforms on batches and its encoder, as one module."""
-
-    def __init__(self, live: Live, encoder: nn.Module):
-        super().__init__()
-        self.live = live
-        self.encoder = encoder
-
-    def forward(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """Logits (B, classes)."""
-        return self.encoder(self.live(signal))
-
-
-@dataclass
-class Student(Predictor):
-    """A trained student, ready for raw signals.
-
-    Args:
-        branches: Per modality, how a recording becomes a tensor.
-        model: Tensors of the branches → logits.
-        description: What the folder says about it.
-    """
-
-    branches: list[Branch]
-    model: Model
-    description: Mapping[str, Any]
-
-    @property
-    def reads(self) -> dict[str, Modality]:
-        """What it reads, by name, in order."""
-        return {branch.modality.name: branch.modality for branch in self.branches}
-
-    @torch.no_grad()
-    def answers(self, signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> Tensor:
-        """Logits (spans, classes)."""
-        fit = {name: self._fitting(name, signals[name]) for name in self.modalities}
-        parts = [spans[first : first + AT_ONCE] for first in range(0, len(spans), AT_ONCE)]
-        return torch.cat([self._pass(fit, part) for part in parts])
-
-    def _pass(self, signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> Tensor:
-        wanted = tuple(self.description["in_shape"])
-        try:
-            tensors = tuple(
-                torch.from_numpy(_stacked(signals[branch.modality.name], spans, branch)) for branch in self.branches
-            )
-            ready = self.model.live(bare(tensors))
-        except (ValueError, RuntimeError) as error:
-            raise DataError(str(error)) from error
-        if tuple(ready.shape[1:]) != wanted:
-            raise DataError(
-                f"the recording becomes a tensor of shape {tuple(ready.shape[1:])}, but the student reads {wanted}: "
-                "was it recorded at another rate, or is it of another length?"
-            )
-        return self.model.encoder(ready)
-
-    def _fitting(self, name: str, signal: Signal) -> Signal:
-        """The signal, if it is shaped as those the student has learnt from."""
-        modality, values = self.reads[name], np.asarray(signal.values)
-        recorded = self.description.get("recorded", {}).get(name, {})
-        shape = recorded.get("shape") or _shape_of(modality)
-        same = [axis in ("channel", "joint") and size for axis, size in zip(modality.axes, shape, strict=True)]
-        if values.ndim != len(shape) or any(size and size != here for size, here in zip(same, values.shape, strict=True)):
-            wanted = ", ".join(f"{axis} {size}" if size else axis for axis, size in zip(modality.axes, same, strict=True))
-            raise DataError(f"{name}: the student reads ({wanted}), the recording has shape {values.shape}")
-        if values.dtype.kind not in "fiub":
-            raise DataError(f"{name}: the recording holds no numbers but {values.dtype}")
-        whole = values.dtype.kind in "iub" and recorded.get("dtype", "").startswith("float")
-        return signal.with_values(values.astype(np.float32)) if whole else signal
+    def _channels(self, name: str) -> int:
+        shape = self.description.get("recorded", {}).get(name, {}).get("shape")
+        return shape[-1] if shape else 0
 
 
-def _shape_of(modality: Modality) -> list[int]:
-    return [len(modality.channels) if axis == "channel" else 0 for axis in modality.axes]
+def cut_pieces(signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> list[dict[str, Signal]]:
+    """The parts of a recording within `spans`; all of it for None."""
+    return [{name: cut(signal, span) if span else signal for name, signal in signals.items()} for span in spans]
 
 
-def _stacked(signal: Signal, spans: Sequence[Span | None], branch: Branch) -> np.ndarray:
-    return np.stack([as_array(cut(signal, span) if span else signal, branch) for span in spans])
-
-
-class Ensemble(Predictor):
-    """Several students that answer as one. Each can still be asked alone: they are `members`.
-
-    Args:
-        members: Students by name, of the same classes.
-        rule: ``average`` of their probabilities, or the ``max`` over students, scaled to sum to 1 again.
-
-    Raises:
-        DataError: If they do not know the same classes and windows, or there is no such rule.
-    """
-
-    def __init__(self, members: Mapping[str, Student], rule: Rule = "average"):
-        if rule not in get_args(Rule):
-            raise DataError(f"students are taken together by {' or '.join(get_args(Rule))}, not {rule!r}")
-        first = next(iter(members.values()))
-        for name, other in members.items():
-            if other.classes != first.classes or other.window != first.window:
-                raise DataError(f"student {name!r} knows other classes or windows than {next(iter(members))!r}")
-        self.members = dict(members)
-        self.rule: Rule = rule
-        self.description = first.description
-
-    @property
-    def reads(self) -> dict[str, Modality]:
-        """What any of its members reads."""
-        return {name: modality for member in self.members.values() for name, modality in member.reads.items()}
-
-    def answers(self, signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> Tensor:
-        """Logarithms of the probabilities taken together, (spans, classes)."""
-        return self.taken_together([member.answers(signals, spans) for member in self.members.values()])
-
-    def taken_together(self, logits: Sequence[Tensor]) -> Tensor:
-        """One answer of all, as logits that are logarithms of probabilities.
-
-        .. math:: p = \\tfrac1K \\textstyle\\sum_k p_k \\quad\\text{or}\\quad p_c = \\max_k p_{kc} / \\sum_d \\max_k p_{kd}
-
-        Args:
-            logits: (B, classes) of each member.
-        """
-        logs = torch.stack([each.log_softmax(-1) for each in logits])
-        together = logs.logsumexp(0) if self.rule == "average" else logs.amax(0)
-        return together.log_softmax(-1)
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities (N, classes) as float32, computed in double precision."""
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
+    return (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)

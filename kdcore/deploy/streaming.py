@@ -1,4 +1,4 @@
-"""Answers for the windows of a long recording, steadied over time."""
+"""Predictions for the windows of a recording or stream, smoothed over time."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from typing import Literal
 
 import numpy as np
 
+from kdcore.contracts.modality import Signal
+from kdcore.data.windows import Span, cut
+from kdcore.deploy.predictor import Predictor
+from kdcore.deploy.recordings import fitting
 from kdcore.errors import DataError
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """How the answer for a window takes those before it into account, as a live system could.
+    """Causal smoothing: a window's probabilities are combined with those of the windows just before it.
 
     Args:
-        windows: How many windows count: this one and those just before it; fewer at the beginning. 1 for none.
-        rule: The ``mean`` of their probabilities, or the share of them whose likeliest class it was (``majority``); of classes
-            with equally many votes, the one with the larger mean comes first.
+        windows: How many windows are combined, this one included; fewer at the beginning. 1 for no smoothing.
+        rule: ``mean`` of their probabilities, or ``majority``, the share of windows whose likeliest class it was; a tie goes to
+            the class with the larger mean.
 
     Raises:
-        DataError: If there is not even one window.
+        DataError: If `windows` is less than 1.
     """
 
     windows: int = 1
@@ -28,11 +32,11 @@ class Smoothing:
 
     def __post_init__(self) -> None:
         if self.windows < 1:
-            raise DataError(f"smoothing is over 1 window or more, not {self.windows}")
+            raise DataError(f"smoothing needs 1 window or more, not {self.windows}")
 
 
 def chosen_window(length: float | None, hop: float | None, own: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Length and hop of windows in seconds as asked for; what is not asked for is as the student was trained.
+    """Length and hop of windows in seconds; the student's `own` where they are not given.
 
     Raises:
         DataError: If a number is not above zero, or there is a hop and no window.
@@ -40,11 +44,11 @@ def chosen_window(length: float | None, hop: float | None, own: tuple[float, flo
     if length is None and hop is None:
         return own
     if length is None and own is None:
-        raise DataError("a hop needs a window: this student was trained on whole recordings")
+        raise DataError("--hop requires --window, since this student was trained on whole recordings")
     length = length if length is not None else own[0]  # type: ignore[index]
     hop = hop if hop is not None else length
     if not (length > 0 and hop > 0):
-        raise DataError(f"a window and its hop are more than 0 s, not {length:g} and {hop:g}")
+        raise DataError(f"window and hop must be longer than 0 s, not {length:g} and {hop:g}")
     return length, hop
 
 
@@ -66,3 +70,50 @@ def _trailing(values: np.ndarray, count: int) -> np.ndarray:
     sums = np.cumsum(values.astype(np.float64), axis=0)
     sums[count:] -= sums[:-count].copy()
     return sums / np.minimum(np.arange(1, len(values) + 1), count)[:, None]
+
+
+class StreamingPredictor:
+    """Windows of a stream of samples, predicted as soon as they are complete.
+
+    It gives the same windows and probabilities as `Predictor.predict` gives for the whole recording.
+
+    Args:
+        student: Of one modality.
+        rate: Samples per second.
+        window: Length and hop in seconds.
+        smoothing: Over windows.
+
+    Attributes:
+        count: Samples seen so far.
+    """
+
+    def __init__(self, student: Predictor, rate: float, window: tuple[float, float], smoothing: Smoothing = Smoothing()):
+        [self._name] = student.reads
+        self._student, self._rate, self._window, self._smoothing = student, rate, window, smoothing
+        self._kept: list[np.ndarray] = []
+        self._first = 0  # number of the first sample that is kept
+        self._next = 0  # number of the next window
+        self._recent: list[np.ndarray] = []
+        self.count = 0
+
+    def push(self, samples: np.ndarray) -> list[tuple[Span, np.ndarray]]:
+        """Add samples (T, …); returns (start and end in seconds, probabilities) of every window they complete."""
+        self._kept.append(np.asarray(samples))
+        self.count += len(samples)
+        length, hop = self._window
+        complete = int((self.count / self._rate - length) / hop + 1e-6) + 1
+        if self.count / self._rate < length - 1e-6 * hop or complete <= self._next:
+            return []
+        signal = Signal(np.concatenate(self._kept), self._rate, self._first / self._rate)
+        spans = [(number * hop, number * hop + length) for number in range(self._next, complete)]
+        fit = fitting(self._student, self._name, signal)
+        pieces = [{self._name: cut(fit, span)} for span in spans]
+        found = [self._smoothed(row) for row in self._student.probabilities(pieces)]
+        self._next = complete
+        keep = min(len(signal), max(0, int(complete * hop * self._rate) - self._first - 1))
+        self._kept, self._first = [signal.values[keep:]], self._first + keep
+        return list(zip(spans, found, strict=True))
+
+    def _smoothed(self, probabilities: np.ndarray) -> np.ndarray:
+        self._recent = [*self._recent, probabilities][-self._smoothing.windows :]
+        return smoothed(np.stack(self._recent), self._smoothing)[-1]

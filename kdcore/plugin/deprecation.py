@@ -1,4 +1,4 @@
-"""How something public goes: two minor releases warn, the next one refuses, then it is gone."""
+"""Deprecation of public names: two minor releases warn, the next one refuses, and the one after removes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WARNING_RELEASES = 2
 
 @dataclass(frozen=True)
 class Deprecation:
-    """Something public that is on its way out.
+    """A deprecated public name.
 
     Args:
-        what: What it is, e.g. ``the hook 'register_nets'``.
-        since: The release that announces it, e.g. ``0.3``.
+        what: The name, e.g. ``the hook 'register_nets'``.
+        since: The release that deprecates it, e.g. ``0.3``.
         instead: What to use.
     """
 
@@ -27,7 +27,7 @@ class Deprecation:
     instead: str
 
     def stage(self, version: str = __version__) -> Literal["announced", "warned", "refused", "gone"]:
-        """Where `version` finds it: ``announced`` for later, ``warned`` of, ``refused``, or ``gone`` from the code."""
+        """Return its stage in `version`: ``announced`` for later, ``warned``, ``refused``, or ``gone`` from the code."""
         passed = _minor_releases(self.since, version)
         if passed < 0:
             return "announced"
@@ -36,10 +36,10 @@ class Deprecation:
         return "refused" if passed == WARNING_RELEASES else "gone"
 
     def used(self, by: str = "", version: str = __version__, stacklevel: int = 3) -> None:
-        """Say so where it is used.
+        """Warn about a use of it.
 
         Raises:
-            KdcoreError: If the time of warning is over.
+            KdcoreError: If the releases that warn are over.
         """
         user = f"{by} uses " if by else ""
         stage = self.stage(version)
@@ -51,6 +51,6 @@ class Deprecation:
 
 
 def _minor_releases(since: str, version: str) -> int:
-    """How many minor releases after `since` comes `version`; a major release counts as one."""
+    """The number of minor releases from `since` to `version`; a major release counts as one."""
     (major, minor), (major_now, minor_now) = (map(int, each.split(".")[:2]) for each in (since, version))
     return minor_now - minor if major == major_now else major_now - major + minor_now if major_now > major else -1

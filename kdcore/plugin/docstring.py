@@ -1,4 +1,4 @@
-"""Reads what authors wrote about their components' options: docstrings and type hints, as text."""
+"""Docstrings and type hints of components, as text."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _ARGUMENT = re.compile(r"(\*{0,2}\w+(?:, *\*{0,2}\w+)*)(?: *\([^)]*\))?: *(.*)")
 
 
 def docstring(thing: Any) -> str:
-    """The text that stands in `thing` itself, not in a class it derives from; without the one that a dataclass makes up."""
+    """Return the docstring of `thing` itself, not an inherited one, nor the one that a dataclass generates."""
     text = inspect.cleandoc(getattr(thing, "__doc__", None) or "")
     made_up = isinstance(thing, type) and is_dataclass(thing) and text.startswith(f"{thing.__name__}(")
     return "" if made_up else text
 
 
 def argument_docs(component: Any) -> dict[str, str]:
-    """Parameter → its description in the ``Args:`` section of a function's, class's or constructor's docstring."""
+    """Return parameter → description, from the ``Args:`` section of a function's, class's or constructor's docstring."""
     found: dict[str, str] = {}
     for owner in reversed(component.__mro__) if isinstance(component, type) else [component]:
         found |= _arguments(docstring(owner))
@@ -57,7 +57,7 @@ def _section(text: str, heading: str) -> list[str]:
 
 
 def without_sections(text: str, *headings: str) -> str:
-    """A docstring without its sections under `headings`, e.g. ``Args``."""
+    """Return a docstring without its sections under `headings`, e.g. ``Args``."""
     lines = _told_apart(text, {f"{each}:" for each in headings})
     return "\n".join(line for line, inside in lines if not inside).strip()
 
@@ -71,7 +71,7 @@ def _told_apart(text: str, headings: Collection[str]) -> Iterator[tuple[str, boo
 
 
 def hint_text(hint: Any) -> str:
-    """A type hint as a reader of a recipe wants it: ``float > 0 | Ramp``, ``'last' | 'best'``."""
+    """Return a type hint as text for readers of recipes: ``float > 0 | Ramp``, ``'last' | 'best'``."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return " ".join([hint_text(args[0]), *(bound for each in args[1:] for bound in _bounds(each))])

@@ -1,4 +1,4 @@
-"""Whose fault an unexpected error is: the plugin that was at work when it was raised."""
+"""Attribution of unexpected errors to the plugin whose code raised them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdcore.plugin.manager import Plugin, PluginManager
 
 
 def blamed(error: BaseException, plugins: PluginManager) -> PluginError | None:
-    """What to tell a user about an error raised while a plugin's component or hook was at work; None if none was."""
+    """Return an error that names the plugin whose component or hook was running when `error` was raised; None if none was."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return None
     by_module = {plugin.module: plugin for plugin in plugins.plugins.values() if not plugin.failure}
@@ -20,18 +20,18 @@ def blamed(error: BaseException, plugins: PluginManager) -> PluginError | None:
         what = _at_work(frame, plugin, plugins) if plugin else ""
         if plugin and what:
             raised = explained(error) if what.startswith("loss ") else f"{type(error).__name__}: {error}"
-            advice = "mend it there" if plugin.is_file else "tell its author"
+            advice = "fix it there" if plugin.is_file else "report this to its author"
             where = f"{frame.f_code.co_filename}:{line}"
             return PluginError(
                 f"plugin {plugin.name!r} ({plugin.origin}): {what} failed in {frame.f_code.co_name} ({where}): "
-                f"{raised}; {advice}, or do without it "
-                "(KDCORE_TRACEBACK=1 shows how it came to this)"
+                f"{raised}; {advice}, or remove it from the recipe "
+                "(set KDCORE_TRACEBACK=1 for the traceback)"
             )
     return None
 
 
 def explained(error: BaseException) -> str:
-    """An error that came out of a loss: its kind, what it says, and what may be behind it."""
+    """Return the class and text of an error raised by a loss, with the likely cause."""
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, KeyError) and error.args and isinstance(tap := error.args[0], str):
         said += f" (if that is a tap, declare it: needs = Needs(student_taps=({tap!r},)), or teacher_taps)"
@@ -39,7 +39,7 @@ def explained(error: BaseException) -> str:
 
 
 def _at_work(frame: FrameType, plugin: Plugin, plugins: PluginManager) -> str:
-    """The plugin's component or hook that a frame belongs to; empty if it is neither."""
+    """The plugin's component or hook that a frame belongs to; empty if there is none."""
     classes = [each.__qualname__ for each in type(frame.f_locals.get("self")).__mro__[:-1]]
     for entry in plugins.registry.entries():
         if entry.plugin == plugin.name and entry.target.partition(":")[2] in classes:

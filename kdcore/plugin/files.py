@@ -1,4 +1,4 @@
-"""Plugins that are a single file: for trying something out before it becomes a package."""
+"""Plugins that are a single file, for trying something out before it becomes a package."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from types import ModuleType
 from kdcore.errors import PluginError
 
 VARIABLE = "KDCORE_PLUGINS"
-"""Environment variable that names such files, separated as in ``PATH``."""
+"""Environment variable that lists such files, separated as in ``PATH``."""
 
 
 def is_file(name: object) -> bool:
-    """Whether an entry of a recipe's ``plugins`` means a file."""
+    """Return whether an entry of a recipe's ``plugins`` is a file."""
     return isinstance(name, str) and name.endswith(".py")
 
 
 def files_asked_for() -> list[Path]:
-    """The files that the environment names, as whole paths."""
+    """Return the absolute paths of the files that the environment lists."""
     named = os.environ.get(VARIABLE, "").split(os.pathsep)
     return [Path(os.path.abspath(os.path.expanduser(name))) for name in named if name]
 
@@ -33,7 +33,7 @@ def plugin_name(path: Path) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """What stands for a file's version: the beginning of its SHA-256.
+    """Return the first digits of a file's SHA-256, which stand for its version.
 
     Raises:
         PluginError: If it cannot be read.
@@ -41,24 +41,24 @@ def fingerprint(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     except OSError as error:
-        raise PluginError(f"it cannot be read: {error.strerror}") from error
+        raise PluginError(f"could not read it: {error.strerror}") from error
 
 
 def import_file(path: Path) -> ModuleType:
-    """The module in a file, under the file's own name: what is in ``my_loss.py`` can be registered as ``my_loss:MyLoss``.
+    """Import a file under its own name, so that a class in ``my_loss.py`` can be registered as ``my_loss:MyLoss``.
 
     Raises:
-        PluginError: If the name will not do.
+        PluginError: If the name is not valid or taken.
         Exception: Whatever the file raises.
     """
     name, version = path.stem, fingerprint(path)
     if not name.isidentifier():
-        raise PluginError(f"the file's name {path.name!r} is no module name; rename it, e.g. to my_loss.py")
+        raise PluginError(f"{path.name!r} is not a valid module name; rename the file, e.g. to my_loss.py")
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__fingerprint__", "") == version:
         return known
     if known is not None or not _is_free(name, path):
-        raise PluginError(f"there is a module {name!r} already; rename the file")
+        raise PluginError(f"a module {name!r} already exists; rename the file")
     spec = spec_from_file_location(name, path)
     assert spec is not None  # it ends in .py
     assert spec.loader is not None
@@ -81,7 +81,7 @@ def _is_free(name: str, path: Path) -> bool:
 
 
 def what_happened(error: BaseException, path: Path) -> str:
-    """An error that a file raised while it was imported, with the line."""
+    """Return the text of an error that a file raised while it was imported, with the line."""
     if isinstance(error, PluginError):
         return str(error)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]

@@ -1,8 +1,9 @@
-"""Every hook of kdcore, on one page. A plugin implements those it wants with `kdcore.hookimpl`."""
+"""All hooks of kdcore. A plugin implements those it needs with `kdcore.hookimpl`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pluggy import HookspecMarker
@@ -12,67 +13,73 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from kdcore.contracts.encoder import Participant
+    from kdcore.contracts.tracker import Tracker
     from kdcore.plugin.deprecation import Deprecation
     from kdcore.recipe.graph import StagePlan
+    from kdcore.recipe.models import Recipe
+    from kdcore.runs.context import RunContext
+    from kdcore.runs.outcome import Outcome
+    from kdcore.runs.records import FinishedRun
+    from kdcore.runs.summary import Summary
 
 hookspec = HookspecMarker("kdcore")
 
 API_VERSION = 1
-"""Changes when a hook or contract changes incompatibly; a plugin may state the one it was written for as ``KDCORE_API``."""
+"""Incremented when a hook or contract changes incompatibly. Plugins may state the version that they use as ``KDCORE_API``."""
 
 OLDEST_API = 1
-"""Plugins written for this API version, or a later one up to `API_VERSION`, still work."""
+"""The oldest API version whose plugins still work."""
 
 DEPRECATED: Mapping[str, Deprecation] = {}
-"""Hooks that are on their way out, by name."""
+"""Deprecated hooks by name."""
 
 Register = Callable[[str, str], None]
-"""``register(name, "module:Object")``: announces a component without importing it."""
+"""``register(name, "module:Object")``: registers a component without importing it."""
 
 
 @hookspec
 def register_modalities(register: Register) -> None:
-    """Announce `kdcore.Modality` objects: kinds of signal."""
+    """Register `kdcore.Modality` objects: kinds of signal."""
 
 
 @hookspec
 def register_datasets(register: Register) -> None:
-    """Announce `kdcore.Dataset` classes."""
+    """Register `kdcore.Dataset` classes."""
 
 
 @hookspec
 def register_protocols(register: Register) -> None:
-    """Announce `kdcore.Protocol` classes: rules that split samples."""
+    """Register `kdcore.Protocol` classes: rules that split samples."""
 
 
 @hookspec
 def register_transforms(register: Register) -> None:
-    """Announce `kdcore.SampleTransform`, `kdcore.Transform` and `kdcore.Join` classes."""
+    """Register `kdcore.SampleTransform`, `kdcore.Transform` and `kdcore.Join` classes."""
 
 
 @hookspec
 def register_encoders(register: Register) -> None:
-    """Announce `kdcore.Encoder` classes, or any `torch.nn.Module` from tensor to class logits."""
+    """Register `kdcore.Encoder` classes, or any `torch.nn.Module` from tensor to class logits."""
 
 
 @hookspec
 def register_fusions(register: Register) -> None:
-    """Announce `kdcore.TeacherFusion` classes: how teachers run together."""
+    """Register `kdcore.TeacherFusion` classes: how teachers run together."""
 
 
 @hookspec
 def register_losses(register: Register) -> None:
-    """Announce `kdcore.DistillationLoss` classes."""
+    """Register `kdcore.DistillationLoss` classes."""
 
 
 @hookspec
 def register_schedules(register: Register) -> None:
-    """Announce `kdcore.Schedule` classes: who learns what, when."""
+    """Register `kdcore.Schedule` classes: who learns what, when."""
 
 
 @hookspec
 def register_class_embeddings(register: Register) -> None:
-    """Announce `kdcore.ClassEmbeddings` classes: vectors for class names."""
+    """Register `kdcore.ClassEmbeddings` classes: vectors for class names."""
 
 
 @hookspec
@@ -82,24 +89,41 @@ def register_commands(cli: typer.Typer) -> None:
 
 @hookspec
 def explain(participant: Participant, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Mapping[str, Tensor] | None:
-    """Tell where a trained participant looks, for the pictures of a run's report.
+    """Return saliency maps of a trained participant, for the pictures in a run's report.
 
-    `inputs` are what its encoder reads, (B, channel, height, width) or (B, time, channel, height, width). ``score(inputs)`` is
-    the number to explain: the logit of the class that it takes one of these samples for, with a graph.
+    `inputs` are its encoder's, (B, channel, height, width) or (B, time, channel, height, width). ``score(inputs)`` is
+    the number to explain: the logit of the predicted class, with a graph.
 
-    Returns title → how much each place speaks for that class, (B, h, w) or (B, time, h, w), at least 0, of any size; None where
-    there is nothing to tell.
+    Returns title → importance of each place for that class, (B, h, w) or (B, time, h, w), at least 0, of any size; None if
+    there is nothing to show.
+    """
+
+
+@hookspec(firstresult=True)
+def open_tracker(recipe: Recipe, say: Callable[[str], None]) -> Tracker | None:
+    """Return the `kdcore.Tracker` that sends a run's records to a tracking service; None to leave it to another plugin.
+
+    Called before anything is written, for a dry run too: raise `kdcore.UsageError` if the recipe's ``tracking`` cannot be used,
+    and open no connection yet. `say` takes lines for the user.
+    """
+
+
+@hookspec(firstresult=True)
+def download_runs(to: Path, uri: str | None, run_id: str, experiment: str, matching: str) -> Iterable[FinishedRun] | None:
+    """Download finished runs from a tracking service into the folder `to`, and return them; None to leave it to another plugin.
+
+    Either the run with the service's id `run_id`, or all of `experiment` that match the filter `matching`.
     """
 
 
 @hookspec
-def run_started(name: str, seeds: tuple[int, ...]) -> None:
-    """A run begins; its recipe has been checked."""
+def run_started(run: RunContext) -> None:
+    """A run begins, or is resumed. What is recorded in ``run.journal`` belongs to this start and is replaced by a later one."""
 
 
 @hookspec
-def run_finished(name: str, summary: Mapping[str, float]) -> None:
-    """A run has ended, with the means over seeds of its test metrics."""
+def arm_started(run: RunContext, seed: int, arm: str) -> None:
+    """Training of a seed's ``distilled`` or ``baseline`` arm begins, or is resumed."""
 
 
 @hookspec
@@ -108,10 +132,30 @@ def stage_started(stage: StagePlan, seed: int) -> None:
 
 
 @hookspec
+def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
+    """An epoch has ended; `metrics` are what is tracked for it."""
+
+
+@hookspec
 def stage_finished(stage: StagePlan, seed: int) -> None:
     """A stage of training has ended."""
 
 
 @hookspec
-def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
-    """An epoch has ended; `metrics` are what is tracked for it."""
+def arm_finished(run: RunContext, seed: int, arm: str, outcome: Outcome) -> None:
+    """An arm of a seed is trained and evaluated; its predictions and weights are in the run's folder."""
+
+
+@hookspec(firstresult=True)
+def write_report(run: RunContext, summary: Summary) -> Path | None:
+    """Write a report of a finished run for people to read, and return its file; None to leave it to another plugin."""
+
+
+@hookspec
+def run_finished(run: RunContext, summary: Summary, report: Path | None) -> None:
+    """All seeds and arms are finished, and the report is written."""
+
+
+@hookspec
+def run_failed(run: RunContext, error: Exception) -> None:
+    """A run ended early because of `error`; a `kdcore.StoppedError` if it was asked to stop. It can be resumed."""

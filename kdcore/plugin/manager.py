@@ -1,14 +1,16 @@
-"""Finds plugins, keeps a broken one from harming the rest, and fills the registry."""
+"""Discovery of plugins. A broken plugin is set aside and the rest keep working."""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import warnings
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,23 +20,23 @@ import pluggy
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, PluginError, one_line
 from kdcore.plugin import hookspecs
 from kdcore.plugin.files import files_asked_for, fingerprint, import_file, is_file, plugin_name, what_happened
-from kdcore.plugin.registry import KINDS, Registry
-from kdcore.suggestions import or_meant
+from kdcore.plugin.registry import KINDS, Registry, check_name
+from kdcore.suggestions import nearest
 
 GROUP = "kdcore"
 
 
 @dataclass
 class Plugin:
-    """One plugin found: what it is, and why it is not in use if it isn't.
+    """A plugin that was found, whether it works or not.
 
     Args:
-        name: Of the plugin.
+        name: Its name.
         distribution: The installed package that it comes from.
-        version: Of that package; for a plugin that is a file, what the file holds.
+        version: Version of that package; for a plugin that is a file, a fingerprint of the file.
         target: The module, or the file.
-        failure: Why it is not in use.
-        cause: What it raised.
+        failure: The reason why it is not in use; empty if it is.
+        cause: The exception that it raised.
         api: The version of hooks and contracts that it was written for.
     """
 
@@ -48,12 +50,12 @@ class Plugin:
 
     @property
     def origin(self) -> str:
-        """Where it comes from: package and version, or the file."""
+        """The package and version that it comes from, or the file."""
         return f"{self.distribution} {self.version}" if self.distribution else self.target
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a single file, which nobody installed."""
+        """Whether it is a single file rather than an installed package."""
         return is_file(self.target)
 
     @property
@@ -63,10 +65,10 @@ class Plugin:
 
 
 class PluginManager:
-    """All plugins of this process, and what they provide.
+    """The plugins of this process, and the registry of what they provide.
 
     Args:
-        points: Entry points to load; those of group ``kdcore`` that are installed, by default.
+        points: Entry points to load; by default, the installed ones of the group ``kdcore``.
     """
 
     def __init__(self, points: Iterable[EntryPoint] | None = None):
@@ -81,12 +83,12 @@ class PluginManager:
 
     @property
     def hook(self) -> Any:
-        """Calls a hook in every working plugin."""
+        """The hooks; calling one calls it in every working plugin."""
         return self._pluggy.hook
 
     @property
     def broken(self) -> list[Plugin]:
-        """Plugins that were found and could not be used."""
+        """Plugins that were found but cannot be used."""
         return [plugin for plugin in self.plugins.values() if plugin.failure]
 
     def _load(self, point: EntryPoint) -> None:
@@ -95,27 +97,32 @@ class PluginManager:
             self._fail(
                 first,
                 f"two installed packages claim the plugin name {point.name!r}: "
-                f"{first.distribution} ({first.target}) and {_distribution(point)} ({point.value}); uninstall one",
+                f"{first.distribution} ({first.target}) and {_package(point.dist)[0]} ({point.value}); uninstall one",
             )
             return
-        plugin = Plugin(point.name, _distribution(point), point.dist.version if point.dist else "", point.value)
+        plugin = Plugin(point.name, *_package(point.dist), point.value)
         self.plugins[point.name] = plugin
-        doing = "it cannot be imported"
+        interrupted: list[int] = []
+        doing = "could not import it"
         try:
-            module = point.load()
-            doing = "what it announces cannot be taken in"
-            self.register(point.name, module)
-        except (Exception, SystemExit) as error:  # a plugin may raise anything, and a script may end the process
+            with _interrupts() as interrupted:
+                module = point.load()
+                doing = "could not register its components"
+                self.register(point.name, module)
+        except BaseException as error:  # a plugin may raise anything, and a script may end the process
+            if interrupted:
+                raise
             self._fail(plugin, _reason(error, plugin, doing), error)
 
     def add_file(self, path: Path) -> Plugin:
-        """Take in a plugin that is a file. A copy of one that is in use already is the same plugin.
+        """Load a plugin that is a file. A copy of a file that is already loaded counts as the same plugin.
 
         Raises:
-            PluginError: If it cannot be used; the reason is noted among the other plugins, too.
+            PluginError: If it cannot be used. It is then listed among the broken plugins too.
         """
         name, known = plugin_name(path), self.plugins.get(plugin_name(path))
         plugin = Plugin(name, "", "", str(path))
+        interrupted: list[int] = []
         try:
             plugin.version = f"file {fingerprint(path)}"
             if known and not known.failure:
@@ -124,9 +131,12 @@ class PluginManager:
                 name = str(path)
                 raise PluginError(f"the plugin name {plugin.name!r} is taken ({known.origin}); rename the file")
             self.plugins[name] = plugin
-            self.register(name, import_file(path))
-            self._refuse_unusable(plugin)
-        except (Exception, SystemExit) as error:  # a file may raise anything, and a script may end the process
+            with _interrupts() as interrupted:
+                self.register(name, import_file(path))
+                self._refuse_unusable(plugin)
+        except BaseException as error:  # a file may raise anything, and a script may end the process
+            if interrupted:
+                raise
             self._drop(name)
             plugin.failure, plugin.cause = what_happened(error, path), error
             self.plugins[name] = plugin
@@ -134,24 +144,25 @@ class PluginManager:
         return plugin
 
     def _refuse_unusable(self, plugin: Plugin) -> None:
-        """Refuse a file that announces nothing, what another plugin has, or what it has not got itself."""
+        """Refuse a file that registers nothing, a name of another plugin, or a component that it does not contain."""
         if not self._pluggy.get_hookcallers(self._pluggy.get_plugin(plugin.name)):
-            raise PluginError("has no hook; mark a function such as register_losses with kdcore.hookimpl")
+            raise PluginError("implements no hook; mark a function such as register_losses with kdcore.hookimpl")
         for entry in list(self.registry.entries()):
             if entry.plugin == plugin.name:
                 self.registry.get(entry.kind, entry.qualified).load()
                 for other in self.registry.claims(entry.kind, entry.name):
                     if other.plugin != plugin.name:
                         raise PluginError(
-                            f"the {entry.kind} {entry.name!r} is in the plugin {other.plugin!r} already; rename yours"
+                            f"the plugin {other.plugin!r} already provides the {entry.kind} {entry.name!r}; rename yours"
                         )
 
     def register(self, name: str, module: ModuleType | object) -> None:
-        """Take in an imported plugin.
+        """Register an imported plugin.
 
         Raises:
-            PluginError: If it was written for another API version, or implements a hook that does not exist.
+            PluginError: If it was written for another API version, implements an unknown hook, or has an invalid name.
         """
+        check_name(name, "plugin")
         plugin = self.plugins.setdefault(name, Plugin(name, "", "", getattr(module, "__name__", repr(module))))
         _check_api(plugin, getattr(module, "KDCORE_API", hookspecs.API_VERSION))
         self._pluggy.register(module, name=name)
@@ -166,18 +177,24 @@ class PluginManager:
             raise
 
     def _refuse_misspelt_hooks(self, module: object) -> None:
-        for caller in self._pluggy.get_hookcallers(module) or []:
-            if not caller.has_spec():
-                hooks = [each for each in dir(hookspecs) if not each.startswith("_")]
-                raise PluginError(f"implements a hook {caller.name!r} that does not exist{or_meant(caller.name, hooks)}")
+        hooks = [name for name, each in vars(hookspecs).items() if hasattr(each, "kdcore_spec")]
+        unknown = [caller.name for caller in self._pluggy.get_hookcallers(module) or [] if not caller.has_spec()]
+        if unknown:
+            what = "hooks that do" if len(unknown) > 1 else "a hook that does"
+            said = ", ".join(_suggested(name, hooks) for name in sorted(unknown))
+            raise PluginError(f"implements {what} not exist: {said}")
 
     def add_commands(self, cli: Any) -> None:
-        """Let plugins add to the command line; one that fails at it is set aside."""
+        """Let plugins add commands to the command line. A plugin that fails is set aside."""
+        interrupted: list[int] = []
         for name, module in self._pluggy.list_name_plugin():
             try:
-                self._only(module, "register_commands")(cli=cli)
-            except (Exception, SystemExit) as error:
-                self._fail(self.plugins[name], _reason(error, self.plugins[name], "its commands cannot be added"), error)
+                with _interrupts() as interrupted:
+                    self._only(module, "register_commands")(cli=cli)
+            except BaseException as error:
+                if interrupted:
+                    raise
+                self._fail(self.plugins[name], _reason(error, self.plugins[name], "could not add its commands"), error)
 
     def _fill_registry(self, name: str, module: object) -> None:
         for kind, plural in KINDS.items():
@@ -188,7 +205,7 @@ class PluginManager:
                 )
 
     def _only(self, module: object, hook: str) -> Any:
-        """Calls a hook in one plugin."""
+        """A hook that is called in one plugin only."""
         return self._pluggy.subset_hook_caller(hook, [other for other in self._pluggy.get_plugins() if other is not module])
 
     def _drop(self, name: str) -> None:
@@ -205,24 +222,51 @@ class PluginManager:
         warnings.warn(message, PluginWarning, stacklevel=2)
 
 
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Yield a list that fills when the user presses Ctrl-C, which tells that from a plugin that raises KeyboardInterrupt."""
+    received: list[int] = []
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield received
+        return
+
+    def note(number: int, frame: Any) -> Any:
+        received.append(number)
+        return handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield received
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _suggested(name: str, known: Iterable[str]) -> str:
+    near = nearest(name, known)
+    return f"{name!r} (did you mean {near!r}?)" if near else repr(name)
+
+
 class PluginWarning(UserWarning):
     """A plugin that was found but cannot be used."""
 
 
-def _distribution(point: EntryPoint) -> str:
-    return point.dist.name if point.dist else ""
+@cache
+def _package(distribution: Distribution | None) -> tuple[str, str]:
+    """Name and version; parsed once for all plugins of a package."""
+    return (distribution.name, distribution.version) if distribution else ("", "")
 
 
 def _check_api(plugin: Plugin, api: object) -> None:
     if type(api) is not int:
-        raise PluginError(f"its KDCORE_API must be a whole number, not {api!r}; tell its author")
+        raise PluginError(f"its KDCORE_API must be an integer, not {api!r}; report this to its author")
     plugin.api, newest = api, hookspecs.API_VERSION
     if api > newest:
         raise PluginError(f"written for plugin API {api}, this kdcore has {newest}; install a newer kdcore")
     if api < hookspecs.OLDEST_API:
         raise PluginError(f"written for plugin API {api}, this kdcore has {newest}; install a newer version of the plugin")
     if api < newest:
-        said = f"plugin {plugin.name!r} ({plugin.origin}) was written for plugin API {api}; look for a version for API {newest}"
+        said = f"plugin {plugin.name!r} ({plugin.origin}) was written for plugin API {api}; install a version for API {newest}"
         warnings.warn(said, KdcoreDeprecationWarning, stacklevel=4)
 
 
@@ -231,13 +275,14 @@ def _reason(error: BaseException, plugin: Plugin, doing: str) -> str:
         return str(error)
     package = plugin.distribution or plugin.name
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != plugin.module:
-        return f"it needs the module {error.name!r}, which is not installed; install it, or reinstall {package}"
-    return f"{doing}: {type(error).__name__}: {one_line(error)}; reinstall {package}, or uninstall it and tell its author"
+        return f"it requires the module {error.name!r}, which is not installed; install that, or reinstall {package}"
+    said = "" if isinstance(error, KeyboardInterrupt) and not error.args else f": {one_line(error)}"
+    return f"{doing}: {type(error).__name__}{said}; reinstall {package}, or uninstall it and report this to its author"
 
 
 @cache
 def found_plugins() -> PluginManager:
-    """The process's plugins, found once; files that ``KDCORE_PLUGINS`` names and that cannot be used are among the broken."""
+    """Return the plugins of this process, found once; broken files that ``KDCORE_PLUGINS`` names are listed as broken."""
     manager = PluginManager()
     manager.files = files_asked_for()
     for path in manager.files:
@@ -247,10 +292,10 @@ def found_plugins() -> PluginManager:
 
 
 def plugin_manager() -> PluginManager:
-    """The process's plugins.
+    """Return the plugins of this process.
 
     Raises:
-        PluginError: If a file that ``KDCORE_PLUGINS`` names cannot be used: whoever names it wants it.
+        PluginError: If a file that ``KDCORE_PLUGINS`` names cannot be used.
     """
     manager = found_plugins()
     for plugin in manager.broken:

@@ -1,34 +1,27 @@
-"""Schemas of components' options, read off their constructors: there is no second list of options."""
+"""Schemas of components' options, taken from their constructors: there is no second list of options.
+
+A schema is kept in the cache folder, so that a component is imported again only after its code has changed.
+"""
 
 from __future__ import annotations
 
 import inspect
 import json
-import os
 import sys
-import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
-from pydantic.errors import PydanticUserError
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
-from kdcore.errors import PluginError
-from kdcore.plugin.docstring import argument_docs, docstring, hint_text
+from kdcore.plugin.codec import NotEncodableError, decode_hint, encode_hint
+from kdcore.plugin.component_cache import recall, remember
+from kdcore.plugin.constructors import Parameter, model_of, read_parameters, settled_parameters
+from kdcore.plugin.docstring import docstring, hint_text
 from kdcore.plugin.registry import Entry
-
-GIVEN: Mapping[str, frozenset[str]] = {"encoder": frozenset({"num_classes", "in_shape"})}
-"""Kind → constructor parameters that kdcore fills in; they are no options."""
-
-TERM_KEYS = ("weight", "id", "teachers")
-"""What a recipe may say of any loss besides the loss's own options."""
-
-_NO_DEFAULT = inspect.Parameter.empty
-_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), ser_json_inf_nan="constants")
 
 
 class Option(NamedTuple):
@@ -43,7 +36,7 @@ class Option(NamedTuple):
 
 @dataclass(frozen=True)
 class Description:
-    """All that a component says of itself."""
+    """The documentation of a component."""
 
     name: str
     kind: str
@@ -54,34 +47,32 @@ class Description:
     options: tuple[Option, ...]
 
 
-class _Parameter(NamedTuple):
-    hint: Any
-    default: Any
-    description: str
-
-
 @cache
 def options_model(entry: Entry) -> type[BaseModel]:
-    """The schema of a component's options.
+    """Return the schema of a component's options.
 
     An option is a parameter of the constructor: its type hint, its default, its line in the docstring's ``Args:``. Not options
-    are ``*args`` and ``**kwargs`` (spell out what a recipe may set) and what kdcore fills in (`GIVEN`). A home folder's
-    ``~`` is expanded in paths. A component that is an object rather than a class, such as a modality, has no options.
+    are ``*args`` and ``**kwargs`` (spell out what a recipe may set) and what kdcore fills in (`constructors.GIVEN`). A home
+    folder's ``~`` is expanded in paths. A component that is an object rather than a class, such as a modality, has no options.
 
     Raises:
         PluginError: If the component cannot be loaded or its constructor does not yield a schema, naming plugin and component.
     """
-    parameters = _parameters(entry)
-    settled = _settled_defaults(entry, parameters)
-    definitions = {
-        name: (each.hint, Field(settled.get(name, ...), description=each.description or None))
-        for name, each in parameters.items()
-    }
-    return _model(entry, definitions)
+    return model_of(entry, _parameters(entry))
+
+
+def validated(entry: Entry, options: Mapping[str, Any]) -> BaseModel:
+    """Return a component's options as their hints have them. Text is not converted to numbers, nor numbers to text.
+
+    Raises:
+        pydantic.ValidationError: If they do not fit the schema.
+        PluginError: If there is no schema.
+    """
+    return options_model(entry).model_validate_json(json.dumps(options), strict=True)
 
 
 def make(entry: Entry, options: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Any:
-    """The component with its options checked and completed, and with those of `given` that its constructor asks for.
+    """Construct a component with its options checked and completed, and with those of `given` that its constructor asks for.
 
     Raises:
         ValidationError: If an option is wrong.
@@ -94,10 +85,10 @@ def make(entry: Entry, options: Mapping[str, Any], given: Mapping[str, Any] | No
 
 
 def construct(component: Any, arguments: Mapping[str, Any]) -> Any:
-    """``component(**arguments)``.
+    """Return ``component(**arguments)``.
 
     Raises:
-        TypeError: If it is a torch module whose constructor does not begin as theirs must.
+        TypeError: If it is a torch module whose constructor does not call ``super().__init__()`` first.
         Exception: Whatever else the constructor raises.
     """
     torch = sys.modules.get("torch")
@@ -114,101 +105,43 @@ def construct(component: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def describe(entry: Entry) -> Description:
-    """What ``kdcore describe`` shows of a component.
+    """Return what ``kdcore describe`` shows of a component.
 
     Raises:
         PluginError: As `options_model`.
     """
-    component = entry.load()
-    doc = docstring(component) if callable(component) else _doc_of_object(component)
-    options = tuple(_option(name, each) for name, each in _parameters(entry).items())
-    return Description(
-        entry.name, entry.kind, entry.plugin, entry.target, doc.partition("\n\n")[0].replace("\n", " "), doc, options
-    )
+    question = "description"
+    known = recall(entry, question)
+    if known is None:
+        component = entry.load()
+        doc = docstring(component) if callable(component) else _doc_of_object(component)
+        known = {"doc": doc, "options": [tuple(_option(name, each)) for name, each in read_parameters(entry).items()]}
+        remember(entry, question, known)
+    doc, options = known["doc"], tuple(Option(*each) for each in known["options"])
+    summary = doc.partition("\n\n")[0].replace("\n", " ")
+    return Description(entry.name, entry.kind, entry.plugin, entry.target, summary, doc, options)
 
 
-def _option(name: str, parameter: _Parameter) -> Option:
-    required = parameter.default is _NO_DEFAULT
-    default = "" if required else _default_text(parameter.default)
-    return Option(name, hint_text(parameter.hint), default, required, parameter.description)
-
-
-def _parameters(entry: Entry) -> dict[str, _Parameter]:
-    component = entry.load()
-    if not callable(component):
-        return {}
-    try:
-        signature = inspect.signature(component)
-        hints = get_type_hints(component.__init__ if isinstance(component, type) else component, include_extras=True)
-    except Exception as error:  # hints are expressions: evaluating one may raise anything
-        raise _broken(entry, f"the type hints of its constructor cannot be read: {type(error).__name__}: {error}") from error
-    factories = _factories(component)
-    docs = argument_docs(component)
-    found: dict[str, _Parameter] = {}
-    for name, parameter in signature.parameters.items():
-        if name in GIVEN.get(entry.kind, ()) or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        _refuse_unusable(entry, parameter)
-        default = factories[name]() if name in factories else parameter.default
-        hint = hints.get(name, Any)
-        found[name] = _Parameter(hint | None if default is None and hint is not Any else hint, default, docs.get(name, ""))
+@cache
+def _parameters(entry: Entry) -> Mapping[str, Parameter]:
+    question = "options"
+    known = recall(entry, question)
+    if known is not None:
+        with suppress(ImportError, AttributeError, TypeError, ValueError, LookupError):
+            return {name: Parameter(decode_hint(hint), *others) for name, hint, *others in known}
+    found = settled_parameters(entry)
+    with suppress(NotEncodableError):
+        remember(entry, question, [(name, encode_hint(each.hint), *each[1:]) for name, each in found.items()])
     return found
 
 
-def _refuse_unusable(entry: Entry, parameter: inspect.Parameter) -> None:
-    reserved = {"name", "options"} | ({*TERM_KEYS} if entry.kind == "loss" else set())
-    if parameter.name in reserved:
-        raise _broken(entry, f"its constructor has a parameter {parameter.name!r}, which a recipe uses itself; rename it")
-    if parameter.kind is parameter.POSITIONAL_ONLY:
-        raise _broken(entry, f"its constructor takes {parameter.name!r} by position only; options are passed by name")
-
-
-def _factories(component: Any) -> dict[str, Any]:
-    if not is_dataclass(component):
-        return {}
-    return {field.name: field.default_factory for field in fields(component) if field.default_factory is not MISSING}
-
-
-def _settled_defaults(entry: Entry, parameters: Mapping[str, _Parameter]) -> dict[str, Any]:
-    """Defaults as their hints have them, e.g. 1.0 where the author of a float wrote 1."""
-    given = {name: (each.hint, each.default) for name, each in parameters.items() if each.default is not _NO_DEFAULT}
-    model = _model(entry, given, validate_default=True)
-    try:
-        settled = model()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _broken(entry, f"the default of its option {first['loc'][0]!r} does not fit the hint: {first['msg']}") from error
-    return {name: getattr(settled, name) for name in given}
-
-
-def _model(entry: Entry, definitions: Mapping[str, Any], **config: Any) -> type[BaseModel]:
-    validators: dict[str, Any] = {"expand": field_validator("*", mode="after")(_with_home)} if definitions else {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # an option may well be called `copy`
-            return create_model(
-                entry.qualified, __config__=ConfigDict(**_CONFIG, **config), __validators__=validators, **definitions
-            )
-    except (PydanticUserError, NameError, TypeError, ValueError) as error:
-        raise _broken(entry, f"its constructor yields no schema of options: {error}") from error
-
-
-def _with_home(value: Any) -> Any:
-    if isinstance(value, Path):
-        return Path(os.path.expanduser(value))  # unlike Path.expanduser, never raises
-    if type(value) in (list, tuple, set):
-        return type(value)(map(_with_home, value))
-    if type(value) is dict:
-        return {key: _with_home(each) for key, each in value.items()}
-    return value
-
-
-def _broken(entry: Entry, reason: str) -> PluginError:
-    return PluginError(f"plugin {entry.plugin!r}: {entry.kind} {entry.name!r} ({entry.target}): {reason}")
+def _option(name: str, parameter: Parameter) -> Option:
+    default = "" if parameter.required else _default_text(parameter.default)
+    return Option(name, hint_text(parameter.hint), default, parameter.required, parameter.description)
 
 
 def _doc_of_object(component: Any) -> str:
-    """The description of a component that is an object, then what else it holds, a line each."""
+    """The description of a component that is an object, then its other fields, a line each."""
     if not is_dataclass(component):
         return str(component)
     held = {field.name: getattr(component, field.name) for field in fields(component)}
@@ -223,7 +156,7 @@ def _plain(value: Any) -> str:
 
 
 def _default_text(value: Any) -> str:
-    """As a recipe writes it, where a recipe can."""
+    """A default as a recipe writes it, where a recipe can."""
     if isinstance(value, type) or inspect.isroutine(value):
         return value.__name__
     try:

@@ -1,7 +1,8 @@
-"""The one registry: which plugin provides what under which name."""
+"""The registry of components: who provides what under which name."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,10 +24,23 @@ KINDS = {
 }
 """Kind → its plural, as in the hook ``register_<plural>`` and in ``kdcore list <plural>``."""
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_RULE = "use letters, digits, '-' and '_', starting with a letter or digit"
+
+
+def check_name(name: object, what: str) -> None:
+    """Check a name that recipes and overrides such as ``losses.NAME.weight=1`` must be able to contain.
+
+    Raises:
+        PluginError: If it is not valid, with the rule.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise PluginError(f"{name!r} is not a valid name for a {what}: {_RULE}")
+
 
 @dataclass(frozen=True)
 class Entry:
-    """One component: what it is called, who provides it, and where it is."""
+    """A component: its kind, its name, the plugin that provides it, and the module and object that it is."""
 
     kind: str
     name: str
@@ -40,7 +54,7 @@ class Entry:
 
     @property
     def described(self) -> str:
-        """``loss 'cosine' of plugin 'my-loss'``, for people."""
+        """``loss 'cosine' of plugin 'my-loss'``, for messages."""
         return f"{self.kind.replace('_', ' ')} {self.name!r} of plugin {self.plugin!r}"
 
     def load(self) -> Any:
@@ -56,16 +70,18 @@ class Entry:
                 found = getattr(found, part)
         except (Exception, SystemExit) as error:  # a module may raise anything, and a script may end the process
             missing = isinstance(error, ModuleNotFoundError) and error.name
-            advice = f"install what has the module {missing!r}, or reinstall the plugin" if missing else "tell its author"
+            advice = (
+                f"install the package that has {missing!r}, or reinstall the plugin" if missing else "report this to its author"
+            )
             raise PluginError(
-                f"plugin {self.plugin!r}: {self.kind} {self.name!r} ({self.target}) cannot be loaded: "
+                f"plugin {self.plugin!r}: {self.kind} {self.name!r} ({self.target}): could not load it: "
                 f"{type(error).__name__}: {error}; {advice}"
             ) from error
         return found
 
 
 class Registry:
-    """Components by kind and name; entries never change once added."""
+    """Components by kind and name. Entries never change once added."""
 
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
@@ -74,10 +90,9 @@ class Registry:
         """Add a component.
 
         Raises:
-            PluginError: If this plugin has already claimed the name, or name or target is malformed.
+            PluginError: If this plugin has already registered the name, or name or target is malformed.
         """
-        if not isinstance(name, str) or not name or "/" in name:
-            raise PluginError(f"plugin {plugin!r} registers a {kind} under {name!r}: a name is text without a slash")
+        check_name(name, f"{kind.replace('_', ' ')} of plugin {plugin!r}")
         if not isinstance(target, str) or ":" not in target:
             raise PluginError(f"plugin {plugin!r} registers {kind} {name!r} as {target!r}: write 'module:Object'")
         claims = self._entries[kind].setdefault(name, [])
@@ -86,7 +101,7 @@ class Registry:
         claims.append(Entry(kind, name, plugin, target))
 
     def discard(self, plugin: str) -> None:
-        """Forget everything `plugin` added."""
+        """Remove everything that `plugin` added."""
         for names in self._entries.values():
             for name in list(names):
                 names[name] = [entry for entry in names[name] if entry.plugin != plugin]
@@ -94,14 +109,14 @@ class Registry:
                     del names[name]
 
     def claims(self, kind: str, name: str) -> tuple[Entry, ...]:
-        """All components of that name; more than one if plugins are in conflict."""
+        """Return all components of that name; more than one if plugins are in conflict."""
         return tuple(self._entries[kind].get(name, ()))
 
     def get(self, kind: str, name: str) -> Entry:
-        """The component called `name`, or ``plugin/name``.
+        """Return the component called `name`, or ``plugin/name``.
 
         Raises:
-            UnknownComponentError: If nobody provides it; the nearest names and all of them are listed.
+            UnknownComponentError: If no plugin provides it; the nearest name and all names are listed.
             PluginError: If several plugins do, naming them.
         """
         plugin, slash, bare = name.rpartition("/")
@@ -113,7 +128,7 @@ class Registry:
         if len(claims) > 1:
             owners = " and ".join(entry.plugin for entry in claims)
             choices = " or ".join(entry.qualified for entry in claims)
-            raise PluginError(f"{kind} {name!r} is claimed by the plugins {owners}; write {choices}")
+            raise PluginError(f"{kind} {name!r} is provided by the plugins {owners}; write {choices}")
         return claims[0]
 
     def _unknown(self, kind: str, name: str) -> str:
@@ -121,7 +136,7 @@ class Registry:
         return f"no {kind} {name!r}{or_meant(name, known)} (known: {', '.join(known) or 'none'})"
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
-        """All entries, of one kind if given, sorted by kind and name."""
+        """Iterate over all entries, or those of one kind, sorted by kind and name."""
         for each in [kind] if kind else KINDS:
             for name in sorted(self._entries[each]):
                 yield from self._entries[each][name]

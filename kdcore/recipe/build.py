@@ -14,14 +14,14 @@ from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.embeddings import ClassEmbeddings
 from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.loss import DistillationLoss
+from kdcore.contracts.modality import Modality
 from kdcore.contracts.protocol import Protocol
 from kdcore.contracts.schedule import Schedule
-from kdcore.contracts.transform import SampleTransform
-from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError
+from kdcore.contracts.transform import Join, SampleTransform, concatenated, output_spec
+from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError, reason
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.option_schema import make
 from kdcore.recipe.models import Component, ParticipantSpec, Recipe
-from kdcore.recipe.problems import reason
 from kdcore.suggestions import nearest
 
 
@@ -38,7 +38,7 @@ class Builder:
         self.plugins = plugins or plugin_manager()
         self._batch_transforms: dict[nn.Module, str] = {}
 
-    def component(self, kind: str, spec: Component, where: str, **given: Any) -> Any:
+    def component(self, kind: str, spec: Component, where: str, /, **given: Any) -> Any:
         """One component with its options, and what kdcore gives it.
 
         Raises:
@@ -50,7 +50,7 @@ class Builder:
         except KdcoreError:
             raise
         except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
-            raise RecipeError([self.problem(where, f"{entry.described} cannot be made: {reason(error)}")]) from error
+            raise RecipeError([self.problem(where, f"could not construct {entry.described}: {reason(error)}")]) from error
 
     def problem(self, path: str, message: str, hint: str = "") -> Problem:
         """A problem at `path` of the recipe, with file and line."""
@@ -100,10 +100,13 @@ class Builder:
         """The loss of the term at `path`."""
         return self.component("loss", term, path)
 
-    def encoder(self, path: str, spec: ParticipantSpec, num_classes: int, in_shape: tuple[int, ...]) -> nn.Module:
-        """A participant's network, with what the recipe freezes frozen."""
+    def encoder(
+        self, path: str, spec: ParticipantSpec, num_classes: int, in_shape: tuple[int, ...], signal: Modality | None = None
+    ) -> nn.Module:
+        """A participant's network, with what the recipe freezes frozen; `signal` is what is known of its input."""
         assert spec.encoder is not None  # a participant without a network has none constructed
-        encoder = self.component("encoder", spec.encoder, f"{path}.encoder", num_classes=num_classes, in_shape=in_shape)
+        given = {"num_classes": num_classes, "in_shape": in_shape, "spec": signal and signal.matching(in_shape)}
+        encoder = self.component("encoder", spec.encoder, f"{path}.encoder", **given)
         problems = []
         for index, frozen in enumerate(spec.freeze):
             below = [each for name, each in encoder.named_parameters() if frozen == "*" or f"{name}.".startswith(f"{frozen}.")]
@@ -116,33 +119,41 @@ class Builder:
             raise RecipeError(problems)
         return encoder
 
-    def transforms(self, path: str, specs: Sequence[Component]) -> tuple[list[SampleTransform], list[nn.Module], str]:
+    def transforms(
+        self, path: str, specs: Sequence[Component], *signals: Modality
+    ) -> tuple[list[SampleTransform], list[nn.Module], str]:
         """Transforms on recordings, transforms on batches, and an identity of the former.
 
+        Args:
+            path: Where they stand in the recipe.
+            specs: The transforms, in order.
+            signals: What their input is; several where they join modalities, or follow the join.
+
         Raises:
-            RecipeError: If one that works on recordings follows one that works on batches.
+            RecipeError: If one cannot be constructed, contradicts what is known of its input, or works on recordings but
+                follows one that works on batches.
         """
         on_samples: list[SampleTransform] = []
         on_batches: list[nn.Module] = []
         identity = []
+        signal = concatenated(signals)
         for index, spec in enumerate(specs):
             where = f"{path}[{index}]"
-            transform = self.component("transform", spec, where)
+            transform = self.component("transform", spec, where, spec=signal)
             if isinstance(transform, SampleTransform):
                 if on_batches:
-                    raise RecipeError(
-                        [
-                            self.problem(
-                                where,
-                                f"{spec.name!r} works on whole recordings and must stand before {specs[index - 1].name!r}",
-                            )
-                        ]
-                    )
+                    what = f"{spec.name!r} works on whole recordings and must stand before {specs[index - 1].name!r}"
+                    raise RecipeError([self.problem(where, what)])
                 on_samples.append(transform)
                 identity.append([spec.name, spec.options])
             else:
                 on_batches.append(transform)
                 self._batch_transforms[transform] = where
+            joins = isinstance(transform, Join) and len(signals) > 1 and index == 0
+            try:
+                signal = transform.output_spec(signals) if joins else output_spec(transform, signal)  # type: ignore[union-attr]
+            except Exception as error:  # a plugin's method may raise anything
+                raise RecipeError([self.problem(where, f"transform {spec.name!r}: {reason(error)}")]) from error
         return on_samples, on_batches, json.dumps(identity, sort_keys=True, default=str)
 
 

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage, Training
-from kdcore.errors import Problem
+from kdcore.contracts.optimizers import problem_with
+from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage
+from kdcore.errors import PluginError, Problem
+from kdcore.plugin.facts import Facts, ask, component_facts
 from kdcore.recipe.graph import LearnerTerm, StagePlan, recipe_graph, stage_plans, terms_of
 from kdcore.recipe.models import Recipe
-from kdcore.recipe.problems import Places, reason
+from kdcore.recipe.problems import Places
 from kdcore.recipe.validate import Checked
 from kdcore.recipe.yaml import Steps, steps
 from kdcore.suggestions import did_you_mean
@@ -40,7 +42,7 @@ class _Compatibility:
             name: group for group in ("teachers", "students") for name in _mapping(tree.get(group)) if isinstance(name, str)
         } | ({"student": "students"} if "student" in tree else {})
         self._modalities()
-        self._made(("data", "protocol"))
+        self._facts(("data", "protocol"))
         if recipe.fusion and not self._count("teachers"):
             self._add(("fusion",), "there are no teachers to fuse")
         self._edges()
@@ -55,14 +57,13 @@ class _Compatibility:
     def _add(self, path: Steps | str, message: str, hint: str = "") -> None:
         self.problems.append(self.places.problem(steps(path) if isinstance(path, str) else path, message, hint))
 
-    def _made(self, path: Steps) -> object | None:
-        component = self.checked.usable.get(path)
-        if component is None:
+    def _facts(self, path: Steps) -> Facts | None:
+        if path not in self.checked.usable:
             return None
         try:
-            return component.make()
-        except Exception as error:  # a plugin's constructor may raise anything; the user is told where and what
-            self._add(path, f"could not construct {component.entry.described}: {reason(error)}")
+            return component_facts(*self.checked.usable[path])
+        except PluginError as error:
+            self._add(path, str(error))
             return None
 
     def _term_paths(self) -> list[str]:
@@ -70,14 +71,15 @@ class _Compatibility:
         return [f"{path}[{index}]" for path, terms in lists.items() for index in range(len(terms))]
 
     def _needs(self, path: str) -> Needs | None:
-        needs = getattr(self._made(steps(path)), "needs", None)
-        return needs if isinstance(needs, Needs) else None
+        facts = self._facts(steps(path))
+        return facts.needs if facts else None
 
     def _modalities(self) -> None:
         path = ("data", "dataset")
-        made = self._made(path)
-        known = getattr(self.checked.classes.get(path) if made is None else made, "modalities", None)
-        if not isinstance(known, Mapping):
+        entry = self.checked.known.get(path)
+        facts = self._facts(path) or (component_facts(entry) if entry else None)
+        known = facts.modalities if facts else None
+        if known is None:
             return
         for name, spec in {**self.recipe.teachers, **self.recipe.student_specs}.items():
             where: Steps = (*steps(self.recipe.path_of(name)), "modality")
@@ -232,18 +234,27 @@ class _Compatibility:
         return len(members) if isinstance(members, Mapping) else float("inf")
 
     def _schedule(self) -> None:
-        made = self._made(("schedule",)) if self.recipe.schedule else GraphSchedule()
-        if not isinstance(made, Schedule):
-            return
-        name = self.recipe.schedule.name if self.recipe.schedule else "the graph"
         path: Steps = ("schedule",) if self.recipe.schedule else ()
         try:
-            stages = list(made.stages(self.graph))
-        except Exception as error:  # a plugin's schedule may raise anything
-            self._add(path, f"the schedule {name!r} could not order the participants: {reason(error)}")
+            stages = self._stages(path)
+        except (PluginError, ValueError) as error:
+            self._add(path, str(error))
             return
-        for problem in schedule_problems(self.recipe, self.graph, stages, self.terms):
-            self._add(place_in_schedule(self.recipe, problem[0]), *problem[1:])
+        for stage, what, hint in schedule_problems(self.recipe, self.graph, stages, self.terms) if stages else ():
+            self._add(place_in_schedule(self.recipe, stage), what, hint)
+
+    def _stages(self, path: Steps) -> tuple[Stage, ...]:
+        """The stages of the recipe's schedule; none if that cannot be constructed, which is reported."""
+        if not path:
+            return stages_of(GraphSchedule(), self.graph)
+        if self._facts(path) is None:
+            return ()
+        return ask(*self.checked.usable[path], stages_of, self.graph)
+
+
+def stages_of(schedule: Schedule, graph: Graph) -> tuple[Stage, ...]:
+    """The stages of a schedule for these participants."""
+    return tuple(schedule.stages(graph))
 
 
 def place_in_schedule(recipe: Recipe, stage: str) -> str:
@@ -295,11 +306,8 @@ def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str
             yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, and there is no such participant", ""
         elif each in stage.learners[:index]:
             yield stage.name, f"{name} lists {each!r} twice in stage {stage.name!r}", ""
-    if stage.training.optimizer != Training().optimizer:  # loads torch, which a recipe's own optimizer has done already
-        from kdcore.contracts.optimizers import problem_with
-
-        if wrong := problem_with(stage.training.optimizer):
-            yield stage.name, f"{name} in stage {stage.name!r}: {wrong}", ""
+    if wrong := problem_with(stage.training.optimizer):
+        yield stage.name, f"{name} in stage {stage.name!r}: {wrong}", ""
 
 
 def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[tuple[str, str, str]]:

@@ -1,11 +1,11 @@
-"""Where in a recipe components stand, of which kind, and how one is written."""
+"""Positions, kinds and spelling of the components in a recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdcore.plugin.option_schema import TERM_KEYS
+from kdcore.plugin.constructors import TERM_KEYS
 from kdcore.recipe.yaml import Steps
 
 JOINED = "joined"
@@ -13,7 +13,7 @@ JOINED = "joined"
 
 
 def components(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, str, Any]]:
-    """(path, kind, as written) of every component in a recipe's plain values; what is misshapen is passed over."""
+    """Iterate over (path, kind, as written) of every component in a recipe's plain values; malformed parts are skipped."""
     data = _mapping(tree.get("data"))
     yield from _one(("data",), data, dataset="dataset", protocol="protocol")
     for path, participant in participants(tree):
@@ -26,7 +26,7 @@ def components(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, str, Any]]:
 
 
 def participants(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, Mapping[str, Any]]]:
-    """(path, as written) of every teacher and student."""
+    """Iterate over (path, as written) of every teacher and student."""
     for group in ("teachers", "students"):
         for name, participant in _mapping(tree.get(group)).items():
             yield (group, name), _mapping(participant)
@@ -35,7 +35,7 @@ def participants(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, Mapping[str, 
 
 
 def split(kind: str, written: Any) -> tuple[str, dict[str, Any]] | None:
-    """Name and options of a component as written: ``x`` or ``{name: x, option: 1}``; None if it is neither."""
+    """Return name and options of a component written ``x`` or ``{name: x, option: 1}``; None if it is neither."""
     if isinstance(written, str):
         return written, {}
     name = written.get("name") if isinstance(written, Mapping) else None
@@ -45,7 +45,7 @@ def split(kind: str, written: Any) -> tuple[str, dict[str, Any]] | None:
 
 
 def is_term_key(kind: str, key: str) -> bool:
-    """Whether `key` says something of a loss as a term, and is no option of its own."""
+    """Return whether `key` belongs to a term of the objective rather than to the options of its loss."""
     return kind == "loss" and key in TERM_KEYS
 
 

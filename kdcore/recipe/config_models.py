@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from kdcore.contracts.batch import Ramp
+from kdcore.contracts.progress import Ramp
 from kdcore.contracts.schedule import Training
 from kdcore.recipe.components import JOINED
 from kdcore.recipe.merge import term_labels

@@ -29,6 +29,9 @@ from kdcore.suggestions import nearest
 
 __all__ = ["find_recipe", "list_recipes", "load_recipe"]
 
+_UNREADABLE = (OSError, RuntimeError, ValueError)
+"""Raised by paths: the second for a loop of links, the third for a null byte."""
+
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: PluginManager | None = None) -> Recipe:
     """The recipe in a file, with everything checked that can be before data are read.
@@ -43,7 +46,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: Plug
     """
     plugins = plugins or plugin_manager()
     early: list[Problem] = []
-    node = _read_with_bases(find_source(source), early)
+    node = _read_with_bases(source, early)
     node = apply_overrides(node, overrides, early)
     node = written_out(node, early)
     removed = dict(node.places())  # what null took away is missed where that was said
@@ -62,11 +65,17 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: Plug
     return recipe
 
 
-def _read_with_bases(file: Path, problems: list[Problem]) -> Node:
+def _read_with_bases(source: str | Path, problems: list[Problem]) -> Node:
     try:
-        return _gathered(file, (), problems)
+        return _gathered(find_source(source), (), problems)
     except RecipeError as error:
         raise RecipeError([*problems, *error.problems]) from error
+    except _UNREADABLE as error:
+        raise RecipeError([*problems, Problem("", f"could not read {str(source)!r}: {_cause(error)}")]) from error
+
+
+def _cause(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
 def _gathered(file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Node:
@@ -75,8 +84,16 @@ def _gathered(file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> N
     node = read(file, problems)
     extends = node.value.pop("extends", None)
     chain = (*chain, file.resolve())
-    bases = [_gathered(_extended(name, file, chain), chain, problems) for name in _names(extends)]
+    bases = [_base(name, file, chain, problems) for name in _names(extends)]
     return reduce(merge_recipes, [*bases, node])
+
+
+def _base(name: Node, file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Node:
+    try:
+        return _gathered(_extended(name, file, chain), chain, problems)
+    except _UNREADABLE as error:
+        said = f"could not read {name.value!r}: {_cause(error)}"
+        raise RecipeError([Problem("extends", said, name.file, name.line)]) from error
 
 
 def _names(extends: Node | None) -> list[Node]:
@@ -102,7 +119,7 @@ def _extended(name: Node, file: Path, chain: tuple[Path, ...]) -> Path:
     if found.resolve() in chain:
         circle = [*chain[chain.index(found.resolve()) :], found]
         names = " → ".join(each.name for each in circle)
-        raise RecipeError([Problem("extends", f"recipes extend each other in a circle: {names}", name.file, name.line)])
+        raise RecipeError([Problem("extends", f"circular `extends:` reference: {names}", name.file, name.line)])
     return found
 
 

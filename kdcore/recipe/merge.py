@@ -51,9 +51,10 @@ def _merge_terms(base: Node, over: Node) -> Node:
     terms: list[Node | None] = list(base.value)
     labels = labels_of(base.value)
     for key, node in over.value.items():
-        if key in labels:
-            below = terms[labels.index(key)]
-            terms[labels.index(key)] = merge(below, node) if below and node.value is not None else None
+        index = find_entry(base.value, labels, key)
+        if index is not None:
+            below = terms[index]
+            terms[index] = merge(below, node) if below and node.value is not None else None
         elif node.value is not None:
             terms.append(_new_term(key, node))
     return base.replaced([term for term in terms if term])
@@ -69,6 +70,14 @@ def labels_of(terms: Sequence[Node]) -> list[str]:
     """What the entries of a list of losses are called."""
     pairs = [(_text(term.get("name") or term), _text(term.get("id"))) for term in terms]
     return term_labels(pairs)
+
+
+def find_entry(entries: Sequence[Node], labels: Sequence[str], key: str) -> int | None:
+    """Return the index of the entry with the label `key`, or of the only one with that name, such as ``plugin/loss``."""
+    if key in labels:
+        return labels.index(key)
+    named = [index for index, entry in enumerate(entries) if _text(entry.get("name") or entry) == key]
+    return named[0] if len(named) == 1 else None
 
 
 def term_labels(terms: Iterable[tuple[str, str | None]]) -> list[str]:

@@ -14,8 +14,8 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_v
 
 from kdcore.contracts.needs import Needs
 from kdcore.contracts.schedule import Training
+from kdcore.plugin.facts import component_facts
 from kdcore.plugin.manager import plugin_manager
-from kdcore.plugin.option_schema import make
 from kdcore.plugin.registry import Registry
 from kdcore.recipe.components import JOINED, components, split
 from kdcore.recipe.config_models import (
@@ -238,8 +238,7 @@ class Recipe(Section):
         """
         if path not in self._needs:
             term = self._term_at(path)
-            loss = make(self.registry.get("loss", term.name), term.options)
-            self._needs[path] = loss.needs if isinstance(getattr(loss, "needs", None), Needs) else None
+            self._needs[path] = component_facts(self.registry.get("loss", term.name), term.options).needs
         return self._needs[path]
 
     def _term_at(self, path: str) -> Term:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdcore.errors import Problem, RecipeError
-from kdcore.recipe.merge import labels_of, merge, merge_recipes
+from kdcore.recipe.merge import find_entry, labels_of, merge, merge_recipes
 from kdcore.recipe.yaml import Node, Steps, dotted, parse, steps
 from kdcore.suggestions import did_you_mean
 
 
 def apply_overrides(root: Node, overrides: Sequence[str], problems: list[Problem]) -> Node:
-    """`root` with every override laid over it.
+    """Return `root` with every override applied.
 
-    Names of components come first, whatever the order, since a component of another name drops the old one's options.
+    Names of components are applied first, whatever the order, since another name drops the options of the old component.
     """
     parsed = [pair for text in overrides if (pair := _parsed(text, problems))]
     for path, value in sorted(parsed, key=lambda pair: pair[0][-1] != "name"):
@@ -30,11 +30,15 @@ def _parsed(text: str, problems: list[Problem]) -> tuple[Steps, Node] | None:
     where = steps(path)
     if not equals or not where or dotted(where) != path:
         from_the_end = equals and "[-" in path
-        hint = "entries are counted from 0, none from the end" if from_the_end else "write path=value, e.g. data.batch_size=32"
-        problems.append(Problem("", f"the override {text!r} is not understood", hint=hint))
+        hint = (
+            "entries are counted from 0; negative indices are not supported"
+            if from_the_end
+            else "write path=value, e.g. data.batch_size=32"
+        )
+        problems.append(Problem("", f"could not parse the override {text!r}", hint=hint))
         return None
     if where[0] == "extends":
-        what = "what a recipe extends cannot be overridden (command line)"
+        what = "`extends` cannot be overridden (command line)"
         problems.append(Problem(path, what, hint="write a file that extends it"))
         return None
     found: list[Problem] = []
@@ -60,7 +64,7 @@ def _assigned(node: Node | None, path: Steps, value: Node, done: Steps, option: 
     if node.is_list:
         return _assigned_in_list(node, step, rest, value, here)
     if not node.is_mapping or isinstance(step, int):
-        raise RecipeError([Problem(dotted(here), "there is no such place in this recipe (command line)")])
+        raise RecipeError([Problem(dotted(here), "no such key in this recipe (command line)")])
     if not done and not rest:
         return merge_recipes(node, node.replaced({step: value}))
     if not rest and step == "name":
@@ -74,10 +78,10 @@ def _counted(entries: Sequence[object]) -> str:
 
 def _assigned_in_list(node: Node, step: str | int, rest: Steps, value: Node, here: Steps) -> Node:
     labels = labels_of(node.value)
-    index = step if isinstance(step, int) else labels.index(step) if step in labels else len(labels)
-    if index >= len(labels):
+    index = step if isinstance(step, int) else find_entry(node.value, labels, step)
+    if index is None or index >= len(labels):
         hint = did_you_mean(str(step), labels, "entries") if all(labels) else f"it has {_counted(labels)}, counted from 0"
-        raise RecipeError([Problem(dotted(here), "there is no such entry in this list (command line)", hint=hint)])
+        raise RecipeError([Problem(dotted(here), "no such entry in this list (command line)", hint=hint)])
     items = list(node.value)
     if not rest and value.value is None:
         del items[index]

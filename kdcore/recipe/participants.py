@@ -71,7 +71,7 @@ class _Likes:
     def _circle(self, path: Steps, like: Node, members: tuple[str, ...]) -> None:
         """Told in the same words, at the same place, of whoever is in it: thus once, and no member's missing keys besides."""
         first, names = self.circles.setdefault(frozenset(members), (like, " → ".join((*members, members[0]))))
-        self._problem(path, first, f"participants are like each other in a circle: {names}")
+        self._problem(path, first, f"circular `like:` reference: {names}")
 
     def _problem(self, path: Steps, like: Node, message: str, hint: str = "") -> None:
         problem = Problem(dotted((*path, "like")), message, like.file, like.line, hint)

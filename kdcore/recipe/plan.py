@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule
+from kdcore.contracts.schedule import Graph, GraphSchedule, Stage
 from kdcore.errors import Problem, RecipeError
-from kdcore.recipe.compatibility import place_in_schedule, schedule_problems
+from kdcore.plugin.facts import ask
+from kdcore.recipe.compatibility import place_in_schedule, schedule_problems, stages_of
 from kdcore.recipe.config_models import ParticipantSpec
 from kdcore.recipe.graph import LearnerTerm, StagePlan, peers_of, recipe_graph, stage_plans, teachers_of, terms_of
 from kdcore.recipe.models import Recipe
@@ -123,19 +124,18 @@ class Plan:
         return Problem(path, message, file, line, hint)
 
 
-def make_plan(recipe: Recipe, schedule: Schedule | None = None) -> Plan:
+def make_plan(recipe: Recipe) -> Plan:
     """Plan a recipe.
 
     Args:
         recipe: Checked by the loader.
-        schedule: The recipe's schedule, constructed; None for the order of the graph.
 
     Raises:
         RecipeError: If the schedule contradicts the graph.
     """
     graph = recipe_graph(recipe, recipe.needs_of)
     terms = {name: terms_of(recipe, graph, name, recipe.needs_of) for name in recipe.participants}
-    stages = list((schedule or GraphSchedule()).stages(graph))
+    stages = _stages(recipe, graph)
     found = list(schedule_problems(recipe, graph, stages, terms))
     filled = recipe.filled()
     participants = {
@@ -158,6 +158,13 @@ def make_plan(recipe: Recipe, schedule: Schedule | None = None) -> Plan:
     if recipe.baseline and any(each.has_baseline for each in participants.values() if each.role == "student"):
         arms[BASELINE] = tuple(_baseline_stages(participants, distilled))
     return Plan(recipe, filled, plan.hash, graph, participants, arms)
+
+
+def _stages(recipe: Recipe, graph: Graph) -> tuple[Stage, ...]:
+    schedule = recipe.schedule
+    if schedule is None:
+        return stages_of(GraphSchedule(), graph)
+    return ask(recipe.registry.get("schedule", schedule.name), schedule.options, stages_of, graph)
 
 
 def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan]) -> list[StagePlan]:

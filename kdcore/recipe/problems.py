@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_
 
 from pydantic import BaseModel, ValidationError
 
-from kdcore.errors import KdcoreError, Problem
+from kdcore.errors import VALUE, Problem
 from kdcore.recipe.models import place_of
 from kdcore.recipe.yaml import Steps, dotted
 from kdcore.suggestions import did_you_mean, nearest
@@ -51,12 +51,6 @@ class Places:
     def _rank(self, path: Steps) -> int:
         file, own = (place_of(self.places, each)[0] for each in (path, ()))
         return 2 if file is None else int(file == own)
-
-
-def reason(error: Exception) -> str:
-    """What an exception says, after its class where the class says more than that a value is wrong."""
-    kind, said = type(error).__name__, str(error)
-    return said or kind if isinstance(error, KdcoreError | ValueError) else f"{kind}: {said}"
 
 
 class _Finding(NamedTuple):
@@ -163,7 +157,7 @@ def _message(error: Any, path: list[str | int]) -> tuple[str, str]:
 def _short(value: Any) -> str:
     kinds = {dict: "a mapping", list: "a list", type(None): "null", bool: str(value).lower()}
     text = kinds.get(type(value), repr(value))
-    return text if len(text) <= 60 else f"{text[:57]}…"
+    return text if len(text) <= VALUE else f"{text[:VALUE]}…"
 
 
 def _has(tree: Any, step: str | int) -> bool:
@@ -207,4 +201,7 @@ def _inside(hint: Any, step: str | int) -> Iterator[Any]:
 def _fields(hint: Any) -> dict[str, Any]:
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return {name: field.annotation for name, field in hint.model_fields.items()}
-    return get_type_hints(hint) if isinstance(hint, type) and dataclasses.is_dataclass(hint) else {}
+    if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):
+        return {}
+    hints = get_type_hints(hint)
+    return {field.name: hints[field.name] for field in dataclasses.fields(hint)}

@@ -7,38 +7,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from kdcore.errors import PluginError, Problem, UnknownComponentError
+from kdcore.plugin.constructors import TERM_KEYS
 from kdcore.plugin.files import is_file
 from kdcore.plugin.manager import PluginManager
-from kdcore.plugin.option_schema import TERM_KEYS, construct, options_model
+from kdcore.plugin.option_schema import options_model, validated
 from kdcore.plugin.registry import Entry
 from kdcore.recipe.components import components, split
-from kdcore.recipe.defaults import validated
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.yaml import Steps
 from kdcore.suggestions import did_you_mean, nearest
 
 
-@dataclass(frozen=True)
-class Usable:
-    """A component that exists and takes the options given."""
-
-    entry: Entry
-    options: BaseModel
-
-    def make(self) -> Any:
-        """The component itself; raises whatever its constructor raises."""
-        return construct(self.entry.load(), dict(self.options))
-
-
 @dataclass
 class Checked:
-    """What came of looking at every component of a recipe; `classes` has those with unusable options, too."""
+    """Components of a recipe by path.
 
-    usable: dict[Steps, Usable] = field(default_factory=dict)
-    classes: dict[Steps, Any] = field(default_factory=dict)
+    Args:
+        usable: Those that take their options: entry and options as written.
+        known: All that exist, usable or not.
+        problems: Everything that is wrong with the others.
+    """
+
+    usable: dict[Steps, tuple[Entry, dict[str, Any]]] = field(default_factory=dict)
+    known: dict[Steps, Entry] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -56,7 +50,8 @@ def _check(
 ) -> None:
     try:
         entry = plugins.registry.get(kind, name)
-        model, checked.classes[path] = options_model(entry), entry.load()
+        model = options_model(entry)
+        checked.known[path] = entry
     except UnknownComponentError:
         checked.problems.append(_unknown(path, kind, name, places, plugins))
         return
@@ -64,7 +59,8 @@ def _check(
         checked.problems.append(places.problem(path, str(error)))
         return
     try:
-        checked.usable[path] = Usable(entry, validated(entry, options))
+        validated(entry, options)
+        checked.usable[path] = entry, options
     except ValidationError as error:
         also = TERM_KEYS if kind == "loss" else ()
         of = f"{kind.replace('_', ' ')} {name!r}"

@@ -117,12 +117,12 @@ def read(file: Path, problems: list[Problem]) -> Node:
     if file.is_dir():
         raise _refused(file, "is a folder, not a recipe")
     if not file.is_file():
-        raise _refused(file, "no such file")
+        raise _refused(file, "is not a regular file" if file.exists() else "does not exist")
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except OSError as error:
-        raise _refused(file, f"cannot be read: {error.strerror}") from error
+        raise _refused(file, f"could not be read: {error.strerror}") from error
     if len(raw) > MAX_BYTES:
         raise _refused(file, f"is larger than {MAX_BYTES >> 20} MiB, too large for a recipe")
     try:

@@ -1,32 +1,55 @@
-"""A run's saved students once more on recordings of its split."""
+"""A finished run's saved students, evaluated again on the samples that the run was evaluated on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from kdcore.contracts.dataset import Dataset
+from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.protocol import Split
 from kdcore.data.preparation import load_split
+from kdcore.data.windows import Span, windows
 from kdcore.deploy.bundle import DESCRIPTION, load_student
-from kdcore.errors import DataError
+from kdcore.deploy.predictor import cut_pieces
+from kdcore.errors import CheckpointError, DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.models import modalities_of
 from kdcore.runs.metrics import combine, evaluate
-from kdcore.runs.outcome import ENSEMBLES
+from kdcore.runs.outcome import ENSEMBLES, Outcome
 from kdcore.runs.paths import find_run
-from kdcore.runs.records import recipe_of, saved_seeds
+from kdcore.runs.records import read_run, recipe_of
+from kdcore.runs.saved_students import saved_seeds
+from kdcore.training.assembly import DISTILLED
+
+CLOSE = 1e-3
+"""Largest difference in probability between a run's own result and the same student evaluated again."""
+
+
+class Piece(NamedTuple):
+    """One sample as a run sees it: a recording, or a window of one.
+
+    Args:
+        key: The sample's key as text, as in the run's results.
+        signals: Modality → signal.
+        label: None where it is unknown.
+    """
+
+    key: str
+    signals: dict[str, Signal]
+    label: int | None
 
 
 class Recordings:
-    """The recordings that a run was trained and tested on, by the parts of its split.
+    """The samples of a run, by the parts of its split.
 
     Args:
-        run: Id or folder of the run.
+        run: Id, folder or recipe's name of the run.
 
     Raises:
         KdcoreError: If there is no such run, or its recordings are not where they were.
@@ -39,55 +62,96 @@ class Recordings:
         builder = Builder(recipe, plugins)
         self.dataset: Dataset = builder.dataset()
         self.skip_bad = recipe.data.on_bad_sample == "skip"
-        modalities = modalities_of(recipe.participants.values())
+        self.window = recipe.data.window
+        self.modalities = modalities_of(recipe.participants.values())
         with builder.locating_data_errors():
-            self.split: Split = load_split(self.dataset, builder.protocol(), recipe.data, modalities)[1]
+            self.split: Split = load_split(self.dataset, builder.protocol(), recipe.data, self.modalities)[1]
 
-    def clips(self, part: str, modalities: Sequence[str]) -> Iterator[tuple[dict[str, Signal], int | None]]:
-        """Signals and label of every sample of a part that can be read.
+    def pieces(self, part: str, modalities: Sequence[str]) -> Iterator[Piece]:
+        """Every sample of a part that can be read, cut into windows as the run cut it.
+
+        Windows lie within the time that *all* of the run's modalities cover, teachers' included, so a student's own clock does
+        not suffice to find them.
+
+        Args:
+            part: Such as ``test``.
+            modalities: Whose signals are wanted.
 
         Raises:
-            DataError: If one cannot, unless the run's recipe skips bad samples.
+            DataError: If one cannot be read, unless the run's recipe skips bad samples.
         """
-        for sample in self.split.parts[part]:
+        for sample in self.split.parts.get(part, ()):
             try:
-                yield {name: self.dataset.read(sample, name) for name in modalities}, sample.label
+                signals, spans = self._read(sample, modalities)
             except DataError:
                 if not self.skip_bad:
                     raise
+                continue
+            for number, piece in enumerate(cut_pieces(signals, spans)):
+                yield Piece(str(replace(sample.key, window=number)), piece, sample.label)
+
+    def _read(self, sample: Sample, modalities: Sequence[str]) -> tuple[dict[str, Signal], Sequence[Span | None]]:
+        if self.window is None:
+            return {name: self.dataset.read(sample, name) for name in modalities}, [None]
+        signals = {name: self.dataset.read(sample, name) for name in self.modalities}
+        try:
+            spans = windows(list(signals.values()), self.window.length, self.window.hop or self.window.length)
+        except ValueError as error:
+            raise DataError(f"{sample.key}: {error}") from error
+        return {name: signals[name] for name in modalities}, spans
 
 
 def evaluate_run(run_id: str) -> Iterator[str]:
-    """A line for every student of a run, and for all of a seed's taken together: what it is worth on the test part.
+    """A line for every saved student of a run, and for the ensembles of a seed: its metrics and the number of samples.
+
+    Args:
+        run_id: Id, folder or recipe's name of a finished run.
 
     Raises:
-        KdcoreError: If the run has saved no student, or the recordings are no longer there.
+        KdcoreError: If the run is not finished or saved no student, or none of its recordings is there any more.
     """
     recordings = Recordings(run_id)
-    for folder in saved_seeds(recordings.folder).values():
-        answers: dict[str, np.ndarray] = {}
-        labels = np.empty(0, dtype=np.int64)
+    run = read_run(recordings.folder)
+    distilled = run.outcomes[DISTILLED]
+    for seed, folder in saved_seeds(recordings.folder).items():
+        outcome, answers = distilled[seed], {}
+        kept = np.empty(0, dtype=np.int64)
         for path in sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}")):
-            answers[path.name], labels = _answers(path, recordings)
+            answers[path.name], kept = _probabilities(path, recordings, run.facts.part, outcome)
+        if len(kept) < len(outcome.keys):
+            lost = len(outcome.keys) - len(kept)
+            yield f"{folder.name}: {lost} of the run's {len(outcome.keys)} samples are not there any more"
+        for name, probabilities in answers.items():
+            if (gap := _difference(probabilities, outcome, name, kept)) > CLOSE:
+                yield (
+                    f"{folder.name} {name}: probabilities differ by up to {gap:.2g} from those of the run; "
+                    "recordings, plugins or versions have changed since"
+                )
         if len(answers) > 1:
             members = list(answers.values())
             answers |= {label: combine(members, rule) for label, rule in ENSEMBLES.items()}  # type: ignore[arg-type]
+        labels = outcome.labels[kept]
         for name, probabilities in answers.items():
-            metrics = evaluate(probabilities, labels).metrics()
-            yield f"{folder.name} {name}: " + "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+            known = labels >= 0
+            metrics = evaluate(probabilities[known], labels[known]).metrics()
+            shown = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
+            yield f"{folder.name} {name}: {shown}  n {int(known.sum())}"
 
 
-def _answers(path: Path, recordings: Recordings) -> tuple[np.ndarray, np.ndarray]:
+def _probabilities(path: Path, recordings: Recordings, part: str, outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of a student, and which rows of the run's results they belong to."""
     student = load_student(path)
-    probabilities, labels = [], []
-    for signals, label in recordings.clips("test", student.modalities):
-        try:
-            rows = student.predict(signals)
-        except DataError:
-            if not recordings.skip_bad:
-                raise
-            continue
-        if label is not None:
-            probabilities.append(rows)
-            labels += [label] * len(rows)
-    return np.concatenate(probabilities), np.array(labels)
+    row_of = {key: row for row, key in enumerate(outcome.keys)}
+    found: dict[int, np.ndarray] = {}
+    for key, signals, _ in recordings.pieces(part, student.modalities):
+        if key in row_of:
+            found[row_of[key]] = student.probabilities([signals])[0]
+    if not found:
+        raise CheckpointError(f"{recordings.folder.name}: none of the samples that it was evaluated on is there any more")
+    rows = sorted(found)
+    return np.stack([found[row] for row in rows]), np.array(rows)
+
+
+def _difference(probabilities: np.ndarray, outcome: Outcome, name: str, rows: np.ndarray) -> float:
+    own = outcome.probabilities.get(name)
+    return 0.0 if own is None else float(np.abs(own[rows] - probabilities).max())

@@ -1,14 +1,11 @@
-"""Where runs and prepared data are kept."""
+"""Folders of runs."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from kdcore.errors import CheckpointError, UnknownRunError
 
@@ -18,12 +15,6 @@ def runs_folder() -> Path:
     return Path(os.environ.get("KDCORE_RUNS", "kdcore-runs")).absolute()
 
 
-def cache_folder() -> Path:
-    """``$KDCORE_CACHE``, else ``kdcore`` in the user's cache folder."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("KDCORE_CACHE", Path(home) / "kdcore")).absolute()
-
-
 def new_run_id(name: str, digest: str, now: datetime) -> str:
     """A run's name: when it began, its recipe's name, and a piece of the recipe's hash."""
     base = f"{now:%Y%m%d-%H%M%S}-{name}-{digest[:6]}"
@@ -31,61 +22,42 @@ def new_run_id(name: str, digest: str, now: datetime) -> str:
     return next(each for n in range(1, 1000) if not (taken / (each := base if n == 1 else f"{base}-{n}")).exists())
 
 
+def recipe_name(run_id: str) -> str:
+    """The recipe's name in a run's id as `new_run_id` makes it; empty in any other text."""
+    found = re.fullmatch(r"\d{8}-\d{6}-(.+)-[0-9a-f]{6}(-\d+)?", run_id)
+    return found[1] if found else ""
+
+
+def _age(run_id: str) -> tuple[str, int]:
+    """Second in which a run began, and its number among those of one name."""
+    number = run_id.rpartition("-")[2]
+    return run_id[:15], int(number) if len(number) < 6 else 1
+
+
 def find_run(run_id: str) -> Path:
-    """The folder of a run, by its id, an unambiguous beginning or end of it, or its path.
+    """The folder of a run, by its path, its id, an unambiguous beginning or end of it, or its recipe's name.
+
+    Of several runs of a recipe, the latest is taken. A recipe in a folder, such as ``utd-mhad/pskd``, is found by that name and
+    by the name that it gives itself, ``utd-mhad-pskd``.
 
     Raises:
         UnknownRunError: If there is none.
-        CheckpointError: If there are several.
+        CheckpointError: If a part of an id fits several runs.
     """
     path = Path(run_id)
     if (path / "recipe.yaml").exists():
         return path.absolute()
     folder = runs_folder()
     known = sorted(each.name for each in folder.iterdir() if (each / "recipe.yaml").exists()) if folder.is_dir() else []
-    matches = [name for name in known if name == run_id] or [
-        name for name in known if name.startswith(run_id) or name.endswith(run_id)
-    ]
+    recipe = Path(run_id).with_suffix("").as_posix() if run_id.endswith((".yaml", ".yml")) else run_id
+    of_recipe = sorted((name for name in known if recipe_name(name) in (recipe, recipe.replace("/", "-"))), key=_age)
+    matches = (
+        [name for name in known if name == run_id]
+        or of_recipe[-1:]
+        or [name for name in known if run_id and (name.startswith(run_id) or name.endswith(run_id))]
+    )
     if not matches:
         raise UnknownRunError(f"no run {run_id!r} in {folder}" + (f" (the last are: {', '.join(known[-5:])})" if known else ""))
     if len(matches) > 1:
         raise CheckpointError(f"several runs are called {run_id!r}: {', '.join(matches)}")
     return folder / matches[0]
-
-
-@dataclass
-class Ledger:
-    """What a run was asked for beside its recipe, and what it has finished: seeds and arms, and their share of its tracking."""
-
-    folder: Path
-    done: list[list[Any]] = field(default_factory=list)
-    journal: int = 0
-    complete: bool = False
-    command: Sequence[str] = ()
-    part: str = "test"
-    anew: bool = False
-
-    @property
-    def path(self) -> Path:
-        """The file it is kept in."""
-        return self.folder / "progress.json"
-
-    def content(self) -> bytes:
-        """As it is written to `path`."""
-        kept = {name: getattr(self, name) for name in ("done", "journal", "complete", "part", "anew")}
-        return json.dumps({**kept, "command": list(self.command)}).encode()
-
-    @classmethod
-    def read(cls, folder: Path) -> Ledger:
-        """The ledger of the run in `folder`; an empty one if nothing is finished.
-
-        Raises:
-            CheckpointError: If it is damaged.
-        """
-        path = folder / "progress.json"
-        if not path.exists():
-            return cls(folder)
-        try:
-            return cls(folder, **json.loads(path.read_text()))
-        except (ValueError, TypeError) as error:
-            raise CheckpointError(f"{path}: damaged: {error}") from error

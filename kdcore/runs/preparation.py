@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
+from kdcore.cache import cache_folder
 from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError, TrainingError
@@ -19,8 +20,9 @@ from kdcore.recipe.compatibility import place_in_schedule
 from kdcore.recipe.models import EngineSpec, Recipe
 from kdcore.recipe.plan import make_plan
 from kdcore.recipe.yaml import dump
-from kdcore.runs.paths import Ledger, cache_folder, new_run_id, runs_folder
+from kdcore.runs.paths import new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
+from kdcore.runs.state import RunState
 from kdcore.training.assembly import DISTILLED, Assembly
 from kdcore.training.checkpoint import write_file
 from kdcore.training.preflight import Preflight, preflight
@@ -61,7 +63,7 @@ def prepare(
     fabric.launch()
     _set_torch(recipe.engine)
     dataset = builder.dataset()
-    assembly = Assembly(builder, dataset, make_plan(recipe, builder.schedule()))
+    assembly = Assembly(builder, dataset, make_plan(recipe))
     limit = recipe.data.memory_bytes
     with builder.locating_data_errors():
         table = load_table(dataset, builder.protocol(), recipe.filled_data, assembly.pipelines, cache_folder(), limit, reading)
@@ -79,13 +81,13 @@ def prepare(
     return Prepared(assembly, table, found)
 
 
-def make_folder(recipe: Recipe, fabric: Fabric, command: Sequence[str], part: str, anew: bool) -> Path:
-    """A new run's folder, with its recipe in it and an empty ledger; the same in all processes."""
+def make_folder(recipe: Recipe, fabric: Fabric, command: Sequence[str], part: str, retrain: bool) -> Path:
+    """A new run's folder, with its recipe in it and an empty state; the same in all processes."""
     folder = runs_folder() / fabric.broadcast(new_run_id(recipe.name, recipe.hash, datetime.now()))
     if fabric.is_global_zero:
         _write_recipe(recipe, folder)
-        ledger = Ledger(folder, command=command, part=part, anew=anew)
-        write_file(ledger.path, ledger.content())
+        state = RunState(folder, command=command, part=part, retrain=retrain)
+        write_file(state.path, state.content())
     fabric.barrier()
     return folder
 
@@ -124,7 +126,7 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
 
 
 def _refuse_idle_part(assembly: Assembly, table: Table) -> None:
-    """What a protocol sets apart for teachers is there for them to learn from."""
+    """A part that a protocol sets apart for teachers is there for them to learn from."""
     stages = assembly.stages(DISTILLED)
     taught = any(set(stage.learners) & set(assembly.plan.teachers) for stage in stages)
     idle = set(table.parts) - {"train", "validation", "test"} - {stage.part for stage in stages}

@@ -1,4 +1,4 @@
-"""Runs read back: what was run, on what, and every answer to the samples it was evaluated on."""
+"""Records of runs, read back: what was run, on what data, and every prediction on the samples it was evaluated on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 
 from kdcore import __version__
 from kdcore.data.table import Table
-from kdcore.deploy.bundle import DESCRIPTION
 from kdcore.errors import CheckpointError, PluginError, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.load import load_recipe
@@ -42,6 +41,8 @@ class Facts:
         versions: Of Python, torch, NumPy, kdcore and the plugins used.
         machine: Kind of machine and accelerator.
         command: Repeats the run.
+        no_baseline: Why no student was trained without distillation; empty if one was.
+        distilled: Students with a term that distils in their objective.
     """
 
     name: str
@@ -59,6 +60,8 @@ class Facts:
     versions: Mapping[str, str] = field(default_factory=dict)
     machine: str = ""
     command: Sequence[str] = ()
+    no_baseline: str = ""
+    distilled: Sequence[str] = ()
 
     def content(self) -> bytes:
         """As it is kept in a file."""
@@ -184,38 +187,3 @@ def _facts(folder: Path) -> Facts | None:
         return Facts(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"{path}: damaged: {error}") from error
-
-
-def find_student(where: str | Path, seed: int | None = None) -> Path:
-    """The folder of a saved student, or of a seed's students, which answer as an ensemble.
-
-    Args:
-        where: That folder, or a run's id or folder.
-        seed: Which seed of a run; its first by default.
-
-    Raises:
-        CheckpointError: If there is none.
-    """
-    path = Path(where)
-    if (path / DESCRIPTION).exists() or any(path.glob(f"*/{DESCRIPTION}")):
-        return path
-    if path.is_dir() and not (path / "recipe.yaml").exists():
-        raise CheckpointError(f"{path}: holds no saved student")
-    seeds = saved_seeds(find_run(str(where)))
-    if seed is not None and seed not in seeds:
-        raise CheckpointError(f"{where}: no student of seed {seed} (there are: {', '.join(map(str, seeds))})")
-    folder = seeds[min(seeds) if seed is None else seed]
-    inside = sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}"))
-    return inside[0] if len(inside) == 1 else folder
-
-
-def saved_seeds(run: Path) -> dict[int, Path]:
-    """Seed → folder of its saved students.
-
-    Raises:
-        CheckpointError: If a run has saved none.
-    """
-    found = {path.parent.parent for path in (run / "students").glob(f"seed-*/*/{DESCRIPTION}")}
-    if not found:
-        raise CheckpointError(f"{run} holds no saved student")
-    return dict(sorted((int(folder.name.removeprefix("seed-")), folder) for folder in found))

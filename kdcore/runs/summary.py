@@ -1,22 +1,35 @@
-"""What a run found, for people: a table for the terminal, and what the HTML report tells."""
+"""The summary of a run: the numbers and words of its result table, its verdict and its learning curves."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from kdcore.runs.metrics import Difference, Evaluation
+from kdcore.contracts.progress import Ramp
+from kdcore.recipe.config_models import LabelledShare
+from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
+from kdcore.runs.metrics import Difference, Evaluation, paired_difference
+from kdcore.runs.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
+from kdcore.runs.records import Facts, FinishedRun
+from kdcore.training.assembly import BASELINE, DISTILLED
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from kdcore.results.examples import Example
-
-Role = Literal["teacher", "teachers together", "student without distillation", "student with distillation", "students together"]
+Role = Literal[
+    "teacher",
+    "teachers together",
+    "student",
+    "student without distillation",
+    "students together without distillation",
+    "student with distillation",
+    "students together",
+]
 LONG, MOST_SEEDS = ("reads", "parameters"), 3
 WITH, WITHOUT = "student with distillation", "student without distillation"
 
@@ -31,6 +44,7 @@ class Row:
         modality: What it reads, in words.
         evaluations: On the samples evaluated, one per seed.
         parameters: How many numbers it learned; None where that makes no sense.
+        arm: ``distilled`` or ``baseline``.
     """
 
     participant: str
@@ -38,15 +52,33 @@ class Row:
     modality: str
     evaluations: Sequence[Evaluation]
     parameters: int | None = None
+    arm: str = DISTILLED
 
     def values(self, metric: str) -> list[float]:
         """One number per seed."""
         return [evaluation.metrics()[metric] for evaluation in self.evaluations]
 
+    def cells(self) -> list[str]:
+        """Text of this row in the result table, under `Summary.headings`."""
+        accuracies = self.values("accuracy")
+        if len(accuracies) > 1:
+            last = spread(accuracies)
+        else:
+            last = " to ".join(percent(end) for evaluation in self.evaluations for end in evaluation.accuracy_interval)
+        return [
+            self.participant,
+            self.role,
+            self.modality,
+            *map(percent, accuracies),
+            last,
+            spread(self.values("macro_f1")),
+            "" if self.parameters is None else f"{self.parameters:,}",
+        ]
+
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything a report tells.
+    """The results of a run, for its table, its report and its tracker.
 
     Args:
         name: Of the recipe.
@@ -56,8 +88,8 @@ class Summary:
         seeds: In the order of every row's evaluations.
         classes: Class names.
         rows: The participants, in the order to show them.
-        difference: Student with minus student without; None where there is only one of them.
-        curves: Title of a picture → name of a curve → (epoch, value) pairs.
+        differences: Student → its accuracy with distillation minus that without, for those that were trained both ways.
+        no_baseline: Why no student was trained without distillation; empty if one was.
         versions: Package → version.
         recipe: The recipe with every default filled in, as YAML.
         command: Repeats the run.
@@ -65,7 +97,6 @@ class Summary:
         tracking: How to open what was tracked.
         part: Part of the split that was evaluated.
         setting: What was run, in words.
-        examples: Samples to look at.
     """
 
     name: str
@@ -75,8 +106,8 @@ class Summary:
     seeds: Sequence[int]
     classes: Sequence[str]
     rows: Sequence[Row]
-    difference: Difference | None = None
-    curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]] = field(default_factory=dict)
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    no_baseline: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
     command: str = ""
@@ -84,18 +115,194 @@ class Summary:
     tracking: str = ""
     part: str = "test"
     setting: str = ""
-    examples: Sequence[Example] = ()
+
+    @property
+    def difference(self) -> Difference | None:
+        """The difference of the first student that was trained both ways; None if there is none."""
+        return next(iter(self.differences.values()), None)
 
     @property
     def answer(self) -> str:
-        """Did distillation help? In a sentence."""
-        if self.difference:
-            return self.difference.sentence
-        return "This run cannot say: the student was not also trained without distillation."
+        """Did distillation help? In a sentence for each student that was trained both ways."""
+        if len(self.differences) == 1:
+            return "".join(each.sentence for each in self.differences.values())
+        if self.differences:
+            return " ".join(f"{name}: {each.sentence}" for name, each in self.differences.items())
+        reason = self.no_baseline or "the student was not also trained without distillation"
+        return f"This run cannot say whether distillation helps: {reason}."
 
     def row(self, *roles: Role) -> Row | None:
-        """The first participant in the first of these roles that is taken."""
-        return next((row for role in roles for row in self.rows if row.role == role), None)
+        """The first participant in the first of these roles that is taken; of students, the one in `difference` if possible."""
+        compared = next(iter(self.differences), "")
+        for role in roles:
+            found = [row for row in self.rows if row.role == role]
+            if found:
+                return next((row for row in found if row.participant == compared), found[0])
+        return None
+
+    def headings(self) -> list[str]:
+        """Headings of the result table."""
+        last = ["mean ± sd"] if len(self.seeds) > 1 else ["95 % interval"]
+        return ["participant", "role", "reads", *(f"seed {seed}" for seed in self.seeds), *last, "macro F1", "parameters"]
+
+
+def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
+    """The summary of a run.
+
+    Args:
+        recipe: What was run.
+        run: What came of it.
+        tracking: How to look at what was tracked.
+    """
+    facts = run.facts
+    outcomes = {arm: [seeds[seed] for seed in facts.seeds] for arm, seeds in run.outcomes.items()}
+    by_arm = {arm: [outcome.evaluations() for outcome in seeds] for arm, seeds in outcomes.items()}
+    return Summary(
+        name=recipe.name,
+        description=recipe.description,
+        rule=facts.split,
+        selection=_selection(facts.selection),
+        seeds=facts.seeds,
+        classes=facts.classes,
+        rows=[*_teachers(recipe, outcomes, by_arm), *_students(recipe, facts, outcomes, by_arm)],
+        differences=_differences(facts, by_arm, outcomes),
+        no_baseline=facts.no_baseline,
+        versions=facts.versions,
+        recipe=recipe.to_yaml(),
+        command=shlex.join(facts.command),
+        folder=run.folder,
+        tracking=tracking,
+        part=facts.part,
+        setting=setting(recipe, facts),
+    )
+
+
+def setting(recipe: Recipe, facts: Facts) -> str:
+    """What was run, in words."""
+    learns = [_described(name, spec) for name, spec in recipe.student_specs.items()]
+    teach = [_described(name, spec) for name, spec in recipe.teachers.items()]
+    source = f" from {in_words(teach)}" if teach else ""
+    fused = f", joined by {recipe.fusion.name}" if recipe.fusion else ""
+    terms = [f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in recipe.losses if term.active]
+    counts = ", ".join(f"{count} to {'train' if part == 'train' else part}" for part, count in facts.counts.items() if count)
+    seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
+    schedule = recipe.schedule.name if recipe.schedule else "by the graph"
+    return (
+        f"{in_words(learns)} learned{source}{fused} by {in_words(terms)}; schedule {schedule}. "
+        f"Data: {recipe.data.dataset.name}, {len(facts.classes)} classes, {counts}. {_labels(recipe.data)}{seeds}."
+    )
+
+
+def _described(name: str, spec: ParticipantSpec) -> str:
+    if spec.follows is not None:
+        return f"{name} (moving average of {spec.follows})"
+    return (
+        f"{name} (stored outputs)" if spec.encoder is None else f"{name} ({' + '.join(spec.modalities)}, {spec.encoder.name})"
+    )
+
+
+def _labels(data: DataSpec) -> str:
+    noisy = f"Of the labels learnt from, {100 * data.label_noise:g} % were made wrong. " if data.label_noise else ""
+    if isinstance(data.labels, LabelledShare):
+        return f"{noisy}{100 * data.labels.share:g} % of the training samples were labelled. "
+    return f"{noisy}Students were told no labels. " if data.labels == "withheld" else noisy
+
+
+def in_words(items: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join(part for part in (", ".join(items[:-1]), *items[-1:]) if part)
+
+
+def _weight(weight: float | Ramp) -> str:
+    return f"{weight:g}" if isinstance(weight, float | int) else f"{weight.start:g} to {weight.stop:g}"
+
+
+def metric_prefix(part: str) -> str:
+    """What metrics of the final evaluation begin with; ``validation/`` alone is that of every epoch."""
+    return "test" if part == "test" else f"final/{part}"
+
+
+def means(summary: Summary) -> dict[str, float]:
+    """Mean and standard deviation over seeds of every metric of the evaluation, by participant."""
+    found: dict[str, float] = {}
+    prefix = metric_prefix(summary.part)
+    for row in summary.rows:
+        name = f"{BASELINE}/{row.participant}" if row.arm == BASELINE else row.participant
+        for metric in row.evaluations[0].metrics():
+            values = row.values(metric)
+            mean = sum(values) / len(values)
+            found[f"{prefix}/{name}/{metric}"] = mean
+            if len(values) > 1:
+                found[f"{prefix}/{name}/{metric}_std"] = (
+                    sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+                ) ** 0.5
+    for student, difference in summary.differences.items():
+        gain = "gain" if len(summary.differences) == 1 else f"gain/{student}"
+        found |= {
+            f"{gain}/mean": difference.mean,
+            f"{gain}/low": difference.low,
+            f"{gain}/high": difference.high,
+            f"{gain}/conclusive": float(difference.conclusive),
+        }
+    return found
+
+
+def _teachers(
+    recipe: Recipe, outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[dict[str, Evaluation]]]
+) -> list[Row]:
+    first = outcomes[DISTILLED][0]
+    rows = [
+        Row(name, "teacher", _reads(recipe, name), [each[name] for each in by_arm[DISTILLED]], first.parameters.get(name))
+        for name in first.teachers
+    ]
+    if len(rows) > 1:
+        reads = ", ".join(dict.fromkeys(row.modality for row in rows))
+        rows.append(Row(JOINT_TEACHERS, "teachers together", reads, [each[JOINT_TEACHERS] for each in by_arm[DISTILLED]]))
+    return rows
+
+
+def _students(
+    recipe: Recipe,
+    facts: Facts,
+    outcomes: Mapping[str, Sequence[Outcome]],
+    by_arm: Mapping[str, Sequence[dict[str, Evaluation]]],
+) -> list[Row]:
+    """Students of each arm, those of the baseline first; a student may be in one arm alone."""
+    joint: Mapping[str, Role] = {BASELINE: "students together without distillation", DISTILLED: "students together"}
+    rows, together = [], []
+    for arm in (each for each in joint if each in outcomes):
+        first = outcomes[arm][0]
+        for name in first.students:
+            role: Role = WITHOUT if arm == BASELINE else WITH if name in facts.distilled else "student"
+            evaluations = [each[name] for each in by_arm[arm]]
+            rows.append(Row(name, role, _reads(recipe, name), evaluations, first.parameters.get(name), arm))
+        if len(first.students) > 1:
+            together += [Row(label, joint[arm], "", [each[label] for each in by_arm[arm]], arm=arm) for label in ENSEMBLES]
+    return rows + together
+
+
+def _reads(recipe: Recipe, name: str) -> str:
+    return " + ".join(recipe.participants[name].modalities)
+
+
+def _differences(
+    facts: Facts, by_arm: Mapping[str, Sequence[dict[str, Evaluation]]], outcomes: Mapping[str, Sequence[Outcome]]
+) -> dict[str, Difference]:
+    """Of every distilled student that the baseline has, too, with against without."""
+    alone = outcomes[BASELINE][0].students if BASELINE in outcomes else ()
+    return {
+        name: paired_difference([each[name] for each in by_arm[DISTILLED]], [each[name] for each in by_arm[BASELINE]])
+        for name in outcomes[DISTILLED][0].students
+        if name in alone and name in facts.distilled
+    }
+
+
+def _selection(rules: Mapping[str, str]) -> str:
+    """Which epoch's weights are evaluated, in words."""
+    said = {"last": "weights of the last epoch", "best": "weights of the epoch best on the validation part"}
+    if len(set(rules.values())) == 1:
+        return said[next(iter(rules.values()))]
+    return "; ".join(f"{name}: {said[rule]}" for name, rule in rules.items())
 
 
 def table(summary: Summary) -> Table:
@@ -116,38 +323,14 @@ def table(summary: Summary) -> Table:
     )
     # A terminal is narrow: what the report has beyond these is left to it.
     crowded = len(summary.seeds) > MOST_SEEDS
-    columns = [each for each in headings(summary) if each not in LONG and not (crowded and each.startswith("seed "))]
+    columns = [each for each in summary.headings() if each not in LONG and not (crowded and each.startswith("seed "))]
     for heading in columns:
         left = heading in ("participant", "role")
         found.add_column(Text(heading), justify="left" if left else "right", no_wrap=not left)
     for row in summary.rows:
-        named = dict(zip(headings(summary), cells(row), strict=True))
-        found.add_row(*(Text(named[heading]) for heading in columns), style="bold" if row.role == WITH else None)
+        named = dict(zip(summary.headings(), row.cells(), strict=True))
+        found.add_row(*(Text(named[heading]) for heading in columns), style="bold" if row.role in (WITH, "student") else None)
     return found
-
-
-def headings(summary: Summary) -> list[str]:
-    """Of the table of results."""
-    last = ["mean ± sd"] if len(summary.seeds) > 1 else ["95 % interval"]
-    return ["participant", "role", "reads", *(f"seed {seed}" for seed in summary.seeds), *last, "macro F1", "parameters"]
-
-
-def cells(row: Row) -> list[str]:
-    """A row of the table of results."""
-    accuracies = row.values("accuracy")
-    if len(accuracies) > 1:
-        last = spread(accuracies)
-    else:
-        last = " to ".join(percent(end) for evaluation in row.evaluations for end in evaluation.accuracy_interval)
-    return [
-        row.participant,
-        row.role,
-        row.modality,
-        *map(percent, accuracies),
-        last,
-        spread(row.values("macro_f1")),
-        "" if row.parameters is None else f"{row.parameters:,}",
-    ]
 
 
 def percent(value: float) -> str:
@@ -160,3 +343,22 @@ def spread(values: Sequence[float]) -> str:
     if len(values) < 2:
         return "".join(map(percent, values))
     return f"{percent(float(np.mean(values)))} ± {percent(float(np.std(values, ddof=1)))}"
+
+
+def flattened(values: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as ``a.b.0.c`` → value; terms go by their ids, ``losses.acs.weight``, not by their places."""
+    if isinstance(values, Mapping) and values:
+        return {
+            key: value
+            for name, each in values.items()
+            for key, value in flattened(each, f"{path}.{name}" if path else str(name)).items()
+        }
+    if isinstance(values, list) and values and any(isinstance(each, dict | list) for each in values):
+        ids = [each.get("id") if isinstance(each, dict) else None for each in values]
+        steps = ids if all(ids) else range(len(values))
+        return {
+            key: value
+            for step, each in zip(steps, values, strict=True)
+            for key, value in flattened(each, f"{path}.{step}").items()
+        }
+    return {path: values}

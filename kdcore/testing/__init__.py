@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from kdcore.testing.case import Case, ConformanceError, NotApplicable
     from kdcore.testing.checks import Check, checks_of
     from kdcore.testing.run import Result, check_component, check_plugin
+    from kdcore.testing.shell import check_and_print
     from kdcore.testing.suite import conformance_tests
 
 _HOME = {
     "kdcore.testing.case": ("Case", "ConformanceError", "NotApplicable"),
     "kdcore.testing.checks": ("Check", "checks_of"),
     "kdcore.testing.run": ("Result", "check_component", "check_plugin"),
+    "kdcore.testing.shell": ("check_and_print",),
     "kdcore.testing.suite": ("conformance_tests",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -34,6 +36,7 @@ __all__ = [
     "ConformanceError",
     "NotApplicable",
     "Result",
+    "check_and_print",
     "check_component",
     "check_plugin",
     "checks_of",

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress
+from kdcore.contracts.batch import Batch, LossContext, Outputs
 from kdcore.contracts.dataset import SampleKey
-from kdcore.contracts.loss import DistillationLoss, Example, Needs
+from kdcore.contracts.loss import DistillationLoss, Example
+from kdcore.contracts.needs import Needs
+from kdcore.contracts.progress import Progress
 from kdcore.training.module_checks import set_up
 
 SAMPLES, CLASSES, WIDTH = 6, 5, 8

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.data.data_cache import fingerprint
+from kdcore.data.fingerprint import Hashes, fingerprint
 from kdcore.errors import DataError
 from kdcore.plugin.option_schema import options_model
 from kdcore.testing.case import ConformanceError, NotApplicable, require
@@ -150,7 +150,7 @@ def fingerprint_stable(subject: Subject) -> None:
     for number in range(2):
         dataset, samples = found(subject)
         folder = subject.folder / "fingerprints"
-        prints.append(fingerprint(dataset, samples, {}, folder / f"{number}.json"))
+        prints.append(fingerprint(dataset, samples, {}, Hashes(folder / f"{number}.json")))
     hint = "do its version, classes and sources depend on the recordings alone?"
     require(prints[0] == prints[1], f"its fingerprint changes from {prints[0]} to {prints[1]}; {hint}")
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kdcore.contracts.batch import LossContext
-from kdcore.contracts.loss import DistillationLoss, Needs
+from kdcore.contracts.loss import DistillationLoss
+from kdcore.contracts.needs import Needs
 from kdcore.plugin.error_attribution import explained
 from kdcore.plugin.option_schema import options_model
 from kdcore.testing.case import ConformanceError, NotApplicable, require

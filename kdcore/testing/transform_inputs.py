@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdcore.contracts.modality import Signal
+from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.transform import Join, SampleTransform
 from kdcore.testing.case import NotApplicable
 from kdcore.testing.checks import Subject, seeded
@@ -58,6 +58,25 @@ def accepted(subject: Subject) -> list[Input]:
         return found
 
     return subject.once("accepted", find)
+
+
+_SERIES = (("time", "channel"), ("channel", "time"))
+_IMAGE = (("channel", "height", "width"), ("channel", "height", "width"))
+_SKELETON = (("time", "joint", "channel", "person"), ("channel", "time", "joint", "person"))
+_VIDEO = (("time", "height", "width", "channel"), ("time", "channel", "height", "width"))
+_READINGS = {2: [_SERIES], 3: [_IMAGE], 4: [_SKELETON, _VIDEO]}
+
+
+def readings(x: Input) -> list[Any]:
+    """What an input of the kit may be: a spec for each reading of its axes, or a tuple of them where several are joined."""
+    if isinstance(x, tuple):
+        return [tuple(readings(part)[0] for part in x)]
+    shape = x.values.shape if isinstance(x, Signal) else x.shape[1:]
+    found = []
+    for axes, layout in _READINGS.get(len(shape), []):
+        count = shape[(axes if isinstance(x, Signal) else layout).index("channel")]
+        found.append(Modality("input", axes, layout, "", channels=tuple(f"c{number}" for number in range(count))))
+    return found
 
 
 def returned(transform: Any) -> type:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdcore.contracts.modality import Signal
-from kdcore.contracts.transform import SampleTransform
+from kdcore.contracts.modality import Modality, Signal
+from kdcore.contracts.transform import SampleTransform, output_spec
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.gradients import agree
 from kdcore.testing.signals import copied, rows, same, values
-from kdcore.testing.transform_inputs import accepted, apply, candidates, ready, returned
+from kdcore.testing.transform_inputs import accepted, apply, candidates, readings, ready, returned
 from kdcore.training.module_checks import unregistered
 
 TRIES = 8
@@ -60,6 +60,30 @@ def shape_consistent(subject: Subject) -> None:
             require(shape[0] == rows(x), f"a batch of {rows(x)} becomes {shape}")
             single = tuple(values(apply(transform, _part(x, 0))).shape)
             require(single == (1, *shape[1:]), f"a batch of one becomes {single}, a larger one {shape}")
+
+
+@check("transform")
+def spec_true(subject: Subject) -> None:
+    """What it says of its output (`output_spec`), axes and number of channels, is true for some kind of input that it reads."""
+    untrue = []
+    for x in accepted(subject):
+        transform = ready(subject, x)
+        shape = tuple(values(apply(transform, x)).shape)
+        for given in readings(x):
+            said = transform.output_spec(given) if isinstance(given, tuple) else output_spec(transform, given)
+            untrue.append(_untrue(said, shape, isinstance(x, Signal)))
+    require(not untrue or not all(untrue), f"its output_spec says {untrue and untrue[0]}")
+
+
+def _untrue(said: Modality, shape: tuple[int, ...], recorded: bool) -> str:
+    """What is wrong with a spec of an output; empty if nothing is."""
+    axes = said.axes if recorded else ("batch", *said.layout)
+    if len(shape) != len(axes):
+        return f"the axes {axes}, its output has shape {shape}"
+    count = shape[axes.index("channel")] if "channel" in axes else 0
+    if said.channels and len(said.channels) != count:
+        return f"that there are {len(said.channels)} channels, its output of shape {shape} has {count}"
+    return ""
 
 
 @check("transform")

@@ -58,9 +58,11 @@ class Assembly:
         branches = []
         for modality in spec.modalities:
             where = path if isinstance(spec.transforms, list) else f"{path}.{modality}"
-            on_samples, on_batches, identity = self.builder.transforms(where, spec.transforms_of(modality))
-            branches.append(Branch(self.dataset.modalities[modality], on_samples, on_batches, identity))  # type: ignore[arg-type]
-        _, trunk, _ = self.builder.transforms(f"{path}.joined", spec.transforms_of("joined"))
+            recorded = self.dataset.modalities[modality]
+            on_samples, on_batches, identity = self.builder.transforms(where, spec.transforms_of(modality), recorded)
+            branches.append(Branch(recorded, on_samples, on_batches, identity))  # type: ignore[arg-type]
+        signals = [branch.spec for branch in branches]
+        _, trunk, _ = self.builder.transforms(f"{path}.joined", spec.transforms_of("joined"), *signals)
         return Pipeline(branches, trunk)
 
     def stages(self, arm: str) -> tuple[StagePlan, ...]:
@@ -151,7 +153,7 @@ class Assembly:
         live = live.to(device).eval()
         shape = tuple(live(batch.signals[name]).shape[1:])
         seed_everything(derive(seed, "init", source))
-        encoder = self.builder.encoder(path, spec, len(self.dataset.classes), shape)
+        encoder = self.builder.encoder(path, spec, len(self.dataset.classes), shape, self.pipelines[name].spec)
         if spec.weights:
             self._load(encoder, spec, path)
         frozen = [] if own.follows or spec.freeze_statistics is False else spec.freeze

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from kdcore.contracts.batch import Progress
+from kdcore.contracts.progress import Progress
 from kdcore.data.table import Table, epoch_order
 from kdcore.errors import StoppedError, TrainingError
 from kdcore.recipe.graph import StagePlan
@@ -365,7 +365,7 @@ class Engine:
         names = [name for name in frozen if name not in random]
         if not self.settings.teacher_cache:
             return {}
-        rows, limit = self.table.parts[stage.part], self.settings.cache_limit
+        rows, limit = self.table.training_rows(stage.part), self.settings.cache_limit
         return cache_teachers(distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
 
     def _stop_agreed(self) -> bool:

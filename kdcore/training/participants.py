@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from kdcore.contracts.batch import Batch, Outputs, Ramp
+from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.loss import DistillationLoss, Example
+from kdcore.contracts.progress import Ramp
 from kdcore.training.module_checks import set_up
 from kdcore.training.teacher_cache import CachedOutputs
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from kdcore.contracts.batch import LossContext, Progress, Ramp
+from kdcore.contracts.batch import LossContext
+from kdcore.contracts.progress import Progress, Ramp
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
@@ -43,6 +44,7 @@ class Preflight:
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
     features: dict[str, dict[str, tuple[int, ...]]] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
+    trained: dict[str, int] = field(default_factory=dict)
 
 
 def preflight(distiller: Distiller, stages: Sequence[StagePlan], table: Table, batch_size: int, withheld: bool) -> Preflight:
@@ -184,4 +186,6 @@ def _note_shapes(distiller: Distiller, table: Table, found: Preflight) -> None:
         signal = table.batch(table.parts["train"][:2], [name]).signals[name]
         found.inputs[name] = tuple(member.input(signal).shape[1:])
         found.features[name] = {tap: tuple(value.shape[1:]) for tap, value in member(signal).features.items()}
-        found.parameters[name] = sum(p.numel() for p in member.encoder.parameters() if p.requires_grad)
+        parameters = list(member.encoder.parameters())
+        found.parameters[name] = sum(each.numel() for each in parameters)
+        found.trained[name] = sum(each.numel() for each in parameters if each.requires_grad)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from kdcore.contracts.batch import Batch, LossContext, Outputs, Progress
+from kdcore.contracts.batch import Batch, LossContext, Outputs
 from kdcore.contracts.loss import DistillationLoss
+from kdcore.contracts.progress import Progress
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan

@@ -43,7 +43,7 @@ class TrainedStages:
             return None
         owned = [module for name in distiller.owners(stage.learners) for module in distiller.owned(name)]
         modules = [part for module in owned for part in module.modules()]
-        rows = table.parts[stage.part]
+        rows = table.training_rows(stage.part)
         held_out = table.parts.get("validation", rows[:0])
         tensors = [rows, held_out, table.taught[rows], table.labels[held_out]]
         tensors += [tensor for name in stage.learners for tensor in table.inputs[name]]

@@ -5,6 +5,6 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_losses(register):
-    """Announce the losses."""
+    """Register the losses."""
     register("acs", "kdcore_acs.acs:AdaptiveConfidenceSemantic")
-    register("adaptive-confidence", "kdcore_acs.adaptive_confidence:AdaptiveConfidence")
+    register("adaptive-confidence", "kdcore_acs.acs:AdaptiveConfidence")

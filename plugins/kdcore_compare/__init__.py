@@ -1,4 +1,4 @@
-"""Commands that compare runs: compare, ablate, sweep, report, reproduce."""
+"""Commands that compare runs: compare, ablate, sweep, reproduce."""
 
 from kdcore import hookimpl
 
@@ -8,5 +8,5 @@ def register_commands(cli):
     """Add the commands; what they need is imported when one is used."""
     from kdcore_compare import commands
 
-    for command in (commands.compare, commands.ablate, commands.sweep, commands.report, commands.reproduce):
+    for command in (commands.compare, commands.ablate, commands.sweep, commands.reproduce):
         cli.command()(command)

@@ -92,18 +92,6 @@ def sweep(
     start(recipe, overrides or [], grid or [], search, ranges or [], storage, study, prune, jobs, form, output)
 
 
-def report(
-    run_id: Annotated[str, typer.Argument(help="Id of a finished run, or its folder.")],
-    output: Annotated[Path | None, typer.Option(help="The HTML file; the run's report.html by default.")] = None,
-) -> None:
-    """Write the report of a run again, and say where it is."""
-    from kdcore import rewrite_report
-
-    summary, path = rewrite_report(run_id, output)
-    print(summary.answer)
-    print(path)
-
-
 def reproduce(
     run_id: Annotated[str, typer.Argument(help="Id or folder of a finished run, or its id in MLflow.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="What is elsewhere here: data.dataset.root=…")] = None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from kdcore import FinishedRun
 from kdcore_compare.comparison import Comparison, compare
 from kdcore_compare.contenders import Contender, contender, contenders, distinct, with_baseline
+from kdcore_compare.downloaded import downloaded
 
 
 def compare_sources(
@@ -35,10 +36,8 @@ def compare_sources(
 
 
 def _of_experiment(experiment: str, uri: str | None, matching: str) -> list[Contender]:
-    from kdcore_compare.tracked import tracked_runs
-
     groups: dict[str, list[FinishedRun]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        for run in tracked_runs(experiment, Path(folder), uri, matching):
+        for run in downloaded(Path(folder), uri, experiment=experiment, matching=matching):
             groups.setdefault(f"{run.facts.variant}|{run.facts.part}", []).append(run)
     return [contender(runs) for runs in groups.values()]

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import ConsoleListener, FinishedRun, KdcoreError, UnknownRunError, load_recipe, read_run, run
-from kdcore_compare.tracked import tracked_run
+from kdcore_compare.downloaded import downloaded
 
 
 def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None) -> bool:
@@ -34,7 +34,7 @@ def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None
         command = ["kdcore", "reproduce", run_id, *overrides]
         part = "validation" if original.facts.part == "validation" else "test"
         with ConsoleListener(Console(stderr=True)) as listener:
-            result = run(original.recipe, chosen, listener, command, part, anew=True)
+            result = run(original.recipe, chosen, listener, command, part, retrain=True)
         if result is None:
             return True  # another process of this run tells
         again = read_run(result.folder)
@@ -52,7 +52,7 @@ def _find(run_id: str, folder: Path, uri: str | None) -> FinishedRun:
         return read_run(run_id)
     except UnknownRunError as missing:
         try:
-            return tracked_run(run_id, folder, uri)
+            return next(iter(downloaded(folder, uri, run_id=run_id)))
         except KdcoreError as error:
             raise KdcoreError(f"{missing}; {error}") from error
 

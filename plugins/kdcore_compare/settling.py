@@ -12,9 +12,9 @@ from filelock import FileLock, Timeout
 from kdcore import (
     FinishedRun,
     KdcoreError,
-    Ledger,
     Recipe,
     RunListener,
+    RunState,
     finished_runs,
     load_recipe,
     resume,
@@ -78,8 +78,8 @@ def unfinished(recipe: Recipe, part: Part = "test") -> Path | None:
     for folder in sorted(home.glob(f"*-{recipe.hash[:6]}*")) if home.is_dir() else ():
         if not (folder / "recipe.yaml").exists():
             continue
-        ledger = Ledger.read(folder)
-        if not ledger.complete and ledger.part == part and _same(folder, recipe):
+        state = RunState.read(folder)
+        if not state.complete and state.part == part and _same(folder, recipe):
             return folder
     return None
 

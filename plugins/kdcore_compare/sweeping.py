@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
-from kdcore import ConsoleListener, KdcoreError, Recipe, Tracker, dry_run, load_recipe, runs_folder
+from kdcore import ConsoleListener, KdcoreError, Recipe, RunJournal, dry_run, load_recipe, plugin_manager, runs_folder
 from kdcore_compare.output import format_for, put
 from kdcore_compare.processes import Job, run_jobs
 from kdcore_compare.queue import Queue
@@ -124,13 +124,13 @@ def _tags(queue: Queue, recipe: Recipe, folder: Path) -> dict[str, str]:
     with FileLock(folder / "tracking.lock"):
         parent = queue.study.user_attrs.get("mlflow_parent")
         if parent is None:
-            tracker = _tracker(recipe, folder)
+            journal = _journal(recipe, folder)
             params = {"points": len(queue.points), "recipe": recipe.name}
-            tracker.start("sweep", f"sweep {queue.name}", None, {"sweep": queue.name, "kdcore.kind": "sweep"}, params)
-            tracker.commit()
-            _await_sweep(tracker)
-            tracker.close()
-            parent = tracker.run_ids().get("sweep")
+            journal.start("sweep", f"sweep {queue.name}", None, {"sweep": queue.name, "kdcore.kind": "sweep"}, params)
+            journal.commit()
+            _await_sweep(journal)
+            journal.close()
+            parent = journal.tracker.run_ids().get("sweep")
             if parent:
                 queue.study.set_user_attr("mlflow_parent", parent)
             else:
@@ -138,10 +138,10 @@ def _tags(queue: Queue, recipe: Recipe, folder: Path) -> dict[str, str]:
     return {"sweep": queue.name} | ({"mlflow.parentRunId": parent} if parent else {})
 
 
-def _await_sweep(tracker: Tracker) -> None:
+def _await_sweep(journal: RunJournal) -> None:
     """Wait until MLflow has the sweep's run: a tracker that is closed gives up after a few failures."""
-    until = time.monotonic() + PATIENCE
-    while "sweep" not in tracker.run_ids() and time.monotonic() < until:
+    until = time.monotonic() + (PATIENCE if journal.tracker.address else 0)
+    while "sweep" not in journal.tracker.run_ids() and time.monotonic() < until:
         time.sleep(LOOK)
 
 
@@ -153,18 +153,19 @@ def _track_end(queue: Queue, recipe: Recipe, folder: Path, table: Table) -> None
     with FileLock(folder / "tracking.lock"):
         if best is None or queue.study.user_attrs.get("tracked") == len(queue.points):
             return
-        tracker = _tracker(recipe, folder)
-        tracker.metrics("sweep", {"best/validation/accuracy": best.value or 0.0, "best/point": best.user_attrs["point"]}, 0)
-        tracker.tags("sweep", {f"best.{path}": value for path, value in best.params.items()})
-        tracker.artifact("sweep", path)
-        tracker.finish("sweep")
-        tracker.commit()
-        tracker.close()
+        journal = _journal(recipe, folder)
+        journal.metrics("sweep", {"best/validation/accuracy": best.value or 0.0, "best/point": best.user_attrs["point"]}, 0)
+        journal.tags("sweep", {f"best.{path}": value for path, value in best.params.items()})
+        journal.artifact("sweep", path)
+        journal.finish("sweep")
+        journal.commit()
+        journal.close()
         queue.study.set_user_attr("tracked", len(queue.points))
 
 
-def _tracker(recipe: Recipe, folder: Path) -> Tracker:
-    return Tracker(folder / "tracking", recipe.tracking.uri, recipe.tracking.experiment or recipe.name, _say)
+def _journal(recipe: Recipe, folder: Path) -> RunJournal:
+    tracker = plugin_manager().hook.open_tracker(recipe=recipe, say=_say)
+    return RunJournal(folder / "tracking", tracker, recipe.tracking.experiment or recipe.name)
 
 
 def sweep_table(points: Space, trials: Sequence[FrozenTrial], recipe: Recipe) -> tuple[Table, list[dict[str, object]]]:

@@ -13,8 +13,7 @@ from kdcore_datasets.bvh import read_bvh
 from kdcore_datasets.classes import BERKELEY_MHAD
 from kdcore_datasets.delimited import read_numbers
 from kdcore_datasets.folders import entries, existing_folder, subfolder
-from kdcore_datasets.modalities import ACCELEROMETER, SKELETON
-from kdcore_datasets.units import STANDARD_GRAVITY
+from kdcore_datasets.modalities import ACCELEROMETER, SKELETON, STANDARD_GRAVITY
 
 PLACEMENTS = ("left-wrist", "right-wrist", "left-hip", "right-hip", "left-ankle", "right-ankle")
 """Where sensors 1 to 6 are worn."""
@@ -51,7 +50,7 @@ class BerkeleyMhad(Dataset):
             for placement in PLACEMENTS
             for name in [f"accelerometer-{placement}"]
         }
-        self.modalities["skeleton"] = SKELETON.renamed("skeleton", skeleton="berkeley-mhad")
+        self.modalities["skeleton"] = SKELETON.renamed("skeleton", skeleton="berkeley-mhad", persons=1)
 
     def samples(self) -> Sequence[Sample]:
         """All trials, by action, subject and repetition."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import DataError
-from kdcore_datasets.checks import require_finite
+from kdcore_datasets.file_formats import require_finite
 
 _POSITIONS = {"Xposition": 0, "Yposition": 1, "Zposition": 2}
 _ROTATIONS = {"Xrotation": "X", "Yrotation": "Y", "Zrotation": "Z"}

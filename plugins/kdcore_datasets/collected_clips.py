@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from kdcore import DataError
-from kdcore_datasets.checks import require_shape
+from kdcore_datasets.file_formats import read_pickle, require_shape
 from kdcore_datasets.protocols.partition import listed
-from kdcore_datasets.safe_pickle import read_pickle
 
 
 @dataclass(frozen=True)

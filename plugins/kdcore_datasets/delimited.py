@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import DataError
-from kdcore_datasets.checks import LARGEST, measurable
+from kdcore_datasets.file_formats import LARGEST, measurable
 
 Column = str | int
 """A column's name in the header, or its number counted from 0."""
@@ -21,24 +21,41 @@ Column = str | int
 _DELIMITERS = (",", ";", "\t", "|")
 
 
-def read_numbers(path: Path, columns: Sequence[Column], delimiter: str = ",", header: bool = True) -> np.ndarray:
-    """Columns of numbers, as (rows, columns) float64.
+def read_numbers(
+    path: Path, columns: Sequence[Column], delimiter: str = ",", header: bool = True, rows: slice | None = None
+) -> np.ndarray:
+    """Columns of numbers, as (rows, columns) float64; of `rows` only, where these are given.
 
     Raises:
-        DataError: If the file is unreadable or empty, lacks a column, or a cell is not a finite number, naming the line.
+        DataError: If the file is unreadable or empty, lacks a column, or a cell of these rows is not a finite number, naming
+            the line.
     """
     values = _read(path, tuple(columns), delimiter, header, "float64")
-    bad = np.argwhere(~measurable(values))
+    first, last, _ = (rows or slice(None)).indices(len(values))
+    bad = np.argwhere(~measurable(values[first:last]))
     if len(bad):
         row, column = bad[0].tolist()
-        line, _ = next(islice(_lines(path, delimiter), row + header, None))
-        what = f"column {columns[column]!r} is {values[row, column]:g}, not a finite number up to {LARGEST:g}"
-        raise DataError(f"{path}: line {line}: {what} ({len(bad)} such cells)")
-    return values
+        line, cells = next(islice(_lines(path, delimiter), first + row + header, None))
+        what = _fault(line, cells, dict(zip(_numbers(path, columns, delimiter, header), columns, strict=True)), delimiter)
+        what = what or (
+            f"line {line}: column {columns[column]!r} is {values[first + row, column]:g}, "
+            f"not a finite number up to {LARGEST:g} ({len(bad)} such cells)"
+        )
+        raise DataError(f"{path}: {what}")
+    return values[first:last]
+
+
+def read_gappy(path: Path, column: Column, delimiter: str = ",", header: bool = True) -> np.ndarray:
+    """A column of numbers, (rows,) float64, NaN where a cell is missing or no number.
+
+    Raises:
+        DataError: If the file is unreadable or empty, or lacks the column.
+    """
+    return _read(path, (column,), delimiter, header, "float64")[:, 0]
 
 
 def read_texts(path: Path, columns: Sequence[Column], delimiter: str = ",", header: bool = True) -> np.ndarray:
-    """Columns of text without surrounding blanks, as (rows, columns).
+    """Columns of text without surrounding blanks, as (rows, columns); empty where a row ends before the column.
 
     Raises:
         DataError: If the file is unreadable or empty, or lacks a column.
@@ -62,31 +79,43 @@ def _parse(path: Path, stamp: int, columns: tuple[Column, ...], delimiter: str, 
     """Parsed columns; `stamp` is the file's time of change, so that a changed file is read again."""
     del stamp
     lines = _lines(path, delimiter)
-    first, names = next(lines, (0, [])) if header else (0, [])
-    if header and not names:
-        raise ValueError("is empty")
-    numbers = [_number(column, names, header, delimiter) for column in columns]
+    first = next(lines, (0, []))[0] if header else 0
+    numbers = _numbers(path, columns, delimiter, header)
     if not any(any(cells) for _, cells in lines):
         raise ValueError("has no rows")
-    blanks = None if delimiter == " " else delimiter
     try:
         values = np.loadtxt(
             path,
             dtype=kind,
             comments=None,
-            delimiter=blanks,
+            delimiter=None if delimiter == " " else delimiter,
             skiprows=first,
             usecols=numbers,
             ndmin=2,
             quotechar='"',
             encoding="utf-8-sig",
         )
-    except ValueError as error:
+    except UnicodeDecodeError:
+        raise
+    except ValueError:  # a row is too short, or a cell no number: the others may be sound
         rows = islice(_lines(path, delimiter), int(header), None)
-        found = (_fault(line, cells, dict(zip(numbers, columns, strict=True)), kind, delimiter) for line, cells in rows)
-        raise ValueError(next(filter(None, found), str(error))) from error
+        values = np.array([[_cell(cells, number, kind) for number in numbers] for _, cells in rows], dtype=kind)
     values.flags.writeable = False
     return values
+
+
+def _cell(cells: Sequence[str], number: int, kind: str) -> float | str:
+    if kind == "str":
+        return cells[number] if number < len(cells) else ""
+    return float(cells[number]) if number < len(cells) and _is_number(cells[number]) else np.nan
+
+
+def _numbers(path: Path, columns: Sequence[Column], delimiter: str, header: bool) -> list[int]:
+    """Where in a row `columns` are."""
+    names = next(_lines(path, delimiter), (0, []))[1] if header else []
+    if header and not names:
+        raise ValueError("is empty")
+    return [_number(column, names, header, delimiter) for column in columns]
 
 
 def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -100,12 +129,12 @@ def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, cells
 
 
-def _fault(line: int, cells: Sequence[str], columns: Mapping[int, Column], kind: str, delimiter: str) -> str:
-    """What keeps a line from being read; empty if nothing does."""
+def _fault(line: int, cells: Sequence[str], columns: Mapping[int, Column], delimiter: str) -> str:
+    """Why a line's cells are not numbers; empty if they are."""
     for number, column in columns.items():
         if number >= len(cells):
             return f"line {line} has {len(cells)} column(s), none for {column!r}{_other_delimiter(cells, delimiter)}"
-        if kind != "str" and not _is_number(cells[number]):
+        if not _is_number(cells[number]):
             decimal = re.fullmatch(r"[-+]?\d*,\d+", cells[number])
             hint = "; decimal commas are not read" if decimal else _other_delimiter([cells[number]], delimiter)
             return f"line {line}: column {column!r} is {cells[number]!r}, not a number{hint}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import DataError
-from kdcore_datasets.checks import measurable
+from kdcore_datasets.file_formats import measurable
 
 JOINTS = 25
 

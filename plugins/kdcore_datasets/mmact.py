@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from kdcore import DataError, Dataset, Sample, SampleKey, Signal
+from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
 from kdcore_datasets.classes import MMACT
 from kdcore_datasets.delimited import read_numbers, read_texts
+from kdcore_datasets.file_formats import read_video
 from kdcore_datasets.folders import existing_folder, subfolder
 from kdcore_datasets.modalities import ACCELEROMETER, GYROSCOPE, ORIENTATION, RGB
 from kdcore_datasets.pattern import FoundFile, PathPattern
-from kdcore_datasets.video import read_video
 
 _SENSORS = {
     "accelerometer-watch": "acc_watch_clip",
@@ -77,21 +77,21 @@ class Mmact(Dataset):
         kept = {key: each for key, each in sources.items() if key.view or key not in seen}
         if not kept:
             raise DataError(f"{root}: holds neither {_SENSORS['accelerometer-watch']} nor {self.video} with clips of MMAct")
-        return [self._sample(key, kept[key]) for key in sorted(kept)]
+        self.unusable = [
+            Unusable(str(min(files.values(), key=str)), "unknown action", f"{key.action!r} is no action of MMAct", key.subject)
+            for key, files in sorted(kept.items())
+            if key.action not in self.classes
+        ]
+        return [Sample(key, self.classes.index(key.action), kept[key]) for key in sorted(kept) if key.action in self.classes]
 
     def _sensors(self, root: Path) -> dict[SampleKey, dict[str, object]]:
         sources: dict[SampleKey, dict[str, object]] = {}
         for modality, name in _SENSORS.items():
             folder = subfolder(root, name)
             for file in _SENSOR_FILES.find(folder) if folder else []:
-                if file.path.stat().st_size:
+                if not (file.path.is_file() and file.path.stat().st_size == 0):  # a link to nothing is the reader's to say
                     sources.setdefault(_key(file), {})[modality] = file.path
         return sources
-
-    def _sample(self, key: SampleKey, sources: Mapping[str, object]) -> Sample:
-        if key.action not in self.classes:
-            raise DataError(f"{next(iter(sources.values()))}: {key.action!r} is no action of MMAct")
-        return Sample(key, self.classes.index(key.action), sources)
 
     def read(self, sample: Sample, modality: str) -> Signal:
         """One signal of a clip."""

@@ -1,10 +1,34 @@
-"""The kinds of signal that the bundled datasets offer; a recipe or another dataset may refer to them by name."""
+"""Kinds of signal that the bundled datasets offer, and their units; a recipe or another dataset may refer to them by name."""
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
+from typing import Literal
 
 from kdcore import Modality
+
+STANDARD_GRAVITY = 9.80665
+"""One g in m/s²."""
+
+Unit = Literal["m/s^2", "g", "mg", "rad/s", "deg/s", "rad", "deg", "m", "cm", "mm"]
+FACTORS: dict[str, float] = {
+    "m/s^2": 1.0,
+    "g": STANDARD_GRAVITY,
+    "mg": STANDARD_GRAVITY / 1000,
+    "rad/s": 1.0,
+    "deg/s": math.pi / 180,
+    "rad": 1.0,
+    "deg": math.pi / 180,
+    "m": 1.0,
+    "cm": 0.01,
+    "mm": 0.001,
+}
+"""Unit → factor to m/s², rad/s, rad or m."""
+
+TimeUnit = Literal["s", "ms", "us", "ns"]
+SECONDS: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+"""Unit of time stamps → seconds."""
 
 
 def _chains(*chains: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
@@ -57,6 +81,9 @@ SKELETON = Modality(
     channels=_XYZ,
     description="positions of body joints, one set per person",
 )
+
+KINECT_20 = SKELETON.renamed("skeleton", skeleton="utd-mhad-20", persons=1, links=KINECT_20_LINKS)
+"""A person as UTD-MHAD's Kinect saw one."""
 
 RGB = Modality(
     name="rgb",

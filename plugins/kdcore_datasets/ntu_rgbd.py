@@ -12,10 +12,10 @@ from annotated_types import Ge
 
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal
 from kdcore_datasets.classes import NTU_RGBD_60
+from kdcore_datasets.file_formats import read_video
 from kdcore_datasets.folders import existing_folder, refuse_folder
 from kdcore_datasets.kinect_skeleton import read_skeleton
 from kdcore_datasets.modalities import NTU_25_LINKS, RGB, SKELETON
-from kdcore_datasets.video import read_video
 
 RATE = 30.0
 
@@ -44,7 +44,7 @@ class NtuRgbd(Dataset):
         self.missing = missing
         self.version = f"1-{persons}"
         self.modalities = {
-            "skeleton": SKELETON.renamed("skeleton", rate=RATE, skeleton="ntu-25", links=NTU_25_LINKS),
+            "skeleton": SKELETON.renamed("skeleton", rate=RATE, skeleton="ntu-25", persons=persons, links=NTU_25_LINKS),
             "rgb": RGB.renamed("rgb", rate=RATE),
         }
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Ge, Gt
 
-from kdcore import DataError, Dataset, Sample, SampleKey, Signal
-from kdcore_datasets.checks import require_finite
+from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
 from kdcore_datasets.collected_clips import CollectedClip, load_npz, load_pickle
-from kdcore_datasets.fileid import digest
+from kdcore_datasets.file_formats import require_finite
 from kdcore_datasets.folders import existing_file
 from kdcore_datasets.modalities import SKELETON
 from kdcore_datasets.pattern import PathPattern
@@ -22,10 +21,9 @@ from kdcore_datasets.pattern import PathPattern
 
 @dataclass(frozen=True)
 class ClipSource:
-    """Where a clip is; its text form names the file's content rather than its place."""
+    """A clip's place: the file and its number in it."""
 
-    path: Path = field(repr=False)
-    digest: str
+    path: Path
     number: int
 
 
@@ -48,7 +46,7 @@ class SkeletonCollection(Dataset):
         names: What a clip's name says, e.g. ``S{scene}C{view}P{subject}R{trial}A{action}``.
         persons: Persons per clip; more are left out, missing ones are zero.
         joints: Joints per person in a ``.npz`` file.
-        skeleton: Name of the skeleton layout.
+        skeleton: The skeleton layout: a name, or spelt out as joints, edges and centre.
         rate: Frames per second.
     """
 
@@ -61,7 +59,7 @@ class SkeletonCollection(Dataset):
         names: str = "{trial}",
         persons: Annotated[int, Ge(1)] = 2,
         joints: Annotated[int, Ge(1)] = 25,
-        skeleton: str = "ntu-25",
+        skeleton: str | dict[str, Any] = "ntu-25",
         rate: Annotated[float, Gt(0)] = 30.0,
     ):
         self.file = file
@@ -72,7 +70,7 @@ class SkeletonCollection(Dataset):
         self.joints = joints
         self.rate = rate
         self.version = f"1 {persons} {joints} {rate}"
-        self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton)}
+        self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton, persons=persons)}
 
     @cached_property
     def _path(self) -> Path:
@@ -84,13 +82,16 @@ class SkeletonCollection(Dataset):
 
     def samples(self) -> Sequence[Sample]:
         """All clips, as they stand in the file."""
-        identity = digest(self._path)
         if not self._clips:
             raise DataError(f"{self._path}: holds no clips of split {self.split!r}")
-        return [
-            Sample(self._key(clip), clip.label, {"skeleton": ClipSource(self._path, identity, number)})
-            for number, clip in enumerate(self._clips)
-        ]
+        made, unusable = [], []
+        for number, clip in enumerate(self._clips):
+            try:
+                made.append(Sample(self._key(clip), clip.label, {"skeleton": ClipSource(self._path, number)}))
+            except DataError as error:
+                unusable.append(Unusable(f"{self._path}, clip {clip.name!r}", "unfit name or label", str(error)))
+        self.unusable = unusable
+        return made
 
     def _key(self, clip: CollectedClip) -> SampleKey:
         values = self.names.match(clip.name)

@@ -11,13 +11,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Gt
 
-from kdcore import DataError, Dataset, Sample, Signal
-from kdcore_datasets.checks import require_finite, require_shape
+from kdcore import DataError, Dataset, Sample, Signal, Unusable
+from kdcore_datasets.file_formats import require_finite, require_shape
 from kdcore_datasets.folders import existing_folder
-from kdcore_datasets.modalities import SKELETON
+from kdcore_datasets.modalities import FACTORS, SKELETON
 from kdcore_datasets.pattern import PathPattern
 from kdcore_datasets.protocols.partition import in_order, listed, natural
-from kdcore_datasets.units import FACTORS
 
 Axis = Literal["time", "joint", "channel", "person"]
 
@@ -33,7 +32,7 @@ class SkeletonFiles(Dataset):
         pattern: Their paths relative to it; must have ``{action}``, from which labels are taken.
         variable: Name of the array in a file.
         axes: What the array's axes are; without ``person``, there is one.
-        skeleton: Name of the skeleton layout, e.g. ``ntu-25``.
+        skeleton: The skeleton layout: a name such as ``ntu-25``, or spelt out as joints, edges and centre.
         rate: Frames per second.
         units: Unit of the positions.
         classes: Class names in the order of the labels; if empty, the actions that occur, in natural order (which needs the
@@ -50,7 +49,7 @@ class SkeletonFiles(Dataset):
         pattern: str,
         variable: str = "joints",
         axes: tuple[Axis, ...] = ("time", "joint", "channel"),
-        skeleton: str = "",
+        skeleton: str | dict[str, Any] = "",
         rate: Annotated[float, Gt(0)] = 30.0,
         units: Literal["m", "cm", "mm"] = "m",
         classes: tuple[str, ...] = (),
@@ -63,7 +62,8 @@ class SkeletonFiles(Dataset):
         self.units = units
         self._classes = classes
         self.version = f"1 {variable} {axes} {rate} {units}"
-        self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton)}
+        persons = None if "person" in axes else 1
+        self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton, persons=persons)}
         if "action" not in self.pattern.fields:
             raise ValueError(f"pattern {pattern!r} has no {{action}} to take labels from")
         if sorted({*axes, "person"}) != sorted(SKELETON.axes) or len(set(axes)) != len(axes):
@@ -80,11 +80,20 @@ class SkeletonFiles(Dataset):
         found = self.pattern.find(existing_folder(self.root))
         if not found:
             raise DataError(f"{self.root}: holds no file that fits {self.pattern.text!r}")
-        strange = sorted({file.values["action"] for file in found} - set(self.classes))
-        if strange:
-            raise DataError(f"{self.root}: there are clips of {listed(strange)}, none of the classes {listed(self.classes)}")
+        self.unusable = [
+            Unusable(
+                str(file.path),
+                "unknown action",
+                f"{file.values['action']!r} is none of the classes {listed(self.classes)}",
+                file.values.get("subject", ""),
+            )
+            for file in found
+            if file.values["action"] not in self.classes
+        ]
         return in_order(
-            Sample(file.key(), self.classes.index(file.values["action"]), {"skeleton": file.path}) for file in found
+            Sample(file.key(), self.classes.index(file.values["action"]), {"skeleton": file.path})
+            for file in found
+            if file.values["action"] in self.classes
         )
 
     def read(self, sample: Sample, modality: str) -> Signal:

@@ -10,15 +10,12 @@ from typing import Literal
 
 import numpy as np
 
-from kdcore import DataError, Dataset, Sample, SampleKey, Signal
-from kdcore_datasets.checks import require_finite, require_shape
+from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
 from kdcore_datasets.classes import UTD_MHAD
+from kdcore_datasets.file_formats import read_variable, read_video, require_finite, require_shape
 from kdcore_datasets.folders import entries, existing_folder, subfolder
-from kdcore_datasets.matfile import read_variable
-from kdcore_datasets.modalities import ACCELEROMETER, DEPTH, GYROSCOPE, KINECT_20_LINKS, RGB, SKELETON
+from kdcore_datasets.modalities import ACCELEROMETER, DEPTH, GYROSCOPE, KINECT_20, RGB, STANDARD_GRAVITY
 from kdcore_datasets.protocols.partition import listed
-from kdcore_datasets.units import STANDARD_GRAVITY
-from kdcore_datasets.video import read_video
 
 INERTIAL_RATE, SKELETON_RATE, VIDEO_RATE = 50.0, 30.0, 15.0
 
@@ -65,7 +62,7 @@ class UtdMhad(Dataset):
         self.modalities = {
             "accelerometer": ACCELEROMETER.renamed("accelerometer", rate=INERTIAL_RATE),
             "gyroscope": GYROSCOPE.renamed("gyroscope", rate=INERTIAL_RATE),
-            "skeleton": SKELETON.renamed("skeleton", rate=SKELETON_RATE, skeleton="utd-mhad-20", links=KINECT_20_LINKS),
+            "skeleton": KINECT_20.renamed("skeleton", rate=SKELETON_RATE),
             "depth": DEPTH,
             "rgb": RGB.renamed("rgb", rate=VIDEO_RATE),
         }
@@ -93,7 +90,17 @@ class UtdMhad(Dataset):
         kinds: list[Kind] = [kind for kind, names in _MODALITIES.items() if any(names[0] in clip for clip in sources.values())]
         if len(kinds) == 1:
             self._warn_of_one(root, kinds[0])
-        return [self._sample(place, sources[place]) for place in sorted(sources)]
+        strange = [place for place in sorted(sources) if not 1 <= place[0] <= len(self.classes)]
+        self.unusable = [
+            Unusable(
+                str(next(iter(sources[place].values()))),
+                "unknown action",
+                f"action {place[0]} is none of the {len(self.classes)} of UTD-MHAD",
+                str(place[1]),
+            )
+            for place in strange
+        ]
+        return [self._sample(place, sources[place]) for place in sorted(sources) if place not in strange]
 
     def _folder(self, kind: Kind) -> str:
         return self.folders.get(kind, _FOLDERS[kind])
@@ -123,8 +130,6 @@ class UtdMhad(Dataset):
 
     def _sample(self, place: Place, sources: dict[str, object]) -> Sample:
         action, subject, trial = place
-        if not 1 <= action <= len(self.classes):
-            raise DataError(f"{next(iter(sources.values()))}: action {action} is none of the {len(self.classes)} of UTD-MHAD")
         return Sample(SampleKey(str(subject), str(action), str(trial)), action - 1, sources)
 
     def read(self, sample: Sample, modality: str) -> Signal:

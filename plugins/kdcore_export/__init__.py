@@ -1,12 +1,11 @@
-"""Trained students for use elsewhere: ONNX and torch.export files, and MLflow's model registry."""
+"""Trained students for use elsewhere: ONNX and torch.export files."""
 
 from kdcore import hookimpl
 
 
 @hookimpl
 def register_commands(cli):
-    """Add ``export`` and ``register``."""
-    from kdcore_export.commands import export, register
+    """Add ``export``."""
+    from kdcore_export.commands import export
 
     cli.command()(export)
-    cli.command()(register)

@@ -1,4 +1,4 @@
-"""The recordings on which an exported student's answers are compared with PyTorch's."""
+"""Recordings on which an exported file is compared with PyTorch, calibrated and evaluated."""
 
 from __future__ import annotations
 
@@ -14,134 +14,139 @@ from kdcore_export.graph import dtype, students_of
 Piece = dict[str, np.ndarray]
 """Modality → values (1, T, …), axes as recorded."""
 
+Samples = Mapping[str, int | None]
+"""Modality → number of samples of a recording; None for any number."""
+
 CALIBRATION, GENERATED = 200, 16
 
 
 @dataclass
 class Clips:
-    """Pieces of recordings: windows where a student was trained on windows, else whole ones.
+    """Recordings, or windows of them where a student was trained on windows.
 
     Args:
         what: What they are, in words.
-        pieces: To compare answers on.
-        signals: The same as evenly sampled signals.
-        labels: Of each piece, where known.
-        calibration: To measure the ranges of activations on; never from the test part.
+        signals: Evenly sampled, by modality.
+        pieces: The same as arrays.
+        labels: Of each; None where unknown.
     """
 
     what: str
-    pieces: list[Piece] = field(default_factory=list)
     signals: list[dict[str, Signal]] = field(default_factory=list)
+    pieces: list[Piece] = field(default_factory=list)
     labels: list[int | None] = field(default_factory=list)
-    calibration: list[Piece] = field(default_factory=list)
 
 
 def gather(
     predictor: Predictor,
-    folder: Path,
-    files: Sequence[Path],
+    run: Recordings | None,
+    samples: Samples,
+    files: Sequence[str | Path] = (),
     dataset: str = "",
     rate: float | None = None,
-    samples: Mapping[str, int | None] | None = None,
-    calibrate: bool = False,
 ) -> Clips:
-    """The given files; else the test part of the run that `folder` belongs to; else generated signals.
+    """Recordings to compare on: the given files, else the test part of the run, else generated signals.
+
+    Args:
+        predictor: The student.
+        run: The run it belongs to, if its recordings are there.
+        samples: How many samples the file's recordings have.
+        files: Given ones.
+        dataset: Whose format the files have.
+        rate: Samples per second of plain files.
 
     Raises:
-        DataError: If a given file cannot be read or no piece has enough samples.
+        DataError: If a given file cannot be read, or no recording has enough samples.
     """
-    samples = samples or dict.fromkeys(predictor.modalities)
-    run = next((each for each in folder.absolute().parents if (each / "recipe.yaml").exists()), None)
-    recordings = _recordings_of(run) if run else None
-    clips = (
-        _given(predictor, files, dataset, rate) if files else _tested(predictor, recordings) or _generated(predictor, samples)
-    )
-    found = Clips(clips[0])
-    for signals, label in clips[1]:
-        for piece in _even(predictor, signals, samples):
-            found.signals.append(piece)
-            found.pieces.append(values_of(predictor, piece))
-            found.labels.append(label)
+    if files:
+        found = _given(predictor, files, dataset, rate, samples)
+    elif run is not None:
+        found = of_part(predictor, run, "test", samples)
+    else:
+        found = _cut(predictor, "generated signals", _generated(predictor, samples), samples)
     if not found.pieces:
         raise DataError(f"none of the {found.what} has {', '.join(str(each) for each in samples.values())} samples")
-    if calibrate:
-        train = recordings.clips("train", predictor.modalities) if recordings else ()
-        learnt = [values_of(predictor, piece) for signals, _ in train for piece in _even(predictor, signals, samples)]
-        found.calibration = _spread(learnt, CALIBRATION) or found.pieces
     return found
 
 
+def of_part(predictor: Predictor, run: Recordings, part: str, samples: Samples) -> Clips:
+    """The samples of a part of the run's split, cut into windows as the run cut them."""
+    found = Clips(f"{part} recordings of its run" if run.window is None else f"{part} windows of its run")
+    for piece in run.pieces(part, predictor.modalities):
+        _add(found, predictor, piece.signals, piece.label, samples)
+    return found
+
+
+def calibration_pieces(predictor: Predictor, run: Recordings | None, samples: Samples, others: Clips) -> list[Piece]:
+    """Pieces to measure ranges of activations on: of the run's training part, else `others`."""
+    pieces = of_part(predictor, run, "train", samples).pieces if run is not None else []
+    pieces = pieces or others.pieces
+    return pieces[:: max(1, -(-len(pieces) // CALIBRATION))]  # evenly spread: they come sorted by class or subject
+
+
 def values_of(predictor: Predictor, signals: Mapping[str, Signal]) -> Piece:
-    """A piece as the graph reads it."""
-    told = {name: each.description.get("recorded", {}) for each in students_of(predictor).values() for name in each.reads}
+    """Signals as the exported file reads them."""
+    recorded = {name: each.description.get("recorded", {}) for each in students_of(predictor).values() for name in each.reads}
     return {
-        name: np.ascontiguousarray(signals[name].values[None]).astype(dtype(told[name].get(name, {})))
+        name: np.ascontiguousarray(signals[name].values[None]).astype(dtype(recorded[name].get(name, {})))
         for name in predictor.modalities
     }
 
 
-Labelled = tuple[str, Iterable[tuple[dict[str, Signal], int | None]]]
+def _cut(predictor: Predictor, what: str, recordings: Iterable[dict[str, Signal]], samples: Samples) -> Clips:
+    found = Clips(what)
+    for signals in recordings:
+        for piece in predictor.pieces(signals):
+            _add(found, predictor, piece, None, samples)
+    return found
 
 
-def _recordings_of(run: Path) -> Recordings | None:
-    try:
-        return Recordings(run)
-    except KdcoreError:  # the data may be elsewhere by now; there are other clips
-        return None
+def _add(clips: Clips, predictor: Predictor, piece: Mapping[str, Signal], label: int | None, samples: Samples) -> None:
+    """Add a piece on an even clock, which is all that a file can know; not one with too few samples."""
+    if all(len(signal) >= (samples[name] or 1) for name, signal in piece.items()):
+        even = {name: Signal(signal.values[: samples[name]], signal.rate) for name, signal in piece.items()}
+        clips.signals.append(even)
+        clips.pieces.append(values_of(predictor, even))
+        clips.labels.append(label)
 
 
-def _given(predictor: Predictor, files: Sequence[Path], dataset: str, rate: float | None) -> Labelled:
+def _given(predictor: Predictor, files: Sequence[str | Path], dataset: str, rate: float | None, samples: Samples) -> Clips:
     if len(predictor.reads) == 1:
-        return f"{len(files)} given recordings", [
-            ({predictor.modalities[0]: read_recording(predictor, file, "", dataset, rate)}, None) for file in files
-        ]
+        name = predictor.modalities[0]
+        each = [{name: read_recording(predictor, file, name, dataset, rate)} for file in files]
+        return _cut(predictor, f"{len(files)} given recordings", each, samples)
     named = dict(str(file).split("=", 1) for file in files if "=" in str(file))
     missing = [name for name in predictor.modalities if name not in named]
     if missing:
         raise DataError(f"give --check once for each modality, as modality=file (missing: {', '.join(missing)})")
-    signals = {name: read_recording(predictor, Path(named[name]), name, dataset, rate) for name in predictor.modalities}
-    return "given recording", [(signals, None)]
+    signals = {name: read_recording(predictor, named[name], name, dataset, rate) for name in predictor.modalities}
+    return _cut(predictor, "given recording", [signals], samples)
 
 
-def _tested(predictor: Predictor, recordings: Recordings | None) -> Labelled | None:
-    if recordings is None:
-        return None
-    return "test recordings of its run", recordings.clips("test", predictor.modalities)
-
-
-def _generated(predictor: Predictor, samples: Mapping[str, int | None]) -> Labelled:
+def _generated(predictor: Predictor, samples: Samples) -> Iterable[dict[str, Signal]]:
     """Random walks about as long and as large as recordings, where no recording is at hand."""
-    told = {name: recorded for student in students_of(predictor).values() for name, recorded in _recorded(student)}
-    missing = [name for name in predictor.modalities if name not in told]
+    students = students_of(predictor).values()
+    recorded = {name: each for student in students for name, each in student.description.get("recorded", {}).items()}
+    missing = [name for name in predictor.modalities if name not in recorded]
     if missing:
-        raise DataError(f"it is not known how recordings of {', '.join(missing)} look: give some with --check FILE")
+        raise DataError(f"the shape of {', '.join(missing)} recordings is unknown: give some with --check FILE")
     rng = np.random.default_rng(0)
 
     def walk(name: str, stretch: float) -> Signal:
-        shape, rate = told[name]["shape"], float(told[name]["rate"])
+        shape, rate = recorded[name]["shape"], float(recorded[name]["rate"])
         length = samples[name] or round((predictor.window or (stretch * shape[0] / rate,))[0] * rate)
         values = rng.normal(size=(max(2, length), *shape[1:])).cumsum(axis=0)
-        if told[name]["dtype"] == "uint8":
+        if recorded[name]["dtype"] == "uint8":
             return Signal(rng.integers(0, 256, values.shape).astype(np.uint8), rate)
         return Signal(values.astype(np.float32), rate)
 
-    clips = [({name: walk(name, rng.uniform(0.7, 1.4)) for name in predictor.modalities}, None) for _ in range(GENERATED)]
-    return "generated signals", clips
+    return [{name: walk(name, rng.uniform(0.7, 1.4)) for name in predictor.modalities} for _ in range(GENERATED)]
 
 
-def _recorded(student):
-    return student.description.get("recorded", {}).items()
-
-
-def _even(
-    predictor: Predictor, signals: Mapping[str, Signal], samples: Mapping[str, int | None]
-) -> Iterable[dict[str, Signal]]:
-    """Pieces on even clocks, which is all that a graph can know; of a recording too short for `samples`, none."""
-    for piece in predictor.pieces(signals):
-        if all(len(signal) >= (samples[name] or 1) for name, signal in piece.items()):
-            yield {name: Signal(signal.values[: samples[name]], signal.rate) for name, signal in piece.items()}
-
-
-def _spread(items: list[Piece], count: int) -> list[Piece]:
-    """At most `count`, evenly spread: recordings come sorted by class or subject."""
-    return items[:: max(1, -(-len(items) // count))]
+def run_of(folder: Path) -> Recordings | None:
+    """The run that a student's folder lies in, if its recordings are still where they were."""
+    run = next((each for each in folder.absolute().parents if (each / "recipe.yaml").exists()), None)
+    try:
+        return Recordings(run) if run else None
+    except KdcoreError:
+        return None

@@ -1,4 +1,4 @@
-"""The commands; what they need is imported inside them."""
+"""Commands of the plugin; what they need is imported inside them."""
 
 from __future__ import annotations
 
@@ -10,49 +10,40 @@ import typer
 
 
 class Format(StrEnum):
-    """Kinds of file."""
+    """File formats."""
 
     onnx = "onnx"
     torch_export = "torch-export"
 
 
 class Rule(StrEnum):
-    """How several students answer as one."""
+    """Rules of an ensemble."""
 
     average = "average"
     max = "max"
 
 
 def export(
-    student: Annotated[str, typer.Argument(help="A saved student's folder, one with several students, or a run's id.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")],
-    format: Annotated[Format, typer.Option(help="What to write.")] = Format.onnx,
-    int8: Annotated[bool, typer.Option("--int8", help="Eight-bit weights and activations; ONNX only.")] = False,
-    samples: Annotated[
-        int | None, typer.Option(help="Fix how many samples a recording has; else any, if possible.", min=1)
-    ] = None,
-    check: Annotated[list[Path] | None, typer.Option(help="Raw recording to compare answers on; may be repeated.")] = None,
-    dataset: Annotated[str, typer.Option(help="Whose file format those are in; the student's own by default.")] = "",
-    rate: Annotated[float | None, typer.Option(help="Samples per second, for .npy files and plain tables.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Which seed of a run; its first by default.")] = None,
-    ensemble: Annotated[Rule, typer.Option(help="How several students answer as one.")] = Rule.average,
+    student: Annotated[
+        str, typer.Argument(help="A saved student's folder, a seed's folder, or a run: its id, folder or recipe's name.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .onnx or .pt2.")],
+    format: Annotated[Format | None, typer.Option(help="File format; the output's ending decides by default.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations to eight bits (ONNX only).")] = False,
+    opset: Annotated[int | None, typer.Option(help="ONNX operator set version; the exporter's default if not given.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Fix the number of samples of a recording.", min=1)] = None,
+    check: Annotated[list[str] | None, typer.Option(help="Recording to compare outputs on; may be repeated.")] = None,
+    dataset: Annotated[str, typer.Option(help="Dataset whose file format those have; the student's own by default.")] = "",
+    rate: Annotated[float | None, typer.Option(help="Samples per second of .npy files and plain tables.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of a run; the first by default.")] = None,
+    ensemble: Annotated[Rule, typer.Option(help="Combine several students by average or max.")] = Rule.average,
+    card: Annotated[bool, typer.Option(help="Write a model card (README.md) beside the file.")] = True,
 ) -> None:
-    """Write a student with its preprocessing as one file that runs without kdcore."""
-    from kdcore_export.exporting import Request, write
+    """Export a student with its preprocessing as one file that runs without kdcore."""
+    from kdcore_export.export import Request, export_student
 
-    request = Request(student, output, format.value, int8, samples, tuple(check or ()), dataset, rate, seed, ensemble.value)
-    for line in write(request):
+    kind = format.value if format else None
+    files = tuple(check or ())
+    request = Request(student, output, kind, int8, samples, files, dataset, rate, seed, ensemble.value, opset, card)
+    for line in export_student(request):
         print(line)
-
-
-def register(
-    run_id: Annotated[str, typer.Argument(help="Id of a tracked run, or its folder.")],
-    name: Annotated[str, typer.Argument(help="The registered model's name.")],
-    alias: Annotated[str, typer.Option(help="Alias that this version gets, e.g. champion.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Which seed; the first by default.")] = None,
-    student: Annotated[str, typer.Option(help="Which student, where there are several; ensemble for all as one.")] = "",
-) -> None:
-    """Put a run's student into MLflow's model registry."""
-    from kdcore_export.registering import register_student
-
-    print(register_student(run_id, name, alias, seed, student))

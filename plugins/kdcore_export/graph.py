@@ -1,15 +1,17 @@
-"""A student, or several taken together, as one module on raw recordings."""
+"""A student, or an ensemble, as one module on raw recordings: preprocessing, network and softmax."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
-from kdcore import Ensemble, Predictor, Student, __version__
-from kdcore_export.recording import recording
+from kdcore import Ensemble, KdcoreError, Modality, Predictor, SampleTransform, Signal, Student, __version__
 
 
 class Graph(nn.Module):
@@ -27,8 +29,8 @@ class Graph(nn.Module):
 
     def __init__(self, predictor: Predictor, samples: int | None = None):
         super().__init__()
-        self.predictor = predictor
         self.modalities = predictor.modalities
+        self.combine = predictor.combine if isinstance(predictor, Ensemble) else None
         self.members = nn.ModuleList(Member(student, samples) for student in students_of(predictor).values())
         self.eval()
 
@@ -45,7 +47,7 @@ class Graph(nn.Module):
         """Logits and probabilities."""
         given = dict(zip(self.modalities, signals, strict=True))
         logits = [member(*(given[name] for name in member.modalities)) for member in self.members]  # type: ignore[union-attr]
-        one = self.predictor.taken_together(logits) if isinstance(self.predictor, Ensemble) else logits.pop()
+        one = self.combine(logits) if self.combine else logits.pop()
         return one, one.softmax(-1)
 
 
@@ -83,16 +85,20 @@ def students_of(predictor: Predictor) -> dict[str, Student]:
     return {str(predictor.description.get("name", "student")): predictor}
 
 
-def facts(graph: Graph) -> dict[str, Any]:
-    """What whoever runs the file must know about its inputs and outputs."""
-    predictor = graph.predictor
-    told = {name: described for each in students_of(predictor).values() for name, described in _recorded(each).items()}
-    samples = graph.samples
+def facts(predictor: Predictor, samples: Mapping[str, int | None]) -> dict[str, Any]:
+    """Metadata of an exported file: classes, inputs, preprocessing and versions.
+
+    Args:
+        predictor: The student or ensemble.
+        samples: Modality → number of samples of a recording; None for any number.
+    """
+    students = students_of(predictor)
+    recorded = {name: described for each in students.values() for name, described in _recorded(each).items()}
     inputs = [
         {
             **asdict(modality),
-            "rate": told.get(name, {}).get("rate") or modality.rate,
-            "dtype": dtype(told.get(name, {})),
+            "rate": recorded.get(name, {}).get("rate") or modality.rate,
+            "dtype": dtype(recorded.get(name, {})),
             "samples": samples[name],
         }
         for name, modality in predictor.reads.items()
@@ -100,11 +106,13 @@ def facts(graph: Graph) -> dict[str, Any]:
     return {
         "format": 1,
         "kdcore": __version__,
-        "students": list(students_of(predictor)),
+        "plugins": predictor.description.get("plugins", {}),
+        "students": list(students),
         "ensemble": predictor.rule if isinstance(predictor, Ensemble) else None,
         "recipe": predictor.description.get("recipe", {}),
         "classes": predictor.classes,
         "inputs": inputs,
+        "preprocessing": {name: each.description.get("transforms", {}) for name, each in students.items()},
         "window": predictor.window,
     }
 
@@ -121,3 +129,105 @@ def _recorded(student: Student) -> dict[str, Any]:
 def as_text(values: dict[str, Any]) -> dict[str, str]:
     """Every value as JSON, for formats that keep text."""
     return {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+
+
+class Recording(nn.Module):
+    """Transforms of recordings, then the modality's layout: (B, T, …) as recorded → (B, …) as encoders have it.
+
+    Args:
+        steps: Modules on (B, T, …).
+        modality: Whose axes are put in order.
+        samples: How many samples a recording must have; None for any number.
+    """
+
+    def __init__(self, steps: Sequence[nn.Module], modality: Modality, samples: int | None):
+        super().__init__()
+        self.steps = nn.ModuleList(steps)
+        self.order = [0, *(1 + modality.axes.index(axis) for axis in modality.layout)]
+        self.samples = samples
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The tensor that transforms of batches read."""
+        for step in self.steps:
+            x = step(x)
+        return x.permute(self.order)
+
+
+class Weighted(nn.Module):
+    """Each new sample is a fixed weighted sum of the recorded ones: (B, T, …) → (B, T', …).
+
+    Args:
+        weights: (T', T).
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: Tensor):
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The new samples, in the old ones' type."""
+        mixed = torch.matmul(self.weights, x.unsqueeze(-1).flatten(2).float()).reshape(x.shape[0], -1, *x.shape[2:])
+        return mixed if x.is_floating_point() else mixed.round().to(x.dtype)
+
+
+def recording(
+    modality: Modality,
+    transforms: Sequence[SampleTransform],
+    recorded: Mapping[str, Any],
+    samples: int | None,
+    window: float | None = None,
+) -> Recording:
+    """A student's transforms of recordings as a module.
+
+    Args:
+        modality: What is recorded.
+        transforms: Applied to it, in order.
+        recorded: ``shape``, ``dtype`` and ``rate`` of a recording.
+        samples: How many samples a recording has; None for any number, if that is possible.
+        window: Seconds that every recording lasts, where that is known.
+
+    Raises:
+        KdcoreError: If they cannot be put into a graph, or not without a number of samples.
+    """
+    modules = [transform.as_module() for transform in transforms]
+    stuck = [type(transform).__name__ for transform, module in zip(transforms, modules, strict=True) if module is None]
+    if not stuck:
+        return Recording([module for module in modules if module is not None], modality, samples)
+    rate = float(recorded.get("rate") or modality.rate or 1.0)
+    samples = samples or (round(window * rate) if window else None)
+    if samples is None:
+        raise KdcoreError(
+            f"{modality.name}: what {', '.join(stuck)} does depends on how long a recording is: fix it with --samples N"
+        )
+    rest = tuple(recorded.get("shape", (0, max(1, len(modality.channels))))[1:])
+    weights = _by_trial(transforms, samples, rest, rate)
+    if weights is None:
+        names = ", ".join(type(transform).__name__ for transform in transforms)
+        raise KdcoreError(
+            f"{modality.name}: {names} cannot be put into a graph: not linear in time, and at least one is no module of its own"
+        )
+    return Recording([Weighted(weights)], modality, samples)
+
+
+def _by_trial(transforms: Sequence[SampleTransform], samples: int, rest: tuple[int, ...], rate: float) -> Tensor | None:
+    """The weights (T', T) by which `transforms` make new samples of old ones; None if they do something else."""
+
+    def changed(values: np.ndarray) -> np.ndarray:
+        signal = Signal(values, rate)
+        for transform in transforms:
+            signal = transform(signal)
+        return signal.values
+
+    noise = np.random.default_rng(0).normal(size=(samples, *rest))
+    expected = changed(noise)
+    if expected.shape[1:] != rest:
+        return None
+    impulses = np.eye(samples)
+    width = int(np.prod(rest)) or 1
+    columns = [changed(np.repeat(impulse, width).reshape(samples, *rest)).reshape(-1, width)[:, 0] for impulse in impulses]
+    weights = np.stack(columns, axis=1)
+    if weights.shape[0] != len(expected) or not np.allclose(np.tensordot(weights, noise, 1), expected, atol=1e-6):
+        return None
+    return torch.from_numpy(weights).float()

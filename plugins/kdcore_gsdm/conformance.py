@@ -1,4 +1,4 @@
-"""How `kdcore.testing` tests the loss: at two maps and a final feature."""
+"""Case for `kdcore.testing`: two maps and a final feature."""
 
 from kdcore.testing import Case
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Literal
 
 import torch
@@ -9,8 +10,20 @@ from annotated_types import MinLen
 from torch import Tensor
 
 from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
-from kdcore_gsdm.importance import Embedding, Normalisation, affinity, importance, semantic_embedding
-from kdcore_gsdm.maps import distance, frame_maps, official_distance, semantic_map
+from kdcore.functional import full_precision, mean_over_frames
+from kdcore_gsdm.maps import (
+    Embedding,
+    Normalisation,
+    affinity,
+    distance,
+    frame_maps,
+    importance,
+    official_distance,
+    semantic_embedding,
+    semantic_map,
+)
+
+_log = logging.getLogger(__name__)
 
 Pairs = Annotated[tuple[tuple[str, str], ...], MinLen(1)]
 """Pairs of (teacher's tap, student's tap)."""
@@ -41,6 +54,9 @@ class GraphGuidedSemanticMaps(DistillationLoss):
     the batch, columns of unit length, mean over all entries. It departs from that code in two points: the code computes in
     NumPy, so its term has no gradient at all, and it brings maps to one size by repeating and cutting their numbers;
     here the student's maps keep their gradient, and sizes meet bilinearly.
+
+    Train with ``engine.precision: 32-true``. The maps themselves are computed in float32 at least, but ω has a pole where QF
+    is zero, so a network whose logits are rounded to bfloat16 can send the gradient elsewhere; the loss warns once.
 
     Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Eqs. (14)-(17).
 
@@ -77,6 +93,7 @@ class GraphGuidedSemanticMaps(DistillationLoss):
         self.normalisation: Normalisation = normalisation
         self.omega: Omega = omega or ("scalar" if official else "adaptive")
         self.distance = official_distance if official else distance
+        self._warned = False
         final = self.graph == "features"
         self.needs = Needs(
             teachers=1,
@@ -104,6 +121,7 @@ class GraphGuidedSemanticMaps(DistillationLoss):
         table = ctx.class_embeddings
         if table is None:
             raise ValueError("gsdm needs class embeddings")
+        self._warn_of_half_precision(ctx.student.logits)
         with torch.autocast(table.device.type, enabled=False):
             own = self._maps(ctx.student, [student for _, student in self.pairs], self.student_feature, table)
             theirs = [
@@ -113,13 +131,24 @@ class GraphGuidedSemanticMaps(DistillationLoss):
             terms = [self.distance(*pair) for maps in theirs for pair in zip(maps, own, strict=True)]
             return torch.stack(terms).mean()
 
+    def _warn_of_half_precision(self, logits: Tensor) -> None:
+        device = logits.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else logits.dtype
+        if not self._warned and dtype in (torch.float16, torch.bfloat16):
+            self._warned = True
+            _log.warning(
+                "gsdm: the networks compute in %s. Where QF is near zero, rounding their logits can turn the gradient of this "
+                "loss; train with engine.precision: 32-true",
+                str(dtype).removeprefix("torch."),
+            )
+
     def maps(self, outputs: Outputs, role: Literal["student", "teacher"], class_embeddings: Tensor | None) -> dict[str, Tensor]:
         """The frames' maps at the last of `pairs` where they are not too coarse to be looked at; ω as in training."""
         if class_embeddings is None or outputs.ablated is None:
             return {}
         taps = [pair[role == "student"] for pair in self.pairs]
         omega = self.slope(outputs, self.student_feature if role == "student" else self.teacher_feature, class_embeddings)
-        drawn = {tap: frame_maps(_precise(outputs.features[tap]), omega) for tap in taps}
+        drawn = {tap: frame_maps(full_precision(outputs.features[tap]), omega) for tap in taps}
         sizes = {tap: min(each.shape[-2:]) for tap, each in drawn.items()}
         finest = min(COARSEST, max(sizes.values()))
         tap = next(tap for tap in reversed(taps) if sizes[tap] >= finest)
@@ -128,7 +157,7 @@ class GraphGuidedSemanticMaps(DistillationLoss):
 
     def _maps(self, outputs: Outputs, taps: list[str], feature: str, table: Tensor) -> list[Tensor]:
         omega = self.slope(outputs, feature, table)
-        return [semantic_map(_precise(outputs.features[tap]), omega) for tap in taps]
+        return [semantic_map(full_precision(outputs.features[tap]), omega) for tap in taps]
 
     def slope(self, outputs: Outputs, feature: str, table: Tensor) -> Tensor:
         """ω of one participant, (B, D), or (B, 1) where it is a scalar."""
@@ -142,22 +171,12 @@ class GraphGuidedSemanticMaps(DistillationLoss):
 
     def _semantics(self, outputs: Outputs, feature: str, table: Tensor, batch: int) -> Tensor:
         """QF, (batch, D); a single answer to an all-zero input stands for `batch` equal ones."""
-        logits = _precise(outputs.logits)
+        logits = full_precision(outputs.logits)
         F = semantic_embedding(logits, table.to(logits.dtype), self.embedding).expand(batch, -1)
         if self.graph == "none":
             return F
-        points = F if self.graph == "embedding" else _per_sample(_precise(outputs.features[feature]), len(logits))
+        points = F if self.graph == "embedding" else mean_over_frames(outputs.features[feature], len(logits))
         return affinity(points.expand(batch, -1), self.normalisation) @ F
-
-
-def _per_sample(features: Tensor, batch: int) -> Tensor:
-    """(B, n) from (B, n), or from features of frames: (B, S, n) or (B·S, n)."""
-    frames = features if len(features) == batch else features.unflatten(0, (batch, -1))
-    return frames.mean(dim=1) if frames.dim() == 3 else frames
-
-
-def _precise(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _unique(names: list[str]) -> tuple[str, ...]:

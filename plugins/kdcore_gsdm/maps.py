@@ -1,12 +1,45 @@
-"""Semantically discriminative maps, and how two of them are compared."""
+"""Semantically discriminative maps: their channel weights ω, the maps, and distances between maps."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdcore.functional import adaptive_mean, unit_rows
+
+Embedding = Literal["soft", "argmax"]
+Normalisation = Literal["sym", "printed"]
+
 TINY = 1e-8
+
+
+def semantic_embedding(logits: Tensor, table: Tensor, how: Embedding) -> Tensor:
+    """F (B, D): the class embeddings weighted by softmax(logits), or the likeliest class's (which has no gradient)."""
+    return table[logits.argmax(dim=1)] if how == "argmax" else logits.softmax(dim=1) @ table
+
+
+def affinity(points: Tensor, normalisation: Normalisation) -> Tensor:
+    r"""Q (B, B) of the samples' `points` (B, n).
+
+    .. math:: Q = D^{-1/2} W D^{-1/2}, \quad W_{ij} = e^{-\|p_i - p_j\|^2 / 2}, \quad D_{ii} = \textstyle\sum_j W_{ij}
+
+    ``printed`` is the paper's :math:`D^{1/2} W D^{-1/2}`, taken to be a slip.
+    """
+    W = torch.exp(-(points[:, None] - points[None]).square().sum(dim=-1) / 2)
+    root = W.sum(dim=1).sqrt()
+    return W / (root[:, None] * root) if normalisation == "sym" else W * root[:, None] / root
+
+
+def importance(whole: Tensor, ablated: Tensor) -> Tensor:
+    r"""ω: the fraction of QF that is lost without input, :math:`(QF - Q_aF_a) / QF`, both (B, D).
+
+    The denominator keeps its sign and a magnitude of at least 1e-8.
+    """
+    floor = torch.where(whole < 0, -TINY, TINY).to(whole.dtype)
+    return (whole - ablated) / torch.where(whole.abs() < TINY, floor, whole)
 
 
 def semantic_map(activation: Tensor, omega: Tensor) -> Tensor:
@@ -27,7 +60,7 @@ def frame_maps(activation: Tensor, omega: Tensor) -> Tensor:
         activation = activation[:, None]
     if activation.dim() == 4:
         activation = activation[..., None, :]
-    weights = omega @ _pooling(omega, activation.shape[2])
+    weights = adaptive_mean(omega, 1, activation.shape[2])
     maps = weights[:, None, None] @ activation.flatten(3)  # einsum would copy the activations
     return maps[:, :, 0].unflatten(-1, activation.shape[3:]).relu()
 
@@ -35,7 +68,7 @@ def frame_maps(activation: Tensor, omega: Tensor) -> Tensor:
 def distance(one: Tensor, other: Tensor) -> Tensor:
     """Mean over samples of the squared distance between maps (B, h, w) of unit length; a map of zeros stays one."""
     one, other = same_size(one, other)
-    return (_unit(one) - _unit(other)).square().sum(dim=1).mean()
+    return (unit_rows(one, TINY) - unit_rows(other, TINY)).square().sum(dim=1).mean()
 
 
 def official_distance(one: Tensor, other: Tensor) -> Tensor:
@@ -54,19 +87,6 @@ def _resized(maps: Tensor, height: int, width: int) -> Tensor:
     if maps.shape[1:] == (height, width):
         return maps
     return F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)[:, 0]
-
-
-def _pooling(omega: Tensor, channels: int) -> Tensor:
-    """Adaptive average pooling as a matrix (D, channels), since its own backward pass is not deterministic on CUDA."""
-    size = omega.shape[1]
-    entry = torch.arange(size, device=omega.device)[:, None]
-    channel = torch.arange(channels, device=omega.device)
-    first, end = channel * size // channels, (channel * size + size - 1) // channels + 1
-    return ((first <= entry) & (entry < end)).to(omega.dtype) / (end - first)
-
-
-def _unit(maps: Tensor) -> Tensor:
-    return F.normalize(maps.flatten(1), dim=1, eps=TINY)
 
 
 def _scaled(maps: Tensor) -> Tensor:

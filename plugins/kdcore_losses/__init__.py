@@ -9,6 +9,7 @@ def register_losses(register):
     register("cross-entropy", "kdcore_losses.cross_entropy:CrossEntropy")
     register("soft-target", "kdcore_losses.soft_target:SoftTarget")
     register("logits", "kdcore_losses.logits:Logits")
+    register("consistency", "kdcore_losses.consistency:Consistency")
     register("fitnet", "kdcore_losses.fitnet:FitNet")
     register("attention-transfer", "kdcore_losses.attention_transfer:AttentionTransfer")
     register("rkd", "kdcore_losses.rkd:RelationalDistillation")

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import Example
+from kdcore.functional import same_positions, unit_rows
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.shapes import same_positions
 
 
 class AttentionTransfer(FeatureLoss):
@@ -49,4 +49,4 @@ class AttentionTransfer(FeatureLoss):
         return F.mse_loss(student, teacher)
 
     def _attention(self, x: Tensor) -> Tensor:
-        return F.normalize(x.abs().pow(self.power).mean(dim=1).flatten(1), dim=1)
+        return unit_rows(x.abs().pow(self.power).mean(dim=1))

@@ -8,13 +8,11 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdcore import Example, LossContext, Needs, Ramp
-from kdcore_losses.divergence import soft_divergence
+from kdcore.functional import confidence_weights, label_losses, same_positions, softened_kl
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 from kdcore_losses.regressor import Regressor
-from kdcore_losses.shapes import same_positions
 
 
 class ConfidenceAware(FeatureLoss):
@@ -58,9 +56,9 @@ class ConfidenceAware(FeatureLoss):
 
     def forward(self, ctx: LossContext) -> Tensor:
         """The weighted sum over teachers, averaged over the batch."""
-        weights = confidence(torch.stack([teacher.logits for teacher in ctx.teachers.values()]), ctx.labels)
+        weights = confidence_weights(label_losses(torch.stack([each.logits for each in ctx.teachers.values()]), ctx.labels))
         T = ctx.progress.at(self.temperature)
-        terms = torch.stack([soft_divergence(ctx.student.logits, each.logits, T) for each in ctx.teachers.values()])
+        terms = torch.stack([softened_kl(ctx.student.logits, each.logits, T) for each in ctx.teachers.values()])
         terms = self.logits * T**2 * terms
         if self.features:
             found = self.activations(ctx.student, ctx.teachers, batch=len(ctx.batch))
@@ -72,11 +70,3 @@ class ConfidenceAware(FeatureLoss):
         student, teacher = same_positions(student, teacher)
         translated = self.regressors[key](student) if key in self.regressors else student
         return (translated - teacher).square().flatten(1).mean(dim=1)
-
-
-def confidence(teachers: Tensor, labels: Tensor) -> Tensor:
-    """Weights (K, B) of K teachers from their logits (K, B, C): they sum to one over the teachers."""
-    if len(teachers) == 1:
-        return teachers.new_ones(teachers.shape[:2])
-    errors = torch.stack([F.cross_entropy(logits, labels, reduction="none") for logits in teachers])
-    return (1 - errors.softmax(dim=0)) / (len(teachers) - 1)

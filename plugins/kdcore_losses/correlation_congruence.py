@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdcore.functional import cosine_similarities
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
@@ -40,7 +41,6 @@ class CorrelationCongruence(FeatureLoss):
         return F.mse_loss(self._kernel(student), self._kernel(teacher))
 
     def _kernel(self, x: Tensor) -> Tensor:
-        x = F.normalize(x.flatten(1), dim=1)
-        cosine = x @ x.T
+        cosine = cosine_similarities(x)
         terms = [(2 * self.gamma) ** p / math.factorial(p) * cosine**p for p in range(self.order + 1)]
         return math.exp(-2 * self.gamma) * torch.stack(terms).sum(dim=0)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, LossContext, Needs
+from kdcore.functional import full_precision
 
 
 class CrossEntropy(DistillationLoss):
@@ -30,4 +31,4 @@ class CrossEntropy(DistillationLoss):
 
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over the batch."""
-        return F.cross_entropy(ctx.student.logits, ctx.labels, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(full_precision(ctx.student.logits), ctx.labels, label_smoothing=self.label_smoothing)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, LossContext, Needs, Ramp
-from kdcore_losses.divergence import soft_divergence
+from kdcore.functional import full_precision, softened_kl
 
 
 class DecoupledDistillation(DistillationLoss):
@@ -46,11 +46,11 @@ class DecoupledDistillation(DistillationLoss):
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over teachers and batch."""
         T = ctx.progress.at(self.temperature)
-        true, others = _decouple(ctx.student.logits / T, ctx.labels)
+        true, others = _decouple(full_precision(ctx.student.logits) / T, ctx.labels)
         terms = []
         for teacher in ctx.teachers.values():
-            teacher_true, teacher_others = _decouple(teacher.logits / T, ctx.labels)
-            of_true, of_others = soft_divergence(true, teacher_true, 1.0), soft_divergence(others, teacher_others, 1.0)
+            teacher_true, teacher_others = _decouple(full_precision(teacher.logits) / T, ctx.labels)
+            of_true, of_others = softened_kl(true, teacher_true), softened_kl(others, teacher_others)
             terms.append(self.alpha * of_true + self.beta * of_others)
         return torch.stack(terms).mean() * T**2
 

@@ -1,14 +1,15 @@
-"""What losses on inner activations have in common."""
+"""The base class of losses on inner activations."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
-from kdcore_losses.shapes import per_sample
+from kdcore.functional import full_precision, per_sample
 
 Pairs = Sequence[tuple[str, str]]
 """Pairs of (teacher's tap, student's tap)."""
@@ -41,6 +42,15 @@ class FeatureLoss(DistillationLoss):
             student_taps=tuple(dict.fromkeys(student for _, student in self.pairs)),
             teacher_taps=tuple(dict.fromkeys(teacher for teacher, _ in self.pairs)),
         )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast parameters, but keep them in float32 at least, as the activations that they meet."""
+
+        def applied(x: Tensor) -> Tensor:
+            found = fn(x)
+            return x.to(found.device) if full_precision(found) is not found else found
+
+        return super()._apply(applied, recurse)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
         """One comparison of activations (B, C, …), a scalar; `key` names teacher and pair, in setup as in training."""

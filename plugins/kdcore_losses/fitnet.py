@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcore import Example
+from kdcore.functional import same_positions
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 from kdcore_losses.regressor import Regressor
-from kdcore_losses.shapes import same_positions
 
 
 class FitNet(FeatureLoss):

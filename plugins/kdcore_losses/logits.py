@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, LossContext, Needs
+from kdcore.functional import full_precision
 
 
 class Logits(DistillationLoss):
@@ -21,4 +22,5 @@ class Logits(DistillationLoss):
 
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over teachers, batch and classes."""
-        return torch.stack([F.mse_loss(ctx.student.logits, teacher.logits) for teacher in ctx.teachers.values()]).mean()
+        logits = full_precision(ctx.student.logits)
+        return torch.stack([F.mse_loss(logits, full_precision(each.logits)) for each in ctx.teachers.values()]).mean()

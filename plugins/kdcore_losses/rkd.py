@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdcore.functional import angle_cosines, distances
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-
-SMALLEST = 1e-12
 
 
 class RelationalDistillation(FeatureLoss):
@@ -42,23 +40,12 @@ class RelationalDistillation(FeatureLoss):
         """The weighted sum of both parts."""
         if len(student) < 2:
             return student.sum() * 0.0
-        (d_student, a_student), (d_teacher, a_teacher) = _relations(student), _relations(teacher)
+        d_student, d_teacher = _relative(distances(student)), _relative(distances(teacher))
+        a_student, a_teacher = angle_cosines(student), angle_cosines(teacher)
         return self.distance * F.smooth_l1_loss(d_student, d_teacher) + self.angle * F.smooth_l1_loss(a_student, a_teacher)
 
 
-def _relations(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances in units of their mean (B, B), and cosines at every vertex (B vertices, B, B).
-
-    All of it comes from the Gram matrix, so that memory does not grow with the number of features times B².
-    """
-    x = x.flatten(1)
-    x = x - x.mean(dim=0)  # relations do not change, rounding errors shrink
-    gram = x @ x.T
-    norms = gram.diagonal()
-    apart = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
-    squares = (norms[:, None] + norms[None, :] - 2 * gram).clamp_min(SMALLEST)
-    lengths = squares.sqrt() * apart
-    towards = torch.where(apart & (squares > SMALLEST), squares.rsqrt(), 0.0)
-    # (x_i - x_v)·(x_k - x_v) for every vertex v
-    products = gram[None] - gram[:, :, None] - gram[:, None, :] + norms[:, None, None]
-    return lengths / (lengths.sum() / apart.sum()), products * towards[:, :, None] * towards[:, None, :]
+def _relative(lengths: Tensor) -> Tensor:
+    """Distances (B, B) in units of the mean distance of two samples."""
+    pairs = len(lengths) * (len(lengths) - 1)
+    return lengths / (lengths.sum() / pairs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdcore.functional import gram_similarities
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
@@ -26,9 +27,4 @@ class SimilarityPreserving(FeatureLoss):
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
         """The mean over pairs of samples."""
-        return F.mse_loss(_similarity(student), _similarity(teacher))
-
-
-def _similarity(x: Tensor) -> Tensor:
-    x = x.flatten(1)
-    return F.normalize(x @ x.T, dim=1)
+        return F.mse_loss(gram_similarities(student), gram_similarities(teacher))

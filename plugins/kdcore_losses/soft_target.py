@@ -9,7 +9,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from kdcore import DistillationLoss, LossContext, Needs, Ramp
-from kdcore_losses.divergence import soft_divergence
+from kdcore.functional import softened_kl
 
 
 class SoftTarget(DistillationLoss):
@@ -36,5 +36,5 @@ class SoftTarget(DistillationLoss):
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over teachers and batch."""
         T = ctx.progress.at(self.temperature)
-        divergences = [soft_divergence(ctx.student.logits, teacher.logits, T) for teacher in ctx.teachers.values()]
+        divergences = [softened_kl(ctx.student.logits, teacher.logits, T) for teacher in ctx.teachers.values()]
         return torch.stack(divergences).mean() * (T**2 if self.squared else 1.0)

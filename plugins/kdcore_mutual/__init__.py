@@ -5,13 +5,13 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_losses(register):
-    """Announce the losses."""
-    register("hard-teacher", "kdcore_mutual.hard_teacher:HardTeacher")
-    register("kl", "kdcore_mutual.kl:Divergence")
-    register("mutual", "kdcore_mutual.mutual:Mutual")
+    """Register the losses."""
+    register("hard-teacher", "kdcore_mutual.losses:HardTeacher")
+    register("kl", "kdcore_mutual.losses:Divergence")
+    register("mutual", "kdcore_mutual.losses:Mutual")
 
 
 @hookimpl
 def register_schedules(register):
-    """Announce the schedule."""
+    """Register the schedule."""
     register("mutual", "kdcore_mutual.schedule:MutualLearning")

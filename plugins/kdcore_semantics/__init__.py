@@ -5,15 +5,15 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_class_embeddings(register):
-    """Announce ways to turn class names into vectors."""
-    register("glove", "kdcore_semantics.glove:Glove")
-    register("matrix", "kdcore_semantics.matrix:Matrix")
-    register("sentence-encoder", "kdcore_semantics.sentence_encoder:SentenceEncoder")
-    register("built-in", "kdcore_semantics.built_in:BuiltIn")
+    """Register the class embeddings."""
+    register("glove", "kdcore_semantics.embeddings:Glove")
+    register("matrix", "kdcore_semantics.embeddings:Matrix")
+    register("sentence-encoder", "kdcore_semantics.embeddings:SentenceEncoder")
+    register("built-in", "kdcore_semantics.embeddings:BuiltIn")
 
 
 @hookimpl
 def register_losses(register):
-    """Announce the losses."""
-    register("semantic-preserving", "kdcore_semantics.preserving:SemanticPreserving")
-    register("semantic-match", "kdcore_semantics.match:SemanticMatch")
+    """Register the losses."""
+    register("semantic-preserving", "kdcore_semantics.losses:SemanticPreserving")
+    register("semantic-match", "kdcore_semantics.losses:SemanticMatch")

@@ -1,4 +1,4 @@
-"""How `kdcore.testing` tests these class embeddings: with small files of made-up vectors."""
+"""Cases for `kdcore.testing`: small files of random vectors."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def register_encoders(register):
 def register_transforms(register):
     """Announce the transforms, the random ones and the join last."""
     register("missing-joints", "kdcore_skeleton.transforms.missing:MissingJoints")
-    register("joints-to-channels", "kdcore_skeleton.transforms.flatten:JointsToChannels")
+    register("joints-to-channels", "kdcore_skeleton.transforms.time_series:JointsToChannels")
     register("centre", "kdcore_skeleton.transforms.placement:Centre")
     register("view-align", "kdcore_skeleton.transforms.placement:ViewAlign")
     register("skeleton-scale", "kdcore_skeleton.transforms.placement:SkeletonScale")
@@ -25,4 +25,4 @@ def register_transforms(register):
     register("random-rotation", "kdcore_skeleton.transforms.augmentations:RandomRotation")
     register("random-scale", "kdcore_skeleton.transforms.augmentations:RandomScale")
     register("drop-joints", "kdcore_skeleton.transforms.augmentations:DropJoints")
-    register("broadcast-to-joints", "kdcore_skeleton.transforms.broadcast:BroadcastToJoints")
+    register("broadcast-to-joints", "kdcore_skeleton.transforms.time_series:BroadcastToJoints")

@@ -1,10 +1,13 @@
-"""How `kdcore.testing` tests these encoders: small, to be quick."""
+"""Options with which `kdcore.testing` tests these components: encoders small, to be quick."""
 
 from kdcore.testing import Case
 
+_LAYOUT = {"layout": "utd-mhad-20"}
+
 cases = {
-    "st-gcn": Case({"width": 8, "depth": 3, "embedding": 6}),
-    "agcn": Case({"width": 8, "depth": 3, "dropout": 0.5}),
-    "agcn-two-stream": Case({"width": 8, "depth": 3}),
+    **{name: Case(_LAYOUT) for name in ("centre", "view-align", "skeleton-scale", "bones")},
+    "st-gcn": Case({**_LAYOUT, "width": 8, "depth": 3, "embedding": 6}),
+    "agcn": Case({**_LAYOUT, "width": 8, "depth": 3, "dropout": 0.5}),
+    "agcn-two-stream": Case({**_LAYOUT, "width": 8, "depth": 3}),
     "hcn": Case({"width": 8, "embedding": 16}),
 }

@@ -1,63 +1,116 @@
-"""What a skeleton layout is: joints, and which of them a bone connects."""
+"""Skeleton layouts: joints, and the bones that connect them.
+
+scipy and torch are imported where they are needed, since schemas of options refer to this module.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-import torch
-from scipy.sparse.csgraph import breadth_first_order, shortest_path
-from torch_geometric.data import Data
-from torch_geometric.utils import to_scipy_sparse_matrix
+from pydantic import BeforeValidator
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
+
+Joint = str | int
+"""A joint's name, or its position along the joint axis."""
+
+
+def _listed(value: Any, wanted: str, fits: Callable[[Any], bool]) -> tuple[Any, ...]:
+    """A list as a tuple; a wrong one is one problem, however long, which names the first wrong entry."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"must be {wanted}, not {value!r}")
+    for number, entry in enumerate(value):
+        if not fits(entry):
+            raise ValueError(f"must be {wanted}; entry {number} is {entry!r}")
+    return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in value)
+
+
+def _is_joint(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_joint, value))
+
+
+def _joints(value: Any) -> Any:
+    number = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return value if number else _listed(value, "the joints' names, or their number", lambda entry: isinstance(entry, str))
+
+
+def _edges(value: Any) -> Any:
+    return _listed(value, "pairs of joints, by name or by number from 0", _is_pair)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A skeleton's joints and bones.
+    """A skeleton's joints, and which of them a bone connects.
 
     Names say what joints are: those that start with ``left-`` and ``right-`` and are otherwise equal are a pair, and
-    transforms look for ``left-shoulder``, ``left-hip`` and so on.
+    transforms look for ``left-shoulder``, ``left-hip`` and so on. Wherever a joint is meant, its position will do.
 
     Args:
-        joints: Names, in the order in which recordings have them.
+        joints: Names, in the order in which recordings have them; or how many there are.
         edges: Pairs of neighbouring joints, in either direction; together they connect all joints.
         centre: The joint from which partitions of the graph measure distance.
         root: The joint from which bones point outwards; `centre` by default.
 
     Raises:
-        ValueError: If a name is unknown or used twice, or some joint cannot be reached.
+        ValueError: If a joint is unknown or a name used twice, or some joint cannot be reached.
     """
 
-    joints: tuple[str, ...]
-    edges: tuple[tuple[str, str], ...]
-    centre: str
-    root: str | None = None
+    joints: Annotated[tuple[str, ...] | int, BeforeValidator(_joints)]
+    edges: Annotated[tuple[tuple[Joint, Joint], ...], BeforeValidator(_edges)]
+    centre: Joint
+    root: Joint | None = None
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
-        if len(set(self.joints)) < len(self.joints):
+        if len(set(self.names)) < len(self.names):
             raise ValueError("a skeleton's joints must have different names")
-        for name in [self.centre, self.root or self.centre, *(end for edge in self.edges for end in edge)]:
-            self.index(name)
+        for joint in [self.centre, self.origin, *(end for edge in self.edges for end in edge)]:
+            self.index(joint)
         if np.isinf(self._steps_from(self.centre)).any():
             raise ValueError("a skeleton's edges must connect all of its joints")
 
     def __len__(self) -> int:
-        return len(self.joints)
+        return len(self.names)
 
-    def index(self, joint: str) -> int:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The joints' names; their numbers where they have none."""
+        return tuple(map(str, range(self.joints))) if isinstance(self.joints, int) else tuple(self.joints)
+
+    @property
+    def named(self) -> bool:
+        """True if the joints have names."""
+        return not isinstance(self.joints, int)
+
+    @property
+    def origin(self) -> Joint:
+        """The joint from which bones point outwards."""
+        return self.centre if self.root is None else self.root
+
+    def index(self, joint: Joint) -> int:
         """Position of a joint along the joint axis.
 
         Raises:
             ValueError: If there is no such joint; the message names the nearest.
         """
-        if joint not in self.joints:
-            near = get_close_matches(joint, self.joints, n=1)
+        if isinstance(joint, int):
+            if not 0 <= joint < len(self):
+                raise ValueError(f"the skeleton has joints 0 to {len(self) - 1}, not {joint}")
+            return joint
+        if joint not in self.names:
+            near = get_close_matches(joint, self.names, n=1)
             raise ValueError(f"the skeleton has no joint {joint!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
-        return self.joints.index(joint)
+        return self.names.index(joint)
 
     @cached_property
     def links(self) -> np.ndarray:
@@ -73,14 +126,16 @@ class Layout:
     @cached_property
     def bones(self) -> np.ndarray:
         """(child, parent) of every joint but the root, on a shortest way to it; joint indices, shape (V - 1, 2)."""
-        order, parents = breadth_first_order(self._matrix(), self.index(self.root or self.centre), directed=False)
+        from scipy.sparse.csgraph import breadth_first_order
+
+        order, parents = breadth_first_order(self._matrix(), self.index(self.origin), directed=False)
         return np.array([(child, parents[child]) for child in sorted(order[1:])], dtype=np.int64).reshape(-1, 2)
 
     @cached_property
     def pairs(self) -> np.ndarray:
         """(left, right) joint indices, shape (P, 2)."""
-        twins = [(name, name.replace("left-", "right-", 1)) for name in self.joints if name.startswith("left-")]
-        found = [(self.index(left), self.index(right)) for left, right in twins if right in self.joints]
+        twins = [(name, name.replace("left-", "right-", 1)) for name in self.names if name.startswith("left-")]
+        found = [(self.index(left), self.index(right)) for left, right in twins if right in self.names]
         return np.array(found, dtype=np.int64).reshape(-1, 2)
 
     def graph(self) -> Data:
@@ -89,17 +144,24 @@ class Layout:
         Its ``edge_index`` (2, E) points inwards, to the centre. Beside it are ``joints`` (names), ``centre`` (index),
         ``bones`` (V - 1, 2) as (child, parent), and ``pairs`` (P, 2) as (left, right).
         """
+        import torch
+        from torch_geometric.data import Data
+
         return Data(
             edge_index=torch.from_numpy(self.inward.T.copy()),
             num_nodes=len(self),
-            joints=self.joints,
+            joints=self.names,
             centre=self.index(self.centre),
             bones=torch.from_numpy(self.bones),
             pairs=torch.from_numpy(self.pairs),
         )
 
     def _matrix(self) -> Any:
-        return to_scipy_sparse_matrix(torch.from_numpy(self.links.T.copy()), num_nodes=len(self)).tocsr()
+        from scipy.sparse import coo_array
 
-    def _steps_from(self, joint: str) -> np.ndarray:
+        return coo_array((np.ones(len(self.links)), self.links.T), shape=(len(self), len(self))).tocsr()
+
+    def _steps_from(self, joint: Joint) -> np.ndarray:
+        from scipy.sparse.csgraph import shortest_path
+
         return shortest_path(self._matrix(), directed=False, unweighted=True, indices=self.index(joint))

@@ -5,15 +5,18 @@ Each is written as chains of joints, from the tip of a limb inwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
+from torch import Tensor
+
+from kdcore import KdcoreError, Modality
 from kdcore_skeleton.layout import Layout
 
 LayoutName = Literal["utd-mhad-20", "ntu-25", "openpose-18", "coco-17", "nucla-20"]
 LayoutOption = LayoutName | Layout
-"""What an option `layout` accepts: a name, or a layout of one's own as ``{joints: […], edges: [[…, …], …], centre: …}``."""
+"""Values of an option `layout`: a name, or a layout of one's own as ``{joints: […], edges: [[…, …], …], centre: …}``."""
 
 
 def _layout(joints: str, chains: str, centre: str, root: str | None = None) -> Layout:
@@ -91,29 +94,106 @@ LAYOUTS: Mapping[str, Layout] = {
 }
 
 
+AXES = ("channel", "time", "joint", "person")
+"""What the axes of a skeleton's tensor are, without the batch."""
+
+
+class UnfitSkeletonError(KdcoreError, ValueError):
+    """A skeleton that a component's options do not fit: for the recipe to mend, so it is no plugin's failure."""
+
+    exit_code = 2
+
+
 def find_layout(layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
-    """The layout that an option means.
+    """The layout that an option or a dataset means.
 
     Raises:
         ValueError: If there is none of that name.
     """
     if isinstance(layout, str):
         if layout not in LAYOUTS:
-            raise ValueError(f"no skeleton layout {layout!r} (known: {', '.join(LAYOUTS)})")
+            raise ValueError(
+                f"no skeleton layout {layout!r} (known: {', '.join(LAYOUTS)}); spell it out as joints, edges, centre"
+            )
         return LAYOUTS[layout]
     return layout if isinstance(layout, Layout) else Layout(**layout)
 
 
-def layout_of(in_shape: tuple[int, ...], layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
-    """The layout that an option means, if it fits an input of shape (C, T, V, M). Of joints it sees the number, not the order.
+def layout_of(spec: Modality | None, layout: LayoutOption | None) -> Layout:
+    """The layout of the recorded skeleton: the dataset's, which an option may replace where it says the same joints.
+
+    Args:
+        spec: What is known of the input; None for components made in code.
+        layout: The option of the component; None for the dataset's layout.
 
     Raises:
-        ValueError: If the input is no skeleton, or has another number of joints.
+        ValueError: If neither says a layout, or the two contradict each other.
     """
-    if len(in_shape) != 4:
-        raise ValueError(f"a skeleton is (channel, time, joint, person), not a tensor of shape {tuple(in_shape)}")
+    said = spec.skeleton if spec else ""
+    if layout is None:
+        if not said:
+            raise ValueError("the dataset does not say its skeleton layout: set `layout`, or the dataset's `skeleton`")
+        return find_layout(said)
     found = find_layout(layout)
-    if in_shape[2] != len(found):
-        name = f" ({layout})" if isinstance(layout, str) else ""
-        raise ValueError(f"the input has {in_shape[2]} joints, its layout {len(found)}{name}; set `layout` to the one recorded")
-    return found
+    if not said or layout == said:
+        return found
+    if isinstance(said, str) and said not in LAYOUTS:
+        same = not isinstance(layout, str)  # a name kdcore does not know may well be what the option spells out
+    else:
+        known = find_layout(said)
+        same = known.names == found.names if known.named and found.named else len(known) == len(found)
+    if same:
+        return found
+    of_dataset = f"{said!r}" if isinstance(said, str) else "another one, with other joints"
+    of_option = f"{layout!r}" if isinstance(layout, str) else "spells out other joints"
+    raise ValueError(f"`layout` {of_option}, but the dataset's skeleton is {of_dataset}: leave `layout` out")
+
+
+def require_skeleton(shape: Sequence[int], layout: Layout | None, spec: Modality | None = None) -> None:
+    """Refuse what is no skeleton (C, T, V, M), or has other joints than a layout.
+
+    Args:
+        shape: Of the tensor, without the batch axis.
+        layout: Whose joints it must have; None for any.
+        spec: What is known of the tensor.
+
+    Raises:
+        UnfitSkeletonError: If the input is no skeleton, or has another number of joints.
+    """
+    if len(shape) != 4 or (spec is not None and spec.layout != AXES):
+        axes = f" with axes {', '.join(spec.layout)}" if spec else ""
+        raise UnfitSkeletonError(f"a skeleton is (channel, time, joint, person), not a tensor of shape {tuple(shape)}{axes}")
+    if layout is not None and shape[2] != len(layout):
+        name = next((f" ({name})" for name, each in LAYOUTS.items() if each is layout), "")
+        raise UnfitSkeletonError(
+            f"the input has {shape[2]} joints, its layout {len(layout)}{name}; set `layout` to the one recorded"
+        )
+
+
+def require_joints(x: Tensor, layout: Layout, name: str, coordinates: int = 0) -> None:
+    """Refuse skeletons (B, C, T, V, M) that do not have a layout's joints, or fewer coordinates.
+
+    Args:
+        x: The skeletons.
+        layout: Whose joints they must have.
+        name: What recipes call the transform.
+        coordinates: How many they must have at least.
+
+    Raises:
+        UnfitSkeletonError: If they have not.
+    """
+    try:
+        require_skeleton(x.shape[1:], layout)
+    except UnfitSkeletonError as error:
+        raise UnfitSkeletonError(f"{name}: {error}") from error
+    require_coordinates(x, coordinates, name)
+
+
+def require_coordinates(x: Tensor, coordinates: int, name: str) -> None:
+    """Refuse skeletons (B, C, T, V, M) of fewer coordinates.
+
+    Raises:
+        UnfitSkeletonError: If C < coordinates.
+    """
+    if x.shape[1] < coordinates:
+        raise UnfitSkeletonError(f"{name}: needs {coordinates} coordinates, these joints have {x.shape[1]}")

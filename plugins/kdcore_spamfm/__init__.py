@@ -5,5 +5,5 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_fusions(register):
-    """Announce the fusion."""
-    register("spamfm", "kdcore_spamfm.lockstep:SpamfmFusion")
+    """Register the fusion."""
+    register("spamfm", "kdcore_spamfm.fusion:SpamfmFusion")

@@ -1,4 +1,4 @@
-"""How `kdcore.testing` tests the fusion: after one stage of its toy teachers' two."""
+"""Case for `kdcore.testing`: fusion after both stages of the kit's teachers."""
 
 from kdcore.testing import Case
 

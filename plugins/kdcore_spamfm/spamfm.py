@@ -11,14 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kdcore.functional import gram_similarities, in_full_precision, mean_over_positions
+
 Variant = Literal["paper", "official"]
+
+_linear = in_full_precision(F.linear)
 
 
 class Spamfm(nn.Module):
     r"""Recalibrates the channels of m teachers' activations at one layer by what all of them see there.
 
-    With :math:`A_k` the activations, :math:`G_k` their similarity over the batch (`similarity`), :math:`S_k` their means over
-    all positions and :math:`P_k = G_k S_k`:
+    With :math:`A_k` the activations, :math:`G_k` their `gram_similarities` over the batch, :math:`S_k` their means over all
+    positions and :math:`P_k = G_k S_k`:
 
     .. math::
         Z_{con} &= W_{con1} [P_1, \ldots, P_m] + b, \quad
@@ -29,6 +33,9 @@ class Spamfm(nn.Module):
     with :math:`c_{con} = \sum c_k / 2m` and :math:`c_{sum} = c_{had} = c_k`; the maps to Z are shared by the teachers. The
     ``official`` form of the published code has bottlenecks of :math:`\lfloor \sum c_k / r \rfloor` and :math:`\lfloor c_k / r
     \rfloor`, maps to Z for each teacher on its own, a ReLU after them, and a sigmoid in place of the last ReLU.
+
+    Gates are computed in float32 at least, whatever the precision of activations and parameters: products of several P_k
+    overflow half precision.
 
     Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Eqs. (4)-(13).
 
@@ -50,7 +57,7 @@ class Spamfm(nn.Module):
         if len(set(channels)) > 1 and not projection:
             raise ValueError(f"sum and Hadamard product need equally many channels, these have {tuple(channels)}")
         width, total = max(channels), sum(channels)
-        self.project = nn.ModuleList(nn.Identity() if c == width else nn.Linear(c, width, bias=False) for c in channels)
+        self.project = nn.ModuleList(nn.Identity() if c == width else Linear(c, width, bias=False) for c in channels)
         bottleneck, joint = width, total // (2 * len(channels))
         if variant == "official":
             reduction = reduction or 2 * len(channels)
@@ -69,10 +76,18 @@ class Spamfm(nn.Module):
         return [each * _over_positions(gate, each) for each, gate in zip(activations, gates, strict=True)]
 
     def gates(self, pooled: Sequence[Tensor]) -> list[Tensor]:
-        """What each teacher's channels are multiplied by, (B, c_k), from all P_k."""
+        """Factors of each teacher's channels, (B, c_k), from all P_k."""
         met = [project(each) for project, each in zip(self.project, pooled, strict=True)]
         signals = self.con(torch.cat(list(pooled), dim=1)), self.sum(reduce(add, met)), self.had(reduce(mul, met))
         return [reduce(add, each) for each in zip(*signals, strict=True)]
+
+
+class Linear(nn.Linear):
+    """A linear layer computed in float32 at least."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, in_features) → (B, out_features)."""
+        return _linear(input, self.weight, self.bias)
 
 
 class Excitation(nn.Module):
@@ -88,8 +103,8 @@ class Excitation(nn.Module):
     def __init__(self, inputs: int, hidden: int, channels: Sequence[int], variant: Variant):
         super().__init__()
         self.official = variant == "official"
-        self.squeeze = nn.ModuleList(nn.Linear(inputs, hidden) for _ in (channels if self.official else [0]))
-        self.excite = nn.ModuleList(nn.Linear(hidden, c) for c in channels)
+        self.squeeze = nn.ModuleList(Linear(inputs, hidden) for _ in (channels if self.official else [0]))
+        self.excite = nn.ModuleList(Linear(hidden, c) for c in channels)
 
     def forward(self, joint: Tensor) -> list[Tensor]:
         """Signals (B, c_k) of every teacher from `joint` (B, inputs)."""
@@ -100,23 +115,11 @@ class Excitation(nn.Module):
         return [excite(squeezed).relu() for excite in self.excite]
 
 
-def similarity(activation: Tensor) -> Tensor:
-    r"""G (B, B): :math:`R R^\top` with rows of unit length, R the activation with one row a sample.
-
-    Computed in float32 at least: products over a whole activation overflow half precision.
-    """
-    rows = activation.flatten(1)
-    with torch.autocast(rows.device.type, enabled=False):
-        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        return F.normalize(rows @ rows.T, dim=1)
-
-
+@in_full_precision
 def pooled(activation: Tensor) -> Tensor:
-    """P (B, c): means over positions, mixed over the batch by `similarity`."""
-    means = activation.flatten(2).mean(dim=2) if activation.dim() > 2 else activation
-    G = similarity(activation)
-    with torch.autocast(G.device.type, enabled=False):
-        return G @ means.to(G.dtype)
+    """P (B, c): means over positions, mixed over the batch by the similarity of samples."""
+    means = mean_over_positions(activation)
+    return gram_similarities(activation) @ means
 
 
 def _over_positions(gate: Tensor, activation: Tensor) -> Tensor:

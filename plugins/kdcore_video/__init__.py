@@ -8,27 +8,27 @@ def register_transforms(register):
     """Clips, flow, and what is done to their pixels."""
     register("clip", "kdcore_video.clip:Clip")
     register("optical-flow", "kdcore_video.flow:OpticalFlow")
-    register("random-segments", "kdcore_video.segments:RandomSegments")
-    register("multi-scale-crop", "kdcore_video.crop:MultiScaleCrop")
-    register("flip", "kdcore_video.flip:Flip")
-    register("rgb-difference", "kdcore_video.difference:RgbDifference")
-    register("pixels", "kdcore_video.pixels:Pixels")
-    register("depth-range", "kdcore_video.pixels:DepthRange")
+    register("random-segments", "kdcore_video.transforms:RandomSegments")
+    register("multi-scale-crop", "kdcore_video.transforms:MultiScaleCrop")
+    register("flip", "kdcore_video.transforms:Flip")
+    register("rgb-difference", "kdcore_video.transforms:RgbDifference")
+    register("pixels", "kdcore_video.transforms:Pixels")
+    register("depth-range", "kdcore_video.transforms:DepthRange")
 
 
 @hookimpl
 def register_encoders(register):
     """Clip encoders, (S, C, H, W) to class logits."""
-    register("frames", "kdcore_video.frames:Frames")
-    register("tsn", "kdcore_video.tsn:Tsn")
-    register("trn", "kdcore_video.trn:Trn")
-    register("tsm", "kdcore_video.tsm:Tsm")
+    register("frames", "kdcore_video.encoders:Frames")
+    register("tsn", "kdcore_video.encoders:Tsn")
+    register("trn", "kdcore_video.encoders:Trn")
+    register("tsm", "kdcore_video.encoders:Tsm")
 
 
 @hookimpl
 def explain(participant, inputs, score):
     """Class activation of any encoder of images or clips."""
-    from kdcore_video.cam import spoken_for
+    from kdcore_video.cam import hires_cam
 
-    found = spoken_for(participant.encoder, inputs, score)
+    found = hires_cam(participant.encoder, inputs, score)
     return None if found is None else {"class activation": found}

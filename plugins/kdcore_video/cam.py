@@ -13,7 +13,7 @@ COARSEST = 6
 
 
 def class_activation(features: Tensor, weights: Tensor) -> Tensor:
-    r"""How strongly each place of a feature map speaks for something, in [0, 1].
+    r"""Class activation map: the evidence for a class at each position of a feature map, in [0, 1].
 
     .. math:: M = \mathrm{ReLU}\Big(\sum_c w_c A_c\Big) / \max M
 
@@ -32,8 +32,8 @@ def class_activation(features: Tensor, weights: Tensor) -> Tensor:
     return maps / maps.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
 
 
-def spoken_for(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor | None:
-    r"""How much each place of images, or of clips' frames, speaks for an encoder's answer.
+def hires_cam(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor | None:
+    r"""Saliency of each position of images, or of clips' frames, for an encoder's prediction.
 
     .. math:: M = \mathrm{ReLU}\Big(\sum_c \frac{\partial y}{\partial A_c} \odot A_c\Big)
 
@@ -43,7 +43,7 @@ def spoken_for(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Ten
 
     Args:
         encoder: Reads (B, C, H, W) or (B, S, C, H, W).
-        inputs: What it reads.
+        inputs: Its inputs.
         score: Runs it on them and gives the number y to explain.
 
     Returns:
@@ -96,7 +96,7 @@ def _around(name: str) -> list[str]:
 
 
 def _is_map(output: Tensor, inputs: Tensor) -> bool:
-    """Whether it has a row for every picture, and the pictures' shape, unlike maps whose last axis is that of channels."""
+    """True if the output has a row for every image and the images' aspect ratio, unlike maps with channels last."""
     if output.dim() != 4 or len(output) != inputs.shape[:-3].numel() or min(output.shape[2:]) < 2:
         return False
     down, across = (whole / part for whole, part in zip(inputs.shape[-2:], output.shape[2:], strict=True))

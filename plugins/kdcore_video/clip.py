@@ -1,16 +1,71 @@
-"""A clip: a fixed number of small frames out of a recording."""
+"""Clips: a fixed number of small frames out of a recording."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge
 
-from kdcore import SampleTransform, Signal
-from kdcore_video.picture import Fit, fitted
-from kdcore_video.sampling import centred
+from kdcore import Modality, SampleTransform, Signal
+
+
+def centred(frames: int, segments: int, span: int = 1) -> np.ndarray:
+    r"""One position in the middle of each of `segments` equal stretches of a recording, shape (segments,).
+
+    .. math:: t_i = \lfloor (i + 1/2) (frames - span + 1) / segments \rfloor
+
+    Positions count from 0 and repeat where there are fewer frames than segments.
+
+    Args:
+        frames: Length of the recording.
+        segments: How many positions.
+        span: Consecutive frames needed from each position on.
+
+    Raises:
+        ValueError: If the recording is shorter than `span`.
+
+    Source: Wang et al., Temporal Segment Networks (ECCV 2016); its code's indices at test time.
+    """
+    starts = frames - span + 1
+    if starts < 1:
+        raise ValueError(f"a recording of {frames} frames is too short for {span} frames in a row")
+    stretch = starts / segments
+    # Floating point on purpose: where rounding decides, it decides as it does in the published code.
+    return (stretch / 2 + stretch * np.arange(segments)).astype(np.int64)
+
+
+Fit = Literal["crop", "stretch", "keep"]
+
+
+def fitted(frames: np.ndarray, size: int, fit: Fit) -> np.ndarray:
+    """`frames` resized: depth (uint16) by its nearest pixel, since means across an edge lie where nothing is.
+
+    Args:
+        frames: (T, H, W, C).
+        size: Pixels.
+        fit: ``crop`` the middle square after bringing the short side to `size`, ``stretch`` to a square, or ``keep`` the
+            aspect ratio with the short side at `size`.
+    """
+    height, width = frames.shape[1:3]
+    scale = size / min(height, width)
+    shape = (size, size) if fit == "stretch" else (max(size, round(height * scale)), max(size, round(width * scale)))
+    resized = np.stack([_resize(frame, *shape) for frame in frames])
+    if fit != "crop":
+        return resized
+    top, left = (shape[0] - size) // 2, (shape[1] - size) // 2
+    return resized[:, top : top + size, left : left + size]
+
+
+def _resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    import cv2
+
+    if frame.shape[:2] == (height, width):
+        return frame
+    shrinks = height * width < frame.shape[0] * frame.shape[1]
+    how = cv2.INTER_NEAREST if frame.dtype == np.uint16 else cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(frame, (width, height), interpolation=how).reshape(height, width, -1)
 
 
 class Clip(SampleTransform):
@@ -26,6 +81,10 @@ class Clip(SampleTransform):
             aspect ratio with the short side at `size` (all recordings must then share it).
         depth_range: Nearest and farthest distance in millimetres of a depth video, mapped onto 0 … 255 (uint8); nearer and
             missing pixels become 0, farther ones 255.
+        spec: What is known of the recordings.
+
+    Raises:
+        ValueError: If `depth_range` is given for what is known to be no millimetres, or its ends are not in order.
     """
 
     def __init__(
@@ -35,7 +94,10 @@ class Clip(SampleTransform):
         size: Annotated[int, Ge(1)] = 112,
         fit: Fit = "crop",
         depth_range: tuple[float, float] | None = None,
+        spec: Modality | None = None,
     ):
+        if depth_range and spec and spec.units not in ("", "mm"):
+            raise ValueError(f"depth_range is in mm, {spec.name} is in {spec.units!r}")
         if depth_range and not depth_range[0] < depth_range[1]:
             raise ValueError(f"depth_range is (nearest, farthest) in millimetres, not {depth_range}")
         self.segments = segments
@@ -56,6 +118,10 @@ class Clip(SampleTransform):
         if self.depth_range:
             frames = as_bytes(frames, *self.depth_range)
         return replace(signal, values=frames, times=signal.clock[index], rate=self.segments / signal.duration)
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """Frames further apart; bytes, if depth is mapped onto them."""
+        return replace(spec, rate=None, units="0..255" if self.depth_range else spec.units)
 
 
 def as_bytes(values: np.ndarray, low: float, high: float) -> np.ndarray:

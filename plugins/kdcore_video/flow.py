@@ -9,10 +9,8 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Ge, Gt
 
-from kdcore import SampleTransform, Signal
-from kdcore_video.clip import as_bytes
-from kdcore_video.picture import Fit, fitted
-from kdcore_video.sampling import centred
+from kdcore import Modality, SampleTransform, Signal
+from kdcore_video.clip import Fit, as_bytes, centred, fitted
 
 Motion = Callable[[np.ndarray, np.ndarray], np.ndarray]
 _ROUNDING = 1e-3
@@ -73,6 +71,11 @@ class OpticalFlow(SampleTransform):
         stacks = [np.concatenate([fields[int(start) + k] for k in range(self.stack)], axis=-1) for start in starts]
         values = as_bytes(np.stack(stacks), -self.bound, self.bound)
         return replace(signal, values=values, times=signal.clock[starts], rate=self.segments / signal.duration)
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """Stacked flow, as bytes."""
+        channels = tuple(f"{axis}{number}" for number in range(1, self.stack + 1) for axis in ("x", "y"))
+        return replace(spec, units="", rate=None, channels=channels)
 
     def _fields(self, video: np.ndarray, instants: set[int]) -> dict[int, np.ndarray]:
         """Flow from each of `instants` to the frame after it, (H, W, 2)."""

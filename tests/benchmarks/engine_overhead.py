@@ -21,15 +21,15 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from kdcore import Example, Outputs, Participant, SampleKey, Split, StagePlan, Training
+from kdcore import Example, Outputs, Participant, RunJournal, SampleKey, Split, StagePlan, Training
 from kdcore.data.table import Table, epoch_order
-from kdcore.results.tracking import Tracker
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.randomness import derive
 from kdcore_losses.cross_entropy import CrossEntropy
 from kdcore_losses.soft_target import SoftTarget
-from kdcore_wearable.cnn import Cnn1d
+from kdcore_mlflow.tracker import MlflowTracker
+from kdcore_signals.encoders import Cnn1d
 
 BATCH, CLASSES = 16, 10
 
@@ -65,7 +65,7 @@ def with_engine(pair, table: Table, cache: bool, folder: Path, epochs: int) -> f
     terms = [TermSpec("cross-entropy", 1.0, CrossEntropy), TermSpec("soft-target", 1.0, SoftTarget, ("teacher",))]
     distiller.add_terms("student", terms, lambda _: Example(Outputs(torch.zeros(2, CLASSES))))
     fabric = Fabric(accelerator="cpu", devices=1)
-    tracker = Tracker(folder, f"sqlite:///{folder}/mlflow.db", "benchmark")
+    tracker = RunJournal(folder, MlflowTracker(f"sqlite:///{folder}/mlflow.db"), "benchmark")
     tracker.start("root", "benchmark")
     settings = Settings(0, BATCH, teacher_cache=cache)
     engine = Engine(fabric, distiller, table, settings, lambda metrics, step: tracker.metrics("root", metrics, step))

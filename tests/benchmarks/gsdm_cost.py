@@ -26,9 +26,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import Batch, LossContext, Outputs, Participant
-from kdcore_gaf.vgg import Vgg16Bn
 from kdcore_gsdm.loss import GraphGuidedSemanticMaps
-from kdcore_video.trn import Trn
+from kdcore_images.vgg import Vgg16Bn
+from kdcore_video.encoders import Trn
 
 PAIRS = (
     ("block1", "conv2"),

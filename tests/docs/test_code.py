@@ -15,8 +15,8 @@ from json_schema_errors import errors
 from pages import CHECKOUT, PAGES, Block, blocks
 
 from kdcore.plugin.manager import PluginManager, found_plugins
-from kdcore.recipe.json_schema import PART, recipe_schema
 from kdcore.recipe.models import ParticipantSpec
+from kdcore_devtools.json_schema import PART, recipe_schema
 
 BLOCKS = blocks(*PAGES)
 LANGUAGES = {"python", "yaml", "toml", "json", "console", "sh", "text", "html", ""}

@@ -11,16 +11,16 @@ from kdcore.plugin.registry import Entry
 SHIPPED = (
     "acs",
     "datasets",
-    "gaf",
     "gsdm",
+    "images",
+    "losses",
     "mutual",
-    "progressive",
+    "schedules",
     "semantics",
+    "signals",
     "skeleton",
     "spamfm",
-    "standard",
     "video",
-    "wearable",
 )
 ENTRIES = [entry for entry in plugin_manager().registry.entries() if entry.plugin in SHIPPED]
 LOSSES = [entry for entry in ENTRIES if entry.kind == "loss"]

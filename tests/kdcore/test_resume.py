@@ -112,22 +112,58 @@ def test_killed_at_random_moments(new_home, uninterrupted):
     assert_same_end(home, uninterrupted)
 
 
-def test_sigterm_saves_says_how_to_go_on_and_exits_with_143(new_home, uninterrupted):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_says_how_to_resume_and_sets_the_exit_status(new_home, uninterrupted, number, status):
     home = new_home(engine={"accelerator": "cpu", "threads": 1, "checkpoint_seconds": 30, "log_every": 2})
     process = home.start("run", str(home.recipe))
-    while not home.runs and process.is_alive():
+    while not (home.runs and list(home.runs[0].glob("tracking/sent.json"))) and process.is_alive():
         time.sleep(0.005)
-    while "optimizer" not in home.said() and not list(home.runs[0].glob("tracking/journal.jsonl")):
-        time.sleep(0.005)
-    time.sleep(0.1)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, number)
     process.join(60)
-    assert process.exitcode == 143, home.said()
+    assert process.exitcode == status, home.said()
     said = " ".join(home.said().split())
     assert re.search(rf"error: .*kdcore resume {home.runs[0].name}", said)
     assert "Traceback" not in said
     assert home.resume() == 0, home.said()
     assert results_of(home.runs[0]) == results_of(uninterrupted.runs[0])
+
+
+def test_resumed_again_after_a_stop_and_a_kill(new_home, uninterrupted):
+    """What was sent after the stop is no longer in the journal that the first resumption continues."""
+    home = new_home()
+    process = home.start("run", str(home.recipe))
+    while process.is_alive() and not (home.runs and list(home.runs[0].glob("tracking/sent.json"))):
+        time.sleep(0.01)
+    process.terminate()
+    process.join(60)
+    assert home.resume(die=("torch.optim:AdamW.step", 1)) == KILLED, home.said()
+    assert home.resume(die=("torch.optim:AdamW.step", 7)) == KILLED, home.said()
+    assert home.resume() == 0, home.said()
+    assert_same_end(home, uninterrupted)
+
+
+def test_two_resumptions_at_once(new_home, uninterrupted):
+    home = new_home()
+    assert home.run(die=("torch.optim:AdamW.step", 5)) == KILLED, home.said()
+    both = [home.start("resume", home.runs[0].name) for _ in range(2)]
+    for process in both:
+        process.join(120)
+    assert sorted(process.exitcode for process in both) == [0, 2], home.said()
+    assert re.search(r"is being run by process \d+ on", " ".join(home.said().split()))
+    assert_same_end(home, uninterrupted)
+
+
+def test_a_recipe_that_was_edited_is_refused_by_what_differs(new_home):
+    home = new_home()
+    assert home.run(die=("torch.optim:AdamW.step", 5)) == KILLED, home.said()
+    recipe = home.runs[0] / "recipe.yaml"
+    began = recipe.read_text()
+    assert "temperature: 4" in began
+    recipe.write_text(began.replace("temperature: 4", "temperature: 5"))
+    assert home.resume() == 2
+    assert "losses.soft-target.temperature was 4.0, is 5.0" in " ".join(home.said().split())
+    recipe.write_text(began)
+    assert home.resume() == 0, home.said()
 
 
 def test_resuming_a_finished_run_changes_nothing(new_home, uninterrupted):

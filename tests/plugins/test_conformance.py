@@ -18,16 +18,16 @@ from kdcore.testing.suite import report
 SHIPPED = (
     "acs",
     "datasets",
-    "gaf",
     "gsdm",
+    "images",
+    "losses",
     "mutual",
-    "progressive",
+    "schedules",
     "semantics",
+    "signals",
     "skeleton",
     "spamfm",
-    "standard",
     "video",
-    "wearable",
 )
 WITHOUT_COMPONENTS = {"compare", "export"}
 """They add commands."""

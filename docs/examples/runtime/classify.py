@@ -1,10 +1,11 @@
-"""Says what a recording is, with an exported student: NumPy and onnxruntime are all it needs.
+"""Classify recordings with an exported student; needs NumPy and ONNX Runtime only.
 
     python classify.py student.onnx recording.npy
     python classify.py student.onnx accelerometer=wrist.csv gyroscope=turn.csv
 
-A recording is a .npy file or a table of numbers, a row per sample, in the units and the order of channels that the student was
-trained with: `python classify.py student.onnx` shows them.
+A recording is a .npy file or a table of numbers, a row per sample, in the units that the student was trained with. Columns of
+a table are chosen by name; without names, they are the channels in order. `python classify.py student.onnx` shows units and
+channels.
 """
 
 from __future__ import annotations
@@ -68,8 +69,12 @@ def read(path: Path, told: dict) -> np.ndarray:
         with open(path, encoding="utf-8") as file:
             first = file.readline()
         delimiter = next((sign for sign in ",;\t" if sign in first), None)
-        names = any(character.isalpha() for character in first.lower().replace("e", ""))
-        values = np.loadtxt(path, delimiter=delimiter, skiprows=int(names), ndmin=2)
+        names = [name.strip().strip('"') for name in first.split(delimiter)]
+        named = any(character.isalpha() for character in first.lower().replace("e", ""))
+        columns = [names.index(name) for name in told["channels"] if name in names] if named else None
+        if named and len(columns or ()) < len(told["channels"]):
+            raise ValueError(f"{path}: {told['name']} has channels {told['channels']}, this has columns {names}")
+        values = np.loadtxt(path, delimiter=delimiter, skiprows=int(named), usecols=columns or None, ndmin=2)
     channels = len(told["channels"])
     axis = told["axes"].index("channel") if "channel" in told["axes"] else None
     if values.ndim != len(told["axes"]) or (channels and axis is not None and values.shape[axis] != channels):

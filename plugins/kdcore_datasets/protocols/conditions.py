@@ -26,13 +26,16 @@ def _split_condition(
     validation: int | tuple[Value, ...],
 ) -> Split:
     """The split by `field`, whose validation part is cut from the training side by subject."""
-    existing = values_of(samples, field)
+    stated = [sample for sample in samples if getattr(sample.key, field)]
+    existing = values_of(stated or samples, field)
     chosen_train, chosen_test = both_sides(existing, train, test, field, existing[:-1])
     sides = {"train": chosen_train, "test": chosen_test}
     refuse_overlap(field, sides)
     part_of = {value: part for part, values in sides.items() for value in values}
-    parts = gather(samples, part_of, field, ("train", "validation", "test"))
+    parts = gather(stated, part_of, field, ("train", "validation", "test"))
     rule = described(f"By {field}", sides, existing)
+    if len(stated) < len(samples):
+        rule += f"; left out {len(samples) - len(stated)} samples that state no {field}"
     refuse_empty(parts, rule)
     if validation:
         subjects = values_of(parts["train"], "subject")

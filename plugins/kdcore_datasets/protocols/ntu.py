@@ -49,7 +49,7 @@ class NtuCrossView(Protocol):
 
     def split(self, samples: Sequence[Sample]) -> Split:
         """Divide by camera."""
-        views = values_of(samples, "view")
+        views = values_of([sample for sample in samples if sample.key.view] or samples, "view")
         train = tuple(each for each in views if each.isdecimal() and int(each) in TRAINING_VIEWS)
         test = tuple(each for each in views if each not in train)
         rule = CrossView(train_views=train, test_views=test, validation_subjects=self.validation_subjects)

@@ -1,4 +1,4 @@
-"""`sensor-csv`: one's own recordings of inertial sensors."""
+"""Dataset `sensor-csv`: one's own recordings of inertial sensors."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from kdcore import DataError, Dataset, Sample, SampleKey, Signal
+import numpy as np
+
+from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
 from kdcore_datasets.delimited import Column
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.pattern import PathPattern
 from kdcore_datasets.protocols.partition import in_order, listed, natural
 from kdcore_datasets.sensor_csv.options import Device, KeyField, Label
-from kdcore_datasets.sensor_csv.recordings import Run, Stretch, read_signal, runs, stamps, stretches
+from kdcore_datasets.sensor_csv.recordings import Run, Stretch, fault, read_signal, runs, stamps, stretches
 
 
 class SensorCsv(Dataset):
@@ -88,29 +90,39 @@ class SensorCsv(Dataset):
         """Class names; read from the files where the recipe does not list them."""
         if self._classes:
             return self._classes
-        found = {text for _, text, _ in self._labelled()} - set(self.ignore_labels)
+        found = {text for _, text, _ in self._labelled([])} - set(self.ignore_labels)
         return tuple(sorted(found, key=natural))
 
     def samples(self) -> Sequence[Sample]:
         """Every recording or piece of one, by key."""
         labels = {name: number for number, name in enumerate(self.classes)}
-        made = [self._sample(key, text, sources, labels) for key, text, sources in self._labelled()]
+        unusable: list[Unusable] = []
+        made = [self._sample(key, text, sources, labels, unusable) for key, text, sources in self._labelled(unusable)]
+        self.unusable = unusable
         return in_order(sample for sample in made if sample)
 
-    def _sample(self, key: SampleKey, text: str, sources: dict[str, object], labels: Mapping[str, int]) -> Sample | None:
-        if text in self.ignore_labels:
-            return None
+    def _sample(
+        self, key: SampleKey, text: str, sources: dict[str, object], labels: Mapping[str, int], unusable: list[Unusable]
+    ) -> Sample | None:
         if self.label is None:
             return Sample(key, None, sources)
-        if text not in labels:
-            raise DataError(f"{self.root}: label {text!r} ({key}) is none of the classes {listed(list(labels))}")
-        return Sample(replace(key, action=text), labels[text], sources)
+        if text in labels and text not in self.ignore_labels:
+            return Sample(replace(key, action=text), labels[text], sources)
+        if text in self.ignore_labels:
+            unusable.append(Unusable(str(key), "ignored label", repr(text), key.subject, fault=False))
+        else:
+            detail = f"label {text!r} is none of the classes {listed(list(labels))}" if text else "a row has no label"
+            unusable.append(Unusable(f"{self.root}: {key}", "unknown label" if text else "no label", detail, key.subject))
+        return None
 
-    def _labelled(self) -> Iterator[tuple[SampleKey, str, dict[str, object]]]:
-        """(key, label, sources) of everything there is."""
+    def _labelled(self, unusable: list[Unusable]) -> Iterator[tuple[SampleKey, str, dict[str, object]]]:
+        """(key, label, sources) of everything there is; what breaks goes to `unusable`."""
         for key, files in self._recordings().items():
             if self._cut_columns:
-                yield from self._pieces(key, files)
+                try:
+                    yield from list(self._pieces(key, files, unusable))
+                except DataError as error:
+                    unusable.append(Unusable(str(next(iter(files.values()))), "unreadable", str(error), key.subject))
             else:
                 text = getattr(key, self.label.path or "action") if self.label else ""
                 yield key, text, {name: files[device] for name, (device, _) in self._kinds.items() if device in files}
@@ -130,20 +142,35 @@ class SensorCsv(Dataset):
             raise DataError(f"{root}: holds no file that fits {wanted}")
         return dict(sorted(found.items()))
 
-    def _pieces(self, key: SampleKey, files: Mapping[str, Path]) -> Iterator[tuple[SampleKey, str, dict[str, object]]]:
-        reference = next(iter(self.devices))
+    def _pieces(
+        self, key: SampleKey, files: Mapping[str, Path], unusable: list[Unusable]
+    ) -> Iterator[tuple[SampleKey, str, dict[str, object]]]:
+        reference, device = next(iter(self.devices.items()))
         if reference not in files:
+            what = f"no file of {reference}, whose column says the label"
+            unusable.append(Unusable(str(next(iter(files.values()))), "no first device", what, key.subject, fault=False))
             return
-        times = stamps(files[reference], self.devices[reference])
-        for number, run in enumerate(runs(files[reference], self.devices[reference], self._cut_columns), start=1):
-            if run.last - run.first < 2 or times[run.last - 1] - times[run.first] < self.min_duration:
+        path = files[reference]
+        times = stamps(path, device)
+        for number, run in enumerate(runs(path, device, self._cut_columns), start=1):
+            own = self._key_of(key, run, number)
+            if unfit := self._unfit(path, device, run, times):
+                reason, detail, broken = unfit
+                unusable.append(Unusable(f"{path}, rows {run.first + 1} to {run.last}", reason, detail, own.subject, broken))
                 continue
             cut = stretches(files, self.devices, reference, run)
-            yield (
-                self._key_of(key, run, number),
-                self._label_of(key, run),
-                {name: cut[device] for name, (device, _) in self._kinds.items() if device in cut},
-            )
+            yield own, self._label_of(key, run), {name: cut[kind] for name, (kind, _) in self._kinds.items() if kind in cut}
+
+    def _unfit(self, path: Path, device: Device, run: Run, times: np.ndarray) -> tuple[str, str, bool] | None:
+        """Why a run of rows becomes no sample, in short and in full, and whether it is broken."""
+        if run.last - run.first < 2:
+            return "fewer than two rows", f"of {' '.join(run.values)!r}", False
+        if wrong := fault(path, device, run):
+            return *wrong, True
+        duration = float(times[run.last - 1] - times[run.first])
+        if duration < self.min_duration:
+            return "shorter than min_duration", f"{duration:.3g} s of {' '.join(run.values)!r}", False
+        return None
 
     def _key_of(self, key: SampleKey, run: Run, number: int) -> SampleKey:
         values = run.values[len(run.values) - len(self.key_columns) :]
@@ -166,4 +193,5 @@ class SensorCsv(Dataset):
     def _whole(self, sample: Sample, path: Path, device: Device) -> Stretch:
         files = {self._kinds[name][0]: Path(str(source)) for name, source in sample.sources.items()}
         firsts = [stamps(file, self.devices[name])[0] for name, file in files.items()]
-        return Stretch(path, "", 0, len(stamps(path, device)), float(min(firsts)))
+        origin = min((float(first) for first in firsts if np.isfinite(first)), default=0.0)
+        return Stretch(path, 0, len(stamps(path, device)), origin)

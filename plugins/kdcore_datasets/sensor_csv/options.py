@@ -7,9 +7,8 @@ from typing import Literal
 
 from kdcore import Modality
 from kdcore_datasets.delimited import Column
-from kdcore_datasets.modalities import ACCELEROMETER, GYROSCOPE, ORIENTATION
+from kdcore_datasets.modalities import ACCELEROMETER, GYROSCOPE, ORIENTATION, TimeUnit, Unit
 from kdcore_datasets.pattern import PathPattern
-from kdcore_datasets.units import TimeUnit, Unit
 
 _STRICT = {"extra": "forbid"}
 KeyField = Literal["subject", "trial", "view", "scene", "session"]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kdcore_datasets.synthetic.randomness import spread
 from kdcore_datasets.synthetic.skeleton import JOINTS
+from kdcore_datasets.synthetic.subjects import spread
 
 _LIMB_ENDS = tuple(JOINTS.index(f"{side}_{joint}") for side in ("left", "right") for joint in ("elbow", "hand", "knee", "foot"))
 

@@ -11,12 +11,11 @@ import numpy as np
 from annotated_types import Ge, Gt, Interval
 
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal
-from kdcore_datasets.modalities import ACCELEROMETER, DEPTH, GYROSCOPE, KINECT_20_LINKS, RGB, SKELETON
+from kdcore_datasets.modalities import ACCELEROMETER, DEPTH, GYROSCOPE, KINECT_20, RGB
 from kdcore_datasets.synthetic import camera, imu, render
 from kdcore_datasets.synthetic.actions import ACTIONS
 from kdcore_datasets.synthetic.motion import Motion, perform
-from kdcore_datasets.synthetic.randomness import stream
-from kdcore_datasets.synthetic.subjects import Subject, subject
+from kdcore_datasets.synthetic.subjects import Subject, stream, subject
 
 Number = tuple[int, int, int]
 """(subject, action, trial), each from 1; actions keep their number when only some are chosen."""
@@ -88,7 +87,7 @@ class SyntheticMotion(Dataset):
         self.modalities = {
             "accelerometer": ACCELEROMETER.renamed("accelerometer", rate=imu_rate, placement=placement),
             "gyroscope": GYROSCOPE.renamed("gyroscope", rate=imu_rate, placement=placement),
-            "skeleton": SKELETON.renamed("skeleton", rate=skeleton_rate, skeleton="utd-mhad-20", links=KINECT_20_LINKS),
+            "skeleton": KINECT_20.renamed("skeleton", rate=skeleton_rate),
             "rgb": RGB.renamed("rgb", rate=video_rate),
             "depth": DEPTH.renamed("depth", rate=video_rate),
         }

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from kdcore_datasets.synthetic.randomness import spread
 from kdcore_datasets.synthetic.skeleton import Figure, Side
+from kdcore_datasets.synthetic.subjects import spread
 
 GRAVITY = 9.81
 _STEP = 1e-3

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdcore_datasets.synthetic.actions import TURN, Action, Beat
-from kdcore_datasets.synthetic.randomness import spread, stream
 from kdcore_datasets.synthetic.skeleton import Figure, articulate
-from kdcore_datasets.synthetic.subjects import Subject
+from kdcore_datasets.synthetic.subjects import Subject, spread, stream
 
 _SCALED = (
     "arm.flexion", "arm.abduction", "arm.rotation", "arm.elbow", "arm.roll",

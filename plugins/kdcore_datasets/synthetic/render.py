@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from kdcore_datasets.synthetic.camera import Camera
-from kdcore_datasets.synthetic.randomness import spread
 from kdcore_datasets.synthetic.skeleton import JOINTS, Side
+from kdcore_datasets.synthetic.subjects import spread
 
 _WALL = 1.3
 _SHIFT = 4

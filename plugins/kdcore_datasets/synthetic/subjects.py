@@ -1,13 +1,13 @@
-"""Who moves: anthropometry, tempo, vigour, handedness and habits of a subject."""
+"""People: anthropometry, tempo, vigour, handedness and habits, and the random numbers that all of the simulation draws."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
+from hashlib import sha256
 
 import numpy as np
 
-from kdcore_datasets.synthetic.randomness import spread, stream
 from kdcore_datasets.synthetic.skeleton import Body, Side
 
 _REST = {
@@ -55,3 +55,14 @@ def _dominant(seed: int, number: int, left_handed: float) -> Side:
     """Evenly spaced left-handers, so that few subjects have their share too; the seed says who comes first."""
     shift = stream(seed, "handedness").random()
     return "left" if int(number * left_handed + shift) > int((number - 1) * left_handed + shift) else "right"
+
+
+def stream(*purpose: object) -> np.random.Generator:
+    """A generator seeded by its purpose, e.g. ``stream(seed, "subject", 3)``; the order of calls never matters."""
+    digest = sha256("/".join(map(str, purpose)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:16], "big"))
+
+
+def spread(rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> np.ndarray:
+    """Standard normal numbers cut off at ±2, so that no joint bends where joints do not."""
+    return np.clip(rng.standard_normal(size), -2.0, 2.0)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdcore import Modality
 from kdcore_skeleton.encoders.graph_encoder import Count, GraphEncoder, Kernel, Share, Width, plan
 from kdcore_skeleton.encoders.layers import InputNorm, SubsetConv, shortcut, temporal
-from kdcore_skeleton.layouts import LayoutOption, layout_of
+from kdcore_skeleton.layouts import LayoutOption, layout_of, require_skeleton
 from kdcore_skeleton.partition import partition
 
 
@@ -20,8 +21,8 @@ class Agcn(GraphEncoder):
     Args:
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
-            say theirs: give it unless it is UTD-MHAD's.
+        spec: What is known of the input.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
         width: Channels of the first blocks; later ones have two and four times as many.
         depth: Number of blocks. Width 16 and depth 4 train in minutes on two CPU cores.
         kernel: Frames that a temporal convolution spans, odd.
@@ -29,22 +30,25 @@ class Agcn(GraphEncoder):
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none; a ReLU follows it.
 
     Raises:
-        ValueError: If the input does not have the layout's joints, or the kernel is even.
+        ValueError: If no layout is known, the input does not have its joints, or the kernel is even.
     """
 
     def __init__(
         self,
         num_classes: int,
         in_shape: tuple[int, ...],
+        spec: Modality | None = None,
         *,
-        layout: LayoutOption = "utd-mhad-20",
+        layout: LayoutOption | None = None,
         width: Width = 64,
         depth: Count = 10,
         kernel: Kernel = 9,
         dropout: Share = 0.0,
         embedding: Count | None = None,
     ):
-        graph = layout_of(in_shape, layout).graph()
+        joints = layout_of(spec, layout)
+        require_skeleton(in_shape, joints, spec)
+        graph = joints.graph()
         adjacency = partition(graph, "agcn-spatial").to(torch.get_default_dtype())
         channels, blocks = in_shape[0], []
         for number, (out_channels, stride) in enumerate(plan(width, depth)):

@@ -10,8 +10,9 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcore import Encoder
+from kdcore import Encoder, Modality
 from kdcore_skeleton.encoders.graph_encoder import Count, Share
+from kdcore_skeleton.layouts import require_skeleton
 
 
 class Hcn(Encoder):
@@ -27,6 +28,7 @@ class Hcn(Encoder):
     Args:
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, joints and persons; the window T at least 16 frames.
+        spec: What is known of the input.
         width: Channels of the first convolution.
         point_channels: P, the channels of the second convolution, at least 16: the length T of the window by default, as in
             the published code, where the paper has 32.
@@ -41,6 +43,7 @@ class Hcn(Encoder):
         self,
         num_classes: int,
         in_shape: tuple[int, ...],
+        spec: Modality | None = None,
         *,
         width: Annotated[int, Ge(2)] = 64,
         point_channels: Annotated[int, Ge(16)] | None = None,
@@ -48,7 +51,8 @@ class Hcn(Encoder):
         dropout: Share = 0.5,
     ):
         super().__init__()
-        if len(in_shape) != 4 or in_shape[1] < 16:
+        require_skeleton(in_shape, None, spec)
+        if in_shape[1] < 16:
             raise ValueError(f"hcn reads (channel, time, joint, person) of at least 16 frames, not {tuple(in_shape)}")
         channels, frames, joints, persons = in_shape
         points = point_channels or frames

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdcore import Encoder
+from kdcore import Encoder, Modality
 from kdcore_skeleton.encoders.agcn import Agcn
 from kdcore_skeleton.encoders.graph_encoder import Count, Kernel, Share, Width
 from kdcore_skeleton.layouts import LayoutOption
@@ -20,8 +20,8 @@ class AgcnTwoStream(Encoder):
     Args:
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
-            say theirs: give it unless it is UTD-MHAD's.
+        spec: What is known of the input.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
         coordinates: The first so many channels are positions and become bones; the others (a sensor's) stay as they are.
         width: Channels of the first blocks; later ones have two and four times as many.
         depth: Number of blocks.
@@ -30,15 +30,16 @@ class AgcnTwoStream(Encoder):
         embedding: Width of a linear layer ``fc0`` before each classifier, None for none; a ReLU follows it.
 
     Raises:
-        ValueError: If the input does not have the layout's joints, or the kernel is even.
+        ValueError: If no layout is known, the input does not have its joints, or the kernel is even.
     """
 
     def __init__(
         self,
         num_classes: int,
         in_shape: tuple[int, ...],
+        spec: Modality | None = None,
         *,
-        layout: LayoutOption = "utd-mhad-20",
+        layout: LayoutOption | None = None,
         coordinates: Count = 3,
         width: Width = 64,
         depth: Count = 10,
@@ -52,6 +53,7 @@ class AgcnTwoStream(Encoder):
             return Agcn(
                 num_classes,
                 in_shape,
+                spec,
                 layout=layout,
                 width=width,
                 depth=depth,
@@ -60,7 +62,7 @@ class AgcnTwoStream(Encoder):
                 embedding=embedding,
             )
 
-        self.to_bones = Bones(layout=layout, coordinates=coordinates)
+        self.to_bones = Bones(layout=layout, coordinates=coordinates, spec=spec)
         self.joint = stream()
         self.bone = stream()
 

@@ -9,7 +9,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 
 from kdcore import Transform
-from kdcore_skeleton.transforms.refusal import require_three_coordinates
+from kdcore_skeleton.layouts import require_coordinates
 
 Degrees = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
@@ -34,7 +34,7 @@ class RandomRotation(Transform):
         Raises:
             ValueError: If joints have two coordinates.
         """
-        require_three_coordinates(x, "random-rotation")
+        require_coordinates(x, 3, "random-rotation")
         bound = torch.deg2rad(x.new_tensor(self.degrees))
         rotation = _rotations((2 * torch.rand(len(x), 3, device=x.device, dtype=x.dtype) - 1) * bound)
         return torch.cat([torch.einsum("bij,bjtvm->bitvm", rotation, x[:, :3]), x[:, 3:]], dim=1)

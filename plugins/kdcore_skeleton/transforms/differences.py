@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -9,33 +10,45 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore import Transform
-from kdcore_skeleton.layouts import LayoutOption, find_layout
-from kdcore_skeleton.transforms.refusal import require_layout
+from kdcore import Modality, Transform
+from kdcore_skeleton.layouts import LayoutOption, layout_of, require_joints
 
 
 class Bones(Transform):
     r"""Bones instead of joints: :math:`x_v - x_{\text{parent}(v)}`, zero at the root (2s-AGCN, section 3.3).
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
-            say theirs: give it unless it is UTD-MHAD's.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
         coordinates: The first so many channels are positions; others are left as they are.
         append: Keep the positions, and add bones as further channels after all others.
+        spec: What is known of the input.
+
+    Raises:
+        ValueError: If no layout is known.
     """
 
     parents: Tensor
 
-    def __init__(self, *, layout: LayoutOption = "utd-mhad-20", coordinates: Annotated[int, Ge(1)] = 3, append: bool = False):
+    def __init__(
+        self,
+        *,
+        layout: LayoutOption | None = None,
+        coordinates: Annotated[int, Ge(1)] = 3,
+        append: bool = False,
+        spec: Modality | None = None,
+    ):
         super().__init__()
-        found = find_layout(layout)
-        parents = torch.arange(len(found))
-        child, parent = torch.from_numpy(found.bones).unbind(1)
+        self.layout = layout_of(spec, layout)
+        parents = torch.arange(len(self.layout))
+        child, parent = torch.from_numpy(self.layout.bones).unbind(1)
         parents[child] = parent
-        self.layout: LayoutOption = layout
         self.register_buffer("parents", parents, persistent=False)
         self.coordinates = coordinates
         self.append = append
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """Bones as channels, instead of positions or after all others."""
+        return _named(spec, "bone", self.coordinates, self.append)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, V, M) → (B, C or C + coordinates, T, V, M).
@@ -43,7 +56,7 @@ class Bones(Transform):
         Raises:
             ValueError: If these are not the layout's joints.
         """
-        require_layout(x, self.layout, "bones")
+        require_joints(x, self.layout, "bones")
         joints = x[:, : self.coordinates]
         return _merged(x, joints - joints[:, :, :, self.parents], self.append)
 
@@ -61,10 +74,19 @@ class Motion(Transform):
         self.coordinates = coordinates
         self.append = append
 
+    def output_spec(self, spec: Modality) -> Modality:
+        """Displacements as channels, instead of positions or after all others."""
+        return _named(spec, "motion", self.coordinates, self.append)
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, V, M) → (B, C or C + coordinates, T, V, M)."""
         steps = x[:, : self.coordinates].diff(dim=2)
         return _merged(x, F.pad(steps, (0, 0, 0, 0, 0, 1)), self.append)
+
+
+def _named(spec: Modality, kind: str, coordinates: int, append: bool) -> Modality:
+    names = tuple(f"{kind}-{channel}" for channel in spec.channels[:coordinates])
+    return replace(spec, channels=(*spec.channels, *names) if append else (*names, *spec.channels[coordinates:]))
 
 
 def _merged(x: Tensor, differences: Tensor, append: bool) -> Tensor:

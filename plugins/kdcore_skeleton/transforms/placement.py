@@ -5,6 +5,7 @@ Joints that are zero in all coordinates were not seen; they stay zero, and nothi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -12,9 +13,9 @@ from annotated_types import Ge
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore import Transform
-from kdcore_skeleton.layouts import LayoutOption, find_layout
-from kdcore_skeleton.transforms.refusal import require_layout, require_three_coordinates
+from kdcore import Modality, Transform
+from kdcore_skeleton.layout import Joint, Layout
+from kdcore_skeleton.layouts import LayoutOption, layout_of, require_joints
 
 When = Literal["first", "every"]
 Coordinates = Annotated[int, Ge(1)]
@@ -24,12 +25,12 @@ class Centre(Transform):
     """Puts a joint into the origin; all other joints, and other persons, move along.
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
-            say theirs: give it unless it is UTD-MHAD's.
-        joint: Which joint; the layout's centre by default.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
+        joint: Which joint, by name or number; the layout's centre by default.
         frame: ``every``: each frame by itself, which takes walking out of the recording; ``first``: all frames by the first
             in which the joint was seen.
         coordinates: The first so many channels are positions; others are left as they are.
+        spec: What is known of the input.
 
     In both cases it is the first person's joint. Frames in which it was not seen are moved as the one seen before them was.
     """
@@ -37,15 +38,15 @@ class Centre(Transform):
     def __init__(
         self,
         *,
-        layout: LayoutOption = "utd-mhad-20",
-        joint: str | None = None,
+        layout: LayoutOption | None = None,
+        joint: Joint | None = None,
         frame: When = "every",
         coordinates: Coordinates = 3,
+        spec: Modality | None = None,
     ):
         super().__init__()
-        found = find_layout(layout)
-        self.layout: LayoutOption = layout
-        self.joint = found.index(joint or found.centre)
+        self.layout = layout_of(spec, layout)
+        self.joint = self.layout.index(self.layout.centre if joint is None else joint)
         self.frame = frame
         self.coordinates = coordinates
 
@@ -55,7 +56,7 @@ class Centre(Transform):
         Raises:
             ValueError: If these are not the layout's joints.
         """
-        require_layout(x, self.layout, "centre")
+        require_joints(x, self.layout, "centre")
         positions = x[:, : self.coordinates]
         origin = positions[:, :, :, self.joint, 0]
         seen = (origin != 0).any(dim=1)
@@ -73,17 +74,17 @@ class ViewAlign(Transform):
     them, nothing turns.
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
-            say theirs: give it unless it is UTD-MHAD's.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
+        spec: What is known of the input.
 
     Raises:
-        ValueError: If the layout lacks a shoulder or hip.
+        ValueError: If no layout is known, or it lacks a shoulder or hip.
     """
 
-    def __init__(self, *, layout: LayoutOption = "utd-mhad-20"):
+    def __init__(self, *, layout: LayoutOption | None = None, spec: Modality | None = None):
         super().__init__()
-        self.layout: LayoutOption = layout
-        self.torso = _torso(layout)
+        self.layout = layout_of(spec, layout)
+        self.torso = _torso(self.layout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C ≥ 3, T, V, M) → the same shape.
@@ -91,8 +92,7 @@ class ViewAlign(Transform):
         Raises:
             ValueError: If these are not the layout's joints, or have two coordinates.
         """
-        require_layout(x, self.layout, "view-align")
-        require_three_coordinates(x, "view-align")
+        require_joints(x, self.layout, "view-align", coordinates=3)
         corners, seen = _corners(x, self.torso)
         first = _first(seen)[:, None, :, None].expand(-1, 3, -1, 4)
         left_shoulder, right_shoulder, left_hip, right_hip = corners.gather(2, first)[:, :, 0].unbind(-1)
@@ -108,19 +108,23 @@ class SkeletonScale(Transform):
     It is the mean over frames that have the four joints, of the first person; where none has, nothing is divided.
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre. Recordings do not
-            say theirs: give it unless it is UTD-MHAD's.
+        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
         coordinates: The first so many channels are positions; others are left as they are.
+        spec: What is known of the input.
 
     Raises:
-        ValueError: If the layout lacks a shoulder or hip.
+        ValueError: If no layout is known, or it lacks a shoulder or hip.
     """
 
-    def __init__(self, *, layout: LayoutOption = "utd-mhad-20", coordinates: Coordinates = 3):
+    def __init__(self, *, layout: LayoutOption | None = None, coordinates: Coordinates = 3, spec: Modality | None = None):
         super().__init__()
-        self.layout: LayoutOption = layout
-        self.torso = _torso(layout)
+        self.layout = layout_of(spec, layout)
+        self.torso = _torso(self.layout)
         self.coordinates = coordinates
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """Positions in lengths of the torso."""
+        return replace(spec, units="1")
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, V, M) → the same shape.
@@ -128,7 +132,7 @@ class SkeletonScale(Transform):
         Raises:
             ValueError: If these are not the layout's joints.
         """
-        require_layout(x, self.layout, "skeleton-scale")
+        require_joints(x, self.layout, "skeleton-scale")
         corners, seen = _corners(x, self.torso, self.coordinates)
         lengths = (corners[..., :2].mean(dim=-1) - corners[..., 2:].mean(dim=-1)).norm(dim=1)
         length = (lengths * seen).sum(dim=1) / seen.sum(dim=1).clamp(min=1)
@@ -136,9 +140,8 @@ class SkeletonScale(Transform):
         return torch.cat([x[:, : self.coordinates] / length[:, None, None, None, None], x[:, self.coordinates :]], dim=1)
 
 
-def _torso(layout: LayoutOption) -> list[int]:
-    found = find_layout(layout)
-    return [found.index(joint) for joint in ("left-shoulder", "right-shoulder", "left-hip", "right-hip")]
+def _torso(layout: Layout) -> list[int]:
+    return [layout.index(joint) for joint in ("left-shoulder", "right-shoulder", "left-hip", "right-hip")]
 
 
 def _corners(x: Tensor, torso: list[int], coordinates: int = 3) -> tuple[Tensor, Tensor]:

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
-from kdcore.cli.components import show_component
+from kdcore import __version__
+from kdcore.cli.plugins import describe
 
 
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["recipes", "copy", "quickstart", "no/such/copy.yaml"], 2, "error: there is no folder no/such\n"),
+        (["recipes", "copy", "quickstart", "no/such/copy.yaml"], 2, "error: the folder no/such does not exist\n"),
         (["schema", "--to", "no/such.json"], 1, "error: no/such.json: No such file or directory\n"),
         (["list", "nonsense"], 2, "error: no kind 'nonsense' (known: modalities,"),
         (["list", "recipes"], 2, "for recipes: kdcore recipes list)"),
-        (["describe", "quickstart"], 2, "error: 'quickstart' is a recipe, no component; kdcore recipes list says"),
+        (["describe", "quickstart"], 2, "error: 'quickstart' is a recipe, not a component; kdcore recipes list shows"),
         (["describe", "zzzz"], 2, "error: no component 'zzzz'; see kdcore list, or kdcore recipes list for recipes"),
         (["new-plugin", "teacher", "soft"], 2, "error: there is no template for the kind 'teacher'"),
+        (["rn", "quickstart"], 2, "No such command 'rn'. Did you mean 'run'"),
+        (["cache", "clear", "dta"], 2, "error: the cache has no 'dta' (known: data, teachers, schemas)"),
+        (["runs", "rm", "nothing"], 2, "error: no run 'nothing' in"),
         (["sweep", "quickstart"], 2, "error: nothing to vary: --grid"),
         (["predict", "student", "wave.npy", "--top", "0"], 2, "'--top'"),
         (["export", "student", "--output", "student.onnx", "--samples", "0"], 2, "'--samples'"),
@@ -58,6 +63,61 @@ def test_one_is_not_several():
 
 
 def test_describe_shows_options_once(capsys):
-    show_component("soft-target")
+    describe("soft-target")
     said = capsys.readouterr().out
     assert (said.count("keeps the"), "Args:" in said) == (1, False)
+
+
+def kdcore(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kdcore", *words], capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["data"], ["recipes"]])
+def test_no_command_shows_the_help(words):
+    done = kdcore(*words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == kdcore(*words, "--help").stdout
+    assert "Commands:" in done.stdout
+
+
+def test_the_help_of_run_shows_examples_on_lines_of_their_own():
+    said = kdcore("run", "--help").stdout
+    assert sum(line.strip().startswith("kdcore run ") for line in said.splitlines()) == 3
+
+
+def test_the_version():
+    assert kdcore("--version").stdout == f"kdcore {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("kdcore run quicks", "quickstart"),
+        ("kdcore validate utd-mhad/sak", "utd-mhad/sakdn"),
+        ("kdcore describe soft-t", "soft-target"),
+        ("kdcore describe losses/soft-t", "losses/soft-target"),
+        ("kdcore list class", "class-embeddings"),
+        ("kdcore recipes copy quicks", "quickstart"),
+    ],
+)
+def test_completion(typed, offered):
+    # the variable is named after the program, so `python -m kdcore` would not do
+    program = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv = ['kdcore']; from kdcore.cli.main import main; main()"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "_KDCORE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)},
+    )
+    assert offered in program.stdout.split(), program
+
+
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"COLUMNS": "40"}, {"COLUMNS": "0"}, {"NO_COLOR": "1"}])
+def test_tables_in_any_terminal(environment):
+    for words in (["describe", "gsdm"], ["plugins"], ["cache"]):
+        done = kdcore(*words, **environment)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+        assert not re.search(r"\w…", done.stdout), "cut short"
+        assert "\x1b" not in done.stdout

@@ -25,7 +25,7 @@ def test_the_usual_ones_are_offered():
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("LBFGS", "needs a closure"), ("sparseadam", "wants sparse gradients"), ("muon", "takes matrices only")],
+    [("LBFGS", "needs a closure"), ("sparseadam", "requires sparse gradients"), ("muon", "optimizes matrices only")],
 )
 def test_those_that_cannot_work_here_are_refused_with_the_reason(name, reason):
     assert problem_with({"name": name}).startswith(f"optimizer {name.lower()!r} cannot be used: it {reason}")

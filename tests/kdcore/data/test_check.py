@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import yaml
 
@@ -19,7 +20,8 @@ def recordings(tmp_path, monkeypatch):
     monkeypatch.setenv("KDCORE_CACHE", str(tmp_path / "cache"))
     for person in (1, 2):
         for action in ("walk", "stand"):
-            rows = [f"{step / 20},{step % 7},{step % 5},9.8,{step % 3},0,{person}" for step in range(41)]
+            noise = np.random.default_rng(person * 2 + (action == "walk")).normal((0, 0, 9.8, 0, 0, 0), size=(41, 6))
+            rows = [",".join(f"{value:.4f}" for value in (step / 20, *noise[step])) for step in range(41)]
             (tmp_path / f"s{person}_{action}.csv").write_text("\n".join(["t,ax,ay,az,gx,gy,gz", *rows]))
     columns = {"accelerometer": ["ax", "ay", "az"], "gyroscope": ["gx", "gy", "gz"]}
     watch = {"pattern": "s{subject}_{action}.csv", "columns": columns, "time_column": "t", "placement": "left-wrist"}
@@ -62,7 +64,7 @@ def test_a_link_to_nothing_is_one_bad_sample_among_others(recordings):
     (recordings / "s1_walk.csv").unlink()
     (recordings / "s1_walk.csv").symlink_to("nowhere.csv")
     for person in (1, 2):
-        rows = [f"{step / 20},0,0,9.8,0,0,{step}" for step in range(41)]
+        rows = [f"{step / 20},{person},{step},9.8,0,{person},{step}" for step in range(41)]
         (recordings / f"s{person}_run.csv").write_text("\n".join(["t,ax,ay,az,gx,gy,gz", *rows]))
     assert [("s1_walk.csv" in line) for line in check(recordings / "watch.yaml").broken] == [True]
     assert dry_run(recordings / "watch.yaml", ["data.on_bad_sample=skip"])
@@ -79,3 +81,26 @@ def test_recordings_that_are_not_there_are_a_problem_of_the_recipes_line(look, r
 def test_a_split_that_cannot_be_made_is_a_problem_of_the_recipes_line(look, recordings):
     with pytest.raises(RecipeError, match=r"watch\.yaml:\d+: data.protocol: .*9"):
         look(recordings / "watch.yaml", ["data.protocol.test_subjects=[9]"])
+
+
+def test_copies_other_units_and_constant_signals_are_said(recordings):
+    walk = (recordings / "s1_walk.csv").read_text()
+    (recordings / "s2_walk.csv").write_text(walk)
+    found = check(recordings / "watch.yaml")
+    assert [line.startswith("the ") and line.endswith("is the same, value by value") for line in found.leaks] == [True, True]
+    header, *rows = (recordings / "s2_stand.csv").read_text().splitlines()
+    cells = [row.split(",") for row in rows]
+    for person in (1, 3):
+        noisy = [[row[0], *(str(float(cell) + person) for cell in row[1:])] for row in cells]
+        (recordings / f"s{person}_run.csv").write_text("\n".join([header, *map(",".join, noisy)]))
+    in_g = [[row[0], *(str(float(cell) / 9.80665) for cell in row[1:4]), "1", "1", "1"] for row in cells]
+    (recordings / "s2_walk.csv").write_text("\n".join([header, *map(",".join, in_g)]))
+    (recordings / "s2_stand.csv").write_text("\n".join([header, *map(",".join, in_g[::-1])]))
+    found = check(recordings / "watch.yaml", ["data.protocol.test_subjects=[2,3]"])
+    assert found.leaks == []
+    assert found.ranges["accelerometer-watch"].keys() == {"1", "2", "3"}
+    assert any("subject 2 measures" in line and "suggests m/s^2 against g" in line for line in found.odd)
+    assert any(line.startswith("gyroscope-watch: 1 constant: subject 2, action walk") for line in found.odd)
+    assert found.dropped.counts == {"bad recording": 1}  # its time runs backwards
+    assert sum(found.parts.values()) == 5
+    assert "stand" in found.warnings[0]

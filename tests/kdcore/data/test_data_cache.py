@@ -12,7 +12,7 @@ import toys
 
 from kdcore import Signal
 from kdcore.data.pipeline import Branch, Pipeline
-from kdcore.data.windows import Cutting, cut, windows
+from kdcore.data.windows import Cutting, WindowError, cut, windows
 from kdcore.errors import DataError
 
 
@@ -141,7 +141,10 @@ def test_bad_samples_are_skipped_and_noted(files, tmp_path):
     for _ in range(2):  # read, then from the cache
         table = toys.table(toys.Files(files), wrist(), tmp_path / "cache", on_bad_sample="skip")
         assert len(table.keys) == 13
-        assert len([note for note in table.notes if note.startswith("skipped")]) == 3
+        assert table.dropped.counts == {"bad recording": 3}
+        assert table.dropped.by_subject == {subject: {"bad recording": 1} for subject in ("s0", "s1", "s3")}
+        assert [each.part for each in table.dropped] == ["train", "train", "test"]
+        assert "damaged" in table.dropped.entries[0].detail
         assert {part: len(rows) for part, rows in table.parts.items()} == {"train": 6, "validation": 4, "test": 3}
         np.testing.assert_array_equal(table.inputs["student"][0], expected(files, left_out={1, 4, 15}))
 
@@ -185,7 +188,7 @@ def test_samples_without_a_modality_are_dropped_or_an_error(files, tmp_path):
     table = both(toys.Files(files), tmp_path / "cache", on_bad_sample="skip")
     assert len(table.keys) == 13
     assert len(table.inputs["student"][0]) == len(table.inputs["teacher"][0]) == 13
-    assert sum(note.startswith("left out") for note in table.notes) == 2
+    assert table.dropped.counts == {"no ankle": 1, "no wrist": 1, "bad recording": 1}
     for row, key in enumerate(table.keys):
         recorded = np.load(files / f"ankle-{key.subject}-{key.action}-{key.trial}.npy")
         np.testing.assert_array_equal(table.inputs["teacher"][0][row], recorded.T.astype(np.float32))
@@ -225,3 +228,21 @@ def test_a_recording_shorter_than_a_window_has_none(files):
     dataset = toys.Files(files)
     assert Cutting(1.01, 0.5, ("wrist",)).spans(dataset, dataset.samples()[0]) == []
     assert Cutting(1.0, 0.5, ("wrist",)).spans(dataset, dataset.samples()[0]) == [(0.0, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("length", "hop", "said"),
+    [(1e-9, None, r"length is 1e-09 s, shorter than one sample of a signal at 10 Hz"), (0.5, 1e-9, r"hop of 1e-09 s cuts a")],
+)
+def test_windows_without_end_are_refused_at_once_whatever_is_done_about_bad_samples(files, tmp_path, length, hop, said):
+    window = {"length": length} | ({"hop": hop} if hop else {})
+    for rule in ("error", "skip"):
+        with pytest.raises(WindowError, match=f"data.window.{said}"):
+            toys.table(toys.Files(files), wrist(), tmp_path / "cache", window=window, on_bad_sample=rule)
+
+
+def test_recordings_shorter_than_a_window_are_counted(files, tmp_path):
+    np.save(files / "wrist-s1-a0-t0.npy", np.random.default_rng(9).normal(size=(4, 2)))
+    table = toys.table(toys.Files(files), wrist(), tmp_path / "cache", window={"length": 0.5})
+    assert table.dropped.counts == {"shorter than a window": 1}
+    assert len(table.keys) == 15 * 2

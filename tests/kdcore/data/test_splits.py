@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
 import toys
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdcore import Sample, SampleKey, Split
-from kdcore.data.leakage import audit
+from kdcore import Protocol, Sample, SampleKey, Split, TrainingError, Unusable
+from kdcore.data.dropped import Dropped, DropReport
+from kdcore.data.leakage import audit, content_leaks, similar_names
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.splits import checked_split, complete_samples, noisy_labels
-from kdcore.errors import DataError
+from kdcore.data.preparation import load_split, load_table
+from kdcore.data.splits import checked_split, class_warnings, complete_samples, noisy_labels
+from kdcore.errors import DataError, ListingError, SplitError
 
 
 def sample(subject, trial="1", label=0, **fields):
@@ -27,7 +32,10 @@ def split(train, test, validation=(), disjoint=("subject",), **more):
 
 def test_samples_that_lack_a_modality():
     full, half = (Sample(SampleKey(str(n), "0", "1"), 0, dict.fromkeys(has, "")) for n, has in enumerate(["ab", "a"]))
-    assert complete_samples([full, half], ["a", "b"], "drop") == ([full], [f"{half.key}: no b"])
+    assert complete_samples([full, half], ["a", "b"], "drop") == (
+        [full],
+        {half.key: Dropped(str(half.key), "1", "no b", "no b")},
+    )
     with pytest.raises(DataError, match="lack a modality that the recipe uses"):
         complete_samples([full, half], ["a", "b"], "error")
     with pytest.raises(DataError, match=r"no sample has all of: a \(1 of 1 have it\), b \(0 of 1 have it\)"):
@@ -98,8 +106,176 @@ def test_noise_reaches_no_label_that_anything_is_measured_by(tmp_path):
     folder.mkdir()
     toys.write(folder)
     table = toys.table(toys.Files(folder), {"student": Pipeline([toys.branch()])}, tmp_path / "cache", label_noise=0.5)
-    changed = table.taught != table.labels
-    assert {part: int(changed[rows].sum()) for part, rows in table.parts.items()} == {"train": 4, "validation": 0, "test": 0}
+    train = table.training_rows("train")
+    assert int((table.taught[train] != table.labels[train]).sum()) == 4
+    assert all((table.taught[table.parts[part]] == -1).all() for part in ("validation", "test"))
     assert table.labels.tolist() == [0, 0, 1, 1] * 4
     assert torch.equal(table.batch(table.parts["train"], ["student"]).labels, table.taught[table.parts["train"]])
     assert table.batch(table.parts["train"], ["student"], labelled=False).labels is None
+
+
+@pytest.mark.parametrize("part", ["test", "validation", "nobody"])
+def test_nothing_learns_from_a_part_that_is_held_out(tmp_path, part):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    table = toys.table(toys.Files(toys.write(folder)), {"student": Pipeline([toys.branch()])}, tmp_path / "cache")
+    with pytest.raises(TrainingError, match=part):
+        table.training_rows(part)
+    assert torch.equal(table.training_rows("train"), table.parts["train"])
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        (["1", "01", "2"], [("1", "01")]),
+        (["jog", "Jog", "wave", "wave ", "walk"], [("jog", "Jog"), ("wave", "wave ")]),
+        (["s_1", "S-01", "s1", "s 2", "s12"], [("s_1", "S-01", "s1")]),
+        (["draw (clockwise)", "draw (counter clockwise)"], []),
+        (["-45", "45", "0"], []),
+        (["1 2", "12", "1.2", "1_2"], [("1 2", "1_2")]),
+    ],
+)
+def test_names_that_are_nearly_the_same(names, groups):
+    assert similar_names(names) == groups
+
+
+def test_a_subject_under_two_names_on_both_sides_is_a_leak():
+    assert audit(split([sample("01")], [sample("1")])) == ["subject '01' of train and '1' of test are nearly the same name"]
+    assert audit(split([sample("01"), sample("1")], [sample("2")])) == []
+    assert audit(split([sample("01")], [sample("1")], disjoint=())) == []
+
+
+def test_classes_that_make_a_result_doubtful():
+    train = [sample("1"), sample("2"), sample("1", label=1)]
+    found = class_warnings(split(train, [sample("3"), sample("3", label=2)]), ["walk", "Walk", "run"])
+    assert found == [
+        "tested and in no training sample: 'run' (1 test samples)",
+        "classes of a single subject: 'Walk' (1), 'run' (3)",
+        "classes with nearly the same name: 'walk', 'Walk'",
+    ]
+    assert class_warnings(split([sample("1"), sample("2")], [sample("3")]), ["walk", "run"]) == []
+
+
+class Alternate(Protocol):
+    """Every other subject trains, whatever else there is."""
+
+    def split(self, samples):
+        subjects = sorted({each.key.subject for each in samples})
+        train = set(subjects[::2])
+        parts = {"train": [], "validation": [], "test": []}
+        for each in samples:
+            parts["train" if each.key.subject in train else "test"].append(each)
+        return Split({part: tuple(found) for part, found in parts.items()}, "every other", ("subject",))
+
+
+def test_the_split_is_made_before_anything_is_dropped(tmp_path):
+    toys.write(tmp_path)
+    for path in tmp_path.glob("ankle-s0-*"):
+        path.unlink()  # without the first subject, the rule would make the second one the first
+    samples, found, dropped = load_split(toys.Files(tmp_path), Alternate(), toys.spec(), ["ankle", "wrist"])
+    assert {each.key.subject for each in found.parts["train"]} == {"s2"}
+    assert {each.key.subject for each in found.parts["test"]} == {"s1", "s3"}
+    assert len(samples) == 12
+    assert DropReport(tuple(dropped)).by_subject == {"s0": {"no ankle": 4}}
+    assert {each.part for each in dropped} == {"train"}
+
+
+class Leaving(toys.BySubject):
+    """Uses nobody but s0, s1 and s3."""
+
+    def split(self, samples):
+        found = super().split(samples)
+        return replace(found, parts={**found.parts, "validation": ()})
+
+
+def test_what_the_split_leaves_out_is_counted(tmp_path):
+    table = load_table(
+        toys.Files(toys.write(tmp_path)),
+        Leaving(),
+        toys.spec(),
+        {"student": Pipeline([toys.branch()])},
+        tmp_path / "cache",
+        1 << 30,
+    )
+    assert table.dropped.record()["reasons"]["in no part of the split"]["subjects"] == {"s2": 4}
+    assert table.dropped.lines()[0].startswith("4 dropped, in no part of the split (subjects s2); the first: subject s2")
+
+
+class Listing(toys.Files):
+    """Finds two recordings that break while it lists, and one that its options leave out."""
+
+    def samples(self):
+        self.unusable = [Unusable(f"{n}.csv", "empty", "has no rows", "s9") for n in (1, 2)]
+        self.unusable.append(Unusable("3.csv", "ignored label", fault=False))
+        return super().samples()
+
+
+def test_recordings_that_break_while_being_listed_are_bad_samples_too(tmp_path):
+    dataset = Listing(toys.write(tmp_path))
+    pipelines = {"student": Pipeline([toys.branch()])}
+    with pytest.raises(ListingError, match=r"2 recordings cannot be used \(data.on_bad_sample(.|\n)*1.csv: has no rows"):
+        toys.table(dataset, pipelines, tmp_path / "cache")
+    table = toys.table(dataset, pipelines, tmp_path / "cache", on_bad_sample="skip")
+    assert table.dropped.counts == {"empty": 2, "ignored label": 1}
+    assert table.dropped.record()["count"] == 3
+
+
+@pytest.mark.parametrize("how", ["same bytes", "saved anew"])
+def test_a_copy_in_the_test_part_is_a_leak(tmp_path, how):
+    toys.write(tmp_path)
+    values = np.load(tmp_path / "wrist-s0-a0-t0.npy")
+    target = tmp_path / "wrist-s3-a1-t1.npy"
+    np.save(target, values) if how == "same bytes" else np.save(target, np.asfortranarray(values))
+    pipelines = {"student": Pipeline([toys.branch()])}
+    with pytest.raises(SplitError, match=r"leaks(.|\n)*wrist of subject s0.*train.* and subject s3.*test.* is the same"):
+        toys.table(toys.Files(tmp_path), pipelines, tmp_path / "cache")
+    np.save(target, np.zeros_like(values))  # constant signals are equal by nature
+    np.save(tmp_path / "wrist-s0-a0-t0.npy", np.zeros_like(values))
+    assert toys.table(toys.Files(tmp_path), pipelines, tmp_path / "cache").warnings == ()
+
+
+def test_a_copy_within_a_part_is_said(tmp_path):
+    toys.write(tmp_path)
+    np.save(tmp_path / "wrist-s1-a0-t0.npy", np.load(tmp_path / "wrist-s0-a0-t0.npy"))
+    with pytest.warns(UserWarning, match="1 recordings occur more than once"):
+        table = toys.table(toys.Files(tmp_path), {"student": Pipeline([toys.branch()])}, tmp_path / "cache")
+    assert len(table.warnings) == 1
+
+
+def test_samples_of_one_source_share_a_recording_and_do_not_leak(tmp_path):
+    path = tmp_path / "a.npy"
+    views = [Sample(SampleKey("1", "a", "1", view=view), 0, {"wrist": path}) for view in "ab"]
+    other = Sample(SampleKey("2", "a", "1"), 0, {"wrist": tmp_path / "b.npy"})
+    contents = {"wrist": {each.key: "same" for each in (*views, other)}}
+    assert content_leaks(split(views[:1], views[1:]), contents) == ([], [])
+    leaks, copies = content_leaks(split(views, [other]), contents)
+    assert (len(leaks), copies) == (1, [])
+
+
+SUBJECTS = st.sampled_from(["1", "01", "2", "3", "s1", "S1", "x"])
+KEYS = st.builds(SampleKey, SUBJECTS, st.sampled_from("ab"), st.sampled_from("12"), view=st.sampled_from("pq"))
+SAMPLES = st.lists(st.builds(Sample, KEYS, st.integers(0, 1)), max_size=30, unique_by=lambda each: each.key)
+
+
+def folded(name):
+    """An independent reading of nearly equal names among `SUBJECTS`."""
+    return name.lower().lstrip("0")
+
+
+@settings(max_examples=300, deadline=None)
+@given(SAMPLES, SAMPLES, SAMPLES, st.sampled_from([(), ("subject",), ("subject", "view")]))
+def test_no_split_passes_with_a_leak_whatever_the_data(train, validation, test, disjoint):
+    made = split(train, test, validation, disjoint)
+    keys = [{each.key for each in part} for part in (train, validation, test)]
+    leaks = any(one & other for one, other in combinations(keys, 2))
+    for field in disjoint:
+        tested = {folded(getattr(key, field)) for key in keys[2]}
+        leaks |= any(folded(getattr(key, field)) in tested for part in keys[:2] for key in part)
+    classes = {each.label for each in train}
+    fit = not leaks and train and test and len(classes) == 2
+    assert bool(audit(made)) == leaks
+    if fit:
+        assert checked_split(made, 2, labelled=True) is made
+    else:
+        with pytest.raises(DataError):
+            checked_split(made, 2, labelled=True)

@@ -9,51 +9,16 @@ import sys
 
 import numpy as np
 import pytest
-import torch
+from saved import ACCELEROMETER, ALONE, CLASSES, lines, saved_student, walk
 from toys import WRIST
 
-from kdcore import Modality, Signal
+from kdcore import Signal
 from kdcore.cli.main import main
-from kdcore.data.pipeline import Branch, Pipeline
-from kdcore.deploy.bundle import load_predictor, load_student, save_student
-from kdcore.deploy.predict import predict_files, read_recording
+from kdcore.deploy.bundle import load_predictor, load_student
+from kdcore.deploy.recordings import read_recording
 from kdcore.deploy.streaming import Smoothing
 from kdcore.errors import CheckpointError, DataError
-from kdcore.runs.records import find_student
-from kdcore_standard.transforms.normalise import Normalise
-from kdcore_standard.transforms.resample import Resample
-from kdcore_wearable.cnn import Cnn1d
-
-ACCELEROMETER = Modality("accelerometer", ("time", "channel"), ("channel", "time"), "m/s^2", 50.0, ("x", "y", "z"))
-CLASSES = ["sit", "stand", "walk"]
-LENGTH = 24
-
-
-def student(folder, modality=ACCELEROMETER, dataset="synthetic-motion", seed=0, options=None, **told):
-    """A saved student that has learnt nothing."""
-    torch.manual_seed(seed)
-    channels = len(modality.channels) or 2
-    normalise = Normalise()
-    normalise.fit(torch.randn(8, channels, LENGTH) * 3 + 1)
-    pipeline = Pipeline([Branch(modality, [Resample(length=LENGTH)], [normalise])])
-    encoder = Cnn1d(len(CLASSES), (channels, LENGTH), width=8, depth=2).eval()
-    name = modality.name
-    description = {
-        "name": folder.name,
-        "classes": CLASSES,
-        "in_shape": [channels, LENGTH],
-        "encoder": {"name": "cnn1d", "width": 8, "depth": 2},
-        "transforms": {name: [{"name": "resample", "length": LENGTH}, {"name": "normalise"}], "joined": []},
-        "recorded": {name: {"shape": [60, channels], "dtype": "float32", "rate": modality.rate or 50.0}},
-        "dataset": {"name": dataset, "fingerprint": "", "options": options or {}},
-        "window": None,
-        **told,
-    }
-    return save_student(folder, pipeline, encoder, description)
-
-
-def lines(folder, files, **options):
-    return list(predict_files(load_predictor(folder), files, **options))
+from kdcore.runs.saved_students import find_student
 
 
 def likeliest(line):
@@ -61,15 +26,11 @@ def likeliest(line):
     return name, float(share)
 
 
-def walk(samples, channels=3, seed=0):
-    return np.random.default_rng(seed).normal(size=(samples, channels)).cumsum(0).astype(np.float32)
-
-
 # Formats
 
 
 def test_plain_arrays_and_tables_give_one_answer(tmp_path):
-    folder, values = student(tmp_path / "student"), walk(70)
+    folder, values = saved_student(tmp_path / "student"), walk(70)
     np.save(tmp_path / "clip.npy", values)
     np.savetxt(tmp_path / "clip.csv", values, delimiter=",", header="x,y,z", comments="")
     np.savetxt(tmp_path / "clip.txt", values)
@@ -82,7 +43,7 @@ def test_plain_arrays_and_tables_give_one_answer(tmp_path):
 
 
 def test_a_file_of_utd_mhad(tmp_path, recordings):
-    folder = student(tmp_path / "student", dataset="utd-mhad")
+    folder = saved_student(tmp_path / "student", dataset="utd-mhad")
     path = recordings / "utd-mhad" / "Inertial" / "a5_s2_t1_inertial.mat"
     from scipy.io import loadmat
 
@@ -96,7 +57,7 @@ def test_a_file_of_utd_mhad(tmp_path, recordings):
 
 def test_a_file_of_berkeley_mhad(tmp_path, recordings):
     wrist = ACCELEROMETER.renamed("accelerometer-left-wrist", rate=30.0)
-    folder = student(tmp_path / "student", wrist, "berkeley-mhad")
+    folder = saved_student(tmp_path / "student", wrist, "berkeley-mhad")
     path = recordings / "berkeley-mhad" / "Accelerometer" / "Shimmer01" / "acc_h01_s01_a01_r01.txt"
     table = np.loadtxt(path)
     times = table[:, 3] - table[0, 3]
@@ -108,7 +69,7 @@ def test_a_file_of_berkeley_mhad(tmp_path, recordings):
 def test_a_file_of_ones_own_tables(tmp_path):
     watch = {"pattern": "{subject}_{action}_{trial}.csv", "rate": 50.0, "columns": {"accelerometer": ["ax", "ay", "az"]}}
     modality = ACCELEROMETER.renamed("accelerometer-watch")
-    folder = student(tmp_path / "student", modality, "sensor-csv", options={"devices": {"watch": watch}})
+    folder = saved_student(tmp_path / "student", modality, "sensor-csv", options={"devices": {"watch": watch}})
     values = walk(70)
     table = np.column_stack([np.arange(70), values[:, ::-1]])
     np.savetxt(tmp_path / "anything.csv", table, delimiter=",", header="n,az,ay,ax", comments="", fmt="%.9g")
@@ -131,24 +92,24 @@ def test_a_file_of_ones_own_tables(tmp_path):
     ],
 )
 def test_a_recording_that_does_not_fit_is_named_with_the_reason(tmp_path, values, said):
-    folder = student(tmp_path / "student")
+    folder = saved_student(tmp_path / "student")
     np.save(tmp_path / "odd.npy", values)
     with pytest.raises(DataError, match=rf"odd\.npy: .*{said}"):
         lines(folder, [tmp_path / "odd.npy"])
 
 
 def test_smoothing_without_windows_is_refused(tmp_path, capfd, monkeypatch):
-    folder = student(tmp_path / "student")
+    folder = saved_student(tmp_path / "student")
     np.save(tmp_path / "walk.npy", walk(50))
     monkeypatch.setattr("sys.argv", ["kdcore", "predict", str(folder), str(tmp_path / "walk.npy"), "--smoothing", "3"])
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 2
-    assert "smoothing is over windows: say with --window" in capfd.readouterr().err
+    assert "--smoothing requires --window" in capfd.readouterr().err
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
-    folder = student(tmp_path / "student", dataset="utd-mhad")
+    folder = saved_student(tmp_path / "student", dataset="utd-mhad")
     (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY rubbish")
     (tmp_path / "words.csv").write_text("a,b,c\nd,e,f\n")
     (tmp_path / "clip.mat").write_text("nothing")
@@ -159,14 +120,14 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         lines(folder, [tmp_path / "words.csv"])
     with pytest.raises(DataError, match="its options devices are not known"):
         lines(folder, [tmp_path / "words.csv"], dataset="sensor-csv")
-    student(tmp_path / "wrist", WRIST.renamed("wrist", rate=None))
+    saved_student(tmp_path / "wrist", WRIST.renamed("wrist", rate=None))
     np.save(tmp_path / "clip.npy", walk(50, 2))
     with pytest.raises(DataError, match="--rate"):
         lines(tmp_path / "wrist", [tmp_path / "clip.npy"])
 
 
 def test_whole_numbers_are_taken_as_the_floats_that_the_student_knows(tmp_path):
-    folder = load_student(student(tmp_path / "student"))
+    folder = load_student(saved_student(tmp_path / "student"))
     whole = np.random.default_rng(1).integers(-20, 20, (50, 3))
     for values in (whole, whole.astype(np.int16)):
         expected = folder.predict({"accelerometer": Signal(whole.astype(np.float32), 50.0)})
@@ -177,7 +138,7 @@ def test_whole_numbers_are_taken_as_the_floats_that_the_student_knows(tmp_path):
 
 
 def test_windows_of_a_long_recording_are_each_answered_as_if_alone(tmp_path):
-    folder, values = student(tmp_path / "student"), walk(233)
+    folder, values = saved_student(tmp_path / "student"), walk(233)
     np.save(tmp_path / "long.npy", values)
     alone = load_student(folder)
     found = lines(folder, [tmp_path / "long.npy"], window=(1.0, 0.3), top=1)
@@ -196,7 +157,7 @@ def test_windows_of_a_long_recording_are_each_answered_as_if_alone(tmp_path):
 
 
 def test_a_recording_exactly_as_long_as_a_window_has_one(tmp_path):
-    folder = student(tmp_path / "student", window={"length": 1.0, "hop": None})
+    folder = saved_student(tmp_path / "student", window={"length": 1.0, "hop": None})
     np.save(tmp_path / "clip.npy", walk(50))
     assert len(lines(folder, [tmp_path / "clip.npy"])) == 1
     np.save(tmp_path / "short.npy", walk(49))
@@ -205,10 +166,10 @@ def test_a_recording_exactly_as_long_as_a_window_has_one(tmp_path):
 
 
 def test_more_windows_than_are_answered_at_once(tmp_path, monkeypatch):
-    one = load_student(student(tmp_path / "student"))
+    one = load_student(saved_student(tmp_path / "student"))
     signals = {"accelerometer": Signal(walk(500), 50.0)}
     whole = one.predict(signals, (1.0, 0.1))
-    monkeypatch.setattr("kdcore.deploy.predictor.AT_ONCE", 7)
+    monkeypatch.setattr("kdcore.deploy.student.AT_ONCE", 7)
     np.testing.assert_allclose(one.predict(signals, (1.0, 0.1)), whole, rtol=1e-5)
     assert len(whole) == 91
 
@@ -219,7 +180,7 @@ def test_more_windows_than_are_answered_at_once(tmp_path, monkeypatch):
 def test_students_taken_together(tmp_path):
     names = ("a", "b", "c")
     for number, name in enumerate(names):
-        student(tmp_path / "all" / name, seed=number)
+        saved_student(tmp_path / "all" / name, seed=number)
     signals = {"accelerometer": Signal(walk(200), 50.0)}
     alone = np.stack([load_student(tmp_path / "all" / name).predict(signals, (1.0, 0.5)) for name in names]).astype(np.float64)
     together = load_predictor(tmp_path / "all")
@@ -230,8 +191,8 @@ def test_students_taken_together(tmp_path):
     assert together.modalities == ["accelerometer"]
     with pytest.raises(DataError, match="average or max, not 'median'"):
         load_predictor(tmp_path / "all", "median")  # type: ignore[arg-type]
-    student(tmp_path / "all" / "d", classes=["sit", "stand", "run"])
-    with pytest.raises(DataError, match="'d' knows other classes"):
+    saved_student(tmp_path / "all" / "d", classes=["sit", "stand", "run"])
+    with pytest.raises(DataError, match="'d' has other classes"):
         load_predictor(tmp_path / "all")
 
 
@@ -239,12 +200,12 @@ def test_where_students_are_found(tmp_path, monkeypatch):
     monkeypatch.setenv("KDCORE_RUNS", str(tmp_path / "runs"))
     run = tmp_path / "runs" / "20260101-000000-tiny-abc"
     for seed in (3, 10):
-        student(run / "students" / f"seed-{seed}" / "student")
+        saved_student(run / "students" / f"seed-{seed}" / "student")
     (run / "recipe.yaml").write_text("")
     assert find_student("abc") == run / "students" / "seed-3" / "student"
     assert find_student(run, 10) == run / "students" / "seed-10" / "student"
     assert find_student(run / "students" / "seed-10" / "student") == run / "students" / "seed-10" / "student"
-    student(run / "students" / "seed-10" / "other")
+    saved_student(run / "students" / "seed-10" / "other")
     assert find_student("abc", 10) == run / "students" / "seed-10"
     with pytest.raises(CheckpointError, match=r"no student of seed 4 \(there are: 3, 10\)"):
         find_student("abc", 4)
@@ -257,27 +218,12 @@ def test_where_students_are_found(tmp_path, monkeypatch):
 
 # Elsewhere
 
-ALONE = """
-import sys
-
-ABSENT = {absent}
-
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ABSENT or name.startswith(tuple(f"kdcore_{{each}}." for each in {plugins})):
-            raise ModuleNotFoundError(f"{{name}} is not needed", name=name)
-
-sys.meta_path.insert(0, Absent())
-sys.argv = ["kdcore", *sys.argv[1:]]
-from kdcore.cli.main import main
-main()
-"""
 ABSENT = ("timm", "torch_geometric", "torchvision", "cv2", "av", "mlflow", "lightning_fabric", "matplotlib", "optuna", "onnx")
-PLUGINS = ("datasets", "skeleton", "gaf", "video", "semantics", "spamfm", "gsdm", "acs", "progressive", "mutual")
+PLUGINS = ("datasets", "skeleton", "images", "video", "losses", "schedules", "semantics", "spamfm", "gsdm", "acs", "mutual")
 
 
 def test_an_accelerometer_student_needs_nothing_of_teachers_and_other_plugins(tmp_path):
-    folder = student(tmp_path / "student")
+    folder = saved_student(tmp_path / "student")
     np.save(tmp_path / "clip.npy", walk(70))
     code = ALONE.format(absent=ABSENT, plugins=PLUGINS)
     command = [sys.executable, "-c", code, "predict", str(folder), str(tmp_path / "clip.npy"), "--top", "1"]
@@ -288,7 +234,7 @@ def test_an_accelerometer_student_needs_nothing_of_teachers_and_other_plugins(tm
 
 
 def test_the_folder_says_all_that_is_needed(tmp_path):
-    folder = student(tmp_path / "student")
+    folder = saved_student(tmp_path / "student")
     assert sorted(path.name for path in folder.iterdir()) == ["student.json", "weights.safetensors"]
     told = json.loads((folder / "student.json").read_text())
     assert told["classes"] == CLASSES

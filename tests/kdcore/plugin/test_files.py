@@ -9,6 +9,7 @@ import shutil
 
 import pytest
 from runs import Home
+from safetensors.torch import save_file
 
 from kdcore.cli.main import _without_plugin_files
 from kdcore.deploy.bundle import load_student
@@ -48,19 +49,19 @@ FAULTS = {
     "exits.py": ("raise SystemExit(3)", "SystemExit: 3"),
     "syntax.py": ("\ndef f(:", "line 3: SyntaxError"),
     "misspelt.py": ("@hookimpl\ndef register_loses(register): pass", "did you mean 'register_losses'?"),
-    "hookless.py": ("x = 1", "has no hook; mark a function such as register_losses with kdcore.hookimpl"),
+    "hookless.py": ("x = 1", "implements no hook; mark a function such as register_losses with kdcore.hookimpl"),
     "taken.py": (
         "class A: pass\n@hookimpl\ndef register_losses(register): register('soft-target', 'taken:A')",
-        "the loss 'soft-target' is in the plugin 'standard' already; rename yours",
+        "the plugin 'losses' already provides the loss 'soft-target'; rename yours",
     ),
     "absent.py": (
         "@hookimpl\ndef register_losses(register): register('a', 'absent:A')",
-        "loss 'a' (absent:A) cannot be loaded: AttributeError",
+        "loss 'a' (absent:A): could not load it: AttributeError",
     ),
-    "standard.py": ("x = 1", "the plugin name 'standard' is taken (kdcore"),
-    "json.py": ("x = 1", "there is a module 'json' already; rename the file"),
-    "my-loss.py": ("x = 1", "'my-loss.py' is no module name; rename it"),
-    "nowhere.py": (None, "it cannot be read: No such file or directory"),
+    "losses.py": ("x = 1", "the plugin name 'losses' is taken (kdcore"),
+    "json.py": ("x = 1", "a module 'json' already exists; rename the file"),
+    "my-loss.py": ("x = 1", "'my-loss.py' is not a valid module name; rename the file"),
+    "nowhere.py": (None, "could not read it: No such file or directory"),
 }
 
 
@@ -115,7 +116,7 @@ def test_the_command_line_names_files_anywhere(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("words", [["list", "--plugin"], ["list", "--plugin", "cosine"], ["list", "--plugin="]])
 def test_an_option_without_a_file_is_explained(words):
-    with pytest.raises(KdcoreError, match="--plugin needs a file such as"):
+    with pytest.raises(KdcoreError, match="--plugin requires a file such as"):
         _without_plugin_files(words)
 
 
@@ -126,7 +127,7 @@ def test_the_environment_names_files(gap, workshop, monkeypatch):
     try:
         assert [plugin.name for plugin in found_plugins().broken] == ["hookless"]
         assert found_plugins().registry.get("loss", "gap").target == "gap_loss:Gap"
-        with pytest.raises(PluginError, match="has no hook"):
+        with pytest.raises(PluginError, match="implements no hook"):
             plugin_manager()
     finally:
         found_plugins.cache_clear()
@@ -180,7 +181,8 @@ def test_files_asked_for_belong_to_the_recipe_that_is_run(gap, tmp_path):
 
 
 def test_a_student_of_a_plugin_that_is_not_here_says_what_it_was_made_with(tmp_path):
-    told = {"modalities": [], "transforms": {}, "classes": ["a"], "in_shape": [3], "encoder": {"name": "gone"}}
+    told = {"format": 1, "modalities": [], "transforms": {}, "classes": ["a"], "in_shape": [3], "encoder": {"name": "gone"}}
+    save_file({}, tmp_path / "weights.safetensors")
     (tmp_path / "student.json").write_text(json.dumps(told | {"plugins": {"my-net": "file 0123456789ab"}}))
     with pytest.raises(
         PluginError, match=r"no encoder 'gone'.*the run used the plugins my-net file 0123456789ab: install what is"

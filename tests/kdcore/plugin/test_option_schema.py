@@ -245,13 +245,13 @@ def test_functions_are_constructors_too():
 @pytest.mark.parametrize(
     ("component", "reason"),
     [
-        ("Unresolved", "type hints of its constructor cannot be read: NameError: name 'NoSuchType' is not defined"),
+        ("Unresolved", "could not read its constructor's type hints: NameError: name 'NoSuchType' is not defined"),
         ("WrongDefault", "the default of its option 'x' does not fit the hint"),
         ("PositionalOnly", "'x' by position only"),
         ("Underscore", "yields no schema"),
-        ("Named", "a parameter 'name', which a recipe uses itself"),
-        ("Weighted", "a parameter 'weight', which a recipe uses itself"),
-        ("Gone", "cannot be loaded: AttributeError"),
+        ("Named", "a parameter 'name', which is reserved for recipes"),
+        ("Weighted", "a parameter 'weight', which is reserved for recipes"),
+        ("Gone", "could not load it: AttributeError"),
     ],
 )
 def test_broken_components_name_plugin_and_component(component, reason):

@@ -125,7 +125,23 @@ class OneStage(Schedule):
         self.training = training
 
     def stages(self, graph: Graph) -> Iterator[Stage]:
-        yield Stage("all", (*graph.teachers, *graph.students), self.training, self.training.epochs)
+        if graph.teachers:
+            yield Stage("teachers", graph.teachers, self.training, self.training.epochs, "teacher")
+        yield Stage("students", graph.students, self.training, self.training.epochs)
+
+
+class Fixed(Schedule):
+    """Gives the stages that it is told."""
+
+    def __init__(self, *, given: list[Any]):
+        self.given = given
+
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        for each in self.given:
+            optimizer = {"name": each.get("optimizer", "adamw")}
+            training = Training(each.get("total", 4), optimizer)
+            learners = tuple(each["learners"])
+            yield Stage(each["name"], learners, training, each.get("epochs", training.epochs), each.get("part", "train"))
 
 
 def _plugin(**components: dict[str, str]) -> ModuleType:
@@ -158,7 +174,7 @@ def plugins() -> PluginManager:
             "meaning": "Meaning",
             "lost": "Gone",
         },
-        schedules={"one-stage": "OneStage"},
+        schedules={"one-stage": "OneStage", "fixed": "Fixed"},
     )
     manager.register("fake", fake)
     manager.plugins["torn"] = Plugin(

@@ -187,7 +187,7 @@ def test_extending_in_a_circle(write, plugins):
     with pytest.raises(RecipeError) as caught:
         load_recipe(write("extends: ../a.yaml\n", "sub/c.yaml"), (), plugins)
     [found] = caught.value.problems
-    assert found.message == "recipes extend each other in a circle: c.yaml → a.yaml → b.yaml → c.yaml"
+    assert found.message == "circular `extends:` reference: c.yaml → a.yaml → b.yaml → c.yaml"
     assert (found.file.name, found.line) == ("b.yaml", 2)
 
 
@@ -261,6 +261,23 @@ def test_the_same_name_keeps_options(load, valid):
     assert load(valid, "data.dataset.name=folder").data.dataset.options == {"root": "/nowhere"}
 
 
+def test_qualified_names_in_overrides(load, valid, problems):
+    text = valid.replace("- {name: soft-target,", "- {name: fake/soft-target,")
+    assert load(text, "losses.fake/soft-target.temperature=9").losses[1].options == {"temperature": 9}
+    assert load(text, "losses.soft-target.temperature=9").losses[1].options == {"temperature": 9}
+    assert [term.name for term in load(text, "losses.fake/soft-target=null").losses] == ["cross-entropy", "feature"]
+    assert load(text, "losses={fake/soft-target: {weight: 3}}").losses[1].weight == 3
+    assert load(text, "student.encoder=fake/net").student.encoder.name == "fake/net"
+    [found] = problems(valid, "losses.other/soft-target.weight=3")
+    assert (found.path, found.hint) == ("losses.other/soft-target", "did you mean 'soft-target'?")
+
+
+def test_a_qualified_name_that_two_terms_have_is_refused(valid, problems):
+    twice = valid.replace("  - cross-entropy\n", "  - {name: fake/soft-target, id: a}\n  - {name: fake/soft-target, id: b}\n")
+    [found] = problems(twice, "losses.fake/soft-target.weight=3")
+    assert (found.path, found.hint) == ("losses.fake/soft-target", "did you mean 'soft-target'?")
+
+
 def test_losses_as_one_override(load, valid):
     assert len(load(valid, "losses=[cross-entropy]").losses) == 1
     assert len(load(valid, "losses={late: null}").losses) == 2
@@ -284,7 +301,7 @@ def test_losses_as_one_override(load, valid):
         ("seeds[3]=1", "seeds[3]", "it has 2 entries, counted from 0"),
         ("seeds.x=1", "seeds.x", "it has 2 entries, counted from 0"),
         ("extends=quickstart", "extends", "write a file that extends it"),
-        ("losses[-1].weight=3", "", "entries are counted from 0, none from the end"),
+        ("losses[-1].weight=3", "", "entries are counted from 0; negative indices are not supported"),
         ("name", "", "write path=value, e.g. data.batch_size=32"),
         ("=3", "", "write path=value, e.g. data.batch_size=32"),
         ("a..b=3", "", "write path=value, e.g. data.batch_size=32"),

@@ -89,7 +89,7 @@ CASES = {
         "could not construct loss 'feature' of plugin 'fake': name a tap",
         "",
     ),
-    "dataset cannot be made": ("root: /nowhere", "root: /x, fail: true", "data.dataset", "OSError: no disk", ""),
+    "failing dataset": ("root: /nowhere", "root: /x, fail: true", "data.dataset", "OSError: no disk", ""),
     "withheld labels": (
         "  protocol: halves",
         "  protocol: halves\n  labels: withheld",
@@ -258,7 +258,7 @@ def test_optimizers_that_torch_does_not_have(valid, problems, written, said):
     assert found.message.startswith(said)
 
 
-def test_a_dataset_that_cannot_be_made_hides_no_other_mistake(valid, problems):
+def test_a_dataset_that_could_not_be_constructed_hides_no_other_mistake(valid, problems):
     text = valid.replace("{name: folder, root: /nowhere}", "{name: declared, actions: [clap]}")
     found = {each.path: each for each in problems(text)}
     said = found["data.dataset"].message
@@ -275,7 +275,7 @@ def test_a_constructors_own_words(load, plugins, monkeypatch, error, said):
     recipe = load()
     entry = plugins.registry.get("protocol", "halves")
     monkeypatch.setattr(type(entry), "load", lambda self: refusing)
-    with pytest.raises(KdcoreError, match=f"(made: |^){said}$"):
+    with pytest.raises(KdcoreError, match=f"('fake': |^){said}$"):
         Builder(recipe, plugins).protocol()
 
 
@@ -306,9 +306,9 @@ def test_what_is_written_wrongly_is_not_missed_besides(valid, problems, override
 
 def test_a_circle_of_likes_is_told_once(valid, problems):
     [found] = problems(valid + "students:\n  a: {like: b}\n  b: {like: a}\n", "student=null")
-    assert (found.line, found.message) == (26, "participants are like each other in a circle: a → b → a")
+    assert (found.line, found.message) == (26, "circular `like:` reference: a → b → a")
     [found] = problems(valid.replace("encoder: net\n", "like: gyro\n").replace("like: acc", "like: student"))
-    assert found.message == "participants are like each other in a circle: gyro → student → gyro"
+    assert found.message == "circular `like:` reference: gyro → student → gyro"
 
 
 def test_the_name_said_later_is_the_one_that_is_taken(valid, write, plugins):

@@ -1,142 +1,15 @@
 from __future__ import annotations
 
 import io
-import re
-from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
-import pytest
+from summaries import summary
 
-from kdcore.results.sections import write_report
-from kdcore.runs.metrics import evaluate, paired_difference
-from kdcore.runs.summary import Row, Summary, table
-
-VOID = {"meta", "img"}
-
-
-class Page(HTMLParser):
-    """Checks that tags nest, and collects text, tables and addresses."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.texts, self.tags, self.addresses, self.rows = [], [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.addresses += [value for name, value in attrs if name in ("src", "href")]
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-        if self.open and self.open[-1] in ("td", "th"):
-            self.rows[-1][-1] += data
-
-    @property
-    def text(self):
-        return " ".join(self.texts)
-
-
-def answers(right, n=40, classes=4):
-    """`right` of n answers are right."""
-    labels = np.arange(n) % classes
-    predictions = np.where(np.arange(n) < right, labels, (labels + 1) % classes)
-    return evaluate(np.eye(classes)[predictions], labels)
-
-
-def summary(seeds=(0, 1, 2), **changes):
-    with_kd, without = [answers(min(30 + 2 * seed, 40)) for seed in seeds], [answers(min(24 + seed, 40)) for seed in seeds]
-    content = {
-        "name": "sakdn",
-        "description": "RGB learns from accelerometer and gyroscope.",
-        "rule": "cross-subject: 1, 3, 5, 7 train; 2, 4, 6, 8 test",
-        "selection": "last epoch",
-        "seeds": seeds,
-        "classes": ["wave", "clap", "throw", "<b>draw</b> & X"],
-        "rows": [
-            Row("acc", "teacher", "accelerometer", [answers(36) for _ in seeds], 1_234_567),
-            Row("acc + gyro", "teachers together", "accelerometer, gyroscope", [answers(38) for _ in seeds]),
-            Row("rgb", "student without distillation", "rgb", without, 42),
-            Row("rgb", "student with distillation", "rgb", with_kd, 42),
-        ],
-        "difference": paired_difference(with_kd, without),
-        "curves": {"Loss": {"seed 0": [(0, 1.0), (1, 0.5)]}, "Nothing": {}},
-        "versions": {"kdcore": "0.1.0"},
-        "recipe": "name: sakdn # <script>",
-        "command": "kdcore run recipes/sakdn.yaml seeds=[0,1,2]",
-        "folder": Path("runs/sakdn"),
-        "tracking": "mlflow ui --backend-store-uri sqlite:///mlflow.db",
-    }
-    return Summary(**{**content, **changes})
-
-
-def page_of(tmp_path, found):
-    write_report(tmp_path / "new" / "report.html", found)
-    return Page((tmp_path / "new" / "report.html").read_text(encoding="utf-8"))
-
-
-def test_the_page_tells_everything(tmp_path):
-    found = summary()
-    page = page_of(tmp_path, found)
-    assert found.difference is not None
-    assert found.difference.sentence in page.text
-    for told in (found.description, found.rule, found.selection, found.command, found.tracking, "runs/sakdn", "kdcore 0.1.0"):
-        assert told in page.text
-    assert page.tags.count("img") == 5  # curves, two confusions, their difference, reliability
-    assert ["rgb", "student with distillation", "rgb", "75.0", "80.0", "85.0", "80.0 ± 5.0"] in [row[:7] for row in page.rows]
-    assert ["acc", "teacher", "accelerometer", "90.0", "90.0", "90.0", "90.0 ± 0.0", "90.0 ± 0.0", "1,234,567"] in page.rows
-
-
-def test_the_page_needs_no_other_file_and_runs_no_script(tmp_path):
-    page = page_of(tmp_path, summary())
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
-    assert not {"script", "link", "iframe", "b"} & set(page.tags)
-    assert "<b>draw</b> & X" in page.text
-    assert "# <script>" in page.text
-
-
-def test_gains_are_per_class_with_the_greatest_first(tmp_path):
-    page = page_of(tmp_path, summary())
-    start = page.rows.index(["class", "without", "with", "gain", ""]) + 1
-    gains = [row[3] for row in page.rows[start : start + 4]]
-    assert sorted(gains, key=float, reverse=True) == gains
-    # 24 + 25 + 26 of 120 answers were right without, 30 + 32 + 34 with; a quarter of the answers in each class.
-    assert np.mean([float(gain) for gain in gains]) == pytest.approx(100 * (96 - 75) / 120, abs=0.1)
-
-
-def test_one_seed_shows_wilsons_interval_and_claims_nothing(tmp_path):
-    found = summary(seeds=(3,))
-    page = page_of(tmp_path, found)
-    low, high = found.rows[3].evaluations[0].accuracy_interval
-    assert f"{100 * low:.1f} to {100 * high:.1f}" in page.text
-    assert "nothing about other seeds" in page.text
-    assert "±" not in page.text
-
-
-def test_without_a_twin_the_page_says_that_it_cannot_say(tmp_path):
-    found = summary()
-    page = page_of(tmp_path, summary(rows=[found.rows[0], found.rows[3]], difference=None, curves={}))
-    assert "cannot say" in page.text
-    assert page.tags.count("img") == 2  # confusion, reliability
-    assert "gain" not in page.text
-
-
-def test_a_class_without_test_samples_is_left_out_of_the_gains(tmp_path):
-    three_of_four = evaluate(np.eye(4)[[0, 1, 2]], np.array([0, 1, 2]))
-    rows = [Row("rgb", row.role, "rgb", [three_of_four]) for row in summary().rows[2:]]
-    page = page_of(tmp_path, summary(seeds=(0,), rows=rows, difference=None))
-    assert not re.search("nan", page.text)
+from kdcore.runs.outcome import Outcome
+from kdcore.runs.records import Facts, FinishedRun
+from kdcore.runs.summary import flattened, means, summarise, table
 
 
 def test_the_terminals_table_has_the_numbers_and_the_answer():
@@ -161,3 +34,64 @@ def test_the_terminals_table_fits_a_terminal_with_few_seeds_or_many():
         shown = console.export_text()
         assert "…" not in shown
         assert ("seed 0" in shown) == (len(seeds) < 20)
+
+
+def test_terms_keep_their_names_whatever_stands_before_them():
+    terms = [{"id": "cross-entropy", "weight": 1.0}, {"id": "acs", "weight": 2.0}]
+    assert flattened({"losses": terms})["losses.acs.weight"] == 2.0
+    assert flattened({"losses": terms[1:]})["losses.acs.weight"] == 2.0
+    steps = [{"name": "resample", "length": 32}, {"name": "jitter", "std": 0.1}, {"name": "jitter", "std": 0.2}]
+    assert flattened({"transforms": steps})["transforms.2.std"] == 0.2
+    assert flattened({"seeds": [0, 1], "teachers": {}}) == {"seeds": [0, 1], "teachers": {}}
+
+
+def outcome(arm, students, right, teachers=()):
+    """Everybody gets the first `right` of 8 samples right."""
+    labels = np.arange(8) % 2
+    answers = np.eye(2)[np.where(np.arange(8) < right, labels, 1 - labels)]
+    everybody = dict.fromkeys((*teachers, *students), answers)
+    return Outcome(arm, everybody, labels, [""] * 8, dict.fromkeys(everybody, 1), 1.0, teachers, students)
+
+
+def summary_of(distilled, baseline=None, no_baseline="", distils=()):
+    """What is said of one seed's outcomes, in a run whose recipe names everybody in them."""
+    outcomes = {arm: {0: found} for arm, found in (("distilled", distilled), ("baseline", baseline)) if found}
+    spec = SimpleNamespace(modalities=["rgb"], encoder=SimpleNamespace(name="cnn"), follows=None)
+    students = dict.fromkeys(distilled.students, spec)
+    teachers = dict.fromkeys(distilled.teachers, spec)
+    data = SimpleNamespace(dataset=SimpleNamespace(name="d"), label_noise=0, labels="told")
+    recipe = SimpleNamespace(
+        name="r", description="", participants={**teachers, **students}, student_specs=students, teachers=teachers,
+        fusion=None, losses=[], schedule=SimpleNamespace(name="s"), data=data, to_yaml=str,
+    )  # fmt: skip
+    known = ("r", "", "", "test", "", {"test": 8}, "", ["a", "b"], {"student": "last"}, {}, [0], list(outcomes))
+    facts = Facts(*known, no_baseline=no_baseline, distilled=distils)
+    return summarise(recipe, FinishedRun(Path(), facts, outcomes))
+
+
+def test_a_student_without_teachers_is_a_student():
+    found = summary_of(outcome("distilled", ["student"], 6), no_baseline="the student has no teacher")
+    assert [row.role for row in found.rows] == ["student"]
+    assert found.answer == "This run cannot say whether distillation helps: the student has no teacher."
+    assert found.row("student").participant == "student"
+
+
+def test_every_student_is_compared_with_itself_by_name():
+    found = summary_of(outcome("distilled", ["a", "b"], 6), outcome("baseline", ["a", "b"], 4), distils=["a", "b"])
+    assert list(found.differences) == ["a", "b"]
+    assert found.answer.startswith("a: With distillation")
+    assert " b: With distillation" in found.answer
+    numbers = means(found)
+    assert numbers["gain/a/mean"] == numbers["gain/b/mean"] == 0.25
+    assert "gain/mean" not in numbers
+    assert numbers["test/baseline/students (average)/accuracy"] == 0.5
+    assert numbers["test/students (average)/accuracy"] == 0.75
+
+
+def test_a_student_that_only_the_distilled_arm_has_is_not_compared():
+    distilled = outcome("distilled", ["first", "second"], 6, ["teacher"])
+    found = summary_of(distilled, outcome("baseline", ["second"], 4), distils=["first", "second"])
+    assert list(found.differences) == ["second"]
+    assert found.row("student with distillation").participant == "second"
+    assert [row.participant for row in found.rows if row.arm == "baseline"] == ["second"]
+    assert means(found)["gain/mean"] == 0.25

@@ -9,6 +9,7 @@ from faults import caught_by, sound
 from torch import Tensor
 
 from kdcore import Join, SampleTransform, Signal, Transform
+from kdcore.testing import Case
 
 
 @sound("transform")
@@ -98,6 +99,14 @@ class Centring(Transform):
 
     def forward(self, x: Tensor) -> Tensor:
         return x - x.float().mean(dim=0)
+
+
+@caught_by("transform", "spec_true", case=Case(inputs=[torch.randn(4, 6, 48)]))
+class Doubling(Transform):
+    """Doubles the channels, and does not say so."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x], dim=1)
 
 
 @caught_by("transform", "deterministic")

@@ -130,17 +130,17 @@ def test_unknown_plugins_are_named():
 def test_a_test_file_of_two_lines(pytester: pytest.Pytester):
     pytester.makepyfile(
         "from kdcore.testing import conformance_tests\n"
-        "test_conformance = conformance_tests('progressive', expected_failures={\n"
+        "test_conformance = conformance_tests('schedules', expected_failures={\n"
         "    'progressive': {'documented': 'nobody reads it'}})"
     )
     result = pytester.runpytest_inprocess("-p", "no:cacheprovider")
-    result.assert_outcomes(passed=7, failed=1)
+    result.assert_outcomes(passed=15, failed=1)
     result.stdout.fnmatch_lines(["*schedule/progressive/documented: is expected to fail*remove the exemption*"])
 
 
 def test_without_a_test_file(pytester: pytest.Pytester):
-    result = pytester.runpytest_inprocess("--conformance", "progressive")
-    result.assert_outcomes(passed=8)
+    result = pytester.runpytest_inprocess("--conformance", "schedules")
+    result.assert_outcomes(passed=16)
 
 
 def test_pytest_starts_without_what_the_kit_needs():

@@ -7,9 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcore import Batch, Example, LossContext, Outputs
-from kdcore_acs.acs import AdaptiveConfidenceSemantic
-from kdcore_acs.adaptive_confidence import AdaptiveConfidence
-from kdcore_acs.weights import teacher_weights
+from kdcore_acs.acs import AdaptiveConfidence, AdaptiveConfidenceSemantic, teacher_weights
 
 GATES = ("none", "correct", "correct_renorm", "loss_le_kd")
 GOLDEN_NAME = {"confidence": "camkd", "select": "select"}

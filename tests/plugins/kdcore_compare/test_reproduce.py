@@ -16,7 +16,7 @@ from kdcore.runs.outcome import read_outcome, write_outcome
 from kdcore.runs.records import outcome_file
 from kdcore_compare.comparing import compare_sources
 from kdcore_compare.reproduction import other_circumstances, other_numbers, verdict
-from kdcore_compare.tracked import tracked_run
+from kdcore_mlflow.downloads import tracked_run
 
 
 @pytest.mark.slow

@@ -15,9 +15,9 @@ from quick import QUICK, runs_of
 from runs import Home
 
 from kdcore import load_recipe, read_run
-from kdcore.results import tracking
 from kdcore_compare import sweeping
 from kdcore_compare.queue import Queue
+from kdcore_mlflow import tracker as tracking
 
 
 def table_of(home):

@@ -10,6 +10,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from kdcore import DataError, Sample
+from kdcore.data.fingerprint import Hashes, fingerprint
 from kdcore_datasets.sensor_csv.dataset import SensorCsv
 
 ACC = {"accelerometer": ["x", "y", "z"]}
@@ -72,22 +73,28 @@ def test_short_pieces_and_ignored_labels_are_left_out(two_devices: Path):
 def test_listed_classes_are_kept_in_their_order(two_devices: Path):
     data = dataset(**cut_options(two_devices, classes=["b", "a"]))
     assert [sample.label for sample in data.samples()] == [1, 0]
-    with pytest.raises(DataError, match=r"label 'b' .* is none of the classes a"):
-        dataset(**cut_options(two_devices, classes=["a"])).samples()
+    data = dataset(**cut_options(two_devices, classes=["a"]))
+    assert [sample.label for sample in data.samples()] == [0]
+    assert [(each.reason, each.detail) for each in data.unusable if each.fault] == [
+        ("unknown label", "label 'b' is none of the classes a")
+    ]
 
 
 def test_classes_in_the_recipe_need_no_files(tmp_path: Path):
     assert dataset(**cut_options(tmp_path / "absent", classes=["a", "b"])).classes == ("a", "b")
 
 
-def test_a_moved_dataset_has_the_same_sources(two_devices: Path, tmp_path: Path):
+def test_a_moved_dataset_has_the_same_fingerprint_until_a_file_changes(two_devices: Path, tmp_path: Path):
+    def taken(root: Path) -> str:
+        made = dataset(**cut_options(root))
+        return fingerprint(made, made.samples(), {"root": str(root)}, Hashes(tmp_path / "hashes.json"))
+
     moved = tmp_path / "moved"
     shutil.copytree(two_devices / "s07", moved / "s07")
-    here, there = dataset(**cut_options(two_devices)), dataset(**cut_options(moved))
-    assert repr(here.samples()) == repr(there.samples())
+    assert taken(two_devices) == taken(moved)
     path = moved / "s07/01_phone.csv"
     path.write_text(path.read_text().replace("0.5", "0.6"))
-    assert repr(here.samples()) != repr(dataset(**cut_options(moved)).samples())
+    assert taken(two_devices) != taken(moved)
 
 
 def test_version_changes_with_how_files_are_read(two_devices: Path):
@@ -173,7 +180,7 @@ def test_a_raw_file_for_prediction(two_devices: Path):
         ("t,x,y\n1,2,3\n", "has no column 'z'; its columns are t, x, y$"),
         ("t;x;y;z\n1;2;3;4\n", "has no column 't'; its columns are t;x;y;z; is its `delimiter` ';'.$"),
         ("t\tx\ty\tz\n1\t2\t3\t4\n", r"is its `delimiter` '\\t'.$"),
-        ("t,x,y,z\n1;2;3;4\n", "line 2: column 't' is '1;2;3;4', not a number; is its `delimiter` ';'.$"),
+        ("t,x,y,z\n1;2;3;4\n", r"line 2 has 1 column.s., none for 'x'; is its `delimiter` ';'.$"),
         ("t,x,y,z\n1,2,3,oops\n2,2,3,4\n", "line 2: column 'z' is 'oops', not a number$"),
         ('t,x,y,z\n1,2,3,"0,12"\n2,2,3,4\n', "line 2: column 'z' is '0,12', not a number; decimal commas are not read$"),
         ("t,x,y,z\n1,2,3,inf\n2,2,3,4\n", r"line 2: column 'z' is inf, not a finite number up to 1e\+30 .1 such"),
@@ -191,6 +198,51 @@ def test_damaged_files_are_named(tmp_path: Path, text: str, said: str):
     data = dataset(root=tmp_path, devices={"w": {"pattern": "{action}.csv", "columns": ACC, "time_column": "t"}})
     with pytest.raises(DataError, match=f"(?s)run.csv.*{said}"):
         data.read(data.samples()[0], "accelerometer-w")
+
+
+def test_only_the_segments_that_a_broken_row_is_in_are_bad(two_devices: Path):
+    rows = walk("aaaabbbbbaaa", start=1_000_000)
+    rows[1][2] = "nan"  # within the first a
+    rows[6][1] = "oops"  # within b
+    rows[11:] = [[1_000_110, 3]]  # the last line was cut off
+    write(two_devices / "s07/01_watch.csv", rows)
+    data = dataset(**cut_options(two_devices))
+    samples = data.samples()
+    assert [sample.key.trial for sample in samples] == ["01-1", "01-3", "01-2"]
+    np.testing.assert_array_equal(data.read(samples[1], "accelerometer-watch").values[:, 0], [9, 10])
+    for sample, said in ((samples[0], "line 3: column 'y' is nan"), (samples[2], "line 8: column 'x' is 'oops'")):
+        with pytest.raises(DataError, match=said):
+            data.read(sample, "accelerometer-watch")
+    assert {each.reason for each in data.unusable} == {"fewer than two rows"}
+
+
+def test_all_that_becomes_no_sample_is_told_with_its_reason(two_devices: Path):
+    rows = walk("aaaabbbbabaaa", start=1_000_000)
+    rows[2][0], rows[10][0], rows[11][0] = 1_000_005, "", 1_000_110
+    write(two_devices / "s07/01_watch.csv", rows)
+    (two_devices / "s07/02_watch.csv").write_bytes(b"t,x,y,z,label\n\xff\x00")
+    (two_devices / "s07/03_watch.csv").write_text("")
+    (two_devices / "s07/04_watch.csv").symlink_to("04_watch.csv")
+    write(two_devices / "s07/05_watch.csv", [[1, 2, 3, 4]], header="t,x,y,z")
+    write(two_devices / "s07/06_phone.csv", walk("aa"))
+    data = dataset(**cut_options(two_devices, min_duration=0.02, ignore_labels=["b"], classes=["a"]))
+    assert data.samples() == []
+    told = [(Path(each.what.split(",")[0]).name, each.reason, each.fault) for each in data.unusable]
+    assert sorted(told) == sorted(
+        [
+            ("01_watch.csv", "time runs backwards", True),
+            ("01_watch.csv", "fewer than two rows", False),
+            ("01_watch.csv", "fewer than two rows", False),
+            ("01_watch.csv", "unreadable time", True),
+            ("02_watch.csv", "unreadable", True),
+            ("03_watch.csv", "unreadable", True),
+            ("04_watch.csv", "unreadable", True),
+            ("05_watch.csv", "unreadable", True),
+            ("06_phone.csv", "no first device", False),
+            ("subject 07", "ignored label", False),
+        ]
+    )
+    assert {each.subject for each in data.unusable} == {"07"}
 
 
 def test_blanks_between_columns_may_be_many(tmp_path: Path):

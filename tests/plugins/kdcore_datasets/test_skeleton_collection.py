@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kdcore import DataError
+from kdcore.data.fingerprint import Hashes, fingerprint
 from kdcore_datasets.protocols.conditions import CrossSession
 from kdcore_datasets.protocols.ntu import NtuCrossSubject
 from kdcore_datasets.skeleton_collection import SkeletonCollection
@@ -61,12 +62,17 @@ def test_published_splits_are_sessions(tmp_path: Path, content: dict[str, Any]):
         SkeletonCollection(file=path, classes=("drink", "eat"), split="xset").samples()
 
 
-def test_a_moved_file_has_the_same_sources(tmp_path: Path, content: dict[str, Any]):
-    texts = [
-        repr(SkeletonCollection(file=dump(content, tmp_path / name), classes=("drink", "eat"), names=NAMES).samples())
-        for name in ("a.pkl", "b.pkl")
-    ]
-    assert texts[0] == texts[1]
+def test_a_moved_file_has_the_same_fingerprint_until_a_number_in_it_changes(tmp_path: Path, content: dict[str, Any]):
+    def taken(folder: str) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        path = dump(content, tmp_path / folder / "ntu.pkl")
+        made = SkeletonCollection(file=path, classes=("drink", "eat"), names=NAMES)
+        return fingerprint(made, made.samples(), {"file": str(path)}, Hashes(tmp_path / "hashes.json"))
+
+    before = taken("here")
+    assert taken("there") == before
+    content["annotations"][0]["keypoint"][0, 0, 0, 0] += 1
+    assert taken("here") != before
 
 
 def test_a_clip_on_both_sides_of_a_split_is_refused(tmp_path: Path, content: dict[str, Any]):
@@ -100,8 +106,6 @@ def test_code_in_a_pickle_is_refused_by_name(tmp_path: Path, monkeypatch: pytest
         ([1], "annotation 0 must have"),
         ([{"frame_dir": "a", "label": 0, "keypoint": np.ones((2, 3))}], r"expected \(any, any, any, any\)"),
         ([{"frame_dir": "a", "label": 0, "keypoint": np.ones((1, 0, 5, 3))}], "is empty"),
-        ([clip("a", 5)], "has label 5, of 2 classes"),
-        ([clip("b/c", 0)], "does not fit"),
         ([clip("a", 0), {**clip("b", 0), "total_frames": 7}], "clip 'b' has 4 frames, its total_frames 7"),
         ([clip("a", 0), clip("b", 0), clip("a", 1)], "holds two clips called 'a'"),
         (
@@ -116,6 +120,15 @@ def test_strange_content(tmp_path: Path, content: object, said: str):
     dataset = SkeletonCollection(file=path, classes=("x", "y"))
     with pytest.raises(DataError, match=f"odd.pkl.*{said}"):
         dataset.read(dataset.samples()[0], "skeleton")
+
+
+def test_one_strange_clip_leaves_the_others(tmp_path: Path):
+    path = dump([clip("a", 5), clip("b/c", 0), clip("d", 1)], tmp_path / "odd.pkl")
+    dataset = SkeletonCollection(file=path, classes=("x", "y"))
+    assert [sample.key.trial for sample in dataset.samples()] == ["d"]
+    label, name = (each.detail for each in dataset.unusable)
+    assert "has label 5, of 2 classes" in label
+    assert "does not fit" in name
 
 
 def test_damaged_files(tmp_path: Path, content: dict[str, Any]):

@@ -147,8 +147,12 @@ def test_folders_that_cannot_be_used(tmp_path: Path, folder: Path):
     with pytest.raises(DataError, match="has no folder 'Tiefe' for depth"):
         UtdMhad(root=folder, folders={"depth": "Tiefe"}).samples()
     (folder / "Inertial/a28_s1_t1_inertial.mat").touch()
-    with pytest.raises(DataError, match="action 28 is none of the 27"):
-        UtdMhad(root=folder).samples()
+    data = UtdMhad(root=folder)
+    assert {int(sample.key.action) for sample in data.samples()} <= set(range(1, 28))
+    [unusable] = data.unusable
+    assert unusable.what.endswith("a28_s1_t1_inertial.mat")
+    assert unusable.detail == "action 28 is none of the 27 of UTD-MHAD"
+    assert unusable.fault
 
 
 def test_a_root_one_level_too_deep_is_noticed(folder: Path):

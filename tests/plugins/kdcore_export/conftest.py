@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from runs import Home, encoder
 
-from kdcore_export.exporting import Request, write
+from kdcore_export.export import Request, export_student
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +44,7 @@ def exported(students, tmp_path_factory):
         key = (student, *sorted(options.items()))
         if key not in made:
             file = tmp_path_factory.mktemp("files") / "student.onnx"
-            lines = list(write(Request(str(students / student), file, **options)))
+            lines = list(export_student(Request(str(students / student), file, **options)))
             made[key] = file, dict(line.split(None, 1) for line in lines)
         return made[key]
 

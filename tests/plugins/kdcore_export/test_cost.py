@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdcore_export.cost import latency, operations, parameters
+from kdcore_export.export import latency, operations, parameters
 
 
 def test_multiply_adds_are_those_counted_by_hand():

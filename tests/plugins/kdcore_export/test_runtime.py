@@ -15,12 +15,15 @@ def test_arrays_and_tables_get_their_labels(exported, students, tmp_path):
     x = np.random.default_rng(0).normal(size=(71, 3)).cumsum(0).astype(np.float32)
     np.save(tmp_path / "clip.npy", x)
     np.savetxt(tmp_path / "clip.csv", x, delimiter=",", header="x,y,z", comments="", fmt="%.9e")
-    done = classify(exported()[0], tmp_path / "clip.npy", tmp_path / "clip.csv")
+    np.savetxt(tmp_path / "turned.csv", x[:, ::-1], delimiter=",", header="z,y,x", comments="", fmt="%.9e")
+    done = classify(exported()[0], tmp_path / "clip.npy", tmp_path / "clip.csv", tmp_path / "turned.csv")
     assert done.returncode == 0, done.stderr
     student = load_student(students / "a")
     [answer] = student.predict({"accelerometer": Signal(x, 50.0)})
     expected = f"{student.classes[answer.argmax()]} {answer.max():.3f}"
-    assert done.stdout.splitlines() == [f"{tmp_path / name}: {expected}" for name in ("clip.npy", "clip.csv")]
+    assert done.stdout.splitlines() == [f"{tmp_path / name}: {expected}" for name in ("clip.npy", "clip.csv", "turned.csv")]
+    np.savetxt(tmp_path / "gyro.csv", x, delimiter=",", header="gx,gy,gz", comments="")
+    assert "this has columns ['gx', 'gy', 'gz']" in classify(exported()[0], tmp_path / "gyro.csv").stderr
 
 
 def test_it_says_what_it_reads_and_what_it_cannot(exported, tmp_path):

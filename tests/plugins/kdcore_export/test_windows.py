@@ -11,10 +11,9 @@ from runtime_example import classify
 from kdcore import Modality, Signal, load_student
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.deploy.bundle import save_student
-from kdcore_export.exporting import Request, write
-from kdcore_standard.transforms.length import Crop
-from kdcore_standard.transforms.resample import Resample
-from kdcore_wearable.cnn import Cnn1d
+from kdcore_export.export import Request, export_student
+from kdcore_signals.encoders import Cnn1d
+from kdcore_signals.transforms import Crop, Resample
 
 ACCELEROMETER = Modality("accelerometer", ("time", "channel"), ("channel", "time"), "m/s^2", 50.0, ("x", "y", "z"))
 GYROSCOPE = ACCELEROMETER.renamed("gyroscope", units="rad/s", rate=25.0)
@@ -44,7 +43,7 @@ def folder(tmp_path_factory):
 
 def test_each_window_is_answered_as_by_the_student(folder, tmp_path):
     file = tmp_path / "two.onnx"
-    list(write(Request(str(folder), file)))
+    list(export_student(Request(str(folder), file)))
     shapes = {each.name: each.shape[1:] for each in onnxruntime.InferenceSession(str(file)).get_inputs()}
     assert shapes["accelerometer"] == [40, 3]
     assert isinstance(shapes["gyroscope"][0], str)  # resampled inside, so of any length

@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from kdcore import Batch, Example, LossContext, Needs, Outputs, Participant
-from kdcore_gsdm.importance import affinity, importance, semantic_embedding
 from kdcore_gsdm.loss import GraphGuidedSemanticMaps
-from kdcore_gsdm.maps import semantic_map
+from kdcore_gsdm.maps import affinity, importance, semantic_embedding, semantic_map
 
 PAIRS = (("A0", "A0"), ("A1", "A1"))
 NAMES = {"feat": "features", "emb": "embedding"}
@@ -254,6 +253,40 @@ def test_half_precision_and_one_sample_are_finite():
         loss = gsdm()(context(student, {"t": teacher}, table_of().float()))
     assert loss.dtype == torch.float32
     assert loss.isfinite()
+
+
+def test_gradient_in_bfloat16_is_that_of_the_rounded_numbers():
+    for seed in range(20):
+        rounded = [halved(random_outputs(seed + k)) for k in (0, 100)]
+        found, wanted = (gradient_of(rounded, dtype) for dtype in (torch.bfloat16, torch.float64))
+        assert torch.cosine_similarity(found, wanted, dim=0) > 0.9999
+
+
+def halved(outputs, dtype=torch.bfloat16):
+    features = {key: x.to(dtype) for key, x in outputs.features.items()}
+    return Outputs(outputs.logits.to(dtype), features, outputs.ablated and halved(outputs.ablated, dtype))
+
+
+def gradient_of(both, dtype):
+    student, teacher = (halved(each, dtype) for each in both)
+    wanted = [student.logits, *student.features.values(), student.ablated.logits, student.ablated.features["f"]]
+    for x in wanted:
+        x.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        loss = gsdm()(context(student, {"t": teacher}, table_of().bfloat16().to(dtype)))
+    return torch.cat([x.double().flatten() for x in torch.autograd.grad(loss, wanted)])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "autocast", "warned"), [(torch.bfloat16, False, 1), (torch.float32, True, 1), (torch.float32, False, 0)]
+)
+def test_half_precision_is_warned_of_once(dtype, autocast, warned, caplog):
+    loss = gsdm()
+    ctx = context(halved(random_outputs(0), dtype), {"t": halved(random_outputs(1), dtype)}, table_of().to(dtype))
+    for _ in range(2):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            loss(ctx)
+    assert [record.message.count("bfloat16") for record in caplog.records] == [1] * warned
 
 
 def test_needs_follow_the_options():

@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from kdcore import Example
+from kdcore.functional import confidence_weights, label_losses
 from kdcore_losses.attention_transfer import AttentionTransfer
-from kdcore_losses.ca_mkd import ConfidenceAware, confidence
+from kdcore_losses.ca_mkd import ConfidenceAware
 from kdcore_losses.correlation_congruence import CorrelationCongruence
 from kdcore_losses.cross_entropy import CrossEntropy
 from kdcore_losses.dkd import DecoupledDistillation
@@ -94,4 +95,5 @@ def test_confidence_aware_features(numbers, context, case):
     np.testing.assert_allclose(value.item(), numbers[f"out.camkd_official.{case}.loss"], rtol=1e-9)
     wanted = np.concatenate(list(numbers[f"out.camkd_official.{case}.grad_student"]), axis=1)
     np.testing.assert_allclose(student.grad.numpy(), wanted, rtol=1e-9)
-    np.testing.assert_allclose(confidence(logits, labels).numpy(), numbers[f"out.camkd_official.{case}.weight"], rtol=1e-9)
+    weights = confidence_weights(label_losses(logits, labels))
+    np.testing.assert_allclose(weights.numpy(), numbers[f"out.camkd_official.{case}.weight"], rtol=1e-9)

@@ -1,4 +1,4 @@
-"""Losses, schedule and ensembles of mutual learning."""
+"""Losses and schedule of mutual learning."""
 
 import numpy as np
 import pytest
@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from kdcore import Batch, Graph, LossContext, Outputs, Stage, Training
 from kdcore.errors import RecipeError
 from kdcore.recipe.load import load_recipe
-from kdcore_mutual.ensemble import ensemble
-from kdcore_mutual.hard_teacher import HardTeacher
-from kdcore_mutual.kl import Divergence
-from kdcore_mutual.mutual import Mutual
+from kdcore_mutual.losses import Divergence, HardTeacher, Mutual
 from kdcore_mutual.schedule import MutualLearning
 
 CASES = ["logits_b1c27", "logits_b2c27", "logits_b4c27", "logits_equal_b4c27"]
@@ -145,12 +142,3 @@ def test_teachers_do_not_read_the_labels_that_students_are_not_told(changes):
         load_recipe("crossmodal-mutual", changes)
     assert [problem.path for problem in refused.value.problems] == ["schedule"]
     load_recipe("crossmodal-mutual", [*changes, "data.labels=given"])
-
-
-def test_an_ensemble_weighs_doubt():
-    sure, wrong = torch.tensor([[0.0, 4.0, 0.0]]), torch.tensor([[0.3, 0.0, 0.0]])
-    average = ensemble([sure, wrong])
-    np.testing.assert_allclose(average, (sure.softmax(1) + wrong.softmax(1)) / 2, rtol=1e-6)
-    assert average.argmax() == 1
-    np.testing.assert_allclose(ensemble([sure, wrong], "max"), torch.maximum(sure.softmax(1), wrong.softmax(1)), rtol=1e-6)
-    np.testing.assert_allclose(ensemble([sure]), sure.softmax(1))

@@ -11,11 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcore import DataError
-from kdcore_semantics.built_in import BuiltIn
-from kdcore_semantics.glove import Glove
-from kdcore_semantics.matrix import Matrix
-from kdcore_semantics.sentence_encoder import SentenceEncoder
-from kdcore_semantics.words import words_of
+from kdcore_semantics.embeddings import BuiltIn, Glove, Matrix, SentenceEncoder, words_of
 
 
 @pytest.mark.parametrize(

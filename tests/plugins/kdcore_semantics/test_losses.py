@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from kdcore import Batch, Example, LossContext, Needs, Outputs
-from kdcore_semantics.match import SemanticMatch
-from kdcore_semantics.preserving import SemanticPreserving
+from kdcore_semantics.losses import SemanticMatch, SemanticPreserving
 
 
 def outputs(features, tap="fc2", batch=None):

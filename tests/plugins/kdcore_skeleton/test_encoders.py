@@ -17,7 +17,7 @@ from kdcore_skeleton.layout import Layout
 from kdcore_skeleton.layouts import LAYOUTS
 from kdcore_skeleton.partition import partition
 
-SMALL = {"width": 8, "depth": 3}
+SMALL = {"layout": "utd-mhad-20", "width": 8, "depth": 3}
 GRAPH_ENCODERS = [StGcn, Agcn, AgcnTwoStream]
 
 
@@ -94,8 +94,8 @@ def test_renaming_joints_changes_nothing(encoder, skeletons):
     order = torch.randperm(20, generator=torch.Generator().manual_seed(3))
     layout = LAYOUTS["utd-mhad-20"]
     shuffled = Layout(tuple(layout.joints[i] for i in order), layout.edges, layout.centre)
-    original = randomise(encoder(5, (3, 17, 20, 2), layout=layout, **SMALL))
-    renamed = encoder(5, (3, 17, 20, 2), layout=shuffled, **SMALL).double().eval()
+    original = randomise(encoder(5, (3, 17, 20, 2), **{**SMALL, "layout": layout}))
+    renamed = encoder(5, (3, 17, 20, 2), **{**SMALL, "layout": shuffled}).double().eval()
     renamed.load_state_dict({name: permuted(name, value, order) for name, value in original.state_dict().items()})
     torch.testing.assert_close(renamed(skeletons[:, :, :, order]), original(skeletons))
     assert not torch.allclose(original(skeletons[:, :, :, order]), original(skeletons))
@@ -112,7 +112,7 @@ def permuted(name: str, value: Tensor, order: Tensor) -> Tensor:
 @pytest.mark.parametrize("encoder", [StGcn, Agcn])
 def test_a_joint_hears_of_its_neighbours_alone(encoder):
     """In one ST-GCN block what a joint hears stops after one bone; the similarity graph of AGCN reaches further."""
-    model = randomise(encoder(5, (3, 8, 20, 1), width=8, depth=1))
+    model = randomise(encoder(5, (3, 8, 20, 1), **{**SMALL, "depth": 1}))
     x = torch.randn(1, 3, 8, 20, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     block = model.blocks[0](model.norm(x))
     layout = LAYOUTS["utd-mhad-20"]
@@ -174,7 +174,7 @@ def test_two_streams_are_summed(skeletons):
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 10])
 def test_depth(depth):
-    model = StGcn(4, (3, 32, 20, 1), width=4, depth=depth)
+    model = StGcn(4, (3, 32, 20, 1), layout="utd-mhad-20", width=4, depth=depth)
     assert len(model.blocks) == depth
     assert model(torch.randn(2, 3, 32, 20, 1)).shape == (2, 4)
 
@@ -182,7 +182,7 @@ def test_depth(depth):
 @pytest.mark.parametrize("encoder", GRAPH_ENCODERS)
 def test_other_joints_are_refused(encoder):
     with pytest.raises(ValueError, match="25 joints"):
-        encoder(4, (3, 32, 25, 1))
+        encoder(4, (3, 32, 25, 1), layout="utd-mhad-20")
 
 
 def test_hcn_refuses_a_window_too_short():

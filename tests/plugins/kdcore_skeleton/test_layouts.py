@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import networkx as nx
 import pytest
 from pydantic import TypeAdapter, ValidationError
 from torch_geometric.utils import to_networkx
 
+from kdcore import Modality
 from kdcore_skeleton.layout import Layout
-from kdcore_skeleton.layouts import LAYOUTS, find_layout, layout_of
+from kdcore_skeleton.layouts import AXES, LAYOUTS, find_layout, layout_of, require_skeleton
 
 SIZES = {"utd-mhad-20": 20, "nucla-20": 20, "ntu-25": 25, "openpose-18": 18, "coco-17": 17}
+
+
+SKELETON = Modality("skeleton", ("time", "joint", "channel", "person"), AXES, "m", channels=("x", "y", "z"))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -74,10 +80,75 @@ def test_refuses_a_skeleton_that_is_none(joints, edges, message):
         Layout(joints, edges, centre="a")
 
 
-def test_input_must_fit():
+def test_joints_may_be_numbers():
+    numbered = TypeAdapter(Layout).validate_python({"joints": 3, "edges": [[0, 1], [1, 2]], "centre": 0})
+    assert numbered.names == ("0", "1", "2")
+    assert numbered.bones.tolist() == [[1, 0], [2, 1]]
+    mixed = Layout(("a", "b", "c"), (("a", 1), (1, 2)), centre=0)
+    assert mixed.inward.tolist() == numbered.inward.tolist()
+    for wrong in ((0, 3), (-1, 1)):
+        with pytest.raises(ValueError, match="joints 0 to 2"):
+            Layout(3, ((0, 1), wrong), centre=0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"edges": [[0, 1.5]] * 20 + [[1, None]]}, r"edges\n.*pairs of joints.*entry 0 is \[0, 1.5\]"),
+        ({"edges": [[0, 1], [0, 1, 2]]}, r"edges\n.*entry 1 is \[0, 1, 2\]"),
+        ({"edges": 7}, r"edges\n.*pairs of joints.*not 7"),
+        ({"joints": ["a", 2, 3]}, r"joints\n.*names, or their number.*"),
+    ],
+)
+def test_a_wrong_list_is_one_problem(wrong, said):
+    with pytest.raises(ValidationError, match=said) as error:
+        TypeAdapter(Layout).validate_python({"joints": 3, "edges": [[0, 1], [1, 2]], "centre": 0, **wrong})
+    assert error.value.error_count() == 1
+
+
+def test_an_input_must_be_a_skeleton_with_the_layouts_joints():
     with pytest.raises(ValueError, match=r"known: utd-mhad-20, .*ntu-25"):
         find_layout("ntu25")
-    with pytest.raises(ValueError, match=r"25 joints, its layout 20 \(utd-mhad-20\)"):
-        layout_of((3, 64, 25, 1), "utd-mhad-20")
+    with pytest.raises(ValueError, match=r"25 joints, its layout 20"):
+        require_skeleton((3, 64, 25, 1), LAYOUTS["utd-mhad-20"])
     with pytest.raises(ValueError, match="not a tensor of shape"):
-        layout_of((3, 64), "utd-mhad-20")
+        require_skeleton((3, 64), LAYOUTS["utd-mhad-20"])
+    with pytest.raises(ValueError, match="with axes channel, joint, time, person"):
+        require_skeleton((3, 64, 20, 1), None, replace(SKELETON, layout=("channel", "joint", "time", "person")))
+
+
+def recorded(skeleton):
+    return SKELETON.renamed("skeleton", skeleton=skeleton)
+
+
+ARM = {"joints": 3, "edges": [[0, 1], [1, 2]], "centre": 0}
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "option", "expected"),
+    [
+        ("nucla-20", None, "nucla-20"),
+        ("nucla-20", "nucla-20", "nucla-20"),
+        ("", "ntu-25", "ntu-25"),
+        (ARM, None, Layout(**ARM)),
+        (ARM, Layout(("a", "b", "c"), (("a", "b"), ("a", "c")), "b"), Layout(("a", "b", "c"), (("a", "b"), ("a", "c")), "b")),
+        ("berkeley-mhad", Layout(**ARM), Layout(**ARM)),
+    ],
+)
+def test_the_datasets_layout_is_taken(skeleton, option, expected):
+    assert layout_of(recorded(skeleton), option) == find_layout(expected)
+
+
+@pytest.mark.parametrize(
+    ("skeleton", "option", "said"),
+    [
+        ("nucla-20", "utd-mhad-20", "'utd-mhad-20', but the dataset's skeleton is 'nucla-20'"),  # both have 20 joints
+        ("", None, "set `layout`, or the dataset's `skeleton`"),
+        ("berkeley-mhad", None, "no skeleton layout 'berkeley-mhad'"),
+        ("berkeley-mhad", "ntu-25", "'ntu-25', but the dataset's skeleton is 'berkeley-mhad'"),
+        ("ntu-25", Layout(**ARM), "spells out other joints, but the dataset's skeleton is 'ntu-25'"),
+    ],
+)
+def test_an_unknown_layout_and_a_contradiction_are_refused(skeleton, option, said):
+    with pytest.raises(ValueError, match=said):
+        layout_of(recorded(skeleton), option)

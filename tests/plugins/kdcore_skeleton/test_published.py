@@ -84,8 +84,8 @@ def fill(encoder: nn.Module, numbers: Mapping[str, np.ndarray], entry: Callable[
 
 
 CASES = {
-    "c_stgcn_utd20_M1_T32": (lambda: StGcn(27, (3, 32, 20, 1), dropout=0.0), st_gcn_entry),
-    "c_agcn_utd20_M1_T32": (lambda: Agcn(27, (3, 32, 20, 1)), agcn_entry),
+    "c_stgcn_utd20_M1_T32": (lambda: StGcn(27, (3, 32, 20, 1), layout="utd-mhad-20", dropout=0.0), st_gcn_entry),
+    "c_agcn_utd20_M1_T32": (lambda: Agcn(27, (3, 32, 20, 1), layout="utd-mhad-20"), agcn_entry),
     "c_hcn_utd20_M2_W16_oc16": (lambda: Hcn(27, (3, 16, 20, 2), width=16), hcn_entry),
 }
 

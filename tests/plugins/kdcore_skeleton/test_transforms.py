@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,10 +17,10 @@ from kdcore import KdcoreError, Signal
 from kdcore_skeleton.layout import Layout
 from kdcore_skeleton.layouts import LAYOUTS
 from kdcore_skeleton.transforms.augmentations import DropJoints, RandomRotation, RandomScale
-from kdcore_skeleton.transforms.broadcast import BroadcastToJoints
 from kdcore_skeleton.transforms.differences import Bones, Motion
 from kdcore_skeleton.transforms.missing import MissingJoints
 from kdcore_skeleton.transforms.placement import Centre, SkeletonScale, ViewAlign
+from kdcore_skeleton.transforms.time_series import BroadcastToJoints
 
 UTD = LAYOUTS["utd-mhad-20"]
 SEEDS = st.integers(0, 2**16)
@@ -50,13 +51,13 @@ def recorded(recordings, number: int = 3) -> Tensor:
 class TestCentre:
     def test_every_frame(self):
         x = skeletons()
-        out = Centre(joint="hip-centre")(x)
+        out = Centre(layout=UTD, joint="hip-centre")(x)
         assert out[:, :, :, UTD.index("hip-centre"), 0].abs().max() == 0
         torch.testing.assert_close(distances(out), distances(x))
 
     def test_first_frame_keeps_the_way_walked(self):
         x = skeletons()
-        out = Centre(frame="first")(x)
+        out = Centre(layout=UTD, frame="first")(x)
         assert out[:, :, 0, UTD.index("shoulder-centre"), 0].abs().max() == 0
         torch.testing.assert_close(out.diff(dim=2), x.diff(dim=2))
 
@@ -64,7 +65,7 @@ class TestCentre:
         x = skeletons()
         x[:, :, :, 7] = 0
         x[..., 1] = 0
-        out = Centre()(x)
+        out = Centre(layout=UTD)(x)
         assert out[:, :, :, 7].abs().max() == out[..., 1].abs().max() == 0
         assert out[:, :, :, 6, 0].abs().min() > 0
 
@@ -72,13 +73,13 @@ class TestCentre:
         x = skeletons()
         joint = UTD.index("shoulder-centre")
         x[:, :, [0, 3], joint] = 0
-        out = Centre()(x)
+        out = Centre(layout=UTD)(x)
         for frame, source in enumerate([1, 1, 2, 2, 4, 5]):
             torch.testing.assert_close(out[:, :, frame, 0], x[:, :, frame, 0] - x[:, :, source, joint, :1])
 
     def test_further_channels_are_left_alone(self):
         x = skeletons(channels=6)
-        assert Centre()(x)[:, 3:].equal(x[:, 3:])
+        assert Centre(layout=UTD)(x)[:, 3:].equal(x[:, 3:])
 
 
 class TestViewAlign:
@@ -87,13 +88,13 @@ class TestViewAlign:
     def test_does_not_depend_on_the_camera(self, seed):
         x = skeletons(seed)
         seen_from_elsewhere = torch.einsum("ij,bjtvm->bitvm", random_rotation(seed), x)
-        torch.testing.assert_close(ViewAlign()(seen_from_elsewhere), ViewAlign()(x))
+        torch.testing.assert_close(ViewAlign(layout=UTD)(seen_from_elsewhere), ViewAlign(layout=UTD)(x))
 
     @settings(max_examples=20, deadline=None)
     @given(SEEDS)
     def test_is_upright_and_rigid(self, seed):
         x = skeletons(seed)
-        out = ViewAlign()(x)
+        out = ViewAlign(layout=UTD)(x)
         torch.testing.assert_close(distances(out), distances(x))
         left_shoulder, right_shoulder, left_hip, right_hip = (
             out[:, :, 0, UTD.index(joint), 0] for joint in ("left-shoulder", "right-shoulder", "left-hip", "right-hip")
@@ -108,14 +109,14 @@ class TestViewAlign:
     def test_handedness_is_kept(self):
         x = skeletons()
         mirrored = x * x.new_tensor([-1, 1, 1]).view(1, 3, 1, 1, 1)
-        assert not torch.allclose(ViewAlign()(mirrored), ViewAlign()(x))
-        volumes = [each[:, :, 0, :3, 0].det().sign() for each in (x, ViewAlign()(x))]
+        assert not torch.allclose(ViewAlign(layout=UTD)(mirrored), ViewAlign(layout=UTD)(x))
+        volumes = [each[:, :, 0, :3, 0].det().sign() for each in (x, ViewAlign(layout=UTD)(x))]
         assert volumes[0].equal(volumes[1])
 
     def test_hardly_turns_who_faces_the_camera(self, recordings):
         x = recorded(recordings)
         origin = x[:, :, :1, 3:4]
-        moved = (ViewAlign()(x - origin) - (x - origin)).norm(dim=1)
+        moved = (ViewAlign(layout=UTD)(x - origin) - (x - origin)).norm(dim=1)
         assert moved.max() < 0.25, "metres, a person within arm's reach of the hips"
 
     @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "utd-mhad-20"])
@@ -126,14 +127,14 @@ class TestViewAlign:
     def test_nothing_turns_without_a_torso(self):
         x = skeletons()
         x[0, :, :, UTD.index("left-hip")] = 0
-        out = ViewAlign()(x)
+        out = ViewAlign(layout=UTD)(x)
         assert out[0].equal(x[0])
         assert not torch.allclose(out[1], x[1])
 
     def test_first_frame_that_has_all_counts(self):
         x = skeletons()
         x[:, :, 0, UTD.index("left-hip"), 0] = 0
-        torch.testing.assert_close(ViewAlign()(x)[:, :, 1:], ViewAlign()(x[:, :, 1:]))
+        torch.testing.assert_close(ViewAlign(layout=UTD)(x)[:, :, 1:], ViewAlign(layout=UTD)(x[:, :, 1:]))
 
 
 class TestSkeletonScale:
@@ -141,15 +142,15 @@ class TestSkeletonScale:
     @given(SEEDS, st.floats(0.1, 10))
     def test_does_not_depend_on_size(self, seed, size):
         x = skeletons(seed)
-        torch.testing.assert_close(SkeletonScale()(x * size), SkeletonScale()(x))
+        torch.testing.assert_close(SkeletonScale(layout=UTD)(x * size), SkeletonScale(layout=UTD)(x))
 
     def test_torso_of_a_recorded_person_becomes_one(self, recordings):
-        x = SkeletonScale()(recorded(recordings))[0, :, :, :, 0]
+        x = SkeletonScale(layout=UTD)(recorded(recordings))[0, :, :, :, 0]
         torso = (x[:, :, [4, 8]].mean(dim=2) - x[:, :, [12, 16]].mean(dim=2)).norm(dim=0)
         assert torso.mean().item() == pytest.approx(1)
 
     def test_absent_person_is_left_alone(self):
-        assert SkeletonScale()(torch.zeros(1, 3, 4, 20, 1)).equal(torch.zeros(1, 3, 4, 20, 1))
+        assert SkeletonScale(layout=UTD)(torch.zeros(1, 3, 4, 20, 1)).equal(torch.zeros(1, 3, 4, 20, 1))
 
 
 class TestDifferences:
@@ -163,7 +164,7 @@ class TestDifferences:
         out = Motion()(torch.from_numpy(numbers["bone.ntu25.example_joint"]))
         np.testing.assert_allclose(out.numpy(), numbers["motion.example"], rtol=1e-12)
 
-    @pytest.mark.parametrize("transform", [Bones, Motion])
+    @pytest.mark.parametrize("transform", [partial(Bones, layout=UTD), Motion])
     def test_further_channels(self, transform):
         x = skeletons(channels=5)
         out, appended = transform()(x), transform(append=True)(x)
@@ -173,7 +174,7 @@ class TestDifferences:
 
     def test_bones_do_not_depend_on_place(self):
         x = skeletons()
-        torch.testing.assert_close(Bones()(x + 5), Bones()(x))
+        torch.testing.assert_close(Bones(layout=UTD)(x + 5), Bones(layout=UTD)(x))
 
 
 class TestAugmentations:
@@ -309,18 +310,20 @@ class TestSkeletonsOfAnotherKind:
         with pytest.raises(ValueError, match="20 joints, its layout 2; set"):
             Centre(layout=arm)(skeletons())
 
-    @pytest.mark.parametrize("transform", [ViewAlign(), RandomRotation()])
+    @pytest.mark.parametrize("transform", [ViewAlign(layout=UTD), RandomRotation()])
     def test_keypoints_of_a_picture_do_not_turn_in_space(self, transform):
-        with pytest.raises(ValueError, match="needs three coordinates, these joints have 2") as caught:
+        with pytest.raises(ValueError, match="needs 3 coordinates, these joints have 2") as caught:
             transform(skeletons(channels=2))
         assert isinstance(caught.value, KdcoreError)
 
-    @pytest.mark.parametrize("transform", [Centre(), SkeletonScale(), Bones(), RandomScale(), DropJoints()])
+    @pytest.mark.parametrize(
+        "transform", [Centre(layout=UTD), SkeletonScale(layout=UTD), Bones(layout=UTD), RandomScale(), DropJoints()]
+    )
     def test_keypoints_of_a_picture_are_read_otherwise(self, transform):
         assert transform(skeletons(channels=2)).shape == (2, 2, 6, 20, 2)
 
     def test_checks_are_no_hindrance_to_an_export(self):
-        graph = torch.nn.Sequential(Centre(), ViewAlign(), SkeletonScale(), Bones())
+        graph = torch.nn.Sequential(Centre(layout=UTD), ViewAlign(layout=UTD), SkeletonScale(layout=UTD), Bones(layout=UTD))
         x = skeletons()
         exported = torch.export.export(graph, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
         torch.testing.assert_close(exported(x[:1].expand(3, -1, -1, -1, -1)), graph(x[:1].expand(3, -1, -1, -1, -1)))

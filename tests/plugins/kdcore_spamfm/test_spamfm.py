@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from kdcore_spamfm.spamfm import Spamfm, pooled, similarity
+from kdcore.functional import gram_similarities
+from kdcore_spamfm.spamfm import Spamfm, pooled
 
 OFFICIAL = {"con": "", "sum": "_add", "had": "_mul"}
 
@@ -52,7 +53,7 @@ def test_paper_form_follows_the_golden_numbers(values, case, channels):
     gates = module.gates([pooled(each) for each in inputs])
     outputs = module(inputs)
     for k in (0, 1):
-        torch.testing.assert_close(similarity(inputs[k]), values[f"{case}.G{k}"], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(gram_similarities(inputs[k]), values[f"{case}.G{k}"], rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(gates[k], values[f"{case}.gate{k}"], rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(outputs[k], values[f"{case}.out{k}"], rtol=1e-9, atol=1e-12)
 
@@ -114,9 +115,9 @@ def test_unequal_channels_need_a_projection():
 @given(seed=st.integers(0, 10**6), batch=st.integers(1, 6), scale=st.floats(0.01, 100))
 def test_similarity_has_unit_rows_and_no_scale(seed, batch, scale):
     activation = torch.randn(batch, 3, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    G = similarity(activation)
+    G = gram_similarities(activation)
     torch.testing.assert_close(G.norm(dim=1), torch.ones(batch, dtype=torch.float64))
-    torch.testing.assert_close(similarity(scale * activation), G)
+    torch.testing.assert_close(gram_similarities(scale * activation), G)
 
 
 @settings(deadline=None, max_examples=20)

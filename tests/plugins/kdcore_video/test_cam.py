@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdcore_video.cam import class_activation, spoken_for
-from kdcore_video.trn import Trn
-from kdcore_video.tsm import Tsm
-from kdcore_video.tsn import Tsn
+from kdcore_video.cam import class_activation, hires_cam
+from kdcore_video.encoders import Trn, Tsm, Tsn
 
 
 def test_equals_the_definition():
@@ -46,7 +44,7 @@ class Corner(nn.Module):
 def test_a_network_that_reads_a_corner_lights_the_corner():
     inputs = 0.1 + torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
     for said in (0, 1):
-        found = spoken_for(net := Corner(), inputs, lambda x, said=said: net(x)[1, said])
+        found = hires_cam(net := Corner(), inputs, lambda x, said=said: net(x)[1, said])
         corner = torch.zeros(16, 16, dtype=torch.bool)
         corner[:4, :4] = True
         assert found.shape == (2, 16, 16)
@@ -55,7 +53,7 @@ def test_a_network_that_reads_a_corner_lights_the_corner():
 
 
 def test_in_a_clip_the_frame_that_was_read_is_lit():
-    found = spoken_for(net := Corner(only=2), torch.ones(1, 4, 1, 16, 16), lambda x: net(x)[0, 0])
+    found = hires_cam(net := Corner(only=2), torch.ones(1, 4, 1, 16, 16), lambda x: net(x)[0, 0])
     assert found.shape == (1, 4, 16, 16)
     assert found.amax((0, 2, 3)).gt(0).tolist() == [False, False, True, False]
 
@@ -65,7 +63,7 @@ def test_before_a_global_mean_it_is_the_class_activation_map():
     body, classifier = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU()), nn.Linear(5, 4)
     net = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), classifier)
     x = torch.randn(1, 3, 12, 12)
-    found = spoken_for(net, x, lambda x: net(x)[0, 2])
+    found = hires_cam(net, x, lambda x: net(x)[0, 2])
     expected = class_activation(body(x), classifier.weight[2][None])
     torch.testing.assert_close(found / found.max(), expected)
 
@@ -75,7 +73,7 @@ def test_clip_encoders_tell_of_every_frame(encoder):
     torch.manual_seed(0)
     net = encoder(3, (4, 3, 64, 64), backbone="resnet18" if encoder is Tsm else "test_resnet").eval()
     clips = torch.randn(2, 4, 3, 64, 64)
-    speaks, against = (spoken_for(net, clips, lambda x, sign=sign: sign * net(x)[0].max()) for sign in (1, -1))
+    speaks, against = (hires_cam(net, clips, lambda x, sign=sign: sign * net(x)[0].max()) for sign in (1, -1))
     found = speaks + against  # whatever the untrained network says, some place speaks for it or against it
     assert found.shape[:2] == (2, 4)
     assert min(found.shape[2:]) >= 6
@@ -92,7 +90,7 @@ def test_any_timm_model_is_asked_without_harm(model):
     torch.manual_seed(0)
     size = {"test_vit": 160, "swin_tiny_patch4_window7_224": 224}.get(model, 64)
     net = timm.create_model(model, num_classes=3).eval()
-    found = spoken_for(net, torch.randn(1, 3, size, size), lambda x: net(x)[0].max())
+    found = hires_cam(net, torch.randn(1, 3, size, size), lambda x: net(x)[0].max())
     assert found is not None
     assert found.dim() == 3
     assert found.shape[1] == found.shape[2]
@@ -114,18 +112,18 @@ def test_a_branch_that_is_bypassed_is_not_taken_for_the_whole():
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1), Residual(), nn.Flatten(), nn.Linear(4, 2))
     nn.init.constant_(net[2].bias, 3.0)
     nn.init.ones_(net[5].weight)
-    found = spoken_for(net, torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)), lambda x: net(x)[0, 0])
+    found = hires_cam(net, torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0)), lambda x: net(x)[0, 0])
     assert found.shape == (1, 8, 8)
     assert int((found > 0).sum()) == 4  # the greatest of every 4 x 4
 
 
 def test_a_network_without_maps_has_none():
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-    assert spoken_for(net, torch.randn(1, 1, 8, 8), lambda x: net(x)[0, 0]) is None
+    assert hires_cam(net, torch.randn(1, 1, 8, 8), lambda x: net(x)[0, 0]) is None
 
 
 def test_nothing_of_the_encoder_is_changed():
     net = Corner()
-    spoken_for(net, torch.ones(1, 1, 16, 16), lambda x: net(x)[0, 0])
+    hires_cam(net, torch.ones(1, 1, 16, 16), lambda x: net(x)[0, 0])
     assert net.local.weight.grad is None
     assert not net.local._forward_hooks

@@ -8,10 +8,7 @@ import torch
 from torch import nn
 
 from kdcore import DataError, Participant
-from kdcore_video.frames import Frames
-from kdcore_video.trn import Trn
-from kdcore_video.tsm import TemporalShift, Tsm
-from kdcore_video.tsn import Tsn
+from kdcore_video.encoders import Frames, TemporalShift, Trn, Tsm, Tsn
 
 SHAPE = (4, 3, 32, 32)
 SMALL = {"backbone": "test_resnet"}

@@ -1,0 +1,56 @@
+"""Arguments that several commands share, and their completion in a shell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def complete_recipe(incomplete: str) -> Iterator[str]:
+    """Complete a shipped recipe's name, or a YAML file's path."""
+    from kdcore.recipe.shipped import list_recipes
+
+    yield from (name for name in list_recipes() if name.startswith(incomplete))
+    folder = Path(incomplete).parent
+    for path in sorted(folder.glob("*")) if folder.is_dir() else ():
+        if str(path).startswith(incomplete) and (path.is_dir() or path.suffix in (".yaml", ".yml")):
+            yield f"{path}/" if path.is_dir() else str(path)
+
+
+def complete_component(incomplete: str) -> list[str]:
+    """Complete a component's name, with its plugin once a slash is typed."""
+    from kdcore.plugin.manager import plugin_manager
+
+    entries = list(plugin_manager().registry.entries())
+    names = {entry.qualified if "/" in incomplete else entry.name for entry in entries}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def complete_kind(incomplete: str) -> list[str]:
+    """Complete a kind of component."""
+    from kdcore.plugin.registry import KINDS
+
+    return [name for kind in KINDS.values() if (name := kind.replace("_", "-")).startswith(incomplete)]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Complete the id of a run, latest first."""
+    from kdcore.runs.paths import runs_folder
+
+    folder = runs_folder()
+    known = sorted((each.name for each in folder.iterdir() if each.is_dir()), reverse=True) if folder.is_dir() else []
+    return [name for name in known if name.startswith(incomplete)]
+
+
+RecipeArgument = Annotated[
+    str, typer.Argument(help="File of a recipe, or the name of a shipped one.", autocompletion=complete_recipe)
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Changes to the recipe as key=value, e.g. losses.soft-target.weight=0.5")
+]
+RunArgument = Annotated[
+    str, typer.Argument(help="Id of a run, its beginning or end, or the run's folder.", autocompletion=complete_run)
+]

@@ -1,0 +1,81 @@
+"""Commands about the cache folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdcore.cache import SCHEMAS, cache_folder
+from kdcore.errors import UsageError
+
+KINDS: Mapping[str, str] = {
+    "data": "prepared recordings",
+    "teachers": "trained teachers",
+    SCHEMAS: "what is known about components",
+}
+
+app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="Show or clear the cache.")
+
+
+@app.callback()
+def show_cache(context: typer.Context) -> None:
+    """Show what the cache holds, with sizes."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from kdcore.cli.tables import output, show_table, size_text
+
+    table = Table("kind", "content", "entries", "size", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    found = _entries()
+    for kind, entries in found.items():
+        table.add_row(kind, KINDS[kind], str(len(entries)), size_text(_size(entries)))
+    print(cache_folder())
+    show_table(output(), table)
+    print(f"{size_text(sum(map(_size, found.values())))} in all; kdcore cache clear [KIND]… removes them")
+
+
+@app.command("clear")
+def clear_cache(
+    kinds: Annotated[list[str] | None, typer.Argument(help="data, teachers or schemas; everything by default.")] = None,
+) -> None:
+    """Remove cached content. Runs rebuild what they need."""
+    from kdcore.cli.tables import size_text
+
+    for kind in kinds or ():
+        if kind not in KINDS:
+            raise UsageError(f"the cache has no {kind!r} (known: {', '.join(KINDS)})")
+    for kind, entries in _entries().items():
+        if not kinds or kind in kinds:
+            size = _size(entries)
+            for entry in entries:
+                shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink(missing_ok=True)
+            print(f"removed {kind}: {len(entries)} entries, {size_text(size)}")
+
+
+def _entries() -> dict[str, list[Path]]:
+    """Kind → files and folders of the cache folder."""
+    found: dict[str, list[Path]] = {kind: [] for kind in KINDS}
+    folder = cache_folder()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name in KINDS and path.is_dir():
+            found[path.name] += sorted(path.iterdir())
+        else:
+            found["data"].append(path)
+    return found
+
+
+def _size(paths: Sequence[Path]) -> int:
+    return sum(size_of(path) for path in paths)
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes in a file, or in all files of a folder."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(map(size_of, path.iterdir()))
+    return path.lstat().st_size

@@ -1,0 +1,138 @@
+"""Commands about plugins and the components that they provide."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+
+from kdcore.cli.arguments import complete_component, complete_kind
+from kdcore.errors import UnknownComponentError, UsageError
+
+
+def list_components(
+    kind: Annotated[
+        str, typer.Argument(help="losses, encoders, transforms …; all kinds by default.", autocompletion=complete_kind)
+    ] = "",
+) -> None:
+    """List the components that the installed plugins provide."""
+    from kdcore.plugin.manager import plugin_manager
+    from kdcore.plugin.registry import KINDS
+
+    registry = plugin_manager().registry
+    wanted = [each for each, plural in KINDS.items() if not kind or kind.replace("-", "_") in (each, plural)]
+    if not wanted:
+        known = ", ".join(KINDS.values()).replace("_", "-")
+        raise UsageError(f"no kind {kind!r} (known: {known}; for recipes: kdcore recipes list)")
+    for each in wanted:
+        entries = list(registry.entries(each))
+        width = max((len(entry.name) for entry in entries), default=0)
+        print(f"{KINDS[each].replace('_', '-')}:")
+        for entry in entries:
+            clash = f"  (ambiguous: write {entry.qualified})" if len(registry.claims(each, entry.name)) > 1 else ""
+            print(f"  {entry.name:<{width}}  {entry.plugin}{clash}")
+
+
+def describe(
+    name: Annotated[str, typer.Argument(help="Name of a component, or plugin/name.", autocompletion=complete_component)],
+) -> None:
+    """Show a component's description and options."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from kdcore.cli.tables import output, show_table
+    from kdcore.plugin.docstring import without_sections
+    from kdcore.plugin.manager import plugin_manager
+    from kdcore.plugin.option_schema import describe as described
+
+    registry = plugin_manager().registry
+    plugin, slash, bare = name.rpartition("/")
+    entries = [entry for entry in registry.entries() if entry.name == bare and (not slash or entry.plugin == plugin)]
+    if not entries:
+        raise UnknownComponentError(_unknown(name, {entry.name for entry in registry.entries()}))
+    console = output()
+    for entry in entries:
+        found = described(entry)
+        console.print(f"{found.kind.replace('_', ' ')} {found.name}", style="bold", highlight=False)
+        console.print(f"from plugin {found.plugin} ({found.target})\n", style="dim", highlight=False)
+        console.print(without_sections(found.doc, "Args"), markup=False, highlight=False)
+        if found.options:
+            options = Table("option", "type", "default", "meaning", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+            for option in found.options:
+                default = "required" if option.required else option.default
+                options.add_row(*map(Text, (option.name, option.type, default, option.description)))
+            console.print()
+            show_table(console, options)
+
+
+def _unknown(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    from kdcore.plugin.registry import KINDS
+    from kdcore.recipe.shipped import list_recipes
+
+    for kind, plural in KINDS.items():
+        if name.replace("-", "_") in (kind, plural):
+            return f"{name!r} is a kind of component; list its components with: kdcore list {plural.replace('_', '-')}"
+    if name in list_recipes():
+        return f"{name!r} is a recipe, not a component; kdcore recipes list shows what each recipe is"
+    near = get_close_matches(name, sorted(known), n=3)
+    advice = f"did you mean {' or '.join(near)}?" if near else "see kdcore list, or kdcore recipes list for recipes"
+    return f"no component {name!r}; {advice}"
+
+
+def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List the plugins with what they provide, or the reason why they are not used."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they say what the table says
+        rows = _plugin_rows()
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        _show_plugins(rows)
+
+
+def _plugin_rows() -> list[dict[str, Any]]:
+    from kdcore.plugin.manager import found_plugins
+
+    manager = found_plugins()
+    provided: dict[str, dict[str, list[str]]] = {name: {} for name in manager.plugins}
+    for entry in manager.registry.entries():
+        provided[entry.plugin].setdefault(entry.kind, []).append(entry.name)
+    return [
+        {
+            "name": each.name,
+            "package": each.distribution,
+            "version": each.version,
+            "api": each.api,
+            "module": each.target,
+            "provides": provided[name],
+            "failure": each.failure,
+        }
+        for name, each in sorted(manager.plugins.items())
+    ]
+
+
+def _show_plugins(rows: list[dict[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    from kdcore.cli.tables import output, show_table
+    from kdcore.plugin.hookspecs import API_VERSION
+
+    shown = Table("plugin", "package", "api", "provides", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for row in rows:
+        what = "; ".join(f"{kind.replace('_', ' ')}: {', '.join(names)}" for kind, names in row["provides"].items())
+        shown.add_row(
+            Text(row["name"]),
+            Text(f"{row['package'] or row['module']} {row['version']}"),
+            str(row["api"]),
+            Text(f"not used: {row['failure']}", "red") if row["failure"] else Text(what),
+        )
+    print(f"Plugins (kdcore has plugin API {API_VERSION})")
+    show_table(output(), shown)

@@ -1,0 +1,63 @@
+"""The command that classifies recordings."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kdcore.errors import UsageError
+
+
+def predict(
+    student: Annotated[
+        str,
+        typer.Argument(help="A saved student's folder, an exported .onnx file, or a run: its id, folder or recipe's name."),
+    ],
+    files: Annotated[
+        list[str], typer.Argument(help="Recordings; modality=file for a student of several modalities; - for standard input.")
+    ],
+    dataset: Annotated[str, typer.Option(help="Dataset whose file format they have; the student's own by default.")] = "",
+    rate: Annotated[float | None, typer.Option(help="Samples per second of .npy files and plain tables.")] = None,
+    units: Annotated[str, typer.Option(help="Units of .npy files and plain tables, such as g.")] = "",
+    top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 3,
+    seed: Annotated[int | None, typer.Option(help="Seed of a run; the first by default.")] = None,
+    ensemble: Annotated[str, typer.Option(help="Combine several students by average or max.")] = "average",
+    window: Annotated[float | None, typer.Option(help="Window length in seconds.")] = None,
+    hop: Annotated[float | None, typer.Option(help="Seconds between the starts of two windows; the window by default.")] = None,
+    smoothing: Annotated[int, typer.Option(help="Number of windows to smooth over.", min=1)] = 1,
+    majority: Annotated[bool, typer.Option("--majority", help="Smooth by majority vote instead of the mean.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write all probabilities to a .csv or .json file.")
+    ] = None,
+) -> None:
+    """Classify recordings with a saved student."""
+    from kdcore.deploy.predict import STANDARD_INPUT, predict_files, predict_stream, write_predictions
+    from kdcore.deploy.streaming import Smoothing, chosen_window
+
+    found = _predictor(student, seed, ensemble)
+    smooth = Smoothing(smoothing, "majority" if majority else "mean")
+    windows = chosen_window(window, hop, found.window)
+    if windows is None and (smoothing > 1 or majority):
+        raise UsageError(f"--{'majority' if majority else 'smoothing'} requires --window")
+    if STANDARD_INPUT not in files:
+        predictions = predict_files(found, files, dataset, rate, windows, smooth, units)
+    elif len(files) > 1 or dataset:
+        raise UsageError("standard input (-) is a single plain table")
+    else:
+        predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units)
+    write_predictions(predictions, output, top)
+
+
+def _predictor(student: str, seed: int | None, ensemble: str):
+    """A saved student, an ensemble, or an exported ONNX file, which needs no PyTorch."""
+    if student.endswith(".onnx"):
+        from kdcore.deploy.onnx_student import load_onnx
+
+        return load_onnx(student)
+    from kdcore.deploy.bundle import load_predictor
+    from kdcore.runs.saved_students import find_student
+
+    return load_predictor(find_student(student, seed), ensemble)  # type: ignore[arg-type]  # it checks the rule

@@ -1,0 +1,80 @@
+"""Commands that check, run and evaluate a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument
+
+EXAMPLES = """\b
+Examples:
+  kdcore run quickstart
+  kdcore run sakdn seeds=[0,1,2] losses.soft-target.weight=0.5
+  kdcore run utd-mhad/sakdn data.dataset.root=~/UTD-MHAD --dry-run"""
+
+
+def run(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Pass one batch through everything and show it; train nothing.")
+    ] = False,
+) -> None:
+    """Run a recipe: train, evaluate, and write a report."""
+    from kdcore.cli.console import ConsoleListener, show_preflight, stderr
+    from kdcore.runs.run import dry_run as rehearse
+    from kdcore.runs.run import run as start
+
+    with ConsoleListener(stderr()) as listener:
+        if dry_run:
+            if found := rehearse(recipe, overrides or [], listener):
+                show_preflight(found)
+            return
+        result = start(recipe, overrides or [], listener, ["kdcore", "run", recipe, *(overrides or []), *_plugin_files()])
+    _show(result)
+
+
+def resume(run_id: RunArgument) -> None:
+    """Resume an interrupted run."""
+    from kdcore.cli.console import ConsoleListener, stderr
+    from kdcore.runs.run import resume as go_on
+
+    with ConsoleListener(stderr()) as listener:
+        result = go_on(run_id, listener)
+    _show(result)
+
+
+def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Check a recipe without running it or opening its data."""
+    from kdcore.recipe.load import load_recipe
+
+    loaded = load_recipe(recipe, overrides or [])
+    size = ", ".join(
+        f"{len(each)} {what}{'' if len(each) == 1 else 's'}"
+        for what, each in (("teacher", loaded.teachers), ("student", loaded.student_specs))
+    )
+    print(f"{recipe}: valid ({loaded.name}, {size}, hash {loaded.hash[:12]})")
+
+
+def evaluate(run_id: RunArgument) -> None:
+    """Evaluate a run's saved students again on the test part of its split."""
+    from kdcore.runs.evaluation import evaluate_run
+
+    for line in evaluate_run(run_id):
+        print(line)
+
+
+def _plugin_files() -> list[str]:
+    """The options that name the plugin files in use."""
+    from kdcore.plugin.files import files_asked_for
+
+    return [word for path in files_asked_for() for word in ("--plugin", str(path))]
+
+
+def _show(result) -> None:
+    if result is not None:
+        from kdcore.cli.console import show_result
+
+        show_result(result)

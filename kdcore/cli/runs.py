@@ -1,0 +1,124 @@
+"""Commands about the folder of runs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kdcore.cache import Answers
+from kdcore.cli.arguments import complete_run
+from kdcore.errors import KdcoreError, UsageError
+from kdcore.runs.paths import find_run, runs_folder
+
+app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List or remove runs.")
+
+
+@app.callback()
+def list_runs(context: typer.Context) -> None:
+    """List the runs, oldest first: when they began, their state, gain by distillation, and size."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    from kdcore.cli.cache import size_of
+    from kdcore.cli.tables import output, show_table, size_text
+
+    home = runs_folder()
+    folders = sorted(each for each in home.iterdir() if (each / "recipe.yaml").exists()) if home.is_dir() else []
+    if not folders:
+        print(f"no runs in {home}")
+        return
+    table = Table("run", "began", "state", "gain", "size", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for folder in folders:
+        table.add_row(folder.name, _began(folder), state_of(folder), _gain(folder), size_text(size_of(folder)))
+    show_table(output(), table)
+    print("gain: accuracy with minus without distillation, in percentage points, with its 95 % interval")
+
+
+@app.command("rm")
+def remove_runs(
+    run_ids: Annotated[list[str], typer.Argument(help="Ids of runs, or their folders.", autocompletion=complete_run)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+) -> None:
+    """Remove runs with everything in their folders."""
+    from kdcore.cli.cache import size_of
+    from kdcore.cli.tables import size_text
+
+    folders = list(dict.fromkeys(find_run(each) for each in run_ids))
+    for folder in folders:
+        if state_of(folder) == "running":
+            raise UsageError(f"{folder.name} is running; stop it first")
+    for folder in folders:
+        print(f"{folder.name}  {size_text(size_of(folder))}")
+    if not yes and not typer.confirm(f"Remove {'this run' if len(folders) == 1 else f'these {len(folders)} runs'}?"):
+        raise typer.Exit(1)
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
+def state_of(folder: Path) -> str:
+    """Return ``finished``, ``running``, ``interrupted``, or ``damaged``."""
+    from filelock import FileLock, Timeout
+
+    lock = folder / "run.lock"
+    if lock.exists():
+        try:
+            with FileLock(lock, timeout=0):
+                pass
+        except Timeout:
+            return "running"
+    progress = folder / "progress.json"
+    try:
+        content = json.loads(progress.read_text(encoding="utf-8")) if progress.exists() else {}
+        return "finished" if content.get("complete") else "interrupted"
+    except (OSError, ValueError, AttributeError):
+        return "damaged"
+
+
+def _began(folder: Path) -> str:
+    """When a run began, by its id, else by its recipe's file."""
+    try:
+        began = datetime.strptime(folder.name[:15], "%Y%m%d-%H%M%S")
+    except ValueError:
+        began = datetime.fromtimestamp((folder / "recipe.yaml").stat().st_mtime)
+    return f"{began:%Y-%m-%d %H:%M}"
+
+
+def _gain(folder: Path) -> str:
+    """The gain of a finished run, computed once."""
+    if state_of(folder) != "finished":
+        return ""
+    results = {path.name: path.stat().st_mtime_ns for path in sorted((folder / "results").glob("*.npz"))}
+    answers = Answers(f"run {folder}", lambda stored: stored == results)
+    known: Any = answers.get("gain")
+    if not isinstance(known, str):
+        known = _computed_gain(folder)
+        answers.put("gain", known, results)
+    return known
+
+
+def _computed_gain(folder: Path) -> str:
+    from kdcore.runs.metrics import Evaluation, paired_difference
+    from kdcore.runs.records import read_run
+
+    try:
+        run = read_run(folder)
+    except KdcoreError:
+        return ""
+    if not {"distilled", "baseline"} <= run.outcomes.keys():
+        return "no baseline"
+    student = next(iter(run.outcomes["distilled"].values())).students[0]
+
+    def of(arm: str) -> list[Evaluation]:
+        outcomes: Mapping[int, Any] = run.outcomes[arm]
+        return [outcomes[seed].evaluations()[student] for seed in run.facts.seeds]
+
+    found = paired_difference(of("distilled"), of("baseline"))
+    return f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"

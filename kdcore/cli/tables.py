@@ -1,0 +1,57 @@
+"""Tables that stay readable in a pipe and in a narrow terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+WIDE = 1000
+"""Width in characters when the output goes to a file or a pipe: there, no line is wrapped or cut."""
+
+
+def output() -> Console:
+    """Return a console for standard output; as wide as necessary where that is no terminal and ``COLUMNS`` is not set."""
+    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
+    return Console(width=width)
+
+
+def show_table(console: Console, table: Table) -> None:
+    """Print a table, its cells wrapped between words; row by row where the terminal is too narrow for that."""
+    for column in table.columns:
+        column.overflow, column.no_wrap = "fold", False
+    narrowest = Measurement.get(console, console.options.update(width=WIDE), table).minimum
+    if narrowest <= console.width:
+        console.print(table)
+    else:
+        _show_rows(console, table)
+
+
+def _show_rows(console: Console, table: Table) -> None:
+    """Print a paragraph per row, with a line per cell."""
+    if table.title:
+        console.print(_text(table.title), style="bold")
+    headings = [_text(column.header) for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        for heading, cell in zip(headings, map(_text, row), strict=True):
+            if cell.plain:
+                console.print(Text.assemble(heading, ": ", cell))
+        console.print()
+    if table.caption:
+        console.print(_text(table.caption))
+
+
+def _text(written: object) -> Text:
+    return written if isinstance(written, Text) else Text(str(written))
+
+
+def size_text(count: int) -> str:
+    """Return a number of bytes with a unit, e.g. ``3.4 MB``."""
+    amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while amount >= 999.5 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f"{count} B" if units[0] == "B" else f"{amount:.3g} {units[0]}"

@@ -1,0 +1,90 @@
+"""Record of recordings that did not become samples, by reason and subject."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+BAD = "bad recording"
+NO_PART = "in no part of the split"
+SHORT = "shorter than a window"
+SHOWN = 20
+"""Recordings that a record or message names for each reason; the others are counted."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A recording, or part of one, that nothing learns from and nothing is tested on.
+
+    Args:
+        what: Its key; its file where it has none.
+        subject: Whose it is; empty if unknown.
+        reason: Why, in the same words for all alike.
+        detail: What is wrong with this one.
+        part: Of the split, where it would have been; empty if in none.
+    """
+
+    what: str
+    subject: str
+    reason: str
+    detail: str = ""
+    part: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.detail or self.reason}"
+
+
+@dataclass(frozen=True)
+class DropReport:
+    """All that was dropped. It counts as false where nothing was."""
+
+    entries: tuple[Dropped, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Dropped]:
+        return iter(self.entries)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Reason → how many, the most frequent first."""
+        return dict(Counter(each.reason for each in self.entries).most_common())
+
+    @property
+    def by_subject(self) -> dict[str, dict[str, int]]:
+        """Subject → reason → how many."""
+        found: dict[str, Counter[str]] = {}
+        for each in self.entries:
+            found.setdefault(each.subject, Counter())[each.reason] += 1
+        return {subject: dict(counts) for subject, counts in sorted(found.items())}
+
+    def lines(self) -> list[str]:
+        """A line for each reason: how many, of which subjects, and the first one."""
+        said = []
+        for reason, count in self.counts.items():
+            alike = [each for each in self.entries if each.reason == reason]
+            subjects = sorted({each.subject for each in alike if each.subject})
+            of = f" (subjects {', '.join(subjects[:SHOWN])}{' …' if len(subjects) > SHOWN else ''})" if subjects else ""
+            said.append(f"{count} dropped, {reason}{of}; the first: {alike[0]}")
+        return said
+
+    def record(self) -> dict[str, Any]:
+        """Plain values, for a run's record: for each reason the count, the subjects' counts, and the first recordings."""
+        reasons = {}
+        for reason, count in self.counts.items():
+            alike = [each for each in self.entries if each.reason == reason]
+            reasons[reason] = {
+                "count": count,
+                "subjects": dict(sorted(Counter(each.subject for each in alike).items())),
+                "recordings": [{"what": each.what, "part": each.part, "detail": each.detail} for each in alike[:SHOWN]],
+            }
+        return {"count": len(self), "reasons": reasons}
+
+
+def listed(title: str, lines: list[str]) -> str:
+    """A message that names the first lines and counts the others."""
+    more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
+    return f"{title}:\n  " + "\n  ".join(lines[:SHOWN]) + more

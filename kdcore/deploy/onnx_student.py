@@ -1,0 +1,104 @@
+"""Exported students: an ONNX file of ``kdcore export`` as a predictor that needs ONNX Runtime and no PyTorch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcore.contracts.modality import Modality, Signal
+from kdcore.deploy.predictor import Predictor
+from kdcore.errors import CheckpointError, DataError, UsageError
+
+PREFIX = "kdcore."
+"""Of the metadata keys that ``kdcore export`` writes."""
+
+
+class OnnxStudent(Predictor):
+    """A student, or an ensemble, that ``kdcore export`` wrote as ONNX.
+
+    Recordings are taken as evenly sampled at their rate, which is all that the file can know.
+
+    Args:
+        session: ONNX Runtime session of the file.
+        description: The file's metadata.
+    """
+
+    def __init__(self, session: Any, description: Mapping[str, Any]):
+        self._session = session
+        self._inputs = {each["name"]: each for each in description["inputs"]}
+        window = description.get("window")
+        self.description = {
+            **description,
+            "window": {"length": window[0], "hop": window[1]} if window else None,
+            "recorded": {name: {"dtype": each["dtype"]} for name, each in self._inputs.items()},
+        }
+        self._reads = {name: _modality(each) for name, each in self._inputs.items()}
+
+    @property
+    def reads(self) -> dict[str, Modality]:
+        """Modalities it reads, by name, in order."""
+        return self._reads
+
+    def logits(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
+        """Logits (pieces, classes); pieces of equal length go through the file together."""
+        arrays = [{name: self._array(name, piece[name]) for name in self._reads} for piece in pieces]
+        if len({tuple(array.shape for array in each.values()) for each in arrays}) == 1:
+            return self._run({name: np.stack([each[name] for each in arrays]) for name in self._reads})
+        return np.concatenate([self._run({name: array[None] for name, array in each.items()}) for each in arrays])
+
+    def _run(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(self._session.run(["logits"], dict(batch))[0])
+
+    def _array(self, name: str, signal: Signal) -> np.ndarray:
+        values, wanted = signal.values, self._inputs[name]["samples"]
+        rate = self._inputs[name]["rate"]
+        if rate and abs(signal.rate / rate - 1) > 0.05:
+            raise DataError(f"{name}: the exported student reads {rate:g} samples a second, the recording has {signal.rate:g}")
+        if not len(values):
+            raise DataError(f"the {name} signal is empty")
+        if wanted and len(values) < wanted:
+            raise DataError(f"{name}: the exported student reads {wanted} samples, the recording has {len(values)}")
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise DataError(f"the {name} signal has values that are not finite")
+        return np.ascontiguousarray(values[:wanted] if wanted else values, dtype=self._inputs[name]["dtype"])
+
+
+def _modality(told: Mapping[str, Any]) -> Modality:
+    axes, layout, channels = (tuple(told[key]) for key in ("axes", "layout", "channels"))
+    return Modality(told["name"], axes, layout, told["units"], told["rate"], channels, told.get("placement", ""))
+
+
+def load_onnx(file: str | Path) -> OnnxStudent:
+    """Load a student that ``kdcore export`` wrote as ONNX.
+
+    Args:
+        file: The ``.onnx`` file.
+
+    Raises:
+        CheckpointError: If it is no such file.
+        UsageError: If ONNX Runtime is not installed.
+    """
+    path = Path(file)
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UsageError(f"{path}: an ONNX file needs ONNX Runtime: pip install 'kdcore[export]'") from error
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own kinds of error have no common base
+        raise CheckpointError(f"{path}: not a readable ONNX file: {str(error).splitlines()[0][:200]}") from error
+    told = session.get_modelmeta().custom_metadata_map
+    try:
+        description = {key.removeprefix(PREFIX): json.loads(value) for key, value in told.items() if key.startswith(PREFIX)}
+        return OnnxStudent(session, description)
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a file of kdcore export: its metadata lacks or damages {error}") from error

@@ -1,0 +1,325 @@
+"""Recordings that belong to no dataset: arrays, tables of numbers and standard input.
+
+What a column holds is decided by its name, its unit and the number of columns. Anything ambiguous is refused, since a wrong
+column or unit gives a confident wrong class.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcore.contracts.modality import Modality, Signal
+from kdcore.contracts.units import SECONDS, conversion
+from kdcore.errors import DataError
+
+SUFFIXES = (".csv", ".txt", ".tsv")
+"""Endings of tables of numbers."""
+
+TIME_NAMES = ("time", "timestamp", "times", "t")
+STEADY = 8
+"""Rows from which on a first column that rises by equal steps is taken for a clock."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a table are a modality's channels.
+
+    Args:
+        numbers: Of the columns, in the order of the channels.
+        factors: To the modality's unit, one per channel.
+        time: Number of the column with time stamps, if any.
+        unused: Names of the other columns.
+    """
+
+    numbers: tuple[int, ...]
+    factors: tuple[float, ...]
+    time: int | None = None
+    unused: tuple[str, ...] = ()
+
+
+def plain_array(path: Path, modality: Modality, rate: float, units: str = "", channels: int = 0) -> Signal:
+    """A ``.npy`` file or a table of numbers as a signal.
+
+    Args:
+        path: File; a row per sample.
+        modality: What it is a recording of.
+        rate: Samples per second.
+        units: Of the values, where the columns' names do not give them; the modality's by default.
+        channels: How many channels a recording has, where `modality` does not name them.
+
+    Raises:
+        DataError: If it cannot be read or does not fit the modality.
+    """
+    try:
+        if path.suffix != ".npy":
+            return read_table(path.read_text(encoding="utf-8-sig", errors="replace"), modality, rate, units, channels)
+        values = np.load(path, allow_pickle=False)
+        if values.dtype.names:
+            table = np.stack([values[name].astype(np.float64) for name in values.dtype.names], axis=1)
+            return from_columns(values.dtype.names, table, modality, rate, units, channels)
+        return Signal(_scaled(values, factor_of(units, modality)), rate)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise DataError(f"{path}: not a readable array of numbers: {error}") from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def read_table(text: str, modality: Modality, rate: float, units: str = "", channels: int = 0) -> Signal:
+    """A table of numbers, with or without a line of names, as a signal.
+
+    Raises:
+        DataError: If its columns are not those of the modality.
+        ValueError: If a cell is not a number.
+    """
+    delimiter, names = header_of(next((line for line in text.splitlines() if line.strip()), ""))
+    width = len(names) or len(_cells(next((line for line in text.splitlines() if line.strip()), ""), delimiter))
+    columns = choose_columns(names, width, modality, units, channels)
+    wanted = [*columns.numbers, *([] if columns.time is None else [columns.time])]
+    rows = io.StringIO(text)
+    found = np.loadtxt(rows, delimiter=delimiter, skiprows=int(bool(names)), usecols=wanted, ndmin=2, quotechar='"')
+    note_unused(columns)
+    return _signal(found, columns, names, modality, rate)
+
+
+def from_columns(
+    names: Sequence[str], values: np.ndarray, modality: Modality, rate: float, units: str = "", channels: int = 0
+) -> Signal:
+    """Named columns (T, columns), such as those of a data frame, as a signal.
+
+    Raises:
+        DataError: If they are not those of the modality.
+    """
+    columns = choose_columns(tuple(map(str, names)), len(names), modality, units, channels)
+    wanted = [*columns.numbers, *([] if columns.time is None else [columns.time])]
+    note_unused(columns)
+    return _signal(np.asarray(values)[:, wanted].astype(np.float64), columns, tuple(names), modality, rate)
+
+
+def _signal(found: np.ndarray, columns: Columns, names: Sequence[str], modality: Modality, rate: float) -> Signal:
+    count = len(columns.numbers)
+    if columns.time is not None:
+        check_clock(found[:, count], str(names[columns.time]), rate)
+    elif not names:
+        refuse_clock(found)
+    return Signal(_scaled(found[:, :count], np.array(columns.factors)), rate)
+
+
+def _scaled(values: np.ndarray, factors: np.ndarray | float) -> np.ndarray:
+    if values.dtype.kind not in "fiub":
+        return values  # refused with the reason where it is compared with what the student reads
+    whole = np.all(np.asarray(factors) == 1)
+    return values if whole and values.dtype != np.float64 else (values * factors).astype(np.float32)
+
+
+def header_of(line: str) -> tuple[str | None, tuple[str, ...]]:
+    """Delimiter (None for blanks) and column names of a table's first line; no names if it is all numbers."""
+    delimiter = next((sign for sign in ",;\t" if sign in line), None)
+    cells = _cells(line, delimiter)
+    try:
+        [float(cell) for cell in cells]
+    except ValueError:
+        return delimiter, tuple(cells)
+    return delimiter, ()
+
+
+def _cells(line: str, delimiter: str | None) -> list[str]:
+    row = next(csv.reader([line], delimiter=delimiter), []) if delimiter else line.split()
+    return [cell.strip() for cell in row]
+
+
+def choose_columns(names: Sequence[str], width: int, modality: Modality, units: str = "", channels: int = 0) -> Columns:
+    """The columns that are channels of `modality`.
+
+    A column is channel ``x`` of an accelerometer if it is called ``x``, ``acc_x``, ``ax``, ``x [g]`` or
+    ``accelerometer-x (m/s^2)``: the channel's name, alone or with the beginning of the modality's name or placement.
+
+    Args:
+        names: Of the columns; empty if the table has none.
+        width: Number of columns.
+        modality: What is recorded.
+        units: Of values whose columns do not say theirs; the modality's by default.
+        channels: How many channels there are, where `modality` does not name them.
+
+    Raises:
+        DataError: If they do not fit, or more than one choice is possible.
+    """
+    if set(modality.axes) != {"time", "channel"}:
+        raise DataError(f"{modality.name} has axes {', '.join(modality.axes)}, which no table of columns can hold")
+    wanted = len(modality.channels) or channels
+    if not names:
+        if wanted and width != wanted:
+            named = f" ({', '.join(modality.channels)})" if modality.channels else ""
+            raise DataError(
+                f"the table has {width} columns and no names, but {modality.name} has {wanted} channels{named}; "
+                "name the columns in its first line"
+            )
+        return Columns(tuple(range(width)), (factor_of(units, modality),) * width)
+    bare = [_without_unit(name) for name in names]
+    time = next((number for number, (name, _) in enumerate(bare) if _is_time(name)), None)
+    if modality.channels:
+        numbers = [_column_of(channel, names, bare, modality) for channel in modality.channels]
+    else:
+        numbers = [number for number in range(len(names)) if number != time]
+        if channels and len(numbers) != channels:
+            raise DataError(f"the table has {len(numbers)} columns of values ({', '.join(names)}), not {channels}")
+    factors = tuple(_factor(bare[number][1], names[number], units, modality) for number in numbers)
+    unused = tuple(names[number] for number in range(len(names)) if number not in (*numbers, time))
+    return Columns(tuple(numbers), factors, time if time not in numbers else None, unused)
+
+
+def note_unused(columns: Columns) -> None:
+    """Warn about columns that are left out."""
+    if columns.unused:
+        warnings.warn(f"columns not used: {', '.join(columns.unused)}", stacklevel=3)
+
+
+def _column_of(channel: str, names: Sequence[str], bare: Sequence[tuple[str, str]], modality: Modality) -> int:
+    words = {part for text in (modality.name, modality.placement) for part in re.split(r"[^a-z0-9]+", text.lower()) if part}
+    found = [number for number, (name, _) in enumerate(bare) if _is_channel(name, channel, words)]
+    if not found:
+        raise DataError(
+            f"no column for channel {channel!r} of {modality.name} (columns: {', '.join(names)}); "
+            f"name them {', '.join(modality.channels)} or {', '.join(f'{modality.name}_{each}' for each in modality.channels)}"
+        )
+    if len(found) > 1:
+        several = " and ".join(repr(names[number]) for number in found)
+        raise DataError(f"columns {several} could each be channel {channel!r} of {modality.name}")
+    return found[0]
+
+
+def _is_channel(name: str, channel: str, words: set[str]) -> bool:
+    if name.lower() == channel.lower():
+        return True
+    tokens = [each.lower() for each in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+", name)]
+    if len(tokens) == 1 and tokens[0].endswith(channel.lower()) and len(channel) == 1:
+        tokens = [tokens[0].removesuffix(channel.lower()), channel.lower()]
+    last = channel.lower()
+    rest = tokens[:-1] if tokens[-1:] == [last] else tokens[1:] if tokens[:1] == [last] else []
+    return bool(rest) and all(any(_short_for(token, word) for word in words) for token in rest)
+
+
+def _short_for(token: str, word: str) -> bool:
+    """True for ``acc`` and ``acceleration``, if the word is ``accelerometer``."""
+    return bool(token) and (word.startswith(token) or (len(token) >= 5 and word[:5] == token[:5]))
+
+
+def _without_unit(name: str) -> tuple[str, str]:
+    """``x [g]`` as ``x`` and ``g``."""
+    found = re.fullmatch(r"(.*?)\s*[\[(]\s*([^\])]*?)\s*[\])]", name.strip())
+    return (found[1], found[2]) if found and found[1] else (name.strip(), "")
+
+
+def _is_time(name: str) -> bool:
+    return re.split(r"[^a-z]+", name.lower())[0] in TIME_NAMES
+
+
+def factor_of(units: str, modality: Modality) -> float:
+    """Factor from `units` to those of the modality.
+
+    Raises:
+        DataError: If they are of another kind.
+    """
+    try:
+        return conversion(units, modality.units) if units else 1.0
+    except ValueError as error:
+        raise DataError(f"{modality.name} is in {modality.units}: {error}") from error
+
+
+def _factor(said: str, name: str, units: str, modality: Modality) -> float:
+    if said and units and factor_of(said, modality) != factor_of(units, modality):
+        raise DataError(f"column {name!r} says {said!r}, but the units asked for are {units!r}")
+    return factor_of(said or units, modality)
+
+
+def check_clock(times: np.ndarray, name: str, rate: float) -> None:
+    """Refuse a column of time stamps that contradicts the rate.
+
+    Raises:
+        DataError: If its median step is not ``1 / rate``, in any unit of time that the name allows.
+    """
+    if len(times) < 2:
+        return
+    unit = _without_unit(name)[1] or re.split(r"[^a-zµ]+", name.lower())[-1]
+    scales = [SECONDS[unit]] if unit in SECONDS else sorted(set(SECONDS.values()))
+    step = float(np.median(np.diff(times)))
+    if not any(abs(step * scale * rate - 1) < 0.05 for scale in scales):
+        raise DataError(f"column {name!r} rises by {step:g} a row, which is not {rate:g} samples a second")
+
+
+def refuse_clock(values: np.ndarray) -> None:
+    """Refuse a table without names whose first column looks like time stamps.
+
+    Raises:
+        DataError: If it rises by equal steps.
+    """
+    steps = np.diff(values[:, 0])
+    if len(values) >= STEADY and steps.min() > 0 and np.ptp(steps) < 0.01 * steps.mean():
+        raise DataError("the first of its columns without names looks like time stamps; name the columns in its first line")
+
+
+def as_signal(values: Any, modality: Modality, rate: float | None, channels: int = 0) -> Signal:
+    """An array, tensor, data frame or (array, rate) pair in memory as a signal.
+
+    Args:
+        values: Axes as the modality has them, time first. Columns of a data frame are chosen by name.
+        modality: What it is a recording of.
+        rate: Samples per second; the modality's by default.
+        channels: As in `choose_columns`.
+
+    Raises:
+        DataError: If the rate is unknown, or `values` is none of these.
+    """
+    if isinstance(values, tuple):
+        if len(values) != 2 or not isinstance(values[1], int | float):
+            raise DataError(f"{modality.name}: a tuple is an (array, rate) pair; a batch of recordings is a list")
+        values, own = values
+        if rate and rate != own:
+            raise DataError(f"{modality.name}: the recording says {own:g} samples a second, rate= says {rate:g}")
+        rate = own
+    if isinstance(values, Signal):
+        if rate and abs(values.rate - rate) > 1e-6 * rate:
+            raise DataError(f"{modality.name}: the signal says {values.rate:g} samples a second, rate= says {rate:g}")
+        return values
+    rate = known_rate(rate, modality)
+    if hasattr(values, "columns") and hasattr(values, "to_numpy"):
+        return from_columns([str(name) for name in values.columns], values.to_numpy(), modality, rate, "", channels)
+    array = as_numpy(values)
+    if array is None:
+        raise DataError(f"{modality.name}: a recording is a path, an array or a Signal, not {type(values).__name__}")
+    return Signal(array, rate)
+
+
+def as_numpy(values: Any) -> np.ndarray | None:
+    """A NumPy array or a tensor on any device as an array; None for anything else."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
+    return np.asarray(values) if hasattr(values, "__array__") else None
+
+
+def known_rate(rate: float | None, modality: Modality, option: str = "rate=") -> float:
+    """Samples per second: `rate`, else the modality's.
+
+    Raises:
+        DataError: If neither is known, or it is not above zero.
+    """
+    chosen = rate if rate is not None else modality.rate
+    if chosen is None:
+        raise DataError(f"{modality.name} has no rate of its own: give the samples per second with {option}")
+    if not (np.isfinite(chosen) and chosen > 0):
+        raise DataError(f"{modality.name}: a rate is above 0 samples a second, not {chosen:g}")
+    return float(chosen)
+
+
+def rate_for(rate: float | Mapping[str, float] | None, name: str) -> float | None:
+    """The rate of one modality, where `rate` is for all or by name."""
+    return rate.get(name) if isinstance(rate, Mapping) else rate

@@ -1,0 +1,147 @@
+"""Raw files as the signals that a saved student reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kdcore.contracts.modality import Modality, Signal
+from kdcore.deploy.plain_recordings import SUFFIXES, header_of, known_rate, plain_array
+from kdcore.errors import DataError, KdcoreError
+from kdcore.plugin.manager import plugin_manager
+from kdcore.plugin.option_schema import make, options_model
+
+if TYPE_CHECKING:
+    from kdcore.contracts.dataset import Dataset
+    from kdcore.deploy.predictor import Predictor
+
+
+def read_recording(
+    student: Predictor,
+    path: str | Path,
+    modality: str = "",
+    dataset: str = "",
+    rate: float | None = None,
+    units: str = "",
+) -> Signal:
+    """A raw file as a signal for a student.
+
+    A ``.npy`` file is a plain array. Any other file is read as the student's own dataset reads its files, or as those of
+    `dataset`. A table of numbers (``.csv``, ``.txt``, ``.tsv``) that the student's dataset cannot read is a plain table if
+    `rate` is given: its columns are chosen by name (see `kdcore.deploy.plain_recordings`).
+
+    Args:
+        student: Who reads it.
+        path: File, or folder where the dataset keeps a recording in one.
+        modality: What it is a recording of; optional for a student of one modality.
+        dataset: Name of the dataset whose file format it has.
+        rate: Samples per second of a plain array; the modality's by default.
+        units: Of a plain array's values; the modality's by default.
+
+    Raises:
+        DataError: If the file cannot be read, or does not hold what the student reads.
+    """
+    path = Path(path)
+    kind = student.reads[modality or student.modalities[0]]
+    if not path.is_file() and not path.is_dir():
+        raise DataError(f"{path}: no such file")
+    recorded = student.description.get("recorded", {}).get(kind.name, {}).get("shape") or [0, 0]
+    if not dataset and path.suffix == ".npy":
+        return plain_array(path, kind, _known_rate(path, rate, kind), units, recorded[-1])
+    own: Mapping[str, Any] = student.description.get("dataset") or {"name": ""}
+    table = path.suffix in SUFFIXES
+    try:
+        options = {} if dataset else own.get("options", {})
+        return _at_rate(_read_as(dataset or own["name"], options, path, kind.name), rate, units, path)
+    except KdcoreError as error:
+        if not table or dataset:
+            raise
+        if rate is None:
+            raise DataError(f"{error}; for a plain table, give its samples per second with --rate") from error
+        if _names_of(path) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, and its fault counts
+            raise
+        return plain_array(path, kind, rate, units, recorded[-1])
+
+
+def _known_rate(path: Path, rate: float | None, kind: Modality) -> float:
+    try:
+        return known_rate(rate, kind, "--rate")
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def _at_rate(signal: Signal, rate: float | None, units: str, path: Path) -> Signal:
+    """The signal, if it does not contradict the rate and units that were given beside it."""
+    if units:
+        raise DataError(f"{path}: its dataset knows the units; --units is for plain arrays and tables")
+    if rate is None:
+        return signal
+    if signal.times is None and len(signal):
+        return replace(signal, rate=rate)
+    span = float(signal.clock[-1] - signal.clock[0]) if len(signal) > 1 else 0.0
+    mean = (len(signal) - 1) / span if span > 0 else signal.rate
+    if abs(mean / rate - 1) > 0.05:
+        raise DataError(f"{path}: its time stamps say {mean:.4g} samples a second, --rate says {rate:g}")
+    return signal
+
+
+def _read_as(name: str, options: Mapping[str, object], path: Path, modality: str) -> Signal:
+    try:
+        return _dataset(name, options, path).read_file(path, modality)
+    except KeyError as error:
+        raise DataError(f"{path}: dataset {name!r} has no {modality}") from error
+
+
+def _dataset(name: str, options: Mapping[str, object], path: Path) -> Dataset:
+    entry = plugin_manager().registry.get("dataset", name)
+    fields = options_model(entry).model_fields
+    places = {key: path.parent for key in ("root", "file") if key in fields and fields[key].is_required()}
+    try:
+        return make(entry, {**options, **places})
+    except ValueError as error:
+        missing = [key for key, field in fields.items() if field.is_required() and key not in {**options, **places}]
+        why = f"its options {', '.join(missing)} are not known" if missing else str(error)
+        raise DataError(f"{path}: cannot be read as a file of dataset {name!r}: {why}") from error
+
+
+def _names_of(path: Path) -> set[str]:
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            return set(header_of(file.readline())[1])
+    except OSError:
+        return set()
+
+
+def _texts(options: Any) -> Iterator[str]:
+    """Every text in a dataset's options: names of columns among them."""
+    if isinstance(options, str):
+        yield options
+    elif isinstance(options, Mapping):
+        for each in options.values():
+            yield from _texts(each)
+    elif isinstance(options, list | tuple):
+        for each in options:
+            yield from _texts(each)
+
+
+def fitting(student: Predictor, name: str, signal: Signal) -> Signal:
+    """The signal, if it has the axes and channels that the student reads.
+
+    Raises:
+        DataError: If it does not, or holds no numbers.
+    """
+    modality, values = student.reads[name], np.asarray(signal.values)
+    recorded = student.description.get("recorded", {}).get(name, {})
+    shape = recorded.get("shape") or [len(modality.channels) if axis == "channel" else 0 for axis in modality.axes]
+    fixed = [size if axis in ("channel", "joint") else 0 for axis, size in zip(modality.axes, shape, strict=True)]
+    if values.ndim != len(shape) or any(size and size != here for size, here in zip(fixed, values.shape, strict=True)):
+        wanted = ", ".join(f"{axis} {size}" if size else axis for axis, size in zip(modality.axes, fixed, strict=True))
+        raise DataError(f"{name}: the student reads ({wanted}), the recording has shape {values.shape}")
+    if values.dtype.kind not in "fiub":
+        raise DataError(f"{name}: the recording holds no numbers but {values.dtype}")
+    whole = values.dtype.kind in "iub" and recorded.get("dtype", "").startswith("float")
+    return signal.with_values(values.astype(np.float32)) if whole else signal

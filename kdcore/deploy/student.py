@@ -1,0 +1,159 @@
+"""Trained students as PyTorch modules: one alone, or several that answer together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kdcore.contracts.modality import Modality, Signal
+from kdcore.data.data_cache import as_array
+from kdcore.data.pipeline import Branch, Live, bare
+from kdcore.deploy.predictor import Predictor, Rate
+from kdcore.errors import DataError
+
+Rule = Literal["average", "max"]
+"""How an ensemble combines the probabilities of its students."""
+
+AT_ONCE = 256
+"""Recordings or windows in one forward pass."""
+
+
+class Model(nn.Module):
+    """A student's transforms on batches and its encoder, as one module."""
+
+    def __init__(self, live: Live, encoder: nn.Module):
+        super().__init__()
+        self.live = live
+        self.encoder = encoder
+
+    def forward(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
+        """Logits (B, classes)."""
+        return self.encoder(self.live(signal))
+
+
+class Student(Predictor, nn.Module):
+    """A trained student: a module in evaluation mode, with its preprocessing.
+
+    `predict` takes raw recordings. As a module it maps preprocessed ones to logits: ``student(student.preprocess(x))``.
+
+    Args:
+        branches: Per modality, how a recording becomes a tensor.
+        model: Tensors of the branches → logits.
+        description: Its classes, inputs, preprocessing and versions.
+    """
+
+    def __init__(self, branches: Sequence[Branch], model: Model, description: Mapping[str, Any]):
+        nn.Module.__init__(self)
+        self.branches = list(branches)
+        self.model = model
+        self.description = description
+        self._reads = {branch.modality.name: branch.modality for branch in self.branches}
+        self._in_shape = tuple(description["in_shape"])
+        self.eval()
+
+    @property
+    def reads(self) -> dict[str, Modality]:
+        """Modalities it reads, by name, in order."""
+        return self._reads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes) of preprocessed recordings (B, …)."""
+        return self.model.encoder(x)
+
+    def preprocess(self, recordings: Any, window: tuple[float, float] | None = None, *, rate: Rate = None) -> Tensor:
+        """The encoder's input (B, …): B recordings, or all of their windows in order.
+
+        Args:
+            recordings: As `predict` takes them.
+            window: Length and hop in seconds; those it was trained on by default.
+            rate: Samples per second of arrays; the modality's by default.
+
+        Raises:
+            DataError: If a recording is unfit, or a modality or rate is missing.
+        """
+        batch = self._batch(recordings)
+        made = [self.pieces(self.signals(each, rate), window) for each in ([recordings] if batch is None else batch)]
+        with torch.no_grad():
+            return self._ready([piece for pieces in made for piece in pieces])
+
+    def logits(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
+        """Logits (pieces, classes)."""
+        was = self.training
+        if was:
+            self.eval()
+        try:
+            with torch.inference_mode():
+                parts = [pieces[first : first + AT_ONCE] for first in range(0, len(pieces), AT_ONCE)]
+                return np.concatenate([self.model.encoder(self._ready(part)).numpy() for part in parts])
+        finally:
+            if was:
+                self.train()
+
+    def _ready(self, pieces: Sequence[Mapping[str, Signal]]) -> Tensor:
+        try:
+            ready = self.model.live(bare(tuple(torch.from_numpy(_stacked(pieces, branch)) for branch in self.branches)))
+        except (ValueError, RuntimeError) as error:
+            raise DataError(str(error)) from error
+        if ready.shape[1:] != self._in_shape:
+            raise DataError(
+                f"the recording becomes a tensor of shape {tuple(ready.shape[1:])}, but the student reads {self._in_shape}: "
+                "was it recorded at another rate, or is it of another length?"
+            )
+        return ready
+
+
+def _stacked(pieces: Sequence[Mapping[str, Signal]], branch: Branch) -> np.ndarray:
+    arrays = [as_array(piece[branch.modality.name], branch) for piece in pieces]
+    if len({array.shape for array in arrays}) > 1:
+        shapes = " and ".join(sorted({str(array.shape) for array in arrays})[:2])
+        raise ValueError(f"recordings of a batch become tensors of different shapes: {shapes}")
+    return np.stack(arrays)
+
+
+class Ensemble(Predictor):
+    """Several students that answer as one; `members` can still be asked alone.
+
+    Args:
+        members: Students by name, with the same classes and windows.
+        rule: ``average`` of their probabilities, or the ``max`` over students, scaled to sum to 1 again.
+
+    Raises:
+        DataError: If their classes or windows differ, or there is no such rule.
+    """
+
+    def __init__(self, members: Mapping[str, Student], rule: Rule = "average"):
+        if rule not in get_args(Rule):
+            raise DataError(f"an ensemble combines its students by {' or '.join(get_args(Rule))}, not {rule!r}")
+        first = next(iter(members.values()))
+        for name, other in members.items():
+            if other.classes != first.classes or other.window != first.window:
+                raise DataError(f"student {name!r} has other classes or windows than {next(iter(members))!r}")
+        self.members = dict(members)
+        self.rule: Rule = rule
+        recorded = {key: each for member in members.values() for key, each in member.description.get("recorded", {}).items()}
+        self.description = {**first.description, "recorded": recorded}
+
+    @property
+    def reads(self) -> dict[str, Modality]:
+        """Modalities that any of its members reads."""
+        return {name: modality for member in self.members.values() for name, modality in member.reads.items()}
+
+    def logits(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
+        """Logarithms of the combined probabilities, (pieces, classes)."""
+        return self.combine([torch.from_numpy(member.logits(pieces)) for member in self.members.values()]).numpy()
+
+    def combine(self, logits: Sequence[Tensor]) -> Tensor:
+        """Logarithms of the combined probabilities, (B, classes).
+
+        .. math:: p = \\tfrac1K \\textstyle\\sum_k p_k \\quad\\text{or}\\quad p_c = \\max_k p_{kc} / \\sum_d \\max_k p_{kd}
+
+        Args:
+            logits: (B, classes) of each member.
+        """
+        logs = torch.stack([each.log_softmax(-1) for each in logits])
+        together = logs.logsumexp(0) if self.rule == "average" else logs.amax(0)
+        return together.log_softmax(-1)

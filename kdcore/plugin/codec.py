@@ -1,0 +1,158 @@
+"""Type hints and values as JSON, and back, where that needs no slow import."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import inspect
+import sys
+import types
+from collections.abc import Sequence
+from functools import reduce
+from importlib import import_module
+from operator import or_
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import AfterValidator, BeforeValidator
+
+from kdcore.plugin.sources import is_light
+
+_PLAIN = (bool, int, float, str, type(None))
+_VALIDATORS = {"after": AfterValidator, "before": BeforeValidator}
+
+
+class NotEncodableError(Exception):
+    """A hint or value that has no JSON form, or whose class is slow to import."""
+
+
+def encode_hint(hint: Any) -> Any:
+    """Return a type hint as a JSON value.
+
+    Raises:
+        NotEncodableError: If there is no such form.
+    """
+    if hint is Any:
+        return "Any"
+    if hint in (None, type(None)):
+        return "None"
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return ["annotated", encode_hint(args[0]), *map(_encode_mark, args[1:])]
+    if origin is Literal:
+        return ["literal", *map(encode_value, args)]
+    if origin in (Union, types.UnionType):
+        return ["union", *map(encode_hint, args)]
+    if isinstance(origin, type):
+        return ["generic", _reference(origin), *("…" if each is ... else encode_hint(each) for each in args)]
+    if isinstance(hint, type):
+        return ["class", _reference(hint)]
+    raise NotEncodableError(hint)
+
+
+def decode_hint(written: Any) -> Any:
+    """Return the hint that `encode_hint` wrote."""
+    if isinstance(written, str):
+        return {"Any": Any, "None": None, "…": ...}[written]
+    kind, *rest = written
+    if kind == "annotated":
+        return Annotated[(decode_hint(rest[0]), *map(_decode_mark, rest[1:]))]  # type: ignore[return-value]
+    if kind == "literal":
+        return Literal[tuple(map(decode_value, rest))]  # type: ignore[return-value]
+    if kind == "union":
+        return reduce(or_, map(decode_hint, rest))
+    if kind == "generic":
+        return _referred(rest[0])[tuple(map(decode_hint, rest[1:]))]
+    return _referred(rest[0])
+
+
+def _encode_mark(mark: Any) -> Any:
+    """What stands beside a type in ``Annotated``. A validator's function may be slow to import; it is imported when called."""
+    for name, kind in _VALIDATORS.items():
+        if type(mark) is kind:
+            if list(inspect.signature(mark.func).parameters.values())[1:]:
+                raise NotEncodableError(mark)  # it wants to know more than the value
+            return {name: _reference(mark.func, light=False)}
+    return encode_value(mark)
+
+
+def _decode_mark(written: Any) -> Any:
+    for name, kind in _VALIDATORS.items():
+        if isinstance(written, dict) and name in written:
+            return kind(_later(written[name]))
+    return decode_value(written)
+
+
+def _later(reference: str) -> Any:
+    def validate(value: Any) -> Any:
+        return _referred(reference)(value)
+
+    validate.__name__ = validate.__qualname__ = reference.rpartition(":")[2]  # pydantic names it in the places of errors
+    return validate
+
+
+def encode_value(value: Any) -> Any:
+    """Return a value as a JSON value: scalars, containers, paths, members of enumerations, and dataclasses of these.
+
+    Raises:
+        NotEncodableError: If there is no such form.
+    """
+    if type(value) in _PLAIN:
+        return value
+    if type(value) is list:
+        return [encode_value(each) for each in value]
+    if type(value) is dict:
+        return {"dict": [[encode_value(key), encode_value(each)] for key, each in value.items()]}
+    if type(value) is tuple:
+        return {"tuple": [encode_value(each) for each in value]}
+    if type(value) in (set, frozenset):
+        return {type(value).__name__: [encode_value(each) for each in value]}
+    if isinstance(value, PurePath):
+        return {"path": str(value)}
+    if isinstance(value, enum.Enum):
+        return {"enum": _reference(type(value)), "member": value.name}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        held = {each.name: getattr(value, each.name) for each in dataclasses.fields(value) if each.init}
+        return {"object": _reference(type(value)), "fields": {name: encode_value(each) for name, each in held.items()}}
+    raise NotEncodableError(value)
+
+
+def decode_value(written: Any) -> Any:
+    """Return the value that `encode_value` wrote."""
+    if isinstance(written, list):
+        return [decode_value(each) for each in written]
+    if not isinstance(written, dict):
+        return written
+    if "object" in written:
+        fields = {name: decode_value(each) for name, each in written["fields"].items()}
+        return _referred(written["object"])(**fields)
+    if "enum" in written:
+        return _referred(written["enum"])[written["member"]]
+    [(kind, held)] = written.items()
+    if kind == "dict":
+        return {decode_value(key): decode_value(each) for key, each in held}
+    containers: dict[str, Any] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+    return Path(held) if kind == "path" else containers[kind](decode_value(each) for each in held)
+
+
+def _reference(thing: Any, light: bool = True) -> str:
+    """``module:name``, by which `_referred` finds the same thing again."""
+    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "")
+    if not isinstance(module, str) or (light and not is_light(module)):
+        raise NotEncodableError(thing)
+    try:
+        found = _attribute(sys.modules[module], name.split("."))
+    except (KeyError, AttributeError):
+        raise NotEncodableError(thing) from None
+    if found is not thing:
+        raise NotEncodableError(thing)
+    return f"{module}:{name}"
+
+
+def _referred(reference: str) -> Any:
+    module, _, name = reference.partition(":")
+    return _attribute(import_module(module), name.split("."))
+
+
+def _attribute(module: Any, names: Sequence[str]) -> Any:
+    return reduce(getattr, names, module)

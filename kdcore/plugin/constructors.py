@@ -1,0 +1,143 @@
+"""Options read off the constructors of components, by importing them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
+from pydantic.errors import PydanticUserError
+
+from kdcore.errors import PluginError
+from kdcore.plugin.docstring import argument_docs
+from kdcore.plugin.registry import Entry
+
+GIVEN: Mapping[str, frozenset[str]] = {
+    "encoder": frozenset({"num_classes", "in_shape", "spec"}),
+    "transform": frozenset({"spec"}),
+}
+"""Kind → constructor parameters that kdcore fills in; they are not options."""
+
+TERM_KEYS = ("weight", "id", "teachers")
+"""Keys that a recipe may give any loss besides the loss's own options."""
+
+_CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), ser_json_inf_nan="constants")
+
+
+class Parameter(NamedTuple):
+    """A constructor's parameter that is an option.
+
+    Args:
+        hint: Its type.
+        default: Its default; ignored if `required`.
+        required: True if there is no default.
+        description: Its line in the docstring's ``Args:``.
+    """
+
+    hint: Any
+    default: Any
+    required: bool
+    description: str
+
+
+def settled_parameters(entry: Entry) -> dict[str, Parameter]:
+    """Read a component's options, with defaults as the hints have them: 1.0 where the author of a float wrote 1.
+
+    Raises:
+        PluginError: As `read_parameters`, and if a default does not fit its hint.
+    """
+    return _with_settled_defaults(entry, read_parameters(entry))
+
+
+def read_parameters(entry: Entry) -> dict[str, Parameter]:
+    """Read a component's options off its constructor. An object, such as a modality, has none.
+
+    Raises:
+        PluginError: If the component cannot be loaded, or its constructor yields no schema, naming plugin and component.
+    """
+    component = entry.load()
+    if not callable(component):
+        return {}
+    try:
+        signature = inspect.signature(component)
+        hints = get_type_hints(component.__init__ if isinstance(component, type) else component, include_extras=True)
+    except Exception as error:  # hints are expressions: evaluating one may raise anything
+        raise _broken(entry, f"could not read its constructor's type hints: {type(error).__name__}: {error}") from error
+    factories = _factories(component)
+    docs = argument_docs(component)
+    found: dict[str, Parameter] = {}
+    for name, parameter in signature.parameters.items():
+        if name in GIVEN.get(entry.kind, ()) or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        _refuse_unusable(entry, parameter)
+        default = factories[name]() if name in factories else parameter.default
+        required = default is parameter.empty
+        hint = hints.get(name, Any)
+        hint = hint | None if default is None and hint is not Any else hint
+        found[name] = Parameter(hint, None if required else default, required, docs.get(name, ""))
+    return found
+
+
+def model_of(entry: Entry, parameters: Mapping[str, Parameter], **config: Any) -> type[BaseModel]:
+    """Return the pydantic model of a component's options. A home folder's ``~`` is expanded in paths.
+
+    Raises:
+        PluginError: If pydantic refuses the parameters.
+    """
+    definitions: dict[str, Any] = {
+        name: (each.hint, Field(... if each.required else each.default, description=each.description or None))
+        for name, each in parameters.items()
+    }
+    validators: dict[str, Any] = {"expand": field_validator("*", mode="after")(_with_home)} if definitions else {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an option may well be called `copy`
+            return create_model(
+                entry.qualified, __config__=ConfigDict(**_CONFIG, **config), __validators__=validators, **definitions
+            )
+    except (PydanticUserError, NameError, TypeError, ValueError) as error:
+        raise _broken(entry, f"its constructor yields no schema of options: {error}") from error
+
+
+def _refuse_unusable(entry: Entry, parameter: inspect.Parameter) -> None:
+    reserved = {"name", "options"} | ({*TERM_KEYS} if entry.kind == "loss" else set())
+    if parameter.name in reserved:
+        raise _broken(entry, f"its constructor has a parameter {parameter.name!r}, which is reserved for recipes; rename it")
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        raise _broken(entry, f"its constructor takes {parameter.name!r} by position only; options are passed by name")
+
+
+def _factories(component: Any) -> dict[str, Any]:
+    if not is_dataclass(component):
+        return {}
+    return {field.name: field.default_factory for field in fields(component) if field.default_factory is not MISSING}
+
+
+def _with_settled_defaults(entry: Entry, parameters: Mapping[str, Parameter]) -> dict[str, Parameter]:
+    optional = {name: each for name, each in parameters.items() if not each.required}
+    model = model_of(entry, optional, validate_default=True)
+    try:
+        settled = model()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _broken(entry, f"the default of its option {first['loc'][0]!r} does not fit the hint: {first['msg']}") from error
+    return {name: each if each.required else each._replace(default=getattr(settled, name)) for name, each in parameters.items()}
+
+
+def _with_home(value: Any) -> Any:
+    if isinstance(value, Path):
+        return Path(os.path.expanduser(value))  # unlike Path.expanduser, never raises
+    if type(value) in (list, tuple, set):
+        return type(value)(map(_with_home, value))
+    if type(value) is dict:
+        return {key: _with_home(each) for key, each in value.items()}
+    return value
+
+
+def _broken(entry: Entry, reason: str) -> PluginError:
+    return PluginError(f"plugin {entry.plugin!r}: {entry.kind} {entry.name!r} ({entry.target}): {reason}")

@@ -1,0 +1,138 @@
+"""What a run saves of its participants, and participants restored from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdcore import __version__
+from kdcore.contracts.dataset import Sample
+from kdcore.contracts.modality import Signal
+from kdcore.data.fingerprint import PLACES
+from kdcore.data.table import Table
+from kdcore.deploy.bundle import WEIGHTS, save_student
+from kdcore.errors import CheckpointError
+from kdcore.runs.context import RunContext
+from kdcore.training.assembly import DISTILLED
+from kdcore.training.checkpoint import load_weights, save_weights
+from kdcore.training.participants import Distiller
+from kdcore.training.randomness import random_state, restore_random_state
+
+
+def teacher_file(folder: Path, seed: int, name: str) -> Path:
+    """File of a teacher's weights in a run's folder."""
+    return folder / "teachers" / f"seed-{seed}" / f"{name}.safetensors"
+
+
+def student_folder(folder: Path, seed: int, name: str) -> Path:
+    """Folder of a saved student."""
+    return folder / "students" / f"seed-{seed}" / name
+
+
+def baseline_file(folder: Path, seed: int, name: str) -> Path:
+    """File of the weights of a student trained without distillation; those of the first seed alone are kept."""
+    return folder / "baseline" / f"seed-{seed}" / f"{name}.safetensors"
+
+
+def fusion_file(folder: Path, seed: int) -> Path:
+    """File of the weights of the fusion of teachers, if it has any."""
+    return folder / "fusion" / f"seed-{seed}.safetensors"
+
+
+def save_participants(run: RunContext, distiller: Distiller, seed: int, arm: str) -> dict[str, str]:
+    """Save everybody of an arm; of the baseline, the first seed's students alone.
+
+    Returns:
+        Teacher → digest of its weights.
+    """
+    digests = {}
+    if arm == DISTILLED:
+        for name in distiller.teachers:
+            weights = distiller.participant(name).state_dict()
+            digests[name] = save_weights(teacher_file(run.folder, seed, name), weights)
+        if weights := distiller.fusion.state_dict():
+            save_weights(fusion_file(run.folder, seed), weights)
+        for name in distiller.students:
+            folder = student_folder(run.folder, seed, name)
+            encoder = distiller.participant(name).encoder
+            save_student(folder, run.assembly.pipelines[name], encoder, _description(run, name))
+    elif seed == run.recipe.seeds[0]:
+        for name in distiller.students:
+            save_weights(baseline_file(run.folder, seed, name), distiller.participant(name).state_dict())
+    return digests
+
+
+def _description(run: RunContext, name: str) -> dict[str, Any]:
+    """Everything that loading the student needs, with every default filled in."""
+    recipe, assembly, table = run.recipe, run.assembly, run.table
+    spec = assembly.specs[name]
+    filled = recipe.filled()
+    member = filled["students"][name] if filled["students"] else filled["student"]
+    chains = member["transforms"] if isinstance(member["transforms"], dict) else {spec.modalities[0]: member["transforms"]}
+    signal = table.batch(table.parts["train"][:1], [name]).signals[name]
+    with torch.no_grad():
+        in_shape = assembly.pipelines[name].live.eval()(signal).shape[1:]
+    options = {key: value for key, value in filled["data"]["dataset"].items() if key not in ("name", *PLACES)}
+    return {
+        "name": name,
+        "recipe": {"name": recipe.name, "hash": recipe.hash},
+        "kdcore": __version__,
+        "plugins": run.versions,
+        "dataset": {"name": recipe.data.dataset.name, "fingerprint": table.fingerprint, "options": options},
+        "classes": list(table.classes),
+        "in_shape": list(in_shape),
+        "recorded": {modality: _recorded(run, modality) for modality in spec.modalities},
+        "encoder": member["encoder"],
+        "transforms": {key: chains.get(key, []) for key in (*spec.modalities, "joined")},
+        "window": filled["data"]["window"],
+    }
+
+
+def _recorded(run: RunContext, modality: str) -> dict[str, Any]:
+    """Shape, type and rate of a recording of this modality."""
+    signal = first_recording(run, modality)
+    return {"shape": list(signal.values.shape), "dtype": str(signal.values.dtype), "rate": signal.rate}
+
+
+def first_recording(run: RunContext, modality: str) -> Signal:
+    """Read this modality of the first training sample that could be read."""
+    return run.assembly.dataset.read(_first_sample(run.table), modality)
+
+
+def _first_sample(table: Table) -> Sample:
+    key = replace(table.keys[int(table.parts["train"][0])], window=0)
+    return next(sample for sample in table.split.parts["train"] if sample.key == key)
+
+
+def restore_participants(run: RunContext, seed: int, arm: str) -> Distiller:
+    """Restore everybody of an arm as they were when it ended, in evaluation mode. Random number generators are left alone.
+
+    Raises:
+        CheckpointError: If somebody's weights are missing, or do not fit.
+    """
+    before = random_state()
+    try:
+        distiller = run.assembly.distiller(run.table, seed, arm, run.table.labels.device)
+    finally:
+        restore_random_state(before)
+    files = {name: teacher_file(run.folder, seed, name) for name in distiller.teachers}
+    for name in distiller.students:
+        whole = student_folder(run.folder, seed, name) / WEIGHTS
+        files[name] = whole if arm == DISTILLED else baseline_file(run.folder, seed, name)
+    try:
+        for name, path in files.items():
+            distiller.participant(name).encoder.load_state_dict(_encoder(load_weights(path)))
+        if distiller.fusion.state_dict():
+            distiller.fusion.load_state_dict(load_weights(fusion_file(run.folder, seed)))
+    except RuntimeError as error:
+        raise CheckpointError(f"{run.folder}: {error}") from error
+    return distiller.eval()
+
+
+def _encoder(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "encoder."
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

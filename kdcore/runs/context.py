@@ -1,0 +1,102 @@
+"""A run as its hooks see it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdcore.cache import cache_folder
+from kdcore.data.preparation import load_table
+from kdcore.data.table import Table
+from kdcore.errors import DataError
+from kdcore.plugin.manager import plugin_manager
+from kdcore.recipe.build import Builder, versions_used
+from kdcore.recipe.models import Recipe
+from kdcore.recipe.plan import BASELINE, DISTILLED, ParticipantPlan, make_plan
+from kdcore.runs.journal import RunJournal
+from kdcore.runs.records import Facts, FinishedRun, installed_versions, recipe_of
+from kdcore.training.assembly import Assembly
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """A run: what it is made from, and where its results go.
+
+    Args:
+        recipe: The checked recipe.
+        folder: The run's folder.
+        assembly: Constructs its participants; holds its dataset and its transforms.
+        table: The samples that it learns from and is evaluated on.
+        hook: Calls the plugins' hooks.
+        part: Part of the split that is evaluated.
+        versions: Plugin → version, of the plugins used.
+        command: Repeats the run.
+        journal: Records its metrics; None for a finished run, and in all processes of a distributed run but the first.
+    """
+
+    recipe: Recipe
+    folder: Path
+    assembly: Assembly
+    table: Table
+    hook: Any
+    part: str = "test"
+    versions: Mapping[str, str] = field(default_factory=dict)
+    command: Sequence[str] = ()
+    journal: RunJournal | None = None
+
+
+def facts_of(run: RunContext) -> Facts:
+    """Collect what is to be known of a run later."""
+    stages = run.assembly.stages(DISTILLED)
+    return Facts(
+        name=run.recipe.name,
+        recipe_hash=run.recipe.hash,
+        variant=run.recipe.variant,
+        part=run.part,
+        split=run.table.split.rule,
+        counts={name: len(rows) for name, rows in run.table.parts.items()},
+        fingerprint=run.table.fingerprint,
+        classes=list(run.table.classes),
+        selection={name: training.select for stage in stages for name, training in stage.training.items()},
+        modalities={name: list(spec.modalities) for name, spec in run.recipe.participants.items()},
+        seeds=run.recipe.seeds,
+        arms=list(run.assembly.arms),
+        versions=installed_versions(run.versions),
+        machine=_machine(run.table.labels.device),
+        command=list(run.command),
+        no_baseline=run.assembly.plan.no_baseline,
+        distilled=[name for name, each in run.assembly.plan.participants.items() if each.role == "student" and _distils(each)],
+    )
+
+
+def _distils(participant: ParticipantPlan) -> bool:
+    return participant.terms_in(DISTILLED) != participant.terms_in(BASELINE)
+
+
+def _machine(device: torch.device) -> str:
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return f"{platform.system()} {platform.machine()}, {kind}, {torch.get_num_threads()} threads"
+
+
+def reopen(run: FinishedRun) -> RunContext:
+    """Read the data of a finished run again, and make its context from them.
+
+    Raises:
+        DataError: If the recordings cannot be read, or are not those that the run was made on.
+        KdcoreError: If the run's recipe cannot be used here.
+    """
+    plugins = plugin_manager()
+    recipe = recipe_of(run.folder, plugins)
+    builder = Builder(recipe, plugins)
+    dataset, data = builder.dataset(), recipe.filled_data
+    assembly = Assembly(builder, dataset, make_plan(recipe))
+    table = load_table(dataset, builder.protocol(), data, assembly.pipelines, cache_folder(), data.memory_bytes)
+    if table.fingerprint != run.facts.fingerprint:
+        raise DataError("the recordings are no longer those that the run was made on")
+    versions = versions_used(recipe, plugins)
+    return RunContext(recipe, run.folder, assembly, table, plugins.hook, run.facts.part, versions, run.facts.command)

@@ -1,0 +1,44 @@
+"""Saved students, found by folder, run or recipe; importing this module does not import the evaluation of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdcore.deploy.bundle import DESCRIPTION
+from kdcore.errors import CheckpointError
+from kdcore.runs.paths import find_run
+
+
+def find_student(where: str | Path, seed: int | None = None) -> Path:
+    """The folder of a saved student, or of all students of a seed, which answer as an ensemble.
+
+    Args:
+        where: That folder; or a run's id, folder or recipe's name (its latest run).
+        seed: Of a run; its first by default.
+
+    Raises:
+        CheckpointError: If there is none.
+    """
+    path = Path(where)
+    if (path / DESCRIPTION).exists() or any(path.glob(f"*/{DESCRIPTION}")):
+        return path
+    if path.is_dir() and not (path / "recipe.yaml").exists():
+        raise CheckpointError(f"{path}: holds no saved student")
+    seeds = saved_seeds(find_run(str(where)))
+    if seed is not None and seed not in seeds:
+        raise CheckpointError(f"{where}: no student of seed {seed} (there are: {', '.join(map(str, seeds))})")
+    folder = seeds[min(seeds) if seed is None else seed]
+    inside = sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}"))
+    return inside[0] if len(inside) == 1 else folder
+
+
+def saved_seeds(run: Path) -> dict[int, Path]:
+    """Seed → folder of its saved students.
+
+    Raises:
+        CheckpointError: If a run has saved none.
+    """
+    found = {path.parent.parent for path in (run / "students").glob(f"seed-*/*/{DESCRIPTION}")}
+    if not found:
+        raise CheckpointError(f"{run} holds no saved student")
+    return dict(sorted((int(folder.name.removeprefix("seed-")), folder) for folder in found))

@@ -1,0 +1,92 @@
+"""How far a run has come, kept in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdcore.errors import CheckpointError
+
+KEPT: Mapping[str, type] = {"done": list, "journal": int, "complete": bool, "command": list, "part": str, "retrain": bool}
+"""Fields of `RunState` that are kept in its file, with their types."""
+
+
+@dataclass
+class RunState:
+    """What a run was asked for beside its recipe, and how far it has come.
+
+    Args:
+        folder: Of the run.
+        done: ``[seed, arm]`` pairs that are finished.
+        journal: Position in the run's journal that belongs to them, in bytes.
+        complete: Whether the whole run is finished.
+        command: Repeats the run.
+        part: Part of the split that is evaluated.
+        retrain: Whether to train teachers even if other runs have trained them.
+    """
+
+    folder: Path
+    done: list[list[Any]] = field(default_factory=list)
+    journal: int = 0
+    complete: bool = False
+    command: Sequence[str] = ()
+    part: str = "test"
+    retrain: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The file it is kept in."""
+        return self.folder / "progress.json"
+
+    def content(self) -> bytes:
+        """As it is written to `path`."""
+        kept = {name: getattr(self, name) for name in KEPT}
+        return json.dumps({**kept, "command": list(self.command)}).encode()
+
+    @classmethod
+    def read(cls, folder: Path) -> RunState:
+        """Read the state of the run in `folder`; an empty one if nothing is finished.
+
+        Raises:
+            CheckpointError: If it is damaged.
+        """
+        path = folder / "progress.json"
+        if not path.exists():
+            return cls(folder)
+        advice = f"restore the file, or start again: kdcore run {folder / 'recipe.yaml'}"
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise CheckpointError(f"{path}:{error.lineno}: damaged: {error.msg}; {advice}") from error
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}; {advice}") from error
+        wrong = [name for name in KEPT if not isinstance(content, dict) or not _fits(name, content)]
+        if wrong:
+            raise CheckpointError(f"{path}:1: damaged: {wrong[0]!r} is missing, or is not what was written; {advice}")
+        return cls(folder, **{name: content[name] for name in KEPT})
+
+
+def _fits(name: str, content: dict[str, Any]) -> bool:
+    value = content.get(name)
+    if name == "done":
+        return isinstance(value, list) and all(isinstance(each, list) and list(map(type, each)) == [int, str] for each in value)
+    if name == "command":
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return type(value) is KEPT[name]
+
+
+def check_state(state: Mapping[str, Any], checkpoints: Path) -> None:
+    """Check what a run itself needs of a checkpoint's state.
+
+    Raises:
+        CheckpointError: If something is missing or of another type.
+    """
+    for name, kind in (("seed", int), ("arm", str), ("journal", int)):
+        if type(state.get(name)) is not kind:
+            raise CheckpointError(
+                f"{checkpoints}: the newest checkpoint's state.pt is damaged: {name!r} is missing, or is not what was written; "
+                "delete that checkpoint's folder to resume from the one before it"
+            )

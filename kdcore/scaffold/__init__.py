@@ -1,1 +1,0 @@
-"""Starts new plugins from templates."""

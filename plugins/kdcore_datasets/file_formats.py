@@ -1,0 +1,135 @@
+"""Readers of MATLAB files, videos and pickles, and the checks that all readers make on what they read."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcore import DataError
+from kdcore_datasets.folders import existing_file
+
+LARGEST = 1e30
+"""No sensor measures more; below it, neither a change of units nor float32 makes a number infinite."""
+
+
+def measurable(values: np.ndarray) -> np.ndarray:
+    """Which of `values` are finite and no larger than `LARGEST` either way; the same shape."""
+    return np.abs(values) <= np.float64(LARGEST)
+
+
+def require_shape(values: np.ndarray, shape: Sequence[int | None], path: Path, what: str) -> np.ndarray:
+    """`values` unchanged; None stands for any length, and axes of length zero are refused.
+
+    Raises:
+        DataError: If the shape is another one.
+    """
+    expected = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+    fits = values.ndim == len(shape) and all(size in (None, actual) for size, actual in zip(shape, values.shape, strict=True))
+    if not fits:
+        raise DataError(f"{path}: {what} has shape {values.shape}, expected {expected}")
+    if values.size == 0:
+        raise DataError(f"{path}: {what} is empty (shape {values.shape})")
+    return values
+
+
+def require_finite(values: np.ndarray, path: Path, what: str) -> np.ndarray:
+    """`values` unchanged.
+
+    Raises:
+        DataError: If a value is not a finite number, or beyond `LARGEST`, saying where the first one is.
+    """
+    bad = np.argwhere(~measurable(values))
+    if len(bad):
+        place = ", ".join(map(str, bad[0].tolist()))
+        kind = "not finite" if not np.isfinite(values[tuple(bad[0])]) else "beyond all measure"
+        raise DataError(f"{path}: {what} has {len(bad)} value(s) that are {kind}, the first at index ({place})")
+    return values
+
+
+def read_variable(path: Path, name: str) -> np.ndarray:
+    """The array called `name` in a MATLAB file (up to version 7).
+
+    Raises:
+        DataError: If the file is unreadable, damaged, of another format, or lacks the variable.
+    """
+    from scipy.io import loadmat
+
+    try:
+        content = loadmat(existing_file(path), appendmat=False)
+    except DataError:
+        raise
+    except NotImplementedError as error:
+        raise DataError(f"{path}: saved in MATLAB's version 7.3 format; save it with -v7 instead") from error
+    except Exception as error:  # scipy reports damage by many kinds of exception
+        raise DataError(f"{path}: not a readable MATLAB file ({_reason(error)})") from error
+    if name not in content:
+        there = ", ".join(sorted(key for key in content if not key.startswith("__"))) or "nothing"
+        raise DataError(f"{path}: has no variable {name!r} (it holds {there})")
+    values = np.asarray(content[name])
+    if values.dtype.kind not in "fiu":
+        raise DataError(f"{path}: variable {name!r} is not an array of numbers")
+    return values
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def read_video(path: Path) -> tuple[np.ndarray, float | None]:
+    """All frames of a video as (T, H, W, 3) uint8 RGB, and its frame rate if the file states one.
+
+    Raises:
+        DataError: If the file cannot be decoded or holds no frame.
+    """
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataError(f"{path}: has no video stream")
+            stream = container.streams.video[0]
+            rate = float(stream.average_rate) if stream.average_rate else None
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be decoded as video ({error})") from error
+    if not frames:
+        raise DataError(f"{path}: holds no video frame")
+    return np.stack(frames), rate
+
+
+_PERMITTED = {
+    ("collections", "OrderedDict"),
+    ("_codecs", "encode"),
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    *(
+        (f"numpy.{core}.{module}", name)
+        for core in ("core", "_core")
+        for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
+    ),
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PERMITTED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}; only plain containers and NumPy arrays are read")
+        return super().find_class(module, name)
+
+
+def read_pickle(path: Path) -> Any:
+    """The content of a pickle.
+
+    Raises:
+        DataError: If it is damaged, or asks for anything but containers and arrays, naming that.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _Unpickler(file).load()
+    except Exception as error:  # damaged pickles raise nearly anything
+        raise DataError(f"{path}: cannot be read as a pickle of arrays ({error or type(error).__name__})") from error

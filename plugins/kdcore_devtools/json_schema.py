@@ -1,0 +1,264 @@
+"""JSON Schema of recipes, with the options of every component at hand, so that editors complete and check them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from kdcore import (
+    KINDS,
+    TERM_KEYS,
+    TERM_LISTS,
+    Entry,
+    PluginError,
+    PluginManager,
+    Recipe,
+    describe,
+    options_model,
+    plugin_manager,
+)
+
+Schema = dict[str, Any]
+
+PART = "part-of-"
+"""What a definition's name begins with that is for something laid over something else: nothing in it is required."""
+
+_KIND_AT = {
+    ("DataSpec", "dataset"): "dataset",
+    ("DataSpec", "protocol"): "protocol",
+    ("ParticipantSpec", "encoder"): "encoder",
+    ("ParticipantSpec", "transforms"): "transform",
+    ("Recipe", "fusion"): "fusion",
+    ("Recipe", "class_embeddings"): "class_embedding",
+    ("Recipe", "schedule"): "schedule",
+}
+_TEXTS: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+
+
+def recipe_schema(plugins: PluginManager | None = None) -> Schema:
+    """The schema (draft 7) of a recipe as a file writes it: ``extends``, ``like`` and ``copies`` included.
+
+    A recipe that extends another, and a participant that is like another, need not be complete.
+    """
+    plugins = plugins or plugin_manager()
+    used = [entry for entry in plugins.registry.entries() if entry.kind != "modality"]
+    definitions, models = _definitions(used)
+    term = definitions.pop("Term")["properties"]
+    del definitions["Component"]
+    for kind in KINDS:
+        members = [entry for entry in used if entry.kind == kind]
+        own = {key: term[key] for key in TERM_KEYS} if kind == "loss" else {}
+        definitions |= _of_kind(kind, {entry: _variant(entry, models.get(entry), own) for entry in members})
+    for (section, key), kind in _KIND_AT.items():
+        held = definitions[section]["properties"]
+        held[key] = _with_references(held[key], {"Component": kind}.get)
+    _add_what_files_may_say(definitions, plugins)
+    definitions = {name: _with_references(each, {"Term": "loss"}.get) for name, each in definitions.items()}
+    definitions |= {PART + name: _part(name, each) for name, each in definitions.items()}
+    terms = _terms_by_label([entry for entry in used if entry.kind == "loss"])
+    for section in ("Recipe", "ParticipantSpec"):
+        held = definitions[PART + section]["properties"]
+        for key in TERM_LISTS:
+            if key in held:
+                held[key] = {"if": {"type": "object"}, "then": terms, "else": held[key]}
+    definitions["ParticipantSpec"] = {
+        "if": {"required": ["like"]},
+        "then": _to(PART + "ParticipantSpec"),
+        "else": _complete(definitions["ParticipantSpec"]),
+    }
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "kdcore recipe",
+        "type": "object",
+        "if": {"required": ["extends"]},
+        "then": _to(PART + "Recipe"),
+        "else": _to("Recipe"),
+        "$defs": definitions,
+    }
+
+
+class _Lenient(GenerateJsonSchema):
+    """Lets anything stand where a type, such as a function, has no schema."""
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
+        return {}
+
+
+def _definitions(entries: list[Entry]) -> tuple[dict[str, Schema], dict[Entry, Schema]]:
+    """pydantic's definitions by name, and apart from them those of components' options."""
+    models: dict[Entry, type[BaseModel]] = {}
+    for entry in entries:
+        try:
+            models[entry] = options_model(entry)
+        except PluginError:
+            continue  # it can still be named
+    references, whole = models_json_schema(
+        [(each, "validation") for each in (Recipe, *models.values())], schema_generator=_Lenient
+    )
+    definitions = {name: _tidy(each) for name, each in whole["$defs"].items()}
+    of_models = {
+        entry: definitions.pop(references[model, "validation"]["$ref"].rpartition("/")[2]) for entry, model in models.items()
+    }
+    return definitions, of_models
+
+
+def _tidy(schema: Any) -> Any:
+    """Without titles, with one line of description, and with tuples as draft 7 has them."""
+    if isinstance(schema, list):
+        return [_tidy(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: each for key, each in schema.items() if key != "title" or not isinstance(each, str)}
+    if isinstance(kept.get("description"), str):
+        kept["description"] = kept["description"].partition("\n\n")[0].replace("\n", " ")
+    if isinstance(kept.get("prefixItems"), list):
+        kept["items"] = kept.pop("prefixItems")
+    tidied = {key: each if key in ("default", "enum", "const") else _tidy(each) for key, each in kept.items()}
+    return tidied | _told_apart(tidied.pop("anyOf")) if isinstance(tidied.get("anyOf"), list) else tidied
+
+
+def _told_apart(choices: list[Schema]) -> Schema:
+    """Alternatives, asked for one by one where their types differ: then an error is told of the one that is meant."""
+    null = {"type": "null"}
+    if null in choices and len(choices) > 1:
+        return _or_null(_told_apart([each for each in choices if each != null]))
+    if len(choices) == 1:
+        return choices[0]
+    if [each.get("type") for each in choices] == ["array", "object"]:
+        return {"if": {"type": "array"}, "then": choices[0], "else": choices[1]}
+    return {"anyOf": choices}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"if": {"type": "null"}, "else": schema}
+
+
+def _variant(entry: Entry, options: Schema | None, own: Schema) -> Schema:
+    """One component by its name."""
+    try:
+        summary = describe(entry).summary
+    except PluginError as error:
+        summary = str(error)
+    name = {"enum": [entry.name, entry.qualified], "description": summary}
+    if options is None:
+        return {"type": "object", "properties": {"name": name}}
+    properties = {"name": name, **own, **options.get("properties", {})}
+    required = ["name", *options.get("required", ())]
+    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+
+def _of_kind(kind: str, variants: Mapping[Entry, Schema]) -> dict[str, Schema]:
+    """A kind of component, written as a name or as a mapping, and its variants."""
+    names = [name for entry in variants for name in (entry.name, entry.qualified)]
+    bare = [
+        name
+        for entry, each in variants.items()
+        if len(each.get("required", "1")) == 1
+        for name in (entry.name, entry.qualified)
+    ]
+    said: dict[str, list[Schema]] = {}
+    for each in variants.values():
+        for key, option in each["properties"].items():
+            if key != "name":
+                said.setdefault(key, []).append(option)
+    options = {key: each[0] if all(other == each[0] for other in each) else {} for key, each in said.items()}
+    chosen = [{"if": _named(entry), "then": _to(f"{kind}/{entry.qualified}")} for entry in variants]
+    by_name = {"type": "object", "properties": {"name": {"enum": names}}, "required": ["name"], "allOf": chosen}
+    nameless = {"type": "object", "properties": options, "additionalProperties": False}
+    either = {"if": {"type": "object", "required": ["name"]}, "then": by_name, "else": nameless}
+    return {
+        kind: {"if": {"type": "string"}, "then": {"enum": bare}, "else": by_name},
+        f"overlay/{kind}": {"if": {"type": "string"}, "then": {"enum": names}, "else": either},
+        **{f"{kind}/{entry.qualified}": each for entry, each in variants.items()},
+    }
+
+
+def _named(entry: Entry) -> Schema:
+    return {"properties": {"name": {"enum": [entry.name, entry.qualified]}}, "required": ["name"]}
+
+
+def _add_what_files_may_say(definitions: dict[str, Schema], plugins: PluginManager) -> None:
+    """What the loader understands before the model sees it."""
+    recipe, participant = definitions["Recipe"]["properties"], definitions["ParticipantSpec"]["properties"]
+    recipe["extends"] = {**_TEXTS, "description": "A shipped recipe, a file beside this one, or a list of such."}
+    recipe["plugins"]["items"] = {"anyOf": [{"enum": sorted(plugins.plugins)}, {"type": "string", "pattern": r"\.py$"}]}
+    participant["like"] = {
+        "type": "string",
+        "description": "Another participant, to copy everything from that is not said here.",
+    }
+    participant["copies"] = {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": 100,
+        "description": "How many such students there are.",
+    }
+    participant["taps"] = {"anyOf": [participant["taps"], {"type": "array", "items": {"type": "string"}}]}
+
+
+def _complete(participant: Schema) -> Schema:
+    """A participant that is like no other: a network needs a modality and an encoder."""
+    without = [{"required": [key], "properties": {key: {"type": "string"}}} for key in ("follows", "outputs")]
+    return {"if": {"anyOf": without}, "then": participant, "else": participant | {"required": ["modality", "encoder"]}}
+
+
+def _part(name: str, schema: Schema) -> Schema:
+    """A definition for what is laid over something else."""
+    if name in KINDS:
+        return _or_null(_to(f"overlay/{name}"))
+    return _with_references(_relaxed(schema), lambda other: PART + other)
+
+
+def _terms_by_label(losses: list[Entry]) -> Schema:
+    """Terms laid over others by label; one labelled with a loss's name is taken for that loss unless it names another.
+
+    So a term that has one loss's name for its id, and is another loss, must be laid over with its `name`.
+    """
+    any_loss = _to(PART + "loss")
+    of_label = {"if": {"type": "object", "not": {"required": ["name"]}}, "else": any_loss}
+    labels = Counter(entry.name for entry in losses)
+    properties = {
+        entry.name: {**of_label, "then": _to(f"{PART}loss/{entry.qualified}")} for entry in losses if labels[entry.name] == 1
+    }
+    return {"type": "object", "properties": properties, "additionalProperties": any_loss}
+
+
+def _relaxed(schema: Any) -> Any:
+    """Nothing is required, and null takes away what was inherited."""
+    if isinstance(schema, list):
+        return [_relaxed(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    relaxed = {key: each if key == "if" else _relaxed(each) for key, each in schema.items() if not _demands(key, each)}
+    if isinstance(relaxed.get("properties"), dict):
+        relaxed["properties"] = {key: _or_null(each) for key, each in relaxed["properties"].items()}
+    if isinstance(relaxed.get("additionalProperties"), dict):
+        relaxed["additionalProperties"] = _or_null(relaxed["additionalProperties"])
+    return relaxed
+
+
+def _demands(key: str, value: Any) -> bool:
+    return key == "required" and isinstance(value, list)
+
+
+def _with_references(schema: Any, rename: Callable[[str], str | None]) -> Any:
+    if isinstance(schema, list):
+        return [_with_references(each, rename) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    reference = schema.get("$ref")
+    if isinstance(reference, str):
+        name = _name(reference)
+        return {**schema, **_to(rename(name) or name)}
+    return {key: _with_references(each, rename) for key, each in schema.items()}
+
+
+def _name(reference: str) -> str:
+    return reference.removeprefix("#/$defs/").replace("~1", "/").replace("~0", "~")
+
+
+def _to(name: str) -> Schema:
+    return {"$ref": "#/$defs/" + name.replace("~", "~0").replace("/", "~1")}

@@ -1,0 +1,204 @@
+"""File formats of an export: ONNX and ``torch.export``; writing each and running it with its own runtime."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import logging
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from kdcore import KdcoreError, UsageError
+from kdcore_export.graph import Graph, as_text
+
+Format = Literal["onnx", "torch-export"]
+SUFFIXES: Mapping[str, Format] = {".onnx": "onnx", ".pt2": "torch-export"}
+"""Ending of a file → its format."""
+
+Run = Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
+"""Runs a file: modality → values (B, T, …) gives logits and probabilities."""
+
+PREFIX = "kdcore."
+"""Of every key of an ONNX file's metadata."""
+
+FACTS = "kdcore.json"
+"""Extra file with the metadata inside a ``torch.export`` file."""
+
+ENCODER = ".encoder"
+"""In the names of ONNX nodes of a student's network, as opposed to its preprocessing."""
+
+
+def format_of(output: Path, asked: str | None) -> Format:
+    """The format of `output`: its ending decides, and must not contradict the format asked for.
+
+    Raises:
+        UsageError: If it does, or neither says anything.
+    """
+    ending = SUFFIXES.get(output.suffix)
+    if asked is not None and asked not in get_args(Format):
+        raise UsageError(f"no format {asked!r} (known: {', '.join(get_args(Format))})")
+    if ending and asked and ending != asked:
+        right = next(suffix for suffix, name in SUFFIXES.items() if name == asked)
+        raise UsageError(f"{output}: --format {asked} is written as {right}, and {output.suffix} is {ending}")
+    if not (ending or asked):
+        raise UsageError(f"{output}: the ending must be {' or '.join(SUFFIXES)}, or say --format")
+    return asked or ending  # type: ignore[return-value]
+
+
+def free_axes(graph: Graph) -> tuple[dict[int, torch.export.Dim], ...]:
+    """Axes of any size of each input: the batch, and time where a recording may have any number of samples."""
+    batch = torch.export.Dim("batch")
+    fixed = graph.samples
+    return tuple(
+        {0: batch} if fixed[name] else {0: batch, 1: torch.export.Dim(f"time_{number}", min=2)}
+        for number, name in enumerate(graph.modalities)
+    )
+
+
+def save(
+    format: Format, graph: Graph, example: tuple[torch.Tensor, ...], metadata: dict[str, Any], file: Path, opset: int | None
+) -> Run:
+    """Write `graph` and return what runs the written file.
+
+    Args:
+        format: Of the file.
+        graph: What to write.
+        example: A batch of inputs to trace it with.
+        metadata: For the file's users.
+        file: To write.
+        opset: Version of ONNX's operators; the exporter's default if None.
+
+    Raises:
+        KdcoreError: If it cannot be traced or written, or the file is not of the format.
+    """
+    if format == "torch-export":
+        _save_torch_export(graph, example, metadata, file)
+        return torch_export_runner(file)
+    _save_onnx(graph, example, metadata, file, opset)
+    return onnx_runner(file)
+
+
+def _save_onnx(
+    graph: Graph, example: tuple[torch.Tensor, ...], metadata: dict[str, Any], file: Path, opset: int | None
+) -> None:
+    import onnx
+
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                graph,
+                example,
+                dynamo=True,
+                dynamic_shapes=(free_axes(graph),),
+                input_names=graph.modalities,
+                output_names=["logits", "probabilities"],
+                verbose=False,
+                opset_version=opset,
+            )
+    except Exception as error:
+        raise KdcoreError(f"this student cannot be exported to ONNX: {_reason(error)}") from error
+    assert program is not None
+    model = program.model_proto
+    written = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    if opset is not None and written != opset:
+        raise KdcoreError(f"this student cannot be exported with ONNX opset {opset}; it needs opset {written}")
+    _tidy(model.graph)
+    for key, value in as_text(metadata).items():
+        model.metadata_props.add(key=PREFIX + key, value=value)
+    onnx.checker.check_model(model)
+    onnx.save(model, file)
+
+
+def _tidy(graph: Any) -> None:
+    """Name nodes by the module they come from, and drop the tracer's notes, which take more room than a small student."""
+    for number, node in enumerate(graph.node):
+        notes = {each.key: each.value for each in node.metadata_props}
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "['']"))
+        node.name = f"{scopes[-2] if len(scopes) > 1 else ''}/{node.op_type}_{number}"
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    graph.ClearField("value_info")  # shapes can be inferred; those noted for recurrent layers are not always right
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        value.ClearField("metadata_props")
+        value.ClearField("doc_string")
+    graph.ClearField("metadata_props")
+
+
+def onnx_runner(file: Path) -> Run:
+    """Runs an ONNX file on one core.
+
+    Raises:
+        KdcoreError: If it is no ONNX file that ONNX Runtime can run.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its kinds of error have no common base
+        raise KdcoreError(f"ONNX Runtime cannot run the file: {str(error).splitlines()[0][:300]}") from error
+
+    def run(piece: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        logits, probabilities = session.run(["logits", "probabilities"], dict(piece))
+        return np.asarray(logits), np.asarray(probabilities)
+
+    return run
+
+
+def _save_torch_export(graph: Graph, example: tuple[torch.Tensor, ...], metadata: dict[str, Any], file: Path) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(graph, example, dynamic_shapes=(free_axes(graph),))
+            with open(file, "wb") as stream:  # given a path, torch insists on its own ending
+                torch.export.save(program, stream, extra_files={FACTS: json.dumps(metadata)})
+    except Exception as error:
+        raise KdcoreError(f"this student cannot be exported: {type(error).__name__}: {str(error)[:300]}") from error
+    if not zipfile.is_zipfile(file):
+        raise KdcoreError(f"{file.name}: torch.export wrote no .pt2 archive")
+
+
+def torch_export_runner(file: Path) -> Run:
+    """Runs a ``torch.export`` file."""
+    extra = {FACTS: ""}
+    with open(file, "rb") as stream:
+        model = torch.export.load(stream, extra_files=extra).module()
+    names = [told["name"] for told in json.loads(extra[FACTS])["inputs"]]
+
+    @torch.no_grad()
+    def run(piece: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        logits, probabilities = model(*(torch.from_numpy(np.ascontiguousarray(piece[name])) for name in names))
+        return logits.numpy(), probabilities.numpy()
+
+    return run
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence exporters and quantisers, which print their progress and log warnings about themselves."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in one line: the exporter wraps it in pages."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"

@@ -1,0 +1,154 @@
+"""Model cards: what an exported student is, what it was trained on, how good it is, and what is left to its owner to say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdcore import Ensemble, Evaluation, FinishedRun, KdcoreError, Predictor, read_run
+from kdcore_export.graph import students_of
+
+MARK = "<!-- Written by kdcore export for "
+"""Begins the comment that names the file a card belongs to."""
+
+UNSTATED = "not stated; fill in before publishing"
+
+
+def write_card(
+    output: Path, predictor: Predictor, metadata: Mapping[str, Any], run: Path | None, measured: Sequence[str]
+) -> Path:
+    """Write the model card of an exported file beside it.
+
+    It is called ``README.md``, or ``FILE.README.md`` where the folder has a README of its own or of another export, which is
+    never overwritten.
+
+    Args:
+        output: The exported file.
+        predictor: The student or ensemble in it.
+        metadata: As in the file.
+        run: Folder of the run it comes from, if known.
+        measured: Lines that the export said about the file.
+
+    Raises:
+        KdcoreError: If it cannot be written.
+    """
+    mark = f"{MARK}{output.name} -->"
+    path = output.with_name("README.md")
+    try:
+        if path.exists() and mark not in path.read_text(encoding="utf-8", errors="replace"):
+            path = output.with_name(f"{output.name}.README.md")
+        finished = _finished(run)
+        lines = [*_header(metadata, mark), *_what(predictor, metadata, output), *_training(predictor, finished)]
+        lines += [*_results(predictor, finished), *_file(measured), *_owner()]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise KdcoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def _finished(run: Path | None) -> FinishedRun | None:
+    try:
+        return read_run(run) if run else None
+    except KdcoreError:  # an unfinished or damaged run has no result to tell
+        return None
+
+
+def _header(metadata: Mapping[str, Any], mark: str) -> list[str]:
+    name = metadata["recipe"].get("name") or metadata["students"][0]
+    front = ["---", "library_name: kdcore", "license: other", "license_name: not-stated"]
+    return [*front, "tags: [knowledge-distillation, time-series-classification]", "---", mark, "", f"# {name}", ""]
+
+
+def _what(predictor: Predictor, metadata: Mapping[str, Any], output: Path) -> Iterator[str]:
+    yield f"`{output.name}` classifies {' and '.join(predictor.modalities)} recordings into {len(predictor.classes)} classes:"
+    yield f"{', '.join(predictor.classes)}."
+    if isinstance(predictor, Ensemble):
+        yield f"It is an ensemble ({predictor.rule} of probabilities) of {', '.join(metadata['students'])}."
+    yield from (
+        "",
+        "## Input and output",
+        "",
+        "| input | axes | channels | unit | rate | samples |",
+        "|---|---|---|---|---|---|",
+    )
+    for told in metadata["inputs"]:
+        rate = f"{told['rate']:g} Hz" if told["rate"] else "any"
+        channels, axes = (", ".join(told[key]) or "–" for key in ("channels", "axes"))
+        yield f"| `{told['name']}` | batch, {axes} | {channels} | {told['units']} | {rate} | {told['samples'] or 'any'} |"
+    yield ""
+    window = metadata["window"]
+    if window:
+        yield f"It was trained on windows of {window[0]:g} s, every {window[1]:g} s; whoever runs the file cuts them."
+    yield "Outputs are `logits` and `probabilities` (batch, classes). Preprocessing is part of the file"
+    yield "(augmentations in these lists are for training only):"
+    yield ""
+    for name, chains in metadata["preprocessing"].items():
+        yield f"- {name}: `{json.dumps(chains, ensure_ascii=False)}`"
+    yield ""
+
+
+def _training(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
+    told = predictor.description
+    dataset = told.get("dataset", {})
+    yield from ("## Data and training", "")
+    yield f"- Data: {dataset.get('name', 'unknown')} (fingerprint `{dataset.get('fingerprint', '')}`)"
+    if run is None:
+        yield "- Split: unknown; the file was exported without its finished run"
+    else:
+        counts = ", ".join(f"{count} {part}" for part, count in run.facts.counts.items() if count)
+        yield f"- Split: {run.facts.split}; samples: {counts}"
+        teachers = [name for name in run.facts.modalities if name not in run.outcomes["distilled"][run.facts.seeds[0]].students]
+        reads = [f"{name} ({' + '.join(run.facts.modalities[name])})" for name in teachers]
+        yield f"- Teachers: {', '.join(reads) or 'none'}"
+        yield f"- Recipe: {run.facts.name} (hash `{run.facts.recipe_hash[:12]}`), run `{run.folder.name}`"
+    for name, student in students_of(predictor).items():
+        yield f"- Network of {name}: `{json.dumps(student.description.get('encoder', {}), ensure_ascii=False)}`"
+    versions = run.facts.versions if run else {"kdcore": told.get("kdcore", "?")}
+    yield f"- Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}"
+    yield ""
+
+
+def _results(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
+    yield from ("## Results", "")
+    if run is None:
+        yield from ("Unknown: the file was exported without its finished run.", "")
+        return
+    yield f"On the {run.facts.part} part of the split, as the run measured it:"
+    yield from (
+        "",
+        "| student | arm | seed | accuracy | 95 % interval (Wilson) | macro F1 | n |",
+        "|---|---|---|---|---|---|---|",
+    )
+    for name in students_of(predictor):
+        for arm, seeds in run.outcomes.items():
+            for seed, outcome in seeds.items():
+                if found := outcome.evaluations().get(name):
+                    yield f"| {name} | {arm} | {seed} | {_percent(found)} |"
+    yield from ("", "The interval is for test samples of one seed; it says nothing about other subjects, devices or seeds.", "")
+
+
+def _percent(found: Evaluation) -> str:
+    low, high = found.accuracy_interval
+    return f"{found.accuracy:.1%} | {low:.1%} to {high:.1%} | {found.macro_f1:.1%} | {found.n}"
+
+
+def _file(measured: Sequence[str]) -> list[str]:
+    return ["## This file", "", "```", *measured, "```", ""]
+
+
+def _owner() -> list[str]:
+    return [
+        "## Intended use",
+        "",
+        f"- Intended use: {UNSTATED}",
+        "- Out of scope: other sensors, placements, units, rates or classes than above; medical or safety decisions",
+        f"- Known limits and biases: {UNSTATED}",
+        "",
+        "## Licence",
+        "",
+        f"- Licence of the weights: {UNSTATED}",
+        f"- Licence and terms of the data: {UNSTATED}",
+        f"- Contact: {UNSTATED}",
+    ]

@@ -1,8 +1,0 @@
-"""How `kdcore.testing` tests these components: small, to be quick."""
-
-from kdcore.testing import Case
-
-cases = {
-    "timm": Case({"model": "resnet10t", "embedding": 6}),
-    "vgg16-bn": Case({"width": 0.05, "hidden": 8, "pool": 1}),
-}

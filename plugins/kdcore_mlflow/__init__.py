@@ -1,0 +1,55 @@
+"""Tracking with MLflow: a run's journal is sent there while it goes on, and its students are logged as models."""
+
+from kdcore import hookimpl
+
+
+@hookimpl
+def register_commands(cli):
+    """Add ``sync`` and ``register``."""
+    from kdcore_mlflow.commands import register, sync
+
+    cli.command()(sync)
+    cli.command()(register)
+
+
+@hookimpl
+def open_tracker(recipe, say):
+    """Track every run with MLflow."""
+    from kdcore_mlflow.tracker import MlflowTracker
+
+    return MlflowTracker(recipe.tracking.uri, say)
+
+
+@hookimpl
+def run_started(run):
+    """Record the recipe and the data."""
+    if run.journal:
+        from kdcore_mlflow.events import record_start
+
+        record_start(run, run.journal)
+
+
+@hookimpl
+def arm_finished(run, seed, arm, outcome):
+    """Record predictions and students."""
+    if run.journal:
+        from kdcore_mlflow.events import record_arm
+
+        record_arm(run, run.journal, seed, arm, outcome.students)
+
+
+@hookimpl
+def run_finished(run, report):
+    """Record the report and the models."""
+    if run.journal:
+        from kdcore_mlflow.events import record_end
+
+        record_end(run, run.journal, report)
+
+
+@hookimpl
+def download_runs(to, uri, run_id, experiment, matching):
+    """Download finished runs from MLflow."""
+    from kdcore_mlflow.downloads import tracked_run, tracked_runs
+
+    return [tracked_run(run_id, to, uri)] if run_id else tracked_runs(experiment, to, uri, matching)

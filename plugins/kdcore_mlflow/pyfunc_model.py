@@ -1,0 +1,31 @@
+"""A saved student as an MLflow model: MLflow reads this file, it imports kdcore and nothing of the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from kdcore import Signal, load_predictor
+
+
+class ServedStudent(mlflow.pyfunc.PythonModel):
+    """Class probabilities for raw recordings (B, T, …) at the modality's nominal rate."""
+
+    def load_context(self, context) -> None:
+        """Load the student, or the students that answer together, that were logged with the model."""
+        self.student = load_predictor(Path(context.artifacts["student"]))
+
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, context, model_input: np.ndarray, params=None
+    ) -> pd.DataFrame:
+        """A row per recording, a column per class; of a recording longer than the student's window, the mean over windows."""
+        [modality] = self.student.reads.values()
+        rate = modality.rate or 1.0
+        clips = [{modality.name: Signal(each, rate)} for each in np.asarray(model_input)]
+        return pd.DataFrame([self.student.predict(clip).mean(0) for clip in clips], columns=self.student.classes)
+
+
+mlflow.models.set_model(ServedStudent())

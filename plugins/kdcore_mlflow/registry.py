@@ -1,0 +1,57 @@
+"""Students of tracked runs in MLflow's model registry."""
+
+from __future__ import annotations
+
+from kdcore import KdcoreError, UsageError, find_run
+from kdcore_mlflow.tracker import tracked_runs
+
+
+def register_student(run_id: str, name: str, alias: str = "", seed: int | None = None, student: str = "") -> str:
+    """Register a run's student as a new version of a model; returns its name and version.
+
+    Args:
+        run_id: Id, folder or recipe's name of a tracked run.
+        name: The registered model's name; created if absent.
+        alias: Alias of this version; taken from the version that had it.
+        seed: Seed; the first by default.
+        student: Student, where there are several; ``ensemble`` for all of them.
+
+    Raises:
+        KdcoreError: If the run has no such model where it was tracked, or the tracking server cannot be reached.
+    """
+    uri, runs = tracked_runs(find_run(run_id))
+    seeds = sorted(int(local.removeprefix("seed-")) for local in runs if local.startswith("seed-"))
+    if not seeds:
+        raise KdcoreError(f"{run_id}: none of it has reached MLflow yet; run kdcore sync {run_id}")
+    chosen = seeds[0] if seed is None else seed
+    if chosen not in seeds:
+        raise UsageError(f"{run_id}: no seed {chosen} (there are: {', '.join(map(str, seeds))})")
+    from mlflow.exceptions import MlflowException
+
+    try:
+        version = _version(uri, runs[f"seed-{chosen}"], name, alias, student)
+    except MlflowException as error:
+        raise KdcoreError(f"MLflow at {uri}: {str(error).splitlines()[0]}") from error
+    return f"{name} version {version}" + (f", models:/{name}@{alias}" if alias else f", models:/{name}/{version}")
+
+
+def _version(uri: str, run: str, name: str, alias: str, student: str) -> str:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    experiment = client.get_run(run).info.experiment_id
+    models = {model.name: model for model in client.search_logged_models([experiment], f"source_run_id = '{run}'")}
+    wanted = student or ("ensemble" if "ensemble" in models else next(iter(models), ""))
+    if wanted not in models:
+        raise UsageError(f"run {run} has no model {wanted!r} (there are: {', '.join(models) or 'none'})")
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model = models[wanted]
+    version = client.create_model_version(name, model.artifact_location, run_id=run, model_id=model.model_id).version
+    if alias:
+        client.set_registered_model_alias(name, alias, version)
+    return str(version)

@@ -1,0 +1,191 @@
+"""The records of a run as MLflow has them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcore import KdcoreError, one_line
+from kdcore_mlflow.database import database_file, ensure_database
+from kdcore_mlflow.sender import METRICS_AT_ONCE, Record, RefusedError
+
+RUN_TAG = "kdcore.run"
+"""Tag by which a run is found again when its creation was not noted."""
+
+PARAMS_AT_ONCE = 100
+
+QUIET = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_UV_AUTO_DETECT": "false",
+}
+"""How MLflow is to behave beside a training, unless the environment says otherwise."""
+
+
+class MlflowStore:
+    """MLflow, through a client of its own: the process's tracking URI and active run are left alone.
+
+    Args:
+        uri: Server or database.
+        experiment: Its name; made if absent.
+        journal: Id of the journal whose records come; tells its runs from all others.
+    """
+
+    def __init__(self, uri: str, experiment: str, journal: str):
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        for name in ("alembic", "urllib3.connectionpool"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        from mlflow import MlflowClient
+
+        self._journal, self._root = journal, _folder_of(uri)
+        ensure_database(uri, lambda new: MlflowClient(new, new).search_experiments(max_results=1))
+        self._client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        self._experiment = self._experiment_id(experiment)
+
+    def _experiment_id(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            place = (self._root / "mlruns" / re.sub(r"[^\w.-]", "_", name)).as_uri() if self._root else None
+            return self._client.create_experiment(name, artifact_location=place)
+        if found.lifecycle_stage != "active":
+            raise KdcoreError(f"experiment {name!r} was deleted there: restore it, or choose another name")
+        return found.experiment_id
+
+    def start(self, record: Record, parent: str | None) -> str:
+        """Begin a run, or go on with the one begun for an earlier record like this."""
+        mark = f"{self._journal}/{record['run']}"
+        tags = {**record["tags"], RUN_TAG: mark, **({"mlflow.parentRunId": parent} if parent else {})}
+        found = self._client.search_runs([self._experiment], f"tags.`{RUN_TAG}` = '{mark}'", max_results=1)
+        if found:
+            self._client.update_run(found[0].info.run_id, status="RUNNING")
+            self.tags(found[0].info.run_id, {"values": tags}, Path())
+            return found[0].info.run_id
+        return self._client.create_run(self._experiment, record["time"], tags, record["name"]).info.run_id
+
+    def send(self, run: str, records: Sequence[Record], folder: Path) -> None:
+        """Send one record, or several of kind ``metrics``."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if records[0]["kind"] == "metrics":
+                self.metrics(run, records)
+            else:
+                getattr(self, records[0]["kind"])(run, records[0], folder)
+        except MlflowException as error:
+            if error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+                raise RefusedError(one_line(error)) from error
+            raise
+
+    def metrics(self, run: str, records: Sequence[Record]) -> None:
+        """Numbers, each with the time it was recorded: MLflow keeps one of equal rows."""
+        from mlflow.entities import Metric
+
+        rows = [Metric(key, value, each["time"], each["step"]) for each in records for key, value in each["values"].items()]
+        for part in _parts(rows, METRICS_AT_ONCE):
+            self._client.log_batch(run, metrics=part)
+
+    def params(self, run: str, record: Record, folder: Path) -> None:
+        """Parameters."""
+        from mlflow.entities import Param
+
+        for part in _parts([Param(key, value) for key, value in record["values"].items()], PARAMS_AT_ONCE):
+            self._client.log_batch(run, params=part)
+
+    def tags(self, run: str, record: Record, folder: Path) -> None:
+        """Tags."""
+        from mlflow.entities import RunTag
+
+        for part in _parts([RunTag(key, value) for key, value in record["values"].items()], PARAMS_AT_ONCE):
+            self._client.log_batch(run, tags=part)
+
+    def artifact(self, run: str, record: Record, folder: Path) -> None:
+        """A file or folder, from the copy beside the journal."""
+        path = folder / record["file"]
+        if not path.exists():
+            raise RefusedError(f"{path} is gone")
+        self._client.log_artifact(run, str(path), record["to"] or None)
+
+    def dataset(self, run: str, record: Record, folder: Path) -> None:
+        """A dataset the run read."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = Dataset(record["name"], record["digest"], "local", json.dumps({"uri": record["source"]}))
+        self._client.log_inputs(run, [DatasetInput(data, [InputTag("mlflow.data.context", record["context"])])])
+
+    def model(self, run: str, record: Record, folder: Path) -> None:
+        """A model, under its run; a model of that name that the run has already is replaced."""
+        from mlflow.entities import LoggedModelOutput
+
+        name = record["name"]
+        found = self._client.search_logged_models([self._experiment], f"name = '{name}' AND source_run_id = '{run}'")
+        model = found[0] if found else self._client.create_logged_model(self._experiment, name, run, model_type="kdcore")
+        with tempfile.TemporaryDirectory() as temporary:
+            saved = Path(temporary, "model")
+            try:
+                _save_model(saved, record, folder, run, model.model_id)
+            except Exception as error:
+                self._client.finalize_logged_model(model.model_id, "FAILED")
+                raise RefusedError(f"the model cannot be loaded: {one_line(error)}") from error
+            self._client.log_model_artifacts(model.model_id, str(saved))
+        outputs = self._client.get_run(run).outputs
+        if model.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else [])]:
+            self._client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
+        self._client.finalize_logged_model(model.model_id, "READY")
+
+    def finish(self, run: str, record: Record, folder: Path) -> None:
+        """The end of a run."""
+        self._client.set_terminated(run, record["status"], record["time"])
+
+
+def _save_model(place: Path, record: Record, folder: Path, run: str, model_id: str) -> None:
+    from mlflow import pyfunc
+    from mlflow.models import Model
+
+    description = Model(run_id=run, model_id=model_id, model_uuid=model_id)
+    pyfunc.save_model(
+        place,
+        mlflow_model=description,
+        python_model=folder / record["code"],
+        artifacts={key: str(folder / path) for key, path in record["artifacts"].items()},
+        input_example=np.load(folder / record["input_example"]),
+        pip_requirements=record["pip_requirements"],
+    )
+    if description.signature is None:
+        raise ValueError("it gives no answer to the input example")
+    _free_length(description)
+    description.save(str(place / "MLmodel"))
+
+
+def _free_length(description: Any) -> None:
+    """Let recordings be of any length: their second axis is time, whatever the example's had."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    signature = description.signature
+    inputs = [
+        TensorSpec(each.type, (-1, -1, *each.shape[2:])) if len(each.shape) > 2 else each for each in signature.inputs.inputs
+    ]
+    description.signature = ModelSignature(Schema(inputs), signature.outputs)
+
+
+def _folder_of(uri: str) -> Path | None:
+    file = database_file(uri)
+    return file.parent if file else None
+
+
+def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    for first in range(0, len(items), size):
+        yield items[first : first + size]

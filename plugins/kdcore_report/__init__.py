@@ -1,0 +1,21 @@
+"""The HTML report of a run, and the command that writes it again."""
+
+from kdcore import hookimpl
+
+
+@hookimpl
+def register_commands(cli):
+    """Add ``report``."""
+    from kdcore_report.commands import report
+
+    cli.command()(report)
+
+
+@hookimpl
+def write_report(run, summary):
+    """Write ``report.html`` into the run's folder."""
+    from kdcore_report.rewrite import write_run_report
+
+    path = run.folder / "report.html"
+    write_run_report(run, summary, path)
+    return path

@@ -1,0 +1,53 @@
+"""Whether confidence is worth what it says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcore import Evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """Answers sorted by their confidence into bins of equal width.
+
+    Args:
+        edges: (bins + 1,) ends of the bins; a bin holds its upper end.
+        counts: (bins,) answers in each.
+        confidence: (bins,) their mean confidence; NaN where there are none.
+        accuracy: (bins,) share of them that is right; NaN where there are none.
+        error: Expected calibration error.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    error: float
+
+
+def reliability(evaluation: Evaluation, bins: int = 10) -> Reliability:
+    """A reliability diagram's numbers.
+
+    The expected calibration error over bins :math:`B_m` of :math:`n` answers is
+
+    .. math:: \\sum_m \\frac{|B_m|}{n} \\left| \\mathrm{acc}(B_m) - \\mathrm{conf}(B_m) \\right|
+
+    (C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3).
+
+    Args:
+        evaluation: Of one participant.
+        bins: How many, of equal width.
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    confidence = evaluation.probabilities.max(axis=1)
+    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
+    counts = np.bincount(which, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        mean = np.bincount(which, confidence, bins) / counts
+        right = np.bincount(which, evaluation.correct, bins) / counts
+    error = float(np.nansum(counts * np.abs(right - mean)) / counts.sum())
+    return Reliability(edges, counts, mean, right, error)

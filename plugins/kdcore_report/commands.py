@@ -1,0 +1,20 @@
+"""The command ``report``; what it needs is imported inside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    run_id: Annotated[str, typer.Argument(help="Id of a finished run, or its folder.")],
+    output: Annotated[Path | None, typer.Option(help="The HTML file; the run's report.html by default.")] = None,
+) -> None:
+    """Write the report of a run again, and print its path."""
+    from kdcore_report.rewrite import rewrite_report
+
+    summary, path = rewrite_report(run_id, output)
+    print(summary.answer)
+    print(path)

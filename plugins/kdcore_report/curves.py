@@ -1,0 +1,44 @@
+"""Learning curves, from a run's journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+BASELINE = "baseline"
+
+Curves = dict[str, dict[str, list[tuple[float, float]]]]
+"""Title of a panel → name of a curve → (epoch, value) pairs."""
+
+
+def curves(run: Path, seeds: Sequence[int]) -> Curves:
+    """Read learning curves by epoch: of every learner's terms and validation accuracy, from the run's journal.
+
+    Returns:
+        ``student: soft-target`` → ``seed 0`` or ``seed 0, without distillation`` → (epoch, value) pairs.
+    """
+    found: Curves = {}
+    journal = run / "tracking" / "journal.jsonl"
+    runs = {f"seed-{seed}": f"seed {seed}" for seed in seeds}
+    for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else ():
+        try:
+            record = json.loads(line)
+        except ValueError:  # a damaged line costs its own points alone
+            continue
+        if record.get("kind") == "metrics" and record.get("run") in runs:
+            for name, value in record["values"].items():
+                if title := _curve_title(name.removeprefix(f"{BASELINE}/")):
+                    without = ", without distillation" if name.startswith(f"{BASELINE}/") else ""
+                    lines = found.setdefault(title, {})
+                    lines.setdefault(f"{runs[record['run']]}{without}", []).append((record["step"], value))
+    return found
+
+
+def _curve_title(metric: str) -> str:
+    """``train/student/soft-target`` as ``student: soft-target``; empty if it is no curve by epoch."""
+    kind, _, rest = metric.partition("/")
+    learner, _, what = rest.rpartition("/")
+    if kind == "validation":
+        return f"{learner}: validation {what}"
+    return f"{learner}: {what}" if kind == "train" and not what.endswith(" _step_") else ""

@@ -1,0 +1,117 @@
+"""Samples worth looking at, with what everybody said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from kdcore import DataError, Modality, Outcome, RunContext, Signal
+from kdcore_report.saliency import BASELINE, DISTILLED, Explainer
+from kdcore_report.saliency_plots import Look
+
+MOST = 4
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample.
+
+    Args:
+        key: Which it is.
+        label: Its class.
+        why: What is notable about it.
+        answers: (who, class, confidence) of everybody.
+        recordings: Modality → what was recorded.
+        inputs: Participant → what its encoder reads (channel, height, width), where a picture is made of a signal.
+        looks: Where everybody looked.
+    """
+
+    key: str
+    label: str
+    why: str
+    answers: Sequence[tuple[str, str, float]]
+    recordings: Mapping[str, tuple[Modality, Signal]] = field(default_factory=dict)
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    looks: Sequence[Look] = ()
+
+
+def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome]) -> list[Example]:
+    """Some samples of a seed: first those that the student gets right only with distillation.
+
+    Args:
+        run: The run; its dataset is read.
+        seed: Whose answers are shown.
+        outcomes: Arm → the seed's answers.
+    """
+    table, explainer = run.table, Explainer(run, seed, outcomes)
+    samples = {sample.key: sample for sample in table.split.parts[run.part]}
+    rows, found = table.parts[run.part], []
+    for index, why in chosen(outcomes).items():
+        key = table.keys[int(rows[index])]
+        try:
+            recordings = _recordings(run, samples[replace(key, window=0)])
+        except DataError:
+            continue
+        label = table.classes[int(outcomes[DISTILLED].labels[index])]
+        answers = _answers(outcomes, index, table.classes)
+        inputs = _inputs(run, rows[index : index + 1])
+        looks = explainer.looks(index)
+        found.append(Example(str(key), label, why, answers, recordings, inputs, looks))
+    return found
+
+
+def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
+    """Row → why it is notable, for at most `most` rows; the most confident answers first."""
+    after, student = outcomes[DISTILLED], outcomes[DISTILLED].students[0]
+    known, now = after.labels >= 0, _correct(after, student)
+    knew = _correct(after, *after.teachers) if after.teachers else np.zeros_like(now)
+    before = _correct(outcomes[BASELINE], student) if BASELINE in outcomes else now
+    kinds = (
+        ("The teachers knew it, and with distillation the student knows it, too", knew & ~before & now, 2),
+        ("Right only with distillation", ~before & now, 1),
+        ("Right only without distillation", before & ~now, 1),
+        ("Wrong", ~now, 1),
+        ("Right", now, 1),
+    )
+    sure = after.probabilities[student].max(axis=1)
+    found: dict[int, str] = {}
+    for why, which, number in kinds:
+        rows = [row for row in np.argsort(-sure, kind="stable").tolist() if known[row] and which[row] and row not in found]
+        found |= dict.fromkeys(rows[:number], why)
+    return dict(list(found.items())[:most])
+
+
+def _correct(outcome: Outcome, *names: str) -> np.ndarray:
+    """Whether these participants together got each sample right."""
+    return np.mean([outcome.probabilities[name] for name in names], axis=0).argmax(1) == outcome.labels
+
+
+def _answers(outcomes: Mapping[str, Outcome], index: int, classes: Sequence[str]) -> list[tuple[str, str, float]]:
+    after = outcomes[DISTILLED]
+    told = [(name, after.probabilities[name][index]) for name in after.teachers]
+    if BASELINE in outcomes:
+        told += [(f"{name}, without distillation", outcomes[BASELINE].probabilities[name][index]) for name in after.students]
+    told += [(f"{name}, with distillation", after.probabilities[name][index]) for name in after.students]
+    return [(who, classes[int(given.argmax())], float(given.max())) for who, given in told]
+
+
+def _recordings(run: RunContext, sample) -> dict[str, tuple[Modality, Signal]]:
+    names = dict.fromkeys(name for spec in run.assembly.specs.values() for name in spec.modalities)
+    return {name: (run.assembly.dataset.modalities[name], run.assembly.dataset.read(sample, name)) for name in names}
+
+
+@torch.no_grad()
+def _inputs(run: RunContext, row: torch.Tensor) -> dict[str, np.ndarray]:
+    """Of participants to whom signals without height and width are shown as pictures, each kind of picture once."""
+    found: dict[str, np.ndarray] = {}
+    for name, pipeline in run.assembly.pipelines.items():
+        if pipeline.axes & {"height", "joint"}:
+            continue
+        signal = run.table.batch(row, [name]).signals[name]
+        values = pipeline.live.to(row.device).eval()(signal)[0].float().cpu().numpy()
+        if values.ndim == 3:
+            found[name] = values
+    return found

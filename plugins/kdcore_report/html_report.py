@@ -1,0 +1,236 @@
+"""The HTML report of a run, section by section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from kdcore import Evaluation, Row, Summary, evaluate
+from kdcore_report.calibration import reliability
+from kdcore_report.curves import Curves
+from kdcore_report.examples import Example
+from kdcore_report.html_page import Pictures, figure, note, page, section, table
+
+WITH, WITHOUT, ALONE = "student with distillation", "student without distillation", "student"
+
+
+def write_page(path: Path, summary: Summary, curves: Curves | None = None, examples: Sequence[Example] = ()) -> None:
+    """Write the report as one HTML page without outside resources, and its pictures into ``pictures`` beside it.
+
+    Args:
+        path: The file.
+        summary: The run's results.
+        curves: Its learning curves.
+        examples: Samples to show.
+    """
+    pictures = Pictures(path.with_name("pictures"))
+    told = "".join(f"<p>{escape(text)}</p>" for text in (summary.description, summary.setting) if text)
+    body = "\n".join(
+        (
+            f"<header><h1>{escape(summary.name)}</h1>{told}</header>",
+            section("Did distillation help?", f'<p class="answer">{escape(summary.answer)}</p>'),
+            section(f"{summary.part.capitalize()} results", _results(summary)),
+            section("How it was measured", _facts(summary)),
+            *_curves(curves or {}, pictures),
+            *_confusions(summary, pictures),
+            *_gains(summary),
+            *_taught(summary),
+            *_reliability(summary, pictures),
+            *_examples(summary, examples, pictures),
+            section("To repeat it", _repeat(summary)),
+        )
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page(summary.name, body), encoding="utf-8")
+
+
+def _results(summary: Summary) -> str:
+    rows = [("main" if row.role in (WITH, ALONE) else "", [*map(escape, row.cells())]) for row in summary.rows]
+    remark = "Accuracy and macro F1 in %."
+    if len(summary.seeds) == 1:
+        remark += " The interval is Wilson's: how sure this many samples can make us, for this one seed."
+    else:
+        remark += " sd: standard deviation over seeds."
+    samples = {evaluation.n for row in summary.rows for evaluation in row.evaluations}
+    remark += f" {summary.part.capitalize()} samples: {', '.join(map(str, sorted(samples)))}."
+    return table(summary.headings(), rows) + note(remark)
+
+
+def _facts(summary: Summary) -> str:
+    facts = {
+        "Split": summary.rule,
+        "Weights evaluated": summary.selection,
+        "Seeds": ", ".join(map(str, summary.seeds)),
+        "Classes": str(len(summary.classes)),
+        "Interval of the difference": summary.difference.method if summary.difference else "",
+        "Files": str(summary.folder),
+        "Tracking": summary.tracking,
+        "Versions": ", ".join(f"{name} {version}" for name, version in summary.versions.items()),
+    }
+    lines = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
+    return f"<dl>{''.join(lines)}</dl>"
+
+
+def _curves(found: Curves, pictures: Pictures) -> Iterator[str]:
+    from kdcore_report.plots import panels_picture
+
+    drawn = {title: curves for title, curves in found.items() if curves}
+    if drawn:
+        content = pictures.figure("curves", lambda path: panels_picture(drawn, path), "Learning curves of every term")
+        yield section("How each term went", content)
+
+
+def _confusions(summary: Summary, pictures: Pictures) -> Iterator[str]:
+    from kdcore_report.plots import confusion_difference_picture, confusion_picture
+
+    pooled = {role: _pooled(row) for role in (WITHOUT, WITH, ALONE) if (row := summary.row(role))}
+    seeds = _seeds(summary)
+    names = {WITH: "confusion-with", WITHOUT: "confusion-without", ALONE: "confusion"}
+    figures = [
+        pictures.figure(
+            names[role],
+            lambda path, found=found, role=role: confusion_picture(found, summary.classes, f"{role}, {seeds}", path),
+            role,
+        )
+        for role, found in pooled.items()
+    ]
+    if len(pooled) == 2:
+        title = f"with minus without distillation, {seeds}"
+        one, other = pooled[WITH], pooled[WITHOUT]
+        figures.append(
+            pictures.figure(
+                "confusion-difference",
+                lambda path: confusion_difference_picture(one, other, summary.classes, title, path),
+                title,
+            )
+        )
+    if figures:
+        yield section("Which classes are taken for which", "\n".join(figures))
+
+
+def _gains(summary: Summary) -> Iterator[str]:
+    one, other = summary.row(WITH), summary.row(WITHOUT)
+    if one is None or other is None:
+        return
+    with_kd, without = _pooled(one).recall.tolist(), _pooled(other).recall.tolist()
+    gains = [
+        (after - before, before, after, name)
+        for before, after, name in zip(without, with_kd, summary.classes, strict=True)
+        if np.isfinite(after)
+    ]
+    rows = [
+        ("", [escape(name), percent(before), percent(after), f"{100 * gain:+.1f}", _bar(gain)])
+        for gain, before, after, name in sorted(gains, key=lambda each: -each[0])
+    ]
+    remark = note("Share of each class answered right, in %, over all seeds; greatest gain first.")
+    yield section("What each class gains", table(["class", "without", "with", "gain", ""], rows) + remark)
+
+
+def _bar(gain: float) -> str:
+    side = "more" if gain >= 0 else "less"
+    return f'<span class="bar"><i class="{side}" style="width:{50 * min(1.0, abs(gain)):.1f}%"></i></span>'
+
+
+def _taught(summary: Summary) -> Iterator[str]:
+    """What the teachers got right that the student now gets right, too, and what it lost."""
+    teacher, one, other = summary.row("teachers together", "teacher"), summary.row(WITH), summary.row(WITHOUT)
+    if teacher is None or one is None or other is None:
+        return
+    knew, now, before = (np.concatenate([each.correct for each in row.evaluations]) for row in (teacher, one, other))
+    rows = []
+    for teacher_right, before_right in ((True, False), (True, True), (False, False), (False, True)):
+        which = (knew == teacher_right) & (before == before_right)
+        right = int((which & now).sum())
+        said = [_right(teacher_right), _right(before_right), str(int(which.sum())), str(right)]
+        said.append(f"{100 * right / which.sum():.0f}" if which.any() else "–")
+        rows.append(("main" if teacher_right and not before_right else "", said))
+    passed, chance = int((knew & ~before & now).sum()), int((knew & ~before).sum())
+    lost = int((knew & before & ~now).sum())
+    text = (
+        f"Of {chance} answers that the {escape(teacher.role)} got right and the student alone got wrong, the student with "
+        f"distillation gets {passed} right; {lost} that both had right it now gets wrong."
+    )
+    titles = [f"{teacher.participant}", "student without", "samples", "right with distillation", "%"]
+    yield section(
+        "What the teachers passed on", f"<p>{text}</p>" + table(titles, rows) + note(f"Counted over {_seeds(summary)}.")
+    )
+
+
+def _right(right: bool) -> str:
+    return '<span class="right">right</span>' if right else '<span class="wrong">wrong</span>'
+
+
+def _reliability(summary: Summary, pictures: Pictures) -> Iterator[str]:
+    from kdcore_report.plots import reliability_picture
+
+    rows = [row for row in map(summary.row, (WITHOUT, WITH, ALONE)) if row]
+    if rows:
+        found = {row.role: reliability(_pooled(row)) for row in rows}
+        content = pictures.figure("reliability", lambda path: reliability_picture(found, path), "Reliability diagram")
+        remark = note(
+            f"How often an answer given with some confidence is right, over {_seeds(summary)}: on the diagonal, as often as it "
+            "says. ECE: mean distance from the diagonal, weighted by answers. Fainter bars stand for fewer answers."
+        )
+        yield section("Can its confidence be trusted?", content + remark)
+
+
+def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures) -> Iterator[str]:
+    from kdcore_report.recordings import animation, draw_input, draw_signal
+    from kdcore_report.saliency_plots import draw_looks
+
+    shown = []
+    for number, example in enumerate(examples):
+        figures = []
+        for name, (modality, signal) in example.recordings.items():
+            title = f"{name}, {signal.duration:.1f} s"
+            drawn = f"example-{number + 1}-{name}"
+            figures.append(pictures.figure(drawn, lambda p, m=modality, s=signal: draw_signal(m, s, p), title, title))
+            if moving := animation(modality, signal):
+                figures[-1] = figure(moving) + figures[-1]
+        for name, values in example.inputs.items():
+            title = f"what {name} sees"
+            drawn = f"example-{number + 1}-input-{name}"
+            figures.append(pictures.figure(drawn, lambda p, v=values: draw_input(v, p), title, title))
+        if example.looks:
+            title = "where they looked: the deeper the red, the more the place speaks for the answer above it"
+            drawn = f"example-{number + 1}-looks"
+            figures.append(pictures.figure(drawn, lambda p, each=example.looks: draw_looks(each, p), title, title))
+        answers = [
+            ("", [escape(who), f"{_mark(said == example.label)} {escape(said)}", percent(probability)])
+            for who, said, probability in example.answers
+        ]
+        heading = f"<h3>{escape(example.label)}</h3>" + note(f"{example.why}. {example.key}.")
+        body = "\n".join((heading, table(["who", "answer", "confidence, %"], answers), *figures))
+        shown.append(f'<div class="example">{body}</div>')
+    if shown:
+        of_seed = note(f"Answers of seed {summary.seeds[0]}.") if len(summary.seeds) > 1 else ""
+        yield section("Examples", of_seed + "\n".join(shown))
+
+
+def _mark(right: bool) -> str:
+    return '<span class="right">✓</span>' if right else '<span class="wrong">✗</span>'
+
+
+def _repeat(summary: Summary) -> str:
+    recipe = f"<details><summary>The recipe, every default filled in</summary><pre>{escape(summary.recipe)}</pre></details>"
+    return f"<pre>{escape(summary.command)}</pre>" + (recipe if summary.recipe else "")
+
+
+def percent(value: float) -> str:
+    """A fraction in percent, without the sign."""
+    return f"{100 * value:.1f}"
+
+
+def _seeds(summary: Summary) -> str:
+    return f"seed {summary.seeds[0]}" if len(summary.seeds) == 1 else f"{len(summary.seeds)} seeds together"
+
+
+def _pooled(row: Row) -> Evaluation:
+    """All seeds' answers as one evaluation."""
+    return evaluate(
+        np.concatenate([evaluation.probabilities for evaluation in row.evaluations]),
+        np.concatenate([evaluation.labels for evaluation in row.evaluations]),
+    )

@@ -1,0 +1,156 @@
+"""Pictures of results, as PNG files; matplotlib is loaded when one is drawn, without touching its global state."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kdcore import Evaluation
+from kdcore_report.calibration import Reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, PAPER = "#1f2430", "#ffffff"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+
+def confusion_picture(evaluation: Evaluation, classes: Sequence[str], title: str, path: Path) -> None:
+    """Draw which classes are taken for which: rows are true classes, shades the share of the row, numbers the counts.
+
+    Args:
+        evaluation: Of one participant.
+        classes: Names, in the order of the labels.
+        title: Above the picture.
+        path: The PNG file to write.
+    """
+    counts = evaluation.confusion
+    share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure = _matrix(counts, share, classes, title, "Blues", (0, 1), "{:d}")
+    save_figure(figure, path)
+
+
+def confusion_difference_picture(one: Evaluation, other: Evaluation, classes: Sequence[str], title: str, path: Path) -> None:
+    """Draw how many more samples `one` puts into each cell than `other`; blue is more, red fewer."""
+    change = one.confusion - other.confusion
+    widest = max(1, int(np.abs(change).max()))
+    figure = _matrix(change, change, classes, title, "RdBu", (-widest, widest), "{:+d}")
+    save_figure(figure, path)
+
+
+def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], path: Path, columns: int = 3) -> None:
+    """Draw numbers over epochs, a panel for each title.
+
+    Args:
+        curves: Title of a panel → name of a curve → (epoch, value) pairs. A name has the same colour in every panel.
+        path: The PNG file to write.
+        columns: Panels side by side.
+    """
+    columns = min(columns, len(curves))
+    rows = math.ceil(len(curves) / columns)
+    figure = new_figure(3.4 * columns + 0.6, 2.5 * rows + 0.5)
+    names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
+    places = figure.subplots(rows, columns, squeeze=False).flat
+    for (title, lines), axes in zip(curves.items(), places, strict=False):  # panels last: what is left of them stays
+        for name, points in lines.items():
+            steps, values = zip(*points, strict=True) if points else ((), ())
+            number = names.index(name)
+            style = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
+            marker = "o" if sum(map(math.isfinite, values)) == 1 else None
+            axes.plot(steps, values, style, color=COLOURS[number % len(COLOURS)], label=name, linewidth=1.4, marker=marker)
+        axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
+        axes.set_xlabel("epoch", fontsize=8)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.tick_params(labelsize=8)
+        axes.grid(color="#d9dde5", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in places:
+        axes.set_axis_off()
+    shown = dict(item for axes in figure.axes for item in zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    if len(shown) > 1:
+        figure.legend(
+            shown.values(), shown.keys(), frameon=False, fontsize=8, loc="outside lower center", ncols=min(4, len(shown))
+        )
+    save_figure(figure, path)
+
+
+def reliability_picture(found: Mapping[str, Reliability], path: Path) -> None:
+    """Draw a reliability diagram beside another: what share of the answers of a confidence is right."""
+    figure = new_figure(4.0 * len(found), 3.8)
+    for axes, (title, each) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
+        share = each.counts / max(1, each.counts.max())
+        for left, right, height, weight in zip(each.edges[:-1], each.edges[1:], each.accuracy, share, strict=True):
+            if weight:
+                axes.bar(
+                    left, height, right - left, align="edge", color=COLOURS[0], alpha=0.25 + 0.75 * weight, edgecolor=PAPER
+                )
+        axes.plot((0, 1), (0, 1), "--", color=INK, linewidth=1)
+        axes.set_title(f"{title}\nECE {100 * each.error:.1f} %", loc="left", fontsize=10, fontweight="bold")
+        axes.set_xlabel("confidence")
+        axes.set_ylabel("share that is right")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
+
+
+def _matrix(
+    numbers: np.ndarray,
+    shades: np.ndarray,
+    classes: Sequence[str],
+    title: str,
+    colours: str,
+    limits: tuple[float, float],
+    form: str,
+) -> Figure:
+    side = max(4.5, 0.34 * len(classes) + 1.5)
+    figure = new_figure(side + 1, side)
+    axes = figure.add_subplot()
+    low, high = limits
+    axes.imshow(shades, cmap=colours, vmin=low, vmax=high)
+    _name_classes(axes, classes)
+    for row, column in np.argwhere(numbers):
+        # Dark ground far from the middle of a diverging map, or at the top of a plain one.
+        dark = abs(shades[row, column]) > 0.6 * max(abs(low), high)
+        axes.text(
+            column, row, form.format(numbers[row, column]), ha="center", va="center", fontsize=7, color=PAPER if dark else INK
+        )
+    axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
+    return figure
+
+
+def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
+    places = np.arange(len(classes))
+    axes.set_xticks(places, classes, rotation=90, fontsize=8)
+    axes.set_yticks(places, classes, fontsize=8)
+    axes.set_xticks(places[:-1] + 0.5, minor=True)
+    axes.set_yticks(places[:-1] + 0.5, minor=True)
+    axes.grid(which="minor", color="#e8ebf0", linewidth=0.5)
+    axes.tick_params(which="both", length=0)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, in inches, that matplotlib's global state knows nothing of."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", metadata={"Software": None})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.getvalue())

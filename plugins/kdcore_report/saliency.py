@@ -1,0 +1,146 @@
+"""Saliency: asks plugins, and losses themselves, where participants looked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcore import DistillationLoss, Distiller, KdcoreError, Outcome, Outputs, RunContext, restore_participants
+from kdcore_report.saliency_plots import Look
+
+BASELINE, DISTILLED = "baseline", "distilled"
+_HOW = {BASELINE: "without distillation", DISTILLED: "with distillation"}
+
+
+class Explainer:
+    """Where the participants of a seed looked, told of any sample of the evaluated part.
+
+    What is explained is the answer that was evaluated: teachers that a fusion joins are asked together, among the samples of
+    the same batch where it makes them depend on those.
+
+    Args:
+        run: The run, in whose folder the weights are.
+        seed: Whose participants are asked.
+        outcomes: Arm → that seed's answers.
+    """
+
+    def __init__(self, run: RunContext, seed: int, outcomes: Mapping[str, Outcome]):
+        self.run, self.outcomes, self.hook = run, outcomes, run.hook
+        self.rows = run.table.parts[run.part]
+        self.seen = {name for name, pipeline in run.assembly.pipelines.items() if "joint" not in pipeline.axes}
+        self.arms: dict[str, Distiller] = {}
+        for arm in outcomes if self.seen and self.hook.explain.get_hookimpls() else ():
+            try:
+                self.arms[arm] = restore_participants(run, seed, arm)
+            except KdcoreError as error:
+                _warn(f"the {arm} arm", error)
+
+    def looks(self, index: int) -> list[Look]:
+        """Of the teachers, then of the students without and with distillation, at the evaluated part's sample `index`."""
+        found = []
+        for arm, name in self._asked():
+            who = name if arm == DISTILLED and name in self.arms[arm].teachers else f"{name}, {_HOW[arm]}"
+            try:
+                look = self._look(self.arms[arm], arm, name, index)
+            except Exception as error:  # a plugin may raise anything, and a picture is not worth a run
+                _warn(who, error)
+                continue
+            if look.maps:
+                found.append(replace(look, who=who))
+        return found
+
+    def _asked(self) -> Iterator[tuple[str, str]]:
+        for role, arm in (("teachers", DISTILLED), ("students", BASELINE), ("students", DISTILLED)):
+            if arm in self.arms:
+                yield from ((arm, name) for name in getattr(self.arms[arm], role) if name in self.seen)
+
+    def _look(self, distiller: Distiller, arm: str, name: str, index: int) -> Look:
+        outcome, size = self.outcomes[arm], self.run.recipe.data.batch_size
+        said = int(outcome.probabilities[name][index].argmax())
+        start = index // size * size
+        around = _Place(distiller, self.run, name, self.rows[start : start + size], index - start)
+        alone = _Place(distiller, self.run, name, self.rows[index : index + 1], 0)
+        fused = name in distiller.teachers and distiller.fusion.batch_dependent
+        place = around if fused else alone
+        inputs = place.inputs()
+        maps: dict[str, Tensor] = {}
+        if inputs.dim() in (4, 5):
+            maps = {title: map_[place.row] for title, map_ in place.from_plugins(self.hook, inputs, said).items()}
+            if arm == DISTILLED:
+                maps |= {title: map_[around.row] for title, map_ in around.from_losses().items()}
+        shown = {title: _scaled(map_, inputs.dim() == 5) for title, map_ in maps.items()}
+        pixels = inputs[place.row].float().cpu().numpy()
+        return Look(name, self.run.table.classes[said], said == int(outcome.labels[index]), pixels, shown)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A participant before a batch, of which one row is asked about."""
+
+    distiller: Distiller
+    run: RunContext
+    name: str
+    rows: Tensor
+    row: int
+
+    @property
+    def teaches(self) -> bool:
+        return self.name in self.distiller.teachers
+
+    @torch.no_grad()
+    def inputs(self) -> Tensor:
+        return self.distiller.participant(self.name).input(
+            self.run.table.batch(self.rows, [self.name], False).signals[self.name]
+        )
+
+    def from_plugins(self, hook: Any, inputs: Tensor, said: int) -> dict[str, Tensor]:
+        names = [*self.distiller.teachers] if self.teaches else [self.name]
+        batch = self.run.table.batch(self.rows, names, labelled=False)
+
+        def score(x: Tensor) -> Tensor:
+            given = replace(batch, signals={**batch.signals, self.name: x})
+            with self.distiller.ready([self.name]):
+                outputs = (
+                    self.distiller.run_teachers(names, given)[self.name] if self.teaches else self.distiller(self.name, given)
+                )
+            return outputs.logits[self.row, said]
+
+        with torch.enable_grad():
+            told = hook.explain(participant=self.distiller.participant(self.name), inputs=inputs, score=score)
+        return {title: map_ for each in reversed(told) for title, map_ in each.items()}
+
+    @torch.no_grad()
+    def from_losses(self) -> dict[str, Tensor]:
+        learner = next(iter(self.distiller.students)) if self.teaches else self.name
+        role: Literal["teacher", "student"] = "teacher" if self.teaches else "student"
+        found: dict[str, Tensor] = {}
+        for loss in self.distiller.losses(learner).values():
+            if type(loss).maps is not DistillationLoss.maps:
+                found |= loss.maps(self._outputs(loss.needs.ablated), role, self.distiller.class_embeddings)
+        return found
+
+    def _outputs(self, ablated: str | None) -> Outputs:
+        if not self.teaches:
+            return self.distiller.forward(self.name, self.run.table.batch(self.rows, [self.name], labelled=False), ablated)
+        names = [*self.distiller.teachers]
+        batch = self.run.table.batch(self.rows, names, labelled=False)
+        outputs = self.distiller.run_teachers(names, batch)[self.name]
+        return replace(outputs, ablated=self.distiller.ablated_teachers(names, batch)[self.name] if ablated else None)
+
+
+def _scaled(map_: Tensor, of_clip: bool) -> np.ndarray:
+    """From 0 to 1, over all frames together: what matters less is fainter."""
+    if map_.dim() not in ((2, 3) if of_clip else (2,)):
+        raise ValueError(f"a map of shape {tuple(map_.shape)} does not lie over {'a clip' if of_clip else 'an image'}")
+    values = map_.detach().float().clamp(min=0).cpu()
+    return (values / values.amax().clamp(min=torch.finfo(values.dtype).tiny)).numpy()
+
+
+def _warn(who: str, error: Exception) -> None:
+    warnings.warn(f"no pictures of where {who} looked: {type(error).__name__}: {error}", stacklevel=2)

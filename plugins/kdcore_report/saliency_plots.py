@@ -1,0 +1,124 @@
+"""Saliency maps, drawn over the inputs that they explain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from kdcore_report.plots import INK, new_figure, save_figure
+
+COLUMNS = 6
+INCHES, HEADING = 1.6, 0.2
+"""Width of a panel, and the height of what is written above it as a share of that."""
+SIDE = 128
+"""Pixels that a picture has at least, so that a coarse map is drawn smoothly."""
+STRENGTH = 0.8
+"""Share of the map's colour where it is 1."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """Where one participant looked in one sample.
+
+    Args:
+        who: Its name.
+        said: The class it takes the sample for.
+        right: Whether that is so.
+        inputs: What its encoder read: (channel, height, width), or (time, channel, height, width).
+        maps: Title → (h, w) or (time, h, w), from 0 to 1.
+    """
+
+    who: str
+    said: str
+    right: bool
+    inputs: NDArray
+    maps: Mapping[str, NDArray]
+
+    @property
+    def title(self) -> str:
+        """In words."""
+        return f"{self.who}: {self.said} {'✓' if self.right else '✗'}"
+
+
+Panel = tuple[str, NDArray]
+
+
+def draw_looks(looks: Sequence[Look], path: Path) -> None:
+    """Draw everybody's maps in one picture: images side by side, a clip's frames on a line of their own."""
+    lines = [*_packed([_image_panels(look) for look in looks if look.inputs.ndim == 3])]
+    lines += [line for look in looks if look.inputs.ndim == 4 for line in _clip_lines(look)]
+    columns, height = max(map(len, lines)), 1.0 + HEADING
+    figure = new_figure(INCHES * columns, INCHES * height * len(lines))
+    figure.set_layout_engine("none")
+    axes = figure.add_axes((0, 0, 1, 1))  # one for all: a layout of dozens would take seconds
+    for row, line in enumerate(lines):
+        for column, (title, pixels) in enumerate(line):
+            top = row * height + HEADING
+            down, across = (0.96 * side / max(pixels.shape[:2]) for side in pixels.shape[:2])
+            axes.imshow(pixels, extent=(column, column + across, top + down, top), interpolation="nearest")
+            axes.text(column, top - 0.03, title, fontsize=7.5, va="bottom", color=INK)
+    axes.set_xlim(0, columns)
+    axes.set_ylim(height * len(lines), 0)
+    axes.set_axis_off()
+    save_figure(figure, path)
+
+
+def lit(ground: NDArray, places: NDArray) -> NDArray[np.float64]:
+    """A picture with the places that a map names in yellow to red; where the map is 0 it stays as it is.
+
+    Args:
+        ground: (height, width), from 0 to 1.
+        places: (h, w), from 0 to 1; resized bilinearly.
+
+    Returns:
+        (height, width, 3), from 0 to 1.
+    """
+    from matplotlib import colormaps
+
+    small = torch.from_numpy(np.ascontiguousarray(places, dtype=np.float64))[None, None]
+    share = F.interpolate(small, ground.shape, mode="bilinear", align_corners=False)[0, 0].numpy().clip(0, 1)
+    weight = STRENGTH * share[..., None]
+    return (1 - weight) * ground[..., None] + weight * colormaps["YlOrRd"](share)[..., :3]
+
+
+def _image_panels(look: Look) -> list[Panel]:
+    ground = _ground(look.inputs[None])[0]
+    return [(look.title, lit(ground, np.zeros((1, 1))))] + [(title, lit(ground, places)) for title, places in look.maps.items()]
+
+
+def _packed(groups: Sequence[list[Panel]]) -> Iterator[list[Panel]]:
+    """Lines of at most `COLUMNS` panels, no group torn apart unless it is longer than a line."""
+    line: list[Panel] = []
+    for group in groups:
+        if line and len(line) + len(group) > COLUMNS:
+            yield line
+            line = []
+        line = line + group
+    for start in range(0, len(line), COLUMNS):
+        yield line[start : start + COLUMNS]
+
+
+def _clip_lines(look: Look) -> Iterator[list[Panel]]:
+    frames = _ground(look.inputs)
+    which = np.unique(np.linspace(0, len(frames) - 1, COLUMNS).round().astype(int))
+    for title, places in look.maps.items():
+        of_frame = places if places.ndim == 3 else places[None]
+        moments = which * len(of_frame) // len(frames)
+        panels = [lit(frames[frame], of_frame[moment]) for frame, moment in zip(which, moments, strict=True)]
+        titles = [f"{look.title}\n{title}", *(f"frame {frame + 1} of {len(frames)}" for frame in which[1:])]
+        yield list(zip(titles, panels, strict=True))
+
+
+def _ground(frames: NDArray) -> NDArray[np.float64]:
+    """(time, channel, height, width) as grey pictures (time, height, width), light enough to be drawn on."""
+    grey = frames.astype(np.float64).mean(axis=1)
+    low, high = np.nanpercentile(grey, (0.5, 99.5))
+    factor = -(-SIDE // min(grey.shape[1:]))
+    large = grey.repeat(factor, axis=1).repeat(factor, axis=2)
+    return 0.1 + 0.85 * np.nan_to_num((large - low) / max(float(high - low), 1e-9)).clip(0, 1)

@@ -1,0 +1,12 @@
+"""Cases for `kdcore.testing`: small encoders, to be quick."""
+
+from kdcore.testing import Case
+
+cases = {
+    "crop": Case({"length": 8}),
+    "pad": Case({"length": 64}),
+    "resample": Case({"length": 32, "anti_aliasing": True}),
+    "cnn1d": Case({"width": 8, "depth": 2, "embedding": 6}),
+    "cnn2d": Case({"width": 8, "depth": 2, "norm": "group"}),
+    "lstm": Case({"hidden": 8, "bidirectional": True, "embedding": 6}),
+}

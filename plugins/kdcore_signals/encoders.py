@@ -1,0 +1,232 @@
+"""Encoders of wearable signals: convolutional and recurrent networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+
+from kdcore import Encoder
+
+
+class Chain(Encoder):
+    """Named layers, each fed by the one before; every layer is a stage and can be tapped by its name.
+
+    Args:
+        blocks: The first layers, called ``blocks.0``, ``blocks.1`` …
+        layers: The layers after them, by name.
+    """
+
+    def __init__(self, blocks: list[nn.Module], layers: Mapping[str, nn.Module]):
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+        self._order = [*(f"blocks.{number}" for number in range(len(blocks))), *layers]
+
+    def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
+        """The layers in order, by name."""
+        return {name: self.get_submodule(name) for name in self._order}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, num_classes) of ``x`` (B, *in_shape)."""
+        for block in self.blocks:
+            x = block(x)
+        for name in self._order[len(self.blocks) :]:
+            x = self._modules[name](x)  # type: ignore[misc]
+        return x
+
+
+class GlobalAverage(nn.Module):
+    """The mean over time or pixels, (B, C, …) → (B, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Mean over all axes after the channels."""
+        return x.flatten(2).mean(dim=2)
+
+
+def head(features: int, num_classes: int, embedding: int | None, dropout: float) -> dict[str, nn.Module]:
+    """Named layers from (B, features) to (B, num_classes).
+
+    Args:
+        features: Width of what comes in.
+        num_classes: Number of classes.
+        embedding: Width of a linear layer ``fc0`` before the classifier ``fc``, None for none. What ``fc0`` gives may be
+            negative, so that it can be compared with embeddings of words; a ReLU follows it.
+        dropout: Share of inputs of the last layer set to zero while training.
+    """
+    layers: dict[str, nn.Module] = {}
+    if embedding is not None:
+        layers |= {"fc0": nn.Linear(features, embedding), "relu": nn.ReLU()}
+        features = embedding
+    return layers | {"dropout": nn.Dropout(dropout), "fc": nn.Linear(features, num_classes)}
+
+
+Norm = Literal["batch", "group", "none"]
+Count = Annotated[int, Ge(1)]
+Share = Annotated[float, Ge(0), Lt(1)]
+
+
+class Cnn1d(Chain):
+    """A compact 1-D convolutional network for windows (C, T) of a wearable sensor; 0.14 M parameters by default.
+
+    Each block is convolution, normalisation, ReLU and, but in the last, max pooling by 2. Channels double from block to
+    block up to four times `width`. Layers to tap: ``blocks.0`` … (B, channels, T'), ``pool``, ``fc0``, ``fc``.
+
+    Args:
+        num_classes: Number of classes.
+        in_shape: (C, T).
+        width: Channels of the first block; a multiple of 8 for group normalisation.
+        depth: Number of blocks.
+        kernel: Samples that a convolution spans, odd.
+        dropout: Before the classifier.
+        norm: Normalisation after each convolution; ``group`` does not look at the rest of the batch.
+        embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_shape: tuple[int, ...],
+        *,
+        width: Count = 32,
+        depth: Count = 4,
+        kernel: Count = 5,
+        dropout: Share = 0.3,
+        norm: Norm = "batch",
+        embedding: Count | None = None,
+    ):
+        sizes = _widths(in_shape, 2, "(channels, time)", width, depth)
+        super().__init__(
+            _blocks(1, sizes, kernel, norm), {"pool": GlobalAverage(), **head(sizes[-1], num_classes, embedding, dropout)}
+        )
+
+
+class Cnn2d(Chain):
+    """The same network over images (C, H, W), for signals drawn as images such as Gramian angular fields.
+
+    Args:
+        num_classes: Number of classes.
+        in_shape: (C, H, W).
+        width: Channels of the first block; a multiple of 8 for group normalisation.
+        depth: Number of blocks.
+        kernel: Side of a convolution's window, odd.
+        dropout: Before the classifier.
+        norm: Normalisation after each convolution; ``group`` does not look at the rest of the batch.
+        embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_shape: tuple[int, ...],
+        *,
+        width: Count = 32,
+        depth: Count = 4,
+        kernel: Count = 3,
+        dropout: Share = 0.3,
+        norm: Norm = "batch",
+        embedding: Count | None = None,
+    ):
+        sizes = _widths(in_shape, 3, "(channels, height, width)", width, depth)
+        super().__init__(
+            _blocks(2, sizes, kernel, norm), {"pool": GlobalAverage(), **head(sizes[-1], num_classes, embedding, dropout)}
+        )
+
+
+def _widths(in_shape: tuple[int, ...], axes: int, wanted: str, width: int, depth: int) -> list[int]:
+    if len(in_shape) != axes:
+        raise ValueError(f"this encoder reads {wanted}, not a tensor of shape {tuple(in_shape)}")
+    return [in_shape[0], *(width * min(4, 2**i) for i in range(depth))]
+
+
+def _blocks(dims: int, sizes: list[int], kernel: int, norm: Norm) -> list[nn.Module]:
+    convolution = (nn.Conv1d, nn.Conv2d)[dims - 1]
+    batch_norm = (nn.BatchNorm1d, nn.BatchNorm2d)[dims - 1]
+    max_pool = (nn.MaxPool1d, nn.MaxPool2d)[dims - 1]
+    blocks: list[nn.Module] = []
+    for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
+        layers: list[nn.Module] = [convolution(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")]
+        if norm == "batch":
+            layers.append(batch_norm(outputs))
+        elif norm == "group":
+            layers.append(nn.GroupNorm(8, outputs))
+        layers.append(nn.ReLU())
+        if number < len(sizes) - 1:
+            layers.append(max_pool(2, ceil_mode=True))  # rounding up, so that a short window never shrinks to nothing
+        blocks.append(nn.Sequential(*layers))
+    return blocks
+
+
+class Lstm(Chain):
+    """A long short-term memory network for windows (C, T), with two hidden layers as PSKD's wearable student has.
+
+    Layers to tap: ``blocks.0`` (B, hidden, T), ``pool``, ``fc0``, ``fc``.
+
+    Args:
+        num_classes: Number of classes.
+        in_shape: (C, T).
+        hidden: Units of each hidden layer, twice as many where `bidirectional`.
+        depth: Number of hidden layers.
+        dropout: Between hidden layers and before the classifier.
+        bidirectional: Read the window in both directions.
+        summary: What of the window the classifier sees: the mean over steps, or the last one, which learns far more slowly.
+        embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_shape: tuple[int, ...],
+        *,
+        hidden: Annotated[int, Ge(1)] = 128,
+        depth: Annotated[int, Ge(1)] = 2,
+        dropout: Annotated[float, Ge(0), Lt(1)] = 0.3,
+        bidirectional: bool = False,
+        summary: Literal["last", "mean"] = "mean",
+        embedding: Annotated[int, Ge(1)] | None = None,
+    ):
+        if len(in_shape) != 2:
+            raise ValueError(f"this encoder reads (channels, time), not a tensor of shape {tuple(in_shape)}")
+        recurrent = Recurrent(in_shape[0], hidden, depth, dropout, bidirectional)
+        features = hidden * (2 if bidirectional else 1)
+        layers = {"pool": Summary(summary, bidirectional), **head(features, num_classes, embedding, dropout)}
+        super().__init__([recurrent], layers)
+
+
+class Recurrent(nn.Module):
+    """LSTM layers with time last, as everywhere in kdcore: (B, C, T) → (B, hidden, T)."""
+
+    def __init__(self, channels: int, hidden: int, depth: int, dropout: float, bidirectional: bool):
+        super().__init__()
+        between = dropout if depth > 1 else 0.0
+        self.lstm = nn.LSTM(channels, hidden, depth, batch_first=True, dropout=between, bidirectional=bidirectional)
+        for name, parameter in self.lstm.named_parameters():
+            if "bias_ih" in name:  # gates that start open let gradients reach the beginning of the window
+                nn.init.ones_(parameter.data[hidden : 2 * hidden])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Hidden states of the last layer at every step."""
+        return self.lstm(x.transpose(1, 2))[0].transpose(1, 2)
+
+
+class Summary(nn.Module):
+    """One vector for a sequence of hidden states, (B, hidden, T) → (B, hidden)."""
+
+    def __init__(self, kind: Literal["last", "mean"], bidirectional: bool):
+        super().__init__()
+        self.kind = kind
+        self.bidirectional = bidirectional
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean, or each direction's state after its last step."""
+        if self.kind == "mean":
+            return x.mean(dim=2)
+        if not self.bidirectional:
+            return x[:, :, -1]
+        ahead, back = x.unflatten(1, (2, -1)).unbind(1)
+        return torch.cat([ahead[:, :, -1], back[:, :, 0]], dim=1)

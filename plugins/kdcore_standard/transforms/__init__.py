@@ -1,1 +1,0 @@
-"""Deterministic transforms of signals."""

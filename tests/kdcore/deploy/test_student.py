@@ -1,0 +1,140 @@
+"""Saved students in Python: paths, arrays, tensors, frames and batches of them."""
+
+from __future__ import annotations
+
+import doctest
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from saved import ACCELEROMETER, CLASSES, LENGTH, saved_student, walk
+
+import kdcore
+from kdcore import DataError, Signal
+
+GYROSCOPE = ACCELEROMETER.renamed("gyroscope", units="rad/s", rate=None)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return saved_student(tmp_path / "student")
+
+
+def by_hand(student, values):
+    """Linear interpolation, stored statistics, network, softmax: nothing of the predictor."""
+    at = np.linspace(0, len(values) - 1, LENGTH)
+    even = np.stack([np.interp(at, np.arange(len(values)), each) for each in values.T.astype(np.float64)])
+    [normalise] = student.branches[0].on_batches
+    x = (torch.from_numpy(even).float() - normalise.mean[:, None]) / normalise.std[:, None]
+    with torch.no_grad():
+        return x, student.model.encoder(x[None]).double().softmax(-1).numpy()
+
+
+def test_one_recording_in_every_form(folder, tmp_path):
+    student, values = kdcore.load_student(str(folder)), walk(70)
+    _, expected = by_hand(student, values)
+    np.save(tmp_path / "clip.npy", values)
+    frame = pd.DataFrame({"z": values[:, 2], "label": "?", "x": values[:, 0], "y": values[:, 1]}).drop(columns="label")
+    file = tmp_path / "clip.npy"
+    forms = [
+        values, values.astype(np.float64), torch.from_numpy(values), torch.from_numpy(values).double().requires_grad_(),
+        {"accelerometer": values}, Signal(values, 50.0), (values, 50.0), frame, file, str(file),
+        {"accelerometer": str(file)},
+    ]  # fmt: skip
+    for form in forms:
+        found = student.predict(form)
+        assert found.shape == (1, len(CLASSES))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_batches_are_lists_or_arrays_with_one_axis_more(folder):
+    student = kdcore.load_student(folder)
+    clips = [walk(70, seed=seed) for seed in range(3)]
+    expected = np.concatenate([by_hand(student, each)[1] for each in clips])
+    each_named = [{"accelerometer": each} for each in clips]
+    for batch in (clips, np.stack(clips), torch.from_numpy(np.stack(clips)), {"accelerometer": clips}, each_named):
+        np.testing.assert_allclose(student.predict(batch), expected, atol=1e-5)
+    unequal = [walk(70), walk(41)]
+    expected = np.concatenate([by_hand(student, each)[1] for each in unequal])
+    np.testing.assert_allclose(student.predict(unequal), expected, atol=1e-5)
+    windows = student.predict([walk(100), walk(150)], (1.0, 0.5))
+    assert [each.shape for each in windows] == [(3, 3), (5, 3)]
+    np.testing.assert_allclose(windows[1], student.predict(walk(150), (1.0, 0.5)), atol=1e-6)
+
+
+def test_preprocessing_and_network_apart(folder):
+    student = kdcore.load_student(folder)
+    x, expected = by_hand(student, walk(70))
+    ready = student.preprocess(walk(70))
+    np.testing.assert_allclose(ready[0], x, atol=1e-5)
+    with torch.no_grad():
+        np.testing.assert_allclose(student(ready).softmax(-1), expected, atol=1e-5)
+    assert isinstance(student, torch.nn.Module)
+    assert not student.training
+    assert len(list(student.parameters())) == len(list(student.model.encoder.parameters()))
+
+
+def test_a_student_in_training_mode_predicts_as_in_evaluation_mode(folder):
+    student = kdcore.load_student(folder)
+    expected = student.predict(walk(70))
+    np.testing.assert_array_equal(student.train().predict(walk(70)), expected)
+    assert student.training
+
+
+def test_rates(tmp_path):
+    known = kdcore.load_student(saved_student(tmp_path / "a"))
+    unknown = kdcore.load_student(saved_student(tmp_path / "g", GYROSCOPE))
+    values = walk(100)
+    assert len(known.predict(values, (1.0, 1.0))) == 2
+    assert len(known.predict(values, (1.0, 1.0), rate=25)) == 4
+    with pytest.raises(DataError, match="gyroscope has no rate of its own: give the samples per second with rate="):
+        unknown.predict(values)
+    np.testing.assert_array_equal(unknown.predict(values, rate=50), unknown.predict(values, rate={"gyroscope": 50.0}))
+    for wrong in (0, -1, np.nan, np.inf):
+        with pytest.raises(DataError, match="above 0"):
+            known.predict(values, rate=wrong)
+    with pytest.raises(DataError, match="the signal says 25 samples a second, rate= says 50"):
+        known.predict(Signal(values, 25.0), rate=50)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"gyroscope": walk(70)}, "the student needs accelerometer; given: gyroscope"),
+        ({}, "the student needs accelerometer; given: nothing"),
+        ([], "empty list"),
+        (None, "a recording is a path, an array or a Signal, not NoneType"),
+        ((walk(70), "fast"), "a tuple is an .array, rate. pair"),
+        ("nowhere.npy", "nowhere.npy: no such file"),
+        (walk(70).T, r"shape \(3, 70\)"),
+        (walk(70)[:, :2], r"the student reads \(time, channel 3\)"),
+        (pd.DataFrame(walk(70), columns=["gx", "gy", "gz"]), "no column for channel 'x'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_a_sentence(folder, given, said):
+    with pytest.raises(DataError, match=said):
+        kdcore.load_student(folder).predict(given)
+
+
+def test_an_output_that_is_not_finite_is_refused(folder):
+    student = kdcore.load_student(folder)
+    torch.nn.init.constant_(student.model.encoder.fc.bias, torch.inf)
+    with pytest.raises(DataError, match="output is not finite"), np.errstate(all="ignore"):
+        student.predict(walk(70))
+
+
+def test_loading_moves_no_random_numbers(folder):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    kdcore.load_student(folder)
+    torch.testing.assert_close(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize("documented", [kdcore.load_student, kdcore.Predictor.predict])
+def test_examples_in_docstrings(folder, monkeypatch, documented):
+    monkeypatch.chdir(folder.parent)
+    [example] = doctest.DocTestFinder().find(documented, globs={"student": kdcore.load_student(folder)})
+    assert len(example.examples) >= 3
+    assert doctest.DocTestRunner().run(example).failed == 0

@@ -1,0 +1,97 @@
+"""Evaluating a finished run again: the same samples, the same numbers, or a line that says why not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from runs import encoder, tiny_recipe
+
+from kdcore.errors import CheckpointError
+from kdcore.runs.evaluation import Recordings, evaluate_run
+from kdcore.runs.outcome import read_outcome
+from kdcore.runs.paths import find_run, recipe_name
+
+RESAMPLE = [{"name": "resample", "length": 12}]
+
+
+@pytest.fixture(scope="module")
+def windowed(tmp_path_factory):
+    """A run on windows, whose teacher's skeleton begins later and ends earlier than the student's accelerometer."""
+    from runs import Home
+
+    folder = tmp_path_factory.mktemp("windowed")
+    home = Home(folder / "home", folder / "mlflow.db")
+    data = tiny_recipe(home.database, "unused")["data"] | {"window": {"length": 0.5, "hop": 0.04}}
+    home.write(
+        data=data,
+        student={"modality": "accelerometer", "transforms": RESAMPLE, "encoder": encoder()},
+        seeds=[0],
+        baseline=False,
+        schedule={"name": "two-stage", "teachers": {"epochs": 1}, "student": {"epochs": 1}},
+    )
+    assert home.run() == 0, home.said()
+    return home
+
+
+@pytest.mark.slow
+def test_the_windows_are_those_of_the_run(windowed):
+    [run] = windowed.runs
+    outcome = read_outcome(run / "results" / "seed-0-distilled.npz")
+    recordings = Recordings(run)
+    pieces = list(recordings.pieces("test", ["accelerometer"]))
+    assert sorted(piece.key for piece in pieces) == sorted(outcome.keys)
+    own = sum(len(clocks(recordings, sample)) for sample in recordings.split.parts["test"])
+    assert own > len(outcome.keys), "the student's own clock gives as many windows here, so this shows nothing"
+    [line] = evaluate_run(str(run))
+    accuracy = (outcome.probabilities["student"].argmax(1) == outcome.labels).mean()
+    assert line.startswith(f"seed-0 student: accuracy {accuracy:.4f}  ")
+    assert line.endswith(f"  n {len(outcome.labels)}")
+
+
+def clocks(recordings, sample, length=0.5, hop=0.04):
+    """Windows by the accelerometer alone."""
+    clock = recordings.dataset.read(sample, "accelerometer").clock
+    span = clock[-1] + 1 / 50 - clock[0]
+    return [start for start in np.arange(0, 100) * hop if start + length <= span + 1e-9]
+
+
+@pytest.mark.slow
+def test_results_that_differ_from_the_runs_are_said(windowed, tmp_path):
+    [run] = windowed.runs
+    file = run / "results" / "seed-0-distilled.npz"
+    before = file.read_bytes()
+    with np.load(file) as found:
+        arrays = dict(found)
+    arrays["probabilities.student"] = np.roll(arrays["probabilities.student"], 1, axis=1)
+    try:
+        np.savez(file, **arrays)
+        first, _ = evaluate_run(str(run))
+        assert "probabilities differ by up to" in first
+    finally:
+        file.write_bytes(before)
+    with pytest.raises(CheckpointError, match="no run"):
+        list(evaluate_run(str(tmp_path / "nowhere")))
+
+
+def test_a_run_is_found_by_its_recipes_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDCORE_RUNS", str(tmp_path))
+    ids = [
+        "20260101-000000-tiny-abcdef",
+        "20260102-000000-tiny-abcdef",
+        "20260102-000000-tiny-abcdef-2",
+        "20260102-000000-tiny-abcdef-10",
+        "20260103-000000-utd-mhad-pskd-012345",
+        "20260104-000000-other-tiny-abcdef",
+    ]
+    for name in ids:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text("")
+    assert find_run("tiny").name == "20260102-000000-tiny-abcdef-10"
+    assert find_run("utd-mhad/pskd").name == find_run("utd-mhad-pskd").name == ids[4]
+    assert find_run("tiny.yaml").name == "20260102-000000-tiny-abcdef-10"
+    assert find_run("20260101").name == ids[0]
+    assert find_run("other-tiny").name == ids[5]
+    with pytest.raises(CheckpointError, match="several runs"):
+        find_run("20260102")
+    assert recipe_name("20260102-000000-a-b-abcdef-2") == "a-b"
+    assert recipe_name("a-b") == ""

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdcore.errors import KdcoreError, TrainingError
+from kdcore.runs.journal import Journal
+
+
+def committed(journal, start=0):
+    return [record["n"] for _, record in journal.read(start)]
+
+
+def add(journal, *numbers):
+    for n in numbers:
+        journal.append({"kind": "metrics", "n": n})
+
+
+def test_only_what_is_committed_is_read(tmp_path):
+    journal = Journal(tmp_path, "uri", "experiment")
+    add(journal, 1, 2)
+    assert committed(journal) == []
+    journal.commit()
+    add(journal, 3)
+    assert committed(journal) == [1, 2]
+    assert committed(Journal(tmp_path, writable=False)) == [1, 2]
+
+
+def test_positions_resume_reading_behind_a_record(tmp_path):
+    journal = Journal(tmp_path)
+    add(journal, 1, 2, 3)
+    journal.commit()
+    positions = [position for position, _ in journal.read(0)]
+    assert [committed(journal, position) for position in positions] == [[2, 3], [3], []]
+
+
+def test_a_new_journal_says_where_it_belongs_and_an_old_one_keeps_saying_it(tmp_path):
+    first = Journal(tmp_path, "http://one", "a").header
+    again = Journal(tmp_path, "http://two", "b").header
+    assert first == again
+    assert again["uri"] == "http://one"
+    assert Journal(tmp_path / "other").header["id"] != first["id"]
+
+
+def test_rewinding_to_a_checkpoint_taken_between_flush_and_commit_keeps_what_it_knew(tmp_path):
+    journal = Journal(tmp_path)
+    add(journal, 1)
+    journal.commit()
+    add(journal, 2, 3)
+    checkpoint = journal.flush()
+    journal.close()  # killed before commit
+    resumed = Journal(tmp_path)
+    assert committed(resumed) == [1]
+    resumed.rewind(checkpoint)
+    assert committed(resumed) == [1, 2, 3]
+    assert committed(Journal(tmp_path, writable=False)) == [1, 2, 3]
+
+
+def test_rewinding_forgets_what_came_after_the_checkpoint(tmp_path):
+    journal = Journal(tmp_path)
+    add(journal, 1)
+    checkpoint = journal.flush()
+    journal.commit()
+    add(journal, 2)
+    journal.commit()
+    resumed = Journal(tmp_path)
+    resumed.rewind(checkpoint)
+    add(resumed, 20)
+    resumed.commit()
+    assert committed(resumed) == [1, 20]
+    resumed.rewind(0)
+    assert committed(resumed) == []
+    assert resumed.header == journal.header
+
+
+@given(st.integers(0, 400))
+def test_a_file_cut_anywhere_loses_only_its_end(tmp_path_factory, cut):
+    folder = tmp_path_factory.mktemp("journal")
+    journal = Journal(folder, "u", "e")
+    for n in range(4):
+        add(journal, n)
+        journal.commit()
+    content = journal.path.read_bytes()
+    kept = content[:cut]
+    journal.path.write_bytes(kept)
+    reopened = Journal(folder, "u", "e")
+    commits = kept.count(b'"commit"}\n')
+    assert committed(reopened) == list(range(commits))
+    add(reopened, 99)
+    reopened.commit()
+    assert committed(reopened)[-1] == 99
+
+
+def test_a_folder_without_a_journal_and_a_file_that_is_none_are_named(tmp_path):
+    with pytest.raises(KdcoreError, match="holds no journal"):
+        Journal(tmp_path, writable=False)
+    (tmp_path / "journal.jsonl").write_text("something else\n")
+    with pytest.raises(KdcoreError, match="is not a journal"):
+        Journal(tmp_path, writable=False)
+
+
+def test_a_disk_that_takes_no_more_leaves_whole_lines(tmp_path):
+    journal = Journal(tmp_path)
+    add(journal, 1)
+    inner = journal._file
+
+    class Full:
+        def write(self, line):
+            return inner.write(line[: len(line) // 2])
+
+        def __getattr__(self, name):
+            return getattr(inner, name)
+
+    journal._file = Full()
+    with pytest.raises(TrainingError, match="disk is full"):
+        add(journal, 2)
+    journal._file = inner
+    journal.commit()
+    assert committed(Journal(tmp_path)) == [1]

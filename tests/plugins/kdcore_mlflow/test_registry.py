@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kdcore import KdcoreError, Signal, load_student
+from kdcore_mlflow.registry import register_student
+
+
+@pytest.mark.slow
+def test_a_student_gets_a_version_and_an_alias(trained, students):
+    import mlflow
+    from mlflow import MlflowClient
+
+    run, uri = str(trained.runs[0]), f"sqlite:///{trained.database}"
+    assert register_student(run, "wrist", "champion", student="a") == "wrist version 1, models:/wrist@champion"
+    assert register_student(run, "wrist") == "wrist version 2, models:/wrist/2"
+    client = MlflowClient(uri, uri)
+    assert client.get_model_version_by_alias("wrist", "champion").version == 1
+    assert "version 3" in register_student(run, "wrist", "champion", student="b")
+    assert client.get_model_version_by_alias("wrist", "champion").version == 3
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    try:
+        loaded = mlflow.pyfunc.load_model("models:/wrist/1")
+    finally:
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
+    x = np.random.default_rng(0).normal(size=(2, 64, 3)).astype(np.float32)
+    found = loaded.predict(x)
+    expected = [load_student(students / "a").predict({"accelerometer": Signal(each, 50.0)})[0] for each in x]
+    assert list(found.columns) == ["wave", "punch", "sit down"]
+    np.testing.assert_allclose(found.to_numpy(), expected, atol=1e-6)
+    assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, -1, 3)
+
+
+def test_what_is_not_there_is_said(trained):
+    run = str(trained.runs[0])
+    with pytest.raises(KdcoreError, match=r"no seed 7 \(there are: 0\)"):
+        register_student(run, "wrist", seed=7)
+    with pytest.raises(KdcoreError, match=r"no model 'c' \(there are: .*ensemble"):
+        register_student(run, "wrist", student="c")

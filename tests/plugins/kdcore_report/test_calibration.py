@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdcore.runs.metrics import evaluate
+from kdcore_report.calibration import reliability
+from kdcore_report.plots import reliability_picture
+
+
+def brute_force(probabilities, labels, bins):
+    """Guo's equation 3, answer by answer."""
+    total = 0.0
+    for m in range(bins):
+        inside = [
+            (p.max(), p.argmax() == y)
+            for p, y in zip(probabilities, labels, strict=True)
+            if m / bins < p.max() <= (m + 1) / bins + 1e-15
+        ]
+        if inside:
+            total += abs(sum(right for _, right in inside) - sum(sure for sure, _ in inside)) / len(labels)
+    return total
+
+
+@given(st.integers(0, 1000), st.integers(2, 6), st.integers(1, 15))
+def test_error_is_guos(seed, classes, bins):
+    generator = np.random.default_rng(seed)
+    probabilities = generator.dirichlet(np.ones(classes), 30)
+    labels = generator.integers(0, classes, 30)
+    found = reliability(evaluate(probabilities, labels), bins)
+    assert found.error == pytest.approx(brute_force(probabilities, labels, bins), abs=1e-12)
+    assert found.counts.sum() == 30
+
+
+def test_certain_and_right_is_calibrated_certain_and_wrong_is_not():
+    labels = np.array([0, 1, 2, 0])
+    assert reliability(evaluate(np.eye(3)[labels], labels)).error == 0
+    assert reliability(evaluate(np.eye(3)[(labels + 1) % 3], labels)).error == 1
+
+
+def test_diagram_is_drawn(tmp_path):
+    generator = np.random.default_rng(0)
+    one = reliability(evaluate(generator.dirichlet(np.ones(3), 50), generator.integers(0, 3, 50)))
+    reliability_picture({"with": one, "without": one}, tmp_path / "two.png")
+    reliability_picture({"with": one}, tmp_path / "one.png")
+    from matplotlib.image import imread
+
+    assert imread(tmp_path / "two.png").shape[1] > 1.5 * imread(tmp_path / "one.png").shape[1]

@@ -1,0 +1,48 @@
+"""The report of a run, from what the run left."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from kdcore import read_run
+from kdcore_report.curves import curves
+from kdcore_report.examples import chosen
+from kdcore_report.rewrite import rewrite_report
+
+
+@pytest.fixture
+def run_of(uninterrupted, monkeypatch):
+    for name, value in uninterrupted.environment.items():
+        monkeypatch.setenv(name, value)
+    return uninterrupted.runs[0]
+
+
+def test_the_report_shows_recordings_and_is_written_again(run_of, tmp_path):
+    summary, path = rewrite_report(run_of, tmp_path / "again.html")
+    page = path.read_text()
+    assert summary.difference
+    assert summary.difference.sentence in page
+    assert "student (accelerometer, cnn1d) learned from skeleton (skeleton, cnn1d) by cross-entropy and soft-target" in page
+    assert "<animate " in page
+    assert "<script" not in page
+    drawn = {each.name for each in (tmp_path / "pictures").iterdir()}
+    assert {"curves.png", "reliability.png", "example-1-skeleton.png", "example-1-accelerometer.png"} <= drawn
+    assert not any("looks" in name for name in drawn)  # neither skeletons nor signals are looked at by place
+    drawn_curves = curves(run_of, summary.seeds)
+    expected = {"student: soft-target", "student: validation accuracy", "skeleton: total"}
+    assert expected <= set(drawn_curves)
+    assert set(drawn_curves["student: cross-entropy"]) == {
+        f"seed {n}{arm}" for n in (0, 1) for arm in ("", ", without distillation")
+    }
+    assert re.search(r"Of \d+ answers that the teacher got right and the student alone got wrong", page)
+
+
+def test_examples_begin_with_what_was_passed_on(run_of):
+    outcomes = {arm: found[0] for arm, found in read_run(run_of).outcomes.items()}
+    picked = chosen(outcomes)
+    assert 1 <= len(picked) <= 4
+    for row, why in picked.items():
+        right = outcomes["distilled"].probabilities["student"][row].argmax() == outcomes["distilled"].labels[row]
+        assert right == (why not in ("Wrong", "Right only without distillation"))
