@@ -137,7 +137,7 @@ REFUSED = {
             f"students.one={{learns_from: [big, two], losses: {OWN}}}",
             f"students.two={{learns_from: [one, big], losses: {OWN}}}",
         ],
-        "students.one.learns_from[0]",
+        "students.one.learns_from[1]",
         "no term of 'one' reads 'two', so learning from it has no effect",
         "add a loss that reads peers",
     ),
