@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from kdcore.plugin.option_schema import describe, options_model
     from kdcore.plugin.registry import KINDS, Entry
     from kdcore.recipe.build import Builder
-    from kdcore.recipe.graph import StagePlan
+    from kdcore.recipe.graph import LearnerTerm, StagePlan
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.merge import TERM_LISTS
     from kdcore.recipe.models import Recipe
@@ -62,7 +62,8 @@ if TYPE_CHECKING:
     from kdcore.runs.metrics import Evaluation, evaluate
     from kdcore.runs.outcome import Outcome
     from kdcore.runs.paths import find_run, runs_folder
-    from kdcore.runs.records import Facts, FinishedRun, finished_runs, read_run
+    from kdcore.runs.provenance import Provenance, provenance_of
+    from kdcore.runs.records import Facts, FinishedRun, finished_runs, read_facts, read_run
     from kdcore.runs.run import Result, dry_run, resume, run
     from kdcore.runs.saved_students import find_student
     from kdcore.runs.state import RunState
@@ -107,13 +108,13 @@ _HOME = {
     "kdcore.deploy.recordings": ("read_recording",),
     "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
-    "kdcore.recipe.graph": ("StagePlan",),
+    "kdcore.recipe.graph": ("LearnerTerm", "StagePlan"),
     "kdcore.recipe.load": ("load_recipe",),
     "kdcore.recipe.plan": ("Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
-    "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_run"),
+    "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_facts", "read_run"),
     "kdcore.runs.saved_students": ("find_student",),
     "kdcore.runs.outcome": ("Outcome",),
     "kdcore.contracts.tracker": ("Tracker",),
@@ -134,6 +135,7 @@ _HOME = {
     "kdcore.deploy.predictor": ("Predictor",),
     "kdcore.deploy.student": ("Ensemble", "Student"),
     "kdcore.deploy.bundle": ("load_predictor", "load_student"),
+    "kdcore.runs.provenance": ("Provenance", "provenance_of"),
     "kdcore.runs.paths": ("find_run", "runs_folder"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

@@ -32,20 +32,23 @@ def answers(right: int, labels: np.ndarray) -> np.ndarray:
 
 
 def made_up(
-    folder: Path, distilled: dict[int, int], baseline: dict[int, int] | None = None, name: str = "made", keys=None, **facts
+    folder: Path, distilled: dict, baseline: dict | None = None, name: str = "made", keys=None, labels=None, **facts
 ) -> Path:
-    """A finished run in which, of 20 samples, this many are answered right for each seed."""
-    labels = np.arange(20) % 2
+    """A finished run in which, of 20 samples, this many are answered right for each seed; a tuple has one number a student."""
+    labels = np.arange(20) % 2 if labels is None else np.asarray(labels)
     keys = keys or [f"subject 2, trial {n:02d}" for n in range(20)]
     arms = {"distilled": distilled, "baseline": baseline or {}}
     for arm, seeds in arms.items():
         for seed, right in seeds.items():
-            found = {"student": answers(right, labels)}
+            several = (
+                {f"student-{n}": each for n, each in enumerate(right, 1)} if isinstance(right, tuple) else {"student": right}
+            )
+            found = {student: answers(each, labels) for student, each in several.items()}
             teachers = ["teacher"] if arm == "distilled" else []
             found |= {each: answers(18, labels) for each in teachers}
             write_outcome(
                 outcome_file(folder, seed, arm),
-                Outcome(arm, found, labels, keys, dict.fromkeys(found, 42), 10.0 + seed, teachers, ["student"], 1 << 20),
+                Outcome(arm, found, labels, keys, dict.fromkeys(found, 42), 10.0 + seed, teachers, list(several), 1 << 20),
             )
     told = {**FACTS, "name": name, "variant": name, "seeds": list(distilled), **facts}
     told["arms"] = [arm for arm, seeds in arms.items() if seeds]

@@ -156,6 +156,12 @@ def show_data(report: DataReport) -> None:
         counted = ", ".join(f"{part} {report.windows[part]}" for part in parts)
         console.print(f"windows: {counted}", style="red" if report.windowless else "", highlight=False)
         lists["shorter than a window"] = report.short
+    lists |= {"warnings": report.warnings, "odd signals": report.odd, "dropped, by reason": report.dropped.lines()}
+    lists["ranges"] = [
+        f"{modality}, subject {subject}: {low:.4g} to {high:.4g}, typically {typical:.4g}"
+        for modality, subjects in report.ranges.items()
+        for subject, (low, typical, high) in subjects.items()
+    ]
     for title, lines in lists.items():
         console.print(f"{title}: {len(lines)}", style="red" if lines and title in ("broken", "leaks") else "", highlight=False)
         for line in lines[:20]:

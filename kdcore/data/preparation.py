@@ -84,6 +84,21 @@ def load_split(
     return kept, split, dropped
 
 
+def recordings_fingerprint(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str:
+    """The identity of the recordings that a run uses, as its record keeps it.
+
+    Args:
+        dataset: The dataset.
+        samples: The samples that have every modality in use.
+        spec: The recipe's data section, with the dataset's options filled in.
+        folder: Cache folder, which remembers the hashes of unchanged files.
+
+    Raises:
+        UnidentifiedError: If a source holds an object without known content.
+    """
+    return fingerprint(dataset, samples, spec.dataset.options, Hashes(folder / "hashes.json"))
+
+
 def load_table(
     dataset: Dataset,
     protocol: Protocol,
@@ -114,7 +129,7 @@ def load_table(
     modalities = sorted({branch.modality.name for branch in branches})
     samples, split, dropped = load_split(dataset, protocol, spec, modalities)
     try:
-        identity = fingerprint(dataset, samples, spec.dataset.options, Hashes(folder / "hashes.json"))
+        identity = recordings_fingerprint(dataset, samples, spec, folder)
     except UnidentifiedError as error:
         identity = None  # nothing is kept under it
         warnings.warn(f"prepared data are not cached: {error}", stacklevel=2)
@@ -141,7 +156,8 @@ def load_table(
     }
     used = {_recorded(key) for key in keys}
     warned += class_warnings(without(split, {key for key in _keys(split) if key not in used}), dataset.classes)
-    for warning in warned:
+    report = DropReport(tuple(dropped))
+    for warning in [*warned, *report.lines()]:
         warnings.warn(warning, stacklevel=2)
     return Table(
         keys,
@@ -152,7 +168,7 @@ def load_table(
         tuple(dataset.classes),
         split,
         identity or f"unknown-{uuid4().hex[:8]}",  # equal to no other run's
-        DropReport(tuple(dropped)),
+        report,
         tuple(warned),
     )
 

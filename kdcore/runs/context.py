@@ -19,6 +19,7 @@ from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.plan import BASELINE, DISTILLED, ParticipantPlan, make_plan
 from kdcore.runs.journal import RunJournal
+from kdcore.runs.provenance import code_hashes, named_files
 from kdcore.runs.records import Facts, FinishedRun, installed_versions, recipe_of
 from kdcore.training.assembly import Assembly
 
@@ -67,6 +68,8 @@ def facts_of(run: RunContext) -> Facts:
         seeds=run.recipe.seeds,
         arms=list(run.assembly.arms),
         versions=installed_versions(run.versions),
+        code=code_hashes(list(run.versions), plugin_manager()),
+        files=named_files(run.recipe),
         machine=_machine(run.table.labels.device),
         command=list(run.command),
         no_baseline=run.assembly.plan.no_baseline,

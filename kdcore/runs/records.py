@@ -39,6 +39,8 @@ class Facts:
         seeds: In order.
         arms: ``distilled``, and ``baseline`` where it was trained, too.
         versions: Of Python, torch, NumPy, kdcore and the plugins used.
+        code: Package → hash of its source files, for kdcore and the plugins used.
+        files: Place in the recipe → hash of the file that it names, such as pretrained weights.
         machine: Kind of machine and accelerator.
         command: Repeats the run.
         no_baseline: Why no student was trained without distillation; empty if one was.
@@ -58,6 +60,8 @@ class Facts:
     seeds: Sequence[int]
     arms: Sequence[str]
     versions: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     machine: str = ""
     command: Sequence[str] = ()
     no_baseline: str = ""
@@ -106,7 +110,7 @@ def read_run(run_id: str | Path) -> FinishedRun:
         CheckpointError: If there is no such run, it has not ended, or it is damaged.
     """
     folder = find_run(str(run_id))
-    facts = _facts(folder)
+    facts = read_facts(folder)
     if facts is None:
         raise CheckpointError(f"{folder}: not a finished run: there is no {FACTS}")
     missing = [path for arm in facts.arms for seed in facts.seeds if not (path := outcome_file(folder, seed, arm)).exists()]
@@ -130,7 +134,7 @@ def recipe_of(folder: Path, plugins: PluginManager | None = None) -> Recipe:
     try:
         return load_recipe(folder / "recipe.yaml", (), plugins)
     except RecipeError as error:
-        facts = _facts(folder)
+        facts = read_facts(folder)
         working = {f"plugin {name}" for name, plugin in plugins.plugins.items() if not plugin.failure}
         used = {key: number for key, number in facts.versions.items() if key.startswith("plugin ")} if facts else {}
         missing = " and ".join(f"{key} {number}" for key, number in used.items() if key not in working)
@@ -149,7 +153,7 @@ def finished_runs(variant: str = "", part: str = "test") -> Iterator[FinishedRun
     home = runs_folder()
     for folder in sorted(home.iterdir()) if home.is_dir() else ():
         try:
-            facts = _facts(folder)
+            facts = read_facts(folder)
             if facts and facts.part == part and variant in ("", facts.variant):
                 yield read_run(folder)
         except CheckpointError:  # not finished yet
@@ -171,7 +175,7 @@ def refuse_other_recordings(folder: Path, table: Table) -> None:
     Raises:
         CheckpointError: If recordings were changed, added or taken away since.
     """
-    began = _facts(folder)
+    began = read_facts(folder)
     if began and began.fingerprint != table.fingerprint:
         raise CheckpointError(
             f"{folder.name} began with other recordings: its fingerprint of them is {began.fingerprint[:12]}, "
@@ -179,7 +183,12 @@ def refuse_other_recordings(folder: Path, table: Table) -> None:
         )
 
 
-def _facts(folder: Path) -> Facts | None:
+def read_facts(folder: Path) -> Facts | None:
+    """The record of a run, finished or not; None if it has not begun.
+
+    Raises:
+        CheckpointError: If the record is damaged.
+    """
     path = folder / FACTS
     if not path.exists():
         return None

@@ -81,11 +81,11 @@ def _digest(tensor: Tensor) -> str:
 
 def _code_of(modules: Sequence[torch.nn.Module]) -> dict[str, str]:
     """A hash of the sources of kdcore and of every package that the modules come from, but torch's own."""
-    homes = {_home(type(module).__module__) for module in modules} | {_home("kdcore")}
-    return {str(home): _source_hash(home) for home in sorted(filter(None, homes)) if home.name != "torch"}
+    homes = {package_home(type(module).__module__) for module in modules} | {package_home("kdcore")}
+    return {str(home): source_hash(home) for home in sorted(filter(None, homes)) if home.name != "torch"}
 
 
-def _home(module: str) -> Path | None:
+def package_home(module: str) -> Path | None:
     """The folder of the package that `module` belongs to, or its file if it belongs to none."""
     for name in (module.split(".")[0], module):
         if file := getattr(sys.modules.get(name), "__file__", None):
@@ -93,6 +93,7 @@ def _home(module: str) -> Path | None:
     return None
 
 
-def _source_hash(home: Path) -> str:
+def source_hash(home: Path) -> str:
+    """A hash of the Python files of a package, or of a single file."""
     files = sorted(home.rglob("*.py")) if home.is_dir() else [home]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -1,12 +1,12 @@
-"""Commands that compare runs: compare, ablate, sweep, reproduce."""
+"""Commands that compare runs: compare, ablate, cross-validate, sweep, reproduce."""
 
 from kdcore import hookimpl
 
 
 @hookimpl
 def register_commands(cli):
-    """Add the commands; what they need is imported when one is used."""
-    from kdcore_compare import commands
+    """Register the commands; each imports its implementation when it is called."""
+    from kdcore_compare.commands import ablate, compare, cross_validate, reproduce, sweep
 
-    for command in (commands.compare, commands.ablate, commands.sweep, commands.reproduce):
+    for command in (compare, ablate, cross_validate, sweep, reproduce):
         cli.command()(command)

@@ -1,21 +1,32 @@
-"""Which part of a recipe adds what."""
+"""Train a recipe without each of its parts in turn, and tabulate what each part adds."""
 
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kdcore import FinishedRun, KdcoreError, UsageError, load_recipe, runs_folder
+from kdcore import FinishedRun, load_recipe, runs_folder
+from kdcore_compare.ablation_variants import BASELINE, FULL, FULL_SLUG, Variant, variants_of
 from kdcore_compare.comparison import Comparison, compare, difference, metric_of
-from kdcore_compare.contenders import Contender, contender
-from kdcore_compare.output import format_for, put
-from kdcore_compare.processes import Job, run_jobs
-from kdcore_compare.settling import missing_seeds, settle
-from kdcore_compare.tables import Format, Table, rendered
-from kdcore_compare.telling import NAMES, class_table, cost_table, interval, notes, records, signed, spread
-from kdcore_compare.variants import ALONE, WHOLE, Variant, name_of, variants
+from kdcore_compare.comparison_report import (
+    METRIC_NAMES,
+    class_tables,
+    corrected_p,
+    cost_table,
+    interval,
+    mean_and_sd,
+    notes,
+    p_value,
+    report_records,
+    samples_of,
+    signed,
+)
+from kdcore_compare.selection import Entry, make_entry, students_of
+from kdcore_compare.tables import Format, Table, format_for, write_tables
+from kdcore_compare.train_variants import group_name, save_tables, train_only, train_variants
+
+HOLM_NOTE = ("p (Holm): corrected for the number of comparisons in its column. Intervals are not corrected.",)
 
 
 def ablate(
@@ -27,124 +38,98 @@ def ablate(
     form: Format = "rich",
     output: Path | None = None,
 ) -> None:
-    """Train every variant's missing seeds, and put out the table; it is also kept in the folder of runs.
+    """Train the missing seeds of every variant, and write the table, also to the folder of runs.
 
     Args:
-        source: The recipe.
+        source: Path or name of the recipe.
         overrides: ``key=value`` each.
-        jobs: Processes at a time.
-        only: Label of the one variant to train, without a table.
+        jobs: Number of variants to train in parallel.
+        only: Label of a single variant to train, without a table.
         metric: ``accuracy``, ``macro_f1`` or ``loss``.
-        form: Of the table.
-        output: Its file; the terminal by default.
+        form: Format of the table.
+        output: File for the table; by default it is printed.
 
     Raises:
-        KdcoreError: If a variant that can be run fails.
-        UsageError: If there is no such variant, or the file's ending says no format.
+        KdcoreError: If the training of a variant fails.
+        UsageError: If there is no variant `only`, or the suffix of `output` stands for no format.
     """
     form = format_for(form, output)
-    found = variants(source, overrides)
-    trained: dict[tuple[str, ...], str] = {}
+    found = variants_of(source, overrides)
+    label_of: dict[tuple[str, ...], str] = {}  # variants with equal overrides share their runs
     for each in found:
         if not each.impossible:
-            trained.setdefault(each.overrides, each.label)
+            label_of.setdefault(each.overrides, each.label)
+    trained = {label: words for words, label in label_of.items()}
     if only:
-        chosen = next((words for words, label in trained.items() if label == only), None)
-        if chosen is None:
-            raise UsageError(f"no variant {only!r} to train (there are: {', '.join(trained.values())})")
-        _settle(source, [*overrides, *chosen], only)
+        train_only(source, overrides, trained, only)
         return
-    runs = _train(source, overrides, trained, jobs)
-    contenders = contenders_of(found, runs, load_recipe(source, overrides).seeds)
+    recipe, folder = load_recipe(source, overrides), runs_folder() / "ablations"
+    runs = train_variants(source, overrides, trained, jobs, ["ablate", source, *overrides, "--only"], folder / "logs")
+    entries = entries_of(found, {words: runs[label] for words, label in label_of.items()}, recipe.seeds)
     command = shlex.join(["kdcore", "ablate", source, *overrides])
-    tables, told = ablation_tables(found, contenders, metric, command), list(records(compare(contenders, metric)))
-    _keep(source, overrides, tables, told)
-    put(tables, told, form, output)
+    tables, records = ablation_tables(found, entries, metric, command), list(report_records(compare(entries, metric)))
+    save_tables(folder, group_name(recipe), tables, records)
+    write_tables(tables, records, form, output)
 
 
-def _train(
-    source: str, overrides: Sequence[str], trained: Mapping[tuple[str, ...], str], jobs: int
-) -> dict[tuple[str, ...], list[FinishedRun]]:
-    if jobs > 1:
-        lacking = {label: words for words, label in trained.items() if missing_seeds(load_recipe(source, [*overrides, *words]))}
-        logs = runs_folder() / "ablations" / "logs"
-        work = [Job(label, ["ablate", source, *overrides, "--only", label]) for label in lacking]
-        ended = run_jobs(work, jobs, logs, _say)
-        if failed := [label for label, status in ended.items() if status]:
-            raise KdcoreError(f"not trained: {', '.join(failed)}; the same command tries again")
-    return {words: _settle(source, [*overrides, *words], label) for words, label in trained.items()}
-
-
-def _settle(source: str, overrides: Sequence[str], label: str) -> list[FinishedRun]:
-    from rich.console import Console
-
-    from kdcore import ConsoleListener
-
-    console = Console(stderr=True)
-    missing = missing_seeds(load_recipe(source, overrides))
-    said = f"to train: seeds {', '.join(map(str, missing))}" if missing else "trained already"
-    console.print(f"{label}: {said}", highlight=False, markup=False)
-    with ConsoleListener(console) as listener:
-        return settle(source, overrides, "test", listener, _say)
-
-
-def contenders_of(
+def entries_of(
     found: Sequence[Variant], runs: Mapping[tuple[str, ...], Sequence[FinishedRun]], seeds: Sequence[int]
-) -> list[Contender]:
-    """A contender for each variant that could be run, with the recipe's seeds alone."""
-    contenders = []
+) -> list[Entry]:
+    """One entry for each variant that could be trained, with the seeds of the recipe alone."""
+    entries = []
     for each in found:
         if not each.impossible:
-            one = contender(runs[each.overrides], each.who, each.label)
-            contenders.append(one.only(key for key in one.observations if key[0] in seeds))
-    return contenders
+            one = make_entry(runs[each.overrides], each.who, each.label)
+            entries.append(one.only(key for key in one.observations if key[0] in seeds))
+    return entries
 
 
-def ablation_tables(found: Sequence[Variant], contenders: Sequence[Contender], metric: str, command: str) -> list[Table]:
-    """The table of parts, then what each means for the classes, then what it costs."""
-    from_whole = compare(contenders, metric)
-    alone = next((each for each in contenders if each.label == ALONE), None)
-    headings = ["", "runs", NAMES[metric], f"from {WHOLE}", "95 % interval"]
-    headings += [f"from {ALONE}", "95 % interval"] if alone else []
-    rows = [
-        [each.label, str(len(each.observations)), spread(each, metric)]
-        + _from(each, contenders[0], metric)
-        + (_from(each, alone, metric) if alone else [])
-        for each in contenders
-    ]
-    told = [f"Made by: {command}", *notes(from_whole)]
-    told += [f"{each.label}: not possible: {each.impossible}" for each in found if each.impossible]
-    title = f"Ablation of {_recipe_name(contenders[0])}: {NAMES[metric]}, {from_whole.reference.facts[0].part} part"
-    parts = Table(title, headings, rows, told, strong=[0], spare=(1, 6, 5, 4) if alone else (1, 4))
-    return [parts, class_table(_students(from_whole)), cost_table(contenders)]
+def ablation_tables(found: Sequence[Variant], entries: Sequence[Entry], metric: str, command: str) -> list[Table]:
+    """The table of variants, the recall of each class, and the cost."""
+    from_full = compare(entries, metric)
+    baseline = next((each for each in entries if each.label == BASELINE), None)
+    references = [(FULL, entries[0]), *([(BASELINE, baseline)] if baseline else [])]
+    headings = ["", "runs", METRIC_NAMES[metric]]
+    rows = [[each.label, str(len(each.observations)), mean_and_sd(each, metric)] for each in entries]
+    droppable = [1]
+    for name, reference in references:
+        columns, cells = _difference_columns(name, reference, entries, metric)
+        headings += columns
+        rows = [row + more for row, more in zip(rows, cells, strict=True)]
+    droppable += [*range(len(headings) - 1, 4, -1), 4]  # the interval of the difference from the full recipe goes last
+    lines = [f"Command: {command}", *notes(from_full), *_student_note(entries[0]), *HOLM_NOTE[: "p (Holm)" in headings]]
+    lines += [f"{each.label}: not possible: {each.impossible}" for each in found if each.impossible]
+    title = f"Ablation of {_recipe_name(entries[0])}: {METRIC_NAMES[metric]}, {samples_of(entries[0])}"
+    variants = Table(title, headings, rows, lines, strong=[0], droppable=droppable)
+    return [variants, *class_tables(_students(from_full)), cost_table(entries)]
 
 
-def _from(one: Contender, reference: Contender, metric: str) -> list[str]:
-    if one is reference:
-        return ["", ""]
-    found = difference(one, reference, metric_of(metric))
-    return [signed(found.mean, metric), interval(found, metric)]
+def _difference_columns(
+    name: str, reference: Entry, entries: Sequence[Entry], metric: str
+) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the differences from one reference, with p values corrected within the column."""
+    measure = metric_of(metric)
+    found = {each.label: difference(each, reference, measure) for each in entries if each is not reference}
+    corrected = corrected_p(found)
+    headings = [f"from {name}", "95 % interval", *(["p (Holm)"] if corrected else [])]
+    cells = []
+    for each in entries:
+        one = found.get(each.label)
+        row = [signed(one.mean, metric), interval(one, metric)] if one else ["", ""]
+        cells.append(row + ([p_value(corrected.get(each.label))] if corrected else []))
+    return headings, cells
+
+
+def _student_note(full: Entry) -> list[str]:
+    names = students_of(full.runs)
+    return [f"Rows that name no participant show {names[0]}, the first of {len(names)} students."] if len(names) > 1 else []
 
 
 def _students(found: Comparison) -> Comparison:
-    """Without the teachers, whom classes would make the table too wide for."""
-    return Comparison(found.reference, [each for each in found.others if not each.label.startswith("teacher ")], found.metric)
+    """The comparison without the teachers, so that the table of classes is not too wide."""
+    kept = [each for each in found.entries if not each.label.startswith("teacher")]
+    return Comparison(kept, {each.label: found.reference for each in kept[1:]}, found.metric)
 
 
-def _recipe_name(whole: Contender) -> str:
-    return whole.facts[-1].name.removesuffix(f"-{WHOLE}")
-
-
-def _keep(source: str, overrides: Sequence[str], tables: Sequence[Table], told: Sequence[Mapping[str, object]]) -> None:
-    recipe = load_recipe(source, overrides)
-    folder = runs_folder() / "ablations"
-    folder.mkdir(parents=True, exist_ok=True)
-    endings: tuple[tuple[str, Format], ...] = ((".md", "markdown"), (".csv", "csv"))
-    for ending, form in endings:
-        path = folder / f"{name_of(recipe)}{ending}"
-        path.write_text(rendered(tables, told, form), encoding="utf-8")
-        _say(str(path))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+def _recipe_name(full: Entry) -> str:
+    return full.facts[-1].name.removesuffix(f"-{FULL_SLUG}")

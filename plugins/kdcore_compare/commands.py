@@ -1,4 +1,4 @@
-"""The commands as the command line sees them; each imports its work when it is called."""
+"""Command-line interface of the plugin. Each command imports its implementation when it is called."""
 
 from __future__ import annotations
 
@@ -7,101 +7,127 @@ from typing import Annotated, Literal
 
 import typer
 
-Recipe = Annotated[str, typer.Argument(help="A recipe's file, or the name of a shipped one.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to it, as key=value.")]
+Recipe = Annotated[str, typer.Argument(help="Path of a recipe, or name of a shipped one.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides of the recipe, as key=value.")]
 Form = Annotated[
     Literal["rich", "markdown", "csv", "latex", "html"],
-    typer.Option("--format", help="rich is for the terminal; csv has one number a line, in fractions."),
+    typer.Option("--format", help="Output format. rich is for the terminal; csv has one number per line, as fractions."),
 ]
-Output = Annotated[
-    Path | None, typer.Option(help="Write to this file instead; its ending decides the format if none is given.")
-]
-Metric = Annotated[Literal["accuracy", "macro_f1", "loss"], typer.Option(help="What differences are of.")]
-Uri = Annotated[str | None, typer.Option(help="MLflow's address; as for tracking by default.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes at a time; the machine's cores are shared out.")]
+Output = Annotated[Path | None, typer.Option(help="Write to this file. Its suffix selects the format unless --format does.")]
+Metric = Annotated[Literal["accuracy", "macro_f1", "loss"], typer.Option(help="Metric whose differences are shown.")]
+Uri = Annotated[str | None, typer.Option(help="MLflow tracking URI; by default the one that runs are tracked to.")]
+Jobs = Annotated[int, typer.Option(min=1, help="Number of parallel processes; the CPU cores are divided among them.")]
 
 
 def compare(
     sources: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Runs (ids or folders) or recipes; the first is what the others are compared with. A+B takes several runs as "
-            "one; A@baseline, A@teachers, A@NAME take somebody else than the student. A alone is compared with A@baseline. "
-            "key=value changes every recipe named, as when it was run."
+            help="Runs (ids or folders) or recipes. The first is the reference. A+B pools several runs; A@baseline, "
+            "A@teachers and A@NAME select a participant other than the student. A single source is compared with its "
+            "baseline. key=value overrides every recipe; give the overrides that it was run with."
         ),
     ] = None,
-    experiment: Annotated[str, typer.Option(help="Also every finished run of this MLflow experiment.")] = "",
-    matching: Annotated[str, typer.Option("--filter", help="Only those that match, e.g. \"tags.dataset = 'utd-mhad'\".")] = "",
+    experiment: Annotated[str, typer.Option(help="Add every finished run of this MLflow experiment.")] = "",
+    filter_string: Annotated[str, typer.Option("--filter", help="Add only matching runs: \"tags.dataset = 'utd-mhad'\".")] = "",
     uri: Uri = None,
     metric: Metric = "accuracy",
-    anyway: Annotated[bool, typer.Option("--anyway", help="Compare even what is not comparable.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Compare runs in spite of conflicts.")] = False,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Compare finished runs, paired by seed and split: means, differences with intervals, classes, cost."""
-    from kdcore_compare.comparing import compare_sources
-    from kdcore_compare.output import format_for, put
-    from kdcore_compare.telling import records, tables
+    """Compare finished runs, paired by seed and split.
+
+    Shows means, differences with confidence intervals, recall of each class, and cost.
+    """
+    from kdcore_compare.comparison import compare_sources
+    from kdcore_compare.comparison_report import report_records, report_tables
+    from kdcore_compare.tables import format_for, write_tables
 
     form = format_for(form, output)
-    found = compare_sources(sources or [], experiment, uri, matching, metric, anyway)
-    put(tables(found), list(records(found)), form, output)
+    comparison = compare_sources(sources or [], experiment, uri, filter_string, metric, anyway)
+    write_tables(report_tables(comparison), list(report_records(comparison)), form, output)
 
 
 def ablate(
     recipe: Recipe,
     overrides: Overrides = None,
     jobs: Jobs = 1,
-    only: Annotated[str, typer.Option(help="Train this variant alone, and show no table.")] = "",
+    only: Annotated[str, typer.Option(help="Train only this variant; print no table.")] = "",
     metric: Metric = "accuracy",
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Train a recipe whole and without each of its parts in turn, and show what each part adds.
+    """Train a recipe without each of its parts in turn, and show what each part adds.
 
-    What has been trained already is not trained again; what was stopped is gone on with.
+    Finished runs are reused and interrupted ones are resumed.
     """
     from kdcore_compare.ablation import ablate as start
 
     start(recipe, overrides or [], jobs, only, metric, form, output)
 
 
+def cross_validate(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    folds: Annotated[
+        int, typer.Option(min=0, help="Number of groups of subjects. By default, one subject is left out at a time.")
+    ] = 0,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Divide the subjects into folds this many times, in random order; requires --folds.")
+    ] = 1,
+    jobs: Jobs = 1,
+    only: Annotated[str, typer.Option(help="Train only this fold; print no tables.")] = "",
+    metric: Metric = "accuracy",
+    form: Form = "rich",
+    output: Output = None,
+) -> None:
+    """Cross-validate a recipe over its subjects, and compare the student with its baseline, paired by fold.
+
+    Shows the mean and spread over folds, the accuracy of each subject, and the pooled confusion. The folds replace the recipe's
+    protocol. Finished folds are reused and interrupted ones are resumed.
+    """
+    from kdcore_compare.cross_validation import cross_validate as start
+
+    start(recipe, overrides or [], folds, repeats, jobs, only, metric, form, output)
+
+
 def sweep(
     recipe: Recipe,
     overrides: Overrides = None,
     grid: Annotated[
-        list[str] | None, typer.Option(help="key=value,value,…: each of these values, with each of the others'.")
+        list[str] | None, typer.Option(help="Values of a key, as key=value,value,…; repeat for every combination.")
     ] = None,
-    search: Annotated[int, typer.Option(min=0, help="Let Optuna choose this many points instead of the whole grid.")] = 0,
+    search: Annotated[int, typer.Option(min=0, help="Let Optuna choose this many points instead of the full grid.")] = 0,
     ranges: Annotated[
-        list[str] | None, typer.Option("--range", help="key=low:high, then :log or :int if so; for --search.")
+        list[str] | None, typer.Option("--range", help="Range of a key, as key=low:high[:log][:int]; requires --search.")
     ] = None,
-    storage: Annotated[str, typer.Option(help="Database of the sweep; sweeps.db in the folder of runs by default.")] = "",
-    study: Annotated[str, typer.Option(help="Its name there; follows from the recipe and the points by default.")] = "",
-    prune: Annotated[bool, typer.Option(help="In a search, stop what is behind the others on the validation part.")] = True,
+    storage: Annotated[str, typer.Option(help="Database URL; by default sweeps.db in the folder of runs.")] = "",
+    study: Annotated[str, typer.Option(help="Name in the database; by default derived from recipe and keys.")] = "",
+    prune: Annotated[bool, typer.Option(help="Stop points of a search that fall behind on the validation part.")] = True,
     jobs: Jobs = 1,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Try a recipe with other values, and choose by accuracy on the validation part; test samples are never looked at.
+    """Train a recipe with different values, and rank them by accuracy on the validation part.
 
-    The same command again goes on with a sweep, or helps with it, on this machine or another.
+    Test samples are never used. Run the same command again, on this machine or another, to resume a sweep or to add a worker.
     """
-    from kdcore_compare.sweeping import sweep as start
+    from kdcore_compare.sweep import sweep as start
 
     start(recipe, overrides or [], grid or [], search, ranges or [], storage, study, prune, jobs, form, output)
 
 
 def reproduce(
-    run_id: Annotated[str, typer.Argument(help="Id or folder of a finished run, or its id in MLflow.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="What is elsewhere here: data.dataset.root=…")] = None,
+    run_id: Annotated[str, typer.Argument(help="Id or folder of a finished run, or its MLflow run id.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides for this machine: data.dataset.root=…")] = None,
     uri: Uri = None,
 ) -> None:
-    """Run a run's recipe again, and say whether it came out the same, to the bit, or what differs.
+    """Run the recipe of a run again, and report which results differ.
 
-    Exit status 1 if it did not.
+    The exit status is 1 unless all predictions are bit-identical.
     """
-    from kdcore_compare.reproduction import reproduce as start
+    from kdcore_compare.reproduce import reproduce as start
 
     if not start(run_id, overrides or [], uri):
         raise typer.Exit(1)

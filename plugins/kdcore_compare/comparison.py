@@ -1,130 +1,149 @@
-"""Contenders set against one of them, once it is sure that they can be."""
+"""Compare entries with a reference, seed by seed and split by split."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
-from kdcore import KdcoreError, UsageError
-from kdcore_compare.agreement import SAME_DATA, not_as_one, selection_rule
-from kdcore_compare.contenders import Contender, Observation
+from kdcore import UsageError
+from kdcore_compare.comparability import IncomparableError, all_conflicts
+from kdcore_compare.selection import Entry, Observation, select, select_experiment, with_baselines, with_distinct_labels
 from kdcore_compare.significance import Difference, paired, unpaired
 
 Measure = Callable[[Observation], float]
 
 
-class IncomparableError(KdcoreError):
-    """Runs whose numbers do not mean the same."""
-
-    exit_code = 2
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """Contenders against a reference.
+    """Entries, each compared with its reference.
 
     Args:
-        reference: What the others are compared with.
-        others: The others.
+        entries: The rows, references among them.
+        references: Label of an entry → the entry that it is compared with; references themselves are absent.
         metric: ``accuracy``, ``macro_f1`` or ``loss``.
-        in_spite_of: What makes them incomparable, if that was waived.
+        waived: Conflicts that were found and ignored (``--anyway``).
     """
 
-    reference: Contender
-    others: Sequence[Contender]
+    entries: Sequence[Entry]
+    references: Mapping[str, Entry]
     metric: str = "accuracy"
-    in_spite_of: Sequence[str] = field(default_factory=list)
+    waived: Sequence[str] = field(default_factory=list)
 
     @property
-    def contenders(self) -> list[Contender]:
-        """The reference, then the others."""
-        return [self.reference, *self.others]
+    def reference(self) -> Entry:
+        """The first reference."""
+        return next(each for each in self.entries if each.label not in self.references)
+
+    @property
+    def single_reference(self) -> bool:
+        """True if all entries are compared with the same one."""
+        return len({each.label for each in self.references.values()}) == 1
+
+    @property
+    def others(self) -> list[Entry]:
+        """The entries that are compared with a reference."""
+        return [each for each in self.entries if each.label in self.references]
 
     @property
     def classes(self) -> Sequence[str]:
-        """Class names."""
+        """Class names, in the order of the labels."""
         return self.reference.facts[0].classes
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
-        """Label → difference in the metric from the reference."""
-        return {each.label: difference(each, self.reference, metric_of(self.metric)) for each in self.others}
+        """Label → difference in the metric from the entry's reference."""
+        return {each.label: self.difference(each, metric_of(self.metric)) for each in self.others}
 
-    def of_class(self, other: Contender, index: int) -> Difference | None:
-        """Difference in the share of a class that is answered right; None if it has no samples."""
-        found = (other, self.reference)
-        if any(np.isnan(each.evaluation.recall[index]) for one in found for each in one.observations.values()):
+    def difference(self, entry: Entry, measure: Measure) -> Difference:
+        """The difference of an entry from its reference."""
+        return difference(entry, self.references[entry.label], measure)
+
+    def class_difference(self, entry: Entry, index: int) -> Difference | None:
+        """The difference in recall of one class, over the splits that have samples of it; None if none has."""
+        reference = self.references[entry.label]
+        one, other = (
+            each.only(key for key, observed in each.observations.items() if recall(observed, index) is not None)
+            for each in (entry, reference)
+        )
+        if not one.observations or not other.observations:
             return None
-        return difference(other, self.reference, lambda each: float(each.evaluation.recall[index]))
+        return difference(one, other, lambda each: float(each.evaluation.recall[index]))
 
 
-def compare(found: Sequence[Contender], metric: str = "accuracy", anyway: bool = False) -> Comparison:
-    """Compare all others with the first.
+def recall(one: Observation, index: int) -> float | None:
+    """The recall of one class; None without samples of it."""
+    value = float(one.evaluation.recall[index])
+    return None if np.isnan(value) else value
+
+
+def compare_sources(
+    sources: Sequence[str], experiment: str = "", uri: str | None = None, filter_string: str = "", metric: str = "accuracy",
+    anyway: bool = False,
+) -> Comparison:  # fmt: skip
+    """Compare what the command line names with the first of it; a single entry with its own baseline.
+
+    Args:
+        sources: Runs and recipes, as `kdcore_compare.selection.select` takes them; ``key=value`` among them overrides
+            every recipe.
+        experiment: Name of an MLflow experiment whose finished runs are compared, too.
+        uri: Tracking URI of MLflow.
+        filter_string: Filter for the experiment's runs, in MLflow's search syntax.
+        metric: ``accuracy``, ``macro_f1`` or ``loss``.
+        anyway: Compare in spite of conflicts.
+    """
+    overrides = [each for each in sources if "=" in each and not Path(each).exists()]
+    found = select([each for each in sources if each not in overrides], overrides)
+    if experiment:
+        found += select_experiment(experiment, uri, filter_string)
+    if len(found) == 1:
+        return compare_pairs(with_baselines(found[0]), metric, anyway)
+    return compare(with_distinct_labels(found), metric, anyway)
+
+
+def compare(entries: Sequence[Entry], metric: str = "accuracy", anyway: bool = False) -> Comparison:
+    """Compare entries with the first of them.
 
     Raises:
-        IncomparableError: If they, or the runs that one of them takes as one, differ in what must agree, unless `anyway`.
-        UsageError: If there is nothing to compare.
+        IncomparableError: If entries, or the runs pooled in one, conflict, unless `anyway`.
+        UsageError: If there are fewer than two entries.
     """
-    if len(found) < 2:
-        raise UsageError("give two or more runs or recipes to compare")
-    reasons = [reason for each in found for reason in not_as_one(each.runs, each.participant)]
-    reasons += [reason for other in found[1:] for reason in incomparable(found[0], other)]
-    reasons = list(dict.fromkeys(reasons))  # a run and its baseline have the same ones
+    if len(entries) < 2:
+        raise UsageError("nothing to compare: give two or more runs or recipes")
+    reasons = _refuse(all_conflicts(entries), anyway)
+    return Comparison(entries, {each.label: entries[0] for each in entries[1:]}, metric, reasons)
+
+
+def compare_pairs(pairs: Sequence[tuple[Entry, Entry]], metric: str = "accuracy", anyway: bool = False) -> Comparison:
+    """Compare the second entry of each pair with the first.
+
+    Raises:
+        IncomparableError: If the entries of a pair conflict, unless `anyway`.
+    """
+    reasons = _refuse(list(dict.fromkeys(each for pair in pairs for each in all_conflicts(pair))), anyway)
+    entries = [each for pair in pairs for each in pair]
+    return Comparison(entries, {other.label: reference for reference, other in pairs}, metric, reasons)
+
+
+def _refuse(reasons: list[str], anyway: bool) -> list[str]:
     if reasons and not anyway:
         lines = "\n  ".join(reasons)
-        raise IncomparableError(f"these cannot be compared (--anyway does so all the same):\n  {lines}")
-    return Comparison(found[0], found[1:], metric, reasons)
-
-
-def incomparable(one: Contender, other: Contender) -> list[str]:
-    """Why the numbers of two contenders do not mean the same; empty if they do."""
-    names = f"{one.label} and {other.label}"
-    told: dict[str, Callable[[Observation], str]] = {
-        **{what: lambda each, fact=fact: fact(each.facts) for what, fact in SAME_DATA.items()},
-        "another split": lambda each: each.facts.split,
-        "another number of samples": lambda each: f"{each.evaluation.n} samples",
-    }
-    reasons = [
-        f"{names}: {what}: {mine} against {theirs}"
-        for what, value in told.items()
-        if (mine := _all(one, value)) != (theirs := _all(other, value))
-    ]
-    mine, theirs = (_all(each, lambda o, n=each.participant: selection_rule(o.facts, n)) for each in (one, other))
-    if mine != theirs:
-        reasons.append(f"{names}: another selection rule: {mine} against {theirs}")
-    if not reasons:
-        reasons += _other_samples(one, other, names)
+        raise IncomparableError(f"these runs cannot be compared (use --anyway to compare them nevertheless):\n  {lines}")
     return reasons
 
 
-def _all(one: Contender, value: Callable[[Observation], str]) -> str:
-    return "; ".join(sorted({value(each) for each in one.observations.values()}))
-
-
-def _other_samples(one: Contender, other: Contender, names: str) -> list[str]:
-    here_of, theirs_of = ({split: each for (_, split), each in both.observations.items()} for both in (one, other))
-    for split, theirs in theirs_of.items():
-        here = here_of[split]
-        if here.keys != theirs.keys:
-            differing = sorted(set(here.keys) ^ set(theirs.keys))
-            return [f"{names}: other samples in the same split: {differing[0]} is only in one of them"]
-        if not np.array_equal(here.evaluation.labels, theirs.evaluation.labels):
-            return [f"{names}: other labels of the same samples"]
-    return []
-
-
 def metric_of(name: str) -> Measure:
-    """A number of an observation, by the metric's name."""
+    """The function that reads a metric from an observation."""
     return lambda each: each.evaluation.metrics()[name]
 
 
-def difference(one: Contender, reference: Contender, measure: Measure) -> Difference:
-    """`one` minus `reference`, paired by seed and split where they have any in common.
+def difference(one: Entry, reference: Entry, measure: Measure) -> Difference:
+    """`one` minus `reference`, paired by seed and split where they have any in common, else unpaired (Welch).
 
-    Of several splits, each counts once, as the mean over its seeds: seeds of one split share their data.
+    Seeds of one split share their data, so with several splits each split counts once, as the mean over its seeds.
     """
     common = [key for key in one.observations if key in reference.observations]
     if not common:

@@ -1,22 +1,34 @@
-"""Tables as a terminal, Markdown, CSV, LaTeX or HTML shows them."""
+"""Write tables to the terminal or to files, as Markdown, CSV, LaTeX or HTML."""
 
 from __future__ import annotations
 
 import csv
 import io
+import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Literal
 
+from kdcore import UsageError
+
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table as RichTable
+    from rich.text import Text
 
 NO_BREAK = "\u00a0"
 
+NARROWEST, DEFAULT_WIDTH, UNLIMITED = 20, 80, 10_000
+"""Widths in characters: the least that tables are printed at, of a terminal that does not tell, and of a pipe."""
+
 Format = Literal["rich", "markdown", "csv", "latex", "html"]
+
+SUFFIXES: Mapping[str, Format] = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".html": "html"}
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
 _LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"<": r"\textless{}", ">": r"\textgreater{}", "−": "$-$", "→": r"$\to$"}
@@ -27,12 +39,12 @@ class Table:
     """Text in rows and columns.
 
     Args:
-        title: Above it.
-        headings: Of the columns; the first column is text, the others numbers.
-        rows: Cells.
-        notes: Below it, a line each.
-        strong: Indices of rows that stand out.
-        spare: Indices of columns that a narrow terminal goes without, the first of them first.
+        title: Title above the table.
+        headings: Headings of the columns; the first column holds text, the others numbers.
+        rows: Cells of each row.
+        notes: Lines below the table.
+        strong: Indices of rows in bold.
+        droppable: Indices of columns that a narrow terminal may leave out, in this order.
     """
 
     title: str
@@ -40,67 +52,140 @@ class Table:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str] = field(default_factory=list)
     strong: Sequence[int] = ()
-    spare: Sequence[int] = ()
+    droppable: Sequence[int] = ()
 
 
-def rendered(tables: Sequence[Table], records: Sequence[Mapping[str, object]], form: Format) -> str:
-    """All tables as text of a format other than ``rich``; as CSV, the `records`, whose keys are the columns."""
+def format_for(form: Format, path: Path | None) -> Format:
+    """`form`, or the format that the suffix of `path` stands for if `form` is ``rich`` (for the terminal alone).
+
+    Raises:
+        UsageError: If the suffix stands for no format.
+    """
+    if path is None or form != "rich":
+        return form
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--output {path}: cannot tell the format from the suffix ({', '.join(SUFFIXES)}); use --format")
+    return SUFFIXES[path.suffix.lower()]
+
+
+def write_tables(
+    tables: Sequence[Table], records: Sequence[Mapping[str, object]], form: Format = "rich", path: Path | None = None
+) -> None:
+    """Print tables, or write them to a file and print its path."""
+    form = format_for(form, path)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render(tables, records, form), encoding="utf-8")
+        print(path)
+    elif form == "rich":
+        print_tables(tables)
+    else:
+        sys.stdout.write(render(tables, records, form))
+
+
+def render(tables: Sequence[Table], records: Sequence[Mapping[str, object]], form: Format) -> str:
+    """Tables as text in any format but ``rich``. CSV holds the `records`, whose keys are its columns."""
     if form == "csv":
-        return as_csv(records)
+        return to_csv(records)
     if form == "html":
-        return as_page(tables)
-    one = {"markdown": as_markdown, "latex": as_latex}[form]
+        return to_html(tables)
+    one = {"markdown": to_markdown, "latex": to_latex}[form]
     return "\n".join(map(one, tables))
 
 
-def show(tables: Sequence[Table]) -> None:
-    """Print tables in the terminal."""
+def print_tables(tables: Sequence[Table]) -> None:
+    """Print tables to the terminal, or at their natural width to a pipe.
+
+    A table that is too wide loses its droppable columns, which are named below it. If that is not enough, each row is printed
+    as a block of ``heading: cell`` lines.
+    """
     from rich.console import Console
     from rich.text import Text
 
-    console = Console()
+    width = terminal_width()
+    console = Console(width=width)
     for each in tables:
-        left_out: list[int] = []
-        while _width(shown := _rich(each, left_out)) > console.width and len(left_out) < len(each.spare):
-            left_out.append(each.spare[len(left_out)])
+        console.print(Text(each.title))
+        dropped: list[int] = []
+        while _width(shown := _rich(each, dropped)) > width and len(dropped) < len(each.droppable):
+            dropped.append(each.droppable[len(dropped)])
+        if _width(shown) > width:
+            dropped, shown = [], _blocks(each)
         console.print(shown)
         for line in each.notes:
             console.print(Text(line))
-        if left_out:
-            console.print(Text(f"Left out for want of room: {', '.join(_column(each, index) for index in sorted(left_out))}."))
+        if dropped:
+            names = ", ".join(_column(each, index) for index in sorted(dropped))
+            console.print(Text(f"Columns left out (narrow terminal): {names}."))
         console.print()
 
 
+def terminal_width() -> int:
+    """The width to print at: ``$COLUMNS`` if positive, else that of the terminal; unlimited in a pipe."""
+    from rich.console import Console
+
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return max(NARROWEST, int(columns))
+    if not sys.stdout.isatty():
+        return UNLIMITED
+    found = Console(_environ={name: value for name, value in os.environ.items() if name != "COLUMNS"}).width
+    return max(NARROWEST, found) if found else DEFAULT_WIDTH
+
+
+def stderr_console() -> Console:
+    """A console for progress on stderr; a terminal that is too narrow, or tells no width, counts as 80 characters wide."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if console.width >= NARROWEST else Console(stderr=True, width=DEFAULT_WIDTH)
+
+
+def _blocks(table: Table) -> Text:
+    """The rows of a table as blocks of lines, for terminals that are too narrow for columns."""
+    from rich.text import Text
+
+    shown = Text()
+    for number, row in enumerate(table.rows):
+        first = f"{table.headings[0]} {row[0]}".strip()
+        shown.append(f"{first}\n", style="bold" if number in table.strong else "")
+        heading = ""
+        for index in range(1, len(row)):
+            heading = table.headings[index] or heading
+            shown.append(f"  {heading}: {row[index]}\n" if row[index] else "")
+    return shown
+
+
 def _column(table: Table, index: int) -> str:
-    """A column's heading, with the nearest one before it that no other column has, where others have the same."""
+    """The heading of a column; a repeated one is followed by the nearest unique heading before it."""
     once = [heading for heading in table.headings[:index] if table.headings.count(heading) == 1 and heading]
     heading = table.headings[index]
     return f"{heading} ({once[-1]})" if table.headings.count(heading) > 1 and once else heading
 
 
 def _heading(table: Table, index: int) -> str:
-    """A column's heading in lines no wider than the column must be; a percent sign stays with what it follows."""
+    """The heading of a column, wrapped to the width of its cells; a percent sign is not wrapped."""
     if index == 0:
         return table.headings[0]
     text = table.headings[index].replace(" %", f"{NO_BREAK}%")
-    width = max(map(len, [*text.split(" "), *(row[index] for row in table.rows)]))
+    width = max(1, *map(len, [*text.split(" "), *(row[index] for row in table.rows)]))
     return "\n".join(wrap(text, width, break_long_words=False, break_on_hyphens=False)).replace(NO_BREAK, " ")
 
 
 def _width(table: RichTable) -> int:
-    """How wide a table is where there is room."""
+    """The natural width of a table, in characters."""
     from rich.console import Console
 
-    return Console(width=10_000).measure(table).maximum
+    return Console(width=UNLIMITED).measure(table).maximum
 
 
-def _rich(table: Table, left_out: Sequence[int]) -> RichTable:
+def _rich(table: Table, dropped: Sequence[int]) -> RichTable:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    shown = RichTable(title=Text(table.title), title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    kept = [index for index in range(len(table.headings)) if index not in left_out]
+    shown = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    kept = [index for index in range(len(table.headings)) if index not in dropped]
     for index in kept:
         shown.add_column(Text(_heading(table, index)), justify="right" if index else "left", no_wrap=True)
     for number, row in enumerate(table.rows):
@@ -108,8 +193,8 @@ def _rich(table: Table, left_out: Sequence[int]) -> RichTable:
     return shown
 
 
-def as_markdown(table: Table) -> str:
-    """A Markdown table with its title and notes."""
+def to_markdown(table: Table) -> str:
+    """A table in Markdown, with title and notes."""
     lines = [f"**{table.title}**", "", _pipes(table.headings), _pipes(["---", *["---:"] * (len(table.headings) - 1)])]
     for number, row in enumerate(table.rows):
         lines.append(_pipes([f"**{cell}**" if number in table.strong and cell else cell for cell in row]))
@@ -121,8 +206,8 @@ def _pipes(cells: Sequence[str]) -> str:
     return "| " + " | ".join(re.sub(r"([|\\])", r"\\\1", cell) for cell in cells) + " |"
 
 
-def as_csv(records: Sequence[Mapping[str, object]]) -> str:
-    """Records as CSV; None is left empty."""
+def to_csv(records: Sequence[Mapping[str, object]]) -> str:
+    """Records as CSV; None is an empty cell."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for record in records for key in record)), lineterminator="\n")
     writer.writeheader()
@@ -130,8 +215,8 @@ def as_csv(records: Sequence[Mapping[str, object]]) -> str:
     return text.getvalue()
 
 
-def as_latex(table: Table) -> str:
-    """A ``table`` environment with `booktabs` rules."""
+def to_latex(table: Table) -> str:
+    """A LaTeX ``table`` environment with `booktabs` rules."""
     body = [_row(table.headings), r"\midrule"]
     for number, row in enumerate(table.rows):
         body.append(_row(row, number in table.strong))
@@ -150,18 +235,18 @@ def as_latex(table: Table) -> str:
 
 
 def _row(cells: Sequence[str], strong: bool = False) -> str:
-    told = [rf"\textbf{{{_latex(cell)}}}" if strong and cell else _latex(cell) for cell in cells]
-    return " & ".join(told) + r" \\"
+    row = [rf"\textbf{{{_latex(cell)}}}" if strong and cell else _latex(cell) for cell in cells]
+    return " & ".join(row) + r" \\"
 
 
 def _latex(text: str) -> str:
     return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
-def as_page(tables: Sequence[Table]) -> str:
-    """A whole HTML page."""
+def to_html(tables: Sequence[Table]) -> str:
+    """Tables as a complete HTML page."""
     title = escape(tables[0].title) if tables else ""
-    body = "\n".join(map(_html, tables))
+    body = "\n".join(map(_html_table, tables))
     style = (
         "body{max-width:70rem;margin:2rem auto;padding:0 1rem;font:16px/1.5 system-ui,sans-serif}"
         "table{border-collapse:collapse;margin:.5rem 0;font-variant-numeric:tabular-nums}"
@@ -172,7 +257,7 @@ def as_page(tables: Sequence[Table]) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{body}\n</body></html>\n'
 
 
-def _html(table: Table) -> str:
+def _html_table(table: Table) -> str:
     head = "".join(f"<th>{escape(heading)}</th>" for heading in table.headings)
     rows = []
     for number, row in enumerate(table.rows):

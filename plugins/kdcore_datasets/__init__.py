@@ -29,6 +29,7 @@ def register_protocols(register):
     """Rules that split samples."""
     register("cross-subject", "kdcore_datasets.protocols.subjects:CrossSubject")
     register("leave-one-subject-out", "kdcore_datasets.protocols.subjects:LeaveOneSubjectOut")
+    register("subject-folds", "kdcore_datasets.protocols.folds:SubjectFolds")
     register("explicit", "kdcore_datasets.protocols.subjects:Explicit")
     register("disjoint-subjects", "kdcore_datasets.protocols.subjects:DisjointSubjects")
     register("subject-specific", "kdcore_datasets.protocols.trials:SubjectSpecific")

@@ -27,6 +27,7 @@ cases = {
 } | {
     "synthetic-motion": Case({"subjects": 2, "trials": 1, "actions": ["wave", "punch"], "video_size": 16}),
     "leave-one-subject-out": Case({"test_subject": 3, "validation_subjects": 1}),
+    "subject-folds": Case({"folds": 4, "fold": 2, "shuffle_seed": 0, "validation_subjects": 1}),
     "explicit": Case({"train_subjects": [1, 2, 3], "test_subjects": [5, 6], "validation_subjects": [4]}),
     "disjoint-subjects": Case({"teacher_subjects": [1, 2], "student_subjects": [3, 4]}),
 }

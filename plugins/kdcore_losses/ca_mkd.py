@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdcore import Example, LossContext, Needs, Ramp
 from kdcore.functional import confidence_weights, label_losses, same_positions, softened_kl
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.logit_loss import standardised
 from kdcore_losses.regressor import Regressor
 
 
@@ -31,6 +32,7 @@ class ConfidenceAware(FeatureLoss):
         logits: λ_z.
         features: λ_f; taps are needed where it is above 0.
         pairs: Pairs of (teacher's tap, student's tap).
+        standardise: Standardise the logits that are compared first, as ``logit-std`` does; w is of the plain logits.
     """
 
     def __init__(
@@ -40,8 +42,10 @@ class ConfidenceAware(FeatureLoss):
         logits: Annotated[float, Ge(0)] = 1.0,
         features: Annotated[float, Ge(0)] = 0.0,
         pairs: Pairs = DEFAULT,
+        standardise: bool = False,
     ):
         super().__init__(pairs)
+        self.standardise = standardise
         self.temperature = temperature
         self.logits = logits
         self.features = features
@@ -58,7 +62,9 @@ class ConfidenceAware(FeatureLoss):
         """The weighted sum over teachers, averaged over the batch."""
         weights = confidence_weights(label_losses(torch.stack([each.logits for each in ctx.teachers.values()]), ctx.labels))
         T = ctx.progress.at(self.temperature)
-        terms = torch.stack([softened_kl(ctx.student.logits, each.logits, T) for each in ctx.teachers.values()])
+        logits = [each.logits for each in (ctx.student, *ctx.teachers.values())]
+        student, *teachers = [standardised(each) for each in logits] if self.standardise else logits
+        terms = torch.stack([softened_kl(student, each, T) for each in teachers])
         terms = self.logits * T**2 * terms
         if self.features:
             found = self.activations(ctx.student, ctx.teachers, batch=len(ctx.batch))

@@ -9,11 +9,13 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore import DistillationLoss, LossContext, Needs, Ramp
-from kdcore.functional import full_precision, softened_kl
+from kdcore import LossContext, Needs, Ramp
+from kdcore.functional import softened_kl
+from kdcore_losses.logit_loss import LogitLoss
+from kdcore_losses.nontarget import other_logits
 
 
-class DecoupledDistillation(DistillationLoss):
+class DecoupledDistillation(LogitLoss):
     """Soft targets in two parts with a weight each: how sure of the true class, and how the rest is shared out.
 
     .. math:: L = \\frac1K \\sum_k T^2
@@ -26,10 +28,10 @@ class DecoupledDistillation(DistillationLoss):
         alpha: Weight of the true class's part.
         beta: Weight of the other classes' part.
         temperature: T, a number or a ramp over epochs.
+        standardise: Standardise logits first, as ``logit-std`` does.
     """
 
     needs = Needs(labels=True, teachers=1)
-    temperature_power = 2
 
     def __init__(
         self,
@@ -37,27 +39,25 @@ class DecoupledDistillation(DistillationLoss):
         alpha: Annotated[float, Ge(0)] = 1.0,
         beta: Annotated[float, Ge(0)] = 8.0,
         temperature: Annotated[float, Gt(0)] | Ramp = 4.0,
+        standardise: bool = False,
     ):
-        super().__init__()
+        super().__init__(standardise)
+        self.temperature_power = None if standardise else 2
         self.alpha = alpha
         self.beta = beta
         self.temperature = temperature
 
-    def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers and batch."""
+    def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
+        """The weighted sum of both parts for every sample."""
         T = ctx.progress.at(self.temperature)
-        true, others = _decouple(full_precision(ctx.student.logits) / T, ctx.labels)
-        terms = []
-        for teacher in ctx.teachers.values():
-            teacher_true, teacher_others = _decouple(full_precision(teacher.logits) / T, ctx.labels)
-            of_true, of_others = softened_kl(true, teacher_true), softened_kl(others, teacher_others)
-            terms.append(self.alpha * of_true + self.beta * of_others)
-        return torch.stack(terms).mean() * T**2
+        true, others = _decouple(student / T, ctx.labels)
+        teacher_true, teacher_others = _decouple(teacher / T, ctx.labels)
+        of_true, of_others = softened_kl(true, teacher_true), softened_kl(others, teacher_others)
+        return (self.alpha * of_true + self.beta * of_others) * T**2
 
 
 def _decouple(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probabilities of (true class, any other), (B, 2), and logits of the other classes, (B, C - 1)."""
-    classes = torch.arange(logits.shape[1] - 1, device=logits.device)
-    others = logits.gather(1, classes + (classes >= labels[:, None]).long())
+    others = other_logits(logits, labels)
     true = logits.gather(1, labels[:, None])
     return F.log_softmax(torch.cat([true, others.logsumexp(1, keepdim=True)], dim=1), dim=1), others

@@ -2,21 +2,21 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import yaml
-from made_up import made_up
+from made_up import answers, made_up
 from scipy import stats
 
-from kdcore import KdcoreError, RecipeError, UsageError, load_recipe
-from kdcore_compare.comparing import compare_sources
-from kdcore_compare.comparison import IncomparableError
-from kdcore_compare.contenders import contenders
-from kdcore_compare.output import format_for, put
-from kdcore_compare.tables import Table, as_latex, as_markdown, rendered, show
-from kdcore_compare.telling import records, tables
+from kdcore import KdcoreError, RecipeError, UsageError, load_recipe, provenance_of
+from kdcore_compare.comparability import IncomparableError
+from kdcore_compare.comparison import compare_sources
+from kdcore_compare.comparison_report import report_records, report_tables
+from kdcore_compare.selection import select
+from kdcore_compare.tables import Table, format_for, print_tables, render, to_latex, to_markdown, write_tables
 
 ONE = {0: 10, 1: 12, 2: 11}
 OTHER = {0: 14, 1: 15, 2: 16}
@@ -28,7 +28,7 @@ def pair(tmp_path):
 
 
 def text_of(found):
-    return "\n".join(map(as_markdown, tables(found)))
+    return "\n".join(map(to_markdown, report_tables(found)))
 
 
 def test_seeds_are_paired_and_the_interval_is_scipys(pair):
@@ -60,7 +60,7 @@ def test_without_a_common_seed_welch_is_used_and_named(tmp_path):
 def test_one_seed_says_that_nothing_can_be_concluded(tmp_path):
     one, other = made_up(tmp_path / "one", {0: 2}), made_up(tmp_path / "other", {0: 20}, name="other")
     text = text_of(compare_sources([str(one), str(other)]))
-    assert "nothing can be concluded" in text
+    assert "allows no conclusion" in text
     assert "| – |  | no conclusion |" in text
     assert "better" not in text
 
@@ -68,18 +68,20 @@ def test_one_seed_says_that_nothing_can_be_concluded(tmp_path):
 def test_a_run_alone_is_compared_with_its_own_student_without(tmp_path):
     run = made_up(tmp_path / "run", OTHER, ONE)
     found = compare_sources([str(run)])
-    assert [each.label for each in found.contenders] == ["made@baseline", "made"]
+    assert [each.label for each in found.entries] == ["made@baseline", "made"]
     assert found.differences["made"].mean == pytest.approx(0.2)
     named = compare_sources([f"{run}@student"])
-    assert [each.label for each in named.contenders] == ["made@baseline", "made@student"]
+    assert [each.label for each in named.entries] == ["made@baseline", "made@student"]
 
 
 def test_a_recipe_that_was_run_with_other_values_is_found_by_them(tmp_path, monkeypatch):
     monkeypatch.setenv("KDCORE_RUNS", str(tmp_path))
+    monkeypatch.setenv("KDCORE_CACHE", str(tmp_path / "cache"))
     changed = "data.batch_size=8"
-    made_up(tmp_path / "run", OTHER, ONE, variant=load_recipe("quickstart", [changed]).variant)
+    recipe = load_recipe("quickstart", [changed])
+    made_up(tmp_path / "run", OTHER, ONE, variant=recipe.variant, **asdict(provenance_of(recipe)))
     assert compare_sources(["quickstart", changed]).differences["made"].mean == pytest.approx(0.2)
-    with pytest.raises(KdcoreError, match="no finished run: kdcore run quickstart; where it was run with key=value, say so"):
+    with pytest.raises(KdcoreError, match="no finished run: kdcore run quickstart; if you ran it with overrides"):
         compare_sources(["quickstart"])
     with pytest.raises(KdcoreError, match=r"no finished run: kdcore run quickstart data.batch_size=9"):
         compare_sources(["quickstart", "data.batch_size=9"])
@@ -95,11 +97,11 @@ def test_teachers_and_others_can_be_named(tmp_path):
 
 
 PLANTED = {
-    "another split": {"split": "subjects 2 train, 1 test"},
+    "different split": {"split": "subjects 2 train, 1 test"},
     "fingerprint": {"fingerprint": "xyz"},
-    "other classes": {"classes": ["walk", "run"]},
-    "another selection rule: last against best": {"selection": {"teacher": "last", "student": "best"}},
-    "another part": {"part": "validation"},
+    "different classes": {"classes": ["walk", "run"]},
+    "different selection of the epoch: last against best": {"selection": {"teacher": "last", "student": "best"}},
+    "different part": {"part": "validation"},
     "subject 2, trial 00": {"keys": [f"subject 3, trial {n:02d}" for n in range(20)]},
 }
 
@@ -112,37 +114,35 @@ def test_what_is_not_comparable_is_refused_by_name_unless_told(tmp_path, said, c
     assert refused.value.exit_code == 2
     assert "made and other" in str(refused.value)
     text = text_of(compare_sources([str(one), str(other)], anyway=True))
-    assert "Compared in spite of this" in text
+    assert "Conflict ignored because of --anyway" in text
     assert said in text
 
 
 @pytest.mark.parametrize(
     ("said", "changed"),
-    {**PLANTED, "another configuration": {"variant": "other"}}.items(),
-    ids=[each.split(":")[0] for each in (*PLANTED, "another configuration")],
+    {**PLANTED, "different configuration": {"variant": "other"}}.items(),
+    ids=[each.split(":")[0] for each in (*PLANTED, "different configuration")],
 )
 def test_runs_taken_as_one_must_agree_too(tmp_path, said, changed):
     """But in the split, as folds do."""
     whole, half = made_up(tmp_path / "whole", {0: 10, 1: 12}, {0: 9, 1: 9}), {"name": "made", **changed}
     other = made_up(tmp_path / "other", {2: 14}, {2: 9}, **half)
     pooled = f"{whole}+{other}"
-    if said == "another split":
+    if said == "different split":
         assert compare_sources([pooled]).others[0].splits == sorted([half["split"], "subjects 1 train, 2 test"])
         return
-    with pytest.raises(IncomparableError, match=f"whole \\+ other as one: .*{said}"):
+    with pytest.raises(IncomparableError, match=f"whole \\+ other pooled: .*{said}"):
         compare_sources([pooled])
     text = text_of(compare_sources([pooled], anyway=True))
-    assert "Compared in spite of this: whole + other as one" in text
+    assert "Conflict ignored because of --anyway: whole + other pooled" in text
     assert said in text
-    assert text.count("Compared in spite of this") == 1
+    assert text.count("Conflict ignored because of --anyway") == 1
 
 
 def test_one_seed_of_two_configurations_is_not_swallowed(tmp_path):
     one, other = made_up(tmp_path / "one", ONE, name="one"), made_up(tmp_path / "other", OTHER, ONE, name="other")
     (other / "recipe.yaml").write_text("losses: [cross-entropy]\n")
-    said = (
-        r"one \+ other as one: another configuration \(losses\), of seeds that both have, 0, 1, 2, only the later run's would"
-    )
+    said = r"one \+ other pooled: different configuration \(losses\); of the common seeds 0, 1, 2, only the later run would"
     with pytest.raises(IncomparableError, match=said):
         compare_sources([f"{one}+{other}", f"{other}@baseline"])
 
@@ -164,10 +164,12 @@ def test_folds_differ_in_their_protocol_alone(tmp_path):
     folds = [fold(tmp_path / f"fold-{tested}", "made", tested) for tested in range(3)]
     assert len(compare_sources(["+".join(map(str, folds))]).reference.splits) == 3
     heavy = fold(tmp_path / "heavy", "made", 3, weight=2)
-    with pytest.raises(IncomparableError, match=r"fold-0 \+ heavy as one: another configuration \(losses\)$"):
+    with pytest.raises(IncomparableError, match=r"fold-0 \+ heavy pooled: different configuration \(losses\)$"):
         compare_sources(["+".join(map(str, [*folds, heavy]))])
     again = fold(tmp_path / "again", "made", 2, weight=2)
-    with pytest.raises(IncomparableError, match=r"fold-2 \+ again as one: another configuration \(losses\), of seeds"):
+    with pytest.raises(
+        IncomparableError, match=r"fold-2 \+ again pooled: different configuration \(losses\); of the common seeds"
+    ):
         compare_sources(["+".join(map(str, [*folds, again]))])
 
 
@@ -186,7 +188,7 @@ def test_rows_in_another_order_are_joined_by_key(tmp_path):
     keys = [f"subject 2, trial {n:02d}" for n in reversed(range(20))]
     one = made_up(tmp_path / "one", {0: 10, 1: 11})
     other = made_up(tmp_path / "other", {0: 10, 1: 11}, name="other", keys=keys)
-    with pytest.raises(IncomparableError, match="other labels"):  # the same keys now stand for other classes
+    with pytest.raises(IncomparableError, match="different labels"):  # the same keys now stand for other classes
         compare_sources([str(one), str(other)])
 
 
@@ -206,15 +208,93 @@ def test_folds_count_once_each(tmp_path):
     assert "3 splits" in difference.test
 
 
+def test_folds_are_pooled_in_the_counts(tmp_path):
+    """Three folds of 20, 6 and 4 samples; the last has none of class sit."""
+    folds = {"a": [0, 1] * 10, "b": [0, 0, 0, 0, 1, 1], "c": [0, 0, 0, 0]}
+    sides = []
+    for name, right in (("one", 0.5), ("other", 0.75)):
+        runs = [
+            made_up(
+                tmp_path / f"{name}-{fold}", dict.fromkeys((0, 1), int(right * len(labels))), name=name,
+                split=f"fold {fold}", labels=labels, keys=[f"subject {fold}, trial {n:02d}" for n in range(len(labels))],
+            )
+            for fold, labels in folds.items()
+        ]  # fmt: skip
+        sides.append("+".join(map(str, runs)))
+    found = compare_sources(sides)
+    result, classes, *_ = report_tables(found)
+    assert result.title.startswith("Accuracy on the test part, 30 samples in 3 splits;")
+    assert [row[:2] for row in classes.rows] == [["walk", "18"], ["sit", "12"]]
+    # Of class sit, the first fold has 5 of 10 right and then 7 of 10, the second none of 2 and none of 2.
+    assert classes.rows[1][2:4] == ["25.0", "35.0"]
+    assert classes.rows[1][4] == "+10.0"
+    assert "sit: 2 of 3 splits have samples of this class." in classes.notes
+    samples = {row["entry"]: row["mean"] for row in report_records(found) if row["measure"] == "samples"}
+    assert samples == {"one": 30, "other": 30}
+
+
+@pytest.fixture
+def copies(tmp_path):
+    """Two students, of which distillation helps the second alone."""
+    baseline, distilled = {0: (10, 11), 1: (11, 12), 2: (12, 10)}, {0: (10, 15), 1: (11, 17), 2: (12, 14)}
+    return str(made_up(tmp_path / "run", distilled, baseline))
+
+
+def test_every_student_is_compared_with_its_own_baseline(copies):
+    found = compare_sources([copies])
+    assert [each.label for each in found.entries] == [
+        "made@baseline/student-1", "made@student-1", "made@baseline/student-2", "made@student-2",
+        "made@baseline/students", "made@students",
+    ]  # fmt: skip
+    differences = {label: each.mean for label, each in found.differences.items()}
+    assert differences["made@student-1"] == 0
+    assert differences["made@student-2"] == pytest.approx(np.mean([4, 5, 4]) / 20)
+    table = report_tables(found)[0]
+    assert "each participant compared with its own baseline" in table.title
+    rows = {row[0]: row for row in table.rows}
+    assert rows["made@students"][table.headings.index("compared with")] == "made@baseline/students"
+    assert [each.headings[2:4] for each in report_tables(found)[1:4]] == [
+        [f"made@baseline/{name}", f"made@{name}"] for name in ("student-1", "student-2", "students")
+    ]
+
+
+def test_an_ensemble_is_the_average_of_the_same_arm(copies):
+    (entry,) = select([f"{copies}@baseline/students"])
+    for seed, (right, others) in {0: (10, 11), 1: (11, 12), 2: (12, 10)}.items():
+        labels = np.arange(20) % 2
+        mean = (answers(right, labels) + answers(others, labels)) / 2
+        accuracy = float((mean.argmax(1) == labels).mean())
+        assert entry.observations[seed, "subjects 1 train, 2 test"].evaluation.accuracy == accuracy
+
+
+def test_the_first_of_several_students_is_named(copies):
+    found = compare_sources([copies, f"{copies}@baseline", f"{copies}@baseline/student-2"])
+    assert [each.label for each in found.entries] == ["made@student-1", "made@baseline/student-1", "made@baseline/student-2"]
+    assert [each.label for each in compare_sources([f"{copies}@student-2"]).entries] == [
+        "made@baseline/student-2",
+        "made@student-2",
+    ]
+    with pytest.raises(UsageError, match="has no participant 'student-3'"):
+        compare_sources([f"{copies}@baseline/student-3"])
+
+
+def test_different_versions_are_noted(tmp_path):
+    one = made_up(tmp_path / "one", ONE, name="one", versions={"kdcore": "0.1.0", "torch": "2.6"})
+    other = made_up(tmp_path / "other", OTHER, name="other", versions={"kdcore": "0.2.0", "torch": "2.6"})
+    text = text_of(compare_sources([str(one), str(other)]))
+    assert "Runs were made with different versions of kdcore: 0.1.0, 0.2.0." in text
+    assert "versions of torch" not in text
+
+
 def test_classes_and_cost(pair):
     found = compare_sources(pair)
     text = text_of(found)
     # Of 20 samples, classes by turns: of the first 10, 12, 11 answers right, 5, 6, 6 are of class walk; 7, 8, 8 of 14, 15, 16.
-    walk = found.of_class(found.others[0], 0)
+    walk = found.class_difference(found.others[0], 0)
     assert walk is not None
     assert walk.mean == pytest.approx(0.2)
     assert walk.low is None  # every seed gains the same: no spread to judge by
-    sit = found.of_class(found.others[0], 1)
+    sit = found.class_difference(found.others[0], 1)
     assert sit is not None
     assert sit.mean == pytest.approx(np.mean([0.7, 0.7, 0.8]) - np.mean([0.5, 0.6, 0.5]))
     assert "| other | 11.0 | 42 | 1 |" in text
@@ -227,28 +307,49 @@ def test_what_was_trained_together_costs_once(tmp_path):
     assert "| made@baseline | 11.0 | 42 | 1 |" in text
     assert "| made@teacher |  | 42 |  |" in text
     assert "| made | 11.0 | 42 | 1 |" in text
-    assert "Time and memory of made are of made@teacher too: trained together." in text
-    told = [(each["contender"], each["measure"], each["mean"]) for each in records(found)]
+    assert "Time and memory of made include made@teacher, trained in the same run." in text
+    told = [(each["entry"], each["measure"], each["mean"]) for each in report_records(found)]
     assert [each for each in told if each[1] == "seconds"] == [("made@baseline", "seconds", 11), ("made", "seconds", 11)]
     assert [each[::2] for each in told if each[1] == "memory_bytes"] == [("made@baseline", 1 << 20), ("made", 1 << 20)]
 
 
-def test_several_intervals_are_said_to_be_uncorrected(tmp_path, pair):
-    said = "not corrected for there being several: of many, some leave out zero by chance"
-    assert said not in text_of(compare_sources(pair))
-    third = made_up(tmp_path / "third", {0: 9, 1: 15, 2: 12}, name="third")
-    assert said in text_of(compare_sources([*pair, str(third)]))
+def test_several_comparisons_are_corrected_by_holm(tmp_path, pair):
+    """Two comparisons: the smaller p value counts twice, the larger one once but no less than the smaller."""
+    assert "Holm" not in text_of(compare_sources(pair))
+    third = made_up(tmp_path / "third", {0: 13, 1: 14, 2: 12}, name="third")
+    found = compare_sources([*pair, str(third)])
+    one = np.array([10, 12, 11])
+    p = [float(stats.ttest_rel(np.array(each), one).pvalue) for each in ([14, 15, 16], [13, 14, 12])]
+    assert p[0] < 0.05 < p[1]
+    corrected = [2 * p[0], max(2 * p[0], p[1])]
+    rows = {row[0]: row for row in report_tables(found)[0].rows}
+    headings = report_tables(found)[0].headings
+    at = headings.index("p (Holm)")
+    assert [rows["other"][at], rows["third"][at]] == [f"{each:.3f}" for each in corrected]
+    assert rows["other"][headings.index("p")] == f"{p[0]:.3f}"
+    assert rows["other"][headings.index("verdict")] == "better"
+    assert "corrected for 2 comparisons" in text_of(found)
+
+
+def test_a_verdict_does_not_outlive_the_correction(tmp_path):
+    """Alone, the difference is significant; among four comparisons, it is not."""
+    one = made_up(tmp_path / "one", {0: 10, 1: 12, 2: 11}, name="one")
+    other = made_up(tmp_path / "other", {0: 14, 1: 15, 2: 16}, name="other")
+    assert compare_sources([str(one), str(other)]).differences["other"].verdict() == "better"
+    more = [str(made_up(tmp_path / f"m{n}", {0: 10 + n, 1: 12, 2: 13 - n}, name=f"m{n}")) for n in range(3)]
+    table = report_tables(compare_sources([str(one), str(other), *more]))[0]
+    assert {row[0]: row[-1] for row in table.rows}["other"] == "unclear"
 
 
 def test_titles_keep_capitals(pair):
-    assert tables(compare_sources(pair, metric="macro_f1"))[0].title.startswith("Macro F1 on the test part")
+    assert report_tables(compare_sources(pair, metric="macro_f1"))[0].title.startswith("Macro F1 on the test part")
 
 
 WIDE = Table(
     "Parts",
-    ["", "from whole", "95 % interval", "from student alone", "95 % interval"],
+    ["", "from whole", "95 % interval", "from baseline", "95 % interval"],
     [["without cross-entropy", "-16.2", "-24.0 to -8.4", "-22.5", "-28.0 to -16.9"]],
-    spare=(4, 3, 2),
+    droppable=(4, 3, 2),
 )
 
 
@@ -256,15 +357,15 @@ WIDE = Table(
     ("width", "said", "heads"),
     [
         (80, "", 2),
-        (66, "95 % interval (from student alone)", 1),
-        (44, "95 % interval (from whole), from student alone, 95 % interval (from student alone)", 0),
+        (66, "95 % interval (from baseline)", 1),
+        (44, "95 % interval (from whole), from baseline, 95 % interval (from baseline)", 0),
     ],
 )
 def test_what_a_narrow_terminal_goes_without_is_named(monkeypatch, capsys, width, said, heads):
     monkeypatch.setenv("COLUMNS", str(width))
-    show([WIDE])
+    print_tables([WIDE])
     out = capsys.readouterr().out
-    shown, _, note = out.partition("Left out for want of room: ")
+    shown, _, note = out.partition("Columns left out (narrow terminal): ")
     assert " ".join(note.split()) == (f"{said}." if said else "")
     assert shown.count("95 % interval") == heads
 
@@ -274,15 +375,15 @@ def test_what_a_files_ending_does_not_say_is_asked_for(tmp_path, capsys):
     assert format_for("latex", tmp_path / "x.pdf") == "latex"
     assert format_for("rich", None) == "rich"
     for name in ("x.pdf", "x"):
-        with pytest.raises(UsageError, match=r"its ending is none of \.md, \.csv, \.tex, \.html; say --format"):
-            put([WIDE], [], "rich", tmp_path / name)
+        with pytest.raises(UsageError, match=r"suffix \(\.md, \.csv, \.tex, \.html\); use --format"):
+            write_tables([WIDE], [], "rich", tmp_path / name)
         assert not (tmp_path / name).exists()
 
 
 def test_csv_has_one_number_a_line(pair):
     found = compare_sources(pair)
-    rows = list(csv.DictReader(io.StringIO(rendered(tables(found), list(records(found)), "csv"))))
-    accuracy = next(row for row in rows if row["contender"] == "other" and row["measure"] == "accuracy")
+    rows = list(csv.DictReader(io.StringIO(render(report_tables(found), list(report_records(found)), "csv"))))
+    accuracy = next(row for row in rows if row["entry"] == "other" and row["measure"] == "accuracy")
     assert float(accuracy["mean"]) == pytest.approx(0.75)
     assert float(accuracy["sd"]) == pytest.approx(0.05)
     assert float(accuracy["low"]) == pytest.approx(found.differences["other"].low)
@@ -291,10 +392,10 @@ def test_csv_has_one_number_a_line(pair):
 
 def test_latex_and_markdown_escape():
     odd = Table("50 % & more_of", ["a|b", "#"], [["x_1 ± 2", "{~^\\}"]], ["A note"], strong=[0])
-    latex = as_latex(odd)
+    latex = to_latex(odd)
     assert r"\caption{50 \% \& more\_of. A note.}" in latex
     assert r"\textbf{x\_1 $\pm$ 2} & \textbf{\{\textasciitilde{}\textasciicircum{}\textbackslash{}\}} \\" in latex
-    assert r"| a\|b | # |" in as_markdown(odd)
+    assert r"| a\|b | # |" in to_markdown(odd)
 
 
 def test_html_nests(pair):
@@ -312,13 +413,13 @@ def test_html_nests(pair):
 
     found = compare_sources(pair)
     page = Page()
-    page.feed(rendered(tables(found), [], "html"))
+    page.feed(render(report_tables(found), [], "html"))
     assert page.open == []
 
 
 def test_two_of_one_name_are_told_apart(tmp_path):
     one, other = made_up(tmp_path / "one", ONE), made_up(tmp_path / "other", OTHER)
-    assert [each.label for each in compare_sources([str(one), str(other)]).contenders] == ["made [one]", "made [other]"]
+    assert [each.label for each in compare_sources([str(one), str(other)]).entries] == ["made [one]", "made [other]"]
 
 
 def test_nothing_to_compare(tmp_path, monkeypatch):
@@ -326,13 +427,13 @@ def test_nothing_to_compare(tmp_path, monkeypatch):
     with pytest.raises(KdcoreError, match="two or more"):
         compare_sources([])
     for source, said in (
-        ("quickstart@", "after @ comes"),
-        ("quickstart+", "is missing"),
-        ("+quickstart@student", "is missing"),
+        ("quickstart@", "after '@'"),
+        ("quickstart+", "on both sides of"),
+        ("+quickstart@student", "on both sides of"),
     ):
         with pytest.raises(UsageError, match=said):
             compare_sources([source])
     with pytest.raises(KdcoreError, match=r"no run 'no-such-run' in .*; as a recipe: no file and no shipped recipe"):
         compare_sources(["no-such-run", "another"])
     with pytest.raises(RecipeError, match=r"^losses\.no-such"):
-        contenders(["quickstart", "sakdn"], ["losses.no-such.weight=1"])
+        select(["quickstart", "sakdn"], ["losses.no-such.weight=1"])

@@ -14,8 +14,8 @@ from runs import Home
 from kdcore import KdcoreError, UsageError, read_run
 from kdcore.runs.outcome import read_outcome, write_outcome
 from kdcore.runs.records import outcome_file
-from kdcore_compare.comparing import compare_sources
-from kdcore_compare.reproduction import other_circumstances, other_numbers, verdict
+from kdcore_compare.comparison import compare_sources
+from kdcore_compare.reproduce import changed_conditions, changed_results, verdict
 from kdcore_mlflow.downloads import tracked_run
 
 
@@ -30,8 +30,7 @@ def test_a_run_is_reproduced_from_mlflow_alone(two_seeds, tmp_path):
     uri = f"sqlite:///{two_seeds.database}"
     assert elsewhere.finish("reproduce", found[0].info.run_id, "--uri", uri) == 0, elsewhere.said()
     assert (
-        "Reproduced: every answer of every participant is the same, to the bit."
-        in (elsewhere.folder / "stdout.txt").read_text()
+        "Reproduced: the predictions of every participant are bit-identical." in (elsewhere.folder / "stdout.txt").read_text()
     )
     (again,) = runs_of(elsewhere)
     for path in (runs_of(two_seeds)[0] / "results").iterdir():
@@ -58,28 +57,28 @@ def altered(two_seeds, tmp_path):
 
 def test_what_differs_is_told(two_seeds, altered):
     original, again = read_run(altered), read_run(runs_of(two_seeds)[0])
-    circumstances, numbers = list(other_circumstances(original, again)), list(other_numbers(original, again))
-    assert circumstances == [
+    conditions, numbers = list(changed_conditions(original, again)), list(changed_results(original, again))
+    assert conditions == [
         f"data fingerprint: abc then, {again.facts.fingerprint} now",
         f"torch: 1.0 then, {again.facts.versions['torch']} now",
     ]
     assert len(numbers) == 1
     assert numbers[0].startswith("seed 1, distilled, student: accuracy ")
-    assert "of 9 answers differ" in numbers[0]
-    assert verdict(circumstances, numbers) == "Not reproduced: 1 results differ; what else differs is listed above them."
-    assert not list(other_numbers(again, again))
+    assert "of 9 predictions differ" in numbers[0]
+    assert verdict(conditions, numbers) == "Not reproduced: 1 result differs; the changed conditions are listed above them."
+    assert not list(changed_results(again, again))
 
 
 def test_runs_of_an_experiment_are_compared(two_seeds, tmp_path):
     uri = f"sqlite:///{two_seeds.database}"
     mine = str(runs_of(two_seeds)[0])
     found = compare_sources([f"{mine}@baseline"], two_seeds.folder.name, uri)
-    assert len(found.contenders) == 2
+    assert len(found.entries) == 2
     with np.load(runs_of(two_seeds)[0] / "results" / "seed-0-distilled.npz") as kept:
         accuracy = (kept["probabilities.student"].argmax(1) == kept["labels"]).mean()
-    assert found.contenders[1].values("accuracy")[0] == accuracy
+    assert found.entries[1].values("accuracy")[0] == accuracy
     own = compare_sources([], two_seeds.folder.name, uri, "tags.dataset = 'synthetic-motion'")
-    assert [each.label for each in own.contenders] == ["tiny@baseline", "tiny"]
+    assert [each.label for each in own.entries] == ["tiny@baseline", "tiny"]
     for wrong, said in (("bla", "Invalid clause"), ("tags.dataset=foo", "not quoted")):
         with pytest.raises(UsageError, match=f"^--filter '{wrong}': .*{said}.*; write it as in"):
             compare_sources([], two_seeds.folder.name, uri, wrong)

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from kdcore_compare.significance import paired, unpaired
+from kdcore_compare.significance import holm, paired, unpaired
 
 VALUES = st.lists(st.floats(-1, 1), min_size=2, max_size=12)
 
@@ -30,6 +30,30 @@ def test_what_does_not_pair_is_tested_by_welch_as_scipy_does(one, other):
     assert (mine.p, mine.low, mine.high) == pytest.approx((theirs.pvalue, low, high), rel=1e-6, abs=1e-12)
 
 
+def brute_force_holm(p_values):
+    """The smallest level at which Holm's procedure, step by step, rejects each hypothesis."""
+
+    def rejected(level):
+        left, found = sorted(range(len(p_values)), key=lambda i: p_values[i]), set()
+        while left and p_values[left[0]] * len(left) <= level:
+            found.add(left.pop(0))
+        return found
+
+    levels = sorted({min(1.0, p * k) for p in p_values for k in range(1, len(p_values) + 1)} | {1.0})
+    return [next((level for level in levels if i in rejected(level)), 1.0) for i in range(len(p_values))]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_the_smallest_level_that_rejects(p_values):
+    assert holm(p_values) == pytest.approx(brute_force_holm(p_values))
+
+
+def test_holm_keeps_the_order_and_corrects_one_comparison_by_nothing():
+    """The textbook case: 0.01, 0.04, 0.03, 0.005 become 0.03, 0.06, 0.06, 0.02 (R: p.adjust(p, "holm"))."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.04]) == [0.04]
+
+
 def test_students_own_sleep_data():
     """Hours of sleep gained by two drugs, as Student printed them in 1908: t = 4.06, the interval 0.70 to 2.46."""
     one = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
@@ -47,12 +71,12 @@ def test_one_seed_concludes_nothing():
     found = paired([0.5])
     assert (found.low, found.high, found.p) == (None, None, None)
     assert not found.conclusive
-    assert "nothing can be concluded" in found.test
-    assert "nothing can be concluded" in unpaired([0.5], [0.1, 0.2]).test
+    assert "no conclusion is possible" in found.test
+    assert "no conclusion is possible" in unpaired([0.5], [0.1, 0.2]).test
     assert found.verdict() == "no conclusion"
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.0, "no difference at all"), (0.1, "no spread to judge by")])
+@pytest.mark.parametrize(("value", "said"), [(0.0, "all differences are zero"), (0.1, "spread cannot be estimated")])
 def test_equal_differences_are_no_proof(value, said):
     found = paired([value] * 3)
     assert said in found.test

@@ -15,8 +15,8 @@ from quick import QUICK, runs_of
 from runs import Home
 
 from kdcore import load_recipe, read_run
-from kdcore_compare import sweeping
-from kdcore_compare.queue import Queue
+from kdcore_compare import sweep as sweep_module
+from kdcore_compare.trial_queue import TrialQueue
 from kdcore_mlflow import tracker as tracking
 
 
@@ -130,21 +130,21 @@ def test_points_wait_for_the_sweeps_run_but_not_for_ever(tmp_path, monkeypatch, 
     monkeypatch.setattr(tracking, "MlflowStore", lambda *_: store)
     monkeypatch.setattr(tracking, "SHORTEST_PAUSE", 0.01)
     monkeypatch.setattr(tracking, "LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr(sweeping, "PATIENCE", 30 if parent else 0.1)
+    monkeypatch.setattr(sweep_module, "MLFLOW_TIMEOUT", 30 if parent else 0.1)
     recipe = load_recipe(str(Home(tmp_path / "home", tmp_path / "mlflow.db").write(**QUICK).recipe))
-    queue = Queue(f"sqlite:///{tmp_path / 'sweeps.db'}", "s", [{}], tmp_path / "workers")
+    queue = TrialQueue(f"sqlite:///{tmp_path / 'sweeps.db'}", "s", [{}], tmp_path / "workers")
     try:
-        tags = sweeping._tags(queue, recipe, tmp_path)
+        tags = sweep_module._trial_tags(queue, recipe, tmp_path)
     finally:
         queue.close()
     assert tags.get("mlflow.parentRunId") == parent
     assert tags["sweep"] == "s"
-    assert ("are found by the tag sweep=s alone" in capsys.readouterr().err) == (parent is None)
+    assert ("points by the tag sweep=s" in capsys.readouterr().err) == (parent is None)
 
 
 def test_a_wrong_ending_is_said_before_anything_is_run(tmp_path, database):
     home = Home(tmp_path / "ending", database).write(**QUICK)
     for command in (("sweep", str(home.recipe), "--grid", "losses.soft-target.weight=0.1"), ("ablate", str(home.recipe))):
         assert home.finish(*command, "--output", "table.pdf") == 2
-    assert home.said().count("error: --output table.pdf: its ending is none of") == 2
+    assert home.said().count("error: --output table.pdf: cannot tell the format from the suffix") == 2
     assert not runs_of(home)

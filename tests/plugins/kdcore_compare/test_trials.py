@@ -10,8 +10,8 @@ from runs import tiny_recipe
 
 from kdcore import RunListener, Stage, StoppedError, Training, TrainingError, read_run
 from kdcore_compare import trials
-from kdcore_compare.queue import Queue
-from kdcore_compare.space import space
+from kdcore_compare.search_space import parse_space
+from kdcore_compare.trial_queue import TrialQueue
 
 STUDENT = Stage("student", ("student",), Training(), 10)
 TEACHER = Stage("teachers", ("skeleton",), Training(), 10)
@@ -22,16 +22,16 @@ def sweep(tmp_path):
     """A queue of ten points of the tiny recipe, and their space."""
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tiny_recipe(tmp_path / "mlflow.db", "tiny", seeds=[0])))
-    points = space(str(path), [], [], 10, ["losses.soft-target.weight=0.1:1"])
-    queue = Queue(f"sqlite:///{tmp_path / 'sweeps.db'}", "test", points.points(), tmp_path / "workers", prune=True)
+    points = parse_space(str(path), [], [], 10, ["losses.soft-target.weight=0.1:1"])
+    queue = TrialQueue(f"sqlite:///{tmp_path / 'sweeps.db'}", "test", points.points(), tmp_path / "workers", prune=True)
     yield queue, points
     queue.close()
 
 
-def settling(accuracies, seed=0):
+def training(accuracies, seed=0):
     """Stands in for training: the student's validation accuracy after each epoch; the last one counts."""
 
-    def settle(source, overrides, part, listener, say):
+    def fake_ensure_runs(source, overrides, part, listener, say):
         assert part == "validation"
         assert "baseline=false" in overrides
         listener.arm_started(seed, "distilled", [TEACHER, STUDENT])
@@ -40,26 +40,26 @@ def settling(accuracies, seed=0):
             listener.epoch_finished(STUDENT, epoch, {"validation/student/accuracy": accuracy})
         return []
 
-    return settle
+    return fake_ensure_runs
 
 
 def run_all(queue, points, monkeypatch, results):
     monkeypatch.setattr(trials, "validation_accuracies", lambda runs, seeds: [0.5])
     for result in results:
-        monkeypatch.setattr(trials, "settle", result)
+        monkeypatch.setattr(trials, "ensure_runs", result)
         trials.run_trial(points, queue.take(), queue, {}, RunListener(), True, lambda text: None)
     return [trial.state for trial in queue.trials()]
 
 
 def test_who_falls_behind_is_stopped(sweep, monkeypatch):
-    good, bad = settling([0.5, 0.6, 0.7]), settling([0.1, 0.1, 0.1])
+    good, bad = training([0.5, 0.6, 0.7]), training([0.1, 0.1, 0.1])
     states = run_all(*sweep, monkeypatch, [good] * 5 + [bad, good])
     assert states[:7] == [TrialState.COMPLETE] * 5 + [TrialState.PRUNED, TrialState.COMPLETE]
     assert sweep[0].trials()[5].last_step == 1
 
 
 def test_other_seeds_than_the_first_are_not_watched(sweep, monkeypatch):
-    states = run_all(*sweep, monkeypatch, [settling([0.9])] * 5 + [settling([0.1], seed=1)])
+    states = run_all(*sweep, monkeypatch, [training([0.9])] * 5 + [training([0.1], seed=1)])
     assert states[5] == TrialState.COMPLETE
 
 

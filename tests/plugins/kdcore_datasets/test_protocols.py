@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcore import DataError, Protocol, Sample, SampleKey
@@ -224,3 +224,46 @@ def test_cross_subject_accepts_whenever_there_are_enough_subjects(count: int, he
         split = CrossSubject(validation_subjects=held_out).split(samples)
         assert len(values(split.parts["train"], "subject")) == trainers - held_out
         assert len(values(split.parts["validation"], "subject")) == held_out
+
+
+KEYS = st.builds(
+    SampleKey,
+    st.sampled_from(["1", "01", "2", "3", "10", "x", "X"]),
+    st.sampled_from(["1", "2"]),
+    st.sampled_from(["1", "2", "3"]),
+    view=st.sampled_from(["", "1", "2", "3"]),
+    scene=st.sampled_from(["", "1", "2"]),
+    session=st.sampled_from(["", "a", "b"]),
+)
+SPLITTING = {
+    "subject": [CrossSubject(), CrossSubject(validation_subjects=1), LeaveOneSubjectOut(test_subject="2"), NtuCrossSubject()],
+    "trial": [SubjectSpecific(), SubjectSpecific(validation_trials=1), SubjectSpecific(train_trials=(1,))],
+    "view": [CrossView(), CrossView(validation_subjects=1), NtuCrossView()],
+    "scene": [CrossScene()],
+    "session": [CrossSession()],
+}
+RULES = [(field, rule) for field, rules in SPLITTING.items() for rule in rules]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(KEYS, max_size=40, unique=True), st.integers(0, 2**16))
+@pytest.mark.parametrize(("field", "protocol"), RULES, ids=lambda each: getattr(type(each), "__name__", each))
+def test_whatever_the_data_a_split_is_refused_or_clean(field, protocol, keys, seed):
+    samples = [Sample(key, int(key.action) - 1) for key in keys]
+    try:
+        found = protocol.split(samples)
+    except DataError:
+        return
+    parts = {part: {sample.key for sample in members} for part, members in found.parts.items()}
+    assert sum(map(len, parts.values())) == len(set().union(*parts.values()))  # no sample in two parts
+    assert set().union(*parts.values()) <= set(keys)
+    if field in found.disjoint:
+        tested = {getattr(key, field) for key in parts["test"]}
+        assert not any(getattr(key, field) in tested for part in parts if part != "test" for key in parts[part])
+    if field != "trial":
+        assert field in found.disjoint
+    mixed = list(samples)
+    random.Random(seed).shuffle(mixed)
+    assert protocol.split(mixed).parts == found.parts  # whatever the order
+    if len(set().union(*parts.values())) < len(keys):
+        assert "left out" in found.rule

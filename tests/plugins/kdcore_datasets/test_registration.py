@@ -41,6 +41,7 @@ def test_components_describe_their_options(entry: Entry):
 REQUIRED = {
     "explicit": {"train_subjects": [1], "test_subjects": ["b"]},
     "leave-one-subject-out": {"test_subject": 3},
+    "subject-folds": {"folds": 3, "fold": 1},
     "disjoint-subjects": {"teacher_subjects": [1], "student_subjects": [2, 3], "validation_subjects": ["3"]},
 }
 

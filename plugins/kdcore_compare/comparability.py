@@ -1,0 +1,147 @@
+"""Check that the numbers of several runs mean the same, so that they can be compared or pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import yaml
+
+from kdcore import Facts, FinishedRun, KdcoreError, Recipe
+from kdcore_compare.selection import Entry, Observation
+
+SAME_DATA: Mapping[str, Callable[[Facts], str]] = {
+    "different part of the split": lambda facts: facts.part,
+    "different data (fingerprint)": lambda facts: facts.fingerprint,
+    "different classes": lambda facts: ", ".join(facts.classes),
+}
+"""Description of a conflict → the fact that must agree."""
+
+
+class IncomparableError(KdcoreError):
+    """Raised for runs whose numbers do not mean the same."""
+
+    exit_code = 2
+
+
+def all_conflicts(entries: Sequence[Entry]) -> list[str]:
+    """Every reason why `entries` cannot be compared with the first of them, or their runs not be pooled; empty if none."""
+    reasons = [reason for each in entries for reason in pooling_conflicts(each.runs, each.participant)]
+    reasons += [reason for other in entries[1:] for reason in conflicts(entries[0], other)]
+    return list(dict.fromkeys(reasons))  # a run and its baseline share their reasons
+
+
+def conflicts(one: Entry, other: Entry) -> list[str]:
+    """Reasons why two entries cannot be compared; empty if they can."""
+    names = f"{one.label} and {other.label}"
+    facts: dict[str, Callable[[Observation], str]] = {
+        **{what: lambda each, fact=fact: fact(each.facts) for what, fact in SAME_DATA.items()},
+        "different split": lambda each: each.facts.split,
+        "different number of samples": lambda each: f"{each.evaluation.n} samples",
+    }
+    reasons = [
+        f"{names}: {what}: {mine} against {theirs}"
+        for what, value in facts.items()
+        if (mine := _all(one, value)) != (theirs := _all(other, value))
+    ]
+    mine, theirs = (_all(each, lambda o, n=each.participant: selection_rule(o.facts, n)) for each in (one, other))
+    if mine != theirs:
+        reasons.append(f"{names}: different selection of the epoch: {mine} against {theirs}")
+    if not reasons:
+        reasons += _different_samples(one, other, names)
+    return reasons
+
+
+def _all(one: Entry, value: Callable[[Observation], str]) -> str:
+    return "; ".join(sorted({value(each) for each in one.observations.values()}))
+
+
+def _different_samples(one: Entry, other: Entry, names: str) -> list[str]:
+    here_of, theirs_of = ({split: each for (_, split), each in both.observations.items()} for both in (one, other))
+    for split, theirs in theirs_of.items():
+        here = here_of[split]
+        if here.keys != theirs.keys:
+            differing = sorted(set(here.keys) ^ set(theirs.keys))
+            return [f"{names}: different samples in the same split: only one of them has {differing[0]}"]
+        if not np.array_equal(here.evaluation.labels, theirs.evaluation.labels):
+            return [f"{names}: different labels of the same samples"]
+    return []
+
+
+def selection_rule(facts: Facts, participant: str) -> str:
+    """The epoch whose weights were evaluated, ``last`` or ``best``; of an ensemble, the rules of all participants."""
+    rules = facts.selection
+    return rules[participant] if participant in rules else " and ".join(sorted(set(rules.values())))
+
+
+def pooling_conflicts(runs: Sequence[FinishedRun], participant: str) -> list[str]:
+    """Reasons why runs cannot be pooled into one entry; empty if they can.
+
+    Pooled runs share their configuration and data. Their splits may differ, as those of folds do; runs of the same split must
+    have the same samples.
+
+    Args:
+        runs: Runs to pool.
+        participant: The participant that is compared.
+    """
+    reasons: list[str] = []
+    first_of = {run.facts.split: run for run in reversed(runs)}
+    for run in runs[1:]:
+        here = first_of[run.facts.split]
+        found = [*_different_facts(runs[0], run, participant), *_different_configuration(runs[0], run)]
+        reasons += _pooled(runs[0], run, found)
+        if here not in (runs[0], run):
+            reasons += _pooled(here, run, _different_configuration(here, run))
+        if here is not run:
+            reasons += _pooled(here, run, _different_labels(here, run))
+    return reasons
+
+
+def _pooled(one: FinishedRun, other: FinishedRun, reasons: Iterable[str]) -> list[str]:
+    return [f"{one.folder.name} + {other.folder.name} pooled: {reason}" for reason in reasons]
+
+
+def _different_facts(one: FinishedRun, other: FinishedRun, participant: str) -> Iterator[str]:
+    facts = {**SAME_DATA, "different selection of the epoch": lambda facts: selection_rule(facts, participant)}
+    for what, value in facts.items():
+        if (mine := value(one.facts)) != (theirs := value(other.facts)):
+            yield f"{what}: {mine} against {theirs}"
+
+
+def _different_configuration(one: FinishedRun, other: FinishedRun) -> Iterator[str]:
+    if one.facts.variant == other.facts.variant:
+        return
+    fold = one.facts.split != other.facts.split
+    differing = _differing_sections(one, other, fold)
+    if differing or not fold:
+        where = f" ({', '.join(differing)})" if differing else ""
+        both = [] if fold else sorted(set(one.facts.seeds) & set(other.facts.seeds))
+        lost = f"; of the common seeds {', '.join(map(str, both))}, only the later run would count" if both else ""
+        yield f"different configuration{where}{lost}"
+
+
+def _differing_sections(one: FinishedRun, other: FinishedRun, fold: bool) -> list[str]:
+    """Sections of the recipe that differ; between folds, the protocol may."""
+    mine, theirs = (_configuration(run, fold) for run in (one, other))
+    return sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
+
+
+def _configuration(run: FinishedRun, fold: bool) -> dict[str, Any]:
+    recipe = yaml.safe_load(run.recipe.read_text(encoding="utf-8"))
+    if fold and "data" in recipe:
+        recipe["data"].pop("protocol", None)
+    return {key: value for key, value in recipe.items() if key not in Recipe.NO_CONFIGURATION}
+
+
+def _different_labels(one: FinishedRun, other: FinishedRun) -> Iterator[str]:
+    mine, theirs = _labels(one), _labels(other)
+    if differing := sorted(set(mine) ^ set(theirs)):
+        yield f"different samples in the same split: only one of them has {differing[0]}"
+    elif mine != theirs:
+        yield "different labels of the same samples"
+
+
+def _labels(run: FinishedRun) -> dict[str, int]:
+    outcomes = [outcome for seeds in run.outcomes.values() for outcome in seeds.values()]
+    return {key: int(label) for outcome in outcomes for key, label in zip(outcome.keys, outcome.labels, strict=True)}

@@ -1,0 +1,219 @@
+"""Turn a comparison into tables for people and records for CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from kdcore_compare.comparison import Comparison, metric_of, recall
+from kdcore_compare.selection import Entry
+from kdcore_compare.significance import CONFIDENCE, Difference, holm
+from kdcore_compare.tables import Table
+
+METRIC_NAMES = {"accuracy": "accuracy, %", "macro_f1": "macro F1, %", "loss": "loss, nats"}
+PERCENT = {"accuracy", "macro_f1"}
+
+
+def report_tables(comparison: Comparison) -> list[Table]:
+    """Results, recall of each class, and cost."""
+    return [result_table(comparison), *class_tables(comparison), cost_table(comparison.entries)]
+
+
+def result_table(comparison: Comparison) -> Table:
+    """One row for each entry: mean ± standard deviation, and the difference from its reference."""
+    metric, single = comparison.metric, comparison.single_reference
+    second = "macro_f1" if metric != "macro_f1" else "accuracy"
+    corrected = corrected_p(comparison.differences)
+    headings = ["", "runs", METRIC_NAMES[metric], METRIC_NAMES[second], *([] if single else ["compared with"])]
+    headings += ["difference", "95 % interval", "p", *(["p (Holm)"] if corrected else []), "verdict"]
+    rows = []
+    for each in comparison.entries:
+        row = [each.label, str(len(each.observations)), mean_and_sd(each, metric), mean_and_sd(each, second)]
+        if each.label in comparison.differences:
+            row += [] if single else [comparison.references[each.label].label]
+            row += _difference_cells(comparison.differences[each.label], metric, corrected.get(each.label), bool(corrected))
+        rows.append(row + [""] * (len(headings) - len(row)))
+    what, reference = METRIC_NAMES[metric].split(",")[0], comparison.reference
+    title = f"{what[0].upper()}{what[1:]} on the {samples_of(reference)}"
+    title += f"; differences from {reference.label}" if single else "; each participant compared with its own baseline"
+    droppable = (3, 1, headings.index("p"), *([] if single else [4]))
+    return Table(title, headings, rows, [*notes(comparison), *_correction_note(corrected)], droppable=droppable)
+
+
+def _difference_cells(found: Difference, metric: str, corrected: float | None, with_corrected: bool) -> list[str]:
+    cells = [signed(found.mean, metric), interval(found, metric), p_value(found.p)]
+    return [*cells, *([p_value(corrected)] if with_corrected else []), found.verdict(metric != "loss", corrected)]
+
+
+def corrected_p(differences: Mapping[str, Difference]) -> dict[str, float]:
+    """Label → p value after Holm's correction; empty if fewer than two differences have a p value."""
+    tested = {label: each.p for label, each in differences.items() if each.p is not None}
+    return dict(zip(tested, holm(list(tested.values())), strict=True)) if len(tested) > 1 else {}
+
+
+def _correction_note(corrected: Mapping[str, float]) -> list[str]:
+    if not corrected:
+        return []
+    return [
+        f"p (Holm): corrected for {len(corrected)} comparisons. The verdict is 'better' or 'worse' if it is below "
+        f"{1 - CONFIDENCE:.2f}. Intervals are not corrected."
+    ]
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Notes below the table: split, data, selected epoch, seeds, statistical tests, versions, ignored conflicts."""
+    reference, facts = comparison.reference, comparison.reference.facts[0]
+    seeds = "; ".join(dict.fromkeys(f"{', '.join(map(str, each.seeds))}" for each in comparison.entries))
+    data = "; ".join(dict.fromkeys(each.fingerprint for each in reference.facts))
+    lines = [
+        f"Split: {'; '.join(reference.splits)}. Data: {data}. "
+        f"Weights: {facts.selection.get(reference.participant, 'last')} epoch. Seeds: {seeds}. ±: standard deviation."
+    ]
+    tests = dict.fromkeys(each.test for each in comparison.differences.values() if each.low is not None)
+    lines += [f"Intervals and p values: {test}." for test in tests]
+    lines += [f"{label}: {each.test}." for label, each in comparison.differences.items() if each.low is None and each.n > 1]
+    if any(each.n < 2 for each in comparison.differences.values()):
+        lines.append("One seed allows no conclusion about other seeds.")
+    lines += _different_versions(comparison.entries)
+    return lines + [f"Conflict ignored because of --anyway: {reason}." for reason in comparison.waived]
+
+
+def _different_versions(entries: Sequence[Entry]) -> list[str]:
+    """A note for each package of which the runs used several versions."""
+    found: dict[str, dict[str, None]] = {}
+    for facts in (facts for each in entries for facts in each.facts):
+        for name, version in facts.versions.items():
+            found.setdefault(name, {})[version] = None
+    return [
+        f"Runs were made with different versions of {name}: {', '.join(each)}." for name, each in found.items() if len(each) > 1
+    ]
+
+
+def class_tables(comparison: Comparison) -> list[Table]:
+    """One table for each reference: the recall of each class, with the difference from the reference."""
+    references = [each for each in comparison.entries if each.label not in comparison.references]
+    groups = [
+        (each, [other for other in comparison.others if comparison.references[other.label] is each]) for each in references
+    ]
+    return [_class_table(comparison, reference, others) for reference, others in groups]
+
+
+def _class_table(comparison: Comparison, reference: Entry, others: Sequence[Entry]) -> Table:
+    headings = ["class", "samples", reference.label]
+    headings += [text for each in others for text in (each.label, "difference", "95 % interval")]
+    labels = list(reference.labels.values())
+    rows = []
+    for index, name in enumerate(comparison.classes):
+        row = [name, str(labels.count(index)), _recall(reference, index)]
+        for other in others:
+            change = comparison.class_difference(other, index)
+            cells = ["–", "–"] if change is None else [signed(change.mean, "accuracy"), interval(change, "accuracy")]
+            row += [_recall(other, index), *cells]
+        rows.append(row)
+    columns = range(3, len(headings), 3)
+    droppable = (1, *(each + 2 for each in columns), *(each + 1 for each in columns))  # samples, intervals, differences
+    return Table("Recall of each class, %", headings, rows, _class_notes(comparison, reference), droppable=droppable)
+
+
+def _class_notes(comparison: Comparison, reference: Entry) -> list[str]:
+    if len(reference.splits) < 2:
+        return []
+    lines = [f"Samples are counted over all {len(reference.splits)} splits; recall is the mean over splits."]
+    for index, name in enumerate(comparison.classes):
+        having = {split for (_, split), each in reference.observations.items() if recall(each, index) is not None}
+        if len(having) < len(reference.splits):
+            lines.append(f"{name}: {len(having)} of {len(reference.splits)} splits have samples of this class.")
+    return lines
+
+
+def _recall(each: Entry, index: int) -> str:
+    recalls = [value for one in each.observations.values() if (value := recall(one, index)) is not None]
+    return f"{100 * float(np.mean(recalls)):.1f}" if recalls else "–"
+
+
+def cost_table(entries: Sequence[Entry]) -> Table:
+    """Training time, parameters and memory; entries that were trained together share one row's time and memory."""
+    rows, shared = [], []
+    for each in entries:
+        parameters = "" if each.parameters is None else f"{each.parameters:,}"
+        seconds, memory = _training_cost(each, entries)
+        most = f"{max(memory) / 2**20:.0f}" if memory else ""
+        rows.append([each.label, f"{np.mean(seconds):.1f}" if seconds else "", parameters, most])
+        if others := [other.label for other in _trained_together(each, entries) if seconds and other is not each]:
+            shared.append(f"Time and memory of {each.label} include {', '.join(others)}, trained in the same run.")
+    note = "Training time: per seed, all participants that learn together. Memory: peak of the accelerator, or of the process."
+    return Table("Cost", ["", "training, s", "parameters", "memory, MiB"], rows, [note, *shared])
+
+
+def _trained_together(one: Entry, entries: Sequence[Entry]) -> list[Entry]:
+    """Entries trained together with `one`, itself included; the student first."""
+    return sorted((each for each in entries if each.training == one.training), key=lambda each: bool(each.who))
+
+
+def _training_cost(one: Entry, entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
+    """Seconds and bytes of each observation; empty if another entry trained in the same run reports them."""
+    if one is not _trained_together(one, entries)[0]:
+        return [], []
+    observations = one.observations.values()
+    return [each.seconds for each in observations], [float(each.memory) for each in observations if each.memory]
+
+
+def report_records(comparison: Comparison) -> Iterator[dict[str, object]]:
+    """All numbers of the tables, one a record. Accuracies are fractions, times seconds, memory bytes."""
+    for each in comparison.entries:
+        is_other = each.label in comparison.references
+        reference = comparison.references[each.label].label if is_other else ""
+        for metric in METRIC_NAMES:
+            found = comparison.difference(each, metric_of(metric)) if is_other else None
+            yield _record(each, metric, "", each.values(metric), found, reference)
+        for index, name in enumerate(comparison.classes):
+            values = [value for one in each.observations.values() if (value := recall(one, index)) is not None]
+            found = comparison.class_difference(each, index) if is_other else None
+            yield _record(each, "recall", name, values, found, reference)
+        yield _record(each, "samples", "", [float(len(each.labels))], None)
+        for measure, values in zip(("seconds", "memory_bytes"), _training_cost(each, comparison.entries), strict=True):
+            if values:
+                yield _record(each, measure, "", values, None)
+        if each.parameters is not None:
+            yield _record(each, "parameters", "", [float(each.parameters)], None)
+
+
+def _record(
+    each: Entry, measure: str, class_name: str, values: Sequence[float], found: Difference | None, reference: str = ""
+) -> dict[str, object]:
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    record: dict[str, object] = {"entry": each.label, "measure": measure, "class": class_name, "runs": len(values)}
+    record |= {"mean": float(np.mean(values)) if values else None, "sd": sd, "reference": reference if found else ""}
+    fields = ("mean", "low", "high", "p", "test")
+    return record | {"difference" if key == "mean" else key: getattr(found, key) if found else None for key in fields}
+
+
+def mean_and_sd(each: Entry, metric: str) -> str:
+    """Mean ± standard deviation over the observations."""
+    values = np.asarray(each.values(metric)) * (100 if metric in PERCENT else 1)
+    form = "{:.1f}" if metric in PERCENT else "{:.3f}"
+    return form.format(values.mean()) + (f" ± {form.format(values.std(ddof=1))}" if len(values) > 1 else "")
+
+
+def signed(value: float, metric: str) -> str:
+    """A difference with its sign, in percentage points or in units of the metric."""
+    return f"{100 * value:+.1f}" if metric in PERCENT else f"{value:+.3f}"
+
+
+def interval(found: Difference, metric: str) -> str:
+    """Both ends of the confidence interval."""
+    if found.low is None or found.high is None:
+        return "–"
+    return f"{signed(found.low, metric)} to {signed(found.high, metric)}"
+
+
+def p_value(p: float | None) -> str:
+    """A p value to three digits."""
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def samples_of(each: Entry) -> str:
+    """Part of the split and number of distinct samples, counted over all splits."""
+    splits = f" in {len(each.splits)} splits" if len(each.splits) > 1 else ""
+    return f"{each.facts[0].part} part, {len(each.labels)} samples{splits}"

@@ -1,0 +1,264 @@
+"""Turn the runs of a cross-validation into tables and records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdcore import Evaluation, FinishedRun, evaluate
+from kdcore_compare.comparability import pooling_conflicts
+from kdcore_compare.comparison import metric_of
+from kdcore_compare.comparison_report import METRIC_NAMES, PERCENT, interval, p_value, signed
+from kdcore_compare.selection import Entry, make_entry, students_of
+from kdcore_compare.significance import Difference, paired
+from kdcore_compare.tables import Table
+
+MOST_CONFUSIONS = 10
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """The results of a cross-validation.
+
+    Args:
+        name: Name of the recipe.
+        runs: Label of a fold → its finished runs.
+        seeds: Seeds of the recipe.
+        folds: Number of groups of subjects; 0 if one subject was left out at a time.
+        repeats: Number of times that subjects were divided.
+        metric: ``accuracy``, ``macro_f1`` or ``loss``.
+        command: Command that repeats it.
+    """
+
+    name: str
+    runs: Mapping[str, Sequence[FinishedRun]]
+    seeds: Sequence[int]
+    folds: int
+    repeats: int
+    metric: str = "accuracy"
+    command: str = ""
+
+    @cached_property
+    def every_run(self) -> list[FinishedRun]:
+        """The runs of all folds."""
+        return [run for runs in self.runs.values() for run in runs]
+
+    @cached_property
+    def pairs(self) -> list[tuple[Entry | None, Entry]]:
+        """(baseline, distilled) of each student, and of the average of several students; the baseline may be missing."""
+        students = students_of(self.every_run)
+        names = [*students, "students"] if len(students) > 1 else students
+        has_baseline = all("baseline" in run.outcomes for run in self.every_run)
+        baselines = [self._entry(f"baseline/{each}", f"{each}, baseline") if has_baseline else None for each in names]
+        return list(zip(baselines, [self._entry(each, f"{each}, distilled") for each in names], strict=True))
+
+    @cached_property
+    def teachers(self) -> list[Entry]:
+        """The teachers, and their average if there are several."""
+        names = list(next(iter(self.every_run[0].outcomes["distilled"].values())).teachers)
+        entries = [self._entry(name, f"teacher {name}") for name in names]
+        return [*entries, self._entry("teachers", "teachers (mean)")] if len(names) > 1 else entries
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Class names, in the order of the labels."""
+        return self.every_run[0].facts.classes
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All rows of the result table."""
+        return [*self.teachers, *(each for pair in self.pairs for each in pair if each)]
+
+    def _entry(self, who: str, label: str) -> Entry:
+        found = make_entry(self.every_run, who, label)
+        return found.only(key for key in found.observations if key[0] in self.seeds)
+
+    def fold_values(self, entry: Entry, metric: str) -> dict[str, float]:
+        """Split rule of a fold → its metric, averaged over seeds."""
+        measure = metric_of(metric)
+        found: dict[str, list[float]] = {}
+        for (_, split), each in entry.observations.items():
+            found.setdefault(split, []).append(measure(each))
+        return {split: float(np.mean(values)) for split, values in found.items()}
+
+    def difference(self, baseline: Entry, distilled: Entry, metric: str) -> Difference:
+        """Distilled minus baseline, paired by fold; corrected for overlapping training sets if folds are repeated."""
+        before, after = (self.fold_values(each, metric) for each in (baseline, distilled))
+        counts = [run.facts.counts for run in self.every_run]
+        overlap = float(np.mean([each["test"] / each["train"] for each in counts])) if self.repeats > 1 else 0.0
+        return paired([after[split] - before[split] for split in before], "folds", overlap)
+
+
+def pooled(entry: Entry) -> Evaluation:
+    """The evaluation of all predictions of an entry: of every fold, repeat and seed together."""
+    every = [each.evaluation for each in entry.observations.values()]
+    return evaluate(np.concatenate([each.probabilities for each in every]), np.concatenate([each.labels for each in every]))
+
+
+def subject_accuracies(entry: Entry) -> dict[str, tuple[int, float]]:
+    """Subject → (distinct samples, accuracy over all repeats and seeds)."""
+    samples: dict[str, set[str]] = {}
+    correct: dict[str, list[bool]] = {}
+    for each in entry.observations.values():
+        for key, right in zip(each.keys, each.evaluation.correct.tolist(), strict=True):
+            subject = _subject(key)
+            samples.setdefault(subject, set()).add(key)
+            correct.setdefault(subject, []).append(right)
+    return {subject: (len(keys), float(np.mean(correct[subject]))) for subject, keys in samples.items()}
+
+
+def _subject(key: str) -> str:
+    """The subject of a sample key as text: ``subject 3, action 1, trial 2``."""
+    return key.removeprefix("subject ").partition(", action ")[0]
+
+
+def cross_validation_tables(result: CrossValidation, whole: Path | None = None) -> list[Table]:
+    """Results, accuracy of each subject, and pooled confusion.
+
+    Args:
+        result: The results.
+        whole: File with the complete confusion matrices; if given, only the most frequent confusions are shown.
+    """
+    students = [distilled for _, distilled in result.pairs]
+    confusion = (
+        [_confusion_table(result, each) for each in students] if whole is None else [_confusions(result, students, whole)]
+    )
+    return [_result_table(result), _subject_table(result), *confusion]
+
+
+def _result_table(result: CrossValidation) -> Table:
+    metric = result.metric
+    headings = ["", "folds", METRIC_NAMES[metric], "lowest", "highest", "pooled", "difference", "95 % interval", "p", "verdict"]
+    before = {distilled.label: baseline for baseline, distilled in result.pairs if baseline}
+    rows, tests = [], {}
+    for each in result.entries:
+        values = list(result.fold_values(each, metric).values())
+        row = [
+            each.label,
+            str(len(values)),
+            _mean_and_sd(values, metric),
+            *(_number(end, metric) for end in (min(values), max(values))),
+        ]
+        row.append(_number(pooled(each).metrics()[metric], metric))
+        if baseline := before.get(each.label):
+            found = result.difference(baseline, each, metric)
+            tests[found.test] = None
+            row += [signed(found.mean, metric), interval(found, metric), p_value(found.p), found.verdict(metric != "loss")]
+        rows.append(row + [""] * (len(headings) - len(row)))
+    title = f"Cross-validation of {result.name}: {METRIC_NAMES[metric]}, {len(result.pairs[0][1].labels)} test samples"
+    strong = [index for index, each in enumerate(result.entries) if each.label in {one.label for _, one in result.pairs}]
+    return Table(title, headings, rows, _notes(result, list(tests)), strong=strong, droppable=(1, 8, 3, 4, 5))
+
+
+def _notes(result: CrossValidation, tests: Sequence[str]) -> list[str]:
+    kind = f"{result.folds} folds of subjects" if result.folds else "one subject left out at a time"
+    repeats = f", {result.repeats} repeats in random order" if result.repeats > 1 else ""
+    seeds = ", ".join(map(str, result.seeds))
+    lines = [
+        f"Command: {result.command}",
+        f"Folds: {kind}{repeats}. Seeds: {seeds}; each fold counts once, as the mean over seeds. "
+        "±: standard deviation over folds. Pooled: the metric of all predictions of all folds together.",
+        *(f"Difference: distilled minus baseline of the same student, paired by fold; {test}." for test in tests),
+    ]
+    if tests and result.repeats == 1:
+        lines.append("The training sets of folds overlap, so intervals and p values are approximate.")
+    if not tests:
+        lines.append("No difference: the recipe trains no baseline.")
+    conflicts = pooling_conflicts(result.every_run, result.pairs[0][1].participant)
+    return lines + [f"Warning: {reason}." for reason in dict.fromkeys(conflicts)]
+
+
+def _subject_table(result: CrossValidation) -> Table:
+    columns = [each for pair in result.pairs for each in pair if each]
+    found = {each.label: subject_accuracies(each) for each in columns}
+    headings = ["subject", "samples"]
+    for baseline, distilled in result.pairs:
+        headings += [*([baseline.label] if baseline else []), distilled.label, *(["difference"] if baseline else [])]
+    rows = []
+    for subject, (count, _) in sorted(found[columns[-1].label].items(), key=lambda item: _order(item[0])):
+        row = [subject, str(count)]
+        for baseline, distilled in result.pairs:
+            after = found[distilled.label][subject][1]
+            before = found[baseline.label][subject][1] if baseline else None
+            row += [*([f"{100 * before:.1f}"] if before is not None else []), f"{100 * after:.1f}"]
+            row += [signed(after - before, "accuracy")] if before is not None else []
+        rows.append(row)
+    return Table("Accuracy of each subject, %", headings, rows, droppable=(1,))
+
+
+def _order(subject: str) -> tuple[bool, int, str]:
+    return (not subject.isdecimal(), int(subject) if subject.isdecimal() else 0, subject)
+
+
+def _confusion_table(result: CrossValidation, entry: Entry) -> Table:
+    classes, confusion = result.classes, pooled(entry).confusion
+    rows = [[name, *map(str, row)] for name, row in zip(classes, confusion.tolist(), strict=True)]
+    notes = ["Rows: true classes. Columns: predicted classes. Predictions of all folds, repeats and seeds are counted."]
+    return Table(f"Confusion matrix of {entry.label}, pooled over folds", ["true class", *classes], rows, notes)
+
+
+def _confusions(result: CrossValidation, students: Sequence[Entry], whole: Path) -> Table:
+    rows = []
+    for each in students:
+        rows += [[each.label, *row] for row in most_frequent_confusions(pooled(each).confusion, result.classes)]
+    headings = ["", "true class", "predicted", "count", "of the class, %"]
+    note = f"Predictions of all folds, repeats and seeds are counted. Complete matrices: {whole}"
+    return Table("Most frequent confusions, pooled over folds", headings, rows, [note])
+
+
+def most_frequent_confusions(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[list[str]]:
+    """True class, predicted class, count and share of the true class, in percent, of the most frequent errors."""
+    errors = confusion - np.diag(np.diag(confusion))
+    order = np.argsort(-errors, axis=None, kind="stable")[:MOST_CONFUSIONS]
+    places = [(int(index) // len(classes), int(index) % len(classes)) for index in order]
+    return [
+        [classes[true], classes[said], str(errors[true, said]), f"{100 * errors[true, said] / confusion[true].sum():.1f}"]
+        for true, said in places
+        if errors[true, said]
+    ]
+
+
+def cross_validation_records(result: CrossValidation) -> Iterator[dict[str, object]]:
+    """All numbers, one a record: over folds, of each fold, of each subject, pooled, and the confusion matrices."""
+    before = {distilled.label: baseline for baseline, distilled in result.pairs if baseline}
+    rules = {run.facts.split: label for label, runs in result.runs.items() for run in runs}
+    for each in result.entries:
+        for metric in METRIC_NAMES:
+            values = result.fold_values(each, metric)
+            numbers = list(values.values())
+            baseline = before.get(each.label)
+            found = result.difference(baseline, each, metric) if baseline else None
+            sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
+            yield _record(each, metric, value=float(np.mean(numbers)), sd=sd, found=found)
+            yield _record(each, f"pooled {metric}", value=pooled(each).metrics()[metric])
+            for split, value in values.items():
+                yield _record(each, metric, fold=rules[split], value=value)
+        for subject, (_, accuracy) in subject_accuracies(each).items():
+            yield _record(each, "accuracy", subject=subject, value=accuracy)
+        for true, row in zip(result.classes, pooled(each).confusion.tolist(), strict=True):
+            for said, count in zip(result.classes, row, strict=True):
+                yield _record(each, "confusion", true=true, predicted=said, value=float(count))
+
+
+def _record(
+    each: Entry, measure: str, *, value: float, fold: str = "", subject: str = "", true: str = "", predicted: str = "",
+    sd: float | None = None, found: Difference | None = None,
+) -> dict[str, object]:  # fmt: skip
+    record: dict[str, object] = {"entry": each.label, "measure": measure, "fold": fold, "subject": subject}
+    record |= {"class": true, "predicted": predicted, "value": value, "sd": sd}
+    names = {"difference": "mean", "low": "low", "high": "high", "p": "p", "test": "test"}
+    return record | {key: getattr(found, name) if found else None for key, name in names.items()}
+
+
+def _number(value: float, metric: str) -> str:
+    return f"{100 * value:.1f}" if metric in PERCENT else f"{value:.3f}"
+
+
+def _mean_and_sd(values: Sequence[float], metric: str) -> str:
+    sd = f" ± {_number(float(np.std(values, ddof=1)), metric)}" if len(values) > 1 else ""
+    return _number(float(np.mean(values)), metric) + sd

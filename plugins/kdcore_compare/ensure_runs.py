@@ -1,0 +1,146 @@
+"""Make sure that a recipe has been run: reuse finished runs, resume interrupted ones, train what is missing.
+
+A run is reused or resumed only if nothing that its numbers depend on has changed since: see `kdcore.Provenance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from kdcore import (
+    FinishedRun,
+    KdcoreError,
+    Provenance,
+    Recipe,
+    RunListener,
+    RunState,
+    finished_runs,
+    load_recipe,
+    provenance_of,
+    read_facts,
+    resume,
+    run,
+    runs_folder,
+)
+
+Part = Literal["test", "validation"]
+
+
+def ensure_runs(
+    source: str,
+    overrides: Sequence[str],
+    part: Part = "test",
+    listener: RunListener | None = None,
+    say: Callable[[str], None] = print,
+) -> list[FinishedRun]:
+    """Return finished runs that cover all seeds of a recipe, after training the seeds that are missing.
+
+    Only one process at a time trains a configuration; others wait and reuse its runs. The lock of a killed process is released.
+
+    Args:
+        source: Path or name of the recipe.
+        overrides: ``key=value`` each.
+        part: Part of the split that runs are evaluated on.
+        listener: Receives the progress of training.
+        say: Called with each line for the user.
+    """
+    recipe = load_recipe(source, overrides)
+    with _lock(recipe, part, say):
+        now = provenance_of(recipe)
+        if missing := missing_seeds(recipe, part, now):
+            report_changes(recipe, part, now, say)
+            chosen = [*overrides, f"seeds={missing}"]
+            interrupted = interrupted_run(load_recipe(source, chosen), part, now, say)
+            if interrupted:
+                resume(interrupted.name, listener)
+            else:
+                run(source, chosen, listener, ["kdcore", "run", source, *chosen], part)
+        return reusable_runs(recipe, part, now)
+
+
+def missing_seeds(recipe: Recipe, part: Part = "test", now: Provenance | None = None) -> list[int]:
+    """The recipe's seeds that no reusable run has."""
+    done = {seed for each in reusable_runs(recipe, part, now) for seed in each.facts.seeds}
+    return [seed for seed in recipe.seeds if seed not in done]
+
+
+def reusable_runs(recipe: Recipe, part: Part = "test", now: Provenance | None = None) -> list[FinishedRun]:
+    """Finished runs that count as runs of this recipe today.
+
+    They have the same configuration, recordings, files, versions of kdcore and plugins, and code; at least one of the recipe's
+    seeds; and a baseline if the recipe asks for one.
+
+    Args:
+        recipe: The recipe.
+        part: Part of the split that runs are evaluated on.
+        now: What a run would depend on now; found out if None.
+    """
+    now = now or provenance_of(recipe)
+    return [each for each in _candidates(recipe, part) if not now.changes_since(each.facts)]
+
+
+def report_changes(recipe: Recipe, part: Part, now: Provenance, say: Callable[[str], None]) -> None:
+    """Tell the user which finished runs of a recipe are not reused, and why."""
+    for each in _candidates(recipe, part):
+        if reasons := now.changes_since(each.facts):
+            say(f"{each.folder.name} is not reused: {'; '.join(reasons)}")
+
+
+def _candidates(recipe: Recipe, part: Part) -> list[FinishedRun]:
+    """Finished runs of the same configuration with the seeds and the baseline that the recipe needs."""
+    return [
+        each
+        for each in finished_runs(recipe.variant, part)
+        if set(each.facts.seeds) & set(recipe.seeds) and (not recipe.baseline or _baseline_settled(each))
+    ]
+
+
+def interrupted_run(recipe: Recipe, part: Part, now: Provenance, say: Callable[[str], None] = print) -> Path | None:
+    """The folder of an interrupted run of exactly this recipe that can be resumed; None if there is none."""
+    home = runs_folder()
+    for folder in sorted(home.glob(f"*-{recipe.hash[:6]}*")) if home.is_dir() else ():
+        if not (folder / "recipe.yaml").exists():
+            continue
+        state = RunState.read(folder)
+        if state.complete or state.part != part or not _is_of(folder, recipe):
+            continue
+        facts = read_facts(folder)
+        reasons = now.changes_since(facts) if facts else []
+        if not reasons:
+            return folder
+        say(f"{folder.name} is not resumed: {'; '.join(reasons)}")
+    return None
+
+
+def _is_of(folder: Path, recipe: Recipe) -> bool:
+    try:
+        return load_recipe(folder / "recipe.yaml").hash == recipe.hash
+    except KdcoreError:
+        return False
+
+
+def _baseline_settled(found: FinishedRun) -> bool:
+    """True if a run trained its baseline, or asked for one and has no loss term that a student can learn from alone."""
+    return "baseline" in found.facts.arms or load_recipe(found.recipe).baseline
+
+
+@contextmanager
+def _lock(recipe: Recipe, part: Part, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock on a configuration; wait for it if another process has it."""
+    folder = runs_folder() / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{recipe.variant[:16]}-{part}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{recipe.name}: waiting for another process that trains it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,100 @@
+"""Run a finished run again and report which results differ."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from kdcore import ConsoleListener, FinishedRun, KdcoreError, UnknownRunError, load_recipe, read_run, run
+from kdcore_compare.selection import download_runs
+from kdcore_compare.tables import stderr_console
+
+
+def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None) -> bool:
+    """Run the recipe of a run again, teachers included, and print what differs. Returns True if all results are bit-identical.
+
+    Args:
+        run_id: Id or folder of a finished run, or its MLflow run id.
+        overrides: Overrides for this machine, e.g. ``data.dataset.root=…``.
+        uri: Tracking URI of MLflow.
+
+    Raises:
+        KdcoreError: If there is no such run, or its recipe cannot be run on this machine.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        original = _find(run_id, Path(folder), uri)
+        tags = {**load_recipe(original.recipe, overrides).tracking.tags, "reproduces": run_id}
+        chosen = [*overrides, f"tracking.tags={json.dumps(tags)}"]
+        command = ["kdcore", "reproduce", run_id, *overrides]
+        part = "validation" if original.facts.part == "validation" else "test"
+        with ConsoleListener(stderr_console()) as listener:
+            result = run(original.recipe, chosen, listener, command, part, retrain=True)
+        if result is None:
+            return True  # the first process of a distributed run reports
+        again = read_run(result.folder)
+        print(f"original   {original.facts.name}: {shlex.join(original.facts.command)}")
+        print(f"again      {again.folder}")
+        conditions, numbers = list(changed_conditions(original, again)), list(changed_results(original, again))
+        for line in (*conditions, *numbers):
+            print(line)
+        print(verdict(conditions, numbers))
+    return not numbers
+
+
+def _find(run_id: str, folder: Path, uri: str | None) -> FinishedRun:
+    try:
+        return read_run(run_id)
+    except UnknownRunError as missing:
+        try:
+            return next(iter(download_runs(folder, uri, run_id=run_id)))
+        except KdcoreError as error:
+            raise KdcoreError(f"{missing}; {error}") from error
+
+
+def verdict(conditions: Sequence[str], numbers: Sequence[str]) -> str:
+    """A sentence that says if the run was reproduced."""
+    if not numbers:
+        return "Reproduced: the predictions of every participant are bit-identical."
+    why = "; the changed conditions are listed above them" if conditions else ", although no condition has changed"
+    count = f"{len(numbers)} result{'s differ' if len(numbers) > 1 else ' differs'}"
+    return f"Not reproduced: {count}{why}."
+
+
+def changed_conditions(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
+    """Lines on changes that may explain different results: recipe, data, split, versions, machine."""
+    was, now = original.facts, again.facts
+    for name in ("recipe_hash", "fingerprint", "split", "classes", "counts", "machine"):
+        if getattr(was, name) != getattr(now, name):
+            title = {"fingerprint": "data fingerprint", "recipe_hash": "recipe hash"}.get(name, name)
+            yield f"{title}: {getattr(was, name)} then, {getattr(now, name)} now"
+    for name in dict.fromkeys([*was.versions, *now.versions]):
+        then, here = was.versions.get(name, "not used"), now.versions.get(name, "not used")
+        if then != here:
+            yield f"{name}: {then} then, {here} now"
+
+
+def changed_results(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
+    """Lines on results that differ, and by how much."""
+    for arm, seeds in original.outcomes.items():
+        for seed, was in seeds.items():
+            now = again.outcomes.get(arm, {}).get(seed)
+            where = f"seed {seed}, {arm}"
+            if now is None:
+                yield f"{where}: missing now"
+            elif list(was.keys) != list(now.keys) or not np.array_equal(was.labels, now.labels):
+                yield f"{where}: different samples: {len(was.keys)} then, {len(now.keys)} now"
+            else:
+                for name, before in was.probabilities.items():
+                    if not np.array_equal(before, after := now.probabilities[name]):
+                        then, here = (found.evaluations()[name].accuracy for found in (was, now))
+                        changed = int((before.argmax(1) != after.argmax(1)).sum())
+                        yield (
+                            f"{where}, {name}: accuracy {then:.4f} then, {here:.4f} now; "
+                            f"{changed} of {len(before)} predictions differ, "
+                            f"probabilities by up to {float(np.abs(before - after).max()):.2g}"
+                        )

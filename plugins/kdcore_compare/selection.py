@@ -1,0 +1,301 @@
+"""Select the finished runs and participants that a comparison is made of."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from kdcore import (
+    DataError,
+    Evaluation,
+    Facts,
+    FinishedRun,
+    KdcoreError,
+    Outcome,
+    RecipeError,
+    UnknownRunError,
+    UsageError,
+    evaluate,
+    finished_runs,
+    load_recipe,
+    one_line,
+    plugin_manager,
+    provenance_of,
+    read_run,
+)
+
+TEACHERS, STUDENTS = "teachers (mean)", "students (average)"
+"""Names under which an `Outcome` evaluates the averaged probabilities of several teachers, and of several students."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The result of one participant for one seed and one split.
+
+    Args:
+        evaluation: Predictions and metrics, rows sorted by sample key.
+        keys: Sample keys of the rows.
+        seconds: Training time, in seconds.
+        memory: Peak memory, in bytes; None if unknown.
+        facts: The record of the run.
+    """
+
+    evaluation: Evaluation
+    keys: tuple[str, ...]
+    seconds: float
+    memory: int | None
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a comparison: a participant's results over seeds and splits.
+
+    Args:
+        label: Name of the row.
+        participant: Name of the participant.
+        observations: (seed, split rule) → result.
+        parameters: Number of trainable parameters; None for ensembles.
+        runs: The runs that the results come from.
+        who: The selector of the participant, as in ``RUN@WHO``.
+        chosen: True if the user named the participant.
+    """
+
+    label: str
+    participant: str
+    observations: Mapping[tuple[int, str], Observation]
+    parameters: int | None
+    runs: tuple[FinishedRun, ...] = ()
+    who: str = ""
+    chosen: bool = False
+
+    @property
+    def training(self) -> tuple[object, ...]:
+        """A key that is equal for entries that were trained together."""
+        return (*(run.folder for run in self.runs), _arm(self.who))
+
+    @property
+    def facts(self) -> list[Facts]:
+        """The run record of each observation."""
+        return [each.facts for each in self.observations.values()]
+
+    @property
+    def seeds(self) -> list[int]:
+        """Distinct seeds, in ascending order."""
+        return sorted({seed for seed, _ in self.observations})
+
+    @property
+    def splits(self) -> list[str]:
+        """Distinct split rules, sorted."""
+        return sorted({split for _, split in self.observations})
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """Sample key → class index, of every sample of every split."""
+        every = self.observations.values()
+        return {key: int(label) for each in every for key, label in zip(each.keys, each.evaluation.labels, strict=True)}
+
+    def values(self, metric: str) -> list[float]:
+        """The metric of each observation."""
+        return [each.evaluation.metrics()[metric] for each in self.observations.values()]
+
+    def only(self, keys: Iterable[tuple[int, str]]) -> Entry:
+        """A copy with these observations alone, in this order."""
+        return replace(self, observations={key: self.observations[key] for key in keys})
+
+
+def select(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[Entry]:
+    """Read the entries that the command line names.
+
+    Args:
+        sources: ``RUN`` or ``RECIPE`` each; ``A+B`` pools several; ``@WHO`` selects a participant (see `make_entry`).
+        overrides: ``key=value`` each, applied to every recipe in `sources`.
+
+    Raises:
+        KdcoreError: If a run does not exist, is not finished, or has no such participant.
+    """
+    return [_selected(source, overrides) for source in sources]
+
+
+def _selected(source: str, overrides: Sequence[str]) -> Entry:
+    name, at, who = source.partition("@")
+    if at and not who:
+        raise UsageError(f"'{source}': expected 'baseline', 'teachers', 'students' or the name of a participant after '@'")
+    if "" in name.split("+"):
+        raise UsageError(f"'{source}': expected a run or a recipe on both sides of '+'")
+    entry = make_entry([run for part in name.split("+") for run in _runs(part, overrides)], who)
+    return replace(entry, chosen=bool(who))
+
+
+def select_experiment(experiment: str, uri: str | None, filter_string: str) -> list[Entry]:
+    """Read the finished runs of an MLflow experiment; runs of one configuration make one entry.
+
+    Args:
+        experiment: Name of the experiment.
+        uri: Tracking URI of MLflow.
+        filter_string: Filter in MLflow's search syntax; empty for all runs.
+    """
+    groups: dict[str, list[FinishedRun]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for run in download_runs(Path(folder), uri, experiment=experiment, filter_string=filter_string):
+            groups.setdefault(f"{run.facts.variant}|{run.facts.part}", []).append(run)
+    return [make_entry(runs) for runs in groups.values()]
+
+
+def download_runs(
+    to: Path, uri: str | None, *, run_id: str = "", experiment: str = "", filter_string: str = ""
+) -> Iterable[FinishedRun]:
+    """Download the run with this id, or the runs of an experiment that match a filter, into the folder `to`.
+
+    Raises:
+        UsageError: If no plugin in use tracks runs.
+        KdcoreError: If there are no such runs.
+    """
+    hook = plugin_manager().hook
+    found = hook.download_runs(to=to, uri=uri, run_id=run_id, experiment=experiment, matching=filter_string)
+    if found is None:
+        raise UsageError("could not download runs: the plugin 'mlflow' is not in use")
+    return found
+
+
+def _runs(name: str, overrides: Sequence[str]) -> list[FinishedRun]:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return runs_of_recipe(name, overrides)
+    try:
+        return [read_run(name)]
+    except UnknownRunError as missing:
+        try:
+            return runs_of_recipe(name, overrides)
+        except RecipeError as error:
+            if any(each.path for each in error.problems):  # the recipe exists; an override is wrong
+                raise
+            raise KdcoreError(f"{missing}; as a recipe: {error}") from error
+
+
+def runs_of_recipe(source: str, overrides: Sequence[str] = ()) -> list[FinishedRun]:
+    """Find the finished runs of a recipe, whatever their seeds.
+
+    Runs on other recordings, or made with other files, versions or code, are left out with a line on stderr. If the recordings
+    are not available on this machine, a line on stderr says that they were not checked.
+
+    Raises:
+        KdcoreError: If there are none.
+    """
+    recipe = load_recipe(source, overrides)
+    command = " ".join(["kdcore run", source, *overrides])
+    found = list(finished_runs(recipe.variant))
+    if not found:
+        hint = "" if overrides else "; if you ran it with overrides (key=value), give them here too"
+        raise KdcoreError(f"the recipe '{source}' has no finished run: {command}{hint}")
+    try:
+        now = provenance_of(recipe)
+    except (DataError, RecipeError) as error:
+        print(f"warning: could not check if the recordings have changed since: {one_line(error)}", file=sys.stderr)
+        return found
+    changes = {each.folder.name: now.changes_since(each.facts) for each in found}
+    lines = [f"{name} is left out: {'; '.join(reasons)}" for name, reasons in changes.items() if reasons]
+    kept = [each for each in found if not changes[each.folder.name]]
+    if not kept:
+        raise KdcoreError("\n  ".join([f"the recipe '{source}' has no finished run that is up to date: {command}", *lines]))
+    for line in lines:
+        print(line, file=sys.stderr)
+    return kept
+
+
+def make_entry(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> Entry:
+    """Collect one participant's results from `runs`. Of two runs with the same seed and split, the later counts.
+
+    Args:
+        runs: Runs of one configuration; `compare` checks that they are.
+        who: Name of a participant; ``students`` or ``teachers`` for their averaged probabilities; empty for the first student.
+            ``baseline`` or ``baseline/NAME`` selects the students without distillation.
+        label: Name of the row; by default the recipe's name and the participant, if there are several students.
+
+    Raises:
+        UsageError: If there is no such participant.
+    """
+    arm, wanted = _arm(who), who.removeprefix("baseline").removeprefix("/") if _arm(who) == "baseline" else who
+    observations: dict[tuple[int, str], Observation] = {}
+    name, parameters = "", None
+    for run in runs:
+        if arm not in run.outcomes:
+            reason = run.facts.no_baseline or "the student was not trained without distillation"
+            raise KdcoreError(f"{run.folder.name}: has no baseline: {reason}")
+        for seed, outcome in run.outcomes[arm].items():
+            name = _participant(outcome, wanted, run)
+            observations[seed, run.facts.split] = _observation(outcome, name, run.facts)
+            parameters = outcome.parameters.get(name)
+    if not wanted and len(students_of(runs)) > 1:
+        who = f"baseline/{name}" if who else name
+    label = label or runs[-1].facts.name + (f"@{who}" if who else "")
+    return Entry(label, name, dict(sorted(observations.items())), parameters, tuple(runs), who)
+
+
+def with_baselines(entry: Entry) -> list[tuple[Entry, Entry]]:
+    """Pairs of a baseline and the same participant with distillation.
+
+    An entry that names no participant makes one pair for each student, and one for the average of several students.
+    """
+    if _arm(entry.who) == "baseline":
+        raise UsageError(f"nothing to compare {entry.label} with: name another run, recipe or participant")
+    students = students_of(entry.runs)
+    if entry.participant in students and len(students) > 1 and not entry.chosen:
+        names = [*students, "students"]
+        return [(make_entry(entry.runs, f"baseline/{each}"), make_entry(entry.runs, each)) for each in names]
+    return [(make_entry(entry.runs, _baseline_of(entry, students)), entry)]
+
+
+def _baseline_of(entry: Entry, students: Sequence[str]) -> str:
+    """The selector of an entry's baseline: the same student's or ensemble's; for a teacher, the first student's."""
+    if len(students) < 2:
+        return "baseline"
+    same = entry.participant in students or entry.who.startswith("students")
+    return f"baseline/{entry.who if same else students[0]}"
+
+
+def students_of(runs: Sequence[FinishedRun]) -> list[str]:
+    """Names of the students of `runs`."""
+    return list(next(iter(runs[-1].outcomes["distilled"].values())).students)
+
+
+def _arm(who: str) -> str:
+    return "baseline" if who == "baseline" or who.startswith("baseline/") else "distilled"
+
+
+def with_distinct_labels(entries: Sequence[Entry]) -> list[Entry]:
+    """The same entries; where labels repeat, the run's id or a number is added."""
+    labels = [each.label for each in entries]
+    named = [
+        replace(each, label=f"{each.label} [{each.runs[-1].folder.name}]") if labels.count(each.label) > 1 else each
+        for each in entries
+    ]
+    labels = [each.label for each in named]
+    return [
+        replace(each, label=f"{each.label} ({labels[: index + 1].count(each.label)})") if labels.count(each.label) > 1 else each
+        for index, each in enumerate(named)
+    ]
+
+
+def _participant(outcome: Outcome, who: str, run: FinishedRun) -> str:
+    known = outcome.evaluations()
+    for plural, ensemble, members in (("teachers", TEACHERS, outcome.teachers), ("students", STUDENTS, outcome.students)):
+        if who == plural:
+            who = ensemble if ensemble in known else "".join(members[:1])
+    name = who or outcome.students[0]
+    if name not in known:
+        raise UsageError(f"{run.folder.name}: has no participant '{name}' (available: {', '.join(known)})")
+    return name
+
+
+def _observation(outcome: Outcome, name: str, facts: Facts) -> Observation:
+    found = outcome.evaluations()[name]
+    keys = np.array(outcome.keys, dtype=object)[outcome.labels >= 0]
+    order = np.argsort(keys, kind="stable")
+    sorted_rows = evaluate(found.probabilities[order], found.labels[order])
+    return Observation(sorted_rows, tuple(keys[order].tolist()), outcome.seconds, outcome.memory, facts)

@@ -1,0 +1,254 @@
+"""Train a recipe with different values of its keys, and rank them by accuracy on the validation part."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from optuna.trial import FrozenTrial, TrialState
+
+from kdcore import (
+    ConsoleListener,
+    KdcoreError,
+    Provenance,
+    Recipe,
+    RunJournal,
+    UsageError,
+    dry_run,
+    load_recipe,
+    plugin_manager,
+    provenance_of,
+    runs_folder,
+)
+from kdcore_compare.process_pool import Job, run_jobs
+from kdcore_compare.search_space import SearchSpace, as_overrides, parse_space
+from kdcore_compare.tables import Format, Table, format_for, stderr_console, to_markdown, write_tables
+from kdcore_compare.trial_queue import TrialQueue
+from kdcore_compare.trials import run_trial
+
+PAUSE = 1.0
+"""Interval at which other workers are polled, in seconds."""
+
+MLFLOW_TIMEOUT, POLL = 30.0, 0.2
+"""Time to wait for MLflow to create the run of the sweep, and the interval at which it is polled, in seconds."""
+
+STATES = {TrialState.COMPLETE: "", TrialState.PRUNED: "pruned", TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
+
+
+def sweep(
+    source: str,
+    overrides: Sequence[str],
+    grid: Sequence[str],
+    search: int = 0,
+    ranges: Sequence[str] = (),
+    storage: str = "",
+    study: str = "",
+    prune: bool = True,
+    jobs: int = 1,
+    form: Format = "rich",
+    output: Path | None = None,
+) -> None:
+    """Run every point that no worker has run, and write the table once all are done.
+
+    Args:
+        source: Path or name of the recipe.
+        overrides: ``key=value`` each, for every point.
+        grid: ``key=value,value`` each.
+        search: Number of points for Optuna to choose; 0 for the full grid.
+        ranges: ``key=low:high[:log][:int]`` each.
+        storage: URL of the database; by default a file in the folder of runs.
+        study: Name of the study in the database.
+        prune: True if Optuna may stop points of a search early.
+        jobs: Number of workers on this machine.
+        form: Format of the table.
+        output: File for the table; by default it is printed.
+
+    Raises:
+        KdcoreError: If there is no validation part, or a value is not valid.
+        UsageError: If the database cannot be opened, or the suffix of `output` stands for no format.
+    """
+    form = format_for(form, output)
+    space = parse_space(source, overrides, grid, search, ranges)
+    recipe, now = _checked_recipe(space)
+    home = runs_folder() / "sweeps"
+    home.mkdir(parents=True, exist_ok=True)
+    family = f"{recipe.name}-{space.identity(recipe)}-"
+    name = study or family + _digest(now)
+    url = storage or f"sqlite:///{home / 'sweeps.db'}"
+    with FileLock(home / f"{name}.begin.lock"):  # workers that start together would all create the tables
+        queue = TrialQueue(url, name, space.points(), home / name, prune and bool(search))
+    try:
+        _check_provenance(queue, now, family)
+        if jobs > 1:
+            words = _worker_command(space, grid, ranges, storage, study, prune)
+            run_jobs([Job(f"worker {number + 1}", words) for number in range(jobs)], jobs, home / name / "logs", _say)
+        _work(space, queue, recipe, home / name)
+        table, records = sweep_table(space, queue.trials(), recipe)
+        _track_result(queue, recipe, home / name, table)
+    finally:
+        queue.close()
+    write_tables([table], records, form, output)
+
+
+def _checked_recipe(space: SearchSpace) -> tuple[Recipe, list[Provenance]]:
+    """The recipe of the sweep, and what each of its values depends on now, after a check that all of them can be run."""
+    recipe = load_recipe(space.source, space.overrides)
+    if recipe.data.labels == "withheld":
+        raise KdcoreError("a sweep uses the labels of the validation part, but the recipe withholds labels (data.labels)")
+    now = [provenance_of(each) for each in space.recipes()]
+    first = as_overrides(space.points()[0])
+    dry_run(space.source, [*space.overrides, *first, "baseline=false"], part="validation")
+    return recipe, now
+
+
+def _digest(now: Sequence[Provenance]) -> str:
+    return hashlib.sha256("".join(each.digest for each in now).encode()).hexdigest()[:8]
+
+
+def _check_provenance(queue: TrialQueue, now: Sequence[Provenance], family: str) -> None:
+    """Record what the points of a new study depend on; refuse to continue one that depends on something else.
+
+    Raises:
+        UsageError: If recordings, files, versions or code have changed since the study began.
+    """
+    content = [asdict(each) for each in now]
+    before = queue.study.user_attrs.get("provenance")
+    if before is not None and before != content:
+        reasons = _changes(before, now)
+        raise UsageError(f"the study '{queue.name}' cannot be continued: {reasons}; choose another name with --study")
+    if before is None:
+        queue.study.set_user_attr("provenance", content)
+        for other, theirs in queue.similar_studies(family).items():
+            _say(f"the sweep {other} is not continued: {_changes(theirs, now)}")
+
+
+def _changes(before: Sequence[Mapping[str, Any]], now: Sequence[Provenance]) -> str:
+    pairs = zip(before, now, strict=False)
+    reasons = dict.fromkeys(reason for then, each in pairs for reason in each.changes_since(Provenance(**then)))
+    return "; ".join(reasons) or "its values are different"
+
+
+def _worker_command(
+    space: SearchSpace, grid: Sequence[str], ranges: Sequence[str], storage: str, study: str, prune: bool
+) -> list[str]:
+    """Arguments of ``kdcore`` that start a worker."""
+    words = ["sweep", space.source, *space.overrides]
+    words += [word for each in grid for word in ("--grid", each)] + [word for each in ranges for word in ("--range", each)]
+    words += ["--search", str(space.search)] if space.search else []
+    words += [word for name, value in (("--storage", storage), ("--study", study)) if value for word in (name, value)]
+    return words if prune else [*words, "--no-prune"]
+
+
+def _work(space: SearchSpace, queue: TrialQueue, recipe: Recipe, folder: Path) -> None:
+    tags, waited = _trial_tags(queue, recipe, folder), False
+    with ConsoleListener(stderr_console()) as listener:
+        while True:
+            trial = queue.take()
+            if trial is not None:
+                run_trial(space, trial, queue, tags, listener, queue.prune, _say)
+            elif queue.unfinished():
+                if not waited:
+                    waited = True
+                    _say("waiting for the points of other workers")
+                time.sleep(PAUSE)
+            else:
+                return
+
+
+def _trial_tags(queue: TrialQueue, recipe: Recipe, folder: Path) -> dict[str, str]:
+    """Tags of every trial's MLflow run, which make it a child of the sweep's run."""
+    with FileLock(folder / "tracking.lock"):
+        parent = queue.study.user_attrs.get("mlflow_parent")
+        if parent is None:
+            journal = _journal(recipe, folder)
+            params = {"points": len(queue.points), "recipe": recipe.name}
+            journal.start("sweep", f"sweep {queue.name}", None, {"sweep": queue.name, "kdcore.kind": "sweep"}, params)
+            journal.commit()
+            _wait_for_mlflow(journal)
+            journal.close()
+            parent = journal.tracker.run_ids().get("sweep")
+            if parent:
+                queue.study.set_user_attr("mlflow_parent", parent)
+            else:
+                _say(f"MLflow has not created the sweep's run yet; find this worker's points by the tag sweep={queue.name}")
+    return {"sweep": queue.name} | ({"mlflow.parentRunId": parent} if parent else {})
+
+
+def _wait_for_mlflow(journal: RunJournal) -> None:
+    """Wait until MLflow has created the run of the sweep, since a closed tracker gives up after a few failures."""
+    until = time.monotonic() + (MLFLOW_TIMEOUT if journal.tracker.address else 0)
+    while "sweep" not in journal.tracker.run_ids() and time.monotonic() < until:
+        time.sleep(POLL)
+
+
+def _track_result(queue: TrialQueue, recipe: Recipe, folder: Path, table: Table) -> None:
+    """Log the table and the best point to the run of the sweep."""
+    path = folder / "table.md"
+    path.write_text(to_markdown(table), encoding="utf-8")
+    best = _best(queue.trials())
+    with FileLock(folder / "tracking.lock"):
+        if best is None or queue.study.user_attrs.get("tracked") == len(queue.points):
+            return
+        journal = _journal(recipe, folder)
+        journal.metrics("sweep", {"best/validation/accuracy": best.value or 0.0, "best/point": best.user_attrs["point"]}, 0)
+        journal.tags("sweep", {f"best.{path}": value for path, value in best.params.items()})
+        journal.artifact("sweep", path)
+        journal.finish("sweep")
+        journal.commit()
+        journal.close()
+        queue.study.set_user_attr("tracked", len(queue.points))
+
+
+def _journal(recipe: Recipe, folder: Path) -> RunJournal:
+    tracker = plugin_manager().hook.open_tracker(recipe=recipe, say=_say)
+    return RunJournal(folder / "tracking", tracker, recipe.tracking.experiment or recipe.name)
+
+
+def sweep_table(space: SearchSpace, trials: Sequence[FrozenTrial], recipe: Recipe) -> tuple[Table, list[dict[str, object]]]:
+    """All points, the best first, as a table and as records."""
+    paths = [key.path for key in space.keys]
+    done = sorted((each for each in trials if each.state == TrialState.COMPLETE), key=lambda each: -(each.value or 0))
+    others = [each for each in trials if each.state != TrialState.COMPLETE]
+    rows, records = [], []
+    for each in [*done, *others]:
+        accuracies = [100 * value for value in each.user_attrs.get("accuracies", [])]
+        cell = f"{np.mean(accuracies):.1f}" if accuracies else ""
+        cell += f" ± {np.std(accuracies, ddof=1):.1f}" if len(accuracies) > 1 else ""
+        state = STATES.get(each.state, each.user_attrs.get("error", "its worker died too often").splitlines()[0])
+        values = [_format_value(each.params.get(path)) for path in paths]
+        rows.append([str(each.user_attrs["point"]), *values, cell, state])
+        record = {"point": each.user_attrs["point"], **{path: each.params.get(path) for path in paths}}
+        value = each.value if each.state == TrialState.COMPLETE else None
+        records.append(record | {"validation_accuracy": value, "state": each.state.name.lower()})
+    notes = [
+        f"Ranked by accuracy on the validation part, seeds {', '.join(map(str, recipe.seeds))}. Test samples were not used. "
+        "The accuracy of the best point is optimistic; evaluate it on the test part."
+    ]
+    if done:
+        values = as_overrides({path: str(value) for path, value in done[0].params.items()})
+        notes.append("Best point: " + shlex.join(["kdcore", "run", space.source, *space.overrides, *values]))
+    headings = ["point", *paths, "validation accuracy, %", "state"]
+    if not any(row[-1] for row in rows):  # all points are complete
+        headings, rows = headings[:-1], [row[:-1] for row in rows]
+    return Table(f"Sweep of {recipe.name}, {len(rows)} points", headings, rows, notes, strong=[0] if done else []), records
+
+
+def _best(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
+    done = [each for each in trials if each.state == TrialState.COMPLETE]
+    return max(done, key=lambda each: each.value or 0.0) if done else None
+
+
+def _format_value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,0 +1,99 @@
+"""Train variants of a recipe, such as those of an ablation or the folds of a cross-validation, one by one or in parallel."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from kdcore import FinishedRun, KdcoreError, Recipe, UsageError, dry_run, load_recipe
+from kdcore_compare.ensure_runs import ensure_runs, missing_seeds
+from kdcore_compare.process_pool import Job, run_jobs
+from kdcore_compare.tables import Format, Table, render, stderr_console
+
+
+def named_overrides(recipe: Recipe, label: str, changes: Sequence[str], tags: Mapping[str, str]) -> tuple[str, ...]:
+    """`changes` plus overrides that give the variant its own name, the recipe's experiment, and MLflow tags."""
+    slug = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-")
+    every = json.dumps({**recipe.tracking.tags, **tags})
+    experiment = json.dumps(recipe.tracking.experiment)
+    return (*changes, f"name={recipe.name}-{slug}", f"tracking.experiment={experiment}", f"tracking.tags={every}")
+
+
+def group_name(recipe: Recipe) -> str:
+    """The name of all variants of a recipe together, in files and MLflow tags."""
+    return f"{recipe.name}-{recipe.variant[:6]}"
+
+
+def train_variants(
+    source: str,
+    overrides: Sequence[str],
+    variants: Mapping[str, Sequence[str]],
+    jobs: int,
+    command: Sequence[str],
+    logs: Path,
+) -> dict[str, list[FinishedRun]]:
+    """Train the missing seeds of all variants.
+
+    Args:
+        source: Path or name of the recipe.
+        overrides: ``key=value`` each, for every variant.
+        variants: Label → overrides of the variant.
+        jobs: Number of variants to train in parallel.
+        command: Arguments of ``kdcore`` that train the variant whose label follows.
+        logs: Folder for the output of parallel processes.
+
+    Returns:
+        Label → finished runs.
+
+    Raises:
+        KdcoreError: If the training of a variant fails.
+    """
+    if jobs > 1:
+        missing = [label for label, words in variants.items() if missing_seeds(load_recipe(source, [*overrides, *words]))]
+        if len(missing) > 1:
+            dry_run(source, [*overrides, *variants[missing[0]]])  # prepares the data once, for all processes
+        ended = run_jobs([Job(label, [*command, label]) for label in missing], jobs, logs, say)
+        if failed := [label for label, status in ended.items() if status]:
+            raise KdcoreError(f"training failed: {', '.join(failed)}; run the same command to try again")
+    return {label: train_variant(source, [*overrides, *words], label) for label, words in variants.items()}
+
+
+def train_only(source: str, overrides: Sequence[str], variants: Mapping[str, Sequence[str]], only: str) -> None:
+    """Train the missing seeds of a single variant.
+
+    Raises:
+        UsageError: If there is no variant of that label.
+    """
+    if only not in variants:
+        raise UsageError(f"no variant {only!r} (available: {', '.join(variants)})")
+    train_variant(source, [*overrides, *variants[only]], only)
+
+
+def train_variant(source: str, overrides: Sequence[str], label: str) -> list[FinishedRun]:
+    """Train the missing seeds of a variant, with progress on stderr."""
+    from kdcore import ConsoleListener
+
+    console = stderr_console()
+    missing = missing_seeds(load_recipe(source, overrides))
+    what = f"training seeds {', '.join(map(str, missing))}" if missing else "already trained"
+    console.print(f"{label}: {what}", highlight=False, markup=False)
+    with ConsoleListener(console) as listener:
+        return ensure_runs(source, overrides, "test", listener, say)
+
+
+def save_tables(folder: Path, name: str, tables: Sequence[Table], records: Sequence[Mapping[str, object]]) -> None:
+    """Write tables as Markdown and records as CSV, and tell where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    formats: tuple[tuple[str, Format], ...] = ((".md", "markdown"), (".csv", "csv"))
+    for suffix, form in formats:
+        path = folder / f"{name}{suffix}"
+        path.write_text(render(tables, records, form), encoding="utf-8")
+        say(str(path))
+
+
+def say(text: str) -> None:
+    """Print a line to stderr."""
+    print(text, file=sys.stderr)

@@ -1,0 +1,52 @@
+"""Affinity between positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore import Example
+from kdcore.functional import same_positions
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.logit_loss import precise
+from kdcore_losses.nst import require_positions
+
+
+class Affinity(FeatureLoss):
+    """Compares how alike the positions of a sample are: pixels of a map, or moments of a sequence.
+
+    .. math:: L = \\frac1{P^2} \\sum_{ij} \\left(\\cos(y^S_i, y^S_j) - \\cos(y^T_i, y^T_j)\\right)^2
+
+    averaged over the batch, with :math:`y_i` the channels at position i of P. T. He et al., "Knowledge Adaptation for
+    Efficient Semantic Segmentation", CVPR 2019, https://arxiv.org/abs/1903.04688, the affinity term; its other term compares
+    features after an autoencoder, as ``factor-transfer`` does. Memory grows with P². Unlike shapes: persons and frames are
+    averaged, surplus position axes are averaged, and each axis is average-pooled to the shorter side's length; numbers of
+    channels may differ.
+
+    Args:
+        pairs: Pairs of (teacher's tap, student's tap).
+    """
+
+    def __init__(self, *, pairs: Pairs = DEFAULT):
+        super().__init__(pairs)
+
+    def setup(self, example: Example) -> None:
+        """Check that there are positions.
+
+        Raises:
+            ValueError: If an activation has at most one position.
+        """
+        for _, student, teacher in self.examples(example):
+            require_positions("affinity", student, teacher)
+
+    def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
+        """The mean over samples and pairs of positions."""
+        with torch.autocast(student.device.type, enabled=False):
+            student, teacher = same_positions(precise(student), precise(teacher))
+            return F.mse_loss(_affinity(student), _affinity(teacher))
+
+
+def _affinity(x: Tensor) -> Tensor:
+    x = F.normalize(x.flatten(2), dim=1)
+    return x.mT @ x

@@ -1,0 +1,21 @@
+"""How `kdcore.testing` tests these losses."""
+
+from kdcore.testing import Case
+
+MAPS = {"low": (6, 8, 8), "high": (8, 4, 4)}
+
+cases = {
+    "top-k": [Case({"k": 3}), Case({"k": 3, "student": "all"})],
+    "ttm": [Case(), Case({"weighted": True})],
+    "nst": [Case({"kernel": kernel}) for kernel in ("linear", "polynomial", "gaussian")],
+    "fsp": Case({"pairs": [["low", "low"], ["high", "high"]]}, MAPS),
+    "reviewkd": Case({"pairs": [["low", "low"], ["high", "high"]], "width": 6}, MAPS),
+    "crd": [Case({"size": 6}), Case({"size": 6, "by": "sample"})],
+    "infonce": Case({"size": 6}),
+    "graph-distillation": [Case({"size": 4}), Case({"size": 4, "features": 0.0})],
+    "factor-transfer": Case({}, {"features": (8, 6)}),
+}
+
+expected_failures = {
+    "mgd": {"permutation_invariant": "each sample is masked at random, in the order of the batch"},
+}

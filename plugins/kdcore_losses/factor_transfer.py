@@ -1,0 +1,70 @@
+"""Factor transfer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt, Le
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdcore import Example
+from kdcore.functional import same_positions
+from kdcore_losses.connectors import convolution
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.logit_loss import precise
+
+
+class FactorTransfer(FeatureLoss):
+    """Compares what an autoencoder of the teacher's activation keeps with what a translator makes of the student's.
+
+    .. math:: L = \\mathrm{mean} \\left|\\frac{f_T}{\\|f_T\\|_2} - \\frac{f_S}{\\|f_S\\|_2}\\right|
+        + \\mathrm{mean} \\left(t - D(f_T)\\right)^2, \\quad f_T = P(t),\\; f_S = R(s)
+
+    per sample, with the paraphraser P and its decoder D, and the translator R, of three convolutions each. The first term
+    trains R and the student, the second P and D. In the paper P is trained in a stage of its own before; here it learns
+    beside the student, which sees its factors change in the first epochs. J. Kim, S. Park, N. Kwak, "Paraphrasing Complex
+    Network: Network Compression via Factor Transfer", NeurIPS 2018, https://arxiv.org/abs/1802.04977. Unlike shapes: persons
+    and frames are averaged, surplus position axes are averaged, and each axis is average-pooled to the shorter side's length;
+    numbers of channels may differ.
+
+    Args:
+        pairs: Pairs of (teacher's tap, student's tap).
+        rate: Channels of the factors, as a share of the teacher's.
+    """
+
+    def __init__(self, *, pairs: Pairs = DEFAULT, rate: Annotated[float, Gt(0), Le(1)] = 0.5):
+        super().__init__(pairs)
+        self.rate = rate
+        self.paraphrasers = nn.ModuleDict()
+        self.decoders = nn.ModuleDict()
+        self.translators = nn.ModuleDict()
+
+    def setup(self, example: Example) -> None:
+        """Create paraphraser, decoder and translator for every teacher and pair.
+
+        Raises:
+            ValueError: If activations have more than three position axes.
+        """
+        for key, student, teacher in self.examples(example):
+            width = max(1, round(self.rate * teacher.shape[1]))
+            axes = min(student.ndim, teacher.ndim) - 2
+            self.paraphrasers[key] = _three(teacher.shape[1], width, width, axes).to(student.device)
+            self.decoders[key] = _three(width, teacher.shape[1], teacher.shape[1], axes).to(student.device)
+            self.translators[key] = _three(student.shape[1], width, width, axes).to(student.device)
+
+    def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
+        """The sum of both terms."""
+        student, teacher = same_positions(student, teacher)
+        factors = self.paraphrasers[key](teacher)
+        reconstruction = F.mse_loss(precise(self.decoders[key](factors)), precise(teacher))
+        theirs, own = precise(factors.detach()), precise(self.translators[key](student))
+        with torch.autocast(own.device.type, enabled=False):
+            own, theirs = F.normalize(own.flatten(1), dim=1), F.normalize(theirs.flatten(1), dim=1)
+            return F.l1_loss(own, theirs) + reconstruction
+
+
+def _three(inputs: int, hidden: int, outputs: int, axes: int) -> nn.Module:
+    first, second = convolution(inputs, inputs, axes), convolution(inputs, hidden, axes)
+    return nn.Sequential(first, nn.LeakyReLU(0.1), second, nn.LeakyReLU(0.1), convolution(hidden, outputs, axes))

@@ -1,0 +1,72 @@
+"""The flow of the solution procedure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from kdcore import Example, LossContext
+from kdcore.functional import same_positions
+from kdcore_losses.features import Comparison, FeatureLoss, Pairs
+from kdcore_losses.logit_loss import precise
+
+
+class SolutionFlow(FeatureLoss):
+    """Compares how activations change from one tap to the next, by the correlation of their channels.
+
+    .. math:: L = \\frac1{K (n-1)} \\sum_k \\sum_{l=1}^{n-1} \\frac1B \\sum_b \\|G^S_l - G^k_l\\|_F^2, \\quad
+        G_l = \\frac1P \\sum_p A_{l,p}\\, A_{l+1,p}^\\top
+
+    with A the channels at position p of P, for the n taps in the order given. J. Yim et al., "A Gift from Knowledge
+    Distillation: Fast Optimization, Network Minimization and Transfer Learning", CVPR 2017,
+    https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html. Unlike shapes: persons and
+    frames are averaged; of two taps of one network, surplus position axes are averaged and each axis is average-pooled to the
+    shorter length, where the paper takes the maximum. Student and teacher may have unlike positions, but need as many
+    channels.
+
+    Args:
+        pairs: At least two pairs of (teacher's tap, student's tap), from input to output.
+
+    Raises:
+        ValueError: If there are fewer than two pairs.
+    """
+
+    def __init__(self, *, pairs: Pairs):
+        super().__init__(pairs)
+        if len(self.pairs) < 2:
+            raise ValueError("fsp compares what lies between taps: give at least two pairs")
+
+    def setup(self, example: Example) -> None:
+        """Check the numbers of channels.
+
+        Raises:
+            ValueError: If student and teacher differ in them.
+        """
+        for _, student, teacher in self.examples(example):
+            if student.shape[1] != teacher.shape[1]:
+                shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+                raise ValueError(f"fsp needs as many channels of the student as of the teacher; {shapes} differ")
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The mean over teachers, flows and batch."""
+        found = self.activations(ctx.student, ctx.teachers, batch=len(ctx.batch))
+        return torch.stack([_distance(*flow) for flow in self._flows(found)]).mean()
+
+    def _flows(self, found: Iterator[Comparison]) -> list[tuple[Comparison, Comparison]]:
+        comparisons, n = list(found), len(self.pairs)
+        return [(a, b) for at, (a, b) in enumerate(pairwise(comparisons), 1) if at % n]
+
+
+def _distance(start: Comparison, stop: Comparison) -> Tensor:
+    with torch.autocast(start[1].device.type, enabled=False):
+        student, teacher = _flow(start[1], stop[1]), _flow(start[2], stop[2])
+        return (student - teacher).square().sum(dim=(1, 2)).mean()
+
+
+def _flow(start: Tensor, stop: Tensor) -> Tensor:
+    """G, (B, channels of `start`, channels of `stop`)."""
+    start, stop = (x.flatten(2) if x.ndim > 2 else x[:, :, None] for x in same_positions(precise(start), precise(stop)))
+    return start @ stop.mT / start.shape[2]

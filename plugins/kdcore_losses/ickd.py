@@ -1,0 +1,54 @@
+"""Inter-channel correlation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kdcore import Example
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.logit_loss import precise
+from kdcore_losses.nst import require_positions
+from kdcore_losses.regressor import Regressor
+
+
+class InterChannelCorrelation(FeatureLoss):
+    """Compares which channels are active together, and so how diverse they are.
+
+    .. math:: L = \\frac1{C^2} \\|\\tilde G_S - \\tilde G_T\\|_F^2, \\quad G = F F^\\top
+
+    averaged over the batch, with F (C, positions) and :math:`\\tilde G` the matrix with rows of length one, as in the
+    authors' code. L. Liu et al., "Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation", ICCV
+    2021, https://arxiv.org/abs/2202.03680. Unlike shapes: persons and frames are averaged, and a regressor translates where
+    the numbers of channels differ; positions need not agree, but each side needs two.
+
+    Args:
+        pairs: Pairs of (teacher's tap, student's tap).
+    """
+
+    def __init__(self, *, pairs: Pairs = DEFAULT):
+        super().__init__(pairs)
+        self.regressors = nn.ModuleDict()
+
+    def setup(self, example: Example) -> None:
+        """Create a regressor for every teacher and pair whose channels differ.
+
+        Raises:
+            ValueError: If an activation has at most one position.
+        """
+        for key, student, teacher in self.examples(example):
+            require_positions("ickd", student, teacher)
+            if student.shape[1] != teacher.shape[1]:
+                self.regressors[key] = Regressor(student.shape[1], teacher.shape[1]).to(student)
+
+    def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
+        """The mean over samples and pairs of channels."""
+        student = self.regressors[key](student) if key in self.regressors else student
+        with torch.autocast(student.device.type, enabled=False):
+            return F.mse_loss(_correlation(precise(student)), _correlation(precise(teacher)))
+
+
+def _correlation(x: Tensor) -> Tensor:
+    x = x.flatten(2)
+    return F.normalize(x @ x.mT, dim=2)

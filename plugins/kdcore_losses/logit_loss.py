@@ -1,0 +1,56 @@
+"""What losses on logits have in common."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdcore import DistillationLoss, LossContext, Needs
+
+EPSILON = 1e-7
+"""Added to a standard deviation, as in the code of Sun et al."""
+
+
+class LogitLoss(DistillationLoss):
+    """Compares the student's logits with each teacher's; the mean over teachers and batch.
+
+    A subclass says what one comparison is. Half-precision logits are compared in single precision.
+
+    Args:
+        standardise: Bring each sample's logits to mean 0 and standard deviation 1 first, the student's and the teachers'.
+    """
+
+    needs = Needs(teachers=1)
+
+    def __init__(self, standardise: bool = False):
+        super().__init__()
+        self.standardise = standardise
+
+    def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
+        """One comparison of logits (B, C): a scalar, or (B,)."""
+        raise NotImplementedError
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The mean over teachers and batch."""
+        student = self.prepare(ctx.student.logits)
+        with torch.autocast(student.device.type, enabled=False):
+            terms = [self.compare(student, self.prepare(each.logits), ctx).mean() for each in ctx.teachers.values()]
+            return torch.stack(terms).mean()
+
+    def prepare(self, logits: Tensor) -> Tensor:
+        """Logits as they are compared."""
+        logits = precise(logits)
+        return standardised(logits) if self.standardise else logits
+
+
+def precise(x: Tensor) -> Tensor:
+    """`x` in single precision or better."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def standardised(logits: Tensor) -> Tensor:
+    """Logits (B, C), each sample's shifted and scaled to mean 0 and standard deviation 1.
+
+    S. Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024.
+    """
+    return (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, keepdim=True) + EPSILON)

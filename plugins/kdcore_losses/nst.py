@@ -1,0 +1,83 @@
+"""Neuron selectivity transfer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore import Example
+from kdcore.functional import same_positions
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.logit_loss import precise
+
+
+class NeuronSelectivity(FeatureLoss):
+    """Compares the distribution of the channels' activation patterns by their maximum mean discrepancy.
+
+    .. math:: L = \\frac1{C_T^2} \\sum_{ij} k(f^T_i, f^T_j) + \\frac1{C_S^2} \\sum_{ij} k(f^S_i, f^S_j)
+        - \\frac2{C_T C_S} \\sum_{ij} k(f^T_i, f^S_j)
+
+    averaged over the batch, with :math:`f_i` the activations of channel i over all positions, scaled to length one, and k one
+    of
+
+    - ``linear``: :math:`x \\cdot y`,
+    - ``polynomial``: :math:`(x \\cdot y)^2`,
+    - ``gaussian``: :math:`\\exp(-\\|x - y\\|^2 / 2\\sigma^2)` with σ² the mean squared distance between the teacher's channels.
+
+    Z. Huang, N. Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017,
+    https://arxiv.org/abs/1707.01219; weighted there by half of 50. Unlike shapes: persons and frames are averaged, surplus
+    position axes are averaged, and each axis is average-pooled to the shorter side's length; numbers of channels may differ.
+
+    Args:
+        pairs: Pairs of (teacher's tap, student's tap).
+        kernel: k.
+    """
+
+    def __init__(self, *, pairs: Pairs = DEFAULT, kernel: Literal["linear", "polynomial", "gaussian"] = "polynomial"):
+        super().__init__(pairs)
+        self.kernel = kernel
+
+    def setup(self, example: Example) -> None:
+        """Check that there are positions.
+
+        Raises:
+            ValueError: If an activation has at most one position.
+        """
+        for _, student, teacher in self.examples(example):
+            require_positions("nst", student, teacher)
+
+    def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
+        """The mean over samples."""
+        with torch.autocast(student.device.type, enabled=False):
+            student, teacher = same_positions(precise(student), precise(teacher))
+            student, teacher = F.normalize(student.flatten(2), dim=2), F.normalize(teacher.flatten(2), dim=2)
+            width = _squared_distances(teacher, teacher).mean(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+            own, theirs, both = (
+                self._similar(x, y, width).mean(dim=(1, 2))
+                for x, y in ((student, student), (teacher, teacher), (teacher, student))
+            )
+            return (own + theirs - 2 * both).mean()
+
+    def _similar(self, x: Tensor, y: Tensor, width: Tensor) -> Tensor:
+        if self.kernel == "gaussian":
+            return torch.exp(-_squared_distances(x, y) / (2 * width))
+        products = x @ y.mT
+        return products if self.kernel == "linear" else products.square()
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    return x.square().sum(dim=2)[:, :, None] + y.square().sum(dim=2)[:, None] - 2 * x @ y.mT
+
+
+def require_positions(loss: str, student: Tensor, teacher: Tensor) -> None:
+    """Refuse activations that have not two positions in common.
+
+    Raises:
+        ValueError: If they have not, naming the `loss`.
+    """
+    if same_positions(student, teacher)[0][:1, :1].numel() < 2:
+        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        raise ValueError(f"{loss} compares positions, of which {shapes} have no two in common")

@@ -1,0 +1,124 @@
+"""Losses that weigh several teachers, by loops in float64 written from the papers' equations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from kdcore import Example
+from kdcore_losses.amtml_kd import AdaptiveTeachers
+from kdcore_losses.average import AveragedTeachers
+from kdcore_losses.eb_kd import EntropyBased, entropy_weights
+from kdcore_losses.graph_distillation import GraphDistillation
+from kdcore_losses.soft_target import SoftTarget
+
+B, C, K = 4, 5, 3
+S, *TEACHERS = (2 * np.random.default_rng(seed).normal(size=(B, C)) for seed in range(K + 1))
+F, *FEATURES = (np.random.default_rng(seed).normal(size=(B, 6, 3)) for seed in range(10, 11 + K))
+
+
+def softmax(row, T=1.0):
+    raised = [math.exp(z / T) for z in row]
+    return np.array([each / sum(raised) for each in raised])
+
+
+def kl(p, q):
+    return sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
+
+
+@pytest.fixture
+def ctx(context):
+    student, features = torch.from_numpy(S).requires_grad_(), torch.from_numpy(F).requires_grad_()
+    return context(student, [torch.from_numpy(t) for t in TEACHERS], None, features, [torch.from_numpy(f) for f in FEATURES])
+
+
+def built(loss, ctx):
+    torch.manual_seed(0)
+    loss.setup(Example(ctx.student.detach(), dict(ctx.teachers), C))
+    for parameter in loss.double().parameters():
+        torch.nn.init.normal_(parameter)
+    return loss
+
+
+def test_mean_logits_by_loops(ctx):
+    total = 0.0
+    for b in range(B):
+        target = softmax(sum(t[b] for t in TEACHERS) / K, 4)
+        geometric = np.prod([softmax(t[b], 4) for t in TEACHERS], axis=0) ** (1 / K)
+        np.testing.assert_allclose(target, geometric / geometric.sum())
+        total += 16 * kl(target, softmax(S[b], 4)) / B
+    assert AveragedTeachers()(ctx).item() == pytest.approx(total, rel=1e-9)
+
+
+def test_soft_targets_have_the_gradient_of_mean_probabilities(ctx):
+    """Why the arithmetic mean needs no loss of its own."""
+    target = torch.stack([(each.logits / 4).softmax(dim=1) for each in ctx.teachers.values()]).mean(dim=0)
+    mean = -16 * (target * (ctx.student.logits / 4).log_softmax(dim=1)).sum(dim=1).mean()
+    found, wanted = (torch.autograd.grad(each, ctx.student.logits)[0] for each in (SoftTarget()(ctx), mean))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_entropy_weights_by_loops(ctx):
+    total = 0.0
+    for b in range(B):
+        entropies = [-sum(p * math.log(p) for p in softmax(t[b])) for t in TEACHERS]
+        weights = (1 - softmax(entropies)) / (K - 1)
+        total += sum(w * 16 * kl(softmax(t[b], 4), softmax(S[b], 4)) for w, t in zip(weights, TEACHERS, strict=True)) / B
+    assert EntropyBased()(ctx).item() == pytest.approx(total, rel=1e-9)
+
+
+def test_the_surer_teacher_counts_more():
+    weights = entropy_weights(torch.tensor([[[9.0, 0, 0]], [[1.0, 0, 0]], [[0.0, 0, 0]]]))
+    assert weights[0] > weights[1] > weights[2] > 0
+    assert weights.sum(dim=0).item() == pytest.approx(1)
+
+
+def test_learnt_weights_by_loops(ctx):
+    loss = built(AdaptiveTeachers(), ctx)
+    factors = [loss.factors[f"teacher{k}"].detach().numpy() for k in range(K)]
+    total = 0.0
+    for b in range(B):
+        alpha = F[b].max(axis=1)
+        weights = softmax([loss.direction[0].detach().numpy() @ (factor * alpha) for factor in factors])
+        mixed = sum(w * softmax(t[b], 4) for w, t in zip(weights, TEACHERS, strict=True))
+        total += 16 * kl(mixed, softmax(S[b], 4)) / B
+    assert loss(ctx).item() == pytest.approx(total, rel=1e-9)
+
+
+@pytest.mark.parametrize("features", [0.05, 0.0])
+def test_graph_distillation_by_loops(ctx, features):
+    loss = built(GraphDistillation(features=features, size=4, sharpness=0.5, edges=3.0), ctx)
+    weights = [each.weight.detach().numpy() for each in loss.embed]
+    edge = loss.edge.weight.detach().numpy()[0]
+
+    def far(a, b):
+        return 1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    edges, total = np.zeros((B, K)), 0.0
+    for b in range(B):
+        parts = [[t[b], f[b].mean(axis=1)][: 2 if features else 1] for t, f in zip(TEACHERS, FEATURES, strict=True)]
+        embedded = [np.concatenate([w @ part for w, part in zip(weights, each, strict=True)]) for each in parts]
+        edges[b] = softmax([0.5 * edge @ each for each in embedded])
+        for k in range(K):
+            distance = far(S[b], TEACHERS[k][b]) + features * far(F[b].mean(axis=1), FEATURES[k][b].mean(axis=1))
+            total += (edges[b, k] + 1 / K) * distance / B
+    total += 3 * sum((edges[:, k].mean() - 1 / K) ** 2 for k in range(K))
+    assert loss(ctx).item() == pytest.approx(total, rel=1e-9)
+
+
+def test_features_of_unlike_width_are_refused_unless_left_out(context):
+    teachers = [torch.from_numpy(t) for t in TEACHERS[:2]]
+    ctx = context(torch.from_numpy(S), teachers, None, torch.randn(B, 3), [torch.randn(B, 4), torch.randn(B, 3)])
+    with pytest.raises(
+        ValueError, match=r"features have 3 channels and teachers' .*4.*: make them equal, or set features to 0"
+    ):
+        built(GraphDistillation(), ctx)
+    assert GraphDistillation(features=0.0).needs.student_taps == ()
+
+
+@pytest.mark.parametrize("loss", [AveragedTeachers(), EntropyBased(), AdaptiveTeachers(), GraphDistillation()])
+def test_they_ask_for_two_teachers(loss):
+    assert loss.needs.teachers == 2
