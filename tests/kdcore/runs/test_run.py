@@ -19,9 +19,11 @@ from kdcore.errors import CheckpointError, DataError, PluginError, RecipeError, 
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
+from kdcore.recipe.plan import make_plan
 from kdcore.runs.outcome import read_outcome
 from kdcore.runs.preparation import make_folder
-from kdcore.runs.run import RunListener, _Run, dry_run, run
+from kdcore.runs.run import RunListener, dry_run, run
+from kdcore.runs.session import RunSession
 
 
 @pytest.fixture
@@ -110,8 +112,9 @@ def test_a_resumed_run_takes_teachers_of_other_runs_as_it_began(home):
     plugins = plugin_manager()
     recipe = load_recipe(home.recipe, ["engine.reuse_teachers=true"], plugins)
     for retrain in (False, True):
-        begun = _Run(recipe, plugins, None, (), retrain=retrain)
-        resumed = _Run(recipe, plugins, None, (), make_folder(recipe, begun.fabric, (), "test", retrain))
+        plan = make_plan(recipe)
+        begun = RunSession(plan, plugins, None, retrain=retrain)
+        resumed = RunSession(plan, plugins, None, folder=make_folder(plan, begun.fabric, (), "test", retrain))
         assert [(each._trained(0) is None) for each in (begun, resumed)] == [retrain, retrain]
 
 
