@@ -38,6 +38,9 @@ LARGEST_DESCRIPTION, LARGEST_WEIGHTS = 16 << 20, 16 << 30
 AGREED = ("classes", "in_shape")
 """Parts of the description that the weights file repeats."""
 
+METADATA = "student"
+"""Key of the weights file's metadata that has them, as JSON."""
+
 
 class _Window(BaseModel):
     length: float = Field(gt=0)
@@ -87,7 +90,8 @@ def save_student(folder: Path, pipeline: Pipeline, encoder: nn.Module, descripti
     weights = {name: each.detach().cpu().contiguous() for name, each in Model(pipeline.whole(), encoder).state_dict().items()}
     modalities = [asdict(branch.modality) for branch in pipeline.branches]
     told = {"format": FORMAT, "kdcore": __version__, "modalities": modalities, "input": asdict(pipeline.spec), **description}
-    metadata = {"kdcore": str(told["kdcore"]), **{key: json.dumps(told[key], default=list) for key in AGREED}}
+    agreed = json.dumps({key: told[key] for key in ("kdcore", *AGREED)}, default=list)
+    metadata = {METADATA: agreed}  # a single key: safetensors writes several in any order, and equal students are equal files
     write_file(folder / WEIGHTS, save_tensors({name: each.clone() for name, each in weights.items()}, metadata))
     write_file(folder / DESCRIPTION, json.dumps(told, indent=1, default=str).encode())
     return folder
@@ -119,7 +123,7 @@ def load_student(folder: str | Path, plugins: PluginManager | None = None) -> St
     description, told = _read_description(folder)
     weights, metadata = _read_weights(folder)
     for key in AGREED:
-        if key in metadata and json.loads(metadata[key]) != description[key]:
+        if key in metadata and metadata[key] != description[key]:
             raise CheckpointError(f"{folder}: {DESCRIPTION} and {WEIGHTS} disagree about {key}; they are not of one student")
     try:
         with torch.random.fork_rng(devices=[]):  # making a network draws random numbers; loading one must not
@@ -192,12 +196,13 @@ def _read_description(folder: Path) -> tuple[dict[str, Any], _Description]:
         raise CheckpointError(f"{path}: damaged: not JSON ({one_line(error)})") from error
 
 
-def _read_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _read_weights(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = folder / WEIGHTS
     content = _content(folder, WEIGHTS, LARGEST_WEIGHTS)
     try:
         weights = load_tensors(content)
-        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get("__metadata__", {})
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = json.loads(header.get("__metadata__", {}).get(METADATA, "{}"))
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file: {error}") from error
     for name, tensor in weights.items():

@@ -83,7 +83,9 @@ def assert_same_course(home, other):
     assert ours.keys() == theirs.keys()
     for key in theirs:
         if "train/" in key or "learning_rate" in key:
-            np.testing.assert_allclose(ours[key], theirs[key], rtol=1e-5, err_msg=key)
+            np.testing.assert_allclose(
+                ours[key], theirs[key], rtol=1e-5, atol=1e-6, err_msg=key
+            )  # sums of float32 in another order
     assert {"train/student/rkd", "train/skeleton/cross-entropy", "baseline/train/student/cross-entropy"} <= theirs.keys()
 
 
