@@ -49,13 +49,14 @@ def resume(run_id: RunArgument) -> None:
 def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Check a recipe without running it or opening its data."""
     from kdcore.recipe.load import load_recipe
+    from kdcore.recipe.plan import make_plan
 
-    loaded = load_recipe(recipe, overrides or [])
+    plan = make_plan(load_recipe(recipe, overrides or []))
     size = ", ".join(
         f"{len(each)} {what}{'' if len(each) == 1 else 's'}"
-        for what, each in (("teacher", loaded.teachers), ("student", loaded.student_specs))
+        for what, each in (("teacher", plan.teachers), ("student", plan.students))
     )
-    print(f"{recipe}: valid ({loaded.name}, {size}, hash {loaded.hash[:12]})")
+    print(f"{recipe}: valid ({plan.recipe.name}, {size}, hash {plan.hash[:12]})")
 
 
 def evaluate(run_id: RunArgument) -> None:

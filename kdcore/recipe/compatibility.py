@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage, Training
+from kdcore.contracts.optimizers import problem_with
+from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage
 from kdcore.errors import PluginError, Problem
 from kdcore.plugin.facts import Facts, ask, component_facts
-from kdcore.recipe.graph import LearnerTerm, StagePlan, recipe_graph, stage_plans, terms_of
+from kdcore.recipe.graph import LearnerTerm, StagePlan, peers_of, recipe_graph, stage_plans, terms_of
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.problems import Places
 from kdcore.recipe.validate import Checked
@@ -178,7 +179,7 @@ class _Compatibility:
             return "the term's 'teachers' chooses among those that its learner learns from"
         if role == "peer":
             return "peers are participants that learn from each other: name them in 'learns_from', or list several students"
-        if peers := term.peers:
+        if peers := peers_of(self.graph, name):
             return f"{' and '.join(map(repr, peers))} trains beside it: that is a peer, for a loss that reads peers"
         others = [other for other in self.specs if other != name]
         return f"name some in {path}.learns_from" if others else "add 'teachers'"
@@ -207,10 +208,10 @@ class _Compatibility:
         for name, spec in self.specs.items():
             if not spec.is_network or spec.learns_from is None or any(self.needs.get(p) is None for p in self._paths(name)):
                 continue
-            read = {source for term in self.terms[name] for source in self._read(term)}
+            read = {source for term in self.terms[name] for source in term.sources}
             for index, source in enumerate(spec.learns_from):
                 if source in self.graph.nodes[name].learns_from and source not in read:
-                    kind = "peers" if any(source in term.peers for term in self.terms[name]) else "teachers"
+                    kind = "peers" if source in peers_of(self.graph, name) else "teachers"
                     self._add(
                         f"{self.recipe.path_of(name)}.learns_from[{index}]",
                         f"no term of {name!r} reads {source!r}, so learning from it has no effect",
@@ -220,12 +221,6 @@ class _Compatibility:
     def _paths(self, name: str) -> list[str]:
         path, terms = self.recipe.terms_of(name)
         return [f"{path}[{index}]" for index in range(len(terms))]
-
-    @staticmethod
-    def _read(term: LearnerTerm) -> Sequence[str]:
-        named = term.term.teachers is not None
-        teachers = term.teachers if term.needs.teachers or named else ()
-        return (*teachers, *(term.peers if term.needs.peers or named else ()))
 
     def _count(self, group: str) -> float:
         """How many participants a group has, unusable ones too; infinitely many if it is no mapping."""
@@ -305,11 +300,8 @@ def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str
             yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, and there is no such participant", ""
         elif each in stage.learners[:index]:
             yield stage.name, f"{name} lists {each!r} twice in stage {stage.name!r}", ""
-    if stage.training.optimizer != Training().optimizer:  # loads torch, which a recipe's own optimizer has done already
-        from kdcore.contracts.optimizers import problem_with
-
-        if wrong := problem_with(stage.training.optimizer):
-            yield stage.name, f"{name} in stage {stage.name!r}: {wrong}", ""
+    if wrong := problem_with(stage.training.optimizer):
+        yield stage.name, f"{name} in stage {stage.name!r}: {wrong}", ""
 
 
 def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[tuple[str, str, str]]:

@@ -100,11 +100,17 @@ def terms_of(recipe: Recipe, graph: Graph, name: str, needs_of: NeedsOf) -> list
         where = f"{path}[{index}]"
         needs = needs_of(where)
         if needs is not None:
-            read = [
-                tuple(each for each in group if term.teachers is None or each in term.teachers) for group in (teachers, peers)
-            ]
+            chosen = _read(term, needs, teachers, peers)
+            read = [tuple(each for each in group if each in chosen) for group in (teachers, peers)]
             found.append(LearnerTerm(where, term, needs, *read))
     return found
+
+
+def _read(term: Term, needs: Needs, teachers: Sequence[str], peers: Sequence[str]) -> set[str]:
+    """Those that a term is given: the ones that it names, else what its loss declares to need."""
+    if term.teachers is not None:
+        return set(term.teachers)
+    return {*(teachers if needs.teachers else ()), *(peers if needs.peers else ())}
 
 
 @dataclass(frozen=True)

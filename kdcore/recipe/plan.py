@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from kdcore.contracts.schedule import Graph, GraphSchedule, Stage
 from kdcore.errors import Problem, RecipeError
-from kdcore.plugin.facts import ask
+from kdcore.plugin.facts import ask, component_facts
 from kdcore.recipe.compatibility import place_in_schedule, schedule_problems, stages_of
 from kdcore.recipe.config_models import ParticipantSpec
 from kdcore.recipe.graph import LearnerTerm, StagePlan, peers_of, recipe_graph, stage_plans, teachers_of, terms_of
@@ -107,6 +107,25 @@ class Plan:
         if any(each.terms_in(BASELINE) != each.terms_in(DISTILLED) for each in students):
             return "without distillation the students' objective would be empty"
         return "no term of a student's objective distils"
+
+    def caches(self, name: str) -> bool:
+        """Whether the outputs of `name` are computed once per sample while it teaches without learning."""
+        spec = self.participants[name].spec
+        if not (self.recipe.engine.teacher_cache and spec.is_network) or self._sees_random_input(spec):
+            return False
+        fusion = self.recipe.fusion
+        if fusion is None or name not in self.graph.fused:
+            return True
+        facts = component_facts(self.recipe.registry.get("fusion", fusion.name), fusion.options)
+        others = [self.participants[each].spec for each in self.graph.fused]
+        return not facts.batch_dependent and not any(map(self._sees_random_input, others))
+
+    def _sees_random_input(self, spec: ParticipantSpec) -> bool:
+        if not spec.augment_frozen:
+            return False
+        transforms = [each for key in (*spec.modalities, "joined") for each in spec.transforms_of(key)]
+        registry = self.recipe.registry
+        return any(component_facts(registry.get("transform", each.name)).augmentation for each in transforms)
 
     @property
     def parts(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
+from torch import Tensor
 
 from kdcore.contracts.dataset import SampleKey
 from kdcore.errors import DataError
@@ -44,6 +45,18 @@ class StoredOutputs:
     folded: Sequence[str] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls, keys: Sequence[SampleKey], parts: Sequence[CachedOutputs], classes: Sequence[str], about: Mapping[str, Any]
+    ) -> StoredOutputs:
+        """Outputs computed part by part, in the order of `keys`."""
+
+        def joined(tensors: list[Tensor]) -> np.ndarray:
+            return torch.cat(tensors).float().cpu().numpy()
+
+        features = {tap: joined([part.features[tap] for part in parts]) for tap in parts[0].features}
+        return cls(keys, joined([part.logits for part in parts]), classes, features, sorted(parts[0].folded), about)
+
     @property
     def head(self) -> dict[str, str]:
         """All but the arrays, as text."""
@@ -61,7 +74,7 @@ def write_outputs(path: Path, outputs: StoredOutputs) -> None:
         DataError: If the suffix is another.
         TrainingError: If the file cannot be written.
     """
-    _check_suffix(path)
+    check_suffix(path)
     keys = json.dumps([asdict(key) for key in outputs.keys])
     arrays = {"logits": outputs.logits, **{f"features.{tap}": value for tap, value in outputs.features.items()}}
     if path.suffix == ".npz":
@@ -77,7 +90,12 @@ def write_outputs(path: Path, outputs: StoredOutputs) -> None:
         write_file(path, _parquet(outputs, arrays))
 
 
-def _check_suffix(path: Path) -> None:
+def check_suffix(path: Path) -> None:
+    """Check that a file's suffix is that of a format of stored outputs.
+
+    Raises:
+        DataError: If it is not.
+    """
     if path.suffix not in SUFFIXES:
         raise DataError(
             f"{path}: stored outputs are {', '.join(SUFFIXES)} files, not {path.suffix or 'files without a suffix'!r}"
@@ -108,7 +126,7 @@ def load_outputs(path: Path) -> StoredOutputs:
     Raises:
         DataError: If it is missing, damaged, or not such a file.
     """
-    _check_suffix(path)
+    check_suffix(path)
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     reader = {".npz": _from_npz, ".safetensors": _from_safetensors, ".parquet": _from_parquet}[path.suffix]

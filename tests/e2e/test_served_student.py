@@ -13,10 +13,10 @@ import urllib.request
 
 import numpy as np
 import pytest
-from kdcore_export.registering import register_student
 from runs import Home, encoder
 
 from kdcore import Signal, load_student
+from kdcore_mlflow.registry import register_student
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

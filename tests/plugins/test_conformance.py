@@ -29,7 +29,7 @@ SHIPPED = (
     "spamfm",
     "video",
 )
-WITHOUT_COMPONENTS = {"compare", "export"}
+WITHOUT_COMPONENTS = {"compare", "devtools", "export", "mlflow", "report"}
 """They add commands."""
 
 

@@ -22,7 +22,7 @@ simple = st.recursive(
 ramps = st.fixed_dictionaries(
     {"start": numbers, "stop": numbers, "epochs": st.integers(1, 99)}, optional={"shape": st.sampled_from(["linear", "cosine"])}
 )
-names = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_-]{0,8}\Z").filter(lambda name: name not in ("student", "joined"))
+names = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_-]{0,8}\Z").filter(lambda name: name not in ("student", "joined", "fusion"))
 nets = st.just("net") | st.fixed_dictionaries(
     {"name": st.just("net")}, optional={"width": st.integers(), "dropout": st.none() | numbers}
 )
@@ -34,7 +34,7 @@ participants = st.fixed_dictionaries(
     optional={
         "transforms": st.lists(cuts, max_size=3),
         "taps": st.lists(text, max_size=3, unique=True) | st.dictionaries(text, text, max_size=3),
-        "freeze": st.lists(text, max_size=2),
+        "freeze": st.lists(text.filter(lambda path: path != "*"), max_size=2),  # a student frozen whole is refused
         "weights": st.just("~/w.safetensors"),
     },
 )
@@ -43,7 +43,7 @@ optimizers = st.fixed_dictionaries(
 )
 terms = st.sampled_from(["cross-entropy", {"name": "cross-entropy"}]) | st.fixed_dictionaries(
     {"name": st.just("soft-target")},
-    optional={"weight": numbers | ramps, "temperature": st.floats(0.1, 99) | ramps},
+    optional={"weight": st.floats(1e-3, 1e6) | ramps, "temperature": st.floats(0.1, 99) | ramps},
 )
 recipes = st.fixed_dictionaries(
     {

@@ -19,9 +19,11 @@ from kdcore.errors import CheckpointError, DataError, PluginError, RecipeError, 
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
+from kdcore.recipe.plan import make_plan
 from kdcore.runs.outcome import read_outcome
 from kdcore.runs.preparation import make_folder
-from kdcore.runs.run import RunListener, _Run, dry_run, run
+from kdcore.runs.run import RunListener, dry_run, run
+from kdcore.runs.session import RunSession
 
 
 @pytest.fixture
@@ -110,8 +112,9 @@ def test_a_resumed_run_takes_teachers_of_other_runs_as_it_began(home):
     plugins = plugin_manager()
     recipe = load_recipe(home.recipe, ["engine.reuse_teachers=true"], plugins)
     for retrain in (False, True):
-        begun = _Run(recipe, plugins, None, (), retrain=retrain)
-        resumed = _Run(recipe, plugins, None, (), make_folder(recipe, begun.fabric, (), "test", retrain))
+        plan = make_plan(recipe)
+        begun = RunSession(plan, plugins, None, retrain=retrain)
+        resumed = RunSession(plan, plugins, None, folder=make_folder(plan, begun.fabric, (), "test", retrain))
         assert [(each._trained(0) is None) for each in (begun, resumed)] == [retrain, retrain]
 
 
@@ -200,11 +203,7 @@ def test_a_dry_run_trains_and_keeps_nothing(home):
         ),
         ("student.weights=/nowhere.pt", RecipeError, r"student\.weights: /nowhere\.pt: cannot be read: No such"),
         ("student.freeze=[block]", RecipeError, r"student\.freeze\[0\]: .*'block' \(did you mean 'blocks'\?\)"),
-        (
-            "student.freeze=['*']",
-            RecipeError,
-            r"student\.freeze: all of 'student' is frozen, so a student has nothing to learn",
-        ),
+        ("student.freeze=['*']", RecipeError, r"student\.freeze: all of 'student' is frozen, so a student has"),
         ("engine.accelerator=abacus", RecipeError, r"engine\.accelerator: must be 'auto'"),
     ],
 )
@@ -217,7 +216,8 @@ def test_what_does_not_fit_is_said_before_anything_is_written(home, override, er
 def test_a_teacher_that_is_frozen_whole_teaches_without_learning(home):
     found = dry_run(home.write(**SHORT).recipe, ["teachers.skeleton.freeze=['*']"])
     assert {check.learner for check in found.terms} == {"student"}
-    assert found.parameters["skeleton"] == 0
+    assert found.parameters["skeleton"] > 0
+    assert found.trained["skeleton"] == 0
 
 
 def test_recordings_are_counted_while_they_are_read(home, monkeypatch):

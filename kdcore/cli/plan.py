@@ -1,0 +1,177 @@
+"""The commands that show a recipe's plan and store a participant's outputs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument
+
+if TYPE_CHECKING:
+    from kdcore.recipe.graph import LearnerTerm, StagePlan
+    from kdcore.recipe.plan import ParticipantPlan, Plan
+
+
+class PlanFormat(StrEnum):
+    """Formats of a plan."""
+
+    tree = "tree"
+    mermaid = "mermaid"
+    json = "json"
+
+
+def plan(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    format: Annotated[PlanFormat, typer.Option(help="Text, a Mermaid diagram, or JSON.")] = PlanFormat.tree,
+) -> None:
+    """Show what a recipe will do: stages, who learns from whom by which terms, epochs, what is cached."""
+    from kdcore.recipe.load import load_recipe
+    from kdcore.recipe.plan import make_plan
+
+    made = make_plan(load_recipe(recipe, overrides or []))
+    if format is PlanFormat.json:
+        print(json.dumps(record(made), indent=1, ensure_ascii=False))
+    else:
+        print("\n".join(tree(made) if format is PlanFormat.tree else mermaid(made)))
+
+
+def outputs(
+    run_id: RunArgument,
+    of: Annotated[str, typer.Option(help="Name of the teacher or student.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .parquet, .npz or .safetensors.")],
+    seed: Annotated[int | None, typer.Option(help="Seed of the run; the first by default.")] = None,
+) -> None:
+    """Store a trained participant's outputs, for students trained elsewhere (`outputs:` of a teacher)."""
+    from kdcore.runs.outputs import store_outputs
+
+    counts = store_outputs(run_id, of, output, seed)
+    parts = ", ".join(f"{count} of {part}" for part, count in counts.items())
+    print(f"{output}: outputs of {of} for {sum(counts.values())} samples ({parts})")
+
+
+def tree(made: Plan) -> Iterator[str]:
+    """Lines of a plan as a tree."""
+    seeds = f"seed{'s' if len(made.recipe.seeds) > 1 else ''} {', '.join(map(str, made.recipe.seeds))}"
+    yield f"{made.recipe.name}  ({seeds}; hash {made.hash[:12]})"
+    for arm in made.arms:
+        yield f"{arm}:"
+        for number, stage in enumerate(made.stages[arm], 1):
+            yield from _stage(made, arm, number, stage)
+    for each in made.participants.values():
+        if each.spec.follows:
+            decay = f"momentum {each.spec.momentum:g}{', with warmup' if each.spec.warmup else ''}"
+            yield f"{each.name}: moving average of {each.spec.follows} ({decay}), updated at each of its steps"
+        elif each.spec.outputs:
+            yield f"{each.name}: stored outputs, {each.spec.outputs}"
+    if made.no_baseline:
+        yield f"no baseline: {made.no_baseline}"
+
+
+def _stage(made: Plan, arm: str, number: int, stage: StagePlan) -> Iterator[str]:
+    epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
+    yield f"  {number}. {stage.name}: {epochs} on {stage.part}, batches of {stage.batch_size}"
+    for name in stage.learners:
+        each, training = made.participants[name], stage.training[name]
+        rate = training.optimizer.get("lr", 1e-3)
+        how = f"{training.optimizer.get('name', 'adamw')} lr {rate:g}, {training.learning_rate.name}, {training.select} epoch"
+        yield f"     {_described(each)}: {how}"
+        for term in each.terms_in(arm):
+            yield f"       {_term(made, arm, stage, term)}"
+
+
+def _described(each: ParticipantPlan) -> str:
+    encoder = each.spec.encoder.name if each.spec.encoder else ""
+    return f"{each.name} ({' + '.join(each.spec.modalities)} → {encoder})"
+
+
+def _term(made: Plan, arm: str, stage: StagePlan, term: LearnerTerm) -> str:
+    weight = term.term.weight
+    shown = f"{weight:g}" if isinstance(weight, int | float) else f"{weight.start:g} to {weight.stop:g}"
+    sources = [f"{name} ({_kind(made, stage, name)})" for name in term.sources] if arm == "distilled" else []
+    reads = f" ← {', '.join(sources)}" if sources else ""
+    return f"{shown} × {term.term.id}{reads}"
+
+
+def _kind(made: Plan, stage: StagePlan, name: str) -> str:
+    """How a source's outputs come about in a stage."""
+    each = made.participants[name]
+    if name in stage.learners:
+        return "peer" if any(name in made.participants[other].peers for other in stage.learners) else "learns beside it"
+    if each.spec.outputs:
+        return "stored"
+    if each.spec.follows:
+        return "moving average"
+    return "frozen, cached" if made.caches(name) else "frozen"
+
+
+def mermaid(made: Plan) -> Iterator[str]:
+    """Lines of a plan as a Mermaid diagram: an arrow for each source that a learner reads."""
+    yield "graph LR"
+    for each in made.participants.values():
+        kind = f"average of {each.spec.follows}" if each.spec.follows else "stored outputs" if each.spec.outputs else ""
+        label = kind or f"{' + '.join(each.spec.modalities)}, {each.spec.encoder.name if each.spec.encoder else ''}"
+        left, right = ("([", "])") if each.role == "student" else ("[", "]")
+        yield f'  {_node(each.name)}{left}"{each.name}<br/>{label}"{right}'
+    for each in made.participants.values():
+        if each.spec.follows:
+            yield f"  {_node(each.spec.follows)} -. follows .-> {_node(each.name)}"
+        for source in dict.fromkeys(name for term in each.terms_in("distilled") for name in term.sources):
+            terms = ", ".join(str(term.term.id) for term in each.terms_in("distilled") if source in term.sources)
+            yield f'  {_node(source)} -- "{terms}" --> {_node(each.name)}'
+
+
+def _node(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def record(made: Plan) -> dict[str, Any]:
+    """A plan as plain values."""
+    return {
+        "name": made.recipe.name,
+        "hash": made.hash,
+        "seeds": list(made.recipe.seeds),
+        "no_baseline": made.no_baseline,
+        "participants": {
+            name: {
+                "role": each.role,
+                "modalities": list(each.spec.modalities),
+                "encoder": each.spec.encoder.name if each.spec.encoder else None,
+                "follows": each.spec.follows,
+                "outputs": str(each.spec.outputs) if each.spec.outputs else None,
+                "teachers": list(each.teachers),
+                "peers": list(each.peers),
+            }
+            for name, each in made.participants.items()
+        },
+        "arms": {
+            arm: [
+                {
+                    "stage": stage.name,
+                    "epochs": stage.epochs,
+                    "part": stage.part,
+                    "batch_size": stage.batch_size,
+                    "sources": {name: _kind(made, stage, name) for name in stage.sources},
+                    "learners": {
+                        name: [
+                            {
+                                "term": term.term.id,
+                                "loss": term.term.name,
+                                "weight": term.term.model_dump(mode="json")["weight"],
+                                "reads": list(term.sources) if arm == "distilled" else [],
+                            }
+                            for term in made.participants[name].terms_in(arm)
+                        ]
+                        for name in stage.learners
+                    },
+                }
+                for stage in made.stages[arm]
+            ]
+            for arm in made.arms
+        },
+    }

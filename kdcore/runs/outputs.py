@@ -1,0 +1,65 @@
+"""Outputs of a run's participants, stored in a file for students that are trained elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from kdcore import __version__
+from kdcore.errors import UsageError
+from kdcore.recipe.plan import DISTILLED
+from kdcore.runs.artifacts import restore_participants
+from kdcore.runs.context import reopen
+from kdcore.runs.records import read_run
+from kdcore.suggestions import did_you_mean
+from kdcore.training.fabric import make_fabric
+from kdcore.training.stored_outputs import StoredOutputs, check_suffix, write_outputs
+from kdcore.training.teacher_cache import cache_teachers
+
+
+def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | None = None) -> dict[str, int]:
+    """Write the outputs of a trained participant for every sample of its run's split.
+
+    They are computed part by part in batches of the recipe's size, as the teacher cache does, so that a student taught by the
+    file is the student taught by the participant itself.
+
+    Args:
+        run_id: Id or folder of a finished run.
+        participant: Name of a teacher or student.
+        to: File to write: Parquet, NPZ or safetensors, by its suffix.
+        seed: Seed of the run; the first by default.
+
+    Returns:
+        Part of the split → number of samples.
+
+    Raises:
+        KdcoreError: If there is no such run or participant, its recordings are not what they were, or the outputs of a sample
+            depend on the other samples of its batch.
+    """
+    check_suffix(to)
+    run = read_run(run_id)
+    seed = run.facts.seeds[0] if seed is None else seed
+    if seed not in run.facts.seeds:
+        raise UsageError(f"{run.folder.name} has no seed {seed} (it has {', '.join(map(str, run.facts.seeds))})")
+    context = reopen(run)
+    distiller, table, recipe = restore_participants(context, seed, DISTILLED), context.table, context.recipe
+    if participant not in distiller.networks:
+        hint = did_you_mean(participant, distiller.networks, "it has")
+        raise UsageError(f"{run.folder.name} has no participant {participant!r} with a network ({hint})")
+    if participant in distiller.fused and distiller.fusion.batch_dependent:
+        raise UsageError(f"the outputs of {participant!r} depend on the other samples of a batch, so they cannot be stored")
+    fabric = make_fabric(recipe.engine)
+    found = [
+        cache_teachers(distiller, [participant], rows, table, recipe.data.batch_size, sys.maxsize, fabric)[participant]
+        for rows in table.parts.values()
+        if len(rows)
+    ]
+    rows = [row for part in table.parts.values() for row in part.tolist()]
+    stored = StoredOutputs.of(
+        [table.keys[row] for row in rows],
+        found,
+        table.classes,
+        {"run": run.folder.name, "participant": participant, "seed": seed, "recipe": recipe.name, "kdcore": __version__},
+    )
+    write_outputs(to, stored)
+    return {name: len(part) for name, part in table.parts.items() if len(part)}
