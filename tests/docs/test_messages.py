@@ -1,8 +1,9 @@
-"""Recipes and answers on the pages: recipes that are files validate, and `kdcore validate` says what a page shows."""
+"""The page of the graph: its recipes validate, and its commands print what it shows."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -35,6 +36,11 @@ def carried_out(words: list[str], folder: Path) -> subprocess.CompletedProcess[s
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180)
 
 
+def without_hash(text: str) -> str:
+    """A text without the hash of a recipe, which changes with every default."""
+    return re.sub(r"hash [0-9a-f]{12}", "hash", text)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     for block in FILES:
@@ -43,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_page_shows_refusals():
-    assert len(SHOWN) > 8
+    assert sum(answer.endswith("nothing was run.") for _, answer in SHOWN) > 8
 
 
 @pytest.mark.parametrize("block", FILES, ids=lambda block: block.title)
@@ -53,9 +59,9 @@ def test_recipe_on_the_page_is_valid(block: Block, folder: Path):
 
 
 @pytest.mark.parametrize(("command", "answer"), SHOWN, ids=[command for command, _ in SHOWN])
-def test_refusal_reads_as_shown(command: str, answer: str, folder: Path):
+def test_command_prints_what_the_page_shows(command: str, answer: str, folder: Path):
     words = shlex.split(command)
     assert words[0] == "kdcore"
     done = carried_out(words[1:], folder)
-    assert done.returncode == 2
-    assert (done.stdout + done.stderr).strip() == answer
+    assert done.returncode == (2 if answer.endswith("nothing was run.") else 0)
+    assert without_hash((done.stdout + done.stderr).strip()) == without_hash(answer)
