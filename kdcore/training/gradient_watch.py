@@ -75,7 +75,7 @@ class GradientWatch:
             steps: Steps of an epoch.
             names: ``learner/term`` of all terms.
         """
-        due = {min(steps - 1, steps * look // LOOKS) for look in range(1, LOOKS + 1)}
+        due = {max(0, steps * look // LOOKS - 1) for look in range(1, LOOKS + 1)}
         self.looking = step in due and not set(names) <= self.settled | set(self.told)
 
     def look(self, terms: Sequence[TermValue]) -> None:
