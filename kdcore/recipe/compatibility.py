@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage, Training
+from kdcore.contracts.optimizers import problem_with
+from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage
 from kdcore.errors import PluginError, Problem
 from kdcore.plugin.facts import Facts, ask, component_facts
 from kdcore.recipe.graph import LearnerTerm, StagePlan, recipe_graph, stage_plans, terms_of
@@ -305,11 +306,8 @@ def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str
             yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, and there is no such participant", ""
         elif each in stage.learners[:index]:
             yield stage.name, f"{name} lists {each!r} twice in stage {stage.name!r}", ""
-    if stage.training.optimizer != Training().optimizer:  # loads torch, which a recipe's own optimizer has done already
-        from kdcore.contracts.optimizers import problem_with
-
-        if wrong := problem_with(stage.training.optimizer):
-            yield stage.name, f"{name} in stage {stage.name!r}: {wrong}", ""
+    if wrong := problem_with(stage.training.optimizer):
+        yield stage.name, f"{name} in stage {stage.name!r}: {wrong}", ""
 
 
 def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[tuple[str, str, str]]:

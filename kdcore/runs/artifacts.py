@@ -70,7 +70,7 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
     """Everything that loading the student needs, with every default filled in."""
     recipe, assembly, table = run.recipe, run.assembly, run.table
     spec = assembly.specs[name]
-    filled = recipe.filled()
+    filled = assembly.plan.filled
     member = filled["students"][name] if filled["students"] else filled["student"]
     chains = member["transforms"] if isinstance(member["transforms"], dict) else {spec.modalities[0]: member["transforms"]}
     signal = table.batch(table.parts["train"][:1], [name]).signals[name]
@@ -79,7 +79,7 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
     options = {key: value for key, value in filled["data"]["dataset"].items() if key not in ("name", *PLACES)}
     return {
         "name": name,
-        "recipe": {"name": recipe.name, "hash": recipe.hash},
+        "recipe": {"name": recipe.name, "hash": assembly.plan.hash},
         "kdcore": __version__,
         "plugins": run.versions,
         "dataset": {"name": recipe.data.dataset.name, "fingerprint": table.fingerprint, "options": options},

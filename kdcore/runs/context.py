@@ -53,11 +53,12 @@ class RunContext:
 
 def facts_of(run: RunContext) -> Facts:
     """Collect what is to be known of a run later."""
-    stages = run.assembly.stages(DISTILLED)
+    plan = run.assembly.plan
+    stages = plan.stages[DISTILLED]
     return Facts(
         name=run.recipe.name,
-        recipe_hash=run.recipe.hash,
-        variant=run.recipe.variant,
+        recipe_hash=plan.hash,
+        variant=run.recipe.digest(plan.filled, *run.recipe.NO_CONFIGURATION),
         part=run.part,
         split=run.table.split.rule,
         counts={name: len(rows) for name, rows in run.table.parts.items()},
@@ -66,13 +67,13 @@ def facts_of(run: RunContext) -> Facts:
         selection={name: training.select for stage in stages for name, training in stage.training.items()},
         modalities={name: list(spec.modalities) for name, spec in run.recipe.participants.items()},
         seeds=run.recipe.seeds,
-        arms=list(run.assembly.arms),
+        arms=list(plan.arms),
         versions=installed_versions(run.versions),
         code=code_hashes(list(run.versions), plugin_manager()),
         files=named_files(run.recipe),
         machine=_machine(run.table.labels.device),
         command=list(run.command),
-        no_baseline=run.assembly.plan.no_baseline,
+        no_baseline=plan.no_baseline,
         distilled=[name for name, each in run.assembly.plan.participants.items() if each.role == "student" and _distils(each)],
     )
 

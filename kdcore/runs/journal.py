@@ -300,3 +300,22 @@ def _copy(path: Path, folder: Path) -> Path:
         shutil.copyfile(path, temporary)
         temporary.replace(copy)
     return copy
+
+
+def flattened(values: Any, path: str = "") -> dict[str, Any]:
+    """Nested mappings and lists as ``a.b.0.c`` → value; terms go by their ids, ``losses.acs.weight``, not by their places."""
+    if isinstance(values, Mapping) and values:
+        return {
+            key: value
+            for name, each in values.items()
+            for key, value in flattened(each, f"{path}.{name}" if path else str(name)).items()
+        }
+    if isinstance(values, list) and values and any(isinstance(each, dict | list) for each in values):
+        ids = [each.get("id") if isinstance(each, dict) else None for each in values]
+        steps = ids if all(ids) else range(len(values))
+        return {
+            key: value
+            for step, each in zip(steps, values, strict=True)
+            for key, value in flattened(each, f"{path}.{step}").items()
+        }
+    return {path: values}

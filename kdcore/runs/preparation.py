@@ -17,14 +17,15 @@ from kdcore.errors import DataError, RecipeError, TrainingError
 from kdcore.plugin.files import is_file
 from kdcore.recipe.build import Builder
 from kdcore.recipe.compatibility import place_in_schedule
-from kdcore.recipe.models import EngineSpec, Recipe
-from kdcore.recipe.plan import make_plan
+from kdcore.recipe.models import EngineSpec
+from kdcore.recipe.plan import Plan
 from kdcore.recipe.yaml import dump
 from kdcore.runs.paths import new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
 from kdcore.runs.state import RunState
 from kdcore.training.assembly import DISTILLED, Assembly
 from kdcore.training.checkpoint import write_file
+from kdcore.training.participants import Distiller
 from kdcore.training.preflight import Preflight, preflight
 from kdcore.training.randomness import make_deterministic
 
@@ -37,20 +38,28 @@ class Prepared:
         assembly: Makes its distillers.
         table: What they learn from and are evaluated on, on the run's device.
         found: What one batch showed.
+        distiller: The participants that it was shown to: those of the first seed's distilled arm, untrained.
     """
 
     assembly: Assembly
     table: Table
     found: Preflight
+    distiller: Distiller
 
 
 def prepare(
-    builder: Builder, fabric: Fabric, part: str, folder: Path | None, reading: Callable[[int, int, str], None]
+    plan: Plan,
+    builder: Builder,
+    fabric: Fabric,
+    part: str,
+    folder: Path | None,
+    reading: Callable[[int, int, str], None],
 ) -> Prepared:
     """Start the processes, read the recordings, and send one batch through everything.
 
     Args:
-        builder: Makes the recipe's components.
+        plan: What is run.
+        builder: Constructs the recipe's components.
         fabric: Devices, precision, processes.
         part: Of the split, to be evaluated on.
         folder: Of the run to go on with; None for a new one.
@@ -63,7 +72,7 @@ def prepare(
     fabric.launch()
     _set_torch(recipe.engine)
     dataset = builder.dataset()
-    assembly = Assembly(builder, dataset, make_plan(recipe))
+    assembly = Assembly(builder, dataset, plan)
     limit = recipe.data.memory_bytes
     with builder.locating_data_errors():
         table = load_table(dataset, builder.protocol(), recipe.filled_data, assembly.pipelines, cache_folder(), limit, reading)
@@ -78,23 +87,23 @@ def prepare(
     with builder.locating_data_errors():
         distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
         found = preflight(distiller, assembly.stages(DISTILLED), table, recipe.data.batch_size, withheld)
-    return Prepared(assembly, table, found)
+    return Prepared(assembly, table, found, distiller)
 
 
-def make_folder(recipe: Recipe, fabric: Fabric, command: Sequence[str], part: str, retrain: bool) -> Path:
+def make_folder(plan: Plan, fabric: Fabric, command: Sequence[str], part: str, retrain: bool) -> Path:
     """A new run's folder, with its recipe in it and an empty state; the same in all processes."""
-    folder = runs_folder() / fabric.broadcast(new_run_id(recipe.name, recipe.hash, datetime.now()))
+    folder = runs_folder() / fabric.broadcast(new_run_id(plan.recipe.name, plan.hash, datetime.now()))
     if fabric.is_global_zero:
-        _write_recipe(recipe, folder)
+        _write_recipe(plan, folder)
         state = RunState(folder, command=command, part=part, retrain=retrain)
         write_file(state.path, state.content())
     fabric.barrier()
     return folder
 
 
-def _write_recipe(recipe: Recipe, folder: Path) -> None:
+def _write_recipe(plan: Plan, folder: Path) -> None:
     """The recipe in full, with copies of those plugins that are files, so that the folder says all that was run."""
-    tree = recipe.filled()
+    tree = {**plan.filled, "plugins": list(plan.filled["plugins"])}
     for index, name in enumerate(tree["plugins"]):
         if is_file(name):
             tree["plugins"][index] = copy = f"plugins/{Path(name).name}"

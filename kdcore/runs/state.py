@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from kdcore.errors import CheckpointError
+from kdcore.runs.journal import Journal, as_params, flattened
 
-KEPT: Mapping[str, type] = {"done": list, "journal": int, "complete": bool, "command": list, "part": str, "retrain": bool}
+KEPT: Mapping[str, type] = {
+    "done": list,
+    "journal": int,
+    "complete": bool,
+    "command": list,
+    "part": str,
+    "retrain": bool,
+    "trained": dict,
+}
 """Fields of `RunState` that are kept in its file, with their types."""
 
 
@@ -26,6 +35,7 @@ class RunState:
         command: Repeats the run.
         part: Part of the split that is evaluated.
         retrain: Whether to train teachers even if other runs have trained them.
+        trained: ``seed/arm`` → student → its epochs and steps.
     """
 
     folder: Path
@@ -35,6 +45,7 @@ class RunState:
     command: Sequence[str] = ()
     part: str = "test"
     retrain: bool = False
+    trained: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -75,6 +86,8 @@ def _fits(name: str, content: dict[str, Any]) -> bool:
         return isinstance(value, list) and all(isinstance(each, list) and list(map(type, each)) == [int, str] for each in value)
     if name == "command":
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    if name == "trained":
+        return isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())
     return type(value) is KEPT[name]
 
 
@@ -90,3 +103,23 @@ def check_state(state: Mapping[str, Any], checkpoints: Path) -> None:
                 f"{checkpoints}: the newest checkpoint's state.pt is damaged: {name!r} is missing, or is not what was written; "
                 "delete that checkpoint's folder to resume from the one before it"
             )
+
+
+def refuse_edited_recipe(filled: Mapping[str, Any], journal: Journal, folder: Path) -> None:
+    """Check that a run is resumed with the recipe that it began with.
+
+    Raises:
+        CheckpointError: If the recipe in its folder was edited; names the options that differ.
+    """
+    began = next((record["values"] for _, record in journal.read(0) if record["kind"] == "params"), None)
+    if began is None:
+        return
+    now = as_params(flattened(filled))
+    names = [name for name in dict.fromkeys([*began, *now]) if not name.startswith("plugins")]
+    changed = [f"{name} was {began.get(name)}, is {now.get(name)}" for name in names if began.get(name) != now.get(name)]
+    if changed:
+        more = f", and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise CheckpointError(
+            f"{folder / 'recipe.yaml'} is not the recipe that this run began with: {'; '.join(changed[:5])}{more}; "
+            f"undo the change, or start another run: kdcore run {folder / 'recipe.yaml'}"
+        )

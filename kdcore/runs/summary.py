@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -168,7 +168,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         differences=_differences(facts, by_arm, outcomes),
         no_baseline=facts.no_baseline,
         versions=facts.versions,
-        recipe=recipe.to_yaml(),
+        recipe=run.recipe.read_text(encoding="utf-8"),
         command=shlex.join(facts.command),
         folder=run.folder,
         tracking=tracking,
@@ -343,22 +343,3 @@ def spread(values: Sequence[float]) -> str:
     if len(values) < 2:
         return "".join(map(percent, values))
     return f"{percent(float(np.mean(values)))} ± {percent(float(np.std(values, ddof=1)))}"
-
-
-def flattened(values: Any, path: str = "") -> dict[str, Any]:
-    """Nested mappings and lists as ``a.b.0.c`` → value; terms go by their ids, ``losses.acs.weight``, not by their places."""
-    if isinstance(values, Mapping) and values:
-        return {
-            key: value
-            for name, each in values.items()
-            for key, value in flattened(each, f"{path}.{name}" if path else str(name)).items()
-        }
-    if isinstance(values, list) and values and any(isinstance(each, dict | list) for each in values):
-        ids = [each.get("id") if isinstance(each, dict) else None for each in values]
-        steps = ids if all(ids) else range(len(values))
-        return {
-            key: value
-            for step, each in zip(steps, values, strict=True)
-            for key, value in flattened(each, f"{path}.{step}").items()
-        }
-    return {path: values}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,7 +92,7 @@ class StageContext:
 
     @property
     def first(self) -> Learner:
-        """The first learner, by whose steps and epochs values are recorded."""
+        """The first learner, by whose steps and epochs the sum of all terms is recorded."""
         return self.learners[0]
 
 
@@ -288,17 +288,27 @@ class Engine:
         stage, values = context.stage, context.values.cpu()
         names = [f"train/{name}" for name in context.step.names] + [f"train/{'+'.join(stage.learners)}/total"]
         self._refuse_infinite(context, values, names)
-        start, every = context.first.steps - len(values), self.settings.log_every
+        learner_of = {learner.name: learner for learner in context.learners}
+        owners = [*(learner_of[term.learner] for term in context.step.terms), context.first]
+        every = self.settings.log_every
         for piece, chunk in enumerate(values.split(every)):
-            self.record(
-                {f"{name} (step)": value for name, value in zip(names, chunk.mean(0).tolist(), strict=True)},
-                start + piece * every,
-            )
-        metrics = dict(zip(names, values.mean(0).tolist(), strict=True))
-        metrics |= {f"learning_rate/{learner.name}": learner.rate for learner in context.learners}
-        metrics |= self._validate(context) | self._vanished(context)
-        self.record(metrics, context.first.epochs)
+            means = zip((f"{name} (step)" for name in names), owners, chunk.mean(0).tolist(), strict=True)
+            self._record(means, lambda learner, piece=piece: learner.steps - len(values) + piece * every)
+        found = list(zip(names, owners, values.mean(0).tolist(), strict=True))
+        found += [(f"learning_rate/{name}", learner, learner.rate) for name, learner in learner_of.items()]
+        found += [(key, learner_of[name], value) for name, (key, value) in self._validate(context).items()]
+        found += [(key, learner_of[name], value) for name, key, value in self._vanished(context)]
+        self._record(found, lambda learner: learner.epochs)
+        metrics = {name: value for name, _, value in found}
         self.listener.epoch_finished(stage, context.epoch, metrics)
+
+    def _record(self, values: Iterable[tuple[str, Learner, float]], at: Callable[[Learner], int]) -> None:
+        """Record values, each where its learner is: learners of one stage may have had different numbers of epochs."""
+        metrics: dict[int, dict[str, float]] = {}
+        for name, learner, value in values:
+            metrics.setdefault(at(learner), {})[name] = value
+        for step, found in metrics.items():
+            self.record(found, step)
 
     def _refuse_infinite(self, context: StageContext, values: Tensor, names: Sequence[str]) -> None:
         if bool(torch.isfinite(values).all()):
@@ -315,9 +325,9 @@ class Engine:
             "gradient_clip; if it did not, look for a logarithm or root of 0, or a division by 0, in the loss"
         )
 
-    def _vanished(self, context: StageContext) -> dict[str, float]:
-        """Say which terms had no gradient that matters in this epoch; their gradients as shares of the largest."""
-        shares = {}
+    def _vanished(self, context: StageContext) -> list[tuple[str, str, float]]:
+        """Say which terms had no gradient that matters in this epoch; (learner, metric, share of the largest gradient)."""
+        shares = []
         for name, (gradient, largest, rival) in self.watch.vanished().items():
             learner, term = name.split("/", 1)
             beside = f" against {largest:.2g} of {rival.split('/', 1)[1]!r}" if rival != name else ""
@@ -326,10 +336,11 @@ class Engine:
                 f"{context.epoch + 1}: its gradient on the outputs of {learner} is {gradient:.2g} with its weight{beside}. "
                 "Look for detach, saturation or a margin that every sample meets; if that is intended, ignore this line"
             )
-            shares[f"train/{name}/vanished"] = gradient / largest if largest else 0.0
+            shares.append((learner, f"train/{name}/vanished", gradient / largest if largest else 0.0))
         return shares
 
-    def _validate(self, context: StageContext) -> dict[str, float]:
+    def _validate(self, context: StageContext) -> dict[str, tuple[str, float]]:
+        """Accuracy of each learner on the validation part, with its name as a metric; remembers the best epoch."""
         stage, rows = context.stage, self.table.parts.get("validation")
         if rows is None or not len(rows) or self._withheld(stage):
             return {}
@@ -340,7 +351,7 @@ class Engine:
             learner, score = self.learners[names[0]], sum(accuracy[name] for name in names) / len(names)
             if stage.training[names[0]].select == "best" and score > learner.best_score:
                 learner.best_score, learner.best = score, self._weights(names)
-        return {f"validation/{name}/accuracy": value for name, value in accuracy.items()}
+        return {name: (f"validation/{name}/accuracy", value) for name, value in accuracy.items()}
 
     def _chosen_together(self, stage: StagePlan) -> list[tuple[str, ...]]:
         """Learners whose best epoch is one choice: those of one fusion; every other learner has its own."""

@@ -194,7 +194,9 @@ def test_takd_trains_each_network_from_the_one_before_it(trial, learner, teacher
     values = hand.train(batches, lambda rows: made.input(learner, rows), lambda rows: made.table.labels[rows], teaches)
     for index, term in enumerate(("cross-entropy", "soft-target")):
         found = list(recorded[f"train/{learner}/{term} (step)"].values())
-        assert found == pytest.approx([each[index] for each in values], rel=1e-4, abs=1e-5)  # the divergence is multiplied by 16
+        assert found == pytest.approx(
+            [each[index] for each in values], rel=1e-4, abs=1e-5
+        )  # the divergence is multiplied by 16
     hand.assert_like(distiller.participant(learner))
 
 

@@ -130,6 +130,20 @@ class OneStage(Schedule):
         yield Stage("students", graph.students, self.training, self.training.epochs)
 
 
+class Fixed(Schedule):
+    """Gives the stages that it is told."""
+
+    def __init__(self, *, given: list[Any]):
+        self.given = given
+
+    def stages(self, graph: Graph) -> Iterator[Stage]:
+        for each in self.given:
+            optimizer = {"name": each.get("optimizer", "adamw")}
+            training = Training(each.get("total", 4), optimizer)
+            learners = tuple(each["learners"])
+            yield Stage(each["name"], learners, training, each.get("epochs", training.epochs), each.get("part", "train"))
+
+
 def _plugin(**components: dict[str, str]) -> ModuleType:
     def hook(names: dict[str, str]) -> Callable:
         def announce(register: Callable[[str, str], None]) -> None:
@@ -160,7 +174,7 @@ def plugins() -> PluginManager:
             "meaning": "Meaning",
             "lost": "Gone",
         },
-        schedules={"one-stage": "OneStage"},
+        schedules={"one-stage": "OneStage", "fixed": "Fixed"},
     )
     manager.register("fake", fake)
     manager.plugins["torn"] = Plugin(

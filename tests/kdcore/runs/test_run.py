@@ -200,11 +200,7 @@ def test_a_dry_run_trains_and_keeps_nothing(home):
         ),
         ("student.weights=/nowhere.pt", RecipeError, r"student\.weights: /nowhere\.pt: cannot be read: No such"),
         ("student.freeze=[block]", RecipeError, r"student\.freeze\[0\]: .*'block' \(did you mean 'blocks'\?\)"),
-        (
-            "student.freeze=['*']",
-            RecipeError,
-            r"student\.freeze: all of 'student' is frozen, so a student has nothing to learn",
-        ),
+        ("student.freeze=['*']", RecipeError, r"student\.freeze: all of 'student' is frozen, so a student has"),
         ("engine.accelerator=abacus", RecipeError, r"engine\.accelerator: must be 'auto'"),
     ],
 )
@@ -217,7 +213,8 @@ def test_what_does_not_fit_is_said_before_anything_is_written(home, override, er
 def test_a_teacher_that_is_frozen_whole_teaches_without_learning(home):
     found = dry_run(home.write(**SHORT).recipe, ["teachers.skeleton.freeze=['*']"])
     assert {check.learner for check in found.terms} == {"student"}
-    assert found.parameters["skeleton"] == 0
+    assert found.parameters["skeleton"] > 0
+    assert found.trained["skeleton"] == 0
 
 
 def test_recordings_are_counted_while_they_are_read(home, monkeypatch):

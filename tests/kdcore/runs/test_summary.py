@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 from summaries import summary
 
+from kdcore.runs.journal import flattened
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.records import Facts, FinishedRun
-from kdcore.runs.summary import flattened, means, summarise, table
+from kdcore.runs.summary import means, summarise, table
 
 
 def test_the_terminals_table_has_the_numbers_and_the_answer():

@@ -190,6 +190,20 @@ def test_without_weight_on_distillation_a_joint_stage_gives_the_baselines_studen
         assert torch.equal(one[3], other[3])
 
 
+def test_each_learners_metrics_are_recorded_at_its_own_epoch(table):
+    """A student that learnt alone before its teacher joins it goes on where it was."""
+    table.inputs["teacher"] = table.inputs["student"]
+    made = of_arm(table, True, [])
+    alone = learning.stage("alone", ("student",), Training(5), epochs=2, sources=("teacher",))
+    joint = learning.stage("joint", ("teacher", "student"), Training(5), epochs=3)
+    _, values = fit(made, table, [alone, joint])
+    for key in ("train/{}/labels", "learning_rate/{}", "validation/{}/accuracy"):
+        assert list(values[key.format("student")]) == [1, 2, 3, 4, 5]
+        assert list(values[key.format("teacher")]) == [1, 2, 3]
+    assert list(values["train/student/labels (step)"]) == list(range(0, 20, 2))
+    assert list(values["train/teacher/labels (step)"]) == list(range(0, 12, 2))
+
+
 class Noisy(DistillationLoss):
     """Keeps the inputs of its learner and of its teacher."""
 

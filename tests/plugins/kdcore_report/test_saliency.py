@@ -102,7 +102,7 @@ def test_the_answer_explained_is_the_one_that_was_evaluated(finished):
     distiller = restore_participants(finished.run, 3, "distilled")
     batch = finished.table.batch(finished.table.parts["test"][4:6], ["acc", "gyro"])
     with torch.no_grad():
-        logits = distiller.teach(["acc", "gyro"], batch)["acc"].logits[1]
+        logits = distiller.run_teachers(["acc", "gyro"], batch)["acc"].logits[1]
     assert hook.asked[0][2] == pytest.approx(float(logits.max()), rel=1e-4)
 
 

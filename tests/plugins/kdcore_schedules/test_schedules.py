@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdcore import Graph, LearningRate, Stage, Training
+from kdcore import Graph, LearningRate, Node, Stage, Training
 from kdcore_schedules.schedules import Progressive, TwoStage
 
 
@@ -22,6 +22,23 @@ def test_teachers_learn_to_the_end_before_students():
 
 def test_without_teachers_students_learn_alone():
     assert [stage.name for stage in TwoStage().stages(Graph.of((), ("s",)))] == ["student"]
+
+
+def test_whoever_learns_from_another_of_the_same_role_follows_it():
+    nodes = [
+        Node("first", "teacher"),
+        Node("assistant", "teacher", ("first",)),
+        Node("other", "teacher"),
+        Node("student", "student", ("assistant", "other")),
+        Node("reborn", "student", ("student",)),
+    ]
+    stages = TwoStage().stages(Graph({node.name: node for node in nodes}))
+    assert [(stage.name, stage.learners) for stage in stages] == [
+        ("teachers", ("first", "other")),
+        ("teachers-2", ("assistant",)),
+        ("student", ("student",)),
+        ("student-2", ("reborn",)),
+    ]
 
 
 GRAPH = Graph.of(("skeleton", "fused"), ("student",))

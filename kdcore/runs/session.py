@@ -1,0 +1,397 @@
+"""A run while it is executed: its folder, its journal, and the arms that are still to be trained."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdcore import __version__
+from kdcore.cache import cache_folder
+from kdcore.contracts.tracker import Tracker
+from kdcore.errors import StoppedError, TrainingError
+from kdcore.plugin.manager import PluginManager
+from kdcore.recipe.build import Builder, versions_used
+from kdcore.recipe.graph import StagePlan
+from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
+from kdcore.runs.artifacts import save_participants
+from kdcore.runs.callbacks import HookCaller, RunListener
+from kdcore.runs.context import RunContext, facts_of
+from kdcore.runs.journal import RunJournal, Status, flattened
+from kdcore.runs.lock import locked
+from kdcore.runs.outcome import Outcome, write_outcome
+from kdcore.runs.preparation import Prepared, make_folder, prepare
+from kdcore.runs.records import FACTS, outcome_file, read_run
+from kdcore.runs.state import RunState, check_state, refuse_edited_recipe
+from kdcore.runs.summary import Summary, means, metric_prefix, summarise
+from kdcore.training.assembly import parameter_counts
+from kdcore.training.checkpoint import Checkpoints, write_file
+from kdcore.training.engine import Checkpoint, Engine, Settings
+from kdcore.training.evaluation import predict
+from kdcore.training.fabric import gradient_scaler, make_fabric, most_memory
+from kdcore.training.participants import Distiller
+from kdcore.training.trained_teachers import TrainedStages
+
+
+@dataclass(frozen=True)
+class ArmTraining:
+    """One arm of a seed, ready to be trained.
+
+    Args:
+        seed: The seed.
+        arm: ``distilled`` or ``baseline``.
+        engine: Trains its participants.
+        stages: Its stages.
+        checkpoint: Where it was interrupted; None to train it from the start.
+    """
+
+    seed: int
+    arm: str
+    engine: Engine
+    stages: Sequence[StagePlan]
+    checkpoint: Checkpoint | None
+
+
+class RunSession:
+    """A run being executed; a context manager that locks its folder, and records how it ends.
+
+    Args:
+        plan: What is run.
+        plugins: Who provides its components.
+        listener: Told how it goes.
+        command: What a person types to repeat it.
+        folder: Of the run to resume; None for a new one.
+        part: Part of the split that a new run is evaluated on.
+        retrain: Whether a new run trains teachers even if other runs have trained them.
+    """
+
+    context: RunContext
+
+    def __init__(
+        self,
+        plan: Plan,
+        plugins: PluginManager,
+        listener: RunListener | None,
+        command: Sequence[str] = (),
+        folder: Path | None = None,
+        part: str = "test",
+        retrain: bool = False,
+    ):
+        self.plan, self.recipe, self.plugins, self.folder = plan, plan.recipe, plugins, folder
+        if folder:
+            state = RunState.read(folder)
+            command, part, retrain = state.command, state.part, state.retrain
+        self.command, self.part, self.retrain = tuple(command), part, retrain
+        self.listener = HookCaller(listener or RunListener(), plugins)
+        self.builder = Builder(plan.recipe, plugins)
+        self.scaler = gradient_scaler(plan.recipe.engine)
+        self.fabric = make_fabric(plan.recipe.engine, self.scaler)
+        self.engine: Engine | None = None
+        self.stop_requested, self.stop_signal = False, 0
+        self.tracker = Tracker()
+        self.journal: RunJournal | None = None  # in all processes but the first
+        self._stack = ExitStack()
+
+    def prepare(self) -> Prepared:
+        """Read the data, and check everything before anything is written."""
+        found = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say)
+        self.tracker = found or Tracker()
+        return prepare(self.plan, self.builder, self.fabric, self.part, self.folder, self._reading)
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the run's files: the first of a distributed run."""
+        return self.fabric.is_global_zero
+
+    def __enter__(self) -> RunSession:
+        with ExitStack() as stack:
+            if self.folder and self.writes:
+                stack.enter_context(locked(self.folder))
+            self._prepared: Prepared | None = self.prepare()
+            if not self.writes:  # what all processes do alike is told by one
+                self.listener = HookCaller(RunListener(), self.plugins)
+            if self.folder is None:
+                self.folder = make_folder(self.plan, self.fabric, self.command, self.part, self.retrain)
+                if self.writes:
+                    stack.enter_context(locked(self.folder))
+            self.state, self.checkpoints = RunState.read(self.folder), Checkpoints(self.folder / "checkpoints")
+            if self.writes:
+                experiment = self.recipe.tracking.experiment or self.recipe.name
+                self.journal = RunJournal(self.folder / "tracking", self.tracker, experiment)
+                stack.callback(self.journal.close)
+                refuse_edited_recipe(self.plan.filled, self.journal.file, self.folder)
+            self.context = self._context(self._prepared, self.folder)
+            self._checkpoint = self._resume_point()
+            stack.enter_context(self._stoppable())
+            self._begin()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        assert self.folder is not None
+        with self._stack:
+            if isinstance(error, StoppedError):
+                stopped = self._stopped(f"stopped; everything is saved: kdcore resume {self.folder.name}")
+                self._record_stop("KILLED", stopped)
+                raise stopped from None
+            if isinstance(error, Exception):  # a plugin at work may raise anything
+                self._record_stop("FAILED", error)
+            elif error is None and self.stop_requested:  # too late for this run, but not for further ones
+                raise self._stopped(f"stopped after the run was finished: kdcore resume {self.folder.name} shows its results")
+
+    def arms(self) -> Iterator[ArmTraining]:
+        """The arms that are still to be trained; each is evaluated and saved when the next one is asked for."""
+        for seed, arm in self._pending():
+            if self.stop_requested:
+                raise StoppedError("")
+            distiller = self._distiller(seed, arm)
+            self.engine = engine = self._engine(distiller, seed, arm)
+            engine.stop_requested = self.stop_requested
+            stages = self.plan.stages[arm]
+            self.listener.arm_started(seed, arm, stages)
+            self.plugins.hook.arm_started(run=self.context, seed=seed, arm=arm)
+            if self.fabric.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.fabric.device)
+            began = time.monotonic()
+            yield ArmTraining(seed, arm, engine, stages, self._checkpoint_of(seed, arm))
+            outcome = self._evaluate(distiller, arm, time.monotonic() - began)
+            if self.writes:
+                self._save(distiller, seed, outcome)
+                self._note_training(engine, seed, arm)
+                self.state.done.append([seed, arm])
+                self._settle()
+                self.checkpoints.clear()
+            self.fabric.barrier()
+
+    def conclude(self) -> tuple[Summary, Path | None]:
+        """Summarise all seeds and let plugins report; a run that was complete is reported again, and nothing else."""
+        summary = summarise(self.recipe, read_run(self.context.folder), self.tracker.describe())
+        report = self.plugins.hook.write_report(run=self.context, summary=summary)
+        if report is None:
+            self.listener.say("no report was written: the plugin 'report' is not in use")
+        if not self.state.complete:
+            assert self.journal is not None
+            self.journal.metrics("root", means(summary), 0)
+            self.plugins.hook.run_finished(run=self.context, summary=summary, report=report)
+            for name in [f"seed-{seed}" for seed in self.recipe.seeds] + ["root"]:
+                self.journal.finish(name)
+            self.state.complete = True
+            self._settle()
+        return summary, report
+
+    def _reading(self, done: int, total: int, what: str) -> None:
+        if self.writes:
+            self.listener.reading(done, total, what)
+
+    def _context(self, prepared: Prepared, folder: Path) -> RunContext:
+        versions = versions_used(self.recipe, self.plugins)
+        return RunContext(
+            self.recipe, folder, prepared.assembly, prepared.table, self.plugins.hook, self.part, versions, self.command,
+            self.journal,
+        )  # fmt: skip
+
+    def _pending(self) -> list[tuple[int, str]]:
+        arms = [(seed, arm) for seed in self.recipe.seeds for arm in self.plan.arms]
+        return [(seed, arm) for seed, arm in arms if [seed, arm] not in self.state.done]
+
+    def _resume_point(self) -> Checkpoint | None:
+        """The checkpoint to resume from, with the journal taken back to where it was made."""
+        loaded = self.checkpoints.load()
+        if loaded:
+            check_state(loaded[1], self.checkpoints.folder)
+        if loaded and [loaded[1]["seed"], loaded[1]["arm"]] in self.state.done:
+            loaded = None
+        if self.journal:
+            self.journal.rewind(loaded[1]["journal"] if loaded else self.state.journal)
+        return loaded
+
+    def _checkpoint_of(self, seed: int, arm: str) -> Checkpoint | None:
+        """The checkpoint that the run resumes from, if it is of this arm; it is used once."""
+        found, self._checkpoint = self._checkpoint, None
+        return found if found and [found[1]["seed"], found[1]["arm"]] == [seed, arm] else None
+
+    def _distiller(self, seed: int, arm: str) -> Distiller:
+        """The participants of an arm: those that were checked on a batch, for the first arm, else new ones."""
+        prepared, self._prepared = self._prepared, None
+        if prepared and (seed, arm) == (self.recipe.seeds[0], DISTILLED):
+            return prepared.distiller
+        return self.context.assembly.distiller(self.context.table, seed, arm, self.fabric.device)
+
+    def _begin(self) -> None:
+        """Record what is run, on what."""
+        run = self.context
+        if self.state.complete:
+            if self.journal:
+                self.journal.commit()
+            return
+        if self.journal:
+            if type(self.tracker) is Tracker:
+                self.listener.say(
+                    f"nothing is tracked: the plugin 'mlflow' is not in use; metrics are in {self.journal.folder}"
+                )
+            write_file(run.folder / FACTS, facts_of(run).content())
+            self.journal.start("root", self.recipe.name, None, self._tags(), flattened(self.plan.filled))
+        self.plugins.hook.run_started(run=run)
+        if self.journal:
+            self.journal.commit()
+
+    def _tags(self) -> dict[str, object]:
+        run = self.context
+        return {
+            "recipe": self.recipe.name, "recipe_hash": self.plan.hash, "run": run.folder.name,
+            "kdcore": __version__, "dataset": self.recipe.data.dataset.name,
+            "dataset_fingerprint": run.table.fingerprint, "split": run.table.split.rule, "command": shlex.join(run.command),
+            "torch": torch.__version__, **{f"plugin.{name}": version for name, version in run.versions.items()},
+            **self.recipe.tracking.tags,
+        }  # fmt: skip
+
+    def _record_stop(self, status: Status, error: Exception) -> None:
+        """Record that the run stopped short, without what a resumed run records again."""
+        self.plugins.hook.run_failed(run=self.context, error=error)
+        if self.journal is None:
+            return
+        self.journal.rewind(self.journal.position)
+        unfinished = {seed for seed, _ in self._pending()}
+        whole = {f"seed-{seed}" for seed in self.recipe.seeds if seed not in unfinished}
+        for name in self.journal.under_way():
+            self.journal.finish(name, "FINISHED" if name in whole else status)
+        self.journal.commit()
+
+    def _stopped(self, said: str) -> StoppedError:
+        error = StoppedError(said)
+        error.exit_code = 128 + (self.stop_signal or signal.SIGTERM)
+        return error
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """SIGTERM and Ctrl-C ask to stop: the state is saved, and the process ends cleanly. Ctrl-C again stops at once."""
+
+        def ask(number: int, _: object) -> None:
+            if number == signal.SIGINT:
+                signal.signal(signal.SIGINT, before[signal.SIGINT])
+                self.listener.say("stopping after this step; press Ctrl-C again to stop at once, without saving")
+            self.stop_requested, self.stop_signal = True, number
+            if self.engine:
+                self.engine.stop_requested = True
+
+        before: dict[int, Any] = {}
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                before[number] = signal.signal(number, ask)
+        except ValueError:  # not in the main thread: whoever called us decides about signals
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _engine(self, distiller: Distiller, seed: int, arm: str) -> Engine:
+        child, journal = f"seed-{seed}", self.journal
+        prefix = "" if arm == DISTILLED else f"{BASELINE}/"
+        if journal:
+            params = {**flattened(self.plan.filled), "seed": seed}  # the parent's, too, so that seeds of two runs compare
+            journal.start(child, f"{self.recipe.name} seed {seed}", "root", {"seed": seed}, params)
+
+        def record(metrics: Mapping[str, float], step: int) -> None:
+            if journal:
+                journal.metrics(child, {f"{prefix}{name}": value for name, value in metrics.items()}, step)
+
+        save, trained, table = self._saver(seed, arm), self._trained_stages(seed), self.context.table
+        settings = self._settings(seed)
+        return Engine(self.fabric, distiller, table, settings, record, save, self.listener, trained, self.scaler)
+
+    def _saver(self, seed: int, arm: str) -> Callable[[Mapping[str, Tensor], Mapping[str, Any]], None]:
+        def save(weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+            if self.journal:
+                position = self.journal.flush()
+                self.checkpoints.save(weights, {**state, "seed": seed, "arm": arm, "journal": position})
+                self.journal.commit()
+            self.fabric.barrier()
+
+        return save
+
+    def _trained_stages(self, seed: int) -> TrainedStages | None:
+        """Where teachers are kept for other runs, if the recipe wants it."""
+        if self.retrain or not self.recipe.engine.reuse_teachers:
+            return None
+        filled = self.plan.filled
+        said = {key: filled[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
+        identity = {**said, "seed": seed, "batch_size": filled["data"]["batch_size"]}
+        return TrainedStages(cache_folder() / "teachers", identity)
+
+    def _settings(self, seed: int) -> Settings:
+        engine, data = self.recipe.engine, self.recipe.data
+        return Settings(
+            seed,
+            data.batch_size,
+            data.labels == "withheld",
+            engine.compile,
+            engine.teacher_cache,
+            data.memory_bytes,
+            engine.checkpoint_seconds,
+            engine.log_every,
+        )
+
+    def _evaluate(self, distiller: Distiller, arm: str, seconds: float) -> Outcome:
+        """Evaluate an arm; the one time that test data are looked at, if the run is evaluated on them."""
+        table = self.context.table
+        rows = table.parts[self.part]
+        stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
+        names = [*distiller.teachers, *stored, *distiller.students]
+        probabilities = predict(distiller, names, rows, table, self.recipe.data.batch_size, self.fabric)
+        counts = parameter_counts({name: distiller.participant(name) for name in distiller.networks})
+        labels = table.labels[rows].cpu().numpy()
+        keys = [str(table.keys[row]) for row in rows.tolist()]
+        teachers, students = [*distiller.teachers, *stored], list(distiller.students)
+        return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, most_memory(self.fabric.device))
+
+    def _save(self, distiller: Distiller, seed: int, outcome: Outcome) -> None:
+        """Save an arm's predictions and weights, and record its metrics."""
+        assert self.journal is not None
+        child, run = f"seed-{seed}", self.context
+        write_outcome(outcome_file(run.folder, seed, outcome.arm), outcome)
+        prefix = metric_prefix(self.part) + ("" if outcome.arm == DISTILLED else f"/{BASELINE}")
+        for name, evaluation in outcome.evaluations().items():
+            metrics = {f"{prefix}/{name}/{metric}": value for metric, value in evaluation.metrics().items()}
+            self.journal.metrics(child, metrics, 0)
+        digests = save_participants(run, distiller, seed, outcome.arm)
+        if digests:
+            self.journal.tags(child, {f"teacher.{name}": digest for name, digest in digests.items()})
+        self.plugins.hook.arm_finished(run=run, seed=seed, arm=outcome.arm, outcome=outcome)
+
+    def _note_training(self, engine: Engine, seed: int, arm: str) -> None:
+        """Keep how long each student was trained, and refuse a baseline that was trained for less, or for longer.
+
+        Raises:
+            TrainingError: If a student had other epochs or steps without distillation than with it.
+        """
+        mine = {name: [each.epochs, each.steps] for name, each in engine.learners.items() if name in self.plan.students}
+        self.state.trained[f"{seed}/{arm}"] = mine
+        if arm != BASELINE:
+            return
+        with_distillation = self.state.trained.get(f"{seed}/{DISTILLED}", {})
+        for name, (epochs, steps) in mine.items():
+            if name in with_distillation and with_distillation[name] != [epochs, steps]:
+                other = with_distillation[name]
+                raise TrainingError(
+                    f"{name} was trained for {other[0]} epochs and {other[1]} steps with distillation, and for {epochs} epochs "
+                    f"and {steps} steps without; a baseline must have the same"
+                )
+
+    def _settle(self) -> None:
+        """Make everything recorded and finished so far final."""
+        assert self.journal is not None
+        self.state.journal = self.journal.flush()
+        write_file(self.state.path, self.state.content())
+        self.journal.commit()
