@@ -224,9 +224,10 @@ class _Compatibility:
 
     @staticmethod
     def _read(term: LearnerTerm) -> Sequence[str]:
-        named = term.term.teachers is not None
-        teachers = term.teachers if term.needs.teachers or named else ()
-        return (*teachers, *(term.peers if term.needs.peers or named else ()))
+        """Sources that a term with a weight asks for."""
+        if not term.term.active:
+            return ()
+        return (*(term.teachers if term.needs.teachers else ()), *(term.peers if term.needs.peers else ()))
 
     def _count(self, group: str) -> float:
         """How many participants a group has, unusable ones too; infinitely many if it is no mapping."""
