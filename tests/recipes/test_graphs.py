@@ -179,3 +179,18 @@ def test_a_declared_edge_has_an_effect_or_is_refused(loaded, seen, students):
                 head.bias.data.add_(torch.tensor([5.0, -5.0, 0.0]))
                 seen["edges"] += 1
                 assert loss_of(step, rows, learner) != before, f"{learner} learns from {source} without effect: {students}"
+
+
+@pytest.mark.parametrize(
+    "term", [{"name": "soft-target", "weight": 0.0}, {"name": "cross-entropy", "id": "again", "teachers": ["a"]}]
+)
+def test_an_edge_that_only_such_a_term_would_read_is_refused(loaded, term):
+    network = {"modality": "accelerometer", "transforms": [{"name": "resample", "length": 12}], "encoder": "cnn1d"}
+    students = {"a": {**network, "losses": ["cross-entropy"]}}
+    students["b"] = {**network, "learns_from": ["a"], "losses": ["cross-entropy", term]}
+    tree = tiny_recipe(loaded["cache"] / "x.db", "edges") | {"students": students}
+    for key in ("teachers", "student", "losses", "schedule"):
+        tree.pop(key)
+    loaded["file"].write_text(safe_dump(tree))
+    with pytest.raises(RecipeError, match="no term of 'b' reads 'a', so learning from it has no effect"):
+        load_recipe(loaded["file"], [], plugin_manager())
