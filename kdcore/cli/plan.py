@@ -71,6 +71,8 @@ def tree(made: Plan) -> Iterator[str]:
             yield f"{each.name}: stored outputs, {each.spec.outputs}"
     if made.no_baseline:
         yield f"no baseline: {made.no_baseline}"
+    if made.unread:
+        yield f"nobody learns from {', '.join(made.unread)}"
 
 
 def _stage(made: Plan, arm: str, number: int, stage: StagePlan) -> Iterator[str]:

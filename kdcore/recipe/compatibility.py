@@ -138,6 +138,7 @@ class _Compatibility:
                         found.setdefault((term.path, message, hint), []).append(name)
         for (path, message, hint), names in found.items():
             message = message.replace("{learner}", " and ".join(map(repr, names)))
+            message = message.replace("{learns}", "learn" if len(names) > 1 else "learns")
             self._add(path, message, hint)
 
     def _term_sources(self, term: LearnerTerm, name: str) -> None:
@@ -171,7 +172,7 @@ class _Compatibility:
         ):
             if there < wanted and not self._hidden(name, group):
                 needed = f"{what} needs at least {wanted} {role}{'s' if wanted > 1 else ''}"
-                yield f"{needed}, and {{learner}} learns from {there or 'none'}", self._where_to_find(term, name, role)
+                yield f"{needed}, and {{learner}} {{learns}} from {there or 'none'}", self._where_to_find(term, name, role)
 
     def _where_to_find(self, term: LearnerTerm, name: str, role: str) -> str:
         path = self.recipe.path_of(name)
@@ -208,7 +209,7 @@ class _Compatibility:
         for name, spec in self.specs.items():
             if not spec.is_network or spec.learns_from is None or any(self.needs.get(p) is None for p in self._paths(name)):
                 continue
-            read = {source for term in self.terms[name] for source in term.sources}
+            read = {source for term in self.terms[name] if term.term.active for source in term.sources}
             for index, source in enumerate(spec.learns_from):
                 if source in self.graph.nodes[name].learns_from and source not in read:
                     kind = "peers" if source in peers_of(self.graph, name) else "teachers"
@@ -317,7 +318,8 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
             together = {*graph.circle(each), *(graph.fused if each in graph.fused else ())}
             apart = [other for other in together if graph.nodes[other].trains and other not in plan.learners]
             if apart and any(graph.nodes[other].training for other in (*apart, each)):
-                yield "", f"{_names([each, *apart])} train side by side and need trainings of the same epochs", ""
+                what = f"{_names([each, *apart])} train side by side and need trainings of the same epochs and batch_size"
+                yield "", what, ""
                 return
 
 

@@ -29,6 +29,9 @@ from kdcore.recipe.components import JOINED
 from kdcore.recipe.merge import term_labels
 from kdcore.recipe.yaml import Steps
 
+STORED = (".parquet", ".npz", ".safetensors")
+"""Suffixes of files of stored outputs."""
+
 _BYTES = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?i?)B?")
 _UNIT = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
@@ -55,6 +58,12 @@ def _some_bytes(limit: int | str) -> int | str:
 
 def _home(path: Path) -> Path:
     return Path(os.path.expanduser(path))  # unlike Path.expanduser, never raises
+
+
+def _stored(path: Path) -> Path:
+    if path.suffix not in STORED:
+        raise wrong(f"the suffix must be one of {', '.join(STORED)}, not {path.suffix!r}")
+    return _home(path)
 
 
 def _named(taps: Any) -> Any:
@@ -153,7 +162,7 @@ class ParticipantSpec(Section):
     """Share of the old average that an update keeps; only with `follows`."""
     warmup: bool = True
     """Start as the plain mean: update n keeps at most n / (n + 1) of the old average; only with `follows`."""
-    outputs: Annotated[Path, Strict(False), AfterValidator(_home)] | None = None
+    outputs: Annotated[Path, Strict(False), AfterValidator(_stored)] | None = None
     """File of stored outputs, joined by sample key: Parquet, NPZ or safetensors."""
 
     @model_validator(mode="after")

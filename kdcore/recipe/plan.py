@@ -128,6 +128,18 @@ class Plan:
         return any(component_facts(registry.get("transform", each.name)).augmentation for each in transforms)
 
     @property
+    def unread(self) -> tuple[str, ...]:
+        """Teachers that no student learns from, directly or through others."""
+        read: set[str] = set()
+        waiting = [name for name in self.students]
+        while waiting:
+            each = self.participants[waiting.pop()]
+            found = {source for term in each.terms_in(DISTILLED) for source in term.sources} | {each.spec.follows or ""}
+            waiting += [name for name in found - read if name in self.participants]
+            read |= found
+        return tuple(name for name in self.teachers if name not in read)
+
+    @property
     def parts(self) -> tuple[str, ...]:
         """Parts of the split that are learnt from."""
         return tuple(dict.fromkeys(stage.part for stage in self.stages[DISTILLED]))

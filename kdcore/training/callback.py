@@ -24,3 +24,6 @@ class Listener:
 
     def stage_reused(self, stage: StagePlan) -> None:
         """`stage` has been trained before and is taken from there."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""

@@ -18,6 +18,7 @@ from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
 from kdcore.training.evaluation import predict
+from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
 from kdcore.training.participants import FUSION, Distiller
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
@@ -125,6 +126,7 @@ class Engine:
         self.trained = trained if fabric.world_size == 1 else None
         self.record, self.save, self.listener, self.scaler = record, save, listener or Listener(), scaler
         self.learners: dict[str, Learner] = {}
+        self.watch = GradientWatch(taps=not settings.compile)
         self.stop_requested = False
         self._saved_at = time.monotonic()
 
@@ -184,6 +186,7 @@ class Engine:
         self._set_modes(stage)
         cached, gather = self._cached_teachers(stage), gatherer(self.fabric.world_size)
         step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gather)
+        step.watch = self.watch
         if self.settings.compile:
             for name in stage.learners:
                 self.distiller.participant(name).encoder.compile()
@@ -220,6 +223,7 @@ class Engine:
             restore_random_state(resumed["random"])
             context.values[: resumed["step"]] = resumed["values"].to(context.values.device)
         else:
+            self.watch.begin_epoch()
             seed_everything(derive(self._epoch_seed(context), self.fabric.global_rank))
         for learner in context.learners:
             learner.set_rate(self._training(context.stage, learner.name))
@@ -241,6 +245,7 @@ class Engine:
             for learner in context.learners:
                 epochs = self._training(context.stage, learner.name).epochs
                 context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
+            self.watch.begin_step(index, context.steps, context.step.names)
             yield batch, local
             now = time.monotonic()
             if now - told > 0.2:
@@ -292,6 +297,7 @@ class Engine:
         found = list(zip(names, owners, values.mean(0).tolist(), strict=True))
         found += [(f"learning_rate/{name}", learner, learner.rate) for name, learner in learner_of.items()]
         found += [(key, learner_of[name], value) for name, (key, value) in self._validate(context).items()]
+        found += [(key, learner_of[name], value) for name, key, value in self._vanished(context)]
         self._record(found, lambda learner: learner.epochs)
         metrics = {name: value for name, _, value in found}
         self.listener.epoch_finished(stage, context.epoch, metrics)
@@ -318,6 +324,20 @@ class Engine:
             f"Learning rate: {rates}. If the value grew, try a smaller learning rate, a smaller weight, or "
             "gradient_clip; if it did not, look for a logarithm or root of 0, or a division by 0, in the loss"
         )
+
+    def _vanished(self, context: StageContext) -> list[tuple[str, str, float]]:
+        """Say which terms had no gradient that matters in this epoch; (learner, metric, share of the largest gradient)."""
+        shares = []
+        for name, (gradient, largest, rival) in self.watch.vanished().items():
+            learner, term = name.split("/", 1)
+            beside = f" against {largest:.2g} of {rival.split('/', 1)[1]!r}" if rival != name else ""
+            self.listener.say(
+                f"{self.distiller.called(learner, term)} no longer matters in stage {context.stage.name}, epoch "
+                f"{context.epoch + 1}: its gradient on the outputs of {learner} is {gradient:.2g} with its weight{beside}. "
+                "Look for detach, saturation or a margin that every sample meets; if that is intended, ignore this line"
+            )
+            shares.append((learner, f"train/{name}/vanished", gradient / largest if largest else 0.0))
+        return shares
 
     def _validate(self, context: StageContext) -> dict[str, tuple[str, float]]:
         """Accuracy of each learner on the validation part, with its name as a metric; remembers the best epoch."""
@@ -414,6 +434,7 @@ class Engine:
             "random": random_state(),
             "teacher_random": stream.state if stream else None,
             "scaler": self.scaler.state_dict() if self.scaler else {},
+            "watch": self.watch.state(),
         }
         self.save(weights, state)
         self._saved_at = time.monotonic()
@@ -429,6 +450,7 @@ class Engine:
     def _restore(self, stages: Sequence[StagePlan], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
         """Load a checkpoint; returns the stage to continue with."""
         self.distiller.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("best|")})
+        self.watch.restore(state["watch"])
         first = int(state["stage"])
         for stage in stages[: first + 1]:
             for name in self.distiller.owners(stage.learners):

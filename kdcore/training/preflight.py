@@ -14,14 +14,12 @@ from kdcore.contracts.progress import Progress, Ramp
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
+from kdcore.training.gradient_watch import NEGLIGIBLE
 from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained
 from kdcore.training.participants import Distiller
 from kdcore.training.step import StageStep, StepTerm
 
 TRIES = 4
-
-NEGLIGIBLE = 1e-7
-"""Share of the largest gradient of a learner below which a term is refused; float32 has seven digits."""
 
 
 @dataclass(frozen=True)

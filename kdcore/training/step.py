@@ -15,6 +15,7 @@ from kdcore.contracts.progress import Progress
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
+from kdcore.training.gradient_watch import GradientWatch, TermValue
 from kdcore.training.module_checks import not_a_scalar
 from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.randomness import RandomStream
@@ -75,6 +76,7 @@ class StageStep(nn.Module):
             for term, spec in distiller.specs.get(name, {}).items()
         ]
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
+        self.watch = GradientWatch()
         self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
         self._partly_labelled = labelled and bool((table.taught[table.parts[stage.part]] < 0).any())
         self._blank: dict[str, Outputs] | None = None
@@ -98,15 +100,18 @@ class StageStep(nn.Module):
             rows: (B,) rows of the whole batch.
             local: (b,) those of them that this process puts through networks.
         """
-        total, values = None, []
+        total, values, watched = None, [], []
         for term, context in self.contexts(rows, local):
             value = term.loss(context) if len(context.batch) else context.student.logits.sum() * 0.0
             if not isinstance(value, Tensor) or value.ndim:
                 self.refuse(term, value)
             weight = context.progress.at(term.spec.weight)
             values.append(value.detach())
+            if self.watch.looking and len(context.batch):
+                watched.append(TermValue(f"{term.learner}/{term.spec.id}", value, weight, context.student))
             if weight:
                 total = value * weight if total is None else total + value * weight
+        self.watch.look(watched)
         if total is None:  # every weight is 0 at this epoch
             total = sum((parameter.sum() for parameter in self.parameters()), values[0]) * 0.0
         return total, torch.stack(values)

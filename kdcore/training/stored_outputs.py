@@ -17,11 +17,11 @@ from torch import Tensor
 
 from kdcore.contracts.dataset import SampleKey
 from kdcore.errors import DataError
+from kdcore.recipe.config_models import STORED
 from kdcore.suggestions import did_you_mean
 from kdcore.training.checkpoint import write_file
 from kdcore.training.teacher_cache import CachedOutputs
 
-SUFFIXES = (".parquet", ".npz", ".safetensors")
 _KEY = tuple(each.name for each in fields(SampleKey))
 
 
@@ -96,9 +96,9 @@ def check_suffix(path: Path) -> None:
     Raises:
         DataError: If it is not.
     """
-    if path.suffix not in SUFFIXES:
+    if path.suffix not in STORED:
         raise DataError(
-            f"{path}: stored outputs are {', '.join(SUFFIXES)} files, not {path.suffix or 'files without a suffix'!r}"
+            f"{path}: stored outputs are {', '.join(STORED)} files, not {path.suffix or 'files without a suffix'!r}"
         )
 
 

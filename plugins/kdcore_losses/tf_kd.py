@@ -31,7 +31,7 @@ class TeacherFree(DistillationLoss):
         squared: Multiply by T², which keeps the gradient's size independent of T.
     """
 
-    needs = Needs(labels=True)
+    needs = Needs(labels=True, baseline=False)
 
     def __init__(
         self,

@@ -65,10 +65,12 @@ def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome])
 
 def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
     """Row → why it is notable, for at most `most` rows; the most confident answers first."""
-    after, student = outcomes[DISTILLED], outcomes[DISTILLED].students[0]
+    after = outcomes[DISTILLED]
+    both = [name for name in after.students if BASELINE in outcomes and name in outcomes[BASELINE].students]
+    student = (both or after.students)[0]
     known, now = after.labels >= 0, _correct(after, student)
     knew = _correct(after, *after.teachers) if after.teachers else np.zeros_like(now)
-    before = _correct(outcomes[BASELINE], student) if BASELINE in outcomes else now
+    before = _correct(outcomes[BASELINE], student) if both else now
     kinds = (
         ("The teachers knew it, and with distillation the student knows it, too", knew & ~before & now, 2),
         ("Right only with distillation", ~before & now, 1),
@@ -93,7 +95,8 @@ def _answers(outcomes: Mapping[str, Outcome], index: int, classes: Sequence[str]
     after = outcomes[DISTILLED]
     told = [(name, after.probabilities[name][index]) for name in after.teachers]
     if BASELINE in outcomes:
-        told += [(f"{name}, without distillation", outcomes[BASELINE].probabilities[name][index]) for name in after.students]
+        alone = outcomes[BASELINE]
+        told += [(f"{name}, without distillation", alone.probabilities[name][index]) for name in alone.students]
     told += [(f"{name}, with distillation", after.probabilities[name][index]) for name in after.students]
     return [(who, classes[int(given.argmax())], float(given.max())) for who, given in told]
 
