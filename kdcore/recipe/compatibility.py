@@ -152,6 +152,9 @@ class _Compatibility:
             elif source not in self.graph.nodes[name].learns_from and source in self.specs and not shared:
                 hint = f"add it to {self.recipe.path_of(name)}.learns_from"
                 self._add(where, f"{name!r} does not learn from {source!r}", hint)
+            elif source in self.graph.nodes[name].learns_from and source not in term.sources:
+                kind = "peers" if source in peers_of(self.graph, name) else "teachers"
+                self._add(where, f"the loss {term.term.name!r} reads no {kind}, so naming {source!r} has no effect")
 
     def _first_with(self, path: str) -> str:
         """The first participant whose objective has the term at `path`."""

@@ -107,10 +107,9 @@ def terms_of(recipe: Recipe, graph: Graph, name: str, needs_of: NeedsOf) -> list
 
 
 def _read(term: Term, needs: Needs, teachers: Sequence[str], peers: Sequence[str]) -> set[str]:
-    """Those that a term is given: the ones that it names, else what its loss declares to need."""
-    if term.teachers is not None:
-        return set(term.teachers)
-    return {*(teachers if needs.teachers else ()), *(peers if needs.peers else ())}
+    """Those that a term is given: what its loss declares to need, of them the ones that the term names if it names any."""
+    declared = {*(teachers if needs.teachers else ()), *(peers if needs.peers else ())}
+    return declared if term.teachers is None else declared & set(term.teachers)
 
 
 @dataclass(frozen=True)

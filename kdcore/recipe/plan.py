@@ -131,7 +131,7 @@ class Plan:
     def unread(self) -> tuple[str, ...]:
         """Teachers that no student learns from, directly or through others."""
         read: set[str] = set()
-        waiting = [name for name in self.students]
+        waiting = list(self.students)
         while waiting:
             each = self.participants[waiting.pop()]
             found = {source for term in each.terms_in(DISTILLED) for source in term.sources} | {each.spec.follows or ""}
