@@ -61,7 +61,7 @@ class _Description(BaseModel):
     plugins: dict[str, str] = {}
     classes: list[str] = Field(min_length=1)
     in_shape: list[PositiveInt] = Field(min_length=1)
-    modalities: list[dict[str, Any]]
+    modalities: list[dict[str, Any]] = Field(min_length=1)
     encoder: _Component
     transforms: dict[str, list[_Component]]
     recorded: dict[str, dict[str, Any]] = {}
@@ -279,9 +279,16 @@ def _component(plugins: PluginManager, kind: str, spec: Mapping[str, Any], given
             del options[key]  # where the first weights came from; the saved ones replace them
         return make(entry, options, given)
     except Exception as error:
-        raise PluginError(
-            f"could not construct {kind} {spec['name']!r} of plugin {entry.plugin!r}: {one_line(error)}"
-        ) from error
+        raise PluginError(f"could not construct {kind} {spec['name']!r} of plugin {entry.plugin!r}: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """The text of an error in a line; of wrong options, the first."""
+    if not isinstance(error, ValidationError):
+        return one_line(error)
+    first = error.errors(include_url=False)[0]
+    option = ".".join(map(str, first["loc"]))
+    return f"it has no option {option!r}" if first["type"] == "extra_forbidden" else f"option {option!r}: {first['msg']}"
 
 
 def _is_path(annotation: Any) -> bool:

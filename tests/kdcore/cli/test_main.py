@@ -26,7 +26,7 @@ from kdcore.cli.plugins import describe
         (["rn", "quickstart"], 2, "No such command 'rn'. Did you mean 'run'"),
         (["cache", "clear", "dta"], 2, "error: the cache has no 'dta' (known: data, teachers, schemas)"),
         (["runs", "rm", "nothing"], 2, "error: no run 'nothing' in"),
-        (["sweep", "quickstart"], 2, "error: nothing to vary: --grid"),
+        (["sweep", "quickstart"], 2, "error: nothing to vary: use --grid"),
         (["predict", "student", "wave.npy", "--top", "0"], 2, "'--top'"),
         (["export", "student", "--output", "student.onnx", "--samples", "0"], 2, "'--samples'"),
     ],

@@ -16,6 +16,7 @@ from kdcore.errors import RecipeError
 from kdcore.recipe.build import Builder
 from kdcore.recipe.config_models import Component
 from kdcore.recipe.load import load_recipe
+from kdcore.recipe.plan import make_plan
 from kdcore.training.assembly import Assembly
 
 SKELETON = Modality("skeleton", ("time", "joint", "channel", "person"), ("channel", "time", "joint", "person"), "m", 30.0)
@@ -61,7 +62,7 @@ def recipe(tmp_path):
 
 def assembled(recipe):
     builder = Builder(recipe)
-    assembly = Assembly(builder, builder.dataset())
+    assembly = Assembly(builder, builder.dataset(), make_plan(recipe))
     spec = recipe.student
     shape = (3, 16, 20, 1)
     return assembly, lambda: builder.encoder("student", spec, 2, shape, assembly.pipelines["student"].spec)

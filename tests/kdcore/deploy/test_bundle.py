@@ -70,7 +70,7 @@ def test_a_description_that_disagrees_is_refused(folder, changes, said):
 
 def test_an_option_that_the_encoder_does_not_have(folder):
     edit(folder, encoder={"name": "cnn1d", "width": 8, "deep": 2})
-    refused(folder, "encoder 'cnn1d' of plugin '[a-z]+' could not be constructed: .*deep", PluginError)
+    refused(folder, "could not construct encoder 'cnn1d' of plugin '[a-z]+': it has no option 'deep'", PluginError)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"a": ' * 100_000])

@@ -181,7 +181,9 @@ def test_files_asked_for_belong_to_the_recipe_that_is_run(gap, tmp_path):
 
 
 def test_a_student_of_a_plugin_that_is_not_here_says_what_it_was_made_with(tmp_path):
-    told = {"format": 1, "modalities": [], "transforms": {}, "classes": ["a"], "in_shape": [3], "encoder": {"name": "gone"}}
+    wrist = {"name": "wrist", "axes": ["time", "channel"], "layout": ["channel", "time"], "units": "g"}
+    told = {"format": 1, "modalities": [wrist], "transforms": {"wrist": []}, "classes": ["a"], "in_shape": [3, 8]}
+    told |= {"encoder": {"name": "gone"}}
     save_file({}, tmp_path / "weights.safetensors")
     (tmp_path / "student.json").write_text(json.dumps(told | {"plugins": {"my-net": "file 0123456789ab"}}))
     with pytest.raises(

@@ -57,9 +57,9 @@ def second(shell) -> Path:
 
 
 def test_the_wheel_of_kdcore_holds_the_templates(second):
-    installed = {path.relative_to(second / "kdcore" / "scaffold" / "templates") for path in second.rglob("*.jinja")}
+    installed = {path.relative_to(second / "kdcore_devtools" / "templates") for path in second.rglob("*.jinja")}
     assert installed == {path.relative_to(TEMPLATES) for path in TEMPLATES.rglob("*.jinja")}
-    assert not set(second.glob("*/scaffold/templates/*/.*"))
+    assert not set(second.glob("kdcore_devtools/templates/*/.*"))
 
 
 def test_the_packages_hold_what_they_should(shell):
