@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 from torch import Tensor, nn
 
 from kdcore.contracts.batch import LossContext, Outputs
 from kdcore.contracts.needs import Needs
+from kdcore.functional import full_precision
 
 Role = Literal["student", "teacher"]
 
@@ -34,7 +35,8 @@ class DistillationLoss(nn.Module):
 
     Constructor parameters are the recipe's options. `needs` is a class attribute, or set by the constructor where it depends
     on options. Parameters (a regressor, say) are trained with the student: create them in the constructor, or in
-    `setup` where their shapes depend on the participants.
+    `setup` where their shapes depend on the participants. They stay in float32 at least when the loss is cast to half
+    precision, because `kdcore.functional` converts activations to float32.
 
     Attributes:
         needs: What it must be given.
@@ -56,6 +58,15 @@ class DistillationLoss(nn.Module):
     def forward(self, ctx: LossContext) -> Tensor:
         """The term's value, a scalar, averaged over the batch."""
         raise NotImplementedError
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move or cast parameters and buffers, but keep them in float32 at least."""
+
+        def applied(x: Tensor) -> Tensor:
+            found = fn(x)
+            return x.to(found.device) if full_precision(found) is not found and found.is_floating_point() else found
+
+        return super()._apply(applied, recurse)
 
     def maps(self, outputs: Outputs, role: Role, class_embeddings: Tensor | None) -> Mapping[str, Tensor]:
         """What it compares of a participant, where that has height and width; drawn over its inputs in a run's report.

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcore import Example
-from kdcore.functional import same_positions
+from kdcore.functional import full_precision, same_positions
 from kdcore_losses.connectors import Connector
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 
 
 class ActivationBoundaries(FeatureLoss):
@@ -46,4 +45,4 @@ class ActivationBoundaries(FeatureLoss):
         """The mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
         towards = torch.where(teacher > 0, 1.0, -1.0)
-        return F.relu(self.margin - towards * precise(self.connectors[key](student))).square().mean()
+        return F.relu(self.margin - towards * full_precision(self.connectors[key](student))).square().mean()

@@ -8,9 +8,7 @@ from torch.nn import functional as F
 
 from kdcore import Example
 from kdcore.functional import same_positions
-from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
-from kdcore_losses.nst import require_positions
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs, require_positions
 
 
 class Affinity(FeatureLoss):
@@ -43,7 +41,7 @@ class Affinity(FeatureLoss):
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
         """The mean over samples and pairs of positions."""
         with torch.autocast(student.device.type, enabled=False):
-            student, teacher = same_positions(precise(student), precise(teacher))
+            student, teacher = same_positions(student, teacher)
             return F.mse_loss(_affinity(student), _affinity(teacher))
 
 

@@ -9,8 +9,8 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from kdcore import Example, LossContext, Needs, Ramp
-from kdcore.functional import per_sample, softened_kl
-from kdcore_losses.logit_loss import LogitLoss, precise
+from kdcore.functional import full_precision, per_sample, softened_kl
+from kdcore_losses.logit_loss import LogitLoss
 
 
 class AdaptiveTeachers(LogitLoss):
@@ -48,7 +48,7 @@ class AdaptiveTeachers(LogitLoss):
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over the batch."""
         T = ctx.progress.at(self.temperature)
-        alpha = precise(per_sample(ctx.student.features[self.tap], len(ctx.batch)))
+        alpha = full_precision(per_sample(ctx.student.features[self.tap], len(ctx.batch)))
         alpha = alpha.flatten(2).amax(dim=2) if alpha.ndim > 2 else alpha
         factors = torch.stack([self.factors[name.replace(".", "_")] for name in ctx.teachers])
         with torch.autocast(alpha.device.type, enabled=False):

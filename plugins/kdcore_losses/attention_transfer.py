@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from kdcore import Example
 from kdcore.functional import same_positions, unit_rows
-from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs, require_positions
 
 
 class AttentionTransfer(FeatureLoss):
@@ -39,9 +39,7 @@ class AttentionTransfer(FeatureLoss):
             ValueError: If an activation has at most one position.
         """
         for _, student, teacher in self.examples(example):
-            if same_positions(student, teacher)[0][:1, :1].numel() < 2:
-                shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-                raise ValueError(f"attention-transfer compares positions, of which {shapes} have no two in common")
+            require_positions("attention-transfer", student, teacher)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
         """The mean over samples and positions."""

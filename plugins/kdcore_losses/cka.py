@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdcore.functional import full_precision
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 
 
 class KernelAlignment(FeatureLoss):
@@ -35,7 +35,7 @@ class KernelAlignment(FeatureLoss):
         if self.centred and len(student) < 2:
             return student.sum() * 0.0
         with torch.autocast(student.device.type, enabled=False):
-            return 1 - (self._kernel(precise(student)) * self._kernel(precise(teacher))).sum()
+            return 1 - (self._kernel(full_precision(student)) * self._kernel(full_precision(teacher))).sum()
 
     def _kernel(self, x: Tensor) -> Tensor:
         """The kernel scaled to length one."""

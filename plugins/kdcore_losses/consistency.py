@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, LossContext, Needs
+from kdcore.functional import full_precision
 
 
 class Consistency(DistillationLoss):
@@ -22,5 +23,5 @@ class Consistency(DistillationLoss):
 
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over teachers, classes and batch."""
-        mine = ctx.student.logits.softmax(dim=1)
-        return torch.stack([F.mse_loss(mine, teacher.logits.softmax(dim=1)) for teacher in ctx.teachers.values()]).mean()
+        mine, *theirs = (full_precision(each.logits).softmax(dim=1) for each in (ctx.student, *ctx.teachers.values()))
+        return torch.stack([F.mse_loss(mine, each) for each in theirs]).mean()

@@ -9,7 +9,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from kdcore import LossContext, Needs, Ramp
-from kdcore.functional import softened_kl
+from kdcore.functional import confidence_weights, softened_kl
 from kdcore_losses.logit_loss import LogitLoss
 
 
@@ -47,4 +47,4 @@ def entropy_weights(teachers: Tensor) -> Tensor:
     """Weights (K, B) of at least two teachers from their logits (K, B, C): they sum to one over the teachers."""
     logs = teachers.log_softmax(dim=2)
     entropy = -(logs.exp() * logs).sum(dim=2)
-    return (1 - entropy.softmax(dim=0)) / (len(teachers) - 1)
+    return confidence_weights(entropy)

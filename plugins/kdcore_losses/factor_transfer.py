@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcore import Example
-from kdcore.functional import same_positions
+from kdcore.functional import full_precision, same_positions, unit_rows
 from kdcore_losses.connectors import convolution
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 
 
 class FactorTransfer(FeatureLoss):
@@ -58,11 +57,10 @@ class FactorTransfer(FeatureLoss):
         """The sum of both terms."""
         student, teacher = same_positions(student, teacher)
         factors = self.paraphrasers[key](teacher)
-        reconstruction = F.mse_loss(precise(self.decoders[key](factors)), precise(teacher))
-        theirs, own = precise(factors.detach()), precise(self.translators[key](student))
+        reconstruction = F.mse_loss(full_precision(self.decoders[key](factors)), full_precision(teacher))
+        theirs, own = full_precision(factors.detach()), full_precision(self.translators[key](student))
         with torch.autocast(own.device.type, enabled=False):
-            own, theirs = F.normalize(own.flatten(1), dim=1), F.normalize(theirs.flatten(1), dim=1)
-            return F.l1_loss(own, theirs) + reconstruction
+            return F.l1_loss(unit_rows(own), unit_rows(theirs)) + reconstruction
 
 
 def _three(inputs: int, hidden: int, outputs: int, axes: int) -> nn.Module:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
-from kdcore.functional import full_precision, per_sample
+from kdcore.functional import per_sample, same_positions
 
 Pairs = Sequence[tuple[str, str]]
 """Pairs of (teacher's tap, student's tap)."""
@@ -43,15 +42,6 @@ class FeatureLoss(DistillationLoss):
             teacher_taps=tuple(dict.fromkeys(teacher for teacher, _ in self.pairs)),
         )
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or cast parameters, but keep them in float32 at least, as the activations that they meet."""
-
-        def applied(x: Tensor) -> Tensor:
-            found = fn(x)
-            return x.to(found.device) if full_precision(found) is not found else found
-
-        return super()._apply(applied, recurse)
-
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
         """One comparison of activations (B, C, …), a scalar; `key` names teacher and pair, in setup as in training."""
         raise NotImplementedError
@@ -71,3 +61,14 @@ class FeatureLoss(DistillationLoss):
     def examples(self, example: Example) -> Iterator[Comparison]:
         """The same for the outputs that `setup` is shown."""
         return self.activations(example.student, example.teachers, batch=len(example.student.logits))
+
+
+def require_positions(loss: str, student: Tensor, teacher: Tensor) -> None:
+    """Refuse activations that share fewer than two positions.
+
+    Raises:
+        ValueError: If they do, naming the `loss`.
+    """
+    if same_positions(student, teacher)[0][:1, :1].numel() < 2:
+        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
+        raise ValueError(f"{loss} compares positions, of which {shapes} have no two in common")

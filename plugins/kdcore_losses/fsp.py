@@ -11,7 +11,6 @@ from torch import Tensor
 from kdcore import Example, LossContext
 from kdcore.functional import same_positions
 from kdcore_losses.features import Comparison, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 
 
 class SolutionFlow(FeatureLoss):
@@ -68,5 +67,5 @@ def _distance(start: Comparison, stop: Comparison) -> Tensor:
 
 def _flow(start: Tensor, stop: Tensor) -> Tensor:
     """G, (B, channels of `start`, channels of `stop`)."""
-    start, stop = (x.flatten(2) if x.ndim > 2 else x[:, :, None] for x in same_positions(precise(start), precise(stop)))
+    start, stop = (x.flatten(2) if x.ndim > 2 else x[:, :, None] for x in same_positions(start, stop))
     return start @ stop.mT / start.shape[2]

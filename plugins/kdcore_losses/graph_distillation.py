@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
-from kdcore.functional import per_sample
-from kdcore_losses.logit_loss import precise
+from kdcore.functional import full_precision, mean_over_positions, per_sample
 
 
 class GraphDistillation(DistillationLoss):
@@ -89,11 +88,10 @@ class GraphDistillation(DistillationLoss):
 
     def _parts(self, outputs: Outputs, batch: int) -> list[Tensor]:
         """Logits, and features without positions where they are read."""
-        parts = [outputs.logits]
+        parts = [full_precision(outputs.logits)]
         if self.features:
-            features = per_sample(outputs.features[self.tap], batch)
-            parts.append(features.flatten(2).mean(dim=2) if features.ndim > 2 else features)
-        return [precise(each) for each in parts]
+            parts.append(mean_over_positions(per_sample(outputs.features[self.tap], batch)))
+        return parts
 
     def _embedding(self, parts: list[Tensor]) -> Tensor:
         return torch.cat([embed(each) for embed, each in zip(self.embed, parts, strict=True)], dim=1)

@@ -6,9 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcore import Example
-from kdcore.functional import same_positions
+from kdcore.functional import full_precision, same_positions
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 from kdcore_losses.regressor import Regressor
 
 
@@ -40,4 +39,4 @@ class Hallucination(FeatureLoss):
         """The mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
         student = self.regressors[key](student) if key in self.regressors else student
-        return F.mse_loss(precise(student).sigmoid(), precise(teacher).sigmoid())
+        return F.mse_loss(full_precision(student).sigmoid(), full_precision(teacher).sigmoid())

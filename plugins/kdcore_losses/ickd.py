@@ -7,9 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcore import Example
-from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
-from kdcore_losses.nst import require_positions
+from kdcore.functional import full_precision
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs, require_positions
 from kdcore_losses.regressor import Regressor
 
 
@@ -46,7 +45,7 @@ class InterChannelCorrelation(FeatureLoss):
         """The mean over samples and pairs of channels."""
         student = self.regressors[key](student) if key in self.regressors else student
         with torch.autocast(student.device.type, enabled=False):
-            return F.mse_loss(_correlation(precise(student)), _correlation(precise(teacher)))
+            return F.mse_loss(_correlation(full_precision(student)), _correlation(full_precision(teacher)))
 
 
 def _correlation(x: Tensor) -> Tensor:

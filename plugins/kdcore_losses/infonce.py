@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcore import Example
+from kdcore.functional import mean_over_positions
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 
 
 class InfoNCE(FeatureLoss):
@@ -60,5 +60,4 @@ class InfoNCE(FeatureLoss):
 
 def embedding(head: nn.Module, x: Tensor) -> Tensor:
     """Activations (B, C, …), averaged over positions, through `head`, of length one."""
-    x = precise(x)
-    return F.normalize(head(x.flatten(2).mean(dim=2) if x.ndim > 2 else x), dim=1)
+    return F.normalize(head(mean_over_positions(x)), dim=1)

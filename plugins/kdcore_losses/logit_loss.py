@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kdcore import DistillationLoss, LossContext, Needs
+from kdcore.functional import full_precision, in_full_precision
 
 EPSILON = 1e-7
 """Added to a standard deviation, as in the code of Sun et al."""
@@ -39,15 +40,11 @@ class LogitLoss(DistillationLoss):
 
     def prepare(self, logits: Tensor) -> Tensor:
         """Logits as they are compared."""
-        logits = precise(logits)
+        logits = full_precision(logits)
         return standardised(logits) if self.standardise else logits
 
 
-def precise(x: Tensor) -> Tensor:
-    """`x` in single precision or better."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
+@in_full_precision
 def standardised(logits: Tensor) -> Tensor:
     """Logits (B, C), each sample's shifted and scaled to mean 0 and standard deviation 1.
 

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdcore import Example
-from kdcore.functional import same_positions
+from kdcore.functional import full_precision, same_positions
 from kdcore_losses.connectors import convolution
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 from kdcore_losses.regressor import Regressor
 
 
@@ -73,4 +72,4 @@ class MaskedGenerative(FeatureLoss):
             else (len(student), 1, *student.shape[2:])
         )
         kept = torch.rand(shape, device=student.device, dtype=torch.float32) >= self.share
-        return F.mse_loss(precise(self.generators[key](student * kept)), precise(teacher))
+        return F.mse_loss(full_precision(self.generators[key](student * kept)), full_precision(teacher))

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from kdcore import Example
 from kdcore.functional import same_positions
-from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
+from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs, require_positions
 
 
 class NeuronSelectivity(FeatureLoss):
@@ -52,7 +51,7 @@ class NeuronSelectivity(FeatureLoss):
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
         """The mean over samples."""
         with torch.autocast(student.device.type, enabled=False):
-            student, teacher = same_positions(precise(student), precise(teacher))
+            student, teacher = same_positions(student, teacher)
             student, teacher = F.normalize(student.flatten(2), dim=2), F.normalize(teacher.flatten(2), dim=2)
             width = _squared_distances(teacher, teacher).mean(dim=(1, 2), keepdim=True).clamp_min(1e-6)
             own, theirs, both = (
@@ -70,14 +69,3 @@ class NeuronSelectivity(FeatureLoss):
 
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return x.square().sum(dim=2)[:, :, None] + y.square().sum(dim=2)[:, None] - 2 * x @ y.mT
-
-
-def require_positions(loss: str, student: Tensor, teacher: Tensor) -> None:
-    """Refuse activations that have not two positions in common.
-
-    Raises:
-        ValueError: If they have not, naming the `loss`.
-    """
-    if same_positions(student, teacher)[0][:1, :1].numel() < 2:
-        shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        raise ValueError(f"{loss} compares positions, of which {shapes} have no two in common")

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from kdcore import Example
-from kdcore.functional import same_positions
+from kdcore.functional import full_precision, same_positions
 from kdcore_losses.connectors import Connector
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 
 
 class OverhaulDistillation(FeatureLoss):
@@ -43,7 +42,7 @@ class OverhaulDistillation(FeatureLoss):
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
         """The mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
-        student, teacher = precise(self.connectors[key](student)), self.margins[key](precise(teacher))
+        student, teacher = full_precision(self.connectors[key](student)), self.margins[key](full_precision(teacher))
         counts = (student > teacher) | (teacher > 0)
         return ((teacher - student).square() * counts).mean()
 

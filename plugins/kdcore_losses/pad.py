@@ -6,10 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from kdcore import Example
-from kdcore.functional import same_positions
+from kdcore.functional import full_precision, same_positions
 from kdcore_losses.connectors import Connector
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 from kdcore_losses.regressor import Regressor
 
 SMALLEST = 1e-6
@@ -43,7 +42,7 @@ class PrimeAware(FeatureLoss):
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
         """The mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
-        logs = precise(self.variances[key](student))
+        logs = full_precision(self.variances[key](student))
         student = self.regressors[key](student) if key in self.regressors else student
-        errors = (precise(teacher) - precise(student)).square()
+        errors = (full_precision(teacher) - full_precision(student)).square()
         return (errors / (torch.exp(logs) + SMALLEST) + logs).mean()

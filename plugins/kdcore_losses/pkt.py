@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdcore.functional import cosine_similarities
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 
 SMALLEST = 1e-7
 
@@ -36,13 +36,12 @@ class ProbabilisticTransfer(FeatureLoss):
         if len(student) < 3:
             return student.sum() * 0.0
         with torch.autocast(student.device.type, enabled=False):
-            student, teacher = _neighbours(precise(student)), _neighbours(precise(teacher))
+            student, teacher = _neighbours(student), _neighbours(teacher)
             return F.kl_div(student.log(), teacher.log(), log_target=True, reduction="sum") / len(student)
 
 
 def _neighbours(x: Tensor) -> Tensor:
     """Probabilities of the other samples, (B, B - 1)."""
-    x = F.normalize(x.flatten(1), dim=1)
     others = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
-    similar = ((x @ x.T + 1) / 2).clamp_min(SMALLEST)[others].view(len(x), -1)
+    similar = ((cosine_similarities(x) + 1) / 2).clamp_min(SMALLEST)[others].view(len(x), -1)
     return similar / similar.sum(dim=1, keepdim=True)

@@ -14,7 +14,6 @@ from kdcore import Example, LossContext
 from kdcore.functional import adaptive_mean, same_positions
 from kdcore_losses.connectors import ChannelNorm, convolution
 from kdcore_losses.features import Comparison, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 from kdcore_losses.regressor import Regressor
 
 POOLED = (4, 2, 1)
@@ -68,7 +67,7 @@ class KnowledgeReview(FeatureLoss):
         for key, student, teacher in reversed(levels):
             student = student.reshape(*student.shape, *(1,) * (axes + 2 - student.ndim))
             fused, deeper = self.fusions[key](student, deeper)
-            terms.append(context_loss(*same_positions(precise(fused), precise(teacher))))
+            terms.append(context_loss(*same_positions(fused, teacher)))
         return torch.stack(terms).sum()
 
 

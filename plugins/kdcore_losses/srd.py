@@ -9,9 +9,9 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from kdcore import Example
+from kdcore.functional import mean_over_positions
 from kdcore_losses.connectors import ChannelNorm
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 from kdcore_losses.regressor import Regressor
 
 SMALLEST = 1e-8
@@ -47,7 +47,7 @@ class SimpleRecipe(FeatureLoss):
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
         """The logarithm of the sum."""
-        student, teacher = (precise(x).flatten(2).mean(dim=2) if x.ndim > 2 else precise(x) for x in (student, teacher))
+        student, teacher = mean_over_positions(student), mean_over_positions(teacher)
         with torch.autocast(student.device.type, enabled=False):
             of_student, of_teacher = self.norms[key]  # type: ignore[misc]
             apart = of_student(self.projectors[key](student)) - of_teacher(teacher)

@@ -9,8 +9,7 @@ from annotated_types import Gt, Lt
 from torch import Tensor
 
 from kdcore import DistillationLoss, LossContext, Needs, Ramp
-from kdcore.functional import softened_kl
-from kdcore_losses.logit_loss import precise
+from kdcore.functional import full_precision, softened_kl
 
 
 class TeacherFree(DistillationLoss):
@@ -47,7 +46,7 @@ class TeacherFree(DistillationLoss):
 
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over the batch."""
-        T, student = ctx.progress.at(self.temperature), precise(ctx.student.logits)
+        T, student = ctx.progress.at(self.temperature), full_precision(ctx.student.logits)
         wrong = (1 - self.correct) / max(1, student.shape[1] - 1)
         virtual = torch.full_like(student, wrong).scatter(1, ctx.labels[:, None], self.correct).log()
         return softened_kl(student, virtual, T).mean() * (T**2 if self.squared else 1.0)

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from kdcore import Example
 from kdcore.functional import same_positions
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
-from kdcore_losses.logit_loss import precise
 from kdcore_losses.regressor import Regressor
 
 SMALLEST = 1e-5
@@ -52,7 +51,7 @@ class VariationalInformation(FeatureLoss):
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
         """The mean over samples, channels and positions."""
-        student, teacher = same_positions(precise(student), precise(teacher))
+        student, teacher = same_positions(student, teacher)
         with torch.autocast(student.device.type, enabled=False):
             variance = F.softplus(self.scales[key]) + SMALLEST
             variance = variance.view(-1, *(1,) * (teacher.ndim - 2))

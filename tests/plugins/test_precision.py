@@ -28,9 +28,10 @@ FUSIONS = sorted(name for kind, name in SUBJECTS if kind == "fusion")
 HALF = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 
 
-def judged(loss, ctx: LossContext) -> tuple[float, torch.Tensor]:
-    """A loss's value and its whole gradient on the student's outputs."""
-    value = Bench(loss, ctx).value()
+def judged(loss, ctx: LossContext, autocast: torch.dtype | None = None) -> tuple[float, torch.Tensor]:
+    """A loss's value and its whole gradient on the student's outputs; autocast, as in training, for the forward pass only."""
+    with torch.autocast("cpu", autocast, enabled=autocast is not None):
+        value = Bench(loss, ctx).value()
     return value.item(), torch.cat([each.double().flatten() for each in gradients(value, ctx).values()])
 
 
@@ -52,8 +53,7 @@ class TestLosses:
     def test_autocast(self, name, scale, dtype):
         loss, ctx = self.context(name, scale, dtype)
         wanted = judged(deepcopy(loss).double(), cast(ctx, torch.float64))
-        with torch.autocast("cpu", dtype):
-            assert_close(judged(loss, ctx), wanted)
+        assert_close(judged(loss, ctx, dtype), wanted)
 
     def test_cast(self, name, scale, dtype):
         loss, ctx = self.context(name, scale, dtype)

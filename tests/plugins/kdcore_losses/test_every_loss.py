@@ -25,6 +25,7 @@ MINIMUM = {
     *(
         "soft-target",
         "logits",
+        "consistency",
         "dkd",
         "logit-std",
         "dist",

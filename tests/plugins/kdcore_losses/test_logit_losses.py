@@ -13,6 +13,7 @@ from kdcore import Example, Outputs
 from kdcore_losses.bce import BinaryDivergence
 from kdcore_losses.c2kd import SelectiveDistillation, rank_correlation
 from kdcore_losses.ca_mkd import ConfidenceAware
+from kdcore_losses.consistency import Consistency
 from kdcore_losses.dist import StrongerTeacher
 from kdcore_losses.dkd import DecoupledDistillation
 from kdcore_losses.js import JensenShannon
@@ -129,6 +130,10 @@ def c2kd(t, threshold, T):
     return total / B
 
 
+def consistency(t):
+    return sum((p - q) ** 2 for s, z in zip(S, t, strict=True) for p, q in zip(softmax(s), softmax(z), strict=True)) / (B * C)
+
+
 def dkd_standardised(t):
     total = 0.0
     for s, z, y in zip(S, t, Y, strict=True):
@@ -156,6 +161,7 @@ GOLDEN = {
     "js, T 1": (JensenShannon(temperature=1), lambda: teachers_mean(lambda t: js(t, 1))),
     "top-k": (TopK(k=3), lambda: teachers_mean(lambda t: top_k(t, 3, 4, False))),
     "top-k, all": (TopK(k=2, student="all", temperature=1), lambda: teachers_mean(lambda t: top_k(t, 2, 1, True))),
+    "consistency": (Consistency(), lambda: teachers_mean(consistency)),
     "bce": (BinaryDivergence(), lambda: teachers_mean(lambda t: bce(t, 1))),
     "bce, T 2": (BinaryDivergence(temperature=2), lambda: teachers_mean(lambda t: bce(t, 2))),
     "c2kd": (SelectiveDistillation(), lambda: teachers_mean(lambda t: c2kd(t, 0, 1))),
