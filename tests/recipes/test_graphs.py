@@ -26,7 +26,7 @@ from kdcore.runs.artifacts import restore_participants, student_folder
 from kdcore.training.assembly import Assembly
 from kdcore.training.checkpoint import load_weights
 from kdcore.training.step import StageStep
-from kdcore.training.stored_outputs import SUFFIXES, StoredOutputs, write_outputs
+from kdcore.training.stored_outputs import STORED, StoredOutputs, write_outputs
 from kdcore.training.teacher_cache import cache_teachers
 
 # Stored outputs
@@ -77,7 +77,7 @@ def test_a_run_from_stored_outputs_ends_with_the_bits_of_the_run_with_the_teache
         keys += [table.keys[row] for row in rows.tolist()]
         pieces.append(found["skeleton"].at(rows).logits)
     outputs = StoredOutputs(keys, torch.cat(pieces).numpy(), table.classes)
-    for suffix in SUFFIXES:
+    for suffix in STORED:
         path = home.folder / f"teacher{suffix}"
         write_outputs(path, outputs)
         stored = finish(home, teachers={"skeleton": {"outputs": str(path)}})

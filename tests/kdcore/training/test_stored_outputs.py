@@ -15,9 +15,9 @@ from learning import Imitate, distiller, fit, same_state, state_of
 from kdcore import Outputs, SampleKey
 from kdcore.errors import DataError
 from kdcore.training.participants import Distiller, Sources, TermSpec
-from kdcore.training.stored_outputs import SUFFIXES, StoredOutputs, load_outputs, read_outputs, write_outputs
+from kdcore.training.stored_outputs import STORED, StoredOutputs, load_outputs, read_outputs, write_outputs
 
-every_format = pytest.mark.parametrize("suffix", SUFFIXES)
+every_format = pytest.mark.parametrize("suffix", STORED)
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=6)
 KEYS = st.builds(SampleKey, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, st.integers(0, 9999))
 
