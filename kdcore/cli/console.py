@@ -109,6 +109,8 @@ def show_result(result: Result) -> None:
     """Print the table of results and where everything is."""
     console = output()
     show_table(console, table(result.summary))
+    for note in result.summary.notes:
+        console.print(f"note      {note}", highlight=False, soft_wrap=True, markup=False)
     if result.report:
         console.print(f"report    {result.report}", highlight=False, soft_wrap=True, markup=False)
     if result.tracking:

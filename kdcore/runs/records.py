@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from kdcore import __version__
 from kdcore.data.table import Table
@@ -45,6 +46,8 @@ class Facts:
         command: Repeats the run.
         no_baseline: Why no student was trained without distillation; empty if one was.
         distilled: Students with a term that distils in their objective.
+        dropped: Recordings that did not become samples: count, and for each reason its count, subjects and first recordings.
+        notes: A line for each reason why recordings were dropped, and each warning about the split.
     """
 
     name: str
@@ -66,6 +69,8 @@ class Facts:
     command: Sequence[str] = ()
     no_baseline: str = ""
     distilled: Sequence[str] = ()
+    dropped: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def content(self) -> bytes:
         """As it is kept in a file."""

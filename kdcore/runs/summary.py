@@ -97,6 +97,7 @@ class Summary:
         tracking: How to open what was tracked.
         part: Part of the split that was evaluated.
         setting: What was run, in words.
+        notes: Recordings that were dropped, by reason, and warnings about the split.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Summary:
     tracking: str = ""
     part: str = "test"
     setting: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def difference(self) -> Difference | None:
@@ -174,6 +176,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         tracking=tracking,
         part=facts.part,
         setting=setting(recipe, facts),
+        notes=facts.notes,
     )
 
 

@@ -62,6 +62,7 @@ def _results(summary: Summary) -> str:
 def _facts(summary: Summary) -> str:
     facts = {
         "Split": summary.rule,
+        "Data notes": "; ".join(summary.notes) or "no recording was dropped",
         "Weights evaluated": summary.selection,
         "Seeds": ", ".join(map(str, summary.seeds)),
         "Classes": str(len(summary.classes)),
