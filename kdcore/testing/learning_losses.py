@@ -12,7 +12,7 @@ from kdcore.testing.case import NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.contexts import learning, mapped, tensors
 from kdcore.testing.gradients import agree, descend, gradients
-from kdcore.testing.losses import bench
+from kdcore.testing.losses import batch, bench
 from kdcore.training.module_checks import MADE_LATE, REGISTER, unregistered
 
 
@@ -38,7 +38,7 @@ def parameters_trained(subject: Subject) -> None:
     if not before:
         raise NotApplicable("it has no parameters")
     for seed in range(3):
-        _step(found.loss, bench(subject, seed=seed).ctx)
+        _step(found.loss, batch(subject, seed))
     still = [name for name, p in found.loss.named_parameters() if p.requires_grad and torch.equal(p, before[name])]
     require(not still, f"{', '.join(still)}: no step changes these parameters; are they used, with a gradient?")
 
@@ -57,7 +57,7 @@ def state_saved(subject: Subject) -> None:
     """What it learnt is in `state_dict`: a new one that loads it gives the same value."""
     trained, fresh = bench(subject), bench(subject)
     for seed in range(3):
-        _step(trained.loss, bench(subject, seed=seed).ctx)
+        _step(trained.loss, batch(subject, seed))
     saved = {name: x.clone() for name, x in trained.loss.state_dict().items()}
     fresh.loss.load_state_dict(saved)
     what = "after training, and loaded from its state_dict, it gives"
