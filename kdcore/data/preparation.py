@@ -149,7 +149,7 @@ def load_table(
     labels, parts = _labels(keys, split), _parts(keys, split)
     if spec.labels != "withheld":
         _refuse_unlabelled(labels, parts, keys)
-    taught = _taught(labels, parts, spec, len(dataset.classes))
+    train_labels = _train_labels(labels, parts, spec, len(dataset.classes))
     inputs = {
         name: pipeline.prepare([_rows(columns[id(each)], keys) for each in pipeline.branches], parts["train"], memory_limit)
         for name, pipeline in pipelines.items()
@@ -162,7 +162,7 @@ def load_table(
     return Table(
         keys,
         labels,
-        taught,
+        train_labels,
         parts,
         inputs,
         tuple(dataset.classes),
@@ -236,18 +236,18 @@ def _parts(keys: Sequence[SampleKey], split: Split) -> dict[str, Tensor]:
     return {part: torch.tensor(found, dtype=torch.int64) for part, found in rows.items()}
 
 
-def _taught(labels: Tensor, parts: Mapping[str, Tensor], spec: DataSpec, num_classes: int) -> Tensor:
+def _train_labels(labels: Tensor, parts: Mapping[str, Tensor], spec: DataSpec, num_classes: int) -> Tensor:
     """`labels` with the recipe's noise, -1 where it withholds them, and none in the parts that nothing learns from."""
-    taught = labels.clone()
+    told = labels.clone()
     for part, rows in parts.items():
         if part in HELD_OUT:
-            taught[rows] = -1
+            told[rows] = -1
             continue
-        told = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
+        noisy = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
         if isinstance(spec.labels, LabelledShare) and part == "train":
-            told = labelled_share(told, spec.labels.share, spec.labels.seed)
-        taught[rows] = torch.from_numpy(told)
-    return taught
+            noisy = labelled_share(noisy, spec.labels.share, spec.labels.seed)
+        told[rows] = torch.from_numpy(noisy)
+    return told
 
 
 def _refuse_unlabelled(labels: Tensor, parts: Mapping[str, Tensor], keys: Sequence[SampleKey]) -> None:

@@ -26,7 +26,7 @@ class Table:
     Args:
         keys: Which sample each of the N rows is.
         labels: (N,) int64, -1 where unknown; what evaluation compares with.
-        taught: (N,) int64, what training is told: `labels` with the recipe's label noise, and -1 where it withholds
+        train_labels: (N,) int64, what training is told: `labels` with the recipe's label noise, and -1 where it withholds
             them and in the parts `HELD_OUT`.
         parts: Part → its rows.
         inputs: Participant → one tensor (N, …), or one per modality.
@@ -39,7 +39,7 @@ class Table:
 
     keys: tuple[SampleKey, ...]
     labels: Tensor
-    taught: Tensor
+    train_labels: Tensor
     parts: dict[str, Tensor]
     inputs: dict[str, tuple[Tensor, ...]]
     classes: tuple[str, ...]
@@ -67,7 +67,7 @@ class Table:
         for name in participants:
             parts = tuple(_take(part, rows) for part in self.inputs[name])
             signals[name] = bare(parts)
-        return Batch(rows, signals, self.taught[rows] if labelled else None, self.keys)
+        return Batch(rows, signals, self.train_labels[rows] if labelled else None, self.keys)
 
     def to(self, device: torch.device, limit: int) -> Table:
         """The table with its tensors on `device`; inputs only if they take no more than `limit` bytes together."""
@@ -78,7 +78,9 @@ class Table:
             else self.inputs
         )
         parts = {name: rows.to(device) for name, rows in self.parts.items()}
-        return replace(self, inputs=inputs, parts=parts, labels=self.labels.to(device), taught=self.taught.to(device))
+        return replace(
+            self, inputs=inputs, parts=parts, labels=self.labels.to(device), train_labels=self.train_labels.to(device)
+        )
 
 
 def _take(part: Tensor, rows: Tensor) -> Tensor:

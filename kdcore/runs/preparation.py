@@ -137,9 +137,9 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
 def _refuse_idle_part(assembly: Assembly, table: Table) -> None:
     """A part that a protocol sets apart for teachers is there for them to learn from."""
     stages = assembly.stages(DISTILLED)
-    taught = any(set(stage.learners) & set(assembly.plan.teachers) for stage in stages)
+    trains_teachers = any(set(stage.learners) & set(assembly.plan.teachers) for stage in stages)
     idle = set(table.parts) - {"train", "validation", "test"} - {stage.part for stage in stages}
-    if taught and idle:
+    if trains_teachers and idle:
         what = f"nobody learns from the part {min(idle)!r} of this split ({table.split.rule})"
         raise RecipeError([assembly.builder.problem("schedule", what, f"set schedule.teacher_part to {min(idle)!r}")])
 

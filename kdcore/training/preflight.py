@@ -83,7 +83,7 @@ def _check_stage(
     step = StageStep(distiller, stage, table, labelled)
     step.progress = {name: Progress(stage.name, 0, 0, stage.training[name].epochs) for name in stage.learners}
     rows = table.training_rows(stage.part)
-    rows = rows[(table.taught[rows] < 0).long().argsort(stable=True)]  # those with a label first
+    rows = rows[(table.train_labels[rows] < 0).long().argsort(stable=True)]  # those with a label first
     checks: dict[int, TermCheck] = {}
     for start in range(TRIES):
         batch = rows.roll(-start * batch_size)[: min(batch_size, len(rows))]

@@ -78,7 +78,7 @@ class StageStep(nn.Module):
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
         self.watch = GradientWatch()
         self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
-        self._partly_labelled = labelled and bool((table.taught[table.parts[stage.part]] < 0).any())
+        self._partly_labelled = labelled and bool((table.train_labels[table.training_rows(stage.part)] < 0).any())
         self._blank: dict[str, Outputs] | None = None
         self.teacher_randomness = RandomStream() if self._needs_stream() else None
 
@@ -125,7 +125,9 @@ class StageStep(nn.Module):
         """What each term is given for a batch; empty for a term that reads labels where no sample has one."""
         distiller = self.distiller
         batch = self.table.batch(local, self.inputs, self.labelled)
-        whole = replace(batch, rows=rows, labels=self.table.taught[rows] if self.labelled else None) if self.gather else batch
+        whole = (
+            replace(batch, rows=rows, labels=self.table.train_labels[rows] if self.labelled else None) if self.gather else batch
+        )
         sources = self._sources(rows, batch)
         with self.teacher_randomness or nullcontext():
             outputs = self._gathered(distiller.run_teachers(self.fused, batch))

@@ -45,7 +45,7 @@ class TrainedStages:
         modules = [part for module in owned for part in module.modules()]
         rows = table.training_rows(stage.part)
         held_out = table.parts.get("validation", rows[:0])
-        tensors = [rows, held_out, table.taught[rows], table.labels[held_out]]
+        tensors = [rows, held_out, table.train_labels[rows], table.labels[held_out]]
         tensors += [tensor for name in stage.learners for tensor in table.inputs[name]]
         tensors += [tensor for module in owned for tensor in module.state_dict().values()]
         if distiller.class_embeddings is not None:

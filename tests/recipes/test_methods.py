@@ -300,7 +300,7 @@ def test_mean_teacher_compares_two_augmentations_of_the_same_samples(mean_teache
 
 
 def test_mean_teachers_supervised_term_is_the_mean_over_labelled_rows(mean_teacher):
-    taught, expected = mean_teacher.made.table.taught, []
+    taught, expected = mean_teacher.made.table.train_labels, []
     for rows, logits in zip(mean_teacher.rows, mean_teacher.logits, strict=True):
         known = taught[rows] >= 0
         expected.append(float(cross_entropy(logits[known], taught[rows][known])) if bool(known.any()) else 0.0)

@@ -107,10 +107,10 @@ def test_noise_reaches_no_label_that_anything_is_measured_by(tmp_path):
     toys.write(folder)
     table = toys.table(toys.Files(folder), {"student": Pipeline([toys.branch()])}, tmp_path / "cache", label_noise=0.5)
     train = table.training_rows("train")
-    assert int((table.taught[train] != table.labels[train]).sum()) == 4
-    assert all((table.taught[table.parts[part]] == -1).all() for part in ("validation", "test"))
+    assert int((table.train_labels[train] != table.labels[train]).sum()) == 4
+    assert all((table.train_labels[table.parts[part]] == -1).all() for part in ("validation", "test"))
     assert table.labels.tolist() == [0, 0, 1, 1] * 4
-    assert torch.equal(table.batch(table.parts["train"], ["student"]).labels, table.taught[table.parts["train"]])
+    assert torch.equal(table.batch(table.parts["train"], ["student"]).labels, table.train_labels[table.parts["train"]])
     assert table.batch(table.parts["train"], ["student"], labelled=False).labels is None
 
 

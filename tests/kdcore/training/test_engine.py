@@ -196,7 +196,7 @@ def test_test_rows_are_not_touched_before_evaluation(table):
     for parts in table.inputs.values():
         parts[0][table.parts["test"]] = math.nan
     table.labels[table.parts["test"]] = 99
-    table.taught[table.parts["test"]] = 99
+    table.train_labels[table.parts["test"]] = 99
     made = distiller(table)
     _, values = fit(made, table, [teachers(select="best"), students(select="best")])
     assert all(math.isfinite(value) for history in values.values() for value in history.values())

@@ -36,10 +36,10 @@ def table(tmp_path):
 
 def partly_labelled(table, labelled):
     """The table with labels for those training rows alone that `labelled` chooses."""
-    taught = table.taught.clone()
+    taught = table.train_labels.clone()
     rows = table.parts["train"]
     taught[rows[~torch.tensor(labelled)]] = -1
-    return replace(table, taught=taught)
+    return replace(table, train_labels=taught)
 
 
 @pytest.mark.parametrize("shown", [[True] * 12, [True, False] * 6, [False] * 11 + [True], [True] + [False] * 11])
@@ -52,7 +52,7 @@ def test_the_supervised_term_is_the_mean_over_labelled_rows(table, shown):
     total, values = step(rows, rows)
     logits = kept[0].student.logits
     assert len(logits) == 12, "a term without labels sees every row"
-    single = [F.cross_entropy(logits[i], table.taught[rows[i]]) for i in range(12) if shown[i]]
+    single = [F.cross_entropy(logits[i], table.train_labels[rows[i]]) for i in range(12) if shown[i]]
     expected = torch.stack(single).mean()
     torch.testing.assert_close(values[0], expected.detach())
     torch.testing.assert_close(total.detach(), values[0] + 0.5 * values[1])

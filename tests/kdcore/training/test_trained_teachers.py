@@ -87,7 +87,7 @@ def test_a_reused_teacher_leads_to_the_same_bits_and_the_same_history(table, tmp
 def test_whatever_would_change_the_teacher_makes_it_train_again(table, tmp_path):
     folder = tmp_path / "kept"
     train(table, TrainedStages(folder, {"recipe": 1}))
-    other_labels = replace(table, taught=torch.where(table.taught < 0, table.taught, 1 - table.taught))
+    other_labels = replace(table, train_labels=torch.where(table.train_labels < 0, table.train_labels, 1 - table.train_labels))
     shifted = replace(table, inputs={**table.inputs, "teacher": (table.inputs["teacher"][0] + 1e-6,)})
     longer = teachers(epochs=3, select="best")
     store = TrainedStages(folder, {"recipe": 1})
