@@ -170,7 +170,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         differences=_differences(facts, by_arm, outcomes),
         no_baseline=facts.no_baseline,
         versions=facts.versions,
-        recipe=run.recipe.read_text(encoding="utf-8"),
+        recipe=recipe.to_yaml(),
         command=shlex.join(facts.command),
         folder=run.folder,
         tracking=tracking,

@@ -54,7 +54,7 @@ def rows_follow_names(subject: Subject) -> None:
 
 @check("class_embedding")
 def deterministic(subject: Subject) -> None:
-    """Made anew, it gives the same vectors, whatever the seed."""
+    """Constructed again, it gives the same vectors, whatever the seed."""
     first = _table(subject)
     with seeded(1):
         second = np.asarray(subject.made().table(_classes(subject)))

@@ -131,7 +131,7 @@ def clocks_run(subject: Subject) -> None:
 
 @check("dataset")
 def repeatable(subject: Subject) -> None:
-    """Made anew, it gives the same samples in the same order, and the same signals."""
+    """Constructed again, it gives the same samples in the same order, and the same signals."""
     _, samples = found(subject)
     other = subject.made()
     keys = [(sample.key, sample.label, tuple(sample.sources)) for sample in samples]
@@ -145,7 +145,7 @@ def repeatable(subject: Subject) -> None:
 
 @check("dataset")
 def fingerprint_stable(subject: Subject) -> None:
-    """Made anew, it has the fingerprint that it had, by which prepared data is found again."""
+    """Constructed again, it has the fingerprint that it had, by which prepared data is found again."""
     prints = []
     for number in range(2):
         dataset, samples = found(subject)

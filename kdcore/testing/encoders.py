@@ -75,7 +75,7 @@ def state_saved(subject: Subject) -> None:
 
 @check("encoder")
 def deterministic(subject: Subject) -> None:
-    """Made anew with the same seed, it has the same weights and gives the same logits, in training too."""
+    """Constructed again with the same seed, it has the same weights and gives the same logits, in training too."""
     (first, x), (second, _) = built(subject), built(subject)
     ours, theirs = first.state_dict(), second.state_dict()
     apart = [name for name in ours if not torch.equal(ours[name], theirs[name])]

@@ -168,7 +168,7 @@ def state_saved(subject: Subject) -> None:
 
 @check("fusion")
 def deterministic(subject: Subject) -> None:
-    """Made anew with the same seed, it gives the same outputs."""
+    """Constructed again with the same seed, it gives the same outputs."""
     _same(bench(subject), bench(subject), "outputs with the same seed")
 
 

@@ -43,7 +43,7 @@ def options_round_trip(subject: Subject) -> None:
 
 @check()
 def constructed(subject: Subject) -> None:
-    """It can be made with its defaults, or with the options that its case gives."""
+    """It can be constructed with its defaults, or with the options of its case."""
     subject.options  # noqa: B018
     missing = _missing(subject)
     if missing:

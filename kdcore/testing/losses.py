@@ -144,7 +144,7 @@ def inputs_unmodified(subject: Subject) -> None:
 
 @check("loss")
 def deterministic(subject: Subject) -> None:
-    """Made anew with the same seed of torch's, it gives the same value and gradient to the last bit."""
+    """Constructed again with the same seed of torch's, it gives the same value and gradient to the last bit."""
     first, second = bench(subject), bench(subject)
     values = first.value(), second.value(elsewhere=1)
     shown = " and ".join(str(float(value.detach())) for value in values)

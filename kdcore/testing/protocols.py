@@ -71,7 +71,7 @@ def covers(subject: Subject) -> None:
 
 @check("protocol")
 def deterministic(subject: Subject) -> None:
-    """Made anew, and given the samples in another order, it gives the same split in the same order."""
+    """Constructed again, and given the samples in another order, it gives the same split in the same order."""
     given, first = samples(subject), _split(subject)
     for again in (given, list(given)[::-1]):
         second = subject.made().split(again)

@@ -109,7 +109,7 @@ def _random(transform: Any) -> bool:
 
 @check("transform")
 def deterministic(subject: Subject) -> None:
-    """Made anew it gives the same; an augmentation, with the same seed, which it may take from torch alone."""
+    """Constructed again it gives the same; an augmentation, with the same seed, which it may take from torch alone."""
     for x in accepted(subject):
         modes = (False,) if getattr(subject.made(), "live", False) else (False, True)
         for training in modes:

@@ -98,8 +98,13 @@ def terms_for(sources):
     chosen = st.none() | st.just(sources or ["a"]) | st.just([*sources, "a"][:1])
     weight = st.sampled_from([1.0, 1.0, 0.3, 0.0, {"start": 0.0, "stop": 1.0, "epochs": 2}])
     names = st.sampled_from(["soft-target", "mutual", "consistency", "cross-entropy"])
+    plain = st.fixed_dictionaries({"name": st.sampled_from(["soft-target", "consistency"]), "weight": st.just(1.0)})
     read = st.fixed_dictionaries({"name": names, "weight": weight}, optional={"teachers": chosen})
-    objective = st.lists(read, min_size=bool(sources), max_size=2)
+    if not sources:
+        return (st.just([]) | st.just([]) | st.lists(read, max_size=1)).map(
+            lambda found: [{"name": "cross-entropy", "id": "labels"}, *found]
+        )
+    objective = st.lists(plain, min_size=1, max_size=2) | st.lists(plain, min_size=1, max_size=1) | st.lists(read, max_size=2)
     return objective.map(lambda found: [{"name": "cross-entropy", "id": "labels"}, *found])
 
 
@@ -146,7 +151,7 @@ def loaded(tmp_path_factory):
     return {"cache": tmp_path_factory.mktemp("cache"), "file": tmp_path_factory.mktemp("recipe") / "recipe.yaml"}
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(graphs())
 def test_a_declared_edge_has_an_effect_or_is_refused(loaded, seen, students):
     tree = tiny_recipe(loaded["cache"] / "x.db", "edges") | {"students": students, "training": {"epochs": 6}, "seeds": [0]}

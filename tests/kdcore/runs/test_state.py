@@ -15,10 +15,11 @@ from kdcore.runs.lock import locked
 from kdcore.runs.state import RunState, check_state
 
 GOOD = {"done": [[0, "distilled"]], "journal": 7, "complete": False, "command": ["kdcore"], "part": "test", "retrain": False}
+GOOD["trained"] = {"0/distilled": {"student": [2, 8]}}
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path):
-    state = RunState(tmp_path, [[0, "distilled"]], 7, False, ["kdcore"], "test", False)
+    state = RunState(tmp_path, [[0, "distilled"]], 7, False, ["kdcore"], "test", False, GOOD["trained"])
     state.path.write_bytes(state.content())
     assert RunState.read(tmp_path) == state
     assert json.loads(state.path.read_text()) == GOOD
