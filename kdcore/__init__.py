@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 IMPORTED_AT = time.time()
-"""When this process imported kdcore. Source files changed later may differ from the code that is loaded."""
+"""The time at which this process imported kdcore. Source files changed later may differ from the code that is loaded."""
 
 hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""

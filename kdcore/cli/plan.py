@@ -101,7 +101,7 @@ def _term(made: Plan, arm: str, stage: StagePlan, term: LearnerTerm) -> str:
 
 
 def _kind(made: Plan, stage: StagePlan, name: str) -> str:
-    """How a source's outputs come about in a stage."""
+    """The way a source's outputs are obtained in a stage."""
     each = made.participants[name]
     if name in stage.learners:
         return "peer" if any(name in made.participants[other].peers for other in stage.learners) else "learns beside it"

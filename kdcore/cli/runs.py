@@ -83,7 +83,7 @@ def state_of(folder: Path) -> str:
 
 
 def _began(folder: Path) -> str:
-    """When a run began, by its id, else by its recipe's file."""
+    """The time at which a run began, from its id, else from its recipe's file."""
     try:
         began = datetime.strptime(folder.name[:15], "%Y%m%d-%H%M%S")
     except ValueError:

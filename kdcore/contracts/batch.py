@@ -1,4 +1,4 @@
-"""What flows through a training step: batches, outputs, and what a loss is given."""
+"""Batches, outputs and loss contexts: the data of a training step."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a participant answers.
+    """The outputs of a participant.
 
     Args:
         logits: (B, classes).

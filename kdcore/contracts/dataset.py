@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, order=True)
 class SampleKey:
-    """What a sample is a recording of: the identity by which modalities are joined.
+    """The recording that a sample comes from: the identity by which modalities are joined.
 
     `window` counts the windows cut from one recording; a sample as recorded has window 0.
     """

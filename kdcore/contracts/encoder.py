@@ -84,7 +84,7 @@ class Participant(nn.Module):
         return self
 
     def input(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """What the encoder reads, made from a batch's entry for this participant."""
+        """The encoder's input, made from a batch's entry for this participant."""
         return self.live(signal)
 
     def collect(self, logits: Tensor) -> Outputs:

@@ -69,7 +69,7 @@ class DistillationLoss(nn.Module):
         return super()._apply(applied, recurse)
 
     def maps(self, outputs: Outputs, role: Role, class_embeddings: Tensor | None) -> Mapping[str, Tensor]:
-        """What it compares of a participant, where that has height and width; drawn over its inputs in a run's report.
+        """The maps that it compares of a participant, if they have height and width; drawn over its inputs in a run's report.
 
         Args:
             outputs: The participant's, with the answers to an all-zero input where `needs` says so.

@@ -1,4 +1,4 @@
-"""What a loss declares that it must be given."""
+"""Needs: a loss's declaration of the inputs it requires."""
 
 from __future__ import annotations
 
@@ -34,5 +34,5 @@ class Needs:
 
     @property
     def in_baseline(self) -> bool:
-        """Whether a student trained without distillation keeps the term."""
+        """True if a student trained without distillation keeps the term."""
         return self.baseline and not self.teachers and not self.peers

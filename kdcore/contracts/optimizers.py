@@ -60,7 +60,7 @@ def _problem_with(options: Mapping[str, Any]) -> str:
 
 
 def _wanted(default: Any, value: Any) -> str:
-    """What an option must be, if `value` is of another kind than its default; a default of None tells nothing."""
+    """The type that an option must have, if `value` has another than its default; a default of None tells nothing."""
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else "true or false"
     if isinstance(default, int | float):

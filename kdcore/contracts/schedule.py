@@ -14,7 +14,7 @@ _STRICT = {"extra": "forbid"}
 
 @dataclass(frozen=True)
 class LearningRate:
-    r"""How the learning rate changes over a learner's epochs, as a factor of the optimizer's ``lr``.
+    r"""A learning rate schedule: a factor of the optimizer's ``lr`` for each of a learner's epochs.
 
     The factor is set once per epoch :math:`e = 0, \ldots, E - 1`, as by the schedulers of `torch.optim.lr_scheduler`. With
     :math:`w` epochs of warmup it is :math:`(e + 1) / (w + 1)` while :math:`e < w`, and then
@@ -76,7 +76,7 @@ class LearningRate:
 
 
 class _Optimizer:
-    """What a recipe may write for an optimizer: a name and options that `torch.optim` has."""
+    """An optimizer as recipes write it: a name and options that `torch.optim` has."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
@@ -94,7 +94,7 @@ def _offered_by_torch(options: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Training:
-    """How a group of learners is trained.
+    """Training options of a group of learners.
 
     Args:
         epochs: Passes over the part, in all stages together.
@@ -137,7 +137,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Who learns from whom.
+    """The graph of learners and their sources.
 
     Args:
         nodes: Every participant by name, teachers first.

@@ -19,7 +19,7 @@ class Tracker:
     """
 
     address: str = ""
-    """Where records go; kept in the header of a new journal."""
+    """The address that records are sent to; kept in the header of a new journal."""
 
     def open(self, journal: Journal) -> None:
         """Take the journal whose records are to be sent. Called once, before any record is added."""

@@ -31,7 +31,7 @@ class SampleTransform(ABC):
         """
 
     def output_spec(self, spec: Modality) -> Modality:
-        """What the transformed signal is, given what the recorded one is: by default the same."""
+        """The spec of the transformed signal, given that of the recorded one: by default the same."""
         return spec
 
     def as_module(self) -> nn.Module | None:
@@ -61,7 +61,7 @@ class Transform(nn.Module):
     fitted: ClassVar[bool] = False
 
     def output_spec(self, spec: Modality) -> Modality:
-        """What the transformed batch is, given what ``x`` is: by default the same.
+        """The spec of the transformed batch, given that of ``x``: by default the same.
 
         Override it where axes, channels, rate or units change.
         """
@@ -86,7 +86,7 @@ class Join(nn.Module):
     """
 
     def output_spec(self, specs: tuple[Modality, ...]) -> Modality:
-        """What the joined tensor is, given what the parts are."""
+        """The spec of the joined tensor, given those of the parts."""
         return concatenated(specs)
 
     def forward(self, parts: tuple[Tensor, ...]) -> Tensor:
@@ -112,6 +112,6 @@ def concatenated(specs: tuple[Modality, ...]) -> Modality:
 
 
 def output_spec(transform: object, spec: Modality) -> Modality:
-    """What `transform` makes of a signal that `spec` describes; the same for a module that does not say."""
+    """The spec of `transform`'s output for a signal that `spec` describes; `spec` itself for a module that does not say."""
     describe = getattr(transform, "output_spec", None)
     return spec if describe is None else describe(spec)

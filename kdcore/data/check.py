@@ -29,7 +29,7 @@ from kdcore.recipe.models import modalities_of
 
 @dataclass
 class DataReport:
-    """What `check` found.
+    """The result of `check`.
 
     Args:
         dataset: Its name.

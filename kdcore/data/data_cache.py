@@ -223,7 +223,7 @@ def as_array(signal: Signal, branch: Branch) -> np.ndarray:
 
 
 def _first_of_them(recorded: np.ndarray) -> str:
-    """Where a recording is not finite, if it is the recording and not what a transform made of it."""
+    """The place of the first value that is not finite, if the recording has it and no transform made it."""
     bad = ~np.isfinite(recorded).reshape(len(recorded), -1).all(axis=1)
     return f", the first at sample {int(bad.argmax())}" if bad.any() else ""
 

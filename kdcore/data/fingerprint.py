@@ -159,7 +159,7 @@ def _paths(source: object, places: Sequence[Path]) -> Iterator[Path]:
 
 
 def _named(source: str | os.PathLike[Any], places: Sequence[Path]) -> Path | None:
-    """What a path or text names; None for text that names nothing."""
+    """The file or folder that a path or text names; None for text that names nothing."""
     if not isinstance(source, str):
         return Path(os.fsdecode(source))
     if not source or "\0" in source or len(source) > 4096:
@@ -172,7 +172,7 @@ def _named(source: str | os.PathLike[Any], places: Sequence[Path]) -> Path | Non
 
 
 def _parts(source: object) -> list[object] | None:
-    """What a container holds; None if it is none."""
+    """The members of a container; None if it is not one."""
     if is_dataclass(source) and not isinstance(source, type):
         return [getattr(source, field.name) for field in fields(source)]
     if isinstance(source, Mapping):

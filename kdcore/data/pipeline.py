@@ -38,12 +38,12 @@ class Branch:
 
     @property
     def prepared(self) -> Modality:
-        """What recordings are once the transforms on recordings are done."""
+        """The modality of recordings after the transforms on recordings."""
         return reduce(_described, self.on_samples, self.modality)
 
     @property
     def spec(self) -> Modality:
-        """What batches are once all transforms are done."""
+        """The modality of batches after all transforms."""
         return reduce(_described, self.on_batches, self.prepared)
 
 
@@ -58,7 +58,7 @@ def bare(parts: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
 
 
 class Live(nn.Module):
-    """What is left to do per batch: each branch's rest, the join, and what follows it."""
+    """The transforms that run per batch: the rest of each branch, the join, and those that follow it."""
 
     def __init__(self, branches: Sequence[Sequence[nn.Module]], trunk: Sequence[nn.Module]):
         super().__init__()
@@ -110,7 +110,7 @@ class Pipeline:
 
     @property
     def spec(self) -> Modality:
-        """What the encoder's input is."""
+        """The modality of the encoder's input."""
         specs = tuple(branch.spec for branch in self.branches)
         if len(specs) == 1:
             return reduce(_described, self.trunk, specs[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -123,9 +123,7 @@ def load_table(
         DataError: If recordings, split or shapes are unfit.
     """
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
-    for modality in (branch.modality for branch in branches):
-        if modality.axes[0] != "time":
-            raise DataError(f"{modality.name}: a recording's first axis is time, the dataset says {modality.axes}")
+    _require_time_first(branches)
     modalities = sorted({branch.modality.name for branch in branches})
     samples, split, dropped = load_split(dataset, protocol, spec, modalities)
     try:
@@ -135,12 +133,7 @@ def load_table(
         warnings.warn(f"prepared data are not cached: {error}", stacklevel=2)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
-    columns: dict[int, Column] = {}
-    made: dict[str, Column] = {}
-    for branch in branches:
-        same = f"{branch.modality.name}|{branch.identity}"
-        made[same] = made.get(same) or cache.column(dataset, samples, branch, identity, cutting, progress)
-        columns[id(branch)] = made[same]
+    columns = _columns(branches, lambda branch: cache.column(dataset, samples, branch, identity, cutting, progress))
     bad = _bad(columns.values(), spec)
     keys = _joined(columns.values(), samples, split)
     dropped += _without_rows(split, keys, bad)
@@ -171,6 +164,24 @@ def load_table(
         report,
         tuple(warned),
     )
+
+
+def _require_time_first(branches: Iterable[Branch]) -> None:
+    for modality in (branch.modality for branch in branches):
+        if modality.axes[0] != "time":
+            raise DataError(f"{modality.name}: a recording's first axis is time, the dataset says {modality.axes}")
+
+
+def _columns(branches: Iterable[Branch], prepare: Callable[[Branch], Column]) -> dict[int, Column]:
+    """Columns by the `id` of their branch. Branches of one modality with the same transforms share a column."""
+    columns: dict[int, Column] = {}
+    shared: dict[tuple[str, str], Column] = {}
+    for branch in branches:
+        same = (branch.modality.name, branch.identity)
+        if same not in shared:
+            shared[same] = prepare(branch)
+        columns[id(branch)] = shared[same]
+    return columns
 
 
 def _keys(split: Split) -> Iterator[SampleKey]:

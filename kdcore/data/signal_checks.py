@@ -30,7 +30,7 @@ MANY = 5
 
 @dataclass(frozen=True)
 class Measured:
-    """What one recorded signal measures.
+    """The measurements of one recorded signal.
 
     Args:
         key: Of the sample.
@@ -58,7 +58,7 @@ class Measured:
 
 
 def measure(key: SampleKey, signal: Signal) -> Measured:
-    """What `signal`, which is finite and not empty, measures."""
+    """Measure `signal`, which is finite and not empty."""
     values = np.asarray(signal.values).reshape(len(signal), -1)
     still = bool((values == values[:1]).all())
     lengths = np.sqrt(np.square(values, dtype=np.float64).sum(axis=1))

@@ -48,7 +48,7 @@ def without(split: Split, left_out: Collection[SampleKey]) -> Split:
 
 
 def class_warnings(split: Split, classes: Sequence[str]) -> list[str]:
-    """What the classes' share of the parts and subjects makes doubtful.
+    """Warnings about the classes' share of each part and its subjects.
 
     A class that is tested and not trained can only be missed; one that a single subject performs cannot be told from that
     subject; names that are nearly the same are probably one class.

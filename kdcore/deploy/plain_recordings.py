@@ -31,7 +31,7 @@ STEADY = 8
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table are a modality's channels.
+    """The columns of a table that are a modality's channels.
 
     Args:
         numbers: Of the columns, in the order of the channels.

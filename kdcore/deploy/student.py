@@ -16,7 +16,7 @@ from kdcore.deploy.predictor import Predictor, Rate
 from kdcore.errors import DataError
 
 Rule = Literal["average", "max"]
-"""How an ensemble combines the probabilities of its students."""
+"""The rule by which an ensemble combines the probabilities of its students."""
 
 AT_ONCE = 256
 """Recordings or windows in one forward pass."""

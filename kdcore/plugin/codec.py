@@ -67,7 +67,7 @@ def decode_hint(written: Any) -> Any:
 
 
 def _encode_mark(mark: Any) -> Any:
-    """What stands beside a type in ``Annotated``. A validator's function may be slow to import; it is imported when called."""
+    """Encode the metadata of ``Annotated``. A validator's function may be slow to import; it is imported when called."""
     for name, kind in _VALIDATORS.items():
         if type(mark) is kind:
             if list(inspect.signature(mark.func).parameters.values())[1:]:

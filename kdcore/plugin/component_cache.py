@@ -1,4 +1,4 @@
-"""What is known of a component without importing it, kept from one process to the next."""
+"""A cache, kept between processes, of facts about components, so that they need not be imported."""
 
 from __future__ import annotations
 

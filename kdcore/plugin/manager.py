@@ -55,7 +55,7 @@ class Plugin:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a single file rather than an installed package."""
+        """True if it is a single file rather than an installed package."""
         return is_file(self.target)
 
     @property

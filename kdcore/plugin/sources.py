@@ -93,7 +93,7 @@ def is_light(module: str) -> bool:
 class _Import:
     name: str
     at_once: bool
-    """Whether it happens while the module is imported."""
+    """True if it happens while the module is imported."""
 
 
 @cache

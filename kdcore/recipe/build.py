@@ -88,7 +88,7 @@ class Builder:
         return self.component("schedule", self.recipe.schedule, "schedule") if self.recipe.schedule else None
 
     def fusion(self) -> TeacherFusion:
-        """How teachers run together."""
+        """The fusion of the teachers."""
         return self.component("fusion", self.recipe.fusion, "fusion") if self.recipe.fusion else TeacherFusion()
 
     def class_embeddings(self) -> ClassEmbeddings | None:
@@ -158,7 +158,7 @@ class Builder:
 
 
 def module_meant(path: str, encoder: nn.Module) -> str:
-    """Which of an encoder's modules somebody meant by a path that it has not."""
+    """The module of an encoder that is closest to a path that the encoder does not have."""
     known = [name for name, _ in encoder.named_modules() if name]
     near = nearest(path, known)
     return f"did you mean {near!r}?" if near else f"it has {', '.join(known[:12])} …"

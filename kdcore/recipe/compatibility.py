@@ -189,7 +189,7 @@ class _Compatibility:
         return f"name some in {path}.learns_from" if others else "add 'teachers'"
 
     def _hidden(self, name: str, group: str) -> bool:
-        """Whether a default source of `name` stands in the recipe and is unusable, which is another problem's to say."""
+        """True if a default source of `name` is in the recipe but unusable, which is reported as a problem of its own."""
         if not isinstance(self.tree.get(group, {}), Mapping):
             return True
         spec = self.specs[name]
@@ -227,7 +227,7 @@ class _Compatibility:
         return [f"{path}[{index}]" for index in range(len(terms))]
 
     def _count(self, group: str) -> float:
-        """How many participants a group has, unusable ones too; infinitely many if it is no mapping."""
+        """The number of participants in a group, unusable ones too; infinity if it is not a mapping."""
         members = self.tree.get(group, {})
         return len(members) if isinstance(members, Mapping) else float("inf")
 
@@ -294,7 +294,7 @@ def schedule_problems(
 
 
 def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str, str]]:
-    """What is wrong with a stage in itself."""
+    """The problems of a stage by itself."""
     if not stage.learners:
         yield stage.name, f"{name} trains nobody in stage {stage.name!r}", ""
     if stage.epochs < 1:

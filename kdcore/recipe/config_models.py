@@ -115,7 +115,7 @@ class Term(Component):
 
     @property
     def active(self) -> bool:
-        """Whether it is part of the objective at all."""
+        """True if it is part of the objective at all."""
         return self.weight != 0
 
 
@@ -189,7 +189,7 @@ class ParticipantSpec(Section):
 
     @property
     def is_network(self) -> bool:
-        """Whether it has a network of its own, rather than an average of another or stored outputs."""
+        """True if it has a network of its own, rather than an average of another or stored outputs."""
         return self.follows is None and self.outputs is None
 
     @field_validator("modality")
@@ -246,7 +246,7 @@ class LabelledShare(Section):
 
 
 class DataSpec(Section):
-    """Which samples there are, who learns from which, and how they come."""
+    """The samples, their split and the way they are loaded."""
 
     dataset: Component
     protocol: Component
@@ -254,14 +254,14 @@ class DataSpec(Section):
     window: WindowSpec | None = None
     """None for whole recordings."""
     labels: Literal["given", "withheld"] | LabelledShare = "given"
-    """Whether students are told the labels they learn from: all, none, or a share of them."""
+    """The labels that students learn from: all, none, or a share of them."""
     label_noise: Annotated[float, Ge(0), Le(1)] = 0.0
     """Share of the labels learnt from that are replaced by another class."""
     label_noise_seed: Annotated[int, Ge(0)] = 0
-    """Which labels, and by which class."""
+    """Seed that chooses these labels and their new classes."""
     on_bad_sample: Literal["error", "skip"] = "error"
     missing: Literal["drop", "error"] = "drop"
-    """What to do about samples that lack a modality the recipe uses."""
+    """Treatment of samples that lack a modality the recipe uses."""
     memory_limit: Annotated[int | str, AfterValidator(_some_bytes)] = "4GiB"
     """Size above which a tensor of all samples is memory-mapped."""
 
@@ -276,7 +276,7 @@ class DataSpec(Section):
 
 
 class EngineSpec(Section):
-    """What it runs on."""
+    """Devices, precision and workers."""
 
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps", "tpu"] = "auto"
     devices: Annotated[int, Ge(1)] | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = 1
@@ -298,7 +298,7 @@ class EngineSpec(Section):
 
 
 class TrackingSpec(Section):
-    """Where the run is recorded."""
+    """The tracker that the run is recorded with."""
 
     experiment: str | None = None
     """The recipe's name by default."""

@@ -40,7 +40,7 @@ class LearnerTerm:
 
 
 def recipe_graph(recipe: Recipe, needs_of: NeedsOf) -> Graph:
-    """Who learns from whom; names that no participant has are left out.
+    """The graph of learners and their sources; names that no participant has are left out.
 
     Args:
         recipe: The recipe.

@@ -171,6 +171,6 @@ def _once(problems: Sequence[Problem]) -> Iterable[Problem]:
 
 
 def _follows(problem: Problem, early: Sequence[Problem]) -> bool:
-    """Whether a problem comes of one that was found while reading."""
+    """True if a problem is a consequence of one that was found while reading."""
     causes = [cause.path.removesuffix(".like") for cause in early if cause.path]
     return any(problem.path == cause or problem.path.startswith((f"{cause}.", f"{cause}[")) for cause in causes)

@@ -1,4 +1,4 @@
-"""How one recipe is laid over another."""
+"""Merging one recipe into another."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _new_term(key: str, node: Node) -> Node:
 
 
 def labels_of(terms: Sequence[Node]) -> list[str]:
-    """What the entries of a list of losses are called."""
+    """The labels of the entries of a list of losses."""
     pairs = [(_text(term.get("name") or term), _text(term.get("id"))) for term in terms]
     return term_labels(pairs)
 

@@ -166,13 +166,13 @@ class Recipe(Section):
         return spec.model_copy(update={key: getattr(followed, key) for key in ("modality", "transforms", "encoder", "taps")})
 
     def path_of(self, name: str) -> str:
-        """Where participant `name` stands in the recipe."""
+        """The path of participant `name` in the recipe."""
         if name in self.teachers:
             return f"teachers.{name}"
         return "student" if self.student is not None else f"students.{name}"
 
     def terms_of(self, name: str) -> tuple[str, list[Term]]:
-        """Where the objective of participant `name` stands in the recipe, and its terms."""
+        """The path of the objective of participant `name` in the recipe, and its terms."""
         own = (self.teachers if name in self.teachers else self.student_specs)[name].losses
         if own is not None:
             return f"{self.path_of(name)}.losses", own
@@ -180,7 +180,7 @@ class Recipe(Section):
 
     @property
     def registry(self) -> Registry:
-        """Who provides its components."""
+        """The registry that provides its components."""
         return self._registry or plugin_manager().registry
 
     @property
@@ -231,7 +231,7 @@ class Recipe(Section):
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
     def needs_of(self, path: str) -> Needs | None:
-        """What the loss of the term at `path` needs; None for what is no loss.
+        """The needs of the loss of the term at `path`; None if the term has no loss.
 
         Raises:
             PluginError: If the loss is unknown or broken.

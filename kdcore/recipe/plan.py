@@ -46,13 +46,13 @@ class ParticipantPlan:
 
     @property
     def has_baseline(self) -> bool:
-        """Whether distillation adds to its objective, and leaves something without it."""
+        """True if distillation adds to its objective, and leaves something without it."""
         return 0 < len(self.terms_in(BASELINE)) < len(self.terms_in(DISTILLED))
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
+    """The stages, participants and arms of a run, before anything is trained.
 
     Args:
         recipe: The recipe.
@@ -72,7 +72,7 @@ class Plan:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """What each seed trains, in order."""
+        """The arms that each seed trains, in order."""
         return tuple(self.stages)
 
     @property
@@ -109,7 +109,7 @@ class Plan:
         return "no term of a student's objective distils"
 
     def caches(self, name: str) -> bool:
-        """Whether the outputs of `name` are computed once per sample while it teaches without learning."""
+        """True if the outputs of `name` are computed once per sample while it teaches without learning."""
         spec = self.participants[name].spec
         if not (self.recipe.engine.teacher_cache and spec.is_network) or self._sees_random_input(spec):
             return False

@@ -1,4 +1,4 @@
-"""What pydantic found, in the words of recipes: by path, file and line, with the nearest valid name."""
+"""Pydantic's errors in the words of recipes: by path, file and line, with the nearest valid name."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Places:
         return Problem(dotted(path), said, file, line, hint)
 
     def later(self, one: Steps, other: Steps) -> Steps:
-        """Which of two was said last: on the command line, else in the recipe's own file; `one` if they are alike."""
+        """The one of two that was said last: on the command line, else in the recipe's own file; `one` if they are alike."""
         return other if self._rank(other) > self._rank(one) else one
 
     def _rank(self, path: Steps) -> int:
@@ -107,7 +107,7 @@ def found_by_schema(
 
 
 def _together(group: Sequence[_Finding]) -> str:
-    """What every alternative of a union wants, and once what it got."""
+    """The types that the alternatives of a union accept, and once the value they got."""
     wants = list(dict.fromkeys(each.message for each in group))
     same = next(start for start in ("must be ", "must ", "") if all(want.startswith(start) for want in wants))
     given = next((f", not {each.given}" for each in group if each.given), "")
@@ -139,7 +139,7 @@ def _finding(error: Any, tree: Any) -> _Finding:
 
 
 def _message(error: Any, path: list[str | int]) -> tuple[str, str]:
-    """What is wrong, and the value if that does not say it."""
+    """The error's message, and the value if the message does not contain it."""
     kind, text = error["type"], error["msg"]
     if kind in _UNKNOWN_KEY:
         return f"unknown key {path[-1]!r}", ""

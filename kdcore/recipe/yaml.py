@@ -68,12 +68,12 @@ class Node:
 
     @property
     def is_mapping(self) -> bool:
-        """Whether it holds nodes by key."""
+        """True if it holds nodes by key."""
         return isinstance(self.value, dict)
 
     @property
     def is_list(self) -> bool:
-        """Whether it holds nodes in order."""
+        """True if it holds nodes in order."""
         return isinstance(self.value, list)
 
     def get(self, key: str) -> Node | None:

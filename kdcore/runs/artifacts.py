@@ -1,4 +1,4 @@
-"""What a run saves of its participants, and participants restored from it."""
+"""The files that a run saves for its participants, and participants restored from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is told how a run goes: a person, and plugins through their hooks."""
+"""Callbacks that show a run's progress to a person, and to plugins through their hooks."""
 
 from __future__ import annotations
 

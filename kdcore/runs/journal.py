@@ -170,7 +170,7 @@ class RunJournal:
 
     @property
     def position(self) -> int:
-        """How much of the journal is committed, in bytes."""
+        """The number of bytes of the journal that are committed."""
         return self.file.committed
 
     def flush(self) -> int:

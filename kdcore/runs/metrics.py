@@ -1,4 +1,4 @@
-"""How good a participant is on the test samples, and whether distillation made it better."""
+"""Metrics of a participant on the test samples, and the gain that distillation brought."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Evaluation:
 
     @property
     def n(self) -> int:
-        """How many samples."""
+        """The number of samples."""
         return len(self.labels)
 
     @property

@@ -1,4 +1,4 @@
-"""What one arm of one seed came to, kept on disk, and what all of them say together."""
+"""The outcome of one arm of one seed, kept on disk, and the summary of all of them."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from kdcore.training.randomness import make_deterministic
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a run is ready to begin with.
+    """Everything that a run needs to begin.
 
     Args:
         assembly: Makes its distillers.

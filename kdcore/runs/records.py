@@ -24,7 +24,7 @@ FACTS = "run.json"
 
 @dataclass(frozen=True)
 class Facts:
-    """What must agree for two runs to be compared, and what may explain why they differ.
+    """Facts that must agree for two runs to be compared, and facts that may explain why they differ.
 
     Args:
         name: Of the recipe.
@@ -166,7 +166,7 @@ def finished_runs(variant: str = "", part: str = "test") -> Iterator[FinishedRun
 
 
 def outcome_file(folder: Path, seed: int, arm: str) -> Path:
-    """Where a run keeps the answers of one arm of one seed."""
+    """The file in which a run keeps the answers of one arm of one seed."""
     return folder / "results" / f"seed-{seed}-{arm}.npz"
 
 

@@ -21,7 +21,7 @@ from kdcore.training.preflight import Preflight
 
 @dataclass
 class Result:
-    """What a finished run leaves.
+    """The result of a finished run.
 
     Args:
         summary: Its results.

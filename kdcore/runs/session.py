@@ -109,7 +109,7 @@ class RunSession:
 
     @property
     def writes(self) -> bool:
-        """Whether this process writes the run's files: the first of a distributed run."""
+        """True if this process writes the run's files: the first of a distributed run."""
         return self.fabric.is_global_zero
 
     def __enter__(self) -> RunSession:
@@ -324,7 +324,7 @@ class RunSession:
         return save
 
     def _trained_stages(self, seed: int) -> TrainedStages | None:
-        """Where teachers are kept for other runs, if the recipe wants it."""
+        """The store that keeps teachers for other runs, if the recipe wants it."""
         if self.retrain or not self.recipe.engine.reuse_teachers:
             return None
         filled = self.plan.filled

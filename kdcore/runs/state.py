@@ -1,4 +1,4 @@
-"""How far a run has come, kept in its folder."""
+"""The progress of a run, kept in its folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEPT: Mapping[str, type] = {
 
 @dataclass
 class RunState:
-    """What a run was asked for beside its recipe, and how far it has come.
+    """The arguments of a run besides its recipe, and its progress.
 
     Args:
         folder: Of the run.

@@ -181,7 +181,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
 
 
 def setting(recipe: Recipe, facts: Facts) -> str:
-    """What was run, in words."""
+    """A description of the run's setting."""
     learns = [_described(name, spec) for name, spec in recipe.student_specs.items()]
     teach = [_described(name, spec) for name, spec in recipe.teachers.items()]
     source = f" from {in_words(teach)}" if teach else ""
@@ -221,7 +221,7 @@ def _weight(weight: float | Ramp) -> str:
 
 
 def metric_prefix(part: str) -> str:
-    """What metrics of the final evaluation begin with; ``validation/`` alone is that of every epoch."""
+    """The prefix of the final evaluation's metrics; ``validation/`` alone is that of every epoch."""
     return "test" if part == "test" else f"final/{part}"
 
 
@@ -301,7 +301,7 @@ def _differences(
 
 
 def _selection(rules: Mapping[str, str]) -> str:
-    """Which epoch's weights are evaluated, in words."""
+    """A description of the epochs whose weights are evaluated."""
     said = {"last": "weights of the last epoch", "best": "weights of the epoch best on the validation part"}
     if len(set(rules.values())) == 1:
         return said[next(iter(rules.values()))]

@@ -1,4 +1,4 @@
-"""What the kit must be told about a component, and what a check may answer."""
+"""Test cases: settings of a component under test, and the answers of a check."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """How a component is tested, where the kit cannot guess it.
+    """The settings for testing a component, where they cannot be guessed.
 
     Args:
         options: The options to test it with, as a recipe would give them; or a function that makes them, given an empty

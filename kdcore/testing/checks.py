@@ -28,7 +28,7 @@ class Check:
 
     @property
     def summary(self) -> str:
-        """What is checked, in a sentence."""
+        """A sentence that says what is checked."""
         return (self.run.__doc__ or "").strip()
 
 
@@ -54,7 +54,7 @@ def checks_of(kind: str) -> tuple[Check, ...]:
 
 
 _MODULES: Mapping[str, tuple[str, ...]] = {"loss": ("losses", "finite_losses", "learning_losses")}
-"""Where checks are, for kinds that have more than the one module named like their plural."""
+"""The modules with the checks of a kind, for kinds that have more than the one module named like their plural."""
 
 
 class Subject:
@@ -109,7 +109,7 @@ class Subject:
             raise NotApplicable("it cannot be made: see the check 'constructed'") from error
 
     def once(self, what: str, find: Callable[[], Any]) -> Any:
-        """What `find` returns or raises, found once."""
+        """The result of `find`, or the exception it raises, found once."""
         if what not in self.remembered:
             try:
                 self.remembered[what] = find()

@@ -1,4 +1,4 @@
-"""What a loss is given by the kit: outputs of made-up participants, as much as it declares to need."""
+"""Contexts for losses under test: outputs of made-up participants, with everything the loss declares to need."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def cast(ctx: LossContext, dtype: torch.dtype, device: torch.device | str | None
 
 
 def example(ctx: LossContext) -> Example:
-    """What a loss is shown before training, as the run shows it."""
+    """The example that a loss is shown before training, as in a run."""
     student = replace(ctx.student.detach(), ablated=None)
     return Example(student, {name: replace(each, ablated=None) for name, each in ctx.teachers.items()}, CLASSES)
 

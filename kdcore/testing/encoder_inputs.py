@@ -1,4 +1,4 @@
-"""What encoders are given by the kit, and encoders that were made for it."""
+"""Inputs for encoders under test, and encoders made for them."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ STRIDE = 0.01
 
 
 def gradients(value: Tensor, ctx: LossContext) -> dict[str, Tensor]:
-    """What `value` sends to each of the student's tensors; zeros where nothing arrives."""
+    """The gradients of `value` at each of the student's tensors; zeros where none arrives."""
     student = {name: x for name, x in tensors(ctx).items() if name.startswith("student.")}
     if not value.requires_grad:
         return {name: torch.zeros_like(x) for name, x in student.items()}

@@ -54,7 +54,7 @@ def _step(loss: torch.nn.Module, ctx: LossContext) -> None:
 
 @check("loss")
 def state_saved(subject: Subject) -> None:
-    """What it learnt is in `state_dict`: a new one that loads it gives the same value."""
+    """`state_dict` holds all that was learnt: a new one that loads it gives the same value."""
     trained, fresh = bench(subject), bench(subject)
     for seed in range(3):
         _step(trained.loss, batch(subject, seed))

@@ -57,7 +57,7 @@ def batch(subject: Subject, seed: int = 0) -> LossContext:
 
 
 def _declared(subject: Subject) -> tuple[Needs, Shapes]:
-    """What the loss needs, and shapes of taps that it takes; found once."""
+    """The loss's needs, and shapes of taps that it takes; found once."""
     needs = subject.once("needs", lambda: subject.made().needs)
     return needs, subject.once("shapes", lambda: _shapes(subject, needs))
 

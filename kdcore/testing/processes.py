@@ -78,7 +78,7 @@ class Share:
 
 
 def in_two_processes(share: Share) -> list[dict[str, Tensor]]:
-    """What each of two processes finds that train `share` under DDP.
+    """The results of two processes that train `share` under DDP.
 
     Raises:
         ConformanceError: If either fails.

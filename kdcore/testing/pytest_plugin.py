@@ -46,11 +46,11 @@ class ConformanceItem(pytest.Item):
         report(self.trial)
 
     def reportinfo(self):
-        """Where it comes from."""
+        """The location that pytest reports."""
         return self.path, None, f"conformance {self.name}"
 
     def repr_failure(self, excinfo, style=None):
-        """What is wrong, with the traceback of what was raised if it is no plain finding."""
+        """The finding, with the traceback if the check raised another exception."""
         from kdcore.testing.case import ConformanceError
 
         if isinstance(excinfo.value, AssertionError) and isinstance(excinfo.value.__cause__, ConformanceError | None):

@@ -22,7 +22,7 @@ Cases = Mapping[str, Case | Sequence[Case]]
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one check on one component.
+    """The result of one check on one component.
 
     Args:
         entry: The component.
@@ -147,7 +147,7 @@ def _told_by(module: str) -> tuple[Cases, Exemptions]:
 
 
 def _by_entry(entries: list[Entry], told: Mapping[str, Any], plugin: str) -> dict[Entry, Any]:
-    """What is told by component: ``name``, or ``kind/name`` where several kinds have a component of that name."""
+    """The values in `told`, by component: ``name``, or ``kind/name`` where several kinds have a component of that name."""
     found: dict[Entry, Any] = {}
     for name, value in told.items():
         meant = [entry for entry in entries if name in (entry.name, f"{entry.kind}/{entry.name}")]

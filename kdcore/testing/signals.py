@@ -48,7 +48,7 @@ def values(x: Any) -> Any:
 
 
 def rows(x: Any) -> int:
-    """How many samples a batch has."""
+    """The number of samples in a batch."""
     return len(values(x))
 
 

@@ -1,4 +1,4 @@
-"""What transforms are given by the kit, and how they are applied to it."""
+"""Inputs for transforms under test, and how they are applied."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Input = Signal | Tensor | tuple[Tensor, ...]
 
 
 def candidates(subject: Subject, transform: Any) -> Sequence[Input]:
-    """What the transform may be given: its case's inputs, or the usual ones."""
+    """The inputs to try a transform with: its case's inputs, or the usual ones."""
     given = subject.case.inputs
     if given is not None:
         return given if isinstance(given, list) else [given]
@@ -68,7 +68,7 @@ _READINGS = {2: [_SERIES], 3: [_IMAGE], 4: [_SKELETON, _VIDEO]}
 
 
 def readings(x: Input) -> list[Any]:
-    """What an input of the kit may be: a spec for each reading of its axes, or a tuple of them where several are joined."""
+    """The possible specs of an input: one for each reading of its axes, or a tuple of them where several are joined."""
     if isinstance(x, tuple):
         return [tuple(readings(part)[0] for part in x)]
     shape = x.values.shape if isinstance(x, Signal) else x.shape[1:]
@@ -80,7 +80,7 @@ def readings(x: Input) -> list[Any]:
 
 
 def returned(transform: Any) -> type:
-    """What a transform of this kind is to return."""
+    """The type that a transform of this kind returns."""
     return Signal if isinstance(transform, SampleTransform) else Tensor
 
 

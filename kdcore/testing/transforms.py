@@ -64,7 +64,7 @@ def shape_consistent(subject: Subject) -> None:
 
 @check("transform")
 def spec_true(subject: Subject) -> None:
-    """What it says of its output (`output_spec`), axes and number of channels, is true for some kind of input that it reads."""
+    """`output_spec` gives the axes and number of channels of the output, for some kind of input that it reads."""
     untrue = []
     for x in accepted(subject):
         transform = ready(subject, x)
@@ -76,7 +76,7 @@ def spec_true(subject: Subject) -> None:
 
 
 def _untrue(said: Modality, shape: tuple[int, ...], recorded: bool) -> str:
-    """What is wrong with a spec of an output; empty if nothing is."""
+    """The difference between a spec and an output; empty if there is none."""
     axes = said.axes if recorded else ("batch", *said.layout)
     if len(shape) != len(axes):
         return f"the axes {axes}, its output has shape {shape}"
@@ -169,7 +169,7 @@ def state_registered(subject: Subject) -> None:
 
 @check("transform")
 def state_saved(subject: Subject) -> None:
-    """What it was fitted to is in `state_dict`: a new one that loads it does the same."""
+    """`state_dict` holds all that was fitted: a new one that loads it does the same."""
     if not getattr(subject.made(), "fitted", False):
         raise NotApplicable("it is not fitted")
     for x in accepted(subject):

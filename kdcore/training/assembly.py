@@ -71,7 +71,7 @@ class Assembly:
 
     @property
     def arms(self) -> tuple[str, ...]:
-        """What each seed trains, in order."""
+        """The arms that each seed trains, in order."""
         return self.plan.arms
 
     def distiller(self, table: Table, seed: int, arm: str, device: torch.device) -> Distiller:
@@ -242,7 +242,7 @@ class Assembly:
         return self._try(f"{self.recipe.path_of(name)}.encoder", what, lambda: distiller.forward(name, batch))
 
     def _try(self, path: str, what: str, action: Callable[[], T]) -> T:
-        """What `action` gives; what it raises is a problem at `path`."""
+        """The result of `action`; an exception that it raises is a problem at `path`."""
         try:
             return action()
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:

@@ -1,4 +1,4 @@
-"""Who is told how training goes."""
+"""Callbacks: methods that are called while training goes on."""
 
 from __future__ import annotations
 

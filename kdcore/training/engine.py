@@ -32,7 +32,7 @@ Checkpoint = tuple[Mapping[str, Tensor], Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Settings:
-    """What the engine is told beside the stages.
+    """The engine's options besides the stages.
 
     Args:
         seed: Of this run.
@@ -364,7 +364,7 @@ class Engine:
                 self._load(learner.best)
 
     def _withheld(self, stage: StagePlan) -> bool:
-        """Whether the learners of `stage` may not see labels."""
+        """True if the learners of `stage` may not see labels."""
         return self.settings.labels_withheld and any(name in self.distiller.students for name in stage.learners)
 
     def _distributed(self, step: StageStep) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -399,7 +399,7 @@ class Engine:
         return cache_teachers(distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
 
     def _stop_agreed(self) -> bool:
-        """Whether any process was asked to stop; all of them must stop after the same epoch."""
+        """True if any process was asked to stop; all of them must stop after the same epoch."""
         if self.fabric.world_size > 1:
             asked = self.fabric.all_reduce(torch.tensor(float(self.stop_requested), device=self.fabric.device), reduce_op="max")
             self.stop_requested = bool(asked)
@@ -442,7 +442,7 @@ class Engine:
             raise StoppedError("stopped on request; the state is saved")
 
     def _set_scaler(self, state: Mapping[str, Any] | None) -> None:
-        """Where the precision scales gradients, start as a checkpoint has it, or as any training does."""
+        """Start the gradient scaler, where the precision has one, from a checkpoint's state or afresh."""
         if self.scaler:
             fresh = {**self.scaler.state_dict(), "scale": 2.0**16, "_growth_tracker": 0}
             self.scaler.load_state_dict(dict(state["scaler"]) if state else fresh)

@@ -1,4 +1,4 @@
-"""What a learner carries from stage to stage: its optimizer, its progress and its best weights."""
+"""A learner's state from stage to stage: its optimizer, its progress and its best weights."""
 
 from __future__ import annotations
 

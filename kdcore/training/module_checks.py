@@ -33,7 +33,7 @@ def set_up(loss: DistillationLoss, example: Example) -> None:
 
 
 def not_a_scalar(value: object) -> str:
-    """What is wrong with the kind of thing that a loss returned; empty if nothing is."""
+    """The problem with the type of value that a loss returned; empty if there is none."""
     if isinstance(value, Tensor) and value.shape == ():
         return ""
     shown = f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -44,7 +44,7 @@ class TermSpec:
 
 @dataclass(frozen=True)
 class Average:
-    """How a moving average follows a learner.
+    """The way a moving average follows a learner.
 
     Args:
         follows: Name of the learner.

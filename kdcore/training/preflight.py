@@ -1,4 +1,4 @@
-"""What a run checks about itself before its first step, on one batch and without leaving a trace."""
+"""Checks of a run before its first step, on one batch and without leaving a trace."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TermCheck:
 
 @dataclass
 class Preflight:
-    """What one batch showed."""
+    """The result of checking one batch."""
 
     terms: list[TermCheck] = field(default_factory=list)
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -167,7 +167,7 @@ def _refuse_late(distiller: Distiller, names: Sequence[str]) -> None:
 
 
 def _owner(distiller: Distiller, path: str) -> tuple[str, str]:
-    """Whose a part of `distiller` is, and its name there."""
+    """The participant that a part of `distiller` belongs to, and the part's name there."""
     kind, _, rest = path.partition(".")
     name, _, within = rest.partition(".")
     if kind == "terms":

@@ -33,7 +33,7 @@ def make_deterministic() -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """Where the generators stand, as plain data."""
+    """The state of the random number generators, as plain data."""
     version, keys, gauss = random.getstate()
     name, words, position, has_gauss, cached = cast(tuple, np.random.get_state(legacy=True))
     return {

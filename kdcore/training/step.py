@@ -122,7 +122,7 @@ class StageStep(nn.Module):
             raise TrainingError(f"{self.distiller.called(term.learner, term.spec.id)}: {wrong}")
 
     def contexts(self, rows: Tensor, local: Tensor) -> list[tuple[StepTerm, LossContext]]:
-        """What each term is given for a batch; empty for a term that reads labels where no sample has one."""
+        """The context of each term for a batch; empty for a term that reads labels where no sample has one."""
         distiller = self.distiller
         batch = self.table.batch(local, self.inputs, self.labelled)
         whole = (
@@ -169,7 +169,7 @@ class StageStep(nn.Module):
         return found
 
     def _needs_stream(self) -> bool:
-        """Whether teachers would draw random numbers between those of students, which the baseline trains without them."""
+        """True if teachers would draw random numbers between those of students, which the baseline trains without them."""
         random = [name for name in self.live_teachers if sees_random_input(self.distiller.participant(name))]
         return bool(self.studying) and bool(self.teaching or random)
 

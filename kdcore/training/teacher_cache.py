@@ -84,5 +84,5 @@ def cache_teachers(
 
 
 def sees_random_input(participant: Participant) -> bool:
-    """Whether a participant that is not learning is still shown augmented inputs."""
+    """True if a participant that is not learning is still shown augmented inputs."""
     return participant.augment_frozen and any(getattr(module, "augmentation", False) for module in participant.live.modules())

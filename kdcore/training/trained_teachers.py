@@ -20,7 +20,7 @@ from kdcore.training.checkpoint import Checkpoints
 from kdcore.training.participants import Distiller
 
 History = list[tuple[dict[str, float], int]]
-"""What was tracked: (metrics, step) in order."""
+"""The tracked values, in order: (metrics, step)."""
 
 
 class TrainedStages:

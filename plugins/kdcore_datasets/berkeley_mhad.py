@@ -16,7 +16,7 @@ from kdcore_datasets.folders import entries, existing_folder, subfolder
 from kdcore_datasets.modalities import ACCELEROMETER, SKELETON, STANDARD_GRAVITY
 
 PLACEMENTS = ("left-wrist", "right-wrist", "left-hip", "right-hip", "left-ankle", "right-ankle")
-"""Where sensors 1 to 6 are worn."""
+"""The places where sensors 1 to 6 are worn."""
 RATE = 30.0
 
 _TRIAL = r"s(?P<subject>\d+)_a(?P<action>\d+)_r(?P<trial>\d+)"

@@ -1,4 +1,4 @@
-"""How `kdcore.testing` tests these datasets and protocols. Recordings cannot be shipped."""
+"""Cases for testing these datasets and protocols with `kdcore.testing`. Recordings cannot be shipped."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def _cell(cells: Sequence[str], number: int, kind: str) -> float | str:
 
 
 def _numbers(path: Path, columns: Sequence[Column], delimiter: str, header: bool) -> list[int]:
-    """Where in a row `columns` are."""
+    """The indices of `columns` in a row."""
     names = next(_lines(path, delimiter), (0, []))[1] if header else []
     if header and not names:
         raise ValueError("is empty")
@@ -130,7 +130,7 @@ def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _fault(line: int, cells: Sequence[str], columns: Mapping[int, Column], delimiter: str) -> str:
-    """Why a line's cells are not numbers; empty if they are."""
+    """The reason why a line's cells are not numbers; empty if they are."""
     for number, column in columns.items():
         if number >= len(cells):
             return f"line {line} has {len(cells)} column(s), none for {column!r}{_other_delimiter(cells, delimiter)}"
@@ -149,7 +149,7 @@ def _is_number(text: str) -> bool:
 
 
 def _other_delimiter(cells: Sequence[str], delimiter: str) -> str:
-    """Which `delimiter` a line seems to have instead, to end a message with."""
+    """The end of a message: the delimiter that a line seems to have instead of `delimiter`."""
     found = [each for each in _DELIMITERS if each != delimiter and any(each in cell for cell in cells)]
     return f"; is its `delimiter` {found[0]!r}?" if found else ""
 

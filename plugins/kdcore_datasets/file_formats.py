@@ -17,7 +17,7 @@ LARGEST = 1e30
 
 
 def measurable(values: np.ndarray) -> np.ndarray:
-    """Which of `values` are finite and no larger than `LARGEST` either way; the same shape."""
+    """A mask of `values` that are finite and no larger than `LARGEST` either way; the same shape."""
     return np.abs(values) <= np.float64(LARGEST)
 
 

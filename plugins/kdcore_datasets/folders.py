@@ -33,7 +33,7 @@ def existing_file(path: Path) -> Path:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What lies directly in `folder`, sorted by name.
+    """The entries of `folder`, sorted by name.
 
     Raises:
         DataError: If the folder cannot be read.

@@ -37,10 +37,10 @@ def _chains(*chains: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
 
 _ARMS_AND_LEGS = ((4, 5, 6, 7), (8, 9, 10, 11), (12, 13, 14, 15), (16, 17, 18, 19))
 KINECT_20_LINKS = _chains((0, 1, 2, 3), (1, 4), (1, 8), (3, 12), (3, 16), *_ARMS_AND_LEGS)
-"""Which joints of UTD-MHAD's order are neighbours."""
+"""Pairs of neighbouring joints, in UTD-MHAD's order."""
 
 NTU_25_LINKS = _chains((3, 2, 20), (0, 1, 20), (20, 4), (20, 8), (0, 12), (0, 16), (7, 22, 21), (11, 24, 23), *_ARMS_AND_LEGS)
-"""Which joints of NTU RGB+D's order are neighbours."""
+"""Pairs of neighbouring joints, in NTU RGB+D's order."""
 
 _XYZ = ("x", "y", "z")
 _VIDEO_AXES = ("time", "height", "width", "channel")

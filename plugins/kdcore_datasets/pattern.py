@@ -11,7 +11,7 @@ from kdcore import SampleKey
 from kdcore_datasets.folders import refuse_folder
 
 FIELDS = ("subject", "action", "trial", "view", "scene", "session")
-"""What a placeholder may stand for: the fields of a `kdcore.SampleKey`."""
+"""The fields of a `kdcore.SampleKey` that a placeholder may stand for."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class PathPattern:
         return f"(?P<{name}>[^/]+?)"
 
     def match(self, relative: str) -> dict[str, str] | None:
-        """What the placeholders stand for in a path with forward slashes; None if it does not fit."""
+        """The values of the placeholders in a path with forward slashes; None if it does not fit."""
         found = self._regex.fullmatch(relative)
         return found.groupdict() if found else None
 

@@ -25,7 +25,7 @@ from kdcore import (
 Schema = dict[str, Any]
 
 PART = "part-of-"
-"""What a definition's name begins with that is for something laid over something else: nothing in it is required."""
+"""The prefix of definitions of a part that is merged into something else: nothing in it is required."""
 
 _KIND_AT = {
     ("DataSpec", "dataset"): "dataset",
@@ -182,7 +182,7 @@ def _named(entry: Entry) -> Schema:
 
 
 def _add_what_files_may_say(definitions: dict[str, Schema], plugins: PluginManager) -> None:
-    """What the loader understands before the model sees it."""
+    """Add the forms that the loader understands before the model sees them."""
     recipe, participant = definitions["Recipe"]["properties"], definitions["ParticipantSpec"]["properties"]
     recipe["extends"] = {**_TEXTS, "description": "A shipped recipe, a file beside this one, or a list of such."}
     recipe["plugins"]["items"] = {"anyOf": [{"enum": sorted(plugins.plugins)}, {"type": "string", "pattern": r"\.py$"}]}

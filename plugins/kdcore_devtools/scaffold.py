@@ -33,7 +33,7 @@ _RENAMED = {"github": ".github", "gitignore": ".gitignore"}
 
 @dataclass(frozen=True)
 class NewPlugin:
-    """What a plugin to be written is called.
+    """The names of a plugin to be written.
 
     Args:
         kind: Of its component.
@@ -89,7 +89,7 @@ class NewPlugin:
         return "".join(word.capitalize() for word in (words[:-1] if words[-1] == self.kind else words)) + self.kind.capitalize()
 
     def values(self) -> Mapping[str, object]:
-        """What templates may refer to."""
+        """The values that templates may refer to."""
         return {
             "kind": self.kind,
             "article": "an" if self.kind[0] in "aeiou" else "a",

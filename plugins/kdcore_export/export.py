@@ -32,7 +32,7 @@ Outputs = list[tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True)
 class Request:
-    """What to export and how; the options of ``kdcore export``."""
+    """The options of ``kdcore export``."""
 
     student: str
     output: Path

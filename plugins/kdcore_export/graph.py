@@ -36,7 +36,7 @@ class Graph(nn.Module):
 
     @property
     def samples(self) -> dict[str, int | None]:
-        """How many samples a recording of each modality must have; None for any number."""
+        """The number of samples that a recording of each modality must have; None for any number."""
         found: dict[str, int | None] = dict.fromkeys(self.modalities)
         for member in self.members:
             for name, part in zip(member.modalities, member.recordings, strict=True):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""How `kdcore.testing` tests these losses."""
+"""Cases for testing these losses with `kdcore.testing`."""
 
 from kdcore.testing import Case
 

@@ -97,7 +97,7 @@ class ContrastiveRepresentation(FeatureLoss):
         return bank
 
     def _choose(self, bank: MemoryBank, rows: Tensor, labels: Tensor | None) -> Tensor:
-        """Which samples are negatives of which, (B, M) bool."""
+        """A mask of each sample's negatives, (B, M) bool."""
         if labels is None:
             allowed = bank.seen & (torch.arange(len(bank), device=rows.device) != rows[:, None])
         else:

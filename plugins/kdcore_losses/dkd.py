@@ -11,8 +11,7 @@ from torch.nn import functional as F
 
 from kdcore import LossContext, Needs, Ramp
 from kdcore.functional import softened_kl
-from kdcore_losses.logit_loss import LogitLoss
-from kdcore_losses.nontarget import other_logits
+from kdcore_losses.logit_loss import LogitLoss, other_logits
 
 
 class DecoupledDistillation(LogitLoss):

@@ -1,4 +1,4 @@
-"""What losses on logits have in common."""
+"""The base class of losses on logits, and the logits without that of the true class."""
 
 from __future__ import annotations
 
@@ -51,3 +51,9 @@ def standardised(logits: Tensor) -> Tensor:
     S. Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024.
     """
     return (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, keepdim=True) + EPSILON)
+
+
+def other_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits (B, C) → those of the classes other than each sample's label (B,), in order: (B, C - 1)."""
+    classes = torch.arange(logits.shape[1] - 1, device=logits.device)
+    return logits.gather(1, classes + (classes >= labels[:, None]).long())

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import LossContext, Needs, Ramp
-from kdcore_losses.logit_loss import LogitLoss
-from kdcore_losses.nontarget import other_logits
+from kdcore_losses.logit_loss import LogitLoss, other_logits
 
 
 class NormalisedDistillation(LogitLoss):

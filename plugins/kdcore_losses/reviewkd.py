@@ -89,7 +89,7 @@ class Fusion(nn.Module):
         self.widen = nn.Sequential(convolution(width, outputs, axes, bias=False), ChannelNorm(outputs))
 
     def forward(self, x: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What is compared with the teacher's level, and what is passed on."""
+        """The feature that is compared with the teacher's level, and the one that is passed on."""
         x = self.narrow(x)
         if self.attention is not None and deeper is not None:
             for axis in range(2, x.ndim):

@@ -1,4 +1,4 @@
-"""What MLflow shows of a run besides its metrics: files, data sets, teachers' digests and students as models."""
+"""Everything MLflow shows of a run besides its metrics: files, data sets, teachers' digests and students as models."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from kdcore import RunContext, RunJournal, __version__, first_recording, student
 from kdcore_mlflow.tracker import MlflowTracker
 
 DIGEST_LIMIT = 36
-"""How many characters MLflow takes of a data set's digest."""
+"""The number of characters that MLflow takes of a data set's digest."""
 
 CODE, REQUIREMENTS = Path(__file__).with_name("pyfunc_model.py"), (f"kdcore=={__version__}",)
-"""What MLflow runs to serve a student, and what that needs."""
+"""The file that MLflow runs to serve a student, and its requirements."""
 
 
 def record_start(run: RunContext, journal: RunJournal) -> None:

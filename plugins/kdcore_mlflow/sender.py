@@ -22,7 +22,7 @@ class RefusedError(Exception):
 
 
 class Store(Protocol):
-    """Where records go. Whatever is sent a second time changes nothing."""
+    """A destination of records. A record sent a second time changes nothing."""
 
     def start(self, record: Record, parent: str | None) -> str:
         """Begin a run, or go on with it; returns its id there."""
@@ -68,7 +68,7 @@ class Sender:
             self._remember(position, durable=True)
 
     def waiting(self) -> int:
-        """How many committed records are not sent."""
+        """The number of committed records that are not sent."""
         return sum(1 for _ in self._journal.read(self.sent))
 
     def send(self, stop: Callable[[], bool] = lambda: False) -> int:

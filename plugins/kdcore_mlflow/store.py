@@ -31,7 +31,7 @@ QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
-"""How MLflow is to behave beside a training, unless the environment says otherwise."""
+"""Settings of MLflow beside a training, unless the environment says otherwise."""
 
 
 class MlflowStore:

@@ -1,4 +1,4 @@
-"""How busy the machine is while a run learns, under the names that MLflow shows as system metrics."""
+"""The machine's load while a run learns, under the names that MLflow shows as system metrics."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class MlflowTracker(Tracker):
         return dict(self._sender.runs)
 
     def describe(self) -> str:
-        """How to look at what was tracked."""
+        """A command that shows what was tracked."""
         experiment = f"experiment {self._journal.header['experiment']!r}"
         if self.uri.startswith("http"):
             return f"{experiment} at {without_password(self.uri)}"
@@ -152,7 +152,7 @@ def sync(folder: Path, uri: str | None = None, say: Callable[[str], None] = prin
 
 
 def tracked_runs(run: Path) -> tuple[str, dict[str, str]]:
-    """Where the run in this folder is tracked, and MLflow's ids of its runs, ``root``, ``seed-0`` …
+    """The address that the run in this folder is tracked at, and MLflow's ids of its runs, ``root``, ``seed-0`` …
 
     Raises:
         KdcoreError: If there is no journal.
@@ -166,7 +166,7 @@ def _sender(journal: Journal, uri: str, say: Callable[[str], None]) -> Sender:
 
 
 def tracking_address(uri: str | None) -> str:
-    """Where MLflow is: at `uri`, else ``$MLFLOW_TRACKING_URI``, else in ``mlflow.db`` of the current folder; whole, if a file.
+    """The address of MLflow: `uri`, ``$MLFLOW_TRACKING_URI`` or ``mlflow.db`` in the current folder; absolute, if a file.
 
     Raises:
         UsageError: If that is of no kind that MLflow has.
@@ -183,7 +183,7 @@ def tracking_address(uri: str | None) -> str:
 
 
 def _provided(scheme: str) -> bool:
-    """Whether a plugin of MLflow's knows the scheme."""
+    """True if a plugin of MLflow's knows the scheme."""
     return any(point.name == scheme for point in entry_points(group="mlflow.tracking_store"))
 
 

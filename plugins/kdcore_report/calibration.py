@@ -1,4 +1,4 @@
-"""Whether confidence is worth what it says."""
+"""Calibration: the agreement of confidence and accuracy."""
 
 from __future__ import annotations
 

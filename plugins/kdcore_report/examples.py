@@ -87,7 +87,7 @@ def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
 
 
 def _correct(outcome: Outcome, *names: str) -> np.ndarray:
-    """Whether these participants together got each sample right."""
+    """A mask of the samples that all of these participants got right."""
     return np.mean([outcome.probabilities[name] for name in names], axis=0).argmax(1) == outcome.labels
 
 

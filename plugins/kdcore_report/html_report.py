@@ -136,7 +136,7 @@ def _bar(gain: float) -> str:
 
 
 def _taught(summary: Summary) -> Iterator[str]:
-    """What the teachers got right that the student now gets right, too, and what it lost."""
+    """The samples that the teachers got right and the student now gets right, too, and those it lost."""
     teacher, one, other = summary.row("teachers together", "teacher"), summary.row(WITH), summary.row(WITHOUT)
     if teacher is None or one is None or other is None:
         return

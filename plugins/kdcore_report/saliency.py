@@ -19,7 +19,7 @@ _HOW = {BASELINE: "without distillation", DISTILLED: "with distillation"}
 
 
 class Explainer:
-    """Where the participants of a seed looked, told of any sample of the evaluated part.
+    """Saliency of the participants of a seed, for any sample of the evaluated part.
 
     What is explained is the answer that was evaluated: teachers that a fusion joins are asked together, among the samples of
     the same batch where it makes them depend on those.

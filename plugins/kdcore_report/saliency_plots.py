@@ -24,7 +24,7 @@ STRENGTH = 0.8
 
 @dataclass(frozen=True)
 class Look:
-    """Where one participant looked in one sample.
+    """The saliency of one participant for one sample.
 
     Args:
         who: Its name.

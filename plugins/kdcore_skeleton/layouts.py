@@ -95,7 +95,7 @@ LAYOUTS: Mapping[str, Layout] = {
 
 
 AXES = ("channel", "time", "joint", "person")
-"""What the axes of a skeleton's tensor are, without the batch."""
+"""The axes of a skeleton's tensor, without the batch."""
 
 
 class UnfitSkeletonError(KdcoreError, ValueError):

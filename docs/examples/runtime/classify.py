@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
 
 
 def show(inputs: dict[str, dict], window: list[float] | None) -> None:
-    """What the student reads."""
+    """Print the student's inputs."""
     for name, each in inputs.items():
         length = f"{each['samples']} samples" if each["samples"] else f"{window[0]} s" if window else "any length"
         print(f"{name}: {length} at {each['rate']} Hz, {each['units']}; axes {each['axes']}, channels {each['channels']}")

@@ -32,7 +32,7 @@ def values_of(samples: Iterable[Sample], field: str) -> list[str]:
 
 
 def matching(wanted: Iterable[Value], existing: Sequence[str], field: str) -> list[str]:
-    """What a recipe's values are called in the data, without repetitions, in natural order.
+    """The names in the data of a recipe's values, without repetitions, in natural order.
 
     Raises:
         DataError: If one does not exist; those that do are listed.

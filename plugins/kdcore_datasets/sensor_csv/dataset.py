@@ -162,7 +162,7 @@ class SensorCsv(Dataset):
             yield own, self._label_of(key, run), {name: cut[kind] for name, (kind, _) in self._kinds.items() if kind in cut}
 
     def _unfit(self, path: Path, device: Device, run: Run, times: np.ndarray) -> tuple[str, str, bool] | None:
-        """Why a run of rows becomes no sample, in short and in full, and whether it is broken."""
+        """The reason why a run of rows becomes no sample, in short and in full, and whether it is broken."""
         if run.last - run.first < 2:
             return "fewer than two rows", f"of {' '.join(run.values)!r}", False
         if wrong := fault(path, device, run):

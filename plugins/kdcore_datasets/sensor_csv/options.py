@@ -1,4 +1,4 @@
-"""What a recipe says about its files."""
+"""The options that describe sensor files in a recipe."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Label:
-    """Where labels come from: a column or a part of the path, one of the two.
+    """The source of labels: a column or a part of the path, one of the two.
 
     Args:
         column: Column of labels; each recording is cut where its label changes.

@@ -59,7 +59,7 @@ def stamps(path: Path, device: Device) -> np.ndarray:
 
 
 def fault(path: Path, device: Device, run: Run) -> tuple[str, str] | None:
-    """What is wrong with the time of a run's rows, in short and in full; None if nothing is."""
+    """The fault in the time of a run's rows, in short and in full; None if there is none."""
     times = stamps(path, device)[run.first : run.last]
     if not np.isfinite(times).all():
         assert device.time_column is not None

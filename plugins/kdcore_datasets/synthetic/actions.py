@@ -68,7 +68,7 @@ class Beat:
 
 @dataclass(frozen=True)
 class Action:
-    """What is done, and between which numbers of repetitions.
+    """An action, and the least and greatest number of its repetitions.
 
     Args:
         name: Class name.

@@ -133,7 +133,7 @@ class SyntheticMotion(Dataset):
         return perform(self.seed, person, who, action, trial, diversity=self.diversity, variation=self.variation)
 
     def mount(self, number: Number) -> imu.Mount:
-        """Where the inertial sensor is in a sample."""
+        """The mounting of the inertial sensor in a sample."""
         wearer = self._subject(number[0])
         lengths = {"forearm": wearer.body.forearm, "thigh": wearer.body.thigh}
         habit = stream(self.seed, "strap", number[0])

@@ -1,4 +1,4 @@
-"""What an inertial measurement unit strapped to a segment reads.
+"""Readings of an inertial measurement unit strapped to a segment.
 
 With the sensor's position :math:`p(t)` in the world, its orientation :math:`R(t)` (sensor to world) and
 :math:`g = (0, 0, -9.81)`:
@@ -26,7 +26,7 @@ Placement = Literal["dominant-wrist", "right-wrist", "left-wrist", "dominant-thi
 
 @dataclass(frozen=True)
 class Mount:
-    """Where the sensor sits on its segment.
+    """The position of the sensor on its segment.
 
     Sensor axes, before misplacement: x down the segment, z out of the skin (the back of the wrist, the front of the thigh).
 

@@ -28,12 +28,12 @@ _SWAY = {
 
 @dataclass(frozen=True)
 class Motion:
-    """What happens in one sample.
+    """The motion of one sample.
 
     Args:
-        subject: Who.
-        action: What.
-        repeats: How often.
+        subject: The person.
+        action: The action.
+        repeats: Number of repetitions.
         tempo: Speed relative to the nominal one.
         onset: Seconds of rest before.
         duration: Seconds in all, with the rest after.
@@ -79,7 +79,7 @@ def perform(
         seed: Of the dataset.
         person: The subject's number.
         subject: Who performs.
-        action: What.
+        action: The action.
         trial: Number of the trial.
         diversity: How much the habits of subjects differ.
         variation: How much the trials of one subject differ; 0 makes them all alike and stops the sway.

@@ -192,7 +192,7 @@ class _Chain:
             self.joints[f"{side}_{joint}"] = end = end - getattr(self.body, segment) * frame[:, _Z]
 
     def _root(self) -> np.ndarray:
-        """Where the hip centre must be: over its straight leg, or where planted feet leave it."""
+        """The position of the hip centre: over its straight leg, or where planted feet leave it."""
         straight = self.body.hip_drop + self.body.thigh + self.body.shank
         ankle = (self.joints["right_ankle"] + self.joints["left_ankle"]) / 2
         advance = -ankle[_X] if self.planted else self.still

@@ -1,4 +1,4 @@
-"""What ST-GCN and 2s-AGCN share: everything around their graph convolutions."""
+"""The base of ST-GCN and 2s-AGCN: everything around their graph convolutions."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ class SubsetConv(nn.Module):
 
 
 def gather(rows: Tensor, adjacency: Tensor) -> Tensor:
-    """What each joint receives from its neighbours, subset by subset.
+    """Sum of each joint's neighbours, weighted by the adjacency, subset by subset.
 
     Args:
         rows: (N, T, V, C).

@@ -1,4 +1,4 @@
-"""Where a skeleton stands, which way it faces, how large it is.
+"""Transforms of a skeleton's position, orientation and size.
 
 Joints that are zero in all coordinates were not seen; they stay zero, and nothing is measured on them.
 """

@@ -16,7 +16,7 @@ ACCELERATION = ANGLE.renamed("acceleration", units="m/s^2", channels=("along", "
 
 
 class Pendulums(Dataset):
-    """How long is the pendulum? An encoder at its joint tells, and less clearly an accelerometer in its bob.
+    """Swings of pendulums of several lengths. An encoder at the joint tells the length; an accelerometer, less clearly.
 
     Args:
         pendulums: How many there are; each swings with friction of its own. They are the subjects.
@@ -49,7 +49,7 @@ class Pendulums(Dataset):
         return [Sample(key, self.classes.index(key.action), dict.fromkeys(self.modalities, key)) for key in keys]
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """What one sensor sees of a damped swing."""
+        """The signal of one sensor for a damped swing."""
         key, rate = sample.key, self.modalities[modality].rate or 1.0
         swing = np.random.default_rng((int(key.subject), self.classes.index(key.action), int(key.trial)))
         noise = np.random.default_rng((int(key.trial), list(self.modalities).index(modality)))
