@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,8 +23,9 @@ from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
 from kdcore.training.participants import FUSION, Distiller
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
+from kdcore.training.stage_context import StageContext
 from kdcore.training.step import StageStep
-from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, sees_random_input
+from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, repeatable
 from kdcore.training.trained_teachers import History, TrainedStages
 
 Checkpoint = tuple[Mapping[str, Tensor], Mapping[str, Any]]
@@ -53,47 +55,6 @@ class Settings:
     cache_limit: int = 4 << 30
     checkpoint_seconds: float = 30.0
     log_every: int = 10
-
-
-@dataclass
-class StageContext:
-    """A stage under way.
-
-    Args:
-        ordinal: Which of the stages it is.
-        stage: Who learns from whom.
-        learners: Its learners, and the fusion if that learns.
-        step: Its objective.
-        module: `step`, or what distributes it.
-        rows: Rows that are learnt from.
-        batch_size: Rows per step, all processes together.
-        before: Epochs of earlier stages with the same order of samples, which is the same in both arms.
-        epoch: The epoch under way, counted from 0 in this stage.
-        index: The step under way, counted from 0 in this epoch.
-        values: (steps, terms + 1): each term's value at each step of this epoch, and last their weighted sum.
-    """
-
-    ordinal: int
-    stage: StagePlan
-    learners: list[Learner]
-    step: StageStep
-    module: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    rows: Tensor
-    batch_size: int
-    before: int
-    epoch: int = 0
-    index: int = 0
-    values: Tensor = field(default_factory=lambda: torch.zeros(0))
-
-    @property
-    def steps(self) -> int:
-        """Steps of an epoch; rows that do not fill a batch are left out of it."""
-        return len(self.rows) // self.batch_size
-
-    @property
-    def first(self) -> Learner:
-        """The first learner, by whose steps and epochs the sum of all terms is recorded."""
-        return self.learners[0]
 
 
 class Engine:
@@ -172,8 +133,25 @@ class Engine:
         self.listener.stage_reused(stage)
         return True
 
-    def _remembered(self, key: str | None, stage: StagePlan) -> _Remembered:
-        return _Remembered(self, key, stage)
+    @contextmanager
+    def _remembered(self, key: str | None, stage: StagePlan) -> Iterator[None]:
+        """Keep a stage under `key` once it is trained, with everything that it records; None keeps nothing."""
+        if key is None or self.trained is None:
+            yield
+            return
+        record = self.record
+        history: History = []
+
+        def note(metrics: Mapping[str, float], step: int) -> None:
+            history.append((dict(metrics), step))
+            record(metrics, step)
+
+        self.record = note
+        try:
+            yield
+        finally:
+            self.record = record
+        self.trained.save(key, self._weights(stage.learners), history)
 
     def _context(self, ordinal: int, stages: Sequence[StagePlan]) -> StageContext:
         stage = stages[ordinal]
@@ -287,7 +265,7 @@ class Engine:
         """Record an epoch's values, and validate."""
         stage, values = context.stage, context.values.cpu()
         names = [f"train/{name}" for name in context.step.names] + [f"train/{'+'.join(stage.learners)}/total"]
-        self._refuse_infinite(context, values, names)
+        context.refuse_infinite(values, names)
         learner_of = {learner.name: learner for learner in context.learners}
         owners = [*(learner_of[term.learner] for term in context.step.terms), context.first]
         every = self.settings.log_every
@@ -309,21 +287,6 @@ class Engine:
             metrics.setdefault(at(learner), {})[name] = value
         for step, found in metrics.items():
             self.record(found, step)
-
-    def _refuse_infinite(self, context: StageContext, values: Tensor, names: Sequence[str]) -> None:
-        if bool(torch.isfinite(values).all()):
-            return
-        step, which = (~torch.isfinite(values)).nonzero()[0].tolist()
-        where = f"in stage {context.stage.name}, epoch {context.epoch + 1}, step {step + 1}"
-        rates = ", ".join(f"{learner.rate:g} ({learner.name})" for learner in context.learners)
-        before = values[:step, which]
-        history = f"; in this epoch it was {float(before[0]):.4g} first" if len(before) else ""
-        history += f" and {float(before[-1]):.4g} last" if len(before) > 1 else ""
-        raise TrainingError(
-            f"{names[which]} is {float(values[step, which])} {where}{context.step.called(which)}{history}. "
-            f"Learning rate: {rates}. If the value grew, try a smaller learning rate, a smaller weight, or "
-            "gradient_clip; if it did not, look for a logarithm or root of 0, or a division by 0, in the loss"
-        )
 
     def _vanished(self, context: StageContext) -> list[tuple[str, str, float]]:
         """Say which terms had no gradient that matters in this epoch; (learner, metric, share of the largest gradient)."""
@@ -386,17 +349,11 @@ class Engine:
 
     def _cached_teachers(self, stage: StagePlan) -> dict[str, CachedOutputs]:
         """Outputs of those frozen participants that give the same for a sample every time."""
-        distiller = self.distiller
-        frozen = [name for name in stage.sources if name not in distiller.stored and name not in distiller.averages]
-        random = [name for name in frozen if sees_random_input(distiller.participant(name))]
-        fused = [name for name in frozen if name in distiller.fused]
-        if fused and (distiller.fusion.batch_dependent or set(random) & set(fused)):
-            random += fused
-        names = [name for name in frozen if name not in random]
         if not self.settings.teacher_cache:
             return {}
         rows, limit = self.table.training_rows(stage.part), self.settings.cache_limit
-        return cache_teachers(distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
+        names = repeatable(self.distiller, stage.sources)
+        return cache_teachers(self.distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
 
     def _stop_agreed(self) -> bool:
         """True if any process was asked to stop; all of them must stop after the same epoch."""
@@ -459,25 +416,3 @@ class Engine:
                     best = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
                     self._learner(name, stage).restore(state["learners"][name], best)
         return first
-
-
-class _Remembered:
-    """While a stage is trained, note what it records, to keep that with its weights."""
-
-    def __init__(self, engine: Engine, key: str | None, stage: StagePlan):
-        self.engine, self.key, self.stage = engine, key, stage
-        self.history: History = []
-
-    def __enter__(self) -> None:
-        if self.key is not None:
-            self.record, self.engine.record = self.engine.record, self._note
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self.key is not None:
-            self.engine.record = self.record
-            if kind is None and self.engine.trained:
-                self.engine.trained.save(self.key, self.engine._weights(self.stage.learners), self.history)
-
-    def _note(self, metrics: Mapping[str, float], step: int) -> None:
-        self.history.append((dict(metrics), step))
-        self.record(metrics, step)

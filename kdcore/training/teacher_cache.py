@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -81,6 +81,16 @@ def cache_teachers(
         if taken / sum(sizes) * len(rows) > limit:
             return {}
     return {name: CachedOutputs.of_batches(rows, [each[name] for each in outputs], sizes, len(table.keys)) for name in names}
+
+
+def repeatable(distiller: Distiller, sources: Iterable[str]) -> list[str]:
+    """The frozen ones of `sources` whose outputs for a sample are the same every time."""
+    frozen = [name for name in sources if name not in distiller.stored and name not in distiller.averages]
+    random = [name for name in frozen if sees_random_input(distiller.participant(name))]
+    fused = [name for name in frozen if name in distiller.fused]
+    if fused and (distiller.fusion.batch_dependent or set(random) & set(fused)):
+        random += fused
+    return [name for name in frozen if name not in random]
 
 
 def sees_random_input(participant: Participant) -> bool:

@@ -1,0 +1,79 @@
+"""A stage under way: its learners, its objective, and the values of the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kdcore.errors import TrainingError
+from kdcore.recipe.graph import StagePlan
+from kdcore.training.learner import Learner
+from kdcore.training.step import StageStep
+
+
+@dataclass
+class StageContext:
+    """A stage under way.
+
+    Args:
+        ordinal: Its index among the stages.
+        stage: Its learners, their sources and their training.
+        learners: Its learners, and the fusion if that learns.
+        step: Its objective.
+        module: `step`, or what distributes it.
+        rows: Rows that are learnt from.
+        batch_size: Rows per step, all processes together.
+        before: Epochs of earlier stages with the same order of samples, which is the same in both arms.
+        epoch: The epoch under way, counted from 0 in this stage.
+        index: The step under way, counted from 0 in this epoch.
+        values: (steps, terms + 1): each term's value at each step of this epoch, and last their weighted sum.
+    """
+
+    ordinal: int
+    stage: StagePlan
+    learners: list[Learner]
+    step: StageStep
+    module: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    rows: Tensor
+    batch_size: int
+    before: int
+    epoch: int = 0
+    index: int = 0
+    values: Tensor = field(default_factory=lambda: torch.zeros(0))
+
+    @property
+    def steps(self) -> int:
+        """Steps of an epoch; rows that do not fill a batch are left out of it."""
+        return len(self.rows) // self.batch_size
+
+    @property
+    def first(self) -> Learner:
+        """The first learner, by whose steps and epochs the sum of all terms is recorded."""
+        return self.learners[0]
+
+    def refuse_infinite(self, values: Tensor, names: Sequence[str]) -> None:
+        """Raise an error that names the first value of an epoch that is not finite.
+
+        Args:
+            values: As `StageContext.values`.
+            names: Of its columns.
+
+        Raises:
+            TrainingError: If there is one.
+        """
+        if bool(torch.isfinite(values).all()):
+            return
+        step, which = (~torch.isfinite(values)).nonzero()[0].tolist()
+        where = f"in stage {self.stage.name}, epoch {self.epoch + 1}, step {step + 1}"
+        rates = ", ".join(f"{learner.rate:g} ({learner.name})" for learner in self.learners)
+        before = values[:step, which]
+        history = f"; in this epoch it was {float(before[0]):.4g} first" if len(before) else ""
+        history += f" and {float(before[-1]):.4g} last" if len(before) > 1 else ""
+        raise TrainingError(
+            f"{names[which]} is {float(values[step, which])} {where}{self.step.called(which)}{history}. "
+            f"Learning rate: {rates}. If the value grew, try a smaller learning rate, a smaller weight, or "
+            "gradient_clip; if it did not, look for a logarithm or root of 0, or a division by 0, in the loss"
+        )
