@@ -126,11 +126,7 @@ def load_table(
     _require_time_first(branches)
     modalities = sorted({branch.modality.name for branch in branches})
     samples, split, dropped = load_split(dataset, protocol, spec, modalities)
-    try:
-        identity = recordings_fingerprint(dataset, samples, spec, folder)
-    except UnidentifiedError as error:
-        identity = None  # nothing is kept under it
-        warnings.warn(f"prepared data are not cached: {error}", stacklevel=2)
+    identity = _identity(dataset, samples, spec, folder)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
     columns = _columns(branches, lambda branch: cache.column(dataset, samples, branch, identity, cutting, progress))
@@ -152,18 +148,18 @@ def load_table(
     report = DropReport(tuple(dropped))
     for warning in [*warned, *report.lines()]:
         warnings.warn(warning, stacklevel=2)
-    return Table(
-        keys,
-        labels,
-        train_labels,
-        parts,
-        inputs,
-        tuple(dataset.classes),
-        split,
-        identity or f"unknown-{uuid4().hex[:8]}",  # equal to no other run's
-        report,
-        tuple(warned),
-    )
+    identity = identity or f"unknown-{uuid4().hex[:8]}"  # equal to no other run's
+    classes = tuple(dataset.classes)
+    return Table(keys, labels, train_labels, parts, inputs, classes, split, identity, report, tuple(warned))
+
+
+def _identity(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str | None:
+    """The recordings' fingerprint; None if they have none, so that nothing is cached."""
+    try:
+        return recordings_fingerprint(dataset, samples, spec, folder)
+    except UnidentifiedError as error:
+        warnings.warn(f"prepared data are not cached: {error}", stacklevel=3)
+        return None
 
 
 def _require_time_first(branches: Iterable[Branch]) -> None:
