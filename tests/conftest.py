@@ -1,4 +1,4 @@
-"""What all tests share: where recordings and golden numbers are, where they exist."""
+"""Fixtures that all tests share: where recordings and golden numbers are, where they exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a value breaks a JSON Schema: by jsonschema where it is installed, else by the few rules that kdcore's schema uses."""
+"""Places where a value breaks a JSON Schema: by jsonschema if installed, else by the few rules that kdcore's schema uses."""
 
 from __future__ import annotations
 

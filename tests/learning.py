@@ -92,7 +92,7 @@ def one(training, learner, taught=()):
 
 
 class Recorded:
-    """What an engine tracked: key → {step: value}."""
+    """The values that an engine tracked: key → {step: value}."""
 
     def __init__(self):
         self.values = {}

@@ -1,4 +1,4 @@
-"""What each process of a distributed test does."""
+"""The work of each process of a distributed test."""
 
 from __future__ import annotations
 

@@ -124,11 +124,11 @@ class Home:
         return self.finish("resume", self.runs[0].name, die=die)
 
     def said(self) -> str:
-        """What all processes wrote to stderr."""
+        """The stderr of all processes."""
         return (self.folder / "stderr.txt").read_text()
 
     def calls(self, command: str) -> dict[str, int]:
-        """How often the last ``kdcore COMMAND`` here that was not killed called the functions in `COUNTED`."""
+        """The number of calls of the functions in `COUNTED` by the last ``kdcore COMMAND`` here that was not killed."""
         counts = self.folder / f"calls-{command}.json"
         return json.loads(counts.read_text()) if counts.exists() else {}
 
@@ -176,7 +176,7 @@ def _watch(name: str, fatal: int) -> list[None]:
 
 
 def results_of(run: Path) -> dict[str, Any]:
-    """What a run left on disk: bytes of every weights file, and its results but for how long they took."""
+    """The files that a run left: bytes of every weights file, and its results but for how long they took."""
     found: dict[str, Any] = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*.safetensors")}
     for path in (run / "results").glob("*.npz"):
         with np.load(path, allow_pickle=False) as file:

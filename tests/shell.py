@@ -39,11 +39,11 @@ class Shell:
         return there
 
     def kdcore(self, *words: str, status: int = 0) -> str:
-        """What ``kdcore WORDS…`` prints."""
+        """The output of ``kdcore WORDS…``."""
         return self._forked(_kdcore, words, status)
 
     def pytest(self, *words: str, status: int = 0) -> str:
-        """What ``pytest WORDS…`` prints."""
+        """The output of ``pytest WORDS…``."""
         return self._forked(_pytest, words, status)
 
     def _forked(self, work, words: Sequence[str], status: int) -> str:

@@ -1,4 +1,4 @@
-"""What the engine costs beside a loop written by hand, and what asking a frozen teacher once gains.
+"""Cost of the engine beside a loop written by hand, and the gain of asking a frozen teacher once.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/engine_overhead.py
 

@@ -1,4 +1,4 @@
-"""What GSDM adds to a student's step, beside the published way of computing it.
+"""Cost that GSDM adds to a student's step, beside the published way of computing it.
 
 By hand: ``python tests/benchmarks/gsdm_cost.py --device cpu --width 0.25 --size 64``
 

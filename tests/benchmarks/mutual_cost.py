@@ -1,4 +1,4 @@
-"""What K students that learn side by side cost, beside K runs with one student each.
+"""Cost of K students that learn side by side, beside K runs with one student each.
 
 By hand: ``OMP_NUM_THREADS=1 python tests/benchmarks/mutual_cost.py``
 

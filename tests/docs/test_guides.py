@@ -75,12 +75,12 @@ def follow(shell: Shell, line: str) -> Shell:
 
 
 def expanded(shell: Shell, word: str) -> list[str]:
-    """What a shell makes of a word with a star."""
+    """The shell's expansion of a word with a star."""
     return sorted(glob.glob(word, root_dir=shell.folder)) if "*" in word else [word]
 
 
 def quickly(words: list[str], shell: Shell) -> list[str]:
-    """What keeps a run from looking for accelerators, and from training where nothing comes of it."""
+    """Settings that keep a run from looking for accelerators, and from training where nothing comes of it."""
     if words[1] != "run":
         return []
     needed = "deploy-the-student" in shell.folder.parts or "--dry-run" in words

@@ -12,7 +12,7 @@ SPECS = {name: each for name, each in vars(hookspecs).items() if hasattr(each, "
 
 
 def section(name: str) -> str:
-    """What the page says under the heading of a hook."""
+    """The page's text under the heading of a hook."""
     _, found, rest = PAGE.read_text(encoding="utf-8").partition(f"### {name}\n")
     assert found, f"docs/hooks.md has no heading for {name}"
     return rest.partition("\n#")[0]

@@ -1,4 +1,4 @@
-"""What there is, and where the documentation says so."""
+"""Everything public is in the documentation."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_a_signal_saves_says_how_to_resume_and_sets_the_exit_status(new_home, un
 
 
 def test_resumed_again_after_a_stop_and_a_kill(new_home, uninterrupted):
-    """What was sent after the stop is no longer in the journal that the first resumption continues."""
+    """Values sent after the stop are no longer in the journal that the first resumption continues."""
     home = new_home()
     process = home.start("run", str(home.recipe))
     while process.is_alive() and not (home.runs and list(home.runs[0].glob("tracking/sent.json"))):

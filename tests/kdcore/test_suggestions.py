@@ -1,4 +1,4 @@
-"""What is told to somebody who has mistyped a name."""
+"""Suggestions for mistyped names."""
 
 from kdcore.suggestions import FEW, MANY, did_you_mean, nearest, or_meant
 

@@ -137,7 +137,7 @@ def loss_of(step, rows, learner):
 
 @pytest.fixture(scope="module")
 def seen():
-    """How many graphs were accepted and refused, so that neither is an accident."""
+    """The number of graphs that were accepted and refused, so that neither is an accident."""
     counts = {"accepted": 0, "refused": 0, "edges": 0}
     yield counts
     assert counts["accepted"] > 5, counts

@@ -73,7 +73,7 @@ class Trial:
         return engine, recorded
 
     def input(self, name: str, rows: Tensor) -> Tensor:
-        """What a participant without augmentation reads."""
+        """The inputs of a participant without augmentation."""
         return self.table.inputs[name][0][rows]
 
 

@@ -1,4 +1,4 @@
-"""What the command line says when it cannot do as it is told."""
+"""Errors of the command line."""
 
 from __future__ import annotations
 

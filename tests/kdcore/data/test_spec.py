@@ -1,4 +1,4 @@
-"""What a signal is travels from the dataset through every transform to the encoder, and into a saved student."""
+"""The spec of a signal travels from the dataset through every transform to the encoder, and into a saved student."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How something public goes."""
+"""Deprecation of public names."""
 
 from __future__ import annotations
 

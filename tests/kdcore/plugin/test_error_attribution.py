@@ -1,4 +1,4 @@
-"""Whose fault an error is."""
+"""Errors are attributed to the plugin or to kdcore."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who must be in a recipe, what each must be told, who learns from whom, and schedules that contradict that."""
+"""Participants that a recipe must have, their sources, and schedules that contradict them."""
 
 from __future__ import annotations
 

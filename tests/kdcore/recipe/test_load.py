@@ -1,4 +1,4 @@
-"""What a recipe's file may say, and what comes of it."""
+"""Recipe files and the recipes that they give."""
 
 import hashlib
 import json

@@ -55,7 +55,7 @@ def outcome(arm, students, right, teachers=()):
 
 
 def summary_of(distilled, baseline=None, no_baseline="", distils=()):
-    """What is said of one seed's outcomes, in a run whose recipe names everybody in them."""
+    """The summary of one seed's outcomes, in a run whose recipe names everybody in them."""
     outcomes = {arm: {0: found} for arm, found in (("distilled", distilled), ("baseline", baseline)) if found}
     spec = SimpleNamespace(modalities=["rgb"], encoder=SimpleNamespace(name="cnn"), follows=None)
     students = dict.fromkeys(distilled.students, spec)

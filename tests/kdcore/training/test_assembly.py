@@ -1,4 +1,4 @@
-"""What goes wrong while a run is put together is said with file and line."""
+"""Errors while a run is put together give file and line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def home(tmp_path, database, monkeypatch):
 
 
 def refusal(home: Home, name: str, body: str) -> str:
-    """What a dry run says of a loss with this in its class."""
+    """The message of a dry run about a loss with this in its class."""
     body = dedent(body).strip().replace("\n", "\n    ")
     (home.folder / f"{name}.py").write_text(LOSS.format(body=body, name=name))
     recipe = tiny_recipe(home.database, "assembly", plugins=[f"{name}.py"], losses=["cross-entropy", {"name": "mine"}])

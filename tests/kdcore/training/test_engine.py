@@ -273,7 +273,7 @@ def test_a_change_of_rate_that_does_nothing_is_refused(options, said):
 
 
 def moved(table, names, clip):
-    """How far one step of SGD at rate 1 takes each of the students `names`."""
+    """The distance that one step of SGD at rate 1 moves each of the students `names`."""
     made = distiller(table, [TermSpec("huge", 1.0, Huge)], students=names)
     before = {name: [p.detach().clone() for p in made.participant(name).parameters()] for name in names}
     training = {"optimizer": {"name": "sgd", "lr": 1.0}, "gradient_clip": clip}

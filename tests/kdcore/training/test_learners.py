@@ -283,7 +283,7 @@ def test_a_moving_average_sees_an_augmentation_of_its_own(table):
 
 
 def test_a_teacher_that_an_average_follows_is_trained_again_rather_than_reused(table, tmp_path):
-    """What is kept of a stage are its learners' weights, and not those of their averages."""
+    """The weights kept of a stage are those of its learners, and not those of their averages."""
     store = TrainedStages(tmp_path / "kept", {})
     table.inputs["average"] = table.inputs["teacher"]
     states = []

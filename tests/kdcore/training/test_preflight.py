@@ -1,4 +1,4 @@
-"""What is wrong with losses is said before the first step, and looking leaves no trace."""
+"""Faults of losses are reported before the first step, and looking leaves no trace."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class MadeLate(Mapped):
 
 
 class FrozenInAList(InADict):
-    """What learns nothing may be kept anywhere."""
+    """A participant that learns nothing may be kept anywhere."""
 
     def made(self):
         return {"teacher": [nn.Linear(2, 2).requires_grad_(False)]}

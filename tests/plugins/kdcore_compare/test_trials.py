@@ -1,4 +1,4 @@
-"""What is done with a trial, without training."""
+"""Steps of a trial, without training."""
 
 from __future__ import annotations
 

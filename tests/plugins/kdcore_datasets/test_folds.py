@@ -35,7 +35,7 @@ def test_every_subject_tests_once_and_never_trains_then(folds, more, seed):
     [(4, ["1", "2", "3", "4"]), (7, ["1 2", "3 4", "5 6", "7"]), (10, ["1 2 3", "4 5 6", "7 8", "9 10"])],
 )
 def test_folds_in_natural_order_are_those_of_scikit_learn(count, groups):
-    """What sklearn.model_selection.KFold(4) gives for subjects 1, 2, 3 …"""
+    """The folds of sklearn.model_selection.KFold(4) for subjects 1, 2, 3 …"""
     for fold, expected in enumerate(groups, 1):
         split = SubjectFolds(folds=4, fold=fold).split(recordings(count))
         assert subjects(split, "test") == {f"s{name}" for name in expected.split()}

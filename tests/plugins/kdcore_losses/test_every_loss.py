@@ -1,4 +1,4 @@
-"""What every registered loss keeps to: a new one is tested here from the moment it is registered."""
+"""Properties of every registered loss: a new one is tested here from the moment it is registered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for every loss here, and brute-force counterparts of the relational ones."""
+"""Properties of every loss here, and brute-force counterparts of the relational ones."""
 
 import math
 

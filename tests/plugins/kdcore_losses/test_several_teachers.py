@@ -54,7 +54,7 @@ def test_mean_logits_by_loops(ctx):
 
 
 def test_soft_targets_have_the_gradient_of_mean_probabilities(ctx):
-    """Why the arithmetic mean needs no loss of its own."""
+    """The arithmetic mean needs no loss of its own."""
     target = torch.stack([(each.logits / 4).softmax(dim=1) for each in ctx.teachers.values()]).mean(dim=0)
     mean = -16 * (target * (ctx.student.logits / 4).log_softmax(dim=1)).sum(dim=1).mean()
     found, wanted = (torch.autograd.grad(each, ctx.student.logits)[0] for each in (SoftTarget()(ctx), mean))

@@ -1,4 +1,4 @@
-"""Where the participants of a run looked: who is asked, about which answer, and what is left if nobody tells."""
+"""Saliency of a run's participants: who is asked, about which answer, and what is left if nobody tells."""
 
 from __future__ import annotations
 

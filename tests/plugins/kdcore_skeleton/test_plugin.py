@@ -1,4 +1,4 @@
-"""What the plugin announces."""
+"""The components that the plugin registers."""
 
 from __future__ import annotations
 
