@@ -227,7 +227,7 @@ def test_a_copy_in_the_test_split_is_a_leak(tmp_path, how):
     target = tmp_path / "wrist-s3-a1-t1.npy"
     np.save(target, values) if how == "same bytes" else np.save(target, np.asfortranarray(values))
     pipelines = {"student": Pipeline([toys.branch()])}
-    with pytest.raises(SplitError, match=r"leaks(.|\n)*wrist of subject s0.*train.* and subject s3.*test.* is the same"):
+    with pytest.raises(SplitError, match=r"splits leak(.|\n)*wrist of subject s0.*train.* and subject s3.*test.* is the same"):
         toys.table(toys.Files(tmp_path), pipelines, tmp_path / "cache")
     np.save(target, np.zeros_like(values))  # constant signals are equal by nature
     np.save(tmp_path / "wrist-s0-a0-t0.npy", np.zeros_like(values))
