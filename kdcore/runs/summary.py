@@ -217,10 +217,10 @@ def _described(name: str, spec: ParticipantSpec) -> str:
 
 
 def _labels(data: DataSpec) -> str:
-    noisy = f"Of the labels learnt from, {100 * data.label_noise:g} % were made wrong. " if data.label_noise else ""
+    noisy = f"{100 * data.label_noise:g} % of the training labels are wrong. " if data.label_noise else ""
     if isinstance(data.labels, LabelledShare):
-        return f"{noisy}{100 * data.labels.share:g} % of the training samples were labelled. "
-    return f"{noisy}Students were told no labels. " if data.labels == "withheld" else noisy
+        return f"{noisy}{100 * data.labels.share:g} % of the training samples are labelled. "
+    return f"{noisy}Students were trained without labels. " if data.labels == "withheld" else noisy
 
 
 def in_words(items: Sequence[str]) -> str:
@@ -256,9 +256,9 @@ def metric_group(part: str, outcome: Outcome, name: str, students: Sequence[str]
 
 
 def means(summary: Summary) -> dict[str, float]:
-    """Mean and standard deviation over seeds of every metric of the evaluation, by participant."""
+    """Mean and standard deviation over seeds of every metric of the evaluation, by participant; students first."""
     found: dict[str, float] = {}
-    for row in summary.rows:
+    for row in reversed(summary.rows):  # MLflow's comparison starts with the metric that comes first
         for metric in row.evaluations[0].metrics():
             values = row.values(metric)
             mean = sum(values) / len(values)

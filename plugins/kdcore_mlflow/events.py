@@ -31,9 +31,7 @@ CODE, REQUIREMENTS = Path(__file__).with_name("pyfunc_model.py"), (f"kdcore=={__
 
 
 def record_start(run: RunContext, journal: RunJournal) -> None:
-    """Record the user, the source commit, the recipe and the data, and from now on the system's load."""
-    if isinstance(journal.tracker, MlflowTracker):
-        journal.tracker.watch_load()
+    """Record the user, the source commit, the recipe and the data."""
     journal.tags("root", {"mlflow.note.content": run.recipe.description, **_origin(run), **run.recipe.tracking.tags})
     for name in ("recipe.yaml", "run.json"):
         journal.artifact("root", run.folder / name)
@@ -46,7 +44,9 @@ def record_start(run: RunContext, journal: RunJournal) -> None:
 
 
 def record_seed(run: RunContext, journal: RunJournal, seed: int) -> None:
-    """Record the user and the source commit of one seed's run."""
+    """Record the user and the source commit of one seed's run, and from now on the system's load."""
+    if isinstance(journal.tracker, MlflowTracker):
+        journal.tracker.watch_load(f"seed-{seed}")
     journal.tags(f"seed-{seed}", _origin(run))
 
 
