@@ -41,10 +41,17 @@ def wrong(message: str, at: Steps = (), instead: Steps = ()) -> PydanticCustomEr
     return PydanticCustomError("recipe", "{message}", {"message": message, "at": at, "instead": instead})
 
 
-def _not_negative(weight: float | Ramp) -> float | Ramp:
+LARGEST_WEIGHT = 1e9
+"""Largest weight of a term; far beyond it, the weighted sum leaves the range of float32."""
+
+MOST_THREADS, MOST_DEVICES = 1024, 1024
+"""More threads or devices than any machine has; the operating system fails in its own way if asked for them."""
+
+
+def _possible_weight(weight: float | Ramp) -> float | Ramp:
     for value in (weight.start, weight.stop) if isinstance(weight, Ramp) else (weight,):
-        if not 0 <= value < float("inf"):
-            raise wrong(f"must be a number from 0 up, not {value!r}")
+        if not 0 <= value <= LARGEST_WEIGHT:
+            raise wrong(f"must be a number from 0 up to {LARGEST_WEIGHT:g}, not {value!r}")
     if isinstance(weight, Ramp) and weight.epochs < 1:
         raise wrong(f"must be at least 1, not {weight.epochs!r}", ("epochs",))
     return weight
@@ -53,6 +60,8 @@ def _not_negative(weight: float | Ramp) -> float | Ramp:
 def _some_bytes(limit: int | str) -> int | str:
     if isinstance(limit, str) and (not (found := _BYTES.fullmatch(limit)) or found[2] not in _UNIT):
         raise wrong(f"must be a number of bytes such as '4GiB', not {limit!r}")
+    if isinstance(limit, int) and limit < 0:
+        raise wrong(f"must not be negative, not {limit!r}")
     return limit
 
 
@@ -106,7 +115,7 @@ class Component(Section):
 class Term(Component):
     """A loss in the objective."""
 
-    weight: Annotated[float | Ramp, AfterValidator(_not_negative)] = 1.0
+    weight: Annotated[float | Ramp, AfterValidator(_possible_weight)] = 1.0
     """Factor; 0 keeps the term out of the objective."""
     id: str | None = None
     """Its label in logs; the name by default, ``name-2`` where it comes again."""
@@ -279,12 +288,12 @@ class EngineSpec(Section):
     """Devices, precision and workers."""
 
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps", "tpu"] = "auto"
-    devices: Annotated[int, Ge(1)] | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = 1
+    devices: Annotated[int, Ge(1), Le(MOST_DEVICES)] | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = 1
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     deterministic: bool = True
     compile: bool = False
-    threads: Annotated[int, Ge(1)] | None = None
+    threads: Annotated[int, Ge(1), Le(MOST_THREADS)] | None = None
     """CPU threads; None for what the machine has."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 30.0
     """Seconds between checkpoints within a stage; whatever it is, a resumed run ends the same."""

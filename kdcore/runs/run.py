@@ -75,7 +75,7 @@ def resume(run_id: str, listener: RunListener | None = None) -> Result | None:
     """
     folder = find_run(run_id)
     plugins = plugin_manager()
-    with RunSession(make_plan(recipe_of(folder, plugins)), plugins, listener, folder=folder) as session:
+    with RunSession(make_plan(recipe_of(folder, plugins, files=True)), plugins, listener, folder=folder) as session:
         for arm in session.arms():
             arm.engine.fit(arm.stages, arm.checkpoint)
         return _result(session)
