@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+import threading
+import time
+import traceback
 import warnings
 
 import typer
@@ -39,6 +43,13 @@ for command in (plugins.describe, plugins.plugins):
 
 def main() -> None:
     """Entry point of the ``kdcore`` command."""
+    try:
+        _command()
+    finally:
+        _end_threads(sys.exception())
+
+
+def _command() -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     for category in (DeprecationWarning, FutureWarning):  # libraries' notes to their callers, not to ours
         warnings.simplefilter("ignore", category)
@@ -97,6 +108,26 @@ def _without_plugin_files(words: list[str]) -> list[str]:
     if files:
         os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(files))
     return left
+
+
+def _end_threads(error: BaseException | None, seconds: float = 5.0) -> None:
+    """Wait a little for threads that a plugin has started; end the process without those that go on, and name them."""
+    deadline = time.monotonic() + seconds
+    mine = threading.main_thread()
+    for thread in threading.enumerate():
+        if thread is not mine and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    left = [each for each in threading.enumerate() if each is not mine and not each.daemon]
+    if left:
+        names = ", ".join(each.name for each in left)
+        print(f"warning: ending without threads that a plugin has started and that still run: {names}", file=sys.stderr)
+        if error and not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        status = error.code or 0 if isinstance(error, SystemExit) else 1 if error else 0
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
 
 
 def _leave(code: int) -> None:

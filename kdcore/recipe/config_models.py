@@ -297,6 +297,10 @@ class EngineSpec(Section):
     """CPU threads; None for what the machine has."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 30.0
     """Seconds between checkpoints within a stage; whatever it is, a resumed run ends the same."""
+    on_nan: Literal["stop", "skip-step"] = "stop"
+    """What is done about a step whose loss or gradients are not finite numbers."""
+    skipped_steps: Annotated[int, Ge(1)] = 10
+    """Steps that ``skip-step`` may skip in an arm; one more stops the run."""
     log_every: Annotated[int, Ge(1)] = 10
     """Steps that one tracked value of a term is the mean of."""
     teacher_cache: bool = True

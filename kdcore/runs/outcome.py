@@ -32,6 +32,7 @@ class Outcome:
         teachers: Their names.
         students: Theirs.
         memory: Most bytes that were in use at once: on the accelerator, else of the process so far; None if unknown.
+        notes: What a reader of the results must know of the training.
     """
 
     arm: str
@@ -43,6 +44,7 @@ class Outcome:
     teachers: Sequence[str]
     students: Sequence[str]
     memory: int | None = None
+    notes: Sequence[str] = ()
 
     def evaluations(self) -> dict[str, Evaluation]:
         """Every participant's evaluation, and those of teachers and students combined where there are several."""
@@ -61,6 +63,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
     head = {
         "arm": outcome.arm, "keys": list(outcome.keys), "parameters": dict(outcome.parameters), "seconds": outcome.seconds,
         "teachers": list(outcome.teachers), "students": list(outcome.students), "memory": outcome.memory,
+        "notes": list(outcome.notes),
     }  # fmt: skip
     buffer = io.BytesIO()
     arrays = {f"probabilities.{name}": values for name, values in outcome.probabilities.items()}
