@@ -65,6 +65,20 @@ def _some_bytes(limit: int | str) -> int | str:
     return limit
 
 
+def as_bytes(size: int | str) -> int:
+    """A size such as ``4GiB`` in bytes.
+
+    Raises:
+        ValueError: If it is not a size.
+    """
+    if isinstance(size, int):
+        return size
+    found = _BYTES.fullmatch(size)
+    if not found or found[2] not in _UNIT:
+        raise ValueError(f"{size!r} is not a number of bytes such as '4GiB'")
+    return int(float(found[1]) * _UNIT[found[2]])
+
+
 def _home(path: Path) -> Path:
     return Path(os.path.expanduser(path))  # unlike Path.expanduser, never raises
 
@@ -277,11 +291,7 @@ class DataSpec(Section):
     @property
     def memory_bytes(self) -> int:
         """`memory_limit` in bytes."""
-        if isinstance(self.memory_limit, int):
-            return self.memory_limit
-        found = _BYTES.fullmatch(self.memory_limit)
-        assert found  # validated
-        return int(float(found[1]) * _UNIT[found[2]])
+        return as_bytes(self.memory_limit)
 
 
 class EngineSpec(Section):

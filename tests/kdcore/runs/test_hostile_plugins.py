@@ -125,7 +125,7 @@ def test_what_a_loss_may_not_return_is_attributed(hostile, does, said, late):
 
 
 def test_a_loss_that_becomes_nan_is_named_by_step_term_and_rate(hostile):
-    said = r"train/student/hostile is nan in stage student, epoch 1, step \d+: term 'hostile' of student .*rate: 0\.001 \(student\)"
+    said = r"hostile is nan in stage student, epoch 1, step \d+: term 'hostile' of student .*rate: 0\.001 \(student\)"
     with pytest.raises(TrainingError, match=said):
         hostile(lambda value, ctx: value * torch.nan)
 
