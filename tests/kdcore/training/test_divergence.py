@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import learning
 import numpy as np
 import pytest
@@ -85,9 +87,13 @@ def test_without_skipping_the_first_stops(table, monkeypatch):
 def test_no_checkpoint_holds_weights_after_a_step_that_was_not_finite(table, monkeypatch):
     spoil(monkeypatch, 1)
     saved = []
+
+    def keep(weights, state):
+        saved.append(deepcopy(weights))
+
     settings = Settings(seed=3, batch_size=3, checkpoint_seconds=0)
     with pytest.raises(TrainingError, match="step 2"):
-        engine(learning.distiller(table), table, settings, save=lambda weights, state: saved.append(weights)).fit([students()])
+        engine(learning.distiller(table), table, settings, save=keep).fit([students()])
     assert saved
     assert all(bool(torch.isfinite(each).all()) for weights in saved for each in weights.values())
 
@@ -104,9 +110,7 @@ def test_resumed_after_a_skipped_step_it_ends_the_same(table, monkeypatch):
     settings = Settings(seed=3, batch_size=3, checkpoint_seconds=0, skipped_steps=2)
     kept = []
     made = learning.distiller(table)
-    first = engine(
-        made, table, settings, save=lambda weights, state: kept.append(({k: v.clone() for k, v in weights.items()}, state))
-    )
+    first = engine(made, table, settings, save=lambda weights, state: kept.append(deepcopy((weights, state))))
     first.fit([students(epochs=2)])
     monkeypatch.undo()
     weights, state = next(each for each in kept if each[1]["step"] == 3)
