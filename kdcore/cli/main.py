@@ -15,7 +15,7 @@ import typer
 from kdcore import __version__
 from kdcore.cli import cache, data, plan, plugins, recipes, run, runs
 from kdcore.cli.predict import predict
-from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError
+from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError, printable
 
 PLUGIN_FILES = "Every command accepts --plugin FILE.py, once or more, to use a plugin that is not installed."
 
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _command() -> None:
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(str(message))}\n"
     for category in (DeprecationWarning, FutureWarning):  # libraries' notes to their callers, not to ours
         warnings.simplefilter("ignore", category)
     if sys.argv[1:] == ["--version"]:  # as an option of the app, typer would load pydantic for it before every command
@@ -69,10 +69,10 @@ def _command() -> None:
         app([*words, "--help"] if words in ([], ["data"], ["recipes"]) else words)
     except RecipeError as error:
         count = len(error.problems)
-        print(f"{error}\n{count} problem{'s' if count > 1 else ''}; nothing was run.", file=sys.stderr)
+        print(f"{printable(str(error))}\n{count} problem{'s' if count > 1 else ''}; nothing was run.", file=sys.stderr)
         _leave(error.exit_code)
     except KdcoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         _leave(error.exit_code)
     except BrokenPipeError:  # the reader closed the pipe, as in: kdcore list | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -85,7 +85,7 @@ def _command() -> None:
             culprit = f"{error.filename}: {error.strerror}"
         if culprit is None or os.environ.get("KDCORE_TRACEBACK") == "1":
             raise
-        print(f"error: {culprit}", file=sys.stderr)
+        print(f"error: {printable(str(culprit))}", file=sys.stderr)
         _leave(1)
 
 

@@ -83,6 +83,15 @@ def _home(path: Path) -> Path:
     return Path(os.path.expanduser(path))  # unlike Path.expanduser, never raises
 
 
+def _without_credentials(uri: str) -> str:
+    if re.search(r"//[^/?#\s]*:[^/?#\s]*@", uri):
+        raise wrong(
+            "must not contain a password, since recipes are stored and shared: leave it out, and set MLFLOW_TRACKING_URI, or "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return uri
+
+
 def _stored(path: Path) -> Path:
     if path.suffix not in STORED:
         raise wrong(f"the suffix must be one of {', '.join(STORED)}, not {path.suffix!r}")
@@ -325,6 +334,6 @@ class TrackingSpec(Section):
 
     experiment: str | None = None
     """The recipe's name by default."""
-    uri: str | None = None
-    """Of the tracking server; a local database by default."""
+    uri: Annotated[str, AfterValidator(_without_credentials)] | None = None
+    """Of the tracking server; a local database by default. Credentials belong into the environment."""
     tags: dict[str, str] = Field(default_factory=dict)
