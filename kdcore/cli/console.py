@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from kdcore.cli.tables import output, show_table
+from kdcore.cli.tables import SafeConsole, output, show_table
 from kdcore.data.check import DataReport
 from kdcore.recipe.graph import StagePlan
 from kdcore.runs.callbacks import RunListener
@@ -102,7 +102,7 @@ class ConsoleListener(RunListener):
 
 def stderr() -> Console:
     """Return the console for progress, so that output can be piped."""
-    return Console(stderr=True)
+    return SafeConsole(stderr=True)
 
 
 def show_result(result: Result) -> None:
