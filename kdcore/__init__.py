@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.merge import TERM_LISTS
     from kdcore.recipe.models import Recipe
-    from kdcore.recipe.plan import Plan, make_plan
+    from kdcore.recipe.plan import ParticipantPlan, Plan, make_plan
     from kdcore.runs.artifacts import first_recording, restore_participants, student_folder
     from kdcore.runs.callbacks import RunListener
     from kdcore.runs.context import RunContext, reopen
@@ -113,7 +113,7 @@ _HOME = {
     "kdcore.recipe.build": ("Builder",),
     "kdcore.recipe.graph": ("LearnerTerm", "StagePlan"),
     "kdcore.recipe.load": ("load_recipe",),
-    "kdcore.recipe.plan": ("Plan", "make_plan"),
+    "kdcore.recipe.plan": ("ParticipantPlan", "Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),

@@ -13,7 +13,8 @@ import warnings
 import typer
 
 from kdcore import __version__
-from kdcore.cli import cache, data, plan, plugins, recipes, run, runs
+from kdcore.cli import cache, data, plugins, recipes, run, runs
+from kdcore.cli.outputs import outputs
 from kdcore.cli.predict import predict
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError, printable
 
@@ -29,7 +30,7 @@ app = typer.Typer(
     epilog=f"kdcore --version prints the version. {PLUGIN_FILES}",
 )
 app.command(epilog=f"{run.EXAMPLES}\n\n{PLUGIN_FILES}")(run.run)
-for command in (run.resume, run.validate, plan.plan, run.evaluate, plan.outputs):
+for command in (run.resume, run.validate, run.evaluate, outputs):
     app.command(epilog=PLUGIN_FILES)(command)
 app.command()(predict)
 app.add_typer(data.app, name="data")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def side_effects_refused(called: str, context: LossContext) -> Iterator[None]:
     finally:
         after = _settings()
         torch.set_grad_enabled(bool(before["whether gradients are recorded"]))
-        torch.set_default_dtype(before["the default dtype"])
+        torch.set_default_dtype(cast(torch.dtype, before["the default dtype"]))
     changed = [name for name in before if before[name] != after[name]]
     if changed:
         raise TrainingError(
