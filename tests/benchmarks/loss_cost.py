@@ -4,9 +4,8 @@ By hand: ``OMP_NUM_THREADS=1 python tests/benchmarks/loss_cost.py --batch 64 --c
 
 The student's own step is a ResNet-18 on 64 × 64 pixels: forward pass, cross-entropy, backward pass, one step of SGD. A loss's
 step is its value and the gradients of the student's outputs and of its own parameters, on outputs that are there already.
-Activations have `--width` channels: vectors, or maps of 4 × 4 for losses that compare positions. Two teachers for losses that need
-two. Memory is the most that tensors took beyond what was there before, on CUDA; on a CPU, of all that a step allocates at once, as
-torch's profiler reports it.
+Activations have `--width` channels: vectors, or maps of 4 × 4 for losses that compare positions. A loss that needs two teachers
+has two. Memory is the most that a step holds at once beyond what was there before.
 """
 
 from __future__ import annotations
