@@ -316,10 +316,7 @@ def table(summary: Summary) -> Table:
 
     found = Table(
         title=Text(f"{summary.name}: {summary.part} accuracy, %"),
-        caption=Text(summary.answer),
         title_justify="left",
-        caption_justify="left",
-        caption_style="bold",
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
