@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
     from kdcore.contracts.progress import Progress, Ramp
-    from kdcore.contracts.protocol import Protocol, Split
+    from kdcore.contracts.protocol import Protocol, Splits
     from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.transform import Join, SampleTransform, Transform
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from kdcore.runs.outcome import Outcome
     from kdcore.runs.paths import find_run, runs_folder
     from kdcore.runs.provenance import Provenance, provenance_of
+    from kdcore.runs.recipe_changes import RecipeChanges, recipe_changes
     from kdcore.runs.records import Facts, FinishedRun, finished_runs, read_facts, read_run
     from kdcore.runs.run import Result, dry_run, resume, run
     from kdcore.runs.saved_students import find_student
@@ -90,7 +91,7 @@ _HOME = {
     "kdcore.contracts.needs": ("Needs",),
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
-    "kdcore.contracts.protocol": ("Protocol", "Split"),
+    "kdcore.contracts.protocol": ("Protocol", "Splits"),
     "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
     "kdcore.errors": (
@@ -114,6 +115,7 @@ _HOME = {
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
+    "kdcore.runs.recipe_changes": ("RecipeChanges", "recipe_changes"),
     "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_facts", "read_run"),
     "kdcore.runs.saved_students": ("find_student",),
     "kdcore.runs.outcome": ("Outcome",),

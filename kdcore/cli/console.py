@@ -59,7 +59,7 @@ class ConsoleListener(RunListener):
             self._drop_task()
 
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
-        self._title = f"seed {seed}, {arm}"
+        self._title = f"seed {seed}, {arm}" if arm else f"seed {seed}"
 
     def stage_started(self, stage: StagePlan, steps: int) -> None:
         self._drop_task()
@@ -112,7 +112,8 @@ def show_result(result: Result) -> None:
     for note in summary.notes:
         _line(console, "note", note)
     show_table(console, table(summary))
-    console.print(summary.answer, style="bold", markup=False, highlight=False)
+    if summary.answer:
+        console.print(summary.answer, style="bold", markup=False, highlight=False)
     console.print()
     if result.report:
         _line(console, "report", str(result.report))
@@ -149,12 +150,12 @@ def _parameters(count: int, trained: int) -> str:
 def show_data(report: DataReport) -> None:
     """Print counts, lengths, and everything that is wrong with a dataset."""
     console = output()
-    console.print(f"{report.dataset}: {sum(report.parts.values())} samples; {report.rule}", highlight=False)
-    parts = list(report.parts)
+    console.print(f"{report.dataset}: {sum(report.splits.values())} samples; {report.rule}", highlight=False)
+    splits = list(report.splits)
     for title, counts in (("class", report.classes), ("subject", report.subjects)):
-        shown = Table(title, *parts)
+        shown = Table(title, *splits)
         for name, count in counts.items():
-            shown.add_row(name, *(str(count[part]) for part in parts))
+            shown.add_row(name, *(str(count[split]) for split in splits))
         show_table(console, shown)
     lengths = Table("modality", "shortest", "median", "longest", title="Length in samples (seconds)")
     for modality, spread in report.lengths.items():
@@ -162,7 +163,7 @@ def show_data(report: DataReport) -> None:
     show_table(console, lengths)
     lists = {"missing": report.missing, "broken": report.broken, "leaks": report.leaks}
     if report.windows is not None:
-        counted = ", ".join(f"{part} {report.windows[part]}" for part in parts)
+        counted = ", ".join(f"{split} {report.windows[split]}" for split in splits)
         console.print(f"windows: {counted}", style="red" if report.windowless else "", highlight=False)
         lists["shorter than a window"] = report.short
     lists |= {"warnings": report.warnings, "odd signals": report.odd, "dropped, by reason": report.dropped.lines()}

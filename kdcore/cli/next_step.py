@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from kdcore.runs.summary import WITH, Summary
+from kdcore.runs.summary import Summary
 
 MORE_SEEDS = "seeds=[0,1,2,3,4]"
 
@@ -20,7 +20,7 @@ def next_step(summary: Summary) -> str:
         return f"repeat it with more seeds: {_with_more_seeds(summary.command)}"
     if difference is not None and not (difference.conclusive and difference.mean > 0):
         return "try another method or another weight: kdcore recipes list"
-    student = summary.row(WITH, "student")
+    student = summary.row("distilled", "student")
     if student is None:
         return f"evaluate the saved students again: kdcore evaluate {shlex.quote(summary.folder.name)}"
     folder = summary.folder / "students" / f"seed-{summary.seeds[0]}" / student.participant

@@ -1,14 +1,17 @@
 """Protocols that divide by subject.
 
-Subjects may be written as numbers or text. Those that a recipe lists nowhere are left out of every part, and the rule
+Subjects may be written as numbers or text. Those that a recipe lists nowhere are left out of every split, and the rule
 says so.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from kdcore import Protocol, Sample, Split
+from annotated_types import Gt, Lt
+
+from kdcore import Protocol, Sample, Splits
 from kdcore_datasets.protocols.partition import (
     Value,
     both_sides,
@@ -21,21 +24,24 @@ from kdcore_datasets.protocols.partition import (
     values_of,
 )
 
+Share = Annotated[float, Gt(0), Lt(1)]
+"""A share of all subjects."""
 
-def _split_subjects(samples: Sequence[Sample], parts: dict[str, list[str]], validation: int | tuple[Value, ...]) -> Split:
-    """The split whose parts hold these subjects, with a validation part cut from the training subjects."""
+
+def _split_subjects(samples: Sequence[Sample], splits: dict[str, list[str]], validation: int | tuple[Value, ...]) -> Splits:
+    """Splits that hold these subjects, with a validation split cut from the training subjects."""
     existing = values_of(samples, "subject")
-    refuse_overlap("subject", parts)
-    held = held_out(validation, parts["train"], existing, "subject")
-    train = [each for each in parts["train"] if each not in held]
-    others = {part: values for part, values in parts.items() if part != "train"}
-    parts = {"train": train, "validation": held, **others}
-    refuse_overlap("subject", parts)
-    rule = described("By subject", parts, existing)
-    part_of = {value: part for part, values in parts.items() for value in values}
-    gathered = gather(samples, part_of, "subject", list(parts))
+    refuse_overlap("subject", splits)
+    held = held_out(validation, splits["train"], existing, "subject")
+    train = [each for each in splits["train"] if each not in held]
+    others = {split: values for split, values in splits.items() if split != "train"}
+    splits = {"train": train, "validation": held, **others}
+    refuse_overlap("subject", splits)
+    rule = described("By subject", splits, existing)
+    split_of = {value: split for split, values in splits.items() for value in values}
+    gathered = gather(samples, split_of, "subject", list(splits))
     refuse_empty(gathered, rule)
-    return Split(gathered, rule, disjoint=("subject",))
+    return Splits(gathered, rule, disjoint=("subject",))
 
 
 class CrossSubject(Protocol):
@@ -61,7 +67,7 @@ class CrossSubject(Protocol):
         self.test_subjects = test_subjects
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         existing = values_of(samples, "subject")
         train, test = both_sides(existing, self.train_subjects, self.test_subjects, "subject", existing[::2])
@@ -80,7 +86,7 @@ class LeaveOneSubjectOut(Protocol):
         self.test_subject = test_subject
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         existing = values_of(samples, "subject")
         train, test = both_sides(existing, (), (self.test_subject,), "subject", [])
@@ -88,7 +94,7 @@ class LeaveOneSubjectOut(Protocol):
 
 
 class Explicit(Protocol):
-    """Every part's subjects listed in the recipe; nobody else is used.
+    """Every split's subjects listed in the recipe; nobody else is used.
 
     Args:
         train_subjects: Who trains.
@@ -107,22 +113,32 @@ class Explicit(Protocol):
         self.test_subjects = test_subjects
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         existing = values_of(samples, "subject")
         sides = {"train": self.train_subjects, "test": self.test_subjects}
-        parts = {part: matching(values, existing, "subject") for part, values in sides.items()}
-        return _split_subjects(samples, parts, self.validation_subjects)
+        splits = {split: matching(values, existing, "subject") for split, values in sides.items()}
+        return _split_subjects(samples, splits, self.validation_subjects)
+
+
+def _chosen(wanted: tuple[Value, ...] | float, existing: Sequence[str], free: Sequence[str]) -> list[str]:
+    """The subjects listed, or the first of those that are free, as many as the share of all subjects says."""
+    if isinstance(wanted, float):
+        return list(free[: max(1, round(wanted * len(existing)))])
+    return matching(wanted, existing, "subject")
 
 
 class DisjointSubjects(Protocol):
     """Teachers learn from other subjects than students, and both are tested on yet others.
 
-    Gives the parts ``teacher``, ``train``, ``validation`` and ``test``.
+    Gives the splits ``teacher``, ``train``, ``validation`` and ``test``.
+
+    A share instead of a list takes that part of all subjects in natural order, at least one: teachers' subjects come first,
+    students' follow them. So a rule holds for any number of subjects.
 
     Args:
-        teacher_subjects: Whom teachers learn from.
-        student_subjects: Whom students learn from.
+        teacher_subjects: Whom teachers learn from, or the share of subjects, e.g. 0.4.
+        student_subjects: Whom students learn from, or the share of subjects.
         test_subjects: Who tests; everybody else, if empty.
         validation_subjects: How many of the last student subjects are held out, or who.
     """
@@ -130,8 +146,8 @@ class DisjointSubjects(Protocol):
     def __init__(
         self,
         *,
-        teacher_subjects: tuple[Value, ...],
-        student_subjects: tuple[Value, ...],
+        teacher_subjects: tuple[Value, ...] | Share,
+        student_subjects: tuple[Value, ...] | Share,
         test_subjects: tuple[Value, ...] = (),
         validation_subjects: int | tuple[Value, ...] = 0,
     ):
@@ -140,11 +156,11 @@ class DisjointSubjects(Protocol):
         self.test_subjects = test_subjects
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         existing = values_of(samples, "subject")
-        teacher = matching(self.teacher_subjects, existing, "subject")
-        student = matching(self.student_subjects, existing, "subject")
+        teacher = _chosen(self.teacher_subjects, existing, existing)
+        student = _chosen(self.student_subjects, existing, [each for each in existing if each not in teacher])
         test = matching(self.test_subjects, existing, "subject")
         test = test or [each for each in existing if each not in teacher and each not in student]
         return _split_subjects(samples, {"train": student, "test": test, "teacher": teacher}, self.validation_subjects)

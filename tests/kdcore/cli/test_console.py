@@ -28,7 +28,7 @@ def test_a_run_ends_with_table_answer_report_tracking_and_next_step(capsys):
     assert lines[1] == "sakdn: test accuracy, %"
     assert lines[-4:-1] == [found.answer, "report    runs/sakdn/report.html", "tracking  mlflow ui"]
     assert lines[-1] == "next      use the student on a recording: kdcore predict runs/sakdn/students/seed-0/rgb FILE"
-    assert "student with distillation" in lines[-5]
+    assert "distilled" in lines[-5]
 
 
 def test_a_run_without_report_and_tracker_names_neither(capsys):
