@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from kdcore.cli.next_step import next_step
 from kdcore.cli.tables import SafeConsole, output, show_table
 from kdcore.recipe.graph import StagePlan
 from kdcore.runs.callbacks import RunListener
@@ -105,17 +106,24 @@ def stderr() -> Console:
 
 
 def show_result(result: Result) -> None:
-    """Print the table of results and where everything is."""
-    console = output()
-    show_table(console, table(result.summary))
-    for note in result.summary.notes:
-        console.print(f"note      {note}", highlight=False, soft_wrap=True, markup=False)
+    """Print the results: the table, whether distillation helped, where everything is, and what to do next."""
+    console, summary = output(), result.summary
+    for note in summary.notes:
+        _line(console, "note", note)
+    show_table(console, table(summary))
+    if summary.answer:
+        console.print(summary.answer, style="bold", markup=False, highlight=False)
+    console.print()
     if result.report:
-        console.print(f"report    {result.report}", highlight=False, soft_wrap=True, markup=False)
+        _line(console, "report", str(result.report))
     if result.tracking:
-        console.print(f"tracking  {result.tracking}", highlight=False, soft_wrap=True, markup=False)
-    for name, run in result.run_ids.items():
-        console.print(f"          {name}: {run}", highlight=False, soft_wrap=True, markup=False)
+        _line(console, "tracking", result.tracking)
+    _line(console, "next", next_step(summary))
+
+
+def _line(console: Console, label: str, text: str) -> None:
+    """Print a labelled line that is never wrapped, so that paths and commands can be copied."""
+    console.print(f"{label:<10}{text}", highlight=False, soft_wrap=True, markup=False)
 
 
 def show_preflight(found: Preflight) -> None:

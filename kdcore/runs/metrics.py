@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special  # scipy.stats is slow to import
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -75,10 +75,9 @@ def evaluate(probabilities: ArrayLike, labels: ArrayLike) -> Evaluation:
     confusion = np.zeros((p.shape[1], p.shape[1]), dtype=np.int64)
     np.add.at(confusion, (y, predictions), 1)
     right, of_class = confusion.diagonal(), confusion.sum(axis=1)
-    interval = stats.binomtest(int(right.sum()), len(y)).proportion_ci(CONFIDENCE, method="wilson")
     return Evaluation(
         accuracy=float(right.sum() / len(y)),
-        accuracy_interval=(float(interval.low), float(interval.high)),
+        accuracy_interval=wilson_interval(int(right.sum()), len(y)),
         macro_f1=_macro_f1(confusion),
         loss=float(-np.log(np.maximum(p[np.arange(len(y)), y], np.finfo(np.float64).tiny)).mean()),
         confusion=confusion,
@@ -87,6 +86,19 @@ def evaluate(probabilities: ArrayLike, labels: ArrayLike) -> Evaluation:
         labels=y,
         probabilities=p,
     )
+
+
+def wilson_interval(right: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share of which `right` of `n` were observed.
+
+    .. math:: \\frac{\\hat p + z^2/2n \\pm z \\sqrt{\\hat p (1 - \\hat p)/n + z^2/4n^2}}{1 + z^2/n}
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
+    """
+    z, share = float(special.ndtri((1 + CONFIDENCE) / 2)), right / n
+    middle, half = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
+    low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    return (0.0 if right == 0 else low, 1.0 if right == n else high)
 
 
 def _probabilities(values: ArrayLike) -> NDArray[np.float64]:
@@ -177,7 +189,7 @@ def paired_difference(with_kd: Sequence[Evaluation], without: Sequence[Evaluatio
 
 def _several_seeds(differences: NDArray[np.float64]) -> Difference:
     count, mean, spread = len(differences), float(differences.mean()), float(differences.std(ddof=1))
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * spread / count**0.5
+    half = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * spread / count**0.5
     low, high, method = mean - half, mean + half, f"paired t over {count} seeds"
     if spread < 1e-12 and mean:
         conclusive, verdict = False, "Every seed differs by the same amount, so there is no spread to judge by"

@@ -381,10 +381,7 @@ def table(summary: Summary) -> Table:
 
     found = Table(
         title=Text(f"{summary.name}: {summary.split} accuracy, %"),
-        caption=Text(summary.answer) if summary.answer else None,
         title_justify="left",
-        caption_justify="left",
-        caption_style="bold",
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,

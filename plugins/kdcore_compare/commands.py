@@ -72,9 +72,7 @@ def compare_methods(
     overrides: Overrides = None,
     losses: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Compare this loss with default options, too; repeat, or 'all' for every one."
-        ),
+        typer.Option(help="Compare this loss with default options, too; repeat, or 'all' for every one."),
     ] = None,
     grid: Annotated[str, typer.Option(help="Factors of each term's own weight, as number,number,…")] = "0.1,1,10",
     choose: Annotated[

@@ -21,7 +21,7 @@ QUIET = (
     "--disable-component-update", "--disable-sync", "--window-size=1500,900", "--virtual-time-budget=40000",
 )  # fmt: skip
 TINY = (
-    "data.dataset.subjects=2", "data.dataset.trials=1", "data.dataset.actions=[wave, punch]", "seeds=[0, 1]",
+    "data.dataset.subjects=3", "data.dataset.trials=1", "data.dataset.actions=[wave, punch]", "seeds=[0, 1]",
     "schedule.teachers.epochs=1", "schedule.student.epochs=1", "data.batch_size=2",
 )  # fmt: skip
 

@@ -7,6 +7,9 @@ says so.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
+
+from annotated_types import Gt, Lt
 
 from kdcore import Protocol, Sample, Splits
 from kdcore_datasets.protocols.partition import (
@@ -20,6 +23,9 @@ from kdcore_datasets.protocols.partition import (
     refuse_overlap,
     values_of,
 )
+
+Share = Annotated[float, Gt(0), Lt(1)]
+"""A share of all subjects."""
 
 
 def _split_subjects(samples: Sequence[Sample], splits: dict[str, list[str]], validation: int | tuple[Value, ...]) -> Splits:
@@ -115,14 +121,24 @@ class Explicit(Protocol):
         return _split_subjects(samples, splits, self.validation_subjects)
 
 
+def _chosen(wanted: tuple[Value, ...] | float, existing: Sequence[str], free: Sequence[str]) -> list[str]:
+    """The subjects listed, or the first of those that are free, as many as the share of all subjects says."""
+    if isinstance(wanted, float):
+        return list(free[: max(1, round(wanted * len(existing)))])
+    return matching(wanted, existing, "subject")
+
+
 class DisjointSubjects(Protocol):
     """Teachers learn from other subjects than students, and both are tested on yet others.
 
     Gives the splits ``teacher``, ``train``, ``validation`` and ``test``.
 
+    A share instead of a list takes that part of all subjects in natural order, at least one: teachers' subjects come first,
+    students' follow them. So a rule holds for any number of subjects.
+
     Args:
-        teacher_subjects: Whom teachers learn from.
-        student_subjects: Whom students learn from.
+        teacher_subjects: Whom teachers learn from, or the share of subjects, e.g. 0.4.
+        student_subjects: Whom students learn from, or the share of subjects.
         test_subjects: Who tests; everybody else, if empty.
         validation_subjects: How many of the last student subjects are held out, or who.
     """
@@ -130,8 +146,8 @@ class DisjointSubjects(Protocol):
     def __init__(
         self,
         *,
-        teacher_subjects: tuple[Value, ...],
-        student_subjects: tuple[Value, ...],
+        teacher_subjects: tuple[Value, ...] | Share,
+        student_subjects: tuple[Value, ...] | Share,
         test_subjects: tuple[Value, ...] = (),
         validation_subjects: int | tuple[Value, ...] = 0,
     ):
@@ -143,8 +159,8 @@ class DisjointSubjects(Protocol):
     def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         existing = values_of(samples, "subject")
-        teacher = matching(self.teacher_subjects, existing, "subject")
-        student = matching(self.student_subjects, existing, "subject")
+        teacher = _chosen(self.teacher_subjects, existing, existing)
+        student = _chosen(self.student_subjects, existing, [each for each in existing if each not in teacher])
         test = matching(self.test_subjects, existing, "subject")
         test = test or [each for each in existing if each not in teacher and each not in student]
         return _split_subjects(samples, {"train": student, "test": test, "teacher": teacher}, self.validation_subjects)

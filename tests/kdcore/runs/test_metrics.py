@@ -54,6 +54,7 @@ def test_wilson_interval_solves_its_equation(right, n):
     for end in (low, high):
         assert (right / n - end) ** 2 == pytest.approx(z**2 * end * (1 - end) / n, abs=1e-9)
     assert 0 <= low <= right / n <= high <= 1
+    assert (low, high) == pytest.approx(tuple(stats.binomtest(right, n).proportion_ci(0.95, method="wilson")), abs=1e-12)
 
 
 def test_a_class_without_samples_has_no_recall_and_no_say_in_macro_f1():

@@ -82,6 +82,25 @@ def test_disjoint_subjects_give_teachers_their_own_split():
     assert subjects == {"train": {"3"}, "validation": {"4"}, "test": {"5", "6"}, "teacher": {"1", "2"}}
 
 
+@pytest.mark.parametrize(
+    ("people", "teacher", "train", "test"),
+    [
+        (20, range(1, 9), range(9, 13), range(13, 21)),
+        (5, (1, 2), (3,), (4, 5)),
+        (3, (1,), (2,), (3,)),
+    ],
+)
+def test_disjoint_subjects_by_share_take_teachers_first(people, teacher, train, test):
+    splits = DisjointSubjects(teacher_subjects=0.4, student_subjects=0.2).split(recordings_of(range(1, people + 1)))
+    subjects = {split: values(samples, "subject") for split, samples in splits.samples.items() if samples}
+    assert subjects == {name: set(map(str, who)) for name, who in (("teacher", teacher), ("train", train), ("test", test))}
+
+
+def test_a_share_follows_after_teachers_that_are_listed():
+    splits = DisjointSubjects(teacher_subjects=(2, 3), student_subjects=0.4).split(recordings_of(range(1, 6)))
+    assert values(splits.samples["train"], "subject") == {"1", "4"}
+
+
 def test_subject_specific_halves_trials():
     splits = SubjectSpecific().split(recordings_of([1, 2], trials=4))
     assert values(splits.samples["train"], "trial") == {"1", "2"}
