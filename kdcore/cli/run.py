@@ -51,7 +51,7 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.plan import make_plan
 
-    plan = make_plan(load_recipe(recipe, overrides or []))
+    plan = make_plan(load_recipe(recipe, overrides or [], files=True))
     size = ", ".join(
         f"{len(each)} {what}{'' if len(each) == 1 else 's'}"
         for what, each in (("teacher", plan.teachers), ("student", plan.students))

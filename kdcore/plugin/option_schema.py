@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
@@ -102,6 +103,11 @@ def construct(component: Any, arguments: Mapping[str, Any]) -> Any:
     if torch and isinstance(made, torch.nn.Module) and "_modules" not in vars(made):
         raise TypeError(forgotten)
     return made
+
+
+def is_path(annotation: Any) -> bool:
+    """Return whether an option's type is a path, or may be one."""
+    return annotation is Path or any(is_path(each) for each in get_args(annotation))
 
 
 def describe(entry: Entry) -> Description:

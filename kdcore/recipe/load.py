@@ -22,6 +22,7 @@ from kdcore.recipe.overrides import apply_overrides
 from kdcore.recipe.participants import written_out
 from kdcore.recipe.plugin_files import located
 from kdcore.recipe.problems import Places, found_by_schema
+from kdcore.recipe.relative_paths import with_whole_paths
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
 from kdcore.recipe.validate import check_components
 from kdcore.recipe.yaml import Node, Steps, read, steps
@@ -33,13 +34,16 @@ _UNREADABLE = (OSError, RuntimeError, ValueError)
 """Raised by paths: the second for a loop of links, the third for a null byte."""
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: PluginManager | None = None) -> Recipe:
+def load_recipe(
+    source: str | Path, overrides: Sequence[str] = (), plugins: PluginManager | None = None, files: bool = False
+) -> Recipe:
     """The recipe in a file, with everything checked that can be before data are read.
 
     Args:
         source: A file, or the name of a shipped recipe.
         overrides: ``path=value``, e.g. ``losses.gsdm.weight=0.1`` or ``data.dataset.name=utd-mhad``.
         plugins: Who provides its components; the installed ones by default.
+        files: Check that the files of weights and stored outputs exist; a finished run does not need them any more.
 
     Raises:
         RecipeError: With every problem found, each with its file, line, path and, where there is one, the nearest valid name.
@@ -51,6 +55,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: Plug
     node = written_out(node, early)
     removed = dict(node.places())  # what null took away is missed where that was said
     node = located(without_nulls(node), plugins.files)
+    node = with_whole_paths(node, plugins)
     tree, places = node.plain(), Places(removed | dict(node.places()))
     recipe, found = _validated(tree, places)
     stand_in = recipe or _stand_in(tree, found)
@@ -58,6 +63,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: Plug
     found += checked.problems
     if stand_in:
         found += check_compatibility(stand_in, tree, checked, places)
+        found += missing_files(stand_in, places) if files else []
     problems = early + [problem for problem in found if not _follows(problem, early)]
     if problems or recipe is None:
         raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))
@@ -134,6 +140,15 @@ def _validated(tree: Any, places: Places) -> tuple[Recipe | None, list[Problem]]
         return Recipe.model_validate_json(json.dumps(tree)), []
     except ValidationError as error:
         return None, found_by_schema(error, tree, places, Recipe, also=("extends",))
+
+
+def missing_files(recipe: Recipe, places: Places) -> list[Problem]:
+    """Find the files of weights and of stored outputs that do not exist."""
+    named: list[tuple[str, Path]] = []
+    for name, spec in {**recipe.teachers, **recipe.student_specs}.items():
+        named += [(f"{recipe.path_of(name)}.weights", spec.weights.file)] if spec.weights else []
+        named += [(f"{recipe.path_of(name)}.outputs", spec.outputs)] if spec.outputs else []
+    return [places.problem(steps(where), f"{path}: no such file") for where, path in named if not os.path.exists(path)]
 
 
 def _stand_in(tree: Any, problems: Sequence[Problem]) -> Recipe | None:

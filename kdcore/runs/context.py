@@ -74,7 +74,7 @@ def facts_of(run: RunContext) -> Facts:
         machine=_machine(run.table.labels.device),
         command=list(run.command),
         dropped=run.table.dropped.record(),
-        notes=[*run.table.dropped.lines(), *run.table.warnings],
+        notes=[*run.table.dropped.lines(), *run.table.warnings, *run.assembly.notes],
         no_baseline=plan.no_baseline,
         distilled=[name for name, each in run.assembly.plan.participants.items() if each.role == "student" and _distils(each)],
     )

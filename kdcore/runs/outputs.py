@@ -48,6 +48,8 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
         raise UsageError(f"{run.folder.name} has no participant {participant!r} with a network ({hint})")
     if participant in distiller.fused and distiller.fusion.batch_dependent:
         raise UsageError(f"the outputs of {participant!r} depend on the other samples of a batch, so they cannot be stored")
+    if distiller.participant(participant).known_classes is not None:
+        raise UsageError(f"{participant!r} does not know all classes of its run, so its outputs cannot be stored")
     fabric = make_fabric(recipe.engine)
     found = [
         cache_teachers(distiller, [participant], rows, table, recipe.data.batch_size, sys.maxsize, fabric)[participant]

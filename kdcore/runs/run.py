@@ -60,7 +60,7 @@ def run(
         KdcoreError: With a message for the user; nothing is written if the recipe or the data are at fault.
     """
     plugins = plugin_manager()
-    recipe = source if isinstance(source, Recipe) else load_recipe(source, overrides, plugins)
+    recipe = source if isinstance(source, Recipe) else load_recipe(source, overrides, plugins, files=True)
     with RunSession(make_plan(recipe), plugins, listener, command, None, part, retrain) as session:
         for arm in session.arms():
             arm.engine.fit(arm.stages, arm.checkpoint)
@@ -92,9 +92,13 @@ def dry_run(
     Returns None in all processes of a distributed run but the first.
     """
     plugins = plugin_manager()
-    session = RunSession(make_plan(load_recipe(source, overrides, plugins)), plugins, listener, part=part)
-    found = session.prepare().found
-    return found if session.writes else None
+    session = RunSession(make_plan(load_recipe(source, overrides, plugins, files=True)), plugins, listener, part=part)
+    prepared = session.prepare()
+    if not session.writes:
+        return None
+    for note in prepared.assembly.notes:
+        session.listener.say(note)
+    return prepared.found
 
 
 def _result(session: RunSession) -> Result | None:

@@ -238,6 +238,8 @@ class RunSession:
                 self.listener.say(
                     f"nothing is tracked: the plugin 'mlflow' is not in use; metrics are in {self.journal.folder}"
                 )
+            for note in run.assembly.notes:
+                self.listener.say(note)
             if self.plan.unread and not self.plan.recipe.fusion:
                 self.listener.say(f"no student learns from {', '.join(self.plan.unread)}: no term of its objective reads it")
             write_file(run.folder / FACTS, facts_of(run).content())

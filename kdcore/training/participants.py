@@ -127,6 +127,14 @@ class Distiller(nn.Module):
         """The teacher or student called `name`."""
         return self.teachers[name] if name in self.teachers else self.students[name]  # type: ignore[return-value]
 
+    def known_classes(self, learner: str, spec: TermSpec) -> Tensor | None:
+        """The classes of the run that all know whom a term of `learner` reads, itself among them, (k,) int64; None for all."""
+        networks = [name for name in (learner, *spec.teachers, *spec.peers) if name in self.networks]
+        known = [each for name in networks if (each := self.participant(name).known_classes) is not None]
+        if not known:
+            return None
+        return torch.tensor(sorted(set.intersection(*(set(each.tolist()) for each in known))), device=known[0].device)
+
     def add_terms(
         self, learner: str, specs: Sequence[TermSpec], example: Callable[[TermSpec], Example], how: SetUp = _set_up
     ) -> None:

@@ -75,6 +75,7 @@ class StageStep(nn.Module):
             for name in stage.learners
             for term, spec in distiller.specs.get(name, {}).items()
         ]
+        self._known = [distiller.known_classes(term.learner, term.spec) for term in self.terms]
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
         self.watch = GradientWatch()
         self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
@@ -137,7 +138,7 @@ class StageStep(nn.Module):
         read |= sources
         labelled = (whole.labels >= 0).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
         found = []
-        for term in self.terms:
+        for term, known in zip(self.terms, self._known, strict=True):
             context = LossContext(
                 outputs[term.learner],
                 {name: read[name] for name in term.spec.teachers},
@@ -148,6 +149,8 @@ class StageStep(nn.Module):
             )
             if labelled is not None and term.loss.needs.labels:
                 context = context.select(labelled)
+            if known is not None:
+                context = _of_classes(context, known, term.loss.needs.labels)
             found.append((term, context))
         return found
 
@@ -178,6 +181,14 @@ class StageStep(nn.Module):
         if gather is None:
             return outputs
         return {name: _gather(each, gather, self.ablation.get(name) == "mixed") for name, each in outputs.items()}
+
+
+def _of_classes(context: LossContext, known: Tensor, reads_labels: bool) -> LossContext:
+    """The context among the classes that all participants know, without samples of others if the loss reads labels."""
+    context = context.of_classes(known)
+    if reads_labels and context.batch.labels is not None:
+        context = context.select((context.labels >= 0).nonzero().flatten())
+    return context
 
 
 def _gather(outputs: Outputs, gather: Callable[[Tensor], Tensor], mixed: bool) -> Outputs:

@@ -48,6 +48,8 @@ class TrainedStages:
         tensors = [rows, held_out, table.train_labels[rows], table.labels[held_out]]
         tensors += [tensor for name in stage.learners for tensor in table.inputs[name]]
         tensors += [tensor for module in owned for tensor in module.state_dict().values()]
+        columns = [distiller.participant(name).columns for name in stage.learners]
+        tensors += [each for each in columns if each is not None]
         if distiller.class_embeddings is not None:
             tensors.append(distiller.class_embeddings)
         facts = {
