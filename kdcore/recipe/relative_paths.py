@@ -1,4 +1,4 @@
-"""Relative paths in a recipe count from the folder of the file that contains them; on the command line, from the current one."""
+"""Relative paths in a recipe count from the folder of the file that has them; on the command line, from the current one."""
 
 from __future__ import annotations
 
