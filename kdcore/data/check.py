@@ -88,7 +88,8 @@ def check(source: str | Path, overrides: Sequence[str] = ()) -> DataReport:
         samples, dropped = listed_samples(dataset, "skip")
         faults = [f"{each.what}: {each.detail or each.reason}" for each in dataset.unusable if each.fault]
         whole = asked_split(builder.protocol(), samples)
-        kept, lacking = complete_samples(samples, modalities, "drop")
+        treatment = "mask" if recipe.data.missing == "mask" else "drop"
+        kept, lacking = complete_samples(samples, modalities, treatment, modalities_of(recipe.student_specs.values()))
     split = without(whole, lacking)
     part_of = {sample.key: part for part, members in whole.parts.items() for sample in members}
     dropped += lacking.values()
@@ -148,7 +149,7 @@ class _Reading:
             WindowError: If no recording can be cut into such windows.
         """
         signals, why = {}, ""
-        for modality in self.modalities:
+        for modality in (each for each in self.modalities if each in sample.sources):
             try:
                 signals[modality] = self._signal(sample, modality)
             except DataError as error:  # a file that holds several modalities is said once

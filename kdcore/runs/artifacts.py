@@ -97,7 +97,7 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
     recipe, assembly, table = run.recipe, run.assembly, run.table
     spec = assembly.specs[name]
     filled = assembly.plan.filled
-    signal = table.batch(table.parts["train"][:1], [name]).signals[name]
+    signal = table.batch(table.training_rows("train", [name])[:1], [name]).signals[name]
     with torch.no_grad():
         in_shape = assembly.pipelines[name].live.eval()(signal).shape[1:]
     options = {key: value for key, value in filled["data"]["dataset"].items() if key not in ("name", *PLACES)}
@@ -124,12 +124,13 @@ def _recorded(run: RunContext, modality: str) -> dict[str, Any]:
 
 def first_recording(run: RunContext, modality: str) -> Signal:
     """Read this modality of the first training sample that could be read."""
-    return run.assembly.dataset.read(_first_sample(run.table), modality)
+    return run.assembly.dataset.read(_first_sample(run.table, modality), modality)
 
 
-def _first_sample(table: Table) -> Sample:
-    key = replace(table.keys[int(table.parts["train"][0])], window=0)
-    return next(sample for sample in table.split.parts["train"] if sample.key == key)
+def _first_sample(table: Table, modality: str) -> Sample:
+    samples = {sample.key: sample for sample in table.split.parts["train"]}
+    found = (samples[replace(table.keys[row], window=0)] for row in table.parts["train"].tolist())
+    return next(sample for sample in found if modality in sample.sources)
 
 
 def restore_participants(run: RunContext, seed: int, arm: str) -> Distiller:

@@ -90,7 +90,8 @@ def provenance_of(recipe: Recipe, plugins: PluginManager | None = None) -> Prove
         dataset = builder.dataset()
         modalities = modalities_of(recipe.participants.values())
         listed, _ = listed_samples(dataset, recipe.data.on_bad_sample)
-        samples, _ = complete_samples(listed, modalities, recipe.data.missing)
+        required = modalities_of(recipe.student_specs.values())
+        samples, _ = complete_samples(listed, modalities, recipe.data.missing, required)
         try:
             fingerprint = recordings_fingerprint(dataset, samples, recipe.filled_data, cache_folder())
         except UnidentifiedError:

@@ -18,6 +18,7 @@ from torch import Tensor
 from kdcore import __version__
 from kdcore.cache import cache_folder
 from kdcore.contracts.tracker import Tracker
+from kdcore.data.table import Table
 from kdcore.errors import StoppedError, TrainingError
 from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.build import Builder, versions_used
@@ -352,12 +353,13 @@ class RunSession:
         table = self.context.table
         rows = table.parts[self.part]
         stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
-        names = [*distiller.teachers, *stored, *distiller.students]
+        teachers = [name for name in distiller.teachers if _has_any(table, name, rows)]
+        names = [*teachers, *stored, *distiller.students]
         probabilities = predict(distiller, names, rows, table, self.recipe.data.batch_size, self.fabric)
         counts = parameter_counts({name: distiller.participant(name) for name in distiller.networks})
         labels = table.labels[rows].cpu().numpy()
         keys = [str(table.keys[row]) for row in rows.tolist()]
-        teachers, students = [*distiller.teachers, *stored], list(distiller.students)
+        teachers, students = [*teachers, *stored], list(distiller.students)
         return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, most_memory(self.fabric.device))
 
     def _save(self, distiller: Distiller, seed: int, outcome: Outcome) -> None:
@@ -399,3 +401,9 @@ class RunSession:
         self.state.journal = self.journal.flush()
         write_file(self.state.path, self.state.content())
         self.journal.commit()
+
+
+def _has_any(table: Table, name: str, rows: Tensor) -> bool:
+    """True if one of `rows` has the signals of participant `name`."""
+    there = table.complete([name], rows)
+    return there is None or bool(there.any())

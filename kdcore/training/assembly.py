@@ -14,6 +14,7 @@ from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.preparation import Requirements
 from kdcore.data.table import Table
 from kdcore.errors import DataError, Problem, RecipeError
 from kdcore.recipe.build import Builder, module_meant
@@ -50,14 +51,21 @@ class Assembly:
             name: each.spec for name, each in plan.participants.items() if each.spec.outputs is None
         }
         self.pipelines = {name: self.pipeline(name) for name in self.specs}
+        self._notes: dict[str, None] = {}
         self.loaded = LoadedWeights(builder, plan, self.specs, tuple(dataset.classes))
         for name, pipeline in self.pipelines.items():
             self.loaded.give_statistics(self.recipe.participants[name].follows or name, pipeline)
 
     @property
+    def requirements(self) -> Requirements:
+        """What a sample must have where `data.missing` is ``mask``."""
+        together = tuple(name for name in self.plan.graph.fused if name in self.specs)
+        return Requirements(frozenset(name for name in self.plan.students if name in self.specs), together)
+
+    @property
     def notes(self) -> list[str]:
         """Sentences about the files of weights that were loaded, for the console and the report."""
-        return list(self.loaded.notes)
+        return [*self.loaded.notes, *self._notes]
 
     def pipeline(self, name: str) -> Pipeline:
         """The participant's transforms."""
@@ -90,9 +98,13 @@ class Assembly:
         Raises:
             RecipeError: If encoders, taps, fusion or losses do not fit the data or one another.
         """
-        rows = table.parts["train"][: self.recipe.data.batch_size]
         names = [name for name in self.plan.members(arm) if name in self.specs]
-        batch = table.batch(rows, names)
+        rows = table.parts["train"]
+        complete = table.complete(names, rows)
+        rows = rows if complete is None else rows[complete]
+        if not len(rows):
+            raise DataError(f"no training sample has the signals of all of {', '.join(names)}, which shapes are taken from")
+        batch = table.batch(rows[: self.recipe.data.batch_size], names)
         members, problems = {}, []
         for name in names:
             try:
@@ -141,6 +153,11 @@ class Assembly:
             if name not in stage.sources:
                 continue
             rows = table.training_rows(stage.part)
+            if self.recipe.data.missing == "mask" and bool((covered := found.covers(rows)).any()):
+                missing = int((~covered).sum())
+                note = f"{name}: no outputs for {missing} of {len(rows)} samples in {stage.part}; terms leave these out"
+                self._notes |= {note: None} if missing else {}
+                rows = rows[covered]
             if bool((missing := ~found.covers(rows)).any()):
                 keys = [str(table.keys[row]) for row in rows[missing].tolist()]
                 shown = "; ".join(keys[:5]) + (f"; and {len(keys) - 5} more" if len(keys) > 5 else "")
@@ -157,7 +174,7 @@ class Assembly:
         own = self.plan.participants[name].spec
         source = own.follows or name
         spec, path, live = self.specs[source], self.recipe.path_of(source), self.pipelines[name].live
-        batch = table.batch(table.parts["train"][:2], [name])
+        batch = table.batch(table.training_rows("train", [name])[:2], [name])
         live = live.to(device).eval()
         shape = tuple(live(batch.signals[name]).shape[1:])
         seed_everything(derive(seed, "init", source))

@@ -171,6 +171,11 @@ class Distiller(nn.Module):
         """`learners`, and the fusion if a teacher among them runs through it."""
         return [*learners, *([FUSION] if set(learners) & set(self.fused) else [])]
 
+    def run_apart(self, names: Sequence[str]) -> list[list[str]]:
+        """Groups of participants that can run without one another: those that are fused, and each of the others."""
+        fused = [name for name in names if name in self.fused]
+        return [*([fused] if fused else []), *([name] for name in names if name not in fused)]
+
     def run_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
         """Outputs of the teachers `names`; those that are fused run together."""
         fused = [name for name in names if name in self.fused]

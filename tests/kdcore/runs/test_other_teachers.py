@@ -99,10 +99,10 @@ def test_a_loaded_teacher_in_another_order_of_classes_gives_the_same_probabiliti
 def test_statistics_of_the_file_are_used_and_not_refitted(trained, home):
     saved = load_file(trained[1])
     other = session_of(home, trained[1], "data.protocol.train_subjects=[2,3]", "data.protocol.test_subjects=[1]")
-    normalise = [each for each in other.assembly.pipelines["skeleton"].whole().modules() if hasattr(each, "std")][0]
+    normalise = next(each for each in other.assembly.pipelines["skeleton"].whole().modules() if hasattr(each, "std"))
     assert torch.equal(normalise.mean.cpu(), saved["live.branches.0.2.mean"])
     assert torch.equal(normalise.std.cpu(), saved["live.branches.0.2.std"])
-    own = [each for each in other.assembly.pipelines["student"].whole().modules() if hasattr(each, "std")][0]
+    own = next(each for each in other.assembly.pipelines["student"].whole().modules() if hasattr(each, "std"))
     assert own.mean.numel(), "the student's are fitted"
     assert any("statistics are used, and not fitted" in note for note in other.assembly.notes)
     x = other.table.inputs["skeleton"][0]
