@@ -119,7 +119,7 @@ def _describe(report: DataReport, found: _Reading, split: Split, dataset: Datase
     report.windows, report.short = found.windows, found.short
     leaks, copies = content_leaks(usable, found.contents)
     report.leaks += leaks
-    report.warnings = [*class_warnings(usable, dataset.classes), *copies]
+    report.warnings = [*dataset.notes, *class_warnings(usable, dataset.classes), *copies]
     for modality, measured in found.measured.items():
         if measured:
             report.lengths[modality] = _spread([each.length for each in measured])

@@ -108,7 +108,10 @@ def load_split(
     samples, dropped = listed_samples(dataset, spec.on_bad_sample)
     whole = asked_split(protocol, samples)
     part_of = {sample.key: part for part, members in whole.parts.items() for sample in members}
-    kept, lacking = complete_samples(samples, modalities, spec.missing, required)
+    try:
+        kept, lacking = complete_samples(samples, modalities, spec.missing, required)
+    except DataError as error:
+        raise DataError(listed(str(error), list(dataset.notes)) if dataset.notes else str(error)) from error
     dropped += [replace(each, part=part_of.get(key, "")) for key, each in lacking.items()]
     dropped += [Dropped(str(each.key), each.key.subject, NO_PART) for each in kept if each.key not in part_of]
     with _raised_as(SplitError):
@@ -191,7 +194,7 @@ def load_table(
         )
         for name, pipeline in pipelines.items()
     }
-    warned += [*said, *_absences(present, parts)]
+    warned += [*dataset.notes, *said, *_absences(present, parts)]
     used = {_recorded(key) for key in keys}
     warned += class_warnings(without(split, {key for key in _keys(split) if key not in used}), dataset.classes)
     report = DropReport(tuple(dropped))

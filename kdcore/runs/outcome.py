@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +63,11 @@ class Outcome:
                 everybody[label] = combine([self.probabilities[name] for name in self.students], rule)  # type: ignore[arg-type]
         found = {}
         for name, probabilities in everybody.items():
-            known = (self.labels >= 0) & ~np.isnan(probabilities).any(1)
-            if known.any():
-                found[name] = evaluate(probabilities[known], self.labels[known])
+            labelled = self.labels >= 0
+            there = ~np.isnan(probabilities[labelled]).any(1)
+            if there.any():
+                evaluation = evaluate(probabilities[labelled][there], self.labels[labelled][there])
+                found[name] = evaluation if there.all() else replace(evaluation, rows=np.flatnonzero(there))
         return found
 
 

@@ -72,7 +72,8 @@ def prepare(
     fabric.launch()
     _set_torch(recipe.engine)
     dataset = builder.dataset()
-    assembly = Assembly(builder, dataset, plan)
+    with builder.locating_data_errors():
+        assembly = Assembly(builder, dataset, plan)
     limit = recipe.data.memory_bytes
     with builder.locating_data_errors():
         table = load_table(

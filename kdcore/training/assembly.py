@@ -52,7 +52,7 @@ class Assembly:
         }
         self.pipelines = {name: self.pipeline(name) for name in self.specs}
         self._notes: dict[str, None] = {}
-        self.loaded = LoadedWeights(builder, plan, self.specs, tuple(dataset.classes))
+        self.loaded = LoadedWeights(builder, plan, self.specs, dataset)
         for name, pipeline in self.pipelines.items():
             self.loaded.give_statistics(self.recipe.participants[name].follows or name, pipeline)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from torch import nn
 
+from kdcore.contracts.dataset import Dataset
 from kdcore.data.pipeline import Pipeline
-from kdcore.errors import CheckpointError, RecipeError
+from kdcore.errors import CheckpointError, DataError, ListingError, RecipeError
 from kdcore.recipe.build import Builder
 from kdcore.recipe.models import ParticipantSpec
 from kdcore.recipe.plan import Plan
@@ -27,14 +29,14 @@ class LoadedWeights:
         builder: Reports problems.
         plan: What the run does.
         specs: Participants with a network, by name.
-        run_classes: Class names of the run.
+        dataset: Says the classes of the run, once they matter; it may have to list its recordings to know them.
 
     Raises:
         RecipeError: If a file cannot be read, or contradicts the recipe.
     """
 
-    def __init__(self, builder: Builder, plan: Plan, specs: Mapping[str, ParticipantSpec], run_classes: tuple[str, ...]):
-        self.builder, self.plan, self.specs, self.run_classes = builder, plan, specs, run_classes
+    def __init__(self, builder: Builder, plan: Plan, specs: Mapping[str, ParticipantSpec], dataset: Dataset):
+        self.builder, self.plan, self.specs, self.dataset = builder, plan, specs, dataset
         self.files: dict[str, WeightFile] = {}
         self.notes: dict[str, None] = {}
         problems = []
@@ -48,8 +50,16 @@ class LoadedWeights:
                 problems.append(builder.problem(f"{self._path(name)}.weights", str(error)))
         if problems:
             raise RecipeError(problems)
-        for name in specs:
+        for name in (each for each in specs if self._named(each)):
             self._note_classes(name)
+
+    @cached_property
+    def run_classes(self) -> tuple[str, ...]:
+        """Class names of the run."""
+        try:
+            return tuple(self.dataset.classes)
+        except DataError as error:
+            raise ListingError(str(error)) from error
 
     def classes(self, name: str) -> tuple[str, ...]:
         """Class names of the outputs of a participant's network."""
@@ -57,6 +67,8 @@ class LoadedWeights:
 
     def columns(self, name: str) -> list[int] | None:
         """For each class of the run, its place among the network's outputs, -1 where it has none; None if they are the same."""
+        if not self._named(name):
+            return None
         classes = self.classes(name)
         if classes == self.run_classes:
             return None
