@@ -204,9 +204,7 @@ def test_a_first_line_that_looks_like_data_is_said(tmp_path, header, said):
     recording(tmp_path, [[1, 2, 3], [4, 5, 6]], header)
     data = one_device(tmp_path, columns={"accelerometer": [0, 1, 2]})
     data.samples()
-    assert (
-        any("looks like data, and is not read; without a header, set header: false" in note for note in data.notes) == said
-    )
+    assert any("looks like data, and is not read; without a header, set header: false" in note for note in data.notes) == said
 
 
 def test_devices_in_one_file_need_no_time_column(tmp_path):

@@ -265,7 +265,10 @@ DEVICE = {"pattern": "{action}.csv", "columns": ACC, "rate": 10}
         ({"devices": {"w": DEVICE}, "label": {"path": "scene"}}, "no {scene} to take labels from"),
         ({"devices": {"w": DEVICE}, "label": None}, "need classes"),
         ({"devices": {"w": DEVICE, "p": {**DEVICE, "pattern": "{action}_{trial}.csv"}}}, "same placeholders"),
-        ({"devices": {"w": DEVICE, "p": {**DEVICE, "rate": 7}}, "label": {"column": "label"}}, "w and p must have a time_column"),
+        (
+            {"devices": {"w": DEVICE, "p": {**DEVICE, "rate": 7}}, "label": {"column": "label"}},
+            "w and p must have a time_column",
+        ),
         ({"devices": {}}, "at least one device"),
     ],
 )
