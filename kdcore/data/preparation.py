@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
-from kdcore.contracts.protocol import Protocol, Split
+from kdcore.contracts.protocol import Protocol, Splits
 from kdcore.data.data_cache import Column, ColumnCache, Progress
-from kdcore.data.dropped import BAD, NO_PART, SHORT, Dropped, DropReport, listed
+from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.leakage import content_leaks
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.splits import (
-    checked_split,
+    checked_splits,
     class_warnings,
     complete_samples,
     labelled_share,
@@ -52,7 +52,7 @@ def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequ
     return samples, [Dropped(each.what, each.subject, each.reason, each.detail) for each in dataset.unusable]
 
 
-def asked_split(protocol: Protocol, samples: Sequence[Sample]) -> Split:
+def asked_splits(protocol: Protocol, samples: Sequence[Sample]) -> Splits:
     """`samples` as `protocol` divides them, not looked at for leaks.
 
     Raises:
@@ -83,14 +83,14 @@ class Requirements:
     together: tuple[str, ...] = ()
 
 
-def load_split(
+def load_splits(
     dataset: Dataset,
     protocol: Protocol,
     spec: DataSpec,
     modalities: Sequence[str],
     required: Sequence[str] | None = None,
-) -> tuple[list[Sample], Split, list[Dropped]]:
-    """The samples that have `modalities`, the audited split, and what was dropped.
+) -> tuple[list[Sample], Splits, list[Dropped]]:
+    """The samples that have `modalities`, the audited splits, and what was dropped.
 
     `protocol` divides all samples there are; those that lack a modality are dropped afterwards, so that a rule such as "every
     other subject" means the same whatever is missing.
@@ -103,21 +103,21 @@ def load_split(
         required: Those without which a sample is dropped where `spec.missing` is ``mask``; all by default.
 
     Raises:
-        DataError: If a sample is unfit; a ListingError if the folder is, a SplitError if the split is.
+        DataError: If a sample is unfit; a ListingError if the folder is, a SplitError if the splits are.
     """
     samples, dropped = listed_samples(dataset, spec.on_bad_sample)
-    whole = asked_split(protocol, samples)
-    part_of = {sample.key: part for part, members in whole.parts.items() for sample in members}
+    whole = asked_splits(protocol, samples)
+    split_of = {sample.key: split for split, members in whole.samples.items() for sample in members}
     try:
         kept, lacking = complete_samples(samples, modalities, spec.missing, required)
     except DataError as error:
         raise DataError(listed(str(error), list(dataset.notes)) if dataset.notes else str(error)) from error
-    dropped += [replace(each, part=part_of.get(key, "")) for key, each in lacking.items()]
-    dropped += [Dropped(str(each.key), each.key.subject, NO_PART) for each in kept if each.key not in part_of]
+    dropped += [replace(each, split=split_of.get(key, "")) for key, each in lacking.items()]
+    dropped += [Dropped(str(each.key), each.key.subject, NO_SPLIT) for each in kept if each.key not in split_of]
     with _raised_as(SplitError):
-        checked_split(whole, len(dataset.classes), spec.labels != "withheld")
-        split = checked_split(without(whole, lacking), len(dataset.classes), spec.labels != "withheld")
-    return kept, split, dropped
+        checked_splits(whole, len(dataset.classes), spec.labels != "withheld")
+        splits = checked_splits(without(whole, lacking), len(dataset.classes), spec.labels != "withheld")
+    return kept, splits, dropped
 
 
 def recordings_fingerprint(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str:
@@ -151,23 +151,23 @@ def load_table(
         dataset: Where samples come from.
         protocol: How they are divided.
         spec: The recipe's data section.
-        pipelines: Participant → its transforms; what cannot be done once is left in each one's `live`.
+        pipelines: Participant → its transforms; what cannot be done once is left in each one's `batch_transforms`.
         folder: Of cached columns.
         memory_limit: Bytes a tensor may take in memory.
         progress: Told (done, total, what) while recordings are read.
         requirements: What a sample must have where `spec.missing` is ``mask``; everything by default.
 
     Raises:
-        DataError: If recordings, split or shapes are unfit.
+        DataError: If recordings, splits or shapes are unfit.
     """
     requirements = requirements or Requirements(frozenset(pipelines))
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
     _require_time_first(branches)
     modalities = sorted({branch.modality.name for branch in branches})
     required = sorted({each.modality.name for name in requirements.students for each in pipelines[name].branches})
-    samples, split, dropped = load_split(dataset, protocol, spec, modalities, required)
+    samples, splits, dropped = load_splits(dataset, protocol, spec, modalities, required)
     identity = _identity(dataset, samples, spec, folder)
-    samples, split, said = _with_shares_missing(samples, split, spec, modalities, required, dropped)
+    samples, splits, said = _with_shares_missing(samples, splits, spec, modalities, required, dropped)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
 
@@ -177,67 +177,67 @@ def load_table(
 
     columns = _columns(branches, column)
     bad = _bad(columns.values(), spec)
-    keys = _joined(columns, branches, samples, split)
-    dropped += _without_rows(split, keys, bad)
+    keys = _joined(columns, branches, samples, splits)
+    dropped += _without_rows(splits, keys, bad)
     with _raised_as(SplitError):
-        warned = _refuse_copies(split, columns, branches)
-    labels, parts = _labels(keys, split), _parts(keys, split)
+        warned = _refuse_copies(splits, columns, branches)
+    labels, rows = _labels(keys, splits), _rows_by_split(keys, splits)
     if spec.labels != "withheld":
-        _refuse_unlabelled(labels, parts, keys)
-    train_labels = _train_labels(labels, parts, spec, len(dataset.classes))
+        _refuse_unlabelled(labels, rows, keys)
+    train_labels = _train_labels(labels, rows, spec, len(dataset.classes))
     present = _present(pipelines, columns, keys, requirements.together)
     inputs = {
         name: pipeline.prepare(
             [_rows(columns[id(each)], keys) for each in pipeline.branches],
-            _fitting_rows(name, parts["train"], present),
+            _fitting_rows(name, rows["train"], present),
             memory_limit,
         )
         for name, pipeline in pipelines.items()
     }
-    warned += [*dataset.notes, *said, *_absences(present, parts)]
+    warned += [*dataset.notes, *said, *_absences(present, rows)]
     used = {_recorded(key) for key in keys}
-    warned += class_warnings(without(split, {key for key in _keys(split) if key not in used}), dataset.classes)
+    warned += class_warnings(without(splits, {key for key in _keys(splits) if key not in used}), dataset.classes)
     report = DropReport(tuple(dropped))
     for warning in [*warned, *report.lines()]:
         warnings.warn(warning, stacklevel=2)
     identity = identity or f"unknown-{uuid4().hex[:8]}"  # equal to no other run's
     classes = tuple(dataset.classes)
-    return Table(keys, labels, train_labels, parts, inputs, classes, split, identity, report, tuple(warned), present)
+    return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, tuple(warned), present)
 
 
 def _with_shares_missing(
     samples: list[Sample],
-    split: Split,
+    splits: Splits,
     spec: DataSpec,
     modalities: Sequence[str],
     required: Sequence[str],
     dropped: list[Dropped],
-) -> tuple[list[Sample], Split, list[str]]:
-    """Samples and split with a share of the signals left out, as the recipe asks, and a sentence on each share.
+) -> tuple[list[Sample], Splits, list[str]]:
+    """Samples and splits with a share of the signals left out, as the recipe asks, and a sentence on each share.
 
     Samples that cannot be used any more are added to `dropped`.
     """
     if not spec.missing_shares:
-        return samples, split, []
+        return samples, splits, []
     if unknown := sorted(set(spec.missing_shares) - set(modalities)):
         raise DataError(f"data.missing_shares: the recipe does not use {unknown[0]!r} (it uses {', '.join(modalities)})")
-    gone = left_out(split, spec.missing_shares, spec.missing_seed, HELD_OUT)
-    split = replace(
-        split,
-        parts={
-            part: tuple(without_signals(sample, gone.get(sample.key, ())) for sample in members)
-            for part, members in split.parts.items()
+    gone = left_out(splits, spec.missing_shares, spec.missing_seed, HELD_OUT)
+    splits = replace(
+        splits,
+        samples={
+            split: tuple(without_signals(sample, gone.get(sample.key, ())) for sample in members)
+            for split, members in splits.samples.items()
         },
     )
     samples = [without_signals(sample, gone.get(sample.key, ())) for sample in samples]
     kept, lacking = complete_samples(samples, modalities, spec.missing, required)
-    part_of = {sample.key: part for part, members in split.parts.items() for sample in members}
-    dropped += [replace(each, reason=f"{each.reason}, left out", part=part_of.get(key, "")) for key, each in lacking.items()]
+    split_of = {sample.key: split for split, members in splits.samples.items() for sample in members}
+    dropped += [replace(each, reason=f"{each.reason}, left out", split=split_of.get(key, "")) for key, each in lacking.items()]
     said = []
     for modality, share in sorted(spec.missing_shares.items()):
         count = sum(modality in each for each in gone.values())
         said.append(f"{modality}: left out of {count} samples learnt from ({share:.0%}, at random, seed {spec.missing_seed})")
-    return kept, without(split, lacking), said
+    return kept, without(splits, lacking), said
 
 
 def _present(
@@ -262,10 +262,10 @@ def _fitting_rows(name: str, train: Tensor, present: Mapping[str, Tensor]) -> Te
     return rows
 
 
-def _absences(present: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> Iterator[str]:
+def _absences(present: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Iterator[str]:
     for name, mask in present.items():
-        counts = {part: int((~mask[rows]).sum()) for part, rows in parts.items()}
-        where = ", ".join(f"{count} of {len(parts[part])} in {part}" for part, count in counts.items() if count)
+        counts = {split: int((~mask[each]).sum()) for split, each in rows.items()}
+        where = ", ".join(f"{count} of {len(rows[split])} in {split}" for split, count in counts.items() if count)
         yield f"{name}: no signals for {where}; terms that read it leave these samples out"
 
 
@@ -296,8 +296,8 @@ def _columns(branches: Iterable[Branch], prepare: Callable[[Branch], Column]) ->
     return columns
 
 
-def _keys(split: Split) -> Iterator[SampleKey]:
-    return (sample.key for members in split.parts.values() for sample in members)
+def _keys(splits: Splits) -> Iterator[SampleKey]:
+    return (sample.key for members in splits.samples.values() for sample in members)
 
 
 def _bad(columns: Iterable[Column], spec: DataSpec) -> dict[SampleKey, str]:
@@ -309,27 +309,27 @@ def _bad(columns: Iterable[Column], spec: DataSpec) -> dict[SampleKey, str]:
     return bad
 
 
-def _without_rows(split: Split, keys: Sequence[SampleKey], bad: Mapping[SampleKey, str]) -> Iterator[Dropped]:
-    """The samples of a split that became no row: bad ones, and those shorter than a window."""
+def _without_rows(splits: Splits, keys: Sequence[SampleKey], bad: Mapping[SampleKey, str]) -> Iterator[Dropped]:
+    """The samples of all splits that became no row: bad ones, and those shorter than a window."""
     used = {_recorded(key) for key in keys}
-    for part, members in split.parts.items():
+    for split, members in splits.samples.items():
         for key in (sample.key for sample in members if sample.key not in used):
-            yield Dropped(str(key), key.subject, BAD if key in bad else SHORT, bad.get(key, ""), part)
+            yield Dropped(str(key), key.subject, BAD if key in bad else SHORT, bad.get(key, ""), split)
 
 
-def _refuse_copies(split: Split, columns: Mapping[int, Column], branches: Sequence[Branch]) -> list[str]:
-    """Equal recordings in several parts: an error if one part is the test part, else what a person should know."""
+def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch]) -> list[str]:
+    """Equal recordings in several splits: an error if one of them is the test split, else what a person should know."""
     contents = {branch.modality.name: columns[id(branch)].contents for branch in branches}
-    leaks, copies = content_leaks(split, contents)
+    leaks, copies = content_leaks(splits, contents)
     if leaks:
-        raise SplitError(listed("the split leaks", leaks))
+        raise SplitError(listed("the splits leak", leaks))
     return [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
 
 
 def _joined(
-    columns: Mapping[int, Column], branches: Sequence[Branch], samples: Sequence[Sample], split: Split
+    columns: Mapping[int, Column], branches: Sequence[Branch], samples: Sequence[Sample], splits: Splits
 ) -> tuple[SampleKey, ...]:
-    """Keys that the columns of all the sample's modalities have, in the samples' order, without those in no part."""
+    """Keys that the columns of all the sample's modalities have, in the samples' order, without those in no split."""
     modalities = {sample.key: sample.sources.keys() for sample in samples}
     having = [(branch.modality.name, set(columns[id(branch)].keys)) for branch in branches]
     everything = set().union(*(keys for _, keys in having))
@@ -337,7 +337,7 @@ def _joined(
     if not common:
         raise DataError("no sample is left: every one is bad, or shorter than a window (kdcore data check counts them)")
     order = {sample.key: number for number, sample in enumerate(samples)}
-    used = {sample.key for members in split.parts.values() for sample in members}
+    used = {sample.key for members in splits.samples.values() for sample in members}
     kept = [key for key in common if _recorded(key) in used]
     return tuple(sorted(kept, key=lambda key: (order[_recorded(key)], key.window)))
 
@@ -347,43 +347,43 @@ def _recorded(key: SampleKey) -> SampleKey:
     return replace(key, window=0)
 
 
-def _labels(keys: Sequence[SampleKey], split: Split) -> Tensor:
-    label_of = {sample.key: sample.label for members in split.parts.values() for sample in members}
+def _labels(keys: Sequence[SampleKey], splits: Splits) -> Tensor:
+    label_of = {sample.key: sample.label for members in splits.samples.values() for sample in members}
     found = [label_of[_recorded(key)] for key in keys]
     return torch.tensor([-1 if label is None else label for label in found], dtype=torch.int64)
 
 
-def _parts(keys: Sequence[SampleKey], split: Split) -> dict[str, Tensor]:
-    part_of = {sample.key: part for part, members in split.parts.items() for sample in members}
-    rows: dict[str, list[int]] = {part: [] for part in split.parts}
+def _rows_by_split(keys: Sequence[SampleKey], splits: Splits) -> dict[str, Tensor]:
+    split_of = {sample.key: split for split, members in splits.samples.items() for sample in members}
+    rows: dict[str, list[int]] = {split: [] for split in splits.samples}
     for row, key in enumerate(keys):
-        rows[part_of[_recorded(key)]].append(row)
-    for part in ("train", "test"):
-        if not rows[part]:
-            raise DataError(f"no {part} sample is left after unreadable ones were skipped")
-    return {part: torch.tensor(found, dtype=torch.int64) for part, found in rows.items()}
+        rows[split_of[_recorded(key)]].append(row)
+    for split in ("train", "test"):
+        if not rows[split]:
+            raise DataError(f"no {split} sample is left after unreadable ones were skipped")
+    return {split: torch.tensor(found, dtype=torch.int64) for split, found in rows.items()}
 
 
-def _train_labels(labels: Tensor, parts: Mapping[str, Tensor], spec: DataSpec, num_classes: int) -> Tensor:
-    """`labels` with the recipe's noise, -1 where it withholds them, and none in the parts that nothing learns from."""
+def _train_labels(labels: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, num_classes: int) -> Tensor:
+    """`labels` with the recipe's noise, -1 where it withholds them, and none in the splits that nothing learns from."""
     told = labels.clone()
-    for part, rows in parts.items():
-        if part in HELD_OUT:
+    for split, rows in rows_by_split.items():
+        if split in HELD_OUT:
             told[rows] = -1
             continue
         noisy = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
-        if isinstance(spec.labels, LabelledShare) and part == "train":
+        if isinstance(spec.labels, LabelledShare) and split == "train":
             noisy = labelled_share(noisy, spec.labels.share, spec.labels.seed)
         told[rows] = torch.from_numpy(noisy)
     return told
 
 
-def _refuse_unlabelled(labels: Tensor, parts: Mapping[str, Tensor], keys: Sequence[SampleKey]) -> None:
-    for part, rows in parts.items():
+def _refuse_unlabelled(labels: Tensor, rows_by_split: Mapping[str, Tensor], keys: Sequence[SampleKey]) -> None:
+    for split, rows in rows_by_split.items():
         without = rows[labels[rows] < 0]
         if len(without):
             raise DataError(
-                f"{len(without)} samples of the part {part} have no label, e.g. {keys[int(without[0])]}; "
+                f"{len(without)} samples of the {split} split have no label, e.g. {keys[int(without[0])]}; "
                 f"with data.labels: withheld, students learn without"
             )
 

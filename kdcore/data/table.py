@@ -1,4 +1,4 @@
-"""Table of a run: every sample's tensors by participant, its label, and the part it stands in."""
+"""Table of a run: every sample's tensors by participant, its label, and the split that it is in."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from kdcore.contracts.batch import Batch
 from kdcore.contracts.dataset import SampleKey
-from kdcore.contracts.protocol import Split
+from kdcore.contracts.protocol import Splits
 from kdcore.data.dropped import DropReport
 from kdcore.data.pipeline import bare
 from kdcore.errors import TrainingError
 
 HELD_OUT = ("validation", "test")
-"""Parts that nothing learns from, whatever a schedule or a plugin asks: one chooses epochs, the other gives results."""
+"""Splits that nothing learns from, whatever a schedule or a plugin asks: one chooses epochs, the other gives results."""
 
 
 @dataclass
@@ -27,14 +27,14 @@ class Table:
         keys: Which sample each of the N rows is.
         labels: (N,) int64, -1 where unknown; what evaluation compares with.
         train_labels: (N,) int64, what training is told: `labels` with the recipe's label noise, and -1 where it withholds
-            them and in the parts `HELD_OUT`.
-        parts: Part → its rows.
+            them and in the splits `HELD_OUT`.
+        rows: Split → its rows.
         inputs: Participant → one tensor (N, …), or one per modality.
         classes: Class names.
-        split: The split, with its rule.
+        splits: The splits, with their rule.
         fingerprint: Identity of the recordings.
         dropped: Recordings that became no rows, and why.
-        warnings: What a person should know of the split before trusting a result.
+        warnings: What a person should know of the splits before trusting a result.
         present: Participant → (N,) bool, the rows that have its signals; without those that have all. The inputs of other rows
             are stand-ins, which nothing may read.
     """
@@ -42,36 +42,36 @@ class Table:
     keys: tuple[SampleKey, ...]
     labels: Tensor
     train_labels: Tensor
-    parts: dict[str, Tensor]
+    rows: dict[str, Tensor]
     inputs: dict[str, tuple[Tensor, ...]]
     classes: tuple[str, ...]
-    split: Split
+    splits: Splits
     fingerprint: str
     dropped: DropReport = field(default_factory=DropReport)
     warnings: tuple[str, ...] = ()
     present: dict[str, Tensor] = field(default_factory=dict)
 
-    def training_rows(self, part: str, learners: Iterable[str] = ()) -> Tensor:
-        """The rows of a part that may be learnt from; every stage of training takes its rows from here.
+    def training_rows(self, split: str, learners: Iterable[str] = ()) -> Tensor:
+        """The rows of a split that may be learnt from; every stage of training takes its rows from here.
 
         Args:
-            part: Of the split.
+            split: Its name.
             learners: Participants, one of which must have the row's signals; all rows if there are none.
 
         Raises:
-            TrainingError: If the part is held out, or there is none of that name.
+            TrainingError: If the split is held out, or there is none of that name.
         """
-        if part in HELD_OUT:
-            raise TrainingError(f"nothing may learn from the {part} part of the data")
-        if part not in self.parts:
-            learnt = ", ".join(sorted(set(self.parts) - set(HELD_OUT)))
-            raise TrainingError(f"the split has no part {part!r} to learn from; it has {learnt} ({self.split.rule})")
-        rows, learners = self.parts[part], list(learners)
+        if split in HELD_OUT:
+            raise TrainingError(f"nothing may learn from the {split} split")
+        if split not in self.rows:
+            learnt = ", ".join(sorted(set(self.rows) - set(HELD_OUT)))
+            raise TrainingError(f"there is no split {split!r} to learn from; there are {learnt} ({self.splits.rule})")
+        rows, learners = self.rows[split], list(learners)
         if not learners or any(name not in self.present for name in learners):
             return rows
         there = torch.stack([self.present[name][rows] for name in learners]).any(0)
         if not bool(there.any()):
-            raise TrainingError(f"no sample of the part {part} has the signals of {' or '.join(learners)}")
+            raise TrainingError(f"no sample of the {split} split has the signals of {' or '.join(learners)}")
         return rows[there]
 
     def complete(self, participants: Iterable[str], rows: Tensor) -> Tensor | None:
@@ -109,11 +109,11 @@ class Table:
             if size <= limit
             else self.inputs
         )
-        parts = {name: rows.to(device) for name, rows in self.parts.items()}
+        rows = {name: each.to(device) for name, each in self.rows.items()}
         return replace(
             self,
             inputs=inputs,
-            parts=parts,
+            rows=rows,
             labels=self.labels.to(device),
             train_labels=self.train_labels.to(device),
             present={name: mask.to(device) for name, mask in self.present.items()},

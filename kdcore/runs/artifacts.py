@@ -99,7 +99,7 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
     filled = assembly.plan.filled
     signal = table.batch(table.training_rows("train", [name])[:1], [name]).signals[name]
     with torch.no_grad():
-        in_shape = assembly.pipelines[name].live.eval()(signal).shape[1:]
+        in_shape = assembly.pipelines[name].batch_transforms.eval()(signal).shape[1:]
     options = {key: value for key, value in filled["data"]["dataset"].items() if key not in ("name", *PLACES)}
     return {
         "name": name,
@@ -128,8 +128,8 @@ def first_recording(run: RunContext, modality: str) -> Signal:
 
 
 def _first_sample(table: Table, modality: str) -> Sample:
-    samples = {sample.key: sample for sample in table.split.parts["train"]}
-    found = (samples[replace(table.keys[row], window=0)] for row in table.parts["train"].tolist())
+    samples = {sample.key: sample for sample in table.splits.samples["train"]}
+    found = (samples[replace(table.keys[row], window=0)] for row in table.rows["train"].tolist())
     return next(sample for sample in found if modality in sample.sources)
 
 

@@ -21,9 +21,9 @@ from kdcore.training.teacher_cache import cache_teachers
 
 
 def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | None = None) -> dict[str, int]:
-    """Write the outputs of a trained participant for every sample of its run's split.
+    """Write the outputs of a trained participant for every sample of its run's splits.
 
-    They are computed part by part in batches of the recipe's size, as the teacher cache does, so that a student taught by the
+    They are computed split by split in batches of the recipe's size, as the teacher cache does, so that a student taught by the
     file is the student taught by the participant itself.
 
     Args:
@@ -33,7 +33,7 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
         seed: Seed of the run; the first by default.
 
     Returns:
-        Part of the split → number of samples.
+        Split → number of samples.
 
     Raises:
         KdcoreError: If there is no such run or participant, its recordings are not what they were, or the outputs of a sample
@@ -54,7 +54,7 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
     if distiller.participant(participant).known_classes is not None:
         raise UsageError(f"{participant!r} does not know all classes of its run, so its outputs cannot be stored")
     fabric = make_fabric(recipe.engine)
-    parts = {name: _having(table, participant, rows) for name, rows in table.parts.items()}
+    parts = {name: _having(table, participant, rows) for name, rows in table.rows.items()}
     found = [
         cache_teachers(distiller, [participant], rows, table, recipe.data.batch_size, sys.maxsize, fabric)[participant]
         for rows in parts.values()

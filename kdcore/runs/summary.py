@@ -95,9 +95,9 @@ class Summary:
         command: Repeats the run.
         folder: Where the run's files are.
         tracking: How to open what was tracked.
-        part: Part of the split that was evaluated.
+        split: Split that was evaluated.
         setting: What was run, in words.
-        notes: Recordings that were dropped, by reason, and warnings about the split.
+        notes: Recordings that were dropped, by reason, and warnings about the splits.
     """
 
     name: str
@@ -114,7 +114,7 @@ class Summary:
     command: str = ""
     folder: Path = Path()
     tracking: str = ""
-    part: str = "test"
+    split: str = "test"
     setting: str = ""
     notes: Sequence[str] = ()
 
@@ -162,7 +162,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
     return Summary(
         name=recipe.name,
         description=recipe.description,
-        rule=facts.split,
+        rule=facts.split_rule,
         selection=_selection(facts.selection),
         seeds=facts.seeds,
         classes=facts.classes,
@@ -174,7 +174,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         command=shlex.join(facts.command),
         folder=run.folder,
         tracking=tracking,
-        part=facts.part,
+        split=facts.split,
         setting=setting(recipe, facts),
         notes=facts.notes,
     )
@@ -187,7 +187,7 @@ def setting(recipe: Recipe, facts: Facts) -> str:
     source = f" from {in_words(teach)}" if teach else ""
     fused = f", joined by {recipe.fusion.name}" if recipe.fusion else ""
     terms = [f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in recipe.losses if term.active]
-    counts = ", ".join(f"{count} to {'train' if part == 'train' else part}" for part, count in facts.counts.items() if count)
+    counts = ", ".join(f"{count} to {'train' if split == 'train' else split}" for split, count in facts.counts.items() if count)
     seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
     schedule = recipe.schedule.name if recipe.schedule else "by the graph"
     return (
@@ -220,15 +220,15 @@ def _weight(weight: float | Ramp) -> str:
     return f"{weight:g}" if isinstance(weight, float | int) else f"{weight.start:g} to {weight.stop:g}"
 
 
-def metric_prefix(part: str) -> str:
+def metric_prefix(split: str) -> str:
     """The prefix of the final evaluation's metrics; ``validation/`` alone is that of every epoch."""
-    return "test" if part == "test" else f"final/{part}"
+    return "test" if split == "test" else f"final/{split}"
 
 
 def means(summary: Summary) -> dict[str, float]:
     """Mean and standard deviation over seeds of every metric of the evaluation, by participant."""
     found: dict[str, float] = {}
-    prefix = metric_prefix(summary.part)
+    prefix = metric_prefix(summary.split)
     for row in summary.rows:
         name = f"{BASELINE}/{row.participant}" if row.arm == BASELINE else row.participant
         for metric in row.evaluations[0].metrics():
@@ -302,7 +302,7 @@ def _differences(
 
 def _selection(rules: Mapping[str, str]) -> str:
     """A description of the epochs whose weights are evaluated."""
-    said = {"last": "weights of the last epoch", "best": "weights of the epoch best on the validation part"}
+    said = {"last": "weights of the last epoch", "best": "weights of the epoch best on the validation split"}
     if len(set(rules.values())) == 1:
         return said[next(iter(rules.values()))]
     return "; ".join(f"{name}: {said[rule]}" for name, rule in rules.items())
@@ -315,7 +315,7 @@ def table(summary: Summary) -> Table:
     from rich.text import Text
 
     found = Table(
-        title=Text(f"{summary.name}: {summary.part} accuracy, %"),
+        title=Text(f"{summary.name}: {summary.split} accuracy, %"),
         caption=Text(summary.answer),
         title_justify="left",
         caption_justify="left",

@@ -99,7 +99,7 @@ class Assembly:
             RecipeError: If encoders, taps, fusion or losses do not fit the data or one another.
         """
         names = [name for name in self.plan.members(arm) if name in self.specs]
-        rows = table.parts["train"]
+        rows = table.rows["train"]
         complete = table.complete(names, rows)
         rows = rows if complete is None else rows[complete]
         if not len(rows):
@@ -152,10 +152,10 @@ class Assembly:
         for stage in self.plan.stages[DISTILLED]:
             if name not in stage.sources:
                 continue
-            rows = table.training_rows(stage.part)
+            rows = table.training_rows(stage.split)
             if self.recipe.data.missing == "mask" and bool((covered := found.covers(rows)).any()):
                 missing = int((~covered).sum())
-                note = f"{name}: no outputs for {missing} of {len(rows)} samples in {stage.part}; terms leave these out"
+                note = f"{name}: no outputs for {missing} of {len(rows)} samples in {stage.split}; terms leave these out"
                 self._notes |= {note: None} if missing else {}
                 rows = rows[covered]
             if bool((missing := ~found.covers(rows)).any()):
@@ -173,17 +173,17 @@ class Assembly:
     def _participant(self, name: str, table: Table, seed: int, device: torch.device) -> Participant:
         own = self.plan.participants[name].spec
         source = own.follows or name
-        spec, path, live = self.specs[source], self.recipe.path_of(source), self.pipelines[name].live
+        spec, path, transforms = self.specs[source], self.recipe.path_of(source), self.pipelines[name].batch_transforms
         batch = table.batch(table.training_rows("train", [name])[:2], [name])
-        live = live.to(device).eval()
-        shape = tuple(live(batch.signals[name]).shape[1:])
+        transforms = transforms.to(device).eval()
+        shape = tuple(transforms(batch.signals[name]).shape[1:])
         seed_everything(derive(seed, "init", source))
         build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=self.pipelines[name].spec)
         encoder = build(num_classes=len(self.loaded.classes(source)))
         self.loaded.load(source, encoder, lambda count: build(num_classes=count))
         frozen = [] if own.follows or spec.freeze_statistics is False else spec.freeze
         try:
-            return Participant(name, encoder, spec.taps, live, own.augment_frozen, frozen, self.loaded.columns(source))
+            return Participant(name, encoder, spec.taps, transforms, own.augment_frozen, frozen, self.loaded.columns(source))
         except KeyError as error:
             raise RecipeError(self._tap_problems(encoder, spec, path)) from error
 

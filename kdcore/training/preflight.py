@@ -82,7 +82,7 @@ def _check_stage(
         module.train()
     step = StageStep(distiller, stage, table, labelled)
     step.progress = {name: Progress(stage.name, 0, 0, stage.training[name].epochs) for name in stage.learners}
-    rows = table.training_rows(stage.part, stage.learners)
+    rows = table.training_rows(stage.split, stage.learners)
     poor = (table.train_labels[rows] < 0).long()
     for mask in step.presence.values():
         poor = poor + (~mask[rows]).long()

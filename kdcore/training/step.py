@@ -79,7 +79,7 @@ class StageStep(nn.Module):
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
         self.watch = GradientWatch()
         self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
-        self._partly_labelled = labelled and bool((table.train_labels[table.training_rows(stage.part)] < 0).any())
+        self._partly_labelled = labelled and bool((table.train_labels[table.training_rows(stage.split)] < 0).any())
         self.presence = self._presence(table)
         self._blank: dict[str, Outputs] | None = None
         self.teacher_randomness = RandomStream() if self._needs_stream() else None
@@ -164,7 +164,7 @@ class StageStep(nn.Module):
             if name in table.present:
                 found[name] = table.present[name]
             elif name in self.distiller.stored:
-                rows = table.training_rows(self.stage.part)
+                rows = table.training_rows(self.stage.split)
                 if not bool(self.distiller.stored[name].covers(rows).all()):
                     found[name] = self.distiller.stored[name].covers(torch.arange(len(table.keys), device=rows.device))
         return found

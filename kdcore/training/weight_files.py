@@ -51,7 +51,7 @@ class WeightFile:
     @property
     def statistics(self) -> dict[str, Tensor]:
         """Fitted statistics of the preprocessing, where kdcore wrote the file; named as in a pipeline's transforms."""
-        prefix = "live."
+        prefix = "batch_transforms."
         ours = bool(self.versions) and all(name.startswith((prefix, "encoder.")) for name in self.tensors)
         return {name.removeprefix(prefix): each for name, each in self.tensors.items() if ours and name.startswith(prefix)}
 

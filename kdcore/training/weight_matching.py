@@ -121,7 +121,9 @@ def _selected(file: WeightFile, spec: WeightsSpec, wanted: Mapping[str, Tensor])
         tensors = {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}
         if prefix:
             notes.append(f"removed the prefix {prefix!r}")
-        outside = [name for name in outside if not name.startswith("live.")]  # preprocessing, which is used elsewhere
+        outside = [
+            name for name in outside if not name.startswith("batch_transforms.")
+        ]  # preprocessing, which is used elsewhere
         if outside:
             notes.append(f"left out {some(outside)}, without that prefix")
     return tensors, notes

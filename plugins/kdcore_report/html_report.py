@@ -32,7 +32,7 @@ def write_page(path: Path, summary: Summary, curves: Curves | None = None, examp
         (
             f"<header><h1>{escape(summary.name)}</h1>{told}</header>",
             section("Did distillation help?", f'<p class="answer">{escape(summary.answer)}</p>'),
-            section(f"{summary.part.capitalize()} results", _results(summary)),
+            section(f"{summary.split.capitalize()} results", _results(summary)),
             section("How it was measured", _facts(summary)),
             *_curves(curves or {}, pictures),
             *_confusions(summary, pictures),
@@ -55,7 +55,7 @@ def _results(summary: Summary) -> str:
     else:
         remark += " sd: standard deviation over seeds."
     samples = {evaluation.n for row in summary.rows for evaluation in row.evaluations}
-    remark += f" {summary.part.capitalize()} samples: {', '.join(map(str, sorted(samples)))}."
+    remark += f" {summary.split.capitalize()} samples: {', '.join(map(str, sorted(samples)))}."
     return table(summary.headings(), rows) + note(remark)
 
 

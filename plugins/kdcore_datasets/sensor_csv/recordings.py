@@ -165,7 +165,7 @@ def _rows(stretch: Stretch, device: Device, kind: str) -> tuple[np.ndarray, np.n
     values = read_gappy(stretch.path, device.columns[kind], *layout, device.record_end)[rows]
     timed = np.isfinite(times)
     values, times, lost = values[timed], times[timed], int((~timed).sum())
-    known = np.isfinite(values).all(axis=1)
+    known = np.asarray(np.isfinite(values).all(axis=1))
     if not isinstance(device.missing_values, Interpolate):
         return values[known], times[known], Gaps(0, lost + int((~known).sum()))
     if not known.any():

@@ -76,7 +76,10 @@ def test_a_teachers_file_has_class_names_statistics_transforms_and_versions(trai
         "joints-to-channels",
         "normalise",
     ]
-    assert {name for name in names if name.startswith("live.")} >= {"live.branches.0.2.mean", "live.branches.0.2.std"}
+    assert {name for name in names if name.startswith("batch_transforms.")} >= {
+        "batch_transforms.branches.0.2.mean",
+        "batch_transforms.branches.0.2.std",
+    }
 
 
 def session_of(home, file, *overrides):
@@ -88,7 +91,7 @@ def test_a_loaded_teacher_in_another_order_of_classes_gives_the_same_probabiliti
     first = session_of(home, trained[1])
     turned = session_of(home, trained[1], action(ACTIONS[::-1]))
     assert list(turned.assembly.dataset.classes) == ACTIONS[::-1]
-    rows = first.table.parts["test"]
+    rows = first.table.rows["test"]
     signals = first.table.batch(rows, ["skeleton"]).signals["skeleton"]
     one, other = (each.distiller.participant("skeleton").eval()(signals).logits for each in (first, turned))
     assert torch.equal(one, other.flip(1))
@@ -100,8 +103,8 @@ def test_statistics_of_the_file_are_used_and_not_refitted(trained, home):
     saved = load_file(trained[1])
     other = session_of(home, trained[1], "data.protocol.train_subjects=[2,3]", "data.protocol.test_subjects=[1]")
     normalise = next(each for each in other.assembly.pipelines["skeleton"].whole().modules() if hasattr(each, "std"))
-    assert torch.equal(normalise.mean.cpu(), saved["live.branches.0.2.mean"])
-    assert torch.equal(normalise.std.cpu(), saved["live.branches.0.2.std"])
+    assert torch.equal(normalise.mean.cpu(), saved["batch_transforms.branches.0.2.mean"])
+    assert torch.equal(normalise.std.cpu(), saved["batch_transforms.branches.0.2.std"])
     own = next(each for each in other.assembly.pipelines["student"].whole().modules() if hasattr(each, "std"))
     assert own.mean.numel(), "the student's are fitted"
     assert any("statistics are used, and not fitted" in note for note in other.assembly.notes)
@@ -129,7 +132,7 @@ def test_the_term_of_a_teacher_that_lacks_a_class_is_the_hand_computed_one(train
     distiller, table = prepared.distiller, prepared.table
     [stage] = prepared.assembly.stages("distilled")
     step = StageStep(distiller, stage, table, True)
-    rows = table.parts["train"]
+    rows = table.rows["train"]
     distiller.eval()
     [_, (term, context)] = step.contexts(rows, rows)
     assert context.student.logits.shape[1] == 3

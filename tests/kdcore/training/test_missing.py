@@ -37,7 +37,7 @@ def table(folder, gone=GONE, wrist_gone=(), **options):
     made = load_table(
         toys.Files(recordings), toys.BySubject(), spec, pipelines, folder / "cache", 1 << 30, requirements=requirements
     )
-    made.lives = {name: pipeline.live for name, pipeline in pipelines.items()}
+    made.batch_transforms = {name: pipeline.batch_transforms for name, pipeline in pipelines.items()}
     return made
 
 
@@ -52,13 +52,13 @@ def present(made, rows):
 
 def build(made, terms=None, **options):
     """Like `learning.distiller`, from rows that everybody has."""
-    rows = made.parts["train"]
-    whole = made.parts["train"]
-    made.parts["train"] = rows[present(made, rows)]
+    rows = made.rows["train"]
+    whole = made.rows["train"]
+    made.rows["train"] = rows[present(made, rows)]
     try:
         return distiller(made, terms, **options)
     finally:
-        made.parts["train"] = whole
+        made.rows["train"] = whole
 
 
 def test_samples_without_the_teachers_signals_stay_and_those_without_the_students_go(tmp_path):
@@ -84,11 +84,11 @@ def test_transforms_are_fitted_on_the_rows_that_have_signals(tmp_path):
     made = table(tmp_path)
     values = [
         np.load(tmp_path / "recordings" / f"ankle-{'-'.join(key_of(made, row))}.npy")
-        for row in made.parts["train"]
+        for row in made.rows["train"]
         if key_of(made, row) not in GONE
     ]
     before = np.stack(values).astype(np.float32).mean()
-    rows = made.parts["train"][present(made, made.parts["train"])]
+    rows = made.rows["train"][present(made, made.rows["train"])]
     got = made.batch(rows, ["teacher"]).signals["teacher"]
     expected = np.stack([each.T for each in values]).astype(np.float32) - before
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-5)
@@ -97,14 +97,14 @@ def test_transforms_are_fitted_on_the_rows_that_have_signals(tmp_path):
 def test_a_row_without_signals_is_never_read_in_silence(tmp_path):
     made = table(tmp_path)
     with pytest.raises(TrainingError, match="lacks the signals of one of student, teacher"):
-        made.batch(made.parts["train"], ["student", "teacher"])
+        made.batch(made.rows["train"], ["student", "teacher"])
 
 
 def test_the_gradient_of_a_term_is_that_of_the_present_rows(tmp_path):
     """Labels on all rows, imitation on those with a teacher: values and gradients worked out row by row."""
     made = table(tmp_path)
     net = build(made).eval()
-    rows = made.parts["train"]
+    rows = made.rows["train"]
     step = StageStep(net, learning.students(), made, True)
     total, values = step(rows, rows)
     total.backward()
@@ -130,7 +130,7 @@ def test_the_gradient_of_a_term_is_that_of_the_present_rows(tmp_path):
 
 def test_a_batch_without_any_present_row_gives_nothing(tmp_path):
     made = table(tmp_path)
-    rows = made.parts["train"]
+    rows = made.rows["train"]
     absent = rows[~present(made, rows)]
     net = build(made, [TermSpec("imitate", 0.5, Imitate, teachers=("teacher",))]).eval()
     total, values = StageStep(net, learning.students(), made, True)(absent, absent)
@@ -141,7 +141,7 @@ def test_a_batch_without_any_present_row_gives_nothing(tmp_path):
 
 def test_a_batch_that_is_whole_gives_what_it_gives_without_missing_signals(tmp_path):
     made = table(tmp_path)
-    rows = made.parts["train"][present(made, made.parts["train"])]
+    rows = made.rows["train"][present(made, made.rows["train"])]
     net = build(made).eval()
     masked = StageStep(net, learning.students(), made, True)
     assert masked.presence
@@ -159,7 +159,7 @@ def test_a_teacher_is_trained_on_the_rows_it_has(tmp_path):
     )
     learning.fit(net, made, [learning.teachers(epochs=1)])
     assert sum(seen) == 9
-    assert made.training_rows("train", ["teacher"]).tolist() == made.parts["train"][present(made, made.parts["train"])].tolist()
+    assert made.training_rows("train", ["teacher"]).tolist() == made.rows["train"][present(made, made.rows["train"])].tolist()
     assert len(made.training_rows("train", ["teacher", "student"])) == 12
 
 
@@ -177,7 +177,7 @@ def test_training_with_a_cached_teacher_equals_training_with_a_live_one(tmp_path
 def test_a_learner_with_one_row_of_a_batch_sits_it_out(tmp_path):
     """Batch normalisation cannot normalise one row; nothing breaks, and nothing moves."""
     made = table(tmp_path)
-    rows = made.parts["train"]
+    rows = made.rows["train"]
     there = present(made, rows)
     batch = torch.cat([rows[there][:1], rows[~there][:2]])
     net = build(made).train()
@@ -192,7 +192,7 @@ def test_a_learner_with_one_row_of_a_batch_sits_it_out(tmp_path):
 
 def test_learners_side_by_side_each_learn_from_the_rows_that_they_have(tmp_path):
     made = table(tmp_path)
-    rows = made.parts["train"]
+    rows = made.rows["train"]
     net = build(made, [TermSpec("labels", 1.0, Labels)]).train()
     joint = learning.stage("both", ("teacher", "student"), learning.Training(epochs=1))
     (_, context), (_, other) = StageStep(net, joint, made, True).contexts(rows, rows)
@@ -234,7 +234,7 @@ def test_fused_teachers_are_present_where_all_of_them_are(tmp_path):
 
 def test_probabilities_are_those_of_the_rows_that_are_there_and_nan_elsewhere(tmp_path):
     made = table(tmp_path)
-    net, rows = build(made).eval(), made.parts["test"]
+    net, rows = build(made).eval(), made.rows["test"]
     found = predict(net, ["teacher", "student"], rows, made, 4, learning.Fabric(accelerator="cpu", devices=1))
     there = present(made, rows).numpy()
     assert np.isnan(found["teacher"]).all(1).tolist() == (~there).tolist()
@@ -248,10 +248,10 @@ def test_probabilities_are_those_of_the_rows_that_are_there_and_nan_elsewhere(tm
 def test_the_checks_before_training_pass_where_most_rows_lack_signals(tmp_path):
     gone = {(f"s{s}", f"a{a}", f"t{t}") for s in (0, 1) for a in (0, 1) for t in (0, 1)}
     made = table(tmp_path, gone=gone)
-    rows = made.parts["train"]
-    made.parts["train"] = rows[made.present["teacher"][rows]]
+    rows = made.rows["train"]
+    made.rows["train"] = rows[made.present["teacher"][rows]]
     net = distiller(made)
-    made.parts["train"] = rows
+    made.rows["train"] = rows
     found = preflight(net, [learning.students()], made, 3, False)
     assert {check.term for check in found.terms} == {"labels", "imitate"}
     assert all(check.gradient > 0 for check in found.terms)
@@ -262,9 +262,9 @@ def test_a_share_of_the_training_signals_is_left_out_by_seed(tmp_path, seed):
     with pytest.warns(UserWarning, match=rf"ankle: left out of 3 samples learnt from \(25%, at random, seed {seed}\)"):
         made = table(tmp_path, gone=(), missing_shares={"ankle": 0.25}, missing_seed=seed)
     absent = ~made.present["teacher"]
-    assert int(absent[made.parts["train"]].sum()) == 3
-    assert not absent[made.parts["validation"]].any()
-    assert not absent[made.parts["test"]].any()
+    assert int(absent[made.rows["train"]].sum()) == 3
+    assert not absent[made.rows["validation"]].any()
+    assert not absent[made.rows["test"]].any()
     again = table(
         (tmp_path / "again").mkdir() or tmp_path / "again", gone=(), missing_shares={"ankle": 0.25}, missing_seed=seed
     )
@@ -276,8 +276,8 @@ def test_a_share_of_the_training_signals_is_left_out_by_seed(tmp_path, seed):
 
 def test_a_share_of_the_students_own_signals_drops_samples(tmp_path):
     made = table(tmp_path, gone=(), missing_shares={"wrist": 0.5})
-    assert len(made.parts["train"]) == 6
-    assert len(made.parts["test"]) == 6
+    assert len(made.rows["train"]) == 6
+    assert len(made.rows["test"]) == 6
     assert made.dropped.counts == {"no wrist, left out": 6}
 
 
