@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +27,12 @@ class Outcome:
         probabilities: Participant → (n, classes); NaN in rows of samples that lack its signals.
         labels: (n,).
         keys: Which sample each row is.
-        parameters: Participant → trainable parameters.
+        parameters: Participant → parameters of its encoder.
         seconds: Training took.
         teachers: Their names.
         students: Theirs.
         memory: Most bytes that were in use at once: on the accelerator, else of the process so far; None if unknown.
+        trained: Participant → parameters that were trained; those of a frozen participant are not.
     """
 
     arm: str
@@ -43,6 +44,7 @@ class Outcome:
     teachers: Sequence[str]
     students: Sequence[str]
     memory: int | None = None
+    trained: Mapping[str, int] = field(default_factory=dict)
 
     def _mean_of_teachers(self) -> np.ndarray:
         """Combined answers of the teachers where all of them have the sample's signals, else NaN."""
@@ -76,6 +78,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
     head = {
         "arm": outcome.arm, "keys": list(outcome.keys), "parameters": dict(outcome.parameters), "seconds": outcome.seconds,
         "teachers": list(outcome.teachers), "students": list(outcome.students), "memory": outcome.memory,
+        "trained": dict(outcome.trained),
     }  # fmt: skip
     buffer = io.BytesIO()
     arrays = {f"probabilities.{name}": values for name, values in outcome.probabilities.items()}
