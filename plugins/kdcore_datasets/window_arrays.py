@@ -205,9 +205,9 @@ class Windows(Dataset):
 class UciHar(Windows):
     """UCI-HAR: a phone at the waist, 30 subjects, six activities, windows of 2.56 s at 50 Hz that overlap by half.
 
-    D. Anguita et al., "A Public Domain Dataset for Human Activity Recognition using Smartphones", ESANN 2013. Modalities are
-    ``accelerometer`` (with gravity), ``gyroscope`` and ``body-acceleration`` (without gravity). The published split is by
-    subjects; its parts are the sessions ``train`` and ``test``.
+    D. Anguita et al., "A Public Domain Dataset for Human Activity Recognition using Smartphones", ESANN 2013,
+    https://doi.org/10.24432/C54S4K. Modalities are ``accelerometer`` (with gravity), ``gyroscope`` and ``body-acceleration``
+    (without gravity). The published split is by subjects; its parts are the sessions ``train`` and ``test``.
 
     Args:
         root: Folder ``UCI HAR Dataset``, which contains ``train`` and ``test``.
