@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from kdcore.contracts.dataset import SampleKey
@@ -82,6 +83,14 @@ class Outputs:
             ablated = ablated.select(index)
         return Outputs(self.logits[index], features, ablated)
 
+    def of_classes(self, classes: Tensor) -> Outputs:
+        """The outputs with the logits of some classes alone.
+
+        Args:
+            classes: (k,) int64, classes of the run.
+        """
+        return Outputs(self.logits[:, classes], self.features, self.ablated and self.ablated.of_classes(classes))
+
     def detach(self) -> Outputs:
         """The same numbers without a graph."""
         return Outputs(
@@ -124,6 +133,29 @@ class LossContext:
             {name: outputs.select(index) for name, outputs in self.peers.items()},
             self.class_embeddings,
             self.progress,
+        )
+
+    def of_classes(self, classes: Tensor) -> LossContext:
+        """The context as if there were no other classes: logits, labels and class embeddings of `classes` alone, in that order.
+
+        Samples of other classes stay, with -1 for their label.
+
+        Args:
+            classes: (k,) int64, classes of the run.
+        """
+        batch, embeddings = self.batch, self.class_embeddings
+        if batch.labels is not None:
+            count = self.student.logits.shape[1]
+            place = torch.full((count + 1,), -1, dtype=batch.labels.dtype, device=batch.labels.device)  # the last is for -1
+            place[classes] = torch.arange(len(classes), dtype=place.dtype, device=place.device)
+            batch = replace(batch, labels=place[batch.labels])
+        return replace(
+            self,
+            student=self.student.of_classes(classes),
+            teachers={name: outputs.of_classes(classes) for name, outputs in self.teachers.items()},
+            peers={name: outputs.of_classes(classes) for name, outputs in self.peers.items()},
+            batch=batch,
+            class_embeddings=None if embeddings is None else embeddings[classes],
         )
 
     @property

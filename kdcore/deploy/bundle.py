@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
@@ -27,7 +27,7 @@ from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.student import Ensemble, Model, Rule, Student
 from kdcore.errors import CheckpointError, PluginError, UnknownComponentError, one_line
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.plugin.option_schema import make, options_model
+from kdcore.plugin.option_schema import is_path, make, options_model
 from kdcore.training.checkpoint import write_file
 
 FORMAT = 1
@@ -273,7 +273,7 @@ def _component(plugins: PluginManager, kind: str, spec: Mapping[str, Any], given
     try:
         fields = options_model(entry).model_fields
         options = {key: value for key, value in spec.items() if key != "name"}
-        for key in [each for each in options if each in fields and options[each] and _is_path(fields[each].annotation)]:
+        for key in [each for each in options if each in fields and options[each] and is_path(fields[each].annotation)]:
             if fields[key].is_required():
                 raise ValueError(f"option {key!r} names a file outside the student's folder")
             del options[key]  # where the first weights came from; the saved ones replace them
@@ -289,10 +289,6 @@ def _said(error: Exception) -> str:
     first = error.errors(include_url=False)[0]
     option = ".".join(map(str, first["loc"]))
     return f"it has no option {option!r}" if first["type"] == "extra_forbidden" else f"option {option!r}: {first['msg']}"
-
-
-def _is_path(annotation: Any) -> bool:
-    return annotation is Path or any(_is_path(each) for each in get_args(annotation))
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

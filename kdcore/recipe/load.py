@@ -23,6 +23,7 @@ from kdcore.recipe.participants import written_out
 from kdcore.recipe.plausibility import impossible_numbers, missing_files
 from kdcore.recipe.plugin_files import located
 from kdcore.recipe.problems import Places, found_by_schema
+from kdcore.recipe.relative_paths import with_whole_paths
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
 from kdcore.recipe.validate import check_components
 from kdcore.recipe.yaml import Node, Steps, read, steps
@@ -43,7 +44,7 @@ def load_recipe(
         source: A file, or the name of a shipped recipe.
         overrides: ``path=value``, e.g. ``losses.gsdm.weight=0.1`` or ``data.dataset.name=utd-mhad``.
         plugins: Who provides its components; the installed ones by default.
-        files: Whether the files of weights and stored outputs that it names must exist, as training from them requires.
+        files: Check that the files of weights and stored outputs exist; a finished run does not need them any more.
 
     Raises:
         RecipeError: With every problem found, each with its file, line, path and, where there is one, the nearest valid name.
@@ -55,6 +56,7 @@ def load_recipe(
     node = written_out(node, early)
     removed = dict(node.places())  # what null took away is missed where that was said
     node = located(without_nulls(node), plugins.files)
+    node = with_whole_paths(node, plugins)
     tree, places = node.plain(), Places(removed | dict(node.places()))
     early += impossible_numbers(node, places, plugins)
     recipe, found = _validated(tree, places)
@@ -63,8 +65,8 @@ def load_recipe(
     found += checked.problems
     if stand_in:
         found += check_compatibility(stand_in, tree, checked, places)
-    if files:
-        found += [each for each in missing_files(node, places) if each.path not in {other.path for other in found}]
+    if files and stand_in:
+        found += missing_files(stand_in, places)
     problems = early + [problem for problem in found if not _follows(problem, early)]
     if problems or recipe is None:
         raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))

@@ -29,6 +29,7 @@ class Evaluation:
         predictions: (N,) most probable classes.
         labels: (N,) true classes.
         probabilities: (N, C) class probabilities.
+        rows: (N,) places of these samples among all labelled ones; None for all of them.
     """
 
     accuracy: float
@@ -40,6 +41,7 @@ class Evaluation:
     predictions: NDArray[np.int64]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
+    rows: NDArray[np.int64] | None = None
 
     @property
     def n(self) -> int:

@@ -90,7 +90,8 @@ def provenance_of(recipe: Recipe, plugins: PluginManager | None = None) -> Prove
         dataset = builder.dataset()
         modalities = modalities_of(recipe.participants.values())
         listed, _ = listed_samples(dataset, recipe.data.on_bad_sample)
-        samples, _ = complete_samples(listed, modalities, recipe.data.missing)
+        required = modalities_of(recipe.student_specs.values())
+        samples, _ = complete_samples(listed, modalities, recipe.data.missing, required)
         try:
             fingerprint = recordings_fingerprint(dataset, samples, recipe.filled_data, cache_folder())
         except UnidentifiedError:
@@ -117,7 +118,18 @@ def named_files(recipe: Recipe) -> dict[str, str]:
         if len(value) < 4096 and "\0" not in value and path.is_file():
             with open(path, "rb") as file:
                 found[place] = hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+        elif place.endswith(".weights.file") and path.is_dir():
+            found[place] = _hash_of_folder(path)
     return found
+
+
+def _hash_of_folder(folder: Path) -> str:
+    """A hash of the names and contents of the files of a folder, not of those below."""
+    whole = hashlib.sha256()
+    for file in sorted(each for each in folder.iterdir() if each.is_file()):
+        with open(file, "rb") as opened:
+            whole.update(file.name.encode() + hashlib.file_digest(opened, "sha256").digest())
+    return whole.hexdigest()[:DIGITS]
 
 
 def _texts(values: Any, place: str = "") -> Iterator[tuple[str, str]]:

@@ -47,7 +47,8 @@ class Facts:
         no_baseline: Why no student was trained without distillation; empty if one was.
         distilled: Students with a term that distils in their objective.
         dropped: Recordings that did not become samples: count, and for each reason its count, subjects and first recordings.
-        notes: A line for each reason why recordings were dropped, and each warning about the splits.
+        notes: A line for each reason why recordings were dropped, each warning about the splits, and what was
+            done with the files of weights that participants start from.
     """
 
     name: str

@@ -99,8 +99,12 @@ def dry_run(
     plugins = plugin_manager()
     with exits_attributed(plugins):
         session = RunSession(make_plan(load_recipe(source, overrides, plugins)), plugins, listener, split=split)
-        found = session.prepare().found
-    return found if session.writes else None
+        prepared = session.prepare()
+    if not session.writes:
+        return None
+    for note in prepared.assembly.notes:
+        session.listener.say(note)
+    return prepared.found
 
 
 def _result(session: RunSession) -> Result | None:

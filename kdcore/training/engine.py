@@ -166,7 +166,7 @@ class Engine:
     def _context(self, ordinal: int, stages: Sequence[StagePlan]) -> StageContext:
         stage = stages[ordinal]
         before = sum(other.epochs for other in stages[:ordinal] if other.order == stage.order)
-        rows = self.table.training_rows(stage.split)
+        rows = self.table.training_rows(stage.split, stage.learners)
         batch_size = min(stage.batch_size, len(rows))
         if batch_size % self.fabric.world_size:
             raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
@@ -390,9 +390,16 @@ class Engine:
         """Outputs of those frozen participants that give the same for a sample every time."""
         if not self.settings.teacher_cache:
             return {}
-        rows, limit = self.table.training_rows(stage.split), self.settings.cache_limit
-        names = repeatable(self.distiller, stage.sources)
-        return cache_teachers(self.distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
+        rows, limit = self.table.training_rows(stage.split, stage.learners), self.settings.cache_limit
+        names, size = repeatable(self.distiller, stage.sources), self.settings.batch_size
+        if not set(names) & set(self.table.present):
+            return cache_teachers(self.distiller, names, rows, self.table, size, limit, self.fabric)
+        found: dict[str, CachedOutputs] = {}
+        for group in self.distiller.run_apart(names):
+            there = self.table.complete(group, rows)
+            own = rows if there is None else rows[there]
+            found |= cache_teachers(self.distiller, group, own, self.table, size, limit, self.fabric) if len(own) else {}
+        return found
 
     def _stop_agreed(self) -> bool:
         """True if any process was asked to stop; all of them must stop after the same epoch."""

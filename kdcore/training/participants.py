@@ -127,6 +127,14 @@ class Distiller(nn.Module):
         """The teacher or student called `name`."""
         return self.teachers[name] if name in self.teachers else self.students[name]  # type: ignore[return-value]
 
+    def known_classes(self, learner: str, spec: TermSpec) -> Tensor | None:
+        """The classes of the run that all know whom a term of `learner` reads, itself among them, (k,) int64; None for all."""
+        networks = [name for name in (learner, *spec.teachers, *spec.peers) if name in self.networks]
+        known = [each for name in networks if (each := self.participant(name).known_classes) is not None]
+        if not known:
+            return None
+        return torch.tensor(sorted(set.intersection(*(set(each.tolist()) for each in known))), device=known[0].device)
+
     def add_terms(
         self, learner: str, specs: Sequence[TermSpec], example: Callable[[TermSpec], Example], how: SetUp = _set_up
     ) -> None:
@@ -162,6 +170,11 @@ class Distiller(nn.Module):
     def owners(self, learners: Sequence[str]) -> list[str]:
         """`learners`, and the fusion if a teacher among them runs through it."""
         return [*learners, *([FUSION] if set(learners) & set(self.fused) else [])]
+
+    def run_apart(self, names: Sequence[str]) -> list[list[str]]:
+        """Groups of participants that can run without one another: those that are fused, and each of the others."""
+        fused = [name for name in names if name in self.fused]
+        return [*([fused] if fused else []), *([name] for name in names if name not in fused)]
 
     def run_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
         """Outputs of the teachers `names`; those that are fused run together."""

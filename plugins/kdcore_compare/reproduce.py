@@ -90,7 +90,7 @@ def changed_results(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
                 yield f"{where}: different samples: {len(was.keys)} then, {len(now.keys)} now"
             else:
                 for name, before in was.probabilities.items():
-                    if not np.array_equal(before, after := now.probabilities[name]):
+                    if not np.array_equal(before, after := now.probabilities[name], equal_nan=True):
                         then, here = (found.evaluations()[name].accuracy for found in (was, now))
                         changed = int((before.argmax(1) != after.argmax(1)).sum())
                         yield (
