@@ -13,7 +13,7 @@ from kdcore.cli.tables import output, show_table
 from kdcore.data.check import DataReport
 from kdcore.recipe.graph import StagePlan
 from kdcore.runs.callbacks import RunListener
-from kdcore.runs.run import Result
+from kdcore.runs.result import Result
 from kdcore.runs.summary import table
 from kdcore.training.preflight import Preflight
 

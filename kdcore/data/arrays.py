@@ -179,9 +179,7 @@ class _PerSample:
 class _Recordings:
     """The recordings of one modality, by sample."""
 
-    def __init__(
-        self, name: str, given: Any, spec: Modality, factor: float, converted: bool, columns: set[str], sample: str
-    ):
+    def __init__(self, name: str, given: Any, spec: Modality, factor: float, converted: bool, columns: set[str], sample: str):
         self.name, self.spec, self.factor, self.converted = name, spec, factor, converted
         given, rate = _unpaired(given)
         if rate is not None and not (np.isfinite(rate) and rate > 0):
@@ -203,7 +201,9 @@ class _Recordings:
             return given
         if not hasattr(given, "__array__") and not hasattr(given, "detach"):
             kind = type(given).__name__
-            raise DataError(f"{self.name}: recordings are an array (samples, time, …), a list of arrays, or a table, not a {kind}")
+            raise DataError(
+                f"{self.name}: recordings are an array (samples, time, …), a list of arrays, or a table, not a {kind}"
+            )
         return _array(given)
 
     def _signal(self, sample: Hashable, given: Any, times: np.ndarray | None = None) -> Signal:

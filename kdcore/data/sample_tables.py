@@ -55,9 +55,7 @@ def recordings_of_table(
         if each is None or each != each:
             raise DataError(f"{name}: row {row} of the table names no sample in {sample!r}")
         rows.setdefault(each, []).append(row)
-    found = {
-        each: (values[of].reshape(len(of), *inner), None if times is None else times[of]) for each, of in rows.items()
-    }
+    found = {each: (values[of].reshape(len(of), *inner), None if times is None else times[of]) for each, of in rows.items()}
     return found, tuple(chosen)
 
 

@@ -98,11 +98,11 @@ class Entry:
             advice = (
                 f"install the package that has {missing!r}, or reinstall the plugin" if missing else "report this to its author"
             )
-            raise PluginError(
-                f"{self.located}: could not load it: {type(error).__name__}: {error}; {advice}"
-            ) from error
+            raise PluginError(f"{self.located}: could not load it: {type(error).__name__}: {error}; {advice}") from error
         if self.is_factory and not callable(found):
-            raise PluginError(f"{self.described}: it is a {type(found).__name__}, not a function or class that returns a network")
+            raise PluginError(
+                f"{self.described}: it is a {type(found).__name__}, not a function or class that returns a network"
+            )
         return found
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcore import __version__
+from kdcore.contracts.dataset import Dataset
 from kdcore.data.table import Table
 from kdcore.errors import CheckpointError, PluginError, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
@@ -128,8 +129,13 @@ def read_run(run_id: str | Path) -> FinishedRun:
     )
 
 
-def recipe_of(folder: Path, plugins: PluginManager | None = None) -> Recipe:
+def recipe_of(folder: Path, plugins: PluginManager | None = None, data: Dataset | None = None) -> Recipe:
     """The recipe that a run was made with.
+
+    Args:
+        folder: Of the run.
+        plugins: Who provides its components; the installed ones by default.
+        data: The dataset, if the run was given one in Python.
 
     Raises:
         PluginError: If a plugin that it was made with is not in use here, with the version that there was.
@@ -137,7 +143,7 @@ def recipe_of(folder: Path, plugins: PluginManager | None = None) -> Recipe:
     """
     plugins = plugins or plugin_manager()
     try:
-        return load_recipe(folder / "recipe.yaml", (), plugins)
+        return load_recipe(folder / "recipe.yaml", (), plugins, data)
     except RecipeError as error:
         facts = read_facts(folder)
         working = {f"plugin {name}" for name, plugin in plugins.plugins.items() if not plugin.failure}

@@ -33,7 +33,7 @@ def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None
         command = ["kdcore", "reproduce", run_id, *overrides]
         part = "validation" if original.facts.part == "validation" else "test"
         with ConsoleListener(stderr_console()) as listener:
-            result = run(original.recipe, chosen, listener, command, part, retrain=True)
+            result = run(original.recipe, chosen, callbacks=[listener], command=command, part=part, retrain=True)
         if result is None:
             return True  # the first process of a distributed run reports
         again = read_run(result.folder)
