@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from kdcore.runs.summary import Row, Summary, summarise
     from kdcore.suggestions import did_you_mean
     from kdcore.training.participants import Distiller
+    from kdcore.training.tensor_loss import TensorLoss, loss
 
 __version__ = "0.1.0"
 
@@ -136,6 +137,7 @@ _HOME = {
     "kdcore.runs.result": ("Result",),
     "kdcore.runs.run": ("dry_run", "resume", "run"),
     "kdcore.data.arrays": ("ArrayDataset",),
+    "kdcore.training.tensor_loss": ("TensorLoss", "loss"),
     "kdcore.deploy.predictor": ("Predictor",),
     "kdcore.deploy.student": ("Ensemble", "Student"),
     "kdcore.deploy.bundle": ("load_predictor", "load_student"),

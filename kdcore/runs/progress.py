@@ -1,4 +1,4 @@
-"""Progress of runs and of `kdcore.distil` outside the command line: in a notebook one line that is updated, elsewhere plain lines."""
+"""Progress of what is trained from Python: in a notebook a line that is updated, elsewhere a line per stage."""
 
 from __future__ import annotations
 

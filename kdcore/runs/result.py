@@ -106,10 +106,10 @@ class Result:
         """The table, and whether distillation helped, as a notebook shows them."""
         summary = self.summary
         head = "".join(f"<th>{escape(heading)}</th>" for heading in summary.headings())
-        rows = "".join(
-            f"<tr{_BOLD if row.role in (WITH, 'student') else ''}>{''.join(f'<td>{escape(cell)}</td>' for cell in row.cells())}</tr>"
-            for row in summary.rows
-        )
+        rows = ""
+        for row in summary.rows:
+            cells = "".join(f"<td>{escape(cell)}</td>" for cell in row.cells())
+            rows += f"<tr{_BOLD if row.role in (WITH, 'student') else ''}>{cells}</tr>"
         notes = "".join(f"<li>{escape(note)}</li>" for note in summary.notes)
         places = [("run", self.folder), *([("report", self.report)] if self.report else [])]
         said = "<br>".join(f"{what}: <code>{escape(str(path))}</code>" for what, path in places)
