@@ -67,11 +67,12 @@ def usage(entry: Entry) -> str:
     case = cases.get(entry.name, Case())
     case = case[0] if isinstance(case, list) else case
     assert not callable(case.options)
-    options = {each.name: case.options[each.name] for each in describe(entry).options if each.required}
-    needs = component_facts(entry, options).needs
-    assert needs is not None
-    for shapes in plausible(needs, case.inputs or {}):
-        for set_up, index in product((False, True), repeat=2):  # the shortest call that works
+    required = {each.name: case.options[each.name] for each in describe(entry).options if each.required}
+    for options in (required, dict(case.options)):
+        needs = component_facts(entry, options).needs
+        assert needs is not None
+        # the shortest call that works
+        for shapes, set_up, index in product(plausible(needs, case.inputs or {}), (False, True), (False, True)):
             text = _call(entry, options, needs, shapes, set_up, index)
             with suppress(KdcoreError, ValueError, RuntimeError, IndexError):
                 exec(text, {})

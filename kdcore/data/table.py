@@ -61,6 +61,10 @@ class Table:
             raise TrainingError(f"the split has no part {part!r} to learn from; it has {learnt} ({self.split.rule})")
         return self.parts[part]
 
+    def is_partly_labelled(self, part: str) -> bool:
+        """True if training is told no label for some samples of a part."""
+        return bool((self.train_labels[self.training_rows(part)] < 0).any())
+
     def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True) -> Batch:
         """The samples at `rows` for `participants`; labels (those that training is told) None unless `labelled`."""
         signals = {}

@@ -103,19 +103,26 @@ class Builder:
         return self.component("class_embedding", spec, "class_embeddings") if spec else None
 
     def loss(self, path: str, term: Component) -> DistillationLoss:
-        """The loss of the term at `path`."""
-        return self.component("loss", term, path)
+        """The loss of the term at `path`: the object that was passed in Python, if there is one."""
+        given = self.recipe.given(path)
+        return given if given is not None else self.component("loss", term, path)
 
     def encoder(
         self, path: str, spec: ParticipantSpec, num_classes: int, in_shape: tuple[int, ...], signal: Modality | None = None
     ) -> nn.Module:
-        """A participant's network, with what the recipe freezes frozen; `signal` is what is known of its input."""
+        """A participant's network, or the one that was passed in Python, with what the recipe freezes frozen.
+
+        `signal` is what is known of its input.
+        """
         assert spec.encoder is not None  # a participant without a network has none constructed
+        where = f"{path}.encoder"
         given = {"num_classes": num_classes, "in_shape": in_shape, "spec": signal and signal.matching(in_shape)}
-        encoder = self.component("encoder", spec.encoder, f"{path}.encoder", **given)
+        encoder = self.recipe.given(where)
+        if encoder is None:
+            encoder = self.component("encoder", spec.encoder, where, **given)
         if not isinstance(encoder, nn.Module):
             what = f"encoder {spec.encoder.name!r} must return a torch.nn.Module, not {type(encoder).__name__}"
-            raise RecipeError([self.problem(f"{path}.encoder", what)])
+            raise RecipeError([self.problem(where, what)])
         problems = []
         for index, frozen in enumerate(spec.freeze):
             below = [each for name, each in encoder.named_parameters() if frozen == "*" or f"{name}.".startswith(f"{frozen}.")]

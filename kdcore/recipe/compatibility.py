@@ -71,6 +71,8 @@ class _Compatibility:
         return [f"{path}[{index}]" for path, terms in lists.items() for index in range(len(terms))]
 
     def _needs(self, path: str) -> Needs | None:
+        if (given := self.recipe.given(path)) is not None:
+            return given.needs
         facts = self._facts(steps(path))
         return facts.needs if facts else None
 

@@ -41,7 +41,12 @@ Source = str | Path | Mapping[str, Any] | Recipe
 
 
 def load_recipe(
-    source: Source, overrides: Sequence[str] = (), plugins: PluginManager | None = None, data: Dataset | None = None
+    source: Source,
+    overrides: Sequence[str] = (),
+    plugins: PluginManager | None = None,
+    data: Dataset | None = None,
+    *,
+    objects: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The recipe in a file or dictionary, with everything checked that can be before data are read.
 
@@ -51,6 +56,7 @@ def load_recipe(
         overrides: ``path=value``, e.g. ``losses.gsdm.weight=0.1`` or ``data.dataset.name=utd-mhad``.
         plugins: Who provides its components; the installed ones by default.
         data: A dataset in place of the recipe's, which then needs none.
+        objects: Path → object, in place of the component that the recipe has there under the name ``from-python``.
 
     Raises:
         RecipeError: With every problem found, each with its file, line, path and, where there is one, the nearest valid name.
@@ -71,9 +77,10 @@ def load_recipe(
     node = _read_with_bases(source, early)
     node = apply_overrides(node, overrides, early)
     node = written_out(node, early)
-    if isinstance(source, Recipe) and data is None:
-        data = source.given_dataset
+    objects = {**(source._objects if isinstance(source, Recipe) else {}), **(objects or {})}
     if data is not None:
+        objects["data.dataset"] = data
+    if "data.dataset" in objects:
         node = _on(node)
     removed = dict(node.places())  # what null took away is missed where that was said
     node = located(without_nulls(node), plugins.files)
@@ -84,12 +91,12 @@ def load_recipe(
     checked = check_components({"teacher_losses": DEFAULT_TEACHER_LOSSES} | tree, places, plugins)
     found += checked.problems
     if stand_in:
-        stand_in._dataset = data
+        stand_in._objects = objects
         found += check_compatibility(stand_in, tree, checked, places)
     problems = early + [problem for problem in found if not _follows(problem, early)]
     if problems or recipe is None:
         raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))
-    recipe._places, recipe._registry = places.places, plugins.registry
+    recipe._places, recipe._registry, recipe._objects = places.places, plugins.registry, objects
     return recipe
 
 

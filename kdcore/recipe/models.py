@@ -130,7 +130,7 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
     _places: dict[Steps, tuple[Path | None, int | None]] = PrivateAttr(default_factory=dict)
     _registry: Registry | None = PrivateAttr(default=None)
     _needs: dict[str, Needs | None] = PrivateAttr(default_factory=dict)
-    _dataset: Any = PrivateAttr(default=None)
+    _objects: Mapping[str, Any] = PrivateAttr(default_factory=dict)
 
     @field_validator("student")
     @classmethod
@@ -205,7 +205,11 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
     @property
     def given_dataset(self) -> Any:
         """The `kdcore.Dataset` that was passed as an object in Python; None if the recipe names its dataset."""
-        return self._dataset
+        return self.given("data.dataset")
+
+    def given(self, path: str) -> Any:
+        """The object that was passed in Python in place of the component at `path`; None if the recipe names one."""
+        return self._objects.get(path)
 
     @property
     def registry(self) -> Registry:
@@ -265,6 +269,8 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         Raises:
             PluginError: If the loss is unknown or broken.
         """
+        if (given := self.given(path)) is not None:
+            return given.needs
         if path not in self._needs:
             term = self._term_at(path)
             self._needs[path] = component_facts(self.registry.get("loss", term.name), term.options).needs
