@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from kdcore.runs.artifacts import first_recording, restore_participants, student_folder
     from kdcore.runs.callbacks import RunListener
     from kdcore.runs.context import RunContext, reopen
+    from kdcore.runs.distil import Distilled, distil
     from kdcore.runs.evaluation import Recordings
     from kdcore.runs.journal import Journal, RunJournal
     from kdcore.runs.metrics import Difference, Evaluation, evaluate
@@ -137,6 +138,7 @@ _HOME = {
     "kdcore.runs.result": ("Result",),
     "kdcore.runs.run": ("dry_run", "resume", "run"),
     "kdcore.data.arrays": ("ArrayDataset",),
+    "kdcore.runs.distil": ("Distilled", "distil"),
     "kdcore.training.tensor_loss": ("TensorLoss", "loss"),
     "kdcore.deploy.predictor": ("Predictor",),
     "kdcore.deploy.student": ("Ensemble", "Student"),

@@ -219,15 +219,11 @@ class Engine:
         size, share = context.batch_size, context.batch_size // self.fabric.world_size
         told = time.monotonic()
         for index in range(context.index, context.steps):
-            context.index = index
             batch = order[index * size : (index + 1) * size]
             local = batch
             if self.fabric.world_size > 1:
                 local = batch[self.fabric.global_rank * share : (self.fabric.global_rank + 1) * share]
-            for learner in context.learners:
-                epochs = self._training(context.stage, learner.name).epochs
-                context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
-            self.watch.begin_step(index, context.steps, context.step.names)
+            self._begin_step(context, index)
             yield batch, local
             now = time.monotonic()
             if now - told > 0.2:
@@ -236,6 +232,14 @@ class Engine:
             within = self.fabric.world_size == 1 and index + 1 < context.steps
             if within and (self.stop_requested or self._due(now)):
                 self._checkpoint(context.ordinal, context.epoch, index + 1, context)
+
+    def _begin_step(self, context: StageContext, index: int) -> None:
+        """Tell a stage's terms where training is."""
+        context.index = index
+        for learner in context.learners:
+            epochs = self._training(context.stage, learner.name).epochs
+            context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
+        self.watch.begin_step(index, context.steps, context.step.names)
 
     def _update(self, context: StageContext, total: Tensor, values: Tensor) -> None:
         """One step of every learner's optimizer."""

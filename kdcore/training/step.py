@@ -146,7 +146,7 @@ class StageStep(nn.Module):
                 distiller.class_embeddings,
                 self.progress[term.learner],
             )
-            if labelled is not None and term.loss.needs.labels:
+            if labelled is not None and len(labelled) < len(whole) and term.loss.needs.labels:
                 context = context.select(labelled)
             found.append((term, context))
         return found
