@@ -89,14 +89,15 @@ class ArrayDataset(Dataset):
             raise DataError("signals maps each modality to its recordings, e.g. signals={'accelerometer': (array, 50.0)}")
         for name in set(modalities or ()) - set(signals):
             raise DataError(f"modalities describes {name!r}, of which there are no signals{or_meant(name, signals)}")
-        self.modalities: dict[str, Modality] = {}
+        specs: dict[str, Modality] = {}
         per_sample = _PerSample(signals, sample, {"labels": labels, "subjects": subjects, "trials": trials, **(keys or {})})
         _refuse_unequal(signals)
         found: dict[str, dict[Hashable, Signal]] = {}
         for name, given in signals.items():
             spec, factor, converted = _spec(name, (modalities or {}).get(name))
             recordings = _Recordings(name, given, spec, factor, converted, per_sample.names, sample)
-            found[name], self.modalities[name] = recordings.by_sample, recordings.spec
+            found[name], specs[name] = recordings.by_sample, recordings.spec
+        self.modalities = specs
         self._samples = self._joined(found, per_sample, classes, [*(keys or ())])
 
     def _joined(
@@ -117,7 +118,7 @@ class ArrayDataset(Dataset):
             told = {name: _text(values[row], name, each) for name, values in others.items() if values is not None}
             counts[subject, action, *told.values()] += 1
             trial = str(counts[subject, action, *told.values()]) if trials is None else _text(trials[row], "trials", each)
-            key = SampleKey(subject, action, trial, **told)
+            key = replace(SampleKey(subject, action, trial), **told)  # type: ignore[arg-type]
             if key in samples:
                 raise DataError(f"two samples are {key}: give trials that tell them apart, or leave trials out")
             samples[key] = Sample(key, label, {name: signals[each] for name, signals in found.items() if each in signals})
@@ -158,7 +159,7 @@ class _PerSample:
 
     def of(self, name: str, ids: Sequence[Hashable]) -> list[Any] | None:
         """One value for each of `ids`; None if nothing was said."""
-        given = self.given[name]
+        given: Any = self.given[name]
         if given is None:
             return None
         if isinstance(given, str):
@@ -189,7 +190,9 @@ class _Recordings:
             rows, channels = recordings_of_table(name, given, spec, sample, columns)
             if not spec.channels and "joint" not in spec.axes:
                 self.spec = replace(self.spec, channels=channels)
-            self.by_sample = {each: self._signal(each, values, times) for each, (values, times) in rows.items()}
+            self.by_sample: dict[Hashable, Signal] = {
+                each: self._signal(each, values, times) for each, (values, times) in rows.items()
+            }
         else:
             self.by_sample = {
                 number: self._signal(number, each) for number, each in enumerate(self._listed(given)) if each is not None

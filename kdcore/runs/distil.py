@@ -109,8 +109,8 @@ def distil(
         teachers: A teacher, which is then called ``teacher``, or several by name; ``{}`` for training without any.
         loader: Gives the batches of an epoch each time it is iterated, such as a `torch.utils.data.DataLoader`. It is asked for
             one batch before training, on which everything is checked.
-        losses: Terms of the objective, as in a recipe: ``"dist"`` or ``{"name": "soft-target", "temperature": 4, "weight": 2}``;
-            or a `kdcore.DistillationLoss`, or what `kdcore.loss` returns; or a pair of such a term and its weight.
+        losses: Terms of the objective. A term is written as in a recipe, ``"dist"`` or ``{"name": "dist", "weight": 2}``, or is
+            a `kdcore.DistillationLoss`, or what `kdcore.loss` returns; or a pair of such a term and its weight.
         epochs: Passes over the loader.
         validation: A loader of labelled batches, for the accuracy after each epoch.
         taps: Participant → paths of its modules whose outputs losses read, or tap → path, as
