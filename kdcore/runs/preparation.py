@@ -26,6 +26,7 @@ from kdcore.runs.state import RunState
 from kdcore.training.assembly import DISTILLED, Assembly
 from kdcore.training.checkpoint import write_file
 from kdcore.training.participants import Distiller
+from kdcore.training.precision_check import check_precision
 from kdcore.training.preflight import Preflight, preflight
 from kdcore.training.randomness import make_deterministic
 
@@ -87,6 +88,7 @@ def prepare(
     with builder.locating_data_errors():
         distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
         found = preflight(distiller, assembly.stages(DISTILLED), table, recipe.data.batch_size, withheld)
+    check_precision(distiller, table, table.parts["train"][: recipe.data.batch_size], fabric, recipe.engine.precision)
     return Prepared(assembly, table, found, distiller)
 
 
