@@ -178,13 +178,14 @@ class _Given:
 
     def first(self) -> LoadedBatch:
         """A batch to check everything on; the loader's own generators are afterwards as they were."""
-        if not isinstance(self.loader, Iterable) or iter(self.loader) is self.loader:
-            raise UsageError("loader is iterated once per epoch: pass a DataLoader or a list of batches, not an iterator")
         holders = (self.loader, getattr(self.loader, "sampler", None))
         generators = {id(each): each for holder in holders if (each := getattr(holder, "generator", None)) is not None}
         states = [(each, each.get_state()) for each in generators.values()]
         try:
-            return self.unpack(next(iter(self.loader)))
+            batches = iter(self.loader)
+            if batches is self.loader:
+                raise UsageError("loader is iterated once per epoch: pass a DataLoader or a list of batches, not an iterator")
+            return self.unpack(next(batches))
         except StopIteration:
             raise DataError("the loader gives no batch") from None
         finally:
