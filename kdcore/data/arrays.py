@@ -91,21 +91,26 @@ class ArrayDataset(Dataset):
             raise DataError(f"modalities describes {name!r}, of which there are no signals{or_meant(name, signals)}")
         specs: dict[str, Modality] = {}
         per_sample = _PerSample(signals, sample, {"labels": labels, "subjects": subjects, "trials": trials, **(keys or {})})
-        _refuse_unequal(signals)
+        count = _positions(signals)
         found: dict[str, dict[Hashable, Signal]] = {}
         for name, given in signals.items():
             spec, factor, converted = _spec(name, (modalities or {}).get(name))
             recordings = _Recordings(name, given, spec, factor, converted, per_sample.names, sample)
             found[name], specs[name] = recordings.by_sample, recordings.spec
         self.modalities = specs
-        self._samples = self._joined(found, per_sample, classes, [*(keys or ())])
+        ids = list(dict.fromkeys([*range(count), *(each for recorded in found.values() for each in recorded)]))
+        self._samples = self._joined(ids, found, per_sample, classes, [*(keys or ())])
 
     def _joined(
-        self, found: Mapping[str, Mapping[Hashable, Signal]], per_sample: _PerSample, classes: Any, conditions: Sequence[str]
+        self,
+        ids: Sequence[Hashable],
+        found: Mapping[str, Mapping[Hashable, Signal]],
+        per_sample: _PerSample,
+        classes: Any,
+        conditions: Sequence[str],
     ) -> list[Sample]:
         for name in set(conditions) - set(_CONDITIONS):
             raise DataError(f"keys: there is no {name!r} ({did_you_mean(name, _CONDITIONS)})")
-        ids = _ids(found)
         self.classes, labels = _labelled(per_sample.of("labels", ids) or [None] * len(ids), classes)
         subjects, trials = per_sample.of("subjects", ids), per_sample.of("trials", ids)
         others = {name: per_sample.of(name, ids) for name in conditions}
@@ -298,8 +303,12 @@ def _spec(name: str, told: Modality | Mapping[str, Any] | None) -> tuple[Modalit
     return spec, factor, factor != 1.0
 
 
-def _refuse_unequal(signals: Mapping[str, Any]) -> None:
-    """Arrays and lists are joined by position, so all must have as many samples."""
+def _positions(signals: Mapping[str, Any]) -> int:
+    """The number of samples of arrays and lists, which are joined by position; 0 if all are tables.
+
+    Raises:
+        DataError: If they have different numbers.
+    """
     counts = {}
     for name, given in signals.items():
         recordings, _ = _unpaired(given)
@@ -308,6 +317,7 @@ def _refuse_unequal(signals: Mapping[str, Any]) -> None:
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise DataError(f"modalities have different numbers of samples ({said}); put None where a sample lacks one")
+    return max(counts.values(), default=0)
 
 
 def _unpaired(given: Any) -> tuple[Any, float | None]:
@@ -317,11 +327,6 @@ def _unpaired(given: Any) -> tuple[Any, float | None]:
     if len(given) == 2 and isinstance(given[1], int | float | np.number) and not isinstance(given[0], int | float):
         return given[0], float(given[1])
     raise DataError("a tuple is an (arrays, rate) pair; give several recordings as a list")
-
-
-def _ids(found: Mapping[str, Mapping[Hashable, Signal]]) -> list[Hashable]:
-    """Every sample, in the order in which it first occurs."""
-    return list(dict.fromkeys(each for signals in found.values() for each in signals))
 
 
 def _array(values: Any) -> np.ndarray:
