@@ -84,9 +84,11 @@ def _call(entry: Entry, options: dict[str, Any], needs: Needs, shapes: Shapes, s
     """A call with random outputs of networks: 8 samples, 5 classes."""
 
     def drawn(taps: Mapping[str, tuple[int, ...]], rows: int, learns: bool = False) -> str:
-        logits = f"torch.randn({rows}, 5{', requires_grad=True' if learns else ''})"
-        found = ", ".join(f'"{tap}": torch.randn({", ".join(map(str, (rows, *shape)))})' for tap, shape in taps.items())
-        return f"kdcore.Outputs({logits}, {{{found}}})" if taps or needs.ablated else logits
+        def tensor(*shape: int) -> str:
+            return f"torch.randn({', '.join(map(str, (rows, *shape)))}{', requires_grad=True' if learns else ''})"
+
+        found = ", ".join(f'"{tap}": {tensor(*shape)}' for tap, shape in taps.items())
+        return f"kdcore.Outputs({tensor(5)}, {{{found}}})" if taps or needs.ablated else tensor(5)
 
     def outputs(name: str, taps: Mapping[str, tuple[int, ...]], learns: bool = False) -> str:
         said = f"{name} = {drawn(taps, 8, learns)}"
