@@ -102,7 +102,7 @@ def test_teachers_of_other_runs_are_taken_unless_all_is_to_be_done_retrain(home)
     found = []
     for retrain in (False, False, True):
         listener = Reused()
-        run(home.recipe, ["engine.reuse_teachers=true"], listener, retrain=retrain)
+        run(home.recipe, ["engine.reuse_teachers=true"], callbacks=[listener], retrain=retrain)
         found.append(listener.stages)
     assert found == [[], ["teachers"], []]
 
