@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from kdcore.errors import PluginError, UnknownComponentError
+from kdcore.plugin.interrupts import interrupts
 from kdcore.suggestions import or_meant
 
 FROM_PYTHON = "from-python"
@@ -87,11 +88,15 @@ class Entry:
             PluginError: If it cannot be imported, with the cause.
         """
         module, _, attribute = self.target.partition(":")
+        interrupted: list[int] = []
         try:
-            found = import_module(module)
-            for part in attribute.split("."):
-                found = getattr(found, part)
-        except (Exception, SystemExit) as error:  # a module may raise anything, and a script may end the process
+            with interrupts() as interrupted:
+                found = import_module(module)
+                for part in attribute.split("."):
+                    found = getattr(found, part)
+        except BaseException as error:  # a module may raise anything, and a script may end the process
+            if interrupted:
+                raise
             missing = isinstance(error, ModuleNotFoundError) and error.name
             if self.is_factory:
                 raise PluginError(f"{self.described}: {_factory_fault(module, error, missing or '')}") from error

@@ -22,6 +22,7 @@ from kdcore.recipe.merge import merge_recipes, without_nulls
 from kdcore.recipe.models import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.overrides import apply_overrides
 from kdcore.recipe.participants import written_out
+from kdcore.recipe.plausibility import impossible_numbers, missing_files
 from kdcore.recipe.plugin_files import located
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.python_values import node_of
@@ -46,6 +47,7 @@ def load_recipe(
     plugins: PluginManager | None = None,
     data: Dataset | None = None,
     *,
+    files: bool = True,
     objects: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """The recipe in a file or dictionary, with everything checked that can be before data are read.
@@ -56,6 +58,7 @@ def load_recipe(
         overrides: ``path=value``, e.g. ``losses.gsdm.weight=0.1`` or ``data.dataset.name=utd-mhad``.
         plugins: Who provides its components; the installed ones by default.
         data: A dataset in place of the recipe's, which then needs none.
+        files: Whether the files of weights and stored outputs that it names must exist, as training from them requires.
         objects: Path → object, in place of the component that the recipe has there under the name ``from-python``.
 
     Raises:
@@ -86,6 +89,7 @@ def load_recipe(
     node = located(without_nulls(node), plugins.files)
     tree = node.plain()
     places = Places(removed | dict(node.places()), "command line" if isinstance(source, str | Path) else "")
+    early += impossible_numbers(node, places, plugins)
     recipe, found = _validated(tree, places)
     stand_in = recipe or _stand_in(tree, found)
     checked = check_components({"teacher_losses": DEFAULT_TEACHER_LOSSES} | tree, places, plugins)
@@ -93,6 +97,8 @@ def load_recipe(
     if stand_in:
         stand_in._objects = objects
         found += check_compatibility(stand_in, tree, checked, places)
+    if files:
+        found += [each for each in missing_files(node, places) if each.path not in {other.path for other in found}]
     problems = early + [problem for problem in found if not _follows(problem, early)]
     if problems or recipe is None:
         raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))

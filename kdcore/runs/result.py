@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from kdcore.deploy.bundle import load_student
 from kdcore.deploy.student import Student
 from kdcore.errors import UsageError
+from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.artifacts import student_folder
 from kdcore.runs.metrics import Difference
 from kdcore.runs.saved_students import saved_seeds
-from kdcore.runs.summary import WITH, Summary
+from kdcore.runs.summary import Summary
 from kdcore.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Result:
         rows = ""
         for row in summary.rows:
             cells = "".join(f"<td>{escape(cell)}</td>" for cell in row.cells())
-            rows += f"<tr{_BOLD if row.role in (WITH, 'student') else ''}>{cells}</tr>"
+            rows += f"<tr{_BOLD if row.role in (DISTILLED, 'student') else ''}>{cells}</tr>"
         notes = "".join(f"<li>{escape(note)}</li>" for note in summary.notes)
         places = [("run", self.folder), *([("report", self.report)] if self.report else [])]
         said = "<br>".join(f"{what}: <code>{escape(str(path))}</code>" for what, path in places)

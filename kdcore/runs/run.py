@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from kdcore.contracts.dataset import Dataset
+from kdcore.plugin.error_attribution import exits_attributed
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.load import Source, load_recipe
 from kdcore.recipe.plan import make_plan
@@ -28,7 +29,7 @@ def run(
     callbacks: Sequence[RunListener] = (),
     progress: bool | None = None,
     command: Sequence[str] = (),
-    part: Literal["test", "validation"] = "test",
+    split: Literal["test", "validation"] = "test",
     retrain: bool = False,
 ) -> Result | None:
     """Run a recipe from the start. Returns None in all processes of a distributed run but the first.
@@ -44,7 +45,7 @@ def run(
         callbacks: Told how it goes.
         progress: Whether to show the progress; by default, in a notebook.
         command: What a person types to repeat it.
-        part: Part of the split to evaluate on. With ``validation``, to choose among recipes, test samples are never used.
+        split: Split to evaluate on. With ``validation``, to choose among recipes, test samples are never used.
         retrain: Train teachers even if other runs have trained them (`engine.reuse_teachers`).
 
     Raises:
@@ -53,7 +54,11 @@ def run(
     plugins = plugin_manager()
     recipe = load_recipe(source, overrides, plugins, data)
     listener = listener_for(callbacks, progress)
-    with preserved_torch(), RunSession(make_plan(recipe), plugins, listener, command, None, part, retrain) as session:
+    with (
+        preserved_torch(),
+        exits_attributed(plugins),
+        RunSession(make_plan(recipe), plugins, listener, command, None, split, retrain) as session,
+    ):
         for arm in session.arms():
             arm.engine.fit(arm.stages, arm.checkpoint)
         return _result(session)
@@ -79,8 +84,8 @@ def resume(
     """
     folder = find_run(str(run_id))
     plugins = plugin_manager()
-    plan, listener = make_plan(recipe_of(folder, plugins, data)), listener_for(callbacks, progress)
-    with preserved_torch(), RunSession(plan, plugins, listener, folder=folder) as session:
+    plan, listener = make_plan(recipe_of(folder, plugins, data, files=True)), listener_for(callbacks, progress)
+    with preserved_torch(), exits_attributed(plugins), RunSession(plan, plugins, listener, folder=folder) as session:
         for arm in session.arms():
             arm.engine.fit(arm.stages, arm.checkpoint)
         return _result(session)
@@ -92,16 +97,16 @@ def dry_run(
     *,
     data: Dataset | None = None,
     callbacks: Sequence[RunListener] = (),
-    part: Literal["test", "validation"] = "test",
+    split: Literal["test", "validation"] = "test",
 ) -> Preflight | None:
     """Pass one batch through everything: shapes, terms, gradients. Trains nothing, and writes nothing but prepared data.
 
     Returns None in all processes of a distributed run but the first.
     """
     plugins = plugin_manager()
-    plan = make_plan(load_recipe(source, overrides, plugins, data))
-    session = RunSession(plan, plugins, listener_for(callbacks, False), part=part)
-    with preserved_torch():
+    with preserved_torch(), exits_attributed(plugins):
+        plan = make_plan(load_recipe(source, overrides, plugins, data))
+        session = RunSession(plan, plugins, listener_for(callbacks, False), split=split)
         found = session.prepare().found
     return found if session.writes else None
 

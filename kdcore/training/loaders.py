@@ -14,7 +14,7 @@ from kdcore.contracts.batch import AnonymousBatch, Batch, Outputs
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.contracts.protocol import Split
+from kdcore.contracts.protocol import Splits
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError
@@ -150,8 +150,8 @@ class LoaderTable(Table):
         labels = torch.full((len(batch),), -1) if batch.labels is None else batch.labels
         labels = labels.to(device)
         keys = tuple(SampleKey("", "", str(number)) for number in range(len(batch)))
-        split = Split({"train": ()}, "the batches of a loader")
-        super().__init__(keys, labels, labels, {"train": rows}, {}, (), split, "")
+        splits = Splits({"train": ()}, "the batches of a loader")
+        super().__init__(keys, labels, labels, {"train": rows}, {}, (), splits, "")
         self._all = rows
         self.current = self._moved(batch)
 
@@ -169,7 +169,7 @@ class LoaderTable(Table):
         self._all = torch.arange(len(batch), device=self.device)
         return self._all
 
-    def is_partly_labelled(self, part: str) -> bool:
+    def is_partly_labelled(self, split: str) -> bool:
         """True: what later batches have is not known."""
         return True
 

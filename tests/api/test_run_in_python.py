@@ -170,7 +170,7 @@ def test_students_that_are_not_there(result, arguments, message):
 def test_a_notebook_shows_the_table(result):
     html = result._repr_html_()
     assert html.count("<tr") == 4
-    for text in ("student with distillation", "student without distillation", "seed 1", str(result.folder)):
+    for text in ("<td>distilled</td>", "<td>baseline</td>", "seed 1", str(result.folder)):
         assert text in html
     assert result.summary.answer in html.replace("&#x27;", "'")
     assert result.summary.answer in repr(result)
