@@ -115,7 +115,7 @@ class Result:
         places = [("run", self.folder), *([("report", self.report)] if self.report else [])]
         said = "<br>".join(f"{what}: <code>{escape(str(path))}</code>" for what, path in places)
         return (
-            f"<div><b>{escape(summary.name)}</b>: {escape(summary.part)} accuracy, %"
+            f"<div><b>{escape(summary.name)}</b>: {escape(summary.split)} accuracy, %"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
             f"<p><b>{escape(summary.answer)}</b></p>{f'<ul>{notes}</ul>' if notes else ''}<p>{said}</p></div>"
         )
