@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.progress import Progress
+from kdcore.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,42 @@ class Batch:
             for name, signal in self.signals.items()
         }
         return Batch(self.rows[index], signals, None if self.labels is None else self.labels[index], self.table)
+
+
+class AnonymousBatch(Batch):
+    """Samples that are not known from one epoch to the next, such as those of a loader that does not number them.
+
+    Args:
+        size: B.
+        signals: Participant → its input.
+        labels: (B,) int64, None where there are none.
+    """
+
+    def __init__(self, size: int, signals: Mapping[str, Tensor | tuple[Tensor, ...]], labels: Tensor | None):
+        for name, value in {"_size": size, "signals": signals, "labels": labels, "table": ()}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def rows(self) -> Tensor:  # type: ignore[override]
+        """There are none: a loss that remembers samples cannot be used.
+
+        Raises:
+            DataError: Always; it says how to number samples.
+        """
+        raise DataError(
+            "this loss remembers samples, and they have no numbers: give each batch an 'index', (B,) of whole numbers"
+        )
+
+    def __len__(self) -> int:
+        return self._size  # type: ignore[attr-defined]
+
+    def select(self, index: Tensor) -> AnonymousBatch:
+        """Some samples of the batch."""
+        signals = {
+            name: tuple(part[index] for part in signal) if isinstance(signal, tuple) else signal[index]
+            for name, signal in self.signals.items()
+        }
+        return AnonymousBatch(len(index), signals, None if self.labels is None else self.labels[index])
 
 
 @dataclass(frozen=True)

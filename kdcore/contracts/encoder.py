@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from kdcore.contracts.batch import Outputs
 
@@ -66,6 +67,7 @@ class Participant(nn.Module):
         self.batch_transforms = batch_transforms or nn.Identity()
         self.taps = dict(taps or {})
         self._features: dict[str, Tensor] = {}
+        self._hooks: list[RemovableHandle] = []
         modules = dict(encoder.named_modules())
         self._frozen = [  # a list, so that they are not registered twice
             module
@@ -75,7 +77,7 @@ class Participant(nn.Module):
         for tap, path in self.taps.items():
             if path not in modules:
                 raise KeyError(path)
-            modules[path].register_forward_hook(self._recorder(tap))
+            self._hooks.append(modules[path].register_forward_hook(self._recorder(tap)))
 
     @property
     def known_classes(self) -> Tensor | None:
@@ -89,6 +91,12 @@ class Participant(nn.Module):
             self._features[tap] = output
 
         return record
+
+    def release(self) -> nn.Module:
+        """The encoder, without the hooks that record its taps; the participant has none from then on."""
+        for hook in self._hooks:
+            hook.remove()
+        return self.encoder
 
     def train(self, mode: bool = True) -> Participant:
         """Set the mode of everything but frozen modules, whose running statistics must not change."""

@@ -74,6 +74,10 @@ class Table:
             raise TrainingError(f"no sample of the {split} split has the signals of {' or '.join(learners)}")
         return rows[there]
 
+    def is_partly_labelled(self, split: str) -> bool:
+        """True if training is told no label for some samples of a split."""
+        return bool((self.train_labels[self.training_rows(split)] < 0).any())
+
     def complete(self, participants: Iterable[str], rows: Tensor) -> Tensor | None:
         """Which of `rows` have the signals of all `participants`, (B,) bool; None if all have."""
         masks = [self.present[name][rows] for name in participants if name in self.present]

@@ -83,6 +83,8 @@ def make(entry: Entry, options: Mapping[str, Any], given: Mapping[str, Any] | No
     component = entry.load()
     wanted = inspect.signature(component).parameters
     asked = {name: value for name, value in (given or {}).items() if name in wanted}
+    if entry.is_factory and "num_classes" in (given or {}) and any(each.kind is each.VAR_KEYWORD for each in wanted.values()):
+        asked["num_classes"] = given["num_classes"]  # type: ignore[index]  # such as torchvision's, which pass **kwargs on
     return construct(component, {**asked, **dict(options_model(entry)(**options))})
 
 

@@ -129,7 +129,7 @@ class Component(Section):
     @model_serializer(mode="wrap")
     def _flat(self, serialise: Any) -> dict[str, Any]:
         dumped = serialise(self)
-        return dumped | dumped.pop("options")
+        return dumped | dumped.pop("options", {})
 
     def flat(self) -> dict[str, Any]:
         """As a recipe writes it, with plain values."""

@@ -69,7 +69,7 @@ def facts_of(run: RunContext) -> Facts:
         seeds=run.recipe.seeds,
         arms=list(plan.arms),
         versions=installed_versions(run.versions),
-        code=code_hashes(list(run.versions), plugin_manager()),
+        code=code_hashes(run.recipe, list(run.versions), plugin_manager()),
         files=named_files(run.recipe),
         machine=_machine(run.table.labels.device),
         command=list(run.command),

@@ -14,7 +14,7 @@ from kdcore.data.fingerprint import UnidentifiedError
 from kdcore.data.preparation import listed_samples, recordings_fingerprint
 from kdcore.data.splits import complete_samples
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.recipe.build import Builder, versions_used
+from kdcore.recipe.build import Builder, factories_used, versions_used
 from kdcore.recipe.models import Recipe, modalities_of
 from kdcore.training.trained_teachers import package_home, source_hash
 
@@ -72,8 +72,8 @@ def _is_ours(name: str) -> bool:
 
 
 def _version_key(name: str) -> str:
-    """The key in `Facts.versions` of a package in `Facts.code`."""
-    return name if name == "kdcore" else f"plugin {name}"
+    """The key in `Facts.versions` of a package in `Facts.code`; a factory has no version and stays as it is."""
+    return name if name == "kdcore" or ":" in name else f"plugin {name}"
 
 
 def provenance_of(recipe: Recipe, plugins: PluginManager | None = None) -> Provenance:
@@ -98,12 +98,15 @@ def provenance_of(recipe: Recipe, plugins: PluginManager | None = None) -> Prove
             fingerprint = UNKNOWN
     used = versions_used(recipe, plugins)
     versions = {"kdcore": __version__, **{f"plugin {name}": number for name, number in sorted(used.items())}}
-    return Provenance(fingerprint, named_files(recipe), versions, code_hashes(list(used), plugins))
+    return Provenance(fingerprint, named_files(recipe), versions, code_hashes(recipe, list(used), plugins))
 
 
-def code_hashes(used: Sequence[str], plugins: PluginManager) -> dict[str, str]:
-    """Package → hash of its source files: of kdcore, and of plugins by their names."""
+def code_hashes(recipe: Recipe, used: Sequence[str], plugins: PluginManager) -> dict[str, str]:
+    """Package → hash of its source files: of kdcore, of plugins by their names, and of each factory by its own."""
     modules = {"kdcore": "kdcore", **{name: plugins.plugins[name].module for name in sorted(used)}}
+    for factory in factories_used(recipe):
+        modules[factory] = factory.partition(":")[0]
+        recipe.registry.get("encoder", factory).load()  # its home is found among the modules that are loaded
     homes = {name: package_home(module) for name, module in modules.items()}
     return {name: source_hash(home)[:DIGITS] for name, home in homes.items() if home}
 

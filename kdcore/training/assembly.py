@@ -256,9 +256,18 @@ class Assembly:
         Raises:
             RecipeError: If its encoder cannot read what the transforms make.
         """
-        shape = tuple(distiller.participant(name).input(batch.signals[name]).shape)
+        shape, path = shape_of(distiller.participant(name).input(batch.signals[name])), f"{self.recipe.path_of(name)}.encoder"
         what = f"{name} cannot read an input of shape {shape}"
-        return self._try(f"{self.recipe.path_of(name)}.encoder", what, lambda: distiller.forward(name, batch))
+        outputs = self._try(path, what, lambda: distiller.forward(name, batch))
+        if wrong := self._wrong_logits(name, outputs, len(batch)):
+            raise RecipeError([self.builder.problem(path, wrong)])
+        return outputs
+
+    def _wrong_logits(self, name: str, outputs: Outputs, samples: int) -> str:
+        """The problem with the shape of a participant's logits; empty if there is none."""
+        wanted = (samples, len(self.dataset.classes))
+        shape = shape_of(outputs.logits)
+        return "" if shape == wanted else f"{name} returns {shape} where logits {wanted} are expected, a number for each class"
 
     def _try(self, path: str, what: str, action: Callable[[], T]) -> T:
         """The result of `action`; an exception that it raises is a problem at `path`."""
@@ -266,6 +275,13 @@ class Assembly:
             return action()
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
             raise RecipeError([self.builder.problem(path, f"{what}: {error}")]) from error
+
+
+def shape_of(values: object) -> object:
+    """The shape of a tensor or of each in a tuple; of anything else, its type's name."""
+    if isinstance(values, tuple):
+        return tuple(map(shape_of, values))
+    return tuple(values.shape) if isinstance(values, Tensor) else f"a {type(values).__name__}"
 
 
 def parameter_counts(members: Mapping[str, Participant], trained: bool = False) -> dict[str, int]:

@@ -200,7 +200,7 @@ class Distiller(nn.Module):
         """Outputs of the participants `names` for one all-zero input each; the same whenever they are frozen."""
         zero = {name: _nothing(self.participant(name).input(batch.signals[name])) for name in names}
         with self.ready(names):
-            return self.run_teachers(names, Batch(batch.rows[:1], zero, None, batch.table))
+            return self.run_teachers(names, Batch(torch.zeros(1, dtype=torch.long), zero, None, batch.table))
 
     @contextmanager
     def ready(self, names: Sequence[str]) -> Iterator[None]:

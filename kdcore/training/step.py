@@ -79,7 +79,7 @@ class StageStep(nn.Module):
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
         self.watch = GradientWatch()
         self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
-        self._partly_labelled = labelled and bool((table.train_labels[table.training_rows(stage.split)] < 0).any())
+        self._partly_labelled = labelled and table.is_partly_labelled(stage.split)
         self.presence = self._presence(table)
         self._blank: dict[str, Outputs] | None = None
         self.teacher_randomness = RandomStream() if self._needs_stream() else None
@@ -149,7 +149,7 @@ class StageStep(nn.Module):
                 distiller.class_embeddings,
                 self.progress[term.learner],
             )
-            if labelled is not None and term.loss.needs.labels:
+            if labelled is not None and len(labelled) < len(whole) and term.loss.needs.labels:
                 context = context.select(labelled)
             if known is not None:
                 context = _of_classes(context, known, term.loss.needs.labels)

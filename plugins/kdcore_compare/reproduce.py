@@ -33,7 +33,7 @@ def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None
         command = ["kdcore", "reproduce", run_id, *overrides]
         split = "validation" if original.facts.split == "validation" else "test"
         with ConsoleListener(stderr_console()) as listener:
-            result = run(original.recipe, chosen, listener, command, split, retrain=True)
+            result = run(original.recipe, chosen, callbacks=[listener], command=command, split=split, retrain=True)
         if result is None:
             return True  # the first process of a distributed run reports
         again = read_run(result.folder)

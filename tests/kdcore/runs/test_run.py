@@ -102,7 +102,7 @@ def test_teachers_of_other_runs_are_taken_unless_all_is_to_be_done_retrain(home)
     found = []
     for retrain in (False, False, True):
         listener = Reused()
-        run(home.recipe, ["engine.reuse_teachers=true"], listener, retrain=retrain)
+        run(home.recipe, ["engine.reuse_teachers=true"], callbacks=[listener], retrain=retrain)
         found.append(listener.stages)
     assert found == [[], ["teachers"], []]
 
@@ -224,7 +224,7 @@ def test_recordings_are_counted_while_they_are_read(home, monkeypatch):
         def reading(self, done, total, what):
             told.append((done, total, what))
 
-    dry_run(home.write().recipe, listener=Listening())
+    dry_run(home.write().recipe, callbacks=[Listening()])
     assert {what for _, _, what in told} == {"accelerometer", "skeleton"}
     assert [done for done, _, what in told if what == "skeleton"] == list(range(28))
     assert {total for _, total, _ in told} == {27}
