@@ -17,6 +17,7 @@ from kdcore.recipe.graph import StagePlan
 from kdcore.training.gradient_watch import NEGLIGIBLE
 from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained
 from kdcore.training.participants import Distiller
+from kdcore.training.side_effects import side_effects_refused
 from kdcore.training.step import StageStep, StepTerm
 
 TRIES = 4
@@ -24,7 +25,17 @@ TRIES = 4
 
 @dataclass(frozen=True)
 class TermCheck:
-    """One term on one batch: its value, and the norm of its gradient on the learner it belongs to."""
+    """One term on one batch.
+
+    Args:
+        stage: Name of the stage.
+        learner: The learner whose objective has the term.
+        term: Label of the term.
+        weight: Its weight; the largest one of a ramp.
+        value: Value of the loss, not weighted.
+        gradient: Norm of the loss's gradient with respect to the learner's parameters, not weighted.
+        parameters: Parameters of the loss itself, which are trained with the learner.
+    """
 
     stage: str
     learner: str
@@ -32,6 +43,7 @@ class TermCheck:
     weight: float
     value: float
     gradient: float
+    parameters: int = 0
 
 
 @dataclass
@@ -100,13 +112,15 @@ def _check_stage(
 
 def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: StepTerm, context: LossContext) -> TermCheck:
     weight = _largest(term.spec.weight)
+    parameters = sum(each.numel() for each in term.loss.parameters() if each.requires_grad)
     if not len(context.batch):  # no labelled sample in this batch
-        return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0)
-    value = term.loss(context)
-    step.refuse(term, value)
+        return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0, parameters)
+    with side_effects_refused(distiller.called(term.learner, term.spec.id), context):
+        value = term.loss(context)
+    step.refuse(term, value, context.student.logits)
     gradient = _gradient(value, _trainable(distiller, term.learner))
     _refuse_taught_teachers(value, distiller, term.learner, term.spec.id)
-    return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient)
+    return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient, parameters)
 
 
 def _largest(weight: float | Ramp) -> float:

@@ -67,6 +67,35 @@ def ablate(
     start(recipe, overrides or [], jobs, only, metric, form, output)
 
 
+def compare_methods(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    losses: Annotated[
+        list[str] | None,
+        typer.Option(help="Compare this loss with default options, too; repeat, or 'all' for every one."),
+    ] = None,
+    grid: Annotated[str, typer.Option(help="Factors of each term's own weight, as number,number,…")] = "0.1,1,10",
+    choose: Annotated[
+        list[str] | None,
+        typer.Option(help="Override for the runs that choose weights alone, such as data.protocol.validation_subjects=[1]."),
+    ] = None,
+    jobs: Jobs = 1,
+    only: Annotated[str, typer.Option(help="Train only this variant; print no table.")] = "",
+    metric: Metric = "accuracy",
+    form: Form = "rich",
+    output: Output = None,
+) -> None:
+    """Train the same student with one distillation loss after the other, and show what each gains.
+
+    Each loss stands alone beside the terms of the baseline. Its weight is chosen on the validation part; test samples are never
+    used for that. Teachers are trained once. Finished runs are reused and interrupted ones are resumed.
+    """
+    from kdcore_compare.compare_methods import compare_methods as start
+    from kdcore_compare.methods import parse_grid
+
+    start(recipe, overrides or [], losses or [], parse_grid(grid), choose or [], jobs, only, metric, form, output)
+
+
 def cross_validate(
     recipe: Recipe,
     overrides: Overrides = None,

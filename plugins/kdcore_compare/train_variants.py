@@ -1,17 +1,20 @@
-"""Train variants of a recipe, such as those of an ablation or the folds of a cross-validation, one by one or in parallel."""
+"""Train variants of a recipe, such as the folds of a cross-validation, one by one or in parallel."""
 
 from __future__ import annotations
 
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from kdcore import FinishedRun, KdcoreError, Recipe, UsageError, dry_run, load_recipe
-from kdcore_compare.ensure_runs import ensure_runs, missing_seeds
+from kdcore import FinishedRun, KdcoreError, Recipe, RunListener, TrainingError, UsageError, dry_run, load_recipe
+from kdcore_compare.ensure_runs import Split, ensure_runs, missing_seeds
 from kdcore_compare.process_pool import Job, run_jobs
 from kdcore_compare.tables import Format, Table, render, stderr_console
+
+Clock = Callable[[str, RunListener], RunListener]
+"""(label of a variant, listener) → a listener that measures the training and passes everything on."""
 
 
 def named_overrides(recipe: Recipe, label: str, changes: Sequence[str], tags: Mapping[str, str]) -> tuple[str, ...]:
@@ -34,6 +37,9 @@ def train_variants(
     jobs: int,
     command: Sequence[str],
     logs: Path,
+    split: Split = "test",
+    clock: Clock | None = None,
+    failures: dict[str, str] | None = None,
 ) -> dict[str, list[FinishedRun]]:
     """Train the missing seeds of all variants.
 
@@ -44,24 +50,50 @@ def train_variants(
         jobs: Number of variants to train in parallel.
         command: Arguments of ``kdcore`` that train the variant whose label follows.
         logs: Folder for the output of parallel processes.
+        split: Split that variants are evaluated on.
+        clock: Measures the training of each variant.
+        failures: Takes label → reason of each variant whose training fails; without it, a failure ends the command.
 
     Returns:
-        Label → finished runs.
+        Label → finished runs, of those that did not fail.
 
     Raises:
-        KdcoreError: If the training of a variant fails.
+        KdcoreError: If the training of a variant fails, unless `failures` is given.
     """
+    failed: dict[str, str] = {}
     if jobs > 1:
-        missing = [label for label, words in variants.items() if missing_seeds(load_recipe(source, [*overrides, *words]))]
+        missing = [
+            label for label, words in variants.items() if missing_seeds(load_recipe(source, [*overrides, *words]), split)
+        ]
         if len(missing) > 1:
-            dry_run(source, [*overrides, *variants[missing[0]]])  # prepares the data once, for all processes
+            dry_run(source, [*overrides, *variants[missing[0]]], split=split)  # prepares the data once, for all processes
         ended = run_jobs([Job(label, [*command, label]) for label in missing], jobs, logs, say)
-        if failed := [label for label, status in ended.items() if status]:
+        failed = {label: f"training failed; see {logs}" for label, status in ended.items() if status}
+        if failed and failures is None:
             raise KdcoreError(f"training failed: {', '.join(failed)}; run the same command to try again")
-    return {label: train_variant(source, [*overrides, *words], label) for label, words in variants.items()}
+    found = {}
+    for label, words in variants.items():
+        if label in failed:
+            continue
+        try:
+            found[label] = train_variant(source, [*overrides, *words], label, split, clock)
+        except TrainingError as error:
+            if failures is None:
+                raise
+            failed[label] = str(error).splitlines()[0]
+    if failures is not None:
+        failures |= failed
+    return found
 
 
-def train_only(source: str, overrides: Sequence[str], variants: Mapping[str, Sequence[str]], only: str) -> None:
+def train_only(
+    source: str,
+    overrides: Sequence[str],
+    variants: Mapping[str, Sequence[str]],
+    only: str,
+    split: Split = "test",
+    clock: Clock | None = None,
+) -> None:
     """Train the missing seeds of a single variant.
 
     Raises:
@@ -69,19 +101,21 @@ def train_only(source: str, overrides: Sequence[str], variants: Mapping[str, Seq
     """
     if only not in variants:
         raise UsageError(f"no variant {only!r} (available: {', '.join(variants)})")
-    train_variant(source, [*overrides, *variants[only]], only)
+    train_variant(source, [*overrides, *variants[only]], only, split, clock)
 
 
-def train_variant(source: str, overrides: Sequence[str], label: str) -> list[FinishedRun]:
+def train_variant(
+    source: str, overrides: Sequence[str], label: str, split: Split = "test", clock: Clock | None = None
+) -> list[FinishedRun]:
     """Train the missing seeds of a variant, with progress on stderr."""
     from kdcore import ConsoleListener
 
     console = stderr_console()
-    missing = missing_seeds(load_recipe(source, overrides))
+    missing = missing_seeds(load_recipe(source, overrides), split)
     what = f"training seeds {', '.join(map(str, missing))}" if missing else "already trained"
     console.print(f"{label}: {what}", highlight=False, markup=False)
     with ConsoleListener(console) as listener:
-        return ensure_runs(source, overrides, "test", listener, say)
+        return ensure_runs(source, overrides, split, clock(label, listener) if clock else listener, say)
 
 
 def save_tables(folder: Path, name: str, tables: Sequence[Table], records: Sequence[Mapping[str, object]]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
@@ -20,30 +21,37 @@ class SelectiveDistillation(LogitLoss):
     .. math:: L = \\frac{T^2}B \\sum_b [\\tau_b > \\omega]\\, \\mathrm{KL}(\\hat p^k_b \\| \\hat p^S_b)
 
     with :math:`\\hat p` the softmax at temperature T over the classes other than the true one, and :math:`\\tau_b` Kendall's
-    rank correlation of all logits of a sample. This is the selective term of C²KD; that its teacher learns from the student
-    in turn is the recipe's to say. Its proxies, extra heads on both networks' features, are left out, and the true class is
-    left out where the authors' code sets its logit to 0. Where no sample is selected the value is 0. F. Huo et al., "C2KD:
+    rank correlation of all logits of a sample. This is the selective term of C²KD, in which both modalities learn from each
+    other: as peers, or from a frozen teacher. Its proxies, extra heads on both networks' features, are left out, and the true
+    class is left out where the authors' code sets its logit to 0. Where no sample is selected the value is 0. F. Huo et al., "C2KD:
     Bridging the Modality Gap for Cross-Modal Knowledge Distillation", CVPR 2024, https://github.com/huofushuo/C2KD.
 
     Args:
+        of: Learn from ``teachers`` or from ``peers``, which are taken as they are at this step.
         threshold: ω, the rank correlation above which a sample is learnt from.
         temperature: T, a number or a ramp over epochs.
         standardise: Standardise logits first, as ``logit-std`` does.
     """
 
-    needs = Needs(labels=True, teachers=1)
-
     def __init__(
         self,
         *,
+        of: Literal["teachers", "peers"] = "teachers",
         threshold: Annotated[float, Ge(-1), Lt(1)] = 0.0,
         temperature: Annotated[float, Gt(0)] | Ramp = 1.0,
         standardise: bool = False,
     ):
         super().__init__(standardise)
+        self.of = of
+        self.needs = Needs(labels=True, teachers=1) if of == "teachers" else Needs(labels=True, peers=1)
         self.threshold = threshold
         self.temperature = temperature
         self.temperature_power = None if standardise else 2
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The mean over teachers or peers, and over the batch."""
+        peers = {name: each.detach() for name, each in ctx.peers.items()}
+        return super().forward(replace(ctx, teachers=peers) if self.of == "peers" else ctx)
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
         """The divergence of every sample, 0 for those not selected."""

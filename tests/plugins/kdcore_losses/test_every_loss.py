@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdcore import Batch, DistillationLoss, Example, LossContext, Needs, Outputs
+from kdcore import Batch, DistillationLoss, Example, LossContext, Needs, Outputs, RecipeError, load_recipe
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
 from kdcore_losses.conformance import cases
@@ -340,3 +341,42 @@ def test_every_loss_is_in_the_table_of_papers():
     known = {entry.name for entry in plugin_manager().registry.entries() if entry.kind in ("loss", "fusion")}
     words = {name for name in named if "-" in name or name.endswith("kd")}
     assert words <= known
+
+
+SIDES = ("student", "teacher")
+TAPPED = [each for each in EVERY if each.make().needs.student_taps or each.make().needs.teacher_taps]
+
+
+def recipe_with(loss: Subject, folder: Path, lacking: str = "") -> Path:
+    """A recipe with a loss as its only distillation, in which one side may lack the taps that the loss reads."""
+    needs = loss.make().needs
+    network = {"modality": "accelerometer", "transforms": ["normalise"], "encoder": "cnn1d"}
+    taps = {side: {} if side == lacking else dict.fromkeys(getattr(needs, f"{side}_taps"), "pool") for side in SIDES}
+    tree = {
+        "version": 1,
+        "name": "taps",
+        "data": {"dataset": "synthetic-motion", "protocol": "cross-subject"},
+        "teachers": {name: {**network, "taps": taps["teacher"]} for name in ("first", "second")},
+        "student": {**network, "taps": taps["student"]},
+        "losses": ["cross-entropy", {"name": loss.name, **loss.options}],
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(tree), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("loss", TAPPED, ids=[f"{each.name}-{number}" for number, each in enumerate(TAPPED)])
+def test_taps_that_a_participant_lacks_are_refused_at_validation(loss, tmp_path):
+    needs = loss.make().needs
+    load_recipe(recipe_with(loss, tmp_path))
+    for side, names in (("student", ["student"]), ("teacher", ["first", "second"])):
+        for tap in getattr(needs, f"{side}_taps"):
+            with pytest.raises(RecipeError) as refused:
+                load_recipe(recipe_with(loss, tmp_path, lacking=side))
+            found = [each for each in refused.value.problems if f"needs the tap {tap!r}" in each.message]
+            assert [each.path for each in found] == ["losses[1]"]
+            assert all(repr(name) in found[0].message for name in names)
+
+
+def test_losses_that_read_activations_declare_their_taps():
+    assert len({each.name for each in TAPPED}) > 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -285,3 +286,16 @@ def test_skd_direction_by_loops(context):
 
     ctx = context(torch.from_numpy(S), [torch.from_numpy(T1), torch.from_numpy(T2)])
     assert float(DirectionTerm(ridge=0.1)(ctx)) == pytest.approx(teachers_mean(distance), rel=1e-9)
+
+
+def test_c2kd_of_peers_is_c2kd_of_them_as_teachers_without_a_gradient_to_them(context):
+    student, peer = torch.tensor(S, requires_grad=True), torch.tensor(T1, requires_grad=True)
+    ctx = context(student, [peer], torch.from_numpy(Y))
+    wanted = SelectiveDistillation(threshold=-0.9)(ctx)
+    of_peers = SelectiveDistillation(of="peers", threshold=-0.9)
+    found = of_peers(replace(ctx, teachers={}, peers=dict(ctx.teachers)))
+    assert found.item() == wanted.item() != 0
+    found.backward()
+    assert student.grad.abs().sum() > 0
+    assert peer.grad is None
+    assert (of_peers.needs.teachers, of_peers.needs.peers) == (0, 1)
