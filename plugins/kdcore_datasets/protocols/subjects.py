@@ -123,7 +123,7 @@ class Explicit(Protocol):
 
 def _chosen(wanted: tuple[Value, ...] | float, existing: Sequence[str], free: Sequence[str]) -> list[str]:
     """The subjects listed, or the first of those that are free, as many as the share of all subjects says."""
-    if isinstance(wanted, float):
+    if isinstance(wanted, int | float):
         return list(free[: max(1, round(wanted * len(existing)))])
     return matching(wanted, existing, "subject")
 
