@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import product
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
+from kdcore import KdcoreError, Needs
 from kdcore.plugin.docstring import without_sections
+from kdcore.plugin.facts import component_facts
 from kdcore.plugin.manager import found_plugins
 from kdcore.plugin.option_schema import Description, Option, describe
 from kdcore.plugin.registry import KINDS, Entry
+from kdcore.testing import Case
+from kdcore.testing.contexts import Shapes, plausible
 
 _MATH_BLOCK = re.compile(r"^\.\. math::[ \t]*(.*(?:\n[ \t]+.*|\n(?=\n[ \t]))*)", re.MULTILINE)
 _MATH = re.compile(r":math:`([^`]+)`")
@@ -45,7 +55,73 @@ def section(entry: Entry) -> str:
             for each in found.options
         ]
         parts.append("\n".join(["| option | type | default | meaning |", "|---|---|---|---|", *rows]))
+    if entry.kind == "loss":
+        parts.append(f"With tensors of your own ([more](../python.md#losses-on-tensors)):\n\n```python\n{usage(entry)}\n```")
     return "\n\n".join(parts)
+
+
+def usage(entry: Entry) -> str:
+    """Lines of Python that call a loss with tensors; they have been run."""
+    module = f"{entry.target.partition(':')[0].partition('.')[0]}.conformance"
+    cases = import_module(module).cases if find_spec(module) else {}
+    case = cases.get(entry.name, Case())
+    case = case[0] if isinstance(case, list) else case
+    assert not callable(case.options)
+    required = {each.name: case.options[each.name] for each in describe(entry).options if each.required}
+    for options in (required, dict(case.options)):
+        needs = component_facts(entry, options).needs
+        assert needs is not None
+        # the shortest call that works
+        for shapes, set_up, index in product(plausible(needs, case.inputs or {}), (False, True), (False, True)):
+            text = _call(entry, options, needs, shapes, set_up, index)
+            with suppress(KdcoreError, ValueError, RuntimeError, IndexError):
+                exec(text, {})
+                return text
+    raise PluginError(f"the loss {entry.name!r} could be called with none of the usual activations; give a case of it")
+
+
+def _call(entry: Entry, options: dict[str, Any], needs: Needs, shapes: Shapes, set_up: bool, index: bool) -> str:
+    """A call with random outputs of networks: 8 samples, 5 classes."""
+
+    def drawn(taps: Mapping[str, tuple[int, ...]], rows: int, learns: bool = False) -> str:
+        def tensor(*shape: int) -> str:
+            return f"torch.randn({', '.join(map(str, (rows, *shape)))}{', requires_grad=True' if learns else ''})"
+
+        found = ", ".join(f'"{tap}": {tensor(*shape)}' for tap, shape in taps.items())
+        return f"kdcore.Outputs({tensor(5)}, {{{found}}})" if taps or needs.ablated else tensor(5)
+
+    def outputs(name: str, taps: Mapping[str, tuple[int, ...]], learns: bool = False) -> str:
+        said = f"{name} = {drawn(taps, 8, learns)}"
+        if needs.ablated:  # the outputs for an input of zeros
+            rows = 8 if learns and needs.ablated == "mixed" else 1
+            said = f"{said.removesuffix(')')},\n    ablated={drawn(taps, rows)},\n)"
+        return said
+
+    lines = ["import torch, kdcore", "", outputs("student", shapes.student, learns=True)]
+    arguments, first = ["student"], outputs("teacher", shapes.teacher)
+    if needs.teachers:
+        lines.append(first)
+        arguments.append("teacher")
+    if needs.teachers > 1:
+        lines.append(outputs("other", shapes.teacher))
+        arguments[1] = '{"one": teacher, "two": other}'
+    if needs.labels:
+        lines.append("labels = torch.randint(5, (8,))")
+        arguments.append("labels" if needs.teachers else "labels=labels")
+    if needs.peers:
+        lines.append(outputs("peer", shapes.student))
+        arguments.append("peers=peer")
+    if needs.class_embeddings:
+        lines.append("embeddings = torch.randn(5, 8)")
+        arguments.append("class_embeddings=embeddings")
+    told = "".join(f", {name}={value!r}" for name, value in options.items())
+    lines.append(f'loss = kdcore.loss("{entry.name}"{told})')
+    if set_up:
+        networks = ", ".join(arguments[: 1 + bool(needs.teachers)])
+        lines.append(f"loss.setup({networks})  # it has parameters: before the optimizer is made")
+    if index:
+        arguments.append("index=torch.arange(8)")
+    return "\n".join([*lines, f"loss({', '.join(arguments)})"])
 
 
 def _refuse_undocumented(found: Description) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.transform import Join, SampleTransform, Transform
+    from kdcore.data.arrays import ArrayDataset
     from kdcore.deploy.bundle import load_predictor, load_student
     from kdcore.deploy.predictor import Predictor
     from kdcore.deploy.recordings import read_recording
@@ -58,20 +59,23 @@ if TYPE_CHECKING:
     from kdcore.runs.artifacts import first_recording, restore_participants, student_folder
     from kdcore.runs.callbacks import RunListener
     from kdcore.runs.context import RunContext, reopen
+    from kdcore.runs.distil import Distilled, distil
     from kdcore.runs.evaluation import Recordings
     from kdcore.runs.journal import Journal, RunJournal
-    from kdcore.runs.metrics import Evaluation, evaluate
+    from kdcore.runs.metrics import Difference, Evaluation, evaluate
     from kdcore.runs.outcome import Outcome
     from kdcore.runs.paths import find_run, runs_folder
     from kdcore.runs.provenance import Provenance, provenance_of
     from kdcore.runs.recipe_changes import RecipeChanges, recipe_changes
     from kdcore.runs.records import Facts, FinishedRun, finished_runs, read_facts, read_run
-    from kdcore.runs.run import Result, dry_run, resume, run
+    from kdcore.runs.result import Result
+    from kdcore.runs.run import dry_run, resume, run
     from kdcore.runs.saved_students import find_student
     from kdcore.runs.state import RunState
     from kdcore.runs.summary import Row, Summary, summarise
     from kdcore.suggestions import did_you_mean
     from kdcore.training.participants import Distiller
+    from kdcore.training.tensor_loss import TensorLoss, loss
 
 __version__ = "0.1.0"
 
@@ -116,7 +120,7 @@ _HOME = {
     "kdcore.recipe.plan": ("ParticipantPlan", "Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
-    "kdcore.runs.metrics": ("Evaluation", "evaluate"),
+    "kdcore.runs.metrics": ("Difference", "Evaluation", "evaluate"),
     "kdcore.runs.recipe_changes": ("RecipeChanges", "recipe_changes"),
     "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_facts", "read_run"),
     "kdcore.runs.saved_students": ("find_student",),
@@ -135,7 +139,11 @@ _HOME = {
     "kdcore.runs.state": ("RunState",),
     "kdcore.runs.summary": ("Row", "Summary", "summarise"),
     "kdcore.training.participants": ("Distiller",),
-    "kdcore.runs.run": ("Result", "dry_run", "resume", "run"),
+    "kdcore.runs.result": ("Result",),
+    "kdcore.runs.run": ("dry_run", "resume", "run"),
+    "kdcore.data.arrays": ("ArrayDataset",),
+    "kdcore.runs.distil": ("Distilled", "distil"),
+    "kdcore.training.tensor_loss": ("TensorLoss", "loss"),
     "kdcore.deploy.predictor": ("Predictor",),
     "kdcore.deploy.student": ("Ensemble", "Student"),
     "kdcore.deploy.bundle": ("load_predictor", "load_student"),

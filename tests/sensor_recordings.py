@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
+from pydantic import TypeAdapter
 from runs import SIGNAL_LENGTH, encoder
+
+from kdcore_datasets.sensor_csv.dataset import SensorCsv
 
 CLASSES = ("walk", "sit")
 
@@ -38,3 +42,19 @@ def sensor_sections(root: Path, **protocol: Any) -> dict[str, Any]:
         "teachers": {"gyro": {"modality": "gyroscope-watch", "transforms": steps, "encoder": encoder()}},
         "student": {"modality": "accelerometer-watch", "transforms": steps, "encoder": encoder()},
     }
+
+
+ACC = {"accelerometer": ["x", "y", "z"]}
+
+
+def dataset(**options: Any) -> SensorCsv:
+    """The dataset that a recipe with these options describes."""
+    hints = get_type_hints(SensorCsv.__init__, include_extras=True)
+    assert set(options) <= set(inspect.signature(SensorCsv).parameters)
+    return SensorCsv(**{name: TypeAdapter(hints[name]).validate_python(value) for name, value in options.items()})
+
+
+def write(path: Path, rows: list[list[object]], header: str = "t,x,y,z,label") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
+    return path

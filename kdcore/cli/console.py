@@ -13,7 +13,7 @@ from kdcore.cli.next_step import next_step
 from kdcore.cli.tables import SafeConsole, output, show_table
 from kdcore.recipe.graph import StagePlan
 from kdcore.runs.callbacks import RunListener
-from kdcore.runs.run import Result
+from kdcore.runs.result import Result
 from kdcore.runs.summary import table
 from kdcore.training.preflight import Preflight
 

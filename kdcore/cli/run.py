@@ -29,10 +29,11 @@ def run(
 
     with ConsoleListener(stderr()) as listener:
         if dry_run:
-            if found := rehearse(recipe, overrides or [], listener):
+            if found := rehearse(recipe, overrides or [], callbacks=[listener]):
                 show_preflight(found)
             return
-        result = start(recipe, overrides or [], listener, ["kdcore", "run", recipe, *(overrides or []), *_plugin_files()])
+        typed = ["kdcore", "run", recipe, *(overrides or []), *_plugin_files()]
+        result = start(recipe, overrides or [], callbacks=[listener], command=typed)
     _show(result)
 
 
@@ -42,7 +43,7 @@ def resume(run_id: RunArgument) -> None:
     from kdcore.runs.run import resume as go_on
 
     with ConsoleListener(stderr()) as listener:
-        result = go_on(run_id, listener)
+        result = go_on(run_id, callbacks=[listener])
     _show(result)
 
 

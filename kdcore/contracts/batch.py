@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.progress import Progress
+from kdcore.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,42 @@ class Batch:
         return Batch(self.rows[index], signals, None if self.labels is None else self.labels[index], self.table)
 
 
+class AnonymousBatch(Batch):
+    """Samples that are not known from one epoch to the next, such as those of a loader that does not number them.
+
+    Args:
+        size: B.
+        signals: Participant → its input.
+        labels: (B,) int64, None where there are none.
+    """
+
+    def __init__(self, size: int, signals: Mapping[str, Tensor | tuple[Tensor, ...]], labels: Tensor | None):
+        for name, value in {"_size": size, "signals": signals, "labels": labels, "table": ()}.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def rows(self) -> Tensor:  # type: ignore[override]
+        """There are none: a loss that remembers samples cannot be used.
+
+        Raises:
+            DataError: Always; it says how to number samples.
+        """
+        raise DataError(
+            "this loss remembers samples, and they have no numbers: give each batch an 'index', (B,) of whole numbers"
+        )
+
+    def __len__(self) -> int:
+        return self._size  # type: ignore[attr-defined]
+
+    def select(self, index: Tensor) -> AnonymousBatch:
+        """Some samples of the batch."""
+        signals = {
+            name: tuple(part[index] for part in signal) if isinstance(signal, tuple) else signal[index]
+            for name, signal in self.signals.items()
+        }
+        return AnonymousBatch(len(index), signals, None if self.labels is None else self.labels[index])
+
+
 @dataclass(frozen=True)
 class Outputs:
     """The outputs of a participant.
@@ -81,6 +119,14 @@ class Outputs:
         if ablated is not None and len(ablated.logits) == count:
             ablated = ablated.select(index)
         return Outputs(self.logits[index], features, ablated)
+
+    def of_classes(self, classes: Tensor) -> Outputs:
+        """The outputs with the logits of some classes alone.
+
+        Args:
+            classes: (k,) int64, classes of the run.
+        """
+        return Outputs(self.logits[:, classes], self.features, self.ablated and self.ablated.of_classes(classes))
 
     def detach(self) -> Outputs:
         """The same numbers without a graph."""
@@ -124,6 +170,29 @@ class LossContext:
             {name: outputs.select(index) for name, outputs in self.peers.items()},
             self.class_embeddings,
             self.progress,
+        )
+
+    def of_classes(self, classes: Tensor) -> LossContext:
+        """The context as if there were no other classes: logits, labels and class embeddings of `classes` alone, in that order.
+
+        Samples of other classes stay, with -1 for their label.
+
+        Args:
+            classes: (k,) int64, classes of the run.
+        """
+        batch, embeddings = self.batch, self.class_embeddings
+        if batch.labels is not None:
+            count = self.student.logits.shape[1]
+            place = torch.full((count + 1,), -1, dtype=batch.labels.dtype, device=batch.labels.device)  # the last is for -1
+            place[classes] = torch.arange(len(classes), dtype=place.dtype, device=place.device)
+            batch = replace(batch, labels=place[batch.labels])
+        return replace(
+            self,
+            student=self.student.of_classes(classes),
+            teachers={name: outputs.of_classes(classes) for name, outputs in self.teachers.items()},
+            peers={name: outputs.of_classes(classes) for name, outputs in self.peers.items()},
+            batch=batch,
+            class_embeddings=None if embeddings is None else embeddings[classes],
         )
 
     @property

@@ -77,12 +77,14 @@ class Dataset(ABC):
         modalities: What a sample may have, by name.
         version: Changes when the same files would be read differently; part of the fingerprint.
         unusable: What `samples` found beside the samples; it sets it anew each time it lists them.
+        notes: Sentences on what a person should know of the recordings, such as values that are filled in; `samples` sets them.
     """
 
     classes: Sequence[str]
     modalities: Mapping[str, Modality]
     version: str = "1"
     unusable: Sequence[Unusable] = ()
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:

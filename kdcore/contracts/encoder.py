@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from kdcore.contracts.batch import Outputs
 
@@ -38,10 +40,14 @@ class Participant(nn.Module):
         augment_frozen: Augment its input also while it teaches without learning; otherwise a frozen teacher is
             shown recordings as they are.
         frozen: Paths of modules within `encoder` that stay in evaluation mode, with all below; ``*`` for all.
+        columns: For each class of the run, the place of its logit among the encoder's outputs, -1 for a class that the encoder
+            does not know, whose logit is minus infinity; None where the outputs are the run's classes.
 
     Raises:
         KeyError: If a tap names no submodule; the message lists those there are.
     """
+
+    columns: Tensor | None
 
     def __init__(
         self,
@@ -51,14 +57,17 @@ class Participant(nn.Module):
         batch_transforms: nn.Module | None = None,
         augment_frozen: bool = False,
         frozen: Sequence[str] = (),
+        columns: Sequence[int] | None = None,
     ):
         super().__init__()
+        self.register_buffer("columns", None if columns is None else torch.tensor(columns), persistent=False)
         self.augment_frozen = augment_frozen
         self.name = name
         self.encoder = encoder
         self.batch_transforms = batch_transforms or nn.Identity()
         self.taps = dict(taps or {})
         self._features: dict[str, Tensor] = {}
+        self._hooks: list[RemovableHandle] = []
         modules = dict(encoder.named_modules())
         self._frozen = [  # a list, so that they are not registered twice
             module
@@ -68,13 +77,26 @@ class Participant(nn.Module):
         for tap, path in self.taps.items():
             if path not in modules:
                 raise KeyError(path)
-            modules[path].register_forward_hook(self._recorder(tap))
+            self._hooks.append(modules[path].register_forward_hook(self._recorder(tap)))
+
+    @property
+    def known_classes(self) -> Tensor | None:
+        """The classes of the run that the encoder knows, (k,) int64; None for all."""
+        if self.columns is None or bool((self.columns >= 0).all()):
+            return None
+        return (self.columns >= 0).nonzero().flatten()
 
     def _recorder(self, tap: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, args: Any, output: Any) -> None:
             self._features[tap] = output
 
         return record
+
+    def release(self) -> nn.Module:
+        """The encoder, without the hooks that record its taps; the participant has none from then on."""
+        for hook in self._hooks:
+            hook.remove()
+        return self.encoder
 
     def train(self, mode: bool = True) -> Participant:
         """Set the mode of everything but frozen modules, whose running statistics must not change."""
@@ -88,8 +110,10 @@ class Participant(nn.Module):
         return self.batch_transforms(signal)
 
     def collect(self, logits: Tensor) -> Outputs:
-        """`logits` with the activations that the taps recorded on the way; forgets them."""
+        """The encoder's `logits`, one for each class of the run, with the activations that the taps recorded; forgets them."""
         features, self._features = self._features, {}
+        if self.columns is not None:
+            logits = logits[:, self.columns.clamp_min(0)].masked_fill(self.columns < 0, -torch.inf)
         return Outputs(logits, features)
 
     def forward(self, signal: Tensor | tuple[Tensor, ...]) -> Outputs:

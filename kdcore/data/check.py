@@ -88,7 +88,8 @@ def check(source: str | Path, overrides: Sequence[str] = ()) -> DataReport:
         samples, dropped = listed_samples(dataset, "skip")
         faults = [f"{each.what}: {each.detail or each.reason}" for each in dataset.unusable if each.fault]
         whole = asked_splits(builder.protocol(), samples)
-        kept, lacking = complete_samples(samples, modalities, "drop")
+        treatment = "mask" if recipe.data.missing == "mask" else "drop"
+        kept, lacking = complete_samples(samples, modalities, treatment, modalities_of(recipe.student_specs.values()))
     splits = without(whole, lacking)
     split_of = {sample.key: split for split, members in whole.samples.items() for sample in members}
     dropped += lacking.values()
@@ -118,7 +119,7 @@ def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Data
     report.windows, report.short = found.windows, found.short
     leaks, copies = content_leaks(usable, found.contents)
     report.leaks += leaks
-    report.warnings = [*class_warnings(usable, dataset.classes), *copies]
+    report.warnings = [*dataset.notes, *class_warnings(usable, dataset.classes), *copies]
     for modality, measured in found.measured.items():
         if measured:
             report.lengths[modality] = _spread([each.length for each in measured])
@@ -148,7 +149,7 @@ class _Reading:
             WindowError: If no recording can be cut into such windows.
         """
         signals, why = {}, ""
-        for modality in self.modalities:
+        for modality in (each for each in self.modalities if each in sample.sources):
             try:
                 signals[modality] = self._signal(sample, modality)
             except DataError as error:  # a file that holds several modalities is said once

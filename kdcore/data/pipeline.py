@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 
@@ -121,6 +121,28 @@ class Pipeline:
         """Everything that works on batches, as a saved student does it from a stacked recording on."""
         return self._everything().eval()
 
+    def take_statistics(self, saved: Mapping[str, Tensor], origin: str) -> bool:
+        """Take the statistics of fitted transforms from a saved participant, so that `prepare` does not fit them.
+
+        Args:
+            saved: Named as in `whole`.
+            origin: Where they come from, for people.
+
+        Returns:
+            Whether there are any and they fit these transforms.
+        """
+        whole = self._everything()
+        fitted = [module for module in whole.modules() if getattr(module, "fitted", False)]
+        if not fitted or saved.keys() != whole.state_dict().keys():
+            return False
+        try:
+            whole.load_state_dict(dict(saved))
+        except RuntimeError:  # of another shape
+            return False
+        for module in fitted:
+            module.statistics_from = origin  # type: ignore[assignment]  # not a parameter
+        return True
+
     def prepare(self, columns: Sequence[Tensor], train: Tensor, limit: int) -> tuple[Tensor, ...]:
         """Do once what can be done once, and keep the rest as `batch_transforms`.
 
@@ -165,18 +187,22 @@ def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, limit: i
     return x, []
 
 
+def _needs_fit(transform: nn.Module) -> bool:
+    return getattr(transform, "fitted", False) and not getattr(transform, "statistics_from", "")
+
+
 def _fit(transform: nn.Module, x: Tensor, train: Tensor) -> None:
-    if getattr(transform, "fitted", False):
+    if _needs_fit(transform):
         transform.fit(x[train])  # type: ignore[operator]
 
 
 def _fit_following(transforms: Sequence[nn.Module], x: Tensor, train: Tensor) -> None:
     """Fit what comes after a transform that runs per batch on training samples as they are without augmentation."""
-    if not any(getattr(transform, "fitted", False) for transform in transforms):
+    if not any(map(_needs_fit, transforms)):
         return
     sample = x[train]
     for transform in transforms:
-        if getattr(transform, "fitted", False):
+        if _needs_fit(transform):
             transform.fit(sample)  # type: ignore[operator]
         if not getattr(transform, "augmentation", False) or getattr(transform, "per_batch", False):
             sample = _in_chunks(transform, sample)
@@ -184,7 +210,7 @@ def _fit_following(transforms: Sequence[nn.Module], x: Tensor, train: Tensor) ->
 
 def _fit_rest(pipeline: Pipeline, columns: Sequence[Tensor], train: Tensor) -> None:
     """Fit the trunk on training samples taken through the branches, which have transforms on batches, without augmentation."""
-    if not any(getattr(transform, "fitted", False) for transform in pipeline.trunk):
+    if not any(map(_needs_fit, pipeline.trunk)):
         return
     head = BatchTransforms([branch.on_batches for branch in pipeline.branches], []).eval()
     signal = tuple(column[train] for column in columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -19,7 +19,16 @@ from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, liste
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.leakage import content_leaks
 from kdcore.data.pipeline import Branch, Pipeline
-from kdcore.data.splits import checked_splits, class_warnings, complete_samples, labelled_share, noisy_labels, without
+from kdcore.data.splits import (
+    checked_splits,
+    class_warnings,
+    complete_samples,
+    labelled_share,
+    left_out,
+    noisy_labels,
+    without,
+    without_signals,
+)
 from kdcore.data.table import HELD_OUT, Table
 from kdcore.data.windows import Cutting
 from kdcore.errors import DataError, ListingError, SplitError
@@ -61,13 +70,37 @@ def _raised_as(kind: type[DataError]) -> Iterator[None]:
         raise kind(str(error)) from error
 
 
+@dataclass(frozen=True)
+class Requirements:
+    """What a sample must have where `data.missing` is ``mask``.
+
+    Args:
+        students: Participants without whose signals a sample is dropped.
+        together: Participants that run together, and so only on samples with the signals of all of them.
+    """
+
+    students: frozenset[str] = frozenset()
+    together: tuple[str, ...] = ()
+
+
 def load_splits(
-    dataset: Dataset, protocol: Protocol, spec: DataSpec, modalities: Sequence[str]
+    dataset: Dataset,
+    protocol: Protocol,
+    spec: DataSpec,
+    modalities: Sequence[str],
+    required: Sequence[str] | None = None,
 ) -> tuple[list[Sample], Splits, list[Dropped]]:
     """The samples that have `modalities`, the audited splits, and what was dropped.
 
     `protocol` divides all samples there are; those that lack a modality are dropped afterwards, so that a rule such as "every
     other subject" means the same whatever is missing.
+
+    Args:
+        dataset: Lists the samples.
+        protocol: Divides them.
+        spec: The recipe's data section.
+        modalities: All that the recipe uses.
+        required: Those without which a sample is dropped where `spec.missing` is ``mask``; all by default.
 
     Raises:
         DataError: If a sample is unfit; a ListingError if the folder is, a SplitError if the splits are.
@@ -75,7 +108,10 @@ def load_splits(
     samples, dropped = listed_samples(dataset, spec.on_bad_sample)
     whole = asked_splits(protocol, samples)
     split_of = {sample.key: split for split, members in whole.samples.items() for sample in members}
-    kept, lacking = complete_samples(samples, modalities, spec.missing)
+    try:
+        kept, lacking = complete_samples(samples, modalities, spec.missing, required)
+    except DataError as error:
+        raise DataError(listed(str(error), list(dataset.notes)) if dataset.notes else str(error)) from error
     dropped += [replace(each, split=split_of.get(key, "")) for key, each in lacking.items()]
     dropped += [Dropped(str(each.key), each.key.subject, NO_SPLIT) for each in kept if each.key not in split_of]
     with _raised_as(SplitError):
@@ -107,6 +143,7 @@ def load_table(
     folder: Path,
     memory_limit: int,
     progress: Progress = lambda done, total, what: None,
+    requirements: Requirements | None = None,
 ) -> Table:
     """Read, join, split and prepare everything that `pipelines` ask for.
 
@@ -118,20 +155,29 @@ def load_table(
         folder: Of cached columns.
         memory_limit: Bytes a tensor may take in memory.
         progress: Told (done, total, what) while recordings are read.
+        requirements: What a sample must have where `spec.missing` is ``mask``; everything by default.
 
     Raises:
         DataError: If recordings, splits or shapes are unfit.
     """
+    requirements = requirements or Requirements(frozenset(pipelines))
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
     _require_time_first(branches)
     modalities = sorted({branch.modality.name for branch in branches})
-    samples, splits, dropped = load_splits(dataset, protocol, spec, modalities)
+    required = sorted({each.modality.name for name in requirements.students for each in pipelines[name].branches})
+    samples, splits, dropped = load_splits(dataset, protocol, spec, modalities, required)
     identity = _identity(dataset, samples, spec, folder)
+    samples, splits, said = _with_shares_missing(samples, splits, spec, modalities, required, dropped)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
-    columns = _columns(branches, lambda branch: cache.column(dataset, samples, branch, identity, cutting, progress))
+
+    def column(branch: Branch) -> Column:
+        having = [sample for sample in samples if branch.modality.name in sample.sources]
+        return cache.column(dataset, having, branch, identity, cutting, progress)
+
+    columns = _columns(branches, column)
     bad = _bad(columns.values(), spec)
-    keys = _joined(columns.values(), samples, splits)
+    keys = _joined(columns, branches, samples, splits)
     dropped += _without_rows(splits, keys, bad)
     with _raised_as(SplitError):
         warned = _refuse_copies(splits, columns, branches)
@@ -139,10 +185,16 @@ def load_table(
     if spec.labels != "withheld":
         _refuse_unlabelled(labels, rows, keys)
     train_labels = _train_labels(labels, rows, spec, len(dataset.classes))
+    present = _present(pipelines, columns, keys, requirements.together)
     inputs = {
-        name: pipeline.prepare([_rows(columns[id(each)], keys) for each in pipeline.branches], rows["train"], memory_limit)
+        name: pipeline.prepare(
+            [_rows(columns[id(each)], keys) for each in pipeline.branches],
+            _fitting_rows(name, rows["train"], present),
+            memory_limit,
+        )
         for name, pipeline in pipelines.items()
     }
+    warned += [*dataset.notes, *said, *_absences(present, rows)]
     used = {_recorded(key) for key in keys}
     warned += class_warnings(without(splits, {key for key in _keys(splits) if key not in used}), dataset.classes)
     report = DropReport(tuple(dropped))
@@ -150,7 +202,71 @@ def load_table(
         warnings.warn(warning, stacklevel=2)
     identity = identity or f"unknown-{uuid4().hex[:8]}"  # equal to no other run's
     classes = tuple(dataset.classes)
-    return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, tuple(warned))
+    return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, tuple(warned), present)
+
+
+def _with_shares_missing(
+    samples: list[Sample],
+    splits: Splits,
+    spec: DataSpec,
+    modalities: Sequence[str],
+    required: Sequence[str],
+    dropped: list[Dropped],
+) -> tuple[list[Sample], Splits, list[str]]:
+    """Samples and splits with a share of the signals left out, as the recipe asks, and a sentence on each share.
+
+    Samples that cannot be used any more are added to `dropped`.
+    """
+    if not spec.missing_shares:
+        return samples, splits, []
+    if unknown := sorted(set(spec.missing_shares) - set(modalities)):
+        raise DataError(f"data.missing_shares: the recipe does not use {unknown[0]!r} (it uses {', '.join(modalities)})")
+    gone = left_out(splits, spec.missing_shares, spec.missing_seed, HELD_OUT)
+    splits = replace(
+        splits,
+        samples={
+            split: tuple(without_signals(sample, gone.get(sample.key, ())) for sample in members)
+            for split, members in splits.samples.items()
+        },
+    )
+    samples = [without_signals(sample, gone.get(sample.key, ())) for sample in samples]
+    kept, lacking = complete_samples(samples, modalities, spec.missing, required)
+    split_of = {sample.key: split for split, members in splits.samples.items() for sample in members}
+    dropped += [replace(each, reason=f"{each.reason}, left out", split=split_of.get(key, "")) for key, each in lacking.items()]
+    said = []
+    for modality, share in sorted(spec.missing_shares.items()):
+        count = sum(modality in each for each in gone.values())
+        said.append(f"{modality}: left out of {count} samples learnt from ({share:.0%}, at random, seed {spec.missing_seed})")
+    return kept, without(splits, lacking), said
+
+
+def _present(
+    pipelines: Mapping[str, Pipeline], columns: Mapping[int, Column], keys: Sequence[SampleKey], together: Sequence[str]
+) -> dict[str, Tensor]:
+    """Participant → (N,) bool, which rows have its signals; without participants that have all."""
+    masks = {}
+    for name, pipeline in pipelines.items():
+        having = [set(columns[id(branch)].keys) for branch in pipeline.branches]
+        masks[name] = torch.tensor([all(key in each for each in having) for key in keys])
+    if together:
+        common = torch.stack([masks[name] for name in together]).all(0)
+        masks |= dict.fromkeys(together, common)
+    return {name: mask for name, mask in masks.items() if not bool(mask.all())}
+
+
+def _fitting_rows(name: str, train: Tensor, present: Mapping[str, Tensor]) -> Tensor:
+    """The training rows that a participant's transforms may be fitted on."""
+    rows = train[present[name][train]] if name in present else train
+    if not len(rows):
+        raise DataError(f"no training sample has the signals of {name}")
+    return rows
+
+
+def _absences(present: Mapping[str, Tensor], rows: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, mask in present.items():
+        counts = {split: int((~mask[each]).sum()) for split, each in rows.items()}
+        where = ", ".join(f"{count} of {len(rows[split])} in {split}" for split, count in counts.items() if count)
+        yield f"{name}: no signals for {where}; terms that read it leave these samples out"
 
 
 def _identity(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str | None:
@@ -210,9 +326,14 @@ def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequ
     return [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
 
 
-def _joined(columns: Iterable[Column], samples: Sequence[Sample], splits: Splits) -> tuple[SampleKey, ...]:
-    """Keys that every column has, in the samples' order, without those that are in no split."""
-    common = set.intersection(*(set(column.keys) for column in columns))
+def _joined(
+    columns: Mapping[int, Column], branches: Sequence[Branch], samples: Sequence[Sample], splits: Splits
+) -> tuple[SampleKey, ...]:
+    """Keys that the columns of all the sample's modalities have, in the samples' order, without those in no split."""
+    modalities = {sample.key: sample.sources.keys() for sample in samples}
+    having = [(branch.modality.name, set(columns[id(branch)].keys)) for branch in branches]
+    everything = set().union(*(keys for _, keys in having))
+    common = {key for key in everything if all(key in keys or name not in modalities[_recorded(key)] for name, keys in having)}
     if not common:
         raise DataError("no sample is left: every one is bad, or shorter than a window (kdcore data check counts them)")
     order = {sample.key: number for number, sample in enumerate(samples)}
@@ -272,4 +393,6 @@ def _rows(column: Column, keys: tuple[SampleKey, ...]) -> Tensor:
     if column.keys == keys:
         return column.values
     where = {key: row for row, key in enumerate(column.keys)}
-    return column.values[torch.tensor([where[key] for key in keys])]
+    if not where:
+        return column.values
+    return column.values[torch.tensor([where.get(key, 0) for key in keys])]  # the first row stands in where there is none

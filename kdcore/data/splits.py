@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,13 +16,21 @@ from kdcore.errors import DataError
 
 
 def complete_samples(
-    samples: Sequence[Sample], modalities: Collection[str], missing: str
+    samples: Sequence[Sample], modalities: Collection[str], missing: str, required: Collection[str] | None = None
 ) -> tuple[list[Sample], dict[SampleKey, Dropped]]:
     """The samples that have every one of `modalities`, and what the others lack.
+
+    Args:
+        samples: All there are.
+        modalities: All that the recipe uses.
+        missing: The recipe's treatment of incomplete samples; ``mask`` drops only those that lack one of `required`.
+        required: Modalities of the students; all of `modalities` by default.
 
     Raises:
         DataError: If one is incomplete and `missing` is ``error``, or if none is complete.
     """
+    if missing == "mask" and required is not None:
+        modalities = required
     kept, lacking = [], {}
     for sample in samples:
         absent = sorted(modality for modality in modalities if modality not in sample.sources)
@@ -39,6 +47,33 @@ def complete_samples(
         having = ", ".join(f"{modality} ({count} of {len(samples)} have it)" for modality, count in counts.items())
         raise DataError(f"no sample has all of: {having}")
     return kept, lacking
+
+
+def left_out(
+    splits: Splits, shares: Mapping[str, float], seed: int, held_out: Collection[str]
+) -> dict[SampleKey, frozenset[str]]:
+    """Sample → modalities to leave out of it: of each modality a share of the samples that are learnt from, drawn at random.
+
+    Args:
+        splits: The samples.
+        shares: Modality → share of the samples having it, in each split that is learnt from; rounded to whole samples.
+        seed: Chooses them; each modality is drawn independently of the others.
+        held_out: Splits from which nothing is left out.
+    """
+    found: dict[SampleKey, frozenset[str]] = {}
+    for number, (modality, share) in enumerate(sorted(shares.items())):
+        generator = np.random.default_rng([seed, number])
+        for split in sorted(set(splits.samples) - set(held_out)):
+            having = [sample.key for sample in splits.samples[split] if modality in sample.sources]
+            for index in generator.permutation(len(having))[: round(share * len(having))]:
+                key = having[int(index)]
+                found[key] = found.get(key, frozenset()) | {modality}
+    return found
+
+
+def without_signals(sample: Sample, modalities: Collection[str]) -> Sample:
+    """`sample` without its signals of some modalities."""
+    return replace(sample, sources={name: source for name, source in sample.sources.items() if name not in modalities})
 
 
 def without(splits: Splits, left_out: Collection[SampleKey]) -> Splits:

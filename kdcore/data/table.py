@@ -35,6 +35,8 @@ class Table:
         fingerprint: Identity of the recordings.
         dropped: Recordings that became no rows, and why.
         warnings: What a person should know of the splits before trusting a result.
+        present: Participant → (N,) bool, the rows that have its signals; without those that have all. The inputs of other rows
+            are stand-ins, which nothing may read.
     """
 
     keys: tuple[SampleKey, ...]
@@ -47,9 +49,14 @@ class Table:
     fingerprint: str
     dropped: DropReport = field(default_factory=DropReport)
     warnings: tuple[str, ...] = ()
+    present: dict[str, Tensor] = field(default_factory=dict)
 
-    def training_rows(self, split: str) -> Tensor:
+    def training_rows(self, split: str, learners: Iterable[str] = ()) -> Tensor:
         """The rows of a split that may be learnt from; every stage of training takes its rows from here.
+
+        Args:
+            split: Its name.
+            learners: Participants, one of which must have the row's signals; all rows if there are none.
 
         Raises:
             TrainingError: If the split is held out, or there is none of that name.
@@ -59,11 +66,40 @@ class Table:
         if split not in self.rows:
             learnt = ", ".join(sorted(set(self.rows) - set(HELD_OUT)))
             raise TrainingError(f"there is no split {split!r} to learn from; there are {learnt} ({self.splits.rule})")
-        return self.rows[split]
+        rows, learners = self.rows[split], list(learners)
+        if not learners or any(name not in self.present for name in learners):
+            return rows
+        there = torch.stack([self.present[name][rows] for name in learners]).any(0)
+        if not bool(there.any()):
+            raise TrainingError(f"no sample of the {split} split has the signals of {' or '.join(learners)}")
+        return rows[there]
 
-    def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True) -> Batch:
-        """The samples at `rows` for `participants`; labels (those that training is told) None unless `labelled`."""
-        signals = {}
+    def is_partly_labelled(self, split: str) -> bool:
+        """True if training is told no label for some samples of a split."""
+        return bool((self.train_labels[self.training_rows(split)] < 0).any())
+
+    def complete(self, participants: Iterable[str], rows: Tensor) -> Tensor | None:
+        """Which of `rows` have the signals of all `participants`, (B,) bool; None if all have."""
+        masks = [self.present[name][rows] for name in participants if name in self.present]
+        mask = torch.stack(masks).all(0) if masks else None
+        return None if mask is None or bool(mask.all()) else mask
+
+    def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True, stand_ins: bool = False) -> Batch:
+        """The samples at `rows` for `participants`.
+
+        Args:
+            rows: (B,) int64.
+            participants: Whose signals are wanted.
+            labelled: Give the labels that training is told.
+            stand_ins: Take rows that lack a participant's signals, too; the caller does not read them.
+
+        Raises:
+            TrainingError: If a row lacks the signals of a participant.
+        """
+        signals, participants = {}, list(participants)
+        if not stand_ins and (mask := self.complete(participants, rows)) is not None:
+            key = self.keys[int(rows[~mask][0])]
+            raise TrainingError(f"{key} lacks the signals of one of {', '.join(participants)}, and would have been read")
         for name in participants:
             parts = tuple(_take(part, rows) for part in self.inputs[name])
             signals[name] = bare(parts)
@@ -77,8 +113,15 @@ class Table:
             if size <= limit
             else self.inputs
         )
-        rows = {name: rows.to(device) for name, rows in self.rows.items()}
-        return replace(self, inputs=inputs, rows=rows, labels=self.labels.to(device), train_labels=self.train_labels.to(device))
+        rows = {name: each.to(device) for name, each in self.rows.items()}
+        return replace(
+            self,
+            inputs=inputs,
+            rows=rows,
+            labels=self.labels.to(device),
+            train_labels=self.train_labels.to(device),
+            present={name: mask.to(device) for name, mask in self.present.items()},
+        )
 
 
 def _take(part: Tensor, rows: Tensor) -> Tensor:

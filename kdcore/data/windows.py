@@ -37,8 +37,9 @@ class Cutting:
     modalities: tuple[str, ...]
 
     def spans(self, dataset: Dataset, sample: Sample) -> list[Span]:
-        """Start and end of every window of `sample` in seconds."""
-        return windows([dataset.read(sample, modality) for modality in self.modalities], self.length, self.hop)
+        """Start and end of every window of `sample` in seconds, within the time that the modalities it has cover."""
+        there = [modality for modality in self.modalities if modality in sample.sources]
+        return windows([dataset.read(sample, modality) for modality in there], self.length, self.hop)
 
 
 def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:

@@ -1,16 +1,18 @@
 """Saved students: a folder with weights, preprocessing, classes and versions, and nothing of the teachers.
 
-Loading one executes nothing: the description is JSON, the weights are safetensors. A folder that is damaged, or whose two files
-contradict each other, is refused.
+Loading one executes nothing but installed plugins: the description is JSON, the weights are safetensors. An encoder that is a
+factory of another module is code that the folder names, so it is refused unless the caller trusts the folder. A folder that is
+damaged, or whose two files contradict each other, is refused.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
@@ -27,7 +29,7 @@ from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.student import Ensemble, Model, Rule, Student
 from kdcore.errors import CheckpointError, PluginError, UnknownComponentError, one_line
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.plugin.option_schema import make, options_model
+from kdcore.plugin.option_schema import is_path, make, options_model
 from kdcore.training.checkpoint import write_file
 
 FORMAT = 1
@@ -40,6 +42,10 @@ AGREED = ("classes", "in_shape")
 
 METADATA = "student"
 """Key of the weights file's metadata that has them, as JSON."""
+
+
+TRUST = "KDCORE_TRUST_CODE"
+"""Environment variable that, if it is 1, lets every saved student name the module that its encoder comes from."""
 
 
 class _Window(BaseModel):
@@ -97,19 +103,21 @@ def save_student(folder: Path, pipeline: Pipeline, encoder: nn.Module, descripti
     return folder
 
 
-def load_student(folder: str | Path, plugins: PluginManager | None = None) -> Student:
+def load_student(folder: str | Path, plugins: PluginManager | None = None, *, trust_code: bool = False) -> Student:
     """Load a saved student; the plugins of its encoder and transforms must be installed, and no others.
 
     Args:
         folder: Such as ``kdcore-runs/RUN/students/seed-0/student``, or a copy of it.
         plugins: Plugins to take encoders and transforms from; the installed ones by default.
+        trust_code: Import the module of an encoder that is written ``package.module:factory``. It runs code that the folder
+            chooses, so do this only with folders of people you trust. ``KDCORE_TRUST_CODE=1`` in the environment does the same.
 
     Returns:
         A `torch.nn.Module` in evaluation mode with ``predict`` and ``preprocess``.
 
     Raises:
         CheckpointError: If the folder holds no student, or a damaged one, or description and weights disagree.
-        PluginError: If a plugin it needs is not installed.
+        PluginError: If a plugin it needs is not installed, or its encoder is code that is not trusted.
 
     Example:
         >>> import kdcore
@@ -121,6 +129,8 @@ def load_student(folder: str | Path, plugins: PluginManager | None = None) -> St
     """
     folder = Path(folder)
     description, told = _read_description(folder)
+    if not (trust_code or os.environ.get(TRUST) == "1"):
+        _refuse_factories(folder, description)
     weights, metadata = _read_weights(folder)
     for key in AGREED:
         if key in metadata and metadata[key] != description[key]:
@@ -140,13 +150,16 @@ def load_student(folder: str | Path, plugins: PluginManager | None = None) -> St
     return Student(branches, model.eval(), description)
 
 
-def load_predictor(folder: str | Path, rule: Rule = "average", plugins: PluginManager | None = None) -> Predictor:
+def load_predictor(
+    folder: str | Path, rule: Rule = "average", plugins: PluginManager | None = None, *, trust_code: bool = False
+) -> Predictor:
     """Load a saved student, or all students of a folder as an ensemble, such as those of a run's seed.
 
     Args:
         folder: A student's folder, or one with several of them.
         rule: How an ensemble combines its students' probabilities.
         plugins: Plugins to take encoders and transforms from; the installed ones by default.
+        trust_code: As for `load_student`.
 
     Raises:
         CheckpointError: If there is no student, or a damaged one.
@@ -156,9 +169,19 @@ def load_predictor(folder: str | Path, rule: Rule = "average", plugins: PluginMa
     folder = Path(folder)
     inside = sorted(path.parent for path in folder.glob(f"*/{DESCRIPTION}"))
     if (folder / DESCRIPTION).exists() or not inside:
-        return load_student(folder, plugins)
-    members = {path.name: load_student(path, plugins) for path in inside}
+        return load_student(folder, plugins, trust_code=trust_code)
+    members = {path.name: load_student(path, plugins, trust_code=trust_code) for path in inside}
     return Ensemble(members, rule) if len(members) > 1 else members[inside[0].name]
+
+
+def _refuse_factories(folder: Path, description: Mapping[str, Any]) -> None:
+    """Refuse to import a module because a file says so; plugins are installed by the user, and this is not."""
+    named = str(description["encoder"]["name"])
+    if ":" in named:
+        raise PluginError(
+            f"{folder}: its encoder is {named!r}, code that is in no plugin; if you trust whoever saved this student, load it "
+            f"with trust_code=True, or set {TRUST}=1"
+        )
 
 
 def _content(folder: Path, name: str, limit: int) -> bytes:
@@ -174,8 +197,15 @@ def _content(folder: Path, name: str, limit: int) -> bytes:
         return path.read_bytes()
     except (OSError, RuntimeError) as error:
         if name == DESCRIPTION and not path.exists():
-            raise CheckpointError(f"{folder}: holds no saved student: there is no {DESCRIPTION}") from error
+            inside = "".join(f"; it holds {each}" for each in _students_below(folder))
+            raise CheckpointError(f"{folder}: holds no saved student: there is no {DESCRIPTION}{inside}") from error
         raise CheckpointError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _students_below(folder: Path) -> Iterator[Path]:
+    """The first student in a folder of several, or in a run's folder."""
+    found = sorted(path.parent for pattern in ("*", "*/*", "students/*/*") for path in folder.glob(f"{pattern}/{DESCRIPTION}"))
+    yield from found[:1]
 
 
 def _read_description(folder: Path) -> tuple[dict[str, Any], _Description]:
@@ -273,13 +303,13 @@ def _component(plugins: PluginManager, kind: str, spec: Mapping[str, Any], given
     try:
         fields = options_model(entry).model_fields
         options = {key: value for key, value in spec.items() if key != "name"}
-        for key in [each for each in options if each in fields and options[each] and _is_path(fields[each].annotation)]:
+        for key in [each for each in options if each in fields and options[each] and is_path(fields[each].annotation)]:
             if fields[key].is_required():
                 raise ValueError(f"option {key!r} names a file outside the student's folder")
             del options[key]  # where the first weights came from; the saved ones replace them
         return make(entry, options, given)
     except Exception as error:
-        raise PluginError(f"could not construct {kind} {spec['name']!r} of plugin {entry.plugin!r}: {_said(error)}") from error
+        raise PluginError(f"could not construct {entry.described}: {_said(error)}") from error
 
 
 def _said(error: Exception) -> str:
@@ -289,10 +319,6 @@ def _said(error: Exception) -> str:
     first = error.errors(include_url=False)[0]
     option = ".".join(map(str, first["loc"]))
     return f"it has no option {option!r}" if first["type"] == "extra_forbidden" else f"option {option!r}: {first['msg']}"
-
-
-def _is_path(annotation: Any) -> bool:
-    return annotation is Path or any(_is_path(each) for each in get_args(annotation))
 
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,8 @@ class Predictor(ABC):
         Args:
             recordings: One recording, or a list of them; or modality → recording or list.
             window: Length and hop in seconds; those it was trained on by default.
-            rate: Samples per second of arrays, for all modalities or by name; the modality's own by default.
+            rate: Samples per second of arrays, for all modalities or by name; by default the rate of the recordings that the
+                student was trained on (``print(student)`` shows it), where they had one.
 
         Returns:
             Of one recording, probabilities (windows, classes), one row if there are no windows. Of a batch of B, (B, classes);

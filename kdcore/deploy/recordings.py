@@ -14,6 +14,7 @@ from kdcore.deploy.plain_recordings import SUFFIXES, header_of, known_rate, plai
 from kdcore.errors import DataError, KdcoreError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
+from kdcore.plugin.registry import FROM_PYTHON
 
 if TYPE_CHECKING:
     from kdcore.contracts.dataset import Dataset
@@ -90,6 +91,8 @@ def _at_rate(signal: Signal, rate: float | None, units: str, path: Path) -> Sign
 
 
 def _read_as(name: str, options: Mapping[str, object], path: Path, modality: str) -> Signal:
+    if name == FROM_PYTHON:
+        raise DataError(f"{path}: the student was trained on arrays, whose dataset reads no files")
     try:
         return _dataset(name, options, path).read_file(path, modality)
     except KeyError as error:

@@ -60,6 +60,20 @@ class Student(Predictor, nn.Module):
         """Modalities it reads, by name, in order."""
         return self._reads
 
+    def extra_repr(self) -> str:
+        """What it reads, at which rate it was trained, and its classes, for ``print(student)``."""
+        lines = []
+        for name, modality in self.reads.items():
+            shape = self.description.get("recorded", {}).get(name, {}).get("shape") or [0] * len(modality.axes)
+            sizes = [
+                axis if axis == "time" or not size else f"{axis} {size}"
+                for axis, size in zip(modality.axes, shape, strict=True)
+            ]
+            rate = f"{modality.rate:g} Hz" if modality.rate else "any rate, to be given"
+            units = f" in {modality.units}" if modality.units else ""
+            lines.append(f"{name}: ({', '.join(sizes)}){units} at {rate}")
+        return "\n".join([*lines, f"classes: {', '.join(self.classes)}"])
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of preprocessed recordings (B, …)."""
         return self.model.encoder(x)

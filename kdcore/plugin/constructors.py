@@ -140,4 +140,4 @@ def _with_home(value: Any) -> Any:
 
 
 def _broken(entry: Entry, reason: str) -> PluginError:
-    return PluginError(f"plugin {entry.plugin!r}: {entry.kind} {entry.name!r} ({entry.target}): {reason}")
+    return PluginError(f"{entry.located}: {reason}")

@@ -8,11 +8,13 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Iterable, Mapping
+import types
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
@@ -20,12 +22,12 @@ from pydantic_core import to_jsonable_python
 from kdcore.plugin.codec import NotEncodableError, decode_hint, encode_hint
 from kdcore.plugin.component_cache import recall, remember
 from kdcore.plugin.constructors import Parameter, model_of, read_parameters, settled_parameters
-from kdcore.plugin.docstring import docstring, hint_text
+from kdcore.plugin.docstring import argument_docs, docstring, hint_text
 from kdcore.plugin.registry import Entry
 
 
 class Option(NamedTuple):
-    """One option of a component, as text."""
+    """One option of a component, as text; ``devices.NAME.rate`` for a field of a nested one, ``joints[].name`` in a list."""
 
     name: str
     type: str
@@ -81,6 +83,8 @@ def make(entry: Entry, options: Mapping[str, Any], given: Mapping[str, Any] | No
     component = entry.load()
     wanted = inspect.signature(component).parameters
     asked = {name: value for name, value in (given or {}).items() if name in wanted}
+    if entry.is_factory and "num_classes" in (given or {}) and any(each.kind is each.VAR_KEYWORD for each in wanted.values()):
+        asked["num_classes"] = given["num_classes"]  # type: ignore[index]  # such as torchvision's, which pass **kwargs on
     return construct(component, {**asked, **dict(options_model(entry)(**options))})
 
 
@@ -104,18 +108,23 @@ def construct(component: Any, arguments: Mapping[str, Any]) -> Any:
     return made
 
 
+def is_path(annotation: Any) -> bool:
+    """Return whether an option's type is a path, or may be one."""
+    return annotation is Path or any(is_path(each) for each in get_args(annotation))
+
+
 def describe(entry: Entry) -> Description:
     """Return what ``kdcore describe`` shows of a component.
 
     Raises:
         PluginError: As `options_model`.
     """
-    question = "description"
+    question = "description with nested options"
     known = recall(entry, question)
     if known is None:
         component = entry.load()
         doc = docstring(component) if callable(component) else _doc_of_object(component)
-        known = {"doc": doc, "options": [tuple(_option(name, each)) for name, each in read_parameters(entry).items()]}
+        known = {"doc": doc, "options": [tuple(each) for each in _options(read_parameters(entry))]}
         remember(entry, question, known)
     doc, options = known["doc"], tuple(Option(*each) for each in known["options"])
     summary = doc.partition("\n\n")[0].replace("\n", " ")
@@ -133,6 +142,40 @@ def _parameters(entry: Entry) -> Mapping[str, Parameter]:
     with suppress(NotEncodableError):
         remember(entry, question, [(name, encode_hint(each.hint), *each[1:]) for name, each in found.items()])
     return found
+
+
+def _options(parameters: Mapping[str, Parameter]) -> Iterator[Option]:
+    """Every option, followed by the fields of the types that it is made of."""
+    for name, each in parameters.items():
+        yield _option(name, each)
+        yield from _nested(name, each.hint, ())
+
+
+def _nested(name: str, hint: Any, above: tuple[type, ...]) -> Iterator[Option]:
+    """The fields of a dataclass in an option's type; not of one that a number may stand for, such as `Ramp`."""
+    origin, args = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and is_dataclass(hint) and hint not in above:
+        docs, hints = argument_docs(hint), get_type_hints(hint, include_extras=True)
+        for each in fields(hint):
+            if each.init:
+                default = each.default if each.default is not MISSING else None
+                default = each.default_factory() if each.default_factory is not MISSING else default
+                required = each.default is MISSING and each.default_factory is MISSING
+                inner = f"{name}.{each.name}"
+                yield _option(inner, Parameter(hints[each.name], default, required, docs.get(each.name, "")))
+                yield from _nested(inner, hints[each.name], (*above, hint))
+    elif origin is Annotated:
+        yield from _nested(name, args[0], above)
+    elif origin is dict:
+        yield from _nested(f"{name}.NAME", args[1], above)
+    elif origin in (list, tuple, set, frozenset):
+        for each in dict.fromkeys(args):
+            yield from _nested(f"{name}[]", each, above)
+    elif origin in (Union, types.UnionType) and not {int, float} & {
+        get_args(each)[0] if get_args(each) else each for each in args
+    }:
+        for each in args:
+            yield from _nested(name, each, above)
 
 
 def _option(name: str, parameter: Parameter) -> Option:

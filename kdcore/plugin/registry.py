@@ -1,8 +1,14 @@
-"""The registry of components: who provides what under which name."""
+"""The registry of components: who provides what under which name.
+
+Two kinds of names are in no registry: ``from-python`` for an object that was passed in Python, and ``package.module:factory``
+for an encoder that a function or class of any importable module constructs.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,6 +17,9 @@ from typing import Any
 from kdcore.errors import PluginError, UnknownComponentError
 from kdcore.plugin.interrupts import interrupts
 from kdcore.suggestions import or_meant
+
+FROM_PYTHON = "from-python"
+"""Name, in a recipe, of a component that was passed as an object in Python."""
 
 KINDS = {
     "modality": "modalities",
@@ -26,6 +35,7 @@ KINDS = {
 """Kind → its plural, as in the hook ``register_<plural>`` and in ``kdcore list <plural>``."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _RULE = "use letters, digits, '-' and '_', starting with a letter or digit"
 
 
@@ -41,7 +51,10 @@ def check_name(name: object, what: str) -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """A component: its kind, its name, the plugin that provides it, and the module and object that it is."""
+    """A component: its kind, its name, the plugin that provides it, and the module and object that it is.
+
+    `plugin` is empty for a factory and for an object passed in Python.
+    """
 
     kind: str
     name: str
@@ -56,7 +69,17 @@ class Entry:
     @property
     def described(self) -> str:
         """``loss 'cosine' of plugin 'my-loss'``, for messages."""
-        return f"{self.kind.replace('_', ' ')} {self.name!r} of plugin {self.plugin!r}"
+        return f"{self.kind.replace('_', ' ')} {self.name!r}" + (f" of plugin {self.plugin!r}" if self.plugin else "")
+
+    @property
+    def located(self) -> str:
+        """``plugin 'my-loss': loss 'cosine' (my_loss:Cosine)``, for messages about its code."""
+        return f"plugin {self.plugin!r}: {self.kind} {self.name!r} ({self.target})" if self.plugin else self.described
+
+    @property
+    def is_factory(self) -> bool:
+        """True for ``package.module:factory``."""
+        return not self.plugin and self.name != FROM_PYTHON
 
     def load(self) -> Any:
         """Import the component.
@@ -75,14 +98,37 @@ class Entry:
             if interrupted:
                 raise
             missing = isinstance(error, ModuleNotFoundError) and error.name
+            if self.is_factory:
+                raise PluginError(f"{self.described}: {_factory_fault(module, error, missing or '')}") from error
             advice = (
                 f"install the package that has {missing!r}, or reinstall the plugin" if missing else "report this to its author"
             )
+            raise PluginError(f"{self.located}: could not load it: {type(error).__name__}: {error}; {advice}") from error
+        if self.is_factory and not callable(found):
             raise PluginError(
-                f"plugin {self.plugin!r}: {self.kind} {self.name!r} ({self.target}): could not load it: "
-                f"{type(error).__name__}: {error}; {advice}"
-            ) from error
+                f"{self.described}: it is a {type(found).__name__}, not a function or class that returns a network"
+            )
         return found
+
+
+def _see_current_folder() -> None:
+    """Let factories be imported from the current folder, as ``python -m`` does; last, so that it hides no installed module."""
+    if "" not in sys.path and (here := os.getcwd()) not in sys.path:
+        sys.path.append(here)
+
+
+def _factory_fault(module: str, error: BaseException, missing: str) -> str:
+    """The reason why a factory could not be imported."""
+    if missing and (module == missing or module.startswith(f"{missing}.")):
+        return f"there is no module {missing!r}; install it, or start Python in the folder that holds it"
+    if isinstance(error, AttributeError) and module in sys.modules and error.obj is not None:
+        known = [name for name, each in vars(error.obj).items() if callable(each) and not name.startswith("_")]
+        return f"{module!r} has no {error.name!r}{or_meant(error.name or '', known)}"
+    return f"could not import {module!r}: {type(error).__name__}: {error}"
+
+
+class PythonObject:
+    """Stands in a recipe for an object that was passed in Python. It has no options."""
 
 
 class Registry:
@@ -118,12 +164,17 @@ class Registry:
         return tuple(self._entries[kind].get(name, ()))
 
     def get(self, kind: str, name: str) -> Entry:
-        """Return the component called `name`, or ``plugin/name``.
+        """Return the component called `name`, or ``plugin/name``; of encoders also ``package.module:factory``.
 
         Raises:
             UnknownComponentError: If no plugin provides it; the nearest name and all names are listed.
             PluginError: If several plugins do, naming them.
         """
+        if name == FROM_PYTHON:
+            return Entry(kind, name, "", f"{__name__}:{PythonObject.__name__}")
+        if kind == "encoder" and _FACTORY.fullmatch(name):
+            _see_current_folder()
+            return Entry(kind, name, "", name)
         plugin, slash, bare = name.rpartition("/")
         claims = self._entries[kind].get(bare, [])
         if slash:

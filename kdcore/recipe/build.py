@@ -21,6 +21,7 @@ from kdcore.contracts.transform import Join, SampleTransform, concatenated, outp
 from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError, reason
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.option_schema import make
+from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.models import Component, ParticipantSpec, Recipe
 from kdcore.suggestions import nearest
 
@@ -45,6 +46,10 @@ class Builder:
             RecipeError: If its constructor refuses, naming the place in the recipe.
         """
         entry = self.plugins.registry.get(kind, spec.name)
+        if entry.name == FROM_PYTHON:
+            what = f"this {kind} was passed as an object in Python, which is not there now"
+            hint = "pass it again: data=…" if kind == "dataset" else "name one that is registered"
+            raise RecipeError([self.problem(where, what, hint)])
         try:
             return make(entry, spec.options, given)
         except KdcoreError:
@@ -76,8 +81,9 @@ class Builder:
         return next((where for transform, where in self._batch_transforms.items() if id(transform) in owners), "")
 
     def dataset(self) -> Dataset:
-        """The dataset; nothing is opened."""
-        return self.component("dataset", self.recipe.data.dataset, "data.dataset")
+        """The dataset: the object that was passed in Python, if there is one. Nothing is opened."""
+        given = self.recipe.given_dataset
+        return self.component("dataset", self.recipe.data.dataset, "data.dataset") if given is None else given
 
     def protocol(self) -> Protocol:
         """The split rule."""
@@ -97,16 +103,26 @@ class Builder:
         return self.component("class_embedding", spec, "class_embeddings") if spec else None
 
     def loss(self, path: str, term: Component) -> DistillationLoss:
-        """The loss of the term at `path`."""
-        return self.component("loss", term, path)
+        """The loss of the term at `path`: the object that was passed in Python, if there is one."""
+        given = self.recipe.given(path)
+        return given if given is not None else self.component("loss", term, path)
 
     def encoder(
         self, path: str, spec: ParticipantSpec, num_classes: int, in_shape: tuple[int, ...], signal: Modality | None = None
     ) -> nn.Module:
-        """A participant's network, with what the recipe freezes frozen; `signal` is what is known of its input."""
+        """A participant's network, or the one that was passed in Python, with what the recipe freezes frozen.
+
+        `signal` is what is known of its input.
+        """
         assert spec.encoder is not None  # a participant without a network has none constructed
+        where = f"{path}.encoder"
         given = {"num_classes": num_classes, "in_shape": in_shape, "spec": signal and signal.matching(in_shape)}
-        encoder = self.component("encoder", spec.encoder, f"{path}.encoder", **given)
+        encoder = self.recipe.given(where)
+        if encoder is None:
+            encoder = self.component("encoder", spec.encoder, where, **given)
+        if not isinstance(encoder, nn.Module):
+            what = f"encoder {spec.encoder.name!r} must return a torch.nn.Module, not {type(encoder).__name__}"
+            raise RecipeError([self.problem(where, what)])
         problems = []
         for index, frozen in enumerate(spec.freeze):
             below = [each for name, each in encoder.named_parameters() if frozen == "*" or f"{name}.".startswith(f"{frozen}.")]
@@ -166,8 +182,11 @@ def module_meant(path: str, encoder: nn.Module) -> str:
 
 def versions_used(recipe: Recipe, plugins: PluginManager) -> Mapping[str, str]:
     """Plugin → version of its package, for every plugin that a recipe's components come from."""
-    used: dict[str, str] = {}
-    for kind, spec in recipe.components():
-        plugin = plugins.registry.get(kind, spec.name).plugin
-        used[plugin] = plugins.plugins[plugin].version
-    return used
+    named = [plugins.registry.get(kind, spec.name).plugin for kind, spec in recipe.components()]
+    return {plugin: plugins.plugins[plugin].version for plugin in named if plugin}
+
+
+def factories_used(recipe: Recipe) -> list[str]:
+    """Every ``package.module:factory`` that a recipe names, once."""
+    entries = [recipe.registry.get(kind, spec.name) for kind, spec in recipe.components()]
+    return sorted({entry.name for entry in entries if entry.is_factory})

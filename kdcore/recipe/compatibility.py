@@ -71,23 +71,31 @@ class _Compatibility:
         return [f"{path}[{index}]" for path, terms in lists.items() for index in range(len(terms))]
 
     def _needs(self, path: str) -> Needs | None:
+        if (given := self.recipe.given(path)) is not None:
+            return given.needs
         facts = self._facts(steps(path))
         return facts.needs if facts else None
 
     def _modalities(self) -> None:
-        path = ("data", "dataset")
-        entry = self.checked.known.get(path)
-        facts = self._facts(path) or (component_facts(entry) if entry else None)
-        known = facts.modalities if facts else None
+        known, called = self._known_modalities()
         if known is None:
             return
         for name, spec in {**self.recipe.teachers, **self.recipe.student_specs}.items():
             where: Steps = (*steps(self.recipe.path_of(name)), "modality")
             for index, modality in enumerate(spec.modalities):
                 if modality not in known:
-                    what = f"the dataset {self.recipe.data.dataset.name!r} has no modality {modality!r}"
+                    what = f"the dataset {called} has no modality {modality!r}"
                     hint = did_you_mean(modality, sorted(known), "it has")
                     self._add(where if isinstance(spec.modality, str) else (*where, index), what, hint)
+
+    def _known_modalities(self) -> tuple[Mapping[str, Any] | None, str]:
+        """The dataset's modalities, as far as they are known without data, and the dataset in words."""
+        if (given := self.recipe.given_dataset) is not None:
+            return given.modalities, "passed as data"
+        path = ("data", "dataset")
+        entry = self.checked.known.get(path)
+        facts = self._facts(path) or (component_facts(entry) if entry else None)
+        return facts.modalities if facts else None, repr(self.recipe.data.dataset.name)
 
     def _edges(self) -> None:
         """Every name that a participant or a term gives as a source exists."""

@@ -15,13 +15,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     Strict,
     ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from kdcore.contracts.progress import Ramp
 from kdcore.contracts.schedule import Training
@@ -128,7 +129,7 @@ class Component(Section):
     @model_serializer(mode="wrap")
     def _flat(self, serialise: Any) -> dict[str, Any]:
         dumped = serialise(self)
-        return dumped | dumped.pop("options")
+        return dumped | dumped.pop("options", {})
 
     def flat(self) -> dict[str, Any]:
         """As a recipe writes it, with plain values."""
@@ -163,6 +164,49 @@ def _labelled(terms: list[Term]) -> list[Term]:
 Terms = Annotated[list[Term], AfterValidator(_labelled)]
 
 
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise wrong(f"{text!r} is not a regular expression: {error}") from error
+    return text
+
+
+_Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
+class WeightsSpec(Section):
+    """Weights to start from, and the way that they are matched to the encoder; written ``{file: x, …}`` or just ``x``."""
+
+    file: Annotated[Path, Strict(False), AfterValidator(_home)]
+    """A safetensors file, a PyTorch file that holds data only, or a folder with either as Hugging Face stores models."""
+    prefix: str | None = None
+    """Beginning of the names of the tensors to load, removed from them; found by itself by default."""
+    ignore: list[_Pattern] = Field(default_factory=list)
+    """Regular expressions; tensors with a name that matches one are left out."""
+    rename: dict[_Pattern, str] = Field(default_factory=dict)
+    """Regular expression → replacement, for the names without the given `prefix`."""
+    head: Literal["keep", "drop", "map"] | None = None
+    """``keep`` loads the head as it is, ``drop`` starts it from fresh weights, ``map`` picks its classes by name. By default
+    ``keep``; ``map`` where the classes' names are known and those of the run are others."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_a_file(cls, written: Any) -> Any:
+        return {"file": written} if isinstance(written, str | Path) else written
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"type": "string"}, handler(schema)]}
+
+
+def _different(classes: list[str]) -> list[str]:
+    for index, name in enumerate(classes):
+        if name in classes[:index]:
+            raise wrong(f"names the class {name!r} twice", (index,))
+    return classes
+
+
 class ParticipantSpec(Section):
     """A teacher or a student: a network, a moving average of one, or a file of stored outputs."""
 
@@ -176,8 +220,11 @@ class ParticipantSpec(Section):
     """Module paths within the encoder that are not trained, with all below; ``*`` for all."""
     freeze_statistics: bool = True
     """Keep running statistics of frozen modules, such as those of batch normalisation, as they are."""
-    weights: Annotated[Path, Strict(False), AfterValidator(_home)] | None = None
-    """File of the weights to start from."""
+    weights: WeightsSpec | None = None
+    """File of the weights to start from, and how it is read."""
+    classes: Annotated[list[str], MinLen(1), AfterValidator(_different)] | None = None
+    """Class names in the order of the outputs of its weights, or of a teacher's encoder that comes with its own; those of the
+    run, or those that the file of weights names, by default."""
     augment_frozen: bool = False
     """Augment its input also while it teaches without learning; its outputs are then not cached."""
     learns_from: list[str] | None = None
@@ -292,8 +339,13 @@ class DataSpec(Section):
     label_noise_seed: Annotated[int, Ge(0)] = 0
     """Seed that chooses these labels and their new classes."""
     on_bad_sample: Literal["error", "skip"] = "error"
-    missing: Literal["drop", "error"] = "drop"
-    """Treatment of samples that lack a modality the recipe uses."""
+    missing: Literal["drop", "error", "mask"] = "drop"
+    """Treatment of samples that lack a modality the recipe uses. ``mask`` keeps those that lack a teacher's modality alone, and
+    computes each term on the samples that all of its participants have."""
+    missing_shares: dict[str, Annotated[float, Gt(0), Lt(1)]] = Field(default_factory=dict)
+    """Modality → share of the samples learnt from whose signal of it is left out, drawn at random; for experiments."""
+    missing_seed: Annotated[int, Ge(0)] = 0
+    """Seed that chooses these samples."""
     memory_limit: Annotated[int | str, AfterValidator(_some_bytes)] = "4GiB"
     """Size above which a tensor of all samples is memory-mapped."""
 

@@ -1,11 +1,11 @@
-"""From a file to a checked recipe: every problem at once, nothing run, nothing written, no data opened."""
+"""From a file or a dictionary to a checked recipe: every problem at once, nothing run, nothing written, no data opened."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from functools import reduce
 from pathlib import Path
@@ -13,8 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from kdcore.contracts.dataset import Dataset
 from kdcore.errors import Problem, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
+from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.compatibility import check_compatibility
 from kdcore.recipe.merge import merge_recipes, without_nulls
 from kdcore.recipe.models import DEFAULT_TEACHER_LOSSES, Recipe
@@ -23,6 +25,8 @@ from kdcore.recipe.participants import written_out
 from kdcore.recipe.plausibility import impossible_numbers, missing_files
 from kdcore.recipe.plugin_files import located
 from kdcore.recipe.problems import Places, found_by_schema
+from kdcore.recipe.python_values import node_of
+from kdcore.recipe.relative_paths import with_whole_paths
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
 from kdcore.recipe.validate import check_components
 from kdcore.recipe.yaml import Node, Steps, read, steps
@@ -34,47 +38,91 @@ _UNREADABLE = (OSError, RuntimeError, ValueError)
 """Raised by paths: the second for a loop of links, the third for a null byte."""
 
 
+Source = str | Path | Mapping[str, Any] | Recipe
+"""A file, the name of a shipped recipe, the recipe as a dictionary, or a recipe."""
+
+
 def load_recipe(
-    source: str | Path, overrides: Sequence[str] = (), plugins: PluginManager | None = None, files: bool = True
+    source: Source,
+    overrides: Sequence[str] = (),
+    plugins: PluginManager | None = None,
+    data: Dataset | None = None,
+    *,
+    files: bool = True,
+    objects: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """The recipe in a file, with everything checked that can be before data are read.
+    """The recipe in a file or dictionary, with everything checked that can be before data are read.
 
     Args:
-        source: A file, or the name of a shipped recipe.
+        source: A file, the name of a shipped recipe, or a dictionary with the content of a recipe. In a dictionary, a function
+            or class may stand for an encoder. A recipe that was made in code is checked now.
         overrides: ``path=value``, e.g. ``losses.gsdm.weight=0.1`` or ``data.dataset.name=utd-mhad``.
         plugins: Who provides its components; the installed ones by default.
-        files: Whether the files of weights and stored outputs that it names must exist, as training from them requires.
+        data: A dataset in place of the recipe's, which then needs none.
+        files: Check that the files of weights and stored outputs exist; a finished run does not need them any more.
+        objects: Path → object, in place of the component that the recipe has there under the name ``from-python``.
 
     Raises:
         RecipeError: With every problem found, each with its file, line, path and, where there is one, the nearest valid name.
+
+    Example:
+        >>> import kdcore
+        >>> recipe = kdcore.load_recipe("sakdn", ["seeds=[0]"])
+        >>> recipe.seeds
+        [0]
+        >>> kdcore.load_recipe({"extends": "sakdn", "losses": {"soft-target": {"temprature": 2}}})
+        Traceback (most recent call last):
+        kdcore.errors.RecipeError: losses[1].temprature: the loss 'soft-target' has no option 'temprature' (did you mean …
     """
+    if isinstance(source, Recipe) and source.is_checked and not overrides and data in (None, source.given_dataset):
+        return source
     plugins = plugins or plugin_manager()
     early: list[Problem] = []
     node = _read_with_bases(source, early)
     node = apply_overrides(node, overrides, early)
     node = written_out(node, early)
+    objects = {**(source._objects if isinstance(source, Recipe) else {}), **(objects or {})}
+    if data is not None:
+        objects["data.dataset"] = data
+    if "data.dataset" in objects:
+        node = _on(node)
     removed = dict(node.places())  # what null took away is missed where that was said
     node = located(without_nulls(node), plugins.files)
-    tree, places = node.plain(), Places(removed | dict(node.places()))
+    node = with_whole_paths(node, plugins)
+    tree = node.plain()
+    places = Places(removed | dict(node.places()), "command line" if isinstance(source, str | Path) else "")
     early += impossible_numbers(node, places, plugins)
     recipe, found = _validated(tree, places)
     stand_in = recipe or _stand_in(tree, found)
     checked = check_components({"teacher_losses": DEFAULT_TEACHER_LOSSES} | tree, places, plugins)
     found += checked.problems
     if stand_in:
+        stand_in._objects = objects
         found += check_compatibility(stand_in, tree, checked, places)
-    if files:
-        found += [each for each in missing_files(node, places) if each.path not in {other.path for other in found}]
+    if files and stand_in:
+        found += missing_files(stand_in, places)
     problems = early + [problem for problem in found if not _follows(problem, early)]
     if problems or recipe is None:
         raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))
-    recipe._places, recipe._registry = places.places, plugins.registry
+    recipe._places, recipe._registry, recipe._objects = places.places, plugins.registry, objects
     return recipe
 
 
-def _read_with_bases(source: str | Path, problems: list[Problem]) -> Node:
+def _on(node: Node) -> Node:
+    """The recipe with a dataset that was passed in Python."""
+    data = node.get("data") or Node({})
+    if not data.is_mapping:
+        return node
+    given = data.replaced({**data.value, "dataset": Node(FROM_PYTHON)})
+    return node.replaced({**node.value, "data": given})
+
+
+def _read_with_bases(source: Source, problems: list[Problem]) -> Node:
     try:
-        return _gathered(find_source(source), (), problems)
+        if isinstance(source, str | Path):
+            return _gathered(find_source(source), (), problems)
+        places = source._places if isinstance(source, Recipe) else None
+        return _with_bases(node_of(source, places), Path("recipe.yaml"), (), problems)
     except RecipeError as error:
         raise RecipeError([*problems, *error.problems]) from error
     except _UNREADABLE as error:
@@ -88,9 +136,12 @@ def _cause(error: Exception) -> str:
 def _gathered(file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Node:
     """A file's mapping, laid over those that it extends."""
     file = _shown(file)
-    node = read(file, problems)
+    return _with_bases(read(file, problems), file, (*chain, file.resolve()), problems)
+
+
+def _with_bases(node: Node, file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Node:
+    """A mapping laid over the recipes that it extends, which are looked for beside `file`."""
     extends = node.value.pop("extends", None)
-    chain = (*chain, file.resolve())
     bases = [_base(name, file, chain, problems) for name in _names(extends)]
     return reduce(merge_recipes, [*bases, node])
 

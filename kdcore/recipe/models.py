@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, MinLen
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from kdcore.contracts.needs import Needs
 from kdcore.contracts.schedule import Training
+from kdcore.errors import RecipeError
 from kdcore.plugin.facts import component_facts
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.registry import Registry
@@ -32,7 +33,9 @@ from kdcore.recipe.config_models import (
 )
 from kdcore.recipe.defaults import filled_options
 from kdcore.recipe.plugin_files import with_fingerprints
-from kdcore.recipe.yaml import Steps, dump, steps
+from kdcore.recipe.problems import Places, found_by_schema
+from kdcore.recipe.python_values import node_of
+from kdcore.recipe.yaml import Steps, dump, place_of, steps
 
 __all__ = [
     "DEFAULT_TEACHER_LOSSES",
@@ -80,13 +83,28 @@ def _own_name(name: str, info: ValidationInfo, at: Steps = ()) -> None:
         raise wrong(f"{name!r} is the name of a teacher, too; participants need names of their own", at, ("teachers", name))
 
 
+class _CheckedWhenCalled(type(Section)):
+    """Makes ``Recipe(…)`` read its arguments as a file is read, and report what is wrong with them as for a file."""
+
+    def __call__(cls, **values: Any) -> Any:
+        tree = node_of(values).plain()
+        try:
+            return cls.model_validate_json(json.dumps(tree))  # type: ignore[attr-defined]
+        except ValidationError as error:
+            raise RecipeError(found_by_schema(error, tree, Places({}), cls, also=("extends",))) from error  # type: ignore[arg-type]
+
+
 _Participants = dict[Annotated[str, AfterValidator(_name)], ParticipantSpec]
 
 
-class Recipe(Section):
+class Recipe(Section, metaclass=_CheckedWhenCalled):
     """An experiment, declared.
 
-    `kdcore.recipe.load.load_recipe` makes one from a file; one made in code is not checked against the plugins.
+    `kdcore.load_recipe` makes one from a file or from a dictionary, with everything checked. ``Recipe(version=1, …)`` checks
+    keys and values; whether its components exist and fit together is checked when it is run, or by `kdcore.load_recipe`.
+
+    Raises:
+        RecipeError: If a key or a value is wrong, with every problem.
     """
 
     version: Literal[1]
@@ -121,6 +139,7 @@ class Recipe(Section):
     _places: dict[Steps, tuple[Path | None, int | None]] = PrivateAttr(default_factory=dict)
     _registry: Registry | None = PrivateAttr(default=None)
     _needs: dict[str, Needs | None] = PrivateAttr(default_factory=dict)
+    _objects: Mapping[str, Any] = PrivateAttr(default_factory=dict)
 
     @field_validator("student")
     @classmethod
@@ -188,6 +207,20 @@ class Recipe(Section):
         return ("teacher_losses", self.teacher_losses) if name in self.teachers else ("losses", self.losses)
 
     @property
+    def is_checked(self) -> bool:
+        """True if `kdcore.load_recipe` has checked it against the plugins."""
+        return self._registry is not None
+
+    @property
+    def given_dataset(self) -> Any:
+        """The `kdcore.Dataset` that was passed as an object in Python; None if the recipe names its dataset."""
+        return self.given("data.dataset")
+
+    def given(self, path: str) -> Any:
+        """The object that was passed in Python in place of the component at `path`; None if the recipe names one."""
+        return self._objects.get(path)
+
+    @property
     def registry(self) -> Registry:
         """The registry that provides its components."""
         return self._registry or plugin_manager().registry
@@ -245,6 +278,8 @@ class Recipe(Section):
         Raises:
             PluginError: If the loss is unknown or broken.
         """
+        if (given := self.given(path)) is not None:
+            return given.needs
         if path not in self._needs:
             term = self._term_at(path)
             self._needs[path] = component_facts(self.registry.get("loss", term.name), term.options).needs
@@ -259,14 +294,6 @@ class Recipe(Section):
         """File and line of ``losses[2].temperature``, or of what it stands in; None if the command line or code said it."""
         file, line = place_of(self._places, steps(path))
         return (file, line) if file is not None and line is not None else None
-
-
-def place_of(places: dict[Steps, tuple[Path | None, int | None]], path: Steps) -> tuple[Path | None, int | None]:
-    """File and line of the longest beginning of `path` that was written anywhere."""
-    for length in range(len(path), -1, -1):
-        if path[:length] in places:
-            return places[path[:length]]
-    return None, None
 
 
 def modalities_of(specs: Iterable[ParticipantSpec]) -> list[str]:

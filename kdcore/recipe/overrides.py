@@ -45,10 +45,29 @@ def _parsed(text: str, problems: list[Problem]) -> tuple[Steps, Node] | None:
     try:
         node = parse(value, None, found)
     except RecipeError as error:
+        if _is_text(value):
+            return where, Node(value)
         found += error.problems
         node = None
     problems += [Problem(path, f"on the command line: {each.message}", hint=each.hint) for each in found]
     return None if node is None or found else (where, node)
+
+
+def _is_text(value: str) -> bool:
+    """True if a value that is no YAML is meant as text, such as ``{action}.parquet``, rather than as a list or mapping."""
+    balanced = all(value.count(left) == value.count(right) for left, right in ("{}", "[]"))
+    quoted = value.count('"') % 2 or value.count("'") % 2
+    return balanced and not quoted and "\n" not in value and not _is_enclosed(value.strip())
+
+
+def _is_enclosed(value: str) -> bool:
+    """True if the bracket that a text starts with is closed at its end."""
+    depth = 0
+    for place, character in enumerate(value if value[:1] in ("{", "[") else ""):
+        depth += (character in "{[") - (character in "}]")
+        if depth == 0:
+            return place == len(value) - 1
+    return False
 
 
 def _assigned(node: Node | None, path: Steps, value: Node, done: Steps, option: bool = False) -> Node:

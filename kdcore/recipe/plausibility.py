@@ -10,15 +10,13 @@ from typing import Any
 from kdcore.errors import PluginError, Problem
 from kdcore.plugin.manager import PluginManager
 from kdcore.plugin.option_schema import options_model
-from kdcore.recipe.components import components, participants, split
+from kdcore.recipe.components import components, split
+from kdcore.recipe.models import Recipe
 from kdcore.recipe.problems import Places
-from kdcore.recipe.yaml import Node, Steps
+from kdcore.recipe.yaml import Node, Steps, steps
 
 LARGEST_INTEGER = 2**63 - 1
 """Integers beyond it fit into no tensor."""
-
-NAMED_FILES = ("weights", "outputs")
-"""Options of a participant that name a file to read."""
 
 
 def impossible_numbers(recipe: Node, places: Places, plugins: PluginManager) -> list[Problem]:
@@ -36,15 +34,13 @@ def impossible_numbers(recipe: Node, places: Places, plugins: PluginManager) -> 
     return found
 
 
-def missing_files(recipe: Node, places: Places) -> list[Problem]:
-    """Problems of files that participants are to be read from and that do not exist."""
-    found = []
-    for path, participant in participants(recipe.plain()):
-        for key in NAMED_FILES:
-            name = participant.get(key)
-            if isinstance(name, str) and (wrong := _unreadable(name)):
-                found.append(places.problem((*path, key), wrong))
-    return found
+def missing_files(recipe: Recipe, places: Places) -> list[Problem]:
+    """Problems of files of weights and of stored outputs that participants name and that do not exist."""
+    named: list[tuple[str, Path]] = []
+    for name, spec in {**recipe.teachers, **recipe.student_specs}.items():
+        named += [(f"{recipe.path_of(name)}.weights", spec.weights.file)] if spec.weights else []
+        named += [(f"{recipe.path_of(name)}.outputs", spec.outputs)] if spec.outputs else []
+    return [places.problem(steps(where), wrong) for where, path in named if (wrong := _unreadable(path))]
 
 
 def _numbers(tree: Any, path: Steps = ()) -> Iterator[tuple[Steps, int | float]]:
@@ -68,12 +64,9 @@ def _infinite_by_default(tree: Mapping[str, Any], path: Steps, plugins: PluginMa
     return False
 
 
-def _unreadable(name: str) -> str:
-    """The reason why there is no file of this name; empty if there is one."""
+def _unreadable(path: Path) -> str:
+    """The reason why nothing of this name can be read; empty if it can."""
     try:
-        path = Path(name).expanduser()
-        if path.is_file():
-            return ""
-        return f"{name!r} is a folder, not a file" if path.is_dir() else f"there is no file {name!r}"
+        return "" if path.expanduser().exists() else f"there is no file {str(path)!r}"
     except (OSError, RuntimeError, ValueError) as error:
-        return f"could not look for the file {name!r}: {getattr(error, 'strerror', None) or error}"
+        return f"could not look for the file {str(path)!r}: {getattr(error, 'strerror', None) or error}"

@@ -12,8 +12,7 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_
 from pydantic import BaseModel, ValidationError
 
 from kdcore.errors import VALUE, Problem
-from kdcore.recipe.models import place_of
-from kdcore.recipe.yaml import Steps, dotted
+from kdcore.recipe.yaml import Steps, dotted, place_of
 from kdcore.suggestions import did_you_mean, nearest
 
 _UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
@@ -33,15 +32,16 @@ class Places:
 
     Args:
         places: Path → file and line, for all that was written.
+        source: What wrote that which is in no file; empty for Python, whose own tracebacks say it.
     """
 
-    def __init__(self, places: Mapping[Steps, tuple[Path | None, int | None]]):
-        self.places = dict(places)
+    def __init__(self, places: Mapping[Steps, tuple[Path | None, int | None]], source: str = "command line"):
+        self.places, self.source = dict(places), source
 
     def problem(self, path: Steps, message: str, hint: str = "") -> Problem:
         """A problem at `path`."""
         file, line = place_of(self.places, path)
-        said = message if file or not self.places else f"{message} (command line)"
+        said = message if file or not self.places or not self.source else f"{message} ({self.source})"
         return Problem(dotted(path), said, file, line, hint)
 
     def later(self, one: Steps, other: Steps) -> Steps:

@@ -108,6 +108,14 @@ def steps(path: str) -> Steps:
     return tuple(int(index) if index else key for index, key in re.findall(r"\[(\d+)\]|([^.\[\]]+)", path))
 
 
+def place_of(places: dict[Steps, tuple[Path | None, int | None]], path: Steps) -> tuple[Path | None, int | None]:
+    """File and line of the longest beginning of `path` that was written anywhere."""
+    for length in range(len(path), -1, -1):
+        if path[:length] in places:
+            return places[path[:length]]
+    return None, None
+
+
 def read(file: Path, problems: list[Problem]) -> Node:
     """The mapping that a file holds. What can be stepped over, such as a key given twice, is added to `problems`.
 

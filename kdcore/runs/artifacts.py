@@ -15,6 +15,7 @@ from kdcore.contracts.modality import Signal
 from kdcore.data.fingerprint import PLACES
 from kdcore.data.table import Table
 from kdcore.deploy.bundle import WEIGHTS, save_student
+from kdcore.deploy.student import Model
 from kdcore.errors import CheckpointError
 from kdcore.runs.context import RunContext
 from kdcore.training.assembly import DISTILLED
@@ -52,8 +53,7 @@ def save_participants(run: RunContext, distiller: Distiller, seed: int, arm: str
     digests = {}
     if arm == DISTILLED:
         for name in distiller.teachers:
-            weights = distiller.participant(name).state_dict()
-            digests[name] = save_weights(teacher_file(run.folder, seed, name), weights)
+            digests[name] = _save_weights(run, distiller, name, teacher_file(run.folder, seed, name))
         if weights := distiller.fusion.state_dict():
             save_weights(fusion_file(run.folder, seed), weights)
         for name in distiller.students:
@@ -62,8 +62,34 @@ def save_participants(run: RunContext, distiller: Distiller, seed: int, arm: str
             save_student(folder, run.assembly.pipelines[name], encoder, _description(run, name))
     elif seed == run.recipe.seeds[0]:
         for name in distiller.students:
-            save_weights(baseline_file(run.folder, seed, name), distiller.participant(name).state_dict())
+            _save_weights(run, distiller, name, baseline_file(run.folder, seed, name))
     return digests
+
+
+def _save_weights(run: RunContext, distiller: Distiller, name: str, path: Path) -> str:
+    """Save a participant's weights with its preprocessing statistics, class names, transforms and versions; returns a hash."""
+    whole = Model(run.assembly.pipelines[name].whole(), distiller.participant(name).encoder)
+    source = run.recipe.participants[name].follows or name
+    about = {
+        "kdcore": __version__,
+        "plugins": dict(run.versions),
+        "classes": list(run.assembly.loaded.classes(source)),
+        "transforms": _chains_of(run, source),
+    }
+    return save_weights(path, whole.state_dict(), about)
+
+
+def _chains_of(run: RunContext, name: str) -> dict[str, Any]:
+    """Transforms of each modality and of the joined ones, with every default filled in."""
+    spec, member = run.assembly.specs[name], _filled(run, name)
+    chains = member["transforms"] if isinstance(member["transforms"], dict) else {spec.modalities[0]: member["transforms"]}
+    return {key: chains.get(key, []) for key in (*spec.modalities, "joined")}
+
+
+def _filled(run: RunContext, name: str) -> dict[str, Any]:
+    group, _, key = run.recipe.path_of(name).partition(".")
+    filled = run.assembly.plan.filled[group]
+    return filled[key] if key else filled
 
 
 def _description(run: RunContext, name: str) -> dict[str, Any]:
@@ -71,9 +97,7 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
     recipe, assembly, table = run.recipe, run.assembly, run.table
     spec = assembly.specs[name]
     filled = assembly.plan.filled
-    member = filled["students"][name] if filled["students"] else filled["student"]
-    chains = member["transforms"] if isinstance(member["transforms"], dict) else {spec.modalities[0]: member["transforms"]}
-    signal = table.batch(table.rows["train"][:1], [name]).signals[name]
+    signal = table.batch(table.training_rows("train", [name])[:1], [name]).signals[name]
     with torch.no_grad():
         in_shape = assembly.pipelines[name].batch_transforms.eval()(signal).shape[1:]
     options = {key: value for key, value in filled["data"]["dataset"].items() if key not in ("name", *PLACES)}
@@ -86,8 +110,8 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
         "classes": list(table.classes),
         "in_shape": list(in_shape),
         "recorded": {modality: _recorded(run, modality) for modality in spec.modalities},
-        "encoder": member["encoder"],
-        "transforms": {key: chains.get(key, []) for key in (*spec.modalities, "joined")},
+        "encoder": _filled(run, name)["encoder"],
+        "transforms": _chains_of(run, name),
         "window": filled["data"]["window"],
     }
 
@@ -100,12 +124,13 @@ def _recorded(run: RunContext, modality: str) -> dict[str, Any]:
 
 def first_recording(run: RunContext, modality: str) -> Signal:
     """Read this modality of the first training sample that could be read."""
-    return run.assembly.dataset.read(_first_sample(run.table), modality)
+    return run.assembly.dataset.read(_first_sample(run.table, modality), modality)
 
 
-def _first_sample(table: Table) -> Sample:
-    key = replace(table.keys[int(table.rows["train"][0])], window=0)
-    return next(sample for sample in table.splits.samples["train"] if sample.key == key)
+def _first_sample(table: Table, modality: str) -> Sample:
+    samples = {sample.key: sample for sample in table.splits.samples["train"]}
+    found = (samples[replace(table.keys[row], window=0)] for row in table.rows["train"].tolist())
+    return next(sample for sample in found if modality in sample.sources)
 
 
 def restore_participants(run: RunContext, seed: int, arm: str) -> Distiller:

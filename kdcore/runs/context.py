@@ -69,12 +69,12 @@ def facts_of(run: RunContext) -> Facts:
         seeds=run.recipe.seeds,
         arms=list(plan.arms),
         versions=installed_versions(run.versions),
-        code=code_hashes(list(run.versions), plugin_manager()),
+        code=code_hashes(run.recipe, list(run.versions), plugin_manager()),
         files=named_files(run.recipe),
         machine=_machine(run.table.labels.device),
         command=list(run.command),
         dropped=run.table.dropped.record(),
-        notes=[*run.table.dropped.lines(), *run.table.warnings],
+        notes=[*run.table.dropped.lines(), *run.table.warnings, *run.assembly.notes],
         no_baseline=plan.no_baseline,
         distilled=list(plan.distilled),
     )
@@ -97,7 +97,15 @@ def reopen(run: FinishedRun) -> RunContext:
     builder = Builder(recipe, plugins)
     dataset, data = builder.dataset(), recipe.filled_data
     assembly = Assembly(builder, dataset, make_plan(recipe))
-    table = load_table(dataset, builder.protocol(), data, assembly.pipelines, cache_folder(), data.memory_bytes)
+    table = load_table(
+        dataset,
+        builder.protocol(),
+        data,
+        assembly.pipelines,
+        cache_folder(),
+        data.memory_bytes,
+        requirements=assembly.requirements,
+    )
     if table.fingerprint != run.facts.fingerprint:
         raise DataError("the recordings are no longer those that the run was made on")
     versions = versions_used(recipe, plugins)

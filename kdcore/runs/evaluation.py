@@ -65,7 +65,8 @@ class Recordings:
         self.window = recipe.data.window
         self.modalities = modalities_of(recipe.participants.values())
         with builder.locating_data_errors():
-            self.splits: Splits = load_splits(self.dataset, builder.protocol(), recipe.data, self.modalities)[1]
+            required = modalities_of(recipe.student_specs.values())
+            self.splits: Splits = load_splits(self.dataset, builder.protocol(), recipe.data, self.modalities, required)[1]
 
     def pieces(self, split: str, modalities: Sequence[str]) -> Iterator[Piece]:
         """Every sample of a split that can be read, cut into windows as the run cut it.
@@ -93,7 +94,7 @@ class Recordings:
     def _read(self, sample: Sample, modalities: Sequence[str]) -> tuple[dict[str, Signal], Sequence[Span | None]]:
         if self.window is None:
             return {name: self.dataset.read(sample, name) for name in modalities}, [None]
-        signals = {name: self.dataset.read(sample, name) for name in self.modalities}
+        signals = {name: self.dataset.read(sample, name) for name in self.modalities if name in sample.sources}
         try:
             spans = windows(list(signals.values()), self.window.length, self.window.hop or self.window.length)
         except ValueError as error:
@@ -140,7 +141,7 @@ def evaluate_run(run_id: str) -> Iterator[str]:
 
 def _probabilities(path: Path, recordings: Recordings, split: str, outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of a student, and which rows of the run's results they belong to."""
-    student = load_student(path)
+    student = load_student(path, trust_code=True)  # the run's recipe names the same code
     row_of = {key: row for row, key in enumerate(outcome.keys)}
     found: dict[int, np.ndarray] = {}
     for key, signals, _ in recordings.pieces(split, student.modalities):

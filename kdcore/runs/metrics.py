@@ -29,6 +29,7 @@ class Evaluation:
         predictions: (N,) most probable classes.
         labels: (N,) true classes.
         probabilities: (N, C) class probabilities.
+        rows: (N,) places of these samples among all labelled ones; None for all of them.
     """
 
     accuracy: float
@@ -40,6 +41,7 @@ class Evaluation:
     predictions: NDArray[np.int64]
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
+    rows: NDArray[np.int64] | None = None
 
     @property
     def n(self) -> int:
@@ -148,6 +150,7 @@ class Difference:
         method: How the interval was made.
         conclusive: Whether several seeds agree so well that the interval leaves out zero.
         sentence: All of it in words.
+        per_seed: The difference of each seed, in the run's order.
     """
 
     mean: float
@@ -157,6 +160,7 @@ class Difference:
     method: str
     conclusive: bool
     sentence: str
+    per_seed: tuple[float, ...] = ()
 
 
 def paired_difference(with_kd: Sequence[Evaluation], without: Sequence[Evaluation]) -> Difference:
@@ -198,7 +202,8 @@ def _several_seeds(differences: NDArray[np.float64]) -> Difference:
         verdict = (
             ("Distillation helped" if low > 0 else "Distillation hurt") if conclusive else "No clear effect of distillation"
         )
-    return Difference(mean, low, high, count, method, conclusive, f"{verdict}: {_amount(mean, low, high, method)}.")
+    sentence = f"{verdict}: {_amount(mean, low, high, method)}."
+    return Difference(mean, low, high, count, method, conclusive, sentence, tuple(differences.tolist()))
 
 
 def _one_seed(one: Evaluation, other: Evaluation) -> Difference:
@@ -214,7 +219,7 @@ def _one_seed(one: Evaluation, other: Evaluation) -> Difference:
         f"With distillation the student {verdict} on these test samples: {_amount(mean, low, high, method)}. "
         "One seed says nothing about other seeds."
     )
-    return Difference(mean, low, high, 1, method, False, sentence)
+    return Difference(mean, low, high, 1, method, False, sentence, (mean,))
 
 
 def _amount(mean: float, low: float, high: float, method: str) -> str:

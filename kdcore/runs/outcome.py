@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ class Outcome:
 
     Args:
         arm: ``distilled`` or ``baseline``.
-        probabilities: Participant → (n, classes).
+        probabilities: Participant → (n, classes); NaN in rows of samples that lack its signals.
         labels: (n,).
         keys: Which sample each row is.
         parameters: Participant → parameters of its encoder.
@@ -48,16 +48,31 @@ class Outcome:
     trained: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
+    def _mean_of_teachers(self) -> np.ndarray:
+        """Combined answers of the teachers where all of them have the sample's signals, else NaN."""
+        answers = [self.probabilities[name] for name in self.teachers]
+        there = ~np.isnan(np.stack(answers)).any((0, 2))
+        found = np.full_like(answers[0], np.nan, dtype=np.float64)
+        if there.any():
+            found[there] = combine([each[there] for each in answers], "average")
+        return found
+
     def evaluations(self) -> dict[str, Evaluation]:
         """Every participant's evaluation, and those of teachers and students combined where there are several."""
         everybody = dict(self.probabilities)
         if len(self.teachers) > 1:
-            everybody[JOINT_TEACHERS] = combine([self.probabilities[name] for name in self.teachers], "average")
+            everybody[JOINT_TEACHERS] = self._mean_of_teachers()
         if len(self.students) > 1:
             for label, rule in ENSEMBLES.items():
                 everybody[label] = combine([self.probabilities[name] for name in self.students], rule)  # type: ignore[arg-type]
-        known = self.labels >= 0
-        return {name: evaluate(probabilities[known], self.labels[known]) for name, probabilities in everybody.items()}
+        found = {}
+        for name, probabilities in everybody.items():
+            labelled = self.labels >= 0
+            there = ~np.isnan(probabilities[labelled]).any(1)
+            if there.any():
+                evaluation = evaluate(probabilities[labelled][there], self.labels[labelled][there])
+                found[name] = evaluation if there.all() else replace(evaluation, rows=np.flatnonzero(there))
+        return found
 
 
 def write_outcome(path: Path, outcome: Outcome) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from torch import Tensor
+
 from kdcore import __version__
+from kdcore.data.table import Table
 from kdcore.errors import UsageError
 from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.artifacts import restore_participants
@@ -48,13 +51,16 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
         raise UsageError(f"{run.folder.name} has no participant {participant!r} with a network ({hint})")
     if participant in distiller.fused and distiller.fusion.batch_dependent:
         raise UsageError(f"the outputs of {participant!r} depend on the other samples of a batch, so they cannot be stored")
+    if distiller.participant(participant).known_classes is not None:
+        raise UsageError(f"{participant!r} does not know all classes of its run, so its outputs cannot be stored")
     fabric = make_fabric(recipe.engine)
+    parts = {name: _having(table, participant, rows) for name, rows in table.rows.items()}
     found = [
         cache_teachers(distiller, [participant], rows, table, recipe.data.batch_size, sys.maxsize, fabric)[participant]
-        for rows in table.rows.values()
+        for rows in parts.values()
         if len(rows)
     ]
-    rows = [row for rows in table.rows.values() for row in rows.tolist()]
+    rows = [row for part in parts.values() for row in part.tolist()]
     stored = StoredOutputs.of(
         [table.keys[row] for row in rows],
         found,
@@ -62,4 +68,9 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
         {"run": run.folder.name, "participant": participant, "seed": seed, "recipe": recipe.name, "kdcore": __version__},
     )
     write_outputs(to, stored)
-    return {name: len(rows) for name, rows in table.rows.items() if len(rows)}
+    return {name: len(part) for name, part in parts.items() if len(part)}
+
+
+def _having(table: Table, participant: str, rows: Tensor) -> Tensor:
+    there = table.complete([participant], rows)
+    return rows if there is None else rows[there]

@@ -73,10 +73,20 @@ def prepare(
     fabric.launch()
     _set_torch(recipe.engine)
     dataset = builder.dataset()
-    assembly = Assembly(builder, dataset, plan)
+    with builder.locating_data_errors():
+        assembly = Assembly(builder, dataset, plan)
     limit = recipe.data.memory_bytes
     with builder.locating_data_errors():
-        table = load_table(dataset, builder.protocol(), recipe.filled_data, assembly.pipelines, cache_folder(), limit, reading)
+        table = load_table(
+            dataset,
+            builder.protocol(),
+            recipe.filled_data,
+            assembly.pipelines,
+            cache_folder(),
+            limit,
+            reading,
+            assembly.requirements,
+        )
     _refuse_missing_split(table, split)
     _refuse_unequal_shares(assembly, fabric.world_size)
     _refuse_blind_choice(assembly, table)
@@ -132,6 +142,8 @@ def _refuse_missing_split(table: Table, split: str) -> None:
 
 def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
     """Every process must get as many samples of each batch as any other."""
+    if processes > 1 and assembly.recipe.data.missing == "mask":
+        raise TrainingError("data.missing: mask needs a single process: the processes would have unequally many samples")
     for stage in assembly.stages(DISTILLED):
         if stage.batch_size % processes:
             size = stage.batch_size

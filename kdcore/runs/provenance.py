@@ -14,7 +14,7 @@ from kdcore.data.fingerprint import UnidentifiedError
 from kdcore.data.preparation import listed_samples, recordings_fingerprint
 from kdcore.data.splits import complete_samples
 from kdcore.plugin.manager import PluginManager, plugin_manager
-from kdcore.recipe.build import Builder, versions_used
+from kdcore.recipe.build import Builder, factories_used, versions_used
 from kdcore.recipe.models import Recipe, modalities_of
 from kdcore.training.trained_teachers import package_home, source_hash
 
@@ -72,8 +72,8 @@ def _is_ours(name: str) -> bool:
 
 
 def _version_key(name: str) -> str:
-    """The key in `Facts.versions` of a package in `Facts.code`."""
-    return name if name == "kdcore" else f"plugin {name}"
+    """The key in `Facts.versions` of a package in `Facts.code`; a factory has no version and stays as it is."""
+    return name if name == "kdcore" or ":" in name else f"plugin {name}"
 
 
 def provenance_of(recipe: Recipe, plugins: PluginManager | None = None) -> Provenance:
@@ -90,19 +90,23 @@ def provenance_of(recipe: Recipe, plugins: PluginManager | None = None) -> Prove
         dataset = builder.dataset()
         modalities = modalities_of(recipe.participants.values())
         listed, _ = listed_samples(dataset, recipe.data.on_bad_sample)
-        samples, _ = complete_samples(listed, modalities, recipe.data.missing)
+        required = modalities_of(recipe.student_specs.values())
+        samples, _ = complete_samples(listed, modalities, recipe.data.missing, required)
         try:
             fingerprint = recordings_fingerprint(dataset, samples, recipe.filled_data, cache_folder())
         except UnidentifiedError:
             fingerprint = UNKNOWN
     used = versions_used(recipe, plugins)
     versions = {"kdcore": __version__, **{f"plugin {name}": number for name, number in sorted(used.items())}}
-    return Provenance(fingerprint, named_files(recipe), versions, code_hashes(list(used), plugins))
+    return Provenance(fingerprint, named_files(recipe), versions, code_hashes(recipe, list(used), plugins))
 
 
-def code_hashes(used: Sequence[str], plugins: PluginManager) -> dict[str, str]:
-    """Package → hash of its source files: of kdcore, and of plugins by their names."""
+def code_hashes(recipe: Recipe, used: Sequence[str], plugins: PluginManager) -> dict[str, str]:
+    """Package → hash of its source files: of kdcore, of plugins by their names, and of each factory by its own."""
     modules = {"kdcore": "kdcore", **{name: plugins.plugins[name].module for name in sorted(used)}}
+    for factory in factories_used(recipe):
+        modules[factory] = factory.partition(":")[0]
+        recipe.registry.get("encoder", factory).load()  # its home is found among the modules that are loaded
     homes = {name: package_home(module) for name, module in modules.items()}
     return {name: source_hash(home)[:DIGITS] for name, home in homes.items() if home}
 
@@ -117,7 +121,18 @@ def named_files(recipe: Recipe) -> dict[str, str]:
         if len(value) < 4096 and "\0" not in value and path.is_file():
             with open(path, "rb") as file:
                 found[place] = hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+        elif place.endswith(".weights.file") and path.is_dir():
+            found[place] = _hash_of_folder(path)
     return found
+
+
+def _hash_of_folder(folder: Path) -> str:
+    """A hash of the names and contents of the files of a folder, not of those below."""
+    whole = hashlib.sha256()
+    for file in sorted(each for each in folder.iterdir() if each.is_file()):
+        with open(file, "rb") as opened:
+            whole.update(file.name.encode() + hashlib.file_digest(opened, "sha256").digest())
+    return whole.hexdigest()[:DIGITS]
 
 
 def _texts(values: Any, place: str = "") -> Iterator[tuple[str, str]]:

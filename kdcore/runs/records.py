@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcore import __version__
+from kdcore.contracts.dataset import Dataset
 from kdcore.data.table import Table
 from kdcore.errors import CheckpointError, PluginError, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
@@ -47,7 +48,8 @@ class Facts:
         no_baseline: Why no student was trained without distillation; empty if one was.
         distilled: Students with a term that distils in their objective.
         dropped: Recordings that did not become samples: count, and for each reason its count, subjects and first recordings.
-        notes: A line for each reason why recordings were dropped, and each warning about the splits.
+        notes: A line for each reason why recordings were dropped, each warning about the splits, and what was
+            done with the files of weights that participants start from.
     """
 
     name: str
@@ -128,12 +130,15 @@ def read_run(run_id: str | Path) -> FinishedRun:
     )
 
 
-def recipe_of(folder: Path, plugins: PluginManager | None = None, files: bool = False) -> Recipe:
+def recipe_of(
+    folder: Path, plugins: PluginManager | None = None, data: Dataset | None = None, *, files: bool = False
+) -> Recipe:
     """The recipe that a run was made with.
 
     Args:
         folder: Of the run.
         plugins: Who provides its components; the installed ones by default.
+        data: The dataset, if the run was given one in Python.
         files: Whether files that it was trained from must still exist.
 
     Raises:
@@ -142,7 +147,7 @@ def recipe_of(folder: Path, plugins: PluginManager | None = None, files: bool = 
     """
     plugins = plugins or plugin_manager()
     try:
-        return load_recipe(folder / "recipe.yaml", (), plugins, files)
+        return load_recipe(folder / "recipe.yaml", (), plugins, data, files=files)
     except RecipeError as error:
         facts = read_facts(folder)
         working = {f"plugin {name}" for name, plugin in plugins.plugins.items() if not plugin.failure}

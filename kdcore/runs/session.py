@@ -18,6 +18,7 @@ from torch import Tensor
 from kdcore import __version__
 from kdcore.cache import cache_folder
 from kdcore.contracts.tracker import Tracker
+from kdcore.data.table import Table
 from kdcore.errors import StoppedError, TrainingError
 from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.build import Builder, versions_used
@@ -240,6 +241,8 @@ class RunSession:
                 self.listener.say(
                     f"nothing is tracked: the plugin 'mlflow' is not in use; metrics are in {self.journal.folder}"
                 )
+            for note in run.assembly.notes:
+                self.listener.say(note)
             if self.plan.unread and not self.plan.recipe.fusion:
                 self.listener.say(f"no student learns from {', '.join(self.plan.unread)}: no term of its objective reads it")
             write_file(run.folder / FACTS, facts_of(run).content())
@@ -354,13 +357,14 @@ class RunSession:
         table = self.context.table
         rows = table.rows[self.split]
         stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
-        names = [*distiller.teachers, *stored, *distiller.students]
+        teachers = [name for name in distiller.teachers if _has_any(table, name, rows)]
+        names = [*teachers, *stored, *distiller.students]
         probabilities = predict(distiller, names, rows, table, self.recipe.data.batch_size, self.fabric)
         networks = {name: distiller.participant(name) for name in distiller.networks}
         counts, trained = parameter_counts(networks), parameter_counts(networks, trained=True)
         labels = table.labels[rows].cpu().numpy()
         keys = [str(table.keys[row]) for row in rows.tolist()]
-        teachers, students = [*distiller.teachers, *stored], list(distiller.students)
+        teachers, students = [*teachers, *stored], list(distiller.students)
         memory = most_memory(self.fabric.device)
         return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, memory, trained, notes)
 
@@ -402,3 +406,9 @@ class RunSession:
         self.state.journal = self.journal.flush()
         write_file(self.state.path, self.state.content())
         self.journal.commit()
+
+
+def _has_any(table: Table, name: str, rows: Tensor) -> bool:
+    """True if one of `rows` has the signals of participant `name`."""
+    there = table.complete([name], rows)
+    return there is None or bool(there.any())

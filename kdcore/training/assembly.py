@@ -14,13 +14,14 @@ from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.preparation import Requirements
 from kdcore.data.table import Table
-from kdcore.errors import CheckpointError, DataError, Problem, RecipeError
+from kdcore.errors import DataError, Problem, RecipeError
 from kdcore.recipe.build import Builder, module_meant
 from kdcore.recipe.graph import LearnerTerm, StagePlan
 from kdcore.recipe.models import ParticipantSpec
 from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
-from kdcore.training.checkpoint import load_state, load_weights
+from kdcore.training.loaded_weights import LoadedWeights
 from kdcore.training.module_checks import set_up
 from kdcore.training.participants import Average, Distiller, Sources, TermSpec
 from kdcore.training.randomness import derive, seed_everything
@@ -50,6 +51,21 @@ class Assembly:
             name: each.spec for name, each in plan.participants.items() if each.spec.outputs is None
         }
         self.pipelines = {name: self.pipeline(name) for name in self.specs}
+        self._notes: dict[str, None] = {}
+        self.loaded = LoadedWeights(builder, plan, self.specs, dataset)
+        for name, pipeline in self.pipelines.items():
+            self.loaded.give_statistics(self.recipe.participants[name].follows or name, pipeline)
+
+    @property
+    def requirements(self) -> Requirements:
+        """What a sample must have where `data.missing` is ``mask``."""
+        together = tuple(name for name in self.plan.graph.fused if name in self.specs)
+        return Requirements(frozenset(name for name in self.plan.students if name in self.specs), together)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about the files of weights that were loaded, for the console and the report."""
+        return [*self.loaded.notes, *self._notes]
 
     def pipeline(self, name: str) -> Pipeline:
         """The participant's transforms."""
@@ -82,9 +98,13 @@ class Assembly:
         Raises:
             RecipeError: If encoders, taps, fusion or losses do not fit the data or one another.
         """
-        rows = table.rows["train"][: self.recipe.data.batch_size]
         names = [name for name in self.plan.members(arm) if name in self.specs]
-        batch = table.batch(rows, names)
+        rows = table.rows["train"]
+        complete = table.complete(names, rows)
+        rows = rows if complete is None else rows[complete]
+        if not len(rows):
+            raise DataError(f"no training sample has the signals of all of {', '.join(names)}, which shapes are taken from")
+        batch = table.batch(rows[: self.recipe.data.batch_size], names)
         members, problems = {}, []
         for name in names:
             try:
@@ -133,6 +153,11 @@ class Assembly:
             if name not in stage.sources:
                 continue
             rows = table.training_rows(stage.split)
+            if self.recipe.data.missing == "mask" and bool((covered := found.covers(rows)).any()):
+                missing = int((~covered).sum())
+                note = f"{name}: no outputs for {missing} of {len(rows)} samples in {stage.split}; terms leave these out"
+                self._notes |= {note: None} if missing else {}
+                rows = rows[covered]
             if bool((missing := ~found.covers(rows)).any()):
                 keys = [str(table.keys[row]) for row in rows[missing].tolist()]
                 shown = "; ".join(keys[:5]) + (f"; and {len(keys) - 5} more" if len(keys) > 5 else "")
@@ -149,35 +174,18 @@ class Assembly:
         own = self.plan.participants[name].spec
         source = own.follows or name
         spec, path, transforms = self.specs[source], self.recipe.path_of(source), self.pipelines[name].batch_transforms
-        batch = table.batch(table.rows["train"][:2], [name])
+        batch = table.batch(table.training_rows("train", [name])[:2], [name])
         transforms = transforms.to(device).eval()
         shape = tuple(transforms(batch.signals[name]).shape[1:])
         seed_everything(derive(seed, "init", source))
-        encoder = self.builder.encoder(path, spec, len(self.dataset.classes), shape, self.pipelines[name].spec)
-        if spec.weights:
-            self._load(encoder, spec, path)
+        build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=self.pipelines[name].spec)
+        encoder = build(num_classes=len(self.loaded.classes(source)))
+        self.loaded.load(source, encoder, lambda count: build(num_classes=count))
         frozen = [] if own.follows or spec.freeze_statistics is False else spec.freeze
         try:
-            return Participant(name, encoder, spec.taps, transforms, own.augment_frozen, frozen)
+            return Participant(name, encoder, spec.taps, transforms, own.augment_frozen, frozen, self.loaded.columns(source))
         except KeyError as error:
             raise RecipeError(self._tap_problems(encoder, spec, path)) from error
-
-    def _load(self, encoder: torch.nn.Module, spec: ParticipantSpec, path: str) -> None:
-        assert spec.weights is not None
-        file = spec.weights
-        try:
-            weights = load_weights(file) if file.suffix == ".safetensors" else load_state(file)
-            encoder.load_state_dict(
-                {
-                    key.removeprefix("encoder."): value
-                    for key, value in weights.items()
-                    if not key.startswith("batch_transforms.")
-                }
-            )
-        except CheckpointError as error:
-            raise RecipeError([self.builder.problem(f"{path}.weights", str(error))]) from error
-        except RuntimeError as error:
-            raise RecipeError([self.builder.problem(f"{path}.weights", f"{file} does not fit the encoder: {error}")]) from error
 
     def _tap_problems(self, encoder: torch.nn.Module, spec: ParticipantSpec, path: str) -> list[Problem]:
         known = {name for name, _ in encoder.named_modules() if name}
@@ -226,7 +234,14 @@ class Assembly:
 
         def example(spec: TermSpec) -> Example:
             teachers = {source: outputs[source] for source in spec.teachers}
-            return Example(outputs[name], teachers, len(self.dataset.classes))
+            known = distiller.known_classes(name, spec)
+            if known is None:
+                return Example(outputs[name], teachers, len(self.dataset.classes))
+            if len(known) < 2:
+                what = f"{name} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
+                raise RecipeError([self.builder.problem(spec.path, f"{what}, and a term needs two")])
+            teachers = {source: each.of_classes(known) for source, each in teachers.items()}
+            return Example(outputs[name].of_classes(known), teachers, len(known))
 
         seed_everything(derive(seed, "losses", name))
         distiller.add_terms(name, specs, example, partial(self._set_up_term, name))
@@ -241,9 +256,18 @@ class Assembly:
         Raises:
             RecipeError: If its encoder cannot read what the transforms make.
         """
-        shape = tuple(distiller.participant(name).input(batch.signals[name]).shape)
+        shape, path = shape_of(distiller.participant(name).input(batch.signals[name])), f"{self.recipe.path_of(name)}.encoder"
         what = f"{name} cannot read an input of shape {shape}"
-        return self._try(f"{self.recipe.path_of(name)}.encoder", what, lambda: distiller.forward(name, batch))
+        outputs = self._try(path, what, lambda: distiller.forward(name, batch))
+        if wrong := self._wrong_logits(name, outputs, len(batch)):
+            raise RecipeError([self.builder.problem(path, wrong)])
+        return outputs
+
+    def _wrong_logits(self, name: str, outputs: Outputs, samples: int) -> str:
+        """The problem with the shape of a participant's logits; empty if there is none."""
+        wanted = (samples, len(self.dataset.classes))
+        shape = shape_of(outputs.logits)
+        return "" if shape == wanted else f"{name} returns {shape} where logits {wanted} are expected, a number for each class"
 
     def _try(self, path: str, what: str, action: Callable[[], T]) -> T:
         """The result of `action`; an exception that it raises is a problem at `path`."""
@@ -251,6 +275,13 @@ class Assembly:
             return action()
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:
             raise RecipeError([self.builder.problem(path, f"{what}: {error}")]) from error
+
+
+def shape_of(values: object) -> object:
+    """The shape of a tensor or of each in a tuple; of anything else, its type's name."""
+    if isinstance(values, tuple):
+        return tuple(map(shape_of, values))
+    return tuple(values.shape) if isinstance(values, Tensor) else f"a {type(values).__name__}"
 
 
 def parameter_counts(members: Mapping[str, Participant], trained: bool = False) -> dict[str, int]:

@@ -27,6 +27,9 @@ SAVED_BY_TORCH = (b"PK\x03\x04", b"\x80")
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
+ABOUT = ("kdcore", "student")
+"""Keys of a weights file's metadata that have, as JSON, classes and versions: in files of teachers, of saved students."""
+
 
 def write_file(path: Path, content: bytes) -> None:
     """Write `path` in one step: it is whole or it is as before.
@@ -182,15 +185,15 @@ def load_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: damaged: {error}") from error
 
 
-def save_weights(path: Path, weights: Mapping[str, Tensor]) -> str:
-    """Write tensors to a safetensors file in one step; returns a hash of its content."""
-    content = _tensor_bytes(weights)
+def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> str:
+    """Write tensors, and plain facts about them, to a safetensors file in one step; returns a hash of its content."""
+    content = _tensor_bytes(weights, {ABOUT[0]: json.dumps(about, sort_keys=True)} if about else None)
     write_file(path, content)
     return hashlib.sha256(content).hexdigest()
 
 
-def _tensor_bytes(weights: Mapping[str, Tensor]) -> bytes:
-    return save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()})
+def _tensor_bytes(weights: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> bytes:
+    return save_tensors({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, metadata)
 
 
 def _state_bytes(state: Mapping[str, Any]) -> bytes:

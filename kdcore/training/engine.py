@@ -166,8 +166,7 @@ class Engine:
     def _context(self, ordinal: int, stages: Sequence[StagePlan]) -> StageContext:
         stage = stages[ordinal]
         before = sum(other.epochs for other in stages[:ordinal] if other.order == stage.order)
-        rows = self.table.training_rows(stage.split)
-        batch_size = min(stage.batch_size, len(rows))
+        rows, batch_size = self._rows(stage)
         if batch_size % self.fabric.world_size:
             raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
         learners = [self._learner(name, stage) for name in self.distiller.owners(stage.learners)]
@@ -179,6 +178,11 @@ class Engine:
             for name in stage.learners:
                 self.distiller.participant(name).encoder.compile()
         return StageContext(ordinal, stage, learners, step, self._distributed(step), rows, batch_size, before)
+
+    def _rows(self, stage: StagePlan) -> tuple[Tensor, int]:
+        """The rows that a stage learns from, and how many of them make a batch."""
+        rows = self.table.training_rows(stage.split, stage.learners)
+        return rows, min(stage.batch_size, len(rows))
 
     def _learner(self, name: str, stage: StagePlan) -> Learner:
         if name not in self.learners:
@@ -225,17 +229,11 @@ class Engine:
         size, share = context.batch_size, context.batch_size // self.fabric.world_size
         told = time.monotonic()
         for index in range(context.index, context.steps):
-            context.index = index
             batch = order[index * size : (index + 1) * size]
             local = batch
             if self.fabric.world_size > 1:
                 local = batch[self.fabric.global_rank * share : (self.fabric.global_rank + 1) * share]
-            for learner in context.learners:
-                epochs = self._training(context.stage, learner.name).epochs
-                context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
-            self.watch.begin_step(index, context.steps, context.step.names)
-            if self.skipping:
-                self.skipping.remember(context.step.learning)
+            self._begin_step(context, index)
             yield batch, local
             now = time.monotonic()
             if now - told > 0.2:
@@ -244,6 +242,16 @@ class Engine:
             within = self.fabric.world_size == 1 and index + 1 < context.steps
             if within and (self.stop_requested or self._due(now)):
                 self._checkpoint(context.ordinal, context.epoch, index + 1, context)
+
+    def _begin_step(self, context: StageContext, index: int) -> None:
+        """Tell a stage's terms where training is."""
+        context.index = index
+        for learner in context.learners:
+            epochs = self._training(context.stage, learner.name).epochs
+            context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
+        self.watch.begin_step(index, context.steps, context.step.names)
+        if self.skipping:
+            self.skipping.remember(context.step.learning)
 
     def _update(self, context: StageContext, total: Tensor, values: Tensor) -> None:
         """One step of every learner's optimizer."""
@@ -343,17 +351,21 @@ class Engine:
 
     def _validate(self, context: StageContext) -> dict[str, tuple[str, float]]:
         """Accuracy of each learner on the validation split, with its name as a metric; remembers the best epoch."""
-        stage, rows = context.stage, self.table.rows.get("validation")
-        if rows is None or not len(rows) or self._withheld(stage):
-            return {}
-        labels = self.table.labels[rows].cpu().numpy()
-        probabilities = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
-        accuracy = {name: float((each.argmax(1) == labels).mean()) for name, each in probabilities.items()}
-        for names in self._chosen_together(stage):
+        stage, accuracy = context.stage, self._accuracies(context.stage)
+        for names in self._chosen_together(stage) if accuracy else ():
             learner, score = self.learners[names[0]], sum(accuracy[name] for name in names) / len(names)
             if stage.training[names[0]].select == "best" and score > learner.best_score:
                 learner.best_score, learner.best = score, self._weights(names)
         return {name: (f"validation/{name}/accuracy", value) for name, value in accuracy.items()}
+
+    def _accuracies(self, stage: StagePlan) -> dict[str, float]:
+        """Accuracy of each learner on the validation split; empty if there is none."""
+        rows = self.table.rows.get("validation")
+        if rows is None or not len(rows) or self._withheld(stage):
+            return {}
+        labels = self.table.labels[rows].cpu().numpy()
+        probabilities = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
+        return {name: float((each.argmax(1) == labels).mean()) for name, each in probabilities.items()}
 
     def _chosen_together(self, stage: StagePlan) -> list[tuple[str, ...]]:
         """Learners whose best epoch is one choice: those of one fusion; every other learner has its own."""
@@ -390,9 +402,16 @@ class Engine:
         """Outputs of those frozen participants that give the same for a sample every time."""
         if not self.settings.teacher_cache:
             return {}
-        rows, limit = self.table.training_rows(stage.split), self.settings.cache_limit
-        names = repeatable(self.distiller, stage.sources)
-        return cache_teachers(self.distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
+        rows, limit = self.table.training_rows(stage.split, stage.learners), self.settings.cache_limit
+        names, size = repeatable(self.distiller, stage.sources), self.settings.batch_size
+        if not set(names) & set(self.table.present):
+            return cache_teachers(self.distiller, names, rows, self.table, size, limit, self.fabric)
+        found: dict[str, CachedOutputs] = {}
+        for group in self.distiller.run_apart(names):
+            there = self.table.complete(group, rows)
+            own = rows if there is None else rows[there]
+            found |= cache_teachers(self.distiller, group, own, self.table, size, limit, self.fabric) if len(own) else {}
+        return found
 
     def _stop_agreed(self) -> bool:
         """True if any process was asked to stop; all of them must stop after the same epoch."""

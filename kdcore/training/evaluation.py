@@ -20,6 +20,8 @@ def predict(
 ) -> dict[str, np.ndarray]:
     """Class probabilities (n, classes) of participants `names` for `rows`, in batches of `batch_size` in that order.
 
+    Rows that lack a participant's signals are NaN.
+
     Raises:
         TrainingError: If outputs are not finite numbers, as after training that diverged.
     """
@@ -29,20 +31,41 @@ def predict(
     live = [*fused, *(name for name in names if name not in fused and name not in distiller.stored)]
     teachers = [name for name in live if name in distiller.teachers]
     found: dict[str, list[Tensor]] = {name: [] for name in names}
+    partial = table.complete(live, rows) is not None
     for piece in rows.split(batch_size):
         with fabric.autocast():
-            batch = table.batch(piece, live, labelled=False)
-            outputs = distiller.run_teachers(teachers, batch)
-            for name in names:
-                if name in distiller.stored:
-                    each = distiller.stored[name].at(piece)
-                else:
-                    each = outputs[name] if name in outputs else distiller.participant(name)(batch.signals[name])
-                found[name].append(each.logits.float().softmax(-1))
+            for group in _apart(distiller, teachers, live) if partial else [live]:
+                there = table.complete(group, piece)
+                own = piece if there is None else piece[there]
+                batch = table.batch(own, group, labelled=False)
+                asked = [name for name in teachers if name in group]
+                outputs = distiller.run_teachers(asked, batch) if len(own) else {}
+                for name in (each for each in names if each in group):
+                    if not len(own):
+                        part = torch.zeros(0, len(table.classes), device=piece.device)
+                    else:
+                        each = outputs[name] if name in outputs else distiller.participant(name)(batch.signals[name])
+                        part = each.logits.float().softmax(-1)
+                    found[name].append(part if there is None else _spread(part, there))
+            for name in (each for each in names if each in distiller.stored):
+                found[name].append(distiller.stored[name].at(piece).logits.float().softmax(-1))
     for module, training in modes:
         module.training = training
     probabilities = {name: torch.cat(pieces).cpu().numpy() for name, pieces in found.items()}
     for name, each in probabilities.items():
-        if not np.isfinite(each).all():
+        there = table.complete([name], rows)
+        own = each if there is None else each[there.cpu().numpy()]
+        if not np.isfinite(own).all():
             raise TrainingError(f"{name}: its outputs are not finite numbers; try a smaller learning rate or gradient_clip")
     return probabilities
+
+
+def _apart(distiller: Distiller, teachers: Sequence[str], live: Sequence[str]) -> list[list[str]]:
+    return [*distiller.run_apart(teachers), *([name] for name in live if name not in teachers)]
+
+
+def _spread(values: Tensor, there: Tensor) -> Tensor:
+    """(k, classes) at the k places of a batch where `there` is true, and NaN at the others."""
+    whole = values.new_full((len(there), values.shape[1]), torch.nan)
+    whole[there] = values
+    return whole

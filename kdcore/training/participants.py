@@ -127,6 +127,14 @@ class Distiller(nn.Module):
         """The teacher or student called `name`."""
         return self.teachers[name] if name in self.teachers else self.students[name]  # type: ignore[return-value]
 
+    def known_classes(self, learner: str, spec: TermSpec) -> Tensor | None:
+        """The classes of the run that all know whom a term of `learner` reads, itself among them, (k,) int64; None for all."""
+        networks = [name for name in (learner, *spec.teachers, *spec.peers) if name in self.networks]
+        known = [each for name in networks if (each := self.participant(name).known_classes) is not None]
+        if not known:
+            return None
+        return torch.tensor(sorted(set.intersection(*(set(each.tolist()) for each in known))), device=known[0].device)
+
     def add_terms(
         self, learner: str, specs: Sequence[TermSpec], example: Callable[[TermSpec], Example], how: SetUp = _set_up
     ) -> None:
@@ -163,6 +171,11 @@ class Distiller(nn.Module):
         """`learners`, and the fusion if a teacher among them runs through it."""
         return [*learners, *([FUSION] if set(learners) & set(self.fused) else [])]
 
+    def run_apart(self, names: Sequence[str]) -> list[list[str]]:
+        """Groups of participants that can run without one another: those that are fused, and each of the others."""
+        fused = [name for name in names if name in self.fused]
+        return [*([fused] if fused else []), *([name] for name in names if name not in fused)]
+
     def run_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
         """Outputs of the teachers `names`; those that are fused run together."""
         fused = [name for name in names if name in self.fused]
@@ -187,7 +200,7 @@ class Distiller(nn.Module):
         """Outputs of the participants `names` for one all-zero input each; the same whenever they are frozen."""
         zero = {name: _nothing(self.participant(name).input(batch.signals[name])) for name in names}
         with self.ready(names):
-            return self.run_teachers(names, Batch(batch.rows[:1], zero, None, batch.table))
+            return self.run_teachers(names, Batch(torch.zeros(1, dtype=torch.long), zero, None, batch.table))
 
     @contextmanager
     def ready(self, names: Sequence[str]) -> Iterator[None]:

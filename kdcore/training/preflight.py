@@ -94,8 +94,11 @@ def _check_stage(
         module.train()
     step = StageStep(distiller, stage, table, labelled)
     step.progress = {name: Progress(stage.name, 0, 0, stage.training[name].epochs) for name in stage.learners}
-    rows = table.training_rows(stage.split)
-    rows = rows[(table.train_labels[rows] < 0).long().argsort(stable=True)]  # those with a label first
+    rows = table.training_rows(stage.split, stage.learners)
+    poor = (table.train_labels[rows] < 0).long()
+    for mask in step.presence.values():
+        poor = poor + (~mask[rows]).long()
+    rows = rows[poor.argsort(stable=True)]  # those with a label and all signals first
     checks: dict[int, TermCheck] = {}
     for start in range(TRIES):
         batch = rows.roll(-start * batch_size)[: min(batch_size, len(rows))]
@@ -195,7 +198,7 @@ def _note_shapes(distiller: Distiller, table: Table, found: Preflight) -> None:
     distiller.eval()
     for name in distiller.networks:
         member = distiller.participant(name)
-        signal = table.batch(table.rows["train"][:2], [name]).signals[name]
+        signal = table.batch(table.training_rows("train", [name])[:2], [name]).signals[name]
         found.inputs[name] = tuple(member.input(signal).shape[1:])
         found.features[name] = {tap: tuple(value.shape[1:]) for tap, value in member(signal).features.items()}
         parameters = list(member.encoder.parameters())

@@ -75,10 +75,12 @@ class StageStep(nn.Module):
             for name in stage.learners
             for term, spec in distiller.specs.get(name, {}).items()
         ]
+        self._known = [distiller.known_classes(term.learner, term.spec) for term in self.terms]
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
         self.watch = GradientWatch()
         self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
-        self._partly_labelled = labelled and bool((table.train_labels[table.training_rows(stage.split)] < 0).any())
+        self._partly_labelled = labelled and table.is_partly_labelled(stage.split)
+        self.presence = self._presence(table)
         self._blank: dict[str, Outputs] | None = None
         self.teacher_randomness = RandomStream() if self._needs_stream() else None
 
@@ -123,6 +125,8 @@ class StageStep(nn.Module):
     def contexts(self, rows: Tensor, local: Tensor) -> list[tuple[StepTerm, LossContext]]:
         """The context of each term for a batch; empty for a term that reads labels where no sample has one."""
         distiller = self.distiller
+        if self.presence:
+            return self._contexts_where_present(rows)
         batch = self.table.batch(local, self.inputs, self.labelled)
         whole = (
             replace(batch, rows=rows, labels=self.table.train_labels[rows] if self.labelled else None) if self.gather else batch
@@ -136,7 +140,7 @@ class StageStep(nn.Module):
         read |= sources
         labelled = (whole.labels >= 0).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
         found = []
-        for term in self.terms:
+        for term, known in zip(self.terms, self._known, strict=True):
             context = LossContext(
                 outputs[term.learner],
                 {name: read[name] for name in term.spec.teachers},
@@ -145,10 +149,110 @@ class StageStep(nn.Module):
                 distiller.class_embeddings,
                 self.progress[term.learner],
             )
-            if labelled is not None and term.loss.needs.labels:
+            if labelled is not None and len(labelled) < len(whole) and term.loss.needs.labels:
                 context = context.select(labelled)
+            if known is not None:
+                context = _of_classes(context, known, term.loss.needs.labels)
             found.append((term, context))
         return found
+
+    def _presence(self, table: Table) -> dict[str, Tensor]:
+        """Participant of this stage → (N,) bool, which rows of the table it has; without those that have all."""
+        found = {name: table.present[name] for name in self.inputs if name in table.present}
+        for name in self.stage.sources:
+            if name in table.present:
+                found[name] = table.present[name]
+            elif name in self.distiller.stored:
+                rows = table.training_rows(self.stage.split)
+                if not bool(self.distiller.stored[name].covers(rows).all()):
+                    found[name] = self.distiller.stored[name].covers(torch.arange(len(table.keys), device=rows.device))
+        return found
+
+    def _contexts_where_present(self, rows: Tensor) -> list[tuple[StepTerm, LossContext]]:
+        """As `contexts`, where some rows lack the signals of some participants: each runs on the rows that it has.
+
+        A term is given the rows that all of its participants have. A learner with fewer than two rows of a batch sits it out,
+        because batch normalisation cannot normalise one.
+        """
+        distiller, batch = self.distiller, self.table.batch(rows, self.inputs, self.labelled, stand_ins=True)
+        outputs, places = self._outputs_where_present(rows, batch)
+        labelled = batch.labels >= 0 if self._partly_labelled and batch.labels is not None else None
+        found = []
+        for term, known in zip(self.terms, self._known, strict=True):
+            names = (term.learner, *term.spec.teachers, *term.spec.peers)
+            chosen = torch.ones_like(rows, dtype=torch.bool)
+            for name in names:
+                if name in places:
+                    chosen = chosen & (places[name] >= 0)
+            if labelled is not None and term.loss.needs.labels:
+                chosen = chosen & labelled
+            index = chosen.nonzero().flatten()
+
+            def of(name: str, index: Tensor = index) -> Outputs:
+                return outputs[name].select(places[name][index] if name in places else index)
+
+            inputs = {name: signal for name, signal in batch.signals.items() if name in names}
+            context = LossContext(
+                of(term.learner),
+                {name: of(name).detach() for name in term.spec.teachers if name in outputs},
+                replace(batch, signals=inputs).select(index),
+                {name: of(name).detach() for name in term.spec.peers if name in outputs},
+                distiller.class_embeddings,
+                self.progress[term.learner],
+            )
+            found.append((term, context if known is None else _of_classes(context, known, term.loss.needs.labels)))
+        return found
+
+    def _outputs_where_present(self, rows: Tensor, batch: Batch) -> tuple[dict[str, Outputs], dict[str, Tensor]]:
+        """Outputs of everybody on the rows that they have; and participant → (B,) place of each row among them, -1 if not."""
+        distiller, outputs = self.distiller, dict[str, Outputs]()
+        places: dict[str, Tensor] = {}
+        for group in distiller.run_apart([*self.live_teachers]):
+            with torch.no_grad(), self.teacher_randomness or nullcontext():
+                outputs |= self._some(
+                    group, rows, batch, places, 1, lambda part, group=group: distiller.run_teachers(group, part)
+                )
+        for name in self.stage.sources:
+            if name in self.cached:
+                outputs |= self._some(
+                    [name], rows, batch, places, 1, lambda part, name=name: {name: self.cached[name].at(part.rows)}
+                )
+        outputs = self._with_blanks(outputs, rows)
+        for group in distiller.run_apart(self.teaching):
+            with self.teacher_randomness or nullcontext():
+                run = distiller.run_teachers if group == self.fused else self._outputs
+                outputs |= self._some(group, rows, batch, places, 2, lambda part, run=run, group=group: run(group, part))
+        return outputs | self._outputs(self.studying, batch), places
+
+    def _some(
+        self,
+        group: list[str],
+        rows: Tensor,
+        batch: Batch,
+        places: dict[str, Tensor],
+        least: int,
+        run: Callable[[Batch], Mapping[str, Outputs]],
+    ) -> Mapping[str, Outputs]:
+        """Outputs of a group on the rows that all of it have, noted in `places`; empty ones if fewer than `least` have."""
+        masks = [self.presence[name][rows] for name in group if name in self.presence]
+        if not masks or bool((mask := torch.stack(masks).all(0)).all()):
+            return run(batch)
+        index = mask.nonzero().flatten()
+        if len(index) < least:
+            places |= dict.fromkeys(group, torch.full_like(rows, -1))
+            return {name: self._nothing(name) for name in group if name in self.stage.learners}
+        place = torch.full_like(rows, -1)
+        place[index] = torch.arange(len(index), device=rows.device)
+        places |= dict.fromkeys(group, place)
+        signals = {name: signal for name, signal in batch.signals.items() if name in group}
+        return run(replace(batch, signals=signals).select(index))
+
+    def _nothing(self, name: str) -> Outputs:
+        """Outputs of a learner for no row; whatever is made of them gives its parameters a gradient of 0."""
+        zero = torch.zeros((), device=self.table.labels.device)
+        for parameter in self.distiller.participant(name).parameters():
+            zero = zero + parameter.sum() if parameter.requires_grad else zero
+        return Outputs((zero * 0.0).expand(0, len(self.table.classes)))
 
     def _outputs(self, names: list[str], batch: Batch) -> dict[str, Outputs]:
         return self._gathered({name: self.distiller.forward(name, batch, self.ablation[name]) for name in names})
@@ -160,10 +264,16 @@ class StageStep(nn.Module):
         if self.live_teachers:
             with torch.no_grad(), self.teacher_randomness or nullcontext():
                 found |= self._gathered(self.distiller.run_teachers(self.live_teachers, batch))
+        return self._with_blanks(found, rows)
+
+    def _with_blanks(self, found: dict[str, Outputs], rows: Tensor) -> dict[str, Outputs]:
+        """Sources' outputs with those for an all-zero input, where a loss reads these."""
+        names = self.stage.sources
         if any(self.ablation.values()) and found:
             networks = [name for name in names if name not in self.distiller.stored]
             if self._blank is None or set(networks) & set(self.distiller.averages):
-                self._blank = self.distiller.ablated_teachers(networks, self.table.batch(rows[:1], networks))
+                shape = self.table.batch(rows[:1], networks, stand_ins=True)
+                self._blank = self.distiller.ablated_teachers(networks, shape)
             found = {name: replace(each, ablated=self._blank.get(name)) for name, each in found.items()}
         return found
 
@@ -177,6 +287,14 @@ class StageStep(nn.Module):
         if gather is None:
             return outputs
         return {name: _gather(each, gather, self.ablation.get(name) == "mixed") for name, each in outputs.items()}
+
+
+def _of_classes(context: LossContext, known: Tensor, reads_labels: bool) -> LossContext:
+    """The context among the classes that all participants know, without samples of others if the loss reads labels."""
+    context = context.of_classes(known)
+    if reads_labels and context.batch.labels is not None:
+        context = context.select((context.labels >= 0).nonzero().flatten())
+    return context
 
 
 def _gather(outputs: Outputs, gather: Callable[[Tensor], Tensor], mixed: bool) -> Outputs:

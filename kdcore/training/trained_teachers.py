@@ -43,11 +43,14 @@ class TrainedStages:
             return None
         owned = [module for name in distiller.owners(stage.learners) for module in distiller.owned(name)]
         modules = [part for module in owned for part in module.modules()]
-        rows = table.training_rows(stage.split)
+        rows = table.training_rows(stage.split, stage.learners)
         held_out = table.rows.get("validation", rows[:0])
         tensors = [rows, held_out, table.train_labels[rows], table.labels[held_out]]
         tensors += [tensor for name in stage.learners for tensor in table.inputs[name]]
         tensors += [tensor for module in owned for tensor in module.state_dict().values()]
+        tensors += [table.present[name] for name in stage.learners if name in table.present]
+        columns = [distiller.participant(name).columns for name in stage.learners]
+        tensors += [each for each in columns if each is not None]
         if distiller.class_embeddings is not None:
             tensors.append(distiller.class_embeddings)
         facts = {

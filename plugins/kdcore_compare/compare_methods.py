@@ -147,7 +147,7 @@ class _Comparison:
             entry = make_entry(runs[label])
             entry = entry.only(key for key in entry.observations if key[0] in seeds)
             found[name][weight] = (float(np.mean(entry.values(self.metric))), float(np.mean(entry.values("loss"))))
-            self._choosing_split = entry.splits[0]
+            self._choosing_split = entry.split_rules[0]
         return found
 
     def _trained(

@@ -56,10 +56,11 @@ def ensure_runs(
             report_changes(recipe, split, now, say)
             chosen = [*overrides, f"seeds={missing}"]
             interrupted = interrupted_run(load_recipe(source, chosen), split, now, say)
+            callbacks = [listener] if listener else []
             if interrupted:
-                resume(interrupted.name, listener)
+                resume(interrupted.name, callbacks=callbacks)
             else:
-                run(source, chosen, listener, ["kdcore", "run", source, *chosen], split)
+                run(source, chosen, callbacks=callbacks, command=["kdcore", "run", source, *chosen], split=split)
         return reusable_runs(recipe, split, now)
 
 

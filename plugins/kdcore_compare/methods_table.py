@@ -106,7 +106,7 @@ class MethodsResult:
             "command": self.command,
             "metric": self.metric,
             "samples": samples_of(reference),
-            "split": list(reference.splits),
+            "split": list(reference.split_rules),
             "seeds": list(reference.seeds),
             "choosing": {"split": self.choosing_split, "seeds": list(self.choosing_seeds)},
             "baseline": {"values": reference.values(self.metric), **_step(self.baseline_times)},

@@ -33,7 +33,7 @@ def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None
         command = ["kdcore", "reproduce", run_id, *overrides]
         split = "validation" if original.facts.split == "validation" else "test"
         with ConsoleListener(stderr_console()) as listener:
-            result = run(original.recipe, chosen, listener, command, split, retrain=True)
+            result = run(original.recipe, chosen, callbacks=[listener], command=command, split=split, retrain=True)
         if result is None:
             return True  # the first process of a distributed run reports
         again = read_run(result.folder)
@@ -90,7 +90,7 @@ def changed_results(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
                 yield f"{where}: different samples: {len(was.keys)} then, {len(now.keys)} now"
             else:
                 for name, before in was.probabilities.items():
-                    if not np.array_equal(before, after := now.probabilities[name]):
+                    if not np.array_equal(before, after := now.probabilities[name], equal_nan=True):
                         then, here = (found.evaluations()[name].accuracy for found in (was, now))
                         changed = int((before.argmax(1) != after.argmax(1)).sum())
                         yield (

@@ -23,6 +23,8 @@ cases = {
         "skeleton-collection",
         "skeleton-json",
         "skeleton-npz",
+        "windows",
+        "uci-har",
     )
 } | {
     "synthetic-motion": Case({"subjects": 2, "trials": 1, "actions": ["wave", "punch"], "video_size": 16}),

@@ -36,6 +36,9 @@ _KIND_AT = {
     ("Recipe", "class_embeddings"): "class_embedding",
     ("Recipe", "schedule"): "schedule",
 }
+_FACTORY: Schema = {"type": "string", "pattern": r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"}
+"""An encoder that a function or class of any module constructs, ``package.module:factory``."""
+
 _TEXTS: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 
@@ -167,12 +170,15 @@ def _of_kind(kind: str, variants: Mapping[Entry, Schema]) -> dict[str, Schema]:
                 said.setdefault(key, []).append(option)
     options = {key: each[0] if all(other == each[0] for other in each) else {} for key, each in said.items()}
     chosen = [{"if": _named(entry), "then": _to(f"{kind}/{entry.qualified}")} for entry in variants]
-    by_name = {"type": "object", "properties": {"name": {"enum": names}}, "required": ["name"], "allOf": chosen}
+    registered, usable = (
+        {"enum": each} if kind != "encoder" else {"anyOf": [{"enum": each}, _FACTORY]} for each in (names, bare)
+    )
+    by_name = {"type": "object", "properties": {"name": registered}, "required": ["name"], "allOf": chosen}
     nameless = {"type": "object", "properties": options, "additionalProperties": False}
     either = {"if": {"type": "object", "required": ["name"]}, "then": by_name, "else": nameless}
     return {
-        kind: {"if": {"type": "string"}, "then": {"enum": bare}, "else": by_name},
-        f"overlay/{kind}": {"if": {"type": "string"}, "then": {"enum": names}, "else": either},
+        kind: {"if": {"type": "string"}, "then": usable, "else": by_name},
+        f"overlay/{kind}": {"if": {"type": "string"}, "then": registered, "else": either},
         **{f"{kind}/{entry.qualified}": each for entry, each in variants.items()},
     }
 

@@ -69,6 +69,8 @@ def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
     both = [name for name in after.students if BASELINE in outcomes and name in outcomes[BASELINE].students]
     student = (both or after.students)[0]
     known, now = after.labels >= 0, _correct(after, student)
+    for name in after.teachers:
+        known = known & ~np.isnan(after.probabilities[name]).any(1)  # all that is shown of a sample is there
     knew = _correct(after, *after.teachers) if after.teachers else np.zeros_like(now)
     before = _correct(outcomes[BASELINE], student) if both else now
     kinds = (

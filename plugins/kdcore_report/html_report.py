@@ -145,7 +145,12 @@ def _taught(summary: Summary) -> Iterator[str]:
     teacher, one, other = summary.row("teacher ensemble", "teacher"), summary.row(DISTILLED), summary.row(BASELINE)
     if teacher is None or one is None or other is None:
         return
-    knew, now, before = (np.concatenate([each.correct for each in row.evaluations]) for row in (teacher, one, other))
+    places = [slice(None) if each.rows is None else each.rows for each in teacher.evaluations]  # of the samples that it has
+    knew = np.concatenate([each.correct for each in teacher.evaluations])
+    now, before = (
+        np.concatenate([each.correct[place] for each, place in zip(row.evaluations, places, strict=True)])
+        for row in (one, other)
+    )
     rows = []
     for teacher_right, before_right in ((True, False), (True, True), (False, False), (False, True)):
         which = (knew == teacher_right) & (before == before_right)

@@ -56,7 +56,7 @@ def epochs(copies: int, encoder: str, count: int) -> list[float]:
     run(
         "crossmodal-mutual",
         [*RECIPE, *peers, f"student.copies={copies}", f"student.encoder={encoder}", f"schedule.student.epochs={count}"],
-        watch,
+        callbacks=[watch],
     )
     return watch.seconds
 

@@ -121,7 +121,7 @@ class Explicit(Protocol):
         return _split_subjects(samples, splits, self.validation_subjects)
 
 
-def _chosen(wanted: tuple[Value, ...] | float, existing: Sequence[str], free: Sequence[str]) -> list[str]:
+def _chosen(wanted: tuple[Value, ...] | int | float, existing: Sequence[str], free: Sequence[str]) -> list[str]:
     """The subjects listed, or the first of those that are free, as many as the share of all subjects says."""
     if isinstance(wanted, int | float):
         return list(free[: max(1, round(wanted * len(existing)))])

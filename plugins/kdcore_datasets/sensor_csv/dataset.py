@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
-from kdcore_datasets.delimited import Column
+from kdcore_datasets.delimited import Column, seems_headerless
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.pattern import PathPattern
 from kdcore_datasets.protocols.partition import in_order, listed, natural
 from kdcore_datasets.sensor_csv.options import Device, KeyField, Label
-from kdcore_datasets.sensor_csv.recordings import Run, Stretch, fault, read_signal, runs, stamps, stretches
+from kdcore_datasets.sensor_csv.recordings import Run, Stretch, fault, gaps, read_signal, runs, stamps, stretches
 
 
 class SensorCsv(Dataset):
@@ -80,7 +80,8 @@ class SensorCsv(Dataset):
                     raise ValueError(f"sensor-csv: {name}'s pattern has no {{{self.label.path}}} to take labels from")
         if len({frozenset(pattern.fields) for pattern in self._patterns.values()}) > 1:
             raise ValueError("sensor-csv: all devices' patterns must have the same placeholders")
-        if self._cut_columns and len(self.devices) > 1:
+        clocks = {(device.pattern, device.rate, device.time_column) for device in self.devices.values()}
+        if self._cut_columns and len(clocks) > 1:  # else all are columns of the same rows
             timeless = [name for name, device in self.devices.items() if device.time_column is None]
             if timeless:
                 raise ValueError(f"sensor-csv: to be cut at the same instants, {listed(timeless)} must have a time_column")
@@ -99,7 +100,56 @@ class SensorCsv(Dataset):
         unusable: list[Unusable] = []
         made = [self._sample(key, text, sources, labels, unusable) for key, text, sources in self._labelled(unusable)]
         self.unusable = unusable
-        return in_order(sample for sample in made if sample)
+        found = in_order(sample for sample in made if sample)
+        self.notes = [*self._headerless(found), *self._apart(found), *self._gaps(found)]
+        return found
+
+    def _headerless(self, samples: Sequence[Sample]) -> Iterator[str]:
+        """A sentence for each device whose first file seems to have no header although it is said to have one."""
+        for name, device in self.devices.items():
+            sources = (source for sample in samples for each, source in sample.sources.items() if self._of(each) == name)
+            path = next(map(_path, sources), None)
+            columns = [column for group in device.columns.values() for column in group]
+            if path and device.header and seems_headerless(path, columns, device.delimiter, device.record_end):
+                yield f"{name}: the first line of {path} looks like data, and is not read; without a header, set header: false"
+
+    def _of(self, modality: str) -> str:
+        return self._kinds[modality][0]
+
+    def _apart(self, samples: Sequence[Sample]) -> Iterator[str]:
+        """A sentence for each device that recorded nothing during any piece of the first one."""
+        if not self._cut_columns or not samples:
+            return
+        reference = next(iter(self.devices))
+        for name, device in self.devices.items():
+            if any(self._of(modality) == name for sample in samples for modality in sample.sources):
+                continue
+            files = next((each for each in self._recordings().values() if {name, reference} <= set(each)), None)
+            if files is None:
+                yield f"{name}: no recording has files of both {reference} and {name}"
+                continue
+            spans = [stamps(files[each], self.devices[each]) for each in (reference, name)]
+            mine, theirs = (f"{np.nanmin(each):.3f} to {np.nanmax(each):.3f} s" for each in spans)
+            yield (
+                f"{name}: its clock has nothing in common with that of {reference}: {files[reference].name} lasts from {mine}, "
+                f"{files[name].name} from {theirs}; time stamps of all devices must come from one clock (time_unit of {name}: "
+                f"{device.time_unit})"
+            )
+
+    def _gaps(self, samples: Sequence[Sample]) -> Iterator[str]:
+        """A sentence for each modality in which missing values are filled or left out."""
+        for modality, (name, kind) in self._kinds.items():
+            device = self.devices[name]
+            if device.missing_values == "error":
+                continue
+            counts = [gaps(self._stretch(each, modality), device, kind) for each in samples if modality in each.sources]
+            filled, dropped = sum(each.filled for each in counts), sum(each.dropped for each in counts)
+            recordings = sum(bool(each.filled or each.dropped) for each in counts)
+            if filled or dropped:
+                yield (
+                    f"{modality}: values are missing in {filled + dropped} rows of {recordings} of {len(counts)} samples; "
+                    f"{filled} rows were interpolated, {dropped} left out"
+                )
 
     def _sample(
         self, key: SampleKey, text: str, sources: dict[str, object], labels: Mapping[str, int], unusable: list[Unusable]
@@ -185,13 +235,20 @@ class SensorCsv(Dataset):
     def read(self, sample: Sample, modality: str) -> Signal:
         """One signal; its clock starts with the first device's first row, or with the earliest row of all devices."""
         device, kind = self._kinds[modality]
+        return read_signal(self._stretch(sample, modality), self.devices[device], kind)
+
+    def _stretch(self, sample: Sample, modality: str) -> Stretch:
         source = sample.sources[modality]
-        if not isinstance(source, Stretch):
-            source = self._whole(sample, Path(str(source)), self.devices[device])
-        return read_signal(source, self.devices[device], kind)
+        return (
+            source if isinstance(source, Stretch) else self._whole(sample, Path(str(source)), self.devices[self._of(modality)])
+        )
 
     def _whole(self, sample: Sample, path: Path, device: Device) -> Stretch:
         files = {self._kinds[name][0]: Path(str(source)) for name, source in sample.sources.items()}
         firsts = [stamps(file, self.devices[name])[0] for name, file in files.items()]
         origin = min((float(first) for first in firsts if np.isfinite(first)), default=0.0)
         return Stretch(path, 0, len(stamps(path, device)), origin)
+
+
+def _path(source: object) -> Path:
+    return source.path if isinstance(source, Stretch) else Path(str(source))

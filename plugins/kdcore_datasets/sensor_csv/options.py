@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Gt
 
 from kdcore import Modality
 from kdcore_datasets.delimited import Column
@@ -11,6 +13,22 @@ from kdcore_datasets.modalities import ACCELEROMETER, GYROSCOPE, ORIENTATION, Ti
 from kdcore_datasets.pattern import PathPattern
 
 _STRICT = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Interpolate:
+    """Linear interpolation of missing values.
+
+    Args:
+        interpolate: Longest gap that is filled, in seconds, from the last value before it to the first one after it.
+    """
+
+    interpolate: Annotated[float, Gt(0)]
+    __pydantic_config__ = _STRICT
+
+
+MissingValues = Literal["error", "drop"] | Interpolate
+"""Treatment of rows in which a value is missing."""
 KeyField = Literal["subject", "trial", "view", "scene", "session"]
 _KNOWN = {each.name: each for each in (ACCELEROMETER, GYROSCOPE, ORIENTATION)}
 
@@ -26,9 +44,13 @@ class Device:
         units: Kind of signal → the unit it is recorded in, where that is not m/s², rad/s or rad.
         rate: Samples per second; computed from the time column if not given.
         time_column: Column of time stamps, on a clock that all devices share.
-        time_unit: Unit of the time stamps.
+        time_unit: Unit of the time stamps; ``iso`` for dates such as ``2014-05-07 13:29:50.43``.
         delimiter: What stands between columns; a blank means any white space.
         header: Whether the first line names the columns.
+        record_end: Character that ends a row besides the end of the line, such as ``;``.
+        missing_values: Treatment of rows in which a value of a signal is missing or no number. ``error`` makes the recording a
+            bad one. ``drop`` leaves the row out. ``{interpolate: 0.5}`` fills gaps of at most 0.5 seconds, leaves out rows
+            before the first value and after the last, and makes a recording with a longer gap a bad one.
         placement: Where the device is worn.
 
     Raises:
@@ -40,9 +62,11 @@ class Device:
     units: dict[str, Unit] = field(default_factory=dict)
     rate: float | None = None
     time_column: Column | None = None
-    time_unit: TimeUnit = "s"
+    time_unit: TimeUnit | Literal["iso"] = "s"
     delimiter: str = ","
     header: bool = True
+    record_end: str = ""
+    missing_values: MissingValues = "error"
     placement: str = ""
     __pydantic_config__ = _STRICT
 

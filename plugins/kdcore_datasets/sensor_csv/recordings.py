@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from kdcore import DataError, Signal
 from kdcore_datasets.delimited import Column, read_gappy, read_numbers, read_texts
 from kdcore_datasets.modalities import FACTORS, SECONDS
-from kdcore_datasets.sensor_csv.options import Device
+from kdcore_datasets.sensor_csv.options import Device, Interpolate
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Run:
 
 def runs(path: Path, device: Device, columns: Sequence[Column]) -> Iterator[Run]:
     """Contiguous rows of `path` over which `columns` do not change, in order."""
-    texts = read_texts(path, columns, device.delimiter, device.header)
+    texts = read_texts(path, columns, device.delimiter, device.header, device.record_end)
     changes = np.flatnonzero((texts[1:] != texts[:-1]).any(axis=1)) + 1
     edges = [0, *changes.tolist(), len(texts)]
     for first, last in pairwise(edges):
@@ -54,22 +55,46 @@ def stamps(path: Path, device: Device) -> np.ndarray:
     """Time of every row in seconds, NaN where it is missing; counted from 0 for a device without a time column."""
     if device.time_column is None:
         first = next(iter(device.columns.values()))[0]
-        return np.arange(len(read_gappy(path, first, device.delimiter, device.header))) / _given(device)
-    return read_gappy(path, device.time_column, device.delimiter, device.header) * SECONDS[device.time_unit]
+        return np.arange(len(read_gappy(path, [first], device.delimiter, device.header, device.record_end))) / _given(device)
+    if device.time_unit == "iso":
+        return _seconds(read_texts(path, [device.time_column], device.delimiter, device.header, device.record_end)[:, 0])
+    found = read_gappy(path, [device.time_column], device.delimiter, device.header, device.record_end)[:, 0]
+    return found * SECONDS[device.time_unit]
+
+
+def _seconds(texts: np.ndarray) -> np.ndarray:
+    """Seconds since 1970 of dates and times, NaN where a text is none; without a time zone, they are taken as UTC."""
+    return np.array([_second(text) for text in texts.tolist()], dtype=np.float64)
+
+
+def _second(text: str) -> float:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return np.nan
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def fault(path: Path, device: Device, run: Run) -> tuple[str, str] | None:
     """The fault in the time of a run's rows, in short and in full; None if there is none."""
     times = stamps(path, device)[run.first : run.last]
-    if not np.isfinite(times).all():
-        assert device.time_column is not None
-        try:
-            read_numbers(path, [device.time_column], device.delimiter, device.header, slice(run.first, run.last))
-        except DataError as error:
-            return "unreadable time", str(error)
-    if (np.diff(times) < 0).any():
+    known = np.isfinite(times)
+    if not (known.all() if device.missing_values == "error" else known[0] and known[-1]):
+        return "unreadable time", _unreadable_time(path, device, run.first + int((~known).argmax()))
+    if (np.diff(times[known]) < 0).any():
         return "time runs backwards", f"{path}: time stamps go back in rows {run.first + 1} to {run.last}"
     return None
+
+
+def _unreadable_time(path: Path, device: Device, row: int) -> str:
+    assert device.time_column is not None
+    if device.time_unit != "iso":
+        try:
+            rows = slice(row, row + 1)
+            read_numbers(path, [device.time_column], device.delimiter, device.header, rows, device.record_end)
+        except DataError as error:
+            return str(error)
+    return f"{path}: row {row + 1}: column {device.time_column!r} is no {'date' if device.time_unit == 'iso' else 'number'}"
 
 
 def stretches(files: Mapping[str, Path], devices: Mapping[str, Device], reference: str, run: Run) -> dict[str, Stretch]:
@@ -80,7 +105,9 @@ def stretches(files: Mapping[str, Path], devices: Mapping[str, Device], referenc
     end = following if following > last else last + 1e-9
     rows = {reference: (run.first, run.last)}
     for name, path in files.items():
-        if name != reference:
+        if path == files[reference]:
+            rows[name] = (run.first, run.last)
+        elif name != reference:
             clock = stamps(path, devices[name])
             known = np.flatnonzero(np.isfinite(clock))
             first, after = np.searchsorted(_increasing(clock[known], path), (start, end)).tolist()
@@ -94,19 +121,88 @@ def read_signal(stretch: Stretch, device: Device, kind: str) -> Signal:
     Raises:
         DataError: If there are fewer than two rows, or time does not advance.
     """
-    rows = slice(stretch.first, stretch.last)
-    values = read_numbers(stretch.path, device.columns[kind], device.delimiter, device.header, rows)
+    values, times, _ = _rows(stretch, device, kind)
     if len(values) < 2:
         raise DataError(f"{stretch.path}: has {len(values)} row(s), a signal needs at least two")
     values = (values * FACTORS[device.units[kind]] if kind in device.units else values).astype(np.float32)
     if device.time_column is None:
-        return Signal(values, _given(device), stretch.first / _given(device) - stretch.origin)
-    times = read_numbers(stretch.path, [device.time_column], device.delimiter, device.header, rows)[:, 0]
-    times = _increasing(times * SECONDS[device.time_unit], stretch.path) - stretch.origin
+        whole = len(values) == stretch.last - stretch.first
+        clock = times - stretch.origin
+        return Signal(values, _given(device), float(clock[0]), None if whole else clock)
+    times = _increasing(times, stretch.path) - stretch.origin
     span = float(times[-1] - times[0])
     if span <= 0:
         raise DataError(f"{stretch.path}: time does not advance from row {stretch.first + 1} to row {stretch.last}")
     return Signal(values, device.rate or (len(times) - 1) / span, float(times[0]), times)
+
+
+@dataclass(frozen=True)
+class Gaps:
+    """The rows of a stretch with a missing value: those filled, and those left out."""
+
+    filled: int = 0
+    dropped: int = 0
+
+
+def gaps(stretch: Stretch, device: Device, kind: str) -> Gaps:
+    """Count the rows of a stretch that `read_signal` fills or leaves out; none if it refuses the stretch."""
+    try:
+        return _rows(stretch, device, kind)[2]
+    except DataError:
+        return Gaps()
+
+
+def _rows(stretch: Stretch, device: Device, kind: str) -> tuple[np.ndarray, np.ndarray, Gaps]:
+    """Values and times in seconds of a stretch's rows, without missing ones, and how many of those there were."""
+    rows = slice(stretch.first, stretch.last)
+    layout = (device.delimiter, device.header)
+    times = stamps(stretch.path, device)[rows]
+    if device.missing_values == "error":
+        values = read_numbers(stretch.path, device.columns[kind], *layout, rows, device.record_end)
+        if not np.isfinite(times).all():
+            raise DataError(_unreadable_time(stretch.path, device, stretch.first + int((~np.isfinite(times)).argmax())))
+        return values, times, Gaps()
+    values = read_gappy(stretch.path, device.columns[kind], *layout, device.record_end)[rows]
+    timed = np.isfinite(times)
+    values, times, lost = values[timed], times[timed], int((~timed).sum())
+    known = np.asarray(np.isfinite(values).all(axis=1))
+    if not isinstance(device.missing_values, Interpolate):
+        return values[known], times[known], Gaps(0, lost + int((~known).sum()))
+    if not known.any():
+        raise DataError(f"{stretch.path}: no row of {kind} from row {stretch.first + 1} to {stretch.last} has all values")
+    values, known, times, edges = _trimmed(values, known, times)
+    return (
+        _filled(values, known, times, device.missing_values.interpolate, stretch, kind),
+        times,
+        Gaps(int((~known).sum()), lost + edges),
+    )
+
+
+def _trimmed(values: np.ndarray, known: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Without the rows before the first complete one and after the last, and how many those were."""
+    first, last = int(known.argmax()), len(known) - int(known[::-1].argmax())
+    return values[first:last], known[first:last], times[first:last], len(known) - (last - first)
+
+
+def _filled(
+    values: np.ndarray, known: np.ndarray, times: np.ndarray, longest: float, stretch: Stretch, kind: str
+) -> np.ndarray:
+    """`values` with each column interpolated over time; the first and the last row are complete.
+
+    Raises:
+        DataError: If a column is missing for longer than `longest` seconds.
+    """
+    _increasing(times, stretch.path)
+    filled = values.copy()
+    for column in range(values.shape[1]):
+        there = np.isfinite(values[:, column])
+        spans = np.diff(times[there])
+        interrupted = np.diff(np.flatnonzero(there)) > 1
+        if (spans[interrupted] > longest + 1e-6).any():  # as exact as time stamps are
+            worst = float(spans[interrupted].max())
+            raise DataError(f"{stretch.path}: {kind} is missing for {worst:.3g} s, more than the {longest:g} s to interpolate")
+        filled[~there, column] = np.interp(times[~there], times[there], values[there, column])
+    return filled
 
 
 def _increasing(times: np.ndarray, path: Path) -> np.ndarray:

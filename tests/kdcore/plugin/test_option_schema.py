@@ -17,6 +17,7 @@ from torch import nn
 
 from kdcore import DistillationLoss, Modality, Ramp, Training
 from kdcore.errors import PluginError
+from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import describe, options_model
 from kdcore.plugin.registry import Entry
 
@@ -311,3 +312,15 @@ def test_no_text_of_ones_own(component):
 
 def test_this_module_is_where_the_entries_point():
     assert sys.modules[__name__].Soft is entry("Soft").load()
+
+
+def test_fields_of_nested_types_are_described_with_their_place():
+    options = {option.name: option for option in describe(plugin_manager().registry.get("dataset", "sensor-csv")).options}
+    assert options["devices"].required
+    assert options["devices.NAME.pattern"].required
+    assert options["devices.NAME.time_unit"].type == "'s' | 'ms' | 'us' | 'ns' | 'iso'"
+    assert options["devices.NAME.missing_values"].default == '"error"'
+    assert options["devices.NAME.missing_values.interpolate"].type == "float > 0"
+    assert options["label.column"].description.startswith("Column of labels")
+    losses = {option.name for option in describe(plugin_manager().registry.get("loss", "soft-target")).options}
+    assert not any("." in name for name in losses), "a ramp is described once, in the docs"

@@ -9,8 +9,10 @@ import yaml
 
 import kdcore.recipe.shipped as shipped
 from kdcore import Ramp
-from kdcore.errors import RecipeError
+from kdcore.errors import Problem, RecipeError
 from kdcore.recipe.load import find_recipe, list_recipes, load_recipe
+from kdcore.recipe.overrides import apply_overrides
+from kdcore.recipe.yaml import Node
 
 BASE = "extends: recipe.yaml\n"
 
@@ -225,6 +227,21 @@ def test_copies_are_counted(problems, valid, copies):
 
 
 # Overrides
+
+
+@pytest.mark.parametrize("text", ["{action}.parquet", "s{subject}_{action}.csv", "{a}/{b}", "@watch", "{a}: {b}.csv"])
+def test_overrides_that_are_no_yaml_are_text(text):
+    problems: list[Problem] = []
+    root = apply_overrides(Node({}), [f"data.pattern={text}"], problems)
+    assert not problems
+    assert root.plain() == {"data": {"pattern": text}}
+
+
+@pytest.mark.parametrize("text", ["{name: x", "[1, 2", "{a: [1, 2}", '"x', "{a: b: c}"])
+def test_overrides_that_are_broken_yaml_are_problems(text):
+    problems: list[Problem] = []
+    apply_overrides(Node({}), [f"data.pattern={text}"], problems)
+    assert len(problems) == 1
 
 
 def test_overrides(load, valid):

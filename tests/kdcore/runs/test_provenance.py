@@ -63,7 +63,7 @@ def test_a_file_that_the_recipe_names_counts_by_its_content(tmp_path, recipe, mo
     for content in (b"one", b"two"):
         weights.write_bytes(content)
         found.append(provenance_of(load_recipe(recipe, overrides)))
-    assert found[1].changes_since(found[0]) == ["the file at teachers.skeleton.weights has changed"]
+    assert found[1].changes_since(found[0]) == ["the file at teachers.skeleton.weights.file has changed"]
     assert found[0].digest != found[1].digest
 
 

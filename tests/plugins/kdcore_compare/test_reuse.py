@@ -55,7 +55,7 @@ def test_a_run_under_other_conditions_is_not_reused_and_the_reason_is_given(tmp_
     assert f"one is left out: {reason}" in str(refused.value)
 
     said, trained = [], []
-    monkeypatch.setattr(module, "run", lambda *arguments: trained.append(arguments[1]))
+    monkeypatch.setattr(module, "run", lambda *arguments, **_: trained.append(arguments[1]))
     ensure_runs("quickstart", ["seeds=[0,1]"], "test", RunListener(), said.append)
     assert trained == [["seeds=[0,1]", "seeds=[0, 1]"]]
     assert said == [f"one is not reused: {reason}"]

@@ -1,32 +1,17 @@
 from __future__ import annotations
 
-import inspect
 import shutil
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
+from sensor_recordings import ACC, dataset, write
 
 from kdcore import DataError, Sample
 from kdcore.data.fingerprint import Hashes, fingerprint
 from kdcore_datasets.sensor_csv.dataset import SensorCsv
-
-ACC = {"accelerometer": ["x", "y", "z"]}
-
-
-def dataset(**options: Any) -> SensorCsv:
-    """The dataset that a recipe with these options describes."""
-    hints = get_type_hints(SensorCsv.__init__, include_extras=True)
-    assert set(options) <= set(inspect.signature(SensorCsv).parameters)
-    return SensorCsv(**{name: TypeAdapter(hints[name]).validate_python(value) for name, value in options.items()})
-
-
-def write(path: Path, rows: list[list[object]], header: str = "t,x,y,z,label") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n")
-    return path
 
 
 def walk(labels: str, start: int = 0, step: int = 10) -> list[list[object]]:
@@ -280,7 +265,10 @@ DEVICE = {"pattern": "{action}.csv", "columns": ACC, "rate": 10}
         ({"devices": {"w": DEVICE}, "label": {"path": "scene"}}, "no {scene} to take labels from"),
         ({"devices": {"w": DEVICE}, "label": None}, "need classes"),
         ({"devices": {"w": DEVICE, "p": {**DEVICE, "pattern": "{action}_{trial}.csv"}}}, "same placeholders"),
-        ({"devices": {"w": DEVICE, "p": DEVICE}, "label": {"column": "label"}}, "w and p must have a time_column"),
+        (
+            {"devices": {"w": DEVICE, "p": {**DEVICE, "rate": 7}}, "label": {"column": "label"}},
+            "w and p must have a time_column",
+        ),
         ({"devices": {}}, "at least one device"),
     ],
 )

@@ -1,0 +1,384 @@
+"""Datasets made of arrays in memory: NumPy arrays, tensors, lists of recordings, and long tables of pandas."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+from kdcore.contracts.modality import Modality, Signal
+from kdcore.contracts.units import conversion
+from kdcore.data.sample_tables import is_table, recordings_of_table, values_of_table
+from kdcore.errors import DataError
+from kdcore.plugin.manager import plugin_manager
+from kdcore.suggestions import did_you_mean, or_meant
+
+UNLABELLED = "unlabelled"
+"""Action, in a sample's key, of a sample without a label."""
+
+_KEPT = (np.uint8, np.uint16)
+"""Whole numbers that stay as they are, as pictures have them; others become float32."""
+
+_SPEC = tuple(field.name for field in fields(Modality) if field.name != "name")
+_CONDITIONS = ("view", "scene", "session")
+
+
+class ArrayDataset(Dataset):
+    """A dataset of arrays in memory, for `kdcore.run` and for whatever else takes a dataset.
+
+    The recordings of a modality are one of:
+
+    - an array or tensor (samples, time, …), the axes after the first being those of a recording;
+    - a list of arrays, tensors or `kdcore.Signal`, which may differ in length; None where a sample lacks the modality;
+    - a data frame with a row for each instant: a column `sample` that names the sample, perhaps a column ``time`` in seconds,
+      and the channels. Rows of one sample are in the order of time.
+
+    An ``(arrays, rate)`` pair says how many samples a second they have. Arrays of several modalities are joined by position,
+    tables by the names of their samples.
+
+    A modality that a plugin registers, such as ``accelerometer``, has its axes, unit and channels from there (``kdcore list
+    modalities``). Of any other name, recordings have the axes ``time`` and ``channel``, unless `modalities` says more. A
+    missing ``person`` axis is added, for recordings of one person.
+
+    Args:
+        signals: Modality → its recordings.
+        labels: One per sample: text, or whole numbers. None, NaN or -1 for an unlabelled sample. With tables also a series or
+            mapping by sample, or the name of a column. None if nothing is labelled.
+        subjects: Who was recorded, likewise; protocols divide by it. None for a single subject.
+        trials: Distinguishes the recordings of a subject and class; counted if left out.
+        classes: Class names in the order of the labels. If left out, the labels that occur, sorted; with it, whole numbers are
+            positions in it.
+        modalities: Modality → a `kdcore.Modality`, or a mapping of what differs from the registered one: ``units``,
+            ``channels``, ``placement``, ``skeleton``, ``axes``, ``layout`` …, and ``like``, the registered modality that it
+            resembles. Values in other ``units`` than the registered modality's are converted.
+        keys: ``view``, ``scene`` or ``session`` → one value per sample, for protocols that divide by them.
+        sample: Column of tables that names the sample.
+
+    Raises:
+        DataError: If lengths, shapes, labels or rates do not fit; the message names the modality and the sample.
+
+    Example:
+        >>> import numpy as np, kdcore
+        >>> wrist, body = np.random.rand(6, 100, 3), np.random.rand(6, 60, 20, 3)
+        >>> data = kdcore.ArrayDataset(
+        ...     signals={"accelerometer": (wrist, 50.0), "skeleton": (body, 30.0)},
+        ...     labels=["walk", "sit", "walk", "sit", "walk", "sit"],
+        ...     subjects=[1, 1, 2, 2, 3, 3],
+        ... )
+        >>> data
+        ArrayDataset(6 samples, 2 classes, 3 subjects; accelerometer at 50 Hz, skeleton at 30 Hz)
+    """
+
+    def __init__(
+        self,
+        signals: Mapping[str, Any],
+        labels: Any = None,
+        subjects: Any = None,
+        trials: Any = None,
+        *,
+        classes: Sequence[str] | None = None,
+        modalities: Mapping[str, Modality | Mapping[str, Any]] | None = None,
+        keys: Mapping[str, Any] | None = None,
+        sample: str = "sample",
+    ):
+        if not isinstance(signals, Mapping) or not signals:
+            raise DataError("signals maps each modality to its recordings, e.g. signals={'accelerometer': (array, 50.0)}")
+        for name in set(modalities or ()) - set(signals):
+            raise DataError(f"modalities describes {name!r}, of which there are no signals{or_meant(name, signals)}")
+        specs: dict[str, Modality] = {}
+        per_sample = _PerSample(signals, sample, {"labels": labels, "subjects": subjects, "trials": trials, **(keys or {})})
+        count = _positions(signals)
+        found: dict[str, dict[Hashable, Signal]] = {}
+        for name, given in signals.items():
+            spec, factor, converted = _spec(name, (modalities or {}).get(name))
+            recordings = _Recordings(name, given, spec, factor, converted, per_sample.names, sample)
+            found[name], specs[name] = recordings.by_sample, recordings.spec
+        self.modalities = specs
+        ids = list(dict.fromkeys([*range(count), *(each for recorded in found.values() for each in recorded)]))
+        self._samples = self._joined(ids, found, per_sample, classes, [*(keys or ())])
+
+    def _joined(
+        self,
+        ids: Sequence[Hashable],
+        found: Mapping[str, Mapping[Hashable, Signal]],
+        per_sample: _PerSample,
+        classes: Any,
+        conditions: Sequence[str],
+    ) -> list[Sample]:
+        for name in set(conditions) - set(_CONDITIONS):
+            raise DataError(f"keys: there is no {name!r} ({did_you_mean(name, _CONDITIONS)})")
+        self.classes, labels = _labelled(per_sample.of("labels", ids) or [None] * len(ids), classes)
+        subjects, trials = per_sample.of("subjects", ids), per_sample.of("trials", ids)
+        others = {name: per_sample.of(name, ids) for name in conditions}
+        counts: Counter[tuple[str, ...]] = Counter()
+        samples: dict[SampleKey, Sample] = {}
+        for row, each in enumerate(ids):
+            label = labels[row]
+            action = UNLABELLED if label is None else self.classes[label]
+            subject = "1" if subjects is None else _text(subjects[row], "subjects", each)
+            told = {name: _text(values[row], name, each) for name, values in others.items() if values is not None}
+            counts[subject, action, *told.values()] += 1
+            trial = str(counts[subject, action, *told.values()]) if trials is None else _text(trials[row], "trials", each)
+            key = replace(SampleKey(subject, action, trial), **told)  # type: ignore[arg-type]
+            if key in samples:
+                raise DataError(f"two samples are {key}: give trials that tell them apart, or leave trials out")
+            samples[key] = Sample(key, label, {name: signals[each] for name, signals in found.items() if each in signals})
+        return list(samples.values())
+
+    def samples(self) -> Sequence[Sample]:
+        """Every sample, in the order given."""
+        return self._samples
+
+    def read(self, sample: Sample, modality: str) -> Signal:
+        """The recording of a sample."""
+        signal = sample.sources[modality]
+        assert isinstance(signal, Signal)
+        return signal
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __repr__(self) -> str:
+        subjects = len({sample.key.subject for sample in self._samples})
+        recorded = ", ".join(
+            name if spec.rate is None else f"{name} at {spec.rate:g} Hz" for name, spec in self.modalities.items()
+        )
+        people = f"{subjects} subject{'s' if subjects > 1 else ''}"
+        return f"ArrayDataset({len(self)} samples, {len(self.classes)} classes, {people}; {recorded})"
+
+
+class _PerSample:
+    """Labels and whatever else is said once per sample, by position, by sample, or in a column of the tables."""
+
+    def __init__(self, signals: Mapping[str, Any], sample: str, given: Mapping[str, Any]):
+        self.given, self.sample = dict(given), sample
+        self.tables = [table for each in signals.values() if is_table(table := _unpaired(each)[0])]
+        self.names = {value for value in given.values() if isinstance(value, str)}
+        if self.names and not self.tables:
+            name = next(key for key, value in given.items() if isinstance(value, str))
+            raise DataError(f"{name}={given[name]!r} names a column, and no signals are a table: give one value per sample")
+
+    def of(self, name: str, ids: Sequence[Hashable]) -> list[Any] | None:
+        """One value for each of `ids`; None if nothing was said."""
+        given: Any = self.given[name]
+        if given is None:
+            return None
+        if isinstance(given, str):
+            given = values_of_table(self.tables, self.sample, given)
+        if hasattr(given, "to_dict") and not hasattr(given, "columns") and self.tables:  # a series
+            given = given.to_dict()
+        if isinstance(given, Mapping):
+            missing = [each for each in ids if each not in given]
+            if missing:
+                raise DataError(f"{name} has no value for the sample {missing[0]!r} ({len(missing)} of {len(ids)} are missing)")
+            return [given[each] for each in ids]
+        values = _array(given).tolist() if hasattr(given, "__array__") else list(given)
+        if len(values) != len(ids):
+            raise DataError(f"{name} has {len(values)} values for {len(ids)} samples")
+        return values
+
+
+class _Recordings:
+    """The recordings of one modality, by sample."""
+
+    def __init__(self, name: str, given: Any, spec: Modality, factor: float, converted: bool, columns: set[str], sample: str):
+        self.name, self.spec, self.factor, self.converted = name, spec, factor, converted
+        given, rate = _unpaired(given)
+        if rate is not None and not (np.isfinite(rate) and rate > 0):
+            raise DataError(f"{name}: a rate is above 0 samples a second, not {rate:g}")
+        self.rate = float(rate) if rate is not None else spec.rate
+        if is_table(given):
+            rows, channels = recordings_of_table(name, given, spec, sample, columns)
+            if not spec.channels and "joint" not in spec.axes:
+                self.spec = replace(self.spec, channels=channels)
+            self.by_sample: dict[Hashable, Signal] = {
+                each: self._signal(each, values, times) for each, (values, times) in rows.items()
+            }
+        else:
+            self.by_sample = {
+                number: self._signal(number, each) for number, each in enumerate(self._listed(given)) if each is not None
+            }
+        self._settle()
+
+    def _listed(self, given: Any) -> Iterable[Any]:
+        if isinstance(given, list) or (isinstance(given, np.ndarray) and given.dtype == object):
+            return given
+        if not hasattr(given, "__array__") and not hasattr(given, "detach"):
+            kind = type(given).__name__
+            raise DataError(
+                f"{self.name}: recordings are an array (samples, time, …), a list of arrays, or a table, not a {kind}"
+            )
+        return _array(given)
+
+    def _signal(self, sample: Hashable, given: Any, times: np.ndarray | None = None) -> Signal:
+        where = f"{self.name}, sample {sample!r}"
+        if isinstance(given, Signal):
+            return given.with_values(self._values(given.values, where))
+        if isinstance(given, str):
+            raise DataError(f"{where}: text is no recording; read files with a registered dataset, or load them first")
+        values = self._values(_array(given), where)
+        rate = self.rate
+        if times is not None and len(times) > 1:
+            steps = np.diff(times)
+            if steps.min() <= 0:
+                raise DataError(f"{where}: its times do not rise at row {int(steps.argmin()) + 1}")
+            measured = 1 / float(np.median(steps))
+            if rate is not None and abs(measured / rate - 1) > 0.05:
+                raise DataError(f"{where}: its times say {measured:.4g} samples a second, and the rate given is {rate:g}")
+            rate = rate or round(measured, 6)
+            steady = np.ptp(steps) <= 0.01 * steps.mean()
+            return Signal(values, rate, float(times[0]), None if steady else np.asarray(times, dtype=np.float64))
+        if rate is None:
+            example = f"signals={{{self.name!r}: (arrays, 50.0)}}"
+            raise DataError(f"{self.name}: how many samples a second? Give the rate with the arrays: {example}")
+        return Signal(values, rate)
+
+    def _values(self, values: np.ndarray, where: str) -> np.ndarray:
+        axes = self.spec.axes
+        if values.dtype.kind not in "fiub":
+            raise DataError(f"{where}: a recording holds numbers, not {values.dtype}")
+        if values.ndim == 1 and axes == ("time", "channel"):
+            values = values[:, None]
+        if values.ndim == len(axes) - 1 and axes[-1] == "person":
+            values = values[..., None]
+        if values.ndim != len(axes):
+            raise DataError(f"{where}: a recording has the axes ({', '.join(axes)}), and this one has the shape {values.shape}")
+        channels = values.shape[axes.index("channel")] if "channel" in axes else 0
+        if self.spec.channels and channels != len(self.spec.channels):
+            named = ", ".join(self.spec.channels)
+            raise DataError(f"{where}: {len(self.spec.channels)} channels ({named}) are expected, and there are {channels}")
+        if values.dtype.kind in "iub" and values.dtype not in _KEPT:
+            values = values.astype(np.float32)
+        return (values * self.factor).astype(np.float32) if self.converted else values
+
+    def _settle(self) -> None:
+        """Refuse recordings of different channels or joints, and note what all of them have."""
+        if not self.by_sample:
+            raise DataError(f"{self.name}: there is no recording")
+        first, sizes = next(iter(self.by_sample.items()))
+        fixed = [index for index, axis in enumerate(self.spec.axes) if axis in ("channel", "joint", "person")]
+        for sample, signal in self.by_sample.items():
+            if [signal.values.shape[index] for index in fixed] != [sizes.values.shape[index] for index in fixed]:
+                raise DataError(
+                    f"{self.name}: samples {first!r} and {sample!r} differ in shape, {sizes.values.shape} and "
+                    f"{signal.values.shape}; only the time may differ"
+                )
+        rates = {signal.rate for signal in self.by_sample.values()}
+        persons = sizes.values.shape[-1] if self.spec.axes[-1] == "person" else None
+        self.spec = replace(self.spec, rate=rates.pop() if len(rates) == 1 else None, persons=persons or self.spec.persons)
+
+
+def _spec(name: str, told: Modality | Mapping[str, Any] | None) -> tuple[Modality, float, bool]:
+    """What a modality is, the factor to its unit, and whether values are converted."""
+    if isinstance(told, Modality):
+        return replace(told, name=name), 1.0, False
+    told = dict(told or {})
+    like = told.pop("like", name)
+    registry = plugin_manager().registry
+    claims = registry.claims("modality", like)
+    if not claims and like != name:
+        known = sorted({entry.name for entry in registry.entries("modality")})
+        raise DataError(f"modalities: {name!r} is like {like!r}, which is not registered ({did_you_mean(like, known)})")
+    for key in set(told) - set(_SPEC):
+        raise DataError(f"modalities: {name!r} has no property {key!r} ({did_you_mean(key, [*_SPEC, 'like'])})")
+    told = {key: tuple(each) if isinstance(each, list) else each for key, each in told.items()}
+    base = replace(claims[0].load(), name=name) if claims else None
+    factor = 1.0
+    if base and base.units and told.get("units", base.units) != base.units:
+        try:
+            factor = conversion(told.pop("units"), base.units)
+        except ValueError as error:
+            raise DataError(f"modalities: {name!r}: {error}") from error
+    axes = told.get("axes", base.axes if base else ("time", "channel"))
+    usual = (*axes[1:], axes[0]) if axes == ("time", "channel") else tuple(axes)
+    layout = told.get("layout", base.layout if base and base.axes == axes else usual)
+    try:
+        spec = replace(base or Modality(name, axes, layout, ""), **{**told, "axes": axes, "layout": layout})
+    except (ValueError, TypeError) as error:
+        raise DataError(f"modalities: {error}") from error
+    return spec, factor, factor != 1.0
+
+
+def _positions(signals: Mapping[str, Any]) -> int:
+    """The number of samples of arrays and lists, which are joined by position; 0 if all are tables.
+
+    Raises:
+        DataError: If they have different numbers.
+    """
+    counts = {}
+    for name, given in signals.items():
+        recordings, _ = _unpaired(given)
+        if not is_table(recordings) and hasattr(recordings, "__len__"):
+            counts[name] = len(recordings)
+    if len(set(counts.values())) > 1:
+        said = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise DataError(f"modalities have different numbers of samples ({said}); put None where a sample lacks one")
+    return max(counts.values(), default=0)
+
+
+def _unpaired(given: Any) -> tuple[Any, float | None]:
+    """Recordings and their rate, which an ``(arrays, rate)`` pair has."""
+    if not isinstance(given, tuple):
+        return given, None
+    if len(given) == 2 and isinstance(given[1], int | float | np.number) and not isinstance(given[0], int | float):
+        return given[0], float(given[1])
+    raise DataError("a tuple is an (arrays, rate) pair; give several recordings as a list")
+
+
+def _array(values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
+    return np.asarray(values)
+
+
+def _text(value: Any, what: str, sample: Hashable) -> str:
+    """A subject or trial as text: ``1`` for the number 1.0, which pandas makes of whole numbers beside missing ones."""
+    if value is None or value != value:
+        raise DataError(f"{what}: the sample {sample!r} has none")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _labelled(values: list[Any], classes: Sequence[str] | None) -> tuple[tuple[str, ...], list[int | None]]:
+    """Class names, and the position of each sample's label among them."""
+    names = None if classes is None else tuple(map(str, classes))
+    if names is not None and len(set(names)) < len(names):
+        raise DataError("classes: two classes have the same name")
+    numbers = [None if _is_missing(value) else _whole(value) for value in values]
+    if all(number is None or isinstance(number, int) for number in numbers):
+        if names is not None:
+            for number in numbers:
+                if number is not None and number >= len(names):
+                    raise DataError(f"labels: {number} is no position among the {len(names)} classes, which count from 0")
+            return names, numbers  # type: ignore[return-value]
+        occurring = sorted({number for number in numbers if number is not None})
+    else:
+        numbers = [number if number is None else str(number) for number in numbers]
+        occurring = sorted({number for number in numbers if number is not None})
+        if names is not None:
+            for unknown in (each for each in occurring if each not in names):
+                raise DataError(f"labels: {unknown!r} is none of the classes ({did_you_mean(unknown, names)})")
+            occurring = names
+    place = {each: position for position, each in enumerate(occurring)}
+    return tuple(map(str, occurring)), [None if number is None else place[number] for number in numbers]
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value or (not isinstance(value, str) and value == -1)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number as an int, anything else as it is."""
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise DataError(f"labels: {value!r} is neither text nor a whole number")
+        return int(value)
+    if isinstance(value, int) and value < 0:
+        raise DataError(f"labels: {value} is negative; -1 is an unlabelled sample")
+    return value

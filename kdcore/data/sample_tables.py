@@ -1,0 +1,107 @@
+"""Long tables as pandas has them: a row for each instant of each sample, with the sample's name in a column."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdcore.contracts.modality import Modality
+from kdcore.errors import DataError
+from kdcore.suggestions import did_you_mean
+
+TIME = "time"
+"""Column of instants, in seconds."""
+
+
+def is_table(values: Any) -> bool:
+    """True for a data frame."""
+    return hasattr(values, "columns") and hasattr(values, "to_numpy")
+
+
+def recordings_of_table(
+    name: str, table: Any, spec: Modality, sample: str, others: Collection[str]
+) -> tuple[dict[Hashable, tuple[np.ndarray, np.ndarray | None]], tuple[str, ...]]:
+    """Sample → (values, times or None), samples in the order of their first rows; and the names of the channels' columns.
+
+    The channels' columns are those of the modality's channels where all of them are there, else every other column, in order.
+    Recordings with joints have a column for each joint and channel, joint by joint.
+
+    Args:
+        name: Of the modality.
+        table: The data frame.
+        spec: What is known of the modality.
+        sample: Column that names the sample.
+        others: Columns that hold labels and the like.
+
+    Raises:
+        DataError: If a column is missing, holds no numbers, or their number does not fit.
+    """
+    columns = [str(each) for each in table.columns]
+    if len(set(columns)) < len(columns):
+        raise DataError(f"{name}: two columns of the table have the same name")
+    if sample not in columns:
+        raise DataError(f"{name}: the table has no column {sample!r} that names the sample ({did_you_mean(sample, columns)})")
+    chosen = _channels(name, columns, spec, {sample, TIME, *others})
+    values = np.asarray(table[chosen].to_numpy())
+    if values.dtype.kind not in "fiub":
+        wrong = next(each for each in chosen if np.asarray(table[each].to_numpy()).dtype.kind not in "fiub")
+        raise DataError(f"{name}: the column {wrong!r} holds no numbers")
+    times = np.asarray(table[TIME].to_numpy(), dtype=np.float64) if TIME in columns else None
+    inner = _inner_shape(name, spec, len(chosen))
+    rows: dict[Hashable, list[int]] = {}
+    for row, each in enumerate(table[sample].tolist()):
+        if each is None or each != each:
+            raise DataError(f"{name}: row {row} of the table names no sample in {sample!r}")
+        rows.setdefault(each, []).append(row)
+    found = {each: (values[of].reshape(len(of), *inner), None if times is None else times[of]) for each, of in rows.items()}
+    return found, tuple(chosen)
+
+
+def values_of_table(tables: Sequence[Any], sample: str, column: str) -> dict[Hashable, Any]:
+    """Sample → the one value that a column has in all of its rows, in whichever table has the column.
+
+    Raises:
+        DataError: If no table has it, or a sample has two values.
+    """
+    having = [table for table in tables if column in [str(each) for each in table.columns]]
+    if not having:
+        known = sorted({str(each) for table in tables for each in table.columns})
+        raise DataError(f"no table has a column {column!r} ({did_you_mean(column, known)})")
+    found: dict[Hashable, Any] = {}
+    for table in having:
+        for each, value in zip(table[sample].tolist(), table[column].tolist(), strict=True):
+            first = found.setdefault(each, value)
+            if first != value and not (first != first and value != value):
+                raise DataError(f"the column {column!r} says both {first!r} and {value!r} for the sample {each!r}")
+    return found
+
+
+def _channels(name: str, columns: Sequence[str], spec: Modality, others: Collection[str]) -> list[str]:
+    if spec.channels and "joint" not in spec.axes and all(each in columns for each in spec.channels):
+        return list(spec.channels)
+    chosen = [each for each in columns if each not in others]
+    if spec.channels and "joint" not in spec.axes and len(chosen) != len(spec.channels):
+        raise DataError(
+            f"{name} has the channels {', '.join(spec.channels)}, and the table has the columns {', '.join(chosen) or 'none'}; "
+            "name its columns like the channels"
+        )
+    if spec.channels and "joint" not in spec.axes:
+        near = ", ".join(chosen)
+        raise DataError(f"{name}: which of the columns {near} is which of the channels {', '.join(spec.channels)}? Rename them")
+    if not chosen:
+        raise DataError(f"{name}: the table has no column of values")
+    return chosen
+
+
+def _inner_shape(name: str, spec: Modality, columns: int) -> tuple[int, ...]:
+    """The shape of a row: its columns by joint and channel, where the modality has joints."""
+    axes = [axis for axis in spec.axes if axis not in ("time", "person")]
+    if axes == ["channel"]:
+        return (columns,)
+    if axes == ["joint", "channel"] and spec.channels:
+        if columns % len(spec.channels):
+            raise DataError(f"{name}: {columns} columns are not {len(spec.channels)} for each joint")
+        return columns // len(spec.channels), len(spec.channels)
+    raise DataError(f"{name}: a table cannot hold recordings with the axes {', '.join(spec.axes)}; give a list of arrays")

@@ -1,0 +1,62 @@
+"""Relative paths in a recipe count from the folder of the file that has them; on the command line, from the current one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from kdcore.errors import PluginError
+from kdcore.plugin.manager import PluginManager
+from kdcore.plugin.option_schema import is_path, options_model
+from kdcore.recipe.components import components, participants, split
+from kdcore.recipe.yaml import Node, Steps
+
+
+def with_whole_paths(recipe: Node, plugins: PluginManager) -> Node:
+    """`recipe` with absolute paths instead of relative ones.
+
+    Paths are `weights` and `outputs` of participants, and options of components whose type is a path, such as a dataset's
+    ``root``. A path that starts with ``~`` stays as it is.
+    """
+    for place in _places(recipe.plain(), plugins):
+        recipe = _whole_at(recipe, place)
+    return recipe
+
+
+def _places(tree: Mapping[str, Any], plugins: PluginManager) -> Iterator[Steps]:
+    for path, written in participants(tree):
+        weights = written.get("weights")
+        yield (*path, "weights", "file") if isinstance(weights, Mapping) else (*path, "weights")
+        yield (*path, "outputs")
+    for path, kind, written in components(tree):
+        name, options = split(kind, written) or ("", {})
+        try:
+            fields = options_model(plugins.registry.get(kind, name)).model_fields if options else {}
+        except PluginError:
+            continue  # reported where components are checked
+        yield from ((*path, key) for key in options if key in fields and is_path(fields[key].annotation))
+
+
+def _whole_at(node: Node, place: Steps) -> Node:
+    """`node` with the text at `place`, or each of the texts there, as a whole path; anything else stays as it is."""
+    if not place:
+        if node.is_list:
+            return node.replaced([_whole_at(each, ()) for each in node.value])
+        written = node.value
+        if (
+            not isinstance(written, str)
+            or not written
+            or written.startswith("~")
+            or "\0" in written
+            or Path(written).is_absolute()
+        ):
+            return node
+        return node.replaced(os.path.abspath((node.file.parent if node.file else Path()) / written))
+    step, rest = place[0], place[1:]
+    if node.is_mapping and step in node.value:
+        return node.replaced({**node.value, step: _whole_at(node.value[step], rest)})
+    if node.is_list and isinstance(step, int) and step < len(node.value):
+        return node.replaced([*node.value[:step], _whole_at(node.value[step], rest), *node.value[step + 1 :]])
+    return node

@@ -1,0 +1,381 @@
+"""Distillation of networks of one's own, from a data loader and without a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from kdcore.contracts.loss import DistillationLoss
+from kdcore.errors import DataError, UsageError
+from kdcore.plugin.manager import plugin_manager
+from kdcore.plugin.registry import FROM_PYTHON
+from kdcore.recipe.build import Builder
+from kdcore.recipe.graph import StagePlan
+from kdcore.recipe.load import load_recipe
+from kdcore.recipe.plan import DISTILLED, Plan, make_plan
+from kdcore.runs.callbacks import RunListener
+from kdcore.runs.progress import Callbacks, listener_for
+from kdcore.suggestions import did_you_mean
+from kdcore.training.engine import Settings
+from kdcore.training.fabric import gradient_scaler, make_fabric
+from kdcore.training.loaders import INPUT, Batches, LoadedBatch, LoaderAssembly, LoaderEngine, LoaderTable, read_batch
+from kdcore.training.preflight import preflight
+from kdcore.training.randomness import make_deterministic, preserved_torch
+from kdcore.training.tensor_loss import TensorLoss
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+STUDENT = "student"
+"""Name of the student, in batches that are dictionaries and in `taps`."""
+
+Term = str | Mapping[str, Any] | DistillationLoss | TensorLoss
+"""A term of the objective: a registered loss by name, by name with options and weight, or a loss."""
+
+
+@dataclass
+class Distilled:
+    """The result of `distil`; a notebook shows the last epochs.
+
+    Args:
+        student: The student that was passed, trained, in evaluation mode.
+        epochs: The values of each epoch: ``epoch``, ``total`` (the weighted sum), each term by its name, ``learning_rate``, and
+            with a validation loader ``accuracy``.
+    """
+
+    student: nn.Module
+    epochs: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def history(self) -> DataFrame:
+        """`epochs` as a table."""
+        from pandas import DataFrame
+
+        return DataFrame(self.epochs)
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name} {value:.4g}" for name, value in self.epochs[-1].items()) if self.epochs else "no epoch"
+        return f"Distilled({type(self.student).__name__}; {last})"
+
+    def _repr_html_(self) -> str:
+        """The last ten epochs, as a notebook shows them."""
+        columns = list(self.epochs[-1]) if self.epochs else []
+        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+        rows = "".join(f"<tr>{''.join(f'<td>{each[name]:.4g}</td>' for name in columns)}</tr>" for each in self.epochs[-10:])
+        name = escape(type(self.student).__name__)
+        return f"<div><b>{name}</b><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+
+
+def distil(
+    student: nn.Module,
+    teachers: nn.Module | Mapping[str, nn.Module],
+    loader: Iterable[Any],
+    losses: Sequence[Term | tuple[Term, Any]],
+    *,
+    epochs: int = 10,
+    validation: Iterable[Any] | None = None,
+    taps: Mapping[str, Sequence[str] | Mapping[str, str]] | None = None,
+    optimizer: str | Mapping[str, Any] = "adamw",
+    learning_rate: str | Mapping[str, Any] = "constant",
+    gradient_clip: float | None = None,
+    select: Literal["last", "best"] = "last",
+    device: str | torch.device = "auto",
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
+    seed: int = 0,
+    steps: int | None = None,
+    unpack: Callable[[Any], Any] | None = None,
+    callbacks: Sequence[RunListener] = (),
+    progress: bool | None = None,
+) -> Distilled:
+    """Train a student of your own with trained teachers of your own, on the batches of any loader; no recipe and no files.
+
+    The student is trained in place, by the loop, the steps and the checks that recipes use. Teachers are in evaluation mode and
+    frozen meanwhile; afterwards they are as before. All networks are on `device` afterwards.
+
+    A batch is ``(x, labels)``; ``(x, teachers' x, labels)``, where the second is one input for all teachers or teacher → input;
+    or a dictionary with ``x`` for all participants or an input under the name of each (``student``, and the teachers'), perhaps
+    ``labels`` and ``index``, the number of each sample in the data, which losses that remember samples need. A batch without
+    labels is ``x`` alone, or such a dictionary. An unlabelled sample has the label -1.
+
+    Args:
+        student: From the input to logits (B, classes).
+        teachers: A teacher, which is then called ``teacher``, or several by name; ``{}`` for training without any.
+        loader: Gives the batches of an epoch each time it is iterated, such as a `torch.utils.data.DataLoader`. It is asked for
+            one batch before training, on which everything is checked.
+        losses: Terms of the objective. A term is written as in a recipe, ``"dist"`` or ``{"name": "dist", "weight": 2}``, or is
+            a `kdcore.DistillationLoss`, or what `kdcore.loss` returns; or a pair of such a term and its weight.
+        epochs: Passes over the loader.
+        validation: A loader of labelled batches, for the accuracy after each epoch.
+        taps: Participant → paths of its modules whose outputs losses read, or tap → path, as
+            ``{"student": ["layer4"], "big": {"layer4": "blocks.11"}}``.
+        optimizer: Name of an optimizer of `torch.optim`, or a mapping with ``name`` and options; ``lr`` is 1e-3 by default.
+        learning_rate: ``constant``, ``cosine`` …, or a mapping with ``name`` and options; see `kdcore.LearningRate`.
+        gradient_clip: Largest norm of the gradient.
+        select: Keep the weights of the ``last`` epoch, or of that which is ``best`` on the validation loader.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        precision: ``32-true``, or mixed precision.
+        seed: Seeds each epoch, so that the same call on the same networks gives the same weights; loaders with a generator of
+            their own are not affected.
+        steps: Batches of an epoch; the loader's length by default.
+        unpack: Makes one of the forms above of what the loader gives.
+        callbacks: Told how it goes.
+        progress: Whether to show the progress; by default, in a notebook.
+
+    Raises:
+        RecipeError: If a term, tap or option is wrong, with the same messages as for recipes.
+        DataError: If batches have none of the forms above, or lack the labels that a term reads.
+        TrainingError: If a term gives the student no gradient, or is not finite.
+
+    Example:
+        >>> import torch, kdcore
+        >>> student, teacher = torch.nn.Linear(6, 3), torch.nn.Sequential(torch.nn.Linear(6, 9), torch.nn.Linear(9, 3))
+        >>> samples = torch.utils.data.TensorDataset(torch.randn(32, 6), torch.randint(3, (32,)))
+        >>> loader = torch.utils.data.DataLoader(samples, batch_size=8, shuffle=True)
+        >>> found = kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=2, device="cpu")
+        >>> list(found.history.columns)
+        ['epoch', 'total', 'dist', 'cross-entropy', 'learning_rate']
+    """
+    networks = _networks(student, teachers)
+    objects = {f"{_place(name)}.encoder": network for name, network in networks.items()}
+    terms = [_term(index, each, objects) for index, each in enumerate(losses)]
+    rate, described = _named(learning_rate), _named(optimizer)
+    training = {
+        "epochs": epochs,
+        "optimizer": described,
+        "learning_rate": rate,
+        "gradient_clip": gradient_clip,
+        "select": select,
+    }
+    engine = {**_accelerator(device), "precision": precision}
+    if select == "best" and validation is None:
+        raise UsageError("select='best' requires validation=, a loader of labelled batches")
+    given = _Given(networks, loader, partial(_unpacked, unpack, tuple(networks)), validation, steps)
+    told = {"losses": terms, "training": training, "engine": engine, "seeds": [seed]}
+    with preserved_torch(), _teachers_frozen(networks):
+        torch.manual_seed(seed)
+        first = given.first()
+        plan = _planned(networks, taps or {}, told, objects, len(first))
+        _refuse_unlabelled(plan, first)
+        return _trained(plan, given, first, listener_for(callbacks, progress))
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The caller's networks and batches."""
+
+    networks: Mapping[str, nn.Module]
+    loader: Iterable[Any]
+    unpack: Callable[[Any], LoadedBatch]
+    validation: Iterable[Any] | None
+    steps: int | None
+
+    def first(self) -> LoadedBatch:
+        """A batch to check everything on; the loader's own generators are afterwards as they were."""
+        holders = (self.loader, getattr(self.loader, "sampler", None))
+        generators = {id(each): each for holder in holders if (each := getattr(holder, "generator", None)) is not None}
+        states = [(each, each.get_state()) for each in generators.values()]
+        try:
+            batches = iter(self.loader)
+            if batches is self.loader:
+                raise UsageError("loader is iterated once per epoch: pass a DataLoader or a list of batches, not an iterator")
+            return self.unpack(next(batches))
+        except StopIteration:
+            raise DataError("the loader gives no batch") from None
+        finally:
+            for generator, state in states:
+                generator.set_state(state)
+
+    @property
+    def length(self) -> int:
+        """Batches of an epoch."""
+        if self.steps is not None:
+            return self.steps
+        try:
+            return len(self.loader)  # type: ignore[arg-type]
+        except TypeError:
+            raise UsageError("the loader has no length: say with steps= how many of its batches make an epoch") from None
+
+
+def _networks(student: nn.Module, teachers: nn.Module | Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Teachers and student by name, the student last."""
+    named = dict(teachers) if isinstance(teachers, Mapping) else {"teacher": teachers}
+    for name, network in {**named, STUDENT: student}.items():
+        if isinstance(network, type) or not isinstance(network, nn.Module):
+            what = network.__name__ if isinstance(network, type) else type(network).__name__
+            raise UsageError(f"{name} must be a torch.nn.Module, not {what}")
+    if STUDENT in named:
+        raise UsageError(f"a teacher cannot be called {STUDENT!r}")
+    mine = {id(parameter) for parameter in student.parameters()}
+    for name, network in named.items():
+        if any(id(parameter) in mine for parameter in network.parameters()):
+            raise UsageError(f"{name} shares parameters with the student, which it would change: pass a copy (copy.deepcopy)")
+    return {**named, STUDENT: student}
+
+
+def _place(name: str) -> str:
+    """The path of a participant in a recipe."""
+    return name if name == STUDENT else f"teachers.{name}"
+
+
+def _term(index: int, given: Any, objects: dict[str, Any]) -> Any:
+    """A term as a recipe writes it; a loss that is an object is noted in `objects`."""
+    weight = None
+    if isinstance(given, tuple):
+        if len(given) != 2:
+            raise UsageError(f"losses[{index}] must be a loss or a pair of a loss and its weight, not {len(given)} things")
+        given, weight = given
+    weighted = {} if weight is None else {"weight": weight}
+    if isinstance(given, str | Mapping):
+        return {**({"name": given} if isinstance(given, str) else given), **weighted}
+    loss = given.term if isinstance(given, TensorLoss) else given
+    if not isinstance(loss, DistillationLoss):
+        what = given.__name__ if isinstance(given, type) else type(given).__name__
+        raise UsageError(f"losses[{index}] must be the name of a loss or a kdcore.DistillationLoss, not {what}")
+    name = given.name if isinstance(given, TensorLoss) else type(loss).__name__
+    taken = sum(type(each) is type(loss) for path, each in objects.items() if path.startswith("losses["))
+    objects[f"losses[{index}]"] = loss
+    return {"name": FROM_PYTHON, "id": f"{name}-{taken + 1}" if taken else name, **weighted}
+
+
+def _named(given: str | Mapping[str, Any]) -> Any:
+    return {"name": given} if isinstance(given, str) else given
+
+
+def _accelerator(device: str | torch.device) -> dict[str, Any]:
+    """A device as a recipe's engine has it."""
+    if device == "auto":
+        return {"accelerator": "auto"}
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"device={device!r} is not a device: {error}") from error
+    return {"accelerator": wanted.type, **({} if wanted.index is None else {"devices": f"{wanted.index},"})}
+
+
+def _unpacked(unpack: Callable[[Any], Any] | None, names: tuple[str, ...], loaded: Any) -> LoadedBatch:
+    return read_batch(loaded if unpack is None else unpack(loaded), STUDENT, [name for name in names if name != STUDENT])
+
+
+@contextmanager
+def _teachers_frozen(networks: Mapping[str, nn.Module]) -> Iterator[None]:
+    """For a while, teachers may be frozen and set to evaluation mode; the student stays as training leaves it."""
+    teachers = [network for name, network in networks.items() if name != STUDENT]
+    modes = [(module, module.training) for network in teachers for module in network.modules()]
+    trained = [(parameter, parameter.requires_grad) for network in teachers for parameter in network.parameters()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        for parameter, flag in trained:
+            parameter.requires_grad_(flag)
+        networks[STUDENT].eval()
+
+
+def _planned(
+    networks: Mapping[str, nn.Module], taps: Mapping[str, Any], told: Mapping[str, Any], objects: Mapping[str, Any], size: int
+) -> Plan:
+    """The plan of the recipe that says the same, with everything checked."""
+    if unknown := [name for name in taps if name not in networks]:
+        raise UsageError(f"taps: there is no participant {unknown[0]!r} ({did_you_mean(unknown[0], networks)})")
+    described: dict[str, Any] = {
+        name: {"modality": INPUT, "encoder": FROM_PYTHON, "taps": taps.get(name, {})} for name in networks
+    }
+    student = described.pop(STUDENT)
+    tree = {
+        "version": 1,
+        "name": "distil",
+        "data": {"protocol": FROM_PYTHON, "batch_size": size},
+        "teachers": {name: {**each, "freeze": ["*"]} for name, each in described.items()},
+        "student": student,
+        "baseline": False,
+        **told,
+    }
+    return make_plan(load_recipe(tree, data=Batches(0), objects=objects))
+
+
+def _refuse_unlabelled(plan: Plan, first: LoadedBatch) -> None:
+    reading = [each.term.id for each in plan.participants[STUDENT].terms_in(DISTILLED) if each.needs.labels]
+    if reading and first.labels is None:
+        raise DataError(f"the loss {reading[0]!r} reads labels, and the batches have none")
+
+
+def _trained(plan: Plan, given: _Given, first: LoadedBatch, listener: RunListener) -> Distilled:
+    """Train the student as the plan says."""
+    recipe, steps, history = plan.recipe, given.length, _History()
+    make_deterministic()
+    scaler = gradient_scaler(recipe.engine)
+    fabric = make_fabric(recipe.engine, scaler)
+    table, stages = LoaderTable(first, fabric.device), plan.stages[DISTILLED]
+    for network in given.networks.values():
+        network.to(fabric.device)
+    sizes = _classes(given.networks, table)
+    assembly = LoaderAssembly(Builder(recipe, plugin_manager()), Batches(sizes.get(STUDENT, 0)), plan)
+    distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
+    settings = Settings(recipe.seeds[0], len(first), first.labels is None, teacher_cache=False, checkpoint_seconds=float("inf"))
+    try:
+        with _sizes_noted(sizes):
+            preflight(distiller, stages, table, len(first), first.labels is None)
+        LoaderEngine(
+            fabric,
+            distiller,
+            table,
+            settings,
+            listener=Callbacks([listener, history]),
+            scaler=scaler,
+            loader=given.loader,
+            steps=steps,
+            unpack=given.unpack,
+            validation=given.validation,
+        ).fit(stages)
+    finally:
+        for name in given.networks:
+            distiller.participant(name).release()
+    return Distilled(given.networks[STUDENT], history.epochs)
+
+
+@torch.no_grad()
+def _classes(networks: Mapping[str, nn.Module], table: LoaderTable) -> dict[str, int]:
+    """The number of logits of each network; without those that fail, which is said where everything is set up."""
+    found = {}
+    for name, network in networks.items():
+        mode = network.training
+        with suppress(Exception):
+            found[name] = int(network.eval()(table.current.signals[name]).shape[1])
+        network.train(mode)
+    return found
+
+
+@contextmanager
+def _sizes_noted(sizes: Mapping[str, int]) -> Iterator[None]:
+    """Add to an error about shapes that the networks have different numbers of classes, which is its usual cause."""
+    try:
+        yield
+    except RuntimeError as error:
+        if len(set(sizes.values())) > 1:
+            error.add_note("numbers of logits: " + ", ".join(f"{name} {size}" for name, size in sizes.items()))
+        raise
+
+
+class _History(RunListener):
+    """Collects the values of each epoch under short names."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
+        """Note an epoch's values."""
+        values: dict[str, float] = {"epoch": epoch + 1, "total": metrics[f"train/{STUDENT}/total"]}
+        train = f"train/{STUDENT}/"
+        values |= {name.removeprefix(train): value for name, value in metrics.items() if name.startswith(train)}
+        values["learning_rate"] = metrics[f"learning_rate/{STUDENT}"]
+        if (accuracy := metrics.get(f"validation/{STUDENT}/accuracy")) is not None:
+            values["accuracy"] = accuracy
+        self.epochs.append(values)

@@ -1,0 +1,184 @@
+"""Files of weights that participants start from: what of them is used, and the classes that their networks know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import nn
+
+from kdcore.contracts.dataset import Dataset
+from kdcore.data.pipeline import Pipeline
+from kdcore.errors import CheckpointError, DataError, ListingError, RecipeError
+from kdcore.recipe.build import Builder
+from kdcore.recipe.models import ParticipantSpec
+from kdcore.recipe.plan import Plan
+from kdcore.training.weight_files import WeightFile, read_weight_file
+from kdcore.training.weight_matching import Head, load_matching, some
+
+
+class LoadedWeights:
+    """The weights that the participants of a plan start from, and the classes of their networks.
+
+    A teacher's network may have other classes than the run, or the same in another order: its logits are then put in the run's
+    order by name. A network that starts from such weights and is trained has a head for the run's classes instead, into which
+    the weights of the classes that both know are copied.
+
+    Args:
+        builder: Reports problems.
+        plan: What the run does.
+        specs: Participants with a network, by name.
+        dataset: Says the classes of the run, once they matter; it may have to list its recordings to know them.
+
+    Raises:
+        RecipeError: If a file cannot be read, or contradicts the recipe.
+    """
+
+    def __init__(self, builder: Builder, plan: Plan, specs: Mapping[str, ParticipantSpec], dataset: Dataset):
+        self.builder, self.plan, self.specs, self.dataset = builder, plan, specs, dataset
+        self.files: dict[str, WeightFile] = {}
+        self.notes: dict[str, None] = {}
+        problems = []
+        for name, spec in specs.items():
+            if spec.weights is None or plan.participants[name].spec.follows:
+                continue
+            try:
+                self.files[name] = read_weight_file(spec.weights.file)
+                self._refuse_contradiction(name)
+            except CheckpointError as error:
+                problems.append(builder.problem(f"{self._path(name)}.weights", str(error)))
+        if problems:
+            raise RecipeError(problems)
+        for name in (each for each in specs if self._named(each)):
+            self._note_classes(name)
+
+    @cached_property
+    def run_classes(self) -> tuple[str, ...]:
+        """Class names of the run."""
+        try:
+            return tuple(self.dataset.classes)
+        except DataError as error:
+            raise ListingError(str(error)) from error
+
+    def classes(self, name: str) -> tuple[str, ...]:
+        """Class names of the outputs of a participant's network."""
+        return self._named(name) if self._has_own_outputs(name) else self.run_classes
+
+    def columns(self, name: str) -> list[int] | None:
+        """For each class of the run, its place among the network's outputs, -1 where it has none; None if they are the same."""
+        if not self._named(name):
+            return None
+        classes = self.classes(name)
+        if classes == self.run_classes:
+            return None
+        return [classes.index(each) if each in classes else -1 for each in self.run_classes]
+
+    def load(self, name: str, encoder: nn.Module, build: Callable[[int], nn.Module]) -> None:
+        """Load the participant's weights, if it has any, into its encoder.
+
+        Args:
+            name: Of the participant.
+            encoder: Its network.
+            build: Constructs the network for a number of classes.
+
+        Raises:
+            RecipeError: If they do not match, with an account of what did not.
+        """
+        file, spec = self.files.get(name), self.specs[name].weights
+        if file is None or spec is None:
+            return
+        classes = self.classes(name)
+        head = Head.of(build, len(classes))
+        spec = spec.model_copy(update={"head": self._head(name)})
+        try:
+            notes = load_matching(encoder, file, spec, head, self._named(name), classes)
+        except CheckpointError as error:
+            raise RecipeError([self.builder.problem(f"{self._path(name)}.weights", str(error))]) from error
+        except (RuntimeError, ValueError, TypeError) as error:  # of the encoder's own hooks for loading
+            what = f"{file.path} does not fit the encoder: {error}"
+            raise RecipeError([self.builder.problem(f"{self._path(name)}.weights", what)]) from error
+        frozen = not any(each.requires_grad for each in encoder.parameters())
+        if spec.head == "drop" and frozen:
+            notes.append("its head is fresh and frozen: read its features, its logits mean nothing")
+        for note in notes:
+            self._note(name, f"{file.path.name}: {note}")
+
+    def give_statistics(self, name: str, pipeline: Pipeline) -> None:
+        """Give a participant's transforms the statistics that its file of weights has, instead of fitting them."""
+        file = self.files.get(name)
+        if file is None or not file.statistics:
+            return
+        if pipeline.take_statistics(file.statistics, str(file.path)):
+            self._note(name, f"{file.path.name}: its preprocessing statistics are used, and not fitted to this run's data")
+        else:
+            self._note(name, f"{file.path.name}: its preprocessing statistics do not fit the recipe's transforms; fitted anew")
+        if file.transforms and _chains(file.transforms) != _chains(self._transforms(name)):
+            self._note(name, f"{file.path.name}: its weights were trained with other transforms than the recipe has")
+
+    def _path(self, name: str) -> str:
+        return self.plan.recipe.path_of(name)
+
+    def _note(self, name: str, text: str) -> None:
+        self.notes[f"{name}: {text}"] = None
+
+    def _named(self, name: str) -> tuple[str, ...]:
+        """Class names of the participant's weights or own encoder; empty if unknown."""
+        given, file = self.specs[name].classes, self.files.get(name)
+        return tuple(given) if given else file.classes if file else ()
+
+    def _has_own_outputs(self, name: str) -> bool:
+        """True if the participant's network has the classes of its weights rather than the run's."""
+        named, spec = self._named(name), self.specs[name]
+        if not named or named == self.run_classes or self.plan.participants[name].role != "teacher":
+            return False
+        head = spec.weights.head if spec.weights else "keep"
+        return head == "keep" or (head is None and "*" in spec.freeze)
+
+    def _head(self, name: str) -> str:
+        spec = self.specs[name].weights
+        if spec and spec.head:
+            return spec.head
+        named = self._named(name)
+        return "map" if named and named != self.run_classes and not self._has_own_outputs(name) else "keep"
+
+    def _refuse_contradiction(self, name: str) -> None:
+        file, given = self.files[name], self.specs[name].classes
+        if given and file.classes and tuple(given) != file.classes:
+            raise CheckpointError(f"{file.path} names its classes itself ({some(file.classes)}), and `classes` says otherwise")
+        named = self._named(name)
+        if named and named != self.run_classes and self._head(name) == "keep" and not self._has_own_outputs(name):
+            raise CheckpointError(
+                f"{file.path}: its classes are not the run's in the run's order (it has {some(named)}); use head: map or drop"
+            )
+
+    def _note_classes(self, name: str) -> None:
+        """Say how a network's classes differ from the run's.
+
+        Raises:
+            RecipeError: If they have none in common.
+        """
+        columns, classes = self.columns(name), self.classes(name)
+        if columns is None:
+            return
+        unknown = [each for each, column in zip(self.run_classes, columns, strict=True) if column < 0]
+        if len(unknown) == len(self.run_classes):
+            what = f"{name!r} knows none of the run's classes (it has {some(classes)}; the run has {some(self.run_classes)})"
+            raise RecipeError([self.builder.problem(f"{self._path(name)}.classes", what)])
+        self._note(name, "its logits were put in the order of the run's classes by name")
+        if unused := [each for each in classes if each not in self.run_classes]:
+            self._note(name, f"logits of {len(unused)} classes that the run does not have were left out: {some(unused)}")
+        if unknown:
+            rest = len(self.run_classes) - len(unknown)
+            self._note(name, f"terms that read it are computed among the {rest} classes it knows, without {some(unknown)}")
+
+    def _transforms(self, name: str) -> Any:
+        group, _, key = self._path(name).partition(".")
+        filled = self.plan.filled[group]
+        return (filled[key] if key else filled)["transforms"]
+
+
+def _chains(transforms: Any) -> list[Any]:
+    """Lists of transforms that are not empty, whether written for one modality or for several."""
+    chains: Sequence[Any] = list(transforms.values()) if isinstance(transforms, Mapping) else [transforms]
+    return [chain for chain in chains if chain]

@@ -1,0 +1,284 @@
+"""Training on the batches of a data loader: the engine's loop with batches that come from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.contracts.batch import AnonymousBatch, Batch, Outputs
+from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+from kdcore.contracts.encoder import Participant
+from kdcore.contracts.modality import Modality, Signal
+from kdcore.contracts.protocol import Splits
+from kdcore.data.pipeline import Pipeline
+from kdcore.data.table import Table
+from kdcore.errors import DataError, RecipeError
+from kdcore.recipe.graph import StagePlan
+from kdcore.training.assembly import Assembly, shape_of
+from kdcore.training.engine import Engine
+from kdcore.training.evaluation import predict
+from kdcore.training.stage_context import StageContext
+
+INPUT = "input"
+"""Modality that all participants read."""
+
+INPUTS, LABELS, INDEX = ("x", "inputs", "input"), ("labels", "label", "y", "targets", "target"), ("index", "indices")
+"""Keys of a batch that is a mapping, besides the names of participants."""
+
+
+INTERVAL = 0.2
+"""Seconds between two reports of the steps of an epoch."""
+
+
+@dataclass(frozen=True)
+class LoadedBatch:
+    """One batch of a loader.
+
+    Args:
+        signals: Participant → its input.
+        labels: (B,) int64; None if there are none.
+        index: (B,) int64, the number of each sample in the data; None if the loader does not say it.
+    """
+
+    signals: Mapping[str, Any]
+    labels: Tensor | None = None
+    index: Tensor | None = None
+
+    def __len__(self) -> int:
+        first = next(iter(self.signals.values()))
+        return len(first[0] if isinstance(first, tuple) else first)
+
+
+def read_batch(batch: Any, student: str, teachers: Sequence[str]) -> LoadedBatch:
+    """A loader's batch in one of the forms that `kdcore.distil` describes.
+
+    Raises:
+        DataError: If it has none of them, or an input or label is unfit.
+    """
+    everybody = (student, *teachers)
+    if isinstance(batch, Mapping):
+        return _checked(_of_mapping(batch, everybody), everybody)
+    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+    if len(parts) == 1:
+        return _checked(LoadedBatch(dict.fromkeys(everybody, _input(parts[0]))), everybody)
+    if len(parts) == 2:
+        return _checked(LoadedBatch(dict.fromkeys(everybody, _input(parts[0])), _labels(parts[1])), everybody)
+    if len(parts) != 3:
+        raise DataError(f"a batch is (x, labels), (x, teachers' x, labels) or a dictionary, not {len(parts)} things")
+    own, theirs, labels = parts
+    if not isinstance(theirs, Mapping):
+        theirs = dict.fromkeys(teachers, theirs)
+    if unknown := [name for name in theirs if name not in teachers]:
+        raise DataError(f"a batch has an input for {unknown[0]!r}, and the teachers are {', '.join(teachers)}")
+    inputs = {name: _input(theirs.get(name, own)) for name in teachers}
+    return _checked(LoadedBatch({student: _input(own), **inputs}, _labels(labels)), everybody)
+
+
+def _of_mapping(batch: Mapping[str, Any], everybody: Sequence[str]) -> LoadedBatch:
+    known = {*everybody, *INPUTS, *LABELS, *INDEX}
+    if unknown := [str(key) for key in batch if key not in known]:
+        raise DataError(f"a batch has the key {unknown[0]!r}; known are {', '.join(sorted(known))}; see unpack=")
+    shared, labels, index = (next((batch[key] for key in keys if key in batch), None) for keys in (INPUTS, LABELS, INDEX))
+    signals = {name: batch.get(name, shared) for name in everybody}
+    if missing := [name for name, each in signals.items() if each is None]:
+        raise DataError(f"a batch has no input for {missing[0]!r}: give it under that name, or under 'x' for all")
+    return LoadedBatch({name: _input(each) for name, each in signals.items()}, _labels(labels), _labels(index))
+
+
+def _input(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _labels(value: Any) -> Tensor | None:
+    return None if value is None else torch.as_tensor(value).long()
+
+
+def _checked(batch: LoadedBatch, everybody: Sequence[str]) -> LoadedBatch:
+    sizes = {}
+    for name in everybody:
+        for part in batch.signals[name] if isinstance(batch.signals[name], tuple) else (batch.signals[name],):
+            if not isinstance(part, Tensor):
+                raise DataError(
+                    f"the input of {name} is a tensor or a tuple of tensors, not {type(part).__name__}; see unpack="
+                )
+            sizes[name] = len(part)
+    for what, each in (("labels", batch.labels), ("index", batch.index)):
+        if each is not None:
+            if each.ndim != 1:
+                raise DataError(f"{what} are one whole number for each sample, not of the shape {tuple(each.shape)}")
+            sizes[what] = len(each)
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"the parts of a batch differ in length: {', '.join(f'{name} {size}' for name, size in sizes.items())}")
+    if not len(batch):
+        raise DataError("a batch is empty")
+    return batch
+
+
+class Batches(Dataset):
+    """The dataset of a recipe whose samples come from a loader: it has classes, and no recordings."""
+
+    modalities: Mapping[str, Modality] = {INPUT: Modality(INPUT, ("sample",), ("sample",), "")}
+
+    def __init__(self, classes: int):
+        self.classes = [str(number) for number in range(classes)]
+
+    def samples(self) -> Sequence[Sample]:
+        """None: batches come from the loader."""
+        return ()
+
+    def read(self, sample: Sample, modality: str) -> Signal:
+        """Nothing can be read."""
+        raise DataError("the batches of a loader are no recordings")
+
+
+class LoaderTable(Table):
+    """The current batch of a loader, as the table whose rows are its samples.
+
+    Args:
+        batch: The first batch, on which everything is set up and checked.
+        device: Where batches are put.
+    """
+
+    def __init__(self, batch: LoadedBatch, device: torch.device):
+        self.device = device
+        rows = torch.arange(len(batch), device=device)
+        labels = torch.full((len(batch),), -1) if batch.labels is None else batch.labels
+        labels = labels.to(device)
+        keys = tuple(SampleKey("", "", str(number)) for number in range(len(batch)))
+        splits = Splits({"train": ()}, "the batches of a loader")
+        super().__init__(keys, labels, labels, {"train": rows}, {}, (), splits, "")
+        self._all = rows
+        self.current = self._moved(batch)
+
+    def _moved(self, batch: LoadedBatch) -> LoadedBatch:
+        def move(value: Any) -> Any:
+            return tuple(map(move, value)) if isinstance(value, tuple) else value.to(self.device, non_blocking=True)
+
+        signals = {name: move(each) for name, each in batch.signals.items()}
+        labels, index = (None if each is None else move(each) for each in (batch.labels, batch.index))
+        return LoadedBatch(signals, labels, index)
+
+    def take(self, batch: LoadedBatch) -> Tensor:
+        """Make `batch` the current one; returns its rows, which count from 0."""
+        self.current = self._moved(batch)
+        self._all = torch.arange(len(batch), device=self.device)
+        return self._all
+
+    def is_partly_labelled(self, split: str) -> bool:
+        """True: what later batches have is not known."""
+        return True
+
+    def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True, stand_ins: bool = False) -> Batch:
+        """Samples of the current batch, in which every participant has its input."""
+        current = self.current
+
+        def chosen(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(chosen, value))
+            return value if rows is self._all else value[rows]
+
+        signals = {name: chosen(current.signals[name]) for name in participants}
+        labels = chosen(current.labels) if labelled and current.labels is not None else None
+        if current.index is None:
+            return AnonymousBatch(len(rows), signals, labels)
+        return Batch(chosen(current.index), signals, labels)
+
+
+class LoaderAssembly(Assembly):
+    """Constructs participants from networks that were passed in Python, which take a loader's inputs as they are."""
+
+    def pipeline(self, name: str) -> Pipeline:
+        """No transforms."""
+        return _AsItIs([])
+
+    def _participant(self, name: str, table: Table, seed: int, device: torch.device) -> Participant:
+        spec, path = self.specs[name], self.recipe.path_of(name)
+        encoder = self.builder.encoder(path, spec, len(self.dataset.classes), ())
+        try:
+            return Participant(name, encoder, spec.taps, nn.Identity(), frozen=spec.freeze)
+        except KeyError as error:
+            raise RecipeError(self._tap_problems(encoder, spec, path)) from error
+
+    def _wrong_logits(self, name: str, outputs: Outputs, samples: int) -> str:
+        shape = shape_of(outputs.logits)
+        if isinstance(shape, tuple) and len(shape) == 2 and shape[0] == samples:
+            return ""  # a teacher may have other classes, where only its features are read
+        return f"{name} returns {shape} where logits ({samples}, classes) are expected; wrap it in a module that returns them"
+
+
+class _AsItIs(Pipeline):
+    """The way of an input that is not changed."""
+
+    @property
+    def spec(self) -> Any:
+        """Nothing is known of the input."""
+        return None
+
+
+class LoaderEngine(Engine):
+    """Trains the learners of one stage on the batches of a loader.
+
+    Args:
+        loader: Gives the batches of an epoch each time it is iterated.
+        steps: Batches of an epoch.
+        unpack: Makes a `LoadedBatch` of what the loader gives.
+        validation: Likewise, for the accuracy after each epoch; None for no validation.
+        options: Of `Engine`; its table is a `LoaderTable`.
+    """
+
+    table: LoaderTable
+
+    def __init__(
+        self,
+        *options: Any,
+        loader: Iterable[Any],
+        steps: int,
+        unpack: Callable[[Any], LoadedBatch],
+        validation: Iterable[Any] | None = None,
+        **others: Any,
+    ):
+        super().__init__(*options, **others)
+        self.loader, self.steps, self.unpack, self.validation = loader, steps, unpack, validation
+
+    def _rows(self, stage: StagePlan) -> tuple[Tensor, int]:
+        return torch.arange(self.steps), 1
+
+    def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch."""
+        count, told = 0, time.monotonic()
+        for index, loaded in enumerate(self.loader):
+            if index == self.steps:
+                break
+            rows, count = self.table.take(self.unpack(loaded)), index + 1
+            self._begin_step(context, index)
+            yield rows, rows
+            if (now := time.monotonic()) - told > INTERVAL:
+                told = now
+                self.listener.stepped(context.stage, context.epoch, count)
+        if count < self.steps:
+            raise DataError(
+                f"the loader gave {count} batches in epoch {context.epoch + 1} and {self.steps} were expected; give steps="
+            )
+
+    def _accuracies(self, stage: StagePlan) -> dict[str, float]:
+        """Accuracy of each learner on the labelled samples of the validation loader."""
+        if self.validation is None:
+            return {}
+        right, total = dict.fromkeys(stage.learners, 0), 0
+        for loaded in self.validation:
+            batch = self.unpack(loaded)
+            if batch.labels is None:
+                raise DataError("the batches of the validation loader have no labels")
+            rows, size, known = self.table.take(batch), len(batch), batch.labels >= 0
+            found = predict(self.distiller, stage.learners, rows, self.table, size, self.fabric)
+            for name, probabilities in found.items():
+                right[name] += int((torch.from_numpy(probabilities).argmax(1) == batch.labels.cpu())[known.cpu()].sum())
+            total += int(known.sum())
+        if not total:
+            raise DataError("the validation loader gave no labelled samples")
+        return {name: count / total for name, count in right.items()}

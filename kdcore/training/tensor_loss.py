@@ -1,0 +1,202 @@
+"""Registered losses on plain tensors, for training loops that are not kdcore's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from kdcore.contracts.batch import AnonymousBatch, Batch, LossContext, Outputs
+from kdcore.contracts.loss import DistillationLoss, Example
+from kdcore.contracts.needs import Needs
+from kdcore.contracts.progress import Progress
+from kdcore.errors import RecipeError, TrainingError, UsageError
+from kdcore.plugin.manager import plugin_manager
+from kdcore.plugin.option_schema import make, options_model, validated
+from kdcore.recipe.problems import Places, found_by_schema
+from kdcore.training.module_checks import not_a_scalar, set_up
+
+Answers = Tensor | Outputs
+"""Logits (B, classes), or logits with activations by tap."""
+
+TEACHER = "teacher"
+"""Name of a teacher that is given without a name."""
+
+
+def loss(name: str, /, **options: Any) -> TensorLoss:
+    """A registered loss as a function of tensors; ``kdcore list losses`` shows all.
+
+    Args:
+        name: Such as ``dist``, or ``plugin/name``.
+        options: The loss's own, as a recipe gives them; ``kdcore describe NAME`` shows them.
+
+    Raises:
+        UnknownComponentError: If there is no such loss.
+        RecipeError: If an option is wrong.
+
+    Example:
+        >>> import torch, kdcore
+        >>> student, teacher = torch.randn(8, 5, requires_grad=True), torch.randn(8, 5)
+        >>> labels = torch.randint(5, (8,))
+        >>> term = kdcore.loss("dkd", temperature=2.0)
+        >>> value = term(student, teacher, labels)
+        >>> value.backward()
+        >>> value.shape
+        torch.Size([])
+    """
+    return TensorLoss(constructed(name, options), name)
+
+
+def constructed(name: str, options: Mapping[str, Any]) -> DistillationLoss:
+    """A registered loss with these options.
+
+    Raises:
+        UnknownComponentError: If there is no such loss.
+        RecipeError: If an option is wrong, or the loss refuses.
+    """
+    entry = plugin_manager().registry.get("loss", name)
+    try:
+        validated(entry, options)
+    except ValidationError as error:
+        of = f"loss {name!r}"
+        raise RecipeError(found_by_schema(error, options, Places({}), options_model(entry), of=of)) from error
+    return make(entry, options)
+
+
+class TensorLoss(nn.Module):
+    """A distillation loss that is called with tensors. Its parameters, if it has any, are trained like those of other modules.
+
+    Args:
+        term: The loss.
+        name: What messages call it.
+
+    Attributes:
+        needs: What it must be given.
+    """
+
+    def __init__(self, term: DistillationLoss, name: str = ""):
+        super().__init__()
+        self.term = term
+        self.name = name or type(term).__name__
+        self._is_set_up = False
+
+    @property
+    def needs(self) -> Needs:
+        """What it must be given."""
+        return self.term.needs
+
+    def setup(self, student: Answers, teacher: Answers | Mapping[str, Answers] | None = None) -> TensorLoss:
+        """Create the parameters whose shapes depend on the networks. Required once, before the optimizer, for losses with such.
+
+        Args:
+            student: Outputs of the student for any batch.
+            teacher: Outputs of the teacher, or name → outputs of several.
+
+        Raises:
+            ValueError: If their shapes cannot meet.
+        """
+        outputs, teachers = _outputs(student), _named(teacher)
+        with torch.no_grad():
+            set_up(self.term, Example(outputs, teachers, outputs.logits.shape[1]))
+        self.term.to(outputs.logits.device)
+        self._is_set_up = True
+        return self
+
+    def forward(
+        self,
+        student: Answers,
+        teacher: Answers | Mapping[str, Answers] | None = None,
+        labels: Tensor | None = None,
+        *,
+        peers: Answers | Mapping[str, Answers] | None = None,
+        class_embeddings: Tensor | None = None,
+        index: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """The loss of a batch, a scalar.
+
+        No gradient goes to teachers and peers.
+
+        Args:
+            student: Logits (B, classes), or `kdcore.Outputs` with activations by tap.
+            teacher: Likewise; name → outputs where there are several.
+            labels: (B,) int64.
+            peers: As `teacher`, for losses between students.
+            class_embeddings: (classes, D), for losses that read them.
+            index: (B,) int64, the number of each sample in the data, for losses that remember samples.
+            progress: Where training is, for options that change over epochs.
+
+        Raises:
+            UsageError: If something that the loss needs is not given.
+        """
+        outputs, teachers, others = _outputs(student), _named(teacher), _named(peers, "peer")
+        self._refuse_missing(outputs, teachers, others, labels, class_embeddings)
+        if not self._is_set_up:
+            self._set_up_at_once(outputs, teachers)
+        size = len(outputs.logits)
+        batch = AnonymousBatch(size, {}, labels) if index is None else Batch(index, {}, labels)
+        value = self.term(LossContext(outputs, teachers, batch, others, class_embeddings, progress or Progress()))
+        if wrong := not_a_scalar(value):
+            raise TrainingError(f"the loss {self.name!r}: {wrong}")
+        return value
+
+    def _set_up_at_once(self, student: Outputs, teachers: Mapping[str, Outputs]) -> None:
+        """Set up a loss at its first call, unless that makes parameters, which an optimizer made before would not train."""
+        trial = deepcopy(self.term)
+        with torch.no_grad():
+            set_up(trial, Example(student.detach(), teachers, student.logits.shape[1]))
+        before = dict(self.term.named_parameters())
+        if made := [name for name, _ in trial.named_parameters() if name not in before]:
+            raise UsageError(
+                f"the loss {self.name!r} makes parameters that fit the networks ({', '.join(made[:3])}): call "
+                "setup(student, teacher) on it once, before the optimizer is made"
+            )
+        self.setup(student.detach(), dict(teachers))
+
+    def _refuse_missing(
+        self,
+        student: Outputs,
+        teachers: Mapping[str, Outputs],
+        peers: Mapping[str, Outputs],
+        labels: Tensor | None,
+        class_embeddings: Tensor | None,
+    ) -> None:
+        needs, missing = self.needs, []
+        for what, wanted, given in (("teacher", needs.teachers, teachers), ("peers", needs.peers, peers)):
+            if len(given) < wanted:
+                missing.append(f"{what}=" if wanted == 1 else f"{what}={{name: outputs}} of at least {wanted}")
+        missing += ["labels="] if needs.labels and labels is None else []
+        missing += ["class_embeddings="] if needs.class_embeddings and class_embeddings is None else []
+        missing += [f"the student's features {tap!r}" for tap in needs.student_taps if tap not in student.features]
+        for name, each in teachers.items():
+            missing += [f"the features {tap!r} of {name}" for tap in needs.teacher_taps if tap not in each.features]
+        if needs.ablated and any(each.ablated is None for each in (student, *teachers.values())):
+            missing.append("outputs for an all-zero input, kdcore.Outputs(…, ablated=…)")
+        if missing:
+            hint = (
+                "; features are given as kdcore.Outputs(logits, {tap: activation})" if "features" in " ".join(missing) else ""
+            )
+            raise UsageError(f"the loss {self.name!r} needs {' and '.join(missing)}{hint}")
+        for what, tensor in {"labels": labels, **{name: each.logits for name, each in teachers.items()}}.items():
+            if tensor is not None and len(tensor) != len(student.logits):
+                raise UsageError(f"{what}: {len(tensor)} samples, and the student has {len(student.logits)}")
+
+
+def _outputs(given: Answers) -> Outputs:
+    outputs = given if isinstance(given, Outputs) else Outputs(given)
+    if not isinstance(outputs.logits, Tensor) or outputs.logits.ndim != 2:
+        shape = tuple(outputs.logits.shape) if isinstance(outputs.logits, Tensor) else type(outputs.logits).__name__
+        raise UsageError(f"logits are a tensor (B, classes), not {shape}")
+    return outputs
+
+
+def _named(given: Answers | Mapping[str, Answers] | None, name: str = TEACHER) -> dict[str, Outputs]:
+    """Outputs by name, without a graph."""
+    if given is None:
+        return {}
+    several = given if isinstance(given, Mapping) else {name: given}
+    return {each: _outputs(outputs).detach() for each, outputs in several.items()}

@@ -1,0 +1,166 @@
+"""Files of weights as others and kdcore write them, read without executing anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from kdcore.errors import CheckpointError
+from kdcore.training.checkpoint import ABOUT, load_state, load_weights
+
+WEIGHTS_IN_FOLDERS = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "weights.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+"""Files of weights in a folder, in the order in which they are looked for: Hugging Face's, and that of a saved student."""
+
+DESCRIPTION = "student.json"
+_COMPILED = "_orig_mod."
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """The content of a file, or of a folder, of weights.
+
+    Args:
+        path: As the recipe names it.
+        tensors: Name → tensor; nested mappings are joined by dots, and ``_orig_mod.`` of compiled modules is left out.
+        classes: Class names in the order of the head's outputs; empty where the file does not say.
+        transforms: Transforms by modality, as the recipe of the run that wrote the file has them; empty where unknown.
+        versions: Package → version, of kdcore and its plugins at the time.
+        notes: What was changed in reading it.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    classes: tuple[str, ...] = ()
+    transforms: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """Fitted statistics of the preprocessing, where kdcore wrote the file; named as in a pipeline's transforms."""
+        prefix = "batch_transforms."
+        ours = bool(self.versions) and all(name.startswith((prefix, "encoder.")) for name in self.tensors)
+        return {name.removeprefix(prefix): each for name, each in self.tensors.items() if ours and name.startswith(prefix)}
+
+
+def read_weight_file(path: Path) -> WeightFile:
+    """Read a safetensors file, a PyTorch file that holds data only, or a folder with either.
+
+    Args:
+        path: ``.safetensors``; any other suffix is read by `torch.load` with ``weights_only=True``; or a folder as Hugging Face
+            stores models (one file, or shards with an index), or that of a saved student.
+
+    Raises:
+        CheckpointError: If it is missing, damaged, holds code or no tensors, or if a weight is not a finite number.
+    """
+    described: Mapping[str, Any] = {}
+    file = path
+    if path.is_dir():
+        file, described = _inside(path), _description(path)
+    if file.name.endswith(".index.json"):
+        tensors, about, notes = _shards(file), dict[str, Any](), list[str]()
+    elif file.suffix == ".safetensors":
+        tensors, about, notes = load_weights(file), _about(file), []
+    else:
+        tensors, about, notes = *_from_pickle(file), []
+    if any(_COMPILED in name for name in tensors):
+        tensors = {name.replace(_COMPILED, ""): each for name, each in tensors.items()}
+        notes.append(f"removed {_COMPILED!r} of a compiled module")
+    if not tensors:
+        raise CheckpointError(f"{file}: holds no tensors")
+    _refuse_infinite(file, tensors)
+    about = {**about, **described}
+    versions = {"kdcore": str(about["kdcore"]), **about.get("plugins", {})} if about.get("kdcore") else {}
+    classes = tuple(map(str, about.get("classes", ())))
+    return WeightFile(path, tensors, classes, about.get("transforms", {}), versions, tuple(notes))
+
+
+def _inside(folder: Path) -> Path:
+    found = [name for name in WEIGHTS_IN_FOLDERS if (folder / name).is_file()]
+    if not found:
+        raise CheckpointError(f"{folder}: holds none of {', '.join(WEIGHTS_IN_FOLDERS)}")
+    return folder / found[0]
+
+
+def _description(folder: Path) -> Mapping[str, Any]:
+    """The description of a saved student; empty for any other folder."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: damaged: not JSON ({error})") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _shards(index: Path) -> dict[str, Tensor]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{index}: not an index of shards: {error}") from error
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        if Path(name).name != name:
+            raise CheckpointError(f"{index}: refused: the shard {name!r} is not a file beside it")
+        shard = index.with_name(name)
+        tensors |= load_weights(shard) if shard.suffix == ".safetensors" else _from_pickle(shard)[0]
+    return tensors
+
+
+def _about(file: Path) -> dict[str, Any]:
+    """The facts that kdcore writes into a safetensors file; empty for any other file."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        found = json.loads(next((metadata[key] for key in ABOUT if key in metadata), "{}"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: its metadata is damaged: {error}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _from_pickle(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of a PyTorch file, and the facts beside them."""
+    try:
+        found = load_state(file)
+    except CheckpointError as error:
+        if "more than data" not in str(error):
+            raise
+        raise CheckpointError(
+            f"{error}. Load it where you trust it, and save its tensors alone: torch.save(model.state_dict(), ...)"
+        ) from error
+    if isinstance(found, Tensor) or not isinstance(found, Mapping):
+        raise CheckpointError(f"{file}: holds {type(found).__name__}, not a mapping of names to tensors")
+    tensors = dict(_flat(found))
+    classes = found.get("classes", ())
+    named = isinstance(classes, Sequence) and not isinstance(classes, str) and all(isinstance(each, str) for each in classes)
+    return tensors, {"classes": list(classes)} if named else {}
+
+
+def _flat(values: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    for key, value in values.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{key}", value.detach()
+        elif isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+
+
+def _refuse_infinite(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    bad = [name for name, each in tensors.items() if each.is_floating_point() and not torch.isfinite(each).all()]
+    if bad:
+        count = int((~torch.isfinite(tensors[bad[0]])).sum())
+        more = f", and in {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise CheckpointError(f"{file}: {count} values of {bad[0]!r} are NaN or infinite{more}; these weights cannot be used")

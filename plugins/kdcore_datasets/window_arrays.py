@@ -1,0 +1,305 @@
+"""Datasets `windows` and `uci-har`: recordings that come cut into windows of equal length, many in one file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from annotated_types import Gt
+
+from kdcore import DataError, Dataset, Modality, Sample, SampleKey, Signal, Unusable
+from kdcore_datasets.delimited import open_text
+from kdcore_datasets.file_formats import require_finite
+from kdcore_datasets.folders import existing_file, existing_folder
+from kdcore_datasets.modalities import ACCELEROMETER, FACTORS, GYROSCOPE, ORIENTATION, Unit
+from kdcore_datasets.protocols.partition import in_order, listed, natural
+
+_STRICT = {"extra": "forbid"}
+_KNOWN = {each.name: each for each in (ACCELEROMETER, GYROSCOPE, ORIENTATION)}
+
+
+@dataclass(frozen=True)
+class WindowSet:
+    """Files of windows, one row of each for a window.
+
+    A file is named by its path below the dataset's root, for ``.npz`` and ``.parquet`` with the array or column after a
+    colon: ``train.npz:X``. ``.npy``, ``.npz`` and ``.parquet`` are read; any other file is text with a row of numbers in each
+    line, and may be compressed.
+
+    Args:
+        signals: Modality → its files. Several files are one channel each, (windows, time); a single one is (windows, time) or
+            (windows, time, channels).
+        labels: File of a label for each window.
+        subjects: File of a subject for each window; without one, all windows are of the subject named like the set.
+        channels: Modality → the channels to take from its file, counted from 0; all by default.
+
+    Raises:
+        ValueError: If there are no signals, or channels of one that is not there.
+    """
+
+    signals: dict[str, tuple[str, ...]]
+    labels: str
+    subjects: str | None = None
+    channels: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    __pydantic_config__ = _STRICT
+
+    def __post_init__(self) -> None:
+        if not self.signals or not all(self.signals.values()):
+            raise ValueError("name at least one file for each modality")
+        if unknown := sorted(set(self.channels) - set(self.signals)):
+            raise ValueError(f"channels are given for {unknown[0]!r}, which has no files")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A window: a row of some files."""
+
+    paths: tuple[Path, ...]
+    names: tuple[str, ...]
+    row: int
+
+
+class Windows(Dataset):
+    """Windows of equal length in ``.npy``, ``.npz``, Parquet or text files, with labels and subjects in others.
+
+    Windows that were cut from one recording may overlap: split them by subject, or by set.
+
+    Args:
+        root: Folder of the files.
+        sets: Name → files; the name is the session of its windows, so that a protocol can tell the sets apart.
+        rate: Samples per second.
+        axes: Order of the axes of a file with several channels.
+        classes: Class names in the order of the labels; if empty, the labels that occur, in natural order (which needs the
+            files).
+        names: Label as the files have it → class name; a label that is not listed is its own name.
+        units: Modality → the unit it is recorded in, where that is not m/s², rad/s or rad.
+
+    Raises:
+        ValueError: If there are no sets, or their modalities differ.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        sets: dict[str, WindowSet],
+        rate: Annotated[float, Gt(0)],
+        axes: Literal["windows-time-channels", "windows-channels-time"] = "windows-time-channels",
+        classes: tuple[str, ...] = (),
+        names: dict[str, str] | None = None,
+        units: dict[str, Unit] | None = None,
+    ):
+        if not sets:
+            raise ValueError("windows: describe at least one set")
+        kinds = {frozenset(each.signals) for each in sets.values()}
+        if len(kinds) > 1:
+            raise ValueError("windows: all sets must have the same modalities")
+        self.root, self.sets, self.rate, self.axes = root, sets, rate, axes
+        self.names, self.units = names or {}, units or {}
+        first = next(iter(sets.values()))
+        if unknown := sorted(set(self.units) - set(first.signals)):
+            raise ValueError(f"windows: units are given for {unknown[0]!r}, which is no modality of these windows")
+        self._classes = classes
+        self.modalities = {kind: self._modality(kind, first) for kind in first.signals}
+        self.version = hashlib.sha256(f"1 {sorted(sets.items())} {rate} {axes} {self.units}".encode()).hexdigest()[:8]
+
+    def _modality(self, kind: str, files: WindowSet) -> Modality:
+        known = _KNOWN.get(kind) or Modality(kind, ("time", "channel"), ("channel", "time"), units="")
+        count = len(files.channels.get(kind, ())) or (len(files.signals[kind]) if len(files.signals[kind]) > 1 else 0)
+        channels = known.channels if count in (0, len(known.channels)) else tuple(map(str, range(count)))
+        return known.renamed(kind, rate=self.rate, channels=channels)
+
+    @cached_property
+    def classes(self) -> Sequence[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Class names; read from the files where the recipe does not list them."""
+        if self._classes:
+            return self._classes
+        return tuple(sorted({label for name in self.sets for label in self._labels(name) if label}, key=natural))
+
+    def samples(self) -> Sequence[Sample]:
+        """Every window, by set and subject; a window's trial is its row."""
+        number = {name: index for index, name in enumerate(self.classes)}
+        unusable, found = [], []
+        for name, files in self.sets.items():
+            labels, subjects = self._labels(name), self._subjects(name)
+            sources = {kind: self._files(each) for kind, each in files.signals.items()}
+            for (paths, arrays), kind in zip(sources.values(), sources, strict=True):
+                for path, array in zip(paths, arrays, strict=True):
+                    if len(rows := _load(path, array)) != len(labels):
+                        raise DataError(
+                            f"{path}: has {len(rows)} windows of {kind}, and {files.labels} has {len(labels)} labels"
+                        )
+            for row, (label, subject) in enumerate(zip(labels, subjects, strict=True)):
+                if label not in number:
+                    what = f"label {label!r} is none of the classes {listed(list(number))}" if label else "no label"
+                    unusable.append(Unusable(f"{name}, window {row}", "unknown label" if label else "no label", what, subject))
+                    continue
+                key = SampleKey(subject, label, str(row), session=name)
+                found.append(Sample(key, number[label], {kind: _Row(*each, row) for kind, each in sources.items()}))
+        self.unusable = unusable
+        return in_order(found)
+
+    def read(self, sample: Sample, modality: str) -> Signal:
+        """One window of a modality."""
+        source = sample.sources[modality]
+        if not isinstance(source, _Row):
+            raise DataError(f"{source}: windows are read from the files of a set, not one by one")
+        values = [_load(path, name)[source.row] for path, name in zip(source.paths, source.names, strict=True)]
+        if len(values) > 1:
+            array = np.stack([_one_axis(each, path) for each, path in zip(values, source.paths, strict=True)], axis=1)
+        else:
+            array = self._of_channels(values[0], sample.key.session, modality, source.paths[0])
+        array = require_finite(np.asarray(array, dtype=np.float64), source.paths[0], f"window {source.row} of {modality}")
+        factor = FACTORS[self.units[modality]] if modality in self.units else 1.0
+        return Signal((array * factor).astype(np.float32), self.rate)
+
+    def _of_channels(self, window: np.ndarray, name: str, modality: str, path: Path) -> np.ndarray:
+        if window.ndim not in (1, 2):
+            raise DataError(f"{path}: a window has shape {window.shape}, expected (time,) or (time, channels)")
+        array = window[:, None] if window.ndim == 1 else window
+        if window.ndim == 2 and self.axes == "windows-channels-time":
+            array = array.T
+        chosen = self.sets[name].channels.get(modality)
+        if chosen and max(chosen) >= array.shape[1]:
+            raise DataError(f"{path}: has {array.shape[1]} channels, none numbered {max(chosen)}")
+        return array[:, list(chosen)] if chosen else array
+
+    def _files(self, texts: Sequence[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+        """Paths, and the arrays in them."""
+        root = existing_folder(self.root)
+        pairs = []
+        for text in texts:
+            path, colon, name = text.rpartition(":")
+            inside = colon and Path(path).suffix in (".npz", ".parquet")
+            pairs.append((existing_file(root / (path if inside else text)), name if inside else ""))
+        return tuple(path for path, _ in pairs), tuple(name for _, name in pairs)
+
+    def _labels(self, name: str) -> list[str]:
+        return [self.names.get(text, text) for text in self._texts(self.sets[name].labels)]
+
+    def _subjects(self, name: str) -> list[str]:
+        files = self.sets[name]
+        labels = len(self._texts(files.labels))
+        if files.subjects is None:
+            return [name] * labels
+        found = self._texts(files.subjects)
+        if len(found) != labels:
+            raise DataError(f"{files.subjects} has {len(found)} subjects, and {files.labels} has {labels} labels")
+        return found
+
+    def _texts(self, source: str) -> list[str]:
+        (path,), (name,) = self._files([source])
+        values = _load(path, name)
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]
+        if values.ndim != 1:
+            raise DataError(f"{path}: expected one value for each window, not an array of shape {values.shape}")
+        return [_as_text(each) for each in values.tolist()]
+
+
+class UciHar(Windows):
+    """UCI-HAR: a phone at the waist, 30 subjects, six activities, windows of 2.56 s at 50 Hz that overlap by half.
+
+    D. Anguita et al., "A Public Domain Dataset for Human Activity Recognition using Smartphones", ESANN 2013,
+    https://doi.org/10.24432/C54S4K. Modalities are ``accelerometer`` (with gravity), ``gyroscope`` and ``body-acceleration``
+    (without gravity). The published split is by subjects; its parts are the sessions ``train`` and ``test``.
+
+    Args:
+        root: Folder ``UCI HAR Dataset``, which contains ``train`` and ``test``.
+    """
+
+    def __init__(self, *, root: Path):
+        kinds = {"accelerometer": "total_acc", "gyroscope": "body_gyro", "body-acceleration": "body_acc"}
+        sets = {
+            part: WindowSet(
+                {
+                    kind: tuple(f"{part}/Inertial Signals/{stem}_{axis}_{part}.txt" for axis in "xyz")
+                    for kind, stem in kinds.items()
+                },
+                f"{part}/y_{part}.txt",
+                f"{part}/subject_{part}.txt",
+            )
+            for part in ("train", "test")
+        }
+        classes = ("walking", "walking upstairs", "walking downstairs", "sitting", "standing", "laying")
+        names = {str(number): name for number, name in enumerate(classes, start=1)}
+        units: dict[str, Unit] = {"accelerometer": "g", "body-acceleration": "g"}
+        super().__init__(root=root, sets=sets, rate=50.0, classes=classes, names=names, units=units)
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, float):
+        return "" if np.isnan(value) else str(int(value)) if value.is_integer() else str(value)
+    return "" if value is None else str(value)
+
+
+def _one_axis(window: np.ndarray, path: Path) -> np.ndarray:
+    if window.ndim != 1:
+        raise DataError(f"{path}: a window has shape {window.shape}, expected (time,), one file for each channel")
+    return window
+
+
+def _load(path: Path, name: str) -> np.ndarray:
+    """An array of a file, one row for each window.
+
+    Raises:
+        DataError: If it cannot be read, or lacks the array.
+    """
+    try:
+        return _loaded(path, name, path.stat().st_mtime_ns)
+    except DataError:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as an array of windows ({error})") from error
+
+
+@lru_cache(maxsize=64)
+def _loaded(path: Path, name: str, stamp: int) -> np.ndarray:
+    """As `_load`; `stamp` is the file's time of change, so that a changed file is read again."""
+    del stamp
+    if path.suffix == ".npy":
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return file[_named(path, name, file.files)]
+    if path.suffix == ".parquet":
+        return _column(path, name)
+    with open_text(path) as file:
+        rows = [line.replace(",", " ").split() for line in file if line.strip()]
+    if not rows:
+        raise DataError(f"{path}: has no rows")
+    if len({len(row) for row in rows}) > 1:
+        raise DataError(f"{path}: its rows have from {min(map(len, rows))} to {max(map(len, rows))} values")
+    try:
+        return np.array(rows, dtype=np.float64)
+    except ValueError:
+        return np.array(rows)
+
+
+def _named(path: Path, name: str, known: Sequence[str]) -> str:
+    if name in known:
+        return name
+    if not name and len(known) == 1:
+        return known[0]
+    raise DataError(
+        f"{path}: {f'has no array {name!r}' if name else 'say which array after a colon'}; it has {', '.join(known)}"
+    )
+
+
+def _column(path: Path, name: str) -> np.ndarray:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowException as error:
+        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
+    values = table[_named(path, name, table.column_names)].to_pylist()
+    return np.array(values)

@@ -1,0 +1,230 @@
+"""Datasets of arrays in memory."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import kdcore
+from kdcore import ArrayDataset, DataError, Modality, Signal
+from kdcore.data.fingerprint import Hashes, fingerprint
+
+N = 6
+LABELS = ["walk", "sit", "walk", "sit", "run", "walk"]
+WRIST = np.random.default_rng(0).normal(size=(N, 20, 3)).astype(np.float32)
+BODY = np.random.default_rng(1).normal(size=(N, 12, 4, 3)).astype(np.float32)
+
+
+def values(data: ArrayDataset, modality: str) -> list[np.ndarray]:
+    return [data.read(sample, modality).values for sample in data.samples()]
+
+
+def test_arrays_are_joined_by_position():
+    data = ArrayDataset({"accelerometer": (WRIST, 50.0), "skeleton": (BODY, 30.0)}, LABELS, [1, 1, 2, 2, 3, 3])
+    assert data.classes == ("run", "sit", "walk")
+    assert [sample.label for sample in data.samples()] == [2, 1, 2, 1, 0, 2]
+    assert [sample.key.subject for sample in data.samples()] == ["1", "1", "2", "2", "3", "3"]
+    assert [sample.key.trial for sample in data.samples()] == ["1"] * 6
+    np.testing.assert_array_equal(values(data, "accelerometer"), WRIST)
+    np.testing.assert_array_equal(values(data, "skeleton"), BODY[..., None])  # one person
+    assert {data.read(sample, "skeleton").rate for sample in data.samples()} == {30.0}
+    accelerometer = data.modalities["accelerometer"]
+    assert (accelerometer.units, accelerometer.channels, accelerometer.rate) == ("m/s^2", ("x", "y", "z"), 50.0)
+    assert data.modalities["skeleton"].persons == 1
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        torch.from_numpy(WRIST),
+        torch.from_numpy(WRIST).requires_grad_(),
+        list(WRIST),
+        [torch.from_numpy(each) for each in WRIST],
+        [Signal(each, 50.0) for each in WRIST],
+    ],
+    ids=["tensor", "with a graph", "list", "list of tensors", "signals"],
+)
+def test_forms_of_recordings_mean_the_same(form):
+    found = ArrayDataset({"accelerometer": (form, 50.0)}, LABELS)
+    np.testing.assert_array_equal(values(found, "accelerometer"), WRIST)
+
+
+def test_lists_may_have_different_lengths_and_gaps():
+    clips = [WRIST[0], WRIST[1][:7], None, WRIST[3], WRIST[4], WRIST[5]]
+    data = ArrayDataset({"accelerometer": (clips, 50.0), "skeleton": (BODY, 30.0)}, LABELS)
+    assert [sample.sources.keys() for sample in data.samples()][2] == {"skeleton"}
+    assert [data.classes[sample.label] for sample in data.samples()] == LABELS
+    for clip, body, sample in zip(clips, BODY, data.samples(), strict=True):
+        np.testing.assert_array_equal(data.read(sample, "skeleton").values[..., 0], body)
+        if clip is not None:
+            np.testing.assert_array_equal(data.read(sample, "accelerometer").values, clip)
+    lengths = [len(data.read(each, "accelerometer")) for each in data.samples() if "accelerometer" in each.sources]
+    assert lengths == [20, 7, 20, 20, 20]
+
+
+def long_table() -> pd.DataFrame:
+    order = ["c", "a", "b", "d", "e", "f"]
+    rows = [
+        {"sample": order[n], "time": 5.0 + i / 40, "z": v[2], "x": v[0], "y": v[1], "who": f"s{n // 2}", "what": LABELS[n]}
+        for n in range(N)
+        for i, v in enumerate(WRIST[n].astype(float))
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_a_long_table_is_read_by_sample_and_by_the_channels_names():
+    data = ArrayDataset({"accelerometer": long_table()}, labels="what", subjects="who")
+    np.testing.assert_array_equal(values(data, "accelerometer"), WRIST)
+    assert [data.classes[each.label] for each in data.samples()] == LABELS
+    assert [each.key.subject for each in data.samples()] == ["s0", "s0", "s1", "s1", "s2", "s2"]
+    first = data.read(data.samples()[0], "accelerometer")
+    assert (first.rate, first.start, first.times) == (40.0, 5.0, None)
+
+
+def test_rows_of_samples_may_be_mixed_and_labels_given_by_sample():
+    table = long_table().sort_values(["time", "sample"], kind="stable")
+    by_name = dict(zip(["c", "a", "b", "d", "e", "f"], LABELS, strict=True))
+    for labels in (by_name, pd.Series(by_name)):
+        data = ArrayDataset({"accelerometer": table}, labels=labels)
+        found = dict(zip("abcdef", values(data, "accelerometer"), strict=True))
+        for place, name in enumerate(["c", "a", "b", "d", "e", "f"]):
+            np.testing.assert_array_equal(found[name], WRIST[place])
+        assert [data.classes[each.label] for each in data.samples()] == [by_name[name] for name in "abcdef"]
+
+
+def test_irregular_times_are_kept():
+    times = np.cumsum([0.0, 0.02, 0.05, 0.02, 0.02])
+    table = pd.DataFrame({"sample": 1, "time": times, "x": range(5), "y": 0.0, "z": 0.0})
+    signal = ArrayDataset({"accelerometer": table}).samples()[0].sources["accelerometer"]
+    np.testing.assert_allclose(signal.clock, times)
+
+
+def test_a_table_of_joints_has_its_columns_joint_by_joint():
+    columns = {f"joint{j}_{c}": BODY[:, :, j, k].ravel() for j in range(4) for k, c in enumerate("xyz")}
+    table = pd.DataFrame({"sample": np.repeat(np.arange(N), 12), **columns})
+    data = ArrayDataset({"skeleton": (table, 30.0), "accelerometer": (WRIST, 50.0)}, LABELS)
+    np.testing.assert_array_equal(values(data, "skeleton"), BODY[..., None])
+    assert len(data) == N
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "names", "numbers"),
+    [
+        ([1, 0, 1, 0, 2, 1], None, ("0", "1", "2"), [1, 0, 1, 0, 2, 1]),
+        (np.array([5, 3, 5, 3, 9, 5]), None, ("3", "5", "9"), [1, 0, 1, 0, 2, 1]),
+        (torch.tensor([1, 0, 1, 0, 2, 1]), ("a", "b", "c", "d"), ("a", "b", "c", "d"), [1, 0, 1, 0, 2, 1]),
+        (LABELS, ("walk", "run", "sit"), ("walk", "run", "sit"), [0, 2, 0, 2, 1, 0]),
+        (["a", None, "b", float("nan"), "a", "b"], None, ("a", "b"), [0, None, 1, None, 0, 1]),
+        ([1, -1, 0, -1, 1, 0], None, ("0", "1"), [1, None, 0, None, 1, 0]),
+        (pd.Series([1.0, np.nan, 0.0, 1.0, 1.0, 0.0]), None, ("0", "1"), [1, None, 0, 1, 1, 0]),
+        (None, ("a", "b"), ("a", "b"), [None] * 6),
+    ],
+    ids=["numbers", "other numbers", "positions", "names", "some missing", "minus one", "floats", "none"],
+)
+def test_labels(labels, classes, names, numbers):
+    data = ArrayDataset({"accelerometer": (WRIST, 50.0)}, labels, classes=classes)
+    assert data.classes == names
+    assert [sample.label for sample in data.samples()] == numbers
+
+
+def test_units_are_converted_and_specs_are_kept():
+    told = {"accelerometer": {"units": "g", "placement": "left-wrist"}, "emg": {"units": "mV", "channels": ["a", "b"]}}
+    emg = np.ones((N, 9, 2))
+    data = ArrayDataset({"accelerometer": (WRIST, 50.0), "emg": (emg, 1000)}, LABELS, modalities=told)
+    np.testing.assert_allclose(values(data, "accelerometer"), WRIST * 9.80665, rtol=1e-6)
+    assert data.modalities["accelerometer"].units == "m/s^2"
+    assert data.modalities["accelerometer"].placement == "left-wrist"
+    expected = Modality("emg", ("time", "channel"), ("channel", "time"), "mV", 1000.0, ("a", "b"))
+    assert data.modalities["emg"] == expected
+    other = ArrayDataset({"ankle": (WRIST, 50.0)}, modalities={"ankle": {"like": "accelerometer"}})
+    assert other.modalities["ankle"].units == "m/s^2"
+    pictures = Modality("thermal", ("time", "height", "width"), ("time", "height", "width"), "K")
+    shaped = ArrayDataset({"thermal": (np.zeros((2, 5, 8, 8)), 9.0)}, modalities={"thermal": pictures})
+    assert shaped.modalities["thermal"].rate == 9.0
+
+
+def test_whole_numbers_become_floats_and_pictures_stay():
+    numbers = ArrayDataset({"accelerometer": (np.ones((N, 20, 3), dtype=np.int64), 50.0)})
+    assert values(numbers, "accelerometer")[0].dtype == np.float32
+    video = ArrayDataset({"rgb": (np.zeros((N, 4, 8, 8, 3), dtype=np.uint8), 15.0)})
+    assert values(video, "rgb")[0].dtype == np.uint8
+
+
+def identity(data: ArrayDataset, folder) -> str:
+    return fingerprint(data, data.samples(), {}, Hashes(folder / "hashes.json"))
+
+
+def test_the_fingerprint_is_that_of_the_content(tmp_path):
+    def made(wrist=WRIST, rate=50.0, labels=LABELS, **options):
+        return identity(ArrayDataset({"accelerometer": (wrist, rate)}, labels, **options), tmp_path)
+
+    changed = WRIST.copy()
+    changed[3, 7, 1] += 1e-3
+    assert made() == made(copy.deepcopy(WRIST)) == made(list(WRIST)) == made(torch.from_numpy(WRIST))
+    others = {made(changed), made(rate=49.0), made(labels=LABELS[::-1]), made(subjects=[1, 1, 2, 2, 3, 3]), made(WRIST[:, :19])}
+    assert len(others | {made()}) == 6
+
+
+def test_other_keys_and_trials():
+    keys = {"session": [1, 1, 2, 2, 1, 1], "view": ["a", "b", "c", "d", "e", "f"]}
+    data = ArrayDataset({"accelerometer": (WRIST, 50.0)}, LABELS, keys=keys, trials=[3, 4, 5, 6, 7, 8])
+    assert [(each.key.session, each.key.view, each.key.trial) for each in data.samples()][2] == ("2", "c", "5")
+    counted = ArrayDataset({"accelerometer": (WRIST, 50.0)}, LABELS)
+    assert [each.key.trial for each in counted.samples()] == ["1", "1", "2", "2", "1", "3"]
+
+
+GOOD = {"accelerometer": (WRIST, 50.0)}
+SHORT = long_table().drop(columns="z")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"signals": {}}, "maps each modality"),
+        ({"signals": {"accelerometer": WRIST}}, "how many samples a second"),
+        ({"signals": {"accelerometer": (WRIST, 0.0)}}, "above 0"),
+        ({"signals": {"accelerometer": (WRIST[..., :2], 50.0)}}, r"3 channels \(x, y, z\) are expected, and there are 2"),
+        ({"signals": {"accelerometer": (WRIST[0], 50.0)}}, "3 channels|has the shape"),
+        ({"signals": {"skeleton": (WRIST, 50.0)}}, r"has the axes \(time, joint, channel, person\)"),
+        ({"signals": {**GOOD, "skeleton": (BODY[:4], 30.0)}}, "accelerometer 6, skeleton 4"),
+        ({"signals": {"accelerometer": (WRIST.astype(str), 50.0)}}, "holds numbers, not"),
+        ({"signals": {"accelerometer": (["a.npy"], 50.0)}}, "text is no recording"),
+        ({"signals": {"accelerometer": (3.0, 50.0)}}, "pair|not a float"),
+        ({"signals": {"emg": ([np.ones((4, 2)), np.ones((4, 3))], 9.0)}}, "only the time may differ"),
+        ({"signals": GOOD, "labels": [1, 2]}, "labels has 2 values for 6 samples"),
+        ({"signals": GOOD, "labels": [0.5] * 6}, "0.5 is neither text nor a whole number"),
+        ({"signals": GOOD, "labels": [0, 1, 2, 0, 1, 7], "classes": ["a", "b", "c"]}, "7 is no position among the 3"),
+        ({"signals": GOOD, "labels": LABELS, "classes": ["walk", "sit", "runn"]}, "'run' is none of the classes"),
+        ({"signals": GOOD, "labels": LABELS, "classes": ["walk", "walk"]}, "two classes have the same name"),
+        ({"signals": GOOD, "labels": "what"}, "names a column, and no signals are a table"),
+        ({"signals": GOOD, "subjects": [1, 2, 3, 4, 5, None]}, "subjects: the sample 5 has none"),
+        ({"signals": GOOD, "labels": LABELS, "trials": [1] * 6}, "give trials that tell them apart"),
+        ({"signals": GOOD, "keys": {"sesion": [1] * 6}}, "did you mean 'session'"),
+        ({"signals": GOOD, "modalities": {"gyro": {}}}, "'gyro', of which there are no signals"),
+        ({"signals": GOOD, "modalities": {"accelerometer": {"unit": "g"}}}, "did you mean 'units'"),
+        ({"signals": GOOD, "modalities": {"accelerometer": {"units": "rad"}}}, "cannot convert 'rad'"),
+        ({"signals": {"a": (WRIST, 5.0)}, "modalities": {"a": {"like": "acelerometer"}}}, "did you mean 'accelerometer'"),
+        ({"signals": {"accelerometer": SHORT}, "labels": "what", "subjects": "who"}, "channels x, y, z, and the table has"),
+        ({"signals": {"accelerometer": long_table().rename(columns={"sample": "id"})}}, "no column 'sample'"),
+        ({"signals": {"accelerometer": long_table()}, "labels": "wat"}, "no table has a column 'wat'.*'what'"),
+        ({"signals": {"accelerometer": long_table()}, "labels": {"a": 1}}, "labels has no value for the sample 'c'"),
+        ({"signals": {"accelerometer": long_table()}, "labels": "time"}, "says both"),
+        ({"signals": {"accelerometer": (long_table(), 100.0)}}, "its times say 40 samples a second, and the rate given is 100"),
+        ({"signals": {"accelerometer": long_table().assign(time=1.0)}}, "do not rise"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, message):
+    with pytest.raises(DataError, match=message):
+        ArrayDataset(**arguments)
+
+
+def test_a_dataset_passes_the_checks_of_datasets():
+    """Samples are listed in the same order each time, and recordings are read twice alike."""
+    data = ArrayDataset(GOOD, LABELS)
+    assert data.samples() == data.samples()
+    assert len({sample.key for sample in data.samples()}) == N
+    assert isinstance(data, kdcore.Dataset)

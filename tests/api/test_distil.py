@@ -1,0 +1,417 @@
+"""`kdcore.distil` against loops written by hand in plain PyTorch."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+import kdcore
+from kdcore import DataError, DistillationLoss, Needs, RecipeError, RunListener, TrainingError, UsageError
+from kdcore.training.randomness import derive, seed_everything
+
+CLASSES = 3
+
+
+def mlp(width: int, inputs: int = 6, dropout: float = 0.0) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, CLASSES))
+
+
+@pytest.fixture
+def given():
+    """Student, teacher, and samples."""
+    torch.manual_seed(0)
+    x, y = torch.randn(44, 6), torch.randint(CLASSES, (44,))
+    return mlp(8), mlp(16), TensorDataset(x, y)
+
+
+def soft_target(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Hinton's loss, written as in his paper: T² KL(teacher ‖ student)."""
+    p, log_q = (teacher / temperature).softmax(-1), (student / temperature).log_softmax(-1)
+    return temperature**2 * (p * (p.log() - log_q)).sum(-1).mean()
+
+
+def by_hand(student, teacher, loader, epochs: int, lr: float, objective) -> nn.Module:
+    optimizer = torch.optim.SGD(student.parameters(), lr=lr, momentum=0.9)
+    student.train()
+    teacher.eval()
+    for _ in range(epochs):
+        for x, y in loader:
+            z = student(x)
+            with torch.no_grad():
+                t = teacher(x)
+            optimizer.zero_grad()
+            objective(z, t, y).backward()
+            optimizer.step()
+    return student
+
+
+def same(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
+    for (name, a), (_, b) in zip(one.state_dict().items(), other.state_dict().items(), strict=True):
+        torch.testing.assert_close(a, b, msg=name, **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9, "foreach": False, "fused": False}
+
+
+def test_weights_are_those_of_a_loop_by_hand(given):
+    """The last batch has four samples of eight: nothing is dropped."""
+    student, teacher, samples = given
+    loader = DataLoader(samples, batch_size=8)
+    other = copy.deepcopy(student)
+    losses = [{"name": "soft-target", "temperature": 3.0, "weight": 2.0}, ("cross-entropy", 0.5)]
+    found = kdcore.distil(student, {"big": teacher}, loader, losses, epochs=3, optimizer=SGD, device="cpu")
+
+    def objective(z, t, y):
+        return 2.0 * soft_target(z, t, 3.0) + 0.5 * F.cross_entropy(z, y)
+
+    by_hand(other, teacher, loader, 3, 0.1, objective)
+    assert found.student is student
+    same(student, other, rtol=1e-5, atol=1e-6)
+    assert len(found.history) == 3
+
+
+def test_weights_are_bit_for_bit_those_of_a_loop_with_the_same_losses(given):
+    student, teacher, samples = given
+    loader = DataLoader(samples, batch_size=8)
+    other = copy.deepcopy(student)
+    dist = kdcore.loss("dist")
+    options = {"optimizer": SGD, "device": "cpu"}
+    kdcore.distil(student, teacher, loader, ["dist", ("cross-entropy", 0.5)], epochs=4, **options)
+    by_hand(other, teacher, loader, 4, 0.1, lambda z, t, y: dist(z, t) * 1.0 + F.cross_entropy(z, y) * 0.5)
+    same(student, other)
+
+
+def test_shuffling_and_dropout_follow_the_seed(given):
+    """A loader without a generator draws from torch's, which an epoch's seed determines; so does dropout."""
+    _, teacher, samples = given
+    torch.manual_seed(5)
+    student = mlp(8, dropout=0.3)
+    loader = DataLoader(samples, batch_size=8, shuffle=True)
+    other = copy.deepcopy(student)
+    kdcore.distil(student, teacher, loader, ["cross-entropy"], epochs=2, optimizer=SGD, device="cpu", seed=7)
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
+    for epoch in range(2):
+        seed_everything(derive(derive(7, "student", epoch), 0))
+        for x, y in loader:
+            optimizer.zero_grad()
+            F.cross_entropy(other(x), y).backward()
+            optimizer.step()
+    same(student, other)
+
+
+def test_a_loader_with_its_own_generator_gives_the_batches_that_it_would_have_given(given):
+    student, teacher, samples = given
+
+    def loader():
+        return DataLoader(samples, batch_size=8, shuffle=True, generator=torch.Generator().manual_seed(3))
+
+    other = copy.deepcopy(student)
+    kdcore.distil(student, teacher, loader(), ["cross-entropy"], epochs=2, optimizer=SGD, device="cpu")
+    by_hand(other, teacher, loader(), 2, 0.1, lambda z, t, y: F.cross_entropy(z, y))
+    same(student, other)
+
+
+def test_random_numbers_settings_and_teachers_are_left_as_they_were(given):
+    student, teacher, samples = given
+    teacher[0].weight.requires_grad_(False)
+    teacher.train()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    threads = torch.get_num_threads()
+    taps = {"student": {"features": "1"}, "teacher": {"features": "1"}}
+    kdcore.distil(student, teacher, DataLoader(samples, 8, shuffle=True), ["fitnet", "dist"], epochs=2, taps=taps, device="cpu")
+    assert torch.equal(torch.rand(3), expected)
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, False)
+    assert teacher.training
+    assert [parameter.requires_grad for parameter in teacher.parameters()] == [False, True, True, True]
+    assert all(torch.equal(before[name], value) for name, value in teacher.state_dict().items())
+    assert not student.training
+    hooked = [module for network in (student, teacher) for module in network.modules() if module._forward_hooks]
+    assert hooked == []
+
+
+def test_two_calls_in_one_process_do_not_touch_each_other(given):
+    student, teacher, samples = given
+    loader = DataLoader(samples, 8, shuffle=True)
+    first, second, third = (copy.deepcopy(student) for _ in range(3))
+    kdcore.distil(first, teacher, loader, ["dist"], epochs=2, device="cpu")
+    kdcore.distil(second, teacher, loader, ["soft-target", "cross-entropy"], epochs=1, seed=3, device="cpu")
+    torch.manual_seed(99)
+    kdcore.distil(third, teacher, loader, ["dist"], epochs=2, device="cpu")
+    same(first, third)
+
+
+class Forms(Dataset):
+    """The same samples, in any form of batch."""
+
+    def __init__(self, samples: TensorDataset, form: Any):
+        self.samples, self.form = samples, form
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = self.samples[index]
+        return self.form(x, y, index)
+
+
+FORMS = {
+    "pair": lambda x, y, i: (x, y),
+    "teachers' input for all": lambda x, y, i: (x, 2 * x, y),
+    "teachers' input by name": lambda x, y, i: (x, {"big": 2 * x}, y),
+    "by name": lambda x, y, i: {"student": x, "big": 2 * x, "labels": y},
+    "shared, by name": lambda x, y, i: {"x": x, "y": y, "index": i},
+    "shared and one by name": lambda x, y, i: {"x": x, "big": 2 * x, "label": y},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_batches(given, form):
+    student, teacher, samples = given
+    other = copy.deepcopy(student)
+    loader = DataLoader(Forms(samples, FORMS[form]), batch_size=8)
+    options = {"optimizer": SGD, "device": "cpu"}
+    kdcore.distil(student, {"big": teacher}, loader, ["dist", "cross-entropy"], epochs=2, **options)
+    factor = 1.0 if form in ("pair", "shared, by name") else 2.0
+    dist = kdcore.loss("dist")
+    by_hand(
+        other,
+        lambda_module(teacher, factor),
+        DataLoader(samples, batch_size=8),
+        2,
+        0.1,
+        lambda z, t, y: dist(z, t) * 1.0 + F.cross_entropy(z, y) * 1.0,
+    )
+    same(student, other)
+
+
+def lambda_module(teacher: nn.Module, factor: float) -> nn.Module:
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return teacher(factor * x)
+
+    return Scaled()
+
+
+def test_several_teachers_ramps_and_learning_rates(given):
+    student, teacher, samples = given
+    torch.manual_seed(2)
+    second = mlp(5)
+    loader = DataLoader(samples, batch_size=22)
+    other = copy.deepcopy(student)
+    kdcore.distil(
+        student,
+        {"one": teacher, "two": second},
+        loader,
+        [
+            {
+                "name": "soft-target",
+                "temperature": 1.0,
+                "teachers": ["two"],
+                "weight": {"start": 0.0, "stop": 1.0, "epochs": 2},
+            },
+            "cross-entropy",
+        ],
+        epochs=3,
+        optimizer=SGD,
+        learning_rate={"name": "step", "milestones": [1], "gamma": 0.1},
+        device="cpu",
+    )
+    optimizer = torch.optim.SGD(other.parameters(), lr=0.1, momentum=0.9)
+    for epoch, (weight, lr) in enumerate([(0.0, 0.1), (0.5, 0.01), (1.0, 0.01)]):
+        optimizer.param_groups[0]["lr"] = lr
+        for x, y in loader:
+            z, t = other(x), second(x).detach()
+            optimizer.zero_grad()
+            (weight * soft_target(z, t, 1.0) + F.cross_entropy(z, y)).backward()
+            optimizer.step()
+        assert epoch < 3
+    same(student, other, rtol=1e-5, atol=1e-6)
+
+
+def test_validation_accuracy_and_the_best_epoch(given):
+    student, teacher, samples = given
+    train, held = DataLoader(samples, batch_size=8), DataLoader(TensorDataset(*samples[:20]), batch_size=6)
+    found = kdcore.distil(
+        student, teacher, train, ["cross-entropy"], epochs=6, validation=held, select="best", optimizer=SGD, device="cpu"
+    )
+    with torch.no_grad():
+        own = (student(samples[:20][0]).argmax(1) == samples[:20][1]).float().mean().item()
+    assert own == pytest.approx(found.history["accuracy"].max())
+
+
+def test_unlabelled_samples_are_left_out_of_terms_that_read_labels(given):
+    student, teacher, samples = given
+    x, y = samples.tensors[0], samples.tensors[1].clone()
+    y[::2] = -1
+    other = copy.deepcopy(student)
+    loader = DataLoader(TensorDataset(x, y), batch_size=8)
+    kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=2, optimizer=SGD, device="cpu")
+    dist = kdcore.loss("dist")
+    by_hand(other, teacher, loader, 2, 0.1, lambda z, t, y: dist(z, t) + F.cross_entropy(z[y >= 0], y[y >= 0]))
+    same(student, other, rtol=1e-5, atol=1e-6)
+
+
+def test_batches_without_labels(given):
+    student, teacher, samples = given
+    loader = [samples.tensors[0][:16], samples.tensors[0][16:32]]
+    before = copy.deepcopy(student)
+    kdcore.distil(student, teacher, loader, ["dist"], epochs=1, device="cpu")
+    assert not torch.equal(before[0].weight, student[0].weight)
+    with pytest.raises(DataError, match="'cross-entropy' reads labels, and the batches have none"):
+        kdcore.distil(student, teacher, loader, ["cross-entropy"], device="cpu")
+
+
+def test_a_loss_that_learns_is_trained_with_the_student(given):
+    student, teacher, samples = given
+    weights = []
+
+    class Regressor(DistillationLoss):
+        needs = Needs(teachers=1, student_taps=("f",), teacher_taps=("f",))
+
+        def setup(self, example):
+            width = [example.student.features["f"].shape[1], example.teachers["teacher"].features["f"].shape[1]]
+            self.map = nn.Linear(*width)
+
+        def forward(self, ctx):
+            weights.append(self.map.weight.detach().clone())
+            return F.mse_loss(self.map(ctx.student.features["f"]), ctx.teachers["teacher"].features["f"])
+
+    taps = {"student": {"f": "1"}, "teacher": {"f": "1"}}
+    found = kdcore.distil(student, teacher, DataLoader(samples, 8), [Regressor(), "dist"], epochs=2, taps=taps, device="cpu")
+    assert not torch.equal(weights[-1], weights[1])
+    assert list(found.history.columns) == ["epoch", "total", "Regressor", "dist", "learning_rate"]
+
+
+def test_losses_that_remember_samples_need_their_numbers(given):
+    student, teacher, samples = given
+    taps = {"student": {"features": "1"}, "big": {"features": "1"}}
+    options = {"taps": taps, "epochs": 1, "device": "cpu"}
+    with pytest.raises(DataError, match="give each batch an 'index'"):
+        kdcore.distil(student, {"big": teacher}, DataLoader(samples, 8), ["crd"], **options)
+    numbered = DataLoader(Forms(samples, FORMS["shared, by name"]), batch_size=8)
+    kdcore.distil(student, {"big": teacher}, numbered, ["crd"], **options)
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        for number in range(1000):
+            yield torch.full((6,), float(number % 5)), number % CLASSES
+
+
+def test_a_loader_without_a_length_needs_steps(given):
+    student, teacher, _ = given
+    loader = DataLoader(Endless(), batch_size=4)
+    with pytest.raises(UsageError, match="steps="):
+        kdcore.distil(student, teacher, loader, ["dist"], device="cpu")
+    found = kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=2, steps=3, device="cpu")
+    assert len(found.history) == 2
+    with pytest.raises(DataError, match="gave 250 batches in epoch 1 and 300 were expected"):
+        kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=1, steps=300, device="cpu")
+
+
+def test_unpack_reads_any_batch(given):
+    student, teacher, samples = given
+    other = copy.deepcopy(student)
+    odd = [{"pixels": x[None], "meta": {"target": y[None]}} for x, y in samples]
+    options = {"optimizer": SGD, "device": "cpu", "epochs": 1}
+    kdcore.distil(student, teacher, odd, ["dist"], unpack=lambda b: (b["pixels"], b["meta"]["target"]), **options)
+    kdcore.distil(other, teacher, DataLoader(samples, 1), ["dist"], **options)
+    same(student, other)
+
+
+def test_callbacks_and_progress(given, capsys):
+    student, teacher, samples = given
+    seen = []
+
+    class Listening(RunListener):
+        def epoch_finished(self, stage, epoch, metrics):
+            seen.append((stage.name, epoch, metrics["train/student/total"]))
+
+    options = {"epochs": 2, "device": "cpu", "callbacks": [Listening()]}
+    found = kdcore.distil(student, teacher, DataLoader(samples, 8), ["dist"], progress=True, **options)
+    assert [each[:2] for each in seen] == [("student", 0), ("student", 1)]
+    assert found.history["total"].tolist() == [each[2] for each in seen]
+    shown = capsys.readouterr()
+    assert "student, 2 epochs in" in shown.err
+    assert "\x1b" not in shown.err + shown.out
+    kdcore.distil(student, teacher, DataLoader(samples, 8), ["dist"], **options)
+    assert capsys.readouterr() == ("", "")
+    with pytest.raises(UsageError, match="class that derives from"):
+        kdcore.distil(student, teacher, DataLoader(samples, 8), ["dist"], device="cpu", callbacks=[Listening])
+
+
+def test_the_result_in_a_notebook(given):
+    student, teacher, samples = given
+    found = kdcore.distil(student, teacher, DataLoader(samples, 8), ["dist"], epochs=12, device="cpu")
+    html = found._repr_html_()
+    assert html.count("<tr>") == 11
+    assert "<th>dist</th>" in html
+    assert "epoch 12" in repr(found)
+
+
+LOADER = [(torch.zeros(4, 6), torch.zeros(4, dtype=torch.long))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"losses": ["dits"]}, RecipeError, r"losses\[0\].name: there is no loss 'dits' \(did you mean 'dist'"),
+        ({"losses": ["dist", {"name": "dkd", "aplha": 1}]}, RecipeError, r"losses\[1\].aplha: .*did you mean 'alpha'"),
+        ({"losses": ["fitnet"]}, RecipeError, r"needs the tap 'features' of 'student'"),
+        ({"losses": ["dist"], "taps": {"big": ["9"]}}, RecipeError, r"teachers.big.taps.9: .*no module '9'"),
+        ({"losses": ["dist"], "taps": {"bigg": ["0"]}}, UsageError, "did you mean 'big'"),
+        ({"losses": [nn.CrossEntropyLoss()]}, UsageError, r"losses\[0\] must be .*not CrossEntropyLoss"),
+        ({"losses": ["average"]}, RecipeError, "needs at least 2 teachers"),
+        ({"losses": ["dist"], "optimizer": "sdg"}, RecipeError, "did you mean 'sgd'"),
+        ({"losses": ["dist"], "select": "best"}, UsageError, "requires validation="),
+        ({"losses": ["dist"], "device": "gpuu"}, UsageError, "is not a device"),
+        ({"losses": ["dist"], "loader": []}, DataError, "gives no batch"),
+        ({"losses": ["dist"], "loader": iter(LOADER)}, UsageError, "not an iterator"),
+        ({"losses": ["dist"], "loader": [(1, 2, 3, 4)]}, DataError, "not 4 things"),
+        ({"losses": ["dist"], "loader": [(torch.zeros(4, 6), torch.zeros(3))]}, DataError, "differ in length"),
+        ({"losses": ["dist"], "loader": [{"x": torch.zeros(4, 6), "lables": 1}]}, DataError, "the key 'lables'"),
+        ({"losses": ["dist"], "loader": [(torch.zeros(4, 7), torch.zeros(4))]}, RecipeError, r"an input of shape \(4, 7\)"),
+        ({"losses": ["dist"], "teachers": {"student": mlp(4)}}, UsageError, "cannot be called 'student'"),
+        ({"losses": ["dist"], "teachers": {"big": mlp}}, UsageError, "big must be a torch.nn.Module"),
+        ({"losses": ["dist"], "student": nn.Flatten(0)}, RecipeError, r"logits \(4, classes\) are expected"),
+    ],
+    ids=lambda value: None if isinstance(value, type) else str(value)[:40],
+)  # fmt: skip
+def test_mistakes_are_said_before_training(changes, error, message):
+    options = {"student": mlp(4), "teachers": {"big": mlp(5)}, "loader": LOADER, "device": "cpu", **changes}
+    with pytest.raises(error, match=message):
+        kdcore.distil(**options)
+
+
+def test_a_student_that_is_its_own_teacher_is_refused(given):
+    student, _, samples = given
+    with pytest.raises(UsageError, match="shares parameters with the student"):
+        kdcore.distil(student, student, DataLoader(samples, 8), ["dist"], device="cpu")
+
+
+def test_a_term_without_a_gradient_is_refused(given):
+    class Detached(DistillationLoss):
+        needs = Needs(teachers=1)
+
+        def forward(self, ctx):
+            return F.mse_loss(ctx.student.logits.detach(), ctx.teachers["teacher"].logits)
+
+    student, teacher, samples = given
+    with pytest.raises(TrainingError, match="gives no gradient"):
+        kdcore.distil(student, teacher, DataLoader(samples, 8), [Detached()], device="cpu")
+
+
+def test_different_numbers_of_classes_are_named(given):
+    student, _, samples = given
+    with pytest.raises(RuntimeError) as found:
+        kdcore.distil(student, nn.Linear(6, 5), DataLoader(samples, 8), ["soft-target"], device="cpu")
+    assert found.value.__notes__ == ["numbers of logits: teacher 5, student 3"]
