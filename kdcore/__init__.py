@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from kdcore.runs.outcome import Outcome
     from kdcore.runs.paths import find_run, runs_folder
     from kdcore.runs.provenance import Provenance, provenance_of
+    from kdcore.runs.recipe_changes import RecipeChanges, recipe_changes
     from kdcore.runs.records import Facts, FinishedRun, finished_runs, read_facts, read_run
     from kdcore.runs.run import Result, dry_run, resume, run
     from kdcore.runs.saved_students import find_student
@@ -116,6 +117,7 @@ _HOME = {
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
+    "kdcore.runs.recipe_changes": ("RecipeChanges", "recipe_changes"),
     "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_facts", "read_run"),
     "kdcore.runs.saved_students": ("find_student",),
     "kdcore.runs.outcome": ("Outcome",),

@@ -15,7 +15,7 @@ from kdcore.errors import UsageError
 KINDS: Mapping[str, str] = {
     "data": "prepared recordings",
     "teachers": "trained teachers",
-    SCHEMAS: "what is known about components",
+    SCHEMAS: "component schemas",
 }
 
 app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="Show or clear the cache.")

@@ -58,7 +58,7 @@ class ConsoleListener(RunListener):
             self._drop_task()
 
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
-        self._title = f"seed {seed}, {arm}"
+        self._title = f"seed {seed}, {arm}" if arm else f"seed {seed}"
 
     def stage_started(self, stage: StagePlan, steps: int) -> None:
         self._drop_task()

@@ -44,9 +44,29 @@ def show_table(console: Console, table: Table) -> None:
         column.overflow, column.no_wrap = "fold", False
     narrowest = Measurement.get(console, console.options.update(width=WIDE), table).minimum
     if narrowest <= console.width:
+        _set_widths(console, table, console.width - narrowest)
         console.print(table)
     else:
         _show_rows(console, table)
+
+
+def _set_widths(console: Console, table: Table, spare: int) -> None:
+    """Give every column the width of its longest word, and share the `spare` width, so that short columns are not wrapped.
+
+    Rich itself narrows the widest columns, and so breaks words in them while others have room.
+    """
+    options = console.options.update(width=WIDE)
+    needs = [
+        [Measurement.get(console, options, each) for each in (_text(column.header), *map(_text, column.cells))]
+        for column in table.columns
+    ]
+    shortest = [max(each.minimum for each in found) for found in needs]
+    missing = [max(each.maximum for each in found) - least for found, least in zip(needs, shortest, strict=True)]
+    order = sorted(range(len(missing)), key=missing.__getitem__)
+    for position, number in enumerate(order):
+        more = min(missing[number], spare // (len(order) - position))
+        table.columns[number].width = shortest[number] + more
+        spare -= more
 
 
 def _show_rows(console: Console, table: Table) -> None:

@@ -17,7 +17,7 @@ from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.models import Recipe
-from kdcore.recipe.plan import BASELINE, DISTILLED, ParticipantPlan, make_plan
+from kdcore.recipe.plan import DISTILLED, make_plan
 from kdcore.runs.journal import RunJournal
 from kdcore.runs.provenance import code_hashes, named_files
 from kdcore.runs.records import Facts, FinishedRun, installed_versions, recipe_of
@@ -76,12 +76,8 @@ def facts_of(run: RunContext) -> Facts:
         dropped=run.table.dropped.record(),
         notes=[*run.table.dropped.lines(), *run.table.warnings],
         no_baseline=plan.no_baseline,
-        distilled=[name for name, each in run.assembly.plan.participants.items() if each.role == "student" and _distils(each)],
+        distilled=list(plan.distilled),
     )
-
-
-def _distils(participant: ParticipantPlan) -> bool:
-    return participant.terms_in(DISTILLED) != participant.terms_in(BASELINE)
 
 
 def _machine(device: torch.device) -> str:

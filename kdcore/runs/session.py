@@ -32,7 +32,7 @@ from kdcore.runs.outcome import Outcome, write_outcome
 from kdcore.runs.preparation import Prepared, make_folder, prepare
 from kdcore.runs.records import FACTS, outcome_file, read_facts, read_run, resumed_facts
 from kdcore.runs.state import RunState, check_state, refuse_edited_recipe
-from kdcore.runs.summary import Summary, means, metric_prefix, summarise
+from kdcore.runs.summary import Summary, means, metric_group, summarise
 from kdcore.training.assembly import parameter_counts
 from kdcore.training.checkpoint import Checkpoints, write_file
 from kdcore.training.engine import Checkpoint, Engine, Settings
@@ -159,7 +159,7 @@ class RunSession:
             self.engine = engine = self._engine(distiller, seed, arm)
             engine.stop_requested = self.stop_requested
             stages = self.plan.stages[arm]
-            self.listener.arm_started(seed, arm, stages)
+            self.listener.arm_started(seed, arm if self.plan.distilled else "", stages)
             self.plugins.hook.arm_started(run=self.context, seed=seed, arm=arm)
             if self.fabric.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.fabric.device)
@@ -359,22 +359,22 @@ class RunSession:
         stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
         names = [*distiller.teachers, *stored, *distiller.students]
         probabilities = predict(distiller, names, rows, table, self.recipe.data.batch_size, self.fabric)
-        counts = parameter_counts({name: distiller.participant(name) for name in distiller.networks})
+        networks = {name: distiller.participant(name) for name in distiller.networks}
+        counts, trained = parameter_counts(networks), parameter_counts(networks, trained=True)
         labels = table.labels[rows].cpu().numpy()
         keys = [str(table.keys[row]) for row in rows.tolist()]
         teachers, students = [*distiller.teachers, *stored], list(distiller.students)
         memory = most_memory(self.fabric.device)
-        return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, memory, notes)
+        return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, memory, trained, notes)
 
     def _save(self, distiller: Distiller, seed: int, outcome: Outcome) -> None:
         """Save an arm's predictions and weights, and record its metrics."""
         assert self.journal is not None
         child, run = f"seed-{seed}", self.context
         write_outcome(outcome_file(run.folder, seed, outcome.arm), outcome)
-        prefix = metric_prefix(self.split) + ("" if outcome.arm == DISTILLED else f"/{BASELINE}")
         for name, evaluation in outcome.evaluations().items():
-            metrics = {f"{prefix}/{name}/{metric}": value for metric, value in evaluation.metrics().items()}
-            self.journal.metrics(child, metrics, 0)
+            group = metric_group(self.split, outcome, name, self.plan.students, self.plan.distilled)
+            self.journal.metrics(child, {f"{group}/{metric}": value for metric, value in evaluation.metrics().items()}, 0)
         digests = save_participants(run, distiller, seed, outcome.arm)
         if digests:
             self.journal.tags(child, {f"teacher.{name}": digest for name, digest in digests.items()})

@@ -253,6 +253,7 @@ class Assembly:
             raise RecipeError([self.builder.problem(path, f"{what}: {error}")]) from error
 
 
-def parameter_counts(members: Mapping[str, Participant]) -> dict[str, int]:
-    """Trainable parameters of each participant's encoder."""
-    return {name: sum(p.numel() for p in member.encoder.parameters() if p.requires_grad) for name, member in members.items()}
+def parameter_counts(members: Mapping[str, Participant], trained: bool = False) -> dict[str, int]:
+    """Count the parameters of each participant's encoder: all of them, or only those that are trained."""
+    encoders = {name: member.encoder.parameters() for name, member in members.items()}
+    return {name: sum(p.numel() for p in found if p.requires_grad or not trained) for name, found in encoders.items()}

@@ -47,6 +47,7 @@ class MlflowTracker(Tracker):
         self.address = without_password(self.uri)  # what is stored
         self._named, self._say = bool(uri), say
         self._load: MachineLoad | None = None
+        self._loaded = ""
         self._wake, self._closing, self._given_up = threading.Condition(), False, threading.Event()
         self._thread: threading.Thread | None = None
         self._trouble = ""
@@ -58,9 +59,10 @@ class MlflowTracker(Tracker):
             self.uri = with_password(journal.header["uri"]) or self.uri
         self._sender = _sender(journal, self.uri, self._say)
 
-    def watch_load(self) -> None:
-        """Record from now on how busy the machine is, too."""
-        self._load = MachineLoad()
+    def watch_load(self, run: str) -> None:
+        """Record the system's load from now on, as metrics of `run`."""
+        if run != self._loaded:
+            self._load, self._loaded = MachineLoad(), run
 
     def rewind(self, position: int) -> None:
         """Note that nothing after byte `position` was sent."""
@@ -70,7 +72,13 @@ class MlflowTracker(Tracker):
         """Record the machine's load now and then."""
         if self._load and (metrics := self._load.due()):
             step, values = metrics
-            record = {"kind": "metrics", "run": "root", "time": time.time_ns() // 1_000_000, "step": step, "values": values}
+            record = {
+                "kind": "metrics",
+                "run": self._loaded,
+                "time": time.time_ns() // 1_000_000,
+                "step": step,
+                "values": values,
+            }
             self._journal.append(record)
 
     def committed(self) -> None:

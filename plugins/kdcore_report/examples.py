@@ -72,11 +72,11 @@ def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
     knew = _correct(after, *after.teachers) if after.teachers else np.zeros_like(now)
     before = _correct(outcomes[BASELINE], student) if both else now
     kinds = (
-        ("The teachers knew it, and with distillation the student knows it, too", knew & ~before & now, 2),
-        ("Right only with distillation", ~before & now, 1),
-        ("Right only without distillation", before & ~now, 1),
-        ("Wrong", ~now, 1),
-        ("Right", now, 1),
+        ("The teachers and the distilled student are correct, the baseline is wrong", knew & ~before & now, 2),
+        ("Only the distilled student is correct", ~before & now, 1),
+        ("Only the baseline is correct", before & ~now, 1),
+        ("The student is wrong", ~now, 1),
+        ("The student is correct", now, 1),
     )
     sure = after.probabilities[student].max(axis=1)
     found: dict[int, str] = {}
@@ -94,10 +94,11 @@ def _correct(outcome: Outcome, *names: str) -> np.ndarray:
 def _answers(outcomes: Mapping[str, Outcome], index: int, classes: Sequence[str]) -> list[tuple[str, str, float]]:
     after = outcomes[DISTILLED]
     told = [(name, after.probabilities[name][index]) for name in after.teachers]
+    arm = ", distilled" if BASELINE in outcomes else ""
     if BASELINE in outcomes:
         alone = outcomes[BASELINE]
-        told += [(f"{name}, without distillation", alone.probabilities[name][index]) for name in alone.students]
-    told += [(f"{name}, with distillation", after.probabilities[name][index]) for name in after.students]
+        told += [(f"{name}, baseline", alone.probabilities[name][index]) for name in alone.students]
+    told += [(f"{name}{arm}", after.probabilities[name][index]) for name in after.students]
     return [(who, classes[int(given.argmax())], float(given.max())) for who, given in told]
 
 

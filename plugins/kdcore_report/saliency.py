@@ -1,4 +1,4 @@
-"""Saliency: asks plugins, and losses themselves, where participants looked."""
+"""Saliency maps of participants, from plugins and losses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from kdcore import DistillationLoss, Distiller, KdcoreError, Outcome, Outputs, R
 from kdcore_report.saliency_plots import Look
 
 BASELINE, DISTILLED = "baseline", "distilled"
-_HOW = {BASELINE: "without distillation", DISTILLED: "with distillation"}
 
 
 class Explainer:
@@ -45,7 +44,7 @@ class Explainer:
         """Of the teachers, then of the students without and with distillation, at the evaluated split's sample `index`."""
         found = []
         for arm, name in self._asked():
-            who = name if arm == DISTILLED and name in self.arms[arm].teachers else f"{name}, {_HOW[arm]}"
+            who = name if arm == DISTILLED and name in self.arms[arm].teachers else f"{name}, {arm}"
             try:
                 look = self._look(self.arms[arm], arm, name, index)
             except Exception as error:  # a plugin may raise anything, and a picture is not worth a run
@@ -143,4 +142,4 @@ def _scaled(map_: Tensor, of_clip: bool) -> np.ndarray:
 
 
 def _warn(who: str, error: Exception) -> None:
-    warnings.warn(f"no pictures of where {who} looked: {type(error).__name__}: {error}", stacklevel=2)
+    warnings.warn(f"no saliency map of {who}: {type(error).__name__}: {error}", stacklevel=2)

@@ -16,7 +16,8 @@ TRAINING_VIEWS = (2, 3)
 class NtuCrossSubject(Protocol):
     """NTU RGB+D cross-subject: its twenty published training subjects train, all others test.
 
-    Shahroudy et al., NTU RGB+D: A Large Scale Dataset for 3D Human Activity Analysis, CVPR 2016, section 3.2.1.
+    Shahroudy et al., NTU RGB+D: A Large Scale Dataset for 3D Human Activity Analysis, CVPR 2016,
+    https://arxiv.org/abs/1604.02808, section 3.2.1.
 
     Args:
         validation_subjects: How many of the last training subjects are held out, or who.
@@ -38,7 +39,8 @@ class NtuCrossSubject(Protocol):
 class NtuCrossView(Protocol):
     """NTU RGB+D cross-view: cameras 2 and 3 train, camera 1 tests.
 
-    Shahroudy et al., NTU RGB+D: A Large Scale Dataset for 3D Human Activity Analysis, CVPR 2016, section 3.2.2.
+    Shahroudy et al., NTU RGB+D: A Large Scale Dataset for 3D Human Activity Analysis, CVPR 2016,
+    https://arxiv.org/abs/1604.02808, section 3.2.2.
 
     Args:
         validation_subjects: How many of the last subjects are held out of the training views, or who.

@@ -53,10 +53,10 @@ def test_an_unfinished_run_is_named(run_of, tmp_path):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["data.label_noise=0.3"], " Of the labels learnt from, 30 % were made wrong. 2 seeds."),
+        (["data.label_noise=0.3"], " 30 % of the training labels are wrong. 2 seeds."),
         (
             ["data.labels=withheld", "losses.cross-entropy=null", "schedule.teacher_split=teacher"],
-            "9 to test. Students were told no labels. 2 seeds.",
+            "9 to test. Students were trained without labels. 2 seeds.",
         ),
         ([], "9 to test. 2 seeds."),
     ],

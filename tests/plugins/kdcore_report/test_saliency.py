@@ -23,7 +23,7 @@ TINY = (
     "data.dataset.subjects=4", "data.dataset.trials=1", "data.dataset.actions=[wave, punch, sit down]", "data.batch_size=4",
     "schedule.teachers.epochs=1", "schedule.student.epochs=1", "engine.accelerator=cpu", "seeds=[3]",
 )  # fmt: skip
-EVERYBODY = ["acc", "gyro", "student, without distillation", "student, with distillation"]
+EVERYBODY = ["acc", "gyro", "student, baseline", "student, distilled"]
 
 
 class Hook:
@@ -76,9 +76,9 @@ def test_everybody_is_as_when_training_ended(finished, arm):
 def test_pictures_of_everybody_are_in_the_report_and_with_mlflow(finished):
     from mlflow import MlflowClient
 
-    names = {path.name for path in (finished.folder / "pictures").glob("*-looks.png")}
-    assert "example-1-looks.png" in names
-    assert "where they looked" in (finished.folder / "report.html").read_text()
+    names = {path.name for path in (finished.folder / "pictures").glob("*-saliency.png")}
+    assert "example-1-saliency.png" in names
+    assert "saliency: the deeper" in (finished.folder / "report.html").read_text()
     client = MlflowClient(finished.run.recipe.tracking.uri)
     assert names <= {each.path.rpartition("/")[2] for each in client.list_artifacts(finished.made.run_ids["root"], "pictures")}
     for example in gather_examples(finished.run, 3, finished.outcomes):
@@ -112,7 +112,7 @@ def test_nobody_tells(finished):
 
 @pytest.mark.parametrize("tell", [lambda inputs: 1 / 0, lambda inputs: torch.ones(len(inputs), 2, 2, 2, 2)])
 def test_a_plugin_that_fails_costs_its_pictures_alone(finished, tell):
-    with pytest.warns(UserWarning, match="no pictures of where acc looked"):
+    with pytest.warns(UserWarning, match="no saliency map of acc"):
         assert explainer(finished, Hook(tell)).looks(0) == []
 
 
