@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
-LARGEST_RATE = 1e6
-"""Largest learning rate; beyond it, no optimizer takes a step that float32 can hold."""
+LARGEST_RATE = 1e30
+"""Largest learning rate; beyond it, float32 holds no step of an optimizer."""
 
 _UNFIT = {
     "lbfgs": "needs a closure that computes the loss several times in one step; a step here computes it once",

@@ -32,7 +32,7 @@ class UnidentifiedError(Exception):
 class Hashes:
     """Hashes of files and folders by content, remembered from run to run.
 
-    A file is hashed again when its size, time of change or inode differ from those remembered. A hash made within two seconds
+    A file is hashed again when its size, times of change or inode differ from those remembered. A hash made within two seconds
     of the file's last change is not remembered: the next change might leave no trace in these.
 
     Args:
@@ -69,7 +69,7 @@ class Hashes:
             found = path.stat()
             if not stat.S_ISREG(found.st_mode):
                 return "unreadable"  # opening a pipe or a device may never return
-            stamp = [found.st_size, found.st_mtime_ns, found.st_ino]
+            stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
             known = self._known.get(name)
             if isinstance(known, list) and known[:1] == [stamp]:
                 return str(known[1])

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.protocol import Splits
+
+_FRACTION = re.compile(r"(?<![\w.])(-?\d+)\.0+(?![\w.])")
+"""Whole numbers as tables write them: ``1.0``."""
 
 _TOKEN = re.compile(r"(?<!\w)-\d+|\d+|[^\W\d_]+|[^\w\s-]")
 
@@ -34,7 +38,7 @@ def audit(splits: Splits) -> list[str]:
 
 
 def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of different names that differ in case, blanks, ``-`` and ``_``, or leading zeros only."""
+    """Groups of names that differ only in case, blanks, ``-``, ``_``, zeros (``1``, ``01``, ``1.0``) or Unicode form."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         groups.setdefault(_plain(name), []).append(name)
@@ -43,7 +47,9 @@ def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 def _plain(name: str) -> str:
     """The name without what people write differently from file to file."""
-    tokens = _TOKEN.findall(name.casefold())
+    name = unicodedata.normalize("NFKC", name).casefold()
+    name = "".join(each for each in name if unicodedata.category(each) != "Cf")  # zero-width characters and their like
+    tokens = _TOKEN.findall(_FRACTION.sub(r"\1", name))
     return "".join(f"|{int(token)}|" if token.lstrip("-").isdecimal() else token for token in tokens)
 
 

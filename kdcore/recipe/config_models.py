@@ -152,7 +152,16 @@ class Term(Component):
         return self.weight != 0
 
 
+_ID = re.compile(r"[A-Za-z0-9_. -]{1,100}")
+"""Names of terms that every tracker keeps as they are, so that no two become one."""
+
+
 def _labelled(terms: list[Term]) -> list[Term]:
+    for index, term in enumerate(terms):
+        if term.id is not None and not _ID.fullmatch(term.id):
+            raise wrong(f"the id {term.id!r} must be 1 to 100 letters, digits, '-', '_', '.' and blanks", (index, "id"))
+        if "total" in (term.id, term.id or term.name.rpartition("/")[2]):
+            raise wrong("'total' is the sum of all terms in a learner's curves; give the term another id", (index,))
     given = [term.id for term in terms if term.id]
     for index, term in enumerate(terms):
         if term.id and term.id in given[: len([each for each in terms[:index] if each.id])]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Facts:
         dropped: Recordings that did not become samples: count, and for each reason its count, subjects and first recordings.
         notes: A line for each reason why recordings were dropped, each warning about the splits, and what was
             done with the files of weights that participants start from.
+        resumed: A line for each resumption with other versions or other code than before.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Facts:
     distilled: Sequence[str] = ()
     dropped: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    resumed: Sequence[str] = ()
 
     def content(self) -> bytes:
         """As it is kept in a file."""
@@ -196,6 +198,18 @@ def refuse_other_recordings(folder: Path, table: Table) -> None:
             f"{folder.name} began with other recordings: its fingerprint of them is {began.fingerprint[:12]}, "
             f"now it is {table.fingerprint[:12]}; put them back, or run the recipe anew: kdcore run {folder / 'recipe.yaml'}"
         )
+
+
+def resumed_facts(now: Facts, before: Facts | None) -> Facts:
+    """The facts of a run that goes on, with a line if versions or code are other ones than those that it began with."""
+    if before is None:
+        return now
+    changed = sorted(name for name in {*before.versions, *now.versions} if before.versions.get(name) != now.versions.get(name))
+    said = [f"{name} {before.versions.get(name, 'not used')}, then {now.versions.get(name, 'not used')}" for name in changed]
+    code = sorted(name for name in {*before.code, *now.code} if before.code.get(name) != now.code.get(name))
+    said += [f"other code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
+    line = [f"resumed with other software than before: {', '.join(said)}; its seeds are not alike"] if said else []
+    return replace(now, resumed=[*before.resumed, *line])
 
 
 def read_facts(folder: Path) -> Facts | None:

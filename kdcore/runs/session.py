@@ -31,7 +31,7 @@ from kdcore.runs.journal import RunJournal, Status, flattened
 from kdcore.runs.lock import locked
 from kdcore.runs.outcome import Outcome, write_outcome
 from kdcore.runs.preparation import Prepared, make_folder, prepare
-from kdcore.runs.records import FACTS, outcome_file, read_run
+from kdcore.runs.records import FACTS, outcome_file, read_facts, read_run, resumed_facts
 from kdcore.runs.state import RunState, check_state, refuse_edited_recipe
 from kdcore.runs.summary import Summary, means, metric_group, summarise
 from kdcore.training.assembly import parameter_counts
@@ -245,7 +245,10 @@ class RunSession:
                 self.listener.say(note)
             if self.plan.unread and not self.plan.recipe.fusion:
                 self.listener.say(f"no student learns from {', '.join(self.plan.unread)}: no term of its objective reads it")
-            write_file(run.folder / FACTS, facts_of(run).content())
+            facts = resumed_facts(facts_of(run), read_facts(run.folder))
+            write_file(run.folder / FACTS, facts.content())
+            for note in facts.resumed:
+                self.listener.say(note)
             self.journal.start("root", self.recipe.name, None, self._tags(), flattened(self.plan.filled))
         self.plugins.hook.run_started(run=run)
         if self.journal:

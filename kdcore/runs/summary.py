@@ -188,8 +188,26 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         tracking=tracking,
         split=facts.split,
         setting=setting(recipe, facts),
-        notes=[*facts.notes, *_training_notes(outcomes), *_chance_notes(outcomes, by_arm)],
+        notes=[
+            *facts.notes,
+            *facts.resumed,
+            *_window_notes(outcomes),
+            *_training_notes(outcomes),
+            *_chance_notes(outcomes, by_arm),
+        ],
     )
+
+
+def _window_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """That windows of one recording resemble one another, which intervals over samples cannot know."""
+    keys = outcomes[DISTILLED][0].keys
+    recordings = len({key.partition(", window ")[0] for key in keys})
+    if recordings == len(keys):
+        return []
+    return [
+        f"the {len(keys)} samples are windows of {recordings} recordings: intervals over samples take them for independent "
+        "and are too narrow; judge by several seeds"
+    ]
 
 
 def _training_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:

@@ -22,6 +22,9 @@ from kdcore.training.step import StageStep, StepTerm
 
 TRIES = 4
 
+FAINT = 1e-12
+"""Gradient that no optimizer makes a step of: Adam divides by no less than 1e-8."""
+
 
 @dataclass(frozen=True)
 class TermCheck:
@@ -114,7 +117,7 @@ def _check_stage(
 
 
 def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: StepTerm, context: LossContext) -> TermCheck:
-    weight = _largest(term.spec.weight)
+    weight = _largest(term.spec.weight, stage.training[term.learner].epochs)
     parameters = sum(each.numel() for each in term.loss.parameters() if each.requires_grad)
     if not len(context.batch):  # no labelled sample in this batch
         return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0, parameters)
@@ -126,8 +129,9 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient, parameters)
 
 
-def _largest(weight: float | Ramp) -> float:
-    return max(weight.start, weight.stop) if isinstance(weight, Ramp) else weight
+def _largest(weight: float | Ramp, epochs: int) -> float:
+    """The largest weight in any of a learner's epochs; a ramp may be longer than its training."""
+    return max(weight.at(0), weight.at(epochs - 1)) if isinstance(weight, Ramp) else weight
 
 
 def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[TermCheck]) -> None:
@@ -142,6 +146,12 @@ def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[Term
         why = f"is its result detached, or does it not depend on {check.learner}?"
         raise TrainingError(f"{called} gives no gradient: {why} Look for detach, item, no_grad or argmax in its forward")
     largest = max(terms, key=lambda each: each.weight * each.gradient)
+    strongest = largest.weight * largest.gradient
+    if strongest and strongest < FAINT:
+        raise TrainingError(
+            f"the gradients of {check.learner} are too small to learn from: the largest is {strongest:.2g} with its weight, "
+            f"of {largest.term!r}; raise the weights"
+        )
     if check.weight * check.gradient < NEGLIGIBLE * largest.weight * largest.gradient:
         raise TrainingError(
             f"{called} gives a gradient that does not matter: {check.weight * check.gradient:.2g} with its weight, against "

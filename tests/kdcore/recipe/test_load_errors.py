@@ -249,7 +249,7 @@ def test_unknown_component_names_several_broken_plugins_without_their_reasons(va
         ("{name: sgd, lr: 0.1, momentun: 0.9}", "optimizer 'sgd' has no option 'momentun'; did you mean 'momentum'?"),
         ("{name: lbfgs}", "optimizer 'lbfgs' cannot be used: it needs a closure"),
         ("{lr: 1e-3x}", "optimizer 'adamw': option 'lr' must be a number, not '1e-3x'"),
-        ("{lr: -1}", "optimizer 'adamw': option 'lr' must be a number above 0 and up to 1e+06, not -1"),
+        ("{lr: -1}", "optimizer 'adamw': option 'lr' must be a number above 0 and up to 1e+30, not -1"),
     ],
 )
 def test_optimizers_that_torch_does_not_have(valid, problems, written, said):

@@ -33,7 +33,7 @@ class Unbounded(nn.Module):
         ("schedule.training.epochs=1000001", "less than or equal to 1000000"),
         ("schedule.training.optimizer={name: adamw, lr: 0}", "option 'lr' must be a number above 0"),
         ("schedule.training.optimizer={name: sgd, lr: .inf}", "must be a finite number, not inf"),
-        ("schedule.training.optimizer={name: sgd, lr: 1e300}", "option 'lr' must be a number above 0 and up to 1e+06"),
+        ("schedule.training.optimizer={name: sgd, lr: 1e300}", "option 'lr' must be a number above 0 and up to 1e+30"),
         ("data.memory_limit=-1", "must not be negative"),
         ("data.window={length: .inf}", "must be a finite number, not inf"),
         ("engine.threads=100000000", "less than or equal to 1024"),
