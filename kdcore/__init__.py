@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
+    from kdcore.archives import refuse_bomb
     from kdcore.cli.console import ConsoleListener
     from kdcore.contracts.batch import Batch, LossContext, Outputs
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey, Unusable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
     from kdcore.contracts.progress import Progress, Ramp
-    from kdcore.contracts.protocol import Protocol, Split
+    from kdcore.contracts.protocol import Protocol, Splits
     from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.transform import Join, SampleTransform, Transform
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.merge import TERM_LISTS
     from kdcore.recipe.models import Recipe
-    from kdcore.recipe.plan import Plan, make_plan
+    from kdcore.recipe.plan import ParticipantPlan, Plan, make_plan
     from kdcore.runs.artifacts import first_recording, restore_participants, student_folder
     from kdcore.runs.callbacks import RunListener
     from kdcore.runs.context import RunContext, reopen
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from kdcore.runs.outcome import Outcome
     from kdcore.runs.paths import find_run, runs_folder
     from kdcore.runs.provenance import Provenance, provenance_of
+    from kdcore.runs.recipe_changes import RecipeChanges, recipe_changes
     from kdcore.runs.records import Facts, FinishedRun, finished_runs, read_facts, read_run
     from kdcore.runs.run import Result, dry_run, resume, run
     from kdcore.runs.saved_students import find_student
@@ -80,6 +82,7 @@ hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
 
 _HOME = {
+    "kdcore.archives": ("refuse_bomb",),
     "kdcore.cli.console": ("ConsoleListener",),
     "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey", "Unusable"),
@@ -90,7 +93,7 @@ _HOME = {
     "kdcore.contracts.needs": ("Needs",),
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
-    "kdcore.contracts.protocol": ("Protocol", "Split"),
+    "kdcore.contracts.protocol": ("Protocol", "Splits"),
     "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
     "kdcore.errors": (
@@ -110,10 +113,11 @@ _HOME = {
     "kdcore.recipe.build": ("Builder",),
     "kdcore.recipe.graph": ("LearnerTerm", "StagePlan"),
     "kdcore.recipe.load": ("load_recipe",),
-    "kdcore.recipe.plan": ("Plan", "make_plan"),
+    "kdcore.recipe.plan": ("ParticipantPlan", "Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
+    "kdcore.runs.recipe_changes": ("RecipeChanges", "recipe_changes"),
     "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_facts", "read_run"),
     "kdcore.runs.saved_students": ("find_student",),
     "kdcore.runs.outcome": ("Outcome",),

@@ -92,7 +92,8 @@ def softened_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, *, r
     Returns:
         (B,) or (K, B), at least zero but for rounding.
 
-    Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015.
+    Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015,
+    https://arxiv.org/abs/1503.02531.
     """
     student, teacher = (F.log_softmax(logits / temperature, dim=-1) for logits in (student, teacher))
     about, reference = (student, teacher) if reverse else (teacher, student)
@@ -129,7 +130,8 @@ def confidence_weights(losses: Tensor) -> Tensor:
     Returns:
         (K, B).
 
-    Source: H. Zhang, D. Chen, C. Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation", ICASSP 2022, Eq. (3).
+    Source: H. Zhang, D. Chen, C. Wang, "Confidence-Aware Multi-Teacher Knowledge Distillation", ICASSP 2022,
+    https://arxiv.org/abs/2201.00007, Eq. (3).
     """
     return (1 - losses.softmax(dim=0)) / (len(losses) - 1) if len(losses) > 1 else torch.ones_like(losses)
 
@@ -181,7 +183,8 @@ def gram_similarities(x: Tensor) -> Tensor:
     Returns:
         (B, B), not symmetric in general.
 
-    Source: F. Tung, G. Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, Eqs. (1)-(3).
+    Source: F. Tung, G. Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, https://arxiv.org/abs/1907.09682, Eqs.
+    (1)-(3).
     """
     rows = x.flatten(1)
     return F.normalize(rows @ rows.T, dim=1)
@@ -220,7 +223,7 @@ def angle_cosines(x: Tensor) -> Tensor:
     Returns:
         (B, B, B): vertex v, then i and j.
 
-    Source: W. Park et al., "Relational Knowledge Distillation", CVPR 2019, Eq. (9).
+    Source: W. Park et al., "Relational Knowledge Distillation", CVPR 2019, https://arxiv.org/abs/1904.05068, Eq. (9).
     """
     gram = _centred_gram(x)
     squares = _squared_distances(gram)

@@ -28,9 +28,9 @@ def summary(seeds=(0, 1, 2), **changes):
         "classes": ["wave", "clap", "throw", "<b>draw</b> & X"],
         "rows": [
             Row("acc", "teacher", "accelerometer", [answers(36) for _ in seeds], 1_234_567),
-            Row("acc + gyro", "teachers together", "accelerometer, gyroscope", [answers(38) for _ in seeds]),
-            Row("rgb", "student without distillation", "rgb", without, 42),
-            Row("rgb", "student with distillation", "rgb", with_kd, 42),
+            Row("acc + gyro", "teacher ensemble", "accelerometer, gyroscope", [answers(38) for _ in seeds]),
+            Row("rgb", "baseline", "rgb", without, 42, "baseline"),
+            Row("rgb", "distilled", "rgb", with_kd, 42),
         ],
         "differences": {"rgb": paired_difference(with_kd, without)},
         "versions": {"kdcore": "0.1.0"},

@@ -39,7 +39,7 @@ def list_runs(context: typer.Context) -> None:
     for folder in folders:
         table.add_row(folder.name, _began(folder), state_of(folder), _gain(folder), size_text(size_of(folder)))
     show_table(output(), table)
-    print("gain: accuracy with minus without distillation, in percentage points, with its 95 % interval")
+    print("gain: accuracy of the distilled student minus the baseline's, in percentage points (95 % interval)")
 
 
 @app.command("rm")
@@ -112,8 +112,8 @@ def _computed_gain(folder: Path) -> str:
         run = read_run(folder)
     except KdcoreError:
         return ""
-    if not {"distilled", "baseline"} <= run.outcomes.keys():
-        return "no baseline"
+    if "baseline" not in run.outcomes:
+        return "no baseline" if run.facts.distilled else "–"
     student = next(iter(run.outcomes["distilled"].values())).students[0]
 
     def of(arm: str) -> list[Evaluation]:

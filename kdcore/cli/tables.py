@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from kdcore.errors import printable
 
 WIDE = 1000
 """Width in characters when the output goes to a file or a pipe: there, no line is wrapped or cut."""
@@ -17,7 +22,20 @@ WIDE = 1000
 def output() -> Console:
     """Return a console for standard output; as wide as necessary where that is no terminal and ``COLUMNS`` is not set."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
-    return Console(width=width)
+    return SafeConsole(width=width)
+
+
+class SafeConsole(Console):
+    """A console that spells out control characters in what it is given to print, as in names from files."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text of a cell or line."""
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        """Segments of text and style; what they say is made printable, and the codes that the console adds are not."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def show_table(console: Console, table: Table) -> None:
@@ -26,9 +44,29 @@ def show_table(console: Console, table: Table) -> None:
         column.overflow, column.no_wrap = "fold", False
     narrowest = Measurement.get(console, console.options.update(width=WIDE), table).minimum
     if narrowest <= console.width:
+        _set_widths(console, table, console.width - narrowest)
         console.print(table)
     else:
         _show_rows(console, table)
+
+
+def _set_widths(console: Console, table: Table, spare: int) -> None:
+    """Give every column the width of its longest word, and share the `spare` width, so that short columns are not wrapped.
+
+    Rich itself narrows the widest columns, and so breaks words in them while others have room.
+    """
+    options = console.options.update(width=WIDE)
+    needs = [
+        [Measurement.get(console, options, each) for each in (_text(column.header), *map(_text, column.cells))]
+        for column in table.columns
+    ]
+    shortest = [max(each.minimum for each in found) for found in needs]
+    missing = [max(each.maximum for each in found) - least for found, least in zip(needs, shortest, strict=True)]
+    order = sorted(range(len(missing)), key=missing.__getitem__)
+    for position, number in enumerate(order):
+        more = min(missing[number], spare // (len(order) - position))
+        table.columns[number].width = shortest[number] + more
+        spare -= more
 
 
 def _show_rows(console: Console, table: Table) -> None:

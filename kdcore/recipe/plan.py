@@ -45,9 +45,14 @@ class ParticipantPlan:
         return tuple(term for term in self.terms if term.term.active and (arm == DISTILLED or term.needs.in_baseline))
 
     @property
+    def distils(self) -> bool:
+        """True if distillation adds to its objective."""
+        return self.terms_in(DISTILLED) != self.terms_in(BASELINE)
+
+    @property
     def has_baseline(self) -> bool:
         """True if distillation adds to its objective, and leaves something without it."""
-        return 0 < len(self.terms_in(BASELINE)) < len(self.terms_in(DISTILLED))
+        return self.distils and bool(self.terms_in(BASELINE))
 
 
 @dataclass(frozen=True)
@@ -97,14 +102,18 @@ class Plan:
         return tuple(n for n in self.students if BASELINE in self.stages and self.participants[n].has_baseline)
 
     @property
+    def distilled(self) -> tuple[str, ...]:
+        """Students with a term that distils in their objective."""
+        return tuple(name for name in self.students if self.participants[name].distils)
+
+    @property
     def no_baseline(self) -> str:
         """The reason why no student is trained without distillation; empty if one is."""
         if BASELINE in self.stages:
             return ""
         if not self.recipe.baseline:
             return "the recipe sets baseline: false"
-        students = [self.participants[name] for name in self.students]
-        if any(each.terms_in(BASELINE) != each.terms_in(DISTILLED) for each in students):
+        if self.distilled:
             return "without distillation the students' objective would be empty"
         return "no term of a student's objective distils"
 
@@ -140,9 +149,9 @@ class Plan:
         return tuple(name for name in self.teachers if name not in read)
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """Parts of the split that are learnt from."""
-        return tuple(dict.fromkeys(stage.part for stage in self.stages[DISTILLED]))
+    def splits(self) -> tuple[str, ...]:
+        """Splits that are learnt from."""
+        return tuple(dict.fromkeys(stage.split for stage in self.stages[DISTILLED]))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -199,13 +208,13 @@ def _stages(recipe: Recipe, graph: Graph) -> tuple[Stage, ...]:
 
 
 def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan]) -> list[StagePlan]:
-    """The stages of the students alone: same epochs, batches and part, without anyone to learn from."""
+    """The stages of the students alone: same epochs, batches and split, without anyone to learn from."""
     found = []
     for stage in stages:
         students = [n for n in stage.learners if participants[n].role == "student" and participants[n].terms_in(BASELINE)]
         if any(participants[name].has_baseline for name in students):
             training = {name: stage.training[name] for name in students}
             found.append(
-                StagePlan(stage.name, tuple(students), (), training, stage.epochs, stage.part, stage.batch_size, stage.order)
+                StagePlan(stage.name, tuple(students), (), training, stage.epochs, stage.split, stage.batch_size, stage.order)
             )
     return found

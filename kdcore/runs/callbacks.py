@@ -16,7 +16,7 @@ class RunListener(Listener):
         """Recordings are being read."""
 
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
-        """A seed's distilled or baseline training begins."""
+        """Training of a seed's arm begins, ``distilled`` or ``baseline``; empty if the recipe does not distil."""
 
     def say(self, text: str) -> None:
         """A line for the user."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +20,20 @@ ENSEMBLES = {"students (average)": "average", "students (max)": "max"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """Answers to the test part.
+    """Predictions on the evaluated split.
 
     Args:
         arm: ``distilled`` or ``baseline``.
         probabilities: Participant → (n, classes).
         labels: (n,).
         keys: Which sample each row is.
-        parameters: Participant → trainable parameters.
+        parameters: Participant → parameters of its encoder.
         seconds: Training took.
         teachers: Their names.
         students: Theirs.
         memory: Most bytes that were in use at once: on the accelerator, else of the process so far; None if unknown.
+        trained: Participant → parameters that were trained; those of a frozen participant are not.
+        notes: What a reader of the results must know of the training.
     """
 
     arm: str
@@ -43,6 +45,8 @@ class Outcome:
     teachers: Sequence[str]
     students: Sequence[str]
     memory: int | None = None
+    trained: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def evaluations(self) -> dict[str, Evaluation]:
         """Every participant's evaluation, and those of teachers and students combined where there are several."""
@@ -61,6 +65,8 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
     head = {
         "arm": outcome.arm, "keys": list(outcome.keys), "parameters": dict(outcome.parameters), "seconds": outcome.seconds,
         "teachers": list(outcome.teachers), "students": list(outcome.students), "memory": outcome.memory,
+        "trained": dict(outcome.trained),
+        "notes": list(outcome.notes),
     }  # fmt: skip
     buffer = io.BytesIO()
     arrays = {f"probabilities.{name}": values for name, values in outcome.probabilities.items()}

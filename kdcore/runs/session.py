@@ -32,7 +32,7 @@ from kdcore.runs.outcome import Outcome, write_outcome
 from kdcore.runs.preparation import Prepared, make_folder, prepare
 from kdcore.runs.records import FACTS, outcome_file, read_run
 from kdcore.runs.state import RunState, check_state, refuse_edited_recipe
-from kdcore.runs.summary import Summary, means, metric_prefix, summarise
+from kdcore.runs.summary import Summary, means, metric_group, summarise
 from kdcore.training.assembly import parameter_counts
 from kdcore.training.checkpoint import Checkpoints, write_file
 from kdcore.training.engine import Checkpoint, Engine, Settings
@@ -70,7 +70,7 @@ class RunSession:
         listener: Told how it goes.
         command: What a person types to repeat it.
         folder: Of the run to resume; None for a new one.
-        part: Part of the split that a new run is evaluated on.
+        split: Split that a new run is evaluated on.
         retrain: Whether a new run trains teachers even if other runs have trained them.
     """
 
@@ -83,14 +83,14 @@ class RunSession:
         listener: RunListener | None,
         command: Sequence[str] = (),
         folder: Path | None = None,
-        part: str = "test",
+        split: str = "test",
         retrain: bool = False,
     ):
         self.plan, self.recipe, self.plugins, self.folder = plan, plan.recipe, plugins, folder
         if folder:
             state = RunState.read(folder)
-            command, part, retrain = state.command, state.part, state.retrain
-        self.command, self.part, self.retrain = tuple(command), part, retrain
+            command, split, retrain = state.command, state.split, state.retrain
+        self.command, self.split, self.retrain = tuple(command), split, retrain
         self.listener = HookCaller(listener or RunListener(), plugins)
         self.builder = Builder(plan.recipe, plugins)
         self.scaler = gradient_scaler(plan.recipe.engine)
@@ -105,7 +105,7 @@ class RunSession:
         """Read the data, and check everything before anything is written."""
         found = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say)
         self.tracker = found or Tracker()
-        return prepare(self.plan, self.builder, self.fabric, self.part, self.folder, self._reading)
+        return prepare(self.plan, self.builder, self.fabric, self.split, self.folder, self._reading)
 
     @property
     def writes(self) -> bool:
@@ -120,7 +120,7 @@ class RunSession:
             if not self.writes:  # what all processes do alike is told by one
                 self.listener = HookCaller(RunListener(), self.plugins)
             if self.folder is None:
-                self.folder = make_folder(self.plan, self.fabric, self.command, self.part, self.retrain)
+                self.folder = make_folder(self.plan, self.fabric, self.command, self.split, self.retrain)
                 if self.writes:
                     stack.enter_context(locked(self.folder))
             self.state, self.checkpoints = RunState.read(self.folder), Checkpoints(self.folder / "checkpoints")
@@ -143,9 +143,11 @@ class RunSession:
                 stopped = self._stopped(f"stopped; everything is saved: kdcore resume {self.folder.name}")
                 self._record_stop("KILLED", stopped)
                 raise stopped from None
-            if isinstance(error, Exception):  # a plugin at work may raise anything
+            if isinstance(error, KeyboardInterrupt) and self.stop_signal == signal.SIGINT:
+                self._record_stop("KILLED", error)
+            elif error is not None:  # a plugin at work may raise anything, SystemExit too
                 self._record_stop("FAILED", error)
-            elif error is None and self.stop_requested:  # too late for this run, but not for further ones
+            elif self.stop_requested:  # too late for this run, but not for further ones
                 raise self._stopped(f"stopped after the run was finished: kdcore resume {self.folder.name} shows its results")
 
     def arms(self) -> Iterator[ArmTraining]:
@@ -157,13 +159,13 @@ class RunSession:
             self.engine = engine = self._engine(distiller, seed, arm)
             engine.stop_requested = self.stop_requested
             stages = self.plan.stages[arm]
-            self.listener.arm_started(seed, arm, stages)
+            self.listener.arm_started(seed, arm if self.plan.distilled else "", stages)
             self.plugins.hook.arm_started(run=self.context, seed=seed, arm=arm)
             if self.fabric.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.fabric.device)
             began = time.monotonic()
             yield ArmTraining(seed, arm, engine, stages, self._checkpoint_of(seed, arm))
-            outcome = self._evaluate(distiller, arm, time.monotonic() - began)
+            outcome = self._evaluate(distiller, arm, time.monotonic() - began, engine.notes)
             if self.writes:
                 self._save(distiller, seed, outcome)
                 self._note_training(engine, seed, arm)
@@ -195,7 +197,7 @@ class RunSession:
     def _context(self, prepared: Prepared, folder: Path) -> RunContext:
         versions = versions_used(self.recipe, self.plugins)
         return RunContext(
-            self.recipe, folder, prepared.assembly, prepared.table, self.plugins.hook, self.part, versions, self.command,
+            self.recipe, folder, prepared.assembly, prepared.table, self.plugins.hook, self.split, versions, self.command,
             self.journal,
         )  # fmt: skip
 
@@ -251,12 +253,13 @@ class RunSession:
         return {
             "recipe": self.recipe.name, "recipe_hash": self.plan.hash, "run": run.folder.name,
             "kdcore": __version__, "dataset": self.recipe.data.dataset.name,
-            "dataset_fingerprint": run.table.fingerprint, "split": run.table.split.rule, "command": shlex.join(run.command),
+            "dataset_fingerprint": run.table.fingerprint, "split_rule": run.table.splits.rule,
+            "command": shlex.join(run.command),
             "torch": torch.__version__, **{f"plugin.{name}": version for name, version in run.versions.items()},
             **self.recipe.tracking.tags,
         }  # fmt: skip
 
-    def _record_stop(self, status: Status, error: Exception) -> None:
+    def _record_stop(self, status: Status, error: BaseException) -> None:
         """Record that the run stopped short, without what a resumed run records again."""
         self.plugins.hook.run_failed(run=self.context, error=error)
         if self.journal is None:
@@ -343,30 +346,32 @@ class RunSession:
             data.memory_bytes,
             engine.checkpoint_seconds,
             engine.log_every,
+            engine.skipped_steps if engine.on_nan == "skip-step" else None,
         )
 
-    def _evaluate(self, distiller: Distiller, arm: str, seconds: float) -> Outcome:
+    def _evaluate(self, distiller: Distiller, arm: str, seconds: float, notes: Sequence[str]) -> Outcome:
         """Evaluate an arm; the one time that test data are looked at, if the run is evaluated on them."""
         table = self.context.table
-        rows = table.parts[self.part]
+        rows = table.rows[self.split]
         stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
         names = [*distiller.teachers, *stored, *distiller.students]
         probabilities = predict(distiller, names, rows, table, self.recipe.data.batch_size, self.fabric)
-        counts = parameter_counts({name: distiller.participant(name) for name in distiller.networks})
+        networks = {name: distiller.participant(name) for name in distiller.networks}
+        counts, trained = parameter_counts(networks), parameter_counts(networks, trained=True)
         labels = table.labels[rows].cpu().numpy()
         keys = [str(table.keys[row]) for row in rows.tolist()]
         teachers, students = [*distiller.teachers, *stored], list(distiller.students)
-        return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, most_memory(self.fabric.device))
+        memory = most_memory(self.fabric.device)
+        return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, memory, trained, notes)
 
     def _save(self, distiller: Distiller, seed: int, outcome: Outcome) -> None:
         """Save an arm's predictions and weights, and record its metrics."""
         assert self.journal is not None
         child, run = f"seed-{seed}", self.context
         write_outcome(outcome_file(run.folder, seed, outcome.arm), outcome)
-        prefix = metric_prefix(self.part) + ("" if outcome.arm == DISTILLED else f"/{BASELINE}")
         for name, evaluation in outcome.evaluations().items():
-            metrics = {f"{prefix}/{name}/{metric}": value for metric, value in evaluation.metrics().items()}
-            self.journal.metrics(child, metrics, 0)
+            group = metric_group(self.split, outcome, name, self.plan.students, self.plan.distilled)
+            self.journal.metrics(child, {f"{group}/{metric}": value for metric, value in evaluation.metrics().items()}, 0)
         digests = save_participants(run, distiller, seed, outcome.arm)
         if digests:
             self.journal.tags(child, {f"teacher.{name}": digest for name, digest in digests.items()})

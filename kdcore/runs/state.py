@@ -16,11 +16,29 @@ KEPT: Mapping[str, type] = {
     "journal": int,
     "complete": bool,
     "command": list,
-    "part": str,
+    "split": str,
     "retrain": bool,
     "trained": dict,
 }
 """Fields of `RunState` that are kept in its file, with their types."""
+
+
+CHECKPOINTED: Mapping[str, type] = {
+    "seed": int,
+    "arm": str,
+    "journal": int,  # of the run
+    "stage": int,
+    "epoch": int,
+    "step": int,
+    "skipped": int,  # of the engine, down to the end
+    "learners": dict,
+    "random": dict,
+    "watch": dict,
+    "scaler": dict,
+    "history": list,
+    "notes": list,
+}
+"""What resuming needs of a checkpoint's state, with types."""
 
 
 @dataclass
@@ -33,7 +51,7 @@ class RunState:
         journal: Position in the run's journal that belongs to them, in bytes.
         complete: Whether the whole run is finished.
         command: Repeats the run.
-        part: Part of the split that is evaluated.
+        split: Split that is evaluated.
         retrain: Whether to train teachers even if other runs have trained them.
         trained: ``seed/arm`` → student → its epochs and steps.
     """
@@ -43,7 +61,7 @@ class RunState:
     journal: int = 0
     complete: bool = False
     command: Sequence[str] = ()
-    part: str = "test"
+    split: str = "test"
     retrain: bool = False
     trained: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 
@@ -92,12 +110,12 @@ def _fits(name: str, content: dict[str, Any]) -> bool:
 
 
 def check_state(state: Mapping[str, Any], checkpoints: Path) -> None:
-    """Check what a run itself needs of a checkpoint's state.
+    """Check that a checkpoint's state has what resuming needs.
 
     Raises:
         CheckpointError: If something is missing or of another type.
     """
-    for name, kind in (("seed", int), ("arm", str), ("journal", int)):
+    for name, kind in CHECKPOINTED.items():
         if type(state.get(name)) is not kind:
             raise CheckpointError(
                 f"{checkpoints}: the newest checkpoint's state.pt is damaged: {name!r} is missing, or is not what was written; "

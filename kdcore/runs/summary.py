@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 Role = Literal[
     "teacher",
-    "teachers together",
+    "teacher ensemble",
     "student",
-    "student without distillation",
-    "students together without distillation",
-    "student with distillation",
-    "students together",
+    "baseline",
+    "baseline ensemble",
+    "distilled",
+    "distilled ensemble",
+    "ensemble",
 ]
 LONG, MOST_SEEDS = ("reads", "parameters"), 3
-WITH, WITHOUT = "student with distillation", "student without distillation"
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,10 @@ class Row:
         role: What it is in this run.
         modality: What it reads, in words.
         evaluations: On the samples evaluated, one per seed.
-        parameters: How many numbers it learned; None where that makes no sense.
+        parameters: Number of its encoder's parameters; None for an ensemble.
         arm: ``distilled`` or ``baseline``.
+        trained: Number of parameters that were trained.
+        metrics: Prefix of its metrics' names in tracking, such as ``distilled``.
     """
 
     participant: str
@@ -53,6 +55,8 @@ class Row:
     evaluations: Sequence[Evaluation]
     parameters: int | None = None
     arm: str = DISTILLED
+    trained: int | None = None
+    metrics: str = ""
 
     def values(self, metric: str) -> list[float]:
         """One number per seed."""
@@ -72,8 +76,15 @@ class Row:
             *map(percent, accuracies),
             last,
             spread(self.values("macro_f1")),
-            "" if self.parameters is None else f"{self.parameters:,}",
+            self._size(),
         ]
+
+    def _size(self) -> str:
+        """Number of parameters, and of trained ones where those are fewer."""
+        if self.parameters is None:
+            return ""
+        some = self.trained is not None and self.trained < self.parameters
+        return f"{self.parameters:,}" + (f" ({self.trained:,} trained)" if some else "")
 
 
 @dataclass(frozen=True)
@@ -95,9 +106,9 @@ class Summary:
         command: Repeats the run.
         folder: Where the run's files are.
         tracking: How to open what was tracked.
-        part: Part of the split that was evaluated.
+        split: Split that was evaluated.
         setting: What was run, in words.
-        notes: Recordings that were dropped, by reason, and warnings about the split.
+        notes: Recordings that were dropped, by reason, and warnings about the splits.
     """
 
     name: str
@@ -114,7 +125,7 @@ class Summary:
     command: str = ""
     folder: Path = Path()
     tracking: str = ""
-    part: str = "test"
+    split: str = "test"
     setting: str = ""
     notes: Sequence[str] = ()
 
@@ -125,13 +136,14 @@ class Summary:
 
     @property
     def answer(self) -> str:
-        """Did distillation help? In a sentence for each student that was trained both ways."""
+        """Did distillation help? In a sentence for each student that was trained both ways; empty if nothing was distilled."""
         if len(self.differences) == 1:
             return "".join(each.sentence for each in self.differences.values())
         if self.differences:
             return " ".join(f"{name}: {each.sentence}" for name, each in self.differences.items())
-        reason = self.no_baseline or "the student was not also trained without distillation"
-        return f"This run cannot say whether distillation helps: {reason}."
+        if not any(row.role == DISTILLED for row in self.rows):
+            return ""
+        return f"The effect of distillation was not measured: {self.no_baseline or 'no baseline was trained'}."
 
     def row(self, *roles: Role) -> Row | None:
         """The first participant in the first of these roles that is taken; of students, the one in `difference` if possible."""
@@ -162,11 +174,11 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
     return Summary(
         name=recipe.name,
         description=recipe.description,
-        rule=facts.split,
+        rule=facts.split_rule,
         selection=_selection(facts.selection),
         seeds=facts.seeds,
         classes=facts.classes,
-        rows=[*_teachers(recipe, outcomes, by_arm), *_students(recipe, facts, outcomes, by_arm)],
+        rows=[*_teachers(recipe, facts, outcomes, by_arm), *_students(recipe, facts, outcomes, by_arm)],
         differences=_differences(facts, by_arm, outcomes),
         no_baseline=facts.no_baseline,
         versions=facts.versions,
@@ -174,10 +186,36 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         command=shlex.join(facts.command),
         folder=run.folder,
         tracking=tracking,
-        part=facts.part,
+        split=facts.split,
         setting=setting(recipe, facts),
-        notes=facts.notes,
+        notes=[*facts.notes, *_training_notes(outcomes), *_chance_notes(outcomes, by_arm)],
     )
+
+
+def _training_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """What was noted while training, with the arm; once for seeds that were noted the same."""
+    return list(
+        dict.fromkeys(f"{arm}: {note}" for arm, seeds in outcomes.items() for outcome in seeds for note in outcome.notes)
+    )
+
+
+def _chance_notes(
+    outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[Mapping[str, Evaluation]]]
+) -> list[str]:
+    """Participants that were right no more often, over all seeds, than an answer that is always the most frequent class."""
+    said = []
+    for arm, seeds in outcomes.items():
+        for name in [*seeds[0].teachers, *seeds[0].students]:
+            found = [evaluations[name] for evaluations in by_arm[arm]]
+            accuracy = float(np.mean([each.accuracy for each in found]))
+            constant = float(np.mean([each.confusion.sum(axis=1).max() / each.n for each in found]))
+            if accuracy <= constant and (arm == DISTILLED or name in seeds[0].students):
+                called = f"{name} without distillation" if arm == BASELINE else name
+                said.append(
+                    f"{called} is no better than chance: {percent(accuracy)} % right, and {percent(constant)} % with the most "
+                    "frequent class as every answer; look at its learning curve, learning rate and input"
+                )
+    return said
 
 
 def setting(recipe: Recipe, facts: Facts) -> str:
@@ -187,7 +225,7 @@ def setting(recipe: Recipe, facts: Facts) -> str:
     source = f" from {in_words(teach)}" if teach else ""
     fused = f", joined by {recipe.fusion.name}" if recipe.fusion else ""
     terms = [f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in recipe.losses if term.active]
-    counts = ", ".join(f"{count} to {'train' if part == 'train' else part}" for part, count in facts.counts.items() if count)
+    counts = ", ".join(f"{count} to {'train' if split == 'train' else split}" for split, count in facts.counts.items() if count)
     seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
     schedule = recipe.schedule.name if recipe.schedule else "by the graph"
     return (
@@ -205,10 +243,10 @@ def _described(name: str, spec: ParticipantSpec) -> str:
 
 
 def _labels(data: DataSpec) -> str:
-    noisy = f"Of the labels learnt from, {100 * data.label_noise:g} % were made wrong. " if data.label_noise else ""
+    noisy = f"{100 * data.label_noise:g} % of the training labels are wrong. " if data.label_noise else ""
     if isinstance(data.labels, LabelledShare):
-        return f"{noisy}{100 * data.labels.share:g} % of the training samples were labelled. "
-    return f"{noisy}Students were told no labels. " if data.labels == "withheld" else noisy
+        return f"{noisy}{100 * data.labels.share:g} % of the training samples are labelled. "
+    return f"{noisy}Students were trained without labels. " if data.labels == "withheld" else noisy
 
 
 def in_words(items: Sequence[str]) -> str:
@@ -220,25 +258,39 @@ def _weight(weight: float | Ramp) -> str:
     return f"{weight:g}" if isinstance(weight, float | int) else f"{weight.start:g} to {weight.stop:g}"
 
 
-def metric_prefix(part: str) -> str:
-    """The prefix of the final evaluation's metrics; ``validation/`` alone is that of every epoch."""
-    return "test" if part == "test" else f"final/{part}"
+def metric_group(split: str, outcome: Outcome, name: str, students: Sequence[str], distilled: Sequence[str]) -> str:
+    """Return the prefix of the metrics of a participant's final evaluation.
+
+    ``teacher/skeleton``, ``distilled``, ``baseline``; with several students ``distilled/first``. On another split than the
+    test split, ``final/validation/distilled``: ``validation/`` alone is the prefix of each epoch's evaluation.
+
+    Args:
+        split: Split that was evaluated.
+        outcome: Outcome of the arm.
+        name: Participant, or label of an ensemble.
+        students: All students of the run.
+        distilled: Those with a term that distils.
+    """
+    if name in outcome.teachers:
+        group = f"teacher/{name}"
+    elif name == JOINT_TEACHERS:
+        group = "teachers"
+    else:
+        kind = outcome.arm if outcome.arm == BASELINE or name in distilled or (name in ENSEMBLES and distilled) else "student"
+        group = kind if len(students) == 1 else f"{kind}/{name}"
+    return group if split == "test" else f"final/{split}/{group}"
 
 
 def means(summary: Summary) -> dict[str, float]:
-    """Mean and standard deviation over seeds of every metric of the evaluation, by participant."""
+    """Mean and standard deviation over seeds of every metric of the evaluation, by participant; students first."""
     found: dict[str, float] = {}
-    prefix = metric_prefix(summary.part)
-    for row in summary.rows:
-        name = f"{BASELINE}/{row.participant}" if row.arm == BASELINE else row.participant
+    for row in reversed(summary.rows):  # MLflow's comparison starts with the metric that comes first
         for metric in row.evaluations[0].metrics():
             values = row.values(metric)
             mean = sum(values) / len(values)
-            found[f"{prefix}/{name}/{metric}"] = mean
+            found[f"{row.metrics}/{metric}"] = mean
             if len(values) > 1:
-                found[f"{prefix}/{name}/{metric}_std"] = (
-                    sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-                ) ** 0.5
+                found[f"{row.metrics}/{metric}_std"] = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
     for student, difference in summary.differences.items():
         gain = "gain" if len(summary.differences) == 1 else f"gain/{student}"
         found |= {
@@ -251,16 +303,17 @@ def means(summary: Summary) -> dict[str, float]:
 
 
 def _teachers(
-    recipe: Recipe, outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[dict[str, Evaluation]]]
+    recipe: Recipe,
+    facts: Facts,
+    outcomes: Mapping[str, Sequence[Outcome]],
+    by_arm: Mapping[str, Sequence[dict[str, Evaluation]]],
 ) -> list[Row]:
-    first = outcomes[DISTILLED][0]
-    rows = [
-        Row(name, "teacher", _reads(recipe, name), [each[name] for each in by_arm[DISTILLED]], first.parameters.get(name))
-        for name in first.teachers
-    ]
+    first, evaluations = outcomes[DISTILLED][0], by_arm[DISTILLED]
+    rows = [_row(recipe, facts, first, name, "teacher", [each[name] for each in evaluations]) for name in first.teachers]
     if len(rows) > 1:
         reads = ", ".join(dict.fromkeys(row.modality for row in rows))
-        rows.append(Row(JOINT_TEACHERS, "teachers together", reads, [each[JOINT_TEACHERS] for each in by_arm[DISTILLED]]))
+        joint = _row(recipe, facts, first, JOINT_TEACHERS, "teacher ensemble", [each[JOINT_TEACHERS] for each in evaluations])
+        rows.append(replace(joint, modality=reads))
     return rows
 
 
@@ -271,17 +324,29 @@ def _students(
     by_arm: Mapping[str, Sequence[dict[str, Evaluation]]],
 ) -> list[Row]:
     """Students of each arm, those of the baseline first; a student may be in one arm alone."""
-    joint: Mapping[str, Role] = {BASELINE: "students together without distillation", DISTILLED: "students together"}
+    joint: Mapping[str, Role] = {
+        BASELINE: "baseline ensemble",
+        DISTILLED: "distilled ensemble" if facts.distilled else "ensemble",
+    }
     rows, together = [], []
     for arm in (each for each in joint if each in outcomes):
         first = outcomes[arm][0]
         for name in first.students:
-            role: Role = WITHOUT if arm == BASELINE else WITH if name in facts.distilled else "student"
-            evaluations = [each[name] for each in by_arm[arm]]
-            rows.append(Row(name, role, _reads(recipe, name), evaluations, first.parameters.get(name), arm))
+            role: Role = "baseline" if arm == BASELINE else "distilled" if name in facts.distilled else "student"
+            rows.append(_row(recipe, facts, first, name, role, [each[name] for each in by_arm[arm]]))
         if len(first.students) > 1:
-            together += [Row(label, joint[arm], "", [each[label] for each in by_arm[arm]], arm=arm) for label in ENSEMBLES]
+            together += [
+                _row(recipe, facts, first, label, joint[arm], [each[label] for each in by_arm[arm]]) for label in ENSEMBLES
+            ]
     return rows + together
+
+
+def _row(recipe: Recipe, facts: Facts, outcome: Outcome, name: str, role: Role, evaluations: Sequence[Evaluation]) -> Row:
+    """The row of a participant, or of an ensemble, in the arm of `outcome`."""
+    reads = _reads(recipe, name) if name in recipe.participants else ""
+    metrics = metric_group(facts.split, outcome, name, list(recipe.student_specs), facts.distilled)
+    size, trained = outcome.parameters.get(name), outcome.trained.get(name)
+    return Row(name, role, reads, evaluations, size, outcome.arm, trained, metrics)
 
 
 def _reads(recipe: Recipe, name: str) -> str:
@@ -302,7 +367,7 @@ def _differences(
 
 def _selection(rules: Mapping[str, str]) -> str:
     """A description of the epochs whose weights are evaluated."""
-    said = {"last": "weights of the last epoch", "best": "weights of the epoch best on the validation part"}
+    said = {"last": "weights of the last epoch", "best": "weights of the epoch best on the validation split"}
     if len(set(rules.values())) == 1:
         return said[next(iter(rules.values()))]
     return "; ".join(f"{name}: {said[rule]}" for name, rule in rules.items())
@@ -315,8 +380,8 @@ def table(summary: Summary) -> Table:
     from rich.text import Text
 
     found = Table(
-        title=Text(f"{summary.name}: {summary.part} accuracy, %"),
-        caption=Text(summary.answer),
+        title=Text(f"{summary.name}: {summary.split} accuracy, %"),
+        caption=Text(summary.answer) if summary.answer else None,
         title_justify="left",
         caption_justify="left",
         caption_style="bold",
@@ -332,7 +397,9 @@ def table(summary: Summary) -> Table:
         found.add_column(Text(heading), justify="left" if left else "right", no_wrap=not left)
     for row in summary.rows:
         named = dict(zip(summary.headings(), row.cells(), strict=True))
-        found.add_row(*(Text(named[heading]) for heading in columns), style="bold" if row.role in (WITH, "student") else None)
+        found.add_row(
+            *(Text(named[heading]) for heading in columns), style="bold" if row.role in (DISTILLED, "student") else None
+        )
     return found
 
 

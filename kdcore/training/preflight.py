@@ -17,6 +17,7 @@ from kdcore.recipe.graph import StagePlan
 from kdcore.training.gradient_watch import NEGLIGIBLE
 from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained
 from kdcore.training.participants import Distiller
+from kdcore.training.side_effects import side_effects_refused
 from kdcore.training.step import StageStep, StepTerm
 
 TRIES = 4
@@ -93,7 +94,7 @@ def _check_stage(
         module.train()
     step = StageStep(distiller, stage, table, labelled)
     step.progress = {name: Progress(stage.name, 0, 0, stage.training[name].epochs) for name in stage.learners}
-    rows = table.training_rows(stage.part)
+    rows = table.training_rows(stage.split)
     rows = rows[(table.train_labels[rows] < 0).long().argsort(stable=True)]  # those with a label first
     checks: dict[int, TermCheck] = {}
     for start in range(TRIES):
@@ -114,8 +115,9 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     parameters = sum(each.numel() for each in term.loss.parameters() if each.requires_grad)
     if not len(context.batch):  # no labelled sample in this batch
         return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0, parameters)
-    value = term.loss(context)
-    step.refuse(term, value)
+    with side_effects_refused(distiller.called(term.learner, term.spec.id), context):
+        value = term.loss(context)
+    step.refuse(term, value, context.student.logits)
     gradient = _gradient(value, _trainable(distiller, term.learner))
     _refuse_taught_teachers(value, distiller, term.learner, term.spec.id)
     return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient, parameters)
@@ -193,7 +195,7 @@ def _note_shapes(distiller: Distiller, table: Table, found: Preflight) -> None:
     distiller.eval()
     for name in distiller.networks:
         member = distiller.participant(name)
-        signal = table.batch(table.parts["train"][:2], [name]).signals[name]
+        signal = table.batch(table.rows["train"][:2], [name]).signals[name]
         found.inputs[name] = tuple(member.input(signal).shape[1:])
         found.features[name] = {tap: tuple(value.shape[1:]) for tap, value in member(signal).features.items()}
         parameters = list(member.encoder.parameters())

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
+from kdcore.archives import refuse_bomb
 from kdcore.contracts.dataset import SampleKey
 from kdcore.errors import DataError
 from kdcore.recipe.config_models import STORED
@@ -47,15 +48,15 @@ class StoredOutputs:
 
     @classmethod
     def of(
-        cls, keys: Sequence[SampleKey], parts: Sequence[CachedOutputs], classes: Sequence[str], about: Mapping[str, Any]
+        cls, keys: Sequence[SampleKey], splits: Sequence[CachedOutputs], classes: Sequence[str], about: Mapping[str, Any]
     ) -> StoredOutputs:
-        """Outputs computed part by part, in the order of `keys`."""
+        """Outputs computed split by split, in the order of `keys`."""
 
         def joined(tensors: list[Tensor]) -> np.ndarray:
             return torch.cat(tensors).float().cpu().numpy()
 
-        features = {tap: joined([part.features[tap] for part in parts]) for tap in parts[0].features}
-        return cls(keys, joined([part.logits for part in parts]), classes, features, sorted(parts[0].folded), about)
+        features = {tap: joined([split.features[tap] for split in splits]) for tap in splits[0].features}
+        return cls(keys, joined([split.logits for split in splits]), classes, features, sorted(splits[0].folded), about)
 
     @property
     def head(self) -> dict[str, str]:
@@ -140,6 +141,7 @@ def load_outputs(path: Path) -> StoredOutputs:
 
 
 def _from_npz(path: Path) -> StoredOutputs:
+    refuse_bomb(path)
     with np.load(path, allow_pickle=False) as file:
         return _assembled(json.loads(str(file["head"])), {name: file[name] for name in file.files if name != "head"})
 

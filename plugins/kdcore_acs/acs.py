@@ -61,8 +61,9 @@ class AdaptiveConfidence(DistillationLoss):
     .. math:: L_{MK} = \\frac1B \\sum_b \\sum_k w_{bk}\\, H(\\mathrm{softmax}(z_{bk}), \\mathrm{softmax}(z_{Sb}))
 
     Where no teacher is right, the sample's term is the cross-entropy with its label instead. J. Ni, A. H. H. Ngu, Y. Yan,
-    "Progressive Cross-modal Knowledge Distillation for Human Action Recognition", ACM MM 2022, Eqs. (3)-(5); weights as in
-    CA-MKD (Zhang et al., ICASSP 2022), for those printed would favour the worse teacher.
+    "Progressive Cross-modal Knowledge Distillation for Human Action Recognition", ACM MM 2022,
+    https://doi.org/10.1145/3503161.3548238, Eqs. (3)-(5); weights as in CA-MKD (Zhang et al., ICASSP 2022,
+    https://arxiv.org/abs/2201.00007), for those printed would favour the worse teacher.
 
     Args:
         weights: ``confidence`` shares by cross-entropy with the label; ``select`` follows the surer teacher alone.
@@ -95,8 +96,8 @@ class AdaptiveConfidenceSemantic(DistillationLoss):
     with :math:`L_K = \\frac1K \\sum_k T^2\\, \\mathrm{KL}(\\mathrm{softmax}(z_k/T) \\| \\mathrm{softmax}(z_S/T))`,
     :math:`L_{MK}` the loss ``adaptive-confidence`` and, between embeddings of one width,
     :math:`L_S = \\frac1K \\sum_k \\mathrm{MSE}(H_S, H_k)`. J. Ni, A. H. H. Ngu, Y. Yan, "Progressive Cross-modal Knowledge
-    Distillation for Human Action Recognition", ACM MM 2022, Eqs. (1)-(7). The paper finds the weights by grid search and
-    does not give them.
+    Distillation for Human Action Recognition", ACM MM 2022, https://doi.org/10.1145/3503161.3548238, Eqs. (1)-(7). The paper
+    finds the weights by grid search and does not give them.
 
     Args:
         alpha: Weight of soft targets.

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import FinishedRun, KdcoreError, RunListener, load_recipe, runs_folder
-from kdcore_compare.ensure_runs import Part
+from kdcore_compare.ensure_runs import Split
 from kdcore_compare.methods import Method, checked, methods_of
 from kdcore_compare.methods_table import MethodResult, MethodsResult, methods_records, methods_tables
 from kdcore_compare.selection import Entry, make_entry
@@ -31,7 +31,7 @@ def compare_methods(
     form: Format = "rich",
     output: Path | None = None,
 ) -> None:
-    """Choose the weight of each method on the validation part, train it, and write the table, also to the folder of runs.
+    """Choose the weight of each method on the validation split, train it, and write the table, also to the folder of runs.
 
     Args:
         source: Path or name of the recipe.
@@ -91,8 +91,8 @@ class _Comparison:
         pairs = [(method, weight) for method in self.methods.methods for weight in method.weights]
         choosing = dict(self._choosing(*pair) for pair in pairs)
         final = dict(self._final(*pair, baseline) for pair in pairs for baseline in (False, True))
-        part = "validation" if only in choosing else "test"
-        train_only(self.source, self.overrides, choosing | final, only, part, self._clock)
+        split = "validation" if only in choosing else "test"
+        train_only(self.source, self.overrides, choosing | final, only, split, self._clock)
 
     def run(self) -> MethodsResult:
         """Check every method, choose the weights, and train with them.
@@ -128,7 +128,7 @@ class _Comparison:
         )
 
     def _tried(self, failures: dict[str, str]) -> dict[str, dict[float, tuple[float, float]]]:
-        """Label of a method → weight → (metric, cross-entropy) on the validation part."""
+        """Label of a method → weight → (metric, cross-entropy) on the validation split."""
         pairs = {}
         for method in self.methods.methods:
             for weight in () if method.impossible else method.weights:
@@ -147,13 +147,13 @@ class _Comparison:
             entry = make_entry(runs[label])
             entry = entry.only(key for key in entry.observations if key[0] in seeds)
             found[name][weight] = (float(np.mean(entry.values(self.metric))), float(np.mean(entry.values("loss"))))
-            self._choosing_split = entry.splits[0]
+            self._choosing_split = entry.split_rules[0]
         return found
 
     def _trained(
         self, chosen: Mapping[str, float], failures: dict[str, str]
     ) -> tuple[dict[str, tuple[str, list[FinishedRun]]], str]:
-        """Label of a method → its variant and runs on the test part; and the method whose runs have the baseline, too."""
+        """Label of a method → its variant and runs on the test split; and the method whose runs have the baseline, too."""
         methods = {each.label: each for each in self.methods.methods if each.label in chosen}
         while methods:
             first = next(iter(methods))
@@ -180,10 +180,10 @@ class _Comparison:
         return label, self.methods.overrides(method, weight, label, [f"baseline={str(baseline).lower()}"])
 
     def _train(
-        self, variants: Mapping[str, Sequence[str]], part: Part, failures: dict[str, str]
+        self, variants: Mapping[str, Sequence[str]], split: Split, failures: dict[str, str]
     ) -> dict[str, list[FinishedRun]]:
         words, logs = [*self.command, "--only"], self.folder / self.name / "logs"
-        return train_variants(self.source, self.overrides, variants, self.jobs, words, logs, part, self._clock, failures)
+        return train_variants(self.source, self.overrides, variants, self.jobs, words, logs, split, self._clock, failures)
 
     def _clock(self, label: str, to: RunListener) -> RunListener:
         return StepClock(self.folder / self.name, self.student, label, to)
@@ -198,7 +198,7 @@ def best_weight(scores: Mapping[float, tuple[float, float]], metric: str) -> flo
     """The weight with the best metric; of equal ones, the one with the least cross-entropy, then the least weight.
 
     Args:
-        scores: Weight → (metric, cross-entropy) on the validation part.
+        scores: Weight → (metric, cross-entropy) on the validation split.
         metric: Name of the metric; of ``loss``, the least is best.
     """
     sign = 1 if metric == "loss" else -1

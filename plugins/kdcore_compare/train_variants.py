@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from kdcore import FinishedRun, KdcoreError, Recipe, RunListener, TrainingError, UsageError, dry_run, load_recipe
-from kdcore_compare.ensure_runs import Part, ensure_runs, missing_seeds
+from kdcore_compare.ensure_runs import Split, ensure_runs, missing_seeds
 from kdcore_compare.process_pool import Job, run_jobs
 from kdcore_compare.tables import Format, Table, render, stderr_console
 
@@ -37,7 +37,7 @@ def train_variants(
     jobs: int,
     command: Sequence[str],
     logs: Path,
-    part: Part = "test",
+    split: Split = "test",
     clock: Clock | None = None,
     failures: dict[str, str] | None = None,
 ) -> dict[str, list[FinishedRun]]:
@@ -50,7 +50,7 @@ def train_variants(
         jobs: Number of variants to train in parallel.
         command: Arguments of ``kdcore`` that train the variant whose label follows.
         logs: Folder for the output of parallel processes.
-        part: Part of the split that variants are evaluated on.
+        split: Split of the split that variants are evaluated on.
         clock: Measures the training of each variant.
         failures: Takes label → reason of each variant whose training fails; without it, a failure ends the command.
 
@@ -62,9 +62,9 @@ def train_variants(
     """
     failed: dict[str, str] = {}
     if jobs > 1:
-        missing = [label for label, words in variants.items() if missing_seeds(load_recipe(source, [*overrides, *words]), part)]
+        missing = [label for label, words in variants.items() if missing_seeds(load_recipe(source, [*overrides, *words]), split)]
         if len(missing) > 1:
-            dry_run(source, [*overrides, *variants[missing[0]]], part=part)  # prepares the data once, for all processes
+            dry_run(source, [*overrides, *variants[missing[0]]], split=split)  # prepares the data once, for all processes
         ended = run_jobs([Job(label, [*command, label]) for label in missing], jobs, logs, say)
         failed = {label: f"training failed; see {logs}" for label, status in ended.items() if status}
         if failed and failures is None:
@@ -74,7 +74,7 @@ def train_variants(
         if label in failed:
             continue
         try:
-            found[label] = train_variant(source, [*overrides, *words], label, part, clock)
+            found[label] = train_variant(source, [*overrides, *words], label, split, clock)
         except TrainingError as error:
             if failures is None:
                 raise
@@ -89,7 +89,7 @@ def train_only(
     overrides: Sequence[str],
     variants: Mapping[str, Sequence[str]],
     only: str,
-    part: Part = "test",
+    split: Split = "test",
     clock: Clock | None = None,
 ) -> None:
     """Train the missing seeds of a single variant.
@@ -99,21 +99,21 @@ def train_only(
     """
     if only not in variants:
         raise UsageError(f"no variant {only!r} (available: {', '.join(variants)})")
-    train_variant(source, [*overrides, *variants[only]], only, part, clock)
+    train_variant(source, [*overrides, *variants[only]], only, split, clock)
 
 
 def train_variant(
-    source: str, overrides: Sequence[str], label: str, part: Part = "test", clock: Clock | None = None
+    source: str, overrides: Sequence[str], label: str, split: Split = "test", clock: Clock | None = None
 ) -> list[FinishedRun]:
     """Train the missing seeds of a variant, with progress on stderr."""
     from kdcore import ConsoleListener
 
     console = stderr_console()
-    missing = missing_seeds(load_recipe(source, overrides), part)
+    missing = missing_seeds(load_recipe(source, overrides), split)
     what = f"training seeds {', '.join(map(str, missing))}" if missing else "already trained"
     console.print(f"{label}: {what}", highlight=False, markup=False)
     with ConsoleListener(console) as listener:
-        return ensure_runs(source, overrides, part, clock(label, listener) if clock else listener, say)
+        return ensure_runs(source, overrides, split, clock(label, listener) if clock else listener, say)
 
 
 def save_tables(folder: Path, name: str, tables: Sequence[Table], records: Sequence[Mapping[str, object]]) -> None:

@@ -30,6 +30,8 @@ File = tuple[str, Path, re.Match[str]]
 class BerkeleyMhad(Dataset):
     """Berkeley MHAD (Ofli et al., WACV 2013), as published.
 
+    Paper: https://doi.org/10.1109/WACV.2013.6474999.
+
     Accelerometer files are ``Accelerometer/Shimmer0k/acc_h0k_sXX_aYY_rZZ.txt`` with columns x, y, z in g and unix time in s;
     sampling is irregular, around 30 Hz. All sensors of a trial share a clock that starts with the earliest of them.
     Skeletons are ``Mocap/SkeletalData/skl_sXX_aYY_rZZ.bvh`` in cm, at the rate of motion capture; their joints are all nodes of

@@ -34,6 +34,8 @@ _ALSO_AT_DESK = ("talking on phone", "using phone")
 class Mmact(Dataset):
     """Trimmed clips of MMAct (Kong et al., ICCV 2019).
 
+    Paper: https://openaccess.thecvf.com/content_ICCV_2019/papers/Kong_MMAct_A_Large-Scale_Dataset_for_Cross_Modal_Human_Action_Understanding_ICCV_2019_paper.pdf.
+
     Sensor files are ``{acc_watch,acc_phone,gyro,orientation}_clip/subjectA/sceneB/sessionC/action.csv``, lines of time,
     x, y, z without header, times being like ``20180731_13:05:22.120``; video files are
     ``subjectA/camD/sceneB/sessionC/action.mp4`` in the folder `video`. With video, there is one sample per camera, and the

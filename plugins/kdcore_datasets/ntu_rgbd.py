@@ -26,6 +26,8 @@ _MODALITY_OF_SUFFIX = {".skeleton": "skeleton", "_rgb.avi": "rgb"}
 class NtuRgbd(Dataset):
     """NTU RGB+D (Shahroudy et al., CVPR 2016), as published.
 
+    Paper: https://arxiv.org/abs/1604.02808.
+
     Files are named ``SsssCcccPpppRrrrAaaa.skeleton`` and ``…_rgb.avi``, in `root` or in any folder below. In a sample's
     key, the view is the camera and the scene the setup; recordings of actions beyond the 60 are left out.
 

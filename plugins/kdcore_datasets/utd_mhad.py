@@ -42,6 +42,8 @@ Place = tuple[int, int, int]
 class UtdMhad(Dataset):
     """UTD-MHAD (Chen, Jafari and Kehtarnavaz, ICIP 2015), as published.
 
+    Paper: https://doi.org/10.1109/ICIP.2015.7350781.
+
     Files are named ``a{action}_s{subject}_t{trial}_{inertial,skeleton,depth}.mat`` and ``…_color.avi`` and lie in the folders
     Inertial, Skeleton, Depth and RGB (in any case), or all in `root`. Modalities whose folder is absent are absent.
 

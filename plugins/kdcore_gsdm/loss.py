@@ -58,7 +58,8 @@ class GraphGuidedSemanticMaps(DistillationLoss):
     Train with ``engine.precision: 32-true``. The maps themselves are computed in float32 at least, but ω has a pole where QF
     is zero, so a network whose logits are rounded to bfloat16 can send the gradient elsewhere; the loss warns once.
 
-    Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Eqs. (14)-(17).
+    Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021, https://arxiv.org/abs/2009.00210), Eqs.
+    (14)-(17).
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap) whose maps are compared.

@@ -38,7 +38,8 @@ class GramianAngularField(Transform):
         values: ``field`` in [-1, 1], or ``unit``: every axis of every sample stretched to [0, 1].
         variant: ``official`` gives the published code's GADF, the negative of ``paper``'s.
 
-    Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Eqs (1)-(3).
+    Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021, https://arxiv.org/abs/2009.00210), Eqs
+    (1)-(3).
     """
 
     def __init__(

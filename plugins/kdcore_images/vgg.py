@@ -29,8 +29,9 @@ class Vgg16Bn(Encoder):
         pool: The last map is pooled to `pool` × `pool` before fc1, whatever the images' size; 7 in VGG16.
         drop_rate: Dropout before fc2 and before the classifier.
 
-    Source: Simonyan and Zisserman, Very Deep Convolutional Networks (ICLR 2015), configuration D; layer sizes of the
-    sensor teachers from Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Section IV.
+    Source: Simonyan and Zisserman, Very Deep Convolutional Networks (ICLR 2015, https://arxiv.org/abs/1409.1556), configuration
+    D; layer sizes of the sensor teachers from Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021,
+    https://arxiv.org/abs/2009.00210), Section IV.
     """
 
     def __init__(

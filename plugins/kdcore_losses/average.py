@@ -20,8 +20,9 @@ class AveragedTeachers(LogitLoss):
         \\quad \\bar z = \\frac1K \\sum_k z_k
 
     averaged over the batch. The arithmetic mean of probabilities needs no loss of its own: its gradient is that of
-    ``soft-target``. G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015, section 1 ("an
-    arithmetic or geometric mean of their individual predictive distributions"), https://arxiv.org/abs/1503.02531.
+    ``soft-target``. G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015,
+    https://arxiv.org/abs/1503.02531, section 1 ("an arithmetic or geometric mean of their individual predictive
+    distributions").
 
     Args:
         temperature: T, a number or a ramp over epochs.

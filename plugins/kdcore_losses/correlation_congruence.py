@@ -22,8 +22,8 @@ class CorrelationCongruence(FeatureLoss):
 
     with :math:`a_i` the features of sample i scaled to length one: the Taylor series of the Gaussian kernel
     :math:`\\exp(-\\gamma \\|a_i - a_j\\|^2)`. B. Peng et al., "Correlation Congruence for Knowledge Distillation",
-    ICCV 2019, Eqs. (6) and (10). Unlike shapes: persons and frames are averaged, then each side is flattened on its own;
-    they need nothing in common.
+    ICCV 2019, https://arxiv.org/abs/1904.01802, Eqs. (6) and (10). Unlike shapes: persons and frames are averaged, then each
+    side is flattened on its own; they need nothing in common.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

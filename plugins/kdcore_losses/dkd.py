@@ -21,7 +21,8 @@ class DecoupledDistillation(LogitLoss):
         \\left(\\alpha\\, \\mathrm{KL}(b_k \\| b_S) + \\beta\\, \\mathrm{KL}(\\hat p_k \\| \\hat p_S)\\right)
 
     with :math:`b` the pair (probability of the true class, of all others) and :math:`\\hat p` the softmax over the other
-    classes, both at temperature T. B. Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022, Eq. (7).
+    classes, both at temperature T. B. Zhao et al., "Decoupled Knowledge Distillation", CVPR 2022,
+    https://arxiv.org/abs/2203.08679, Eq. (7).
 
     Args:
         alpha: Weight of the true class's part.

@@ -22,7 +22,7 @@ class EntropyBased(LogitLoss):
     with :math:`p^T` the softmax at temperature T and H the entropy of the plain softmax p. K. Kwon et al., "Adaptive
     Knowledge Distillation Based on Entropy", ICASSP 2020, https://doi.org/10.1109/ICASSP40776.2020.9054698, for the idea that
     a teacher of lower entropy counts more; the weights have the form of H. Zhang et al., "Confidence-Aware Multi-Teacher
-    Knowledge Distillation", ICASSP 2022, with the entropy in place of the cross-entropy.
+    Knowledge Distillation", ICASSP 2022, https://arxiv.org/abs/2201.00007, with the entropy in place of the cross-entropy.
 
     Args:
         temperature: T, a number or a ramp over epochs.

@@ -23,8 +23,9 @@ class InfoNCE(FeatureLoss):
 
     with linear heads W per teacher and pair, both learnt. Y. Tian, D. Krishnan, P. Isola, "Contrastive Multiview Coding",
     ECCV 2020, https://arxiv.org/abs/1906.05849, with the batch's other samples as negatives; A. van den Oord, Y. Li, O.
-    Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018. A batch of one has no negatives: the loss is
-    0 there. Unlike shapes: persons, frames and positions are averaged; numbers of channels may differ.
+    Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018, https://arxiv.org/abs/1807.03748. A batch of
+    one has no negatives: the loss is 0 there. Unlike shapes: persons, frames and positions are averaged; numbers of channels
+    may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -48,7 +48,7 @@ class LogitLoss(DistillationLoss):
 def standardised(logits: Tensor) -> Tensor:
     """Logits (B, C), each sample's shifted and scaled to mean 0 and standard deviation 1.
 
-    S. Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024.
+    S. Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, https://arxiv.org/abs/2403.01427.
     """
     return (logits - logits.mean(dim=1, keepdim=True)) / (logits.std(dim=1, keepdim=True) + EPSILON)
 

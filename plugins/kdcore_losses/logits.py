@@ -14,7 +14,7 @@ class Logits(LogitLoss):
 
     .. math:: L = \\frac1K \\sum_k \\frac1{BC} \\|z_S - z_k\\|_2^2
 
-    J. Ba, R. Caruana, "Do Deep Nets Really Need to be Deep?", NIPS 2014.
+    J. Ba, R. Caruana, "Do Deep Nets Really Need to be Deep?", NIPS 2014, https://arxiv.org/abs/1312.6184.
 
     Args:
         standardise: Standardise logits first, as ``logit-std`` does.

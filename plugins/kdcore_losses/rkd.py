@@ -19,9 +19,9 @@ class RelationalDistillation(FeatureLoss):
         \\ell\\!\\left(\\tfrac{d^S_{ij}}{\\bar d^S}, \\tfrac{d^T_{ij}}{\\bar d^T}\\right)
         + \\lambda_A\\, \\mathrm{mean}_{ijk}\\, \\ell(\\cos \\angle^S_{ijk}, \\cos \\angle^T_{ijk})
 
-    with :math:`\\ell` the Huber loss. W. Park et al., "Relational Knowledge Distillation", CVPR 2019, Eqs. (6)-(11).
-    A batch of one has no relations: the loss is 0 there. Unlike shapes: persons and frames are averaged, then each side is
-    flattened on its own; they need nothing in common.
+    with :math:`\\ell` the Huber loss. W. Park et al., "Relational Knowledge Distillation", CVPR 2019,
+    https://arxiv.org/abs/1904.05068, Eqs. (6)-(11). A batch of one has no relations: the loss is 0 there. Unlike shapes:
+    persons and frames are averaged, then each side is flattened on its own; they need nothing in common.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -30,6 +30,15 @@ def run_started(run):
 
 
 @hookimpl
+def arm_started(run, seed, arm):
+    """Record who runs a seed, and the source commit."""
+    if run.journal:
+        from kdcore_mlflow.events import record_seed
+
+        record_seed(run, run.journal, seed)
+
+
+@hookimpl
 def arm_finished(run, seed, arm, outcome):
     """Record predictions and students."""
     if run.journal:
@@ -39,12 +48,12 @@ def arm_finished(run, seed, arm, outcome):
 
 
 @hookimpl
-def run_finished(run, report):
-    """Record the report and the models."""
+def run_finished(run, summary, report):
+    """Record the report, the models and the notes."""
     if run.journal:
         from kdcore_mlflow.events import record_end
 
-        record_end(run, run.journal, report)
+        record_end(run, run.journal, summary, report)
 
 
 @hookimpl

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import getpass
+import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from kdcore import RunContext, RunJournal, __version__, first_recording, student_folder
+from kdcore import (
+    RunContext,
+    RunJournal,
+    Summary,
+    __version__,
+    first_recording,
+    make_plan,
+    recipe_changes,
+    student_folder,
+)
+from kdcore_mlflow.notes import run_note, seed_note
 from kdcore_mlflow.tracker import MlflowTracker
 
 DIGEST_LIMIT = 36
@@ -19,19 +31,44 @@ CODE, REQUIREMENTS = Path(__file__).with_name("pyfunc_model.py"), (f"kdcore=={__
 
 
 def record_start(run: RunContext, journal: RunJournal) -> None:
-    """Record who runs what, the recipe and the data, and from now on how busy the machine is."""
-    if isinstance(journal.tracker, MlflowTracker):
-        journal.tracker.watch_load()
-    tags = {"mlflow.note.content": run.recipe.description, "mlflow.user": os.environ.get("USER", "")}
-    journal.tags("root", {**tags, "mlflow.source.name": "kdcore", **run.recipe.tracking.tags})
+    """Record the user, the source commit, the recipe and the data."""
+    journal.tags("root", {"mlflow.note.content": run.recipe.description, **_origin(run), **run.recipe.tracking.tags})
     for name in ("recipe.yaml", "run.json"):
         journal.artifact("root", run.folder / name)
     if (run.folder / "plugins").is_dir():
         journal.artifact("root", run.folder / "plugins")
     dataset, digest = run.recipe.data.dataset, run.table.fingerprint[:DIGEST_LIMIT]
     source = str(dataset.options.get("root", dataset.name))
-    for part, context in (("train", "training"), ("test", "testing")):
-        journal.record("dataset", "root", name=f"{dataset.name}-{part}", digest=digest, source=source, context=context)
+    for split, context in (("train", "training"), ("test", "testing")):
+        journal.record("dataset", "root", name=f"{dataset.name}-{split}", digest=digest, source=source, context=context)
+
+
+def record_seed(run: RunContext, journal: RunJournal, seed: int) -> None:
+    """Record the user and the source commit of one seed's run, and from now on the system's load."""
+    if isinstance(journal.tracker, MlflowTracker):
+        journal.tracker.watch_load(f"seed-{seed}")
+    journal.tags(f"seed-{seed}", _origin(run))
+
+
+def _origin(run: RunContext) -> dict[str, str]:
+    """Tags that MLflow shows as user, source and version of a run."""
+    tags = {"mlflow.source.name": " ".join(run.command[:3]) or "kdcore", "mlflow.source.type": "LOCAL"}
+    with suppress(OSError, KeyError):  # an account without a name, as in some containers
+        tags["mlflow.user"] = getpass.getuser()
+    if commit := _commit(Path(run.command[2]) if len(run.command) > 2 else Path()):
+        tags["mlflow.source.git.commit"] = commit
+    return tags
+
+
+def _commit(recipe: Path) -> str:
+    """The Git commit that the recipe's folder is at, else that of the current folder; empty without one."""
+    folder = recipe.expanduser().parent if recipe.is_file() else Path()
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):  # no git
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def record_arm(run: RunContext, journal: RunJournal, seed: int, arm: str, students: Sequence[str]) -> None:
@@ -41,8 +78,8 @@ def record_arm(run: RunContext, journal: RunJournal, seed: int, arm: str, studen
         journal.artifact(f"seed-{seed}", student_folder(run.folder, seed, name), "students")
 
 
-def record_end(run: RunContext, journal: RunJournal, report: Path | None) -> None:
-    """Record the report, and the students as models.
+def record_end(run: RunContext, journal: RunJournal, summary: Summary, report: Path | None) -> None:
+    """Record the report, the students as models, and the notes.
 
     MLflow loads every model to try it out, beside whatever runs then, which must not be training: making a network draws
     random numbers.
@@ -56,6 +93,12 @@ def record_end(run: RunContext, journal: RunJournal, report: Path | None) -> Non
         for name, folder in _models(run, seed).items():
             member = name if name in run.recipe.student_specs else next(iter(run.recipe.student_specs))
             record_model(journal, f"seed-{seed}", name, {"student": folder}, _example(run, member))
+            if seed == run.recipe.seeds[0]:
+                journal.record("linked_model", "root", name=name, source=f"seed-{seed}")
+        journal.tags(f"seed-{seed}", {"mlflow.note.content": seed_note(summary, seed)})
+    model = f"Logged model: the student of seed {run.recipe.seeds[0]}." if _models(run, run.recipe.seeds[0]) else ""
+    changes = recipe_changes(run.command, make_plan(run.recipe).filled)
+    journal.tags("root", {"mlflow.note.content": run_note(summary, changes, model)})
 
 
 def _models(run: RunContext, seed: int) -> dict[str, Path]:

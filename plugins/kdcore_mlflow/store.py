@@ -20,6 +20,9 @@ from kdcore_mlflow.sender import METRICS_AT_ONCE, Record, RefusedError
 RUN_TAG = "kdcore.run"
 """Tag by which a run is found again when its creation was not noted."""
 
+KIND_TAG = ("mlflow.experimentKind", "custom_model_development")
+"""Tag of an experiment for which MLflow's page opens under *Model training*."""
+
 PARAMS_AT_ONCE = 100
 
 QUIET = {
@@ -59,21 +62,28 @@ class MlflowStore:
         found = self._client.get_experiment_by_name(name)
         if found is None:
             place = (self._root / "mlruns" / re.sub(r"[^\w.-]", "_", name)).as_uri() if self._root else None
-            return self._client.create_experiment(name, artifact_location=place)
+            return self._client.create_experiment(name, artifact_location=place, tags=dict([KIND_TAG]))
         if found.lifecycle_stage != "active":
             raise KdcoreError(f"experiment {name!r} was deleted there: restore it, or choose another name")
+        if KIND_TAG[0] not in found.tags:
+            self._client.set_experiment_tag(found.experiment_id, *KIND_TAG)
         return found.experiment_id
 
     def start(self, record: Record, parent: str | None) -> str:
         """Begin a run, or go on with the one begun for an earlier record like this."""
         mark = f"{self._journal}/{record['run']}"
         tags = {**record["tags"], RUN_TAG: mark, **({"mlflow.parentRunId": parent} if parent else {})}
-        found = self._client.search_runs([self._experiment], f"tags.`{RUN_TAG}` = '{mark}'", max_results=1)
-        if found:
-            self._client.update_run(found[0].info.run_id, status="RUNNING")
-            self.tags(found[0].info.run_id, {"values": tags}, Path())
-            return found[0].info.run_id
+        if found := self._find(record["run"]):
+            self._client.update_run(found, status="RUNNING")
+            self.tags(found, {"values": tags}, Path())
+            return found
         return self._client.create_run(self._experiment, record["time"], tags, record["name"]).info.run_id
+
+    def _find(self, name: str) -> str:
+        """MLflow's id of a run of this journal; empty if it has none."""
+        mark = f"{self._journal}/{name}"
+        found = self._client.search_runs([self._experiment], f"tags.`{RUN_TAG}` = '{mark}'", max_results=1)
+        return found[0].info.run_id if found else ""
 
     def send(self, run: str, records: Sequence[Record], folder: Path) -> None:
         """Send one record, or several of kind ``metrics``."""
@@ -127,10 +137,8 @@ class MlflowStore:
 
     def model(self, run: str, record: Record, folder: Path) -> None:
         """A model, under its run; a model of that name that the run has already is replaced."""
-        from mlflow.entities import LoggedModelOutput
-
         name = record["name"]
-        found = self._client.search_logged_models([self._experiment], f"name = '{name}' AND source_run_id = '{run}'")
+        found = self._models(name, run)
         model = found[0] if found else self._client.create_logged_model(self._experiment, name, run, model_type="kdcore")
         with tempfile.TemporaryDirectory() as temporary:
             saved = Path(temporary, "model")
@@ -140,10 +148,26 @@ class MlflowStore:
                 self._client.finalize_logged_model(model.model_id, "FAILED")
                 raise RefusedError(f"the model cannot be loaded: {one_line(error)}") from error
             self._client.log_model_artifacts(model.model_id, str(saved))
-        outputs = self._client.get_run(run).outputs
-        if model.model_id not in [each.model_id for each in (outputs.model_outputs if outputs else [])]:
-            self._client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
+        self._link(run, model.model_id)
         self._client.finalize_logged_model(model.model_id, "READY")
+
+    def linked_model(self, run: str, record: Record, folder: Path) -> None:
+        """A model of another run of this journal, as a model of this run, too."""
+        found = self._models(record["name"], self._find(record["source"]))
+        if not found:
+            raise RefusedError(f"{record['source']} has no model {record['name']!r}")
+        self._link(run, found[0].model_id)
+
+    def _models(self, name: str, run: str) -> list[Any]:
+        return list(self._client.search_logged_models([self._experiment], f"name = '{name}' AND source_run_id = '{run}'"))
+
+    def _link(self, run: str, model: str) -> None:
+        """Show a model among the outputs of a run."""
+        from mlflow.entities import LoggedModelOutput
+
+        outputs = self._client.get_run(run).outputs
+        if model not in [each.model_id for each in (outputs.model_outputs if outputs else [])]:
+            self._client.log_outputs(run, [LoggedModelOutput(model, step=0)])
 
     def finish(self, run: str, record: Record, folder: Path) -> None:
         """The end of a run."""

@@ -25,7 +25,8 @@ class HardTeacher(DistillationLoss):
 
     .. math:: L = \\frac1K \\sum_k \\mathrm{CE}(z_S, \\arg\\max_c z_{kc})
 
-    F. M. Thoker, J. Gall, "Cross-Modal Knowledge Distillation for Action Recognition", ICIP 2019, Eq. (3).
+    F. M. Thoker, J. Gall, "Cross-Modal Knowledge Distillation for Action Recognition", ICIP 2019,
+    https://arxiv.org/abs/1910.04641, Eq. (3).
     """
 
     needs = Needs(teachers=1)
@@ -43,7 +44,7 @@ class Divergence(DistillationLoss):
     .. math:: L = \\frac1K \\sum_k \\mathrm{KL}(p_S^\\tau \\| p_k^\\tau), \\quad p^\\tau = \\mathrm{softmax}(z / \\tau)
 
     as printed; with ``direction: hinton`` the arguments change places. F. M. Thoker, J. Gall, "Cross-Modal Knowledge
-    Distillation for Action Recognition", ICIP 2019, Eqs. (1)-(2).
+    Distillation for Action Recognition", ICIP 2019, https://arxiv.org/abs/1910.04641, Eqs. (1)-(2).
 
     Args:
         temperature: τ, a number or a ramp over epochs.
@@ -78,8 +79,9 @@ class Mutual(DistillationLoss):
 
     .. math:: L_k = \\frac1{K-1} \\sum_{l \\ne k} \\mathrm{KL}(p_k^\\tau \\| p_l^\\tau)
 
-    F. M. Thoker, J. Gall, "Cross-Modal Knowledge Distillation for Action Recognition", ICIP 2019, Eqs. (4)-(6); after
-    Y. Zhang et al., "Deep Mutual Learning", CVPR 2018. 0 for a student without peers.
+    F. M. Thoker, J. Gall, "Cross-Modal Knowledge Distillation for Action Recognition", ICIP 2019,
+    https://arxiv.org/abs/1910.04641, Eqs. (4)-(6); after Y. Zhang et al., "Deep Mutual Learning", CVPR 2018,
+    https://arxiv.org/abs/1706.00384. 0 for a student without peers.
 
     Args:
         temperature: τ, a number or a ramp over epochs.

@@ -36,7 +36,8 @@ def reliability(evaluation: Evaluation, bins: int = 10) -> Reliability:
 
     .. math:: \\sum_m \\frac{|B_m|}{n} \\left| \\mathrm{acc}(B_m) - \\mathrm{conf}(B_m) \\right|
 
-    (C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3).
+    (C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017,
+    https://arxiv.org/abs/1706.04599, equation 3).
 
     Args:
         evaluation: Of one participant.

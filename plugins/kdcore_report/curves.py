@@ -16,7 +16,7 @@ def curves(run: Path, seeds: Sequence[int]) -> Curves:
     """Read learning curves by epoch: of every learner's terms and validation accuracy, from the run's journal.
 
     Returns:
-        ``student: soft-target`` → ``seed 0`` or ``seed 0, without distillation`` → (epoch, value) pairs.
+        ``student: soft-target`` → ``seed 0`` or ``seed 0, baseline`` → (epoch, value) pairs.
     """
     found: Curves = {}
     journal = run / "tracking" / "journal.jsonl"
@@ -29,7 +29,7 @@ def curves(run: Path, seeds: Sequence[int]) -> Curves:
         if record.get("kind") == "metrics" and record.get("run") in runs:
             for name, value in record["values"].items():
                 if title := _curve_title(name.removeprefix(f"{BASELINE}/")):
-                    without = ", without distillation" if name.startswith(f"{BASELINE}/") else ""
+                    without = ", baseline" if name.startswith(f"{BASELINE}/") else ""
                     lines = found.setdefault(title, {})
                     lines.setdefault(f"{runs[record['run']]}{without}", []).append((record["step"], value))
     return found

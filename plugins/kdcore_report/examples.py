@@ -47,8 +47,8 @@ def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome])
         outcomes: Arm → the seed's answers.
     """
     table, explainer = run.table, Explainer(run, seed, outcomes)
-    samples = {sample.key: sample for sample in table.split.parts[run.part]}
-    rows, found = table.parts[run.part], []
+    samples = {sample.key: sample for sample in table.splits.samples[run.split]}
+    rows, found = table.rows[run.split], []
     for index, why in chosen(outcomes).items():
         key = table.keys[int(rows[index])]
         try:
@@ -72,11 +72,11 @@ def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
     knew = _correct(after, *after.teachers) if after.teachers else np.zeros_like(now)
     before = _correct(outcomes[BASELINE], student) if both else now
     kinds = (
-        ("The teachers knew it, and with distillation the student knows it, too", knew & ~before & now, 2),
-        ("Right only with distillation", ~before & now, 1),
-        ("Right only without distillation", before & ~now, 1),
-        ("Wrong", ~now, 1),
-        ("Right", now, 1),
+        ("The teachers and the distilled student are correct, the baseline is wrong", knew & ~before & now, 2),
+        ("Only the distilled student is correct", ~before & now, 1),
+        ("Only the baseline is correct", before & ~now, 1),
+        ("The student is wrong", ~now, 1),
+        ("The student is correct", now, 1),
     )
     sure = after.probabilities[student].max(axis=1)
     found: dict[int, str] = {}
@@ -94,10 +94,11 @@ def _correct(outcome: Outcome, *names: str) -> np.ndarray:
 def _answers(outcomes: Mapping[str, Outcome], index: int, classes: Sequence[str]) -> list[tuple[str, str, float]]:
     after = outcomes[DISTILLED]
     told = [(name, after.probabilities[name][index]) for name in after.teachers]
+    arm = ", distilled" if BASELINE in outcomes else ""
     if BASELINE in outcomes:
         alone = outcomes[BASELINE]
-        told += [(f"{name}, without distillation", alone.probabilities[name][index]) for name in alone.students]
-    told += [(f"{name}, with distillation", after.probabilities[name][index]) for name in after.students]
+        told += [(f"{name}, baseline", alone.probabilities[name][index]) for name in alone.students]
+    told += [(f"{name}{arm}", after.probabilities[name][index]) for name in after.students]
     return [(who, classes[int(given.argmax())], float(given.max())) for who, given in told]
 
 
@@ -114,7 +115,7 @@ def _inputs(run: RunContext, row: torch.Tensor) -> dict[str, np.ndarray]:
         if pipeline.axes & {"height", "joint"}:
             continue
         signal = run.table.batch(row, [name]).signals[name]
-        values = pipeline.live.to(row.device).eval()(signal)[0].float().cpu().numpy()
+        values = pipeline.batch_transforms.to(row.device).eval()(signal)[0].float().cpu().numpy()
         if values.ndim == 3:
             found[name] = values
     return found

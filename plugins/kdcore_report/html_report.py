@@ -14,7 +14,7 @@ from kdcore_report.curves import Curves
 from kdcore_report.examples import Example
 from kdcore_report.html_page import Pictures, figure, note, page, section, table
 
-WITH, WITHOUT, ALONE = "student with distillation", "student without distillation", "student"
+DISTILLED, BASELINE, ALONE = "distilled", "baseline", "student"
 
 
 def write_page(path: Path, summary: Summary, curves: Curves | None = None, examples: Sequence[Example] = ()) -> None:
@@ -31,31 +31,36 @@ def write_page(path: Path, summary: Summary, curves: Curves | None = None, examp
     body = "\n".join(
         (
             f"<header><h1>{escape(summary.name)}</h1>{told}</header>",
-            section("Did distillation help?", f'<p class="answer">{escape(summary.answer)}</p>'),
-            section(f"{summary.part.capitalize()} results", _results(summary)),
-            section("How it was measured", _facts(summary)),
+            *_answer(summary),
+            section(f"{summary.split.capitalize()} results", _results(summary)),
+            section("Evaluation", _facts(summary)),
             *_curves(curves or {}, pictures),
             *_confusions(summary, pictures),
             *_gains(summary),
             *_taught(summary),
             *_reliability(summary, pictures),
             *_examples(summary, examples, pictures),
-            section("To repeat it", _repeat(summary)),
+            section("Reproduce this run", _repeat(summary)),
         )
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(summary.name, body), encoding="utf-8")
 
 
+def _answer(summary: Summary) -> Iterator[str]:
+    if summary.answer:
+        yield section("Did distillation help?", f'<p class="answer">{escape(summary.answer)}</p>')
+
+
 def _results(summary: Summary) -> str:
-    rows = [("main" if row.role in (WITH, ALONE) else "", [*map(escape, row.cells())]) for row in summary.rows]
+    rows = [("main" if row.role in (DISTILLED, ALONE) else "", [*map(escape, row.cells())]) for row in summary.rows]
     remark = "Accuracy and macro F1 in %."
     if len(summary.seeds) == 1:
-        remark += " The interval is Wilson's: how sure this many samples can make us, for this one seed."
+        remark += " The interval is Wilson's score interval over the samples of this one seed."
     else:
         remark += " sd: standard deviation over seeds."
     samples = {evaluation.n for row in summary.rows for evaluation in row.evaluations}
-    remark += f" {summary.part.capitalize()} samples: {', '.join(map(str, sorted(samples)))}."
+    remark += f" {summary.split.capitalize()} samples: {', '.join(map(str, sorted(samples)))}."
     return table(summary.headings(), rows) + note(remark)
 
 
@@ -81,15 +86,15 @@ def _curves(found: Curves, pictures: Pictures) -> Iterator[str]:
     drawn = {title: curves for title, curves in found.items() if curves}
     if drawn:
         content = pictures.figure("curves", lambda path: panels_picture(drawn, path), "Learning curves of every term")
-        yield section("How each term went", content)
+        yield section("Learning curves", content)
 
 
 def _confusions(summary: Summary, pictures: Pictures) -> Iterator[str]:
     from kdcore_report.plots import confusion_difference_picture, confusion_picture
 
-    pooled = {role: _pooled(row) for role in (WITHOUT, WITH, ALONE) if (row := summary.row(role))}
+    pooled = {role: _pooled(row) for role in (BASELINE, DISTILLED, ALONE) if (row := summary.row(role))}
     seeds = _seeds(summary)
-    names = {WITH: "confusion-with", WITHOUT: "confusion-without", ALONE: "confusion"}
+    names = {DISTILLED: "confusion-distilled", BASELINE: "confusion-baseline", ALONE: "confusion"}
     figures = [
         pictures.figure(
             names[role],
@@ -99,8 +104,8 @@ def _confusions(summary: Summary, pictures: Pictures) -> Iterator[str]:
         for role, found in pooled.items()
     ]
     if len(pooled) == 2:
-        title = f"with minus without distillation, {seeds}"
-        one, other = pooled[WITH], pooled[WITHOUT]
+        title = f"distilled minus baseline, {seeds}"
+        one, other = pooled[DISTILLED], pooled[BASELINE]
         figures.append(
             pictures.figure(
                 "confusion-difference",
@@ -109,11 +114,11 @@ def _confusions(summary: Summary, pictures: Pictures) -> Iterator[str]:
             )
         )
     if figures:
-        yield section("Which classes are taken for which", "\n".join(figures))
+        yield section("Confusion matrix", "\n".join(figures))
 
 
 def _gains(summary: Summary) -> Iterator[str]:
-    one, other = summary.row(WITH), summary.row(WITHOUT)
+    one, other = summary.row(DISTILLED), summary.row(BASELINE)
     if one is None or other is None:
         return
     with_kd, without = _pooled(one).recall.tolist(), _pooled(other).recall.tolist()
@@ -126,8 +131,8 @@ def _gains(summary: Summary) -> Iterator[str]:
         ("", [escape(name), percent(before), percent(after), f"{100 * gain:+.1f}", _bar(gain)])
         for gain, before, after, name in sorted(gains, key=lambda each: -each[0])
     ]
-    remark = note("Share of each class answered right, in %, over all seeds; greatest gain first.")
-    yield section("What each class gains", table(["class", "without", "with", "gain", ""], rows) + remark)
+    remark = note("Recall of each class in %, over all seeds; largest gain first.")
+    yield section("Per-class gain", table(["class", "baseline", "distilled", "gain", ""], rows) + remark)
 
 
 def _bar(gain: float) -> str:
@@ -136,8 +141,8 @@ def _bar(gain: float) -> str:
 
 
 def _taught(summary: Summary) -> Iterator[str]:
-    """The samples that the teachers got right and the student now gets right, too, and those it lost."""
-    teacher, one, other = summary.row("teachers together", "teacher"), summary.row(WITH), summary.row(WITHOUT)
+    """Count the samples by who classifies them correctly: the teachers, the baseline, the distilled student."""
+    teacher, one, other = summary.row("teacher ensemble", "teacher"), summary.row(DISTILLED), summary.row(BASELINE)
     if teacher is None or one is None or other is None:
         return
     knew, now, before = (np.concatenate([each.correct for each in row.evaluations]) for row in (teacher, one, other))
@@ -151,31 +156,31 @@ def _taught(summary: Summary) -> Iterator[str]:
     passed, chance = int((knew & ~before & now).sum()), int((knew & ~before).sum())
     lost = int((knew & before & ~now).sum())
     text = (
-        f"Of {chance} answers that the {escape(teacher.role)} got right and the student alone got wrong, the student with "
-        f"distillation gets {passed} right; {lost} that both had right it now gets wrong."
+        f"The {escape(teacher.role)} classifies {chance} samples correctly that the baseline misclassifies. The distilled "
+        f"student classifies {passed} of them correctly, and misclassifies {lost} that both classified correctly."
     )
-    titles = [f"{teacher.participant}", "student without", "samples", "right with distillation", "%"]
+    titles = [f"{teacher.participant}", "baseline", "samples", "distilled correct", "%"]
     yield section(
-        "What the teachers passed on", f"<p>{text}</p>" + table(titles, rows) + note(f"Counted over {_seeds(summary)}.")
+        "Agreement with the teachers", f"<p>{text}</p>" + table(titles, rows) + note(f"Counted over {_seeds(summary)}.")
     )
 
 
 def _right(right: bool) -> str:
-    return '<span class="right">right</span>' if right else '<span class="wrong">wrong</span>'
+    return '<span class="right">correct</span>' if right else '<span class="wrong">wrong</span>'
 
 
 def _reliability(summary: Summary, pictures: Pictures) -> Iterator[str]:
     from kdcore_report.plots import reliability_picture
 
-    rows = [row for row in map(summary.row, (WITHOUT, WITH, ALONE)) if row]
+    rows = [row for row in map(summary.row, (BASELINE, DISTILLED, ALONE)) if row]
     if rows:
         found = {row.role: reliability(_pooled(row)) for row in rows}
         content = pictures.figure("reliability", lambda path: reliability_picture(found, path), "Reliability diagram")
         remark = note(
-            f"How often an answer given with some confidence is right, over {_seeds(summary)}: on the diagonal, as often as it "
-            "says. ECE: mean distance from the diagonal, weighted by answers. Fainter bars stand for fewer answers."
+            f"Accuracy by confidence, over {_seeds(summary)}. A well calibrated model lies on the diagonal. ECE: expected "
+            "calibration error. Fainter bars stand for fewer predictions."
         )
-        yield section("Can its confidence be trusted?", content + remark)
+        yield section("Calibration", content + remark)
 
 
 def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures) -> Iterator[str]:
@@ -192,22 +197,22 @@ def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures)
             if moving := animation(modality, signal):
                 figures[-1] = figure(moving) + figures[-1]
         for name, values in example.inputs.items():
-            title = f"what {name} sees"
+            title = f"input of {name}"
             drawn = f"example-{number + 1}-input-{name}"
             figures.append(pictures.figure(drawn, lambda p, v=values: draw_input(v, p), title, title))
         if example.looks:
-            title = "where they looked: the deeper the red, the more the place speaks for the answer above it"
-            drawn = f"example-{number + 1}-looks"
+            title = "saliency: the deeper the red, the more a place contributes to the predicted class above it"
+            drawn = f"example-{number + 1}-saliency"
             figures.append(pictures.figure(drawn, lambda p, each=example.looks: draw_looks(each, p), title, title))
         answers = [
             ("", [escape(who), f"{_mark(said == example.label)} {escape(said)}", percent(probability)])
             for who, said, probability in example.answers
         ]
         heading = f"<h3>{escape(example.label)}</h3>" + note(f"{example.why}. {example.key}.")
-        body = "\n".join((heading, table(["who", "answer", "confidence, %"], answers), *figures))
+        body = "\n".join((heading, table(["participant", "prediction", "confidence, %"], answers), *figures))
         shown.append(f'<div class="example">{body}</div>')
     if shown:
-        of_seed = note(f"Answers of seed {summary.seeds[0]}.") if len(summary.seeds) > 1 else ""
+        of_seed = note(f"Predictions of seed {summary.seeds[0]}.") if len(summary.seeds) > 1 else ""
         yield section("Examples", of_seed + "\n".join(shown))
 
 
@@ -216,7 +221,7 @@ def _mark(right: bool) -> str:
 
 
 def _repeat(summary: Summary) -> str:
-    recipe = f"<details><summary>The recipe, every default filled in</summary><pre>{escape(summary.recipe)}</pre></details>"
+    recipe = f"<details><summary>Recipe with all defaults filled in</summary><pre>{escape(summary.recipe)}</pre></details>"
     return f"<pre>{escape(summary.command)}</pre>" + (recipe if summary.recipe else "")
 
 
@@ -226,7 +231,7 @@ def percent(value: float) -> str:
 
 
 def _seeds(summary: Summary) -> str:
-    return f"seed {summary.seeds[0]}" if len(summary.seeds) == 1 else f"{len(summary.seeds)} seeds together"
+    return f"seed {summary.seeds[0]}" if len(summary.seeds) == 1 else f"{len(summary.seeds)} seeds"
 
 
 def _pooled(row: Row) -> Evaluation:

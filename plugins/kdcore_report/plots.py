@@ -82,7 +82,7 @@ def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float
 
 
 def reliability_picture(found: Mapping[str, Reliability], path: Path) -> None:
-    """Draw a reliability diagram beside another: what share of the answers of a confidence is right."""
+    """Draw a reliability diagram beside another: accuracy by confidence."""
     figure = new_figure(4.0 * len(found), 3.8)
     for axes, (title, each) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
         share = each.counts / max(1, each.counts.max())
@@ -94,7 +94,7 @@ def reliability_picture(found: Mapping[str, Reliability], path: Path) -> None:
         axes.plot((0, 1), (0, 1), "--", color=INK, linewidth=1)
         axes.set_title(f"{title}\nECE {100 * each.error:.1f} %", loc="left", fontsize=10, fontweight="bold")
         axes.set_xlabel("confidence")
-        axes.set_ylabel("share that is right")
+        axes.set_ylabel("accuracy")
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
         axes.spines[["top", "right"]].set_visible(False)

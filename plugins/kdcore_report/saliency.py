@@ -1,4 +1,4 @@
-"""Saliency: asks plugins, and losses themselves, where participants looked."""
+"""Saliency maps of participants, from plugins and losses."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from kdcore import DistillationLoss, Distiller, KdcoreError, Outcome, Outputs, R
 from kdcore_report.saliency_plots import Look
 
 BASELINE, DISTILLED = "baseline", "distilled"
-_HOW = {BASELINE: "without distillation", DISTILLED: "with distillation"}
 
 
 class Explainer:
-    """Saliency of the participants of a seed, for any sample of the evaluated part.
+    """Saliency of the participants of a seed, for any sample of the evaluated split.
 
     What is explained is the answer that was evaluated: teachers that a fusion joins are asked together, among the samples of
     the same batch where it makes them depend on those.
@@ -32,7 +31,7 @@ class Explainer:
 
     def __init__(self, run: RunContext, seed: int, outcomes: Mapping[str, Outcome]):
         self.run, self.outcomes, self.hook = run, outcomes, run.hook
-        self.rows = run.table.parts[run.part]
+        self.rows = run.table.rows[run.split]
         self.seen = {name for name, pipeline in run.assembly.pipelines.items() if "joint" not in pipeline.axes}
         self.arms: dict[str, Distiller] = {}
         for arm in outcomes if self.seen and self.hook.explain.get_hookimpls() else ():
@@ -42,10 +41,10 @@ class Explainer:
                 _warn(f"the {arm} arm", error)
 
     def looks(self, index: int) -> list[Look]:
-        """Of the teachers, then of the students without and with distillation, at the evaluated part's sample `index`."""
+        """Of the teachers, then of the students without and with distillation, at the evaluated split's sample `index`."""
         found = []
         for arm, name in self._asked():
-            who = name if arm == DISTILLED and name in self.arms[arm].teachers else f"{name}, {_HOW[arm]}"
+            who = name if arm == DISTILLED and name in self.arms[arm].teachers else f"{name}, {arm}"
             try:
                 look = self._look(self.arms[arm], arm, name, index)
             except Exception as error:  # a plugin may raise anything, and a picture is not worth a run
@@ -143,4 +142,4 @@ def _scaled(map_: Tensor, of_clip: bool) -> np.ndarray:
 
 
 def _warn(who: str, error: Exception) -> None:
-    warnings.warn(f"no pictures of where {who} looked: {type(error).__name__}: {error}", stacklevel=2)
+    warnings.warn(f"no saliency map of {who}: {type(error).__name__}: {error}", stacklevel=2)

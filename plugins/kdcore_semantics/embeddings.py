@@ -38,8 +38,8 @@ class Glove(ClassEmbeddings):
     The file is read line by line, up to the last word needed; the two whole numbers at the head of word2vec's files are passed
     over. A word is looked up as written, then in lower case.
 
-    Source: Pennington et al., GloVe (EMNLP 2014); summed over words as in Liu et al. (TIP 2021), who use
-    ``glove.840B.300d.txt``.
+    Source: Pennington et al., GloVe (EMNLP 2014, https://aclanthology.org/D14-1162); summed over words as in Liu et al. (TIP
+    2021, https://arxiv.org/abs/2009.00210), who use ``glove.840B.300d.txt``.
 
     Args:
         path: The text file: a word and its numbers on every line.

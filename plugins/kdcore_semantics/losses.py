@@ -31,7 +31,8 @@ class SemanticPreserving(DistillationLoss):
     over samples and entries, H the tapped features and :math:`E_y` the label's class embedding. As one of the
     ``teacher_losses`` it is the second term of SAKDN's teacher objective.
 
-    Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Eqs. (19)-(20).
+    Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021, https://arxiv.org/abs/2009.00210), Eqs.
+    (19)-(20).
 
     Args:
         tap: The learner's tap; as many units as a class embedding has numbers.
@@ -75,8 +76,9 @@ class SemanticMatch(DistillationLoss):
 
     over samples and entries. With teachers that were trained with ``semantic-preserving`` it hands the class semantics on.
 
-    Source: :math:`L_{SP}` of Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Eq. (24); L_S of Ni et
-    al., Progressive Cross-modal Knowledge Distillation (ACM MM 2022), Eq. (6).
+    Source: :math:`L_{SP}` of Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021,
+    https://arxiv.org/abs/2009.00210), Eq. (24); L_S of Ni et al., Progressive Cross-modal Knowledge Distillation (ACM MM 2022,
+    https://doi.org/10.1145/3503161.3548238), Eq. (6).
 
     Args:
         student_tap: The student's tap.

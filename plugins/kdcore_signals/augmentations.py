@@ -169,7 +169,7 @@ class TimeCrop(Transform):
     """Cuts a piece off both ends of every sample and stretches the rest to the former length.
 
     Window slicing: Le Guennec, Malinowski, Tavenard: Data Augmentation for Time Series Classification using Convolutional
-    Neural Networks, AALTD 2016.
+    Neural Networks, AALTD 2016, https://shs.hal.science/halshs-01357973.
 
     Args:
         max_fraction: Most that is cut off one end, as a share of the length; each end's cut is uniform from zero.

@@ -23,7 +23,8 @@ def partition(graph: Data, strategy: Strategy, max_hop: int = 1) -> Tensor:
 
     Args:
         graph: As `Layout.graph` gives it.
-        strategy: ``uniform``, ``distance`` and ``spatial`` as in ST-GCN (Yan et al., AAAI 2018, section 3.3);
+        strategy: ``uniform``, ``distance`` and ``spatial`` as in ST-GCN (Yan et al., AAAI 2018,
+        https://arxiv.org/abs/1801.07455, section 3.3);
             ``agcn-spatial`` as in 2s-AGCN (Shi et al., CVPR 2019, section 3.1), always of one hop.
         max_hop: How far away a neighbour may be, in bones.
     """

@@ -30,7 +30,8 @@ class SpamfmFusion(TeacherFusion):
     classifier builds on and what the published code hands to its losses, so ``gsdm`` maps and the semantic terms read Ã
     there. A tap further inside a stage gives what its module returned.
 
-    Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Section III-C and Eq. (18).
+    Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021, https://arxiv.org/abs/2009.00210), Section
+    III-C and Eq. (18).
 
     Args:
         at: Names of stages that every teacher's encoder has, in the order in which they run.

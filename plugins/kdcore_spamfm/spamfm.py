@@ -37,7 +37,8 @@ class Spamfm(nn.Module):
     Gates are computed in float32 at least, whatever the precision of activations and parameters: products of several P_k
     overflow half precision.
 
-    Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Eqs. (4)-(13).
+    Source: Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021, https://arxiv.org/abs/2009.00210), Eqs.
+    (4)-(13).
 
     Args:
         channels: c_k of every teacher.

@@ -43,7 +43,7 @@ def activations(backbone: Any, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
 def freeze_norms(backbone: nn.Module) -> None:
     """Partial batch normalisation: all but the first normalise by their running statistics and do not learn.
 
-    Source: Wang et al., Temporal Segment Networks (ECCV 2016), Section 3.2.
+    Source: Wang et al., Temporal Segment Networks (ECCV 2016, https://arxiv.org/abs/1608.00859), Section 3.2.
     """
     norms = [module for module in backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     for norm in norms[1:]:
@@ -194,7 +194,8 @@ class BnInception(nn.Module):
         channels: Of the pictures.
         width: Factor on all channels; 1 is the published network.
 
-    Source: Ioffe and Szegedy, Batch Normalization (ICML 2015), Figure 5; the sizes are those of the published weights.
+    Source: Ioffe and Szegedy, Batch Normalization (ICML 2015, https://arxiv.org/abs/1502.03167), Figure 5; the sizes are those
+    of the published weights.
     """
 
     def __init__(self, channels: int = 3, width: float = 1.0):

@@ -26,7 +26,8 @@ def class_activation(features: Tensor, weights: Tensor) -> Tensor:
     Returns:
         (…, h, w).
 
-    Source: Zhou et al., Learning Deep Features for Discriminative Localization (CVPR 2016), Eq. (2).
+    Source: Zhou et al., Learning Deep Features for Discriminative Localization (CVPR 2016, https://arxiv.org/abs/1512.04150),
+    Eq. (2).
     """
     maps = torch.einsum("...chw,...c->...hw", features.detach(), weights.detach()).clamp(min=0)
     return maps / maps.amax((-2, -1), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)

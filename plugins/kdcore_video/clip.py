@@ -26,7 +26,8 @@ def centred(frames: int, segments: int, span: int = 1) -> np.ndarray:
     Raises:
         ValueError: If the recording is shorter than `span`.
 
-    Source: Wang et al., Temporal Segment Networks (ECCV 2016); its code's indices at test time.
+    Source: Wang et al., Temporal Segment Networks (ECCV 2016, https://arxiv.org/abs/1608.00859); its code's indices at test
+    time.
     """
     starts = frames - span + 1
     if starts < 1:

@@ -159,7 +159,7 @@ class Tsn(FrameEncoder):
         partial_bn: Freeze all batch normalisation but the first, for pretrained backbones.
         segment_consensus: How the frames' scores become the clip's.
 
-    Source: Wang et al., Temporal Segment Networks (ECCV 2016), Eq. (1).
+    Source: Wang et al., Temporal Segment Networks (ECCV 2016, https://arxiv.org/abs/1608.00859), Eq. (1).
     """
 
     def __init__(
@@ -205,8 +205,9 @@ class Trn(FrameEncoder):
         hidden: Units of each scale's hidden layer.
         relations: Relations looked at per scale: random ones while training, evenly spaced ones in evaluation.
 
-    Source: Zhou et al., Temporal Relational Reasoning in Videos (ECCV 2018); embedding and dropout of Liu et al.,
-    Semantics-aware Adaptive Knowledge Distillation (TIP 2021), Section IV.
+    Source: Zhou et al., Temporal Relational Reasoning in Videos (ECCV 2018, https://arxiv.org/abs/1711.08496); embedding and
+    dropout of Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021, https://arxiv.org/abs/2009.00210), Section
+    IV.
     """
 
     def __init__(
@@ -243,7 +244,8 @@ class TemporalShift(nn.Module):
         frames: S.
         fraction: One part in this many is shifted each way.
 
-    Source: Lin, Gan and Han, TSM: Temporal Shift Module for Efficient Video Understanding (ICCV 2019), Section 3.
+    Source: Lin, Gan and Han, TSM: Temporal Shift Module for Efficient Video Understanding (ICCV 2019,
+    https://arxiv.org/abs/1811.08383), Section 3.
     """
 
     def __init__(self, layer: nn.Module, frames: int, fraction: int = 8):
@@ -281,7 +283,8 @@ class Tsm(FrameEncoder):
     Raises:
         ValueError: If the backbone has no residual blocks.
 
-    Source: Lin, Gan and Han, TSM: Temporal Shift Module for Efficient Video Understanding (ICCV 2019).
+    Source: Lin, Gan and Han, TSM: Temporal Shift Module for Efficient Video Understanding (ICCV 2019,
+    https://arxiv.org/abs/1811.08383).
     """
 
     frames_apart = False

@@ -35,8 +35,9 @@ class OpticalFlow(SampleTransform):
         method: ``dis`` (dense inverse search) or ``farneback``.
         depth_range: Nearest and farthest distance in millimetres told apart in a depth video (uint16).
 
-    Source: input of the temporal stream in Simonyan and Zisserman, Two-Stream Convolutional Networks (NIPS 2014);
-    bound and stack of Wang et al., Temporal Segment Networks (ECCV 2016).
+    Source: input of the temporal stream in Simonyan and Zisserman, Two-Stream Convolutional Networks (NIPS 2014,
+    https://arxiv.org/abs/1406.2199); bound and stack of Wang et al., Temporal Segment Networks (ECCV 2016,
+    https://arxiv.org/abs/1608.00859).
     """
 
     def __init__(

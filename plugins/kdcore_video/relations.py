@@ -26,7 +26,7 @@ class MultiScaleRelations(nn.Module):
     Raises:
         ValueError: If there is only one frame.
 
-    Source: Zhou et al., Temporal Relational Reasoning in Videos (ECCV 2018), Eqs (1)-(3).
+    Source: Zhou et al., Temporal Relational Reasoning in Videos (ECCV 2018, https://arxiv.org/abs/1711.08496), Eqs (1)-(3).
     """
 
     def __init__(self, frames: int, features: int, num_classes: int, hidden: int = 256, relations: int = 3):

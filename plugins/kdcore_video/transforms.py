@@ -22,10 +22,10 @@ class RandomSegments(Transform):
     Args:
         segments: Frames that the encoder reads; the clip should hold several times as many.
 
-    Source: Wang et al., Temporal Segment Networks (ECCV 2016), Section 3.1.
+    Source: Wang et al., Temporal Segment Networks (ECCV 2016, https://arxiv.org/abs/1608.00859), Section 3.1.
     """
 
-    live: ClassVar[bool] = True
+    per_batch: ClassVar[bool] = True
 
     def __init__(self, *, segments: Annotated[int, Ge(1)] = 8):
         super().__init__()
@@ -56,10 +56,10 @@ class MultiScaleCrop(Transform):
         size: Pixels of a side, None for the short side of the frames.
         scales: Sides of crops relative to the short side.
 
-    Source: Wang et al., Temporal Segment Networks (ECCV 2016), Section 3.2.
+    Source: Wang et al., Temporal Segment Networks (ECCV 2016, https://arxiv.org/abs/1608.00859), Section 3.2.
     """
 
-    live: ClassVar[bool] = True
+    per_batch: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class RgbDifference(Transform):
     Args:
         gain: Factor that brings the small differences to the size an encoder expects.
 
-    Source: Wang et al., Temporal Segment Networks (ECCV 2016), section 3.2.
+    Source: Wang et al., Temporal Segment Networks (ECCV 2016, https://arxiv.org/abs/1608.00859), section 3.2.
     """
 
     def __init__(self, *, gain: Annotated[float, Gt(0)] = 1.0):

@@ -55,3 +55,9 @@ def test_loss_states_its_formula(entry: Entry):
 @pytest.mark.parametrize("entry", [entry for entry in LOSSES if entry.name not in WITHOUT_SOURCE], ids=name)
 def test_loss_names_its_source(entry: Entry):
     assert re.search(r"\b(19|20)\d\d\b", describe(entry).doc), "no publication with its year"
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=name)
+def test_citation_carries_a_link(entry: Entry):
+    doc = describe(entry).doc
+    assert not re.search(r"\b(19|20)\d\d\b", doc) or re.search(r"https://\S+\w", doc), "a publication without a link"

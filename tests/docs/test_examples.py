@@ -73,6 +73,6 @@ def test_all_run_together_and_are_seen_in_mlflow(shell):
         losses: [cross-entropy, {name: cosine, weight: 2}]
     """
     (shell.folder / "together.yaml").write_text(dedent(together))
-    assert "student with distillation" in shell.kdcore("run", "together.yaml", "engine.accelerator=cpu")
+    assert "distilled" in shell.kdcore("run", "together.yaml", "engine.accelerator=cpu")
     tags = tags_in_mlflow(shell, "together")
     assert {name: tags[f"plugin.{name}"] for name in KINDS} == dict.fromkeys(KINDS, "0.1.0")

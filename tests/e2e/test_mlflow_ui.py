@@ -95,4 +95,4 @@ def test_runs_are_shown_nested_and_compared_side_by_side(server, tmp_path):
     compared = _page(f'{server}/#/compare-runs?runs=[{ids}]&experiments=["{experiment}"]', tmp_path / "profile")
     assert "quickstart seed 0" in compared
     assert "quickstart seed 1" in compared
-    assert "test/student/accuracy" in compared
+    assert "distilled/accuracy" in compared

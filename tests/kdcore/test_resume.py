@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import random
@@ -54,10 +55,17 @@ def test_a_tracked_run_says_what_it_is_and_is_found_by_its_options(uninterrupted
     found = client.search_runs([experiment.experiment_id], "params.`losses.soft-target.temperature` = '4.0'")
     assert {run.info.run_name for run in found} == {"tiny", "tiny seed 0", "tiny seed 1"}, "seeds can be told apart by options"
     [root] = [run for run in found if run.info.run_name == "tiny"]
-    assert 0 < root.data.metrics["system/system_memory_usage_percentage"] <= 100
+    first = next(run for run in found if run.info.run_name == "tiny seed 0")
+    assert 0 < first.data.metrics["system/system_memory_usage_percentage"] <= 100
+    assert not any(name.startswith("system/") for name in root.data.metrics)
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert "| student | distilled | accelerometer |" in root.data.tags["mlflow.note.content"]
+    assert "| student | baseline |" in first.data.tags["mlflow.note.content"]
+    assert root.outputs.model_outputs[0].model_id == first.outputs.model_outputs[0].model_id
+    assert first.data.tags["mlflow.user"] == getpass.getuser()
     assert root.data.tags["run"] == uninterrupted.runs[0].name
     assert root.data.metrics["gain/conclusive"] in (0, 1)
-    expected = {"mlflow.source.name": "kdcore", "mlflow.user": os.environ.get("USER", ""), "dataset": "synthetic-motion"}
+    expected = {"mlflow.source.type": "LOCAL", "mlflow.user": getpass.getuser(), "dataset": "synthetic-motion"}
     assert root.data.tags | expected == root.data.tags
 
 

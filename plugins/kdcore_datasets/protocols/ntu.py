@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdcore import Protocol, Sample, Split
+from kdcore import Protocol, Sample, Splits
 from kdcore_datasets.protocols.conditions import CrossView
 from kdcore_datasets.protocols.partition import Value, values_of
 from kdcore_datasets.protocols.subjects import CrossSubject
@@ -16,7 +16,8 @@ TRAINING_VIEWS = (2, 3)
 class NtuCrossSubject(Protocol):
     """NTU RGB+D cross-subject: its twenty published training subjects train, all others test.
 
-    Shahroudy et al., NTU RGB+D: A Large Scale Dataset for 3D Human Activity Analysis, CVPR 2016, section 3.2.1.
+    Shahroudy et al., NTU RGB+D: A Large Scale Dataset for 3D Human Activity Analysis, CVPR 2016,
+    https://arxiv.org/abs/1604.02808, section 3.2.1.
 
     Args:
         validation_subjects: How many of the last training subjects are held out, or who.
@@ -25,7 +26,7 @@ class NtuCrossSubject(Protocol):
     def __init__(self, *, validation_subjects: int | tuple[Value, ...] = 0):
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         subjects = values_of(samples, "subject")
         train = tuple(each for each in subjects if each.isdecimal() and int(each) in TRAINING_SUBJECTS)
@@ -38,7 +39,8 @@ class NtuCrossSubject(Protocol):
 class NtuCrossView(Protocol):
     """NTU RGB+D cross-view: cameras 2 and 3 train, camera 1 tests.
 
-    Shahroudy et al., NTU RGB+D: A Large Scale Dataset for 3D Human Activity Analysis, CVPR 2016, section 3.2.2.
+    Shahroudy et al., NTU RGB+D: A Large Scale Dataset for 3D Human Activity Analysis, CVPR 2016,
+    https://arxiv.org/abs/1604.02808, section 3.2.2.
 
     Args:
         validation_subjects: How many of the last subjects are held out of the training views, or who.
@@ -47,7 +49,7 @@ class NtuCrossView(Protocol):
     def __init__(self, *, validation_subjects: int | tuple[Value, ...] = 0):
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by camera."""
         views = values_of([sample for sample in samples if sample.key.view] or samples, "view")
         train = tuple(each for each in views if each.isdecimal() and int(each) in TRAINING_VIEWS)

@@ -15,8 +15,9 @@ from kdcore_skeleton.partition import partition
 class Agcn(GraphEncoder):
     """One stream of 2s-AGCN: graph convolutions that learn the graph, part of it anew for every sample.
 
-    Shi, Zhang, Cheng, Lu: Two-Stream Adaptive Graph Convolutional Networks for Skeleton-Based Action Recognition, CVPR 2019.
-    With input that joins a skeleton and a sensor it is the fusion teacher of PSKD (Ni, Ngu, Yan, ACM MM 2022).
+    Shi, Zhang, Cheng, Lu: Two-Stream Adaptive Graph Convolutional Networks for Skeleton-Based Action Recognition, CVPR 2019,
+    https://arxiv.org/abs/1805.07694. With input that joins a skeleton and a sensor it is the fusion teacher of PSKD (Ni, Ngu,
+    Yan, ACM MM 2022).
 
     Args:
         num_classes: Number of classes.

@@ -19,8 +19,8 @@ class Hcn(Encoder):
     """HCN: convolutions over time first, then over all joints at once, on positions and on motion.
 
     Li, Zhong, Xie, Pu: Co-occurrence Feature Learning from Skeleton Data for Action Recognition and Detection with
-    Hierarchical Aggregation, IJCAI 2018. It needs no skeleton layout. Persons share all weights; the strongest answer of any
-    counts.
+    Hierarchical Aggregation, IJCAI 2018, https://arxiv.org/abs/1804.06055. It needs no skeleton layout. Persons share all
+    weights; the strongest answer of any counts.
 
     Stages: ``branches`` (B · M, 2 width, T / 4, P / 4), ``conv5``, ``conv6``, ``persons`` (B, features), ``fc0``, ``relu``,
     ``dropout``, ``fc``.

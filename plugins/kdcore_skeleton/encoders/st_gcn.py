@@ -17,7 +17,8 @@ from kdcore_skeleton.partition import partition
 class StGcn(GraphEncoder):
     """ST-GCN: ten blocks of a convolution over the skeleton's graph and one over time.
 
-    Yan, Xiong, Lin: Spatial Temporal Graph Convolutional Networks for Skeleton-Based Action Recognition, AAAI 2018.
+    Yan, Xiong, Lin: Spatial Temporal Graph Convolutional Networks for Skeleton-Based Action Recognition, AAAI 2018,
+    https://arxiv.org/abs/1801.07455.
 
     Args:
         num_classes: Number of classes.

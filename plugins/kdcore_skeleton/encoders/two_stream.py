@@ -14,8 +14,9 @@ from kdcore_skeleton.transforms.differences import Bones
 class AgcnTwoStream(Encoder):
     """2s-AGCN: one adaptive network on joints, one on bones; their logits are summed.
 
-    Shi, Zhang, Cheng, Lu, CVPR 2019, figure 5. The paper trains each stream alone and sums probabilities; here both learn
-    from the sum. Both can be tapped: ``joint.fc0``, ``bone.blocks.9`` and so on. It cannot be cut into stages.
+    Shi, Zhang, Cheng, Lu, CVPR 2019, https://arxiv.org/abs/1805.07694, figure 5. The paper trains each stream alone and sums
+    probabilities; here both learn from the sum. Both can be tapped: ``joint.fc0``, ``bone.blocks.9`` and so on. It cannot be
+    cut into stages.
 
     Args:
         num_classes: Number of classes.

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from kdcore.cli.tables import output, show_table, size_text
 
-CELLS = ("student with distillation", "accelerometer and gyroscope", "71.3 ± 2.1")
+CELLS = ("a student with many teachers", "accelerometer and gyroscope", "71.3 ± 2.1")
 
 
 def printed(width: int) -> str:
@@ -49,3 +49,10 @@ def test_a_pipe_is_as_wide_as_necessary(monkeypatch):
 )
 def test_sizes(count, text):
     assert size_text(count) == text
+
+
+@pytest.mark.parametrize("width", [40, 50, 60])
+def test_words_are_not_broken_where_others_have_room(width):
+    said = printed(width)
+    words = {word for line in said.splitlines() for word in line.replace("┃", "│").split("│") for word in word.split()}
+    assert set(" ".join(CELLS).split()) <= words

@@ -40,7 +40,7 @@ def checked(table, *layers, precision="bf16-mixed"):
     member.encoder = nn.Sequential(member.encoder, *layers)
     distiller = Distiller({}, {"student": member}).train()
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
-    check_precision(distiller, table, table.parts["train"][:4], fabric, precision)
+    check_precision(distiller, table, table.rows["train"][:4], fabric, precision)
     assert all(module.training for module in distiller.modules())
 
 

@@ -90,5 +90,5 @@ def test_a_colleague_installs_it_and_uses_it(shell, second):
     assert "my-loss" in kdcore("list", "losses")
     assert "kdcore-my-loss 0.1.0" in kdcore("plugins")
     assert "from plugin my-loss (kdcore_my_loss.loss:MyLoss)" in kdcore("describe", "my-loss")
-    assert "student with distillation" in kdcore("run", "recipe.yaml", "engine.accelerator=cpu")
+    assert "distilled" in kdcore("run", "recipe.yaml", "engine.accelerator=cpu")
     assert tags_in_mlflow(shell, "my-loss")["plugin.my-loss"] == "0.1.0"

@@ -61,7 +61,7 @@ def test_the_page_tells_everything(tmp_path):
     for told in (found.description, found.rule, found.selection, found.command, found.tracking, "runs/sakdn", "kdcore 0.1.0"):
         assert told in page.text
     assert page.tags.count("img") == 5  # curves, two confusions, their difference, reliability
-    assert ["rgb", "student with distillation", "rgb", "75.0", "80.0", "85.0", "80.0 ± 5.0"] in [row[:7] for row in page.rows]
+    assert ["rgb", "distilled", "rgb", "75.0", "80.0", "85.0", "80.0 ± 5.0"] in [row[:7] for row in page.rows]
     assert ["acc", "teacher", "accelerometer", "90.0", "90.0", "90.0", "90.0 ± 0.0", "90.0 ± 0.0", "1,234,567"] in page.rows
 
 
@@ -75,7 +75,7 @@ def test_the_page_needs_no_other_file_and_runs_no_script(tmp_path):
 
 def test_gains_are_per_class_with_the_greatest_first(tmp_path):
     page = page_of(tmp_path, summary())
-    start = page.rows.index(["class", "without", "with", "gain", ""]) + 1
+    start = page.rows.index(["class", "baseline", "distilled", "gain", ""]) + 1
     gains = [row[3] for row in page.rows[start : start + 4]]
     assert sorted(gains, key=float, reverse=True) == gains
     # 24 + 25 + 26 of 120 answers were right without, 30 + 32 + 34 with; a quarter of the answers in each class.
@@ -91,10 +91,10 @@ def test_one_seed_shows_wilsons_interval_and_claims_nothing(tmp_path):
     assert "±" not in page.text
 
 
-def test_without_a_twin_the_page_says_that_it_cannot_say(tmp_path):
+def test_without_a_baseline_the_page_says_that_the_effect_was_not_measured(tmp_path):
     found = summary()
     page = page_of(tmp_path, summary(rows=[found.rows[0], found.rows[3]], differences={}), {})
-    assert "cannot say" in page.text
+    assert "The effect of distillation was not measured: no baseline was trained." in page.text
     assert page.tags.count("img") == 2  # confusion, reliability
     assert "gain" not in page.text
 

@@ -29,14 +29,12 @@ def test_the_report_shows_recordings_and_is_written_again(run_of, tmp_path):
     assert "<script" not in page
     drawn = {each.name for each in (tmp_path / "pictures").iterdir()}
     assert {"curves.png", "reliability.png", "example-1-skeleton.png", "example-1-accelerometer.png"} <= drawn
-    assert not any("looks" in name for name in drawn)  # neither skeletons nor signals are looked at by place
+    assert not any("saliency" in name for name in drawn)  # neither skeletons nor signals are looked at by place
     drawn_curves = curves(run_of, summary.seeds)
     expected = {"student: soft-target", "student: validation accuracy", "skeleton: total"}
     assert expected <= set(drawn_curves)
-    assert set(drawn_curves["student: cross-entropy"]) == {
-        f"seed {n}{arm}" for n in (0, 1) for arm in ("", ", without distillation")
-    }
-    assert re.search(r"Of \d+ answers that the teacher got right and the student alone got wrong", page)
+    assert set(drawn_curves["student: cross-entropy"]) == {f"seed {n}{arm}" for n in (0, 1) for arm in ("", ", baseline")}
+    assert re.search(r"The teacher classifies \d+ samples correctly that the baseline misclassifies", page)
 
 
 def test_examples_begin_with_what_was_passed_on(run_of):
@@ -45,4 +43,4 @@ def test_examples_begin_with_what_was_passed_on(run_of):
     assert 1 <= len(picked) <= 4
     for row, why in picked.items():
         right = outcomes["distilled"].probabilities["student"][row].argmax() == outcomes["distilled"].labels[row]
-        assert right == (why not in ("Wrong", "Right only without distillation"))
+        assert right == (why not in ("The student is wrong", "Only the baseline is correct"))

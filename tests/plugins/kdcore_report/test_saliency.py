@@ -23,7 +23,7 @@ TINY = (
     "data.dataset.subjects=4", "data.dataset.trials=1", "data.dataset.actions=[wave, punch, sit down]", "data.batch_size=4",
     "schedule.teachers.epochs=1", "schedule.student.epochs=1", "engine.accelerator=cpu", "seeds=[3]",
 )  # fmt: skip
-EVERYBODY = ["acc", "gyro", "student, without distillation", "student, with distillation"]
+EVERYBODY = ["acc", "gyro", "student, baseline", "student, distilled"]
 
 
 class Hook:
@@ -68,7 +68,7 @@ def test_everybody_is_as_when_training_ended(finished, arm):
     outcome = finished.outcomes[arm]
     fabric = make_fabric(finished.run.recipe.engine)
     names = [*distiller.teachers, *distiller.students]
-    again = predict(distiller, names, finished.table.parts["test"], finished.table, 4, fabric)
+    again = predict(distiller, names, finished.table.rows["test"], finished.table, 4, fabric)
     for name in names:
         np.testing.assert_allclose(again[name], outcome.probabilities[name], rtol=1e-4, atol=1e-6)
 
@@ -76,9 +76,9 @@ def test_everybody_is_as_when_training_ended(finished, arm):
 def test_pictures_of_everybody_are_in_the_report_and_with_mlflow(finished):
     from mlflow import MlflowClient
 
-    names = {path.name for path in (finished.folder / "pictures").glob("*-looks.png")}
-    assert "example-1-looks.png" in names
-    assert "where they looked" in (finished.folder / "report.html").read_text()
+    names = {path.name for path in (finished.folder / "pictures").glob("*-saliency.png")}
+    assert "example-1-saliency.png" in names
+    assert "saliency: the deeper" in (finished.folder / "report.html").read_text()
     client = MlflowClient(finished.run.recipe.tracking.uri)
     assert names <= {each.path.rpartition("/")[2] for each in client.list_artifacts(finished.made.run_ids["root"], "pictures")}
     for example in gather_examples(finished.run, 3, finished.outcomes):
@@ -100,7 +100,7 @@ def test_the_answer_explained_is_the_one_that_was_evaluated(finished):
     explainer(finished, hook).looks(5)
     assert [(name, shape[0]) for name, shape, _ in hook.asked] == [("acc", 2), ("gyro", 2), ("student", 1), ("student", 1)]
     distiller = restore_participants(finished.run, 3, "distilled")
-    batch = finished.table.batch(finished.table.parts["test"][4:6], ["acc", "gyro"])
+    batch = finished.table.batch(finished.table.rows["test"][4:6], ["acc", "gyro"])
     with torch.no_grad():
         logits = distiller.run_teachers(["acc", "gyro"], batch)["acc"].logits[1]
     assert hook.asked[0][2] == pytest.approx(float(logits.max()), rel=1e-4)
@@ -112,7 +112,7 @@ def test_nobody_tells(finished):
 
 @pytest.mark.parametrize("tell", [lambda inputs: 1 / 0, lambda inputs: torch.ones(len(inputs), 2, 2, 2, 2)])
 def test_a_plugin_that_fails_costs_its_pictures_alone(finished, tell):
-    with pytest.warns(UserWarning, match="no pictures of where acc looked"):
+    with pytest.warns(UserWarning, match="no saliency map of acc"):
         assert explainer(finished, Hook(tell)).looks(0) == []
 
 

@@ -1,58 +1,11 @@
-"""The commands that show a recipe's plan and store a participant's outputs."""
+"""A plan as text, as a Mermaid diagram and as plain values."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
-
-from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument
-
-if TYPE_CHECKING:
-    from kdcore.recipe.graph import LearnerTerm, StagePlan
-    from kdcore.recipe.plan import ParticipantPlan, Plan
-
-
-class PlanFormat(StrEnum):
-    """Formats of a plan."""
-
-    tree = "tree"
-    mermaid = "mermaid"
-    json = "json"
-
-
-def plan(
-    recipe: RecipeArgument,
-    overrides: Overrides = None,
-    format: Annotated[PlanFormat, typer.Option(help="Text, a Mermaid diagram, or JSON.")] = PlanFormat.tree,
-) -> None:
-    """Show what a recipe will do: stages, who learns from whom by which terms, epochs, what is cached."""
-    from kdcore.recipe.load import load_recipe
-    from kdcore.recipe.plan import make_plan
-
-    made = make_plan(load_recipe(recipe, overrides or []))
-    if format is PlanFormat.json:
-        print(json.dumps(record(made), indent=1, ensure_ascii=False))
-    else:
-        print("\n".join(tree(made) if format is PlanFormat.tree else mermaid(made)))
-
-
-def outputs(
-    run_id: RunArgument,
-    of: Annotated[str, typer.Option(help="Name of the teacher or student.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .parquet, .npz or .safetensors.")],
-    seed: Annotated[int | None, typer.Option(help="Seed of the run; the first by default.")] = None,
-) -> None:
-    """Store a trained participant's outputs, for students trained elsewhere (`outputs:` of a teacher)."""
-    from kdcore.runs.outputs import store_outputs
-
-    counts = store_outputs(run_id, of, output, seed)
-    parts = ", ".join(f"{count} of {part}" for part, count in counts.items())
-    print(f"{output}: outputs of {of} for {sum(counts.values())} samples ({parts})")
+from kdcore import LearnerTerm, ParticipantPlan, Plan, StagePlan
 
 
 def tree(made: Plan) -> Iterator[str]:
@@ -77,7 +30,7 @@ def tree(made: Plan) -> Iterator[str]:
 
 def _stage(made: Plan, arm: str, number: int, stage: StagePlan) -> Iterator[str]:
     epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
-    yield f"  {number}. {stage.name}: {epochs} on {stage.part}, batches of {stage.batch_size}"
+    yield f"  {number}. {stage.name}: {epochs} on {stage.split}, batches of {stage.batch_size}"
     for name in stage.learners:
         each, training = made.participants[name], stage.training[name]
         rate = training.optimizer.get("lr", 1e-3)
@@ -156,7 +109,7 @@ def record(made: Plan) -> dict[str, Any]:
                 {
                     "stage": stage.name,
                     "epochs": stage.epochs,
-                    "part": stage.part,
+                    "split": stage.split,
                     "batch_size": stage.batch_size,
                     "sources": {name: _kind(made, stage, name) for name in stage.sources},
                     "learners": {

@@ -1,0 +1,67 @@
+"""The note of a run: what MLflow shows first on the run's page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kdcore import RecipeChanges, Summary
+
+MOST_CHANGES = 30
+NO_VALUE = "–"
+
+
+def run_note(summary: Summary, changes: RecipeChanges, model: str = "") -> str:
+    """Return the note of a parent run as Markdown: results, gain, and the recipe's changes to its base.
+
+    Args:
+        summary: Results of the run.
+        changes: Changes of its recipe to the base recipe.
+        model: Sentence about the model that is linked to the run.
+    """
+    answer = f"**{summary.answer}**" if summary.answer else ""
+    title = f"{summary.split.capitalize()} accuracy in %:"
+    results = "\n".join(_table(summary.headings(), [row.cells() for row in summary.rows]))
+    parts = [summary.description, answer, title, results, summary.setting, model, *_changes(changes)]
+    if summary.command:
+        parts.append(f"Reproduce: `{summary.command}`")
+    return "\n\n".join(part for part in parts if part)
+
+
+def seed_note(summary: Summary, seed: int) -> str:
+    """Return the note of one seed's run as Markdown: its results."""
+    index = list(summary.seeds).index(seed)
+    rows = []
+    for row in summary.rows:
+        metrics = row.evaluations[index].metrics()
+        rows.append([row.participant, row.role, *(f"{100 * metrics[name]:.1f}" for name in ("accuracy", "macro_f1"))])
+    return f"Seed {seed} of {summary.name}, in %:\n\n" + "\n".join(
+        _table(["participant", "role", "accuracy", "macro F1"], rows)
+    )
+
+
+def _changes(changes: RecipeChanges) -> Iterator[str]:
+    if not changes.base:
+        return
+    if not changes.values:
+        yield f"Recipe: `{changes.base}`, unchanged."
+        return
+    yield f"Changes to the recipe `{changes.base}`:"
+    rows = [[f"`{key}`", _value(before), _value(after)] for key, (before, after) in changes.values.items()]
+    yield "\n".join(_table(["option", changes.base, "this run"], rows[:MOST_CHANGES]))
+    if len(rows) > MOST_CHANGES:
+        yield f"{len(rows) - MOST_CHANGES} more changes are in the run's parameters."
+
+
+def _value(value: object) -> str:
+    text = NO_VALUE if value is None else str(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield _line(headings)
+    yield _line(["---"] * len(headings))
+    yield from map(_line, rows)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
