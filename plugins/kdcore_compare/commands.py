@@ -72,9 +72,7 @@ def compare_methods(
     overrides: Overrides = None,
     losses: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Compare this loss with default options, too; repeat, or 'all' for every one."
-        ),
+        typer.Option(help="Compare this loss with default options, too; repeat, or 'all' for every one."),
     ] = None,
     grid: Annotated[str, typer.Option(help="Factors of each term's own weight, as number,number,…")] = "0.1,1,10",
     choose: Annotated[
@@ -89,8 +87,8 @@ def compare_methods(
 ) -> None:
     """Train the same student with one distillation loss after the other, and show what each gains.
 
-    Each loss stands alone beside the terms of the baseline. Its weight is chosen on the validation split; test samples are never
-    used for that. Teachers are trained once. Finished runs are reused and interrupted ones are resumed.
+    Each loss stands alone beside the terms of the baseline. Its weight is chosen on the validation split, without test
+    samples. Teachers are trained once. Finished runs are reused and interrupted ones are resumed.
     """
     from kdcore_compare.compare_methods import compare_methods as start
     from kdcore_compare.methods import parse_grid

@@ -92,9 +92,9 @@ class MethodsResult:
     def rule(self) -> str:
         """How the weights were chosen, in a sentence."""
         seeds = ", ".join(map(str, self.choosing_seeds))
-        best = "least" if self.metric == "loss" else "highest"
+        metric, best = METRIC_NAMES[self.metric].split(",")[0], "least" if self.metric == "loss" else "highest"
         return (
-            f"Weights: the one of those tried with the {best} {METRIC_NAMES[self.metric].split(',')[0]} on the validation split "
+            f"Weights: the one of those tried with the {best} {metric} on the validation split "
             f"({self.choosing_split}; seeds {seeds}). Test samples had no part in it."
         )
 
