@@ -87,8 +87,8 @@ def compare_methods(
 ) -> None:
     """Train the same student with one distillation loss after the other, and show what each gains.
 
-    Each loss stands alone beside the terms of the baseline. Its weight is chosen on the validation part; test samples are never
-    used for that. Teachers are trained once. Finished runs are reused and interrupted ones are resumed.
+    Each loss stands alone beside the terms of the baseline. Its weight is chosen on the validation split, without test
+    samples. Teachers are trained once. Finished runs are reused and interrupted ones are resumed.
     """
     from kdcore_compare.compare_methods import compare_methods as start
     from kdcore_compare.methods import parse_grid

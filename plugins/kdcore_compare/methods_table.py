@@ -35,8 +35,8 @@ class MethodResult:
     Args:
         method: The method.
         weight: The weight that was chosen; None if no run came to an end.
-        tried: Weight → metric on the validation part.
-        entry: Results on the test part; None if there are none.
+        tried: Weight → metric on the validation split.
+        entry: Results on the test split; None if there are none.
         times: Time of training, for each seed that was measured.
         reason: Reason why there are no results; empty if there are.
     """
@@ -61,7 +61,7 @@ class MethodsResult:
         teachers: The teachers.
         methods: All methods, in the order of the recipe.
         command: Repeats the comparison.
-        choosing_split: Split on whose validation part weights were chosen.
+        choosing_split: Rule of the split on whose validation samples weights were chosen.
         choosing_seeds: Seeds of the runs that chose them.
     """
 
@@ -92,9 +92,9 @@ class MethodsResult:
     def rule(self) -> str:
         """How the weights were chosen, in a sentence."""
         seeds = ", ".join(map(str, self.choosing_seeds))
-        best = "least" if self.metric == "loss" else "highest"
+        metric, best = METRIC_NAMES[self.metric].split(",")[0], "least" if self.metric == "loss" else "highest"
         return (
-            f"Weights: the one of those tried with the {best} {METRIC_NAMES[self.metric].split(',')[0]} on the validation part "
+            f"Weights: the one of those tried with the {best} {metric} on the validation split "
             f"({self.choosing_split}; seeds {seeds}). Test samples had no part in it."
         )
 
@@ -153,7 +153,7 @@ def _notes(result: MethodsResult, compared: int) -> list[str]:
 
 
 def _weight_table(result: MethodsResult) -> Table:
-    """Metric on the validation part for every weight that was tried."""
+    """Metric on the validation split for every weight that was tried."""
     most = max((len(each.tried) for each in result.methods), default=0)
     headings = ["", *(word for number in range(1, most + 1) for word in (f"weight {number}", f"validation {number}")), "chosen"]
     rows, edges = [], []
@@ -167,7 +167,7 @@ def _weight_table(result: MethodsResult) -> Table:
             edges.append(each.method.label)
     what = METRIC_NAMES[result.metric]
     lines = [f"Chosen at the edge of what was tried, so a wider grid may do better: {', '.join(edges)}."] if edges else []
-    return Table(f"Weights tried: {what}, validation part", headings, rows, lines)
+    return Table(f"Weights tried: {what}, validation split", headings, rows, lines)
 
 
 def methods_records(result: MethodsResult) -> list[dict[str, object]]:

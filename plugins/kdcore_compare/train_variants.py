@@ -62,9 +62,8 @@ def train_variants(
     """
     failed: dict[str, str] = {}
     if jobs > 1:
-        missing = [
-            label for label, words in variants.items() if missing_seeds(load_recipe(source, [*overrides, *words]), split)
-        ]
+        recipes = {label: load_recipe(source, [*overrides, *words]) for label, words in variants.items()}
+        missing = [label for label, recipe in recipes.items() if missing_seeds(recipe, split)]
         if len(missing) > 1:
             dry_run(source, [*overrides, *variants[missing[0]]], split=split)  # prepares the data once, for all processes
         ended = run_jobs([Job(label, [*command, label]) for label in missing], jobs, logs, say)

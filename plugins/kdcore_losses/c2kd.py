@@ -23,8 +23,8 @@ class SelectiveDistillation(LogitLoss):
     with :math:`\\hat p` the softmax at temperature T over the classes other than the true one, and :math:`\\tau_b` Kendall's
     rank correlation of all logits of a sample. This is the selective term of C²KD, in which both modalities learn from each
     other: as peers, or from a frozen teacher. Its proxies, extra heads on both networks' features, are left out, and the true
-    class is left out where the authors' code sets its logit to 0. Where no sample is selected the value is 0. F. Huo et
-    al., "C2KD: Bridging the Modality Gap for Cross-Modal Knowledge Distillation", CVPR 2024, https://github.com/huofushuo/C2KD.
+    class is left out where the authors' code sets its logit to 0. Where no sample is selected the value is 0. F. Huo et al.,
+    "C2KD: Bridging the Modality Gap for Cross-Modal Knowledge Distillation", CVPR 2024, https://github.com/huofushuo/C2KD.
 
     Args:
         of: Learn from ``teachers`` or from ``peers``, which are taken as they are at this step.

@@ -516,7 +516,7 @@ def one_batch(trial):
         stage = made.stages()[-1]
         weights = {name: weights_of(distiller.participant(name)) for name in distiller.networks}
         step, _ = step_of(made, distiller, stage)
-        chosen = made.table.parts["train"][:: len(made.table.parts["train"]) // rows][:rows]  # of several classes
+        chosen = made.table.rows["train"][:: len(made.table.rows["train"]) // rows][:rows]  # of several classes
         by_hand = {name: activations(each, made.input(name, chosen), name in stage.learners) for name, each in weights.items()}
         with torch.random.fork_rng():
             total, values = step(chosen, chosen)

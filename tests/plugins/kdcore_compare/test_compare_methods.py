@@ -70,7 +70,7 @@ def test_a_comparison_is_killed_and_gone_on_with_and_trains_nothing_twice(tmp_pa
     assert home.finish(*command) == 0, home.said()
     assert home.calls("compare-methods")[STEP] == 0
     for facts in finished(home).values():  # weights are chosen without test samples
-        assert facts["part"] == ("validation" if "choosing" in facts["name"] else "test")
+        assert facts["split"] == ("validation" if "choosing" in facts["name"] else "test")
 
     told = next((home.folder / "runs" / "methods").glob("tiny-*.csv"))
     rows = {row["method"]: row for row in csv.DictReader(told.open())}
