@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
     from kdcore.contracts.progress import Progress, Ramp
-    from kdcore.contracts.protocol import Protocol, Split
+    from kdcore.contracts.protocol import Protocol, Splits
     from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.transform import Join, SampleTransform, Transform
@@ -91,7 +91,7 @@ _HOME = {
     "kdcore.contracts.needs": ("Needs",),
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
-    "kdcore.contracts.protocol": ("Protocol", "Split"),
+    "kdcore.contracts.protocol": ("Protocol", "Splits"),
     "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
     "kdcore.errors": (

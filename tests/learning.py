@@ -40,24 +40,29 @@ class Imitate(DistillationLoss):
 
 
 def table(folder):
-    """Rows for everybody, with what is left to do per batch in ``lives``: noise for students."""
+    """Rows for everybody, with the transforms of batches in ``batch_transforms``: noise for students."""
     (folder / "recordings").mkdir()
     recordings = toys.write(folder / "recordings", trials=3)
     pipelines = {"teacher": Pipeline([toys.branch(toys.ANKLE)])}
     pipelines |= {name: Pipeline([toys.branch(on_batches=[toys.Noise()])]) for name in ("student", "other")}
     made = toys.table(toys.Files(recordings), pipelines, folder / "cache", label_noise=0.1)
-    made.lives = {name: pipeline.live for name, pipeline in pipelines.items()}
+    made.batch_transforms = {name: pipeline.batch_transforms for name, pipeline in pipelines.items()}
     return made
 
 
 def distiller(table, terms=None, students=("student",), fusion=None, teacher=None):
     """A teacher that learns from labels, and students with `terms`: a list for all of them, or one for each by name."""
     members = {
-        "teacher": toys.participant("teacher", **{"channels": 3, "seed": 1, "live": table.lives["teacher"]} | (teacher or {})),
-        **{name: toys.participant(name, 2, seed=number + 2, live=table.lives[name]) for number, name in enumerate(students)},
+        "teacher": toys.participant(
+            "teacher", **{"channels": 3, "seed": 1, "batch_transforms": table.batch_transforms["teacher"]} | (teacher or {})
+        ),
+        **{
+            name: toys.participant(name, 2, seed=number + 2, batch_transforms=table.batch_transforms[name])
+            for number, name in enumerate(students)
+        },
     }
     made = Distiller({"teacher": members.pop("teacher")}, members, fusion).eval()
-    batch = table.batch(table.parts["train"], ("teacher", *students))
+    batch = table.batch(table.rows["train"], ("teacher", *students))
     with torch.no_grad():
         taught = made.run_teachers(["teacher"], batch)
         made.add_terms("teacher", [TermSpec("labels", 1.0, Labels)], lambda _: Example(taught["teacher"], {}, 2))
@@ -73,10 +78,10 @@ def default_terms():
     return [TermSpec("labels", 1.0, Labels), TermSpec("imitate", 0.5, Imitate, teachers=("teacher",))]
 
 
-def stage(name, learners, training, epochs=None, sources=(), part="train"):
+def stage(name, learners, training, epochs=None, sources=(), split="train"):
     """A stage as a plan has it, in which all learners are trained alike."""
     trained, size = dict.fromkeys(learners, training), training.batch_size or 3
-    return StagePlan(name, learners, sources, trained, epochs or training.epochs, part, size, "+".join(learners))
+    return StagePlan(name, learners, sources, trained, epochs or training.epochs, split, size, "+".join(learners))
 
 
 def teachers(epochs=2, **training):

@@ -12,8 +12,8 @@ from kdcore.runs.records import outcome_file
 
 FACTS = {
     "recipe_hash": "h",
-    "part": "test",
-    "split": "subjects 1 train, 2 test",
+    "split": "test",
+    "split_rule": "subjects 1 train, 2 test",
     "counts": {"train": 10, "test": 20},
     "fingerprint": "abc",
     "classes": ["walk", "sit"],

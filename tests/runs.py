@@ -45,7 +45,7 @@ def encoder(**options: Any) -> dict[str, Any]:
 
 
 def tiny_recipe(database: Path, experiment: str, **sections: Any) -> dict[str, Any]:
-    """A teacher, a student with dropout and augmentation, a validation part, and four short stages over two arms and seeds."""
+    """A teacher, a student with dropout and augmentation, a validation split, and four short stages over two arms and seeds."""
     skeleton = [
         {"name": "resample", "length": SIGNAL_LENGTH},
         {"name": "centre", "layout": "utd-mhad-20"},

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdcore import Dataset, Modality, Participant, Protocol, Sample, SampleKey, SampleTransform, Signal, Split, Transform
+from kdcore import Dataset, Modality, Participant, Protocol, Sample, SampleKey, SampleTransform, Signal, Splits, Transform
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
@@ -63,12 +63,12 @@ class Files(Dataset):
 class BySubject(Protocol):
     """Subject s2 validates, s3 tests, all others train."""
 
-    def split(self, samples: Sequence[Sample]) -> Split:
-        part_of = {"s2": "validation", "s3": "test"}
-        parts: dict[str, list[Sample]] = {"train": [], "validation": [], "test": []}
+    def split(self, samples: Sequence[Sample]) -> Splits:
+        split_of = {"s2": "validation", "s3": "test"}
+        splits: dict[str, list[Sample]] = {"train": [], "validation": [], "test": []}
         for sample in samples:
-            parts[part_of.get(sample.key.subject, "train")].append(sample)
-        return Split({part: tuple(found) for part, found in parts.items()}, "by subject", ("subject",))
+            splits[split_of.get(sample.key.subject, "train")].append(sample)
+        return Splits({split: tuple(found) for split, found in splits.items()}, "by subject", ("subject",))
 
 
 class Times(SampleTransform):
@@ -107,7 +107,7 @@ class Noise(Transform):
 class Doubled(Transform):
     """Done per batch."""
 
-    live = True
+    per_batch = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x * 2

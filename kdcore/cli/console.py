@@ -142,12 +142,12 @@ def _parameters(count: int, trained: int) -> str:
 def show_data(report: DataReport) -> None:
     """Print counts, lengths, and everything that is wrong with a dataset."""
     console = output()
-    console.print(f"{report.dataset}: {sum(report.parts.values())} samples; {report.rule}", highlight=False)
-    parts = list(report.parts)
+    console.print(f"{report.dataset}: {sum(report.splits.values())} samples; {report.rule}", highlight=False)
+    splits = list(report.splits)
     for title, counts in (("class", report.classes), ("subject", report.subjects)):
-        shown = Table(title, *parts)
+        shown = Table(title, *splits)
         for name, count in counts.items():
-            shown.add_row(name, *(str(count[part]) for part in parts))
+            shown.add_row(name, *(str(count[split]) for split in splits))
         show_table(console, shown)
     lengths = Table("modality", "shortest", "median", "longest", title="Length in samples (seconds)")
     for modality, spread in report.lengths.items():
@@ -155,7 +155,7 @@ def show_data(report: DataReport) -> None:
     show_table(console, lengths)
     lists = {"missing": report.missing, "broken": report.broken, "leaks": report.leaks}
     if report.windows is not None:
-        counted = ", ".join(f"{part} {report.windows[part]}" for part in parts)
+        counted = ", ".join(f"{split} {report.windows[split]}" for split in splits)
         console.print(f"windows: {counted}", style="red" if report.windowless else "", highlight=False)
         lists["shorter than a window"] = report.short
     lists |= {"warnings": report.warnings, "odd signals": report.odd, "dropped, by reason": report.dropped.lines()}

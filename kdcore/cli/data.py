@@ -11,7 +11,7 @@ app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Inspect rec
 
 @app.command("check")
 def check_data(recipe: RecipeArgument, overrides: Overrides = None) -> None:
-    """Read every recording, count samples by class, subject and part, and look for leaks."""
+    """Read every recording, count samples by class, subject and split, and look for leaks."""
     from kdcore.cli.console import show_data
     from kdcore.data.check import check
 

@@ -51,8 +51,8 @@ def outputs(
     from kdcore.runs.outputs import store_outputs
 
     counts = store_outputs(run_id, of, output, seed)
-    parts = ", ".join(f"{count} of {part}" for part, count in counts.items())
-    print(f"{output}: outputs of {of} for {sum(counts.values())} samples ({parts})")
+    splits = ", ".join(f"{count} of {split}" for split, count in counts.items())
+    print(f"{output}: outputs of {of} for {sum(counts.values())} samples ({splits})")
 
 
 def tree(made: Plan) -> Iterator[str]:
@@ -77,7 +77,7 @@ def tree(made: Plan) -> Iterator[str]:
 
 def _stage(made: Plan, arm: str, number: int, stage: StagePlan) -> Iterator[str]:
     epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
-    yield f"  {number}. {stage.name}: {epochs} on {stage.part}, batches of {stage.batch_size}"
+    yield f"  {number}. {stage.name}: {epochs} on {stage.split}, batches of {stage.batch_size}"
     for name in stage.learners:
         each, training = made.participants[name], stage.training[name]
         rate = training.optimizer.get("lr", 1e-3)
@@ -156,7 +156,7 @@ def record(made: Plan) -> dict[str, Any]:
                 {
                     "stage": stage.name,
                     "epochs": stage.epochs,
-                    "part": stage.part,
+                    "split": stage.split,
                     "batch_size": stage.batch_size,
                     "sources": {name: _kind(made, stage, name) for name in stage.sources},
                     "learners": {

@@ -60,7 +60,7 @@ def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
 
 
 def evaluate(run_id: RunArgument) -> None:
-    """Evaluate a run's saved students again on the test part of its split."""
+    """Evaluate a run's saved students again on its test split."""
     from kdcore.runs.evaluation import evaluate_run
 
     for line in evaluate_run(run_id):

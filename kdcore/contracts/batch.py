@@ -19,7 +19,7 @@ class Batch:
         rows: (B,) int64: rows of `table`.
         signals: Participant → its input, (B, …); a tuple where several modalities are joined later.
         labels: (B,) int64, None where withheld.
-        table: Keys of all samples of this part.
+        table: Keys of all rows of the table.
     """
 
     rows: Tensor

@@ -28,13 +28,13 @@ class Encoder(nn.Module):
 
 
 class Participant(nn.Module):
-    """A teacher or a student: live transforms, an encoder, and taps on its inner activations.
+    """A teacher or a student: transforms of batches, an encoder, and taps on its inner activations.
 
     Args:
         name: As the recipe names it.
         encoder: Tensor → logits.
         taps: Tap name → path of a submodule of `encoder`, whose output is recorded.
-        live: What is applied to each batch before the encoder; identity by default.
+        batch_transforms: What is applied to each batch before the encoder; identity by default.
         augment_frozen: Augment its input also while it teaches without learning; otherwise a frozen teacher is
             shown recordings as they are.
         frozen: Paths of modules within `encoder` that stay in evaluation mode, with all below; ``*`` for all.
@@ -48,7 +48,7 @@ class Participant(nn.Module):
         name: str,
         encoder: nn.Module,
         taps: Mapping[str, str] | None = None,
-        live: nn.Module | None = None,
+        batch_transforms: nn.Module | None = None,
         augment_frozen: bool = False,
         frozen: Sequence[str] = (),
     ):
@@ -56,7 +56,7 @@ class Participant(nn.Module):
         self.augment_frozen = augment_frozen
         self.name = name
         self.encoder = encoder
-        self.live = live or nn.Identity()
+        self.batch_transforms = batch_transforms or nn.Identity()
         self.taps = dict(taps or {})
         self._features: dict[str, Tensor] = {}
         modules = dict(encoder.named_modules())
@@ -85,7 +85,7 @@ class Participant(nn.Module):
 
     def input(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
         """The encoder's input, made from a batch's entry for this participant."""
-        return self.live(signal)
+        return self.batch_transforms(signal)
 
     def collect(self, logits: Tensor) -> Outputs:
         """`logits` with the activations that the taps recorded on the way; forgets them."""

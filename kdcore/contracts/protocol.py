@@ -1,4 +1,4 @@
-"""Protocols: named rules that split samples into parts."""
+"""Protocols: named rules that divide samples into splits."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from kdcore.contracts.dataset import Sample
 
 
 @dataclass(frozen=True)
-class Split:
-    """Samples divided by a protocol.
+class Splits:
+    """Samples divided by a protocol into splits.
 
     Args:
-        parts: ``train``, ``validation`` (may be empty) and ``test``; a protocol may add ``teacher``, the samples
+        samples: ``train``, ``validation`` (may be empty) and ``test``; a protocol may add ``teacher``, the samples
             teachers learn from where they must not be the students'.
         rule: The rule in one sentence, recorded with every run.
-        disjoint: Fields of `SampleKey` (e.g. ``subject``) of which no value may stand on both sides of a
-            training and a test part; the leakage audit holds the split to it.
+        disjoint: Fields of `SampleKey` (e.g. ``subject``) of which no value may stand both in a
+            split that is learnt from and in the test split; the leakage audit checks it.
     """
 
-    parts: Mapping[str, tuple[Sample, ...]]
+    samples: Mapping[str, tuple[Sample, ...]]
     rule: str
     disjoint: tuple[str, ...] = ()
 
@@ -30,9 +30,9 @@ class Protocol(ABC):
     """A rule that says which samples train, validate and test."""
 
     @abstractmethod
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide `samples`.
 
         Raises:
-            DataError: If the samples do not admit this rule (an unknown subject, an empty part).
+            DataError: If the samples do not admit this rule (an unknown subject, an empty split).
         """

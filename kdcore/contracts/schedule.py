@@ -97,11 +97,11 @@ class Training:
     """Training options of a group of learners.
 
     Args:
-        epochs: Passes over the part, in all stages together.
+        epochs: Passes over the split, in all stages together.
         optimizer: Name of a `torch.optim` class (``adamw``, ``sgd`` …) and its options; lr 1e-3 unless given.
         learning_rate: Its change over epochs.
         gradient_clip: Largest gradient norm of a learner, None for no limit.
-        select: ``last`` epoch's weights, or those of the epoch ``best`` on the validation part (accuracy).
+        select: ``last`` epoch's weights, or those of the epoch ``best`` on the validation split (accuracy).
         batch_size: Samples per step, None for the recipe's.
     """
 
@@ -124,7 +124,7 @@ class Node:
         learns_from: Participants that it learns from.
         trains: False if there is nothing to train: stored outputs, a moving average, or a network that is frozen whole.
         training: Its own training; None for the schedule's.
-        part: Part of the split that it learns from; None for the schedule's choice.
+        split: Split that it learns from; None for the schedule's choice.
     """
 
     name: str
@@ -132,7 +132,7 @@ class Node:
     learns_from: tuple[str, ...] = ()
     trains: bool = True
     training: Training | None = None
-    part: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True)
@@ -240,14 +240,14 @@ class Stage:
         learners: Participants that learn.
         training: How they learn; a participant with a training of its own keeps that.
         epochs: Epochs of this stage.
-        part: Part of the split that is learnt from.
+        split: Split that is learnt from.
     """
 
     name: str
     learners: tuple[str, ...]
     training: Training
     epochs: int
-    part: str = "train"
+    split: str = "train"
 
 
 class Schedule(ABC):
@@ -271,4 +271,4 @@ class GraphSchedule(Schedule):
         for group in graph.groups():
             first = graph.nodes[group[0]]
             training = first.training or graph.training
-            yield Stage("+".join(group), group, training, training.epochs, first.part or "train")
+            yield Stage("+".join(group), group, training, training.epochs, first.split or "train")

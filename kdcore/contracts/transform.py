@@ -46,18 +46,18 @@ class SampleTransform(ABC):
 class Transform(nn.Module):
     """Works on batches ``(B, …)`` of equal shape, on the batch's device.
 
-    A deterministic one is done once per sample and cached, unless a live one stands before it.
+    A deterministic one is done once per sample and cached, unless one that runs per batch stands before it.
     Buffers (such as fitted statistics) travel with the saved student.
 
     Attributes:
         augmentation: True for random changes: done per batch, and only while training.
-        live: True to be done per batch always, never cached: to save memory (bytes to floats), or, together with
+        per_batch: True to be done per batch always, never cached: to save memory (bytes to floats), or, together with
             `augmentation`, because evaluation needs a counterpart of it (``self.training`` tells which is asked for).
         fitted: True if `fit` must see the training samples first.
     """
 
     augmentation: ClassVar[bool] = False
-    live: ClassVar[bool] = False
+    per_batch: ClassVar[bool] = False
     fitted: ClassVar[bool] = False
 
     def output_spec(self, spec: Modality) -> Modality:
@@ -68,7 +68,7 @@ class Transform(nn.Module):
         return spec
 
     def fit(self, x: Tensor) -> None:
-        """Learn statistics from the training part ``x`` of shape (N, …), and from nothing else."""
+        """Learn statistics from the training split ``x`` of shape (N, …), and from nothing else."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` of shape (B, …) transformed.

@@ -11,11 +11,11 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Signal
-from kdcore.contracts.protocol import Split
+from kdcore.contracts.protocol import Splits
 from kdcore.data.data_cache import content_hash
-from kdcore.data.dropped import BAD, NO_PART, SHORT, Dropped, DropReport
+from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport
 from kdcore.data.leakage import audit, content_leaks
-from kdcore.data.preparation import asked_split, listed_samples
+from kdcore.data.preparation import asked_splits, listed_samples
 from kdcore.data.signal_checks import Measured, measure, odd_ranges, odd_signals
 from kdcore.data.splits import class_warnings, complete_samples, without
 from kdcore.data.windows import windows
@@ -33,18 +33,18 @@ class DataReport:
 
     Args:
         dataset: Its name.
-        rule: How it is split.
-        classes: Class → part → samples that can be used.
-        subjects: Subject → part → samples that can be used.
-        parts: Part → samples that can be used.
+        rule: How the samples are split.
+        classes: Class → split → samples that can be used.
+        subjects: Subject → split → samples that can be used.
+        splits: Split → samples that can be used.
         missing: A line for each sample without a modality the recipe uses.
         broken: A line for each recording that cannot be read.
-        leaks: What stands on both sides of the split.
+        leaks: What stands in more than one split.
         dropped: All that does not become a sample, with the reason; the missing and the broken among them.
         warnings: Classes and copies that make a result doubtful.
         odd: Signals that can be read and look wrong: constant, saturated, short, in other units, wrongly timed.
         ranges: Modality → subject → (lowest, typical, highest) value, typical being the median of a vector's length.
-        windows: Part → windows, if the recipe cuts recordings into such.
+        windows: Split → windows, if the recipe cuts recordings into such.
         short: A line for each recording that is shorter than a window.
         lengths: Modality → (shortest, median, longest) number of samples in time.
         durations: Modality → the same in seconds.
@@ -54,7 +54,7 @@ class DataReport:
     rule: str
     classes: dict[str, Counter[str]] = field(default_factory=dict)
     subjects: dict[str, Counter[str]] = field(default_factory=dict)
-    parts: Counter[str] = field(default_factory=Counter)
+    splits: Counter[str] = field(default_factory=Counter)
     missing: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     leaks: list[str] = field(default_factory=list)
@@ -69,15 +69,15 @@ class DataReport:
 
     @property
     def windowless(self) -> list[str]:
-        """Parts that are cut into windows and have none."""
-        return [] if self.windows is None else [part for part in self.parts if not self.windows[part]]
+        """Splits that are cut into windows and have none."""
+        return [] if self.windows is None else [split for split in self.splits if not self.windows[split]]
 
 
 def check(source: str | Path, overrides: Sequence[str] = ()) -> DataReport:
     """Read every recording that a recipe uses.
 
     Raises:
-        KdcoreError: If the recipe is wrong, the folder missing, or no split can be made.
+        KdcoreError: If the recipe is wrong, the folder missing, or the protocol cannot divide the samples.
     """
     plugins = plugin_manager()
     recipe = load_recipe(source, overrides, plugins)
@@ -87,33 +87,33 @@ def check(source: str | Path, overrides: Sequence[str] = ()) -> DataReport:
     with builder.locating_data_errors():
         samples, dropped = listed_samples(dataset, "skip")
         faults = [f"{each.what}: {each.detail or each.reason}" for each in dataset.unusable if each.fault]
-        whole = asked_split(builder.protocol(), samples)
+        whole = asked_splits(builder.protocol(), samples)
         kept, lacking = complete_samples(samples, modalities, "drop")
-    split = without(whole, lacking)
-    part_of = {sample.key: part for part, members in whole.parts.items() for sample in members}
+    splits = without(whole, lacking)
+    split_of = {sample.key: split for split, members in whole.samples.items() for sample in members}
     dropped += lacking.values()
-    dropped += [Dropped(str(each.key), each.key.subject, NO_PART) for each in kept if each.key not in part_of]
+    dropped += [Dropped(str(each.key), each.key.subject, NO_SPLIT) for each in kept if each.key not in split_of]
     missing = [str(each) for each in lacking.values()]
-    report = DataReport(recipe.data.dataset.name, split.rule, missing=missing, broken=faults, leaks=audit(whole))
+    report = DataReport(recipe.data.dataset.name, splits.rule, missing=missing, broken=faults, leaks=audit(whole))
     found = _Reading(dataset, modalities, recipe.data.window)
-    for part, members in split.parts.items():
+    for split, members in splits.samples.items():
         for sample in members:
-            found.read(part, sample)
+            found.read(split, sample)
     dropped += found.dropped
     report.dropped = DropReport(tuple(dropped))
-    _describe(report, found, split, dataset)
+    _describe(report, found, splits, dataset)
     return report
 
 
-def _describe(report: DataReport, found: _Reading, split: Split, dataset: Dataset) -> None:
+def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Dataset) -> None:
     """Fill in what reading showed."""
-    usable = without(split, found.unreadable)
-    for part, members in usable.parts.items():
-        report.parts[part] += len(members)
+    usable = without(splits, found.unreadable)
+    for split, members in usable.samples.items():
+        report.splits[split] += len(members)
         for sample in members:
             name = "unlabelled" if sample.label is None else dataset.classes[sample.label]
-            report.classes.setdefault(name, Counter())[part] += 1
-            report.subjects.setdefault(sample.key.subject, Counter())[part] += 1
+            report.classes.setdefault(name, Counter())[split] += 1
+            report.subjects.setdefault(sample.key.subject, Counter())[split] += 1
     report.broken += found.broken.values()
     report.windows, report.short = found.windows, found.short
     leaks, copies = content_leaks(usable, found.contents)
@@ -141,7 +141,7 @@ class _Reading:
         self.windows: Counter[str] | None = Counter() if window else None
         self.short: list[str] = []
 
-    def read(self, part: str, sample: Sample) -> None:
+    def read(self, split: str, sample: Sample) -> None:
         """Look at one sample.
 
         Raises:
@@ -156,14 +156,14 @@ class _Reading:
                 self.broken.setdefault(source if isinstance(source, Path) else why, why)
         if why:
             self.unreadable.add(sample.key)
-            self.dropped.append(Dropped(str(sample.key), sample.key.subject, BAD, why, part))
+            self.dropped.append(Dropped(str(sample.key), sample.key.subject, BAD, why, split))
             return
         for modality, signal in signals.items():
             self.measured[modality].append(measure(sample.key, signal))
             if content := content_hash(signal):
                 self.contents[modality][sample.key] = content
         if self.window and self.windows is not None:
-            self._cut(part, sample, signals, self.window)
+            self._cut(split, sample, signals, self.window)
 
     def _signal(self, sample: Sample, modality: str) -> Signal:
         signal = self.dataset.read(sample, modality)
@@ -173,14 +173,14 @@ class _Reading:
             raise DataError(f"{sample.key}: the {modality} signal has values that are not finite")
         return signal
 
-    def _cut(self, part: str, sample: Sample, signals: Mapping[str, Signal], window: WindowSpec) -> None:
+    def _cut(self, split: str, sample: Sample, signals: Mapping[str, Signal], window: WindowSpec) -> None:
         assert self.windows is not None
         count = len(windows(list(signals.values()), window.length, window.hop or window.length))
-        self.windows[part] += count
+        self.windows[split] += count
         if not count:
             shortest = f"{min(signal.duration for signal in signals.values()):.2f} s"
             self.short.append(f"{sample.key}: {shortest}")
-            self.dropped.append(Dropped(str(sample.key), sample.key.subject, SHORT, shortest, part))
+            self.dropped.append(Dropped(str(sample.key), sample.key.subject, SHORT, shortest, split))
 
 
 def _ranges(measured: Sequence[Measured]) -> dict[str, tuple[float, float, float]]:

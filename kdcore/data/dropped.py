@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 BAD = "bad recording"
-NO_PART = "in no part of the split"
+NO_SPLIT = "in no split"
 SHORT = "shorter than a window"
 SHOWN = 20
 """Recordings that a record or message names for each reason; the others are counted."""
@@ -23,14 +23,14 @@ class Dropped:
         subject: Whose it is; empty if unknown.
         reason: Why, in the same words for all alike.
         detail: What is wrong with this one.
-        part: Of the split, where it would have been; empty if in none.
+        split: The split that it would have been in; empty if in none.
     """
 
     what: str
     subject: str
     reason: str
     detail: str = ""
-    part: str = ""
+    split: str = ""
 
     def __str__(self) -> str:
         return f"{self.what}: {self.detail or self.reason}"
@@ -79,7 +79,7 @@ class DropReport:
             reasons[reason] = {
                 "count": count,
                 "subjects": dict(sorted(Counter(each.subject for each in alike).items())),
-                "recordings": [{"what": each.what, "part": each.part, "detail": each.detail} for each in alike[:SHOWN]],
+                "recordings": [{"what": each.what, "split": each.split, "detail": each.detail} for each in alike[:SHOWN]],
             }
         return {"count": len(self), "reasons": reasons}
 

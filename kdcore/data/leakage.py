@@ -1,4 +1,4 @@
-"""The leakage audit: does anything of the training parts stand in the test part?"""
+"""The leakage audit: find what stands both in a split that is learnt from and in the test split."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 
 from kdcore.contracts.dataset import Sample, SampleKey
-from kdcore.contracts.protocol import Split
+from kdcore.contracts.protocol import Splits
 
 _TOKEN = re.compile(r"(?<!\w)-\d+|\d+|[^\W\d_]+|[^\w\s-]")
 
 
-def audit(split: Split) -> list[str]:
-    """Leaks between parts that keys show; empty if there are none.
+def audit(splits: Splits) -> list[str]:
+    """Leaks between splits that keys show; empty if there are none.
 
-    No recording may stand in two parts, and no value of a field that the protocol calls disjoint may stand in both a part
-    that is learnt from and the test part: neither the same nor nearly the same name, such as ``1`` and ``01``.
+    No recording may stand in two splits, and no value of a field that the protocol calls disjoint may stand in both a split
+    that is learnt from and the test split: neither the same nor nearly the same name, such as ``1`` and ``01``.
     """
     leaks = []
-    for (first, left), (second, right) in combinations(split.parts.items(), 2):
+    for (first, left), (second, right) in combinations(splits.samples.items(), 2):
         shared = {sample.key for sample in left} & {sample.key for sample in right}
         leaks += [f"{key} is in both {first} and {second}" for key in sorted(shared)[:5]]
-    for part, samples in split.parts.items():
-        for field in split.disjoint if part != "test" else ():
+    for split, samples in splits.samples.items():
+        for field in splits.disjoint if split != "test" else ():
             here = {getattr(sample.key, field) for sample in samples}
-            tested = {getattr(sample.key, field) for sample in split.parts.get("test", ())}
-            leaks += [f"{field} {value} is in both {part} and test" for value in sorted(here & tested)]
+            tested = {getattr(sample.key, field) for sample in splits.samples.get("test", ())}
+            leaks += [f"{field} {value} is in both {split} and test" for value in sorted(here & tested)]
             for one, *others in similar_names([*sorted(here - tested), *sorted(tested - here)]):
                 alike = [other for other in others if (one in here) != (other in here)]
-                leaks += [f"{field} {one!r} of {part} and {other!r} of test are nearly the same name" for other in alike[:1]]
+                leaks += [f"{field} {one!r} of {split} and {other!r} of test are nearly the same name" for other in alike[:1]]
     return leaks
 
 
@@ -85,18 +85,18 @@ def _same_source(one: Sample, other: Sample, modality: str) -> bool:
         return False
 
 
-def content_leaks(split: Split, contents: Mapping[str, Mapping[SampleKey, str]]) -> tuple[list[str], list[str]]:
-    """Recordings with equal values in several parts: those that leak into the test part, and all other copies.
+def content_leaks(splits: Splits, contents: Mapping[str, Mapping[SampleKey, str]]) -> tuple[list[str], list[str]]:
+    """Recordings with equal values in several splits: those that leak into the test split, and all other copies.
 
     Args:
-        split: The parts.
+        splits: The samples of each split.
         contents: As in `equal_contents`.
     """
-    part_of = {sample.key: part for part, samples in split.parts.items() for sample in samples}
+    split_of = {sample.key: split for split, samples in splits.samples.items() for sample in samples}
     leaks, copies = [], []
-    for modality, group in equal_contents([sample for part in split.parts.values() for sample in part], contents):
-        said = " and ".join(f"{sample.key} ({part_of[sample.key]})" for sample in group[:3])
+    for modality, group in equal_contents([sample for members in splits.samples.values() for sample in members], contents):
+        said = " and ".join(f"{sample.key} ({split_of[sample.key]})" for sample in group[:3])
         line = f"the {modality} of {said}{f' and {len(group) - 3} more' if len(group) > 3 else ''} is the same, value by value"
-        parts = {part_of[sample.key] for sample in group}
-        (leaks if "test" in parts and len(parts) > 1 else copies).append(line)
+        places = {split_of[sample.key] for sample in group}
+        (leaks if "test" in places and len(places) > 1 else copies).append(line)
     return leaks, copies

@@ -15,9 +15,9 @@ from kdcore.contracts.transform import Join, SampleTransform, Transform, output_
 CHUNK = 256
 
 
-def is_live(transform: nn.Module) -> bool:
+def runs_per_batch(transform: nn.Module) -> bool:
     """True if `transform` must be done per batch."""
-    return bool(getattr(transform, "augmentation", False) or getattr(transform, "live", False))
+    return bool(getattr(transform, "augmentation", False) or getattr(transform, "per_batch", False))
 
 
 @dataclass
@@ -57,7 +57,7 @@ def bare(parts: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
     return parts if others else first
 
 
-class Live(nn.Module):
+class BatchTransforms(nn.Module):
     """The transforms that run per batch: the rest of each branch, the join, and those that follow it."""
 
     def __init__(self, branches: Sequence[Sequence[nn.Module]], trunk: Sequence[nn.Module]):
@@ -72,7 +72,7 @@ class Live(nn.Module):
 
     def _run(self, modules: Iterable[nn.Module], x: Tensor) -> Tensor:
         for module in modules:
-            if self.training or not getattr(module, "augmentation", False) or getattr(module, "live", False):
+            if self.training or not getattr(module, "augmentation", False) or getattr(module, "per_batch", False):
                 x = module(x)
         return x
 
@@ -98,10 +98,10 @@ class Pipeline:
         self.trunk = list(trunk)
         if len(self.branches) > 1 and not (self.trunk and isinstance(self.trunk[0], Join)):
             self.trunk.insert(0, Join())
-        self.live: Live = self._everything()
+        self.batch_transforms: BatchTransforms = self._everything()
 
-    def _everything(self) -> Live:
-        return Live([branch.on_batches for branch in self.branches], self.trunk)
+    def _everything(self) -> BatchTransforms:
+        return BatchTransforms([branch.on_batches for branch in self.branches], self.trunk)
 
     @property
     def axes(self) -> set[str]:
@@ -117,16 +117,16 @@ class Pipeline:
         join, *rest = self.trunk
         return reduce(_described, rest, join.output_spec(specs))  # type: ignore[operator]
 
-    def whole(self) -> Live:
+    def whole(self) -> BatchTransforms:
         """Everything that works on batches, as a saved student does it from a stacked recording on."""
         return self._everything().eval()
 
     def prepare(self, columns: Sequence[Tensor], train: Tensor, limit: int) -> tuple[Tensor, ...]:
-        """Do once what can be done once, and keep the rest as `live`.
+        """Do once what can be done once, and keep the rest as `batch_transforms`.
 
         Args:
             columns: One tensor (N, …) per branch.
-            train: Rows of the training part, all that a fitted transform may see.
+            train: Rows of the training split, all that a fitted transform may see.
             limit: Bytes that the result of a transform may take; what would take more is done per batch instead.
 
         Returns:
@@ -142,18 +142,18 @@ class Pipeline:
             _fit_rest(self, columns, train)
         else:
             rests = []
-            if len(done) > 1 and not is_live(trunk[0]):
+            if len(done) > 1 and not runs_per_batch(trunk[0]):
                 done, trunk = [_in_chunks(trunk[0], tuple(done))], trunk[1:]
             if len(done) == 1:
                 done[0], trunk = _advance(trunk, done[0], train, limit)
-        self.live = Live(rests, trunk)
+        self.batch_transforms = BatchTransforms(rests, trunk)
         return tuple(done)
 
 
 def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, limit: int) -> tuple[Tensor, list[nn.Module]]:
-    """Apply `transforms` to all of `x` up to the first that must stay live; return the result and the rest."""
+    """Apply `transforms` to all of `x` up to the first that must run per batch; return the result and the rest."""
     for index, transform in enumerate(transforms):
-        if is_live(transform):
+        if runs_per_batch(transform):
             _fit_following(transforms[index:], x, train)
             return x, list(transforms[index:])
         _fit(transform, x, train)
@@ -171,22 +171,22 @@ def _fit(transform: nn.Module, x: Tensor, train: Tensor) -> None:
 
 
 def _fit_following(transforms: Sequence[nn.Module], x: Tensor, train: Tensor) -> None:
-    """Fit what comes after a live transform on training samples as they are without augmentation."""
+    """Fit what comes after a transform that runs per batch on training samples as they are without augmentation."""
     if not any(getattr(transform, "fitted", False) for transform in transforms):
         return
     sample = x[train]
     for transform in transforms:
         if getattr(transform, "fitted", False):
             transform.fit(sample)  # type: ignore[operator]
-        if not getattr(transform, "augmentation", False) or getattr(transform, "live", False):
+        if not getattr(transform, "augmentation", False) or getattr(transform, "per_batch", False):
             sample = _in_chunks(transform, sample)
 
 
 def _fit_rest(pipeline: Pipeline, columns: Sequence[Tensor], train: Tensor) -> None:
-    """Fit the trunk where a branch stays live, on training samples taken through the branches without augmentation."""
+    """Fit the trunk on training samples taken through the branches, which have transforms on batches, without augmentation."""
     if not any(getattr(transform, "fitted", False) for transform in pipeline.trunk):
         return
-    head = Live([branch.on_batches for branch in pipeline.branches], []).eval()
+    head = BatchTransforms([branch.on_batches for branch in pipeline.branches], []).eval()
     signal = tuple(column[train] for column in columns)
     parts = head(bare(signal))
     x = _in_chunks(pipeline.trunk[0], parts) if len(signal) > 1 else parts

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
-from kdcore.contracts.protocol import Protocol, Split
+from kdcore.contracts.protocol import Protocol, Splits
 from kdcore.data.data_cache import Column, ColumnCache, Progress
-from kdcore.data.dropped import BAD, NO_PART, SHORT, Dropped, DropReport, listed
+from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.leakage import content_leaks
 from kdcore.data.pipeline import Branch, Pipeline
-from kdcore.data.splits import checked_split, class_warnings, complete_samples, labelled_share, noisy_labels, without
+from kdcore.data.splits import checked_splits, class_warnings, complete_samples, labelled_share, noisy_labels, without
 from kdcore.data.table import HELD_OUT, Table
 from kdcore.data.windows import Cutting
 from kdcore.errors import DataError, ListingError, SplitError
@@ -43,7 +43,7 @@ def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequ
     return samples, [Dropped(each.what, each.subject, each.reason, each.detail) for each in dataset.unusable]
 
 
-def asked_split(protocol: Protocol, samples: Sequence[Sample]) -> Split:
+def asked_splits(protocol: Protocol, samples: Sequence[Sample]) -> Splits:
     """`samples` as `protocol` divides them, not looked at for leaks.
 
     Raises:
@@ -61,27 +61,27 @@ def _raised_as(kind: type[DataError]) -> Iterator[None]:
         raise kind(str(error)) from error
 
 
-def load_split(
+def load_splits(
     dataset: Dataset, protocol: Protocol, spec: DataSpec, modalities: Sequence[str]
-) -> tuple[list[Sample], Split, list[Dropped]]:
-    """The samples that have `modalities`, the audited split, and what was dropped.
+) -> tuple[list[Sample], Splits, list[Dropped]]:
+    """The samples that have `modalities`, the audited splits, and what was dropped.
 
     `protocol` divides all samples there are; those that lack a modality are dropped afterwards, so that a rule such as "every
     other subject" means the same whatever is missing.
 
     Raises:
-        DataError: If a sample is unfit; a ListingError if the folder is, a SplitError if the split is.
+        DataError: If a sample is unfit; a ListingError if the folder is, a SplitError if the splits are.
     """
     samples, dropped = listed_samples(dataset, spec.on_bad_sample)
-    whole = asked_split(protocol, samples)
-    part_of = {sample.key: part for part, members in whole.parts.items() for sample in members}
+    whole = asked_splits(protocol, samples)
+    split_of = {sample.key: split for split, members in whole.samples.items() for sample in members}
     kept, lacking = complete_samples(samples, modalities, spec.missing)
-    dropped += [replace(each, part=part_of.get(key, "")) for key, each in lacking.items()]
-    dropped += [Dropped(str(each.key), each.key.subject, NO_PART) for each in kept if each.key not in part_of]
+    dropped += [replace(each, split=split_of.get(key, "")) for key, each in lacking.items()]
+    dropped += [Dropped(str(each.key), each.key.subject, NO_SPLIT) for each in kept if each.key not in split_of]
     with _raised_as(SplitError):
-        checked_split(whole, len(dataset.classes), spec.labels != "withheld")
-        split = checked_split(without(whole, lacking), len(dataset.classes), spec.labels != "withheld")
-    return kept, split, dropped
+        checked_splits(whole, len(dataset.classes), spec.labels != "withheld")
+        splits = checked_splits(without(whole, lacking), len(dataset.classes), spec.labels != "withheld")
+    return kept, splits, dropped
 
 
 def recordings_fingerprint(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str:
@@ -114,43 +114,43 @@ def load_table(
         dataset: Where samples come from.
         protocol: How they are divided.
         spec: The recipe's data section.
-        pipelines: Participant → its transforms; what cannot be done once is left in each one's `live`.
+        pipelines: Participant → its transforms; what cannot be done once is left in each one's `batch_transforms`.
         folder: Of cached columns.
         memory_limit: Bytes a tensor may take in memory.
         progress: Told (done, total, what) while recordings are read.
 
     Raises:
-        DataError: If recordings, split or shapes are unfit.
+        DataError: If recordings, splits or shapes are unfit.
     """
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
     _require_time_first(branches)
     modalities = sorted({branch.modality.name for branch in branches})
-    samples, split, dropped = load_split(dataset, protocol, spec, modalities)
+    samples, splits, dropped = load_splits(dataset, protocol, spec, modalities)
     identity = _identity(dataset, samples, spec, folder)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
     columns = _columns(branches, lambda branch: cache.column(dataset, samples, branch, identity, cutting, progress))
     bad = _bad(columns.values(), spec)
-    keys = _joined(columns.values(), samples, split)
-    dropped += _without_rows(split, keys, bad)
+    keys = _joined(columns.values(), samples, splits)
+    dropped += _without_rows(splits, keys, bad)
     with _raised_as(SplitError):
-        warned = _refuse_copies(split, columns, branches)
-    labels, parts = _labels(keys, split), _parts(keys, split)
+        warned = _refuse_copies(splits, columns, branches)
+    labels, rows = _labels(keys, splits), _rows_by_split(keys, splits)
     if spec.labels != "withheld":
-        _refuse_unlabelled(labels, parts, keys)
-    train_labels = _train_labels(labels, parts, spec, len(dataset.classes))
+        _refuse_unlabelled(labels, rows, keys)
+    train_labels = _train_labels(labels, rows, spec, len(dataset.classes))
     inputs = {
-        name: pipeline.prepare([_rows(columns[id(each)], keys) for each in pipeline.branches], parts["train"], memory_limit)
+        name: pipeline.prepare([_rows(columns[id(each)], keys) for each in pipeline.branches], rows["train"], memory_limit)
         for name, pipeline in pipelines.items()
     }
     used = {_recorded(key) for key in keys}
-    warned += class_warnings(without(split, {key for key in _keys(split) if key not in used}), dataset.classes)
+    warned += class_warnings(without(splits, {key for key in _keys(splits) if key not in used}), dataset.classes)
     report = DropReport(tuple(dropped))
     for warning in [*warned, *report.lines()]:
         warnings.warn(warning, stacklevel=2)
     identity = identity or f"unknown-{uuid4().hex[:8]}"  # equal to no other run's
     classes = tuple(dataset.classes)
-    return Table(keys, labels, train_labels, parts, inputs, classes, split, identity, report, tuple(warned))
+    return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, tuple(warned))
 
 
 def _identity(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str | None:
@@ -180,8 +180,8 @@ def _columns(branches: Iterable[Branch], prepare: Callable[[Branch], Column]) ->
     return columns
 
 
-def _keys(split: Split) -> Iterator[SampleKey]:
-    return (sample.key for members in split.parts.values() for sample in members)
+def _keys(splits: Splits) -> Iterator[SampleKey]:
+    return (sample.key for members in splits.samples.values() for sample in members)
 
 
 def _bad(columns: Iterable[Column], spec: DataSpec) -> dict[SampleKey, str]:
@@ -193,30 +193,30 @@ def _bad(columns: Iterable[Column], spec: DataSpec) -> dict[SampleKey, str]:
     return bad
 
 
-def _without_rows(split: Split, keys: Sequence[SampleKey], bad: Mapping[SampleKey, str]) -> Iterator[Dropped]:
-    """The samples of a split that became no row: bad ones, and those shorter than a window."""
+def _without_rows(splits: Splits, keys: Sequence[SampleKey], bad: Mapping[SampleKey, str]) -> Iterator[Dropped]:
+    """The samples of all splits that became no row: bad ones, and those shorter than a window."""
     used = {_recorded(key) for key in keys}
-    for part, members in split.parts.items():
+    for split, members in splits.samples.items():
         for key in (sample.key for sample in members if sample.key not in used):
-            yield Dropped(str(key), key.subject, BAD if key in bad else SHORT, bad.get(key, ""), part)
+            yield Dropped(str(key), key.subject, BAD if key in bad else SHORT, bad.get(key, ""), split)
 
 
-def _refuse_copies(split: Split, columns: Mapping[int, Column], branches: Sequence[Branch]) -> list[str]:
-    """Equal recordings in several parts: an error if one part is the test part, else what a person should know."""
+def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch]) -> list[str]:
+    """Equal recordings in several splits: an error if one of them is the test split, else what a person should know."""
     contents = {branch.modality.name: columns[id(branch)].contents for branch in branches}
-    leaks, copies = content_leaks(split, contents)
+    leaks, copies = content_leaks(splits, contents)
     if leaks:
-        raise SplitError(listed("the split leaks", leaks))
+        raise SplitError(listed("the splits leak", leaks))
     return [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
 
 
-def _joined(columns: Iterable[Column], samples: Sequence[Sample], split: Split) -> tuple[SampleKey, ...]:
-    """Keys that every column has, in the samples' order, without those that the split leaves out."""
+def _joined(columns: Iterable[Column], samples: Sequence[Sample], splits: Splits) -> tuple[SampleKey, ...]:
+    """Keys that every column has, in the samples' order, without those that are in no split."""
     common = set.intersection(*(set(column.keys) for column in columns))
     if not common:
         raise DataError("no sample is left: every one is bad, or shorter than a window (kdcore data check counts them)")
     order = {sample.key: number for number, sample in enumerate(samples)}
-    used = {sample.key for members in split.parts.values() for sample in members}
+    used = {sample.key for members in splits.samples.values() for sample in members}
     kept = [key for key in common if _recorded(key) in used]
     return tuple(sorted(kept, key=lambda key: (order[_recorded(key)], key.window)))
 
@@ -226,43 +226,43 @@ def _recorded(key: SampleKey) -> SampleKey:
     return replace(key, window=0)
 
 
-def _labels(keys: Sequence[SampleKey], split: Split) -> Tensor:
-    label_of = {sample.key: sample.label for members in split.parts.values() for sample in members}
+def _labels(keys: Sequence[SampleKey], splits: Splits) -> Tensor:
+    label_of = {sample.key: sample.label for members in splits.samples.values() for sample in members}
     found = [label_of[_recorded(key)] for key in keys]
     return torch.tensor([-1 if label is None else label for label in found], dtype=torch.int64)
 
 
-def _parts(keys: Sequence[SampleKey], split: Split) -> dict[str, Tensor]:
-    part_of = {sample.key: part for part, members in split.parts.items() for sample in members}
-    rows: dict[str, list[int]] = {part: [] for part in split.parts}
+def _rows_by_split(keys: Sequence[SampleKey], splits: Splits) -> dict[str, Tensor]:
+    split_of = {sample.key: split for split, members in splits.samples.items() for sample in members}
+    rows: dict[str, list[int]] = {split: [] for split in splits.samples}
     for row, key in enumerate(keys):
-        rows[part_of[_recorded(key)]].append(row)
-    for part in ("train", "test"):
-        if not rows[part]:
-            raise DataError(f"no {part} sample is left after unreadable ones were skipped")
-    return {part: torch.tensor(found, dtype=torch.int64) for part, found in rows.items()}
+        rows[split_of[_recorded(key)]].append(row)
+    for split in ("train", "test"):
+        if not rows[split]:
+            raise DataError(f"no {split} sample is left after unreadable ones were skipped")
+    return {split: torch.tensor(found, dtype=torch.int64) for split, found in rows.items()}
 
 
-def _train_labels(labels: Tensor, parts: Mapping[str, Tensor], spec: DataSpec, num_classes: int) -> Tensor:
-    """`labels` with the recipe's noise, -1 where it withholds them, and none in the parts that nothing learns from."""
+def _train_labels(labels: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, num_classes: int) -> Tensor:
+    """`labels` with the recipe's noise, -1 where it withholds them, and none in the splits that nothing learns from."""
     told = labels.clone()
-    for part, rows in parts.items():
-        if part in HELD_OUT:
+    for split, rows in rows_by_split.items():
+        if split in HELD_OUT:
             told[rows] = -1
             continue
         noisy = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
-        if isinstance(spec.labels, LabelledShare) and part == "train":
+        if isinstance(spec.labels, LabelledShare) and split == "train":
             noisy = labelled_share(noisy, spec.labels.share, spec.labels.seed)
         told[rows] = torch.from_numpy(noisy)
     return told
 
 
-def _refuse_unlabelled(labels: Tensor, parts: Mapping[str, Tensor], keys: Sequence[SampleKey]) -> None:
-    for part, rows in parts.items():
+def _refuse_unlabelled(labels: Tensor, rows_by_split: Mapping[str, Tensor], keys: Sequence[SampleKey]) -> None:
+    for split, rows in rows_by_split.items():
         without = rows[labels[rows] < 0]
         if len(without):
             raise DataError(
-                f"{len(without)} samples of the part {part} have no label, e.g. {keys[int(without[0])]}; "
+                f"{len(without)} samples of the {split} split have no label, e.g. {keys[int(without[0])]}; "
                 f"with data.labels: withheld, students learn without"
             )
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from kdcore.contracts.dataset import Sample, SampleKey
-from kdcore.contracts.protocol import Split
+from kdcore.contracts.protocol import Splits
 from kdcore.data.dropped import Dropped, listed
 from kdcore.data.leakage import audit, similar_names
 from kdcore.errors import DataError
@@ -41,26 +41,26 @@ def complete_samples(
     return kept, lacking
 
 
-def without(split: Split, left_out: Collection[SampleKey]) -> Split:
-    """`split` without some of its samples."""
-    kept = {part: tuple(each for each in members if each.key not in left_out) for part, members in split.parts.items()}
-    return replace(split, parts=kept)
+def without(splits: Splits, left_out: Collection[SampleKey]) -> Splits:
+    """`splits` without some of their samples."""
+    kept = {split: tuple(each for each in members if each.key not in left_out) for split, members in splits.samples.items()}
+    return replace(splits, samples=kept)
 
 
-def class_warnings(split: Split, classes: Sequence[str]) -> list[str]:
-    """Warnings about the classes' share of each part and its subjects.
+def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
+    """Warnings about the classes' share of each split and its subjects.
 
     A class that is tested and not trained can only be missed; one that a single subject performs cannot be told from that
     subject; names that are nearly the same are probably one class.
     """
-    parts = {part: Counter(sample.label for sample in members) for part, members in split.parts.items()}
+    counts = {split: Counter(sample.label for sample in members) for split, members in splits.samples.items()}
     untrained = [
         f"{classes[label]!r} ({count} test samples)"
-        for label, count in sorted(parts.get("test", Counter()).items(), key=lambda item: (item[0] is None, item[0]))
-        if label is not None and not parts["train"][label]
+        for label, count in sorted(counts.get("test", Counter()).items(), key=lambda item: (item[0] is None, item[0]))
+        if label is not None and not counts["train"][label]
     ]
     subjects: dict[int, set[str]] = {}
-    for sample in (sample for members in split.parts.values() for sample in members):
+    for sample in (sample for members in splits.samples.values() for sample in members):
         if sample.label is not None:
             subjects.setdefault(sample.label, set()).add(sample.key.subject)
     everybody = set().union(*subjects.values()) if subjects else set()
@@ -74,21 +74,21 @@ def class_warnings(split: Split, classes: Sequence[str]) -> list[str]:
     return said
 
 
-def checked_split(split: Split, num_classes: int, labelled: bool) -> Split:
-    """`split` itself, once it is fit to train on.
+def checked_splits(splits: Splits, num_classes: int, labelled: bool) -> Splits:
+    """`splits` themselves, once they are fit to train on.
 
     Raises:
-        DataError: If it leaks, has no training or test samples, or trains on fewer than two classes.
+        DataError: If they leak, have no training or test samples, or train on fewer than two classes.
     """
-    if leaks := audit(split):
-        raise DataError("the split leaks:\n  " + "\n  ".join(leaks))
-    for part in ("train", "test"):
-        if not split.parts.get(part):
-            raise DataError(f"the split has no {part} samples ({split.rule})")
-    classes = {sample.label for sample in split.parts["train"] if sample.label is not None}
+    if leaks := audit(splits):
+        raise DataError("the splits leak:\n  " + "\n  ".join(leaks))
+    for split in ("train", "test"):
+        if not splits.samples.get(split):
+            raise DataError(f"there are no {split} samples ({splits.rule})")
+    classes = {sample.label for sample in splits.samples["train"] if sample.label is not None}
     if num_classes < 2 or (labelled and len(classes) < 2):
-        raise DataError(f"classification needs at least two classes, the training part has {len(classes)} of {num_classes}")
-    return split
+        raise DataError(f"classification needs at least two classes, the training split has {len(classes)} of {num_classes}")
+    return splits
 
 
 def noisy_labels(labels: np.ndarray, fraction: float, num_classes: int, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Table of a run: every sample's tensors by participant, its label, and the part it stands in."""
+"""Table of a run: every sample's tensors by participant, its label, and the split that it is in."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from kdcore.contracts.batch import Batch
 from kdcore.contracts.dataset import SampleKey
-from kdcore.contracts.protocol import Split
+from kdcore.contracts.protocol import Splits
 from kdcore.data.dropped import DropReport
 from kdcore.data.pipeline import bare
 from kdcore.errors import TrainingError
 
 HELD_OUT = ("validation", "test")
-"""Parts that nothing learns from, whatever a schedule or a plugin asks: one chooses epochs, the other gives results."""
+"""Splits that nothing learns from, whatever a schedule or a plugin asks: one chooses epochs, the other gives results."""
 
 
 @dataclass
@@ -27,39 +27,39 @@ class Table:
         keys: Which sample each of the N rows is.
         labels: (N,) int64, -1 where unknown; what evaluation compares with.
         train_labels: (N,) int64, what training is told: `labels` with the recipe's label noise, and -1 where it withholds
-            them and in the parts `HELD_OUT`.
-        parts: Part → its rows.
+            them and in the splits `HELD_OUT`.
+        rows: Split → its rows.
         inputs: Participant → one tensor (N, …), or one per modality.
         classes: Class names.
-        split: The split, with its rule.
+        splits: The splits, with their rule.
         fingerprint: Identity of the recordings.
         dropped: Recordings that became no rows, and why.
-        warnings: What a person should know of the split before trusting a result.
+        warnings: What a person should know of the splits before trusting a result.
     """
 
     keys: tuple[SampleKey, ...]
     labels: Tensor
     train_labels: Tensor
-    parts: dict[str, Tensor]
+    rows: dict[str, Tensor]
     inputs: dict[str, tuple[Tensor, ...]]
     classes: tuple[str, ...]
-    split: Split
+    splits: Splits
     fingerprint: str
     dropped: DropReport = field(default_factory=DropReport)
     warnings: tuple[str, ...] = ()
 
-    def training_rows(self, part: str) -> Tensor:
-        """The rows of a part that may be learnt from; every stage of training takes its rows from here.
+    def training_rows(self, split: str) -> Tensor:
+        """The rows of a split that may be learnt from; every stage of training takes its rows from here.
 
         Raises:
-            TrainingError: If the part is held out, or there is none of that name.
+            TrainingError: If the split is held out, or there is none of that name.
         """
-        if part in HELD_OUT:
-            raise TrainingError(f"nothing may learn from the {part} part of the data")
-        if part not in self.parts:
-            learnt = ", ".join(sorted(set(self.parts) - set(HELD_OUT)))
-            raise TrainingError(f"the split has no part {part!r} to learn from; it has {learnt} ({self.split.rule})")
-        return self.parts[part]
+        if split in HELD_OUT:
+            raise TrainingError(f"nothing may learn from the {split} split")
+        if split not in self.rows:
+            learnt = ", ".join(sorted(set(self.rows) - set(HELD_OUT)))
+            raise TrainingError(f"there is no split {split!r} to learn from; there are {learnt} ({self.splits.rule})")
+        return self.rows[split]
 
     def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True) -> Batch:
         """The samples at `rows` for `participants`; labels (those that training is told) None unless `labelled`."""
@@ -77,10 +77,8 @@ class Table:
             if size <= limit
             else self.inputs
         )
-        parts = {name: rows.to(device) for name, rows in self.parts.items()}
-        return replace(
-            self, inputs=inputs, parts=parts, labels=self.labels.to(device), train_labels=self.train_labels.to(device)
-        )
+        rows = {name: rows.to(device) for name, rows in self.rows.items()}
+        return replace(self, inputs=inputs, rows=rows, labels=self.labels.to(device), train_labels=self.train_labels.to(device))
 
 
 def _take(part: Tensor, rows: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.data.data_cache import as_array
-from kdcore.data.pipeline import Branch, Live, bare
+from kdcore.data.pipeline import BatchTransforms, Branch, bare
 from kdcore.deploy.predictor import Predictor, Rate
 from kdcore.errors import DataError
 
@@ -25,14 +25,14 @@ AT_ONCE = 256
 class Model(nn.Module):
     """A student's transforms on batches and its encoder, as one module."""
 
-    def __init__(self, live: Live, encoder: nn.Module):
+    def __init__(self, batch_transforms: BatchTransforms, encoder: nn.Module):
         super().__init__()
-        self.live = live
+        self.batch_transforms = batch_transforms
         self.encoder = encoder
 
     def forward(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
         """Logits (B, classes)."""
-        return self.encoder(self.live(signal))
+        return self.encoder(self.batch_transforms(signal))
 
 
 class Student(Predictor, nn.Module):
@@ -95,7 +95,9 @@ class Student(Predictor, nn.Module):
 
     def _ready(self, pieces: Sequence[Mapping[str, Signal]]) -> Tensor:
         try:
-            ready = self.model.live(bare(tuple(torch.from_numpy(_stacked(pieces, branch)) for branch in self.branches)))
+            ready = self.model.batch_transforms(
+                bare(tuple(torch.from_numpy(_stacked(pieces, branch)) for branch in self.branches))
+            )
         except (ValueError, RuntimeError) as error:
             raise DataError(str(error)) from error
         if ready.shape[1:] != self._in_shape:

@@ -36,7 +36,7 @@ class Facts:
         classes: A dataset's class names; None also where they are read from its files.
         batch_dependent: Whether the outputs of a fusion depend on the other samples of a batch.
         augmentation: Whether a transform changes its input at random.
-        live: Whether a transform is applied to every batch and never cached.
+        per_batch: Whether a transform is applied to every batch and never cached.
         fitted: Whether a transform is fitted to the training samples.
     """
 
@@ -45,7 +45,7 @@ class Facts:
     classes: tuple[str, ...] | None = None
     batch_dependent: bool = False
     augmentation: bool = False
-    live: bool = False
+    per_batch: bool = False
     fitted: bool = False
 
 
@@ -95,7 +95,9 @@ def ask(entry: Entry, options: Mapping[str, Any] | None, question: Callable[...,
 def _facts(component: Any) -> Facts:
     needs, modalities = getattr(component, "needs", None), getattr(component, "modalities", None)
     classes = inspect.getattr_static(component, "classes", None)  # never computes them, which may read files
-    flags = {name: getattr(component, name, False) is True for name in ("batch_dependent", "augmentation", "live", "fitted")}
+    flags = {
+        name: getattr(component, name, False) is True for name in ("batch_dependent", "augmentation", "per_batch", "fitted")
+    }
     return Facts(
         needs if isinstance(needs, Needs) else None,
         dict(modalities) if isinstance(modalities, Mapping) else None,

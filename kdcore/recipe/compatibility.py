@@ -103,9 +103,9 @@ class _Compatibility:
                 followed = self.specs.get(spec.follows)
                 if followed is not None and not followed.is_network:
                     self._add(f"{path}.follows", f"{spec.follows!r} has no network of its own to average")
-            if spec.part in HELD_OUT:
-                hint = "learn from 'train', or from a part that the protocol sets apart"
-                self._add(f"{path}.part", f"{name!r} learns from the {spec.part} part, which is held out", hint)
+            if spec.split in HELD_OUT:
+                hint = "learn from 'train', or from a split that the protocol sets apart"
+                self._add(f"{path}.split", f"{name!r} learns from the {spec.split} split, which is held out", hint)
             if "*" in spec.freeze and name not in self.recipe.teachers:
                 self._add(f"{path}.freeze", f"all of {name!r} is frozen, so a student has nothing to learn")
             if not spec.is_network and name not in self.recipe.teachers:
@@ -274,9 +274,9 @@ def schedule_problems(
         return
     trained: set[str] = set()
     for stage in stages:
-        if stage.part in HELD_OUT:
-            what = f"{name} trains {_names(stage.learners)} on the {stage.part} part, which is held out"
-            yield "", what, "learn from 'train', or from a part that the protocol sets apart"
+        if stage.split in HELD_OUT:
+            what = f"{name} trains {_names(stage.learners)} on the {stage.split} split, which is held out"
+            yield "", what, "learn from 'train', or from a split that the protocol sets apart"
         for each in stage.learners:
             if not graph.nodes[each].trains:
                 yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, which has nothing to train", ""
@@ -346,13 +346,13 @@ def _withheld_labels(
     reading = {
         name for name, found in terms.items() if any(term.term.active and term.needs.labels for term in found)
     } - students
-    withheld = {stage.part for stage in stages if students & set(stage.learners)}
-    read = {stage.part for stage in stages if reading & set(stage.learners)}
-    for part in sorted(withheld & read):
+    withheld = {stage.split for stage in stages if students & set(stage.learners)}
+    read = {stage.split for stage in stages if reading & set(stage.learners)}
+    for split in sorted(withheld & read):
         yield (
             "",
-            f"teachers learn from the labels of the part {part!r}, which are withheld from students",
-            "teachers need a part of their own: a protocol that sets one apart, and schedule.teacher_part; "
+            f"teachers learn from the labels of the {split!r} split, which are withheld from students",
+            "teachers need a split of their own: a protocol that sets one apart, and schedule.teacher_split; "
             "or give the labels, and students losses that read none",
         )
 

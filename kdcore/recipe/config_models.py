@@ -154,8 +154,8 @@ class ParticipantSpec(Section):
     """Its own objective; the recipe's `losses` or `teacher_losses` by default."""
     training: Training | None = None
     """Its own training; the schedule's by default."""
-    part: str | None = None
-    """Part of the split that it learns from under the default schedule; ``train`` if left out."""
+    split: str | None = None
+    """Split that it learns from under the default schedule; ``train`` if left out."""
     follows: str | None = None
     """Participant whose weights it is a moving average of; such a teacher is never optimised."""
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.999
@@ -228,7 +228,7 @@ class ParticipantSpec(Section):
 
 
 class WindowSpec(Section):
-    """Windows of equal length cut from every recording, after the split."""
+    """Windows of equal length cut from every recording, after it is put in a split."""
 
     length: Annotated[float, Gt(0)]
     """Seconds."""

@@ -57,7 +57,7 @@ def recipe_graph(recipe: Recipe, needs_of: NeedsOf) -> Graph:
             tuple(source for source in dict.fromkeys(sources) if source in specs and source != name),
             spec.is_network and ("*" not in spec.freeze or name in fused),
             spec.training,
-            spec.part,
+            spec.split,
         )
     return Graph(nodes, fused, recipe.training)
 
@@ -122,7 +122,7 @@ class StagePlan:
         sources: Participants that learners read without training them.
         training: Learner → how it is trained, with its epochs over all stages.
         epochs: Epochs of this stage.
-        part: Part of the split that is learnt from.
+        split: Split that is learnt from.
         batch_size: Samples per step.
         order: Names the order of samples; the same in both arms.
     """
@@ -132,7 +132,7 @@ class StagePlan:
     sources: tuple[str, ...]
     training: dict[str, Training]
     epochs: int
-    part: str
+    split: str
     batch_size: int
     order: str
 
@@ -148,7 +148,7 @@ def stage_plans(recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: di
             size = trained[learners[0]].batch_size or recipe.data.batch_size
             epochs = own.epochs if own else stage.epochs
             label = stage.name if learners == stage.learners else "+".join(learners)
-            found.append(StagePlan(label, learners, sources, trained, epochs, stage.part, size, "+".join(learners)))
+            found.append(StagePlan(label, learners, sources, trained, epochs, stage.split, size, "+".join(learners)))
     totals: dict[str, int] = {}
     for plan in found:
         for name in plan.learners:

@@ -149,9 +149,9 @@ class Plan:
         return tuple(name for name in self.teachers if name not in read)
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """Parts of the split that are learnt from."""
-        return tuple(dict.fromkeys(stage.part for stage in self.stages[DISTILLED]))
+    def splits(self) -> tuple[str, ...]:
+        """Splits that are learnt from."""
+        return tuple(dict.fromkeys(stage.split for stage in self.stages[DISTILLED]))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -208,13 +208,13 @@ def _stages(recipe: Recipe, graph: Graph) -> tuple[Stage, ...]:
 
 
 def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan]) -> list[StagePlan]:
-    """The stages of the students alone: same epochs, batches and part, without anyone to learn from."""
+    """The stages of the students alone: same epochs, batches and split, without anyone to learn from."""
     found = []
     for stage in stages:
         students = [n for n in stage.learners if participants[n].role == "student" and participants[n].terms_in(BASELINE)]
         if any(participants[name].has_baseline for name in students):
             training = {name: stage.training[name] for name in students}
             found.append(
-                StagePlan(stage.name, tuple(students), (), training, stage.epochs, stage.part, stage.batch_size, stage.order)
+                StagePlan(stage.name, tuple(students), (), training, stage.epochs, stage.split, stage.batch_size, stage.order)
             )
     return found

@@ -73,9 +73,9 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
     filled = assembly.plan.filled
     member = filled["students"][name] if filled["students"] else filled["student"]
     chains = member["transforms"] if isinstance(member["transforms"], dict) else {spec.modalities[0]: member["transforms"]}
-    signal = table.batch(table.parts["train"][:1], [name]).signals[name]
+    signal = table.batch(table.rows["train"][:1], [name]).signals[name]
     with torch.no_grad():
-        in_shape = assembly.pipelines[name].live.eval()(signal).shape[1:]
+        in_shape = assembly.pipelines[name].batch_transforms.eval()(signal).shape[1:]
     options = {key: value for key, value in filled["data"]["dataset"].items() if key not in ("name", *PLACES)}
     return {
         "name": name,
@@ -104,8 +104,8 @@ def first_recording(run: RunContext, modality: str) -> Signal:
 
 
 def _first_sample(table: Table) -> Sample:
-    key = replace(table.keys[int(table.parts["train"][0])], window=0)
-    return next(sample for sample in table.split.parts["train"] if sample.key == key)
+    key = replace(table.keys[int(table.rows["train"][0])], window=0)
+    return next(sample for sample in table.splits.samples["train"] if sample.key == key)
 
 
 def restore_participants(run: RunContext, seed: int, arm: str) -> Distiller:

@@ -34,7 +34,7 @@ class RunContext:
         assembly: Constructs its participants; holds its dataset and its transforms.
         table: The samples that it learns from and is evaluated on.
         hook: Calls the plugins' hooks.
-        part: Part of the split that is evaluated.
+        split: Split that is evaluated.
         versions: Plugin → version, of the plugins used.
         command: Repeats the run.
         journal: Records its metrics; None for a finished run, and in all processes of a distributed run but the first.
@@ -45,7 +45,7 @@ class RunContext:
     assembly: Assembly
     table: Table
     hook: Any
-    part: str = "test"
+    split: str = "test"
     versions: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] = ()
     journal: RunJournal | None = None
@@ -59,9 +59,9 @@ def facts_of(run: RunContext) -> Facts:
         name=run.recipe.name,
         recipe_hash=plan.hash,
         variant=run.recipe.digest(plan.filled, *run.recipe.NO_CONFIGURATION),
-        part=run.part,
-        split=run.table.split.rule,
-        counts={name: len(rows) for name, rows in run.table.parts.items()},
+        split=run.split,
+        split_rule=run.table.splits.rule,
+        counts={name: len(rows) for name, rows in run.table.rows.items()},
         fingerprint=run.table.fingerprint,
         classes=list(run.table.classes),
         selection={name: training.select for stage in stages for name, training in stage.training.items()},
@@ -101,4 +101,4 @@ def reopen(run: FinishedRun) -> RunContext:
     if table.fingerprint != run.facts.fingerprint:
         raise DataError("the recordings are no longer those that the run was made on")
     versions = versions_used(recipe, plugins)
-    return RunContext(recipe, run.folder, assembly, table, plugins.hook, run.facts.part, versions, run.facts.command)
+    return RunContext(recipe, run.folder, assembly, table, plugins.hook, run.facts.split, versions, run.facts.command)

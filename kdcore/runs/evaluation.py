@@ -11,8 +11,8 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
-from kdcore.contracts.protocol import Split
-from kdcore.data.preparation import load_split
+from kdcore.contracts.protocol import Splits
+from kdcore.data.preparation import load_splits
 from kdcore.data.windows import Span, windows
 from kdcore.deploy.bundle import DESCRIPTION, load_student
 from kdcore.deploy.predictor import cut_pieces
@@ -46,7 +46,7 @@ class Piece(NamedTuple):
 
 
 class Recordings:
-    """The samples of a run, by the parts of its split.
+    """The samples of a run, by split.
 
     Args:
         run: Id, folder or recipe's name of the run.
@@ -65,22 +65,22 @@ class Recordings:
         self.window = recipe.data.window
         self.modalities = modalities_of(recipe.participants.values())
         with builder.locating_data_errors():
-            self.split: Split = load_split(self.dataset, builder.protocol(), recipe.data, self.modalities)[1]
+            self.splits: Splits = load_splits(self.dataset, builder.protocol(), recipe.data, self.modalities)[1]
 
-    def pieces(self, part: str, modalities: Sequence[str]) -> Iterator[Piece]:
-        """Every sample of a part that can be read, cut into windows as the run cut it.
+    def pieces(self, split: str, modalities: Sequence[str]) -> Iterator[Piece]:
+        """Every sample of a split that can be read, cut into windows as the run cut it.
 
         Windows lie within the time that *all* of the run's modalities cover, teachers' included, so a student's own clock does
         not suffice to find them.
 
         Args:
-            part: Such as ``test``.
+            split: Such as ``test``.
             modalities: Whose signals are wanted.
 
         Raises:
             DataError: If one cannot be read, unless the run's recipe skips bad samples.
         """
-        for sample in self.split.parts.get(part, ()):
+        for sample in self.splits.samples.get(split, ()):
             try:
                 signals, spans = self._read(sample, modalities)
             except DataError:
@@ -117,7 +117,7 @@ def evaluate_run(run_id: str) -> Iterator[str]:
         outcome, answers = distilled[seed], {}
         kept = np.empty(0, dtype=np.int64)
         for path in sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}")):
-            answers[path.name], kept = _probabilities(path, recordings, run.facts.part, outcome)
+            answers[path.name], kept = _probabilities(path, recordings, run.facts.split, outcome)
         if len(kept) < len(outcome.keys):
             lost = len(outcome.keys) - len(kept)
             yield f"{folder.name}: {lost} of the run's {len(outcome.keys)} samples are not there any more"
@@ -138,12 +138,12 @@ def evaluate_run(run_id: str) -> Iterator[str]:
             yield f"{folder.name} {name}: {shown}  n {int(known.sum())}"
 
 
-def _probabilities(path: Path, recordings: Recordings, part: str, outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
+def _probabilities(path: Path, recordings: Recordings, split: str, outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities of a student, and which rows of the run's results they belong to."""
     student = load_student(path)
     row_of = {key: row for row, key in enumerate(outcome.keys)}
     found: dict[int, np.ndarray] = {}
-    for key, signals, _ in recordings.pieces(part, student.modalities):
+    for key, signals, _ in recordings.pieces(split, student.modalities):
         if key in row_of:
             found[row_of[key]] = student.probabilities([signals])[0]
     if not found:

@@ -20,7 +20,7 @@ ENSEMBLES = {"students (average)": "average", "students (max)": "max"}
 
 @dataclass(frozen=True)
 class Outcome:
-    """Answers to the test part.
+    """Predictions on the evaluated split.
 
     Args:
         arm: ``distilled`` or ``baseline``.

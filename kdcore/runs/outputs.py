@@ -18,9 +18,9 @@ from kdcore.training.teacher_cache import cache_teachers
 
 
 def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | None = None) -> dict[str, int]:
-    """Write the outputs of a trained participant for every sample of its run's split.
+    """Write the outputs of a trained participant for every sample of its run's splits.
 
-    They are computed part by part in batches of the recipe's size, as the teacher cache does, so that a student taught by the
+    They are computed split by split in batches of the recipe's size, as the teacher cache does, so that a student taught by the
     file is the student taught by the participant itself.
 
     Args:
@@ -30,7 +30,7 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
         seed: Seed of the run; the first by default.
 
     Returns:
-        Part of the split → number of samples.
+        Split → number of samples.
 
     Raises:
         KdcoreError: If there is no such run or participant, its recordings are not what they were, or the outputs of a sample
@@ -51,10 +51,10 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
     fabric = make_fabric(recipe.engine)
     found = [
         cache_teachers(distiller, [participant], rows, table, recipe.data.batch_size, sys.maxsize, fabric)[participant]
-        for rows in table.parts.values()
+        for rows in table.rows.values()
         if len(rows)
     ]
-    rows = [row for part in table.parts.values() for row in part.tolist()]
+    rows = [row for rows in table.rows.values() for row in rows.tolist()]
     stored = StoredOutputs.of(
         [table.keys[row] for row in rows],
         found,
@@ -62,4 +62,4 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
         {"run": run.folder.name, "participant": participant, "seed": seed, "recipe": recipe.name, "kdcore": __version__},
     )
     write_outputs(to, stored)
-    return {name: len(part) for name, part in table.parts.items() if len(part)}
+    return {name: len(rows) for name, rows in table.rows.items() if len(rows)}

@@ -26,6 +26,7 @@ from kdcore.runs.state import RunState
 from kdcore.training.assembly import DISTILLED, Assembly
 from kdcore.training.checkpoint import write_file
 from kdcore.training.participants import Distiller
+from kdcore.training.precision_check import check_precision
 from kdcore.training.preflight import Preflight, preflight
 from kdcore.training.randomness import make_deterministic
 
@@ -51,7 +52,7 @@ def prepare(
     plan: Plan,
     builder: Builder,
     fabric: Fabric,
-    part: str,
+    split: str,
     folder: Path | None,
     reading: Callable[[int, int, str], None],
 ) -> Prepared:
@@ -61,7 +62,7 @@ def prepare(
         plan: What is run.
         builder: Constructs the recipe's components.
         fabric: Devices, precision, processes.
-        part: Of the split, to be evaluated on.
+        split: Split to evaluate on.
         folder: Of the run to go on with; None for a new one.
         reading: Told (done, total, what) while recordings are read.
 
@@ -76,10 +77,10 @@ def prepare(
     limit = recipe.data.memory_bytes
     with builder.locating_data_errors():
         table = load_table(dataset, builder.protocol(), recipe.filled_data, assembly.pipelines, cache_folder(), limit, reading)
-    _refuse_missing_part(table, part)
+    _refuse_missing_split(table, split)
     _refuse_unequal_shares(assembly, fabric.world_size)
     _refuse_blind_choice(assembly, table)
-    _refuse_idle_part(assembly, table)
+    _refuse_idle_split(assembly, table)
     if folder:
         refuse_other_recordings(folder, table)
     table = table.to(fabric.device, limit)
@@ -87,15 +88,16 @@ def prepare(
     with builder.locating_data_errors():
         distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
         found = preflight(distiller, assembly.stages(DISTILLED), table, recipe.data.batch_size, withheld)
+    check_precision(distiller, table, table.rows["train"][: recipe.data.batch_size], fabric, recipe.engine.precision)
     return Prepared(assembly, table, found, distiller)
 
 
-def make_folder(plan: Plan, fabric: Fabric, command: Sequence[str], part: str, retrain: bool) -> Path:
+def make_folder(plan: Plan, fabric: Fabric, command: Sequence[str], split: str, retrain: bool) -> Path:
     """A new run's folder, with its recipe in it and an empty state; the same in all processes."""
     folder = runs_folder() / fabric.broadcast(new_run_id(plan.recipe.name, plan.hash, datetime.now()))
     if fabric.is_global_zero:
         _write_recipe(plan, folder)
-        state = RunState(folder, command=command, part=part, retrain=retrain)
+        state = RunState(folder, command=command, split=split, retrain=retrain)
         write_file(state.path, state.content())
     fabric.barrier()
     return folder
@@ -118,10 +120,10 @@ def _set_torch(engine: EngineSpec) -> None:
         make_deterministic()
 
 
-def _refuse_missing_part(table: Table, part: str) -> None:
-    if not len(table.parts.get(part, ())):
+def _refuse_missing_split(table: Table, split: str) -> None:
+    if not len(table.rows.get(split, ())):
         raise DataError(
-            f"this split has no {part} part ({table.split.rule}): hold out training subjects for it, "
+            f"there is no {split} split ({table.splits.rule}): hold out training subjects for it, "
             "e.g. data.protocol.validation_subjects=2"
         )
 
@@ -134,22 +136,22 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
             raise TrainingError(f"stage {stage.name}: batch_size {size} cannot be shared equally by {processes} processes")
 
 
-def _refuse_idle_part(assembly: Assembly, table: Table) -> None:
-    """A part that a protocol sets apart for teachers is there for them to learn from."""
+def _refuse_idle_split(assembly: Assembly, table: Table) -> None:
+    """A split that a protocol sets apart for teachers is there for them to learn from."""
     stages = assembly.stages(DISTILLED)
     trains_teachers = any(set(stage.learners) & set(assembly.plan.teachers) for stage in stages)
-    idle = set(table.parts) - {"train", "validation", "test"} - {stage.part for stage in stages}
+    idle = set(table.rows) - {"train", "validation", "test"} - {stage.split for stage in stages}
     if trains_teachers and idle:
-        what = f"nobody learns from the part {min(idle)!r} of this split ({table.split.rule})"
-        raise RecipeError([assembly.builder.problem("schedule", what, f"set schedule.teacher_part to {min(idle)!r}")])
+        what = f"nobody learns from the {min(idle)!r} split ({table.splits.rule})"
+        raise RecipeError([assembly.builder.problem("schedule", what, f"set schedule.teacher_split to {min(idle)!r}")])
 
 
 def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
-    """The best epoch is chosen on labelled samples of a validation part."""
+    """The best epoch is chosen on labelled samples of a validation split."""
     withheld = assembly.plan.students if assembly.recipe.data.labels == "withheld" else ()
     problems = []
     for stage in assembly.stages(DISTILLED):
-        blind = not len(table.parts.get("validation", ())) or set(stage.learners) & set(withheld)
+        blind = not len(table.rows.get("validation", ())) or set(stage.learners) & set(withheld)
         if blind and any(training.select == "best" for training in stage.training.values()):
             why = f"stage {stage.name!r} cannot tell which epoch is best: no labelled samples to validate on"
             hint = "hold some out, e.g. data.protocol.validation_subjects=1, or select: last"

@@ -30,9 +30,9 @@ class Facts:
         name: Of the recipe.
         recipe_hash: Of the whole recipe.
         variant: Of the recipe without its name, seeds and baseline: what is the same in runs of one configuration.
-        part: Part of the split that was evaluated.
-        split: Its rule, in a sentence.
-        counts: Part of the split → samples.
+        split: Split that was evaluated.
+        split_rule: The protocol's rule, in a sentence.
+        counts: Split → samples.
         fingerprint: Identity of the recordings.
         classes: Names, in the order of the labels.
         selection: Participant → which epoch's weights were evaluated, ``last`` or ``best``.
@@ -47,14 +47,14 @@ class Facts:
         no_baseline: Why no student was trained without distillation; empty if one was.
         distilled: Students with a term that distils in their objective.
         dropped: Recordings that did not become samples: count, and for each reason its count, subjects and first recordings.
-        notes: A line for each reason why recordings were dropped, and each warning about the split.
+        notes: A line for each reason why recordings were dropped, and each warning about the splits.
     """
 
     name: str
     recipe_hash: str
     variant: str
-    part: str
     split: str
+    split_rule: str
     counts: Mapping[str, int]
     fingerprint: str
     classes: Sequence[str]
@@ -148,18 +148,18 @@ def recipe_of(folder: Path, plugins: PluginManager | None = None) -> Recipe:
         raise PluginError(f"{folder.name} was made with {missing}, not in use here; install that to go on") from error
 
 
-def finished_runs(variant: str = "", part: str = "test") -> Iterator[FinishedRun]:
+def finished_runs(variant: str = "", split: str = "test") -> Iterator[FinishedRun]:
     """Every finished run in the folder of runs, oldest first.
 
     Args:
         variant: Only those of this configuration (`Recipe.variant`), whatever their seeds.
-        part: Only those evaluated on this part of the split.
+        split: Only those evaluated on this split.
     """
     home = runs_folder()
     for folder in sorted(home.iterdir()) if home.is_dir() else ():
         try:
             facts = read_facts(folder)
-            if facts and facts.part == part and variant in ("", facts.variant):
+            if facts and facts.split == split and variant in ("", facts.variant):
                 yield read_run(folder)
         except CheckpointError:  # not finished yet
             continue

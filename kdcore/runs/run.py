@@ -43,7 +43,7 @@ def run(
     overrides: Sequence[str] = (),
     listener: RunListener | None = None,
     command: Sequence[str] = (),
-    part: Literal["test", "validation"] = "test",
+    split: Literal["test", "validation"] = "test",
     retrain: bool = False,
 ) -> Result | None:
     """Run a recipe from the start. Returns None in all processes of a distributed run but the first.
@@ -53,7 +53,7 @@ def run(
         overrides: ``key=value`` each; only for a path or name.
         listener: Told how it goes.
         command: What a person types to repeat it.
-        part: Part of the split to evaluate on. With ``validation``, to choose among recipes, test samples are never used.
+        split: Split to evaluate on. With ``validation``, to choose among recipes, test samples are never used.
         retrain: Train teachers even if other runs have trained them (`engine.reuse_teachers`).
 
     Raises:
@@ -61,7 +61,7 @@ def run(
     """
     plugins = plugin_manager()
     recipe = source if isinstance(source, Recipe) else load_recipe(source, overrides, plugins)
-    with RunSession(make_plan(recipe), plugins, listener, command, None, part, retrain) as session:
+    with RunSession(make_plan(recipe), plugins, listener, command, None, split, retrain) as session:
         for arm in session.arms():
             arm.engine.fit(arm.stages, arm.checkpoint)
         return _result(session)
@@ -85,14 +85,14 @@ def dry_run(
     source: str | Path,
     overrides: Sequence[str] = (),
     listener: RunListener | None = None,
-    part: Literal["test", "validation"] = "test",
+    split: Literal["test", "validation"] = "test",
 ) -> Preflight | None:
     """Pass one batch through everything: shapes, terms, gradients. Trains nothing, and writes nothing but prepared data.
 
     Returns None in all processes of a distributed run but the first.
     """
     plugins = plugin_manager()
-    session = RunSession(make_plan(load_recipe(source, overrides, plugins)), plugins, listener, part=part)
+    session = RunSession(make_plan(load_recipe(source, overrides, plugins)), plugins, listener, split=split)
     found = session.prepare().found
     return found if session.writes else None
 

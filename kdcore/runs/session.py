@@ -70,7 +70,7 @@ class RunSession:
         listener: Told how it goes.
         command: What a person types to repeat it.
         folder: Of the run to resume; None for a new one.
-        part: Part of the split that a new run is evaluated on.
+        split: Split that a new run is evaluated on.
         retrain: Whether a new run trains teachers even if other runs have trained them.
     """
 
@@ -83,14 +83,14 @@ class RunSession:
         listener: RunListener | None,
         command: Sequence[str] = (),
         folder: Path | None = None,
-        part: str = "test",
+        split: str = "test",
         retrain: bool = False,
     ):
         self.plan, self.recipe, self.plugins, self.folder = plan, plan.recipe, plugins, folder
         if folder:
             state = RunState.read(folder)
-            command, part, retrain = state.command, state.part, state.retrain
-        self.command, self.part, self.retrain = tuple(command), part, retrain
+            command, split, retrain = state.command, state.split, state.retrain
+        self.command, self.split, self.retrain = tuple(command), split, retrain
         self.listener = HookCaller(listener or RunListener(), plugins)
         self.builder = Builder(plan.recipe, plugins)
         self.scaler = gradient_scaler(plan.recipe.engine)
@@ -105,7 +105,7 @@ class RunSession:
         """Read the data, and check everything before anything is written."""
         found = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say)
         self.tracker = found or Tracker()
-        return prepare(self.plan, self.builder, self.fabric, self.part, self.folder, self._reading)
+        return prepare(self.plan, self.builder, self.fabric, self.split, self.folder, self._reading)
 
     @property
     def writes(self) -> bool:
@@ -120,7 +120,7 @@ class RunSession:
             if not self.writes:  # what all processes do alike is told by one
                 self.listener = HookCaller(RunListener(), self.plugins)
             if self.folder is None:
-                self.folder = make_folder(self.plan, self.fabric, self.command, self.part, self.retrain)
+                self.folder = make_folder(self.plan, self.fabric, self.command, self.split, self.retrain)
                 if self.writes:
                     stack.enter_context(locked(self.folder))
             self.state, self.checkpoints = RunState.read(self.folder), Checkpoints(self.folder / "checkpoints")
@@ -195,7 +195,7 @@ class RunSession:
     def _context(self, prepared: Prepared, folder: Path) -> RunContext:
         versions = versions_used(self.recipe, self.plugins)
         return RunContext(
-            self.recipe, folder, prepared.assembly, prepared.table, self.plugins.hook, self.part, versions, self.command,
+            self.recipe, folder, prepared.assembly, prepared.table, self.plugins.hook, self.split, versions, self.command,
             self.journal,
         )  # fmt: skip
 
@@ -251,7 +251,8 @@ class RunSession:
         return {
             "recipe": self.recipe.name, "recipe_hash": self.plan.hash, "run": run.folder.name,
             "kdcore": __version__, "dataset": self.recipe.data.dataset.name,
-            "dataset_fingerprint": run.table.fingerprint, "split": run.table.split.rule, "command": shlex.join(run.command),
+            "dataset_fingerprint": run.table.fingerprint, "split_rule": run.table.splits.rule,
+            "command": shlex.join(run.command),
             "torch": torch.__version__, **{f"plugin.{name}": version for name, version in run.versions.items()},
             **self.recipe.tracking.tags,
         }  # fmt: skip
@@ -348,7 +349,7 @@ class RunSession:
     def _evaluate(self, distiller: Distiller, arm: str, seconds: float) -> Outcome:
         """Evaluate an arm; the one time that test data are looked at, if the run is evaluated on them."""
         table = self.context.table
-        rows = table.parts[self.part]
+        rows = table.rows[self.split]
         stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
         names = [*distiller.teachers, *stored, *distiller.students]
         probabilities = predict(distiller, names, rows, table, self.recipe.data.batch_size, self.fabric)
@@ -366,7 +367,7 @@ class RunSession:
         child, run = f"seed-{seed}", self.context
         write_outcome(outcome_file(run.folder, seed, outcome.arm), outcome)
         for name, evaluation in outcome.evaluations().items():
-            group = metric_group(self.part, outcome, name, self.plan.students, self.plan.distilled)
+            group = metric_group(self.split, outcome, name, self.plan.students, self.plan.distilled)
             self.journal.metrics(child, {f"{group}/{metric}": value for metric, value in evaluation.metrics().items()}, 0)
         digests = save_participants(run, distiller, seed, outcome.arm)
         if digests:

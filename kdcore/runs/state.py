@@ -16,7 +16,7 @@ KEPT: Mapping[str, type] = {
     "journal": int,
     "complete": bool,
     "command": list,
-    "part": str,
+    "split": str,
     "retrain": bool,
     "trained": dict,
 }
@@ -33,7 +33,7 @@ class RunState:
         journal: Position in the run's journal that belongs to them, in bytes.
         complete: Whether the whole run is finished.
         command: Repeats the run.
-        part: Part of the split that is evaluated.
+        split: Split that is evaluated.
         retrain: Whether to train teachers even if other runs have trained them.
         trained: ``seed/arm`` → student → its epochs and steps.
     """
@@ -43,7 +43,7 @@ class RunState:
     journal: int = 0
     complete: bool = False
     command: Sequence[str] = ()
-    part: str = "test"
+    split: str = "test"
     retrain: bool = False
     trained: dict[str, dict[str, list[int]]] = field(default_factory=dict)
 

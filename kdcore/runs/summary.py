@@ -106,9 +106,9 @@ class Summary:
         command: Repeats the run.
         folder: Where the run's files are.
         tracking: How to open what was tracked.
-        part: Part of the split that was evaluated.
+        split: Split that was evaluated.
         setting: What was run, in words.
-        notes: Recordings that were dropped, by reason, and warnings about the split.
+        notes: Recordings that were dropped, by reason, and warnings about the splits.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Summary:
     command: str = ""
     folder: Path = Path()
     tracking: str = ""
-    part: str = "test"
+    split: str = "test"
     setting: str = ""
     notes: Sequence[str] = ()
 
@@ -174,7 +174,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
     return Summary(
         name=recipe.name,
         description=recipe.description,
-        rule=facts.split,
+        rule=facts.split_rule,
         selection=_selection(facts.selection),
         seeds=facts.seeds,
         classes=facts.classes,
@@ -186,7 +186,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         command=shlex.join(facts.command),
         folder=run.folder,
         tracking=tracking,
-        part=facts.part,
+        split=facts.split,
         setting=setting(recipe, facts),
         notes=facts.notes,
     )
@@ -199,7 +199,7 @@ def setting(recipe: Recipe, facts: Facts) -> str:
     source = f" from {in_words(teach)}" if teach else ""
     fused = f", joined by {recipe.fusion.name}" if recipe.fusion else ""
     terms = [f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in recipe.losses if term.active]
-    counts = ", ".join(f"{count} to {'train' if part == 'train' else part}" for part, count in facts.counts.items() if count)
+    counts = ", ".join(f"{count} to {'train' if split == 'train' else split}" for split, count in facts.counts.items() if count)
     seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
     schedule = recipe.schedule.name if recipe.schedule else "by the graph"
     return (
@@ -232,14 +232,14 @@ def _weight(weight: float | Ramp) -> str:
     return f"{weight:g}" if isinstance(weight, float | int) else f"{weight.start:g} to {weight.stop:g}"
 
 
-def metric_group(part: str, outcome: Outcome, name: str, students: Sequence[str], distilled: Sequence[str]) -> str:
+def metric_group(split: str, outcome: Outcome, name: str, students: Sequence[str], distilled: Sequence[str]) -> str:
     """Return the prefix of the metrics of a participant's final evaluation.
 
-    ``teacher/skeleton``, ``distilled``, ``baseline``; with several students ``distilled/first``. On another part than the
-    test part, ``final/validation/distilled``: ``validation/`` alone is the prefix of each epoch's evaluation.
+    ``teacher/skeleton``, ``distilled``, ``baseline``; with several students ``distilled/first``. On another split than
+    the test split, ``final/validation/distilled``: ``validation/`` alone is the prefix of each epoch's evaluation.
 
     Args:
-        part: Part of the split that was evaluated.
+        split: Split that was evaluated.
         outcome: Outcome of the arm.
         name: Participant, or label of an ensemble.
         students: All students of the run.
@@ -252,7 +252,7 @@ def metric_group(part: str, outcome: Outcome, name: str, students: Sequence[str]
     else:
         kind = outcome.arm if outcome.arm == BASELINE or name in distilled or (name in ENSEMBLES and distilled) else "student"
         group = kind if len(students) == 1 else f"{kind}/{name}"
-    return group if part == "test" else f"final/{part}/{group}"
+    return group if split == "test" else f"final/{split}/{group}"
 
 
 def means(summary: Summary) -> dict[str, float]:
@@ -318,7 +318,7 @@ def _students(
 def _row(recipe: Recipe, facts: Facts, outcome: Outcome, name: str, role: Role, evaluations: Sequence[Evaluation]) -> Row:
     """The row of a participant, or of an ensemble, in the arm of `outcome`."""
     reads = _reads(recipe, name) if name in recipe.participants else ""
-    metrics = metric_group(facts.part, outcome, name, list(recipe.student_specs), facts.distilled)
+    metrics = metric_group(facts.split, outcome, name, list(recipe.student_specs), facts.distilled)
     size, trained = outcome.parameters.get(name), outcome.trained.get(name)
     return Row(name, role, reads, evaluations, size, outcome.arm, trained, metrics)
 
@@ -341,7 +341,7 @@ def _differences(
 
 def _selection(rules: Mapping[str, str]) -> str:
     """A description of the epochs whose weights are evaluated."""
-    said = {"last": "weights of the last epoch", "best": "weights of the epoch best on the validation part"}
+    said = {"last": "weights of the last epoch", "best": "weights of the epoch best on the validation split"}
     if len(set(rules.values())) == 1:
         return said[next(iter(rules.values()))]
     return "; ".join(f"{name}: {said[rule]}" for name, rule in rules.items())
@@ -354,7 +354,7 @@ def table(summary: Summary) -> Table:
     from rich.text import Text
 
     found = Table(
-        title=Text(f"{summary.name}: {summary.part} accuracy, %"),
+        title=Text(f"{summary.name}: {summary.split} accuracy, %"),
         caption=Text(summary.answer) if summary.answer else None,
         title_justify="left",
         caption_justify="left",

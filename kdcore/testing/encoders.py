@@ -105,11 +105,19 @@ def precisions_agree(subject: Subject) -> None:
     """Double, single and (under autocast) bfloat16 precision give the same logits, but for rounding."""
     encoder, x = built(subject)
     with torch.no_grad():
-        single, half = encoder(x), _in_bfloat16(encoder, x)
+        single = encoder(x)
+        half, repeated = _in_bfloat16(encoder, x), _in_bfloat16(encoder, x)
         double = encoder.double()(x.double())
+        again = encoder.float()(x)
     agree(single, double, "logits in single and double precision", 1e-3, 1e-5)
-    if half is not None:
+    if half is None or repeated is None:
+        return
+    try:
         agree(half, double, "logits in bfloat16 and double precision", 0.15, 0.02)
+    except ConformanceError as error:
+        if torch.equal(single, again) and not torch.equal(half, repeated):
+            raise NotApplicable("bfloat16 arithmetic on this processor gives other values when a pass is repeated") from error
+        raise
 
 
 def _in_bfloat16(encoder: nn.Module, x: Tensor) -> Tensor | None:

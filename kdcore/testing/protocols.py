@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import product
 
 from kdcore.contracts.dataset import Sample, SampleKey
-from kdcore.contracts.protocol import Split
+from kdcore.contracts.protocol import Splits
 from kdcore.data.leakage import audit
 from kdcore.errors import DataError
 from kdcore.testing.case import ConformanceError, NotApplicable, require
@@ -24,59 +24,59 @@ def samples(subject: Subject) -> Sequence[Sample]:
     ]
 
 
-def _split(subject: Subject) -> Split:
+def _splits(subject: Subject) -> Splits:
     try:
         return subject.made().split(samples(subject))
     except NotApplicable:
         raise
     except Exception as error:
-        raise NotApplicable("it gives no split: see the check 'splits'") from error
+        raise NotApplicable("it gives no splits: see the check 'splits'") from error
 
 
 @check("protocol")
 def splits(subject: Subject) -> None:
-    """It gives the parts train and test, with samples in both, a validation part, and its rule in words."""
+    """It gives the splits train and test, with samples in both, a validation split, and its rule in words."""
     found = subject.made().split(samples(subject))
-    require(isinstance(found, Split), f"split returns a {type(found).__name__}, not a Split")
-    missing = [part for part in ("train", "validation", "test") if part not in found.parts]
-    require(not missing, f"there is no part {', '.join(missing)} (validation may be empty)")
-    empty = [part for part, members in found.parts.items() if not members and part != "validation"]
-    require(not empty, f"the part {', '.join(empty)} is empty")
+    require(isinstance(found, Splits), f"split returns a {type(found).__name__}, not Splits")
+    missing = [split for split in ("train", "validation", "test") if split not in found.samples]
+    require(not missing, f"there is no {', '.join(missing)} split (validation may be empty)")
+    empty = [split for split, members in found.samples.items() if not members and split != "validation"]
+    require(not empty, f"the {', '.join(empty)} split is empty")
     require(len(found.rule.split()) > 1, f"its rule is {found.rule!r}; say in a sentence who trains and who tests")
 
 
 @check("protocol")
 def disjoint(subject: Subject) -> None:
-    """No sample is in two parts, and no value of a field that it calls disjoint is on both sides."""
-    leaks = audit(_split(subject))
-    require(not leaks, "the split leaks: " + "; ".join(leaks[:3]))
+    """No sample is in two splits, and no value of a field that it calls disjoint is on both sides."""
+    leaks = audit(_splits(subject))
+    require(not leaks, "the splits leak: " + "; ".join(leaks[:3]))
 
 
 @check("protocol")
 def covers(subject: Subject) -> None:
-    """Parts hold the samples that it was given, each once; if it leaves some out, its rule says ``left out``."""
-    given, found = samples(subject), _split(subject)
+    """Splits hold the samples that it was given, each once; if it leaves some out, its rule says ``left out``."""
+    given, found = samples(subject), _splits(subject)
     known = {sample.key: sample for sample in given}
-    used = [sample for members in found.parts.values() for sample in members]
+    used = [sample for members in found.samples.values() for sample in members]
     made_up = [str(sample.key) for sample in used if known.get(sample.key) != sample]
-    require(not made_up, f"the split holds samples that it was not given: {'; '.join(made_up[:3])}")
-    for part, members in found.parts.items():
-        require(len({sample.key for sample in members}) == len(members), f"the part {part} holds a sample twice")
+    require(not made_up, f"a split holds samples that it was not given: {'; '.join(made_up[:3])}")
+    for split, members in found.samples.items():
+        require(len({sample.key for sample in members}) == len(members), f"the {split} split holds a sample twice")
     missing = len(known) - len({sample.key for sample in used})
     told = "left out" in found.rule
     require(
-        not missing or told, f"{missing} samples are in no part, of which its rule {found.rule!r} says nothing ('left out')"
+        not missing or told, f"{missing} samples are in no split, of which its rule {found.rule!r} says nothing ('left out')"
     )
 
 
 @check("protocol")
 def deterministic(subject: Subject) -> None:
-    """Constructed again, and given the samples in another order, it gives the same split in the same order."""
-    given, first = samples(subject), _split(subject)
+    """Constructed again, and given the samples in another order, it gives the same splits in the same order."""
+    given, first = samples(subject), _splits(subject)
     for again in (given, list(given)[::-1]):
         second = subject.made().split(again)
-        apart = [part for part in first.parts if tuple(first.parts[part]) != tuple(second.parts.get(part, ()))]
-        require(not apart, f"made anew, or given samples in another order, the part {', '.join(apart)} differs")
+        apart = [split for split in first.samples if tuple(first.samples[split]) != tuple(second.samples.get(split, ()))]
+        require(not apart, f"made anew, or given samples in another order, the {', '.join(apart)} split differs")
         require(first.rule == second.rule, "made anew, or given samples in another order, its rule differs")
 
 

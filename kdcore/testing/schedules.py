@@ -90,8 +90,8 @@ def _check_stage(stage: Stage, described: str, graph: Graph) -> None:
     twice = [name for name, count in Counter(stage.learners).items() if count > 1]
     require(not twice, f"stage {stage.name!r} for {described} names {', '.join(twice)} twice")
     require(stage.epochs >= 1, f"stage {stage.name!r} for {described} has {stage.epochs} epochs")
-    held_out = stage.part in ("validation", "test")
-    require(not held_out, f"stage {stage.name!r} learns from the {stage.part} part, which is held out")
+    held_out = stage.split in ("validation", "test")
+    require(not held_out, f"stage {stage.name!r} learns from the {stage.split} split, which is held out")
 
 
 @check("schedule")

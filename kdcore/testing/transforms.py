@@ -111,7 +111,7 @@ def _random(transform: Any) -> bool:
 def deterministic(subject: Subject) -> None:
     """Constructed again it gives the same; an augmentation, with the same seed, which it may take from torch alone."""
     for x in accepted(subject):
-        modes = (False,) if getattr(subject.made(), "live", False) else (False, True)
+        modes = (False,) if getattr(subject.made(), "per_batch", False) else (False, True)
         for training in modes:
             random = _random(subject.made())
             first = apply(ready(subject, x, training), x)

@@ -82,7 +82,7 @@ class Assembly:
         Raises:
             RecipeError: If encoders, taps, fusion or losses do not fit the data or one another.
         """
-        rows = table.parts["train"][: self.recipe.data.batch_size]
+        rows = table.rows["train"][: self.recipe.data.batch_size]
         names = [name for name in self.plan.members(arm) if name in self.specs]
         batch = table.batch(rows, names)
         members, problems = {}, []
@@ -132,7 +132,7 @@ class Assembly:
         for stage in self.plan.stages[DISTILLED]:
             if name not in stage.sources:
                 continue
-            rows = table.training_rows(stage.part)
+            rows = table.training_rows(stage.split)
             if bool((missing := ~found.covers(rows)).any()):
                 keys = [str(table.keys[row]) for row in rows[missing].tolist()]
                 shown = "; ".join(keys[:5]) + (f"; and {len(keys) - 5} more" if len(keys) > 5 else "")
@@ -148,17 +148,17 @@ class Assembly:
     def _participant(self, name: str, table: Table, seed: int, device: torch.device) -> Participant:
         own = self.plan.participants[name].spec
         source = own.follows or name
-        spec, path, live = self.specs[source], self.recipe.path_of(source), self.pipelines[name].live
-        batch = table.batch(table.parts["train"][:2], [name])
-        live = live.to(device).eval()
-        shape = tuple(live(batch.signals[name]).shape[1:])
+        spec, path, transforms = self.specs[source], self.recipe.path_of(source), self.pipelines[name].batch_transforms
+        batch = table.batch(table.rows["train"][:2], [name])
+        transforms = transforms.to(device).eval()
+        shape = tuple(transforms(batch.signals[name]).shape[1:])
         seed_everything(derive(seed, "init", source))
         encoder = self.builder.encoder(path, spec, len(self.dataset.classes), shape, self.pipelines[name].spec)
         if spec.weights:
             self._load(encoder, spec, path)
         frozen = [] if own.follows or spec.freeze_statistics is False else spec.freeze
         try:
-            return Participant(name, encoder, spec.taps, live, own.augment_frozen, frozen)
+            return Participant(name, encoder, spec.taps, transforms, own.augment_frozen, frozen)
         except KeyError as error:
             raise RecipeError(self._tap_problems(encoder, spec, path)) from error
 
@@ -168,7 +168,11 @@ class Assembly:
         try:
             weights = load_weights(file) if file.suffix == ".safetensors" else load_state(file)
             encoder.load_state_dict(
-                {key.removeprefix("encoder."): value for key, value in weights.items() if not key.startswith("live.")}
+                {
+                    key.removeprefix("encoder."): value
+                    for key, value in weights.items()
+                    if not key.startswith("batch_transforms.")
+                }
             )
         except CheckpointError as error:
             raise RecipeError([self.builder.problem(f"{path}.weights", str(error))]) from error

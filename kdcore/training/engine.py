@@ -156,7 +156,7 @@ class Engine:
     def _context(self, ordinal: int, stages: Sequence[StagePlan]) -> StageContext:
         stage = stages[ordinal]
         before = sum(other.epochs for other in stages[:ordinal] if other.order == stage.order)
-        rows = self.table.training_rows(stage.part)
+        rows = self.table.training_rows(stage.split)
         batch_size = min(stage.batch_size, len(rows))
         if batch_size % self.fabric.world_size:
             raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
@@ -303,8 +303,8 @@ class Engine:
         return shares
 
     def _validate(self, context: StageContext) -> dict[str, tuple[str, float]]:
-        """Accuracy of each learner on the validation part, with its name as a metric; remembers the best epoch."""
-        stage, rows = context.stage, self.table.parts.get("validation")
+        """Accuracy of each learner on the validation split, with its name as a metric; remembers the best epoch."""
+        stage, rows = context.stage, self.table.rows.get("validation")
         if rows is None or not len(rows) or self._withheld(stage):
             return {}
         labels = self.table.labels[rows].cpu().numpy()
@@ -345,13 +345,13 @@ class Engine:
         for name in stage.sources:
             if name not in self.distiller.stored:
                 member = self.distiller.participant(name)
-                member.live.train(member.augment_frozen)
+                member.batch_transforms.train(member.augment_frozen)
 
     def _cached_teachers(self, stage: StagePlan) -> dict[str, CachedOutputs]:
         """Outputs of those frozen participants that give the same for a sample every time."""
         if not self.settings.teacher_cache:
             return {}
-        rows, limit = self.table.training_rows(stage.part), self.settings.cache_limit
+        rows, limit = self.table.training_rows(stage.split), self.settings.cache_limit
         names = repeatable(self.distiller, stage.sources)
         return cache_teachers(self.distiller, names, rows, self.table, self.settings.batch_size, limit, self.fabric)
 

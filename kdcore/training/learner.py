@@ -24,7 +24,7 @@ class Learner:
         rates: Learning rate of each of the optimizer's parameter groups, before it changes over epochs.
         epochs: Epochs it has had.
         steps: Optimizer steps it has had.
-        best_score: Its best accuracy on the validation part, where the best epoch is asked for.
+        best_score: Its best accuracy on the validation split, where the best epoch is asked for.
         best: Its weights after that epoch.
     """
 

@@ -192,14 +192,14 @@ class Distiller(nn.Module):
     @contextmanager
     def ready(self, names: Sequence[str]) -> Iterator[None]:
         """For a while, batches hold what the encoders of `names` read, with nothing left to do."""
-        lives = {name: self.participant(name).live for name in names}
+        transforms = {name: self.participant(name).batch_transforms for name in names}
         try:
             for name in names:
-                self.participant(name).live = nn.Identity()
+                self.participant(name).batch_transforms = nn.Identity()
             yield
         finally:
-            for name, live in lives.items():
-                self.participant(name).live = live
+            for name, module in transforms.items():
+                self.participant(name).batch_transforms = module
 
     @torch.no_grad()
     def update_averages(self, learner: str, update: int) -> None:

@@ -82,7 +82,7 @@ def _check_stage(
         module.train()
     step = StageStep(distiller, stage, table, labelled)
     step.progress = {name: Progress(stage.name, 0, 0, stage.training[name].epochs) for name in stage.learners}
-    rows = table.training_rows(stage.part)
+    rows = table.training_rows(stage.split)
     rows = rows[(table.train_labels[rows] < 0).long().argsort(stable=True)]  # those with a label first
     checks: dict[int, TermCheck] = {}
     for start in range(TRIES):
@@ -181,7 +181,7 @@ def _note_shapes(distiller: Distiller, table: Table, found: Preflight) -> None:
     distiller.eval()
     for name in distiller.networks:
         member = distiller.participant(name)
-        signal = table.batch(table.parts["train"][:2], [name]).signals[name]
+        signal = table.batch(table.rows["train"][:2], [name]).signals[name]
         found.inputs[name] = tuple(member.input(signal).shape[1:])
         found.features[name] = {tap: tuple(value.shape[1:]) for tap, value in member(signal).features.items()}
         parameters = list(member.encoder.parameters())

@@ -78,7 +78,7 @@ class StageStep(nn.Module):
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
         self.watch = GradientWatch()
         self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
-        self._partly_labelled = labelled and bool((table.train_labels[table.training_rows(stage.part)] < 0).any())
+        self._partly_labelled = labelled and bool((table.train_labels[table.training_rows(stage.split)] < 0).any())
         self._blank: dict[str, Outputs] | None = None
         self.teacher_randomness = RandomStream() if self._needs_stream() else None
 

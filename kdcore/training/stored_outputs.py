@@ -47,15 +47,15 @@ class StoredOutputs:
 
     @classmethod
     def of(
-        cls, keys: Sequence[SampleKey], parts: Sequence[CachedOutputs], classes: Sequence[str], about: Mapping[str, Any]
+        cls, keys: Sequence[SampleKey], splits: Sequence[CachedOutputs], classes: Sequence[str], about: Mapping[str, Any]
     ) -> StoredOutputs:
-        """Outputs computed part by part, in the order of `keys`."""
+        """Outputs computed split by split, in the order of `keys`."""
 
         def joined(tensors: list[Tensor]) -> np.ndarray:
             return torch.cat(tensors).float().cpu().numpy()
 
-        features = {tap: joined([part.features[tap] for part in parts]) for tap in parts[0].features}
-        return cls(keys, joined([part.logits for part in parts]), classes, features, sorted(parts[0].folded), about)
+        features = {tap: joined([split.features[tap] for split in splits]) for tap in splits[0].features}
+        return cls(keys, joined([split.logits for split in splits]), classes, features, sorted(splits[0].folded), about)
 
     @property
     def head(self) -> dict[str, str]:

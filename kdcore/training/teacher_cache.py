@@ -95,4 +95,6 @@ def repeatable(distiller: Distiller, sources: Iterable[str]) -> list[str]:
 
 def sees_random_input(participant: Participant) -> bool:
     """True if a participant that is not learning is still shown augmented inputs."""
-    return participant.augment_frozen and any(getattr(module, "augmentation", False) for module in participant.live.modules())
+    return participant.augment_frozen and any(
+        getattr(module, "augmentation", False) for module in participant.batch_transforms.modules()
+    )

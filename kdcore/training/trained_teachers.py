@@ -43,8 +43,8 @@ class TrainedStages:
             return None
         owned = [module for name in distiller.owners(stage.learners) for module in distiller.owned(name)]
         modules = [part for module in owned for part in module.modules()]
-        rows = table.training_rows(stage.part)
-        held_out = table.parts.get("validation", rows[:0])
+        rows = table.training_rows(stage.split)
+        held_out = table.rows.get("validation", rows[:0])
         tensors = [rows, held_out, table.train_labels[rows], table.labels[held_out]]
         tensors += [tensor for name in stage.learners for tensor in table.inputs[name]]
         tensors += [tensor for module in owned for tensor in module.state_dict().values()]

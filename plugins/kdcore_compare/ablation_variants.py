@@ -79,7 +79,7 @@ def _two_stage(plan: Plan) -> dict[str, Any]:
     learning = [stage for stage in stages if not set(stage.learners) <= set(plan.teachers)]
     found: dict[str, Any] = {"name": "two-stage"}
     if teaching:
-        found |= {"teachers": _training(teaching[0], plan.teachers), "teacher_part": teaching[0].part}
+        found |= {"teachers": _training(teaching[0], plan.teachers), "teacher_split": teaching[0].split}
     return found | {"student": _training(learning[0], plan.students)}
 
 

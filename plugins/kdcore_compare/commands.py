@@ -36,7 +36,7 @@ def compare(
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Compare finished runs, paired by seed and split.
+    """Compare finished runs, paired by seed and fold.
 
     Shows means, differences with confidence intervals, recall of each class, and cost.
     """
@@ -104,12 +104,12 @@ def sweep(
     ] = None,
     storage: Annotated[str, typer.Option(help="Database URL; by default sweeps.db in the folder of runs.")] = "",
     study: Annotated[str, typer.Option(help="Name in the database; by default derived from recipe and keys.")] = "",
-    prune: Annotated[bool, typer.Option(help="Stop points of a search that fall behind on the validation part.")] = True,
+    prune: Annotated[bool, typer.Option(help="Stop points of a search that fall behind on the validation split.")] = True,
     jobs: Jobs = 1,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Train a recipe with different values, and rank them by accuracy on the validation part.
+    """Train a recipe with different values, and rank them by accuracy on the validation split.
 
     Test samples are never used. Run the same command again, on this machine or another, to resume a sweep or to add a worker.
     """

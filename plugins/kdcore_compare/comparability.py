@@ -12,7 +12,7 @@ from kdcore import Facts, FinishedRun, KdcoreError, Recipe
 from kdcore_compare.selection import Entry, Observation
 
 SAME_DATA: Mapping[str, Callable[[Facts], str]] = {
-    "different part of the split": lambda facts: facts.part,
+    "different split": lambda facts: facts.split,
     "different data (fingerprint)": lambda facts: facts.fingerprint,
     "different classes": lambda facts: ", ".join(facts.classes),
 }
@@ -37,7 +37,7 @@ def conflicts(one: Entry, other: Entry) -> list[str]:
     names = f"{one.label} and {other.label}"
     facts: dict[str, Callable[[Observation], str]] = {
         **{what: lambda each, fact=fact: fact(each.facts) for what, fact in SAME_DATA.items()},
-        "different split": lambda each: each.facts.split,
+        "different split rule": lambda each: each.facts.split_rule,
         "different number of samples": lambda each: f"{each.evaluation.n} samples",
     }
     reasons = [
@@ -58,12 +58,12 @@ def _all(one: Entry, value: Callable[[Observation], str]) -> str:
 
 
 def _different_samples(one: Entry, other: Entry, names: str) -> list[str]:
-    here_of, theirs_of = ({split: each for (_, split), each in both.observations.items()} for both in (one, other))
-    for split, theirs in theirs_of.items():
-        here = here_of[split]
+    here_of, theirs_of = ({rule: each for (_, rule), each in both.observations.items()} for both in (one, other))
+    for rule, theirs in theirs_of.items():
+        here = here_of[rule]
         if here.keys != theirs.keys:
             differing = sorted(set(here.keys) ^ set(theirs.keys))
-            return [f"{names}: different samples in the same split: only one of them has {differing[0]}"]
+            return [f"{names}: different samples under the same split rule: only one of them has {differing[0]}"]
         if not np.array_equal(here.evaluation.labels, theirs.evaluation.labels):
             return [f"{names}: different labels of the same samples"]
     return []
@@ -78,17 +78,17 @@ def selection_rule(facts: Facts, participant: str) -> str:
 def pooling_conflicts(runs: Sequence[FinishedRun], participant: str) -> list[str]:
     """Reasons why runs cannot be pooled into one entry; empty if they can.
 
-    Pooled runs share their configuration and data. Their splits may differ, as those of folds do; runs of the same split must
-    have the same samples.
+    Pooled runs share their configuration and data. Their split rules may differ, as those of folds do; runs under the
+    same rule must have the same samples.
 
     Args:
         runs: Runs to pool.
         participant: The participant that is compared.
     """
     reasons: list[str] = []
-    first_of = {run.facts.split: run for run in reversed(runs)}
+    first_of = {run.facts.split_rule: run for run in reversed(runs)}
     for run in runs[1:]:
-        here = first_of[run.facts.split]
+        here = first_of[run.facts.split_rule]
         found = [*_different_facts(runs[0], run, participant), *_different_configuration(runs[0], run)]
         reasons += _pooled(runs[0], run, found)
         if here not in (runs[0], run):
@@ -112,7 +112,7 @@ def _different_facts(one: FinishedRun, other: FinishedRun, participant: str) -> 
 def _different_configuration(one: FinishedRun, other: FinishedRun) -> Iterator[str]:
     if one.facts.variant == other.facts.variant:
         return
-    fold = one.facts.split != other.facts.split
+    fold = one.facts.split_rule != other.facts.split_rule
     differing = _differing_sections(one, other, fold)
     if differing or not fold:
         where = f" ({', '.join(differing)})" if differing else ""
@@ -137,7 +137,7 @@ def _configuration(run: FinishedRun, fold: bool) -> dict[str, Any]:
 def _different_labels(one: FinishedRun, other: FinishedRun) -> Iterator[str]:
     mine, theirs = _labels(one), _labels(other)
     if differing := sorted(set(mine) ^ set(theirs)):
-        yield f"different samples in the same split: only one of them has {differing[0]}"
+        yield f"different samples under the same split rule: only one of them has {differing[0]}"
     elif mine != theirs:
         yield "different labels of the same samples"
 

@@ -1,4 +1,4 @@
-"""Compare entries with a reference, seed by seed and split by split."""
+"""Compare entries with a reference, seed by seed and fold by fold."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Comparison:
         return difference(entry, self.references[entry.label], measure)
 
     def class_difference(self, entry: Entry, index: int) -> Difference | None:
-        """The difference in recall of one class, over the splits that have samples of it; None if none has."""
+        """The difference in recall of one class, over the folds that have samples of it; None if none has."""
         reference = self.references[entry.label]
         one, other = (
             each.only(key for key, observed in each.observations.items() if recall(observed, index) is not None)
@@ -141,16 +141,16 @@ def metric_of(name: str) -> Measure:
 
 
 def difference(one: Entry, reference: Entry, measure: Measure) -> Difference:
-    """`one` minus `reference`, paired by seed and split where they have any in common, else unpaired (Welch).
+    """`one` minus `reference`, paired by seed and split rule where they have any in common, else unpaired (Welch).
 
-    Seeds of one split share their data, so with several splits each split counts once, as the mean over its seeds.
+    Seeds of one fold share their data, so with several folds each fold counts once, as the mean over its seeds.
     """
     common = [key for key in one.observations if key in reference.observations]
     if not common:
         return unpaired(*([measure(each) for each in two.observations.values()] for two in (one, reference)))
     found = {key: measure(one.observations[key]) - measure(reference.observations[key]) for key in common}
-    splits = list(dict.fromkeys(split for _, split in common))
-    if len(splits) == 1:
+    rules = list(dict.fromkeys(rule for _, rule in common))
+    if len(rules) == 1:
         return paired(list(found.values()))
-    means = [float(np.mean([value for (_, where), value in found.items() if where == split])) for split in splits]
-    return paired(means, "splits")
+    means = [float(np.mean([value for (_, where), value in found.items() if where == rule])) for rule in rules]
+    return paired(means, "folds")

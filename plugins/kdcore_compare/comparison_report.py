@@ -62,12 +62,12 @@ def _correction_note(corrected: Mapping[str, float]) -> list[str]:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """Notes below the table: split, data, selected epoch, seeds, statistical tests, versions, ignored conflicts."""
+    """Notes below the table: split rules, data, selected epoch, seeds, statistical tests, versions, ignored conflicts."""
     reference, facts = comparison.reference, comparison.reference.facts[0]
     seeds = "; ".join(dict.fromkeys(f"{', '.join(map(str, each.seeds))}" for each in comparison.entries))
     data = "; ".join(dict.fromkeys(each.fingerprint for each in reference.facts))
     lines = [
-        f"Split: {'; '.join(reference.splits)}. Data: {data}. "
+        f"Split rule: {'; '.join(reference.split_rules)}. Data: {data}. "
         f"Weights: {facts.selection.get(reference.participant, 'last')} epoch. Seeds: {seeds}. ±: standard deviation."
     ]
     tests = dict.fromkeys(each.test for each in comparison.differences.values() if each.low is not None)
@@ -117,13 +117,13 @@ def _class_table(comparison: Comparison, reference: Entry, others: Sequence[Entr
 
 
 def _class_notes(comparison: Comparison, reference: Entry) -> list[str]:
-    if len(reference.splits) < 2:
+    if len(reference.split_rules) < 2:
         return []
-    lines = [f"Samples are counted over all {len(reference.splits)} splits; recall is the mean over splits."]
+    lines = [f"Samples are counted over all {len(reference.split_rules)} folds; recall is the mean over folds."]
     for index, name in enumerate(comparison.classes):
-        having = {split for (_, split), each in reference.observations.items() if recall(each, index) is not None}
-        if len(having) < len(reference.splits):
-            lines.append(f"{name}: {len(having)} of {len(reference.splits)} splits have samples of this class.")
+        having = {rule for (_, rule), each in reference.observations.items() if recall(each, index) is not None}
+        if len(having) < len(reference.split_rules):
+            lines.append(f"{name}: {len(having)} of {len(reference.split_rules)} folds have samples of this class.")
     return lines
 
 
@@ -214,6 +214,6 @@ def p_value(p: float | None) -> str:
 
 
 def samples_of(each: Entry) -> str:
-    """Part of the split and number of distinct samples, counted over all splits."""
-    splits = f" in {len(each.splits)} splits" if len(each.splits) > 1 else ""
-    return f"{each.facts[0].part} part, {len(each.labels)} samples{splits}"
+    """Split and number of distinct samples, counted over all folds."""
+    folds = f" in {len(each.split_rules)} folds" if len(each.split_rules) > 1 else ""
+    return f"{each.facts[0].split} split, {len(each.labels)} samples{folds}"

@@ -82,16 +82,16 @@ class CrossValidation:
         """Split rule of a fold → its metric, averaged over seeds."""
         measure = metric_of(metric)
         found: dict[str, list[float]] = {}
-        for (_, split), each in entry.observations.items():
-            found.setdefault(split, []).append(measure(each))
-        return {split: float(np.mean(values)) for split, values in found.items()}
+        for (_, rule), each in entry.observations.items():
+            found.setdefault(rule, []).append(measure(each))
+        return {rule: float(np.mean(values)) for rule, values in found.items()}
 
     def difference(self, baseline: Entry, distilled: Entry, metric: str) -> Difference:
         """Distilled minus baseline, paired by fold; corrected for overlapping training sets if folds are repeated."""
         before, after = (self.fold_values(each, metric) for each in (baseline, distilled))
         counts = [run.facts.counts for run in self.every_run]
         overlap = float(np.mean([each["test"] / each["train"] for each in counts])) if self.repeats > 1 else 0.0
-        return paired([after[split] - before[split] for split in before], "folds", overlap)
+        return paired([after[rule] - before[rule] for rule in before], "folds", overlap)
 
 
 def pooled(entry: Entry) -> Evaluation:
@@ -226,7 +226,7 @@ def most_frequent_confusions(confusion: NDArray[np.int64], classes: Sequence[str
 def cross_validation_records(result: CrossValidation) -> Iterator[dict[str, object]]:
     """All numbers, one a record: over folds, of each fold, of each subject, pooled, and the confusion matrices."""
     before = {distilled.label: baseline for baseline, distilled in result.pairs if baseline}
-    rules = {run.facts.split: label for label, runs in result.runs.items() for run in runs}
+    rules = {run.facts.split_rule: label for label, runs in result.runs.items() for run in runs}
     for each in result.entries:
         for metric in METRIC_NAMES:
             values = result.fold_values(each, metric)
@@ -236,8 +236,8 @@ def cross_validation_records(result: CrossValidation) -> Iterator[dict[str, obje
             sd = float(np.std(numbers, ddof=1)) if len(numbers) > 1 else None
             yield _record(each, metric, value=float(np.mean(numbers)), sd=sd, found=found)
             yield _record(each, f"pooled {metric}", value=pooled(each).metrics()[metric])
-            for split, value in values.items():
-                yield _record(each, metric, fold=rules[split], value=value)
+            for rule, value in values.items():
+                yield _record(each, metric, fold=rules[rule], value=value)
         for subject, (_, accuracy) in subject_accuracies(each).items():
             yield _record(each, "accuracy", subject=subject, value=accuracy)
         for true, row in zip(result.classes, pooled(each).confusion.tolist(), strict=True):

@@ -28,13 +28,13 @@ from kdcore import (
     runs_folder,
 )
 
-Part = Literal["test", "validation"]
+Split = Literal["test", "validation"]
 
 
 def ensure_runs(
     source: str,
     overrides: Sequence[str],
-    part: Part = "test",
+    split: Split = "test",
     listener: RunListener | None = None,
     say: Callable[[str], None] = print,
 ) -> list[FinishedRun]:
@@ -45,31 +45,31 @@ def ensure_runs(
     Args:
         source: Path or name of the recipe.
         overrides: ``key=value`` each.
-        part: Part of the split that runs are evaluated on.
+        split: Split that runs are evaluated on.
         listener: Receives the progress of training.
         say: Called with each line for the user.
     """
     recipe = load_recipe(source, overrides)
-    with _lock(recipe, part, say):
+    with _lock(recipe, split, say):
         now = provenance_of(recipe)
-        if missing := missing_seeds(recipe, part, now):
-            report_changes(recipe, part, now, say)
+        if missing := missing_seeds(recipe, split, now):
+            report_changes(recipe, split, now, say)
             chosen = [*overrides, f"seeds={missing}"]
-            interrupted = interrupted_run(load_recipe(source, chosen), part, now, say)
+            interrupted = interrupted_run(load_recipe(source, chosen), split, now, say)
             if interrupted:
                 resume(interrupted.name, listener)
             else:
-                run(source, chosen, listener, ["kdcore", "run", source, *chosen], part)
-        return reusable_runs(recipe, part, now)
+                run(source, chosen, listener, ["kdcore", "run", source, *chosen], split)
+        return reusable_runs(recipe, split, now)
 
 
-def missing_seeds(recipe: Recipe, part: Part = "test", now: Provenance | None = None) -> list[int]:
+def missing_seeds(recipe: Recipe, split: Split = "test", now: Provenance | None = None) -> list[int]:
     """The recipe's seeds that no reusable run has."""
-    done = {seed for each in reusable_runs(recipe, part, now) for seed in each.facts.seeds}
+    done = {seed for each in reusable_runs(recipe, split, now) for seed in each.facts.seeds}
     return [seed for seed in recipe.seeds if seed not in done]
 
 
-def reusable_runs(recipe: Recipe, part: Part = "test", now: Provenance | None = None) -> list[FinishedRun]:
+def reusable_runs(recipe: Recipe, split: Split = "test", now: Provenance | None = None) -> list[FinishedRun]:
     """Finished runs that count as runs of this recipe today.
 
     They have the same configuration, recordings, files, versions of kdcore and plugins, and code; at least one of the recipe's
@@ -77,37 +77,37 @@ def reusable_runs(recipe: Recipe, part: Part = "test", now: Provenance | None = 
 
     Args:
         recipe: The recipe.
-        part: Part of the split that runs are evaluated on.
+        split: Split that runs are evaluated on.
         now: What a run would depend on now; found out if None.
     """
     now = now or provenance_of(recipe)
-    return [each for each in _candidates(recipe, part) if not now.changes_since(each.facts)]
+    return [each for each in _candidates(recipe, split) if not now.changes_since(each.facts)]
 
 
-def report_changes(recipe: Recipe, part: Part, now: Provenance, say: Callable[[str], None]) -> None:
+def report_changes(recipe: Recipe, split: Split, now: Provenance, say: Callable[[str], None]) -> None:
     """Tell the user which finished runs of a recipe are not reused, and why."""
-    for each in _candidates(recipe, part):
+    for each in _candidates(recipe, split):
         if reasons := now.changes_since(each.facts):
             say(f"{each.folder.name} is not reused: {'; '.join(reasons)}")
 
 
-def _candidates(recipe: Recipe, part: Part) -> list[FinishedRun]:
+def _candidates(recipe: Recipe, split: Split) -> list[FinishedRun]:
     """Finished runs of the same configuration with the seeds and the baseline that the recipe needs."""
     return [
         each
-        for each in finished_runs(recipe.variant, part)
+        for each in finished_runs(recipe.variant, split)
         if set(each.facts.seeds) & set(recipe.seeds) and (not recipe.baseline or _baseline_settled(each))
     ]
 
 
-def interrupted_run(recipe: Recipe, part: Part, now: Provenance, say: Callable[[str], None] = print) -> Path | None:
+def interrupted_run(recipe: Recipe, split: Split, now: Provenance, say: Callable[[str], None] = print) -> Path | None:
     """The folder of an interrupted run of exactly this recipe that can be resumed; None if there is none."""
     home = runs_folder()
     for folder in sorted(home.glob(f"*-{recipe.hash[:6]}*")) if home.is_dir() else ():
         if not (folder / "recipe.yaml").exists():
             continue
         state = RunState.read(folder)
-        if state.complete or state.part != part or not _is_of(folder, recipe):
+        if state.complete or state.split != split or not _is_of(folder, recipe):
             continue
         facts = read_facts(folder)
         reasons = now.changes_since(facts) if facts else []
@@ -130,11 +130,11 @@ def _baseline_settled(found: FinishedRun) -> bool:
 
 
 @contextmanager
-def _lock(recipe: Recipe, part: Part, say: Callable[[str], None]) -> Iterator[None]:
+def _lock(recipe: Recipe, split: Split, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock on a configuration; wait for it if another process has it."""
     folder = runs_folder() / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{recipe.variant[:16]}-{part}.lock")
+    lock = FileLock(folder / f"{recipe.variant[:16]}-{split}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:

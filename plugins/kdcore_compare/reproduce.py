@@ -31,9 +31,9 @@ def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None
         tags = {**load_recipe(original.recipe, overrides).tracking.tags, "reproduces": run_id}
         chosen = [*overrides, f"tracking.tags={json.dumps(tags)}"]
         command = ["kdcore", "reproduce", run_id, *overrides]
-        part = "validation" if original.facts.part == "validation" else "test"
+        split = "validation" if original.facts.split == "validation" else "test"
         with ConsoleListener(stderr_console()) as listener:
-            result = run(original.recipe, chosen, listener, command, part, retrain=True)
+            result = run(original.recipe, chosen, listener, command, split, retrain=True)
         if result is None:
             return True  # the first process of a distributed run reports
         again = read_run(result.folder)
@@ -66,9 +66,9 @@ def verdict(conditions: Sequence[str], numbers: Sequence[str]) -> str:
 
 
 def changed_conditions(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
-    """Lines on changes that may explain different results: recipe, data, split, versions, machine."""
+    """Lines on changes that may explain different results: recipe, data, split rule, versions, machine."""
     was, now = original.facts, again.facts
-    for name in ("recipe_hash", "fingerprint", "split", "classes", "counts", "machine"):
+    for name in ("recipe_hash", "fingerprint", "split_rule", "classes", "counts", "machine"):
         if getattr(was, name) != getattr(now, name):
             title = {"fingerprint": "data fingerprint", "recipe_hash": "recipe hash"}.get(name, name)
             yield f"{title}: {getattr(was, name)} then, {getattr(now, name)} now"

@@ -35,7 +35,7 @@ TEACHERS, STUDENTS = "teachers (mean)", "students (average)"
 
 @dataclass(frozen=True)
 class Observation:
-    """The result of one participant for one seed and one split.
+    """The result of one participant for one seed and one split rule.
 
     Args:
         evaluation: Predictions and metrics, rows sorted by sample key.
@@ -54,7 +54,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a comparison: a participant's results over seeds and splits.
+    """One row of a comparison: a participant's results over seeds and folds.
 
     Args:
         label: Name of the row.
@@ -90,13 +90,13 @@ class Entry:
         return sorted({seed for seed, _ in self.observations})
 
     @property
-    def splits(self) -> list[str]:
+    def split_rules(self) -> list[str]:
         """Distinct split rules, sorted."""
-        return sorted({split for _, split in self.observations})
+        return sorted({rule for _, rule in self.observations})
 
     @property
     def labels(self) -> dict[str, int]:
-        """Sample key → class index, of every sample of every split."""
+        """Sample key → class index, of every sample of every fold."""
         every = self.observations.values()
         return {key: int(label) for each in every for key, label in zip(each.keys, each.evaluation.labels, strict=True)}
 
@@ -143,7 +143,7 @@ def select_experiment(experiment: str, uri: str | None, filter_string: str) -> l
     groups: dict[str, list[FinishedRun]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for run in download_runs(Path(folder), uri, experiment=experiment, filter_string=filter_string):
-            groups.setdefault(f"{run.facts.variant}|{run.facts.part}", []).append(run)
+            groups.setdefault(f"{run.facts.variant}|{run.facts.split}", []).append(run)
     return [make_entry(runs) for runs in groups.values()]
 
 
@@ -209,7 +209,7 @@ def runs_of_recipe(source: str, overrides: Sequence[str] = ()) -> list[FinishedR
 
 
 def make_entry(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> Entry:
-    """Collect one participant's results from `runs`. Of two runs with the same seed and split, the later counts.
+    """Collect one participant's results from `runs`. Of two runs with the same seed and split rule, the later counts.
 
     Args:
         runs: Runs of one configuration; `compare` checks that they are.
@@ -229,7 +229,7 @@ def make_entry(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> E
             raise KdcoreError(f"{run.folder.name}: has no baseline: {reason}")
         for seed, outcome in run.outcomes[arm].items():
             name = _participant(outcome, wanted, run)
-            observations[seed, run.facts.split] = _observation(outcome, name, run.facts)
+            observations[seed, run.facts.split_rule] = _observation(outcome, name, run.facts)
             parameters = outcome.parameters.get(name)
     if not wanted and len(students_of(runs)) > 1:
         who = f"baseline/{name}" if who else name

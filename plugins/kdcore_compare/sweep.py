@@ -1,4 +1,4 @@
-"""Train a recipe with different values of its keys, and rank them by accuracy on the validation part."""
+"""Train a recipe with different values of its keys, and rank them by accuracy on the validation split."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def sweep(
         output: File for the table; by default it is printed.
 
     Raises:
-        KdcoreError: If there is no validation part, or a value is not valid.
+        KdcoreError: If there is no validation split, or a value is not valid.
         UsageError: If the database cannot be opened, or the suffix of `output` stands for no format.
     """
     form = format_for(form, output)
@@ -102,10 +102,10 @@ def _checked_recipe(space: SearchSpace) -> tuple[Recipe, list[Provenance]]:
     """The recipe of the sweep, and what each of its values depends on now, after a check that all of them can be run."""
     recipe = load_recipe(space.source, space.overrides)
     if recipe.data.labels == "withheld":
-        raise KdcoreError("a sweep uses the labels of the validation part, but the recipe withholds labels (data.labels)")
+        raise KdcoreError("a sweep uses the labels of the validation split, but the recipe withholds labels (data.labels)")
     now = [provenance_of(each) for each in space.recipes()]
     first = as_overrides(space.points()[0])
-    dry_run(space.source, [*space.overrides, *first, "baseline=false"], part="validation")
+    dry_run(space.source, [*space.overrides, *first, "baseline=false"], split="validation")
     return recipe, now
 
 
@@ -229,8 +229,8 @@ def sweep_table(space: SearchSpace, trials: Sequence[FrozenTrial], recipe: Recip
         value = each.value if each.state == TrialState.COMPLETE else None
         records.append(record | {"validation_accuracy": value, "state": each.state.name.lower()})
     notes = [
-        f"Ranked by accuracy on the validation part, seeds {', '.join(map(str, recipe.seeds))}. Test samples were not used. "
-        "The accuracy of the best point is optimistic; evaluate it on the test part."
+        f"Ranked by accuracy on the validation split, seeds {', '.join(map(str, recipe.seeds))}. Test samples were not used. "
+        "The accuracy of the best point is optimistic; evaluate it on the test split."
     ]
     if done:
         values = as_overrides({path: str(value) for path, value in done[0].params.items()})

@@ -1,4 +1,4 @@
-"""Run one trial of a sweep and score it on the validation part."""
+"""Run one trial of a sweep and score it on the validation split."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _silent(text: str) -> None:
 
 
 def validation_accuracies(runs: Sequence[FinishedRun], seeds: Sequence[int]) -> list[float]:
-    """The students' accuracy on the validation part for each seed, averaged if there are several students."""
+    """The students' accuracy on the validation split for each seed, averaged if there are several students."""
     found = {}
     for run in runs:
         for seed, outcome in run.outcomes["distilled"].items():

@@ -45,7 +45,7 @@ def gather(
     dataset: str = "",
     rate: float | None = None,
 ) -> Clips:
-    """Recordings to compare on: the given files, else the test part of the run, else generated signals.
+    """Recordings to compare on: the given files, else the test split of the run, else generated signals.
 
     Args:
         predictor: The student.
@@ -61,7 +61,7 @@ def gather(
     if files:
         found = _given(predictor, files, dataset, rate, samples)
     elif run is not None:
-        found = of_part(predictor, run, "test", samples)
+        found = of_split(predictor, run, "test", samples)
     else:
         found = _cut(predictor, "generated signals", _generated(predictor, samples), samples)
     if not found.pieces:
@@ -69,17 +69,17 @@ def gather(
     return found
 
 
-def of_part(predictor: Predictor, run: Recordings, part: str, samples: Samples) -> Clips:
-    """The samples of a part of the run's split, cut into windows as the run cut them."""
-    found = Clips(f"{part} recordings of its run" if run.window is None else f"{part} windows of its run")
-    for piece in run.pieces(part, predictor.modalities):
+def of_split(predictor: Predictor, run: Recordings, split: str, samples: Samples) -> Clips:
+    """The samples of a split of the run, cut into windows as the run cut them."""
+    found = Clips(f"{split} recordings of its run" if run.window is None else f"{split} windows of its run")
+    for piece in run.pieces(split, predictor.modalities):
         _add(found, predictor, piece.signals, piece.label, samples)
     return found
 
 
 def calibration_pieces(predictor: Predictor, run: Recordings | None, samples: Samples, others: Clips) -> list[Piece]:
-    """Pieces to measure ranges of activations on: of the run's training part, else `others`."""
-    pieces = of_part(predictor, run, "train", samples).pieces if run is not None else []
+    """Pieces to measure ranges of activations on: of the run's training split, else `others`."""
+    pieces = of_split(predictor, run, "train", samples).pieces if run is not None else []
     pieces = pieces or others.pieces
     return pieces[:: max(1, -(-len(pieces) // CALIBRATION))]  # evenly spread: they come sorted by class or subject
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcore import KdcoreError, Predictor, UsageError, find_student, load_predictor
-from kdcore_export.clips import Clips, Piece, calibration_pieces, gather, of_part, run_of
+from kdcore_export.clips import Clips, Piece, calibration_pieces, gather, of_split, run_of
 from kdcore_export.formats import Run, format_of, onnx_runner, save
 from kdcore_export.graph import Graph, facts
 from kdcore_export.model_card import write_card
@@ -82,7 +82,7 @@ def export_student(request: Request) -> Iterator[str]:
         measured = [f"parity      at most {worst:.1e} off PyTorch on {len(outputs)} {clips.what}"]
         if request.int8:
             before = file.stat().st_size
-            judged = of_part(predictor, run, "validation", graph.samples) if run is not None else clips
+            judged = of_split(predictor, run, "validation", graph.samples) if run is not None else clips
             judged = judged if judged.pieces else clips
             float32 = [runner(piece) for piece in judged.pieces]
             from kdcore_export.int8 import quantise

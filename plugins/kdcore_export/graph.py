@@ -68,13 +68,13 @@ class Member(nn.Module):
             recording(branch.modality, branch.on_samples, told.get(branch.modality.name, {}), samples, length)
             for branch in student.branches
         )
-        self.live = student.model.live
+        self.batch_transforms = student.model.batch_transforms
         self.encoder = student.model.encoder
 
     def forward(self, *signals: Tensor) -> Tensor:
         """Logits."""
         parts = [recording(signal) for recording, signal in zip(self.recordings, signals, strict=True)]
-        return self.encoder(self.live(tuple(parts) if len(parts) > 1 else parts[0]))
+        return self.encoder(self.batch_transforms(tuple(parts) if len(parts) > 1 else parts[0]))
 
 
 def students_of(predictor: Predictor) -> dict[str, Student]:

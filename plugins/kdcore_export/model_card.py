@@ -97,7 +97,7 @@ def _training(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
     if run is None:
         yield "- Split: unknown; the file was exported without its finished run"
     else:
-        counts = ", ".join(f"{count} {part}" for part, count in run.facts.counts.items() if count)
+        counts = ", ".join(f"{count} {split}" for split, count in run.facts.counts.items() if count)
         yield f"- Split: {run.facts.split}; samples: {counts}"
         teachers = [name for name in run.facts.modalities if name not in run.outcomes["distilled"][run.facts.seeds[0]].students]
         reads = [f"{name} ({' + '.join(run.facts.modalities[name])})" for name in teachers]
@@ -115,7 +115,7 @@ def _results(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
     if run is None:
         yield from ("Unknown: the file was exported without its finished run.", "")
         return
-    yield f"On the {run.facts.part} part of the split, as the run measured it:"
+    yield f"On the {run.facts.split} split, as the run measured it:"
     yield from (
         "",
         "| student | arm | seed | accuracy | 95 % interval (Wilson) | macro F1 | n |",

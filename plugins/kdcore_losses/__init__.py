@@ -33,6 +33,7 @@ def register_losses(register):
     register("c2kd", "kdcore_losses.c2kd:SelectiveDistillation")
     register("hallucination", "kdcore_losses.hallucination:Hallucination")
     register("graph-distillation", "kdcore_losses.graph_distillation:GraphDistillation")
+    register("skd-direction", "kdcore_losses.skd_direction:DirectionTerm")
     register("pkt", "kdcore_losses.pkt:ProbabilisticTransfer")
     register("cka", "kdcore_losses.cka:KernelAlignment")
     register("infonce", "kdcore_losses.infonce:InfoNCE")

@@ -39,8 +39,8 @@ def record_start(run: RunContext, journal: RunJournal) -> None:
         journal.artifact("root", run.folder / "plugins")
     dataset, digest = run.recipe.data.dataset, run.table.fingerprint[:DIGEST_LIMIT]
     source = str(dataset.options.get("root", dataset.name))
-    for part, context in (("train", "training"), ("test", "testing")):
-        journal.record("dataset", "root", name=f"{dataset.name}-{part}", digest=digest, source=source, context=context)
+    for split, context in (("train", "training"), ("test", "testing")):
+        journal.record("dataset", "root", name=f"{dataset.name}-{split}", digest=digest, source=source, context=context)
 
 
 def record_seed(run: RunContext, journal: RunJournal, seed: int) -> None:

@@ -19,7 +19,7 @@ def run_note(summary: Summary, changes: RecipeChanges, model: str = "") -> str:
         model: Sentence about the model that is linked to the run.
     """
     answer = f"**{summary.answer}**" if summary.answer else ""
-    title = f"{summary.part.capitalize()} accuracy in %:"
+    title = f"{summary.split.capitalize()} accuracy in %:"
     results = "\n".join(_table(summary.headings(), [row.cells() for row in summary.rows]))
     parts = [summary.description, answer, title, results, summary.setting, model, *_changes(changes)]
     if summary.command:

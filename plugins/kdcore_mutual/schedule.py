@@ -17,18 +17,18 @@ class MutualLearning(Schedule):
     Args:
         teachers: How the teachers are trained.
         student: How each student is trained.
-        teacher_part: Part of the split that the teachers learn from; ``teacher`` where the protocol sets one apart,
+        teacher_split: Split that the teachers learn from; ``teacher`` where the protocol sets one apart,
             as the paper does with its two groups of subjects.
     """
 
-    def __init__(self, *, teachers: Training = DEFAULT, student: Training = DEFAULT, teacher_part: str = "train"):
+    def __init__(self, *, teachers: Training = DEFAULT, student: Training = DEFAULT, teacher_split: str = "train"):
         self.teachers = teachers
         self.student = student
-        self.teacher_part = teacher_part
+        self.teacher_split = teacher_split
 
     def stages(self, graph: Graph) -> Iterator[Stage]:
         """Stage ``teachers``, if there are any, then stage ``students``."""
         for number, group in enumerate(graph.generations(graph.teachers), 1):
             name = "teachers" if number == 1 else f"teachers-{number}"
-            yield Stage(name, group, self.teachers, self.teachers.epochs, part=self.teacher_part)
+            yield Stage(name, group, self.teachers, self.teachers.epochs, split=self.teacher_split)
         yield Stage("students", graph.students, self.student, self.student.epochs)

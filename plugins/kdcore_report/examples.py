@@ -47,8 +47,8 @@ def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome])
         outcomes: Arm → the seed's answers.
     """
     table, explainer = run.table, Explainer(run, seed, outcomes)
-    samples = {sample.key: sample for sample in table.split.parts[run.part]}
-    rows, found = table.parts[run.part], []
+    samples = {sample.key: sample for sample in table.splits.samples[run.split]}
+    rows, found = table.rows[run.split], []
     for index, why in chosen(outcomes).items():
         key = table.keys[int(rows[index])]
         try:
@@ -115,7 +115,7 @@ def _inputs(run: RunContext, row: torch.Tensor) -> dict[str, np.ndarray]:
         if pipeline.axes & {"height", "joint"}:
             continue
         signal = run.table.batch(row, [name]).signals[name]
-        values = pipeline.live.to(row.device).eval()(signal)[0].float().cpu().numpy()
+        values = pipeline.batch_transforms.to(row.device).eval()(signal)[0].float().cpu().numpy()
         if values.ndim == 3:
             found[name] = values
     return found

@@ -32,7 +32,7 @@ def write_page(path: Path, summary: Summary, curves: Curves | None = None, examp
         (
             f"<header><h1>{escape(summary.name)}</h1>{told}</header>",
             *_answer(summary),
-            section(f"{summary.part.capitalize()} results", _results(summary)),
+            section(f"{summary.split.capitalize()} results", _results(summary)),
             section("Evaluation", _facts(summary)),
             *_curves(curves or {}, pictures),
             *_confusions(summary, pictures),
@@ -60,7 +60,7 @@ def _results(summary: Summary) -> str:
     else:
         remark += " sd: standard deviation over seeds."
     samples = {evaluation.n for row in summary.rows for evaluation in row.evaluations}
-    remark += f" {summary.part.capitalize()} samples: {', '.join(map(str, sorted(samples)))}."
+    remark += f" {summary.split.capitalize()} samples: {', '.join(map(str, sorted(samples)))}."
     return table(summary.headings(), rows) + note(remark)
 
 

@@ -18,7 +18,7 @@ BASELINE, DISTILLED = "baseline", "distilled"
 
 
 class Explainer:
-    """Saliency of the participants of a seed, for any sample of the evaluated part.
+    """Saliency of the participants of a seed, for any sample of the evaluated split.
 
     What is explained is the answer that was evaluated: teachers that a fusion joins are asked together, among the samples of
     the same batch where it makes them depend on those.
@@ -31,7 +31,7 @@ class Explainer:
 
     def __init__(self, run: RunContext, seed: int, outcomes: Mapping[str, Outcome]):
         self.run, self.outcomes, self.hook = run, outcomes, run.hook
-        self.rows = run.table.parts[run.part]
+        self.rows = run.table.rows[run.split]
         self.seen = {name for name, pipeline in run.assembly.pipelines.items() if "joint" not in pipeline.axes}
         self.arms: dict[str, Distiller] = {}
         for arm in outcomes if self.seen and self.hook.explain.get_hookimpls() else ():
@@ -41,7 +41,7 @@ class Explainer:
                 _warn(f"the {arm} arm", error)
 
     def looks(self, index: int) -> list[Look]:
-        """Of the teachers, then of the students without and with distillation, at the evaluated part's sample `index`."""
+        """Of the teachers, then of the students without and with distillation, at the evaluated split's sample `index`."""
         found = []
         for arm, name in self._asked():
             who = name if arm == DISTILLED and name in self.arms[arm].teachers else f"{name}, {arm}"

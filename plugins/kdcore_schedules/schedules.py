@@ -22,18 +22,18 @@ class TwoStage(Schedule):
     Args:
         teachers: How the teachers are trained.
         student: How the students are trained.
-        teacher_part: Part of the split that the teachers learn from, e.g. ``teacher`` where a protocol sets one apart.
+        teacher_split: Split that the teachers learn from, e.g. ``teacher`` where a protocol sets one apart.
     """
 
-    def __init__(self, *, teachers: Training = DEFAULT, student: Training = DEFAULT, teacher_part: str = "train"):
+    def __init__(self, *, teachers: Training = DEFAULT, student: Training = DEFAULT, teacher_split: str = "train"):
         self.teachers = teachers
         self.student = student
-        self.teacher_part = teacher_part
+        self.teacher_split = teacher_split
 
     def stages(self, graph: Graph) -> Iterator[Stage]:
         """Stages ``teachers`` … if there are any, then stages ``student`` …."""
         for number, group in enumerate(graph.generations(graph.teachers), 1):
-            yield Stage(_numbered("teachers", number), group, self.teachers, self.teachers.epochs, self.teacher_part)
+            yield Stage(_numbered("teachers", number), group, self.teachers, self.teachers.epochs, self.teacher_split)
         for number, group in enumerate(graph.generations(graph.students), 1):
             yield Stage(_numbered("student", number), group, self.student, self.student.epochs)
 
@@ -55,7 +55,7 @@ class Progressive(Schedule):
         k: Epochs of the students in each round.
         teachers: How the teachers are trained.
         student: How the students are trained.
-        teacher_part: Part of the split that the teachers learn from.
+        teacher_split: Split that the teachers learn from.
     """
 
     def __init__(
@@ -65,17 +65,17 @@ class Progressive(Schedule):
         k: Annotated[int, Ge(1)] = 1,
         teachers: Training = DEFAULT,
         student: Training = DEFAULT,
-        teacher_part: str = "train",
+        teacher_split: str = "train",
     ):
         self.rounds = rounds
         self.k = k
         self.teachers = replace(teachers, epochs=rounds)
         self.student = replace(student, epochs=rounds * k)
-        self.teacher_part = teacher_part
+        self.teacher_split = teacher_split
 
     def stages(self, graph: Graph) -> Iterator[Stage]:
         """Stages ``teachers`` (left out where there are none) and ``student`` in turns, `rounds` times."""
         for _ in range(self.rounds):
             if graph.teachers:
-                yield Stage("teachers", graph.teachers, self.teachers, epochs=1, part=self.teacher_part)
+                yield Stage("teachers", graph.teachers, self.teachers, epochs=1, split=self.teacher_split)
             yield Stage("student", graph.students, self.student, epochs=self.k)

@@ -176,7 +176,7 @@ def _interpolate(values: np.ndarray, clock: np.ndarray, times: np.ndarray) -> np
 
 
 class Normalise(Transform):
-    """Subtracts each channel's mean and divides by its standard deviation, both over the training part.
+    """Subtracts each channel's mean and divides by its standard deviation, both over the training split.
 
     The statistics are buffers: a saved student carries them.
 

@@ -25,7 +25,7 @@ class RandomSegments(Transform):
     Source: Wang et al., Temporal Segment Networks (ECCV 2016, https://arxiv.org/abs/1608.00859), Section 3.1.
     """
 
-    live: ClassVar[bool] = True
+    per_batch: ClassVar[bool] = True
 
     def __init__(self, *, segments: Annotated[int, Ge(1)] = 8):
         super().__init__()
@@ -59,7 +59,7 @@ class MultiScaleCrop(Transform):
     Source: Wang et al., Temporal Segment Networks (ECCV 2016, https://arxiv.org/abs/1608.00859), Section 3.2.
     """
 
-    live: ClassVar[bool] = True
+    per_batch: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from kdcore import Example, Outputs, Participant, RunJournal, SampleKey, Split, StagePlan, Training
+from kdcore import Example, Outputs, Participant, RunJournal, SampleKey, Splits, StagePlan, Training
 from kdcore.data.table import Table, epoch_order
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.participants import Distiller, TermSpec
@@ -52,9 +52,9 @@ def table_of(shape: tuple[int, ...], count: int) -> Table:
     torch.manual_seed(0)
     keys = tuple(SampleKey("1", "1", str(number)) for number in range(count))
     x, labels, rows = torch.randn(count, *shape), torch.randint(0, CLASSES, (count,)), torch.arange(count)
-    split = Split({"train": (), "test": ()}, "random numbers")
+    splits = Splits({"train": (), "test": ()}, "random numbers")
     names = tuple(map(str, range(CLASSES)))
-    return Table(keys, labels, labels, {"train": rows}, {"teacher": (x,), "student": (x,)}, names, split, "")
+    return Table(keys, labels, labels, {"train": rows}, {"teacher": (x,), "student": (x,)}, names, splits, "")
 
 
 def with_engine(pair, table: Table, cache: bool, folder: Path, epochs: int) -> float:

@@ -72,7 +72,7 @@ def test_a_run_from_stored_outputs_ends_with_the_bits_of_the_run_with_the_teache
     distiller, table = restore_participants(context, 0, DISTILLED), context.table
     fabric = Fabric(accelerator="cpu", devices=1)
     keys, pieces = [], []
-    for rows in table.parts.values():
+    for rows in table.rows.values():
         found = cache_teachers(distiller, ["skeleton"], rows, table, context.recipe.data.batch_size, 1 << 30, fabric)
         keys += [table.keys[row] for row in rows.tolist()]
         pieces.append(found["skeleton"].at(rows).logits)
@@ -177,7 +177,7 @@ def test_a_declared_edge_has_an_effect_or_is_refused(loaded, seen, students):
         for learner in stage.learners:
             for source in students[learner]["learns_from"]:
                 distiller = assembly.distiller(table, 0, DISTILLED, torch.device("cpu")).eval()
-                step, rows = StageStep(distiller, stage, table, True), table.parts["train"]
+                step, rows = StageStep(distiller, stage, table, True), table.rows["train"]
                 before = loss_of(step, rows, learner)
                 head = distiller.participant(source).encoder.fc
                 head.weight.data.neg_()  # turns its classes around

@@ -184,7 +184,7 @@ def test_takd_trains_each_network_from_the_one_before_it(trial, learner, teacher
     distiller = made.distiller()
     hand, batches = ByHand(weights_of(distiller.participant(learner))), rows_of(distiller, learner)
     _, recorded = made.fit(distiller, made.stages())
-    assert len(batches) == 3 * (len(made.table.parts["train"]) // 4)
+    assert len(batches) == 3 * (len(made.table.rows["train"]) // 4)
     source = weights_of(distiller.participant(teacher))
 
     def teaches(rows):
@@ -340,7 +340,7 @@ def test_born_again_generations_are_rows_and_learn_from_frozen_outputs(trial, tm
     for generation in ("generation-1", "generation-2", "generation-3"):
         assert any(name == generation for name, _ in roles), roles
     made = trial("born-again", *BORN_AGAIN)
-    steps = len(made.table.parts["train"]) // 4
+    steps = len(made.table.rows["train"]) // 4
     for teacher in ("generation-1", "generation-2"):
         saved = load_weights(student_folder(result.folder, SEED, teacher) / WEIGHTS)
         weights = {name.removeprefix("encoder."): tensor for name, tensor in saved.items() if name.startswith("encoder.")}
@@ -379,7 +379,7 @@ def step_of(made: Trial, distiller: Distiller, stage: StagePlan) -> tuple[StageS
     for name in stage.learners:
         for module in distiller.owned(name):
             module.train()
-    return StageStep(distiller, stage, made.table, labelled=True), made.table.parts["train"][:4]
+    return StageStep(distiller, stage, made.table, labelled=True), made.table.rows["train"][:4]
 
 
 def mutual_objectives(logits: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:

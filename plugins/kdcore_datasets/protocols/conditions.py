@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdcore import Protocol, Sample, Split
+from kdcore import Protocol, Sample, Splits
 from kdcore_datasets.protocols.partition import (
     Value,
     both_sides,
@@ -24,27 +24,27 @@ def _split_condition(
     train: tuple[Value, ...],
     test: tuple[Value, ...],
     validation: int | tuple[Value, ...],
-) -> Split:
-    """The split by `field`, whose validation part is cut from the training side by subject."""
+) -> Splits:
+    """Splits by `field`, whose validation split is cut from the training side by subject."""
     stated = [sample for sample in samples if getattr(sample.key, field)]
     existing = values_of(stated or samples, field)
     chosen_train, chosen_test = both_sides(existing, train, test, field, existing[:-1])
     sides = {"train": chosen_train, "test": chosen_test}
     refuse_overlap(field, sides)
-    part_of = {value: part for part, values in sides.items() for value in values}
-    parts = gather(stated, part_of, field, ("train", "validation", "test"))
+    split_of = {value: split for split, values in sides.items() for value in values}
+    splits = gather(stated, split_of, field, ("train", "validation", "test"))
     rule = described(f"By {field}", sides, existing)
     if len(stated) < len(samples):
         rule += f"; left out {len(samples) - len(stated)} samples that state no {field}"
-    refuse_empty(parts, rule)
+    refuse_empty(splits, rule)
     if validation:
-        subjects = values_of(parts["train"], "subject")
+        subjects = values_of(splits["train"], "subject")
         held = held_out(validation, subjects, subjects, "subject")
-        part_of = {subject: "validation" if subject in held else "train" for subject in subjects}
-        parts |= gather(parts["train"], part_of, "subject", ("train", "validation"))
+        split_of = {subject: "validation" if subject in held else "train" for subject in subjects}
+        splits |= gather(splits["train"], split_of, "subject", ("train", "validation"))
         rule += f"; of train, subjects {listed(held)} for validation"
-        refuse_empty(parts, rule, may_be_empty=())
-    return Split(parts, rule, disjoint=(field,))
+        refuse_empty(splits, rule, may_be_empty=())
+    return Splits(splits, rule, disjoint=(field,))
 
 
 class CrossView(Protocol):
@@ -67,7 +67,7 @@ class CrossView(Protocol):
         self.test_views = test_views
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by view."""
         return _split_condition(samples, "view", self.train_views, self.test_views, self.validation_subjects)
 
@@ -92,7 +92,7 @@ class CrossScene(Protocol):
         self.test_scenes = test_scenes
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by scene."""
         return _split_condition(samples, "scene", self.train_scenes, self.test_scenes, self.validation_subjects)
 
@@ -117,6 +117,6 @@ class CrossSession(Protocol):
         self.test_sessions = test_sessions
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by session."""
         return _split_condition(samples, "session", self.train_sessions, self.test_sessions, self.validation_subjects)

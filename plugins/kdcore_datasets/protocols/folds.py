@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from kdcore import DataError, Protocol, Sample, Split
+from kdcore import DataError, Protocol, Sample, Splits
 from kdcore_datasets.protocols.partition import Value, values_of
 from kdcore_datasets.protocols.subjects import CrossSubject
 
@@ -45,7 +45,7 @@ class SubjectFolds(Protocol):
         self.shuffle_seed = shuffle_seed
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         subjects = values_of(samples, "subject")
         if len(subjects) < self.folds:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdcore import Protocol, Sample, Split
+from kdcore import Protocol, Sample, Splits
 from kdcore_datasets.protocols.conditions import CrossView
 from kdcore_datasets.protocols.partition import Value, values_of
 from kdcore_datasets.protocols.subjects import CrossSubject
@@ -26,7 +26,7 @@ class NtuCrossSubject(Protocol):
     def __init__(self, *, validation_subjects: int | tuple[Value, ...] = 0):
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         subjects = values_of(samples, "subject")
         train = tuple(each for each in subjects if each.isdecimal() and int(each) in TRAINING_SUBJECTS)
@@ -49,7 +49,7 @@ class NtuCrossView(Protocol):
     def __init__(self, *, validation_subjects: int | tuple[Value, ...] = 0):
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by camera."""
         views = values_of([sample for sample in samples if sample.key.view] or samples, "view")
         train = tuple(each for each in views if each.isdecimal() and int(each) in TRAINING_VIEWS)

@@ -51,18 +51,18 @@ def _match(value: str, existing: Sequence[str]) -> str | None:
     return same_number[0] if len(same_number) == 1 else None
 
 
-def refuse_overlap(field: str, parts: Mapping[str, Sequence[str]]) -> None:
-    """Parts must not share a value.
+def refuse_overlap(field: str, splits: Mapping[str, Sequence[str]]) -> None:
+    """Splits must not share a value.
 
     Raises:
-        DataError: If two do, naming value and parts.
+        DataError: If two do, naming value and splits.
     """
     owner: dict[str, str] = {}
-    for part, values in parts.items():
+    for split, values in splits.items():
         for value in values:
             if value in owner:
-                raise DataError(f"{field} {value} is listed for both {owner[value]} and {part}")
-            owner[value] = part
+                raise DataError(f"{field} {value} is listed for both {owner[value]} and {split}")
+            owner[value] = split
 
 
 def held_out(validation: int | tuple[Value, ...], train: Sequence[str], existing: Sequence[str], field: str) -> list[str]:
@@ -79,15 +79,15 @@ def held_out(validation: int | tuple[Value, ...], train: Sequence[str], existing
 
 
 def gather(
-    samples: Iterable[Sample], part_of: Mapping[str, str], field: str, parts: Sequence[str]
+    samples: Iterable[Sample], split_of: Mapping[str, str], field: str, splits: Sequence[str]
 ) -> dict[str, tuple[Sample, ...]]:
-    """Samples by part, in an order that does not depend on theirs; those whose value has no part are left out."""
-    gathered: dict[str, list[Sample]] = {part: [] for part in parts}
+    """Samples by split, in an order that does not depend on theirs; those whose value has no split are left out."""
+    gathered: dict[str, list[Sample]] = {split: [] for split in splits}
     for sample in in_order(samples):
-        part = part_of.get(getattr(sample.key, field))
-        if part:
-            gathered[part].append(sample)
-    return {part: tuple(members) for part, members in gathered.items()}
+        split = split_of.get(getattr(sample.key, field))
+        if split:
+            gathered[split].append(sample)
+    return {split: tuple(members) for split, members in gathered.items()}
 
 
 def in_order(samples: Iterable[Sample]) -> list[Sample]:
@@ -101,15 +101,15 @@ def in_order(samples: Iterable[Sample]) -> list[Sample]:
     return sorted(samples, key=key)
 
 
-def refuse_empty(parts: Mapping[str, Sequence[Sample]], rule: str, may_be_empty: Sequence[str] = ("validation",)) -> None:
-    """Every part but the optional ones must have samples.
+def refuse_empty(splits: Mapping[str, Sequence[Sample]], rule: str, may_be_empty: Sequence[str] = ("validation",)) -> None:
+    """Every split but the optional ones must have samples.
 
     Raises:
         DataError: If one has none.
     """
-    for part, members in parts.items():
-        if not members and part not in may_be_empty:
-            raise DataError(f"the {part} part is empty ({rule})")
+    for split, members in splits.items():
+        if not members and split not in may_be_empty:
+            raise DataError(f"the {split} split is empty ({rule})")
 
 
 def listed(values: Sequence[str]) -> str:
@@ -130,8 +130,8 @@ def both_sides(
     )
 
 
-def described(by: str, parts: Mapping[str, Sequence[str]], existing: Sequence[str]) -> str:
-    """The rule in a sentence: which values are in which part, and which in none."""
-    said = [f"{part} {listed(values)}" for part, values in parts.items() if values]
-    unused = [value for value in existing if not any(value in values for values in parts.values())]
+def described(by: str, splits: Mapping[str, Sequence[str]], existing: Sequence[str]) -> str:
+    """The rule in a sentence: which values are in which split, and which in none."""
+    said = [f"{split} {listed(values)}" for split, values in splits.items() if values]
+    unused = [value for value in existing if not any(value in values for values in splits.values())]
     return f"{by}: {'; '.join(said)}" + (f"; left out {listed(unused)}" if unused else "")

@@ -1,6 +1,6 @@
 """Protocols that divide by subject.
 
-Subjects may be written as numbers or text. Those that a recipe lists nowhere are left out of every part, and the rule
+Subjects may be written as numbers or text. Those that a recipe lists nowhere are left out of every split, and the rule
 says so.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdcore import Protocol, Sample, Split
+from kdcore import Protocol, Sample, Splits
 from kdcore_datasets.protocols.partition import (
     Value,
     both_sides,
@@ -22,20 +22,20 @@ from kdcore_datasets.protocols.partition import (
 )
 
 
-def _split_subjects(samples: Sequence[Sample], parts: dict[str, list[str]], validation: int | tuple[Value, ...]) -> Split:
-    """The split whose parts hold these subjects, with a validation part cut from the training subjects."""
+def _split_subjects(samples: Sequence[Sample], splits: dict[str, list[str]], validation: int | tuple[Value, ...]) -> Splits:
+    """Splits that hold these subjects, with a validation split cut from the training subjects."""
     existing = values_of(samples, "subject")
-    refuse_overlap("subject", parts)
-    held = held_out(validation, parts["train"], existing, "subject")
-    train = [each for each in parts["train"] if each not in held]
-    others = {part: values for part, values in parts.items() if part != "train"}
-    parts = {"train": train, "validation": held, **others}
-    refuse_overlap("subject", parts)
-    rule = described("By subject", parts, existing)
-    part_of = {value: part for part, values in parts.items() for value in values}
-    gathered = gather(samples, part_of, "subject", list(parts))
+    refuse_overlap("subject", splits)
+    held = held_out(validation, splits["train"], existing, "subject")
+    train = [each for each in splits["train"] if each not in held]
+    others = {split: values for split, values in splits.items() if split != "train"}
+    splits = {"train": train, "validation": held, **others}
+    refuse_overlap("subject", splits)
+    rule = described("By subject", splits, existing)
+    split_of = {value: split for split, values in splits.items() for value in values}
+    gathered = gather(samples, split_of, "subject", list(splits))
     refuse_empty(gathered, rule)
-    return Split(gathered, rule, disjoint=("subject",))
+    return Splits(gathered, rule, disjoint=("subject",))
 
 
 class CrossSubject(Protocol):
@@ -61,7 +61,7 @@ class CrossSubject(Protocol):
         self.test_subjects = test_subjects
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         existing = values_of(samples, "subject")
         train, test = both_sides(existing, self.train_subjects, self.test_subjects, "subject", existing[::2])
@@ -80,7 +80,7 @@ class LeaveOneSubjectOut(Protocol):
         self.test_subject = test_subject
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         existing = values_of(samples, "subject")
         train, test = both_sides(existing, (), (self.test_subject,), "subject", [])
@@ -88,7 +88,7 @@ class LeaveOneSubjectOut(Protocol):
 
 
 class Explicit(Protocol):
-    """Every part's subjects listed in the recipe; nobody else is used.
+    """Every split's subjects listed in the recipe; nobody else is used.
 
     Args:
         train_subjects: Who trains.
@@ -107,18 +107,18 @@ class Explicit(Protocol):
         self.test_subjects = test_subjects
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         existing = values_of(samples, "subject")
         sides = {"train": self.train_subjects, "test": self.test_subjects}
-        parts = {part: matching(values, existing, "subject") for part, values in sides.items()}
-        return _split_subjects(samples, parts, self.validation_subjects)
+        splits = {split: matching(values, existing, "subject") for split, values in sides.items()}
+        return _split_subjects(samples, splits, self.validation_subjects)
 
 
 class DisjointSubjects(Protocol):
     """Teachers learn from other subjects than students, and both are tested on yet others.
 
-    Gives the parts ``teacher``, ``train``, ``validation`` and ``test``.
+    Gives the splits ``teacher``, ``train``, ``validation`` and ``test``.
 
     Args:
         teacher_subjects: Whom teachers learn from.
@@ -140,7 +140,7 @@ class DisjointSubjects(Protocol):
         self.test_subjects = test_subjects
         self.validation_subjects = validation_subjects
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
         existing = values_of(samples, "subject")
         teacher = matching(self.teacher_subjects, existing, "subject")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from kdcore import Protocol, Sample, Split
+from kdcore import Protocol, Sample, Splits
 from kdcore_datasets.protocols.partition import (
     Value,
     both_sides,
@@ -42,24 +42,24 @@ class SubjectSpecific(Protocol):
         self.test_trials = test_trials
         self.validation_trials = validation_trials
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by trial within each subject and action."""
-        parts: dict[str, list[Sample]] = {"train": [], "validation": [], "test": []}
+        splits: dict[str, list[Sample]] = {"train": [], "validation": [], "test": []}
         existing = values_of(samples, "trial")
         for group in _groups(samples):
-            part_of = self._parts_of_trials(values_of(group, "trial"), existing)
+            split_of = self._splits_of_trials(values_of(group, "trial"), existing)
             for sample in group:
-                if sample.key.trial in part_of:
-                    parts[part_of[sample.key.trial]].append(sample)
+                if sample.key.trial in split_of:
+                    splits[split_of[sample.key.trial]].append(sample)
         named = bool(self.train_trials or self.test_trials)
-        trials = {part: values_of(members, "trial") if members else [] for part, members in parts.items()}
+        trials = {split: values_of(members, "trial") if members else [] for split, members in splits.items()}
         rule = described("By trial within each subject and action", trials, existing)
-        refuse_empty(parts, rule, may_be_empty=() if self.validation_trials else ("validation",))
-        ordered = {part: tuple(in_order(members)) for part, members in parts.items()}
-        return Split(ordered, rule, disjoint=("trial",) if named else ())
+        refuse_empty(splits, rule, may_be_empty=() if self.validation_trials else ("validation",))
+        ordered = {split: tuple(in_order(members)) for split, members in splits.items()}
+        return Splits(ordered, rule, disjoint=("trial",) if named else ())
 
-    def _parts_of_trials(self, trials: list[str], existing: list[str]) -> dict[str, str]:
-        """Trial → part, for one group that has `trials` out of all that are `existing`."""
+    def _splits_of_trials(self, trials: list[str], existing: list[str]) -> dict[str, str]:
+        """Trial → split, for one group that has `trials` out of all that are `existing`."""
         train, test = self._sides(trials, existing)
         refuse_overlap("trial", {"train": train, "test": test})
         held_out = self._held_out([trial for trial in train if trial in trials], existing)

@@ -112,10 +112,10 @@ def test_who_is_not_trained_has_no_stage():
     assert graph.groups() == graph.generations() == (("s",),)
 
 
-def test_the_default_schedule_gives_each_group_its_own_training_and_part():
+def test_the_default_schedule_gives_each_group_its_own_training_and_split():
     own, common = Training(epochs=7), Training(epochs=3)
     nodes = {
-        "t": Node("t", "teacher", training=own, part="teacher"),
+        "t": Node("t", "teacher", training=own, split="teacher"),
         "a": Node("a", "student", ("t", "b")),
         "b": Node("b", "student", ("a",)),
     }

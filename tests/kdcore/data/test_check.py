@@ -102,5 +102,5 @@ def test_copies_other_units_and_constant_signals_are_said(recordings):
     assert any("subject 2 measures" in line and "suggests m/s^2 against g" in line for line in found.odd)
     assert any(line.startswith("gyroscope-watch: 1 constant: subject 2, action walk") for line in found.odd)
     assert found.dropped.counts == {"bad recording": 1}  # its time runs backwards
-    assert sum(found.parts.values()) == 5
+    assert sum(found.splits.values()) == 5
     assert "stand" in found.warnings[0]

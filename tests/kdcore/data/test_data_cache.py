@@ -143,9 +143,9 @@ def test_bad_samples_are_skipped_and_noted(files, tmp_path):
         assert len(table.keys) == 13
         assert table.dropped.counts == {"bad recording": 3}
         assert table.dropped.by_subject == {subject: {"bad recording": 1} for subject in ("s0", "s1", "s3")}
-        assert [each.part for each in table.dropped] == ["train", "train", "test"]
+        assert [each.split for each in table.dropped] == ["train", "train", "test"]
         assert "damaged" in table.dropped.entries[0].detail
-        assert {part: len(rows) for part, rows in table.parts.items()} == {"train": 6, "validation": 4, "test": 3}
+        assert {split: len(rows) for split, rows in table.rows.items()} == {"train": 6, "validation": 4, "test": 3}
         np.testing.assert_array_equal(table.inputs["student"][0], expected(files, left_out={1, 4, 15}))
 
 
@@ -196,7 +196,7 @@ def test_samples_without_a_modality_are_dropped_or_an_error(files, tmp_path):
         both(toys.Files(files), tmp_path / "cache", missing="error")
 
 
-def test_windows_are_cut_from_the_time_that_all_modalities_cover_and_never_cross_parts(tmp_path):
+def test_windows_are_cut_from_the_time_that_all_modalities_cover_and_never_cross_splits(tmp_path):
     folder = tmp_path / "recordings"
     folder.mkdir()
     toys.write(folder, seconds=3)
@@ -209,7 +209,7 @@ def test_windows_are_cut_from_the_time_that_all_modalities_cover_and_never_cross
             recorded = np.load(folder / f"{modality}-{key.subject}-{key.action}-{key.trial}.npy")
             first = round((start - begin) * rate)
             np.testing.assert_array_equal(table.inputs[name][0][row], recorded[first : first + rate].T.astype(np.float32))
-    subjects = {part: {table.keys[row].subject for row in rows} for part, rows in table.parts.items()}
+    subjects = {split: {table.keys[row].subject for row in rows} for split, rows in table.rows.items()}
     assert subjects == {"train": {"s0", "s1"}, "validation": {"s2"}, "test": {"s3"}}
 
 

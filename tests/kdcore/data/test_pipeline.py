@@ -20,7 +20,7 @@ def column():
 
 def read(pipeline, inputs, rows, training=False):
     signals = tuple(part[rows] for part in inputs)
-    return pipeline.live.train(training)(signals if len(signals) > 1 else signals[0])
+    return pipeline.batch_transforms.train(training)(signals if len(signals) > 1 else signals[0])
 
 
 def test_a_fitted_transform_sees_the_training_rows_and_nothing_else(column):
@@ -36,7 +36,11 @@ def test_a_fitted_transform_sees_the_training_rows_and_nothing_else(column):
 def test_what_is_deterministic_is_done_once(column):
     pipeline = Pipeline([toys.branch(on_batches=[toys.Centre()])])
     (done,) = pipeline.prepare([column], TRAIN, 1 << 30)
-    assert list(pipeline.live.modules()) == [pipeline.live, pipeline.live.branches, pipeline.live.trunk]
+    assert list(pipeline.batch_transforms.modules()) == [
+        pipeline.batch_transforms,
+        pipeline.batch_transforms.branches,
+        pipeline.batch_transforms.trunk,
+    ]
     torch.testing.assert_close(done, column - column[TRAIN].mean())
 
 
@@ -51,7 +55,7 @@ def test_augmentations_work_in_training_only(column):
 
 
 @pytest.mark.parametrize("transform", [toys.Noise, toys.Doubled])
-def test_a_fitted_transform_after_a_live_one_is_fitted_without_augmentation(column, transform):
+def test_a_fitted_transform_after_one_that_runs_per_batch_is_fitted_without_augmentation(column, transform):
     centre = toys.Centre()
     pipeline = Pipeline([toys.branch(on_batches=[transform(), centre])])
     inputs = pipeline.prepare([column], TRAIN, 1 << 30)
@@ -81,18 +85,18 @@ class Apart(Join):
         return torch.cat([part[:, :1] for part in parts], dim=1)
 
 
-@pytest.mark.parametrize("live", ["nothing", "one branch", "augmentation after the join"])
+@pytest.mark.parametrize("per_batch", ["nothing", "one branch", "augmentation after the join"])
 @pytest.mark.parametrize("join", [None, Apart])
-def test_modalities_are_joined_in_their_order(column, live, join):
+def test_modalities_are_joined_in_their_order(column, per_batch, join):
     other = torch.randn(6, 3, 10)
     centres = [toys.Centre(), toys.Centre(), toys.Centre()]
-    first = [centres[0], *([toys.Doubled()] if live == "one branch" else [])]
-    trunk = [*([join()] if join else []), centres[2], *([toys.Noise()] if live.startswith("augmentation") else [])]
+    first = [centres[0], *([toys.Doubled()] if per_batch == "one branch" else [])]
+    trunk = [*([join()] if join else []), centres[2], *([toys.Noise()] if per_batch.startswith("augmentation") else [])]
     pipeline = Pipeline([toys.branch(on_batches=first), toys.branch(toys.ANKLE, on_batches=[centres[1]])], trunk)
     inputs = pipeline.prepare([column, other], TRAIN, 1 << 30)
-    assert len(inputs) == (2 if live == "one branch" else 1)
+    assert len(inputs) == (2 if per_batch == "one branch" else 1)
 
-    parts = [(column - column[TRAIN].mean()) * (2 if live == "one branch" else 1), other - other[TRAIN].mean()]
+    parts = [(column - column[TRAIN].mean()) * (2 if per_batch == "one branch" else 1), other - other[TRAIN].mean()]
     joined = torch.cat([part[:, :1] if join else part for part in parts], dim=1)
     expected = joined - joined[TRAIN].mean()
     torch.testing.assert_close(read(pipeline, inputs, torch.arange(6)), expected)

@@ -12,12 +12,12 @@ import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdcore import Protocol, Sample, SampleKey, Split, TrainingError, Unusable
+from kdcore import Protocol, Sample, SampleKey, Splits, TrainingError, Unusable
 from kdcore.data.dropped import Dropped, DropReport
 from kdcore.data.leakage import audit, content_leaks, similar_names
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.preparation import load_split, load_table
-from kdcore.data.splits import checked_split, class_warnings, complete_samples, noisy_labels
+from kdcore.data.preparation import load_splits, load_table
+from kdcore.data.splits import checked_splits, class_warnings, complete_samples, noisy_labels
 from kdcore.errors import DataError, ListingError, SplitError
 
 
@@ -26,8 +26,8 @@ def sample(subject, trial="1", label=0, **fields):
 
 
 def split(train, test, validation=(), disjoint=("subject",), **more):
-    parts = {"train": tuple(train), "validation": tuple(validation), "test": tuple(test), **more}
-    return Split(parts, "a rule", disjoint)
+    splits = {"train": tuple(train), "validation": tuple(validation), "test": tuple(test), **more}
+    return Splits(splits, "a rule", disjoint)
 
 
 def test_samples_that_lack_a_modality():
@@ -59,8 +59,8 @@ def test_a_clean_split_has_no_leaks():
 )
 def test_planted_leaks_are_found(leaking, named):
     assert any(named in leak for leak in audit(leaking))
-    with pytest.raises(DataError, match="the split leaks"):
-        checked_split(leaking, 2, labelled=True)
+    with pytest.raises(DataError, match="the splits leak"):
+        checked_splits(leaking, 2, labelled=True)
 
 
 def test_one_subject_on_both_sides_is_no_leak_where_the_protocol_does_not_promise_otherwise():
@@ -77,7 +77,7 @@ def test_one_subject_on_both_sides_is_no_leak_where_the_protocol_does_not_promis
 )
 def test_a_split_unfit_for_training_is_refused(unfit, why):
     with pytest.raises(DataError, match=why):
-        checked_split(unfit, 2, labelled=True)
+        checked_splits(unfit, 2, labelled=True)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0, 1), st.integers(0, 2**32 - 1))
@@ -108,20 +108,20 @@ def test_noise_reaches_no_label_that_anything_is_measured_by(tmp_path):
     table = toys.table(toys.Files(folder), {"student": Pipeline([toys.branch()])}, tmp_path / "cache", label_noise=0.5)
     train = table.training_rows("train")
     assert int((table.train_labels[train] != table.labels[train]).sum()) == 4
-    assert all((table.train_labels[table.parts[part]] == -1).all() for part in ("validation", "test"))
+    assert all((table.train_labels[table.rows[split]] == -1).all() for split in ("validation", "test"))
     assert table.labels.tolist() == [0, 0, 1, 1] * 4
-    assert torch.equal(table.batch(table.parts["train"], ["student"]).labels, table.train_labels[table.parts["train"]])
-    assert table.batch(table.parts["train"], ["student"], labelled=False).labels is None
+    assert torch.equal(table.batch(table.rows["train"], ["student"]).labels, table.train_labels[table.rows["train"]])
+    assert table.batch(table.rows["train"], ["student"], labelled=False).labels is None
 
 
-@pytest.mark.parametrize("part", ["test", "validation", "nobody"])
-def test_nothing_learns_from_a_part_that_is_held_out(tmp_path, part):
+@pytest.mark.parametrize("split", ["test", "validation", "nobody"])
+def test_nothing_learns_from_a_split_that_is_held_out(tmp_path, split):
     folder = tmp_path / "recordings"
     folder.mkdir()
     table = toys.table(toys.Files(toys.write(folder)), {"student": Pipeline([toys.branch()])}, tmp_path / "cache")
-    with pytest.raises(TrainingError, match=part):
-        table.training_rows(part)
-    assert torch.equal(table.training_rows("train"), table.parts["train"])
+    with pytest.raises(TrainingError, match=split):
+        table.training_rows(split)
+    assert torch.equal(table.training_rows("train"), table.rows["train"])
 
 
 @pytest.mark.parametrize(
@@ -162,22 +162,22 @@ class Alternate(Protocol):
     def split(self, samples):
         subjects = sorted({each.key.subject for each in samples})
         train = set(subjects[::2])
-        parts = {"train": [], "validation": [], "test": []}
+        splits = {"train": [], "validation": [], "test": []}
         for each in samples:
-            parts["train" if each.key.subject in train else "test"].append(each)
-        return Split({part: tuple(found) for part, found in parts.items()}, "every other", ("subject",))
+            splits["train" if each.key.subject in train else "test"].append(each)
+        return Splits({split: tuple(found) for split, found in splits.items()}, "every other", ("subject",))
 
 
 def test_the_split_is_made_before_anything_is_dropped(tmp_path):
     toys.write(tmp_path)
     for path in tmp_path.glob("ankle-s0-*"):
         path.unlink()  # without the first subject, the rule would make the second one the first
-    samples, found, dropped = load_split(toys.Files(tmp_path), Alternate(), toys.spec(), ["ankle", "wrist"])
-    assert {each.key.subject for each in found.parts["train"]} == {"s2"}
-    assert {each.key.subject for each in found.parts["test"]} == {"s1", "s3"}
+    samples, found, dropped = load_splits(toys.Files(tmp_path), Alternate(), toys.spec(), ["ankle", "wrist"])
+    assert {each.key.subject for each in found.samples["train"]} == {"s2"}
+    assert {each.key.subject for each in found.samples["test"]} == {"s1", "s3"}
     assert len(samples) == 12
     assert DropReport(tuple(dropped)).by_subject == {"s0": {"no ankle": 4}}
-    assert {each.part for each in dropped} == {"train"}
+    assert {each.split for each in dropped} == {"train"}
 
 
 class Leaving(toys.BySubject):
@@ -185,7 +185,7 @@ class Leaving(toys.BySubject):
 
     def split(self, samples):
         found = super().split(samples)
-        return replace(found, parts={**found.parts, "validation": ()})
+        return replace(found, samples={**found.samples, "validation": ()})
 
 
 def test_what_the_split_leaves_out_is_counted(tmp_path):
@@ -197,8 +197,8 @@ def test_what_the_split_leaves_out_is_counted(tmp_path):
         tmp_path / "cache",
         1 << 30,
     )
-    assert table.dropped.record()["reasons"]["in no part of the split"]["subjects"] == {"s2": 4}
-    assert table.dropped.lines()[0].startswith("4 dropped, in no part of the split (subjects s2); the first: subject s2")
+    assert table.dropped.record()["reasons"]["in no split"]["subjects"] == {"s2": 4}
+    assert table.dropped.lines()[0].startswith("4 dropped, in no split (subjects s2); the first: subject s2")
 
 
 class Listing(toys.Files):
@@ -221,20 +221,20 @@ def test_recordings_that_break_while_being_listed_are_bad_samples_too(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["same bytes", "saved anew"])
-def test_a_copy_in_the_test_part_is_a_leak(tmp_path, how):
+def test_a_copy_in_the_test_split_is_a_leak(tmp_path, how):
     toys.write(tmp_path)
     values = np.load(tmp_path / "wrist-s0-a0-t0.npy")
     target = tmp_path / "wrist-s3-a1-t1.npy"
     np.save(target, values) if how == "same bytes" else np.save(target, np.asfortranarray(values))
     pipelines = {"student": Pipeline([toys.branch()])}
-    with pytest.raises(SplitError, match=r"leaks(.|\n)*wrist of subject s0.*train.* and subject s3.*test.* is the same"):
+    with pytest.raises(SplitError, match=r"splits leak(.|\n)*wrist of subject s0.*train.* and subject s3.*test.* is the same"):
         toys.table(toys.Files(tmp_path), pipelines, tmp_path / "cache")
     np.save(target, np.zeros_like(values))  # constant signals are equal by nature
     np.save(tmp_path / "wrist-s0-a0-t0.npy", np.zeros_like(values))
     assert toys.table(toys.Files(tmp_path), pipelines, tmp_path / "cache").warnings == ()
 
 
-def test_a_copy_within_a_part_is_said(tmp_path):
+def test_a_copy_within_a_split_is_said(tmp_path):
     toys.write(tmp_path)
     np.save(tmp_path / "wrist-s1-a0-t0.npy", np.load(tmp_path / "wrist-s0-a0-t0.npy"))
     with pytest.warns(UserWarning, match="1 recordings occur more than once"):
@@ -266,16 +266,16 @@ def folded(name):
 @given(SAMPLES, SAMPLES, SAMPLES, st.sampled_from([(), ("subject",), ("subject", "view")]))
 def test_no_split_passes_with_a_leak_whatever_the_data(train, validation, test, disjoint):
     made = split(train, test, validation, disjoint)
-    keys = [{each.key for each in part} for part in (train, validation, test)]
+    keys = [{each.key for each in split} for split in (train, validation, test)]
     leaks = any(one & other for one, other in combinations(keys, 2))
     for field in disjoint:
         tested = {folded(getattr(key, field)) for key in keys[2]}
-        leaks |= any(folded(getattr(key, field)) in tested for part in keys[:2] for key in part)
+        leaks |= any(folded(getattr(key, field)) in tested for split in keys[:2] for key in split)
     classes = {each.label for each in train}
     fit = not leaks and train and test and len(classes) == 2
     assert bool(audit(made)) == leaks
     if fit:
-        assert checked_split(made, 2, labelled=True) is made
+        assert checked_splits(made, 2, labelled=True) is made
     else:
         with pytest.raises(DataError):
-            checked_split(made, 2, labelled=True)
+            checked_splits(made, 2, labelled=True)

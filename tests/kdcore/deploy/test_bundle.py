@@ -38,7 +38,7 @@ def test_a_student_carries_classes_statistics_and_versions(folder):
     student = load_student(folder)
     assert student.classes == CLASSES
     assert student.description["kdcore"]
-    assert {"model.live.branches.0.0.mean", "model.live.branches.0.0.std"} <= set(student.state_dict())
+    assert {"model.batch_transforms.branches.0.0.mean", "model.batch_transforms.branches.0.0.std"} <= set(student.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ class Fixed(Schedule):
             optimizer = {"name": each.get("optimizer", "adamw")}
             training = Training(each.get("total", 4), optimizer)
             learners = tuple(each["learners"])
-            yield Stage(each["name"], learners, training, each.get("epochs", training.epochs), each.get("part", "train"))
+            yield Stage(each["name"], learners, training, each.get("epochs", training.epochs), each.get("split", "train"))
 
 
 def _plugin(**components: dict[str, str]) -> ModuleType:

@@ -46,7 +46,7 @@ def test_a_term_without_weight_needs_nothing(valid, load):
 
 def test_teachers_learn_with_labels_that_students_are_not_told(valid, load):
     text = valid.replace("  - cross-entropy\n", "").replace("schedule: {name: one-stage, training: {epochs: 3}}\n", "")
-    recipe = load(text, "data.labels=withheld", "teachers.acc.part=teacher")
+    recipe = load(text, "data.labels=withheld", "teachers.acc.split=teacher")
     assert [term.id for term in recipe.teacher_losses] == ["cross-entropy"]
 
 
@@ -223,10 +223,10 @@ REFUSED = {
         "'one' learns for 2 epochs, and its learning rate warms up for 2",
         "",
     ),
-    "a held-out part": (
-        ["teachers.big.part=test"],
-        "teachers.big.part",
-        "'big' learns from the test part, which is held",
+    "a held-out split": (
+        ["teachers.big.split=test"],
+        "teachers.big.split",
+        "'big' learns from the test split, which is held",
         "'train'",
     ),
     "a frozen student": (["students.one.freeze=['*']"], "students.one.freeze", "all of 'one' is frozen, so a student has", ""),
@@ -263,7 +263,7 @@ CONTRADICTIONS = {
     "no epochs": ([TEACH, LEARN | {"epochs": 0}], "gives stage 'students' 0 epochs"),
     "early": ([LEARN, TEACH], "trains 'one' in stage 'students', before 'big' and 'small', which it learns from"),
     "idle": ([TEACH, LEARN | {"learners": ["one"]}], "never trains 'two'"),
-    "held out": ([TEACH, LEARN | {"part": "validation"}], "trains 'one' and 'two' on the validation part, which is held out"),
+    "held out": ([TEACH, LEARN | {"split": "validation"}], "trains 'one' and 'two' on the validation split, which is held out"),
     "optimizer": ([TEACH, LEARN | {"optimizer": "adamv"}], "in stage 'students': no optimizer 'adamv'; did you mean 'adam'?"),
 }
 
@@ -306,14 +306,14 @@ def test_plans_are_frozen_and_equal_for_equal_recipes(load):
             setattr(holder, field, None)
 
 
-def test_the_baseline_has_the_students_of_each_stage_with_epochs_batches_part_and_order(load):
+def test_the_baseline_has_the_students_of_each_stage_with_epochs_batches_split_and_order(load):
     joint = {"name": "joint", "learners": ["big", "small", "one"]}
     plan = make_plan(load(BASE, fixed(joint, LEARN | {"learners": ["two"]})))
     distilled, baseline = plan.stages[DISTILLED], plan.stages[BASELINE]
     assert [stage.learners for stage in distilled] == [("big", "small", "one"), ("two",)]
     assert [stage.learners for stage in baseline] == [("one",), ("two",)]
     for with_kd, without in zip(distilled, baseline, strict=True):
-        for field in ("name", "epochs", "part", "batch_size", "order"):
+        for field in ("name", "epochs", "split", "batch_size", "order"):
             assert getattr(with_kd, field) == getattr(without, field)
         assert without.sources == ()
         assert without.training == {name: with_kd.training[name] for name in without.learners}

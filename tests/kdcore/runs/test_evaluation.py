@@ -40,7 +40,7 @@ def test_the_windows_are_those_of_the_run(windowed):
     recordings = Recordings(run)
     pieces = list(recordings.pieces("test", ["accelerometer"]))
     assert sorted(piece.key for piece in pieces) == sorted(outcome.keys)
-    own = sum(len(clocks(recordings, sample)) for sample in recordings.split.parts["test"])
+    own = sum(len(clocks(recordings, sample)) for sample in recordings.splits.samples["test"])
     assert own > len(outcome.keys), "the student's own clock gives as many windows here, so this shows nothing"
     [line] = evaluate_run(str(run))
     accuracy = (outcome.probabilities["student"].argmax(1) == outcome.labels).mean()

@@ -36,7 +36,7 @@ def test_a_variant_is_found_whatever_its_name_seeds_and_baseline(run_of):
     assert [run.folder for run in finished_runs(recipe.variant)] == [run_of]
     other = load_recipe(run_of / "recipe.yaml", ["losses.soft-target.weight=0.5"])
     assert not list(finished_runs(other.variant))
-    assert not list(finished_runs(recipe.variant, part="validation"))
+    assert not list(finished_runs(recipe.variant, split="validation"))
 
 
 def test_an_unfinished_run_is_named(run_of, tmp_path):
@@ -55,7 +55,7 @@ def test_an_unfinished_run_is_named(run_of, tmp_path):
     [
         (["data.label_noise=0.3"], " 30 % of the training labels are wrong. 2 seeds."),
         (
-            ["data.labels=withheld", "losses.cross-entropy=null", "schedule.teacher_part=teacher"],
+            ["data.labels=withheld", "losses.cross-entropy=null", "schedule.teacher_split=teacher"],
             "9 to test. Students were trained without labels. 2 seeds.",
         ),
         ([], "9 to test. 2 seeds."),

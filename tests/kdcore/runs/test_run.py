@@ -81,12 +81,12 @@ class Calls:
         )
 
 
-def test_a_part_set_apart_for_teachers_is_not_left_idle(home):
+def test_a_split_set_apart_for_teachers_is_not_left_idle(home):
     home.write(**SHORT)
     apart = "data.protocol={name: disjoint-subjects, teacher_subjects: [1], student_subjects: [2], test_subjects: [3]}"
-    with pytest.raises(RecipeError, match=r"nobody learns from the part 'teacher' .*set schedule.teacher_part to 'teacher'"):
+    with pytest.raises(RecipeError, match=r"nobody learns from the 'teacher' split .*set schedule.teacher_split to 'teacher'"):
         dry_run(home.recipe, [apart])
-    assert dry_run(home.recipe, [apart, "schedule.teacher_part=teacher"])
+    assert dry_run(home.recipe, [apart, "schedule.teacher_split=teacher"])
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from kdcore.errors import CheckpointError
 from kdcore.runs.lock import locked
 from kdcore.runs.state import RunState, check_state
 
-GOOD = {"done": [[0, "distilled"]], "journal": 7, "complete": False, "command": ["kdcore"], "part": "test", "retrain": False}
+GOOD = {"done": [[0, "distilled"]], "journal": 7, "complete": False, "command": ["kdcore"], "split": "test", "retrain": False}
 GOOD["trained"] = {"0/distilled": {"student": [2, 8]}}
 
 
@@ -36,7 +36,7 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
         (json.dumps({**GOOD, "done": [["0", "distilled"]]}), "'done' is missing, or"),
         (json.dumps({**GOOD, "complete": 0}), "'complete' is missing, or"),
         (json.dumps({**GOOD, "command": "kdcore"}), "'command' is missing, or"),
-        (json.dumps({name: each for name, each in GOOD.items() if name != "part"}), "'part' is missing, or"),
+        (json.dumps({name: each for name, each in GOOD.items() if name != "split"}), "'split' is missing, or"),
     ],
 )
 def test_a_damaged_state_is_named_by_file_and_line(tmp_path, content, said):

@@ -12,7 +12,7 @@ from uuid import uuid4
 import numpy as np
 from faults import add, caught_by, sound
 
-from kdcore import ClassEmbeddings, DataError, Dataset, Modality, Protocol, Sample, SampleKey, Signal, Split
+from kdcore import ClassEmbeddings, DataError, Dataset, Modality, Protocol, Sample, SampleKey, Signal, Splits
 from kdcore.testing import Case
 
 WRIST = Modality("wrist", ("time", "channel"), ("channel", "time"), "m/s^2", 10.0, ("x", "y", "z"), description="A sensor.")
@@ -203,21 +203,21 @@ class Careless(PlainDataset):
 class PlainProtocol(Protocol):
     """The last subject tests."""
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         if not samples:
             raise DataError("there are no samples to split")
         ordered = sorted(samples, key=lambda sample: sample.key)
         last = ordered[-1].key.subject
         train = tuple(sample for sample in ordered if sample.key.subject != last)
         test = tuple(sample for sample in ordered if sample.key.subject == last)
-        return Split({"train": train, "validation": (), "test": test}, f"subject {last} tests", ("subject",))
+        return Splits({"train": train, "validation": (), "test": test}, f"subject {last} tests", ("subject",))
 
 
 @caught_by("protocol", "splits")
 class Silent(PlainProtocol):
     """Does not say its rule."""
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         return replace(super().split(samples), rule="")
 
 
@@ -225,7 +225,7 @@ class Silent(PlainProtocol):
 class Leaking(PlainProtocol):
     """Calls views disjoint, which are not."""
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         return replace(super().split(samples), disjoint=("subject", "view"))
 
 
@@ -233,26 +233,26 @@ class Leaking(PlainProtocol):
 class Losing(PlainProtocol):
     """Loses a sample and does not say so."""
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         found = super().split(samples)
-        return replace(found, parts={**found.parts, "train": found.parts["train"][1:]})
+        return replace(found, samples={**found.samples, "train": found.samples["train"][1:]})
 
 
 @caught_by("protocol", "deterministic")
 class AsGiven(PlainProtocol):
     """Keeps the order in which samples come."""
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         found = super().split(samples)
-        trains = {sample.key for sample in found.parts["train"]}
-        return replace(found, parts={**found.parts, "train": tuple(sample for sample in samples if sample.key in trains)})
+        trains = {sample.key for sample in found.samples["train"]}
+        return replace(found, samples={**found.samples, "train": tuple(sample for sample in samples if sample.key in trains)})
 
 
 @caught_by("protocol", "refusals_clear")
 class Blunt(PlainProtocol):
     """Speaks of an index where there are no samples."""
 
-    def split(self, samples: Sequence[Sample]) -> Split:
+    def split(self, samples: Sequence[Sample]) -> Splits:
         samples[0]
         return super().split(samples)
 

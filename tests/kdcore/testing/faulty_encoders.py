@@ -120,6 +120,19 @@ class SinglePrecision(Plain):
         return super().forward(torch.eye(x.shape[1], device=x.device) @ x)
 
 
+@sound("encoder")
+class OnFaultyArithmetic(Plain):
+    """Meets a processor whose bfloat16 convolutions are wrong the first time they run."""
+
+    runs = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_autocast_enabled("cpu"):
+            return super().forward(x)
+        OnFaultyArithmetic.runs += 1
+        return super().forward(x) * (1e36 if OnFaultyArithmetic.runs % 2 else 1)
+
+
 @caught_by("encoder", "devices_agree")
 class OnCpu(Plain):
     """Adds a vector that is always on the CPU."""

@@ -44,11 +44,11 @@ class Endless(PlainSchedule):
 
 @caught_by("schedule", "stages_valid")
 class HeldOut(PlainSchedule):
-    """Trains students on the test part."""
+    """Trains students on the test split."""
 
     def stages(self, graph: Graph) -> Iterator[Stage]:
         for stage in super().stages(graph):
-            yield replace(stage, part="test" if stage.name == "students" else "train")
+            yield replace(stage, split="test" if stage.name == "students" else "train")
 
 
 @caught_by("schedule", "order_follows_graph")

@@ -62,6 +62,15 @@ def test_a_reasoned_exemption_turns_a_failure_into_an_exemption():
     assert "failed" not in found.values()
 
 
+def test_a_fault_of_the_processor_is_no_fault_of_the_encoder():
+    entry = Entry("encoder", "OnFaultyArithmetic", "faulty", "faulty_encoders:OnFaultyArithmetic")
+    (found,) = [result for result in check_component(entry) if result.check.name == "precisions_agree"]
+    assert (found.status, found.message) == (
+        "not applicable",
+        "bfloat16 arithmetic on this processor gives other values when a pass is repeated",
+    )
+
+
 def test_an_exemption_from_a_check_that_passes_is_a_failure():
     found = check_component(SCHEDULE, exemptions={"documented": "nobody reads it"})
     (failure,) = [result for result in found if result.status == "failed"]

@@ -139,7 +139,7 @@ def choosy(home: Home, name: str, flags: str, when: str, error: str = "ValueErro
     ("name", "flags", "when"),
     [
         ("done_once", "pass", "True"),
-        ("done_live", "live = True", "True"),
+        ("done_per_batch", "per_batch = True", "True"),
         ("done_in_training", "augmentation = True", "self.training"),
     ],
 )

@@ -87,7 +87,7 @@ class Mixing(TeacherFusion):
 )
 def test_a_teacher_is_asked_once_where_that_changes_nothing(table, noisy, options, asked_once):
     if noisy:
-        table.lives["teacher"] = Pipeline([toys.branch(toys.ANKLE, on_batches=[toys.Noise()])]).live
+        table.batch_transforms["teacher"] = Pipeline([toys.branch(toys.ANKLE, on_batches=[toys.Noise()])]).batch_transforms
     made = distiller(table, **options)
     calls = count_calls(made, "teacher")
     fit(made, table, [students(epochs=3)])
@@ -188,15 +188,15 @@ def test_batches_come_in_the_same_order_whoever_teaches(table):
         orders.append([context.batch.rows.tolist() for context in watch.contexts])
     assert orders[0] == orders[1]
     epochs = [list(chain(*orders[0][start : start + 4])) for start in (0, 4)]
-    assert [sorted(epoch) for epoch in epochs] == [sorted(table.parts["train"].tolist())] * 2
+    assert [sorted(epoch) for epoch in epochs] == [sorted(table.rows["train"].tolist())] * 2
     assert epochs[0] != epochs[1]
 
 
 def test_test_rows_are_not_touched_before_evaluation(table):
-    for parts in table.inputs.values():
-        parts[0][table.parts["test"]] = math.nan
-    table.labels[table.parts["test"]] = 99
-    table.train_labels[table.parts["test"]] = 99
+    for tensors in table.inputs.values():
+        tensors[0][table.rows["test"]] = math.nan
+    table.labels[table.rows["test"]] = 99
+    table.train_labels[table.rows["test"]] = 99
     made = distiller(table)
     _, values = fit(made, table, [teachers(select="best"), students(select="best")])
     assert all(math.isfinite(value) for history in values.values() for value in history.values())
@@ -292,7 +292,7 @@ def test_gradients_are_clipped_learner_by_learner(table):
         torch.testing.assert_close(clipped[name] / 0.25, free[name] / free[name].norm(), rtol=1e-3, atol=1e-4)
 
 
-def test_the_best_epoch_on_the_validation_part_is_kept(table):
+def test_the_best_epoch_on_the_validation_split_is_kept(table):
     made = distiller(table)
     after, scores = [], []
 
@@ -307,8 +307,8 @@ def test_the_best_epoch_on_the_validation_part_is_kept(table):
     assert best < 7, "the last epoch is the best one: choose another learning rate"
     assert same_state(state_of(made), after[best])
     assert not same_state(after[best], after[-1])
-    probabilities = predict(made, ["student"], table.parts["validation"], table, 3, Fabric(accelerator="cpu", devices=1))
-    labels = table.labels[table.parts["validation"]].numpy()
+    probabilities = predict(made, ["student"], table.rows["validation"], table, 3, Fabric(accelerator="cpu", devices=1))
+    labels = table.labels[table.rows["validation"]].numpy()
     assert (probabilities["student"].argmax(1) == labels).mean() == scores[best]
 
 
@@ -316,7 +316,7 @@ def test_asking_for_probabilities_leaves_everybody_as_they_were(table):
     made = distiller(table)
     made.students.train()
     modes, state = [module.training for module in made.modules()], state_of(made)
-    predict(made, ["teacher", "student"], table.parts["test"], table, 4, Fabric(accelerator="cpu", devices=1))
+    predict(made, ["teacher", "student"], table.rows["test"], table, 4, Fabric(accelerator="cpu", devices=1))
     assert [module.training for module in made.modules()] == modes
     assert same_state(state_of(made), state)
 

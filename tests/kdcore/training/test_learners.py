@@ -36,7 +36,7 @@ def quiet(name, channels, seed, **options):
 def with_terms(made, table, terms: Mapping[str, list[TermSpec]]):
     """Gives each learner its terms."""
     made.eval()
-    batch = table.batch(table.parts["train"], made.networks)
+    batch = table.batch(table.rows["train"], made.networks)
     with torch.no_grad():
         outputs = {name: made.forward(name, batch) for name in made.networks}
     for name, own in terms.items():
@@ -161,8 +161,12 @@ class Seen(Labels):
 
 def of_arm(table, distilled, notes):
     """A student that draws random numbers, with or without a teacher that draws some, too."""
-    students = {"student": toys.participant("student", 2, seed=2, live=table.lives["student"])}
-    teachers = {"teacher": toys.participant("teacher", 2, seed=1, live=table.lives["student"])} if distilled else {}
+    students = {"student": toys.participant("student", 2, seed=2, batch_transforms=table.batch_transforms["student"])}
+    teachers = (
+        {"teacher": toys.participant("teacher", 2, seed=1, batch_transforms=table.batch_transforms["student"])}
+        if distilled
+        else {}
+    )
     watched = TermSpec("labels", 1.0, lambda: Seen(notes))
     distils = [TermSpec("imitate", 0.0, Imitate, ("teacher",))] if distilled else []
     terms = {"student": [watched, *distils]} | ({"teacher": [LABELS]} if distilled else {})

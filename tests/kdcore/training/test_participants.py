@@ -53,14 +53,14 @@ def test_mixed_ablated_outputs_share_the_batch_statistics(x):
     torch.testing.assert_close(outputs.ablated.features["first"], both.features["first"][5:])
 
 
-def test_teachers_ablated_outputs_skip_their_live_transforms(x):
+def test_teachers_ablated_outputs_skip_their_batch_transforms(x):
     teacher = participant("teacher").eval()
-    teacher.live = nn.Threshold(10.0, 99.0)  # all of this input becomes 99
+    teacher.batch_transforms = nn.Threshold(10.0, 99.0)  # all of this input becomes 99
     made = Distiller({"teacher": teacher}, {})
     found = made.ablated_teachers(["teacher"], batch(x))
     expected = teacher.encoder(torch.zeros(1, 3, dtype=torch.float64))
     torch.testing.assert_close(found["teacher"].logits, expected)
-    assert isinstance(teacher.live, nn.Threshold)
+    assert isinstance(teacher.batch_transforms, nn.Threshold)
 
 
 class Ablation(DistillationLoss):

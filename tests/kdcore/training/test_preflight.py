@@ -128,7 +128,7 @@ def table(tmp_path):
 
 def distiller(table, loss, teaches=None, origin=""):
     made = Distiller({"teacher": toys.participant("teacher", 3)}, {"student": toys.participant("student", 2)}).eval()
-    batch = table.batch(table.parts["train"][:2], ("teacher", "student"))
+    batch = table.batch(table.rows["train"][:2], ("teacher", "student"))
     for name in ("teacher", "student"):
         build = (lambda: loss(made)) if teaches else loss
         specs = [

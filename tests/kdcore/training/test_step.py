@@ -37,7 +37,7 @@ def table(tmp_path):
 def partly_labelled(table, labelled):
     """The table with labels for those training rows alone that `labelled` chooses."""
     taught = table.train_labels.clone()
-    rows = table.parts["train"]
+    rows = table.rows["train"]
     taught[rows[~torch.tensor(labelled)]] = -1
     return replace(table, train_labels=taught)
 
@@ -48,7 +48,7 @@ def test_the_supervised_term_is_the_mean_over_labelled_rows(table, shown):
     made = distiller(table, [TermSpec("labels", 1.0, Labels), TermSpec("watch", 0.5, lambda: Watch(kept), ("teacher",))])
     kept.clear()
     step = StageStep(made, learning.students(), partly_labelled(table, shown), True)
-    rows = table.parts["train"]
+    rows = table.rows["train"]
     total, values = step(rows, rows)
     logits = kept[0].student.logits
     assert len(logits) == 12, "a term without labels sees every row"
@@ -60,7 +60,7 @@ def test_the_supervised_term_is_the_mean_over_labelled_rows(table, shown):
 
 def test_a_batch_without_labels_adds_nothing_and_has_finite_gradients(table):
     made = distiller(table)
-    rows = table.parts["train"]
+    rows = table.rows["train"]
     step = StageStep(made, learning.students(), partly_labelled(table, [False] * 9 + [True] * 3), True)
     total, values = step(rows[:3], rows[:3])
     assert values[0] == 0
@@ -75,7 +75,7 @@ def test_a_batch_without_labels_adds_nothing_and_has_finite_gradients(table):
 
 def test_a_batch_without_labels_and_other_terms_leaves_weights_as_they_are(table):
     made = distiller(table, [TermSpec("labels", 1.0, Labels)])
-    rows = table.parts["train"]
+    rows = table.rows["train"]
     step = StageStep(made, learning.students(taught=()), partly_labelled(table, [False] * 9 + [True] * 3), True)
     total, _ = step(rows[:3], rows[:3])
     total.backward()

@@ -71,7 +71,7 @@ def joint(table):
 
 def average(table):
     """A moving average of the student that is shown an augmentation of its own."""
-    table.inputs["teacher"], table.lives["teacher"] = table.inputs["student"], table.lives["student"]
+    table.inputs["teacher"], table.batch_transforms["teacher"] = table.inputs["student"], table.batch_transforms["student"]
     made = distiller(table, teacher={"augment_frozen": True, "channels": 2})
     made.averages = {"teacher": Average("student", 0.9)}
     return made, [students(epochs=3)]

@@ -179,7 +179,7 @@ def test_a_student_of_stored_outputs_is_that_of_the_live_frozen_teacher(tmp_path
     terms = [*learning.default_terms()[:1], TermSpec("soft", 0.5, Soft, ("teacher",))]
     live = distiller(table, terms)
     with torch.no_grad():
-        rows = table.parts["train"]  # in batches as large as the cache's, since the last bit may depend on their size
+        rows = table.rows["train"]  # in batches as large as the cache's, since the last bit may depend on their size
         whole = [live.eval().run_teachers(["teacher"], table.batch(each, ["teacher"]))["teacher"] for each in rows.split(3)]
     logits, features = (torch.cat([get(each) for each in whole]).flip(0) for get in (_logits, _features))
     rows = rows.flip(0)

@@ -97,11 +97,11 @@ def test_teachers_and_others_can_be_named(tmp_path):
 
 
 PLANTED = {
-    "different split": {"split": "subjects 2 train, 1 test"},
+    "different split rule": {"split_rule": "subjects 2 train, 1 test"},
     "fingerprint": {"fingerprint": "xyz"},
     "different classes": {"classes": ["walk", "run"]},
     "different selection of the epoch: last against best": {"selection": {"teacher": "last", "student": "best"}},
-    "different part": {"part": "validation"},
+    "different split": {"split": "validation"},
     "subject 2, trial 00": {"keys": [f"subject 3, trial {n:02d}" for n in range(20)]},
 }
 
@@ -124,12 +124,12 @@ def test_what_is_not_comparable_is_refused_by_name_unless_told(tmp_path, said, c
     ids=[each.split(":")[0] for each in (*PLANTED, "different configuration")],
 )
 def test_runs_taken_as_one_must_agree_too(tmp_path, said, changed):
-    """But in the split, as folds do."""
+    """Except in the split rule, as folds do."""
     whole, half = made_up(tmp_path / "whole", {0: 10, 1: 12}, {0: 9, 1: 9}), {"name": "made", **changed}
     other = made_up(tmp_path / "other", {2: 14}, {2: 9}, **half)
     pooled = f"{whole}+{other}"
-    if said == "different split":
-        assert compare_sources([pooled]).others[0].splits == sorted([half["split"], "subjects 1 train, 2 test"])
+    if said == "different split rule":
+        assert compare_sources([pooled]).others[0].split_rules == sorted([half["split_rule"], "subjects 1 train, 2 test"])
         return
     with pytest.raises(IncomparableError, match=f"whole \\+ other pooled: .*{said}"):
         compare_sources([pooled])
@@ -153,7 +153,7 @@ def test_a_configuration_run_again_counts_once(tmp_path):
 
 
 def fold(folder, name, tested, weight=1):
-    run = made_up(folder, {0: 10}, {0: 9}, name=name, split=f"subject {tested} tests", variant=f"{name}-{tested}-{weight}")
+    run = made_up(folder, {0: 10}, {0: 9}, name=name, split_rule=f"subject {tested} tests", variant=f"{name}-{tested}-{weight}")
     protocol = {"name": "leave-one-subject-out", "test_subject": tested}
     recipe = {"name": name, "data": {"batch_size": 8, "protocol": protocol}, "losses": [{"name": "logits", "weight": weight}]}
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
@@ -162,7 +162,7 @@ def fold(folder, name, tested, weight=1):
 
 def test_folds_differ_in_their_protocol_alone(tmp_path):
     folds = [fold(tmp_path / f"fold-{tested}", "made", tested) for tested in range(3)]
-    assert len(compare_sources(["+".join(map(str, folds))]).reference.splits) == 3
+    assert len(compare_sources(["+".join(map(str, folds))]).reference.split_rules) == 3
     heavy = fold(tmp_path / "heavy", "made", 3, weight=2)
     with pytest.raises(IncomparableError, match=r"fold-0 \+ heavy pooled: different configuration \(losses\)$"):
         compare_sources(["+".join(map(str, [*folds, heavy]))])
@@ -173,8 +173,8 @@ def test_folds_differ_in_their_protocol_alone(tmp_path):
         compare_sources(["+".join(map(str, [*folds, again]))])
 
 
-def test_another_split_is_not_paired_even_if_told(tmp_path):
-    one, other = made_up(tmp_path / "one", ONE), made_up(tmp_path / "other", OTHER, name="other", split="another")
+def test_another_split_rule_is_not_paired_even_if_told(tmp_path):
+    one, other = made_up(tmp_path / "one", ONE), made_up(tmp_path / "other", OTHER, name="other", split_rule="another")
     assert "Welch" in compare_sources([str(one), str(other)], anyway=True).differences["other"].test
 
 
@@ -193,11 +193,11 @@ def test_rows_in_another_order_are_joined_by_key(tmp_path):
 
 
 def test_folds_count_once_each(tmp_path):
-    """Two seeds on each of three splits: three pairs, not six."""
+    """Two seeds on each of three folds: three pairs, not six."""
     sides = []
     for name, gains in (("one", (0, 0, 0)), ("other", (1, 2, 3))):
         folders = [
-            made_up(tmp_path / f"{name}{fold}", {0: 10 + gain, 1: 12 + gain}, name=name, split=f"fold {fold}")
+            made_up(tmp_path / f"{name}{fold}", {0: 10 + gain, 1: 12 + gain}, name=name, split_rule=f"fold {fold}")
             for fold, gain in enumerate(gains)
         ]
         sides.append("+".join(map(str, folders)))
@@ -205,7 +205,7 @@ def test_folds_count_once_each(tmp_path):
     difference = found.differences["other"]
     low, high = stats.t.interval(0.95, 2, 0.1, stats.sem([0.05, 0.1, 0.15]))
     assert (difference.n, difference.mean, difference.low, difference.high) == pytest.approx((3, 0.1, low, high))
-    assert "3 splits" in difference.test
+    assert "3 folds" in difference.test
 
 
 def test_folds_are_pooled_in_the_counts(tmp_path):
@@ -216,19 +216,19 @@ def test_folds_are_pooled_in_the_counts(tmp_path):
         runs = [
             made_up(
                 tmp_path / f"{name}-{fold}", dict.fromkeys((0, 1), int(right * len(labels))), name=name,
-                split=f"fold {fold}", labels=labels, keys=[f"subject {fold}, trial {n:02d}" for n in range(len(labels))],
+                split_rule=f"fold {fold}", labels=labels, keys=[f"subject {fold}, trial {n:02d}" for n in range(len(labels))],
             )
             for fold, labels in folds.items()
         ]  # fmt: skip
         sides.append("+".join(map(str, runs)))
     found = compare_sources(sides)
     result, classes, *_ = report_tables(found)
-    assert result.title.startswith("Accuracy on the test part, 30 samples in 3 splits;")
+    assert result.title.startswith("Accuracy on the test split, 30 samples in 3 folds;")
     assert [row[:2] for row in classes.rows] == [["walk", "18"], ["sit", "12"]]
     # Of class sit, the first fold has 5 of 10 right and then 7 of 10, the second none of 2 and none of 2.
     assert classes.rows[1][2:4] == ["25.0", "35.0"]
     assert classes.rows[1][4] == "+10.0"
-    assert "sit: 2 of 3 splits have samples of this class." in classes.notes
+    assert "sit: 2 of 3 folds have samples of this class." in classes.notes
     samples = {row["entry"]: row["mean"] for row in report_records(found) if row["measure"] == "samples"}
     assert samples == {"one": 30, "other": 30}
 
@@ -342,7 +342,7 @@ def test_a_verdict_does_not_outlive_the_correction(tmp_path):
 
 
 def test_titles_keep_capitals(pair):
-    assert report_tables(compare_sources(pair, metric="macro_f1"))[0].title.startswith("Macro F1 on the test part")
+    assert report_tables(compare_sources(pair, metric="macro_f1"))[0].title.startswith("Macro F1 on the test split")
 
 
 WIDE = Table(

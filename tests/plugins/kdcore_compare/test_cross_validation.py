@@ -37,7 +37,7 @@ def fold_runs(tmp_path, distilled, baseline=None, **facts):
         keys = [f"subject {subject}, action a{n % 2}, trial {n:02d}" for n in range(20)]
         folder = made_up(
             tmp_path / f"subject-{subject}", right, baseline[subject] if baseline else None, "cv", keys,
-            split=f"subject {subject} tests", variant=f"v{subject}", **facts,
+            split_rule=f"subject {subject} tests", variant=f"v{subject}", **facts,
         )  # fmt: skip
         (folder / "recipe.yaml").write_text(yaml.safe_dump({"name": "cv", "data": {"protocol": subject}, "losses": []}))
         found[f"subject {subject}"] = [read_run(folder)]
@@ -217,4 +217,4 @@ def test_a_killed_cross_validation_goes_on_and_trains_nothing_twice(tmp_path, da
     assert finish(home, *command, "--folds", "2", "--jobs", "2") == 0, home.said()
     assert len(runs_of(home)) == 6
     facts = [json.loads((run / "run.json").read_text()) for run in runs_of(home)]
-    assert sum(each["split"].startswith("Fold ") for each in facts) == 2
+    assert sum(each["split_rule"].startswith("Fold ") for each in facts) == 2

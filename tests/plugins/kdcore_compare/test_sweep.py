@@ -42,7 +42,7 @@ def test_a_sweep_is_killed_and_two_workers_finish_it(tmp_path, database):
 
     for folder in runs_of(home):
         run = read_run(folder)
-        assert run.facts.part == "validation"
+        assert run.facts.split == "validation"
         outcome = run.outcomes["distilled"][0]
         assert {key.split(",")[0] for key in outcome.keys} == {"subject 2"}  # validates; subject 3 tests
         accuracy = float(np.mean(outcome.probabilities["student"].argmax(1) == outcome.labels))
@@ -64,12 +64,12 @@ def test_a_sweep_is_killed_and_two_workers_finish_it(tmp_path, database):
     assert not any(name.startswith(("distilled/", "baseline/", "teacher")) for run in runs for name in run.data.metrics)
 
 
-def test_choosing_needs_a_validation_part(tmp_path, database):
+def test_choosing_needs_a_validation_split(tmp_path, database):
     home = Home(tmp_path / "no-validation", database).write(**QUICK)
     written = home.recipe.read_text().replace("validation_subjects: 1", "validation_subjects: 0")
     home.recipe.write_text(written)
     assert home.finish("sweep", str(home.recipe), "--grid", "losses.soft-target.weight=0.1,1") == 2
-    assert "no validation part" in home.said()
+    assert "no validation split" in home.said()
     assert "data.protocol.validation_subjects" in home.said()
     assert not runs_of(home)
 

@@ -15,10 +15,10 @@ SWEEP = Table(
     "Sweep of tiny, 2 points",
     ["point", "losses.soft-target.weight", "losses.soft-target.temperature", "validation accuracy, %", ""],
     [["0", "0.125", "4", "71.2 ± 3.0", ""], ["1", "17", "8", "69.5 ± 0.4", ""]],
-    ["Ranked by accuracy on the validation part."],
+    ["Ranked by accuracy on the validation split."],
     strong=[0],
 )
-WORDS = ["Sweep of tiny, 2 points", "0.125", "17", "71.2 ± 3.0", "69.5 ± 0.4", "Ranked by accuracy on the validation part."]
+WORDS = ["Sweep of tiny, 2 points", "0.125", "17", "71.2 ± 3.0", "69.5 ± 0.4", "Ranked by accuracy on the validation split."]
 
 
 def in_one_line(text: str) -> str:

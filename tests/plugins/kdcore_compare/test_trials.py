@@ -31,8 +31,8 @@ def sweep(tmp_path):
 def training(accuracies, seed=0):
     """Stands in for training: the student's validation accuracy after each epoch; the last one counts."""
 
-    def fake_ensure_runs(source, overrides, part, listener, say):
-        assert part == "validation"
+    def fake_ensure_runs(source, overrides, split, listener, say):
+        assert split == "validation"
         assert "baseline=false" in overrides
         listener.arm_started(seed, "distilled", [TEACHER, STUDENT])
         for epoch, accuracy in enumerate(accuracies):
@@ -82,5 +82,5 @@ def test_training_that_fails_is_noted_and_a_stop_gives_the_point_back(sweep, mon
 
 
 def test_the_result_is_the_students_mean_for_each_seed(tmp_path):
-    run = read_run(made_up(tmp_path / "run", {0: 10, 1: 15}, part="validation"))
+    run = read_run(made_up(tmp_path / "run", {0: 10, 1: 15}, split="validation"))
     assert trials.validation_accuracies([run], [1, 0]) == [0.75, 0.5]

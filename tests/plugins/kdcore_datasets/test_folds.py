@@ -14,8 +14,8 @@ def recordings(count: int) -> list[Sample]:
     return [Sample(SampleKey(f"s{s}", str(a), "1"), a) for s in range(1, count + 1) for a in (0, 1)]
 
 
-def subjects(split, part: str) -> set[str]:
-    return {sample.key.subject for sample in split.parts[part]}
+def subjects(splits, split: str) -> set[str]:
+    return {sample.key.subject for sample in splits.samples[split]}
 
 
 @given(st.integers(2, 9), st.integers(0, 8), st.none() | st.integers(0, 99))
@@ -23,10 +23,10 @@ def test_every_subject_tests_once_and_never_trains_then(folds, more, seed):
     samples = recordings(folds + more)
     tested = []
     for fold in range(1, folds + 1):
-        split = SubjectFolds(folds=folds, fold=fold, shuffle_seed=seed).split(samples)
-        assert subjects(split, "train") | subjects(split, "test") == {each.key.subject for each in samples}
-        assert not subjects(split, "train") & subjects(split, "test")
-        tested += sorted(subjects(split, "test"))
+        splits = SubjectFolds(folds=folds, fold=fold, shuffle_seed=seed).split(samples)
+        assert subjects(splits, "train") | subjects(splits, "test") == {each.key.subject for each in samples}
+        assert not subjects(splits, "train") & subjects(splits, "test")
+        tested += sorted(subjects(splits, "test"))
     assert sorted(tested) == sorted({each.key.subject for each in samples})
 
 
@@ -37,8 +37,8 @@ def test_every_subject_tests_once_and_never_trains_then(folds, more, seed):
 def test_folds_in_natural_order_are_those_of_scikit_learn(count, groups):
     """The folds of sklearn.model_selection.KFold(4) for subjects 1, 2, 3 …"""
     for fold, expected in enumerate(groups, 1):
-        split = SubjectFolds(folds=4, fold=fold).split(recordings(count))
-        assert subjects(split, "test") == {f"s{name}" for name in expected.split()}
+        splits = SubjectFolds(folds=4, fold=fold).split(recordings(count))
+        assert subjects(splits, "test") == {f"s{name}" for name in expected.split()}
 
 
 def test_a_seed_shuffles_always_alike_and_the_rule_says_so():
@@ -50,8 +50,8 @@ def test_a_seed_shuffles_always_alike_and_the_rule_says_so():
 
 
 def test_the_last_training_subjects_validate():
-    split = SubjectFolds(folds=3, fold=1, validation_subjects=2).split(recordings(6))
-    assert (subjects(split, "test"), subjects(split, "validation")) == ({"s1", "s2"}, {"s5", "s6"})
+    splits = SubjectFolds(folds=3, fold=1, validation_subjects=2).split(recordings(6))
+    assert (subjects(splits, "test"), subjects(splits, "validation")) == ({"s1", "s2"}, {"s5", "s6"})
 
 
 def test_what_does_not_fit_is_refused():

@@ -80,8 +80,8 @@ def test_one_sample_per_camera_with_shared_sensors(folder: Path):
 def test_all_protocols_apply(folder: Path):
     samples = Mmact(root=folder).samples()
     for rule in (CrossSubject(), CrossScene(), CrossSession()):
-        split = rule.split(samples)
-        assert len(split.parts["train"]) == len(split.parts["test"]) == 4
+        splits = rule.split(samples)
+        assert len(splits.samples["train"]) == len(splits.samples["test"]) == 4
     with pytest.raises(DataError, match="view"):
         CrossView().split(samples)
 

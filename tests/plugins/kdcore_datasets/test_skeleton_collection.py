@@ -49,15 +49,15 @@ def test_clips_of_a_pickle(tmp_path: Path, content: dict[str, Any], protocol: in
     assert one.values[3, 2, 1, 0] == 321
     assert not one.values[..., 1].any()
     assert three.values[1, 0, 2, 1] == 1102
-    assert len(NtuCrossSubject().split(samples).parts["train"]) == 2
+    assert len(NtuCrossSubject().split(samples).samples["train"]) == 2
 
 
 def test_published_splits_are_sessions(tmp_path: Path, content: dict[str, Any]):
     path = dump(content, tmp_path / "ntu.pkl")
     dataset = SkeletonCollection(file=path, classes=("drink", "eat"), split="xsub", names=NAMES)
-    split = CrossSession(train_sessions=("train",), test_sessions=("val",)).split(dataset.samples())
-    assert [sample.key.subject for sample in split.parts["train"]] == ["1"]
-    assert [sample.key.subject for sample in split.parts["test"]] == ["2"]
+    splits = CrossSession(train_sessions=("train",), test_sessions=("val",)).split(dataset.samples())
+    assert [sample.key.subject for sample in splits.samples["train"]] == ["1"]
+    assert [sample.key.subject for sample in splits.samples["test"]] == ["2"]
     with pytest.raises(DataError, match="has no split 'xset'; its parts are xsub_train, xsub_val and xview_train"):
         SkeletonCollection(file=path, classes=("drink", "eat"), split="xset").samples()
 

@@ -187,9 +187,9 @@ def test_the_published_recordings(recordings: Path):
     dataset = UtdMhad(root=recordings / "utd-mhad")
     samples = dataset.samples()
     assert len(samples) == 861
-    sizes = {part: len(members) for part, members in CrossSubject().split(samples).parts.items()}
+    sizes = {split: len(members) for split, members in CrossSubject().split(samples).samples.items()}
     assert sizes == {"train": 431, "validation": 0, "test": 430}
-    sizes = {part: len(members) for part, members in SubjectSpecific().split(samples).parts.items()}
+    sizes = {split: len(members) for split, members in SubjectSpecific().split(samples).samples.items()}
     assert sizes == {"train": 432, "validation": 0, "test": 429}
     for sample in samples[::97]:
         name = f"a{sample.key.action}_s{sample.key.subject}_t{sample.key.trial}"

@@ -37,6 +37,7 @@ MINIMUM = {
         "average",
         "eb-kd",
         "amtml-kd",
+        "skd-direction",
     ),
     *("c2kd", "graph-distillation", "hallucination", "attention-transfer", "rkd", "similarity-preserving"),
     *("correlation-congruence", "pkt", "cka", "nst", "affinity", "fsp", "ickd"),

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import mahalanobis
 from scipy.stats import kendalltau, pearsonr
 
 from kdcore import Example, Outputs
@@ -21,6 +22,7 @@ from kdcore_losses.logit_std import LogitStandardisation
 from kdcore_losses.logits import Logits
 from kdcore_losses.mlld import MultiLevelLogits
 from kdcore_losses.nkd import NormalisedDistillation
+from kdcore_losses.skd_direction import DirectionTerm
 from kdcore_losses.soft_target import SoftTarget
 from kdcore_losses.tf_kd import TeacherFree
 from kdcore_losses.top_k import TopK
@@ -270,3 +272,16 @@ def test_standardised_soft_targets_equal_soft_targets_of_standardised_logits(con
     )
     raw = context(torch.from_numpy(S), [torch.from_numpy(T1)])
     assert LogitStandardisation()(raw).item() == pytest.approx(SoftTarget(temperature=2.0)(plain).item(), rel=1e-6)
+
+
+def test_skd_direction_by_loops(context):
+    """Its covariance and distances, against numpy's and SciPy's of the same differences."""
+
+    def distance(teacher):
+        cosines = [[[x @ y / math.sqrt((x @ x) * (y @ y)) for y in logits] for x in logits] for logits in (S, teacher)]
+        rows = np.array(cosines[0]) - np.array(cosines[1])
+        inverse = np.linalg.inv(np.cov(rows, rowvar=False) + 0.1 * np.eye(B))
+        return np.mean([mahalanobis(row, np.zeros(B), inverse) for row in rows])
+
+    ctx = context(torch.from_numpy(S), [torch.from_numpy(T1), torch.from_numpy(T2)])
+    assert float(DirectionTerm(ridge=0.1)(ctx)) == pytest.approx(teachers_mean(distance), rel=1e-9)

@@ -128,17 +128,17 @@ def test_students_learn_from_a_teacher_without_any_label():
 
 def test_students_learn_together_after_the_teachers():
     teachers, student = Training(epochs=3), Training(epochs=4)
-    schedule = MutualLearning(teachers=teachers, student=student, teacher_part="teacher")
+    schedule = MutualLearning(teachers=teachers, student=student, teacher_split="teacher")
     assert list(schedule.stages(Graph.of(("rgb",), ("a", "b", "c")))) == [
-        Stage("teachers", ("rgb",), teachers, 3, part="teacher"),
+        Stage("teachers", ("rgb",), teachers, 3, split="teacher"),
         Stage("students", ("a", "b", "c"), student, 4),
     ]
     assert [stage.learners for stage in schedule.stages(Graph.of((), ("a", "b")))] == [("a", "b")]
 
 
-@pytest.mark.parametrize("changes", [["schedule.teacher_part=train"], ["schedule.name=two-stage"]])
+@pytest.mark.parametrize("changes", [["schedule.teacher_split=train"], ["schedule.name=two-stage"]])
 def test_teachers_do_not_read_the_labels_that_students_are_not_told(changes):
-    with pytest.raises(RecipeError, match="teachers learn from the labels of the part 'train', which are withheld") as refused:
+    with pytest.raises(RecipeError, match="teachers learn from the labels of the 'train' split, which are withheld") as refused:
         load_recipe("crossmodal-mutual", changes)
     assert [problem.path for problem in refused.value.problems] == ["schedule"]
     load_recipe("crossmodal-mutual", [*changes, "data.labels=given"])

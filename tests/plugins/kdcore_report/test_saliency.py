@@ -68,7 +68,7 @@ def test_everybody_is_as_when_training_ended(finished, arm):
     outcome = finished.outcomes[arm]
     fabric = make_fabric(finished.run.recipe.engine)
     names = [*distiller.teachers, *distiller.students]
-    again = predict(distiller, names, finished.table.parts["test"], finished.table, 4, fabric)
+    again = predict(distiller, names, finished.table.rows["test"], finished.table, 4, fabric)
     for name in names:
         np.testing.assert_allclose(again[name], outcome.probabilities[name], rtol=1e-4, atol=1e-6)
 
@@ -100,7 +100,7 @@ def test_the_answer_explained_is_the_one_that_was_evaluated(finished):
     explainer(finished, hook).looks(5)
     assert [(name, shape[0]) for name, shape, _ in hook.asked] == [("acc", 2), ("gyro", 2), ("student", 1), ("student", 1)]
     distiller = restore_participants(finished.run, 3, "distilled")
-    batch = finished.table.batch(finished.table.parts["test"][4:6], ["acc", "gyro"])
+    batch = finished.table.batch(finished.table.rows["test"][4:6], ["acc", "gyro"])
     with torch.no_grad():
         logits = distiller.run_teachers(["acc", "gyro"], batch)["acc"].logits[1]
     assert hook.asked[0][2] == pytest.approx(float(logits.max()), rel=1e-4)

@@ -13,9 +13,9 @@ from kdcore_schedules.schedules import Progressive, TwoStage
 
 def test_teachers_learn_to_the_end_before_students():
     teachers, student = Training(epochs=7), Training(epochs=5)
-    stages = TwoStage(teachers=teachers, student=student, teacher_part="teacher").stages(Graph.of(("a", "b"), ("s", "t")))
+    stages = TwoStage(teachers=teachers, student=student, teacher_split="teacher").stages(Graph.of(("a", "b"), ("s", "t")))
     assert list(stages) == [
-        Stage("teachers", ("a", "b"), teachers, 7, part="teacher"),
+        Stage("teachers", ("a", "b"), teachers, 7, split="teacher"),
         Stage("student", ("s", "t"), student, 5),
     ]
 

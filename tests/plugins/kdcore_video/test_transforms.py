@@ -36,8 +36,8 @@ class TestRandomSegments:
         kept = RandomSegments(segments=4).eval()(numbered(2, 32))[:, :, 0, 0, 0]
         assert kept.tolist() == [[4, 12, 20, 28]] * 2
 
-    def test_is_live(self):
-        assert RandomSegments.live
+    def test_runs_per_batch(self):
+        assert RandomSegments.per_batch
         assert not RandomSegments.augmentation
 
 
