@@ -30,7 +30,7 @@ def plan(
     overrides: Overrides = None,
     format: Annotated[PlanFormat, typer.Option(help="Text, a Mermaid diagram, or JSON.")] = PlanFormat.tree,
 ) -> None:
-    """Show what a recipe will do: stages, who learns from whom by which terms, epochs, what is cached."""
+    """Show the plan of a recipe: stages, epochs, terms, who learns from whom, and what is cached."""
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.plan import make_plan
 
@@ -47,7 +47,7 @@ def outputs(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .parquet, .npz or .safetensors.")],
     seed: Annotated[int | None, typer.Option(help="Seed of the run; the first by default.")] = None,
 ) -> None:
-    """Store a trained participant's outputs, for students trained elsewhere (`outputs:` of a teacher)."""
+    """Write the outputs of a trained participant to a file, to use as a teacher elsewhere (`outputs:`)."""
     from kdcore.runs.outputs import store_outputs
 
     counts = store_outputs(run_id, of, output, seed)
