@@ -17,7 +17,7 @@ def predict(
         typer.Argument(help="Folder of a saved student, an exported .onnx file, or a run (id, folder or recipe name)."),
     ],
     files: Annotated[
-        list[str], typer.Argument(help="Recordings; modality=file if the student reads several modalities; - for standard input.")
+        list[str], typer.Argument(help="Recordings; modality=file if the student has several modalities; - for standard input.")
     ],
     dataset: Annotated[str, typer.Option(help="Dataset that defines the file format; by default the student's.")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples per second of .npy files and plain tables.")] = None,

@@ -214,7 +214,7 @@ def _joined(columns: Iterable[Column], samples: Sequence[Sample], splits: Splits
     """Keys that every column has, in the samples' order, without those that are in no split."""
     common = set.intersection(*(set(column.keys) for column in columns))
     if not common:
-        raise DataError("no sample is left: every one is bad, or shorter than a window (kdcore data check counts them)")
+        raise DataError("no samples are left: all are bad or shorter than a window (kdcore data check counts them)")
     order = {sample.key: number for number, sample in enumerate(samples)}
     used = {sample.key for members in splits.samples.values() for sample in members}
     kept = [key for key in common if _recorded(key) in used]

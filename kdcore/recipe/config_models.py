@@ -44,7 +44,7 @@ def wrong(message: str, at: Steps = (), instead: Steps = ()) -> PydanticCustomEr
 def _not_negative(weight: float | Ramp) -> float | Ramp:
     for value in (weight.start, weight.stop) if isinstance(weight, Ramp) else (weight,):
         if not 0 <= value < float("inf"):
-            raise wrong(f"must be a number from 0 up, not {value!r}")
+            raise wrong(f"must be a non-negative number, not {value!r}")
     if isinstance(weight, Ramp) and weight.epochs < 1:
         raise wrong(f"must be at least 1, not {weight.epochs!r}", ("epochs",))
     return weight

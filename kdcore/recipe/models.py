@@ -54,7 +54,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 def _name(name: str) -> str:
     if not _NAME.fullmatch(name) or name in (JOINED, "fusion"):
         raise wrong(
-            f"{name!r} cannot name a participant: use letters, digits, - and _, and start with a letter "
+            f"{name!r} is not a valid name for a participant: use letters, digits, - and _, and start with a letter "
             f"({JOINED!r} and 'fusion' are reserved)"
         )
     return name
@@ -62,13 +62,13 @@ def _name(name: str) -> str:
 
 def _run_name(name: str) -> str:
     if name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
-        raise wrong(f"{name!r} cannot name a run: folders are called after it, so use no / or \\, and start with no dot")
+        raise wrong(f"{name!r} is not a valid name for a run, which becomes a folder: do not use / or \\, or a leading dot")
     return name
 
 
 def _own_name(name: str, info: ValidationInfo, at: Steps = ()) -> None:
     if name in info.data.get("teachers", ()):
-        raise wrong(f"{name!r} is the name of a teacher, too; participants need names of their own", at, ("teachers", name))
+        raise wrong(f"{name!r} is also the name of a teacher; participant names must be unique", at, ("teachers", name))
 
 
 _Participants = dict[Annotated[str, AfterValidator(_name)], ParticipantSpec]

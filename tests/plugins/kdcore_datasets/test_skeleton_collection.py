@@ -161,5 +161,5 @@ def test_an_archive_of_padded_clips(tmp_path: Path):
     with pytest.raises(DataError, match="no multiple of 7 joints"):
         SkeletonCollection(file=tmp_path / "cs.npz", classes=("a", "b", "c"), joints=7).samples()
     np.savez(tmp_path / "cs.npz", x_train=x)
-    with pytest.raises(DataError, match=r"cs.npz: is no archive of x_train"):
+    with pytest.raises(DataError, match=r"cs.npz: is not an archive of x_train"):
         SkeletonCollection(file=tmp_path / "cs.npz", classes=("a", "b", "c")).samples()
