@@ -49,7 +49,7 @@ def test_json(tmp_path: Path, wrapped: bool):
         ("[[[1, 2], [3]]]", "no array of numbers with equal rows"),
         ("[[1, 2, 3]]", "expected .any, any, any"),
         ("[[[1, 2, NaN]]]", "not finite"),
-        ("[[[1, 2, 1e308]]]", "1 value.s. that are beyond all measure, the first at index .0, 0, 2"),
+        ("[[[1, 2, 1e308]]]", "1 value.s. that are too large, the first at index .0, 0, 2"),
         ("[[[]]]", "is empty"),
     ],
 )
