@@ -110,7 +110,7 @@ FAULTS = {
     "a class is missing": (three(classes=("x", "z")), r"it has no logits for the class 'y' \(1 of 2 classes are missing\)"),
     "a class too many": (
         three(logits=numbers((3, 3), 0), classes=("x", "y", "z")),
-        "has logits for 'z', which is not a class of",
+        "for 'z', which is not a class of",
     ),
     "other classes": (three(logits=numbers((3, 3), 0), classes=()), "has 3 logits per sample, and the run has 2 classes"),
     "other samples": (three(keys=[key(n) for n in (7, 8, 9)]), "it has none of the run's samples; it has, for example"),

@@ -46,7 +46,7 @@ def test_json(tmp_path: Path, wrapped: bool):
     [
         ("{", "is not a JSON file"),
         ('{"other": 1, "more": 2}', "has no 'joints' .it holds more and other"),
-        ("[[[1, 2], [3]]]", "no array of numbers with equal rows"),
+        ("[[[1, 2], [3]]]", "not an array of numbers with equal rows"),
         ("[[1, 2, 3]]", "expected .any, any, any"),
         ("[[[1, 2, NaN]]]", "not finite"),
         ("[[[1, 2, 1e308]]]", "1 value.s. that are too large, the first at index .0, 0, 2"),
