@@ -158,7 +158,7 @@ def test_an_archive_of_padded_clips(tmp_path: Path):
     assert signal.values.shape == (4, 5, 3, 2)
     np.testing.assert_array_equal(signal.values[0, 1, :, 0], [4, 5, 6])
     np.testing.assert_array_equal(signal.values[0, 0, :, 1], [16, 17, 18])
-    with pytest.raises(DataError, match="no multiple of 7 joints"):
+    with pytest.raises(DataError, match="not a multiple of 7 joints"):
         SkeletonCollection(file=tmp_path / "cs.npz", classes=("a", "b", "c"), joints=7).samples()
     np.savez(tmp_path / "cs.npz", x_train=x)
     with pytest.raises(DataError, match=r"cs.npz: is not an archive of x_train"):
