@@ -92,7 +92,7 @@ def test_rates(tmp_path):
         unknown.predict(values)
     np.testing.assert_array_equal(unknown.predict(values, rate=50), unknown.predict(values, rate={"gyroscope": 50.0}))
     for wrong in (0, -1, np.nan, np.inf):
-        with pytest.raises(DataError, match="above 0"):
+        with pytest.raises(DataError, match="greater than 0"):
             known.predict(values, rate=wrong)
     with pytest.raises(DataError, match="the signal says 25 samples per second, rate= says 50"):
         known.predict(Signal(values, 25.0), rate=50)
