@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
+    from kdcore.archives import refuse_bomb
     from kdcore.cli.console import ConsoleListener
     from kdcore.contracts.batch import Batch, LossContext, Outputs
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey, Unusable
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.merge import TERM_LISTS
     from kdcore.recipe.models import Recipe
-    from kdcore.recipe.plan import Plan, make_plan
+    from kdcore.recipe.plan import ParticipantPlan, Plan, make_plan
     from kdcore.runs.artifacts import first_recording, restore_participants, student_folder
     from kdcore.runs.callbacks import RunListener
     from kdcore.runs.context import RunContext, reopen
@@ -81,6 +82,7 @@ hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
 
 _HOME = {
+    "kdcore.archives": ("refuse_bomb",),
     "kdcore.cli.console": ("ConsoleListener",),
     "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey", "Unusable"),
@@ -111,7 +113,7 @@ _HOME = {
     "kdcore.recipe.build": ("Builder",),
     "kdcore.recipe.graph": ("LearnerTerm", "StagePlan"),
     "kdcore.recipe.load": ("load_recipe",),
-    "kdcore.recipe.plan": ("Plan", "make_plan"),
+    "kdcore.recipe.plan": ("ParticipantPlan", "Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),

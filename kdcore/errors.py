@@ -15,6 +15,7 @@ VALUE = 80
 
 _MESSAGE = 1000
 _QUOTED = re.compile(r"(?<!\w)('[^']*'|\"[^\"]*\")")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _STEP = re.compile(r"[^.\[\]]+")
 
 
@@ -131,6 +132,14 @@ class StoppedError(KdcoreError):
     """A run stopped on request after saving its state."""
 
     exit_code = 143
+
+
+def printable(text: str) -> str:
+    """Return `text` for a terminal: characters that would move the cursor, change colours or reorder text are spelled out.
+
+    Names of classes, files and samples come from files that somebody else wrote.
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def one_line(error: BaseException) -> str:

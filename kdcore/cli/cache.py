@@ -58,6 +58,27 @@ def clear_cache(
             print(f"removed {kind}: {len(entries)} entries, {size_text(size)}")
 
 
+@app.command("check")
+def check_cache(
+    remove: Annotated[bool, typer.Option("--remove", help="Remove what is damaged; runs make it again.")] = False,
+) -> None:
+    """Read all prepared recordings and compare them with what was written. Exits with 1 if some are damaged."""
+    from kdcore.data.data_cache import columns_in, damaged_columns, remove_abandoned
+
+    folder = cache_folder()
+    left = remove_abandoned(folder)
+    damaged = damaged_columns(folder)
+    print(f"{folder}: {len(columns_in(folder))} entries of prepared recordings, {len(damaged)} damaged")
+    if left:
+        print(f"removed {len(left)} that a killed process left unfinished")
+    for path in damaged:
+        print(f"  {path.name}{': removed' if remove else ''}")
+        if remove:
+            shutil.rmtree(path)
+    if damaged and not remove:
+        raise typer.Exit(1)
+
+
 def _entries() -> dict[str, list[Path]]:
     """Kind → files and folders of the cache folder."""
     found: dict[str, list[Path]] = {kind: [] for kind in KINDS}

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from kdcore.cli.tables import output, show_table
-from kdcore.data.check import DataReport
+from kdcore.cli.tables import SafeConsole, output, show_table
 from kdcore.recipe.graph import StagePlan
 from kdcore.runs.callbacks import RunListener
 from kdcore.runs.run import Result
@@ -102,7 +101,7 @@ class ConsoleListener(RunListener):
 
 def stderr() -> Console:
     """Return the console for progress, so that output can be piped."""
-    return Console(stderr=True)
+    return SafeConsole(stderr=True)
 
 
 def show_result(result: Result) -> None:
@@ -137,34 +136,3 @@ def show_preflight(found: Preflight) -> None:
 
 def _parameters(count: int, trained: int) -> str:
     return f"{count:,}" if trained == count else f"{count:,} ({trained:,} trained)"
-
-
-def show_data(report: DataReport) -> None:
-    """Print counts, lengths, and everything that is wrong with a dataset."""
-    console = output()
-    console.print(f"{report.dataset}: {sum(report.splits.values())} samples; {report.rule}", highlight=False)
-    splits = list(report.splits)
-    for title, counts in (("class", report.classes), ("subject", report.subjects)):
-        shown = Table(title, *splits)
-        for name, count in counts.items():
-            shown.add_row(name, *(str(count[split]) for split in splits))
-        show_table(console, shown)
-    lengths = Table("modality", "shortest", "median", "longest", title="Length in samples (seconds)")
-    for modality, spread in report.lengths.items():
-        lengths.add_row(modality, *(f"{n:g} ({s:.2f})" for n, s in zip(spread, report.durations[modality], strict=True)))
-    show_table(console, lengths)
-    lists = {"missing": report.missing, "broken": report.broken, "leaks": report.leaks}
-    if report.windows is not None:
-        counted = ", ".join(f"{split} {report.windows[split]}" for split in splits)
-        console.print(f"windows: {counted}", style="red" if report.windowless else "", highlight=False)
-        lists["shorter than a window"] = report.short
-    lists |= {"warnings": report.warnings, "odd signals": report.odd, "dropped, by reason": report.dropped.lines()}
-    lists["ranges"] = [
-        f"{modality}, subject {subject}: {low:.4g} to {high:.4g}, typically {typical:.4g}"
-        for modality, subjects in report.ranges.items()
-        for subject, (low, typical, high) in subjects.items()
-    ]
-    for title, lines in lists.items():
-        console.print(f"{title}: {len(lines)}", style="red" if lines and title in ("broken", "leaks") else "", highlight=False)
-        for line in lines[:20]:
-            console.print(f"  {line}", markup=False, highlight=False)

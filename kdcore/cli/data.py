@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from kdcore.cli.arguments import Overrides, RecipeArgument
+
+if TYPE_CHECKING:
+    from kdcore.data.check import DataReport
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Inspect recordings before training on them.")
 
@@ -12,10 +17,44 @@ app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Inspect rec
 @app.command("check")
 def check_data(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Read every recording, count samples by class, subject and split, and look for leaks."""
-    from kdcore.cli.console import show_data
     from kdcore.data.check import check
 
     found = check(recipe, overrides or [])
-    show_data(found)
+    _show(found)
     if found.broken or found.leaks or found.windowless:
         raise typer.Exit(1)
+
+
+def _show(report: DataReport) -> None:
+    """Print counts, lengths, and everything that is wrong with a dataset."""
+    from rich.table import Table
+
+    from kdcore.cli.tables import output, show_table
+
+    console = output()
+    console.print(f"{report.dataset}: {sum(report.splits.values())} samples; {report.rule}", highlight=False)
+    splits = list(report.splits)
+    for title, counts in (("class", report.classes), ("subject", report.subjects)):
+        shown = Table(title, *splits)
+        for name, count in counts.items():
+            shown.add_row(name, *(str(count[split]) for split in splits))
+        show_table(console, shown)
+    lengths = Table("modality", "shortest", "median", "longest", title="Length in samples (seconds)")
+    for modality, spread in report.lengths.items():
+        lengths.add_row(modality, *(f"{n:g} ({s:.2f})" for n, s in zip(spread, report.durations[modality], strict=True)))
+    show_table(console, lengths)
+    lists = {"missing": report.missing, "broken": report.broken, "leaks": report.leaks}
+    if report.windows is not None:
+        counted = ", ".join(f"{split} {report.windows[split]}" for split in splits)
+        console.print(f"windows: {counted}", style="red" if report.windowless else "", highlight=False)
+        lists["shorter than a window"] = report.short
+    lists |= {"warnings": report.warnings, "odd signals": report.odd, "dropped, by reason": report.dropped.lines()}
+    lists["ranges"] = [
+        f"{modality}, subject {subject}: {low:.4g} to {high:.4g}, typically {typical:.4g}"
+        for modality, subjects in report.ranges.items()
+        for subject, (low, typical, high) in subjects.items()
+    ]
+    for title, lines in lists.items():
+        console.print(f"{title}: {len(lines)}", style="red" if lines and title in ("broken", "leaks") else "", highlight=False)
+        for line in lines[:20]:
+            console.print(f"  {line}", markup=False, highlight=False)

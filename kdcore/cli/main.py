@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
+import threading
+import time
+import traceback
 import warnings
 
 import typer
 
 from kdcore import __version__
-from kdcore.cli import cache, data, plan, plugins, recipes, run, runs
+from kdcore.cli import cache, data, plugins, recipes, run, runs
+from kdcore.cli.outputs import outputs
 from kdcore.cli.predict import predict
-from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError
+from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError, printable
 
 PLUGIN_FILES = "Every command accepts --plugin FILE.py, once or more, to use a plugin that is not installed."
 
@@ -25,7 +30,7 @@ app = typer.Typer(
     epilog=f"kdcore --version prints the version. {PLUGIN_FILES}",
 )
 app.command(epilog=f"{run.EXAMPLES}\n\n{PLUGIN_FILES}")(run.run)
-for command in (run.resume, run.validate, plan.plan, run.evaluate, plan.outputs):
+for command in (run.resume, run.validate, run.evaluate, outputs):
     app.command(epilog=PLUGIN_FILES)(command)
 app.command()(predict)
 app.add_typer(data.app, name="data")
@@ -39,7 +44,14 @@ for command in (plugins.describe, plugins.plugins):
 
 def main() -> None:
     """Entry point of the ``kdcore`` command."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    try:
+        _command()
+    finally:
+        _end_threads(sys.exception())
+
+
+def _command() -> None:
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(str(message))}\n"
     for category in (DeprecationWarning, FutureWarning):  # libraries' notes to their callers, not to ours
         warnings.simplefilter("ignore", category)
     if sys.argv[1:] == ["--version"]:  # as an option of the app, typer would load pydantic for it before every command
@@ -58,10 +70,10 @@ def main() -> None:
         app([*words, "--help"] if words in ([], ["data"], ["recipes"]) else words)
     except RecipeError as error:
         count = len(error.problems)
-        print(f"{error}\n{count} problem{'s' if count > 1 else ''}; nothing was run.", file=sys.stderr)
+        print(f"{printable(str(error))}\n{count} problem{'s' if count > 1 else ''}; nothing was run.", file=sys.stderr)
         _leave(error.exit_code)
     except KdcoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         _leave(error.exit_code)
     except BrokenPipeError:  # the reader closed the pipe, as in: kdcore list | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,7 +86,7 @@ def main() -> None:
             culprit = f"{error.filename}: {error.strerror}"
         if culprit is None or os.environ.get("KDCORE_TRACEBACK") == "1":
             raise
-        print(f"error: {culprit}", file=sys.stderr)
+        print(f"error: {printable(str(culprit))}", file=sys.stderr)
         _leave(1)
 
 
@@ -97,6 +109,26 @@ def _without_plugin_files(words: list[str]) -> list[str]:
     if files:
         os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(files))
     return left
+
+
+def _end_threads(error: BaseException | None, seconds: float = 5.0) -> None:
+    """Wait a little for threads that a plugin has started; end the process without those that go on, and name them."""
+    deadline = time.monotonic() + seconds
+    mine = threading.main_thread()
+    for thread in threading.enumerate():
+        if thread is not mine and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    left = [each for each in threading.enumerate() if each is not mine and not each.daemon]
+    if left:
+        names = ", ".join(each.name for each in left)
+        print(f"warning: ending without threads that a plugin has started and that still run: {names}", file=sys.stderr)
+        if error and not isinstance(error, SystemExit):
+            traceback.print_exception(error)
+        status = error.code or 0 if isinstance(error, SystemExit) else 1 if error else 0
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 1)
 
 
 def _leave(code: int) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+
+from kdcore.errors import printable
 
 WIDE = 1000
 """Width in characters when the output goes to a file or a pipe: there, no line is wrapped or cut."""
@@ -17,7 +22,20 @@ WIDE = 1000
 def output() -> Console:
     """Return a console for standard output; as wide as necessary where that is no terminal and ``COLUMNS`` is not set."""
     width = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
-    return Console(width=width)
+    return SafeConsole(width=width)
+
+
+class SafeConsole(Console):
+    """A console that spells out control characters in what it is given to print, as in names from files."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text of a cell or line."""
+        return super().render_str(printable(text), **options)
+
+    def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+        """Segments of text and style; what they say is made printable, and the codes that the console adds are not."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def show_table(console: Console, table: Table) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+LARGEST_RATE = 1e6
+"""Largest learning rate; beyond it, no optimizer takes a step that float32 can hold."""
+
 _UNFIT = {
     "lbfgs": "needs a closure that computes the loss several times in one step; a step here computes it once",
     "muon": "optimizes matrices only, and networks also have biases and kernels",
@@ -52,6 +55,8 @@ def _problem_with(options: Mapping[str, Any]) -> str:
     for option in sorted(known.keys() & options.keys()):
         if wanted := _wanted(known[option], options[option]):
             return f"optimizer {name!r}: option {option!r} must be {wanted}, not {options[option]!r}"
+    if not 0 < options.get("lr", 1e-3) <= LARGEST_RATE:
+        return f"optimizer {name!r}: option 'lr' must be a number above 0 and up to {LARGEST_RATE:g}, not {options['lr']!r}"
     try:
         _try(options)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 
 _STRICT = {"extra": "forbid"}
+
+MOST_EPOCHS = 1_000_000
+"""Epochs that a recipe may ask for; more are a slip of the pen."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class Training:
         batch_size: Samples per step, None for the recipe's.
     """
 
-    epochs: Annotated[int, Ge(1)] = 30
+    epochs: Annotated[int, Ge(1), Le(MOST_EPOCHS)] = 30
     optimizer: Annotated[dict[str, Any], _Optimizer()] = field(default_factory=lambda: {"name": "adamw", "lr": 1e-3})
     learning_rate: LearningRate = LearningRate()
     gradient_clip: Annotated[float, Gt(0)] | None = None

@@ -80,7 +80,7 @@ def check(source: str | Path, overrides: Sequence[str] = ()) -> DataReport:
         KdcoreError: If the recipe is wrong, the folder missing, or the protocol cannot divide the samples.
     """
     plugins = plugin_manager()
-    recipe = load_recipe(source, overrides, plugins)
+    recipe = load_recipe(source, overrides, plugins, files=False)
     builder = Builder(recipe, plugins)
     dataset = builder.dataset()
     modalities = modalities_of(recipe.participants.values())

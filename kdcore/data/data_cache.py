@@ -6,8 +6,12 @@ import hashlib
 import inspect
 import json
 import os
+import socket
 import sys
+import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,8 +26,15 @@ from kdcore.contracts.modality import Signal
 from kdcore.data.pipeline import Branch
 from kdcore.data.windows import Cutting, WindowError, cut
 from kdcore.errors import DataError
+from kdcore.recipe.config_models import as_bytes
 
-FORMAT = 5
+FORMAT = 6
+
+LIMIT = "KDCORE_CACHE_LIMIT"
+"""Environment variable with the most that prepared data may take on disk, such as ``20GiB``; unlimited by default."""
+
+FORGOTTEN = 24 * 3600
+"""Seconds after which an unfinished column of another machine counts as abandoned."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -56,6 +67,7 @@ class ColumnCache:
     def __init__(self, folder: Path, memory_limit: int):
         self.folder = folder
         self.memory_limit = memory_limit
+        remove_abandoned(folder)
 
     def column(
         self,
@@ -83,15 +95,34 @@ class ColumnCache:
             return self._uncached(dataset, samples, branch, cutting, progress)
         entry = self.folder / identity(fingerprint, dataset, branch, cutting, samples)
         if not _is_whole(entry):
+            if entry.exists():
+                warnings.warn(f"prepared data in {entry} are damaged and are made again", stacklevel=2)
             _remove(entry)
             self._make(entry, dataset, samples, branch, cutting, progress)
+            self._make_room(entry)
+        os.utime(entry)  # when it was last used
         return self._open(entry)
+
+    def _make_room(self, newest: Path) -> None:
+        """Remove the columns that were used least recently, but for the newest, until the folder keeps its limit."""
+        if not os.environ.get(LIMIT):
+            return
+        try:
+            limit = as_bytes(os.environ[LIMIT])
+        except ValueError as error:
+            raise DataError(f"{LIMIT}: {error}") from error
+        columns = sorted(columns_in(self.folder), key=lambda path: path.stat().st_mtime)
+        sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in columns}
+        for path in columns:
+            if sum(sizes.values()) > limit and path != newest:
+                _remove(path)
+                del sizes[path]
 
     def _uncached(
         self, dataset: Dataset, samples: Sequence[Sample], branch: Branch, cutting: Cutting | None, progress: Progress
     ) -> Column:
         """A column made anew; its files are deleted at once, and what is mapped of them lives as long as the tensor."""
-        entry = self.folder / f"{branch.modality.name}-{uuid4().hex}.part"
+        entry = self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}.part"
         try:
             self._make(entry, dataset, samples, branch, cutting, progress)
             return self._open(entry)
@@ -107,13 +138,14 @@ class ColumnCache:
         cutting: Cutting | None,
         progress: Progress,
     ) -> None:
-        building = entry.with_name(f"{entry.name}.{os.getpid()}.part")
+        building = entry.with_name(f"{entry.name}.{_writer()}.part")
         building.mkdir(parents=True, exist_ok=True)
         try:
             with open(building / "values.bin", "wb") as file:
                 head = _write_values(file, dataset, samples, branch, cutting, progress)
                 file.flush()
                 os.fsync(file.fileno())
+            head["sha256"] = _digest(building / "values.bin")
             (building / "column.json").write_text(json.dumps(head))
             building.replace(entry)
         except OSError as error:
@@ -240,9 +272,61 @@ def _is_whole(entry: Path) -> bool:
     try:
         head = json.loads((entry / "column.json").read_text())
         expected = int(np.prod(head["shape"])) * np.dtype(head["dtype"]).itemsize if head["keys"] else 0
-        return (entry / "values.bin").stat().st_size == expected
-    except (OSError, ValueError, KeyError, TypeError):
+        whole = head["shape"][0] == len(head["keys"]) and head.keys() >= {"bad", "contents", "sha256"}
+        return whole and (entry / "values.bin").stat().st_size == expected
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return False
+
+
+def columns_in(folder: Path) -> list[Path]:
+    """The finished columns of a cache folder, whole or damaged."""
+    found = folder.glob("*/column.json") if folder.is_dir() else ()
+    return sorted(path.parent for path in found if path.parent.suffix != ".part")
+
+
+def damaged_columns(folder: Path) -> list[Path]:
+    """The columns of a cache folder whose values are not those that were written, read to the last byte."""
+    return [
+        path for path in columns_in(folder) if not _is_whole(path) or _recorded_digest(path) != _digest(path / "values.bin")
+    ]
+
+
+def _recorded_digest(entry: Path) -> str:
+    return json.loads((entry / "column.json").read_text())["sha256"]
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _writer() -> str:
+    """This process, as the names of what it has not finished have it."""
+    return f"{socket.gethostname()}~{os.getpid()}"
+
+
+def remove_abandoned(folder: Path) -> list[Path]:
+    """Remove what processes that were killed left unfinished in a cache folder; returns what was removed."""
+    gone = [path for path in folder.glob("*.part") if _is_abandoned(path)] if folder.is_dir() else []
+    for path in gone:
+        with suppress(OSError):  # another process may remove it, too
+            _remove(path) if path.is_dir() else path.unlink()
+    return gone
+
+
+def _is_abandoned(path: Path) -> bool:
+    host, _, pid = path.name.removesuffix(".part").rpartition("~")
+    with suppress(OSError):
+        if pid.isdecimal() and host.endswith(f".{socket.gethostname()}"):
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                return True
+            except (OSError, OverflowError):
+                return False
+            return False
+        return time.time() - path.stat().st_mtime > FORGOTTEN
+    return False
 
 
 def _remove(folder: Path) -> None:

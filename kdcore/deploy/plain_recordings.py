@@ -67,6 +67,8 @@ def plain_array(path: Path, modality: Modality, rate: float, units: str = "", ch
             table = np.stack([values[name].astype(np.float64) for name in values.dtype.names], axis=1)
             return from_columns(values.dtype.names, table, modality, rate, units, channels)
         return Signal(_scaled(values, factor_of(units, modality)), rate)
+    except MemoryError as error:
+        raise DataError(f"{path}: claims to hold more than fits into the memory") from error
     except (OSError, ValueError, TypeError, EOFError) as error:
         raise DataError(f"{path}: not a readable array of numbers: {error}") from error
     except DataError as error:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 from kdcore.errors import PluginError
 from kdcore.plugin import hookspecs
+from kdcore.plugin.interrupts import interrupts
 from kdcore.plugin.manager import Plugin, PluginManager
 
 
@@ -28,6 +31,23 @@ def blamed(error: BaseException, plugins: PluginManager) -> PluginError | None:
                 "(set KDCORE_TRACEBACK=1 for the traceback)"
             )
     return None
+
+
+@contextmanager
+def exits_attributed(plugins: PluginManager) -> Iterator[None]:
+    """Within it, a plugin that ends the process, or raises KeyboardInterrupt, fails like one that raises an error.
+
+    Raises:
+        PluginError: Naming the plugin, in place of ``SystemExit``, ``KeyboardInterrupt`` without Ctrl-C, or ``GeneratorExit``.
+    """
+    with interrupts() as received:
+        try:
+            yield
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            culprit = None if received else blamed(error, plugins)
+            if culprit is None:
+                raise
+            raise culprit from error
 
 
 def explained(error: BaseException) -> str:

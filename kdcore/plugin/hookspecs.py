@@ -157,5 +157,5 @@ def run_finished(run: RunContext, summary: Summary, report: Path | None) -> None
 
 
 @hookspec
-def run_failed(run: RunContext, error: Exception) -> None:
+def run_failed(run: RunContext, error: BaseException) -> None:
     """A run ended early because of `error`; a `kdcore.StoppedError` if it was asked to stop. It can be resumed."""

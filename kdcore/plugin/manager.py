@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import Distribution, EntryPoint, entry_points
@@ -20,6 +18,7 @@ import pluggy
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, PluginError, one_line
 from kdcore.plugin import hookspecs
 from kdcore.plugin.files import files_asked_for, fingerprint, import_file, is_file, plugin_name, what_happened
+from kdcore.plugin.interrupts import interrupts
 from kdcore.plugin.registry import KINDS, Registry, check_name
 from kdcore.suggestions import nearest
 
@@ -105,7 +104,7 @@ class PluginManager:
         interrupted: list[int] = []
         doing = "could not import it"
         try:
-            with _interrupts() as interrupted:
+            with interrupts() as interrupted:
                 module = point.load()
                 doing = "could not register its components"
                 self.register(point.name, module)
@@ -131,7 +130,7 @@ class PluginManager:
                 name = str(path)
                 raise PluginError(f"the plugin name {plugin.name!r} is taken ({known.origin}); rename the file")
             self.plugins[name] = plugin
-            with _interrupts() as interrupted:
+            with interrupts() as interrupted:
                 self.register(name, import_file(path))
                 self._refuse_unusable(plugin)
         except BaseException as error:  # a file may raise anything, and a script may end the process
@@ -189,7 +188,7 @@ class PluginManager:
         interrupted: list[int] = []
         for name, module in self._pluggy.list_name_plugin():
             try:
-                with _interrupts() as interrupted:
+                with interrupts() as interrupted:
                     self._only(module, "register_commands")(cli=cli)
             except BaseException as error:
                 if interrupted:
@@ -220,26 +219,6 @@ class PluginManager:
         if os.environ.get("KDCORE_STRICT_PLUGINS") == "1":
             raise PluginError(message) from cause
         warnings.warn(message, PluginWarning, stacklevel=2)
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Yield a list that fills when the user presses Ctrl-C, which tells that from a plugin that raises KeyboardInterrupt."""
-    received: list[int] = []
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield received
-        return
-
-    def note(number: int, frame: Any) -> Any:
-        received.append(number)
-        return handler(number, frame)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGINT, handler)
 
 
 def _suggested(name: str, known: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from kdcore.errors import PluginError, UnknownComponentError
+from kdcore.plugin.interrupts import interrupts
 from kdcore.suggestions import or_meant
 
 KINDS = {
@@ -64,11 +65,15 @@ class Entry:
             PluginError: If it cannot be imported, with the cause.
         """
         module, _, attribute = self.target.partition(":")
+        interrupted: list[int] = []
         try:
-            found = import_module(module)
-            for part in attribute.split("."):
-                found = getattr(found, part)
-        except (Exception, SystemExit) as error:  # a module may raise anything, and a script may end the process
+            with interrupts() as interrupted:
+                found = import_module(module)
+                for part in attribute.split("."):
+                    found = getattr(found, part)
+        except BaseException as error:  # a module may raise anything, and a script may end the process
+            if interrupted:
+                raise
             missing = isinstance(error, ModuleNotFoundError) and error.name
             advice = (
                 f"install the package that has {missing!r}, or reinstall the plugin" if missing else "report this to its author"

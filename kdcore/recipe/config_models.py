@@ -41,10 +41,17 @@ def wrong(message: str, at: Steps = (), instead: Steps = ()) -> PydanticCustomEr
     return PydanticCustomError("recipe", "{message}", {"message": message, "at": at, "instead": instead})
 
 
-def _not_negative(weight: float | Ramp) -> float | Ramp:
+LARGEST_WEIGHT = 1e9
+"""Largest weight of a term; far beyond it, the weighted sum leaves the range of float32."""
+
+MOST_THREADS, MOST_DEVICES = 1024, 1024
+"""More threads or devices than any machine has; the operating system fails in its own way if asked for them."""
+
+
+def _possible_weight(weight: float | Ramp) -> float | Ramp:
     for value in (weight.start, weight.stop) if isinstance(weight, Ramp) else (weight,):
-        if not 0 <= value < float("inf"):
-            raise wrong(f"must be a non-negative number, not {value!r}")
+        if not 0 <= value <= LARGEST_WEIGHT:
+            raise wrong(f"must be between 0 and {LARGEST_WEIGHT:g}, not {value!r}")
     if isinstance(weight, Ramp) and weight.epochs < 1:
         raise wrong(f"must be at least 1, not {weight.epochs!r}", ("epochs",))
     return weight
@@ -53,11 +60,36 @@ def _not_negative(weight: float | Ramp) -> float | Ramp:
 def _some_bytes(limit: int | str) -> int | str:
     if isinstance(limit, str) and (not (found := _BYTES.fullmatch(limit)) or found[2] not in _UNIT):
         raise wrong(f"must be a number of bytes such as '4GiB', not {limit!r}")
+    if isinstance(limit, int) and limit < 0:
+        raise wrong(f"must not be negative, not {limit!r}")
     return limit
+
+
+def as_bytes(size: int | str) -> int:
+    """A size such as ``4GiB`` in bytes.
+
+    Raises:
+        ValueError: If it is not a size.
+    """
+    if isinstance(size, int):
+        return size
+    found = _BYTES.fullmatch(size)
+    if not found or found[2] not in _UNIT:
+        raise ValueError(f"{size!r} is not a number of bytes such as '4GiB'")
+    return int(float(found[1]) * _UNIT[found[2]])
 
 
 def _home(path: Path) -> Path:
     return Path(os.path.expanduser(path))  # unlike Path.expanduser, never raises
+
+
+def _without_credentials(uri: str) -> str:
+    if re.search(r"//[^/?#\s]*:[^/?#\s]*@", uri):
+        raise wrong(
+            "must not contain a password, since recipes are stored and shared: leave it out, and set MLFLOW_TRACKING_URI, or "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        )
+    return uri
 
 
 def _stored(path: Path) -> Path:
@@ -106,7 +138,7 @@ class Component(Section):
 class Term(Component):
     """A loss in the objective."""
 
-    weight: Annotated[float | Ramp, AfterValidator(_not_negative)] = 1.0
+    weight: Annotated[float | Ramp, AfterValidator(_possible_weight)] = 1.0
     """Factor; 0 keeps the term out of the objective."""
     id: str | None = None
     """Its label in logs; the name by default, ``name-2`` where it comes again."""
@@ -268,26 +300,26 @@ class DataSpec(Section):
     @property
     def memory_bytes(self) -> int:
         """`memory_limit` in bytes."""
-        if isinstance(self.memory_limit, int):
-            return self.memory_limit
-        found = _BYTES.fullmatch(self.memory_limit)
-        assert found  # validated
-        return int(float(found[1]) * _UNIT[found[2]])
+        return as_bytes(self.memory_limit)
 
 
 class EngineSpec(Section):
     """Devices, precision and workers."""
 
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps", "tpu"] = "auto"
-    devices: Annotated[int, Ge(1)] | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = 1
+    devices: Annotated[int, Ge(1), Le(MOST_DEVICES)] | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = 1
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     deterministic: bool = True
     compile: bool = False
-    threads: Annotated[int, Ge(1)] | None = None
+    threads: Annotated[int, Ge(1), Le(MOST_THREADS)] | None = None
     """CPU threads; None for what the machine has."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 30.0
     """Seconds between checkpoints within a stage; whatever it is, a resumed run ends the same."""
+    on_nan: Literal["stop", "skip-step"] = "stop"
+    """What is done about a step whose loss or gradients are not finite numbers."""
+    skipped_steps: Annotated[int, Ge(1)] = 10
+    """Steps that ``skip-step`` may skip in an arm; one more stops the run."""
     log_every: Annotated[int, Ge(1)] = 10
     """Steps that one tracked value of a term is the mean of."""
     teacher_cache: bool = True
@@ -302,6 +334,6 @@ class TrackingSpec(Section):
 
     experiment: str | None = None
     """The recipe's name by default."""
-    uri: str | None = None
-    """Of the tracking server; a local database by default."""
+    uri: Annotated[str, AfterValidator(_without_credentials)] | None = None
+    """Of the tracking server; a local database by default. Credentials belong into the environment."""
     tags: dict[str, str] = Field(default_factory=dict)

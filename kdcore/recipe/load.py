@@ -20,6 +20,7 @@ from kdcore.recipe.merge import merge_recipes, without_nulls
 from kdcore.recipe.models import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.overrides import apply_overrides
 from kdcore.recipe.participants import written_out
+from kdcore.recipe.plausibility import impossible_numbers, missing_files
 from kdcore.recipe.plugin_files import located
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
@@ -33,13 +34,16 @@ _UNREADABLE = (OSError, RuntimeError, ValueError)
 """Raised by paths: the second for a loop of links, the third for a null byte."""
 
 
-def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: PluginManager | None = None) -> Recipe:
+def load_recipe(
+    source: str | Path, overrides: Sequence[str] = (), plugins: PluginManager | None = None, files: bool = True
+) -> Recipe:
     """The recipe in a file, with everything checked that can be before data are read.
 
     Args:
         source: A file, or the name of a shipped recipe.
         overrides: ``path=value``, e.g. ``losses.gsdm.weight=0.1`` or ``data.dataset.name=utd-mhad``.
         plugins: Who provides its components; the installed ones by default.
+        files: Whether the files of weights and stored outputs that it names must exist, as training from them requires.
 
     Raises:
         RecipeError: With every problem found, each with its file, line, path and, where there is one, the nearest valid name.
@@ -52,12 +56,15 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = (), plugins: Plug
     removed = dict(node.places())  # what null took away is missed where that was said
     node = located(without_nulls(node), plugins.files)
     tree, places = node.plain(), Places(removed | dict(node.places()))
+    early += impossible_numbers(node, places, plugins)
     recipe, found = _validated(tree, places)
     stand_in = recipe or _stand_in(tree, found)
     checked = check_components({"teacher_losses": DEFAULT_TEACHER_LOSSES} | tree, places, plugins)
     found += checked.problems
     if stand_in:
         found += check_compatibility(stand_in, tree, checked, places)
+    if files:
+        found += [each for each in missing_files(node, places) if each.path not in {other.path for other in found}]
     problems = early + [problem for problem in found if not _follows(problem, early)]
     if problems or recipe is None:
         raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))

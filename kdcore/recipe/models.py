@@ -50,6 +50,9 @@ DEFAULT_TEACHER_LOSSES = ["cross-entropy"]
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
+LONGEST_NAME = 100
+"""Bytes of a name; files and folders are called after it, with a date, a hash or a suffix."""
+
 
 def _name(name: str) -> str:
     if not _NAME.fullmatch(name) or name in (JOINED, "fusion"):
@@ -57,13 +60,19 @@ def _name(name: str) -> str:
             f"{name!r} is not a valid name for a participant: use letters, digits, - and _, and start with a letter "
             f"({JOINED!r} and 'fusion' are reserved)"
         )
+    return _not_too_long(name)
+
+
+def _not_too_long(name: str) -> str:
+    if len(name.encode()) > LONGEST_NAME:
+        raise wrong(f"{name!r} is too long: files are called after it, so use at most {LONGEST_NAME} bytes")
     return name
 
 
 def _run_name(name: str) -> str:
     if name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
         raise wrong(f"{name!r} is not a valid name for a run, which becomes a folder: do not use / or \\, or a leading dot")
-    return name
+    return _not_too_long(name)
 
 
 def _own_name(name: str, info: ValidationInfo, at: Steps = ()) -> None:

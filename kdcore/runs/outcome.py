@@ -33,6 +33,7 @@ class Outcome:
         students: Theirs.
         memory: Most bytes that were in use at once: on the accelerator, else of the process so far; None if unknown.
         trained: Participant → parameters that were trained; those of a frozen participant are not.
+        notes: What a reader of the results must know of the training.
     """
 
     arm: str
@@ -45,6 +46,7 @@ class Outcome:
     students: Sequence[str]
     memory: int | None = None
     trained: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def evaluations(self) -> dict[str, Evaluation]:
         """Every participant's evaluation, and those of teachers and students combined where there are several."""
@@ -64,6 +66,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
         "arm": outcome.arm, "keys": list(outcome.keys), "parameters": dict(outcome.parameters), "seconds": outcome.seconds,
         "teachers": list(outcome.teachers), "students": list(outcome.students), "memory": outcome.memory,
         "trained": dict(outcome.trained),
+        "notes": list(outcome.notes),
     }  # fmt: skip
     buffer = io.BytesIO()
     arrays = {f"probabilities.{name}": values for name, values in outcome.probabilities.items()}

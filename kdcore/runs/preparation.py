@@ -114,6 +114,8 @@ def _write_recipe(plan: Plan, folder: Path) -> None:
 
 
 def _set_torch(engine: EngineSpec) -> None:
+    torch.set_default_dtype(torch.float32)  # a plugin may have set others when it was imported
+    torch.set_grad_enabled(True)
     if engine.threads:
         torch.set_num_threads(engine.threads)
     if engine.deterministic:

@@ -128,8 +128,13 @@ def read_run(run_id: str | Path) -> FinishedRun:
     )
 
 
-def recipe_of(folder: Path, plugins: PluginManager | None = None) -> Recipe:
+def recipe_of(folder: Path, plugins: PluginManager | None = None, files: bool = False) -> Recipe:
     """The recipe that a run was made with.
+
+    Args:
+        folder: Of the run.
+        plugins: Who provides its components; the installed ones by default.
+        files: Whether files that it was trained from must still exist.
 
     Raises:
         PluginError: If a plugin that it was made with is not in use here, with the version that there was.
@@ -137,7 +142,7 @@ def recipe_of(folder: Path, plugins: PluginManager | None = None) -> Recipe:
     """
     plugins = plugins or plugin_manager()
     try:
-        return load_recipe(folder / "recipe.yaml", (), plugins)
+        return load_recipe(folder / "recipe.yaml", (), plugins, files)
     except RecipeError as error:
         facts = read_facts(folder)
         working = {f"plugin {name}" for name, plugin in plugins.plugins.items() if not plugin.failure}

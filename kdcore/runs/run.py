@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from kdcore.plugin.error_attribution import exits_attributed
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.models import Recipe
@@ -61,7 +62,10 @@ def run(
     """
     plugins = plugin_manager()
     recipe = source if isinstance(source, Recipe) else load_recipe(source, overrides, plugins)
-    with RunSession(make_plan(recipe), plugins, listener, command, None, split, retrain) as session:
+    with (
+        exits_attributed(plugins),
+        RunSession(make_plan(recipe), plugins, listener, command, None, split, retrain) as session,
+    ):
         for arm in session.arms():
             arm.engine.fit(arm.stages, arm.checkpoint)
         return _result(session)
@@ -75,7 +79,8 @@ def resume(run_id: str, listener: RunListener | None = None) -> Result | None:
     """
     folder = find_run(run_id)
     plugins = plugin_manager()
-    with RunSession(make_plan(recipe_of(folder, plugins)), plugins, listener, folder=folder) as session:
+    plan = make_plan(recipe_of(folder, plugins, files=True))
+    with exits_attributed(plugins), RunSession(plan, plugins, listener, folder=folder) as session:
         for arm in session.arms():
             arm.engine.fit(arm.stages, arm.checkpoint)
         return _result(session)
@@ -92,8 +97,9 @@ def dry_run(
     Returns None in all processes of a distributed run but the first.
     """
     plugins = plugin_manager()
-    session = RunSession(make_plan(load_recipe(source, overrides, plugins)), plugins, listener, split=split)
-    found = session.prepare().found
+    with exits_attributed(plugins):
+        session = RunSession(make_plan(load_recipe(source, overrides, plugins)), plugins, listener, split=split)
+        found = session.prepare().found
     return found if session.writes else None
 
 

@@ -143,9 +143,11 @@ class RunSession:
                 stopped = self._stopped(f"stopped; everything is saved: kdcore resume {self.folder.name}")
                 self._record_stop("KILLED", stopped)
                 raise stopped from None
-            if isinstance(error, Exception):  # a plugin at work may raise anything
+            if isinstance(error, KeyboardInterrupt) and self.stop_signal == signal.SIGINT:
+                self._record_stop("KILLED", error)
+            elif error is not None:  # a plugin at work may raise anything, SystemExit too
                 self._record_stop("FAILED", error)
-            elif error is None and self.stop_requested:  # too late for this run, but not for further ones
+            elif self.stop_requested:  # too late for this run, but not for further ones
                 raise self._stopped(f"stopped after the run was finished: kdcore resume {self.folder.name} shows its results")
 
     def arms(self) -> Iterator[ArmTraining]:
@@ -163,7 +165,7 @@ class RunSession:
                 torch.cuda.reset_peak_memory_stats(self.fabric.device)
             began = time.monotonic()
             yield ArmTraining(seed, arm, engine, stages, self._checkpoint_of(seed, arm))
-            outcome = self._evaluate(distiller, arm, time.monotonic() - began)
+            outcome = self._evaluate(distiller, arm, time.monotonic() - began, engine.notes)
             if self.writes:
                 self._save(distiller, seed, outcome)
                 self._note_training(engine, seed, arm)
@@ -257,7 +259,7 @@ class RunSession:
             **self.recipe.tracking.tags,
         }  # fmt: skip
 
-    def _record_stop(self, status: Status, error: Exception) -> None:
+    def _record_stop(self, status: Status, error: BaseException) -> None:
         """Record that the run stopped short, without what a resumed run records again."""
         self.plugins.hook.run_failed(run=self.context, error=error)
         if self.journal is None:
@@ -344,9 +346,10 @@ class RunSession:
             data.memory_bytes,
             engine.checkpoint_seconds,
             engine.log_every,
+            engine.skipped_steps if engine.on_nan == "skip-step" else None,
         )
 
-    def _evaluate(self, distiller: Distiller, arm: str, seconds: float) -> Outcome:
+    def _evaluate(self, distiller: Distiller, arm: str, seconds: float, notes: Sequence[str]) -> Outcome:
         """Evaluate an arm; the one time that test data are looked at, if the run is evaluated on them."""
         table = self.context.table
         rows = table.rows[self.split]
@@ -359,7 +362,7 @@ class RunSession:
         keys = [str(table.keys[row]) for row in rows.tolist()]
         teachers, students = [*distiller.teachers, *stored], list(distiller.students)
         memory = most_memory(self.fabric.device)
-        return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, memory, trained)
+        return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, memory, trained, notes)
 
     def _save(self, distiller: Distiller, seed: int, outcome: Outcome) -> None:
         """Save an arm's predictions and weights, and record its metrics."""

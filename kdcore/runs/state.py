@@ -23,6 +23,24 @@ KEPT: Mapping[str, type] = {
 """Fields of `RunState` that are kept in its file, with their types."""
 
 
+CHECKPOINTED: Mapping[str, type] = {
+    "seed": int,
+    "arm": str,
+    "journal": int,  # of the run
+    "stage": int,
+    "epoch": int,
+    "step": int,
+    "skipped": int,  # of the engine, down to the end
+    "learners": dict,
+    "random": dict,
+    "watch": dict,
+    "scaler": dict,
+    "history": list,
+    "notes": list,
+}
+"""What resuming needs of a checkpoint's state, with types."""
+
+
 @dataclass
 class RunState:
     """The arguments of a run besides its recipe, and its progress.
@@ -92,12 +110,12 @@ def _fits(name: str, content: dict[str, Any]) -> bool:
 
 
 def check_state(state: Mapping[str, Any], checkpoints: Path) -> None:
-    """Check what a run itself needs of a checkpoint's state.
+    """Check that a checkpoint's state has what resuming needs.
 
     Raises:
         CheckpointError: If something is missing or of another type.
     """
-    for name, kind in (("seed", int), ("arm", str), ("journal", int)):
+    for name, kind in CHECKPOINTED.items():
         if type(state.get(name)) is not kind:
             raise CheckpointError(
                 f"{checkpoints}: the newest checkpoint's state.pt is damaged: {name!r} is missing, or is not what was written; "

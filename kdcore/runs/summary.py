@@ -188,8 +188,34 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         tracking=tracking,
         split=facts.split,
         setting=setting(recipe, facts),
-        notes=facts.notes,
+        notes=[*facts.notes, *_training_notes(outcomes), *_chance_notes(outcomes, by_arm)],
     )
+
+
+def _training_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
+    """What was noted while training, with the arm; once for seeds that were noted the same."""
+    return list(
+        dict.fromkeys(f"{arm}: {note}" for arm, seeds in outcomes.items() for outcome in seeds for note in outcome.notes)
+    )
+
+
+def _chance_notes(
+    outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[Mapping[str, Evaluation]]]
+) -> list[str]:
+    """Participants that were right no more often, over all seeds, than an answer that is always the most frequent class."""
+    said = []
+    for arm, seeds in outcomes.items():
+        for name in [*seeds[0].teachers, *seeds[0].students]:
+            found = [evaluations[name] for evaluations in by_arm[arm]]
+            accuracy = float(np.mean([each.accuracy for each in found]))
+            constant = float(np.mean([each.confusion.sum(axis=1).max() / each.n for each in found]))
+            if accuracy <= constant and (arm == DISTILLED or name in seeds[0].students):
+                called = f"{name} without distillation" if arm == BASELINE else name
+                said.append(
+                    f"{called} is no better than chance: {percent(accuracy)} % right, and {percent(constant)} % with the most "
+                    "frequent class as every answer; look at its learning curve, learning rate and input"
+                )
+    return said
 
 
 def setting(recipe: Recipe, facts: Facts) -> str:

@@ -19,7 +19,11 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from kdcore.errors import CheckpointError, TrainingError
+from kdcore.archives import refuse_bomb
+from kdcore.errors import CheckpointError, DataError, TrainingError
+
+SAVED_BY_TORCH = (b"PK\x03\x04", b"\x80")
+"""Beginnings of files that `torch.save` writes: a zip archive, or a pickle in the format before torch 1.6."""
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
@@ -157,12 +161,21 @@ def load_state(path: Path) -> dict[str, Any]:
     """Plain data from a file that `torch.save` wrote; refuses code.
 
     Raises:
-        CheckpointError: If it holds anything but data, or is damaged.
+        CheckpointError: If it holds anything but data, is damaged, or is a file of another kind.
     """
     try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+        refuse_bomb(path)
+        if not start.startswith(SAVED_BY_TORCH):
+            raise CheckpointError(f"{path}: neither a .safetensors file nor a file that torch.save wrote")
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused: it holds more than data, and loading it could run code") from error
+    except CheckpointError:
+        raise
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a damaged pickle may fail in any way there is

@@ -18,6 +18,7 @@ from kdcore.errors import StoppedError, TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
+from kdcore.training.divergence import Skipping, only_grew
 from kdcore.training.evaluation import predict
 from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
@@ -45,6 +46,7 @@ class Settings:
         cache_limit: Bytes that one teacher's outputs may take.
         checkpoint_seconds: Time between checkpoints within a stage.
         log_every: Steps that one logged value is the mean of.
+        skipped_steps: Steps that are not finite and may be skipped; None to stop at the first.
     """
 
     seed: int
@@ -55,6 +57,7 @@ class Settings:
     cache_limit: int = 4 << 30
     checkpoint_seconds: float = 30.0
     log_every: int = 10
+    skipped_steps: int | None = None
 
 
 class Engine:
@@ -89,6 +92,10 @@ class Engine:
         self.learners: dict[str, Learner] = {}
         self.watch = GradientWatch(taps=not settings.compile)
         self.stop_requested = False
+        self.notes: list[str] = []
+        self.history: list[list[float]] = []
+        limit = settings.skipped_steps
+        self.skipping = Skipping(limit, fabric.world_size == 1) if limit is not None else None
         self._saved_at = time.monotonic()
 
     def fit(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None = None) -> None:
@@ -116,9 +123,12 @@ class Engine:
             key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained and not resumed else None
             if key is None or not self._reuse(key, stage):
                 with self._remembered(key, stage):
+                    self.history = list(checkpoint[1]["history"]) if checkpoint and resumed else []
                     yield (context := self._context(ordinal, stages))
                     self._keep_best(context)
+                    self._note(*only_grew(self.history, context.step.names))
                 self.listener.stage_finished(stage)
+            self.history = []
             if ordinal + 1 < len(stages):
                 self._checkpoint(ordinal + 1)
 
@@ -224,6 +234,8 @@ class Engine:
                 epochs = self._training(context.stage, learner.name).epochs
                 context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
             self.watch.begin_step(index, context.steps, context.step.names)
+            if self.skipping:
+                self.skipping.remember(context.step.learning)
             yield batch, local
             now = time.monotonic()
             if now - told > 0.2:
@@ -239,6 +251,13 @@ class Engine:
             if learner.optimizer:
                 learner.optimizer.zero_grad()
         self.fabric.backward(total)
+        context.values[context.index, :-1] = values
+        context.values[context.index, -1] = total.detach()
+        if self.skipping and self.skipping.skips(total, context.learners):
+            context.values[context.index] = torch.nan
+            for learner in context.learners:
+                learner.steps += 1
+            return
         for learner in context.learners:
             if learner.optimizer:
                 largest = self._training(context.stage, learner.name).gradient_clip
@@ -255,8 +274,6 @@ class Engine:
             learner.steps += 1
         if self.scaler:
             self.scaler.update()
-        context.values[context.index, :-1] = values
-        context.values[context.index, -1] = total.detach()
 
     def _training(self, stage: StagePlan, learner: str):
         return stage.training[self.distiller.fused[0] if learner == FUSION else learner]
@@ -265,20 +282,42 @@ class Engine:
         """Record an epoch's values, and validate."""
         stage, values = context.stage, context.values.cpu()
         names = [f"train/{name}" for name in context.step.names] + [f"train/{'+'.join(stage.learners)}/total"]
-        context.refuse_infinite(values, names)
+        finite = self._finite(context, values, names)
         learner_of = {learner.name: learner for learner in context.learners}
         owners = [*(learner_of[term.learner] for term in context.step.terms), context.first]
         every = self.settings.log_every
         for piece, chunk in enumerate(values.split(every)):
+            chunk = chunk[finite[piece * every : (piece + 1) * every]]
             means = zip((f"{name} (step)" for name in names), owners, chunk.mean(0).tolist(), strict=True)
-            self._record(means, lambda learner, piece=piece: learner.steps - len(values) + piece * every)
-        found = list(zip(names, owners, values.mean(0).tolist(), strict=True))
+            self._record(means if len(chunk) else (), lambda learner, piece=piece: learner.steps - len(values) + piece * every)
+        means = values[finite].mean(0).tolist()
+        self.history.append(means[:-1])
+        found = list(zip(names, owners, means, strict=True))
         found += [(f"learning_rate/{name}", learner, learner.rate) for name, learner in learner_of.items()]
         found += [(key, learner_of[name], value) for name, (key, value) in self._validate(context).items()]
         found += [(key, learner_of[name], value) for name, key, value in self._vanished(context)]
         self._record(found, lambda learner: learner.epochs)
         metrics = {name: value for name, _, value in found}
         self.listener.epoch_finished(stage, context.epoch, metrics)
+
+    def _finite(self, context: StageContext, values: Tensor, names: Sequence[str]) -> Tensor:
+        """True for every step of an epoch that was not skipped; those that were are counted and said."""
+        finite = torch.isfinite(values).all(dim=1)
+        if not self.skipping or bool(finite.all()) or not bool(finite.any()):
+            context.refuse_infinite(values, names)
+            return finite
+        count = int((~finite).sum())
+        self._note(
+            f"{count} of {len(values)} steps were skipped in stage {context.stage.name}, epoch {context.epoch + 1}: "
+            "their loss or gradients were not finite numbers"
+        )
+        return finite
+
+    def _note(self, *notes: str) -> None:
+        """Say what a reader of the results must know, and keep it for them."""
+        self.notes += notes
+        for note in notes:
+            self.listener.say(note)
 
     def _record(self, values: Iterable[tuple[str, Learner, float]], at: Callable[[Learner], int]) -> None:
         """Record values, each where its learner is: learners of one stage may have had different numbers of epochs."""
@@ -378,6 +417,9 @@ class Engine:
 
     def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, context: StageContext | None = None) -> None:
         """Save where training stands; if asked to stop, stop."""
+        if context and not self.skipping:
+            names = [f"train/{name}" for name in context.step.names] + [f"train/{'+'.join(context.stage.learners)}/total"]
+            context.refuse_infinite(context.values[:step].cpu(), names)  # nothing resumes from weights that are not numbers
         weights = dict(self.distiller.state_dict())
         for name, learner in self.learners.items():
             weights |= {f"best|{name}|{key}": tensor for key, tensor in learner.best.items()}
@@ -392,6 +434,9 @@ class Engine:
             "teacher_random": stream.state if stream else None,
             "scaler": self.scaler.state_dict() if self.scaler else {},
             "watch": self.watch.state(),
+            "history": list(self.history),
+            "notes": list(self.notes),
+            "skipped": self.skipping.count if self.skipping else 0,
         }
         self.save(weights, state)
         self._saved_at = time.monotonic()
@@ -408,6 +453,9 @@ class Engine:
         """Load a checkpoint; returns the stage to continue with."""
         self.distiller.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("best|")})
         self.watch.restore(state["watch"])
+        self.notes = list(state["notes"])
+        if self.skipping:
+            self.skipping.count = state["skipped"]
         first = int(state["stage"])
         for stage in stages[: first + 1]:
             for name in self.distiller.owners(stage.learners):

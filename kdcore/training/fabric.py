@@ -43,6 +43,8 @@ def make_fabric(engine: EngineSpec, scaler: torch.amp.GradScaler | None = None) 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
+    else:
+        _refuse_too_many(engine.accelerator, devices)
     strategy = (
         "ddp_find_unused_parameters_true"
         if engine.strategy == "ddp" or nodes > 1 or (isinstance(devices, int) and devices > 1)
@@ -62,6 +64,17 @@ def _refuse_absent(accelerator: str) -> None:
     present = [name for name in names if ACCELERATOR_REGISTRY[name]["accelerator"].is_available()]
     if accelerator not in ("auto", *present) and not (accelerator == "gpu" and {"cuda", "mps"} & {*present}):
         raise KdcoreError(f"engine.accelerator: accelerator {accelerator!r} is not available (available: {', '.join(present)})")
+
+
+def _refuse_too_many(accelerator: str, devices: int | str) -> None:
+    """Refuse more devices than there are: a process for each would be started, and they would wait for one another."""
+    if not isinstance(devices, int):
+        return
+    on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
+    there = torch.cuda.device_count() if on_gpu and torch.cuda.is_available() else os.cpu_count() or 1
+    if devices > there:
+        what = f"GPU{'s' if there > 1 else ''}" if on_gpu else f"processor core{'s' if there > 1 else ''}"
+        raise KdcoreError(f"engine.devices: {devices} is more than this machine has ({there} {what})")
 
 
 def most_memory(device: torch.device) -> int | None:

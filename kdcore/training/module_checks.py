@@ -32,10 +32,17 @@ def set_up(loss: DistillationLoss, example: Example) -> None:
         raise ValueError(f"it has an attribute {taken[0]!r}, which is the name of a method of losses; rename it")
 
 
-def not_a_scalar(value: object) -> str:
-    """The problem with the type of value that a loss returned; empty if there is none."""
+def not_a_scalar(value: object, like: Tensor | None = None) -> str:
+    """The problem with the type of value that a loss returned; empty if there is none.
+
+    Args:
+        value: What it returned.
+        like: Of what it was given, whose device it must be on.
+    """
     if isinstance(value, Tensor) and value.shape == ():
-        return ""
+        if like is not None and value.device != like.device:
+            return f"it returned a tensor on {str(value.device)!r}, and was given tensors on {str(like.device)!r}"
+        return "" if value.is_floating_point() else f"it must return a real number, not one of type {value.dtype}"
     shown = f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
     return f"it must return a scalar tensor, not {shown}; average over the batch"
 

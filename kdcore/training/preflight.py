@@ -17,6 +17,7 @@ from kdcore.recipe.graph import StagePlan
 from kdcore.training.gradient_watch import NEGLIGIBLE
 from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained
 from kdcore.training.participants import Distiller
+from kdcore.training.side_effects import side_effects_refused
 from kdcore.training.step import StageStep, StepTerm
 
 TRIES = 4
@@ -102,8 +103,9 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     weight = _largest(term.spec.weight)
     if not len(context.batch):  # no labelled sample in this batch
         return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0)
-    value = term.loss(context)
-    step.refuse(term, value)
+    with side_effects_refused(distiller.called(term.learner, term.spec.id), context):
+        value = term.loss(context)
+    step.refuse(term, value, context.student.logits)
     gradient = _gradient(value, _trainable(distiller, term.learner))
     _refuse_taught_teachers(value, distiller, term.learner, term.spec.id)
     return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient)

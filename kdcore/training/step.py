@@ -103,8 +103,7 @@ class StageStep(nn.Module):
         total, values, watched = None, [], []
         for term, context in self.contexts(rows, local):
             value = term.loss(context) if len(context.batch) else context.student.logits.sum() * 0.0
-            if not isinstance(value, Tensor) or value.ndim:
-                self.refuse(term, value)
+            self.refuse(term, value, context.student.logits)
             weight = context.progress.at(term.spec.weight)
             values.append(value.detach())
             if self.watch.looking and len(context.batch):
@@ -116,9 +115,9 @@ class StageStep(nn.Module):
             total = sum((parameter.sum() for parameter in self.parameters()), values[0]) * 0.0
         return total, torch.stack(values)
 
-    def refuse(self, term: StepTerm, value: object) -> None:
-        """Raise a TrainingError if a loss returned anything but a scalar tensor."""
-        if wrong := not_a_scalar(value):
+    def refuse(self, term: StepTerm, value: object, like: Tensor) -> None:
+        """Raise a TrainingError if a loss returned anything but a scalar tensor where `like` is."""
+        if wrong := not_a_scalar(value, like):
             raise TrainingError(f"{self.distiller.called(term.learner, term.spec.id)}: {wrong}")
 
     def contexts(self, rows: Tensor, local: Tensor) -> list[tuple[StepTerm, LossContext]]:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
+from kdcore.archives import refuse_bomb
 from kdcore.contracts.dataset import SampleKey
 from kdcore.errors import DataError
 from kdcore.recipe.config_models import STORED
@@ -140,6 +141,7 @@ def load_outputs(path: Path) -> StoredOutputs:
 
 
 def _from_npz(path: Path) -> StoredOutputs:
+    refuse_bomb(path)
     with np.load(path, allow_pickle=False) as file:
         return _assembled(json.loads(str(file["head"])), {name: file[name] for name in file.files if name != "head"})
 

@@ -119,14 +119,14 @@ def interrupted_run(recipe: Recipe, split: Split, now: Provenance, say: Callable
 
 def _is_of(folder: Path, recipe: Recipe) -> bool:
     try:
-        return load_recipe(folder / "recipe.yaml").hash == recipe.hash
+        return load_recipe(folder / "recipe.yaml", files=False).hash == recipe.hash
     except KdcoreError:
         return False
 
 
 def _baseline_settled(found: FinishedRun) -> bool:
     """True if a run trained its baseline, or asked for one and has no loss term that a student can learn from alone."""
-    return "baseline" in found.facts.arms or load_recipe(found.recipe).baseline
+    return "baseline" in found.facts.arms or load_recipe(found.recipe, files=False).baseline
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcore import DataError
+from kdcore import DataError, refuse_bomb
 from kdcore_datasets.file_formats import read_pickle, require_shape
 from kdcore_datasets.protocols.partition import listed
 
@@ -100,6 +100,7 @@ def load_npz(path: Path, joints: int) -> list[CollectedClip]:
     Raises:
         DataError: If arrays are missing or their shapes do not fit.
     """
+    refuse_bomb(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Gt
 
-from kdcore import DataError, Dataset, Sample, Signal, Unusable
+from kdcore import DataError, Dataset, Sample, Signal, Unusable, refuse_bomb
 from kdcore_datasets.file_formats import require_finite, require_shape
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.modalities import FACTORS, SKELETON
@@ -112,6 +112,7 @@ class SkeletonFiles(Dataset):
 
 
 def _from_npz(path: Path, variable: str) -> np.ndarray:
+    refuse_bomb(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}

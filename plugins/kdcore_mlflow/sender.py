@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -48,7 +49,7 @@ class Sender:
     """
 
     def __init__(self, journal: Journal, uri: str, connect: Callable[[], Store], say: Callable[[str], None]):
-        self.folder, self.uri = journal.path.parent, uri
+        self.folder, self.uri = journal.path.parent, re.sub(r"//[^/?#\s]*@", "//", uri)
         self._journal, self._connect, self._say = journal, connect, say
         self._store: Store | None = None
         self._refused = False
@@ -56,7 +57,7 @@ class Sender:
         self.runs: dict[str, str] = {}
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             note = json.loads(self._note.read_text(encoding="utf-8"))
-            if note["uri"] == uri:
+            if note["uri"] == self.uri:
                 self.runs = dict(note["runs"])
                 # A journal that was cut and written on since is sent again from its start: what is sent twice counts once.
                 if 0 < note["sent"] <= journal.end and note["mark"] == journal.mark(note["sent"]):
@@ -115,7 +116,16 @@ class Sender:
         elif run not in self.runs:
             raise RefusedError(f"{run!r} was never started")
         else:
+            self._refuse_other_files(records[0])
             store.send(self.runs[run], records, self.folder)
+
+    def _refuse_other_files(self, record: Record) -> None:
+        """Refuse a record that names a file outside the journal's folder: a run from elsewhere must not send files of here."""
+        named = [record.get(key) for key in ("file", "code", "input_example")] + list(record.get("artifacts", {}).values())
+        home = self.folder.resolve()
+        for name in named:
+            if isinstance(name, str) and not (self.folder / name).resolve().is_relative_to(home):
+                raise RefusedError(f"{name!r} is outside the folder of the run's tracking")
 
     @property
     def _note(self) -> Path:

@@ -43,7 +43,8 @@ class MlflowTracker(Tracker):
     """
 
     def __init__(self, uri: str | None = None, say: Callable[[str], None] = print):
-        self.address = self.uri = tracking_address(uri)
+        self.uri = with_password(tracking_address(uri))
+        self.address = without_password(self.uri)  # what is stored
         self._named, self._say = bool(uri), say
         self._load: MachineLoad | None = None
         self._loaded = ""
@@ -55,7 +56,7 @@ class MlflowTracker(Tracker):
         """Take the journal whose records are to be sent."""
         self._journal = journal
         if not self._named:
-            self.uri = journal.header["uri"] or self.address
+            self.uri = with_password(journal.header["uri"]) or self.uri
         self._sender = _sender(journal, self.uri, self._say)
 
     def watch_load(self, run: str) -> None:
@@ -152,7 +153,7 @@ def sync(folder: Path, uri: str | None = None, say: Callable[[str], None] = prin
         KdcoreError: If there is no journal, or MLflow cannot be reached; what was sent until then stays sent.
     """
     journal = Journal(folder, writable=False)
-    sender = _sender(journal, tracking_address(uri or journal.header["uri"]), say)
+    sender = _sender(journal, tracking_address(uri or with_password(journal.header["uri"])), say)
     try:
         return sender.send()
     except Exception as error:
@@ -166,7 +167,8 @@ def tracked_runs(run: Path) -> tuple[str, dict[str, str]]:
         KdcoreError: If there is no journal.
     """
     journal = Journal(run / "tracking", writable=False)
-    return journal.header["uri"], dict(_sender(journal, journal.header["uri"], print).runs)
+    uri = with_password(journal.header["uri"])
+    return uri, dict(_sender(journal, uri, print).runs)
 
 
 def _sender(journal: Journal, uri: str, say: Callable[[str], None]) -> Sender:
@@ -197,8 +199,14 @@ def _provided(scheme: str) -> bool:
 
 def without_password(uri: str) -> str:
     """An address for people to read."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    return re.sub(r"//[^/?#\s]*@", "//", uri)
+
+
+def with_password(stored: str) -> str:
+    """An address as it is stored, with the credentials of ``MLFLOW_TRACKING_URI`` if that is the same place."""
+    named = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return named if stored and without_password(named) == stored else stored
 
 
 def _trouble(uri: str, error: Exception) -> str:
-    return f"MLflow at {without_password(uri)} cannot be used ({one_line(error)})"
+    return f"MLflow at {without_password(uri)} cannot be used ({without_password(one_line(error))})"

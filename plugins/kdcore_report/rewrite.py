@@ -35,7 +35,7 @@ def rewrite_report(run_id: str | Path, to: Path | None = None, say: Callable[[st
         context = reopen(run)
     except DataError as error:
         say(f"no examples: {error}")
-        summary = summarise(load_recipe(run.recipe), run)
+        summary = summarise(load_recipe(run.recipe, files=False), run)
         write_page(path, summary, curves(run.folder, summary.seeds))
     else:
         summary = summarise(context.recipe, run)

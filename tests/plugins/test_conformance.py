@@ -29,7 +29,7 @@ SHIPPED = (
     "spamfm",
     "video",
 )
-WITHOUT_COMPONENTS = {"compare", "devtools", "export", "mlflow", "report"}
+WITHOUT_COMPONENTS = {"compare", "devtools", "export", "inspect", "mlflow", "report"}
 """They add commands."""
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import socket
+import subprocess
 import sys
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 import toys
 
 from kdcore import Signal
+from kdcore.data.data_cache import columns_in, damaged_columns
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.windows import Cutting, WindowError, cut, windows
 from kdcore.errors import DataError
@@ -118,7 +122,8 @@ def test_a_column_cut_short_by_a_crash_is_made_again(files, tmp_path, loss):
     toys.table(toys.Files(files), wrist(), tmp_path / "cache")
     (file,) = (tmp_path / "cache").glob(f"wrist-*/{loss}")
     file.write_bytes(file.read_bytes()[:-7])
-    table = toys.table(toys.Files(files), wrist(), tmp_path / "cache")
+    with pytest.warns(UserWarning, match=r"^prepared data in .*wrist-.* are damaged and are made again$"):
+        table = toys.table(toys.Files(files), wrist(), tmp_path / "cache")
     np.testing.assert_array_equal(table.inputs["student"][0], expected(files))
 
 
@@ -246,3 +251,55 @@ def test_recordings_shorter_than_a_window_are_counted(files, tmp_path):
     table = toys.table(toys.Files(files), wrist(), tmp_path / "cache", window={"length": 0.5})
     assert table.dropped.counts == {"shorter than a window": 1}
     assert len(table.keys) == 15 * 2
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"shape": []}', '{"shape": [1], "keys": [{}], "dtype": "float32"}', "null", "{"]
+)
+def test_a_damaged_description_of_a_column_is_made_again(files, tmp_path, content):
+    toys.table(toys.Files(files), wrist(), tmp_path / "cache")
+    (file,) = (tmp_path / "cache").glob("wrist-*/column.json")
+    file.write_text(content)
+    with pytest.warns(UserWarning, match="are made again"):
+        table = toys.table(toys.Files(files), wrist(), tmp_path / "cache")
+    np.testing.assert_array_equal(table.inputs["student"][0], expected(files))
+
+
+def test_what_killed_processes_left_is_removed_at_the_next_start(files, tmp_path):
+    cache = tmp_path / "cache"
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    here = socket.gethostname()
+    dead, mine = cache / f"wrist-1.{here}~{child.pid}.part", cache / f"wrist-2.{here}~{os.getpid()}.part"
+    elsewhere, old = cache / "wrist-3.another~7.part", cache / "wrist-4.another~7.part"
+    for folder in (dead, mine, elsewhere, old):
+        folder.mkdir(parents=True)
+        (folder / "values.bin").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    toys.table(toys.Files(files), wrist(), cache)
+    assert [each.exists() for each in (dead, mine, elsewhere, old)] == [False, True, True, False]
+
+
+def test_a_flipped_bit_is_found_by_checking(files, tmp_path):
+    cache = tmp_path / "cache"
+    toys.table(toys.Files(files), wrist(), cache)
+    assert damaged_columns(cache) == []
+    (file,) = cache.glob("wrist-*/values.bin")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert damaged_columns(cache) == [file.parent]
+
+
+def test_the_least_recently_used_columns_make_room(files, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    for factor in (1.0, 2.0):
+        toys.table(toys.Files(files), wrist(factor), cache)
+    (size,) = {sum(file.stat().st_size for file in path.iterdir()) for path in columns_in(cache)}
+    first, second = sorted(columns_in(cache), key=lambda path: path.stat().st_mtime)
+    os.utime(first, (2e9, 2e9))  # used after the other one
+    monkeypatch.setenv("KDCORE_CACHE_LIMIT", str(int(2.5 * size)))
+    toys.table(toys.Files(files), wrist(3.0), cache)
+    assert (first.exists(), second.exists(), len(columns_in(cache))) == (True, False, 2)
+    monkeypatch.setenv("KDCORE_CACHE_LIMIT", "much")
+    with pytest.raises(DataError, match="KDCORE_CACHE_LIMIT: 'much' is not a number of bytes such as '4GiB'"):
+        toys.table(toys.Files(files), wrist(4.0), cache)

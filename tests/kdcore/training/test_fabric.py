@@ -30,3 +30,11 @@ def test_an_accelerator_that_is_not_there_is_named_with_those_that_are(accelerat
 def test_half_precision_that_a_cpu_would_replace_by_another_is_refused():
     with pytest.raises(KdcoreError, match="16-mixed is for GPUs; on a CPU write bf16-mixed"):
         make_fabric(EngineSpec(accelerator="cpu", precision="16-mixed"))
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "auto"])
+def test_more_devices_than_there_are_start_no_process(accelerator):
+    with pytest.raises(
+        KdcoreError, match=r"^engine\.devices: 1024 is more than this machine has \(\d+ (processor cores?|GPUs?)\)$"
+    ):
+        make_fabric(EngineSpec(accelerator=accelerator, devices=1024))

@@ -1,58 +1,11 @@
-"""The commands that show a recipe's plan and store a participant's outputs."""
+"""A plan as text, as a Mermaid diagram and as plain values."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-import typer
-
-from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument
-
-if TYPE_CHECKING:
-    from kdcore.recipe.graph import LearnerTerm, StagePlan
-    from kdcore.recipe.plan import ParticipantPlan, Plan
-
-
-class PlanFormat(StrEnum):
-    """Formats of a plan."""
-
-    tree = "tree"
-    mermaid = "mermaid"
-    json = "json"
-
-
-def plan(
-    recipe: RecipeArgument,
-    overrides: Overrides = None,
-    format: Annotated[PlanFormat, typer.Option(help="Text, a Mermaid diagram, or JSON.")] = PlanFormat.tree,
-) -> None:
-    """Show the plan of a recipe: stages, epochs, terms, who learns from whom, and what is cached."""
-    from kdcore.recipe.load import load_recipe
-    from kdcore.recipe.plan import make_plan
-
-    made = make_plan(load_recipe(recipe, overrides or []))
-    if format is PlanFormat.json:
-        print(json.dumps(record(made), indent=1, ensure_ascii=False))
-    else:
-        print("\n".join(tree(made) if format is PlanFormat.tree else mermaid(made)))
-
-
-def outputs(
-    run_id: RunArgument,
-    of: Annotated[str, typer.Option(help="Name of the teacher or student.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .parquet, .npz or .safetensors.")],
-    seed: Annotated[int | None, typer.Option(help="Seed of the run; the first by default.")] = None,
-) -> None:
-    """Write the outputs of a trained participant to a file, to use as a teacher elsewhere (`outputs:`)."""
-    from kdcore.runs.outputs import store_outputs
-
-    counts = store_outputs(run_id, of, output, seed)
-    splits = ", ".join(f"{count} of {split}" for split, count in counts.items())
-    print(f"{output}: outputs of {of} for {sum(counts.values())} samples ({splits})")
+from kdcore import LearnerTerm, ParticipantPlan, Plan, StagePlan
 
 
 def tree(made: Plan) -> Iterator[str]:

@@ -1,0 +1,61 @@
+"""Side effects of a loss that would change what others compute: global settings of torch, and outputs changed in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from kdcore.contracts.batch import LossContext, Outputs
+from kdcore.errors import TrainingError
+
+
+@contextmanager
+def side_effects_refused(called: str, context: LossContext) -> Iterator[None]:
+    """Within it, a loss is computed that must leave torch's settings and the tensors that it is given as they are.
+
+    Args:
+        called: The term, as a message names it.
+        context: What its loss is given.
+
+    Raises:
+        TrainingError: If it does not; the settings are as before.
+    """
+    before, given = _settings(), _tensors(context)
+    copies = [tensor.detach().clone() for tensor in given.values()]
+    try:
+        yield
+    finally:
+        after = _settings()
+        torch.set_grad_enabled(bool(before["whether gradients are recorded"]))
+        torch.set_default_dtype(cast(torch.dtype, before["the default dtype"]))
+    changed = [name for name in before if before[name] != after[name]]
+    if changed:
+        raise TrainingError(
+            f"{called} changes {' and '.join(changed)}, for everyone else too; leave torch's global settings as they are, "
+            "and draw random numbers from a torch.Generator of your own if they must be seeded"
+        )
+    for (name, tensor), copy in zip(given.items(), copies, strict=True):
+        if not torch.equal(tensor.detach(), copy) and bool(torch.isfinite(copy).all()):
+            raise TrainingError(
+                f"{called} changes the {name} that it is given in place, and other terms read them too; clone them"
+            )
+
+
+def _settings() -> dict[str, object]:
+    return {
+        "the seed of torch's random numbers": torch.initial_seed(),
+        "whether gradients are recorded": torch.is_grad_enabled(),
+        "the default dtype": torch.get_default_dtype(),
+    }
+
+
+def _tensors(context: LossContext) -> dict[str, Tensor]:
+    """What a loss is given, by the words of a message."""
+    outputs: dict[str, Outputs] = {"the student": context.student, **context.teachers, **context.peers}
+    found = {f"logits of {name}": each.logits for name, each in outputs.items()}
+    found |= {f"features {tap!r} of {name}": x for name, each in outputs.items() for tap, x in each.features.items()}
+    return found | ({"labels": context.batch.labels} if context.batch.labels is not None else {})

@@ -1,0 +1,49 @@
+"""Plans of TAKD, whose graph is a chain: teacher, assistant, student."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kdcore import load_recipe, make_plan
+from kdcore_inspect.commands import PlanFormat, plan
+from kdcore_inspect.plan import mermaid, tree
+
+CHAIN = {"teacher": [], "assistant": ["teacher"], "student": ["assistant"]}
+
+
+@pytest.fixture(scope="module")
+def takd():
+    return make_plan(load_recipe("methods/takd", []))
+
+
+def test_the_record_has_the_chain_and_leaves_it_out_of_the_baseline(capsys):
+    plan("methods/takd", format=PlanFormat.json)
+    found = json.loads(capsys.readouterr().out)
+    assert {name: each["teachers"] for name, each in found["participants"].items()} == CHAIN
+    stages = {arm: [list(stage["learners"]) for stage in stages] for arm, stages in found["arms"].items()}
+    assert stages == {"distilled": [["teacher"], ["assistant"], ["student"]], "baseline": [["student"]]}
+    assert all(stage["split"] == "train" for stages in found["arms"].values() for stage in stages)
+    reads = {
+        (arm, name, source)
+        for arm, stages in found["arms"].items()
+        for stage in stages
+        for name, terms in stage["learners"].items()
+        for term in terms
+        for source in term["reads"]
+    }
+    assert reads == {("distilled", name, source) for name, sources in CHAIN.items() for source in sources}
+
+
+def test_the_diagram_has_an_arrow_for_each_source(takd):
+    arrows = {tuple(line.split(" -- ")[0].split() + line.split("--> ")[1].split()) for line in mermaid(takd) if "-->" in line}
+    assert arrows == {(source, name) for name, sources in CHAIN.items() for source in sources}
+
+
+def test_the_tree_says_how_outputs_of_a_source_are_obtained(takd):
+    assert sum("← teacher (frozen, cached)" in line for line in tree(takd)) == 1
+    uncached = make_plan(load_recipe("methods/takd", ["engine.teacher_cache=false"]))
+    lines = list(tree(uncached))
+    assert sum("← teacher (frozen)" in line for line in lines) == 1
+    assert not any("cached" in line for line in lines)

@@ -1,0 +1,326 @@
+"""Each sentence of docs/security.md, with a hostile file."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.table import Table
+from scipy.io import savemat
+from summaries import summary
+
+import kdcore
+from kdcore import Journal
+from kdcore.cli.tables import SafeConsole, show_table
+from kdcore.deploy.plain_recordings import plain_array
+from kdcore.errors import CheckpointError, DataError, RecipeError, printable
+from kdcore.recipe.load import load_recipe
+from kdcore.training.checkpoint import load_state
+from kdcore.training.stored_outputs import load_outputs
+from kdcore_datasets.collected_clips import load_npz
+from kdcore_datasets.file_formats import read_pickle, read_variable
+from kdcore_mlflow.sender import Sender
+from kdcore_mlflow.tracker import MlflowTracker
+from kdcore_report.html_report import write_page
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Payload:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, proof):
+        self.proof = proof
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.proof),)
+
+
+@pytest.fixture
+def proof(tmp_path):
+    """A folder that exists if a payload ran."""
+    path = tmp_path / "executed"
+    yield path
+    assert not path.exists(), "a payload was executed"
+
+
+def array_of(value) -> np.ndarray:
+    made = np.empty(1, dtype=object)
+    made[0] = value
+    return made
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin"])
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_weights_run_nothing(tmp_path, proof, suffix, how):
+    file = tmp_path / f"weights{suffix}"
+    torch.save({"w": Payload(proof)}, file) if how == "torch" else file.write_bytes(pickle.dumps({"w": Payload(proof)}))
+    with pytest.raises(CheckpointError, match=r"refused: it holds more than data|damaged"):
+        load_state(file)
+
+
+@pytest.mark.parametrize("content", [b"root:x:0:0:secret", b"", b"\x89PNG\r\n", b"GIF89a secret"])
+def test_a_file_that_is_no_weights_is_refused_without_its_content(tmp_path, content):
+    file = tmp_path / "passwd"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"neither a \.safetensors file nor a file that torch\.save wrote") as error:
+        load_state(file)
+    assert "secret" not in str(error.value)
+
+
+def test_arrays_run_nothing(tmp_path, proof):
+    np.save(tmp_path / "a.npy", array_of(Payload(proof)), allow_pickle=True)
+    with pytest.raises(DataError, match=r"not a readable array of numbers"):
+        plain_array(tmp_path / "a.npy", kdcore.Modality("a", ("time",), ("time",), "1"), 10.0)
+    np.savez(tmp_path / "a.npz", **{name: array_of(Payload(proof)) for name in ("x_train", "y_train", "x_test", "y_test")})
+    with pytest.raises(DataError):
+        load_npz(tmp_path / "a.npz", 20)
+    with pytest.raises(DataError):
+        load_outputs(tmp_path / "a.npz")
+
+
+def test_pickles_and_matlab_files_run_nothing(tmp_path, proof):
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"annotations": Payload(proof)}))
+    with pytest.raises(DataError, match=r"it asks for posix\.mkdir; only plain containers"):
+        read_pickle(tmp_path / "a.pkl")
+    savemat(tmp_path / "a.mat", {"d_iner": array_of("text")})
+    with pytest.raises(DataError, match="not an array of numbers"):
+        read_variable(tmp_path / "a.mat", "d_iner")
+    (tmp_path / "b.mat").write_bytes(pickle.dumps(Payload(proof)))
+    with pytest.raises(DataError, match="not a readable MATLAB file"):
+        read_variable(tmp_path / "b.mat", "d_iner")
+
+
+def bomb(path: Path, names, size: int = 3 << 30) -> Path:
+    """An archive of arrays that claim `size` bytes each."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            archive.writestr(f"{name}.npy", header.getvalue() + b"\0" * 1000)
+    content = bytearray(path.read_bytes())
+    place = 0
+    while (place := content.find(b"PK\x01\x02", place)) >= 0:  # the directory's claim of the size
+        content[place + 24 : place + 28] = size.to_bytes(4, "little")
+        place += 4
+    path.write_bytes(content)
+    return path
+
+
+def test_archives_that_unpack_without_end_are_refused_before_they_are_unpacked(tmp_path):
+    arrays = bomb(tmp_path / "bomb.npz", ["x_train", "y_train", "x_test", "y_test"])
+    for read in (lambda: load_npz(arrays, 20), lambda: load_outputs(arrays), lambda: kdcore.refuse_bomb(arrays)):
+        with pytest.raises(DataError, match=r"refused: [\d,]+ bytes that unpack to 12,884,901,888"):
+            read()
+    weights = bomb(tmp_path / "bomb.pt", ["data"])
+    with pytest.raises(CheckpointError, match="that unpack to"):
+        load_state(weights)
+
+
+def test_an_honest_archive_is_no_bomb(tmp_path):
+    np.savez_compressed(tmp_path / "zeros.npz", x=np.zeros(1 << 22))
+    kdcore.refuse_bomb(tmp_path / "zeros.npz")
+
+
+def test_an_array_that_claims_terabytes_is_refused(tmp_path):
+    with open(tmp_path / "a.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**14, 3)})
+        file.write(b"\0" * 48)
+    with pytest.raises(DataError, match=r"claims to hold more than fits into the memory|not a readable array"):
+        plain_array(tmp_path / "a.npy", kdcore.Modality("a", ("time", "channel"), ("channel", "time"), "1"), 10.0)
+
+
+def test_onnx_with_tensors_in_other_files_is_refused(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from kdcore.deploy.onnx_student import load_onnx
+
+    outside = tmp_path / "secret.bin"
+    outside.write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    (tmp_path / "inside").mkdir()
+    for location in ("../secret.bin", str(outside), "beside.bin"):
+        tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value=location)
+        node = onnx.helper.make_node("Identity", ["w"], ["logits"])
+        output = onnx.helper.make_tensor_value_info("logits", 1, [4])
+        graph = onnx.helper.make_graph([node], "g", [], [output], [tensor])
+        file = tmp_path / "inside" / "student.onnx"
+        file.write_bytes(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]).SerializeToString())
+        with pytest.raises(CheckpointError, match="not a readable ONNX file"):
+            load_onnx(file)
+
+
+LEVELS = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+BOMB = "\n".join(["a0: &a0 [x, x, x, x, x, x, x, x, x, x]", *LEVELS])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "student: !!python/object/apply:os.mkdir [executed]",
+        "student: !!python/object/new:os.mkdir [executed]",
+        "student: !!python/name:os.mkdir",
+        "student: !!python/module:os",
+        "!!python/object/apply:os.mkdir [executed]",
+        BOMB,
+        "<<: {name: merged}",
+        "base: &base {name: merged}\n<<: *base",
+        "name: ../../outside",
+        "name: /outside",
+        "extends: /etc/passwd",
+    ],
+)  # fmt: skip
+def test_recipes_run_nothing_and_show_nothing(tmp_path, proof, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text(text if text.startswith("extends") else f"extends: quickstart\n{text}\n")
+    with pytest.raises(RecipeError) as error:
+        load_recipe(tmp_path / "recipe.yaml")
+    assert "root:" not in str(error.value)
+
+
+def test_merge_keys_are_ordinary_keys(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("extends: quickstart\n<<: {name: merged}\n")
+    with pytest.raises(RecipeError, match="unknown key '<<'"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes = set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+
+
+ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>"
+
+
+def test_reports_run_nothing(tmp_path):
+    found = summary(
+        name=ATTACK, description=ATTACK, rule=ATTACK, selection=ATTACK, classes=[ATTACK, "b", "c", f"{ATTACK}2"], recipe=ATTACK,
+        command=ATTACK, tracking=ATTACK, setting=ATTACK, notes=[ATTACK], versions={ATTACK: ATTACK}, folder=Path(ATTACK),
+    )  # fmt: skip
+    rows = [type(row)(ATTACK, row.role, ATTACK, row.evaluations, row.parameters, row.arm) for row in found.rows]
+    found = summary(**{**vars(found), "rows": rows, "differences": {ATTACK: found.difference}})
+    write_page(tmp_path / "report.html", found, {ATTACK: {ATTACK: [(0, 1.0), (1, 0.5)]}})
+    page = Tags((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    sources = [value for name, value in page.attributes if name in ("src", "href", "action", "data")]
+    assert all(value.startswith("data:image/png;base64,") for value in sources)
+
+
+ESCAPES = "\x1b[2J\x1b]0;title\x07\x9b31m\u202egnp.exe\r"
+
+
+def test_names_do_nothing_to_a_terminal(capsys):
+    assert printable(ESCAPES) == "\\x1b[2J\\x1b]0;title\\x07\\x9b31m\\u202egnp.exe\\r"
+    assert printable("Grüße\n\tzwei — 你好") == "Grüße\n\tzwei — 你好"
+    for forced in (False, True):
+        written = io.StringIO()
+        console = SafeConsole(file=written, force_terminal=forced, width=80)
+        table = Table(ESCAPES)
+        table.add_row(ESCAPES)
+        show_table(console, table)
+        console.print(ESCAPES, markup=False, style="red")
+        said = written.getvalue()
+        assert not any(part in said for part in ("\x1b[2J", "\x1b]0", "\x07", "\x9b", "\u202e", "\r"))
+        assert ("\x1b[31m" in said) == forced, "the console's own colours work"
+
+
+def test_errors_of_commands_do_nothing_to_a_terminal(tmp_path):
+    name = f"{ESCAPES}.yaml"
+    done = subprocess.run(
+        [sys.executable, "-m", "kdcore", "validate", name], capture_output=True, cwd=tmp_path, env={**os.environ}, check=False
+    )
+    assert done.returncode == 2
+    assert not any(part in done.stderr for part in (b"\x1b", b"\x07", b"\r", "\u202e".encode()))
+
+
+SECRET = "s3cret-p@ss"
+
+
+@pytest.mark.parametrize("uri", [f"https://me:{SECRET}@host/mlflow", f"postgresql://u:{SECRET}@db:5432/x"])
+def test_a_password_in_a_recipe_is_refused_and_not_shown(uri):
+    with pytest.raises(RecipeError, match=r"tracking\.uri: must not contain a password") as error:
+        load_recipe("quickstart", [f"tracking.uri={uri}"])
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_password_in_the_environment_is_not_stored_or_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:9/mlflow")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    said = []
+    tracker = MlflowTracker(None, said.append)
+    journal = kdcore.RunJournal(tmp_path / "tracking", tracker, "e")
+    journal.start("root", "r")
+    journal.commit()
+    assert SECRET in tracker.uri, "what is sent goes where it was meant to"
+    assert journal.close(timeout=15) is False
+    written = b"".join(path.read_bytes() for path in (tmp_path / "tracking").rglob("*") if path.is_file())
+    assert b"127.0.0.1:9" in written
+    assert "s3cret" not in " ".join([*said, tracker.describe()])
+    assert b"s3cret" not in written
+    again = MlflowTracker(None)
+    again.open(Journal(tmp_path / "tracking"))
+    assert SECRET in again.uri
+
+
+@pytest.mark.parametrize("name", ["../../secret.txt", "/etc/passwd", "artifacts/../../secret.txt"])
+def test_a_run_from_elsewhere_sends_no_files_of_here(tmp_path, name):
+    folder = tmp_path / "runs" / "tracking"
+    (tmp_path / "secret.txt").write_text("secret")
+    journal = Journal(folder, "there", "e")
+    journal.append({"kind": "start", "run": "root", "parent": None})
+    journal.append({"kind": "artifact", "run": "root", "file": name, "to": ""})
+    journal.append({"kind": "model", "run": "root", "name": "m", "code": "x.py", "artifacts": {"a": name}})
+    journal.commit()
+
+    sent = []
+
+    class Store:
+        def start(self, record, parent):
+            return "1"
+
+        def send(self, run, records, folder):
+            sent.extend(records)
+
+    said = []
+    Sender(journal, "there", Store, said.append).send()
+    assert sent == []
+    assert "outside the folder" in said[0]
+
+
+def test_nothing_listens_parses_xml_or_calls_home():
+    """No module of kdcore or its plugins opens a port, parses XML, or fetches anything over HTTP itself."""
+    forbidden = (
+        "http.server",
+        "socketserver",
+        ".listen(",
+        "xml.",
+        "lxml",
+        "urllib.request",
+        "import requests",
+        "ftplib",
+        "telnetlib",
+    )
+    found = [
+        f"{path}: {word}"
+        for folder in ("kdcore", "plugins")
+        for path in (ROOT / folder).rglob("*.py")
+        for word in forbidden
+        if word in path.read_text(encoding="utf-8")
+    ]
+    assert found == []
