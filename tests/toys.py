@@ -23,7 +23,7 @@ ANKLE = WRIST.renamed("ankle", rate=20.0)
 
 
 def write(folder: Path, subjects: int = 4, trials: int = 2, classes: int = 2, seconds: float = 1.0) -> Path:
-    """One .npy file per sample and modality; wrist has 10 samples a second, ankle 20."""
+    """One .npy file per sample and modality; wrist has 10 samples per second, ankle 20."""
     for subject in range(subjects):
         for action in range(classes):
             for trial in range(trials):

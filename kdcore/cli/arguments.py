@@ -46,11 +46,11 @@ def complete_run(incomplete: str) -> list[str]:
 
 
 RecipeArgument = Annotated[
-    str, typer.Argument(help="File of a recipe, or the name of a shipped one.", autocompletion=complete_recipe)
+    str, typer.Argument(help="Path of a recipe, or name of a shipped one.", autocompletion=complete_recipe)
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Changes to the recipe as key=value, e.g. losses.soft-target.weight=0.5")
+    list[str] | None, typer.Argument(help="Overrides of the recipe as key=value, e.g. losses.soft-target.weight=0.5")
 ]
 RunArgument = Annotated[
-    str, typer.Argument(help="Id of a run, its beginning or end, or the run's folder.", autocompletion=complete_run)
+    str, typer.Argument(help="Run id, an unambiguous beginning or end of it, or the run's folder.", autocompletion=complete_run)
 ]

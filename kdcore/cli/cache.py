@@ -44,7 +44,7 @@ def show_cache(context: typer.Context) -> None:
 def clear_cache(
     kinds: Annotated[list[str] | None, typer.Argument(help="data, teachers or schemas; everything by default.")] = None,
 ) -> None:
-    """Remove cached content. Runs rebuild what they need."""
+    """Delete cached data. Later runs rebuild what they need."""
     from kdcore.cli.tables import size_text
 
     for kind in kinds or ():

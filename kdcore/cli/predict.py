@@ -14,21 +14,21 @@ from kdcore.errors import UsageError
 def predict(
     student: Annotated[
         str,
-        typer.Argument(help="A saved student's folder, an exported .onnx file, or a run: its id, folder or recipe's name."),
+        typer.Argument(help="Folder of a saved student, an exported .onnx file, or a run (id, folder or recipe name)."),
     ],
     files: Annotated[
-        list[str], typer.Argument(help="Recordings; modality=file for a student of several modalities; - for standard input.")
+        list[str], typer.Argument(help="Recordings; modality=file if the student has several modalities; - for standard input.")
     ],
-    dataset: Annotated[str, typer.Option(help="Dataset whose file format they have; the student's own by default.")] = "",
+    dataset: Annotated[str, typer.Option(help="Dataset that defines the file format; by default the student's.")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples per second of .npy files and plain tables.")] = None,
     units: Annotated[str, typer.Option(help="Units of .npy files and plain tables, such as g.")] = "",
     top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 3,
-    seed: Annotated[int | None, typer.Option(help="Seed of a run; the first by default.")] = None,
-    ensemble: Annotated[str, typer.Option(help="Combine several students by average or max.")] = "average",
+    seed: Annotated[int | None, typer.Option(help="Seed of the run; by default the first.")] = None,
+    ensemble: Annotated[str, typer.Option(help="How to combine several students: average or max.")] = "average",
     window: Annotated[float | None, typer.Option(help="Window length in seconds.")] = None,
-    hop: Annotated[float | None, typer.Option(help="Seconds between the starts of two windows; the window by default.")] = None,
-    smoothing: Annotated[int, typer.Option(help="Number of windows to smooth over.", min=1)] = 1,
-    majority: Annotated[bool, typer.Option("--majority", help="Smooth by majority vote instead of the mean.")] = False,
+    hop: Annotated[float | None, typer.Option(help="Seconds between window starts; by default the window length.")] = None,
+    smoothing: Annotated[int, typer.Option(help="Number of windows to average predictions over.", min=1)] = 1,
+    majority: Annotated[bool, typer.Option("--majority", help="Take a majority vote instead of the average.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write all probabilities to a .csv or .json file.")
     ] = None,

@@ -15,7 +15,7 @@ app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="List or cop
 
 @app.command("list")
 def list_recipes() -> None:
-    """List the shipped recipes with a line about each."""
+    """List the shipped recipes with a short description of each."""
     from kdcore.recipe.shipped import list_recipes as shipped
 
     recipes = shipped()
@@ -29,7 +29,7 @@ def copy_recipe(
     name: Annotated[str, typer.Argument(help="Name as shown by kdcore recipes list.", autocompletion=complete_recipe)],
     to: Annotated[Path, typer.Argument(help="File or folder to copy it to.")] = Path(),
 ) -> None:
-    """Copy a shipped recipe in order to change it."""
+    """Copy a shipped recipe, for you to edit."""
     from kdcore.recipe.shipped import find_recipe, for_copying
 
     source = find_recipe(name)

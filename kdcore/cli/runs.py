@@ -16,7 +16,7 @@ from kdcore.cli.arguments import complete_run
 from kdcore.errors import KdcoreError, UsageError
 from kdcore.runs.paths import find_run, runs_folder
 
-app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List or remove runs.")
+app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List or delete runs.")
 
 
 @app.callback()
@@ -47,7 +47,7 @@ def remove_runs(
     run_ids: Annotated[list[str], typer.Argument(help="Ids of runs, or their folders.", autocompletion=complete_run)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Remove runs with everything in their folders."""
+    """Delete runs and their folders."""
     from kdcore.cli.cache import size_of
     from kdcore.cli.tables import size_text
 

@@ -50,7 +50,7 @@ class Modality:
         if not self.axes or "time" in self.axes[1:]:
             raise ValueError(f"modality {self.name!r}: the first axis must be time, not {self.axes}")
         if sorted(self.axes) != sorted(self.layout):
-            raise ValueError(f"modality {self.name!r}: layout {self.layout} is no permutation of axes {self.axes}")
+            raise ValueError(f"modality {self.name!r}: layout {self.layout} is not a permutation of axes {self.axes}")
 
     def matching(self, shape: Sequence[int]) -> Modality | None:
         """The spec without what a tensor of `shape` (no batch axis) contradicts; None if it has other axes.

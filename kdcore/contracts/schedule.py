@@ -58,7 +58,7 @@ class LearningRate:
         if self.name != "step" and self.milestones:
             raise ValueError(f"'milestones' does not go with {self.name!r}; it is for 'step'")
         if list(self.milestones) != sorted({each for each in self.milestones if each > 0}):
-            raise ValueError(f"'milestones' must ascend, from 1 up, not {list(self.milestones)}")
+            raise ValueError(f"'milestones' must be increasing and at least 1, not {list(self.milestones)}")
 
     def factor(self, epoch: float, epochs: int) -> float:
         """The factor at `epoch` (a fraction within an epoch is allowed) of `epochs`."""
@@ -207,7 +207,7 @@ class Graph:
             )
             if ready is None:
                 raise ValueError(
-                    f"the participants {', '.join(name for group in waiting for name in group)} wait for one another"
+                    f"the participants {', '.join(name for group in waiting for name in group)} depend on each other"
                 )
             done.append(tuple(name for name in ready if name in group_of))
             waiting.remove(ready)

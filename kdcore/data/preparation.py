@@ -335,7 +335,7 @@ def _joined(
     everything = set().union(*(keys for _, keys in having))
     common = {key for key in everything if all(key in keys or name not in modalities[_recorded(key)] for name, keys in having)}
     if not common:
-        raise DataError("no sample is left: every one is bad, or shorter than a window (kdcore data check counts them)")
+        raise DataError("no samples are left: all are bad or shorter than a window (kdcore data check counts them)")
     order = {sample.key: number for number, sample in enumerate(samples)}
     used = {sample.key for members in splits.samples.values() for sample in members}
     kept = [key for key in common if _recorded(key) in used]

@@ -62,7 +62,7 @@ class Table:
             TrainingError: If the split is held out, or there is none of that name.
         """
         if split in HELD_OUT:
-            raise TrainingError(f"nothing may learn from the {split} split")
+            raise TrainingError(f"training is not allowed on the {split} split")
         if split not in self.rows:
             learnt = ", ".join(sorted(set(self.rows) - set(HELD_OUT)))
             raise TrainingError(f"there is no split {split!r} to learn from; there are {learnt} ({self.splits.rule})")

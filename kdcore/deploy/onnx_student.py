@@ -57,7 +57,7 @@ class OnnxStudent(Predictor):
         values, wanted = signal.values, self._inputs[name]["samples"]
         rate = self._inputs[name]["rate"]
         if rate and abs(signal.rate / rate - 1) > 0.05:
-            raise DataError(f"{name}: the exported student reads {rate:g} samples a second, the recording has {signal.rate:g}")
+            raise DataError(f"{name}: the exported student reads {rate:g} samples per second, not {signal.rate:g}")
         if not len(values):
             raise DataError(f"the {name} signal is empty")
         if wanted and len(values) < wanted:

@@ -254,7 +254,7 @@ def check_clock(times: np.ndarray, name: str, rate: float) -> None:
     scales = [SECONDS[unit]] if unit in SECONDS else sorted(set(SECONDS.values()))
     step = float(np.median(np.diff(times)))
     if not any(abs(step * scale * rate - 1) < 0.05 for scale in scales):
-        raise DataError(f"column {name!r} rises by {step:g} a row, which is not {rate:g} samples a second")
+        raise DataError(f"column {name!r} rises by {step:g} a row, which is not {rate:g} samples per second")
 
 
 def refuse_clock(values: np.ndarray) -> None:
@@ -285,18 +285,18 @@ def as_signal(values: Any, modality: Modality, rate: float | None, channels: int
             raise DataError(f"{modality.name}: a tuple is an (array, rate) pair; a batch of recordings is a list")
         values, own = values
         if rate and rate != own:
-            raise DataError(f"{modality.name}: the recording says {own:g} samples a second, rate= says {rate:g}")
+            raise DataError(f"{modality.name}: the recording says {own:g} samples per second, rate= says {rate:g}")
         rate = own
     if isinstance(values, Signal):
         if rate and abs(values.rate - rate) > 1e-6 * rate:
-            raise DataError(f"{modality.name}: the signal says {values.rate:g} samples a second, rate= says {rate:g}")
+            raise DataError(f"{modality.name}: the signal says {values.rate:g} samples per second, rate= says {rate:g}")
         return values
     rate = known_rate(rate, modality)
     if hasattr(values, "columns") and hasattr(values, "to_numpy"):
         return from_columns([str(name) for name in values.columns], values.to_numpy(), modality, rate, "", channels)
     array = as_numpy(values)
     if array is None:
-        raise DataError(f"{modality.name}: a recording is a path, an array or a Signal, not {type(values).__name__}")
+        raise DataError(f"{modality.name}: a recording must be a path, an array or a Signal, not {type(values).__name__}")
     return Signal(array, rate)
 
 
@@ -318,7 +318,7 @@ def known_rate(rate: float | None, modality: Modality, option: str = "rate=") ->
     if chosen is None:
         raise DataError(f"{modality.name} has no rate of its own: give the samples per second with {option}")
     if not (np.isfinite(chosen) and chosen > 0):
-        raise DataError(f"{modality.name}: a rate is above 0 samples a second, not {chosen:g}")
+        raise DataError(f"{modality.name}: the rate must be greater than 0 samples per second, not {chosen:g}")
     return float(chosen)
 
 

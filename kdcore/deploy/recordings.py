@@ -86,7 +86,7 @@ def _at_rate(signal: Signal, rate: float | None, units: str, path: Path) -> Sign
     span = float(signal.clock[-1] - signal.clock[0]) if len(signal) > 1 else 0.0
     mean = (len(signal) - 1) / span if span > 0 else signal.rate
     if abs(mean / rate - 1) > 0.05:
-        raise DataError(f"{path}: its time stamps say {mean:.4g} samples a second, --rate says {rate:g}")
+        raise DataError(f"{path}: its time stamps say {mean:.4g} samples per second, --rate says {rate:g}")
     return signal
 
 

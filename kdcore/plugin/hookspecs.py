@@ -74,7 +74,7 @@ def register_losses(register: Register) -> None:
 
 @hookspec
 def register_schedules(register: Register) -> None:
-    """Register `kdcore.Schedule` classes: who learns what, when."""
+    """Register `kdcore.Schedule` classes: the order of training."""
 
 
 @hookspec

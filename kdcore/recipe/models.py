@@ -60,7 +60,7 @@ LONGEST_NAME = 100
 def _name(name: str) -> str:
     if not _NAME.fullmatch(name) or name in (JOINED, "fusion"):
         raise wrong(
-            f"{name!r} cannot name a participant: use letters, digits, - and _, and start with a letter "
+            f"{name!r} is not a valid name for a participant: use letters, digits, - and _, and start with a letter "
             f"({JOINED!r} and 'fusion' are reserved)"
         )
     return _not_too_long(name)
@@ -74,13 +74,13 @@ def _not_too_long(name: str) -> str:
 
 def _run_name(name: str) -> str:
     if name.startswith(".") or not name.isprintable() or set(name) & set("/\\"):
-        raise wrong(f"{name!r} cannot name a run: folders are called after it, so use no / or \\, and start with no dot")
+        raise wrong(f"{name!r} is not a valid name for a run, which becomes a folder: do not use / or \\, or a leading dot")
     return _not_too_long(name)
 
 
 def _own_name(name: str, info: ValidationInfo, at: Steps = ()) -> None:
     if name in info.data.get("teachers", ()):
-        raise wrong(f"{name!r} is the name of a teacher, too; participants need names of their own", at, ("teachers", name))
+        raise wrong(f"{name!r} is also the name of a teacher; participant names must be unique", at, ("teachers", name))
 
 
 class _CheckedWhenCalled(type(Section)):

@@ -39,7 +39,7 @@ def find_recipe(name: str) -> Path:
     bare = name.removesuffix(".yaml")
     if bare in known:
         return _folder() / f"{bare}.yaml"
-    raise RecipeError([Problem("", f"no file and no shipped recipe is called {name!r}", hint=_nearest(bare, list(known)))])
+    raise RecipeError([Problem("", f"there is no file or shipped recipe {name!r}", hint=_nearest(bare, list(known)))])
 
 
 def for_copying(file: Path) -> str:

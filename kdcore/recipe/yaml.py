@@ -149,7 +149,7 @@ def parse(text: str, file: Path | None, problems: list[Problem]) -> Node:
     """The value that `text` holds, with lines of `file`.
 
     Raises:
-        RecipeError: If it is no YAML, or grows beyond all measure once its aliases are written out.
+        RecipeError: If it is no YAML, or grows too large once its aliases are written out.
     """
     loader = None
     try:

@@ -148,7 +148,7 @@ def _probabilities(path: Path, recordings: Recordings, split: str, outcome: Outc
         if key in row_of:
             found[row_of[key]] = student.probabilities([signals])[0]
     if not found:
-        raise CheckpointError(f"{recordings.folder.name}: none of the samples that it was evaluated on is there any more")
+        raise CheckpointError(f"{recordings.folder.name}: none of the samples that it was evaluated on exist any more")
     rows = sorted(found)
     return np.stack([found[row] for row in rows]), np.array(rows)
 

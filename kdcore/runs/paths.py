@@ -59,5 +59,5 @@ def find_run(run_id: str) -> Path:
     if not matches:
         raise UnknownRunError(f"no run {run_id!r} in {folder}" + (f" (the last are: {', '.join(known[-5:])})" if known else ""))
     if len(matches) > 1:
-        raise CheckpointError(f"several runs are called {run_id!r}: {', '.join(matches)}")
+        raise CheckpointError(f"several runs match {run_id!r}: {', '.join(matches)}")
     return folder / matches[0]

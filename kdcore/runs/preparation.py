@@ -167,7 +167,7 @@ def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
     for stage in assembly.stages(DISTILLED):
         blind = not len(table.rows.get("validation", ())) or set(stage.learners) & set(withheld)
         if blind and any(training.select == "best" for training in stage.training.values()):
-            why = f"stage {stage.name!r} cannot tell which epoch is best: no labelled samples to validate on"
+            why = f"stage {stage.name!r} cannot select the best epoch: there are no labelled validation samples"
             hint = "hold some out, e.g. data.protocol.validation_subjects=1, or select: last"
             problems.append(assembly.builder.problem(f"{place_in_schedule(assembly.recipe, stage.name)}.select", why, hint))
     if problems:

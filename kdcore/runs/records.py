@@ -157,7 +157,7 @@ def recipe_of(
         missing = " and ".join(f"{key} {number}" for key, number in used.items() if key not in working)
         if not missing:
             raise
-        raise PluginError(f"{folder.name} was made with {missing}, not in use here; install that to go on") from error
+        raise PluginError(f"{folder.name} used {missing}, which is not installed here; install it to continue") from error
 
 
 def finished_runs(variant: str = "", split: str = "test") -> Iterator[FinishedRun]:
@@ -196,7 +196,7 @@ def refuse_other_recordings(folder: Path, table: Table) -> None:
     if began and began.fingerprint != table.fingerprint:
         raise CheckpointError(
             f"{folder.name} began with other recordings: its fingerprint of them is {began.fingerprint[:12]}, "
-            f"now it is {table.fingerprint[:12]}; put them back, or run the recipe anew: kdcore run {folder / 'recipe.yaml'}"
+            f"now it is {table.fingerprint[:12]}; put them back, or rerun the recipe: kdcore run {folder / 'recipe.yaml'}"
         )
 
 

@@ -138,6 +138,6 @@ def refuse_edited_recipe(filled: Mapping[str, Any], journal: Journal, folder: Pa
     if changed:
         more = f", and {len(changed) - 5} more" if len(changed) > 5 else ""
         raise CheckpointError(
-            f"{folder / 'recipe.yaml'} is not the recipe that this run began with: {'; '.join(changed[:5])}{more}; "
+            f"{folder / 'recipe.yaml'} differs from the recipe that this run started with: {'; '.join(changed[:5])}{more}; "
             f"undo the change, or start another run: kdcore run {folder / 'recipe.yaml'}"
         )

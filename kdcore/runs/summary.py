@@ -279,8 +279,8 @@ def _weight(weight: float | Ramp) -> str:
 def metric_group(split: str, outcome: Outcome, name: str, students: Sequence[str], distilled: Sequence[str]) -> str:
     """Return the prefix of the metrics of a participant's final evaluation.
 
-    ``teacher/skeleton``, ``distilled``, ``baseline``; with several students ``distilled/first``. On another split than the
-    test split, ``final/validation/distilled``: ``validation/`` alone is the prefix of each epoch's evaluation.
+    ``teacher/skeleton``, ``distilled``, ``baseline``; with several students ``distilled/first``. On another split than
+    the test split, ``final/validation/distilled``: ``validation/`` alone is the prefix of each epoch's evaluation.
 
     Args:
         split: Split that was evaluated.

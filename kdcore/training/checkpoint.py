@@ -62,7 +62,7 @@ def sync_folder(folder: Path) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> TrainingError:
     why = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror or str(error)
-    return TrainingError(f"cannot write {path}: {why}; what was saved before it is intact")
+    return TrainingError(f"cannot write {path}: {why}; earlier checkpoints are intact")
 
 
 class Checkpoints:
@@ -139,7 +139,7 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         digests = dict(json.loads((folder / MANIFEST).read_text()))
         content = {name: (folder / name).read_bytes() for name in (WEIGHTS, STATE)}
     except (OSError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{folder}: not a whole checkpoint: {error}") from error
+        raise CheckpointError(f"{folder}: incomplete checkpoint: {error}") from error
     for name, data in content.items():
         if hashlib.sha256(data).hexdigest() != digests.get(name):
             raise CheckpointError(f"{folder / name}: damaged: its content is not what was written")

@@ -67,7 +67,7 @@ def _refuse_absent(accelerator: str) -> None:
 
 
 def _refuse_too_many(accelerator: str, devices: int | str) -> None:
-    """Refuse more devices than there are: a process for each would be started, and they would wait for one another."""
+    """Refuse more devices than there are: a process for each would be started, and they would depend on each other."""
     if not isinstance(devices, int):
         return
     on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())

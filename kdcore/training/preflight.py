@@ -176,7 +176,7 @@ def _refuse_taught_teachers(value: Tensor, distiller: Distiller, learner: str, t
         if learner in distiller.fused and name in distiller.fused:  # they may learn through one another
             continue
         if _gradient(value, _trainable(distiller, name)) > 0:
-            raise TrainingError(f"{distiller.called(learner, term)} sends a gradient to {name}, who must not learn from it")
+            raise TrainingError(f"{distiller.called(learner, term)} sends a gradient to {name}, which must not learn from it")
 
 
 def _refuse_unregistered(distiller: Distiller) -> None:

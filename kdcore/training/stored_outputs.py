@@ -249,5 +249,5 @@ def _order(path: Path, theirs: Sequence[str], ours: Sequence[str]) -> list[int]:
             f"{path}: it has no logits for the class {missing[0]!r} ({len(missing)} of {len(ours)} classes are missing)"
         )
     if extra := [name for name in theirs if name not in ours]:
-        raise DataError(f"{path}: it has logits for {extra[0]!r}, which is no class of the run")
+        raise DataError(f"{path}: it has logits for {extra[0]!r}, which is not a class of the run")
     return [list(theirs).index(name) for name in ours]

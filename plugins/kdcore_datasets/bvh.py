@@ -39,7 +39,7 @@ def read_bvh(path: Path) -> tuple[np.ndarray, float]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
     except (ValueError, IndexError, KeyError) as error:
-        raise DataError(f"{path}: is no readable BVH file ({error})") from error
+        raise DataError(f"{path}: is not a readable BVH file ({error})") from error
     require_finite(frames, path, "its motion")
     return require_finite(_positions(nodes, frames), path, "what its offsets and motion give"), rate
 

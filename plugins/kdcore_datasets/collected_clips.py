@@ -105,14 +105,14 @@ def load_npz(path: Path, joints: int) -> list[CollectedClip]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
     except Exception as error:  # damage shows as zip, value or key errors
-        raise DataError(f"{path}: is no archive of x_train, y_train, x_test and y_test ({error})") from error
+        raise DataError(f"{path}: is not an archive of x_train, y_train, x_test and y_test ({error})") from error
     return [clip for part in ("train", "test") for clip in _part(part, arrays[f"x_{part}"], arrays[f"y_{part}"], joints, path)]
 
 
 def _part(part: str, x: np.ndarray, y: np.ndarray, joints: int, path: Path) -> list[CollectedClip]:
     require_shape(x, (len(y), None, None), path, f"x_{part}")
     if x.shape[2] % (joints * 3):
-        raise DataError(f"{path}: x_{part} has {x.shape[2]} numbers per frame, no multiple of {joints} joints × 3")
+        raise DataError(f"{path}: x_{part} has {x.shape[2]} numbers per frame, not a multiple of {joints} joints × 3")
     labels = y.argmax(axis=1) if y.ndim == 2 else y.astype(int)
     clips = []
     for number, (frames, label) in enumerate(zip(x, labels.tolist(), strict=True), start=1):

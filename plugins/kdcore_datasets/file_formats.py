@@ -45,7 +45,7 @@ def require_finite(values: np.ndarray, path: Path, what: str) -> np.ndarray:
     bad = np.argwhere(~measurable(values))
     if len(bad):
         place = ", ".join(map(str, bad[0].tolist()))
-        kind = "not finite" if not np.isfinite(values[tuple(bad[0])]) else "beyond all measure"
+        kind = "not finite" if not np.isfinite(values[tuple(bad[0])]) else "too large"
         raise DataError(f"{path}: {what} has {len(bad)} value(s) that are {kind}, the first at index ({place})")
     return values
 

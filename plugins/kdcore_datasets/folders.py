@@ -16,7 +16,7 @@ def existing_folder(root: Path) -> Path:
     folder = Path(root).expanduser()
     if not folder.is_dir():
         what = "not a folder" if folder.exists() else "no such folder"
-        raise DataError(f"{folder}: {what}; `root` says where the recordings lie")
+        raise DataError(f"{folder}: {what}; set `root` to the folder of the recordings")
     return folder
 
 

@@ -92,7 +92,7 @@ class _Lines:
         except ValueError as error:
             raise self.wrong("expected a joint's x, y and z") from error
         if not measurable(np.array([x, y, z])).all():
-            raise self.wrong("a joint's position is not finite, or beyond all measure")
+            raise self.wrong("a joint's position is not finite, or is too large")
         return x, y, z
 
     def wrong(self, what: str) -> DataError:

@@ -117,7 +117,7 @@ def _from_npz(path: Path, variable: str) -> np.ndarray:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
     except Exception as error:  # damage shows as zip, value or key errors
-        raise DataError(f"{path}: is no .npz file of numbers ({error})") from error
+        raise DataError(f"{path}: is not an .npz file of numbers ({error})") from error
     return _numbers(content, variable, path)
 
 
@@ -125,7 +125,7 @@ def _from_json(path: Path, variable: str) -> np.ndarray:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: is no JSON file ({error})") from error
+        raise DataError(f"{path}: is not a JSON file ({error})") from error
     return _numbers(content if isinstance(content, dict) else {variable: content}, variable, path)
 
 
@@ -135,4 +135,4 @@ def _numbers(content: dict[str, Any], variable: str, path: Path) -> np.ndarray:
     try:
         return np.asarray(content[variable], dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: {variable!r} is no array of numbers with equal rows ({error})") from error
+        raise DataError(f"{path}: {variable!r} is not an array of numbers with equal rows ({error})") from error

@@ -10,9 +10,9 @@ import typer
 
 def check_plugin(
     name: Annotated[str, typer.Argument(help="A plugin, a component, or plugin/component.")],
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every check, not only those that fail.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all checks, not only failed ones.")] = False,
 ) -> None:
-    """Run the conformance checks on everything that a plugin provides."""
+    """Run the conformance checks on a plugin."""
     from kdcore.testing import check_and_print
 
     if not check_and_print(name, verbose):
@@ -20,7 +20,7 @@ def check_plugin(
 
 
 def schema(to: Annotated[Path | None, typer.Option(help="File to write; standard output by default.")] = None) -> None:
-    """Print the JSON Schema of recipes, with the options of all installed components: for editors."""
+    """Print the JSON Schema of recipes, for editors. It includes the options of all installed components."""
     import json
 
     from kdcore_devtools.json_schema import recipe_schema
@@ -35,10 +35,10 @@ def schema(to: Annotated[Path | None, typer.Option(help="File to write; standard
 
 def new_plugin(
     kind: Annotated[str, typer.Argument(help="loss, encoder, fusion, schedule, dataset, transform or modality.")],
-    name: Annotated[str, typer.Argument(help="Of the plugin and its component, such as soft-margin.")],
-    to: Annotated[Path, typer.Option(help="The folder that it is put in.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Name of the plugin and its component, e.g. soft-margin.")],
+    to: Annotated[Path, typer.Option(help="Folder to create it in.")] = Path(),
 ) -> None:
-    """Create a plugin: a small package that works, with tests, a recipe, and workflows that publish it."""
+    """Create a plugin from a template: a working package with tests, a recipe and publishing workflows."""
     from kdcore_devtools.scaffold import new_plugin as generate
 
     folder = generate(kind, name, to)

@@ -51,7 +51,7 @@ class NewPlugin:
             raise UsageError(f"there is no template for the kind {self.kind!r} ({did_you_mean(self.kind, USAGE)})")
         if not _NAME.fullmatch(self.name) or self.name.startswith("kdcore-"):
             raise UsageError(
-                f"{self.name!r} cannot name a plugin: use small letters, digits and single hyphens, beginning with a letter, "
+                f"{self.name!r} is not a valid plugin name: use lowercase letters, digits and single hyphens, a letter first, "
                 f"such as 'soft-margin'; the package is called kdcore-NAME"
             )
         self._refuse_taken()
@@ -140,7 +140,7 @@ def new_plugin(kind: str, name: str, to: Path = Path()) -> Path:
     plugin = NewPlugin(kind, name)
     folder = to / plugin.package
     if not to.is_dir():
-        raise UsageError(f"{to} is no folder")
+        raise UsageError(f"{to} is not a folder")
     if folder.exists():
         raise UsageError(f"{folder} exists already; nothing was written")
     for place, content in plugin.files():

@@ -25,21 +25,21 @@ class Rule(StrEnum):
 
 def export(
     student: Annotated[
-        str, typer.Argument(help="A saved student's folder, a seed's folder, or a run: its id, folder or recipe's name.")
+        str, typer.Argument(help="Folder of a saved student, folder of a seed, or a run (id, folder or recipe name).")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .onnx or .pt2.")],
-    format: Annotated[Format | None, typer.Option(help="File format; the output's ending decides by default.")] = None,
+    format: Annotated[Format | None, typer.Option(help="File format; by default chosen by the suffix of the output.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations to eight bits (ONNX only).")] = False,
-    opset: Annotated[int | None, typer.Option(help="ONNX operator set version; the exporter's default if not given.")] = None,
-    samples: Annotated[int | None, typer.Option(help="Fix the number of samples of a recording.", min=1)] = None,
-    check: Annotated[list[str] | None, typer.Option(help="Recording to compare outputs on; may be repeated.")] = None,
-    dataset: Annotated[str, typer.Option(help="Dataset whose file format those have; the student's own by default.")] = "",
+    opset: Annotated[int | None, typer.Option(help="ONNX operator set version; by default the exporter's.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Number of samples of a recording, if fixed.", min=1)] = None,
+    check: Annotated[list[str] | None, typer.Option(help="Recording to compare outputs on; repeatable.")] = None,
+    dataset: Annotated[str, typer.Option(help="Dataset that defines the file format; by default the student's.")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples per second of .npy files and plain tables.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of a run; the first by default.")] = None,
-    ensemble: Annotated[Rule, typer.Option(help="Combine several students by average or max.")] = Rule.average,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run; by default the first.")] = None,
+    ensemble: Annotated[Rule, typer.Option(help="How to combine several students: average or max.")] = Rule.average,
     card: Annotated[bool, typer.Option(help="Write a model card (README.md) beside the file.")] = True,
 ) -> None:
-    """Export a student with its preprocessing as one file that runs without kdcore."""
+    """Export a student and its preprocessing to one file that runs without kdcore."""
     from kdcore_export.export import Request, export_student
 
     kind = format.value if format else None

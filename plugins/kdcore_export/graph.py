@@ -206,7 +206,7 @@ def recording(
     if weights is None:
         names = ", ".join(type(transform).__name__ for transform in transforms)
         raise KdcoreError(
-            f"{modality.name}: {names} cannot be put into a graph: not linear in time, and at least one is no module of its own"
+            f"{modality.name}: {names} cannot be exported as a graph: not linear in time, and not all are separate modules"
         )
     return Recording([Weighted(weights)], modality, samples)
 

@@ -163,7 +163,7 @@ class GraphGuidedSemanticMaps(DistillationLoss):
     def slope(self, outputs: Outputs, feature: str, table: Tensor) -> Tensor:
         """ω of one participant, (B, D), or (B, 1) where it is a scalar."""
         if outputs.ablated is None:
-            raise ValueError("gsdm needs answers to all-zero inputs")
+            raise ValueError("gsdm needs outputs for all-zero inputs")
         batch = len(outputs.logits)
         omega = importance(
             self._semantics(outputs, feature, table, batch), self._semantics(outputs.ablated, feature, table, batch)

@@ -24,7 +24,7 @@ def plan(
     ] = None,
     format: Annotated[PlanFormat, typer.Option(help="Text, a Mermaid diagram, or JSON.")] = PlanFormat.tree,
 ) -> None:
-    """Show what a recipe will do: stages, who learns from whom by which terms, epochs, what is cached."""
+    """Show the plan of a recipe: stages, epochs, terms, who learns from whom, and what is cached."""
     from kdcore import load_recipe, make_plan
     from kdcore_inspect.plan import mermaid, record, tree
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 
-def sync(run_id: Annotated[str, typer.Argument(help="Id of a run, or its folder.")]) -> None:
-    """Send what a run tracked while MLflow could not be reached."""
+def sync(run_id: Annotated[str, typer.Argument(help="Run id, or the run's folder.")]) -> None:
+    """Send records that were kept while MLflow was unreachable."""
     from kdcore import find_run
     from kdcore_mlflow.tracker import sync as send
 
@@ -19,13 +19,13 @@ def sync(run_id: Annotated[str, typer.Argument(help="Id of a run, or its folder.
 
 
 def register(
-    run_id: Annotated[str, typer.Argument(help="Id of a tracked run, or its folder.")],
-    name: Annotated[str, typer.Argument(help="The registered model's name.")],
-    alias: Annotated[str, typer.Option(help="Alias that this version gets, e.g. champion.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Which seed; the first by default.")] = None,
-    student: Annotated[str, typer.Option(help="Which student, where there are several; ensemble for all as one.")] = "",
+    run_id: Annotated[str, typer.Argument(help="Id of a tracked run, or the run's folder.")],
+    name: Annotated[str, typer.Argument(help="Name of the registered model.")],
+    alias: Annotated[str, typer.Option(help="Alias for this version, e.g. champion.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Seed of the run; by default the first.")] = None,
+    student: Annotated[str, typer.Option(help="Student, if there are several; ensemble for all of them.")] = "",
 ) -> None:
-    """Put a run's student into MLflow's model registry."""
+    """Register a run's student in the MLflow model registry."""
     from kdcore_mlflow.registry import register_student
 
     print(register_student(run_id, name, alias, seed, student))

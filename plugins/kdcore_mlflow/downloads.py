@@ -33,7 +33,7 @@ def client(uri: str | None = None) -> MlflowClient:
 
     uri = tracking_address(uri)
     if uri.startswith(SQLITE) and not (file := Path(uri.removeprefix(SQLITE))).is_file():
-        raise UsageError(f"there is no MLflow database {file}; --uri says where runs are tracked")
+        raise UsageError(f"there is no MLflow database {file}; set --uri to where runs are tracked")
     with _reading(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 

@@ -104,7 +104,7 @@ class Sender:
                 self._refused = True
                 record = records[0]
                 what = "a record" if record["kind"] == "damaged" else f"{record['kind']} of {record['run']!r}"
-                self._say(f"tracking: {what} cannot be tracked and stays in {self.folder}, as may others: {error}")
+                self._say(f"tracking: {what} cannot be tracked and stays in {self.folder}, and others may, too: {error}")
 
     def _deliver(self, records: Sequence[Record]) -> None:
         if records[0]["kind"] == "damaged":

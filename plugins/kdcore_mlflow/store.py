@@ -188,7 +188,7 @@ def _save_model(place: Path, record: Record, folder: Path, run: str, model_id: s
         pip_requirements=record["pip_requirements"],
     )
     if description.signature is None:
-        raise ValueError("it gives no answer to the input example")
+        raise ValueError("it returns nothing for the input example")
     _free_length(description)
     description.save(str(place / "MLmodel"))
 

@@ -100,7 +100,7 @@ class MlflowTracker(Tracker):
         waiting, folder = self._sender.waiting(), self._journal.path.parent
         if waiting:
             self._say(
-                f"tracking: {self._trouble + '; ' if self._trouble else ''}{waiting} records wait in {folder}; "
+                f"tracking: {self._trouble + '; ' if self._trouble else ''}{waiting} records are waiting in {folder}; "
                 f"`kdcore sync {folder}` sends them to {without_password(self.uri)}"
             )
         return not waiting
@@ -130,7 +130,7 @@ class MlflowTracker(Tracker):
                 # The first failure may be two runs making one database; it is worth a second try before a word.
                 if failures == 2 and not warned:
                     warned = True
-                    self._say(f"tracking: {self._trouble}; training goes on, records are kept in {self._journal.path.parent}")
+                    self._say(f"tracking: {self._trouble}; training continues; records are kept in {self._journal.path.parent}")
                 with self._wake:
                     self._wake.wait_for(lambda: self._closing, min(2.0 ** (failures - 1), LONGEST_PAUSE))
                 self._given_up.wait(SHORTEST_PAUSE)
@@ -188,7 +188,7 @@ def tracking_address(uri: str | None) -> str:
     if scheme in ("", "file") and not uri.startswith("databricks"):
         raise UsageError(f"MLflow no longer tracks into a folder of files ({uri}): write {EXAMPLES}")
     if scheme and scheme not in SCHEMES and not _provided(scheme):
-        raise UsageError(f"MLflow tracks to no address of the kind {scheme}:// ({without_password(uri)}): write {EXAMPLES}")
+        raise UsageError(f"MLflow does not support {scheme}:// addresses ({without_password(uri)}): write {EXAMPLES}")
     return uri
 
 

@@ -9,10 +9,10 @@ import typer
 
 
 def report(
-    run_id: Annotated[str, typer.Argument(help="Id of a finished run, or its folder.")],
-    output: Annotated[Path | None, typer.Option(help="The HTML file; the run's report.html by default.")] = None,
+    run_id: Annotated[str, typer.Argument(help="Id of a finished run, or the run's folder.")],
+    output: Annotated[Path | None, typer.Option(help="HTML file to write; by default report.html in the run's folder.")] = None,
 ) -> None:
-    """Write the report of a run again, and print its path."""
+    """Rewrite the report of a finished run, and print its path."""
     from kdcore_report.rewrite import rewrite_report
 
     summary, path = rewrite_report(run_id, output)

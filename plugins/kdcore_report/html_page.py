@@ -50,7 +50,8 @@ def note(text: str) -> str:
 
 def page(title: str, body: str) -> str:
     """A whole page."""
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    head = f'<meta charset="utf-8">{viewport}<title>{escape(title)}</title>'
     return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
 
 
@@ -76,6 +77,7 @@ th { color: var(--soft); font-weight: 500; }
 tr.main td { font-weight: 650; background: var(--tint); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .3rem 1.5rem; margin: 0; }
 dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .6rem; } }
 pre { background: var(--tint); padding: .9rem 1.1rem; border-radius: 4px; overflow-x: auto; font-size: .86rem; }
 figure { margin: 0 0 1.5rem; }
 img { max-width: 100%; background: #fff; border-radius: 4px; }

@@ -113,7 +113,7 @@ def find_layout(layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
     if isinstance(layout, str):
         if layout not in LAYOUTS:
             raise ValueError(
-                f"no skeleton layout {layout!r} (known: {', '.join(LAYOUTS)}); spell it out as joints, edges, centre"
+                f"no skeleton layout {layout!r} (known: {', '.join(LAYOUTS)}); or define it with joints, edges and centre"
             )
         return LAYOUTS[layout]
     return layout if isinstance(layout, Layout) else Layout(**layout)

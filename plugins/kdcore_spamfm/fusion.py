@@ -109,12 +109,12 @@ class SpamfmFusion(TeacherFusion):
     def _layer(self, stage: str, activations: Sequence[Tensor]) -> Spamfm:
         rows = dict(zip(self.names, map(len, activations), strict=True))
         if len(set(rows.values())) > 1:
-            raise ValueError(f"spamfm: after stage {stage!r} the teachers have unequally many rows per batch: {rows}")
+            raise ValueError(f"spamfm: after stage {stage!r} the teachers have different numbers of rows per batch: {rows}")
         channels = {name: each.shape[1] for name, each in zip(self.names, activations, strict=True)}
         if len(set(channels.values())) > 1 and not self.projection:
             raise ValueError(
-                f"spamfm: after stage {stage!r} the teachers have unequally many channels, which sum and Hadamard product "
-                f"cannot join: {channels}; set projection: true to let them meet through a learned map"
+                f"spamfm: after stage {stage!r} the teachers have different numbers of channels, so sum and Hadamard product "
+                f"cannot join them: {channels}; set projection: true to project them to a common width"
             )
         return Spamfm(tuple(channels.values()), self.variant, self.reduction, self.projection).to(activations[0].device)
 

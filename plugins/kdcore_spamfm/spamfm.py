@@ -56,7 +56,7 @@ class Spamfm(nn.Module):
     ):
         super().__init__()
         if len(set(channels)) > 1 and not projection:
-            raise ValueError(f"sum and Hadamard product need equally many channels, these have {tuple(channels)}")
+            raise ValueError(f"sum and Hadamard product need equal numbers of channels, not {tuple(channels)}")
         width, total = max(channels), sum(channels)
         self.project = nn.ModuleList(nn.Identity() if c == width else Linear(c, width, bias=False) for c in channels)
         bottleneck, joint = width, total // (2 * len(channels))

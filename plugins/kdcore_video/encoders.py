@@ -310,9 +310,7 @@ class Tsm(FrameEncoder):
 
         blocks = [module for module in self.backbone.modules() if isinstance(module, BasicBlock | Bottleneck)]
         if not blocks:
-            raise ValueError(
-                f"temporal shifts go into residual blocks; {type(self.backbone).__name__} has none (choose a resnet)"
-            )
+            raise ValueError(f"temporal shifts need residual blocks; {type(self.backbone).__name__} has none (choose a resnet)")
         for block in blocks:
             block.conv1 = TemporalShift(block.conv1, frames, fraction)  # type: ignore[assignment]
 

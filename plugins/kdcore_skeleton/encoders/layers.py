@@ -59,7 +59,7 @@ def odd(kernel: int) -> int:
         ValueError: If it is even: no padding would then keep the number of frames.
     """
     if kernel % 2 == 0:
-        raise ValueError(f"a temporal kernel is odd, not {kernel}")
+        raise ValueError(f"a temporal kernel must be odd, not {kernel}")
     return kernel
 
 

@@ -101,7 +101,7 @@ def test_teachers_of_one_fusion_train_together():
 
 def test_participants_that_wait_for_one_another_are_refused():
     nodes = {"a": Node("a", "teacher"), "b": Node("b", "student", ("a",)), "c": Node("c", "teacher", ("b",))}
-    with pytest.raises(ValueError, match="the participants a, c, b wait for one another"):
+    with pytest.raises(ValueError, match="the participants a, c, b depend on each other"):
         Graph(nodes, fused=("a", "c")).groups()
 
 

@@ -111,7 +111,7 @@ def test_time_stamps_must_agree_with_the_rate(scale, name):
     rows = [",".join([repr(float(t)), *map(repr, map(float, row))]) for t, row in zip(times, VALUES, strict=True)]
     text = "\n".join([f"{name},x,y,z", *rows])
     np.testing.assert_allclose(read_table(text, ACCELEROMETER, 50.0).values, VALUES.astype(np.float32))
-    with pytest.raises(DataError, match="which is not 20 samples a second"):
+    with pytest.raises(DataError, match="which is not 20 samples per second"):
         read_table(text, ACCELEROMETER, 20.0)
 
 

@@ -92,9 +92,9 @@ def test_rates(tmp_path):
         unknown.predict(values)
     np.testing.assert_array_equal(unknown.predict(values, rate=50), unknown.predict(values, rate={"gyroscope": 50.0}))
     for wrong in (0, -1, np.nan, np.inf):
-        with pytest.raises(DataError, match="above 0"):
+        with pytest.raises(DataError, match="greater than 0"):
             known.predict(values, rate=wrong)
-    with pytest.raises(DataError, match="the signal says 25 samples a second, rate= says 50"):
+    with pytest.raises(DataError, match="the signal says 25 samples per second, rate= says 50"):
         known.predict(Signal(values, 25.0), rate=50)
 
 
@@ -104,7 +104,7 @@ def test_rates(tmp_path):
         ({"gyroscope": walk(70)}, "the student needs accelerometer; given: gyroscope"),
         ({}, "the student needs accelerometer; given: nothing"),
         ([], "empty list"),
-        (None, "a recording is a path, an array or a Signal, not NoneType"),
+        (None, "a recording must be a path, an array or a Signal, not NoneType"),
         ((walk(70), "fast"), "a tuple is an .array, rate. pair"),
         ("nowhere.npy", "nowhere.npy: no such file"),
         (walk(70).T, r"shape \(3, 70\)"),

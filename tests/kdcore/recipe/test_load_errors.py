@@ -64,9 +64,9 @@ CASES = {
     "seed is no number": ("seeds: [0, 1]", "seeds: [0, x]", "seeds[1]", "valid integer, not 'x'", ""),
     "seeds is no list": ("seeds: [0, 1]", "seeds: 3", "seeds", "must be a list, not 3", ""),
     "no seeds": ("seeds: [0, 1]", "seeds: []", "seeds", "must not be empty", ""),
-    "negative weight": ("weight: 0.5", "weight: -1", "losses[1].weight", "from 0 up to 1e+09, not -1", ""),
+    "negative weight": ("weight: 0.5", "weight: -1", "losses[1].weight", "between 0 and 1e+09, not -1", ""),
     "infinite weight": ("weight: 0.5", "weight: .inf", "losses[1].weight", "must be a finite number, not inf", ""),
-    "negative ramp": ("weight: 0.5", "weight: {start: 1, stop: -1, epochs: 2}", "losses[1].weight", "from 0 up", ""),
+    "negative ramp": ("weight: 0.5", "weight: {start: 1, stop: -1, epochs: 2}", "losses[1].weight", "between 0 and", ""),
     "same id twice": ("- cross-entropy", "- {name: cross-entropy, id: late}", "losses[2].id", "id 'late' already", ""),
     "student's tap": (
         "student: layers.1}",
@@ -108,8 +108,8 @@ CASES = {
     "broken component": ("  - cross-entropy", "  - lost", "losses[0]", "plugin 'fake': loss 'lost'", ""),
     "unknown like": ("like: acc", "like: ack", "teachers.gyro.like", "no participant 'ack'", "did you mean 'acc'?"),
     "like itself": ("like: acc", "like: gyro", "teachers.gyro.like", "gyro → gyro", ""),
-    "teacher called student": ("gyro: {like", "student: {like", "student", "'student' is the name of a teacher, too", ""),
-    "no name for a participant": ("gyro: {like", "1st: {like", "teachers.1st", "cannot name a participant", ""),
+    "teacher called student": ("gyro: {like", "student: {like", "student", "'student' is also the name of a teacher", ""),
+    "no name for a participant": ("gyro: {like", "1st: {like", "teachers.1st", "is not a valid name for a participant", ""),
     "duplicate key": (
         "  protocol: halves",
         "  protocol: halves\n  dataset: folder",
@@ -127,9 +127,9 @@ CASES = {
     "other tag": ("root: /nowhere", "root: !secret x", "data.dataset.root", "'!secret' is refused", ""),
     "a number that is none": ("root: /nowhere", "root: !!int x", "data.dataset.root", "'x' is no int", ""),
     "kind of another": ("encoder: net", "encoder: cut", "student.encoder.name", "no encoder 'cut', but a transform", ""),
-    "name of another folder": ("name: valid", "name: ../valid", "name", "'../valid' cannot name a run", ""),
-    "name of two lines": ("name: valid", 'name: "a\\nb"', "name", "cannot name a run", ""),
-    "hidden name": ("name: valid", "name: .valid", "name", "cannot name a run", ""),
+    "name of another folder": ("name: valid", "name: ../valid", "name", "'../valid' is not a valid name for a run", ""),
+    "name of two lines": ("name: valid", 'name: "a\\nb"', "name", "is not a valid name for a run", ""),
+    "hidden name": ("name: valid", "name: .valid", "name", "is not a valid name for a run", ""),
     "no such accelerator": (
         "version: 1",
         "engine: {accelerator: abacus}\nversion: 1",
@@ -295,7 +295,7 @@ def test_teachers_of_bad_names_are_there_all_the_same(valid, write, plugins, tea
     write(valid)
     with pytest.raises(RecipeError) as caught:
         load_recipe(write(f"extends: recipe.yaml\nlosses: [soft-target]\nteachers: {teachers}\n", "child.yaml"), (), plugins)
-    assert ["cannot name a participant" in each.message for each in caught.value.problems] == [True] * at
+    assert ["is not a valid name for a participant" in each.message for each in caught.value.problems] == [True] * at
 
 
 @pytest.mark.parametrize("override", ["teachers=3", "fusion={name: x}", "class_embeddings=3"])

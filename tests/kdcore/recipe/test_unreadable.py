@@ -74,10 +74,10 @@ LONG = "x" * 5000
     ("make", "said"),
     [
         (lambda folder: folder / f"{LONG}.yaml", "File name too long"),
-        (lambda folder: _loop(folder / "loop.yaml"), "loop|Too many levels|does not exist|no file and no shipped recipe"),
-        (lambda folder: Path("/dev/null"), "is not a regular file|no file and no shipped recipe|there is no recipe"),
+        (lambda folder: _loop(folder / "loop.yaml"), "loop|Too many levels|does not exist|there is no file or shipped recipe"),
+        (lambda folder: Path("/dev/null"), "is not a regular file|there is no file or shipped recipe|there is no recipe"),
         (lambda folder: folder, "is a folder|there is no recipe"),
-        (lambda folder: folder / "nul\0.yaml", "there is no recipe|no file and no shipped|null byte"),
+        (lambda folder: folder / "nul\0.yaml", "there is no recipe|no file or shipped|null byte"),
     ],
 )
 def test_what_the_system_cannot_read_is_a_problem_of_the_recipe(load, write, plugins, tmp_path, make, said, where):

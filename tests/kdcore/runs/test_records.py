@@ -68,7 +68,7 @@ def test_the_report_says_what_was_done_to_labels(run_of, options, said):
 
 def test_a_plugin_that_is_gone_is_named_with_the_version_that_there_was(run_of):
     points = [point for point in entry_points(group="kdcore") if point.name != "signals"]
-    said = rf"{run_of.name} was made with plugin signals {version('kdcore')}, not in use here; install that to go on"
+    said = rf"{run_of.name} used plugin signals {version('kdcore')}, which is not installed here; install it to continue"
     with pytest.raises(PluginError, match=said):
         recipe_of(run_of, PluginManager(points))
     assert recipe_of(run_of).name == "tiny"

@@ -108,7 +108,10 @@ FAULTS = {
     "integers": (three(logits=np.zeros((3, 2), np.int64)), "logits must be floating-point numbers, not int64"),
     "too few names": (three(classes=("x",)), "it names 1 classes and has 2 logits per sample"),
     "a class is missing": (three(classes=("x", "z")), r"it has no logits for the class 'y' \(1 of 2 classes are missing\)"),
-    "a class too many": (three(logits=numbers((3, 3), 0), classes=("x", "y", "z")), "has logits for 'z', which is no class of"),
+    "a class too many": (
+        three(logits=numbers((3, 3), 0), classes=("x", "y", "z")),
+        "for 'z', which is not a class of",
+    ),
     "other classes": (three(logits=numbers((3, 3), 0), classes=()), "has 3 logits per sample, and the run has 2 classes"),
     "other samples": (three(keys=[key(n) for n in (7, 8, 9)]), "it has none of the run's samples; it has, for example"),
 }

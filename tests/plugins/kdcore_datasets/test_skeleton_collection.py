@@ -112,7 +112,7 @@ def test_code_in_a_pickle_is_refused_by_name(tmp_path: Path, monkeypatch: pytest
             [clip("a", 0), {**clip("b", 0), "keypoint": np.ones((1, 4, 6, 3))}],
             "clip 'b' has 6 joints of 3 coordinates, clip 'a' has 5 joints of 3",
         ),
-        ([{**clip("a", 0), "keypoint": np.full((1, 4, 5, 3), 1e308)}], "60 value.* beyond all measure"),
+        ([{**clip("a", 0), "keypoint": np.full((1, 4, 5, 3), 1e308)}], "60 value.* too large"),
     ],
 )
 def test_strange_content(tmp_path: Path, content: object, said: str):
@@ -158,8 +158,8 @@ def test_an_archive_of_padded_clips(tmp_path: Path):
     assert signal.values.shape == (4, 5, 3, 2)
     np.testing.assert_array_equal(signal.values[0, 1, :, 0], [4, 5, 6])
     np.testing.assert_array_equal(signal.values[0, 0, :, 1], [16, 17, 18])
-    with pytest.raises(DataError, match="no multiple of 7 joints"):
+    with pytest.raises(DataError, match="not a multiple of 7 joints"):
         SkeletonCollection(file=tmp_path / "cs.npz", classes=("a", "b", "c"), joints=7).samples()
     np.savez(tmp_path / "cs.npz", x_train=x)
-    with pytest.raises(DataError, match=r"cs.npz: is no archive of x_train"):
+    with pytest.raises(DataError, match=r"cs.npz: is not an archive of x_train"):
         SkeletonCollection(file=tmp_path / "cs.npz", classes=("a", "b", "c")).samples()

@@ -44,12 +44,12 @@ def test_json(tmp_path: Path, wrapped: bool):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "is no JSON file"),
+        ("{", "is not a JSON file"),
         ('{"other": 1, "more": 2}', "has no 'joints' .it holds more and other"),
-        ("[[[1, 2], [3]]]", "no array of numbers with equal rows"),
+        ("[[[1, 2], [3]]]", "not an array of numbers with equal rows"),
         ("[[1, 2, 3]]", "expected .any, any, any"),
         ("[[[1, 2, NaN]]]", "not finite"),
-        ("[[[1, 2, 1e308]]]", "1 value.s. that are beyond all measure, the first at index .0, 0, 2"),
+        ("[[[1, 2, 1e308]]]", "1 value.s. that are too large, the first at index .0, 0, 2"),
         ("[[[]]]", "is empty"),
     ],
 )
@@ -64,7 +64,7 @@ def test_damaged_npz(tmp_path: Path):
     path = tmp_path / "wave.npz"
     np.savez(path, joints=np.array([{"an": "object"}], dtype=object))
     dataset = SkeletonFiles(root=tmp_path, pattern="{action}.npz")
-    with pytest.raises(DataError, match=r"wave.npz: is no .npz file of numbers"):
+    with pytest.raises(DataError, match=r"wave.npz: is not an .npz file of numbers"):
         dataset.read(dataset.samples()[0], "skeleton")
     np.savez(path, joints=CLIP)
     path.write_bytes(path.read_bytes()[:200])

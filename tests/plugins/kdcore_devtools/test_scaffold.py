@@ -118,11 +118,11 @@ def test_a_modality_may_be_called_what_its_demonstration_calls_something(tmp_pat
     ("kind", "name", "said"),
     [
         ("los", "good", r"no template for the kind 'los' \(did you mean 'loss'\?\)"),
-        ("loss", "Bad Name", r"'Bad Name' cannot name a plugin: use small letters"),
-        ("loss", "kdcore-x", r"'kdcore-x' cannot name a plugin"),
-        ("loss", "1x", r"'1x' cannot name a plugin"),
-        ("loss", "a_b", r"'a_b' cannot name a plugin"),
-        ("loss", "", r"'' cannot name a plugin"),
+        ("loss", "Bad Name", r"'Bad Name' is not a valid plugin name: use lowercase letters"),
+        ("loss", "kdcore-x", r"'kdcore-x' is not a valid plugin name"),
+        ("loss", "1x", r"'1x' is not a valid plugin name"),
+        ("loss", "a_b", r"'a_b' is not a valid plugin name"),
+        ("loss", "", r"'' is not a valid plugin name"),
         ("loss", "distillation", r"the class would be called DistillationLoss, as kdcore's own is"),
         ("encoder", "encoder", r"the class would be called Encoder, as kdcore's own is"),
         ("transform", "sample", r"the class would be called SampleTransform, as kdcore's own is"),
@@ -145,7 +145,7 @@ def test_nothing_is_overwritten(tmp_path):
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(KdcoreError, match="nowhere is no folder"):
+    with pytest.raises(KdcoreError, match="nowhere is not a folder"):
         new_plugin("loss", "mine", tmp_path / "nowhere")
 
 

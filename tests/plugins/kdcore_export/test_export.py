@@ -273,7 +273,7 @@ def test_an_exported_file_predicts_like_its_student_without_torch(students, expo
     (tmp_path / "bad.onnx").write_bytes(b"no")
     with pytest.raises(KdcoreError, match="not a readable ONNX file"):
         load_onnx(tmp_path / "bad.onnx")
-    with pytest.raises(KdcoreError, match=r"reads 50 samples a second, the recording has 25"):
+    with pytest.raises(KdcoreError, match=r"reads 50 samples per second, not 25"):
         load_onnx(file).predict(x, rate=25.0)
 
 

@@ -79,5 +79,5 @@ class Reversed(SampleTransform):
 
 @pytest.mark.parametrize("transform", [Loudness(), Reversed()])
 def test_anything_else_is_refused(transform):
-    with pytest.raises(KdcoreError, match=f"{type(transform).__name__} cannot be put into a graph"):
+    with pytest.raises(KdcoreError, match=f"{type(transform).__name__} cannot be exported as a graph"):
         recording(SENSOR, [transform], {"shape": [90, 2], "rate": 40.0}, 50)

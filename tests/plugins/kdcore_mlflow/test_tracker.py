@@ -210,7 +210,7 @@ def test_a_dead_server_holds_up_nothing_and_loses_nothing(tmp_path, uri, client,
     assert time.monotonic() - began < 5
     assert not tracker.close(0.2)
     assert len(said) == 1
-    assert f"101 records wait in {folder}" in said[0]
+    assert f"101 records are waiting in {folder}" in said[0]
     assert f"kdcore sync {folder}" in said[0]
     tracker.tracker._thread.join(60)
     assert sync(folder, uri) == 101

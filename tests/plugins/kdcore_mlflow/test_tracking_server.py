@@ -80,7 +80,7 @@ def test_a_server_that_goes_and_comes_back_has_everything_once(tmp_path, port, m
         tracker.commit()
         assert tracker.close(120)
         assert len(said) == 1
-        assert "training goes on" in said[0]
+        assert "training continues" in said[0]
         (folder / "sent.json").unlink()
         sync(folder)
         check(uri, tracker.tracker.run_ids()["seed-0"], tmp_path)

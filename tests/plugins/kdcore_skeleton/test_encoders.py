@@ -224,9 +224,9 @@ def test_an_untrained_hcn_tells_samples_apart():
 
 @pytest.mark.parametrize("encoder", GRAPH_ENCODERS)
 def test_an_even_kernel_is_refused(encoder):
-    with pytest.raises(ValueError, match="a temporal kernel is odd, not 4"):
+    with pytest.raises(ValueError, match="a temporal kernel must be odd, not 4"):
         encoder(4, (3, 16, 20, 1), **SMALL, kernel=4)
     hint = get_type_hints(encoder.__init__, include_extras=True)["kernel"]
     assert TypeAdapter(hint).validate_python(5) == 5
-    with pytest.raises(ValidationError, match="a temporal kernel is odd, not 4"):
+    with pytest.raises(ValidationError, match="a temporal kernel must be odd, not 4"):
         TypeAdapter(hint).validate_python(4)
