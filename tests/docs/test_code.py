@@ -19,7 +19,7 @@ from kdcore.recipe.models import ParticipantSpec
 from kdcore_devtools.json_schema import PART, recipe_schema
 
 BLOCKS = blocks(*PAGES)
-LANGUAGES = {"python", "yaml", "toml", "json", "console", "sh", "text", "html", ""}
+LANGUAGES = {"python", "yaml", "toml", "json", "console", "sh", "text", "html", "bibtex", ""}
 
 
 def of(*languages: str) -> list[Block]:
