@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -62,14 +60,17 @@ def test_a_dictionary_may_extend_a_recipe_and_be_overridden():
     assert (recipe.name, recipe.seeds, recipe.losses[-1].name) == ("mine", [7], "dkd")
 
 
-def test_python_values_become_those_of_a_recipe():
+def test_python_values_become_those_of_a_recipe(tmp_path):
+    start = tmp_path / "start.safetensors"
+    start.touch()
     values = tree(seeds=(0, np.int64(3)), training=Training(epochs=5))
-    values["student"] = {**values["student"], "weights": Path("start.safetensors")}
+    values["student"] = {**values["student"], "weights": start}
     recipe = kdcore.load_recipe(values)
     assert recipe.seeds == [0, 3]
     assert recipe.training.epochs == 5
     assert recipe.student is not None
-    assert recipe.student.weights == Path("start.safetensors")
+    assert recipe.student.weights is not None
+    assert recipe.student.weights.file == start
 
 
 @pytest.mark.parametrize(
