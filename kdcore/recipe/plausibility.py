@@ -36,11 +36,14 @@ def impossible_numbers(recipe: Node, places: Places, plugins: PluginManager) -> 
 
 def missing_files(recipe: Recipe, places: Places) -> list[Problem]:
     """Problems of files of weights and of stored outputs that participants name and that do not exist."""
-    named: list[tuple[str, Path]] = []
+    found = []
     for name, spec in {**recipe.teachers, **recipe.student_specs}.items():
-        named += [(f"{recipe.path_of(name)}.weights", spec.weights.file)] if spec.weights else []
-        named += [(f"{recipe.path_of(name)}.outputs", spec.outputs)] if spec.outputs else []
-    return [places.problem(steps(where), wrong) for where, path in named if (wrong := _unreadable(path))]
+        path = recipe.path_of(name)
+        if spec.weights and (wrong := _unreadable(spec.weights.file)):
+            found.append(places.problem(steps(f"{path}.weights"), wrong))
+        if spec.outputs and (wrong := _unreadable(spec.outputs, folders=False)):
+            found.append(places.problem(steps(f"{path}.outputs"), wrong))
+    return found
 
 
 def _numbers(tree: Any, path: Steps = ()) -> Iterator[tuple[Steps, int | float]]:
@@ -64,9 +67,12 @@ def _infinite_by_default(tree: Mapping[str, Any], path: Steps, plugins: PluginMa
     return False
 
 
-def _unreadable(path: Path) -> str:
-    """The reason why nothing of this name can be read; empty if it can."""
+def _unreadable(path: Path, folders: bool = True) -> str:
+    """The reason why nothing of this name can be read, or no file unless `folders` may be; empty if it can."""
     try:
-        return "" if path.expanduser().exists() else f"there is no file {str(path)!r}"
+        whole = path.expanduser()
+        if not whole.exists():
+            return f"there is no file {str(path)!r}"
+        return f"{str(path)!r} is a folder, not a file" if whole.is_dir() and not folders else ""
     except (OSError, RuntimeError, ValueError) as error:
         return f"could not look for the file {str(path)!r}: {getattr(error, 'strerror', None) or error}"
