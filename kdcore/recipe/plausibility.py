@@ -41,7 +41,7 @@ def missing_files(recipe: Recipe, places: Places) -> list[Problem]:
         path = recipe.path_of(name)
         if spec.weights and (wrong := _unreadable(spec.weights.file)):
             found.append(places.problem(steps(f"{path}.weights"), wrong))
-        if spec.outputs and (wrong := _unreadable(spec.outputs, folders=False)):
+        if spec.outputs and (wrong := _unreadable(spec.outputs)):
             found.append(places.problem(steps(f"{path}.outputs"), wrong))
     return found
 
@@ -67,12 +67,9 @@ def _infinite_by_default(tree: Mapping[str, Any], path: Steps, plugins: PluginMa
     return False
 
 
-def _unreadable(path: Path, folders: bool = True) -> str:
-    """The reason why nothing of this name can be read, or no file unless `folders` may be; empty if it can."""
+def _unreadable(path: Path) -> str:
+    """The reason why nothing of this name can be read; empty if it can."""
     try:
-        whole = path.expanduser()
-        if not whole.exists():
-            return f"there is no file {str(path)!r}"
-        return f"{str(path)!r} is a folder, not a file" if whole.is_dir() and not folders else ""
+        return "" if path.expanduser().exists() else f"there is no file {str(path)!r}"
     except (OSError, RuntimeError, ValueError) as error:
         return f"could not look for the file {str(path)!r}: {getattr(error, 'strerror', None) or error}"

@@ -43,7 +43,6 @@ class Unbounded(nn.Module):
         (f"name={'ü' * 51}", "use at most 100 bytes"),
         (f"teachers={{{'t' * 101}: {{modality: skeleton, encoder: net}}}}", "use at most 100 bytes"),
         ("student.weights=/nowhere/w.safetensors", "student.weights: there is no file '/nowhere/w.safetensors'"),
-        ("teachers.stored={outputs: /}", "teachers.stored.outputs: '/' is a folder, not a file"),
         (f"student.weights={'w' * 300}.pt", "student.weights"),
         ("teachers.stored={outputs: /nowhere/o.npz}", "teachers.stored.outputs: there is no file '/nowhere/o.npz'"),
     ],

@@ -57,7 +57,7 @@ def home(tmp_path, monkeypatch):
 
 def rerun(home, file, *overrides, heard=None):
     given = [f"{LIKE}.encoder.width=6", f"{LIKE}.weights={file}", f"{LIKE}.freeze=['*']", *overrides]
-    return run(home.recipe, given, heard)
+    return run(home.recipe, given, callbacks=[heard] if heard else [])
 
 
 def action(order):
@@ -153,7 +153,7 @@ def test_the_term_of_a_teacher_that_lacks_a_class_is_the_hand_computed_one(train
 def test_a_student_that_starts_from_other_classes_has_its_head_mapped(trained, home):
     student = trained[0] / "students" / "seed-0" / "student"
     heard = Heard()
-    run(home.recipe, [f"student.weights={student}", action(ACTIONS[::-1])], heard)
+    run(home.recipe, [f"student.weights={student}", action(ACTIONS[::-1])], callbacks=[heard])
     assert any(
         line.startswith("student: student: the head's 3 classes were mapped to the run's 3 by name") for line in heard.lines
     )
@@ -203,6 +203,6 @@ def test_relative_paths_count_from_the_recipe_and_on_the_command_line_from_the_c
     assert found.teachers["skeleton"].weights.file == home.folder / "teacher.safetensors"
     found = load_recipe(home.recipe, [f"{LIKE}.weights=home/teacher.safetensors"], files=True)
     assert found.teachers["skeleton"].weights.file == home.folder / "teacher.safetensors"
-    with pytest.raises(RecipeError, match=r"teachers\.skeleton\.weights: there is no file '.*/teacher\.safetensors'"):
+    with pytest.raises(RecipeError, match=r"teachers\.skeleton\.weights: there is no file '.*/teacher\.safe"):
         load_recipe(home.recipe, [f"{LIKE}.weights=teacher.safetensors"], files=True)
     assert text == home.recipe.read_text()
