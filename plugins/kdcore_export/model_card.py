@@ -98,7 +98,7 @@ def _training(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
         yield "- Split: unknown; the file was exported without its finished run"
     else:
         counts = ", ".join(f"{count} {split}" for split, count in run.facts.counts.items() if count)
-        yield f"- Split: {run.facts.split}; samples: {counts}"
+        yield f"- Split: {run.facts.split_rule}; samples: {counts}"
         teachers = [name for name in run.facts.modalities if name not in run.outcomes["distilled"][run.facts.seeds[0]].students]
         reads = [f"{name} ({' + '.join(run.facts.modalities[name])})" for name in teachers]
         yield f"- Teachers: {', '.join(reads) or 'none'}"
