@@ -29,7 +29,7 @@ ramps = st.fixed_dictionaries(
 )
 names = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_-]{0,8}\Z").filter(lambda name: name not in ("student", "joined", "fusion"))
 nets = st.just("net") | st.fixed_dictionaries(
-    {"name": st.just("net")}, optional={"width": st.integers(), "dropout": st.none() | numbers}
+    {"name": st.just("net")}, optional={"width": st.integers(-(2**63) + 1, 2**63 - 1), "dropout": st.none() | numbers}
 )
 cuts = st.fixed_dictionaries(
     {"name": st.just("cut"), "length": st.integers(1, 999)}, optional={"at": st.sampled_from(["start", "end"])}
