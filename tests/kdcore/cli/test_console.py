@@ -10,6 +10,12 @@ from kdcore.runs.metrics import paired_difference
 from kdcore.runs.run import Result
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """Lines are not broken, whatever the width of the terminal."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+
 def printed(capsys, found, report=Path("runs/sakdn/report.html"), tracking="mlflow ui") -> list[str]:
     show_result(Result(found, found.folder, report, tracking, {"root": "0123"}))
     return [line.rstrip() for line in capsys.readouterr().out.splitlines() if line.strip()]

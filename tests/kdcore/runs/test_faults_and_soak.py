@@ -10,7 +10,7 @@ import shutil
 import threading
 
 import pytest
-from faults import faults
+from disk_faults import faults
 from quick import QUICK
 from runs import Home
 

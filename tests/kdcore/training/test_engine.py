@@ -263,8 +263,8 @@ def test_a_cosine_comes_to_its_final_factor_when_the_last_epoch_is_over(final, w
         ({"name": "step"}, "'step' requires 'milestones'"),
         ({"name": "cosine", "milestones": (3,)}, "'milestones' does not go with 'cosine'; it is for 'step'"),
         ({"name": "step", "milestones": (5, 3)}, r"'milestones' must be increasing and at least 1, not \[5, 3\]"),
-        ({"name": "step", "milestones": (3, 3)}, "must ascend"),
-        ({"name": "step", "milestones": (0, 3)}, "must ascend"),
+        ({"name": "step", "milestones": (3, 3)}, "must be increasing"),
+        ({"name": "step", "milestones": (0, 3)}, "must be increasing"),
     ],
 )
 def test_a_change_of_rate_that_does_nothing_is_refused(options, said):
