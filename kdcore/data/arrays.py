@@ -273,7 +273,7 @@ class _Recordings:
 
 
 def _spec(name: str, told: Modality | Mapping[str, Any] | None) -> tuple[Modality, float, bool]:
-    """What a modality is, the factor to its unit, and whether values are converted."""
+    """The modality, the factor to its unit, and True if values are converted."""
     if isinstance(told, Modality):
         return replace(told, name=name), 1.0, False
     told = dict(told or {})

@@ -72,7 +72,7 @@ def _raised_as(kind: type[DataError]) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Requirements:
-    """What a sample must have where `data.missing` is ``mask``.
+    """Signals that a sample must have if `data.missing` is ``mask``.
 
     Args:
         students: Participants without whose signals a sample is dropped.

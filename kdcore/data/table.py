@@ -79,7 +79,7 @@ class Table:
         return bool((self.train_labels[self.training_rows(split)] < 0).any())
 
     def complete(self, participants: Iterable[str], rows: Tensor) -> Tensor | None:
-        """Which of `rows` have the signals of all `participants`, (B,) bool; None if all have."""
+        """Mask of the `rows` that have the signals of all `participants`, (B,) bool; None if all have."""
         masks = [self.present[name][rows] for name in participants if name in self.present]
         mask = torch.stack(masks).all(0) if masks else None
         return None if mask is None or bool(mask.all()) else mask

@@ -61,7 +61,7 @@ class Student(Predictor, nn.Module):
         return self._reads
 
     def extra_repr(self) -> str:
-        """What it reads, at which rate it was trained, and its classes, for ``print(student)``."""
+        """Inputs, the rate it was trained at, and classes, for ``print(student)``."""
         lines = []
         for name, modality in self.reads.items():
             shape = self.description.get("recorded", {}).get(name, {}).get("shape") or [0] * len(modality.axes)

@@ -211,7 +211,7 @@ def _window_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
 
 
 def _training_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
-    """What was noted while training, with the arm; once for seeds that were noted the same."""
+    """Notes taken while training, with the arm; once for seeds with equal notes."""
     return list(
         dict.fromkeys(f"{arm}: {note}" for arm, seeds in outcomes.items() for outcome in seeds for note in outcome.notes)
     )

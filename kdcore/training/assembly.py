@@ -58,7 +58,7 @@ class Assembly:
 
     @property
     def requirements(self) -> Requirements:
-        """What a sample must have where `data.missing` is ``mask``."""
+        """Signals that a sample must have if `data.missing` is ``mask``."""
         together = tuple(name for name in self.plan.graph.fused if name in self.specs)
         return Requirements(frozenset(name for name in self.plan.students if name in self.specs), together)
 

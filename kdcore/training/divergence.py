@@ -33,7 +33,7 @@ class Skipping:
         self._buffers = [(buffer, buffer.clone()) for buffer in found.values()]
 
     def skips(self, total: Tensor, learners: Sequence[Learner]) -> bool:
-        """Whether to skip the step that has just been differentiated; if so, its gradients are dropped.
+        """Return True to skip the step that has just been differentiated; its gradients are then dropped.
 
         Raises:
             TrainingError: If the limit is passed.

@@ -54,7 +54,7 @@ def _settings() -> dict[str, object]:
 
 
 def _tensors(context: LossContext) -> dict[str, Tensor]:
-    """What a loss is given, by the words of a message."""
+    """Tensors that a loss is given, by their name in a message."""
     outputs: dict[str, Outputs] = {"the student": context.student, **context.teachers, **context.peers}
     found = {f"logits of {name}": each.logits for name, each in outputs.items()}
     found |= {f"features {tap!r} of {name}": x for name, each in outputs.items() for tap, x in each.features.items()}

@@ -75,7 +75,7 @@ class TensorLoss(nn.Module):
         name: What messages call it.
 
     Attributes:
-        needs: What it must be given.
+        needs: Inputs that the loss must be given.
     """
 
     def __init__(self, term: DistillationLoss, name: str = ""):
@@ -86,7 +86,7 @@ class TensorLoss(nn.Module):
 
     @property
     def needs(self) -> Needs:
-        """What it must be given."""
+        """Inputs that the loss must be given."""
         return self.term.needs
 
     def setup(self, student: Answers, teacher: Answers | Mapping[str, Answers] | None = None) -> TensorLoss:

@@ -30,7 +30,7 @@ from kdcore_compare.tables import Table
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What came of one method.
+    """The result of one method.
 
     Args:
         method: The method.
@@ -90,7 +90,7 @@ class MethodsResult:
 
     @property
     def rule(self) -> str:
-        """How the weights were chosen, in a sentence."""
+        """A sentence on the choice of the weights."""
         seeds = ", ".join(map(str, self.choosing_seeds))
         metric, best = METRIC_NAMES[self.metric].split(",")[0], "least" if self.metric == "loss" else "highest"
         return (
@@ -99,7 +99,7 @@ class MethodsResult:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What holds of all methods, as plain values."""
+        """Facts common to all methods, as plain values."""
         reference = self.baseline
         return {
             "recipe": self.name,

@@ -79,7 +79,7 @@ class StepClock(RunListener):
 
 
 def stage_times(folder: Path, label: str, seeds: Sequence[int], arm: str = "distilled") -> Iterator[StageTime]:
-    """What was measured of a variant.
+    """Measured times of a variant.
 
     Args:
         folder: Folder of the files.

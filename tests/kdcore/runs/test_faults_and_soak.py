@@ -69,7 +69,7 @@ def test_a_run_survives_any_write_that_fails(home):
 
 
 def message_of_run(home: Home, at: int, error: int) -> str:
-    """What a run says in which one operation fails; empty if it needs it not."""
+    """The output of a run in which one operation fails; empty if the run does not need it."""
     with faults(home.folder / "runs", at, error):
         try:
             run(home.recipe)

@@ -56,7 +56,7 @@ def spoil(monkeypatch, *steps, value=torch.nan):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_a_skipped_step_changes_nothing_but_the_count(table, monkeypatch, value):
-    """What is left of training is what an optimizer does with the other steps alone."""
+    """The remaining training equals an optimizer's on the other steps alone."""
     spoil(monkeypatch, 1, 4, value=value)
     said = Says()
     runner, values = fit(learning.distiller(table), table, [students(epochs=2)], SKIPS, listener=said)
