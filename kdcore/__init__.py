@@ -61,8 +61,9 @@ if TYPE_CHECKING:
     from kdcore.runs.context import RunContext, reopen
     from kdcore.runs.distil import Distilled, distil
     from kdcore.runs.evaluation import Recordings
+    from kdcore.runs.gain import Difference
     from kdcore.runs.journal import Journal, RunJournal
-    from kdcore.runs.metrics import Difference, Evaluation, evaluate
+    from kdcore.runs.metrics import Evaluation, evaluate
     from kdcore.runs.outcome import Outcome
     from kdcore.runs.paths import find_run, runs_folder
     from kdcore.runs.provenance import Provenance, provenance_of
@@ -120,7 +121,8 @@ _HOME = {
     "kdcore.recipe.plan": ("ParticipantPlan", "Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
-    "kdcore.runs.metrics": ("Difference", "Evaluation", "evaluate"),
+    "kdcore.runs.gain": ("Difference",),
+    "kdcore.runs.metrics": ("Evaluation", "evaluate"),
     "kdcore.runs.recipe_changes": ("RecipeChanges", "recipe_changes"),
     "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_facts", "read_run"),
     "kdcore.runs.saved_students": ("find_student",),

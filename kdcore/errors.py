@@ -13,6 +13,9 @@ SHOWN = 20
 VALUE = 80
 """Characters of a value that a message about a recipe shows."""
 
+TAIL = 30
+"""Characters of them that are its end."""
+
 _MESSAGE = 1000
 _QUOTED = re.compile(r"(?<!\w)('[^']*'|\"[^\"]*\")")
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -66,8 +69,8 @@ def _shortened(match: re.Match[str]) -> str:
     found = match[0]
     if len(found) <= VALUE + 2:
         return found
-    quote = found[0] if found[0] in "'\"" and found[-1] == found[0] else ""
-    return f"{found[:VALUE]}…{quote}"
+    end = found[-TAIL:] if found[0] in "'\"" and found[-1] == found[0] else ""  # of a path, the file's name
+    return f"{found[: VALUE - len(end)]}…{end}"
 
 
 class KdcoreDeprecationWarning(FutureWarning):

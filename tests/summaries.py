@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcore.runs.metrics import evaluate, paired_difference
+from kdcore.runs.gain import paired_difference
+from kdcore.runs.metrics import evaluate
 from kdcore.runs.summary import Row, Summary
 
 

@@ -105,7 +105,8 @@ def _gain(folder: Path) -> str:
 
 
 def _computed_gain(folder: Path) -> str:
-    from kdcore.runs.metrics import Evaluation, paired_difference
+    from kdcore.runs.gain import paired_difference
+    from kdcore.runs.metrics import Evaluation
     from kdcore.runs.records import read_run
 
     try:

@@ -13,7 +13,7 @@ from kdcore.deploy.student import Student
 from kdcore.errors import UsageError
 from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.artifacts import student_folder
-from kdcore.runs.metrics import Difference
+from kdcore.runs.gain import Difference
 from kdcore.runs.saved_students import saved_seeds
 from kdcore.runs.summary import Summary
 from kdcore.suggestions import did_you_mean

@@ -13,7 +13,8 @@ import numpy as np
 from kdcore.contracts.progress import Ramp
 from kdcore.recipe.config_models import LabelledShare
 from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
-from kdcore.runs.metrics import Difference, Evaluation, paired_difference
+from kdcore.runs.gain import Difference, paired_difference
+from kdcore.runs.metrics import Evaluation
 from kdcore.runs.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
 from kdcore.runs.records import Facts, FinishedRun
 from kdcore.training.assembly import BASELINE, DISTILLED

@@ -6,7 +6,7 @@ import pytest
 from summaries import answers, summary
 
 from kdcore.cli.console import show_result
-from kdcore.runs.metrics import paired_difference
+from kdcore.runs.gain import paired_difference
 from kdcore.runs.run import Result
 
 

@@ -112,7 +112,7 @@ def test_many_problems_are_counted(load, valid):
 def test_an_apostrophe_opens_no_value():
     message = f"the dataset's {'very ' * 30}long sentence, and another's, with 'a value'"
     assert str(Problem("", message)) == message
-    assert str(Problem("", f"not '{LONG}' but 'b'")) == f"not '{'x' * 79}…' but 'b'"
+    assert str(Problem("", f"not '{LONG}' but 'b'")) == f"not '{'x' * 49}…{'x' * 29}' but 'b'"
 
 
 def test_a_hint_shows_no_internals(problems, valid):

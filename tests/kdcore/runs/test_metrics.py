@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from kdcore.runs.metrics import combine, evaluate, paired_difference
+from kdcore.runs.gain import paired_difference
+from kdcore.runs.metrics import combine, evaluate
 
 
 def answers(labels, predictions, classes):

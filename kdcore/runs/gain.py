@@ -1,0 +1,102 @@
+"""The gain: the student's accuracy with distillation minus that without, with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special  # scipy.stats is slow to import
+
+from kdcore.runs.metrics import CONFIDENCE, Evaluation
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The student's accuracy with distillation minus that without.
+
+    Args:
+        mean: Mean difference over seeds, as a fraction (0.01 is one percentage point).
+        low: Lower end of the 95 % interval.
+        high: Upper end of it.
+        n_seeds: How many pairs of runs.
+        method: How the interval was made.
+        conclusive: Whether several seeds agree so well that the interval leaves out zero.
+        sentence: All of it in words.
+        per_seed: The difference of each seed, in the run's order.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n_seeds: int
+    method: str
+    conclusive: bool
+    sentence: str
+    per_seed: tuple[float, ...] = ()
+
+
+def paired_difference(with_kd: Sequence[Evaluation], without: Sequence[Evaluation]) -> Difference:
+    """Did distillation help? Both students of a seed start alike and answer the same samples, so differences are paired.
+
+    With several seeds, the interval is Student's t over the seeds' differences:
+
+    .. math:: \\bar d \\pm t_{0.975, S-1}\\, s_d / \\sqrt S
+
+    With one seed, it is a percentile bootstrap over the test samples (always the same resamples), which can say
+    nothing about other seeds and is therefore never conclusive.
+
+    Args:
+        with_kd: The distilled student's evaluations, one per seed.
+        without: Those of its twin without distillation, same seeds in the same order.
+
+    Raises:
+        ValueError: If the two do not pair up.
+    """
+    if not with_kd or len(with_kd) != len(without):
+        raise ValueError(
+            f"one evaluation with and one without distillation per seed is needed, not {len(with_kd)} and {len(without)}"
+        )
+    if any(not np.array_equal(one.labels, other.labels) for one, other in zip(with_kd, without, strict=True)):
+        raise ValueError("evaluations of a seed must be of the same test samples in the same order")
+    if len(with_kd) == 1:
+        return _one_seed(with_kd[0], without[0])
+    return _several_seeds(np.array([one.accuracy - other.accuracy for one, other in zip(with_kd, without, strict=True)]))
+
+
+def _several_seeds(differences: NDArray[np.float64]) -> Difference:
+    count, mean, spread = len(differences), float(differences.mean()), float(differences.std(ddof=1))
+    half = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * spread / count**0.5
+    low, high, method = mean - half, mean + half, f"paired t over {count} seeds"
+    if spread < 1e-12 and mean:
+        conclusive, verdict = False, "Every seed differs by the same amount, so there is no spread to judge by"
+    else:
+        conclusive = low > 0 or high < 0
+        verdict = (
+            ("Distillation helped" if low > 0 else "Distillation hurt") if conclusive else "No clear effect of distillation"
+        )
+    sentence = f"{verdict}: {_amount(mean, low, high, method)}."
+    return Difference(mean, low, high, count, method, conclusive, sentence, tuple(differences.tolist()))
+
+
+def _one_seed(one: Evaluation, other: Evaluation) -> Difference:
+    differences = one.correct.astype(int) - other.correct.astype(int)
+    share = np.array([(differences == value).mean() for value in (-1, 0, 1)])
+    # A resample of the samples is a multinomial draw of how many of them got worse, stayed, got better.
+    worse, _, better = np.random.default_rng(0).multinomial(one.n, share, size=RESAMPLES).T
+    tail = (1 - CONFIDENCE) / 2
+    low, high = (float(end) for end in np.quantile((better - worse) / one.n, [tail, 1 - tail]))
+    mean, method = float(differences.mean()), f"paired bootstrap over {one.n} test samples"
+    verdict = "did better" if low > 0 else "did worse" if high < 0 else "was neither clearly better nor worse"
+    sentence = (
+        f"With distillation the student {verdict} on these test samples: {_amount(mean, low, high, method)}. "
+        "One seed says nothing about other seeds."
+    )
+    return Difference(mean, low, high, 1, method, False, sentence, (mean,))
+
+
+def _amount(mean: float, low: float, high: float, method: str) -> str:
+    return f"{100 * mean:+.1f} points of accuracy (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {method})"
