@@ -85,8 +85,9 @@ class ConsoleListener(RunListener):
     def stage_finished(self, stage: StagePlan) -> None:
         self._drop_task()
         seconds, who = time.monotonic() - self._began, ", ".join(stage.learners)
+        epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
         self.console.print(
-            f"{self._title}: {stage.name} ({who}), {stage.epochs} epochs in {seconds:.1f} s  {self._note}",
+            f"{self._title}: {stage.name} ({who}), {epochs} in {seconds:.1f} s  {self._note}",
             style="dim",
             highlight=False,
         )

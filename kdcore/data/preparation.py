@@ -236,7 +236,8 @@ def _with_shares_missing(
     said = []
     for modality, share in sorted(spec.missing_shares.items()):
         count = sum(modality in each for each in gone.values())
-        said.append(f"{modality}: left out of {count} samples learnt from ({share:.0%}, at random, seed {spec.missing_seed})")
+        drawn = f"{100 * share:g} %, at random, seed {spec.missing_seed}"
+        said.append(f"{modality}: left out of {count} training samples ({drawn})")
     return kept, without(splits, lacking), said
 
 

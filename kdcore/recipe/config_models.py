@@ -352,7 +352,7 @@ class DataSpec(Section):
     """Treatment of samples that lack a modality the recipe uses. ``mask`` keeps those that lack a teacher's modality alone, and
     computes each term on the samples that all of its participants have."""
     missing_shares: dict[str, Annotated[float, Gt(0), Lt(1)]] = Field(default_factory=dict)
-    """Modality → share of the samples learnt from whose signal of it is left out, drawn at random; for experiments."""
+    """Modality → share of the training samples whose signal of it is left out, drawn at random; for experiments."""
     missing_seed: Annotated[int, Ge(0)] = 0
     """Seed that chooses these samples."""
     memory_limit: Annotated[int | str, AfterValidator(_some_bytes)] = "4GiB"

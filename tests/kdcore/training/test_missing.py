@@ -259,7 +259,7 @@ def test_the_checks_before_training_pass_where_most_rows_lack_signals(tmp_path):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_share_of_the_training_signals_is_left_out_by_seed(tmp_path, seed):
-    with pytest.warns(UserWarning, match=rf"ankle: left out of 3 samples learnt from \(25%, at random, seed {seed}\)"):
+    with pytest.warns(UserWarning, match=rf"ankle: left out of 3 training samples \(25 %, at random, seed {seed}\)"):
         made = table(tmp_path, gone=(), missing_shares={"ankle": 0.25}, missing_seed=seed)
     absent = ~made.present["teacher"]
     assert int(absent[made.rows["train"]].sum()) == 3
