@@ -194,15 +194,19 @@ def load_table(
         )
         for name, pipeline in pipelines.items()
     }
-    warned += [*dataset.notes, *said, *_absences(present, rows)]
-    used = {_recorded(key) for key in keys}
-    warned += class_warnings(without(splits, {key for key in _keys(splits) if key not in used}), dataset.classes)
+    warned += [*dataset.notes, *said, *_absences(present, rows), *_warnings_about_classes(splits, keys, dataset)]
     report = DropReport(tuple(dropped))
     for warning in [*warned, *report.lines()]:
         warnings.warn(warning, stacklevel=2)
     identity = identity or f"unknown-{uuid4().hex[:8]}"  # equal to no other run's
     classes = tuple(dataset.classes)
     return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, tuple(warned), present)
+
+
+def _warnings_about_classes(splits: Splits, keys: Sequence[SampleKey], dataset: Dataset) -> list[str]:
+    """Warnings about the classes of the recordings that are used."""
+    used = {_recorded(key) for key in keys}
+    return class_warnings(without(splits, {key for key in _keys(splits) if key not in used}), dataset.classes)
 
 
 def _with_shares_missing(

@@ -36,13 +36,8 @@ class Hostile(DistillationLoss):
 
 
 @pytest.fixture
-def home(tmp_path, database, monkeypatch) -> Home:
-    made = Home(tmp_path / "home", database)
-    made.folder.mkdir()
-    monkeypatch.chdir(made.folder)
-    for name, value in made.environment.items():
-        monkeypatch.setenv(name, value)
-    return made.write(**QUICK, seeds=[0], baseline=False)
+def home(home) -> Home:
+    return home.write(**QUICK, seeds=[0], baseline=False)
 
 
 @pytest.fixture

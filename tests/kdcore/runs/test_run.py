@@ -25,17 +25,6 @@ from kdcore.runs.preparation import make_folder
 from kdcore.runs.run import RunListener, dry_run, run
 from kdcore.runs.session import RunSession
 
-
-@pytest.fixture
-def home(tmp_path, database, monkeypatch) -> Home:
-    made = Home(tmp_path / "home", database)
-    made.folder.mkdir()
-    monkeypatch.chdir(made.folder)
-    for name, value in made.environment.items():
-        monkeypatch.setenv(name, value)
-    return made
-
-
 SHORT = {
     "schedule": {"name": "two-stage", "teachers": {"epochs": 1}, "student": {"epochs": 1}},
     "seeds": [0],
