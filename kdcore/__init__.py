@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from kdcore.contracts.needs import Needs
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Splits
-    from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
+    from kdcore.contracts.schedule import Graph, Node, Schedule, Stage
     from kdcore.contracts.tracker import Tracker
+    from kdcore.contracts.training import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.data.arrays import ArrayDataset
     from kdcore.deploy.bundle import load_predictor, load_student
@@ -99,7 +100,8 @@ _HOME = {
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Splits"),
-    "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),
+    "kdcore.contracts.schedule": ("Graph", "Node", "Schedule", "Stage"),
+    "kdcore.contracts.training": ("EarlyStopping", "LearningRate", "MovingAverage", "ParameterGroup", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
     "kdcore.errors": (
         "DataError",

@@ -132,8 +132,8 @@ def stage_started(stage: StagePlan, seed: int) -> None:
 
 
 @hookspec
-def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
-    """An epoch has ended; `metrics` are what is tracked for it."""
+def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str, float]) -> str | None:
+    """An epoch has ended; `metrics` are what is tracked for it. Return the reason to end the stage here; None to go on."""
 
 
 @hookspec

@@ -318,11 +318,12 @@ def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str
 
 def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[tuple[str, str, str]]:
     for plan in plans:
-        sizes = {each: training.batch_size or recipe.data.batch_size for each, training in plan.training.items()}
-        if len(set(sizes.values())) > 1:
-            yield plan.name, f"{_names(plan.learners)} train side by side and need the same batch_size, not {sizes}", ""
+        for key, values in _shared(recipe, plan).items():
+            if len(set(values.values())) > 1:
+                yield plan.name, f"{_names(plan.learners)} train side by side and need the same {key}, not {values}", ""
         for each in plan.learners:
             yield from _unreached(plan, each)
+            yield from _in_several_stages(plan, plans, each)
             own, total = graph.nodes[each].training, plan.training[each].epochs
             if own and own.epochs != total:
                 yield "", f"{name} trains {each!r} for {total} epochs, and its own training says {own.epochs}", ""
@@ -334,12 +335,32 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
                 return
 
 
+def _shared(recipe: Recipe, plan: StagePlan) -> dict[str, dict[str, Any]]:
+    """What learners of one stage have in common: key → learner → value."""
+    training = plan.training.items()
+    return {
+        "batch_size": {each: own.batch_size or recipe.data.batch_size for each, own in training},
+        "accumulate": {each: own.accumulate for each, own in training},
+        "early_stopping": {each: own.early_stopping for each, own in training},
+    }
+
+
+def _in_several_stages(plan: StagePlan, plans: Sequence[StagePlan], learner: str) -> Iterator[tuple[str, str, str]]:
+    """Options that count on a learner being trained in a single stage."""
+    key, count = plan.training[learner].one_stage, sum(learner in other.learners for other in plans)
+    if key and count > 1:
+        yield plan.name, f"{key} requires a single stage for {learner!r}, which is trained in {count}", ""
+
+
 def _unreached(plan: StagePlan, learner: str) -> Iterator[tuple[str, str, str]]:
     """Parts of a learning rate's change that its epochs are too few for."""
     rate, epochs = plan.training[learner].learning_rate, plan.training[learner].epochs
     what = f"{learner!r} learns for {epochs} epoch{'s' if epochs > 1 else ''}"
     if late := [each for each in rate.milestones if each >= epochs]:
         yield plan.name, f"{what} and does not reach the milestone {late[0]} of its learning rate", "epochs count from 0"
+    if late := [each.frozen_epochs for each in plan.training[learner].parameter_groups if each.frozen_epochs >= epochs]:
+        hint = "to freeze modules for good, set 'freeze' of the participant"
+        yield plan.name, f"{what}, and a parameter group is frozen for {late[0]}", hint
     if rate.warmup >= epochs:
         yield plan.name, f"{what}, and its learning rate warms up for {rate.warmup:g}", "a warmup ends before training does"
 

@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from kdcore.contracts.progress import Ramp
-from kdcore.contracts.schedule import Training
+from kdcore.contracts.training import Training
 from kdcore.recipe.components import JOINED
 from kdcore.recipe.merge import term_labels
 from kdcore.recipe.yaml import Steps

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.schedule import Graph, Stage, Training
+from kdcore.contracts.schedule import Graph, Stage
+from kdcore.contracts.training import Training
 from kdcore.errors import ComponentError
 from kdcore.plugin import component_cache, constructors, facts, option_schema, sources
 from kdcore.plugin.facts import ask, component_facts
