@@ -261,3 +261,10 @@ class Training:
         if self.early_stopping:
             return "early_stopping"
         return f"learning_rate {self.learning_rate.name!r}" if self.learning_rate.by_torch else ""
+
+    @property
+    def selection(self) -> str:
+        """The weights that are evaluated: ``last``, ``best`` or ``best by loss``, with ``, averaged`` where `ema` is set."""
+        by_loss = self.early_stopping is not None and self.early_stopping.metric == "loss"
+        epoch = "best by loss" if self.select == "best" and by_loss else self.select
+        return epoch + (", averaged" if self.ema else "")

@@ -20,6 +20,7 @@ from kdcore.recipe.compatibility import place_in_schedule
 from kdcore.recipe.models import EngineSpec
 from kdcore.recipe.plan import Plan
 from kdcore.recipe.yaml import dump
+from kdcore.runs.extension import Extension, copy_states
 from kdcore.runs.paths import new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
 from kdcore.runs.state import RunState
@@ -111,12 +112,17 @@ def prepare(
     return Prepared(assembly, table, found, distiller)
 
 
-def make_folder(plan: Plan, fabric: Fabric, command: Sequence[str], split: str, retrain: bool) -> Path:
+def make_folder(
+    plan: Plan, fabric: Fabric, command: Sequence[str], split: str, retrain: bool, extends: tuple[Path, Extension] | None = None
+) -> Path:
     """A new run's folder, with its recipe in it and an empty state; the same in all processes."""
     folder = runs_folder() / fabric.broadcast(new_run_id(plan.recipe.name, plan.hash, datetime.now()))
     if fabric.is_global_zero:
         _write_recipe(plan, folder)
         state = RunState(folder, command=command, split=split, retrain=retrain)
+        if extends:
+            copy_states(extends[0], folder, plan)
+            state.extends = extends[1].record()
         write_file(state.path, state.content())
     fabric.barrier()
     return folder

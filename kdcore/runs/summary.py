@@ -386,10 +386,19 @@ def _differences(
 
 def _selection(rules: Mapping[str, str]) -> str:
     """A description of the epochs whose weights are evaluated."""
-    said = {"last": "weights of the last epoch", "best": "weights of the epoch best on the validation split"}
+    said = {
+        "last": "weights of the last epoch",
+        "best": "weights of the epoch best on the validation split",
+        "best by loss": "weights of the epoch with the smallest loss on the validation split",
+    }
+
+    def described(rule: str) -> str:
+        epoch, _, averaged = rule.partition(", ")
+        return said[epoch] + (", averaged over training (ema)" if averaged else "")
+
     if len(set(rules.values())) == 1:
-        return said[next(iter(rules.values()))]
-    return "; ".join(f"{name}: {said[rule]}" for name, rule in rules.items())
+        return described(next(iter(rules.values())))
+    return "; ".join(f"{name}: {described(rule)}" for name, rule in rules.items())
 
 
 def table(summary: Summary) -> Table:

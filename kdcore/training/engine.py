@@ -24,16 +24,13 @@ from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
-from kdcore.training.settings import Settings
+from kdcore.training.settings import Checkpoint, Settings
+from kdcore.training.sources import cached_sources, set_modes
 from kdcore.training.stage_context import StageContext, optimizer_steps
 from kdcore.training.step import StageStep
-from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, repeatable
 from kdcore.training.trained_teachers import History, TrainedStages
 from kdcore.training.updates import Updates
 from kdcore.training.validation import Scores, averages_applied, chosen_together, early_end, follow_plateaus, improved
-
-Checkpoint = tuple[Mapping[str, Tensor], Mapping[str, Any]]
-"""Weights, and the state that goes with them."""
 
 
 class Engine:
@@ -48,6 +45,8 @@ class Engine:
         save: Takes (weights, state) for a checkpoint.
         listener: Told how it goes.
         trained: Where stages of teachers alone are kept, to be trained once; None to train them always.
+        scaler: Scales the loss, for float16; None for other precisions.
+        finish: Takes (weights, state) when the last stage has been trained, before the weights that are asked for are chosen.
     """
 
     def __init__(
@@ -61,10 +60,11 @@ class Engine:
         listener: Listener | None = None,
         trained: TrainedStages | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        finish: Callable[[Mapping[str, Tensor], Mapping[str, Any]], None] = lambda weights, state: None,
     ):
         self.fabric, self.distiller, self.table, self.settings = fabric, distiller, table, settings
         self.trained = trained if fabric.world_size == 1 else None
-        self.save, self.listener, self.scaler = save, listener or Listener(), scaler
+        self.save, self.finish, self.listener, self.scaler = save, finish, listener or Listener(), scaler
         self.learners: dict[str, Learner] = {}
         self.watch = GradientWatch(taps=not settings.compile)
         self.stop_requested = False
@@ -107,6 +107,8 @@ class Engine:
                 with self._remembered(key, stage):
                     self.report.history = list(checkpoint[1]["history"]) if checkpoint and resumed else []
                     yield (context := self._context(ordinal, stages))
+                    if ordinal + 1 == len(stages):
+                        self.finish(*self._state(ordinal, context.done, 0, context))
                     self._keep_chosen(context)
                     self.report.note(*only_grew(self.report.history, context.step.names))
                 self.listener.stage_finished(stage)
@@ -155,8 +157,9 @@ class Engine:
         if batch_size % self.fabric.world_size:
             raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
         learners = [self._learner(name, stage) for name in self.distiller.owners(stage.learners)]
-        self._set_modes(stage)
-        cached, gather = self._cached_teachers(stage), gatherer(self.fabric.world_size)
+        set_modes(self.distiller, stage)
+        limit, gather = (self.settings.cache_limit if self.settings.teacher_cache else None), gatherer(self.fabric.world_size)
+        cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)
         step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gather)
         step.watch = self.watch
         if self.settings.compile:
@@ -176,7 +179,7 @@ class Engine:
             training = stage.training.get(name) or stage.training[self.distiller.fused[0]]
             rows, batch_size = self._rows(stage)
             steps = optimizer_steps(len(rows) // batch_size, stage.accumulate)
-            self.learners[name] = Learner.of(name, self.distiller.owned(name), training, steps)
+            self.learners[name] = Learner.of(name, self.distiller.owned(name), training, steps, self.scaler is not None)
         return self.learners[name]
 
     def _epochs(self, context: StageContext, state: Mapping[str, Any] | None) -> Iterator[int]:
@@ -184,12 +187,15 @@ class Engine:
         if state and state["stage"] != context.ordinal:
             state = None
         self.listener.stage_started(context.stage, context.steps)
-        context.ended = str(state["ended"]) if state else ""
-        for epoch in range(state["epoch"] if state else 0, context.stage.epochs):
+        context.ended, context.done = (str(state["ended"]), int(state["epoch"])) if state else ("", 0)
+        if context.ended and context.done < context.stage.epochs and not context.first.ended:
+            self._say_ended(context)
+        for epoch in range(context.done, context.stage.epochs):
             if context.ended:
                 break
             self._begin_epoch(context, epoch, state if state and state["epoch"] == epoch and state["step"] else None)
             yield epoch
+            context.done = epoch + 1
             for learner in context.learners:
                 learner.epochs += 1
             self._end_epoch(context)
@@ -198,7 +204,7 @@ class Engine:
 
     def _begin_epoch(self, context: StageContext, epoch: int, resumed: Mapping[str, Any] | None) -> None:
         """Set modes, rates and random numbers for an epoch, from its start or from where a checkpoint was made within it."""
-        self._set_modes(context.stage)
+        set_modes(self.distiller, context.stage)
         context.epoch, context.index, context.gathered = epoch, resumed["step"] if resumed else 0, 0
         context.values = torch.zeros(context.steps, len(context.step.names) + 1, device=context.rows.device)
         if context.step.teacher_randomness:
@@ -257,11 +263,16 @@ class Engine:
         self.report.track(found, lambda learner: learner.epochs)
         asked = self.listener.epoch_finished(stage, context.epoch, {name: value for name, _, value in found})
         asked = self._agreed(asked)
-        if context.epoch + 1 < stage.epochs:
+        context.ended = asked or early_end(context, groups)
+        if context.ended and context.done < stage.epochs:
             self._stopped_by_callback = bool(asked)
-            context.ended = asked or early_end(context, groups)
-        if context.ended:
-            self.report.note(f"{stage.name} ended after {context.epoch + 1} of {stage.epochs} epochs: {context.ended}")
+            self._say_ended(context)
+
+    def _say_ended(self, context: StageContext) -> None:
+        for learner in context.learners:
+            learner.ended = context.ended
+        stage = context.stage
+        self.report.note(f"{stage.name} ended after {context.done} of {stage.epochs} epochs: {context.ended}")
 
     def _agreed(self, asked: str | None) -> str:
         """The reason for which a callback of any process wants the stage to end; empty if none does."""
@@ -309,32 +320,6 @@ class Engine:
         synchronise_batch_norm(step)
         return self.fabric.setup_module(step)
 
-    def _set_modes(self, stage: StagePlan) -> None:
-        """Learners train; everybody else evaluates and is given no gradient."""
-        self.distiller.eval()
-        for name in self.distiller.owners(stage.learners):
-            for module in self.distiller.owned(name):
-                module.train()
-        for name in stage.sources:
-            if name not in self.distiller.stored:
-                member = self.distiller.participant(name)
-                member.batch_transforms.train(member.augment_frozen)
-
-    def _cached_teachers(self, stage: StagePlan) -> dict[str, CachedOutputs]:
-        """Outputs of those frozen participants that give the same for a sample every time."""
-        if not self.settings.teacher_cache:
-            return {}
-        rows, limit = self.table.training_rows(stage.split, stage.learners), self.settings.cache_limit
-        names, size = repeatable(self.distiller, stage.sources), self.settings.batch_size
-        if not set(names) & set(self.table.present):
-            return cache_teachers(self.distiller, names, rows, self.table, size, limit, self.fabric)
-        found: dict[str, CachedOutputs] = {}
-        for group in self.distiller.run_apart(names):
-            there = self.table.complete(group, rows)
-            own = rows if there is None else rows[there]
-            found |= cache_teachers(self.distiller, group, own, self.table, size, limit, self.fabric) if len(own) else {}
-        return found
-
     def _stop_agreed(self) -> bool:
         """True if any process was asked to stop; all of them must stop after the same epoch."""
         if self.fabric.world_size > 1:
@@ -360,11 +345,20 @@ class Engine:
         """Save where training stands; if asked to stop, stop."""
         if context and not self.skipping:
             context.refuse_infinite(context.values[:step].cpu())  # nothing resumes from weights that are not numbers
+        self.save(*self._state(ordinal, epoch, step, context))
+        self._saved_at = time.monotonic()
+        if self.stop_requested:
+            raise StoppedError("stopped on request; the state is saved")
+
+    def _state(
+        self, ordinal: int, epoch: int, step: int, context: StageContext | None
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights and everything else that training continues from."""
         weights = dict(self.distiller.state_dict())
         for learner in self.learners.values():
             weights |= learner.tensors()
         stream = context.step.teacher_randomness if context and step else None
-        state = {
+        return weights, {
             "stage": ordinal,
             "epoch": epoch,
             "step": step,
@@ -379,10 +373,6 @@ class Engine:
             "notes": list(self.notes),
             "skipped": self.skipping.count if self.skipping else 0,
         }
-        self.save(weights, state)
-        self._saved_at = time.monotonic()
-        if self.stop_requested:
-            raise StoppedError("stopped on request; the state is saved")
 
     def _set_scaler(self, state: Mapping[str, Any] | None) -> None:
         """Start the gradient scaler, where the precision has one, from a checkpoint's state or afresh."""

@@ -18,7 +18,7 @@ from kdcore.training.parameter_groups import Frozen, grouped, unmatched
 from kdcore.training.participants import FUSION
 from kdcore.training.weight_average import WeightAverage
 
-PLAIN = ("rates", "epochs", "steps", "best_score", "reference", "stale")
+PLAIN = ("rates", "epochs", "steps", "best_score", "reference", "stale", "ended")
 """Fields of `Learner` that are kept in a checkpoint as they are."""
 
 
@@ -40,6 +40,7 @@ class Learner:
         best_score: Its best score on the validation split, where the best epoch is asked for.
         reference: The score that further epochs must exceed, where training stops early.
         stale: Epochs since then.
+        ended: The reason why a stage that trained it ended early; empty if none did.
         best: Its weights after the best epoch.
     """
 
@@ -56,10 +57,11 @@ class Learner:
     best_score: float = -math.inf
     reference: float = -math.inf
     stale: int = 0
+    ended: str = ""
     best: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, modules: Sequence[nn.Module], training: Training, steps: int = 1) -> Learner:
+    def of(cls, name: str, modules: Sequence[nn.Module], training: Training, steps: int = 1, scaled: bool = False) -> Learner:
         """A learner at its start; without an optimizer if everything in `modules` is frozen.
 
         Args:
@@ -67,6 +69,8 @@ class Learner:
             modules: All that it owns.
             training: How it is trained.
             steps: Optimizer steps of an epoch.
+            scaled: Whether a gradient scaler skips steps. torch's fused SGD would then start from momentum that it has not
+                initialised, if the first step is skipped.
 
         Raises:
             TrainingError: If a pattern of a parameter group matches nothing.
@@ -78,7 +82,7 @@ class Learner:
         if nothing := unmatched(modules, training) if name != FUSION else []:
             raise TrainingError(f"{name}: parameter_groups: no trainable parameter of its encoder matches {nothing[0][2]!r}")
         groups = grouped(modules, trainable, training)
-        optimizer = build_optimizer(training.optimizer, groups.optimized)
+        optimizer = build_optimizer(training.optimizer, groups.optimized, fused=not scaled)
         rates = [entry["lr"] for entry in optimizer.param_groups]
         scheduler = _scheduler(optimizer, training.learning_rate, rates, steps * training.epochs)
         average = WeightAverage(trainable, training.ema) if training.ema else None

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Checkpoint = tuple[Mapping[str, Tensor], Mapping[str, Any]]
+"""Weights, and the state that goes with them."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class StageContext:
         epoch: The epoch under way, counted from 0 in this stage.
         index: The step under way, counted from 0 in this epoch.
         gathered: Batches whose gradients wait for the next optimizer step.
-        ended: The reason why the stage ends before its last epoch; empty if it does not.
+        done: Epochs of this stage that are over.
+        ended: The reason why no further epoch follows, whatever the stage's epochs; empty if there is none.
         values: (steps, terms + 1): each term's value at each step of this epoch, and last their weighted sum.
     """
 
@@ -49,6 +50,7 @@ class StageContext:
     epoch: int = 0
     index: int = 0
     gathered: int = 0
+    done: int = 0
     ended: str = ""
     values: Tensor = field(default_factory=lambda: torch.zeros(0))
 
