@@ -26,6 +26,7 @@ from kdcore.runs.records import refuse_other_recordings
 from kdcore.runs.state import RunState
 from kdcore.training.assembly import DISTILLED, Assembly
 from kdcore.training.checkpoint import write_file
+from kdcore.training.learner import Learner
 from kdcore.training.parameter_groups import unmatched
 from kdcore.training.participants import Distiller
 from kdcore.training.precision_check import check_precision
@@ -195,8 +196,11 @@ def _refuse_unmatched_groups(assembly: Assembly, distiller: Distiller) -> None:
     for stage in assembly.stages(DISTILLED):
         where = f"{place_in_schedule(assembly.recipe, stage.name)}.parameter_groups"
         for name, training in stage.training.items():
+            nothing = unmatched(distiller.owned(name), training)
+            if not nothing:
+                Learner.of(name, distiller.owned(name), training)  # which the optimizer may refuse
             encoder = distiller.participant(name).encoder
-            for index, place, pattern in unmatched(distiller.owned(name), training):
+            for index, place, pattern in nothing:
                 what = f"no trainable parameter of {name}'s encoder matches {pattern!r}"
                 problems.append(
                     assembly.builder.problem(f"{where}[{index}].modules[{place}]", what, module_meant(pattern, encoder))

@@ -167,14 +167,19 @@ def finished_runs(variant: str = "", split: str = "test") -> Iterator[FinishedRu
     """Every finished run in the folder of runs, oldest first.
 
     Args:
-        variant: Only those of this configuration (`Recipe.variant`), whatever their seeds.
+        variant: Only those of this configuration (`Recipe.variant`), whatever their seeds; without extensions of other runs that
+            do not give what it gives from the start.
         split: Only those evaluated on this split.
     """
     home = runs_folder()
     for folder in sorted(home.iterdir()) if home.is_dir() else ():
         try:
             facts = read_facts(folder)
-            if facts and facts.split == split and variant in ("", facts.variant):
+            if (
+                facts
+                and facts.split == split
+                and (not variant or (variant == facts.variant and not facts.extends.get("differs")))
+            ):
                 yield read_run(folder)
         except CheckpointError:  # not finished yet
             continue

@@ -73,7 +73,7 @@ class Learner:
                 initialised, if the first step is skipped.
 
         Raises:
-            TrainingError: If a pattern of a parameter group matches nothing.
+            TrainingError: If a pattern of a parameter group matches nothing, or the optimizer has no weight decay to change.
         """
         parameters = list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
@@ -83,6 +83,10 @@ class Learner:
             raise TrainingError(f"{name}: parameter_groups: no trainable parameter of its encoder matches {nothing[0][2]!r}")
         groups = grouped(modules, trainable, training)
         optimizer = build_optimizer(training.optimizer, groups.optimized, fused=not scaled)
+        if groups.decays and "weight_decay" not in optimizer.defaults:
+            raise TrainingError(
+                f"{name}: {groups.decays} is about weight decay, which {type(optimizer).__name__} does not have"
+            )
         rates = [entry["lr"] for entry in optimizer.param_groups]
         scheduler = _scheduler(optimizer, training.learning_rate, rates, steps * training.epochs)
         average = WeightAverage(trainable, training.ema) if training.ema else None

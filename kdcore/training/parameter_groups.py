@@ -39,11 +39,13 @@ class Groups:
         optimized: For the optimizer: a list of parameters, or of groups.
         factors: Factor on the learning rate of each group.
         frozen: What is frozen at first.
+        decays: The key that changes the weight decay of some; empty if none does.
     """
 
     optimized: list[Any]
     factors: list[float]
     frozen: list[Frozen]
+    decays: str = ""
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
@@ -87,7 +89,10 @@ def grouped(modules: Sequence[nn.Module], trainable: Sequence[nn.Parameter], tra
         elif group and group.weight_decay is not None:
             entry["weight_decay"] = group.weight_decay
         optimized.append(entry)
-    return Groups(optimized, factors, list(_frozen(modules, trainable, group_of, training.parameter_groups)))
+    own = any(group.weight_decay is not None for group in training.parameter_groups)
+    decays = "" if training.decay_norms_and_biases else "decay_norms_and_biases: false"
+    frozen = list(_frozen(modules, trainable, group_of, training.parameter_groups))
+    return Groups(optimized, factors, frozen, "parameter_groups" if own else decays)
 
 
 def _encoders(modules: Sequence[nn.Module]) -> list[nn.Module]:

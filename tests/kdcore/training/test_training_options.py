@@ -17,10 +17,11 @@ from lightning_fabric.plugins.precision import MixedPrecision
 from torch import nn
 from torch.nn import functional as F
 
-from kdcore import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Participant
+from kdcore import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Participant, Training
 from kdcore.errors import StoppedError, TrainingError
 from kdcore.training.callback import Listener, reason_to_stop
 from kdcore.training.evaluation import predict
+from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.trained_teachers import TrainedStages
 from kdcore.training.validation import Scores
@@ -212,6 +213,19 @@ def test_a_pattern_that_matches_nothing_is_refused(table):
     made, _, _ = student(table)
     with pytest.raises(TrainingError, match="no trainable parameter of its encoder matches 'layer9'"):
         fit(made, table, [stage(parameter_groups=(ParameterGroup(("0", "layer9"), lr_factor=0.1),))])
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"parameter_groups": (ParameterGroup(("0",), weight_decay=0.1),)}, "parameter_groups"),
+        ({"decay_norms_and_biases": False}, "decay_norms_and_biases: false"),
+    ],
+)
+def test_weight_decay_that_the_optimizer_does_not_have_is_refused(options, key):
+    training = Training(optimizer={"name": "rprop"}, **options)
+    with pytest.raises(TrainingError, match=f"{key} is about weight decay, which Rprop does not have"):
+        Learner.of("student", [Participant("student", nn.Sequential(*layers()))], training)
 
 
 # Rates
