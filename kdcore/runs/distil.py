@@ -167,7 +167,9 @@ def distil(
         "parameter_groups": [dict(each) for each in parameter_groups],
     }
     engine = {**_accelerator(device), "precision": precision}
-    follows = isinstance(rate, Mapping) and rate.get("name") == "plateau" and rate.get("monitor") != "training-loss"
+    monitor = rate.get("monitor") if isinstance(rate, Mapping) else ""
+    plateau = rate == "plateau" or (isinstance(rate, Mapping) and rate.get("name") == "plateau")
+    follows = plateau and monitor != "training-loss"
     reads = {"select='best'": select == "best", "early_stopping": early_stopping is not None, "'plateau'": follows}
     for key in (key for key, wanted in reads.items() if wanted and validation is None):
         raise UsageError(f"{key} requires validation=, a loader of labelled batches")

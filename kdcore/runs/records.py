@@ -167,7 +167,7 @@ def finished_runs(variant: str = "", split: str = "test") -> Iterator[FinishedRu
     """Every finished run in the folder of runs, oldest first.
 
     Args:
-        variant: Only those of this configuration (`Recipe.variant`), whatever their seeds; without extensions of other runs that
+        variant: Only those of this configuration (`Recipe.variant`), whatever their seeds; without extensions of runs that
             do not give what it gives from the start.
         split: Only those evaluated on this split.
     """
