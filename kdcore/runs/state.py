@@ -109,8 +109,13 @@ def _fits(name: str, content: dict[str, Any]) -> bool:
     if name == "command":
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
     if name == "trained":
-        return isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())
+        arms = list(value.values()) if isinstance(value, dict) else [None]
+        return all(isinstance(arm, dict) and all(map(_is_length, arm.values())) for arm in arms)
     return type(value) is KEPT[name]
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, list) and list(map(type, value)) == [int, int, str]
 
 
 def check_state(state: Mapping[str, Any], checkpoints: Path) -> None:
