@@ -183,7 +183,7 @@ def test_what_cannot_be_divided_is_refused(recipe_file, overrides, folds, repeat
 def finish(home, *command, **options):
     """Run a command that trains several folds; a busy machine may take minutes."""
     process = home.start(*command, **options)
-    process.join(900)
+    process.join(TIME_LIMIT)
     return process.exitcode
 
 
