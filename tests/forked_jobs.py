@@ -24,7 +24,7 @@ class JobServer:
 
     Args:
         context: Forks them.
-        work: What a job does with its (environment, folder, log, words).
+        work: What a job does with its (environment, folder, words, file for stdout, file for stderr).
     """
 
     def __init__(self, context: BaseContext, work: Callable[..., None]):
@@ -60,7 +60,7 @@ class ForkedJob:
         assert command[:3] == [sys.executable, "-m", "kdcore"]
         self.returncode: int | None = None
         self._server = Client(address, authkey=current_process().authkey)
-        self._server.send((dict(env), os.getcwd(), stdout.name, command[3:]))
+        self._server.send((dict(env), os.getcwd(), command[3:], stdout.name, stdout.name))
         self.pid = self._server.recv()
 
     def poll(self) -> int | None:

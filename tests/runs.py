@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from subprocess import CompletedProcess
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -155,12 +157,24 @@ def job_server() -> JobServer:
     return JobServer(FORKS, job)
 
 
-def job(environment: Mapping[str, str], folder: str, log: str, command: Sequence[str]) -> None:
-    """``kdcore COMMAND…``, with all output in one file."""
+def job(environment: Mapping[str, str], folder: str | Path, command: Sequence[str], stdout: str, stderr: str) -> None:
+    """``kdcore COMMAND…`` in a folder, with its output in files."""
+    os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    _write_to(stdout=log, stderr=log)
+    _write_to(stdout=stdout, stderr=stderr)
     _run(command)
+
+
+def typed(*command: str, folder: str | Path = ".", **environment: str) -> CompletedProcess[str]:
+    """``kdcore COMMAND…`` as a user types it, in a process forked from one that has loaded what is slow to load."""
+    with TemporaryDirectory() as temporary:
+        files = [f"{temporary}/{name}" for name in ("stdout", "stderr")]
+        process = FORKS.Process(target=job, args=({**os.environ, **environment}, Path(folder).absolute(), command, *files))
+        process.start()
+        process.join(TIME_LIMIT)
+        assert process.exitcode is not None, "the command hangs"
+        return CompletedProcess(command, process.exitcode, *(Path(file).read_text(encoding="utf-8") for file in files))
 
 
 def _write_to(**files: str | Path) -> None:

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from light import leave_out_figures, leave_out_package_scan
@@ -58,17 +60,9 @@ class Shell:
         return said
 
     def build(self, project: Path, to: Path, *kinds: str) -> list[Path]:
-        """A project's wheel, or what `kinds` names, made without looking anything up."""
-        words = [
-            "-m",
-            "build",
-            "--no-isolation",
-            *(f"--{kind}" for kind in kinds or ("wheel",)),
-            "--outdir",
-            str(to),
-            str(project),
-        ]
-        self._python(*words)
+        """A project's wheel, or what `kinds` names, made as ``pip`` and ``build`` have its backend make them."""
+        for kind in kinds or ("wheel",):
+            self._forked(_build, (str(project), str(to), kind), 0)
         return sorted(to.iterdir())
 
     def install(self, *wheels: Path) -> None:
@@ -117,6 +111,14 @@ def _kdcore(words: list[str]) -> None:
 
     sys.argv = ["kdcore", *words]
     main()
+
+
+def _build(words: list[str]) -> None:
+    project, to, kind = words
+    Path(to).mkdir(parents=True, exist_ok=True)
+    os.chdir(project)
+    backend = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["build-system"]["build-backend"]
+    getattr(import_module(backend), f"build_{kind}")(to)
 
 
 def _pytest(words: list[str]) -> None:

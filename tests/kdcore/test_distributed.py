@@ -141,8 +141,8 @@ def forked(home, *command, processes=2):
             args=(
                 {**os.environ, **{key: str(value) for key, value in every.items()}, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 str(home.folder),
-                str(home.folder / "stderr.txt"),
                 command,
+                *[str(home.folder / f"{name}.txt") for name in ("stdout", "stderr")],
             ),
         )
         for rank in range(processes)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from made_up import made_up
 from quick import QUICK, runs_of
-from runs import Home
+from runs import TIME_LIMIT, Home
 from scipy import stats
 from sensor_recordings import sensor_sections, write_recordings
 
