@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from pages import CHECKOUT, Block, blocks
-from shell import Shell
+from runs import typed
 
 PAGE = CHECKOUT / "docs" / "graph.md"
 
@@ -26,12 +26,6 @@ def sessions(block: Block) -> list[tuple[str, str]]:
 
 SHOWN = [pair for block in blocks(PAGE) if block.language == "console" for pair in sessions(block)]
 FILES = [block for block in blocks(PAGE) if block.title.endswith(".yaml")]
-
-
-def printed(words: list[str], folder: Path, status: int = 0) -> str:
-    shell = Shell(folder, folder / "site")
-    shell.environment["COLUMNS"] = "400"
-    return shell.kdcore(*words, status=status)
 
 
 def without_hash(text: str) -> str:
@@ -52,12 +46,14 @@ def test_page_shows_refusals():
 
 @pytest.mark.parametrize("block", FILES, ids=lambda block: block.title)
 def test_recipe_on_the_page_is_valid(block: Block, folder: Path):
-    assert ": valid (" in printed(["validate", block.title], folder)
+    done = typed("validate", block.title, folder=folder)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(("command", "answer"), SHOWN, ids=[command for command, _ in SHOWN])
 def test_command_prints_what_the_page_shows(command: str, answer: str, folder: Path):
     words = shlex.split(command)
     assert words[0] == "kdcore"
-    shown = printed(words[1:], folder, 2 if answer.endswith("nothing was run.") else 0)
-    assert without_hash(shown.strip()) == without_hash(answer)
+    done = typed(*words[1:], folder=folder, COLUMNS="400")
+    assert done.returncode == (2 if answer.endswith("nothing was run.") else 0)
+    assert without_hash((done.stdout + done.stderr).strip()) == without_hash(answer)

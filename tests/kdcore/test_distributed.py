@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import ranks
 import torch
-from runs import FORKS, encoder, job, results_of, tracked
+from runs import FORKS, TIME_LIMIT, encoder, job, results_of, tracked
 
 
 def spawn(target, folder, world_size):
@@ -99,7 +99,7 @@ def torchrun(home, *command, processes=2):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=TIME_LIMIT,
         check=False,
     )
 
@@ -150,7 +150,7 @@ def forked(home, *command, processes=2):
     for process in ranks:
         process.start()
     for process in ranks:
-        process.join(200)
+        process.join(TIME_LIMIT)
     return [process.exitcode for process in ranks]
 
 
