@@ -207,7 +207,7 @@ class Tags(HTMLParser):
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>"
 
 
-def test_reports_run_nothing(tmp_path):
+def test_reports_run_nothing(tmp_path, figures):
     found = summary(
         name=ATTACK, description=ATTACK, rule=ATTACK, selection=ATTACK, classes=[ATTACK, "b", "c", f"{ATTACK}2"], recipe=ATTACK,
         command=ATTACK, tracking=ATTACK, setting=ATTACK, notes=[ATTACK], versions={ATTACK: ATTACK}, folder=Path(ATTACK),

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from made_up import made_up
 from quick import QUICK, runs_of
-from runs import Home
+from runs import TIME_LIMIT, Home
 from scipy import stats
 from sensor_recordings import sensor_sections, write_recordings
 
@@ -183,7 +183,7 @@ def test_what_cannot_be_divided_is_refused(recipe_file, overrides, folds, repeat
 def finish(home, *command, **options):
     """Run a command that trains several folds; a busy machine may take minutes."""
     process = home.start(*command, **options)
-    process.join(900)
+    process.join(TIME_LIMIT)
     return process.exitcode
 
 
