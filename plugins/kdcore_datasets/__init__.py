@@ -32,6 +32,8 @@ def register_protocols(register):
     register("cross-subject", "kdcore_datasets.protocols.subjects:CrossSubject")
     register("leave-one-subject-out", "kdcore_datasets.protocols.subjects:LeaveOneSubjectOut")
     register("subject-folds", "kdcore_datasets.protocols.folds:SubjectFolds")
+    register("stratified-subject-folds", "kdcore_datasets.protocols.folds:StratifiedSubjectFolds")
+    register("held-out-list", "kdcore_datasets.protocols.lists:HeldOutList")
     register("explicit", "kdcore_datasets.protocols.subjects:Explicit")
     register("disjoint-subjects", "kdcore_datasets.protocols.subjects:DisjointSubjects")
     register("subject-specific", "kdcore_datasets.protocols.trials:SubjectSpecific")
