@@ -87,7 +87,8 @@ class StratifiedSubjectFolds(_Folds):
     The groups are those of scikit-learn's
     `StratifiedGroupKFold <https://scikit-learn.org/stable/modules/generated/sklearn.model_selection.StratifiedGroupKFold.html>`__:
     subjects, most uneven first, go one by one to the group that keeps the shares of the classes most alike. Their sizes may
-    differ. Samples without a label count as a class of their own. ``kdcore cross-validate --folds K --stratified`` runs all folds.
+    differ. Samples without a label count as a class of their own. ``kdcore cross-validate --folds K --stratified`` runs
+    all folds.
 
     Args:
         folds: Number of groups.

@@ -47,7 +47,9 @@ def fold_runs(tmp_path, distilled, baseline=None, **facts):
 
 @pytest.fixture
 def result(tmp_path):
-    return CrossValidation("cv", fold_runs(tmp_path, DISTILLED, BASELINE), [0, 1], Division(), command="kdcore cross-validate cv")
+    return CrossValidation(
+        "cv", fold_runs(tmp_path, DISTILLED, BASELINE), [0, 1], Division(), command="kdcore cross-validate cv"
+    )
 
 
 def row_of(table, label):

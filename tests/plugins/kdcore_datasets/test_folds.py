@@ -102,9 +102,7 @@ def test_stratified_folds_are_the_greedy_ones(seed):
 
 def test_stratified_folds_have_the_rare_class_everywhere():
     """Three of nine subjects, next to each other, have a rare class; folds in natural order have it once."""
-    samples = [
-        Sample(SampleKey(f"s{s}", str(a), "1"), a) for s in range(1, 10) for a in (0, 1, 2) if a < 2 or s in (1, 2, 3)
-    ]
+    samples = [Sample(SampleKey(f"s{s}", str(a), "1"), a) for s in range(1, 10) for a in (0, 1, 2) if a < 2 or s in (1, 2, 3)]
     for rule, having in ((StratifiedSubjectFolds, 3), (SubjectFolds, 1)):
         tests = [rule(folds=3, fold=fold).split(samples).samples["test"] for fold in (1, 2, 3)]
         assert sum(any(each.label == 2 for each in test) for test in tests) == having

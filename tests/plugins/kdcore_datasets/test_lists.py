@@ -60,7 +60,7 @@ def test_what_a_list_cannot_mean_is_refused(write, test, validation, said):
 def test_numbers_match_padded_names_and_a_missing_file_is_named(write, tmp_path):
     padded = [Sample(SampleKey(f"0{s}", "0", "1"), 0) for s in range(1, 4)]
     assert keys(HeldOutList(test=write("2")).split(padded), "test") == {"subject 02, action 0, trial 1"}
-    with pytest.raises(DataError, match="none.txt: cannot read the list: No such file"):
+    with pytest.raises(DataError, match=r"none\.txt: cannot read the list: No such file"):
         HeldOutList(test=tmp_path / "none.txt").split(padded)
     with pytest.raises(ValueError, match="validation or validation_subjects, not both"):
         HeldOutList(test=tmp_path, validation=tmp_path, validation_subjects=1)
