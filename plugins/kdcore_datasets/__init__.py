@@ -27,6 +27,15 @@ def register_datasets(register):
 
 
 @hookimpl
+def register_commands(cli):
+    """Add ``data new``."""
+    from kdcore_datasets.commands import new
+
+    group = next(each.typer_instance for each in cli.registered_groups if each.name == "data")
+    group.command("new")(new)
+
+
+@hookimpl
 def register_protocols(register):
     """Rules that split samples."""
     register("cross-subject", "kdcore_datasets.protocols.subjects:CrossSubject")
