@@ -246,11 +246,11 @@ def _words(name: str) -> Iterator[str]:
     for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", re.sub(r"[(\[].*?[)\]]", "", name)):
         lower = word.lower()
         axis = re.fullmatch(r"(acc|accel|gyr|gyro|mag)([xyz])|([xyz])(acc|accel|gyr|gyro|mag)", lower)
-        short: dict[str, str] = {"ax": "acc x", "ay": "acc y", "az": "acc z", "gx": "gyr x", "gy": "gyr y", "gz": "gyr z"}
+        short = {"ax": "acc x", "ay": "acc y", "az": "acc z", "gx": "gyr x", "gy": "gyr y", "gz": "gyr z"}
         if axis:
-            yield from filter(None, axis.groups())
+            yield from (group for group in axis.groups() if group)
         else:
-            yield from short.get(lower, lower).split()
+            yield from str(short.get(lower, lower)).split()
 
 
 def _by_threes(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str], list[int]]:

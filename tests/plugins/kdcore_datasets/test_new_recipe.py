@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from kdcore import Builder, DataError, UsageError, load_recipe
-from kdcore_datasets.new.recipe import look, new_recipe
 from kdcore_datasets.new.file_names import read_names
 from kdcore_datasets.new.guess import scalar
+from kdcore_datasets.new.recipe import look, new_recipe
 from kdcore_datasets.new.text_tables import read_columns, read_table
 
 NOISE = np.random.default_rng(0)
