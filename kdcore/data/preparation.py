@@ -167,7 +167,7 @@ def load_table(
     required = sorted({each.modality.name for name in requirements.students for each in pipelines[name].branches})
     samples, splits, dropped = load_splits(dataset, protocol, spec, modalities, required)
     identity = _identity(dataset, samples, spec, folder)
-    samples, splits, said = _with_shares_missing(samples, splits, spec, modalities, required, dropped)
+    samples, splits, said = with_shares_missing(samples, splits, spec, modalities, required, dropped)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
 
@@ -209,7 +209,7 @@ def _warnings_about_classes(splits: Splits, keys: Sequence[SampleKey], dataset: 
     return class_warnings(without(splits, {key for key in _keys(splits) if key not in used}), dataset.classes)
 
 
-def _with_shares_missing(
+def with_shares_missing(
     samples: list[Sample],
     splits: Splits,
     spec: DataSpec,

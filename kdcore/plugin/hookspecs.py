@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import typer
     from torch import Tensor
 
+    from kdcore.contracts.drawing import Drawing
     from kdcore.contracts.encoder import Participant
     from kdcore.contracts.tracker import Tracker
     from kdcore.plugin.deprecation import Deprecation
@@ -96,6 +97,14 @@ def explain(participant: Participant, inputs: Tensor, score: Callable[[Tensor], 
 
     Returns title → importance of each place for that class, (B, h, w) or (B, time, h, w), at least 0, of any size; None if
     there is nothing to show.
+    """
+
+
+@hookspec(firstresult=True)
+def draw_recordings(title: str, drawings: Sequence[Drawing], path: Path) -> Path | None:
+    """Write an HTML page with a picture of each `kdcore.Drawing`, and return its file; None to leave it to another plugin.
+
+    Called by ``kdcore data check --pictures`` and ``kdcore predict --plot``.
     """
 
 

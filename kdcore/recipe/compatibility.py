@@ -46,6 +46,7 @@ class _Compatibility:
         if recipe.fusion and not self._count("teachers"):
             self._add(("fusion",), "there are no teachers to fuse")
         self._edges()
+        self._fixed()
         self.needs = {path: self._needs(path) for path in self._term_paths()}
         self.graph = recipe_graph(recipe, self.needs.get)
         self.terms = {name: terms_of(recipe, self.graph, name, self.needs.get) for name in self.specs}
@@ -119,6 +120,25 @@ class _Compatibility:
             if not spec.is_network and name not in self.recipe.teachers:
                 kind = "a moving average" if spec.follows else "a file of stored outputs"
                 self._add(path, f"a student must be a network, not {kind}", "list it under 'teachers'")
+
+    def _fixed(self) -> None:
+        """A finished network is neither trained, tapped, fused nor loaded."""
+        for name, spec in {**self.recipe.teachers, **self.recipe.student_specs}.items():
+            path = self.recipe.path_of(name)
+            entry = self.checked.known.get((*steps(path), "encoder"))
+            if spec.encoder is None or entry is None or not component_facts(entry).fixed:
+                continue
+            what = f"the encoder {spec.encoder.name!r} is a finished network"
+            if name not in self.recipe.teachers:
+                self._add(f"{path}.encoder", f"{what}, so a student has nothing to learn")
+            elif "*" not in spec.freeze:
+                self._add(f"{path}.freeze", f"{what}, which is never trained", 'set freeze: ["*"]')
+            if spec.taps:
+                self._add(f"{path}.taps", f"{what}, which has no modules to tap")
+            if spec.weights:
+                self._add(f"{path}.weights", f"{what}, which has its own weights")
+            if self.recipe.fusion and name in self.recipe.teachers:
+                self._add("fusion", f"{what}, which no fusion can train with other teachers")
 
     def _known(self, path: str, name: str, source: str) -> bool:
         if source == name:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from kdcore.data.check import check
-from kdcore.errors import RecipeError
+from kdcore.errors import DataError, RecipeError
 from kdcore.runs.run import dry_run
 
 ENCODER = {"name": "cnn1d", "width": 8}
@@ -52,6 +52,32 @@ def test_windows_are_counted_and_recordings_too_short_for_one_are_named(recordin
     assert found.windows == {"train": 0, "test": 0}
     assert len(found.short) == 4
     assert found.short[0].endswith(": 2.05 s")
+
+
+def test_shares_left_out_are_those_of_a_run(recordings):
+    """As many signals as a run leaves out, the same samples dropped, and the test split whole."""
+    words = ["data.missing_shares={accelerometer-watch: 0.5}", "data.missing=mask"]
+    found = check(recordings / "watch.yaml", words)
+    assert +found.splits == {"train": 1, "test": 2}
+    assert found.left_out == ["accelerometer-watch: left out of 1 training samples (50 %, at random, seed 0)"]
+    [line] = found.dropped.lines()
+    assert "no accelerometer-watch, left out" in line
+    kept = check(recordings / "watch.yaml", ["data.missing_shares={gyroscope-watch: 0.5}", "data.missing=mask"])
+    assert +kept.splits == {"train": 2, "test": 2}
+    assert kept.left_out
+    with pytest.raises(DataError, match=r"data\.missing_shares: the recipe does not use 'rgb'"):
+        check(recordings / "watch.yaml", ["data.missing_shares={rgb: 0.5}"])
+
+
+def test_examples_are_the_first_training_recordings_of_every_class(recordings):
+    assert check(recordings / "watch.yaml").examples == {}
+    found = check(recordings / "watch.yaml", examples=True)
+    assert set(found.examples) == set(found.modalities) == {"accelerometer-watch", "gyroscope-watch"}
+    for shown in found.examples.values():
+        assert {name: (key.subject, key.action) for name, (key, _) in shown.items()} == {
+            "walk": ("1", "walk"), "stand": ("1", "stand"),
+        }  # fmt: skip
+        assert all(len(signal) == 41 for _, signal in shown.values())
 
 
 def test_a_file_that_two_modalities_come_from_is_broken_once(recordings):
