@@ -215,7 +215,10 @@ def _write_values(
         "shape": [len(keys), *(shape or ())],
         "dtype": str(dtype),
         "keys": [vars(key) for key in keys],
-        **{name: [[vars(key), text] for key, text in found.items()] for name, found in zip(SAID, (bad, contents, sketches), strict=True)},
+        **{
+            name: [[vars(key), text] for key, text in found.items()]
+            for name, found in zip(SAID, (bad, contents, sketches), strict=True)
+        },
     }
 
 

@@ -1,8 +1,8 @@
 """Near copies: recordings that are another one rescaled, inverted, trimmed, or with a trace of noise.
 
-Two steps find them. Each recording gets a *sketch*, a few hashes of short pieces that begin where the signal changes most, so that the
-same pieces are found after trimming. A piece is hashed without its mean, scale and sign, coarsely rounded. Recordings that share a
-hash are then compared sample by sample, so a coincidence of hashes is no false alarm.
+Two steps find them. Each recording gets a *sketch*, a few hashes of short pieces that begin where the signal changes most, so
+that the same pieces are found after trimming. A piece is hashed without its mean, scale and sign, coarsely rounded. Recordings
+that share a hash are then compared sample by sample, so a coincidence of hashes is no false alarm.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ OVERLAP, TOLERANCE = 0.5, 1e-6
 """Share of the shorter recording that must be the same, and the share of its variance that may differ."""
 
 ORDER, NOISE = 8, 1e-5
-"""Earlier samples from which a signal is predicted, and the share of its variance that must be beyond that prediction. What follows
-from itself, such as a sine or a ramp, was computed, not recorded: two of them may be equal by nature."""
+"""Earlier samples from which a signal is predicted, and the share of its variance that must be beyond that prediction. What
+follows from itself, such as a sine or a ramp, was computed, not recorded: two of them may be equal by nature."""
 
 COMPARISONS, FOUND = 500, 5
 """Pairs that are compared sample by sample, at most, and near copies after which the search ends, per modality."""
@@ -60,8 +60,8 @@ def near_copies(
     """A line for each recording of the test split of which another split has a near copy; at most a few for each modality.
 
     Two recordings :math:`x, y` are near copies if, over at least half of the shorter one, the best
-    :math:`y \\approx a x + b` with one factor and an offset for each channel leaves at most a millionth of the variance. Signals without noise are not
-    judged.
+    :math:`y \\approx a x + b` with one factor and an offset for each channel leaves at most a millionth of the variance.
+    Signals without noise are not judged.
 
     Args:
         splits: The samples of each split.
@@ -99,7 +99,8 @@ def _candidates(
     for split, members in splits.samples.items():
         for sample in members if split != "test" else ():
             pieces = _hashes(known.get(sample.key, ""))
-            alike = {each.key: each for piece in pieces if len(tested.get(piece, ())) <= SHARED for each in tested.get(piece, ())}
+            rare = [tested[piece] for piece in pieces if piece in tested and len(tested[piece]) <= SHARED]
+            alike = {each.key: each for group in rare for each in group}
             for key, each in alike.items():
                 if contents.get(key, "") != contents.get(sample.key):
                     yield each, sample, split

@@ -89,7 +89,7 @@ def register_commands(cli: typer.Typer) -> None:
 
 @hookspec
 def command_finished() -> None:
-    """A command of the command line has succeeded and printed its output. Not called for ``list``, ``--help`` and ``--version``."""
+    """A command has succeeded and printed its output. Not called for ``list``, ``--help`` and ``--version``."""
 
 
 @hookspec

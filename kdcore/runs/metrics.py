@@ -105,12 +105,15 @@ def effective_count(correct: ArrayLike, recordings: ArrayLike) -> float:
     Windows of one recording are alike, the more so if they overlap. With :math:`c_i` for the correctness of window i,
     :math:`\\hat p` for its mean, and :math:`z_g = \\sum_{i \\in g} (c_i - \\hat p)` for recording g:
 
-    .. math:: n = \\frac{\\hat p (1 - \\hat p)}{\\frac{G}{G - 1} \\sum_g z_g^2 / N^2} \\left(\\frac{z_{0.975}}{t_{0.975, G-1}}\\right)^2
+    .. math::
+
+        n = \\frac{\\hat p (1 - \\hat p)}{\\frac{G}{G - 1} \\sum_g z_g^2 / N^2}
+            \\left(\\frac{z_{0.975}}{t_{0.975, G-1}}\\right)^2
 
     at most N; G if all windows are right, or all wrong.
 
-    Source: Korn and Graubard, "Confidence Intervals for Proportions with Small Expected Number of Positive Counts Estimated from
-    Survey Data", Survey Methodology 1998.
+    Source: Korn and Graubard, "Confidence Intervals for Proportions with Small Expected Number of Positive Counts Estimated
+    from Survey Data", Survey Methodology 1998.
 
     Args:
         correct: (N,) which windows were answered right.

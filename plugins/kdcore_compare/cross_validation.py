@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdcore import Builder, Recipe, UsageError, load_recipe, runs_folder
+from kdcore import Builder, Recipe, UsageError, load_recipe, make_plan, runs_folder
 from kdcore_compare.cross_validation_report import CrossValidation, cross_validation_records, cross_validation_tables
 from kdcore_compare.tables import Format, format_for, write_tables
 from kdcore_compare.train_variants import group_name, named_overrides, save_tables, train_only, train_variants
@@ -58,6 +58,7 @@ def cross_validate(
     """
     form = format_for(form, output)
     recipe = load_recipe(source, overrides)
+    _refuse_other_splits(recipe)
     name = f"{group_name(recipe)}-" + (
         f"{folds}-folds" + (f"-{repeats}-repeats" if repeats > 1 else "") if folds else "subjects"
     )
@@ -128,6 +129,22 @@ def subjects_of(recipe: Recipe) -> list[str]:
     if not subjects or "" in subjects:
         raise UsageError("cross-validation needs the subject of every sample, which this dataset does not state")
     return sorted(subjects, key=lambda each: (not each.isdecimal(), int(each) if each.isdecimal() else 0, each))
+
+
+def _refuse_other_splits(recipe: Recipe) -> None:
+    """Refuse a recipe with a stage that learns from a split which folds do not have.
+
+    Raises:
+        UsageError: If there is one; names the option of the schedule that asks for it.
+    """
+    plan = make_plan(recipe)
+    for stage in plan.stages["distilled"]:
+        if stage.split != "train":
+            option = next((key for key, value in recipe.schedule.options.items() if value == stage.split), "")
+            raise UsageError(
+                f"stage {stage.name!r} learns from the split {stage.split!r}, and a fold has train and test only: "
+                + (f"add schedule.{option}=train" if option else "choose a schedule that learns from 'train'")
+            )
 
 
 def _number(subject: str) -> int | str:

@@ -17,11 +17,14 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
-from kdcore import DataError
+from kdcore import DataError, refuse_bomb
 from kdcore_datasets.file_formats import LARGEST, measurable
 
 Column = str | int
 """A column's name in the header, or its number counted from 0."""
+
+LARGE_TEXT = 1 << 26
+"""Bytes of text up to which a compressed file is read whatever its own size."""
 
 _DELIMITERS = (",", ";", "\t", "|")
 
@@ -36,8 +39,26 @@ def open_text(path: Path) -> Iterator[TextIO]:
         start = raw.read(8)
         raw.seek(0)
         kind = next((kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)), "")
-        plain: Any = stack.enter_context(_decompressed(raw, kind)) if kind else raw
+        plain: Any = io.BufferedReader(_Bounded(stack.enter_context(_decompressed(raw, kind)), path)) if kind else raw
         yield stack.enter_context(io.TextIOWrapper(plain, encoding="utf-8-sig", newline=""))
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed stream that ends with a DataError once it has given far more than its file's size."""
+
+    def __init__(self, stream: Any, path: Path):
+        self._stream, self._path, self._given = stream, path, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self._given += len(data)
+        if self._given > LARGE_TEXT:
+            refuse_bomb(self._path, self._given, LARGE_TEXT)
+        return len(data)
 
 
 def _decompressed(raw: BinaryIO, kind: str) -> Any:

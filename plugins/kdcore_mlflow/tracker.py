@@ -98,12 +98,12 @@ class MlflowTracker(Tracker):
         if self._thread is not None:
             self._thread.join(timeout)
         self._given_up.set()
-        waiting, folder = self._sender.waiting(), self._journal.path.parent
+        waiting, folder, here = self._sender.waiting(), self._journal.path.parent, without_password(self.uri)
         if waiting:
             note_unsent(self._journal)
             self._say(
                 f"tracking: {self._trouble + '; ' if self._trouble else ''}{waiting} records are waiting in {folder}; "
-                f"the next kdcore command, or `kdcore sync {shlex.quote(str(folder))}`, sends them to {without_password(self.uri)}"
+                f"the next kdcore command, or `kdcore sync {shlex.quote(str(folder))}`, sends them to {here}"
             )
         else:
             forget_unsent(self._journal)
@@ -222,5 +222,5 @@ def with_password(stored: str) -> str:
 
 
 def _trouble(uri: str, error: Exception) -> str:
-    said = re.split(r"\[SQL|\(Background on this error", one_line(error))[0].strip(" ;,")  # the statement says nothing to a user
+    said = re.split(r"\[SQL|\(Background on this error", one_line(error))[0].strip(" ;,")  # a statement says nothing to a user
     return f"MLflow at {without_password(uri)} cannot be used ({without_password(said)})"

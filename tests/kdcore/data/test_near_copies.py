@@ -49,7 +49,9 @@ def test_copies_are_found(how, channels):
     originals = [recording(number, channels=channels) for number in range(4)]
     others = [recording(number, channels=channels) for number in range(10, 14)]
     [line] = found(originals, [*others, COPIES[how](originals[2])])
-    assert line.startswith("the wrist of subject 8") and "subject 2" in line and "100 %" in line
+    assert line.startswith("the wrist of subject 8")
+    assert "subject 2" in line
+    assert "100 %" in line
 
 
 def test_other_recordings_are_no_copies():

@@ -48,7 +48,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(said)
 
-            do_POST = do_PATCH = do_GET
+            do_POST = do_PATCH = do_GET  # noqa: N815 - names that the base class looks for
 
             def log_message(self, *_) -> None:
                 pass
@@ -90,8 +90,10 @@ def test_a_server_that_does_not_answer_holds_up_nothing_and_gets_everything_late
     journal = recorded(tmp_path / "run", server.uri, said)
     recording = time.monotonic() - began
     assert not journal.close(0.1)
-    assert recording < 2 and time.monotonic() - began - recording < 1
-    assert "53 records are waiting" in said[-1] and f"kdcore sync {tmp_path / 'run'}" in said[-1]
+    assert recording < 2
+    assert time.monotonic() - began - recording < 1
+    assert "53 records are waiting" in said[-1]
+    assert f"kdcore sync {tmp_path / 'run'}" in said[-1]
     assert folders_of_unsent() == {}  # this command has done what it could
     server.released.set()
     journal.tracker._thread.join(30)
@@ -110,7 +112,8 @@ def test_a_refused_call_does_not_hold_up_the_others(tmp_path, server, status):
     said: list[str] = []
     journal = recorded(tmp_path / "run", server.uri, said)
     assert journal.close(30)
-    assert len(said) == 1 and "cannot be tracked and stays in" in said[0]
+    assert len(said) == 1
+    assert "cannot be tracked and stays in" in said[0]
     assert server.calls[-1] == "update"  # the end of the run
 
 
@@ -136,7 +139,8 @@ def test_a_failure_is_said_once_a_minute_and_never_raised(tmp_path):
     for _ in range(3):
         send_unsent(send, said.append)
     assert len(said) == 1
-    assert "no network" in said[0] and f"kdcore sync {tmp_path / 'run'}" in said[0]
+    assert "no network" in said[0]
+    assert f"kdcore sync {tmp_path / 'run'}" in said[0]
 
 
 def test_a_command_waits_for_a_while_only(tmp_path):
@@ -145,7 +149,8 @@ def test_a_command_waits_for_a_while_only(tmp_path):
     began = time.monotonic()
     send_unsent(lambda folder, stop: stop.wait(20), said.append, 0.1)
     assert time.monotonic() - began < 5
-    assert len(said) == 1 and "answers slowly" in said[0]
+    assert len(said) == 1
+    assert "answers slowly" in said[0]
 
 
 def test_what_is_gone_is_forgotten(tmp_path):
@@ -166,7 +171,8 @@ def test_a_database_that_cannot_be_used_is_named_without_its_statement(tmp_path,
     journal.commit()
     assert not journal.close(30)
     assert f"MLflow at sqlite:///{file} cannot be used (" in said[-1]
-    assert "SELECT" not in said[-1] and "sqlalche.me" not in said[-1]
+    assert "SELECT" not in said[-1]
+    assert "sqlalche.me" not in said[-1]
 
 
 def test_which_errors_of_a_store_are_final(monkeypatch):
