@@ -261,7 +261,23 @@ def as_array(signal: Signal, branch: Branch) -> np.ndarray:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_of_them(recorded)}")
     values = values.transpose([spec.axes.index(axis) for axis in spec.layout])
-    return values.astype(np.float32) if values.dtype == np.float64 else values
+    return _in_single_precision(values, branch.modality.name) if values.dtype == np.float64 else values
+
+
+def _in_single_precision(values: np.ndarray, modality: str) -> np.ndarray:
+    """`values` in float32.
+
+    Raises:
+        ValueError: If they vary so little about a large offset that rounding takes more than a tenth of their deviation.
+    """
+    single = values.astype(np.float32)
+    deviation, peak = float(np.ptp(values)), float(np.abs(values).max())
+    if np.spacing(np.float32(peak)) > 0.01 * deviation > 1e-12 * peak and (single - values).std() > 0.1 * values.std():
+        raise ValueError(
+            f"the {modality} signal varies by {deviation:.3g} about {values.mean():.6g}, less than float32 can tell apart; "
+            "subtract that offset from the recordings"
+        )
+    return single
 
 
 def _first_of_them(recorded: np.ndarray) -> str:

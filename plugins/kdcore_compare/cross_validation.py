@@ -140,7 +140,8 @@ def _refuse_other_splits(recipe: Recipe) -> None:
     plan = make_plan(recipe)
     for stage in plan.stages["distilled"]:
         if stage.split != "train":
-            option = next((key for key, value in recipe.schedule.options.items() if value == stage.split), "")
+            options = recipe.schedule.options if recipe.schedule else {}
+            option = next((key for key, value in options.items() if value == stage.split), "")
             raise UsageError(
                 f"stage {stage.name!r} learns from the split {stage.split!r}, and a fold has train and test only: "
                 + (f"add schedule.{option}=train" if option else "choose a schedule that learns from 'train'")

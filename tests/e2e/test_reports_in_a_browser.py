@@ -20,7 +20,7 @@ ACT = "document.documentElement.dataset.ran='yes'"
 ATTACKS = (
     f"<script>{ACT}</script>",
     f'<img src=x onerror="{ACT}">',
-    f"'\"><svg onload=\"{ACT}\">",
+    f'\'"><svg onload="{ACT}">',
     f"</pre></td></table></style></title><script>{ACT}</script>",
     f'" onmouseover="{ACT}" autofocus onfocus="{ACT}" x="',
     f'<iframe srcdoc="<script>parent.{ACT}</script>"></iframe>',
