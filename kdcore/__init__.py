@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
-    from kdcore.archives import refuse_bomb
+    from kdcore.archives import refuse_bomb, refuse_parquet_bomb
     from kdcore.cli.console import ConsoleListener
     from kdcore.contracts.batch import Batch, LossContext, Outputs
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey, Unusable
@@ -89,7 +89,7 @@ hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
 
 _HOME = {
-    "kdcore.archives": ("refuse_bomb",),
+    "kdcore.archives": ("refuse_bomb", "refuse_parquet_bomb"),
     "kdcore.cli.console": ("ConsoleListener",),
     "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey", "Unusable"),

@@ -15,6 +15,7 @@ from kdcore.contracts.protocol import Splits
 from kdcore.data.data_cache import content_hash
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport
 from kdcore.data.leakage import audit, content_leaks
+from kdcore.data.near_copies import near_copies, sketch
 from kdcore.data.preparation import asked_splits, listed_samples, with_shares_missing
 from kdcore.data.signal_checks import Measured, measure, odd_ranges, odd_signals
 from kdcore.data.splits import class_warnings, complete_samples, without
@@ -134,7 +135,7 @@ def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Data
     report.broken += found.broken.values()
     report.windows, report.short = found.windows, found.short
     leaks, copies = content_leaks(usable, found.contents)
-    report.leaks += leaks
+    report.leaks += [*leaks, *near_copies(usable, found.sketches, found.contents, dataset.read)]
     report.warnings = [*dataset.notes, *class_warnings(usable, dataset.classes), *copies]
     for modality, measured in found.measured.items():
         if measured:
@@ -158,6 +159,7 @@ class _Reading:
         self.dataset, self.modalities, self.window, self.examples = dataset, modalities, window, examples
         self.measured: dict[str, list[Measured]] = {modality: [] for modality in modalities}
         self.contents: dict[str, dict[SampleKey, str]] = {modality: {} for modality in modalities}
+        self.sketches: dict[str, dict[SampleKey, str]] = {modality: {} for modality in modalities}
         self.broken: dict[object, str] = {}
         self.unreadable: set[SampleKey] = set()
         self.dropped: list[Dropped] = []
@@ -187,7 +189,7 @@ class _Reading:
                 shown = self.examples.setdefault(modality, {})
                 shown.setdefault(self.dataset.classes[sample.label], (sample.key, signal))
             if content := content_hash(signal):
-                self.contents[modality][sample.key] = content
+                self.contents[modality][sample.key], self.sketches[modality][sample.key] = content, sketch(signal)
         if self.window and self.windows is not None:
             self._cut(split, sample, signals, self.window)
 

@@ -18,6 +18,7 @@ from kdcore.data.data_cache import Column, ColumnCache, Progress
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.leakage import content_leaks
+from kdcore.data.near_copies import near_copies
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.splits import (
     checked_splits,
@@ -180,7 +181,7 @@ def load_table(
     keys = _joined(columns, branches, samples, splits)
     dropped += _without_rows(splits, keys, bad)
     with _raised_as(SplitError):
-        warned = _refuse_copies(splits, columns, branches)
+        warned = _refuse_copies(splits, columns, branches, dataset)
     labels, rows = _labels(keys, splits), _rows_by_split(keys, splits)
     if spec.labels != "withheld":
         _refuse_unlabelled(labels, rows, keys)
@@ -322,10 +323,12 @@ def _without_rows(splits: Splits, keys: Sequence[SampleKey], bad: Mapping[Sample
             yield Dropped(str(key), key.subject, BAD if key in bad else SHORT, bad.get(key, ""), split)
 
 
-def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch]) -> list[str]:
+def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
     """Equal recordings in several splits: an error if one of them is the test split, else what a person should know."""
     contents = {branch.modality.name: columns[id(branch)].contents for branch in branches}
+    sketches = {branch.modality.name: columns[id(branch)].sketches for branch in branches}
     leaks, copies = content_leaks(splits, contents)
+    leaks += near_copies(splits, sketches, contents, dataset.read)
     if leaks:
         raise SplitError(listed("the splits leak", leaks))
     return [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []

@@ -89,6 +89,11 @@ def register_commands(cli: typer.Typer) -> None:
 
 
 @hookspec
+def command_finished() -> None:
+    """A command has succeeded and printed its output. Not called for ``list``, ``--help`` and ``--version``."""
+
+
+@hookspec
 def explain(participant: Participant, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Mapping[str, Tensor] | None:
     """Return saliency maps of a trained participant, for the pictures in a run's report.
 

@@ -117,7 +117,7 @@ def make_folder(
     plan: Plan, fabric: Fabric, command: Sequence[str], split: str, retrain: bool, extends: tuple[Path, Extension] | None = None
 ) -> Path:
     """A new run's folder, with its recipe in it and an empty state; the same in all processes."""
-    folder = runs_folder() / fabric.broadcast(new_run_id(plan.recipe.name, plan.hash, datetime.now()))
+    folder = runs_folder() / fabric.broadcast(_claimed_id(plan) if fabric.is_global_zero else "")
     if fabric.is_global_zero:
         _write_recipe(plan, folder)
         state = RunState(folder, command=command, split=split, retrain=retrain)
@@ -127,6 +127,17 @@ def make_folder(
         write_file(state.path, state.content())
     fabric.barrier()
     return folder
+
+
+def _claimed_id(plan: Plan) -> str:
+    """The id of a new run, whose folder is made at once: two runs that begin in the same second must not share it."""
+    while True:
+        run_id = new_run_id(plan.recipe.name, plan.hash, datetime.now())
+        try:
+            (runs_folder() / run_id).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return run_id
 
 
 def _write_recipe(plan: Plan, folder: Path) -> None:

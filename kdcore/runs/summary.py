@@ -200,14 +200,14 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
 
 
 def _window_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
-    """That windows of one recording resemble one another, which intervals over samples cannot know."""
+    """That windows of one recording resemble one another, and what intervals make of it."""
     keys = outcomes[DISTILLED][0].keys
     recordings = len({key.partition(", window ")[0] for key in keys})
     if recordings == len(keys):
         return []
     return [
-        f"the {len(keys)} samples are windows of {recordings} recordings: intervals over samples take them for independent "
-        "and are too narrow; judge by several seeds"
+        f"the {len(keys)} samples are windows of {recordings} recordings: intervals of a single seed take recordings, not "
+        "windows, for independent, and recordings of one subject are not quite, either"
     ]
 
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdcore import load_recipe, runs_folder
+from kdcore import Recipe, UsageError, load_recipe, make_plan, runs_folder
 from kdcore_compare.cross_validation_report import CrossValidation, cross_validation_records, cross_validation_tables
 from kdcore_compare.folds import Division, make_folds
 from kdcore_compare.tables import Format, format_for, write_tables
@@ -42,6 +42,7 @@ def cross_validate(
     """
     form = format_for(form, output)
     recipe = load_recipe(source, overrides)
+    _refuse_other_splits(recipe)
     name = f"{group_name(recipe)}-{division.name}"
     variants = {
         each.label: named_overrides(
@@ -59,3 +60,20 @@ def cross_validate(
     save_tables(folder, name, cross_validation_tables(result), records)
     whole = folder / f"{name}.md" if form == "rich" else None
     write_tables(cross_validation_tables(result, whole), records, form, output)
+
+
+def _refuse_other_splits(recipe: Recipe) -> None:
+    """Refuse a recipe with a stage that learns from a split which folds do not have.
+
+    Raises:
+        UsageError: If there is one; names the option of the schedule that asks for it.
+    """
+    plan = make_plan(recipe)
+    for stage in plan.stages["distilled"]:
+        if stage.split != "train":
+            options = recipe.schedule.options if recipe.schedule else {}
+            option = next((key for key, value in options.items() if value == stage.split), "")
+            raise UsageError(
+                f"stage {stage.name!r} learns from the split {stage.split!r}, and a fold has train and test only: "
+                + (f"add schedule.{option}=train" if option else "choose a schedule that learns from 'train'")
+            )

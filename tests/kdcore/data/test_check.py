@@ -117,7 +117,7 @@ def test_copies_other_units_and_constant_signals_are_said(recordings):
     header, *rows = (recordings / "s2_stand.csv").read_text().splitlines()
     cells = [row.split(",") for row in rows]
     for person in (1, 3):
-        noisy = [[row[0], *(str(float(cell) + person) for cell in row[1:])] for row in cells]
+        noisy = [[row[0], *(str(float(cell) + 0.2 * person * (n % 7)) for cell in row[1:])] for n, row in enumerate(cells)]
         (recordings / f"s{person}_run.csv").write_text("\n".join([header, *map(",".join, noisy)]))
     in_g = [[row[0], *(str(float(cell) / 9.80665) for cell in row[1:4]), "1", "1", "1"] for row in cells]
     (recordings / "s2_walk.csv").write_text("\n".join([header, *map(",".join, in_g)]))

@@ -17,6 +17,7 @@ from scipy import stats
 from sensor_recordings import sensor_sections, write_recordings
 
 from kdcore import Builder, UsageError, load_recipe, read_run
+from kdcore_compare.cross_validation import cross_validate
 from kdcore_compare.cross_validation_report import (
     CrossValidation,
     cross_validation_records,
@@ -167,6 +168,11 @@ def test_repeated_folds_are_shuffled_each_in_its_own_way(recipe_file):
     folds = make_folds(recipe, Division(3, 2))
     assert [each.label for each in folds[2:4]] == ["fold 3 of 3, repeat 1", "fold 1 of 3, repeat 2"]
     assert [each.protocol["shuffle_seed"] for each in folds] == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_split_that_folds_do_not_have_is_refused_with_what_to_add():
+    with pytest.raises(UsageError, match=r"learns from the split 'teacher', .*: add schedule.teacher_split=train"):
+        cross_validate("quickstart", [], Division())
 
 
 @pytest.mark.parametrize(
