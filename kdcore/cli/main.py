@@ -13,7 +13,7 @@ import warnings
 import typer
 
 from kdcore import __version__
-from kdcore.cli import cache, data, plugins, recipes, run, runs
+from kdcore.cli import cache, data, models, plugins, recipes, run, runs
 from kdcore.cli.outputs import outputs
 from kdcore.cli.predict import predict
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError, printable
@@ -35,6 +35,7 @@ for command in (run.resume, run.validate, run.evaluate, outputs):
 app.command()(predict)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
 app.add_typer(cache.app, name="cache")
 app.command("list", epilog=PLUGIN_FILES)(plugins.list_components)
@@ -67,7 +68,7 @@ def _command() -> None:
             return
         manager = found_plugins() if words[:1] == ["plugins"] else plugin_manager()
         manager.add_commands(app)
-        app([*words, "--help"] if words in ([], ["data"], ["recipes"]) else words)
+        app([*words, "--help"] if words in ([], ["data"], ["recipes"], ["models"]) else words)
     except RecipeError as error:
         count = len(error.problems)
         print(f"{printable(str(error))}\n{count} problem{'s' if count > 1 else ''}; nothing was run.", file=sys.stderr)
