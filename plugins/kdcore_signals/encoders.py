@@ -107,7 +107,7 @@ class Cnn1d(Chain):
 
 
 class LateFusionCnn1d(Chain):
-    r"""One `Cnn1d` trunk for each group of channels, such as each sensor's; their features are concatenated and classified together.
+    r"""A `Cnn1d` trunk for each group of channels, such as each sensor's; their features are concatenated and classified.
 
     .. math:: z = W\,\left[m_1 f_1(x_1); \dots; m_K f_K(x_K)\right] + b,
         \quad m_k \in \left\{0, \tfrac{1}{1 - p}\right\} \text{ while training}

@@ -17,7 +17,7 @@ CASES = [
     (
         LateFusionCnn1d,
         SERIES,
-        {"groups": (3,), "depth": 2, "norm": "group", "width": 8, "embedding": 16, "branch_dropout": 0.0},
+        {"groups": (3,), "depth": 2, "norm": "group", "width": 8, "embedding": 6, "branch_dropout": 0},
     ),
     (Cnn2d, IMAGE, {}),
     (Cnn2d, IMAGE, {"embedding": 64}),
