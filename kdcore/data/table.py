@@ -78,6 +78,11 @@ class Table:
         """True if training is told no label for some samples of a split."""
         return bool((self.train_labels[self.training_rows(split)] < 0).any())
 
+    def class_counts(self, rows: Tensor) -> Tensor | None:
+        """(classes,) int64: how many of `rows` training is told to be of each class; None if that is not known."""
+        told = self.train_labels[rows]
+        return torch.bincount(told[told >= 0], minlength=len(self.classes))
+
     def complete(self, participants: Iterable[str], rows: Tensor) -> Tensor | None:
         """Mask of the `rows` that have the signals of all `participants`, (B,) bool; None if all have."""
         masks = [self.present[name][rows] for name in participants if name in self.present]
