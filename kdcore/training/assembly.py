@@ -211,9 +211,7 @@ class Assembly:
         return TermSpec(term.term.id or term.term.name, term.term.weight, build, teachers, peers, term.path, origin)
 
     @torch.no_grad()
-    def _set_up(
-        self, distiller: Distiller, batch: Batch, seed: int, arm: str, counts: Mapping[str, Tensor | None]
-    ) -> None:
+    def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str, counts: Mapping[str, Tensor | None]) -> None:
         """Let fusion and losses make their parameters from one batch's outputs."""
         distiller.eval()
         fused = {name: distiller.teachers[name] for name in distiller.fused}
@@ -263,7 +261,9 @@ class Assembly:
                 raise RecipeError([self.builder.problem(spec.path, f"{what}, and a term needs two")])
             teachers = {source: each.of_classes(known) for source, each in teachers.items()}
             names = tuple(classes[index] for index in known.tolist())
-            return Example(outputs[name].of_classes(known), teachers, len(known), names, None if counts is None else counts[known])
+            return Example(
+                outputs[name].of_classes(known), teachers, len(known), names, None if counts is None else counts[known]
+            )
 
         seed_everything(derive(seed, "losses", name))
         distiller.add_terms(name, specs, example, partial(self._set_up_term, name))

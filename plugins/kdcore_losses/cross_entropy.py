@@ -27,9 +27,7 @@ class CrossEntropy(LabelLoss):
             :math:`N / (K n_c)`, with :math:`n_c` of the N labelled training samples and K classes that have any; None for 1.
     """
 
-    def __init__(
-        self, *, label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0, class_weights: ClassWeights | None = None
-    ):
+    def __init__(self, *, label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0, class_weights: ClassWeights | None = None):
         super().__init__(class_weights)
         self.label_smoothing = label_smoothing
 

@@ -59,9 +59,7 @@ def test_balanced_weights_give_every_class_the_same_share_of_the_training_sample
 
 def test_focal_loss_at_zero_is_cross_entropy_with_the_same_gradient(context):
     z = logits().requires_grad_()
-    one, other = (
-        torch.autograd.grad(made(context(z, labels=LABELS)), z)[0] for made in (Focal(gamma=0.0), CrossEntropy())
-    )
+    one, other = (torch.autograd.grad(made(context(z, labels=LABELS)), z)[0] for made in (Focal(gamma=0.0), CrossEntropy()))
     torch.testing.assert_close(one, other)
 
 
