@@ -13,6 +13,7 @@ from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.protocol import Splits
 from kdcore.data.dropped import DropReport
 from kdcore.data.pipeline import bare
+from kdcore.data.sampling import balanced, shuffled
 from kdcore.errors import TrainingError
 
 HELD_OUT = ("validation", "test")
@@ -37,6 +38,7 @@ class Table:
         warnings: What a person should know of the splits before trusting a result.
         present: Participant → (N,) bool, the rows that have its signals; without those that have all. The inputs of other rows
             are stand-ins, which nothing may read.
+        sampler: Order of an epoch's samples: ``shuffled``, or ``balanced`` over the classes that training is told.
     """
 
     keys: tuple[SampleKey, ...]
@@ -50,6 +52,7 @@ class Table:
     dropped: DropReport = field(default_factory=DropReport)
     warnings: tuple[str, ...] = ()
     present: dict[str, Tensor] = field(default_factory=dict)
+    sampler: str = "shuffled"
 
     def training_rows(self, split: str, learners: Iterable[str] = ()) -> Tensor:
         """The rows of a split that may be learnt from; every stage of training takes its rows from here.
@@ -77,6 +80,17 @@ class Table:
     def is_partly_labelled(self, split: str) -> bool:
         """True if training is told no label for some samples of a split."""
         return bool((self.train_labels[self.training_rows(split)] < 0).any())
+
+    def epoch_order(self, rows: Tensor, seed: int) -> Tensor:
+        """`rows` in the order of an epoch, which depends on `seed`, the labels and the sampler alone.
+
+        Args:
+            rows: (N,) int64, those of a stage.
+            seed: Of the epoch.
+        """
+        labels = self.train_labels[rows].cpu()
+        order = balanced(labels, seed) if self.sampler == "balanced" else shuffled(len(rows), seed)
+        return rows[order.to(rows.device)]
 
     def class_counts(self, rows: Tensor) -> Tensor | None:
         """(classes,) int64: how many of `rows` training is told to be of each class; None if that is not known."""
@@ -132,8 +146,3 @@ class Table:
 def _take(part: Tensor, rows: Tensor) -> Tensor:
     """``part[rows]`` on the rows' device, wherever `part` is kept."""
     return part[rows] if part.device == rows.device else part[rows.to(part.device)].to(rows.device, non_blocking=True)
-
-
-def epoch_order(count: int, seed: int) -> Tensor:
-    """A permutation of ``range(count)`` that depends on `seed` alone."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

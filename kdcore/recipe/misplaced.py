@@ -11,7 +11,8 @@ from kdcore.errors import PluginError
 from kdcore.plugin.manager import PluginManager
 from kdcore.plugin.option_schema import options_model
 from kdcore.recipe.components import components, split
-from kdcore.recipe.config_models import DataSpec, EngineSpec, ParticipantSpec, TrackingSpec, WindowSpec
+from kdcore.recipe.config_models import EngineSpec, ParticipantSpec, TrackingSpec
+from kdcore.recipe.data_models import DataSpec, WindowSpec
 from kdcore.recipe.problems import fields_of
 from kdcore.recipe.yaml import Steps, dotted
 

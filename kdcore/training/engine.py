@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from kdcore.contracts.progress import Progress
-from kdcore.data.table import Table, epoch_order
+from kdcore.data.table import Table
 from kdcore.errors import StoppedError, TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener
@@ -223,7 +223,7 @@ class Engine:
 
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
         """(rows of the whole batch, this process's share) of the steps of an epoch that are left."""
-        order = context.rows[epoch_order(len(context.rows), self._epoch_seed(context)).to(context.rows.device)]
+        order = self.table.epoch_order(context.rows, self._epoch_seed(context))
         size, share = context.batch_size, context.batch_size // self.fabric.world_size
         told = time.monotonic()
         for index in range(context.index, context.steps):
