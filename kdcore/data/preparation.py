@@ -200,9 +200,8 @@ def load_table(
         warnings.warn(warning, stacklevel=2)
     identity = identity or f"unknown-{uuid4().hex[:8]}"  # equal to no other run's
     classes = tuple(dataset.classes)
-    return Table(
-        keys, labels, train_labels, rows, inputs, classes, splits, identity, report, tuple(warned), present, spec.sampler
-    )
+    warned_of, batching = tuple(warned), (spec.sampler, spec.mix)
+    return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, warned_of, present, *batching)
 
 
 def _warnings_about_classes(splits: Splits, keys: Sequence[SampleKey], dataset: Dataset) -> list[str]:

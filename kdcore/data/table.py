@@ -15,6 +15,7 @@ from kdcore.data.dropped import DropReport
 from kdcore.data.pipeline import bare
 from kdcore.data.sampling import balanced, shuffled
 from kdcore.errors import TrainingError
+from kdcore.recipe.data_models import MixSpec
 
 HELD_OUT = ("validation", "test")
 """Splits that nothing learns from, whatever a schedule or a plugin asks: one chooses epochs, the other gives results."""
@@ -39,6 +40,7 @@ class Table:
         present: Participant → (N,) bool, the rows that have its signals; without those that have all. The inputs of other rows
             are stand-ins, which nothing may read.
         sampler: Order of an epoch's samples: ``shuffled``, or ``balanced`` over the classes that training is told.
+        mix: Mixing of the samples of a batch with one another.
     """
 
     keys: tuple[SampleKey, ...]
@@ -53,6 +55,7 @@ class Table:
     warnings: tuple[str, ...] = ()
     present: dict[str, Tensor] = field(default_factory=dict)
     sampler: str = "shuffled"
+    mix: MixSpec | None = None
 
     def training_rows(self, split: str, learners: Iterable[str] = ()) -> Tensor:
         """The rows of a split that may be learnt from; every stage of training takes its rows from here.

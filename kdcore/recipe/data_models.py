@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from kdcore.recipe.config_models import Component, Section, wrong
 
@@ -54,6 +55,28 @@ class LabelledShare(Section):
     """Chooses the samples."""
 
 
+class MixSpec(Section):
+    """Mixing of the samples of a batch with one another; written ``{name: x, …}`` or just ``x``."""
+
+    name: Literal["mixup", "cutmix"]
+    """``mixup`` adds two samples with shares that sum to 1; ``cutmix`` replaces a stretch of time by that of another sample."""
+    alpha: Annotated[float, Gt(0)] = 1.0
+    """A batch's share is drawn from the distribution Beta(alpha, alpha)."""
+    probability: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of the batches that are mixed."""
+    learners: Literal["students", "all"] = "students"
+    """Mix the stages in which students learn, or all, so that teachers learn from mixed batches, too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_a_name(cls, written: Any) -> Any:
+        return {"name": written} if isinstance(written, str) else written
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"enum": ["mixup", "cutmix"]}, handler(schema)]}
+
+
 class DataSpec(Section):
     """The samples, their split and the way they are loaded."""
 
@@ -67,6 +90,8 @@ class DataSpec(Section):
     sampler: Literal["shuffled", "balanced"] = "shuffled"
     """Order of the samples of an epoch. ``balanced`` draws every class equally often, so that samples of rare classes come
     again; an epoch has as many steps as before."""
+    mix: MixSpec | None = None
+    """Mix the samples of each batch, alike for all participants."""
     label_noise: Annotated[float, Ge(0), Le(1)] = 0.0
     """Share of the labels learnt from that are replaced by another class."""
     label_noise_seed: Annotated[int, Ge(0)] = 0
@@ -86,6 +111,12 @@ class DataSpec(Section):
     def _balanced_with_labels(self) -> DataSpec:
         if self.sampler == "balanced" and self.labels == "withheld":
             raise wrong("'balanced' reads labels, which are withheld from students", ("sampler",))
+        return self
+
+    @model_validator(mode="after")
+    def _mixed_whole(self) -> DataSpec:
+        if self.mix and self.missing == "mask":
+            raise wrong("does not go with missing: mask, where a sample's partner may lack the signal", ("mix",))
         return self
 
     @property

@@ -171,6 +171,8 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
     """Every process must get as many samples of each batch as any other."""
     if processes > 1 and assembly.recipe.data.missing == "mask":
         raise TrainingError("data.missing: mask needs a single process: the processes would have unequally many samples")
+    if processes > 1 and assembly.recipe.data.mix:
+        raise TrainingError("data.mix needs a single process: a sample's partner may be with another one")
     for stage in assembly.stages(DISTILLED):
         if stage.batch_size % processes:
             size = stage.batch_size

@@ -375,7 +375,7 @@ class RunSession:
             return None
         filled = self.plan.filled
         said = {key: filled[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
-        data = {key: filled["data"][key] for key in ("batch_size", "sampler")}
+        data = {key: filled["data"][key] for key in ("batch_size", "sampler", "mix")}
         identity = {**said, "seed": seed, **data}
         return TrainedStages(cache_folder() / "teachers", identity)
 

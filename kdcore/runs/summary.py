@@ -263,6 +263,7 @@ def _described(name: str, spec: ParticipantSpec) -> str:
 
 def _labels(data: DataSpec) -> str:
     noisy = f"{100 * data.label_noise:g} % of the training labels are wrong. " if data.label_noise else ""
+    noisy += f"Samples of a batch were mixed ({data.mix.name}). " if data.mix else ""
     noisy += "Batches were balanced by class. " if data.sampler == "balanced" else ""
     if isinstance(data.labels, LabelledShare):
         return f"{noisy}{100 * data.labels.share:g} % of the training samples are labelled. "

@@ -177,13 +177,20 @@ class Assembly:
         batch = table.batch(table.training_rows("train", [name])[:2], [name])
         transforms = transforms.to(device).eval()
         shape = tuple(transforms(batch.signals[name]).shape[1:])
+        signal = self.pipelines[name].spec
+        layout = signal.layout if len(signal.layout) == len(shape) else ()
+        if self.recipe.data.mix and self.recipe.data.mix.name == "cutmix" and "time" not in layout:
+            axes = ", ".join(layout) or f"unknown ones of sizes {shape}"
+            what = f"cutmix replaces a stretch of time, and the input of {name} has no time axis (its axes: {axes})"
+            raise RecipeError([self.builder.problem("data.mix", what, "mixup mixes inputs of any axes")])
         seed_everything(derive(seed, "init", source))
-        build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=self.pipelines[name].spec)
+        build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=signal)
         encoder = build(num_classes=len(self.loaded.classes(source)))
         self.loaded.load(source, encoder, lambda count: build(num_classes=count))
         frozen = [] if own.follows or spec.freeze_statistics is False else spec.freeze
         try:
-            return Participant(name, encoder, spec.taps, transforms, own.augment_frozen, frozen, self.loaded.columns(source))
+            columns = self.loaded.columns(source)
+            return Participant(name, encoder, spec.taps, transforms, own.augment_frozen, frozen, columns, layout)
         except KeyError as error:
             raise RecipeError(self._tap_problems(encoder, spec, path)) from error
 

@@ -247,6 +247,7 @@ class Engine:
         for learner in context.learners:
             epochs = context.training(learner.name).epochs
             context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
+        context.step.mix_seed = derive(self._epoch_seed(context), "mix", index)
         self.watch.begin_step(index, context.steps, context.step.names)
         if self.skipping:
             self.skipping.remember(context.step.learning)

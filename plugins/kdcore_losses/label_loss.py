@@ -39,14 +39,14 @@ class LabelLoss(DistillationLoss):
         Raises:
             ValueError: If a name is no class, or ``balanced`` is asked for where nobody counted the training samples.
         """
-        if self.class_weights == "balanced":
-            if example.class_counts is None:
-                raise ValueError("class_weights: balanced needs the training samples of each class, which nobody counted here")
-            weights = balanced_weights(example.class_counts)
-        elif self.class_weights is not None:
-            weights = torch.tensor(named_weights(self.class_weights, example.class_names))
-        else:
+        if self.class_weights is None:
             return
+        if isinstance(self.class_weights, dict):
+            weights = torch.tensor(named_weights(self.class_weights, example.class_names))
+        elif example.class_counts is None:
+            raise ValueError("class_weights: balanced needs the training samples of each class, which nobody counted here")
+        else:
+            weights = balanced_weights(example.class_counts)
         self.weights = full_precision(weights).to(example.student.logits.device)
 
     def weights_for(self, logits: Tensor) -> Tensor | None:
