@@ -17,7 +17,7 @@ from kdcore.contracts.protocol import Protocol, Splits
 from kdcore.data.data_cache import Column, ColumnCache, Progress
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
-from kdcore.data.labels import labels_of, refuse_unlabelled, told_labels
+from kdcore.data.labels import label_warnings, labels_of, refuse_unlabelled, told_labels
 from kdcore.data.leakage import content_leaks
 from kdcore.data.near_copies import near_copies
 from kdcore.data.pipeline import Branch, Pipeline
@@ -182,9 +182,10 @@ def load_table(
     with _raised_as(SplitError):
         warned = _refuse_copies(splits, columns, branches, dataset)
     labels, rows = labels_of(keys, splits), _rows_by_split(keys, splits)
-    if spec.labels != "withheld":
+    if spec.labels not in ("partial", "withheld"):
         refuse_unlabelled(labels, rows, keys)
-    train_labels = told_labels(labels, rows, spec, len(dataset.classes))
+    train_labels = told_labels(labels, rows, spec, len(dataset.classes), keys)
+    warned += label_warnings(labels, train_labels, rows, spec, dataset.classes)
     present = _present(pipelines, columns, keys, requirements.together)
     inputs = {
         name: pipeline.prepare(

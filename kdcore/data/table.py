@@ -80,6 +80,11 @@ class Table:
             raise TrainingError(f"no sample of the {split} split has the signals of {' or '.join(learners)}")
         return rows[there]
 
+    def labelled_rows(self, split: str) -> Tensor:
+        """The rows of a split whose true label is known; none if there is no such split."""
+        rows = self.rows.get(split)
+        return self.labels.new_zeros(0) if rows is None else rows[self.labels[rows] >= 0]
+
     def is_partly_labelled(self, split: str) -> bool:
         """True if training is told no label for some samples of a split."""
         return bool((self.train_labels[self.training_rows(split)] < 0).any())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
@@ -46,13 +46,34 @@ class WindowSpec(Section):
     """Seconds from one window's start to the next one's; the length by default."""
 
 
-class LabelledShare(Section):
-    """Labels for some of the samples that are learnt from; drawn class by class."""
+KeyField = Literal["subject", "action", "trial", "view", "scene", "session"]
+"""Fields of `kdcore.SampleKey` by which recordings are listed."""
 
-    share: Annotated[float, Gt(0), Le(1)]
-    """Share of the samples of each class that keep their label; at least one of each."""
+Text = Annotated[str | int, AfterValidator(str)]
+
+
+class SomeLabels(Section):
+    """Labels for some of the samples of the training split: a share of them, or those that are listed."""
+
+    share: Annotated[float, Gt(0), Le(1)] | None = None
+    """Share of the samples of each class that keep their label, drawn at random; at least one of each."""
     seed: Annotated[int, Ge(0)] = 0
-    """Chooses the samples."""
+    """Chooses the samples of a share."""
+    subjects: Annotated[list[Text], MinLen(1)] | None = None
+    """Subjects whose samples keep their label."""
+    recordings: Annotated[list[Annotated[dict[KeyField, Text], MinLen(1)]], MinLen(1)] | None = None
+    """Recordings that keep their label: those that agree with an entry in all that it says, as ``{subject: 1, trial: 2}``."""
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> SomeLabels:
+        given = [key for key in ("share", "subjects", "recordings") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise wrong(f"{given[1]!r} does not go with {given[0]!r}", (given[1],))
+        if not given:
+            raise wrong("must have one of 'share', 'subjects' and 'recordings'")
+        if self.seed and self.share is None:
+            raise wrong("'seed' requires 'share'", ("seed",))
+        return self
 
 
 class MixSpec(Section):
@@ -85,8 +106,8 @@ class DataSpec(Section):
     batch_size: Annotated[int, Ge(1)] = 16
     window: WindowSpec | None = None
     """None for whole recordings."""
-    labels: Literal["given", "withheld"] | LabelledShare = "given"
-    """The labels that students learn from: all, none, or a share of them."""
+    labels: Literal["given", "partial", "withheld"] | SomeLabels = "given"
+    """The labels that are told: all; those that the dataset has, some samples having none; none to students; or some."""
     sampler: Literal["shuffled", "balanced"] = "shuffled"
     """Order of the samples of an epoch. ``balanced`` draws every class equally often, so that samples of rare classes come
     again; an epoch has as many steps as before."""

@@ -194,7 +194,7 @@ def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
     withheld = assembly.plan.students if assembly.recipe.data.labels == "withheld" else ()
     problems = []
     for stage in assembly.stages(DISTILLED):
-        blind = not len(table.rows.get("validation", ())) or set(stage.learners) & set(withheld)
+        blind = not len(table.labelled_rows("validation")) or set(stage.learners) & set(withheld)
         for key in {training.reads_validation for training in stage.training.values()} - {""} if blind else ():
             why = f"stage {stage.name!r} cannot {NEEDED_FOR[key]}: there are no labelled validation samples"
             hint = "hold some out, e.g. data.protocol.validation_subjects=1" + (", or select: last" if key == "select" else "")

@@ -295,8 +295,8 @@ class Engine:
 
     def _scores(self, stage: StagePlan) -> dict[str, Scores]:
         """Scores of each learner on the validation split; empty if there is none."""
-        rows = self.table.rows.get("validation")
-        if rows is None or not len(rows) or self._withheld(stage):
+        rows = self.table.labelled_rows("validation")
+        if not len(rows) or self._withheld(stage):
             return {}
         labels = self.table.labels[rows].cpu().numpy()
         probabilities = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
