@@ -62,12 +62,16 @@ def label_warnings(
             raise DataError(f"no sample of the {split} split has a label")
         if split in HELD_OUT and count < len(rows):
             said.append(f"{len(rows) - count} of {len(rows)} {split} samples have no label and are not evaluated")
-        elif split not in HELD_OUT:
+        elif count < len(rows) and not _is_share(spec.labels):  # of a share, the recipe says it
             said.append(f"{count} of {len(rows)} samples of the {split} split are labelled")
     of_class = torch.bincount(told[told >= 0], minlength=len(classes))
     tested = torch.bincount(labels[rows_by_split["test"]].clamp_min(-1) + 1, minlength=len(classes) + 1)[1:]
     untold = [repr(name) for name, n, m in zip(classes, of_class.tolist(), tested.tolist(), strict=True) if m and not n]
     return [*said, *([f"tested and without a labelled training sample: {', '.join(untold)}"] if untold else [])]
+
+
+def _is_share(labels: object) -> bool:
+    return isinstance(labels, SomeLabels) and labels.share is not None
 
 
 def _some(labels: np.ndarray, some: SomeLabels, keys: Sequence[SampleKey]) -> np.ndarray:

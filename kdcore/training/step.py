@@ -171,17 +171,19 @@ class StageStep(nn.Module):
         read = {name: each.detach() for name, each in outputs.items()} if len(outputs) > 1 else {}
         read |= sources
         labelled = (whole.labels >= 0).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
+        some = labelled is not None and len(labelled) < len(whole)
+        undeclared = whole.with_labels(None) if mix or some else whole  # what a loss that declares no labels may read
         found = []
         for term, known in zip(self.terms, self._known, strict=True):
             context = LossContext(
                 outputs[term.learner],
                 {name: read[name] for name in term.spec.teachers},
-                whole,
+                whole if term.loss.needs.labels else undeclared,
                 {name: read[name] for name in term.spec.peers},
                 distiller.class_embeddings,
                 self.progress[term.learner],
             )
-            if labelled is not None and len(labelled) < len(whole) and term.loss.needs.labels and not mix:
+            if labelled is not None and some and term.loss.needs.labels and not mix:
                 context = context.select(labelled)
             if known is not None:
                 context = _of_classes(context, known, term.loss.needs.labels and not mix)
@@ -224,10 +226,11 @@ class StageStep(nn.Module):
                 return outputs[name].select(places[name][index] if name in places else index)
 
             inputs = {name: signal for name, signal in batch.signals.items() if name in names}
+            labels = batch.labels if term.loss.needs.labels or labelled is None else None
             context = LossContext(
                 of(term.learner),
                 {name: of(name).detach() for name in term.spec.teachers if name in outputs},
-                replace(batch, signals=inputs).select(index),
+                replace(batch, signals=inputs, labels=labels).select(index),
                 {name: of(name).detach() for name in term.spec.peers if name in outputs},
                 distiller.class_embeddings,
                 self.progress[term.learner],

@@ -38,8 +38,8 @@ class SensorCsv(Dataset):
         classes: Class names in the order of the labels; if empty, the labels that occur, in natural order (which needs the
             files).
         ignore_labels: Labels whose samples are left out.
-        unlabelled: ``bad`` counts a recording without a label among the bad ones, ``keep`` keeps it, as ``data.labels: partial``
-            needs it.
+        unlabelled: ``bad`` counts a recording without a label among the bad ones, ``keep`` keeps it, as
+            ``data.labels: partial`` needs it.
         key_columns: Parts of the key that are columns of the first device, e.g. ``subject: user``.
         min_duration: Pieces shorter than this many seconds are left out.
 

@@ -59,7 +59,7 @@ def test_listed_samples_alone_keep_their_label(tmp_path, labels, wanted):
 
 def test_samples_without_a_label_are_learnt_from_and_not_evaluated(tmp_path):
     gone = {("s0", "t1"), ("s1", "t0"), ("s3", "t2"), ("s2", "t0")}
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="labelled|label") as said:
         made = table(tmp_path, lambda key: (key.subject, key.trial) in gone, labels="partial", sampler="balanced")
     messages = [str(each.message) for each in said]
     assert messages == [
