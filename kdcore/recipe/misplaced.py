@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from kdcore.contracts.schedule import LearningRate, Training
+from kdcore.contracts.training import LearningRate, Training
 from kdcore.errors import PluginError
 from kdcore.plugin.manager import PluginManager
 from kdcore.plugin.option_schema import options_model
