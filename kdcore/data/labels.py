@@ -78,10 +78,8 @@ def _some(labels: np.ndarray, some: SomeLabels, keys: Sequence[SampleKey]) -> np
     """A copy of `labels` (N,) with -1 for samples that are not chosen."""
     if some.share is not None:
         return labelled_share(labels, some.share, some.seed)
-    if some.subjects is not None:
-        entries: Sequence[Mapping[str, str]] = [{"subject": subject} for subject in some.subjects]
-    else:
-        entries = some.recordings or []
+    listed = [{"subject": subject} for subject in some.subjects or []] + [dict(each) for each in some.recordings or []]
+    entries = [{str(field): str(text) for field, text in each.items()} for each in listed]
     kept = np.zeros(len(labels), dtype=bool)
     for entry in entries:
         chosen = np.array([all(getattr(key, field) == text for field, text in entry.items()) for key in keys])
