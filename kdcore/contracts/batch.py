@@ -71,7 +71,7 @@ class AnonymousBatch(Batch):
             DataError: Always; it says how to number samples.
         """
         raise DataError(
-            "this loss remembers samples, and they have no numbers: give each batch an 'index', (B,) of whole numbers"
+            "this loss keeps state per sample, but batches do not identify samples: give each an integer 'index' of shape (B,)"
         )
 
     def __len__(self) -> int:
@@ -203,5 +203,5 @@ class LossContext:
             ValueError: Where labels are withheld; a loss that reads them must declare ``Needs(labels=True)``.
         """
         if self.batch.labels is None:
-            raise ValueError("labels are withheld in this run; declare Needs(labels=True) to have this said before training")
+            raise ValueError("labels are withheld in this run; declare Needs(labels=True) to find this before training")
         return self.batch.labels

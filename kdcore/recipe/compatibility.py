@@ -188,11 +188,11 @@ class _Compatibility:
     def _where_to_find(self, term: LearnerTerm, name: str, role: str) -> str:
         path = self.recipe.path_of(name)
         if term.term.teachers is not None:
-            return "the term's 'teachers' chooses among those that its learner learns from"
+            return "'teachers' of a term selects from its learner's sources"
         if role == "peer":
             return "peers are participants that learn from each other: name them in 'learns_from', or list several students"
         if peers := peers_of(self.graph, name):
-            return f"{' and '.join(map(repr, peers))} trains beside it: that is a peer, for a loss that reads peers"
+            return f"{' and '.join(map(repr, peers))} trains together with it and is a peer, which only losses that read peers can use"
         others = [other for other in self.specs if other != name]
         return f"name some in {path}.learns_from" if others else "add 'teachers'"
 
@@ -304,7 +304,7 @@ def schedule_problems(
 def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str, str]]:
     """The problems of a stage by itself."""
     if not stage.learners:
-        yield stage.name, f"{name} trains nobody in stage {stage.name!r}", ""
+        yield stage.name, f"{name} has no learners in stage {stage.name!r}", ""
     if stage.epochs < 1:
         yield stage.name, f"{name} gives stage {stage.name!r} {stage.epochs} epochs", "a stage has at least 1 epoch"
     for index, each in enumerate(stage.learners):
@@ -320,7 +320,7 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
     for plan in plans:
         sizes = {each: training.batch_size or recipe.data.batch_size for each, training in plan.training.items()}
         if len(set(sizes.values())) > 1:
-            yield plan.name, f"{_names(plan.learners)} train side by side and need the same batch_size, not {sizes}", ""
+            yield plan.name, f"{_names(plan.learners)} are trained together and need the same batch_size, not {sizes}", ""
         for each in plan.learners:
             yield from _unreached(plan, each)
             own, total = graph.nodes[each].training, plan.training[each].epochs
@@ -329,7 +329,7 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
             together = {*graph.circle(each), *(graph.fused if each in graph.fused else ())}
             apart = [other for other in together if graph.nodes[other].trains and other not in plan.learners]
             if apart and any(graph.nodes[other].training for other in (*apart, each)):
-                what = f"{_names([each, *apart])} train side by side and need trainings of the same epochs and batch_size"
+                what = f"{_names([each, *apart])} are trained together and need the same epochs and batch_size"
                 yield "", what, ""
                 return
 
@@ -341,7 +341,11 @@ def _unreached(plan: StagePlan, learner: str) -> Iterator[tuple[str, str, str]]:
     if late := [each for each in rate.milestones if each >= epochs]:
         yield plan.name, f"{what} and does not reach the milestone {late[0]} of its learning rate", "epochs count from 0"
     if rate.warmup >= epochs:
-        yield plan.name, f"{what}, and its learning rate warms up for {rate.warmup:g}", "a warmup ends before training does"
+        yield (
+            plan.name,
+            f"{what}, and its learning rate warms up for {rate.warmup:g}",
+            "the warmup must end before training does",
+        )
 
 
 def _withheld_labels(

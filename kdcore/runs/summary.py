@@ -206,8 +206,8 @@ def _window_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
     if recordings == len(keys):
         return []
     return [
-        f"the {len(keys)} samples are windows of {recordings} recordings: intervals over samples take them for independent "
-        "and are too narrow; judge by several seeds"
+        f"the {len(keys)} samples are windows of {recordings} recordings: intervals over samples assume independence "
+        "and are too narrow; rely on several seeds"
     ]
 
 
@@ -231,8 +231,8 @@ def _chance_notes(
             if accuracy <= constant and (arm == DISTILLED or name in seeds[0].students):
                 called = f"{name} without distillation" if arm == BASELINE else name
                 said.append(
-                    f"{called} is no better than chance: {percent(accuracy)} % right, and {percent(constant)} % with the most "
-                    "frequent class as every answer; look at its learning curve, learning rate and input"
+                    f"{called} is no better than chance: {percent(accuracy)} % accuracy, and {percent(constant)} % by always "
+                    "predicting the most frequent class; check its learning curve, learning rate and input"
                 )
     return said
 

@@ -11,7 +11,7 @@ from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.plugin.error_attribution import explained
 
 REGISTER = "use nn.Parameter, register_buffer, nn.ModuleList or nn.ModuleDict"
-MADE_LATE = "made while training, too late for the optimizer; make them in setup"
+MADE_LATE = "created during training, too late for the optimizer; create them in setup"
 _METHODS = tuple(name for name, member in vars(DistillationLoss).items() if isroutine(member) and not name.startswith("_"))
 
 

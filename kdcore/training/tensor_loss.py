@@ -152,7 +152,7 @@ class TensorLoss(nn.Module):
         before = dict(self.term.named_parameters())
         if made := [name for name, _ in trial.named_parameters() if name not in before]:
             raise UsageError(
-                f"the loss {self.name!r} makes parameters that fit the networks ({', '.join(made[:3])}): call "
+                f"the loss {self.name!r} creates parameters whose shapes depend on the networks ({', '.join(made[:3])}): call "
                 "setup(student, teacher) on it once, before the optimizer is made"
             )
         self.setup(student.detach(), dict(teachers))

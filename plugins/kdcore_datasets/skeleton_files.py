@@ -84,7 +84,7 @@ class SkeletonFiles(Dataset):
             Unusable(
                 str(file.path),
                 "unknown action",
-                f"{file.values['action']!r} is none of the classes {listed(self.classes)}",
+                f"{file.values['action']!r} is not one of the classes {listed(self.classes)}",
                 file.values.get("subject", ""),
             )
             for file in found

@@ -266,7 +266,7 @@ def test_batches_without_labels(given):
     before = copy.deepcopy(student)
     kdcore.distil(student, teacher, loader, ["dist"], epochs=1, device="cpu")
     assert not torch.equal(before[0].weight, student[0].weight)
-    with pytest.raises(DataError, match="'cross-entropy' reads labels, and the batches have none"):
+    with pytest.raises(DataError, match="'cross-entropy' reads labels, but the batches have none"):
         kdcore.distil(student, teacher, loader, ["cross-entropy"], device="cpu")
 
 

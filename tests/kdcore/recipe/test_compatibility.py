@@ -164,7 +164,7 @@ REFUSED = {
         [f"students.{a}={{learns_from: [{b}], losses: {OWN}}}" for a, b in (("one", "two"), ("two", "one"))],
         "students.one.losses[1]",
         "the loss 'soft-target' needs at least 1 teacher, and 'one' learns from none",
-        "'two' trains beside it: that is a peer",
+        "'two' trains together with it and is a peer",
     ),
     "no peer for a term": (
         ["students.one.losses=[mutual]", "students.one.learns_from=[big]"],
@@ -208,7 +208,7 @@ REFUSED = {
             "students.two={learns_from: [one], losses: [cross-entropy, mutual], training: {epochs: 4}}",
         ],
         "training",
-        "'one' and 'two' train side by side and need trainings of the same epochs",
+        "'one' and 'two' are trained together and need the same epochs",
         "",
     ),
     "a milestone after the end": (
@@ -259,7 +259,7 @@ LEARN = {"name": "students", "learners": ["one", "two"]}
 CONTRADICTIONS = {
     "unknown": ([TEACH, LEARN | {"learners": ["one", "two", "three"]}], "trains 'three' in stage 'students', and there is no"),
     "twice": ([TEACH, LEARN | {"learners": ["one", "two", "one"]}], "lists 'one' twice in stage 'students'"),
-    "nobody": ([TEACH, LEARN, LEARN | {"name": "coda", "learners": []}], "trains nobody in stage 'coda'"),
+    "nobody": ([TEACH, LEARN, LEARN | {"name": "coda", "learners": []}], "has no learners in stage 'coda'"),
     "no epochs": ([TEACH, LEARN | {"epochs": 0}], "gives stage 'students' 0 epochs"),
     "early": ([LEARN, TEACH], "trains 'one' in stage 'students', before 'big' and 'small', which it learns from"),
     "idle": ([TEACH, LEARN | {"learners": ["one"]}], "never trains 'two'"),

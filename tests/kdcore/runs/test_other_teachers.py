@@ -166,7 +166,7 @@ def test_a_student_that_starts_from_other_classes_has_its_head_mapped(trained, h
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ([f"{LIKE}.classes=[a, b, c]"], r"names its classes itself \(wave, punch, sit down\), and `classes` says otherwise"),
+        ([f"{LIKE}.classes=[a, b, c]"], r"names its classes itself \(wave, punch, sit down\), but `classes` differs"),
         (
             [action(["push", "kick"])],
             r"knows none of the run's classes \(it has wave, punch, sit down; the run has push, kick\)",
