@@ -186,7 +186,7 @@ SHORT = long_table().drop(columns="z")
     [
         ({"signals": {}}, "maps each modality"),
         ({"signals": {"accelerometer": WRIST}}, "the sampling rate is missing"),
-        ({"signals": {"accelerometer": (WRIST, 0.0)}}, "above 0"),
+        ({"signals": {"accelerometer": (WRIST, 0.0)}}, "greater than 0"),
         ({"signals": {"accelerometer": (WRIST[..., :2], 50.0)}}, r"3 channels \(x, y, z\) are expected, and there are 2"),
         ({"signals": {"accelerometer": (WRIST[0], 50.0)}}, "3 channels|has the shape"),
         ({"signals": {"skeleton": (WRIST, 50.0)}}, r"has the axes \(time, joint, channel, person\)"),
