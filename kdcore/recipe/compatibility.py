@@ -192,7 +192,8 @@ class _Compatibility:
         if role == "peer":
             return "peers are participants that learn from each other: name them in 'learns_from', or list several students"
         if peers := peers_of(self.graph, name):
-            return f"{' and '.join(map(repr, peers))} trains together with it and is a peer, which only losses that read peers can use"
+            what = "is a peer" if len(peers) == 1 else "are peers"
+            return f"{' and '.join(map(repr, peers))} {what}, trained together with it: use a loss that reads peers"
         others = [other for other in self.specs if other != name]
         return f"name some in {path}.learns_from" if others else "add 'teachers'"
 

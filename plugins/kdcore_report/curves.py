@@ -16,8 +16,8 @@ def curves(run: Path, seeds: Sequence[int]) -> Curves:
     """Read learning curves by epoch: of every learner's terms and validation accuracy, from the run's journal.
 
     Returns:
-        ``student: soft-target`` → ``seed 0, distilled``, ``seed 0, baseline``, or ``seed 0`` in a run without a baseline → (epoch,
-        value) pairs.
+        ``student: soft-target`` → ``seed 0, distilled`` or ``seed 0, baseline`` → (epoch, value) pairs. Without a baseline,
+        the curve is called ``seed 0``.
     """
     found: Curves = {}
     journal = run / "tracking" / "journal.jsonl"

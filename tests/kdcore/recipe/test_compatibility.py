@@ -164,7 +164,7 @@ REFUSED = {
         [f"students.{a}={{learns_from: [{b}], losses: {OWN}}}" for a, b in (("one", "two"), ("two", "one"))],
         "students.one.losses[1]",
         "the loss 'soft-target' needs at least 1 teacher, and 'one' learns from none",
-        "'two' trains together with it and is a peer",
+        "'two' is a peer, trained together with it",
     ),
     "no peer for a term": (
         ["students.one.losses=[mutual]", "students.one.learns_from=[big]"],
