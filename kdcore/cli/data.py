@@ -48,8 +48,8 @@ def _show(report: DataReport) -> None:
         counted = ", ".join(f"{split} {report.windows[split]}" for split in splits)
         console.print(f"windows: {counted}", style="red" if report.windowless else "", highlight=False)
         lists["shorter than a window"] = report.short
-    lists |= {"warnings": report.warnings, "odd signals": report.odd, "dropped, by reason": report.dropped.lines()}
-    lists["ranges"] = [
+    lists |= {"warnings": report.warnings, "unusual signals": report.odd, "dropped, by reason": report.dropped.lines()}
+    lists["value ranges"] = [
         f"{modality}, subject {subject}: {low:.4g} to {high:.4g}, typically {typical:.4g}"
         for modality, subjects in report.ranges.items()
         for subject, (low, typical, high) in subjects.items()

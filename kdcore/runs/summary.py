@@ -246,9 +246,9 @@ def setting(recipe: Recipe, facts: Facts) -> str:
     terms = [f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in recipe.losses if term.active]
     counts = in_words([f"{count} {split}" for split, count in facts.counts.items() if count])
     seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
-    schedule = recipe.schedule.name if recipe.schedule else "by the graph"
+    schedule = recipe.schedule.name if recipe.schedule else "order of the graph"
     return (
-        f"{in_words(learns)} learned{source}{fused} by {in_words(terms)}; schedule {schedule}. "
+        f"{in_words(learns)} learned{source}{fused} with {in_words(terms)}; schedule: {schedule}. "
         f"Data: {recipe.data.dataset.name}, {len(facts.classes)} classes; {counts} samples. {_labels(recipe.data)}{seeds}."
     )
 
