@@ -56,9 +56,7 @@ def section(entry: Entry) -> str:
         ]
         parts.append("\n".join(["| option | type | default | meaning |", "|---|---|---|---|", *rows]))
     if entry.kind == "loss":
-        parts.append(
-            f"With your own tensors ([more](../python.md#losses-on-tensors)):\n\n```python\n{usage(entry)}\n```"
-        )
+        parts.append(f"With your own tensors ([more](../python.md#losses-on-tensors)):\n\n```python\n{usage(entry)}\n```")
     return "\n\n".join(parts)
 
 

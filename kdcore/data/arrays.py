@@ -228,7 +228,7 @@ class _Recordings:
                 raise DataError(f"{where}: its times do not increase at row {int(steps.argmin()) + 1}")
             measured = 1 / float(np.median(steps))
             if rate is not None and abs(measured / rate - 1) > 0.05:
-                raise DataError(f"{where}: its times say {measured:.4g} samples a second, and the rate given is {rate:g}")
+                raise DataError(f"{where}: its times give {measured:.4g} samples per second, but the rate is {rate:g}")
             rate = rate or round(measured, 6)
             steady = np.ptp(steps) <= 0.01 * steps.mean()
             return Signal(values, rate, float(times[0]), None if steady else np.asarray(times, dtype=np.float64))
@@ -246,11 +246,11 @@ class _Recordings:
         if values.ndim == len(axes) - 1 and axes[-1] == "person":
             values = values[..., None]
         if values.ndim != len(axes):
-            raise DataError(f"{where}: a recording has the axes ({', '.join(axes)}), and this one has the shape {values.shape}")
+            raise DataError(f"{where}: a recording has the axes ({', '.join(axes)}), but this one has the shape {values.shape}")
         channels = values.shape[axes.index("channel")] if "channel" in axes else 0
         if self.spec.channels and channels != len(self.spec.channels):
             named = ", ".join(self.spec.channels)
-            raise DataError(f"{where}: {len(self.spec.channels)} channels ({named}) are expected, and there are {channels}")
+            raise DataError(f"{where}: {len(self.spec.channels)} channels ({named}) are expected, but there are {channels}")
         if values.dtype.kind in "iub" and values.dtype not in _KEPT:
             values = values.astype(np.float32)
         return (values * self.factor).astype(np.float32) if self.converted else values

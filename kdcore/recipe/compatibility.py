@@ -171,7 +171,7 @@ class _Compatibility:
     def _unmet(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
         needs, what = term.needs, f"the loss {term.term.name!r}"
         if needs.class_embeddings and "class_embeddings" not in self.tree:
-            yield f"{what} needs class embeddings, and the recipe has none", "add 'class_embeddings'"
+            yield f"{what} needs class embeddings, but the recipe has none", "add 'class_embeddings'"
         if needs.labels and self.recipe.data.labels == "withheld" and name in self.recipe.student_specs:
             yield (
                 f"{what} reads labels, which are withheld from students",
@@ -183,7 +183,7 @@ class _Compatibility:
         ):
             if there < wanted and not self._hidden(name, group):
                 needed = f"{what} needs at least {wanted} {role}{'s' if wanted > 1 else ''}"
-                yield f"{needed}, and {{learner}} {{learns}} from {there or 'none'}", self._where_to_find(term, name, role)
+                yield f"{needed}, but {{learner}} {{learns}} from {there or 'none'}", self._where_to_find(term, name, role)
 
     def _where_to_find(self, term: LearnerTerm, name: str, role: str) -> str:
         path = self.recipe.path_of(name)
@@ -310,7 +310,7 @@ def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str
         yield stage.name, f"{name} gives stage {stage.name!r} {stage.epochs} epochs", "a stage has at least 1 epoch"
     for index, each in enumerate(stage.learners):
         if each not in graph.nodes:
-            yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, and there is no such participant", ""
+            yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, but there is no such participant", ""
         elif each in stage.learners[:index]:
             yield stage.name, f"{name} lists {each!r} twice in stage {stage.name!r}", ""
     if wrong := problem_with(stage.training.optimizer):
@@ -326,7 +326,7 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
             yield from _unreached(plan, each)
             own, total = graph.nodes[each].training, plan.training[each].epochs
             if own and own.epochs != total:
-                yield "", f"{name} trains {each!r} for {total} epochs, and its own training says {own.epochs}", ""
+                yield "", f"{name} trains {each!r} for {total} epochs, but its own training sets {own.epochs}", ""
             together = {*graph.circle(each), *(graph.fused if each in graph.fused else ())}
             apart = [other for other in together if graph.nodes[other].trains and other not in plan.learners]
             if apart and any(graph.nodes[other].training for other in (*apart, each)):

@@ -149,7 +149,7 @@ def all_parameters_learn(subject: Subject) -> None:
 
 @check("fusion")
 def state_registered(subject: Subject) -> None:
-    """Its tensors and modules are registered, and the teachers are not among them: they are saved separately."""
+    """Its tensors and modules are registered, but the teachers are not among them: they are saved separately."""
     found = bench(subject)
     hidden = unregistered(found.fusion)
     require(not hidden, f"{', '.join(hidden)}: {REGISTER}")

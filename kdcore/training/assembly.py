@@ -239,7 +239,7 @@ class Assembly:
                 return Example(outputs[name], teachers, len(self.dataset.classes))
             if len(known) < 2:
                 what = f"{name} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
-                raise RecipeError([self.builder.problem(spec.path, f"{what}, and a term needs two")])
+                raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
             teachers = {source: each.of_classes(known) for source, each in teachers.items()}
             return Example(outputs[name].of_classes(known), teachers, len(known))
 

@@ -183,7 +183,7 @@ class TensorLoss(nn.Module):
             raise UsageError(f"the loss {self.name!r} needs {' and '.join(missing)}{hint}")
         for what, tensor in {"labels": labels, **{name: each.logits for name, each in teachers.items()}}.items():
             if tensor is not None and len(tensor) != len(student.logits):
-                raise UsageError(f"{what}: {len(tensor)} samples, and the student has {len(student.logits)}")
+                raise UsageError(f"{what}: {len(tensor)} samples, but the student has {len(student.logits)}")
 
 
 def _outputs(given: Answers) -> Outputs:

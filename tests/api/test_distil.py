@@ -314,7 +314,7 @@ def test_a_loader_without_a_length_needs_steps(given):
         kdcore.distil(student, teacher, loader, ["dist"], device="cpu")
     found = kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=2, steps=3, device="cpu")
     assert len(found.history) == 2
-    with pytest.raises(DataError, match="gave 250 batches in epoch 1 and 300 were expected"):
+    with pytest.raises(DataError, match="gave 250 batches in epoch 1, but 300 were expected"):
         kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=1, steps=300, device="cpu")
 
 

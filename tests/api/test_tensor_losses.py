@@ -135,7 +135,7 @@ def test_a_whole_loop_is_short():
         ("mutual", {}, "needs peers="),
         ("fitnet", {"teacher": torch.zeros(B, C)}, "the student's features 'features' and .*kdcore.Outputs"),
         ("semantic-preserving", {"labels": torch.zeros(B, dtype=torch.long)}, "class_embeddings="),
-        ("dist", {"teacher": torch.zeros(B - 1, C)}, "teacher: 7 samples, and the student has 8"),
+        ("dist", {"teacher": torch.zeros(B - 1, C)}, "teacher: 7 samples, but the student has 8"),
         ("cross-entropy", {"labels": torch.zeros(3, dtype=torch.long)}, "labels: 3 samples"),
         ("dist", {"teacher": torch.zeros(B)}, r"logits are a tensor \(B, classes\), not \(8,\)"),
     ],
