@@ -374,7 +374,7 @@ LOADER = [(torch.zeros(4, 6), torch.zeros(4, dtype=torch.long))]
         ({"losses": ["dist"], "optimizer": "sdg"}, RecipeError, "did you mean 'sgd'"),
         ({"losses": ["dist"], "select": "best"}, UsageError, "requires validation="),
         ({"losses": ["dist"], "device": "gpuu"}, UsageError, "is not a device"),
-        ({"losses": ["dist"], "loader": []}, DataError, "gives no batch"),
+        ({"losses": ["dist"], "loader": []}, DataError, "yields no batches"),
         ({"losses": ["dist"], "loader": iter(LOADER)}, UsageError, "not an iterator"),
         ({"losses": ["dist"], "loader": [(1, 2, 3, 4)]}, DataError, "not 4 things"),
         ({"losses": ["dist"], "loader": [(torch.zeros(4, 6), torch.zeros(3))]}, DataError, "differ in length"),

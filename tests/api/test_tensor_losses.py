@@ -100,7 +100,7 @@ def test_a_loss_with_parameters_is_set_up_before_the_optimizer(logits):
     mine, theirs = Outputs(student, {"features": torch.randn(B, 6)}), Outputs(teacher, {"features": torch.randn(B, 9)})
     loss = kdcore.loss("fitnet")
     for _ in range(2):  # the second call must not train what the first made
-        with pytest.raises(UsageError, match=r"makes parameters .* call setup"):
+        with pytest.raises(UsageError, match=r"creates parameters .* call setup"):
             loss(mine, theirs)
     assert list(loss.parameters()) == []
     assert loss.setup(mine, theirs) is loss

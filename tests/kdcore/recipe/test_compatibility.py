@@ -257,7 +257,7 @@ def fixed(*stages):
 TEACH = {"name": "teachers", "learners": ["big", "small"]}
 LEARN = {"name": "students", "learners": ["one", "two"]}
 CONTRADICTIONS = {
-    "unknown": ([TEACH, LEARN | {"learners": ["one", "two", "three"]}], "trains 'three' in stage 'students', and there is no"),
+    "unknown": ([TEACH, LEARN | {"learners": ["one", "two", "three"]}], "trains 'three' in stage 'students', but there is no"),
     "twice": ([TEACH, LEARN | {"learners": ["one", "two", "one"]}], "lists 'one' twice in stage 'students'"),
     "nobody": ([TEACH, LEARN, LEARN | {"name": "coda", "learners": []}], "has no learners in stage 'coda'"),
     "no epochs": ([TEACH, LEARN | {"epochs": 0}], "gives stage 'students' 0 epochs"),
