@@ -128,7 +128,10 @@ def test_a_loss_that_becomes_nan_is_named_by_step_term_and_rate(hostile):
 @pytest.mark.parametrize(
     ("does", "said"),
     [
-        (lambda value, ctx: (torch.manual_seed(3), value)[1], "changes the seed of torch's random numbers, which affects all other code"),
+        (
+            lambda value, ctx: (torch.manual_seed(3), value)[1],
+            "changes the seed of torch's random numbers, which affects all other code",
+        ),
         (lambda value, ctx: (torch.set_grad_enabled(False), value)[1], "changes whether gradients are recorded"),
         (lambda value, ctx: (torch.set_default_dtype(torch.float64), value)[1], "changes the default dtype"),
         (
