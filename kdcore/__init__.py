@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from pluggy import HookimplMarker
 
 if TYPE_CHECKING:
-    from kdcore.archives import refuse_bomb
+    from kdcore.archives import refuse_bomb, refuse_parquet_bomb
     from kdcore.cli.console import ConsoleListener
     from kdcore.contracts.batch import Batch, LossContext, Outputs
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey, Unusable
+    from kdcore.contracts.drawing import Drawing, Labelled
     from kdcore.contracts.embeddings import ClassEmbeddings
     from kdcore.contracts.encoder import Encoder, Participant
     from kdcore.contracts.fusion import TeacherFusion
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from kdcore.contracts.needs import Needs
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Splits
-    from kdcore.contracts.schedule import Graph, LearningRate, Node, Schedule, Stage, Training
+    from kdcore.contracts.schedule import Graph, Node, Schedule, Stage
     from kdcore.contracts.tracker import Tracker
+    from kdcore.contracts.training import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
     from kdcore.data.arrays import ArrayDataset
     from kdcore.deploy.bundle import load_predictor, load_student
@@ -87,10 +89,11 @@ hookimpl = HookimplMarker("kdcore")
 """Marks a plugin's function as the implementation of a hook."""
 
 _HOME = {
-    "kdcore.archives": ("refuse_bomb",),
+    "kdcore.archives": ("refuse_bomb", "refuse_parquet_bomb"),
     "kdcore.cli.console": ("ConsoleListener",),
     "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey", "Unusable"),
+    "kdcore.contracts.drawing": ("Drawing", "Labelled"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.fusion": ("TeacherFusion",),
@@ -99,7 +102,8 @@ _HOME = {
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Splits"),
-    "kdcore.contracts.schedule": ("Graph", "LearningRate", "Node", "Schedule", "Stage", "Training"),
+    "kdcore.contracts.schedule": ("Graph", "Node", "Schedule", "Stage"),
+    "kdcore.contracts.training": ("EarlyStopping", "LearningRate", "MovingAverage", "ParameterGroup", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
     "kdcore.errors": (
         "DataError",

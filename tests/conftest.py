@@ -18,7 +18,14 @@ if "KDCORE_CACHE" not in os.environ:  # what tests change in memory must not rea
 
 import numpy as np
 import pytest
+from light import leave_out_figures, leave_out_package_scan
 from runs import Home
+
+from kdcore_report.html_page import Pictures
+
+DRAW = Pictures.figure
+leave_out_figures()
+leave_out_package_scan()
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 
@@ -46,6 +53,12 @@ def golden() -> Callable[[str], Mapping[str, Any]]:
     return open_file
 
 
+@pytest.fixture
+def figures(monkeypatch):
+    """Reports that the test writes have their figures drawn."""
+    monkeypatch.setattr(Pictures, "figure", DRAW)
+
+
 @pytest.fixture(scope="session")
 def database(tmp_path_factory):
     """One MLflow database for all, since making one takes seconds; each home has an experiment of its own."""
@@ -66,6 +79,6 @@ def new_home(tmp_path_factory, database):
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory, database):
     """The tiny recipe, run from start to end."""
-    home = Home(tmp_path_factory.mktemp("uninterrupted"), database).write()
+    home = Home(tmp_path_factory.mktemp("uninterrupted"), database, figures=True).write()
     assert home.run() == 0, home.said()
     return home

@@ -12,12 +12,17 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from subprocess import CompletedProcess
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import yaml
+from forked_jobs import JobServer, fork_jobs
+from light import leave_out_figures, leave_out_package_scan
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -38,6 +43,8 @@ FORKS.set_forkserver_preload(
 )
 
 SIGNAL_LENGTH = 12
+TIME_LIMIT = 600
+"""Of a run, in seconds, on a machine that is busy with others."""
 
 
 def encoder(**options: Any) -> dict[str, Any]:
@@ -78,10 +85,17 @@ def tiny_recipe(database: Path, experiment: str, **sections: Any) -> dict[str, A
 
 @dataclass(frozen=True)
 class Home:
-    """A folder with a recipe, in which runs are made."""
+    """A folder with a recipe, in which runs are made.
+
+    Args:
+        folder: The folder.
+        database: MLflow's.
+        figures: Draw the figures of reports.
+    """
 
     folder: Path
     database: Path
+    figures: bool = False
 
     @property
     def recipe(self) -> Path:
@@ -106,14 +120,15 @@ class Home:
 
     def start(self, *command: str, die: tuple[str, int] | None = None) -> BaseProcess:
         """``kdcore COMMAND…`` in a process of its own, which kills itself at the n-th call of ``module:function``."""
-        process = FORKS.Process(target=_main, args=(self.environment, self.folder, command, die))
+        jobs = job_server().address if "--jobs" in command else None
+        process = FORKS.Process(target=_main, args=(self.environment, self.folder, command, die, self.figures, jobs))
         process.start()
         return process
 
     def finish(self, *command: str, die: tuple[str, int] | None = None) -> int:
         """As `start`, to its end; the exit status, negative for a signal."""
         process = self.start(*command, die=die)
-        process.join(120)
+        process.join(TIME_LIMIT)
         assert process.exitcode is not None, "the run hangs"
         return process.exitcode
 
@@ -136,18 +151,64 @@ class Home:
 COUNTED = ("os:fsync", "os:unlink", "torch.optim:AdamW.step", "pathlib:Path.rename", "pathlib:Path.replace")
 
 
-def _main(environment: Mapping[str, str], folder: Path, command: Sequence[str], die: tuple[str, int] | None) -> None:
+@cache
+def job_server() -> JobServer:
+    """Starts the jobs of commands with ``--jobs``."""
+    return JobServer(FORKS, job)
+
+
+def job(environment: Mapping[str, str], folder: str | Path, command: Sequence[str], stdout: str, stderr: str) -> None:
+    """``kdcore COMMAND…`` in a folder, with its output in files."""
+    os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    _write_to(stdout=stdout, stderr=stderr)
+    _run(command)
+
+
+def typed(*command: str, folder: str | Path = ".", **environment: str) -> CompletedProcess[str]:
+    """``kdcore COMMAND…`` as a user types it, in a process forked from one that has loaded what is slow to load."""
+    with TemporaryDirectory() as temporary:
+        files = [f"{temporary}/{name}" for name in ("stdout", "stderr")]
+        process = FORKS.Process(target=job, args=({**os.environ, **environment}, Path(folder).absolute(), command, *files))
+        process.start()
+        process.join(TIME_LIMIT)
+        assert process.exitcode is not None, "the command hangs"
+        return CompletedProcess(command, process.exitcode, *(Path(file).read_text(encoding="utf-8") for file in files))
+
+
+def _write_to(**files: str | Path) -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
-        os.dup2(os.open(folder / f"{name}.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), number)
+        os.dup2(os.open(files[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), number)
         setattr(sys, name, io.TextIOWrapper(os.fdopen(number, "wb", closefd=False, buffering=0), write_through=True))
-    calls = {name: _watch(name, die[1] if die and die[0] == name else 0) for name in COUNTED}
+
+
+def _run(command: Sequence[str], figures: bool = False) -> None:
+    leave_out_package_scan()
+    if not figures:
+        leave_out_figures()
     from kdcore.cli.main import main
 
     sys.argv = ["kdcore", *command]
+    main()
+
+
+def _main(
+    environment: Mapping[str, str],
+    folder: Path,
+    command: Sequence[str],
+    die: tuple[str, int] | None,
+    figures: bool,
+    jobs: Any,
+) -> None:
+    os.environ.update(environment)
+    os.chdir(folder)
+    _write_to(stdout=folder / "stdout.txt", stderr=folder / "stderr.txt")
+    if jobs:
+        fork_jobs(jobs)
+    calls = {name: _watch(name, die[1] if die and die[0] == name else 0) for name in COUNTED}
     try:
-        main()
+        _run(command, figures)
     except SystemExit:
         raise
     except BaseException:

@@ -52,5 +52,9 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="Overrides of the recipe as key=value, e.g. losses.soft-target.weight=0.5")
 ]
 RunArgument = Annotated[
-    str, typer.Argument(help="Run id, an unambiguous beginning or end of it, or the run's folder.", autocompletion=complete_run)
+    str,
+    typer.Argument(
+        help="Run id, an unambiguous beginning or end of it, the run's folder, or its recipe's name for the latest run.",
+        autocompletion=complete_run,
+    ),
 ]

@@ -62,7 +62,7 @@ class ConsoleListener(RunListener):
 
     def stage_started(self, stage: StagePlan, steps: int) -> None:
         self._drop_task()
-        self._steps, self._began, self._note = steps, time.monotonic(), ""
+        self._steps, self._began, self._note, self._epochs = steps, time.monotonic(), "", stage.epochs
         self._task = self._progress.add_task(f"{self._title}: {stage.name}", total=stage.epochs * steps, note="")
 
     def stepped(self, stage: StagePlan, epoch: int, step: int) -> None:
@@ -70,6 +70,7 @@ class ConsoleListener(RunListener):
             self._progress.update(self._task, completed=epoch * self._steps + step)
 
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
+        self._epochs = epoch + 1
         shown = {name: value for name, value in metrics.items() if name.startswith("validation/")}
         shown = shown or {name: value for name, value in metrics.items() if name.endswith("/total")}
         self._note = "  ".join(
@@ -85,7 +86,7 @@ class ConsoleListener(RunListener):
     def stage_finished(self, stage: StagePlan) -> None:
         self._drop_task()
         seconds, who = time.monotonic() - self._began, ", ".join(stage.learners)
-        epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
+        epochs = f"{self._epochs} epoch{'s' if self._epochs > 1 else ''}"
         self.console.print(
             f"{self._title}: {stage.name} ({who}), {epochs} in {seconds:.1f} s  {self._note}",
             style="dim",

@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdcore.cli.arguments import Overrides, RecipeArgument
 
 if TYPE_CHECKING:
+    from kdcore.contracts.drawing import Drawing
     from kdcore.data.check import DataReport
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Inspect recordings before training on them.")
 
 
 @app.command("check")
-def check_data(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+def check_data(
+    recipe: RecipeArgument,
+    overrides: Overrides = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="Draw a training recording of every modality and class into this .html file."),
+    ] = None,
+) -> None:
     """Read every recording, count samples by class, subject and split, and look for leaks."""
+    from kdcore.cli.pictures import draw, refuse_path
     from kdcore.data.check import check
 
-    found = check(recipe, overrides or [])
+    refuse_path("--pictures", pictures)
+    found = check(recipe, overrides or [], examples=pictures is not None)
     _show(found)
+    if pictures:
+        print(draw(f"{found.dataset}: a training recording of every class", _drawings(found), pictures))
     if found.broken or found.leaks or found.windowless:
         raise typer.Exit(1)
+
+
+def _drawings(report: DataReport) -> list[Drawing]:
+    from kdcore.contracts.drawing import Drawing
+
+    return [
+        Drawing(modality, f"{name}: {key}, {len(signal)} samples, {signal.duration:.2f} s", report.modalities[modality], signal)
+        for modality, examples in report.examples.items()
+        for name, (key, signal) in sorted(examples.items())
+    ]
 
 
 def _show(report: DataReport) -> None:
@@ -48,6 +71,8 @@ def _show(report: DataReport) -> None:
         counted = ", ".join(f"{split} {report.windows[split]}" for split in splits)
         console.print(f"windows: {counted}", style="red" if report.windowless else "", highlight=False)
         lists["shorter than a window"] = report.short
+    if report.left_out:
+        lists["left out at random"] = report.left_out
     lists |= {"warnings": report.warnings, "unusual signals": report.odd, "dropped, by reason": report.dropped.lines()}
     lists["value ranges"] = [
         f"{modality}, subject {subject}: {low:.4g} to {high:.4g}, typically {typical:.4g}"

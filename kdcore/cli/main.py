@@ -67,7 +67,13 @@ def _command() -> None:
             return
         manager = found_plugins() if words[:1] == ["plugins"] else plugin_manager()
         manager.add_commands(app)
-        app([*words, "--help"] if words in ([], ["data"], ["recipes"]) else words)
+        asks_for_help = words in ([], ["data"], ["recipes"]) or not {"-h", "--help"}.isdisjoint(words)
+        try:
+            app([*words, "--help"] if words in ([], ["data"], ["recipes"]) else words)
+        except SystemExit as end:
+            if not end.code and not asks_for_help and os.environ.get("RANK", "0") == "0":
+                manager.hook.command_finished()
+            raise
     except RecipeError as error:
         count = len(error.problems)
         print(f"{printable(str(error))}\n{count} problem{'s' if count > 1 else ''}; nothing was run.", file=sys.stderr)

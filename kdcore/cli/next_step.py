@@ -17,7 +17,7 @@ def next_step(summary: Summary) -> str:
     """
     difference = summary.difference
     if difference is not None and len(summary.seeds) == 1:
-        return f"repeat it with more seeds: {_with_more_seeds(summary.command)}"
+        return f"repeat it with more seeds: {_with_more_seeds(summary)}"
     if difference is not None and not (difference.conclusive and difference.mean > 0):
         return "try another method or another weight: kdcore recipes list"
     student = summary.row("distilled", "student")
@@ -27,8 +27,10 @@ def next_step(summary: Summary) -> str:
     return f"use the student on a recording: kdcore predict {shlex.quote(str(folder))} FILE"
 
 
-def _with_more_seeds(command: str) -> str:
-    words = [word for word in shlex.split(command) if not word.startswith("seeds=")]
+def _with_more_seeds(summary: Summary) -> str:
+    words = [word for word in shlex.split(summary.command) if not word.startswith("seeds=")]
+    if words[:2] == ["kdcore", "resume"]:  # an extension has the seeds of the run that it extends
+        words = ["kdcore", "run", str(summary.folder / "recipe.yaml")]
     if not words:
         return f"set {MORE_SEEDS} in the recipe"
     return shlex.join([*words, MORE_SEEDS])

@@ -32,11 +32,18 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write all probabilities to a .csv or .json file.")
     ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw recordings with their predictions along time, and write them to this .html file.")
+    ] = None,
 ) -> None:
     """Classify recordings with a saved student."""
-    from kdcore.deploy.predict import STANDARD_INPUT, predict_files, predict_stream, write_predictions
+    from kdcore.cli.pictures import draw, refuse_path
+    from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions
     from kdcore.deploy.streaming import Smoothing, chosen_window
 
+    refuse_path("--plot", plot)
+    if plot and STANDARD_INPUT in files:
+        raise UsageError("--plot requires recordings in files, not standard input (-)")
     found = _predictor(student, seed, ensemble)
     smooth = Smoothing(smoothing, "majority" if majority else "mean")
     windows = chosen_window(window, hop, found.window)
@@ -48,7 +55,11 @@ def predict(
         raise UsageError("standard input (-) is a single plain table")
     else:
         predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units)
+    if plot:
+        predictions = list(predictions)
     write_predictions(predictions, output, top)
+    if plot:
+        print(draw("Predictions along time", drawings(found, list(predictions)), plot), file=sys.stderr)
 
 
 def _predictor(student: str, seed: int | None, ensemble: str):

@@ -37,13 +37,13 @@ def run(
     _show(result)
 
 
-def resume(run_id: RunArgument) -> None:
-    """Resume an interrupted run."""
+def resume(run_id: RunArgument, overrides: Overrides = None) -> None:
+    """Resume an interrupted run, or give a finished one more epochs, as in schedule.student.epochs=60."""
     from kdcore.cli.console import ConsoleListener, stderr
     from kdcore.runs.run import resume as go_on
 
     with ConsoleListener(stderr()) as listener:
-        result = go_on(run_id, callbacks=[listener])
+        result = go_on(run_id, overrides or [], callbacks=[listener])
     _show(result)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,13 @@ class Encoder(nn.Module):
     kdcore fills in the constructor parameters ``num_classes`` (int) and ``in_shape`` (tuple without the batch axis);
     every other parameter is an option of the recipe. Any `torch.nn.Module` with such a constructor will do; deriving
     from this class adds `stages`, which fusions need.
+
+    Attributes:
+        fixed: True for a finished network whose modules nothing can reach, such as one in a file. It has no taps and is never
+            trained: a recipe that uses it says ``freeze: ["*"]``.
     """
+
+    fixed: ClassVar[bool] = False
 
     def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """Named steps which, run one after the other on the input, give the same logits as `forward`.

@@ -16,7 +16,6 @@ from kdcore.cache import Answers
 from kdcore.suggestions import or_meant
 
 if TYPE_CHECKING:
-    from torch import nn
     from torch.optim import Optimizer
 
 LARGEST_RATE = 1e30
@@ -103,16 +102,22 @@ def _try(options: Mapping[str, Any]) -> None:
     type(cls.__name__, (cls,), {"add_param_group": add})([torch.nn.Parameter(torch.zeros(1))], **chosen)
 
 
-def build_optimizer(options: Mapping[str, Any], parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Construct the optimizer that `options` describe; a fused implementation where torch has one and no other is asked for."""
-    cls, chosen = _chosen(options)
+def build_optimizer(options: Mapping[str, Any], parameters: Iterable[Any], fused: bool = True) -> Optimizer:
+    """Construct the optimizer that `options` describe.
+
+    Args:
+        options: Its name and options.
+        parameters: What it optimizes: parameters, or groups of them.
+        fused: Take a fused implementation where torch has one and no other is asked for.
+    """
+    cls, chosen = _chosen(options, fused)
     return cls(list(parameters), **chosen)
 
 
-def _chosen(options: Mapping[str, Any]) -> tuple[type[Optimizer], dict[str, Any]]:
+def _chosen(options: Mapping[str, Any], fused: bool = True) -> tuple[type[Optimizer], dict[str, Any]]:
     chosen = {"lr": 1e-3, **{key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}}
     cls = _classes()[str(chosen.pop("name", "adamw")).lower()]
     implementations = {"fused", "foreach", "capturable", "differentiable"}
-    if "fused" in inspect.signature(cls).parameters and not implementations & chosen.keys():
+    if fused and "fused" in inspect.signature(cls).parameters and not implementations & chosen.keys():
         chosen["fused"] = True
     return cls, chosen

@@ -5,116 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from annotated_types import Ge, Gt, Le
-
-_STRICT = {"extra": "forbid"}
-
-MOST_EPOCHS = 1_000_000
-"""Epochs that a recipe may ask for; more are a slip of the pen."""
-
-
-@dataclass(frozen=True)
-class LearningRate:
-    r"""A learning rate schedule: a factor of the optimizer's ``lr`` for each of a learner's epochs.
-
-    The factor is set once per epoch :math:`e = 0, \ldots, E - 1`, as by the schedulers of `torch.optim.lr_scheduler`. With
-    :math:`w` epochs of warmup it is :math:`(e + 1) / (w + 1)` while :math:`e < w`, and then
-
-    .. math::
-        f(e) = 1, \quad
-        f_\text{final} + (1 - f_\text{final}) \frac{1 + \cos(\pi u)}{2}, \quad
-        \gamma^{\#\{m \le e\}}, \quad
-        \gamma^e
-
-    for ``constant``, ``cosine``, ``step`` and ``exponential``, with :math:`u = (e - w) / (E - w)`. So a cosine comes to `final`
-    when the last epoch is over: in the last epoch, it is still :math:`(E - w - 1) / (E - w)` of its way from 1 to `final`.
-
-    Args:
-        name: ``constant``, ``cosine``, ``step`` (× `gamma` from each of `milestones` on), ``exponential`` (× `gamma` every
-            epoch) or ``cosine-restarts`` (a cosine every `period` epochs).
-        milestones: Epochs, counted from 0, for ``step``; in ascending order.
-        gamma: Factor, for ``step`` and ``exponential``.
-        final: Factor at the end of a cosine.
-        period: Epochs of one cosine, for ``cosine-restarts``.
-        warmup: Epochs over which the factor grows linearly to one, before the rest.
-
-    Raises:
-        ValueError: If ``step`` has no milestones, another has some, or they do not ascend from 1.
-    """
-
-    name: Literal["constant", "cosine", "step", "exponential", "cosine-restarts"] = "constant"
-    milestones: tuple[int, ...] = ()
-    gamma: Annotated[float, Gt(0)] = 0.1
-    final: Annotated[float, Ge(0)] = 0.0
-    period: Annotated[int, Ge(1)] = 20
-    warmup: Annotated[float, Ge(0)] = 0.0
-    __pydantic_config__ = _STRICT
-
-    def __post_init__(self) -> None:
-        if self.name == "step" and not self.milestones:
-            raise ValueError("'step' requires 'milestones', the epochs at which the rate changes")
-        if self.name != "step" and self.milestones:
-            raise ValueError(f"'milestones' cannot be used with {self.name!r}, only with 'step'")
-        if list(self.milestones) != sorted({each for each in self.milestones if each > 0}):
-            raise ValueError(f"'milestones' must be increasing and at least 1, not {list(self.milestones)}")
-
-    def factor(self, epoch: float, epochs: int) -> float:
-        """The factor at `epoch` (a fraction within an epoch is allowed) of `epochs`."""
-        import math
-
-        if epoch < self.warmup:
-            return (epoch + 1) / (self.warmup + 1)
-        if self.name == "step":
-            return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
-        if self.name == "exponential":
-            return self.gamma**epoch
-        if self.name == "constant":
-            return 1.0
-        passed, length = epoch - self.warmup, max(1.0, epochs - self.warmup)
-        if self.name == "cosine-restarts":
-            passed, length = passed % self.period, float(self.period)
-        return self.final + (1 - self.final) * (1 + math.cos(math.pi * min(1.0, passed / length))) / 2
-
-
-class _Optimizer:
-    """An optimizer as recipes write it: a name and options that `torch.optim` has."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        from pydantic_core import core_schema
-
-        return core_schema.no_info_after_validator_function(_offered_by_torch, handler(source))
-
-
-def _offered_by_torch(options: dict[str, Any]) -> dict[str, Any]:
-    from kdcore.contracts.optimizers import problem_with
-
-    if wrong := problem_with(options):
-        raise ValueError(wrong)
-    return options
-
-
-@dataclass(frozen=True)
-class Training:
-    """Training options of a group of learners.
-
-    Args:
-        epochs: Passes over the split, in all stages together.
-        optimizer: Name of a `torch.optim` class (``adamw``, ``sgd`` …) and its options; lr 1e-3 unless given.
-        learning_rate: Its change over epochs.
-        gradient_clip: Largest gradient norm of a learner, None for no limit.
-        select: ``last`` epoch's weights, or those of the epoch ``best`` on the validation split (accuracy).
-        batch_size: Samples per step, None for the recipe's.
-    """
-
-    epochs: Annotated[int, Ge(1), Le(MOST_EPOCHS)] = 30
-    optimizer: Annotated[dict[str, Any], _Optimizer()] = field(default_factory=lambda: {"name": "adamw", "lr": 1e-3})
-    learning_rate: LearningRate = LearningRate()
-    gradient_clip: Annotated[float, Gt(0)] | None = None
-    select: Literal["last", "best"] = "last"
-    batch_size: Annotated[int, Ge(1)] | None = None
-    __pydantic_config__ = _STRICT
+from kdcore.contracts.training import Training
 
 
 @dataclass(frozen=True)
@@ -150,7 +43,7 @@ class Graph:
 
     nodes: Mapping[str, Node]
     fused: tuple[str, ...] = ()
-    training: Training = Training()
+    training: Training = field(default_factory=Training)
 
     @classmethod
     def of(cls, teachers: Iterable[str], students: Iterable[str]) -> Graph:

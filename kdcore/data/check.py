@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
-from kdcore.contracts.modality import Signal
+from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.protocol import Splits
 from kdcore.data.data_cache import content_hash
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport
 from kdcore.data.leakage import audit, content_leaks
-from kdcore.data.preparation import asked_splits, listed_samples
+from kdcore.data.near_copies import near_copies, sketch
+from kdcore.data.preparation import asked_splits, listed_samples, with_shares_missing
 from kdcore.data.signal_checks import Measured, measure, odd_ranges, odd_signals
 from kdcore.data.splits import class_warnings, complete_samples, without
 from kdcore.data.windows import windows
@@ -44,6 +45,9 @@ class DataReport:
         warnings: Classes and copies that make a result doubtful.
         odd: Signals that can be read and look wrong: constant, saturated, short, in other units, wrongly timed.
         ranges: Modality → subject → (lowest, typical, highest) value, typical being the median of a vector's length.
+        left_out: A sentence for each modality of which the recipe leaves out a share of the signals.
+        modalities: What the recipe uses, by name.
+        examples: Modality → class → the first training sample of it, if examples were asked for.
         windows: Split → windows, if the recipe cuts recordings into such.
         short: A line for each recording that is shorter than a window.
         lengths: Modality → (shortest, median, longest) number of samples in time.
@@ -62,6 +66,9 @@ class DataReport:
     warnings: list[str] = field(default_factory=list)
     odd: list[str] = field(default_factory=list)
     ranges: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    modalities: dict[str, Modality] = field(default_factory=dict)
+    examples: dict[str, dict[str, tuple[SampleKey, Signal]]] = field(default_factory=dict)
     windows: Counter[str] | None = None
     short: list[str] = field(default_factory=list)
     lengths: dict[str, tuple[float, float, float]] = field(default_factory=dict)
@@ -73,8 +80,13 @@ class DataReport:
         return [] if self.windows is None else [split for split in self.splits if not self.windows[split]]
 
 
-def check(source: str | Path, overrides: Sequence[str] = ()) -> DataReport:
+def check(source: str | Path, overrides: Sequence[str] = (), examples: bool = False) -> DataReport:
     """Read every recording that a recipe uses.
+
+    Args:
+        source: Path or name of the recipe.
+        overrides: ``key=value`` each.
+        examples: True to keep a recording of every modality and class.
 
     Raises:
         KdcoreError: If the recipe is wrong, the folder missing, or the protocol cannot divide the samples.
@@ -89,14 +101,19 @@ def check(source: str | Path, overrides: Sequence[str] = ()) -> DataReport:
         faults = [f"{each.what}: {each.detail or each.reason}" for each in dataset.unusable if each.fault]
         whole = asked_splits(builder.protocol(), samples)
         treatment = "mask" if recipe.data.missing == "mask" else "drop"
-        kept, lacking = complete_samples(samples, modalities, treatment, modalities_of(recipe.student_specs.values()))
-    splits = without(whole, lacking)
+        required = modalities_of(recipe.student_specs.values())
+        kept, lacking = complete_samples(samples, modalities, treatment, required)
+        shares: list[Dropped] = []
+        splits = without(whole, lacking)
+        kept, splits, left_out = with_shares_missing(kept, splits, recipe.data, modalities, required, shares)
     split_of = {sample.key: split for split, members in whole.samples.items() for sample in members}
-    dropped += lacking.values()
+    dropped += [*lacking.values(), *shares]
     dropped += [Dropped(str(each.key), each.key.subject, NO_SPLIT) for each in kept if each.key not in split_of]
     missing = [str(each) for each in lacking.values()]
     report = DataReport(recipe.data.dataset.name, splits.rule, missing=missing, broken=faults, leaks=audit(whole))
-    found = _Reading(dataset, modalities, recipe.data.window)
+    report.left_out = left_out
+    report.modalities = {name: dataset.modalities[name] for name in modalities}
+    found = _Reading(dataset, modalities, recipe.data.window, report.examples if examples else None)
     for split, members in splits.samples.items():
         for sample in members:
             found.read(split, sample)
@@ -118,7 +135,7 @@ def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Data
     report.broken += found.broken.values()
     report.windows, report.short = found.windows, found.short
     leaks, copies = content_leaks(usable, found.contents)
-    report.leaks += leaks
+    report.leaks += [*leaks, *near_copies(usable, found.sketches, found.contents, dataset.read)]
     report.warnings = [*dataset.notes, *class_warnings(usable, dataset.classes), *copies]
     for modality, measured in found.measured.items():
         if measured:
@@ -132,10 +149,17 @@ def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Data
 class _Reading:
     """Every recording once: what is broken, how long they are, what they measure, and how many windows they give."""
 
-    def __init__(self, dataset: Dataset, modalities: Sequence[str], window: WindowSpec | None):
-        self.dataset, self.modalities, self.window = dataset, modalities, window
+    def __init__(
+        self,
+        dataset: Dataset,
+        modalities: Sequence[str],
+        window: WindowSpec | None,
+        examples: dict[str, dict[str, tuple[SampleKey, Signal]]] | None = None,
+    ):
+        self.dataset, self.modalities, self.window, self.examples = dataset, modalities, window, examples
         self.measured: dict[str, list[Measured]] = {modality: [] for modality in modalities}
         self.contents: dict[str, dict[SampleKey, str]] = {modality: {} for modality in modalities}
+        self.sketches: dict[str, dict[SampleKey, str]] = {modality: {} for modality in modalities}
         self.broken: dict[object, str] = {}
         self.unreadable: set[SampleKey] = set()
         self.dropped: list[Dropped] = []
@@ -161,8 +185,11 @@ class _Reading:
             return
         for modality, signal in signals.items():
             self.measured[modality].append(measure(sample.key, signal))
+            if self.examples is not None and split == "train" and sample.label is not None:
+                shown = self.examples.setdefault(modality, {})
+                shown.setdefault(self.dataset.classes[sample.label], (sample.key, signal))
             if content := content_hash(signal):
-                self.contents[modality][sample.key] = content
+                self.contents[modality][sample.key], self.sketches[modality][sample.key] = content, sketch(signal)
         if self.window and self.windows is not None:
             self._cut(split, sample, signals, self.window)
 

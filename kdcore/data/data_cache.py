@@ -23,18 +23,22 @@ from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Signal
+from kdcore.data.near_copies import sketch
 from kdcore.data.pipeline import Branch
 from kdcore.data.windows import Cutting, WindowError, cut
 from kdcore.errors import DataError
 from kdcore.recipe.config_models import as_bytes
 
-FORMAT = 6
+FORMAT = 7
 
 LIMIT = "KDCORE_CACHE_LIMIT"
 """Environment variable with the most that prepared data may take on disk, such as ``20GiB``; unlimited by default."""
 
 FORGOTTEN = 24 * 3600
 """Seconds after which an unfinished column of another machine counts as abandoned."""
+
+SAID = ("bad", "contents", "sketches")
+"""Texts about samples that a column keeps."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -48,12 +52,14 @@ class Column:
         values: (N, …) in the modality's layout.
         bad: Sample → what is wrong with its recording.
         contents: Sample → hash of its recorded values, by which copies are found; without constant and very short ones.
+        sketches: Sample → what near copies of its recording have in common; see `near_copies.sketch`.
     """
 
     keys: tuple[SampleKey, ...]
     values: Tensor
     bad: Mapping[SampleKey, str]
     contents: Mapping[SampleKey, str]
+    sketches: Mapping[SampleKey, str]
 
 
 class ColumnCache:
@@ -169,7 +175,7 @@ class ColumnCache:
         return Column(
             tuple(SampleKey(**key) for key in head["keys"]),
             torch.from_numpy(array),
-            *(_by_key(head[name]) for name in ("bad", "contents")),
+            *(_by_key(head[name]) for name in SAID),
         )
 
 
@@ -185,6 +191,7 @@ def _write_values(
     keys: list[SampleKey] = []
     bad: dict[SampleKey, str] = {}
     contents: dict[SampleKey, str] = {}
+    sketches: dict[SampleKey, str] = {}
     shape, dtype = None, None
     for done, sample in enumerate(samples):
         progress(done, len(samples), branch.modality.name)
@@ -197,7 +204,7 @@ def _write_values(
             bad[sample.key] = str(error)
             continue
         if content := content_hash(signal):
-            contents[sample.key] = content
+            contents[sample.key], sketches[sample.key] = content, sketch(signal)
         for key, array in pieces:
             shape, dtype = shape or array.shape, dtype or array.dtype
             if array.shape != shape:
@@ -208,7 +215,10 @@ def _write_values(
         "shape": [len(keys), *(shape or ())],
         "dtype": str(dtype),
         "keys": [vars(key) for key in keys],
-        **{name: [[vars(key), text] for key, text in found.items()] for name, found in (("bad", bad), ("contents", contents))},
+        **{
+            name: [[vars(key), text] for key, text in found.items()]
+            for name, found in zip(SAID, (bad, contents, sketches), strict=True)
+        },
     }
 
 
@@ -251,7 +261,23 @@ def as_array(signal: Signal, branch: Branch) -> np.ndarray:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_of_them(recorded)}")
     values = values.transpose([spec.axes.index(axis) for axis in spec.layout])
-    return values.astype(np.float32) if values.dtype == np.float64 else values
+    return _in_single_precision(values, branch.modality.name) if values.dtype == np.float64 else values
+
+
+def _in_single_precision(values: np.ndarray, modality: str) -> np.ndarray:
+    """`values` in float32.
+
+    Raises:
+        ValueError: If they vary so little about a large offset that rounding takes more than a tenth of their deviation.
+    """
+    single = values.astype(np.float32)
+    deviation, peak = float(np.ptp(values)), float(np.abs(values).max())
+    if np.spacing(np.float32(peak)) > 0.01 * deviation > 1e-12 * peak and (single - values).std() > 0.1 * values.std():
+        raise ValueError(
+            f"the {modality} signal varies by {deviation:.3g} about {values.mean():.6g}, less than float32 can tell apart; "
+            "subtract that offset from the recordings"
+        )
+    return single
 
 
 def _first_of_them(recorded: np.ndarray) -> str:
@@ -272,7 +298,7 @@ def _is_whole(entry: Path) -> bool:
     try:
         head = json.loads((entry / "column.json").read_text())
         expected = int(np.prod(head["shape"])) * np.dtype(head["dtype"]).itemsize if head["keys"] else 0
-        whole = head["shape"][0] == len(head["keys"]) and head.keys() >= {"bad", "contents", "sha256"}
+        whole = head["shape"][0] == len(head["keys"]) and head.keys() >= {*SAID, "sha256"}
         return whole and (entry / "values.bin").stat().st_size == expected
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         return False

@@ -18,6 +18,7 @@ from kdcore.data.data_cache import Column, ColumnCache, Progress
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.leakage import content_leaks
+from kdcore.data.near_copies import near_copies
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.splits import (
     checked_splits,
@@ -167,7 +168,7 @@ def load_table(
     required = sorted({each.modality.name for name in requirements.students for each in pipelines[name].branches})
     samples, splits, dropped = load_splits(dataset, protocol, spec, modalities, required)
     identity = _identity(dataset, samples, spec, folder)
-    samples, splits, said = _with_shares_missing(samples, splits, spec, modalities, required, dropped)
+    samples, splits, said = with_shares_missing(samples, splits, spec, modalities, required, dropped)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
 
@@ -180,7 +181,7 @@ def load_table(
     keys = _joined(columns, branches, samples, splits)
     dropped += _without_rows(splits, keys, bad)
     with _raised_as(SplitError):
-        warned = _refuse_copies(splits, columns, branches)
+        warned = _refuse_copies(splits, columns, branches, dataset)
     labels, rows = _labels(keys, splits), _rows_by_split(keys, splits)
     if spec.labels != "withheld":
         _refuse_unlabelled(labels, rows, keys)
@@ -209,7 +210,7 @@ def _warnings_about_classes(splits: Splits, keys: Sequence[SampleKey], dataset: 
     return class_warnings(without(splits, {key for key in _keys(splits) if key not in used}), dataset.classes)
 
 
-def _with_shares_missing(
+def with_shares_missing(
     samples: list[Sample],
     splits: Splits,
     spec: DataSpec,
@@ -322,10 +323,12 @@ def _without_rows(splits: Splits, keys: Sequence[SampleKey], bad: Mapping[Sample
             yield Dropped(str(key), key.subject, BAD if key in bad else SHORT, bad.get(key, ""), split)
 
 
-def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch]) -> list[str]:
+def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
     """Equal recordings in several splits: an error if one of them is the test split, else what a person should know."""
     contents = {branch.modality.name: columns[id(branch)].contents for branch in branches}
+    sketches = {branch.modality.name: columns[id(branch)].sketches for branch in branches}
     leaks, copies = content_leaks(splits, contents)
+    leaks += near_copies(splits, sketches, contents, dataset.read)
     if leaks:
         raise SplitError(listed("the splits leak", leaks))
     return [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from kdcore.contracts.drawing import Drawing, Labelled
+from kdcore.contracts.modality import Signal
 from kdcore.deploy.plain_recordings import choose_columns, header_of, known_rate, note_unused
 from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.recordings import read_recording
@@ -31,6 +33,7 @@ class Prediction:
         classes: Names in the same order.
         start: Of the window, in seconds; None for a whole recording.
         end: Of the window, in seconds.
+        signals: Modality → the whole recording; None for a stream.
     """
 
     recording: str
@@ -38,6 +41,7 @@ class Prediction:
     classes: Sequence[str]
     start: float | None = None
     end: float | None = None
+    signals: Mapping[str, Signal] | None = field(default=None, repr=False, compare=False)
 
     @property
     def label(self) -> str:
@@ -94,7 +98,7 @@ def predict_files(
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
         for span, row in zip(spans, smoothed(probabilities, smoothing), strict=True):
-            yield Prediction(name, row, student.classes, *(span or ()))
+            yield Prediction(name, row, student.classes, *(span or (None, None)), signals)
 
 
 def _recordings(student: Predictor, files: Sequence[str | Path]) -> Iterator[tuple[str, dict[str, Path]]]:
@@ -162,6 +166,33 @@ def predict_stream(
             yield Prediction(STANDARD_INPUT, probabilities, student.classes, start, end)
     if not found:
         raise DataError(f"standard input: {stream.count} samples are shorter than a window of {window[0]:g} s")
+
+
+def drawings(student: Predictor, predictions: Sequence[Prediction]) -> list[Drawing]:
+    """Every modality of every recording, with the predictions along its time.
+
+    Args:
+        student: The student that made them.
+        predictions: Of recordings, as `predict_files` gives them.
+    """
+    by_recording: dict[str, list[Prediction]] = {}
+    for each in predictions:
+        by_recording.setdefault(each.recording, []).append(each)
+    found = []
+    for recording, windows in by_recording.items():
+        for name, signal in (windows[0].signals or {}).items():
+            first, last = float(signal.clock[0]), float(signal.clock[-1])
+            labelled = [
+                Labelled(
+                    first if each.start is None else each.start,
+                    last if each.end is None else each.end,
+                    each.label,
+                    float(each.probabilities.max()),
+                )
+                for each in windows
+            ]
+            found.append(Drawing(recording, name, student.reads[name], signal, labelled))
+    return found
 
 
 def write_predictions(predictions: Iterable[Prediction], output: Path | None, top: int = 3) -> None:

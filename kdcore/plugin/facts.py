@@ -37,6 +37,7 @@ class Facts:
         batch_dependent: Whether the outputs of a fusion depend on the other samples of a batch.
         augmentation: Whether a transform changes its input at random.
         per_batch: Whether a transform is applied to every batch and never cached.
+        fixed: Whether an encoder is a finished network, which is never trained and has no taps.
         fitted: Whether a transform is fitted to the training samples.
     """
 
@@ -47,6 +48,7 @@ class Facts:
     augmentation: bool = False
     per_batch: bool = False
     fitted: bool = False
+    fixed: bool = False
 
 
 def component_facts(entry: Entry, options: Mapping[str, Any] | None = None) -> Facts:
@@ -96,7 +98,8 @@ def _facts(component: Any) -> Facts:
     needs, modalities = getattr(component, "needs", None), getattr(component, "modalities", None)
     classes = inspect.getattr_static(component, "classes", None)  # never computes them, which may read files
     flags = {
-        name: getattr(component, name, False) is True for name in ("batch_dependent", "augmentation", "per_batch", "fitted")
+        name: getattr(component, name, False) is True
+        for name in ("batch_dependent", "augmentation", "per_batch", "fitted", "fixed")
     }
     return Facts(
         needs if isinstance(needs, Needs) else None,

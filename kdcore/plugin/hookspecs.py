@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import typer
     from torch import Tensor
 
+    from kdcore.contracts.drawing import Drawing
     from kdcore.contracts.encoder import Participant
     from kdcore.contracts.tracker import Tracker
     from kdcore.plugin.deprecation import Deprecation
@@ -88,6 +89,11 @@ def register_commands(cli: typer.Typer) -> None:
 
 
 @hookspec
+def command_finished() -> None:
+    """A command has succeeded and printed its output. Not called for ``list``, ``--help`` and ``--version``."""
+
+
+@hookspec
 def explain(participant: Participant, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Mapping[str, Tensor] | None:
     """Return saliency maps of a trained participant, for the pictures in a run's report.
 
@@ -96,6 +102,14 @@ def explain(participant: Participant, inputs: Tensor, score: Callable[[Tensor], 
 
     Returns title → importance of each place for that class, (B, h, w) or (B, time, h, w), at least 0, of any size; None if
     there is nothing to show.
+    """
+
+
+@hookspec(firstresult=True)
+def draw_recordings(title: str, drawings: Sequence[Drawing], path: Path) -> Path | None:
+    """Write an HTML page with a picture of each `kdcore.Drawing`, and return its file; None to leave it to another plugin.
+
+    Called by ``kdcore data check --pictures`` and ``kdcore predict --plot``.
     """
 
 
@@ -132,8 +146,8 @@ def stage_started(stage: StagePlan, seed: int) -> None:
 
 
 @hookspec
-def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str, float]) -> None:
-    """An epoch has ended; `metrics` are what is tracked for it."""
+def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str, float]) -> str | None:
+    """An epoch has ended; `metrics` are what is tracked for it. Return the reason to end the stage here; None to go on."""
 
 
 @hookspec

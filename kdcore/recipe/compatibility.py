@@ -46,6 +46,7 @@ class _Compatibility:
         if recipe.fusion and not self._count("teachers"):
             self._add(("fusion",), "there are no teachers to fuse")
         self._edges()
+        self._fixed()
         self.needs = {path: self._needs(path) for path in self._term_paths()}
         self.graph = recipe_graph(recipe, self.needs.get)
         self.terms = {name: terms_of(recipe, self.graph, name, self.needs.get) for name in self.specs}
@@ -119,6 +120,25 @@ class _Compatibility:
             if not spec.is_network and name not in self.recipe.teachers:
                 kind = "a moving average" if spec.follows else "a file of stored outputs"
                 self._add(path, f"a student must be a network, not {kind}", "list it under 'teachers'")
+
+    def _fixed(self) -> None:
+        """A finished network is neither trained, tapped, fused nor loaded."""
+        for name, spec in {**self.recipe.teachers, **self.recipe.student_specs}.items():
+            path = self.recipe.path_of(name)
+            entry = self.checked.known.get((*steps(path), "encoder"))
+            if spec.encoder is None or entry is None or not component_facts(entry).fixed:
+                continue
+            what = f"the encoder {spec.encoder.name!r} is a finished network"
+            if name not in self.recipe.teachers:
+                self._add(f"{path}.encoder", f"{what}, so a student has nothing to learn")
+            elif "*" not in spec.freeze:
+                self._add(f"{path}.freeze", f"{what}, which is never trained", 'set freeze: ["*"]')
+            if spec.taps:
+                self._add(f"{path}.taps", f"{what}, which has no modules to tap")
+            if spec.weights:
+                self._add(f"{path}.weights", f"{what}, which has its own weights")
+            if self.recipe.fusion and name in self.recipe.teachers:
+                self._add("fusion", f"{what}, which no fusion can train with other teachers")
 
     def _known(self, path: str, name: str, source: str) -> bool:
         if source == name:
@@ -319,11 +339,12 @@ def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str
 
 def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[tuple[str, str, str]]:
     for plan in plans:
-        sizes = {each: training.batch_size or recipe.data.batch_size for each, training in plan.training.items()}
-        if len(set(sizes.values())) > 1:
-            yield plan.name, f"{_names(plan.learners)} are trained together and need the same batch_size, not {sizes}", ""
+        for key, values in _shared(recipe, plan).items():
+            if len(set(values.values())) > 1:
+                yield plan.name, f"{_names(plan.learners)} are trained together and need the same {key}, not {values}", ""
         for each in plan.learners:
             yield from _unreached(plan, each)
+            yield from _in_several_stages(plan, plans, each)
             own, total = graph.nodes[each].training, plan.training[each].epochs
             if own and own.epochs != total:
                 yield "", f"{name} trains {each!r} for {total} epochs, but its own training sets {own.epochs}", ""
@@ -335,12 +356,32 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
                 return
 
 
+def _shared(recipe: Recipe, plan: StagePlan) -> dict[str, dict[str, Any]]:
+    """What learners of one stage have in common: key → learner → value."""
+    training = plan.training.items()
+    return {
+        "batch_size": {each: own.batch_size or recipe.data.batch_size for each, own in training},
+        "accumulate": {each: own.accumulate for each, own in training},
+        "early_stopping": {each: own.early_stopping for each, own in training},
+    }
+
+
+def _in_several_stages(plan: StagePlan, plans: Sequence[StagePlan], learner: str) -> Iterator[tuple[str, str, str]]:
+    """Options that count on a learner being trained in a single stage."""
+    key, count = plan.training[learner].one_stage, sum(learner in other.learners for other in plans)
+    if key and count > 1:
+        yield plan.name, f"{key} requires a single stage for {learner!r}, which is trained in {count}", ""
+
+
 def _unreached(plan: StagePlan, learner: str) -> Iterator[tuple[str, str, str]]:
     """Parts of a learning rate's change that its epochs are too few for."""
     rate, epochs = plan.training[learner].learning_rate, plan.training[learner].epochs
     what = f"{learner!r} learns for {epochs} epoch{'s' if epochs > 1 else ''}"
     if late := [each for each in rate.milestones if each >= epochs]:
         yield plan.name, f"{what} and does not reach the milestone {late[0]} of its learning rate", "epochs count from 0"
+    if late := [each.frozen_epochs for each in plan.training[learner].parameter_groups if each.frozen_epochs >= epochs]:
+        hint = "to freeze modules for good, set 'freeze' of the participant"
+        yield plan.name, f"{what}, and a parameter group is frozen for {late[0]}", hint
     if rate.warmup >= epochs:
         yield (
             plan.name,

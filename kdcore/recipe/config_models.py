@@ -25,7 +25,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from kdcore.contracts.progress import Ramp
-from kdcore.contracts.schedule import Training
+from kdcore.contracts.training import Training
 from kdcore.recipe.components import JOINED
 from kdcore.recipe.merge import term_labels
 from kdcore.recipe.yaml import Steps
@@ -377,6 +377,8 @@ class EngineSpec(Section):
     """CPU threads; None for what the machine has."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 30.0
     """Seconds between checkpoints within a stage; whatever it is, a resumed run ends the same."""
+    keep_final_state: bool = True
+    """Keep the state in which each arm ends, optimizers included, so that a finished run can be given more epochs."""
     on_nan: Literal["stop", "skip-step"] = "stop"
     """What is done about a step whose loss or gradients are not finite numbers."""
     skipped_steps: Annotated[int, Ge(1)] = 10

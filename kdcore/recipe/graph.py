@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.schedule import Graph, Node, Stage, Training
+from kdcore.contracts.schedule import Graph, Node, Stage
+from kdcore.contracts.training import Training
 from kdcore.recipe.config_models import Term
 from kdcore.recipe.models import Recipe
 
@@ -125,6 +126,7 @@ class StagePlan:
         split: Split that is learnt from.
         batch_size: Samples per step.
         order: Names the order of samples; the same in both arms.
+        accumulate: Batches that make one optimizer step.
     """
 
     name: str
@@ -135,6 +137,7 @@ class StagePlan:
     split: str
     batch_size: int
     order: str
+    accumulate: int = 1
 
 
 def stage_plans(recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: dict[str, list[LearnerTerm]]) -> list[StagePlan]:
@@ -145,10 +148,11 @@ def stage_plans(recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: di
             trained = {name: graph.nodes[name].training or stage.training for name in learners}
             read = {source for name in learners for term in terms[name] if term.term.active for source in term.sources}
             sources = tuple(name for name in graph.nodes if name in read and name not in learners)
-            size = trained[learners[0]].batch_size or recipe.data.batch_size
+            first = trained[learners[0]]
+            size, order = first.batch_size or recipe.data.batch_size, "+".join(learners)
             epochs = own.epochs if own else stage.epochs
-            label = stage.name if learners == stage.learners else "+".join(learners)
-            found.append(StagePlan(label, learners, sources, trained, epochs, stage.split, size, "+".join(learners)))
+            label = stage.name if learners == stage.learners else order
+            found.append(StagePlan(label, learners, sources, trained, epochs, stage.split, size, order, first.accumulate))
     totals: dict[str, int] = {}
     for plan in found:
         for name in plan.learners:
@@ -165,7 +169,8 @@ def _same_length(graph: Graph, stage: Stage, stages: Sequence[Stage]) -> list[tu
     groups: dict[Any, list[str]] = {}
     for name in stage.learners:
         own = graph.nodes[name].training if name in alone else None
-        length = (own.epochs, own.batch_size) if own else (stage.epochs, stage.training.batch_size)
+        how = own or stage.training
+        length = (own.epochs if own else stage.epochs, how.batch_size, how.accumulate, how.early_stopping)
         groups.setdefault(length, []).append(name)
     if len(groups) == 1 and not any(graph.nodes[name].training for name in stage.learners if name in alone):
         return [(stage.learners, None)]

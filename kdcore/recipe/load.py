@@ -100,7 +100,7 @@ def load_recipe(
         stand_in._objects = objects
         found += check_compatibility(stand_in, tree, checked, places)
     if files and stand_in:
-        found += missing_files(stand_in, places)
+        found += missing_files(stand_in, tree, places, plugins)
     problems = early + [problem for problem in found if not _follows(problem, early)]
     if problems or recipe is None:
         raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))

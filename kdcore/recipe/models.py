@@ -13,7 +13,7 @@ from annotated_types import Ge, MinLen
 from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, ValidationInfo, field_validator, model_validator
 
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.schedule import Training
+from kdcore.contracts.training import Training
 from kdcore.errors import RecipeError
 from kdcore.plugin.facts import component_facts
 from kdcore.plugin.manager import plugin_manager

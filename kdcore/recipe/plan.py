@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kdcore.contracts.schedule import Graph, GraphSchedule, Stage
@@ -214,7 +214,5 @@ def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequen
         students = [n for n in stage.learners if participants[n].role == "student" and participants[n].terms_in(BASELINE)]
         if any(participants[name].has_baseline for name in students):
             training = {name: stage.training[name] for name in students}
-            found.append(
-                StagePlan(stage.name, tuple(students), (), training, stage.epochs, stage.split, stage.batch_size, stage.order)
-            )
+            found.append(replace(stage, learners=tuple(students), sources=(), training=training))
     return found

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdcore.errors import PluginError, Problem
 from kdcore.plugin.manager import PluginManager
-from kdcore.plugin.option_schema import options_model
+from kdcore.plugin.option_schema import is_path, options_model
 from kdcore.recipe.components import components, split
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.problems import Places
@@ -34,9 +34,9 @@ def impossible_numbers(recipe: Node, places: Places, plugins: PluginManager) -> 
     return found
 
 
-def missing_files(recipe: Recipe, places: Places) -> list[Problem]:
-    """Problems of files of weights and of stored outputs that participants name and that do not exist."""
-    found = []
+def missing_files(recipe: Recipe, tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> list[Problem]:
+    """Problems of files that do not exist: weights, stored outputs, and those that options of encoders and protocols name."""
+    found = [places.problem(path, wrong) for path, file in _files(tree, plugins) if (wrong := _unreadable(file))]
     for name, spec in {**recipe.teachers, **recipe.student_specs}.items():
         path = recipe.path_of(name)
         if spec.weights and (wrong := _unreadable(spec.weights.file)):
@@ -44,6 +44,21 @@ def missing_files(recipe: Recipe, places: Places) -> list[Problem]:
         if spec.outputs and (wrong := _unreadable(spec.outputs)):
             found.append(places.problem(steps(f"{path}.outputs"), wrong))
     return found
+
+
+def _files(tree: Mapping[str, Any], plugins: PluginManager) -> Iterator[tuple[Steps, Path]]:
+    """Options of encoders and of the protocol that are paths."""
+    for path, kind, written in components(tree):
+        name, options = split(kind, written) or ("", {})
+        if kind not in ("encoder", "protocol") or not options:
+            continue
+        try:
+            fields = options_model(plugins.registry.get(kind, name)).model_fields
+        except PluginError:
+            continue  # reported where components are checked
+        for key, value in options.items():
+            if key in fields and is_path(fields[key].annotation) and isinstance(value, str):
+                yield (*path, key), Path(value)
 
 
 def _numbers(tree: Any, path: Steps = ()) -> Iterator[tuple[Steps, int | float]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.graph import StagePlan
-from kdcore.training.callback import Listener
+from kdcore.training.callback import Listener, reason_to_stop
 
 
 class RunListener(Listener):
@@ -42,9 +42,10 @@ class HookCaller(RunListener):
         self._hook.stage_started(stage=stage, seed=self._seed)
         self._to.stage_started(stage, steps)
 
-    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
-        self._hook.epoch_finished(stage=stage, seed=self._seed, epoch=epoch, metrics=metrics)
-        self._to.epoch_finished(stage, epoch, metrics)
+    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> str | None:
+        asked = self._hook.epoch_finished(stage=stage, seed=self._seed, epoch=epoch, metrics=metrics)
+        asked += [self._to.epoch_finished(stage, epoch, metrics)]
+        return reason_to_stop(asked)
 
     def stage_finished(self, stage: StagePlan) -> None:
         self._hook.stage_finished(stage=stage, seed=self._seed)

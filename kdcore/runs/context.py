@@ -64,7 +64,7 @@ def facts_of(run: RunContext) -> Facts:
         counts={name: len(rows) for name, rows in run.table.rows.items()},
         fingerprint=run.table.fingerprint,
         classes=list(run.table.classes),
-        selection={name: training.select for stage in stages for name, training in stage.training.items()},
+        selection={name: training.selection for stage in stages for name, training in stage.training.items()},
         modalities={name: list(spec.modalities) for name, spec in run.recipe.participants.items()},
         seeds=run.recipe.seeds,
         arms=list(plan.arms),

@@ -23,11 +23,11 @@ from kdcore.recipe.plan import DISTILLED, Plan, make_plan
 from kdcore.runs.callbacks import RunListener
 from kdcore.runs.progress import Callbacks, listener_for
 from kdcore.suggestions import did_you_mean
-from kdcore.training.engine import Settings
 from kdcore.training.fabric import gradient_scaler, make_fabric
 from kdcore.training.loaders import INPUT, Batches, LoadedBatch, LoaderAssembly, LoaderEngine, LoaderTable, read_batch
 from kdcore.training.preflight import preflight
 from kdcore.training.randomness import make_deterministic, preserved_torch
+from kdcore.training.settings import Settings
 from kdcore.training.tensor_loss import TensorLoss
 
 if TYPE_CHECKING:
@@ -86,6 +86,10 @@ def distil(
     learning_rate: str | Mapping[str, Any] = "constant",
     gradient_clip: float | None = None,
     select: Literal["last", "best"] = "last",
+    accumulate: int = 1,
+    early_stopping: Mapping[str, Any] | None = None,
+    ema: Mapping[str, Any] | None = None,
+    parameter_groups: Sequence[Mapping[str, Any]] = (),
     device: str | torch.device = "auto",
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true",
     seed: int = 0,
@@ -119,6 +123,11 @@ def distil(
         learning_rate: ``constant``, ``cosine`` …, or a mapping with ``name`` and options; see `kdcore.LearningRate`.
         gradient_clip: Largest norm of the gradient.
         select: Keep the weights of the ``last`` epoch, or of that which is ``best`` on the validation loader.
+        accumulate: Batches that make one optimizer step.
+        early_stopping: Options of `kdcore.EarlyStopping`, such as ``{"patience": 5, "metric": "loss"}``; None for none.
+        ema: Options of `kdcore.MovingAverage`, to keep the average of the student's weights; None for the weights themselves.
+        parameter_groups: Options of `kdcore.ParameterGroup`, for modules with a learning rate, a weight decay or a start of
+            their own.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``32-true``, or mixed precision.
         seed: Seeds each epoch, so that the same call on the same networks gives the same weights; loaders with a generator of
@@ -152,10 +161,18 @@ def distil(
         "learning_rate": rate,
         "gradient_clip": gradient_clip,
         "select": select,
+        "accumulate": accumulate,
+        "early_stopping": None if early_stopping is None else dict(early_stopping),
+        "ema": None if ema is None else dict(ema),
+        "parameter_groups": [dict(each) for each in parameter_groups],
     }
     engine = {**_accelerator(device), "precision": precision}
-    if select == "best" and validation is None:
-        raise UsageError("select='best' requires validation=, a loader of labelled batches")
+    monitor = rate.get("monitor") if isinstance(rate, Mapping) else ""
+    plateau = rate == "plateau" or (isinstance(rate, Mapping) and rate.get("name") == "plateau")
+    follows = plateau and monitor != "training-loss"
+    reads = {"select='best'": select == "best", "early_stopping": early_stopping is not None, "'plateau'": follows}
+    for key in (key for key, wanted in reads.items() if wanted and validation is None):
+        raise UsageError(f"{key} requires validation=, a loader of labelled batches")
     given = _Given(networks, loader, partial(_unpacked, unpack, tuple(networks)), validation, steps)
     told = {"losses": terms, "training": training, "engine": engine, "seeds": [seed]}
     with preserved_torch(), _teachers_frozen(networks):

@@ -47,7 +47,8 @@ def paired_difference(with_kd: Sequence[Evaluation], without: Sequence[Evaluatio
     .. math:: \\bar d \\pm t_{0.975, S-1}\\, s_d / \\sqrt S
 
     With one seed, it is a percentile bootstrap over the test samples (always the same resamples), which can say
-    nothing about other seeds and is therefore never conclusive.
+    nothing about other seeds and is therefore never conclusive. Of windows, whole recordings are drawn: the windows of one are
+    no independent samples.
 
     Args:
         with_kd: The distilled student's evaluations, one per seed.
@@ -84,12 +85,15 @@ def _several_seeds(differences: NDArray[np.float64]) -> Difference:
 
 def _one_seed(one: Evaluation, other: Evaluation) -> Difference:
     differences = one.correct.astype(int) - other.correct.astype(int)
-    share = np.array([(differences == value).mean() for value in (-1, 0, 1)])
-    # A resample of the samples is a multinomial draw of how many of them got worse, stayed, got better.
-    worse, _, better = np.random.default_rng(0).multinomial(one.n, share, size=RESAMPLES).T
+    groups = np.arange(one.n) if one.recordings is None else one.recordings
+    gained, sizes = np.bincount(groups, differences), np.bincount(groups)
+    # Recordings of one size and gain are alike, so a resample is a multinomial draw of how many there are of each such kind.
+    kinds, counts = np.unique(np.stack([gained, sizes], axis=1), axis=0, return_counts=True)
+    drawn = np.random.default_rng(0).multinomial(len(sizes), counts / len(sizes), size=RESAMPLES)
     tail = (1 - CONFIDENCE) / 2
-    low, high = (float(end) for end in np.quantile((better - worse) / one.n, [tail, 1 - tail]))
-    mean, method = float(differences.mean()), f"paired bootstrap over {one.n} test samples"
+    low, high = (float(end) for end in np.quantile(drawn @ kinds[:, 0] / (drawn @ kinds[:, 1]), [tail, 1 - tail]))
+    samples = f"{one.n} test samples" if one.recordings is None else f"{len(sizes)} test recordings ({one.n} windows)"
+    mean, method = float(differences.mean()), f"paired bootstrap over {samples}"
     verdict = "did better" if low > 0 else "did worse" if high < 0 else "was neither clearly better nor worse"
     sentence = (
         f"With distillation the student {verdict} on these test samples: {_amount(mean, low, high, method)}. "

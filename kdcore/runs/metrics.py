@@ -20,7 +20,8 @@ class Evaluation:
 
     Args:
         accuracy: Share of samples answered right.
-        accuracy_interval: Wilson's 95 % interval of it: how sure N samples can make us.
+        accuracy_interval: Wilson's 95 % interval of it: how sure N samples can make us; windows of one recording count as
+            many independent samples as `effective_count` says.
         macro_f1: F1 averaged over the classes that occur among labels or predictions.
         loss: Mean negative log-likelihood of the true class, in nats.
         confusion: (C, C) counts; row = true class, column = predicted.
@@ -29,6 +30,7 @@ class Evaluation:
         labels: (N,) true classes.
         probabilities: (N, C) class probabilities.
         rows: (N,) places of these samples among all labelled ones; None for all of them.
+        recordings: (N,) the recording that each sample is a window of, 0, 1, …; None if every sample has its own.
     """
 
     accuracy: float
@@ -41,6 +43,7 @@ class Evaluation:
     labels: NDArray[np.int64]
     probabilities: NDArray[np.float64]
     rows: NDArray[np.int64] | None = None
+    recordings: NDArray[np.int64] | None = None
 
     @property
     def n(self) -> int:
@@ -57,17 +60,21 @@ class Evaluation:
         return {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "loss": self.loss}
 
 
-def evaluate(probabilities: ArrayLike, labels: ArrayLike) -> Evaluation:
+def evaluate(probabilities: ArrayLike, labels: ArrayLike, recordings: ArrayLike | None = None) -> Evaluation:
     """Compare class probabilities with the truth.
 
     Args:
         probabilities: (N, C), rows that sum to 1.
         labels: (N,) integers in 0 … C - 1.
+        recordings: (N,) which recording each sample is a window of, any values; by default, every sample has its own.
 
     Raises:
         ValueError: If shapes, probabilities or labels are not as above, or there are no samples.
     """
     p, y = _probabilities(probabilities), np.asarray(labels)
+    groups = None if recordings is None else np.unique(np.asarray(recordings), return_inverse=True)[1].reshape(-1)
+    if groups is not None and groups.shape != y.shape:
+        raise ValueError(f"recordings must be {len(p)} values, one per row of probabilities, not {len(groups)}")
     if y.shape != p.shape[:1] or not np.issubdtype(y.dtype, np.integer):
         raise ValueError(f"labels must be {len(p)} integers, one per row of probabilities, not {y.dtype} {y.shape}")
     if y.min() < 0 or y.max() >= p.shape[1]:
@@ -76,9 +83,11 @@ def evaluate(probabilities: ArrayLike, labels: ArrayLike) -> Evaluation:
     confusion = np.zeros((p.shape[1], p.shape[1]), dtype=np.int64)
     np.add.at(confusion, (y, predictions), 1)
     right, of_class = confusion.diagonal(), confusion.sum(axis=1)
+    accuracy = float(right.sum() / len(y))
+    count = len(y) if groups is None else effective_count(predictions == y, groups)
     return Evaluation(
-        accuracy=float(right.sum() / len(y)),
-        accuracy_interval=wilson_interval(int(right.sum()), len(y)),
+        accuracy=accuracy,
+        accuracy_interval=wilson_interval(accuracy * count, count),
         macro_f1=_macro_f1(confusion),
         loss=float(-np.log(np.maximum(p[np.arange(len(y)), y], np.finfo(np.float64).tiny)).mean()),
         confusion=confusion,
@@ -86,10 +95,41 @@ def evaluate(probabilities: ArrayLike, labels: ArrayLike) -> Evaluation:
         predictions=predictions,
         labels=y,
         probabilities=p,
+        recordings=groups,
     )
 
 
-def wilson_interval(right: int, n: int) -> tuple[float, float]:
+def effective_count(correct: ArrayLike, recordings: ArrayLike) -> float:
+    """The number of independent samples that say as much of an accuracy as N windows of G recordings.
+
+    Windows of one recording are alike, the more so if they overlap. With :math:`c_i` for the correctness of window i,
+    :math:`\\hat p` for its mean, and :math:`z_g = \\sum_{i \\in g} (c_i - \\hat p)` for recording g:
+
+    .. math::
+
+        n = \\frac{\\hat p (1 - \\hat p)}{\\frac{G}{G - 1} \\sum_g z_g^2 / N^2}
+            \\left(\\frac{z_{0.975}}{t_{0.975, G-1}}\\right)^2
+
+    at most N; G if all windows are right, or all wrong.
+
+    Source: Korn and Graubard, "Confidence Intervals for Proportions with Small Expected Number of Positive Counts Estimated
+    from Survey Data", Survey Methodology 1998.
+
+    Args:
+        correct: (N,) which windows were answered right.
+        recordings: (N,) whose they are, integers from 0.
+    """
+    right, groups = np.asarray(correct, dtype=np.float64), np.asarray(recordings)
+    share, size, count = right.mean(), len(right), int(groups.max()) + 1
+    if count < 2 or share in (0.0, 1.0):
+        return float(count)
+    variance = count / (count - 1) * (np.bincount(groups, right - share) ** 2).sum() / size**2
+    quantile = (1 + CONFIDENCE) / 2
+    few = special.ndtri(quantile) / special.stdtrit(count - 1, quantile)
+    return float(min(size, few**2 * share * (1 - share) / variance)) if variance > 0 else float(size)
+
+
+def wilson_interval(right: float, n: float) -> tuple[float, float]:
     """Wilson's 95 % interval of a share of which `right` of `n` were observed.
 
     .. math:: \\frac{\\hat p + z^2/2n \\pm z \\sqrt{\\hat p (1 - \\hat p)/n + z^2/4n^2}}{1 + z^2/n}

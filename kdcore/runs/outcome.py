@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,9 @@ from kdcore.runs.metrics import Evaluation, combine, evaluate
 from kdcore.training.checkpoint import write_file
 
 JOINT_TEACHERS = "teachers (mean)"
+_WINDOW = re.compile(r", window \d+$")
+"""The end of a key's text, but for a recording's first window."""
+
 ENSEMBLES = {"students (average)": "average", "students (max)": "max"}
 
 
@@ -57,6 +61,11 @@ class Outcome:
             found[there] = combine([each[there] for each in answers], "average")
         return found
 
+    def _recordings(self) -> np.ndarray | None:
+        """(n,) the recording that each row is a window of; None if there are no windows."""
+        names = [_WINDOW.sub("", key) for key in self.keys]
+        return np.array(names) if names != list(self.keys) else None
+
     def evaluations(self) -> dict[str, Evaluation]:
         """Every participant's evaluation, and those of teachers and students combined where there are several."""
         everybody = dict(self.probabilities)
@@ -65,12 +74,13 @@ class Outcome:
         if len(self.students) > 1:
             for label, rule in ENSEMBLES.items():
                 everybody[label] = combine([self.probabilities[name] for name in self.students], rule)  # type: ignore[arg-type]
-        found = {}
+        found, recordings = {}, self._recordings()
         for name, probabilities in everybody.items():
             labelled = self.labels >= 0
             there = ~np.isnan(probabilities[labelled]).any(1)
             if there.any():
-                evaluation = evaluate(probabilities[labelled][there], self.labels[labelled][there])
+                windows = None if recordings is None else recordings[labelled][there]
+                evaluation = evaluate(probabilities[labelled][there], self.labels[labelled][there], windows)
                 found[name] = evaluation if there.all() else replace(evaluation, rows=np.flatnonzero(there))
         return found
 

@@ -15,20 +15,30 @@ from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError, TrainingError
 from kdcore.plugin.files import is_file
-from kdcore.recipe.build import Builder
+from kdcore.recipe.build import Builder, module_meant
 from kdcore.recipe.compatibility import place_in_schedule
 from kdcore.recipe.models import EngineSpec
 from kdcore.recipe.plan import Plan
 from kdcore.recipe.yaml import dump
+from kdcore.runs.extension import Extension, copy_states
 from kdcore.runs.paths import new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
 from kdcore.runs.state import RunState
 from kdcore.training.assembly import DISTILLED, Assembly
 from kdcore.training.checkpoint import write_file
+from kdcore.training.learner import Learner
+from kdcore.training.parameter_groups import unmatched
 from kdcore.training.participants import Distiller
 from kdcore.training.precision_check import check_precision
 from kdcore.training.preflight import Preflight, preflight
 from kdcore.training.randomness import make_deterministic
+
+NEEDED_FOR = {
+    "select": "select the best epoch",
+    "early_stopping": "stop early",
+    "learning_rate": "let the learning rate follow a validation metric",
+}
+"""Key of a training → what it needs a validation split for."""
 
 
 @dataclass(frozen=True)
@@ -97,20 +107,37 @@ def prepare(
     withheld = recipe.data.labels == "withheld"
     with builder.locating_data_errors():
         distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
+        _refuse_unmatched_groups(assembly, distiller)
         found = preflight(distiller, assembly.stages(DISTILLED), table, recipe.data.batch_size, withheld)
     check_precision(distiller, table, table.rows["train"][: recipe.data.batch_size], fabric, recipe.engine.precision)
     return Prepared(assembly, table, found, distiller)
 
 
-def make_folder(plan: Plan, fabric: Fabric, command: Sequence[str], split: str, retrain: bool) -> Path:
+def make_folder(
+    plan: Plan, fabric: Fabric, command: Sequence[str], split: str, retrain: bool, extends: tuple[Path, Extension] | None = None
+) -> Path:
     """A new run's folder, with its recipe in it and an empty state; the same in all processes."""
-    folder = runs_folder() / fabric.broadcast(new_run_id(plan.recipe.name, plan.hash, datetime.now()))
+    folder = runs_folder() / fabric.broadcast(_claimed_id(plan) if fabric.is_global_zero else "")
     if fabric.is_global_zero:
         _write_recipe(plan, folder)
         state = RunState(folder, command=command, split=split, retrain=retrain)
+        if extends:
+            copy_states(extends[0], folder, plan)
+            state.extends = extends[1].record()
         write_file(state.path, state.content())
     fabric.barrier()
     return folder
+
+
+def _claimed_id(plan: Plan) -> str:
+    """The id of a new run, whose folder is made at once: two runs that begin in the same second must not share it."""
+    while True:
+        run_id = new_run_id(plan.recipe.name, plan.hash, datetime.now())
+        try:
+            (runs_folder() / run_id).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return run_id
 
 
 def _write_recipe(plan: Plan, folder: Path) -> None:
@@ -161,14 +188,33 @@ def _refuse_idle_split(assembly: Assembly, table: Table) -> None:
 
 
 def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
-    """The best epoch is chosen on labelled samples of a validation split."""
+    """The best epoch, early stopping and the like go by labelled samples of a validation split."""
     withheld = assembly.plan.students if assembly.recipe.data.labels == "withheld" else ()
     problems = []
     for stage in assembly.stages(DISTILLED):
         blind = not len(table.rows.get("validation", ())) or set(stage.learners) & set(withheld)
-        if blind and any(training.select == "best" for training in stage.training.values()):
-            why = f"stage {stage.name!r} cannot select the best epoch: there are no labelled validation samples"
-            hint = "hold some out, e.g. data.protocol.validation_subjects=1, or select: last"
-            problems.append(assembly.builder.problem(f"{place_in_schedule(assembly.recipe, stage.name)}.select", why, hint))
+        for key in {training.reads_validation for training in stage.training.values()} - {""} if blind else ():
+            why = f"stage {stage.name!r} cannot {NEEDED_FOR[key]}: there are no labelled validation samples"
+            hint = "hold some out, e.g. data.protocol.validation_subjects=1" + (", or select: last" if key == "select" else "")
+            problems.append(assembly.builder.problem(f"{place_in_schedule(assembly.recipe, stage.name)}.{key}", why, hint))
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))
+
+
+def _refuse_unmatched_groups(assembly: Assembly, distiller: Distiller) -> None:
+    """A parameter group is about modules that there are, and an optimizer that has its options."""
+    problems = []
+    for stage in assembly.stages(DISTILLED):
+        where = f"{place_in_schedule(assembly.recipe, stage.name)}.parameter_groups"
+        for name, training in stage.training.items():
+            nothing = unmatched(distiller.owned(name), training)
+            if not nothing:
+                Learner.of(name, distiller.owned(name), training)  # which the optimizer may refuse
+            encoder = distiller.participant(name).encoder
+            for index, place, pattern in nothing:
+                what = f"no trainable parameter of {name}'s encoder matches {pattern!r}"
+                problems.append(
+                    assembly.builder.problem(f"{where}[{index}].modules[{place}]", what, module_meant(pattern, encoder))
+                )
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))

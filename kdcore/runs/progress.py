@@ -11,6 +11,7 @@ from typing import Any
 from kdcore.errors import UsageError
 from kdcore.recipe.graph import StagePlan
 from kdcore.runs.callbacks import RunListener
+from kdcore.training.callback import reason_to_stop
 
 INTERVAL = 0.2
 """Seconds between two updates of a notebook's line."""
@@ -27,6 +28,7 @@ class ProgressDisplay(RunListener):
 
     def __init__(self) -> None:
         self._title, self._began, self._steps, self._note, self._shown = "", 0.0, 1, "", 0.0
+        self._epochs = 0
         self._handle: Any = None
 
     def reading(self, done: int, total: int, what: str) -> None:
@@ -40,7 +42,7 @@ class ProgressDisplay(RunListener):
 
     def stage_started(self, stage: StagePlan, steps: int) -> None:
         """Start a stage's line."""
-        self._began, self._steps, self._note = time.monotonic(), steps, ""
+        self._began, self._steps, self._note, self._epochs = time.monotonic(), steps, "", stage.epochs
 
     def stepped(self, stage: StagePlan, epoch: int, step: int) -> None:
         """Update the bar."""
@@ -48,6 +50,7 @@ class ProgressDisplay(RunListener):
 
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
         """Update the bar and the numbers beside it."""
+        self._epochs = epoch + 1
         chosen = {name: value for name, value in metrics.items() if name.startswith("validation/")}
         chosen = chosen or {name: value for name, value in metrics.items() if name.endswith("/total")}
         self._note = "  ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in chosen.items())
@@ -56,7 +59,7 @@ class ProgressDisplay(RunListener):
     def stage_finished(self, stage: StagePlan) -> None:
         """Write a line about the stage."""
         seconds = time.monotonic() - self._began
-        self.say(f"{self._title}{stage.name}, {stage.epochs} epochs in {seconds:.1f} s  {self._note}".rstrip())
+        self.say(f"{self._title}{stage.name}, {self._epochs} epochs in {seconds:.1f} s  {self._note}".rstrip())
 
     def stage_reused(self, stage: StagePlan) -> None:
         """Write a line about a stage that is taken from an earlier run."""
@@ -116,9 +119,8 @@ class Callbacks(RunListener):
 
 
 def _to_all(methods: Sequence[Any]) -> Any:
-    def call(*args: Any, **kwargs: Any) -> None:
-        for method in methods:
-            method(*args, **kwargs)
+    def call(*args: Any, **kwargs: Any) -> str | None:
+        return reason_to_stop([method(*args, **kwargs) for method in methods])
 
     return call
 

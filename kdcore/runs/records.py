@@ -36,7 +36,7 @@ class Facts:
         counts: Split → samples.
         fingerprint: Identity of the recordings.
         classes: Names, in the order of the labels.
-        selection: Participant → which epoch's weights were evaluated, ``last`` or ``best``.
+        selection: Participant → which weights were evaluated, as `Training.selection` says it.
         modalities: Participant → what it reads.
         seeds: In order.
         arms: ``distilled``, and ``baseline`` where it was trained, too.
@@ -51,6 +51,8 @@ class Facts:
         notes: A line for each reason why recordings were dropped, each warning about the splits, and what was
             done with the files of weights that participants start from.
         resumed: A line for each resumption with other versions or other code than before.
+        extends: The finished run that this one continues: ``run``, its ``epochs`` and those of this one by learner, and why the
+            result ``differs`` from that of a longer run, if it does; empty for none.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Facts:
     dropped: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
     resumed: Sequence[str] = ()
+    extends: Mapping[str, Any] = field(default_factory=dict)
 
     def content(self) -> bytes:
         """As it is kept in a file."""
@@ -164,14 +167,19 @@ def finished_runs(variant: str = "", split: str = "test") -> Iterator[FinishedRu
     """Every finished run in the folder of runs, oldest first.
 
     Args:
-        variant: Only those of this configuration (`Recipe.variant`), whatever their seeds.
+        variant: Only those of this configuration (`Recipe.variant`), whatever their seeds; without extensions of runs that
+            do not give what it gives from the start.
         split: Only those evaluated on this split.
     """
     home = runs_folder()
     for folder in sorted(home.iterdir()) if home.is_dir() else ():
         try:
             facts = read_facts(folder)
-            if facts and facts.split == split and variant in ("", facts.variant):
+            if (
+                facts
+                and facts.split == split
+                and (not variant or (variant == facts.variant and not facts.extends.get("differs")))
+            ):
                 yield read_run(folder)
         except CheckpointError:  # not finished yet
             continue

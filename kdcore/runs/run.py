@@ -12,11 +12,13 @@ from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.load import Source, load_recipe
 from kdcore.recipe.plan import make_plan
 from kdcore.runs.callbacks import RunListener
+from kdcore.runs.extension import extension
 from kdcore.runs.paths import find_run
 from kdcore.runs.progress import listener_for
 from kdcore.runs.records import recipe_of
 from kdcore.runs.result import Result
 from kdcore.runs.session import RunSession
+from kdcore.runs.state import RunState
 from kdcore.training.preflight import Preflight
 from kdcore.training.randomness import preserved_torch
 
@@ -66,26 +68,38 @@ def run(
 
 def resume(
     run_id: str | Path,
+    overrides: Sequence[str] = (),
     *,
     data: Dataset | None = None,
     callbacks: Sequence[RunListener] = (),
     progress: bool | None = None,
 ) -> Result | None:
-    """Resume an interrupted run, to the same end as if it had not been interrupted.
+    """Resume an interrupted run, to the same end as if it had not been interrupted; or give a finished run more epochs.
+
+    More epochs make a new run, which starts from the state in which the finished one ended and records which one that is.
 
     Args:
         run_id: Its id or folder.
+        overrides: ``key=value`` each, for more epochs of the last stage, such as ``schedule.student.epochs=60``.
         data: The dataset, if the run was given one in Python.
         callbacks: Told how it goes.
         progress: Whether to show the progress; by default, in a notebook.
 
     Raises:
         CheckpointError: If there is no such run, or its checkpoint cannot be trusted.
+        UsageError: If an override changes anything but the epochs of the last stage.
     """
     folder = find_run(str(run_id))
     plugins = plugin_manager()
     plan, listener = make_plan(recipe_of(folder, plugins, data, files=True)), listener_for(callbacks, progress)
-    with preserved_torch(), exits_attributed(plugins), RunSession(plan, plugins, listener, folder=folder) as session:
+    if overrides:
+        longer = make_plan(load_recipe(folder / "recipe.yaml", overrides, plugins, data))
+        extends, command = (folder, extension(folder, plan, longer)), ["kdcore", "resume", folder.name, *overrides]
+        split = RunState.read(folder).split
+        session = RunSession(longer, plugins, listener, command, None, split, extends=extends)
+    else:
+        session = RunSession(plan, plugins, listener, folder=folder)
+    with preserved_torch(), exits_attributed(plugins), session:
         for arm in session.arms():
             arm.engine.fit(arm.stages, arm.checkpoint)
         return _result(session)

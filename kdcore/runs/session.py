@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,27 +19,30 @@ from kdcore import __version__
 from kdcore.cache import cache_folder
 from kdcore.contracts.tracker import Tracker
 from kdcore.data.table import Table
-from kdcore.errors import StoppedError, TrainingError
+from kdcore.errors import StoppedError
 from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
+from kdcore.runs.arms import compare_lengths, settings_of
 from kdcore.runs.artifacts import save_participants
 from kdcore.runs.callbacks import HookCaller, RunListener
 from kdcore.runs.context import RunContext, facts_of
+from kdcore.runs.extension import Extension, final_state, starting_point
 from kdcore.runs.journal import RunJournal, Status, flattened
 from kdcore.runs.lock import locked
 from kdcore.runs.outcome import Outcome, write_outcome
 from kdcore.runs.preparation import Prepared, make_folder, prepare
-from kdcore.runs.records import FACTS, outcome_file, read_facts, read_run, resumed_facts
+from kdcore.runs.records import FACTS, Facts, outcome_file, read_facts, read_run, resumed_facts
 from kdcore.runs.state import RunState, check_state, refuse_edited_recipe
 from kdcore.runs.summary import Summary, means, metric_group, summarise
 from kdcore.training.assembly import parameter_counts
 from kdcore.training.checkpoint import Checkpoints, write_file
-from kdcore.training.engine import Checkpoint, Engine, Settings
+from kdcore.training.engine import Engine
 from kdcore.training.evaluation import predict
 from kdcore.training.fabric import gradient_scaler, make_fabric, most_memory
 from kdcore.training.participants import Distiller
+from kdcore.training.settings import Checkpoint
 from kdcore.training.trained_teachers import TrainedStages
 
 
@@ -73,6 +76,7 @@ class RunSession:
         folder: Of the run to resume; None for a new one.
         split: Split that a new run is evaluated on.
         retrain: Whether a new run trains teachers even if other runs have trained them.
+        extends: Folder of the finished run that a new one continues, and how far; None for none.
     """
 
     context: RunContext
@@ -86,12 +90,14 @@ class RunSession:
         folder: Path | None = None,
         split: str = "test",
         retrain: bool = False,
+        extends: tuple[Path, Extension] | None = None,
     ):
         self.plan, self.recipe, self.plugins, self.folder = plan, plan.recipe, plugins, folder
         if folder:
             state = RunState.read(folder)
             command, split, retrain = state.command, state.split, state.retrain
         self.command, self.split, self.retrain = tuple(command), split, retrain
+        self.extends = extends
         self.listener = HookCaller(listener or RunListener(), plugins)
         self.builder = Builder(plan.recipe, plugins)
         self.scaler = gradient_scaler(plan.recipe.engine)
@@ -106,7 +112,8 @@ class RunSession:
         """Read the data, and check everything before anything is written."""
         found = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say)
         self.tracker = found or Tracker()
-        return prepare(self.plan, self.builder, self.fabric, self.split, self.folder, self._reading)
+        known = self.folder or (self.extends[0] if self.extends else None)
+        return prepare(self.plan, self.builder, self.fabric, self.split, known, self._reading)
 
     @property
     def writes(self) -> bool:
@@ -121,7 +128,7 @@ class RunSession:
             if not self.writes:  # what all processes do alike is told by one
                 self.listener = HookCaller(RunListener(), self.plugins)
             if self.folder is None:
-                self.folder = make_folder(self.plan, self.fabric, self.command, self.split, self.retrain)
+                self.folder = make_folder(self.plan, self.fabric, self.command, self.split, self.retrain, self.extends)
                 if self.writes:
                     stack.enter_context(locked(self.folder))
             self.state, self.checkpoints = RunState.read(self.folder), Checkpoints(self.folder / "checkpoints")
@@ -166,10 +173,11 @@ class RunSession:
                 torch.cuda.reset_peak_memory_stats(self.fabric.device)
             began = time.monotonic()
             yield ArmTraining(seed, arm, engine, stages, self._checkpoint_of(seed, arm))
-            outcome = self._evaluate(distiller, arm, time.monotonic() - began, engine.notes)
+            seconds = time.monotonic() - began
+            lengths = self._note_training(engine, seed, arm) if self.writes else []
+            outcome = self._evaluate(distiller, arm, seconds, [*engine.notes, *lengths])
             if self.writes:
                 self._save(distiller, seed, outcome)
-                self._note_training(engine, seed, arm)
                 self.state.done.append([seed, arm])
                 self._settle()
                 self.checkpoints.clear()
@@ -218,9 +226,17 @@ class RunSession:
         return loaded
 
     def _checkpoint_of(self, seed: int, arm: str) -> Checkpoint | None:
-        """The checkpoint that the run resumes from, if it is of this arm; it is used once."""
+        """The checkpoint that an arm is trained from: of the run that is resumed, used once, or of the run that is extended."""
         found, self._checkpoint = self._checkpoint, None
-        return found if found and [found[1]["seed"], found[1]["arm"]] == [seed, arm] else None
+        if found and [found[1]["seed"], found[1]["arm"]] == [seed, arm]:
+            return found
+        if not self.state.extends:
+            return None
+        start, curves = starting_point(self.context.folder, seed, arm)
+        if self.journal:
+            for step, values in curves:
+                self.journal.metrics(f"seed-{seed}", values, step)
+        return start
 
     def _distiller(self, seed: int, arm: str) -> Distiller:
         """The participants of an arm: those that were checked on a batch, for the first arm, else new ones."""
@@ -245,7 +261,8 @@ class RunSession:
                 self.listener.say(note)
             if self.plan.unread and not self.plan.recipe.fusion:
                 self.listener.say(f"no student learns from {', '.join(self.plan.unread)}: no term of its objective reads it")
-            facts = resumed_facts(facts_of(run), read_facts(run.folder))
+            before = read_facts(run.folder) or (read_facts(self.extends[0]) if self.extends else None)
+            facts = self._extended(resumed_facts(facts_of(run), before))
             write_file(run.folder / FACTS, facts.content())
             for note in facts.resumed:
                 self.listener.say(note)
@@ -253,6 +270,15 @@ class RunSession:
         self.plugins.hook.run_started(run=run)
         if self.journal:
             self.journal.commit()
+
+    def _extended(self, facts: Facts) -> Facts:
+        """The facts of a run with those of the run that it continues."""
+        if not self.state.extends:
+            return facts
+        lines = Extension(**self.state.extends).lines()
+        for line in lines:
+            self.listener.say(line)
+        return replace(facts, extends=self.state.extends, notes=[*facts.notes, *lines])
 
     def _tags(self) -> dict[str, object]:
         run = self.context
@@ -262,6 +288,7 @@ class RunSession:
             "dataset_fingerprint": run.table.fingerprint, "split_rule": run.table.splits.rule,
             "command": shlex.join(run.command),
             "torch": torch.__version__, **{f"plugin.{name}": version for name, version in run.versions.items()},
+            **({"extends": self.state.extends["run"]} if self.state.extends else {}),
             **self.recipe.tracking.tags,
         }  # fmt: skip
 
@@ -319,8 +346,18 @@ class RunSession:
                 journal.metrics(child, {f"{prefix}{name}": value for name, value in metrics.items()}, step)
 
         save, trained, table = self._saver(seed, arm), self._trained_stages(seed), self.context.table
-        settings = self._settings(seed)
-        return Engine(self.fabric, distiller, table, settings, record, save, self.listener, trained, self.scaler)
+        settings = settings_of(self.recipe, seed)
+        finish = self._finisher(seed, arm)
+        return Engine(self.fabric, distiller, table, settings, record, save, self.listener, trained, self.scaler, finish)
+
+    def _finisher(self, seed: int, arm: str) -> Callable[[Mapping[str, Tensor], Mapping[str, Any]], None]:
+        """Keeps the state in which an arm ends."""
+
+        def finish(weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+            if self.writes and self.recipe.engine.keep_final_state:
+                Checkpoints(final_state(self.context.folder, seed, arm), keep=1).save(weights, state)
+
+        return finish
 
     def _saver(self, seed: int, arm: str) -> Callable[[Mapping[str, Tensor], Mapping[str, Any]], None]:
         def save(weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -340,20 +377,6 @@ class RunSession:
         said = {key: filled[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
         identity = {**said, "seed": seed, "batch_size": filled["data"]["batch_size"]}
         return TrainedStages(cache_folder() / "teachers", identity)
-
-    def _settings(self, seed: int) -> Settings:
-        engine, data = self.recipe.engine, self.recipe.data
-        return Settings(
-            seed,
-            data.batch_size,
-            data.labels == "withheld",
-            engine.compile,
-            engine.teacher_cache,
-            data.memory_bytes,
-            engine.checkpoint_seconds,
-            engine.log_every,
-            engine.skipped_steps if engine.on_nan == "skip-step" else None,
-        )
 
     def _evaluate(self, distiller: Distiller, arm: str, seconds: float, notes: Sequence[str]) -> Outcome:
         """Evaluate an arm; the one time that test data are looked at, if the run is evaluated on them."""
@@ -384,24 +407,19 @@ class RunSession:
             self.journal.tags(child, {f"teacher.{name}": digest for name, digest in digests.items()})
         self.plugins.hook.arm_finished(run=run, seed=seed, arm=outcome.arm, outcome=outcome)
 
-    def _note_training(self, engine: Engine, seed: int, arm: str) -> None:
-        """Keep how long each student was trained, and refuse a baseline that was trained for less, or for longer.
+    def _note_training(self, engine: Engine, seed: int, arm: str) -> list[str]:
+        """Keep how long each student was trained, and compare a baseline with the distilled arm; sentences about that.
 
         Raises:
-            TrainingError: If a student had other epochs or steps without distillation than with it.
+            TrainingError: If a student had other epochs or steps without distillation, and neither arm ended early.
         """
-        mine = {name: [each.epochs, each.steps] for name, each in engine.learners.items() if name in self.plan.students}
+        learners = {name: each for name, each in engine.learners.items() if name in self.plan.students}
+        mine = {name: [each.epochs, each.steps, each.ended] for name, each in learners.items()}
         self.state.trained[f"{seed}/{arm}"] = mine
-        if arm != BASELINE:
-            return
-        with_distillation = self.state.trained.get(f"{seed}/{DISTILLED}", {})
-        for name, (epochs, steps) in mine.items():
-            if name in with_distillation and with_distillation[name] != [epochs, steps]:
-                other = with_distillation[name]
-                raise TrainingError(
-                    f"{name} was trained for {other[0]} epochs and {other[1]} steps with distillation, and for {epochs} epochs "
-                    f"and {steps} steps without; a baseline must have the same"
-                )
+        said = compare_lengths(self.state.trained.get(f"{seed}/{DISTILLED}", {}), mine) if arm == BASELINE else []
+        for sentence in said:
+            self.listener.say(f"seed {seed}: {sentence}")
+        return said
 
     def _settle(self) -> None:
         """Make everything recorded and finished so far final."""

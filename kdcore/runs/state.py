@@ -19,6 +19,7 @@ KEPT: Mapping[str, type] = {
     "split": str,
     "retrain": bool,
     "trained": dict,
+    "extends": dict,
 }
 """Fields of `RunState` that are kept in its file, with their types."""
 
@@ -30,6 +31,7 @@ CHECKPOINTED: Mapping[str, type] = {
     "stage": int,
     "epoch": int,
     "step": int,
+    "ended": str,
     "skipped": int,  # of the engine, down to the end
     "learners": dict,
     "random": dict,
@@ -53,7 +55,8 @@ class RunState:
         command: Repeats the run.
         split: Split that is evaluated.
         retrain: Whether to train teachers even if other runs have trained them.
-        trained: ``seed/arm`` → student → its epochs and steps.
+        trained: ``seed/arm`` → student → its epochs and steps, and the reason if it was stopped before its last epoch.
+        extends: The finished run that this one continues, as `Extension.record` has it; empty for none.
     """
 
     folder: Path
@@ -63,7 +66,8 @@ class RunState:
     command: Sequence[str] = ()
     split: str = "test"
     retrain: bool = False
-    trained: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    trained: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    extends: dict[str, Any] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -105,8 +109,13 @@ def _fits(name: str, content: dict[str, Any]) -> bool:
     if name == "command":
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
     if name == "trained":
-        return isinstance(value, dict) and all(isinstance(each, dict) for each in value.values())
+        arms = list(value.values()) if isinstance(value, dict) else [None]
+        return all(isinstance(arm, dict) and all(map(_is_length, arm.values())) for arm in arms)
     return type(value) is KEPT[name]
+
+
+def _is_length(value: Any) -> bool:
+    return isinstance(value, list) and list(map(type, value)) == [int, int, str]
 
 
 def check_state(state: Mapping[str, Any], checkpoints: Path) -> None:

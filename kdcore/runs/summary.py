@@ -200,14 +200,14 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
 
 
 def _window_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
-    """That windows of one recording resemble one another, which intervals over samples cannot know."""
+    """That windows of one recording resemble one another, and what intervals make of it."""
     keys = outcomes[DISTILLED][0].keys
     recordings = len({key.partition(", window ")[0] for key in keys})
     if recordings == len(keys):
         return []
     return [
-        f"the {len(keys)} samples are windows of {recordings} recordings: intervals over samples assume independence "
-        "and are too narrow; rely on several seeds"
+        f"the {len(keys)} samples are windows of {recordings} recordings: intervals of a single seed take recordings, not "
+        "windows, for independent, and recordings of one subject are not quite, either"
     ]
 
 
@@ -386,10 +386,19 @@ def _differences(
 
 def _selection(rules: Mapping[str, str]) -> str:
     """A description of the epochs whose weights are evaluated."""
-    said = {"last": "weights of the last epoch", "best": "weights of the epoch best on the validation split"}
+    said = {
+        "last": "weights of the last epoch",
+        "best": "weights of the epoch best on the validation split",
+        "best by loss": "weights of the epoch with the smallest loss on the validation split",
+    }
+
+    def described(rule: str) -> str:
+        epoch, _, averaged = rule.partition(", ")
+        return said[epoch] + (", averaged over training (ema)" if averaged else "")
+
     if len(set(rules.values())) == 1:
-        return said[next(iter(rules.values()))]
-    return "; ".join(f"{name}: {said[rule]}" for name, rule in rules.items())
+        return described(next(iter(rules.values())))
+    return "; ".join(f"{name}: {described(rule)}" for name, rule in rules.items())
 
 
 def table(summary: Summary) -> Table:

@@ -21,10 +21,11 @@ class Skipping:
     Args:
         limit: Steps that may be skipped; one more is an error.
         local: Whether the loss itself is looked at; gradients alone are the same in all processes.
+        scaled: Whether a gradient scaler deals with gradients, which it lets overflow now and then.
     """
 
-    def __init__(self, limit: int, local: bool = True):
-        self.limit, self.local, self.count = limit, local, 0
+    def __init__(self, limit: int, local: bool = True, scaled: bool = False):
+        self.limit, self.local, self.scaled, self.count = limit, local, scaled, 0
         self._buffers: list[tuple[Tensor, Tensor]] = []
 
     def remember(self, modules: Iterable[nn.Module]) -> None:
@@ -38,7 +39,10 @@ class Skipping:
         Raises:
             TrainingError: If the limit is passed.
         """
-        gradients = [each.grad for learner in learners for each in learner.parameters if each.grad is not None]
+        if self.scaled and not self.local:
+            return False
+        parameters = [] if self.scaled else [each for learner in learners for each in learner.parameters]
+        gradients = [each.grad for each in parameters if each.grad is not None]
         looked_at = [torch.linalg.vector_norm(each).float() for each in gradients]
         if self.local or not looked_at:
             looked_at.append(total.detach().float())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,45 +18,19 @@ from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
 from kdcore.training.divergence import Skipping, only_grew
+from kdcore.training.epoch_report import EpochReport
 from kdcore.training.evaluation import predict
 from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
-from kdcore.training.participants import FUSION, Distiller
+from kdcore.training.participants import Distiller
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
-from kdcore.training.stage_context import StageContext
+from kdcore.training.settings import Checkpoint, Settings
+from kdcore.training.sources import cached_sources, set_modes
+from kdcore.training.stage_context import StageContext, optimizer_steps
 from kdcore.training.step import StageStep
-from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, repeatable
 from kdcore.training.trained_teachers import History, TrainedStages
-
-Checkpoint = tuple[Mapping[str, Tensor], Mapping[str, Any]]
-"""Weights, and the state that goes with them."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The engine's options besides the stages.
-
-    Args:
-        seed: Of this run.
-        batch_size: For evaluation and for the outputs of frozen teachers.
-        labels_withheld: Students are shown no labels.
-        compile: Compile learners' encoders.
-        teacher_cache: Compute a frozen teacher's outputs once per sample where that changes nothing.
-        cache_limit: Bytes that one teacher's outputs may take.
-        checkpoint_seconds: Time between checkpoints within a stage.
-        log_every: Steps that one logged value is the mean of.
-        skipped_steps: Steps that are not finite and may be skipped; None to stop at the first.
-    """
-
-    seed: int
-    batch_size: int
-    labels_withheld: bool = False
-    compile: bool = False
-    teacher_cache: bool = True
-    cache_limit: int = 4 << 30
-    checkpoint_seconds: float = 30.0
-    log_every: int = 10
-    skipped_steps: int | None = None
+from kdcore.training.updates import Updates
+from kdcore.training.validation import Scores, averages_applied, chosen_together, early_end, follow_plateaus, improved
 
 
 class Engine:
@@ -72,6 +45,8 @@ class Engine:
         save: Takes (weights, state) for a checkpoint.
         listener: Told how it goes.
         trained: Where stages of teachers alone are kept, to be trained once; None to train them always.
+        scaler: Scales the loss, for float16; None for other precisions.
+        finish: Takes (weights, state) when the last stage has been trained, before the weights that are asked for are chosen.
     """
 
     def __init__(
@@ -85,18 +60,25 @@ class Engine:
         listener: Listener | None = None,
         trained: TrainedStages | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        finish: Callable[[Mapping[str, Tensor], Mapping[str, Any]], None] = lambda weights, state: None,
     ):
         self.fabric, self.distiller, self.table, self.settings = fabric, distiller, table, settings
         self.trained = trained if fabric.world_size == 1 else None
-        self.record, self.save, self.listener, self.scaler = record, save, listener or Listener(), scaler
+        self.save, self.finish, self.listener, self.scaler = save, finish, listener or Listener(), scaler
         self.learners: dict[str, Learner] = {}
         self.watch = GradientWatch(taps=not settings.compile)
         self.stop_requested = False
-        self.notes: list[str] = []
-        self.history: list[list[float]] = []
-        limit = settings.skipped_steps
-        self.skipping = Skipping(limit, fabric.world_size == 1) if limit is not None else None
+        limit, alone = settings.skipped_steps, fabric.world_size == 1
+        self.skipping = Skipping(limit, alone, scaler is not None) if limit is not None else None
+        self.updates = Updates(fabric, distiller, scaler, self.skipping)
+        self.report = EpochReport(distiller, record, self.listener, self.watch, self.skipping, settings.log_every)
         self._saved_at = time.monotonic()
+        self._stopped_by_callback = False
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results must know."""
+        return self.report.notes
 
     def fit(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None = None) -> None:
         """Train through `stages`, from the start or from a checkpoint.
@@ -110,7 +92,7 @@ class Engine:
                 for rows, local in self._batches(context):
                     with self.fabric.autocast():
                         total, values = context.module(rows, local)
-                    self._update(context, total, values)
+                    self.updates.take(context, total, values)
 
     def _stages(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None) -> Iterator[StageContext]:
         """The stages that are left, each ready to be trained; what follows a stage is done when the next one is asked for."""
@@ -123,12 +105,14 @@ class Engine:
             key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained and not resumed else None
             if key is None or not self._reuse(key, stage):
                 with self._remembered(key, stage):
-                    self.history = list(checkpoint[1]["history"]) if checkpoint and resumed else []
+                    self.report.history = list(checkpoint[1]["history"]) if checkpoint and resumed else []
                     yield (context := self._context(ordinal, stages))
-                    self._keep_best(context)
-                    self._note(*only_grew(self.history, context.step.names))
+                    if ordinal + 1 == len(stages):
+                        self.finish(*self._state(ordinal, context.done, 0, context))
+                    self._keep_chosen(context)
+                    self.report.note(*only_grew(self.report.history, context.step.names))
                 self.listener.stage_finished(stage)
-            self.history = []
+            self.report.history = []
             if ordinal + 1 < len(stages):
                 self._checkpoint(ordinal + 1)
 
@@ -139,8 +123,9 @@ class Engine:
             return False
         self._load(kept[0])
         for metrics, step in kept[1]:
-            self.record(metrics, step)
+            self.report.record(metrics, step)
         self.listener.stage_reused(stage)
+        self.report.note(*kept[2])
         return True
 
     @contextmanager
@@ -149,35 +134,40 @@ class Engine:
         if key is None or self.trained is None:
             yield
             return
-        record = self.record
+        report, record, noted = self.report, self.report.record, len(self.notes)
         history: History = []
 
         def note(metrics: Mapping[str, float], step: int) -> None:
             history.append((dict(metrics), step))
             record(metrics, step)
 
-        self.record = note
+        report.record = note
         try:
             yield
         finally:
-            self.record = record
-        self.trained.save(key, self._weights(stage.learners), history)
+            report.record = record
+        if not self._stopped_by_callback:
+            self.trained.save(key, self._weights(stage.learners), history, self.notes[noted:])
 
     def _context(self, ordinal: int, stages: Sequence[StagePlan]) -> StageContext:
         stage = stages[ordinal]
         before = sum(other.epochs for other in stages[:ordinal] if other.order == stage.order)
+        later = {name for other in stages[ordinal + 1 :] for name in self.distiller.owners(other.learners)}
         rows, batch_size = self._rows(stage)
         if batch_size % self.fabric.world_size:
             raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
         learners = [self._learner(name, stage) for name in self.distiller.owners(stage.learners)]
-        self._set_modes(stage)
-        cached, gather = self._cached_teachers(stage), gatherer(self.fabric.world_size)
+        set_modes(self.distiller, stage)
+        limit, gather = (self.settings.cache_limit if self.settings.teacher_cache else None), gatherer(self.fabric.world_size)
+        cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)
         step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gather)
         step.watch = self.watch
         if self.settings.compile:
             for name in stage.learners:
                 self.distiller.participant(name).encoder.compile()
-        return StageContext(ordinal, stage, learners, step, self._distributed(step), rows, batch_size, before)
+        last = frozenset(learner.name for learner in learners) - later
+        self._stopped_by_callback = False
+        return StageContext(ordinal, stage, learners, step, self._distributed(step), rows, batch_size, before, last)
 
     def _rows(self, stage: StagePlan) -> tuple[Tensor, int]:
         """The rows that a stage learns from, and how many of them make a batch."""
@@ -187,7 +177,9 @@ class Engine:
     def _learner(self, name: str, stage: StagePlan) -> Learner:
         if name not in self.learners:
             training = stage.training.get(name) or stage.training[self.distiller.fused[0]]
-            self.learners[name] = Learner.of(name, self.distiller.owned(name), training)
+            rows, batch_size = self._rows(stage)
+            steps = optimizer_steps(len(rows) // batch_size, stage.accumulate)
+            self.learners[name] = Learner.of(name, self.distiller.owned(name), training, steps, self.scaler is not None)
         return self.learners[name]
 
     def _epochs(self, context: StageContext, state: Mapping[str, Any] | None) -> Iterator[int]:
@@ -195,19 +187,25 @@ class Engine:
         if state and state["stage"] != context.ordinal:
             state = None
         self.listener.stage_started(context.stage, context.steps)
-        for epoch in range(state["epoch"] if state else 0, context.stage.epochs):
+        context.ended, context.done = (str(state["ended"]), int(state["epoch"])) if state else ("", 0)
+        if context.ended and context.done < context.stage.epochs and not context.first.ended:
+            self._say_ended(context)
+        for epoch in range(context.done, context.stage.epochs):
+            if context.ended:
+                break
             self._begin_epoch(context, epoch, state if state and state["epoch"] == epoch and state["step"] else None)
             yield epoch
+            context.done = epoch + 1
             for learner in context.learners:
                 learner.epochs += 1
-            self._report(context)
+            self._end_epoch(context)
             if self._stop_agreed() or (epoch + 1 < context.stage.epochs and self._due()):
-                self._checkpoint(context.ordinal, epoch + 1)
+                self._checkpoint(context.ordinal, epoch + 1, 0, context)
 
     def _begin_epoch(self, context: StageContext, epoch: int, resumed: Mapping[str, Any] | None) -> None:
         """Set modes, rates and random numbers for an epoch, from its start or from where a checkpoint was made within it."""
-        self._set_modes(context.stage)
-        context.epoch, context.index = epoch, resumed["step"] if resumed else 0
+        set_modes(self.distiller, context.stage)
+        context.epoch, context.index, context.gathered = epoch, resumed["step"] if resumed else 0, 0
         context.values = torch.zeros(context.steps, len(context.step.names) + 1, device=context.rows.device)
         if context.step.teacher_randomness:
             context.step.teacher_randomness.state = resumed["teacher_random"] if resumed else None
@@ -218,7 +216,7 @@ class Engine:
             self.watch.begin_epoch()
             seed_everything(derive(self._epoch_seed(context), self.fabric.global_rank))
         for learner in context.learners:
-            learner.set_rate(self._training(context.stage, learner.name))
+            learner.begin_epoch(context.training(learner.name))
 
     def _epoch_seed(self, context: StageContext) -> int:
         return derive(self.settings.seed, context.stage.order, context.before + context.epoch)
@@ -239,7 +237,7 @@ class Engine:
             if now - told > 0.2:
                 told = now
                 self.listener.stepped(context.stage, context.epoch, index + 1)
-            within = self.fabric.world_size == 1 and index + 1 < context.steps
+            within = self.fabric.world_size == 1 and index + 1 < context.steps and context.completes_step(index)
             if within and (self.stop_requested or self._due(now)):
                 self._checkpoint(context.ordinal, context.epoch, index + 1, context)
 
@@ -247,135 +245,70 @@ class Engine:
         """Tell a stage's terms where training is."""
         context.index = index
         for learner in context.learners:
-            epochs = self._training(context.stage, learner.name).epochs
+            epochs = context.training(learner.name).epochs
             context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
         self.watch.begin_step(index, context.steps, context.step.names)
         if self.skipping:
             self.skipping.remember(context.step.learning)
 
-    def _update(self, context: StageContext, total: Tensor, values: Tensor) -> None:
-        """One step of every learner's optimizer."""
+    def _end_epoch(self, context: StageContext) -> None:
+        """Record an epoch's values, validate, and decide whether the stage goes on."""
+        stage = context.stage
+        found, means = self.report.values(context)
+        self.updates.refuse_tiny_scale(context)
+        scores = self._validate(context)
+        groups = chosen_together(stage, self.distiller)
+        follow_plateaus(context, groups, scores, means)
+        found += [*self.report.scores(context, scores), *self.report.vanished(context)]
+        self.report.track(found, lambda learner: learner.epochs)
+        asked = self.listener.epoch_finished(stage, context.epoch, {name: value for name, _, value in found})
+        asked = self._agreed(asked)
+        context.ended = asked or early_end(context, groups)
+        if context.ended and context.done < stage.epochs:
+            self._stopped_by_callback = bool(asked)
+            self._say_ended(context)
+
+    def _say_ended(self, context: StageContext) -> None:
         for learner in context.learners:
-            if learner.optimizer:
-                learner.optimizer.zero_grad()
-        self.fabric.backward(total)
-        context.values[context.index, :-1] = values
-        context.values[context.index, -1] = total.detach()
-        if self.skipping and self.skipping.skips(total, context.learners):
-            context.values[context.index] = torch.nan
-            for learner in context.learners:
-                learner.steps += 1
-            return
-        for learner in context.learners:
-            if learner.optimizer:
-                largest = self._training(context.stage, learner.name).gradient_clip
-                if self.scaler and largest:
-                    self.scaler.unscale_(learner.optimizer)
-                if largest:  # each on its own, so that none depends on who learns beside it
-                    torch.nn.utils.clip_grad_norm_(learner.parameters, largest)
-                if self.scaler:
-                    self.scaler.step(learner.optimizer)
-                else:
-                    learner.optimizer.step()
-            if self.distiller.averages:
-                self.distiller.update_averages(learner.name, learner.steps)
-            learner.steps += 1
-        if self.scaler:
-            self.scaler.update()
+            learner.ended = context.ended
+        stage = context.stage
+        self.report.note(f"{stage.name} ended after {context.done} of {stage.epochs} epochs: {context.ended}")
 
-    def _training(self, stage: StagePlan, learner: str):
-        return stage.training[self.distiller.fused[0] if learner == FUSION else learner]
+    def _agreed(self, asked: str | None) -> str:
+        """The reason for which a callback of any process wants the stage to end; empty if none does."""
+        if self.fabric.world_size == 1:
+            return asked or ""
+        wanted = self.fabric.all_reduce(torch.tensor(float(bool(asked)), device=self.fabric.device), reduce_op="max")
+        return (asked or "a callback of another process asked for it") if bool(wanted) else ""
 
-    def _report(self, context: StageContext) -> None:
-        """Record an epoch's values, and validate."""
-        stage, values = context.stage, context.values.cpu()
-        names = [f"train/{name}" for name in context.step.names] + [f"train/{'+'.join(stage.learners)}/total"]
-        finite = self._finite(context, values, names)
-        learner_of = {learner.name: learner for learner in context.learners}
-        owners = [*(learner_of[term.learner] for term in context.step.terms), context.first]
-        every = self.settings.log_every
-        for piece, chunk in enumerate(values.split(every)):
-            chunk = chunk[finite[piece * every : (piece + 1) * every]]
-            means = zip((f"{name} (step)" for name in names), owners, chunk.mean(0).tolist(), strict=True)
-            self._record(means if len(chunk) else (), lambda learner, piece=piece: learner.steps - len(values) + piece * every)
-        means = values[finite].mean(0).tolist()
-        self.history.append(means[:-1])
-        found = list(zip(names, owners, means, strict=True))
-        found += [(f"learning_rate/{name}", learner, learner.rate) for name, learner in learner_of.items()]
-        found += [(key, learner_of[name], value) for name, (key, value) in self._validate(context).items()]
-        found += [(key, learner_of[name], value) for name, key, value in self._vanished(context)]
-        self._record(found, lambda learner: learner.epochs)
-        metrics = {name: value for name, _, value in found}
-        self.listener.epoch_finished(stage, context.epoch, metrics)
+    def _validate(self, context: StageContext) -> dict[str, Scores]:
+        """Scores of each learner on the validation split; remembers the best epoch."""
+        stage = context.stage
+        with averages_applied(context.learners):
+            scores = self._scores(stage)
+            for names in chosen_together(stage, self.distiller) if scores else ():
+                learner = self.learners[names[0]]
+                if improved(learner, context.training(names[0]), Scores.mean([scores[name] for name in names])):
+                    learner.best = self._weights(names)
+        return scores
 
-    def _finite(self, context: StageContext, values: Tensor, names: Sequence[str]) -> Tensor:
-        """True for every step of an epoch that was not skipped; those that were are counted and said."""
-        finite = torch.isfinite(values).all(dim=1)
-        if not self.skipping or bool(finite.all()) or not bool(finite.any()):
-            context.refuse_infinite(values, names)
-            return finite
-        count = int((~finite).sum())
-        self._note(
-            f"{count} of {len(values)} steps were skipped in stage {context.stage.name}, epoch {context.epoch + 1}: "
-            "their loss or gradients were not finite numbers"
-        )
-        return finite
-
-    def _note(self, *notes: str) -> None:
-        """Say what a reader of the results must know, and keep it for them."""
-        self.notes += notes
-        for note in notes:
-            self.listener.say(note)
-
-    def _record(self, values: Iterable[tuple[str, Learner, float]], at: Callable[[Learner], int]) -> None:
-        """Record values, each where its learner is: learners of one stage may have had different numbers of epochs."""
-        metrics: dict[int, dict[str, float]] = {}
-        for name, learner, value in values:
-            metrics.setdefault(at(learner), {})[name] = value
-        for step, found in metrics.items():
-            self.record(found, step)
-
-    def _vanished(self, context: StageContext) -> list[tuple[str, str, float]]:
-        """Say which terms had no gradient that matters in this epoch; (learner, metric, share of the largest gradient)."""
-        shares = []
-        for name, (gradient, largest, rival) in self.watch.vanished().items():
-            learner, term = name.split("/", 1)
-            beside = f" against {largest:.2g} of {rival.split('/', 1)[1]!r}" if rival != name else ""
-            self.listener.say(
-                f"{self.distiller.called(learner, term)} no longer matters in stage {context.stage.name}, epoch "
-                f"{context.epoch + 1}: its gradient on the outputs of {learner} is {gradient:.2g} with its weight{beside}. "
-                "Look for detach, saturation or a margin that every sample meets; if that is intended, ignore this line"
-            )
-            shares.append((learner, f"train/{name}/vanished", gradient / largest if largest else 0.0))
-        return shares
-
-    def _validate(self, context: StageContext) -> dict[str, tuple[str, float]]:
-        """Accuracy of each learner on the validation split, with its name as a metric; remembers the best epoch."""
-        stage, accuracy = context.stage, self._accuracies(context.stage)
-        for names in self._chosen_together(stage) if accuracy else ():
-            learner, score = self.learners[names[0]], sum(accuracy[name] for name in names) / len(names)
-            if stage.training[names[0]].select == "best" and score > learner.best_score:
-                learner.best_score, learner.best = score, self._weights(names)
-        return {name: (f"validation/{name}/accuracy", value) for name, value in accuracy.items()}
-
-    def _accuracies(self, stage: StagePlan) -> dict[str, float]:
-        """Accuracy of each learner on the validation split; empty if there is none."""
+    def _scores(self, stage: StagePlan) -> dict[str, Scores]:
+        """Scores of each learner on the validation split; empty if there is none."""
         rows = self.table.rows.get("validation")
         if rows is None or not len(rows) or self._withheld(stage):
             return {}
         labels = self.table.labels[rows].cpu().numpy()
         probabilities = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
-        return {name: float((each.argmax(1) == labels).mean()) for name, each in probabilities.items()}
+        return {name: Scores.of(each, labels) for name, each in probabilities.items()}
 
-    def _chosen_together(self, stage: StagePlan) -> list[tuple[str, ...]]:
-        """Learners whose best epoch is one choice: those of one fusion; every other learner has its own."""
-        fused = tuple(name for name in stage.learners if name in self.distiller.fused)
-        return [*([fused] if fused else []), *((name,) for name in stage.learners if name not in fused)]
-
-    def _keep_best(self, context: StageContext) -> None:
+    def _keep_chosen(self, context: StageContext) -> None:
+        """Give learners that have been trained to the end the weights that are asked for: averaged, or of the best epoch."""
         for learner in context.learners:
-            if learner.best and learner.epochs >= self._training(context.stage, learner.name).epochs:
-                self._load(learner.best)
+            if learner.name in context.last:
+                if learner.average:
+                    learner.average.apply()
+                if learner.best:
+                    self._load(learner.best)
 
     def _withheld(self, stage: StagePlan) -> bool:
         """True if the learners of `stage` may not see labels."""
@@ -386,32 +319,6 @@ class Engine:
             return step
         synchronise_batch_norm(step)
         return self.fabric.setup_module(step)
-
-    def _set_modes(self, stage: StagePlan) -> None:
-        """Learners train; everybody else evaluates and is given no gradient."""
-        self.distiller.eval()
-        for name in self.distiller.owners(stage.learners):
-            for module in self.distiller.owned(name):
-                module.train()
-        for name in stage.sources:
-            if name not in self.distiller.stored:
-                member = self.distiller.participant(name)
-                member.batch_transforms.train(member.augment_frozen)
-
-    def _cached_teachers(self, stage: StagePlan) -> dict[str, CachedOutputs]:
-        """Outputs of those frozen participants that give the same for a sample every time."""
-        if not self.settings.teacher_cache:
-            return {}
-        rows, limit = self.table.training_rows(stage.split, stage.learners), self.settings.cache_limit
-        names, size = repeatable(self.distiller, stage.sources), self.settings.batch_size
-        if not set(names) & set(self.table.present):
-            return cache_teachers(self.distiller, names, rows, self.table, size, limit, self.fabric)
-        found: dict[str, CachedOutputs] = {}
-        for group in self.distiller.run_apart(names):
-            there = self.table.complete(group, rows)
-            own = rows if there is None else rows[there]
-            found |= cache_teachers(self.distiller, group, own, self.table, size, limit, self.fabric) if len(own) else {}
-        return found
 
     def _stop_agreed(self) -> bool:
         """True if any process was asked to stop; all of them must stop after the same epoch."""
@@ -437,30 +344,35 @@ class Engine:
     def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, context: StageContext | None = None) -> None:
         """Save where training stands; if asked to stop, stop."""
         if context and not self.skipping:
-            names = [f"train/{name}" for name in context.step.names] + [f"train/{'+'.join(context.stage.learners)}/total"]
-            context.refuse_infinite(context.values[:step].cpu(), names)  # nothing resumes from weights that are not numbers
+            context.refuse_infinite(context.values[:step].cpu())  # nothing resumes from weights that are not numbers
+        self.save(*self._state(ordinal, epoch, step, context))
+        self._saved_at = time.monotonic()
+        if self.stop_requested:
+            raise StoppedError("stopped on request; the state is saved")
+
+    def _state(
+        self, ordinal: int, epoch: int, step: int, context: StageContext | None
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights and everything else that training continues from."""
         weights = dict(self.distiller.state_dict())
-        for name, learner in self.learners.items():
-            weights |= {f"best|{name}|{key}": tensor for key, tensor in learner.best.items()}
-        stream = context.step.teacher_randomness if context else None
-        state = {
+        for learner in self.learners.values():
+            weights |= learner.tensors()
+        stream = context.step.teacher_randomness if context and step else None
+        return weights, {
             "stage": ordinal,
             "epoch": epoch,
             "step": step,
-            "values": context.values[:step].cpu().clone() if context else None,
+            "ended": context.ended if context else "",
+            "values": context.values[:step].cpu().clone() if context and step else None,
             "learners": {name: learner.state() for name, learner in self.learners.items()},
             "random": random_state(),
             "teacher_random": stream.state if stream else None,
             "scaler": self.scaler.state_dict() if self.scaler else {},
             "watch": self.watch.state(),
-            "history": list(self.history),
+            "history": list(self.report.history),
             "notes": list(self.notes),
             "skipped": self.skipping.count if self.skipping else 0,
         }
-        self.save(weights, state)
-        self._saved_at = time.monotonic()
-        if self.stop_requested:
-            raise StoppedError("stopped on request; the state is saved")
 
     def _set_scaler(self, state: Mapping[str, Any] | None) -> None:
         """Start the gradient scaler, where the precision has one, from a checkpoint's state or afresh."""
@@ -470,16 +382,14 @@ class Engine:
 
     def _restore(self, stages: Sequence[StagePlan], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
         """Load a checkpoint; returns the stage to continue with."""
-        self.distiller.load_state_dict({name: tensor for name, tensor in weights.items() if not name.startswith("best|")})
+        self.distiller.load_state_dict({name: tensor for name, tensor in weights.items() if "|" not in name})
         self.watch.restore(state["watch"])
-        self.notes = list(state["notes"])
+        self.report.notes = list(state["notes"])
         if self.skipping:
             self.skipping.count = state["skipped"]
         first = int(state["stage"])
         for stage in stages[: first + 1]:
             for name in self.distiller.owners(stage.learners):
                 if name in state["learners"] and name not in self.learners:
-                    prefix = f"best|{name}|"
-                    best = {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
-                    self._learner(name, stage).restore(state["learners"][name], best)
+                    self._learner(name, stage).restore(state["learners"][name], weights)
         return first

@@ -107,7 +107,15 @@ class LoadedWeights:
     def give_statistics(self, name: str, pipeline: Pipeline) -> None:
         """Give a participant's transforms the statistics that its file of weights has, instead of fitting them."""
         file = self.files.get(name)
-        if file is None or not file.statistics:
+        if file is None:
+            return
+        reads = {branch.modality.name: branch.modality.units for branch in pipeline.branches}
+        if file.modalities and file.modalities != reads:
+            trained_on, now = _in_words(file.modalities), _in_words(reads)
+            what = f"its weights were trained on {trained_on}, and here they read {now}"
+            self._note(name, f"{file.path.name}: {what}; preprocessing is fitted anew")
+            return
+        if not file.statistics:
             return
         if pipeline.take_statistics(file.statistics, str(file.path)):
             self._note(name, f"{file.path.name}: its preprocessing statistics are used, and not fitted to this run's data")
@@ -176,6 +184,11 @@ class LoadedWeights:
         group, _, key = self._path(name).partition(".")
         filled = self.plan.filled[group]
         return (filled[key] if key else filled)["transforms"]
+
+
+def _in_words(modalities: Mapping[str, str]) -> str:
+    """Modalities with their units."""
+    return " and ".join(f"{name} in {units}" if units else name for name, units in modalities.items())
 
 
 def _chains(transforms: Any) -> list[Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +24,7 @@ from kdcore.training.assembly import Assembly, shape_of
 from kdcore.training.engine import Engine
 from kdcore.training.evaluation import predict
 from kdcore.training.stage_context import StageContext
+from kdcore.training.validation import Scores
 
 INPUT = "input"
 """Modality that all participants read."""
@@ -265,20 +267,20 @@ class LoaderEngine(Engine):
                 f"the loader gave {count} batches in epoch {context.epoch + 1}, but {self.steps} were expected; give steps="
             )
 
-    def _accuracies(self, stage: StagePlan) -> dict[str, float]:
-        """Accuracy of each learner on the labelled samples of the validation loader."""
+    def _scores(self, stage: StagePlan) -> dict[str, Scores]:
+        """Scores of each learner on the labelled samples of the validation loader."""
         if self.validation is None:
             return {}
-        right, total = dict.fromkeys(stage.learners, 0), 0
+        found: dict[str, list[np.ndarray]] = {name: [] for name in stage.learners}
+        told = []
         for loaded in self.validation:
             batch = self.unpack(loaded)
             if batch.labels is None:
                 raise DataError("the batches of the validation loader have no labels")
-            rows, size, known = self.table.take(batch), len(batch), batch.labels >= 0
-            found = predict(self.distiller, stage.learners, rows, self.table, size, self.fabric)
-            for name, probabilities in found.items():
-                right[name] += int((torch.from_numpy(probabilities).argmax(1) == batch.labels.cpu())[known.cpu()].sum())
-            total += int(known.sum())
-        if not total:
+            rows, size, labels = self.table.take(batch), len(batch), batch.labels.cpu().numpy()
+            for name, each in predict(self.distiller, stage.learners, rows, self.table, size, self.fabric).items():
+                found[name].append(each[labels >= 0])
+            told.append(labels[labels >= 0])
+        if not sum(map(len, told)):
             raise DataError("the validation loader gave no labelled samples")
-        return {name: count / total for name, count in right.items()}
+        return {name: Scores.of(np.concatenate(each), np.concatenate(told)) for name, each in found.items()}

@@ -15,6 +15,7 @@ from kdcore.contracts.encoder import Participant
 from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.progress import Ramp
+from kdcore.contracts.training import MovingAverage
 from kdcore.training.module_checks import set_up
 from kdcore.training.teacher_cache import CachedOutputs
 
@@ -58,7 +59,7 @@ class Average:
 
     def decay(self, update: int) -> float:
         """Share of the old average that update `update` keeps."""
-        return min(self.momentum, update / (update + 1)) if self.warmup else self.momentum
+        return MovingAverage(self.momentum, self.warmup).decay(update)
 
 
 SetUp = Callable[[TermSpec, DistillationLoss, Example], None]

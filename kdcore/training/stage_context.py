@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from kdcore.contracts.training import Training
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.learner import Learner
+from kdcore.training.participants import FUSION
 from kdcore.training.step import StageStep
 
 
@@ -27,8 +29,12 @@ class StageContext:
         rows: Rows that are learnt from.
         batch_size: Rows per step, all processes together.
         before: Epochs of earlier stages with the same order of samples, which is the same in both arms.
+        last: Learners that no later stage trains.
         epoch: The epoch under way, counted from 0 in this stage.
         index: The step under way, counted from 0 in this epoch.
+        gathered: Batches whose gradients wait for the next optimizer step.
+        done: Epochs of this stage that are over.
+        ended: The reason why no further epoch follows, whatever the stage's epochs; empty if there is none.
         values: (steps, terms + 1): each term's value at each step of this epoch, and last their weighted sum.
     """
 
@@ -40,8 +46,12 @@ class StageContext:
     rows: Tensor
     batch_size: int
     before: int
+    last: frozenset[str] = frozenset()
     epoch: int = 0
     index: int = 0
+    gathered: int = 0
+    done: int = 0
+    ended: str = ""
     values: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     @property
@@ -50,16 +60,38 @@ class StageContext:
         return len(self.rows) // self.batch_size
 
     @property
+    def optimizer_steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return optimizer_steps(self.steps, self.stage.accumulate)
+
+    def completes_step(self, index: int) -> bool:
+        """True if the batch `index` of an epoch is the last one of an optimizer step."""
+        return (index + 1) % self.stage.accumulate == 0 or index + 1 == self.steps
+
+    def training(self, learner: str) -> Training:
+        """The training of a learner; of the fusion, that of the teachers that run through it."""
+        return self.stage.training[self.step.fused[0] if learner == FUSION else learner]
+
+    @property
+    def total_name(self) -> str:
+        """The metric of the sum of all terms."""
+        return f"train/{'+'.join(self.stage.learners)}/total"
+
+    @property
+    def names(self) -> list[str]:
+        """The metrics of the columns of `values`."""
+        return [*(f"train/{name}" for name in self.step.names), self.total_name]
+
+    @property
     def first(self) -> Learner:
         """The first learner, by whose steps and epochs the sum of all terms is recorded."""
         return self.learners[0]
 
-    def refuse_infinite(self, values: Tensor, names: Sequence[str]) -> None:
+    def refuse_infinite(self, values: Tensor) -> None:
         """Raise an error that names the first value of an epoch that is not finite.
 
         Args:
             values: As `StageContext.values`.
-            names: Of its columns.
 
         Raises:
             TrainingError: If there is one.
@@ -73,7 +105,12 @@ class StageContext:
         history = f"; in this epoch it was {float(before[0]):.4g} first" if len(before) else ""
         history += f" and {float(before[-1]):.4g} last" if len(before) > 1 else ""
         raise TrainingError(
-            f"{names[which]} is {float(values[step, which])} {where}{self.step.called(which)}{history}. "
+            f"{self.names[which]} is {float(values[step, which])} {where}{self.step.called(which)}{history}. "
             f"Learning rate: {rates}. If the value grew, try a smaller learning rate, a smaller weight, or "
             "gradient_clip; if it did not, look for a logarithm or root of 0, or a division by 0, in the loss"
         )
+
+
+def optimizer_steps(batches: int, accumulate: int) -> int:
+    """Optimizer steps of `batches` batches, of which `accumulate` make one; the last step takes what is left."""
+    return -(-batches // accumulate)

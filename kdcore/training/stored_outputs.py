@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
 from torch import Tensor
 
-from kdcore.archives import refuse_bomb
+from kdcore.archives import refuse_bomb, refuse_parquet_bomb
 from kdcore.contracts.dataset import SampleKey
 from kdcore.errors import DataError
 from kdcore.recipe.config_models import STORED
@@ -155,6 +155,7 @@ def _from_parquet(path: Path) -> StoredOutputs:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    refuse_parquet_bomb(path)
     try:
         table = pq.read_table(path)
     except pa.ArrowException as error:

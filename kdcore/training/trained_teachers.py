@@ -64,17 +64,21 @@ class TrainedStages:
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
-    def load(self, key: str) -> tuple[dict[str, Tensor], History] | None:
-        """Weights and history of the stage, if it was trained before and what was kept is whole."""
+    def load(self, key: str) -> tuple[dict[str, Tensor], History, list[str]] | None:
+        """Weights, history and notes of the stage, if it was trained before and what was kept is whole."""
         try:
             kept = Checkpoints(self.folder / key).load()
         except CheckpointError:
             return None
-        return (kept[0], [(dict(metrics), int(step)) for metrics, step in kept[1]["history"]]) if kept else None
+        if kept is None:
+            return None
+        history = [(dict(metrics), int(step)) for metrics, step in kept[1]["history"]]
+        return kept[0], history, list(kept[1].get("notes", ()))
 
-    def save(self, key: str, weights: Mapping[str, Tensor], history: History) -> None:
+    def save(self, key: str, weights: Mapping[str, Tensor], history: History, notes: Sequence[str] = ()) -> None:
         """Keep a stage that has been trained."""
-        Checkpoints(self.folder / key, keep=1).save(weights, {"history": [[metrics, step] for metrics, step in history]})
+        state = {"history": [[metrics, step] for metrics, step in history], "notes": list(notes)}
+        Checkpoints(self.folder / key, keep=1).save(weights, state)
 
 
 def _digest(tensor: Tensor) -> str:

@@ -39,6 +39,7 @@ class WeightFile:
         transforms: Transforms by modality, as the recipe of the run that wrote the file has them; empty where unknown.
         versions: Package → version, of kdcore and its plugins at the time.
         notes: What was changed in reading it.
+        modalities: Modality → units of what the network read; empty where the file does not say.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class WeightFile:
     transforms: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    modalities: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def statistics(self) -> dict[str, Tensor]:
@@ -85,7 +87,14 @@ def read_weight_file(path: Path) -> WeightFile:
     about = {**about, **described}
     versions = {"kdcore": str(about["kdcore"]), **about.get("plugins", {})} if about.get("kdcore") else {}
     classes = tuple(map(str, about.get("classes", ())))
-    return WeightFile(path, tensors, classes, about.get("transforms", {}), versions, tuple(notes))
+    return WeightFile(path, tensors, classes, about.get("transforms", {}), versions, tuple(notes), _modalities(about))
+
+
+def _modalities(about: Mapping[str, Any]) -> dict[str, str]:
+    """Modality → units, of a saved student's description."""
+    told = about.get("modalities")
+    told = told if isinstance(told, list) and all(isinstance(each, dict) for each in told) else []
+    return {str(each["name"]): str(each.get("units", "")) for each in told if "name" in each}
 
 
 def _inside(folder: Path) -> Path:

@@ -105,6 +105,13 @@ def cross_validate(
     repeats: Annotated[
         int, typer.Option(min=1, help="Divide the subjects into folds this many times, in random order; requires --folds.")
     ] = 1,
+    stratified: Annotated[
+        bool, typer.Option("--stratified", help="Give every fold similar shares of the classes; requires --folds.")
+    ] = False,
+    lists: Annotated[
+        list[Path] | None,
+        typer.Option("--list", help="Test on the subjects or samples in this file, one a line; repeat for every fold."),
+    ] = None,
     jobs: Jobs = 1,
     only: Annotated[str, typer.Option(help="Train only this fold; print no tables.")] = "",
     metric: Metric = "accuracy",
@@ -117,8 +124,9 @@ def cross_validate(
     protocol. Finished folds are reused and interrupted ones are resumed.
     """
     from kdcore_compare.cross_validation import cross_validate as start
+    from kdcore_compare.folds import Division
 
-    start(recipe, overrides or [], folds, repeats, jobs, only, metric, form, output)
+    start(recipe, overrides or [], Division(folds, repeats, stratified, tuple(lists or ())), jobs, only, metric, form, output)
 
 
 def sweep(

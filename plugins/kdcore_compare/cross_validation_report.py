@@ -14,6 +14,7 @@ from kdcore import Evaluation, FinishedRun, evaluate
 from kdcore_compare.comparability import pooling_conflicts
 from kdcore_compare.comparison import metric_of
 from kdcore_compare.comparison_report import METRIC_NAMES, PERCENT, interval, p_value, signed
+from kdcore_compare.folds import Division
 from kdcore_compare.selection import Entry, make_entry, students_of
 from kdcore_compare.significance import Difference, paired
 from kdcore_compare.tables import Table
@@ -29,8 +30,7 @@ class CrossValidation:
         name: Name of the recipe.
         runs: Label of a fold → its finished runs.
         seeds: Seeds of the recipe.
-        folds: Number of groups of subjects; 0 if one subject was left out at a time.
-        repeats: Number of times that subjects were divided.
+        division: The way in which subjects or samples were divided into folds.
         metric: ``accuracy``, ``macro_f1`` or ``loss``.
         command: Command that repeats it.
     """
@@ -38,8 +38,7 @@ class CrossValidation:
     name: str
     runs: Mapping[str, Sequence[FinishedRun]]
     seeds: Sequence[int]
-    folds: int
-    repeats: int
+    division: Division
     metric: str = "accuracy"
     command: str = ""
 
@@ -90,7 +89,7 @@ class CrossValidation:
         """Distilled minus baseline, paired by fold; corrected for overlapping training sets if folds are repeated."""
         before, after = (self.fold_values(each, metric) for each in (baseline, distilled))
         counts = [run.facts.counts for run in self.every_run]
-        overlap = float(np.mean([each["test"] / each["train"] for each in counts])) if self.repeats > 1 else 0.0
+        overlap = float(np.mean([each["test"] / each["train"] for each in counts])) if self.division.repeats > 1 else 0.0
         return paired([after[rule] - before[rule] for rule in before], "folds", overlap)
 
 
@@ -156,16 +155,14 @@ def _result_table(result: CrossValidation) -> Table:
 
 
 def _notes(result: CrossValidation, tests: Sequence[str]) -> list[str]:
-    kind = f"{result.folds} folds of subjects" if result.folds else "one subject left out at a time"
-    repeats = f", {result.repeats} repeats in random order" if result.repeats > 1 else ""
     seeds = ", ".join(map(str, result.seeds))
     lines = [
         f"Command: {result.command}",
-        f"Folds: {kind}{repeats}. Seeds: {seeds}; each fold counts once, as the mean over seeds. "
+        f"Folds: {result.division.said}. Seeds: {seeds}; each fold counts once, as the mean over seeds. "
         "±: standard deviation over folds. Pooled: the metric of all predictions of all folds together.",
         *(f"Difference: distilled minus baseline of the same student, paired by fold; {test}." for test in tests),
     ]
-    if tests and result.repeats == 1:
+    if tests and result.division.repeats == 1:
         lines.append("The training sets of folds overlap, so intervals and p values are approximate.")
     if not tests:
         lines.append("No difference: the recipe trains no baseline.")

@@ -68,6 +68,8 @@ def verdict(conditions: Sequence[str], numbers: Sequence[str]) -> str:
 def changed_conditions(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
     """Lines on changes that may explain different results: recipe, data, split rule, versions, machine."""
     was, now = original.facts, again.facts
+    for why in was.extends.get("differs", ()):
+        yield f"the original extends {was.extends['run']} and is {why}"
     for name in ("recipe_hash", "fingerprint", "split_rule", "classes", "counts", "machine"):
         if getattr(was, name) != getattr(now, name):
             title = {"fingerprint": "data fingerprint", "recipe_hash": "recipe hash"}.get(name, name)

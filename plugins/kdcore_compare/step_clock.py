@@ -62,10 +62,10 @@ class StepClock(RunListener):
         self._steps, self._epochs = steps, 0
         self._began = _now()
 
-    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
+    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> str | None:
         """Count the epoch."""
         self._epochs, self._ended = self._epochs + 1, _now()
-        self._to.epoch_finished(stage, epoch, metrics)
+        return self._to.epoch_finished(stage, epoch, metrics)
 
     def stage_finished(self, stage: StagePlan) -> None:
         """Write what was measured, if the student was a learner."""

@@ -36,17 +36,18 @@ class PruningListener(RunListener):
         self._seed, self._students = seed, set(stages[-1].learners)
         self._to.arm_started(seed, arm, stages)
 
-    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
+    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> str | None:
         """Report the students' validation accuracy, averaged if there are several."""
-        self._to.epoch_finished(stage, epoch, metrics)
+        asked = self._to.epoch_finished(stage, epoch, metrics)
         found = [metrics[name] for each in stage.learners if (name := f"validation/{each}/accuracy") in metrics]
         if self._trial is None or self._seed != self._first_seed or not found or set(stage.learners) != self._students:
-            return
+            return asked
         self._epochs += 1
         self._trial.report(float(np.mean(found)), self._epochs)
         if self._trial.should_prune():
             self.pruned = True
             raise StoppedError("pruned")
+        return asked
 
 
 def run_trial(

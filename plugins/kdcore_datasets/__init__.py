@@ -27,11 +27,22 @@ def register_datasets(register):
 
 
 @hookimpl
+def register_commands(cli):
+    """Add ``data new``."""
+    from kdcore_datasets.commands import new
+
+    group = next(each.typer_instance for each in cli.registered_groups if each.name == "data")
+    group.command("new")(new)
+
+
+@hookimpl
 def register_protocols(register):
     """Rules that split samples."""
     register("cross-subject", "kdcore_datasets.protocols.subjects:CrossSubject")
     register("leave-one-subject-out", "kdcore_datasets.protocols.subjects:LeaveOneSubjectOut")
     register("subject-folds", "kdcore_datasets.protocols.folds:SubjectFolds")
+    register("stratified-subject-folds", "kdcore_datasets.protocols.folds:StratifiedSubjectFolds")
+    register("held-out-list", "kdcore_datasets.protocols.lists:HeldOutList")
     register("explicit", "kdcore_datasets.protocols.subjects:Explicit")
     register("disjoint-subjects", "kdcore_datasets.protocols.subjects:DisjointSubjects")
     register("subject-specific", "kdcore_datasets.protocols.trials:SubjectSpecific")

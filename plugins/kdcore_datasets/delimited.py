@@ -17,11 +17,14 @@ from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 
-from kdcore import DataError
+from kdcore import DataError, refuse_bomb
 from kdcore_datasets.file_formats import LARGEST, measurable
 
 Column = str | int
 """A column's name in the header, or its number counted from 0."""
+
+LARGE_TEXT = 1 << 26
+"""Bytes of text up to which a compressed file is read whatever its own size."""
 
 _DELIMITERS = (",", ";", "\t", "|")
 
@@ -36,8 +39,26 @@ def open_text(path: Path) -> Iterator[TextIO]:
         start = raw.read(8)
         raw.seek(0)
         kind = next((kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)), "")
-        plain: Any = stack.enter_context(_decompressed(raw, kind)) if kind else raw
+        plain: Any = io.BufferedReader(_Bounded(stack.enter_context(_decompressed(raw, kind)), path)) if kind else raw
         yield stack.enter_context(io.TextIOWrapper(plain, encoding="utf-8-sig", newline=""))
+
+
+class _Bounded(io.RawIOBase):
+    """A decompressed stream that ends with a DataError once it has given far more than its file's size."""
+
+    def __init__(self, stream: Any, path: Path):
+        self._stream, self._path, self._given = stream, path, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self._given += len(data)
+        if self._given > LARGE_TEXT:
+            refuse_bomb(self._path, self._given, LARGE_TEXT)
+        return len(data)
 
 
 def _decompressed(raw: BinaryIO, kind: str) -> Any:
@@ -148,6 +169,8 @@ def _parse(
     numbers = _numbers(path, columns, delimiter, header, record_end)
     if not any(any(cells) for _, cells in lines):
         raise ValueError("has no rows")
+    if header and not record_end and delimiter != " ":
+        _refuse_longer_rows(path, delimiter)
     values = None if record_end else _load(path, kind, delimiter, first, numbers)
     if values is None:  # a row is too short, or a cell no number: the others may be sound
         rows = islice(_lines(path, delimiter, record_end), int(header), None)
@@ -174,6 +197,29 @@ def _load(path: Path, kind: str, delimiter: str, skipped: int, numbers: Sequence
             raise
         except ValueError:
             return None
+
+
+def _refuse_longer_rows(path: Path, delimiter: str) -> None:
+    """Refuse rows with more cells than the header has names: nobody knows which name belongs to which cell.
+
+    Decimal commas make such rows, and row names without a heading. Empty cells at the end do not count.
+
+    Raises:
+        ValueError: If there is one, naming its line.
+    """
+    with open_text(path) as file:
+        counts = (line.count(delimiter) for line in file)
+        first = next((count for count in counts if count), 0)
+        if all(count <= first for count in counts):
+            return
+    lines = _lines(path, delimiter, "")
+    names = next(lines)[1]
+    for line, cells in lines:
+        while len(cells) > len(names) and not cells[-1]:
+            cells.pop()
+        if len(cells) > len(names):
+            hint = "; are there decimal commas, or row names without a heading?"
+            raise ValueError(f"line {line} has {len(cells)} columns, and the header names {len(names)}{hint}")
 
 
 def _cell(cells: Sequence[str], number: int, kind: str) -> float | str:
@@ -245,4 +291,8 @@ def _number(column: Column, names: Sequence[str], header: bool, delimiter: str) 
     if column not in names:
         hint = _other_delimiter(names, delimiter)
         raise ValueError(f"has no column {column!r}; its columns are {', '.join(names)}{hint}")
+    if names.count(column) > 1:
+        raise ValueError(
+            f"has {names.count(column)} columns {column!r}; name them differently, or give a column's number from 0"
+        )
     return names.index(column)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import pickle
-from collections.abc import Sequence
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from kdcore import DataError
+from kdcore import DataError, refuse_bomb
 from kdcore_datasets.folders import existing_file
+
+COMPRESSED = 15
+"""Type of a compressed element of a MATLAB file."""
+
+SMALL = 1 << 20
+"""Bytes up to which a compressed file is harmless: zlib packs at most 1,032 to 1."""
 
 LARGEST = 1e30
 """No sensor measures more; below it, neither a change of units nor float32 makes a number infinite."""
@@ -56,10 +65,12 @@ def read_variable(path: Path, name: str) -> np.ndarray:
     Raises:
         DataError: If the file is unreadable, damaged, of another format, or lacks the variable.
     """
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
-        content = loadmat(existing_file(path), appendmat=False)
+        _refuse_matlab_bomb(existing_file(path))
+        content = loadmat(path, appendmat=False, variable_names=(name,))  # others may hold anything
+        there = [] if name in content else [each for each, *_ in whosmat(path, appendmat=False)]
     except DataError:
         raise
     except NotImplementedError as error:
@@ -67,12 +78,44 @@ def read_variable(path: Path, name: str) -> np.ndarray:
     except Exception as error:  # scipy reports damage by many kinds of exception
         raise DataError(f"{path}: not a readable MATLAB file ({_reason(error)})") from error
     if name not in content:
-        there = ", ".join(sorted(key for key in content if not key.startswith("__"))) or "nothing"
-        raise DataError(f"{path}: has no variable {name!r} (it holds {there})")
+        raise DataError(f"{path}: has no variable {name!r} (it holds {', '.join(sorted(there)) or 'nothing'})")
     values = np.asarray(content[name])
     if values.dtype.kind not in "fiu":
         raise DataError(f"{path}: variable {name!r} is not an array of numbers")
     return values
+
+
+def _refuse_matlab_bomb(path: Path) -> None:
+    """Refuse a MATLAB file of version 5 to 7 that unpacks to far more than its own size.
+
+    zlib cannot make much of a small file, so only one of more than `SMALL` bytes is unpacked to count, and nothing of it kept.
+
+    Raises:
+        DataError: If it does.
+    """
+    if path.stat().st_size < SMALL:
+        return
+    with open(path, "rb") as file:
+        order = {b"IM": "<", b"MI": ">"}.get(file.read(128)[126:128], "")
+        total = 0
+        while order and len(tag := file.read(8)) == 8:
+            kind, count = struct.unpack(f"{order}II", tag)
+            if kind != COMPRESSED:
+                file.seek(count, os.SEEK_CUR)
+                continue
+            for size in _unpacked_sizes(file, count):
+                total += size
+                refuse_bomb(path, total)
+
+
+def _unpacked_sizes(file: BinaryIO, count: int) -> Iterator[int]:
+    """The sizes of what the next `count` bytes of a file unpack to, piece by piece."""
+    unpack = zlib.decompressobj()
+    while count > 0 and (piece := file.read(min(count, 1 << 16))):
+        count -= len(piece)
+        while piece:
+            yield len(unpack.decompress(piece, 1 << 20))
+            piece = unpack.unconsumed_tail
 
 
 def _reason(error: Exception) -> str:

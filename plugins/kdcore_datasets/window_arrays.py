@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Gt
 
-from kdcore import DataError, Dataset, Modality, Sample, SampleKey, Signal, Unusable
+from kdcore import DataError, Dataset, Modality, Sample, SampleKey, Signal, Unusable, refuse_bomb, refuse_parquet_bomb
 from kdcore_datasets.delimited import open_text
 from kdcore_datasets.file_formats import require_finite
 from kdcore_datasets.folders import existing_file, existing_folder
@@ -267,6 +267,7 @@ def _loaded(path: Path, name: str, stamp: int) -> np.ndarray:
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)
     if path.suffix == ".npz":
+        refuse_bomb(path)
         with np.load(path, allow_pickle=False) as file:
             return file[_named(path, name, file.files)]
     if path.suffix == ".parquet":
@@ -297,6 +298,7 @@ def _column(path: Path, name: str) -> np.ndarray:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    refuse_parquet_bomb(path)
     try:
         table = pq.read_table(path)
     except pa.ArrowException as error:

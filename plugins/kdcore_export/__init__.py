@@ -1,6 +1,14 @@
-"""Trained students for use elsewhere: ONNX and torch.export files."""
+"""Trained students for use elsewhere, and teachers from elsewhere: ONNX, TorchScript and torch.export files."""
 
 from kdcore import hookimpl
+
+
+@hookimpl
+def register_encoders(register):
+    """Finished networks in files."""
+    register("onnx", "kdcore_export.file_networks:OnnxNetwork")
+    register("torchscript", "kdcore_export.file_networks:TorchScriptNetwork")
+    register("exported", "kdcore_export.file_networks:ExportedNetwork")
 
 
 @hookimpl

@@ -126,7 +126,8 @@ def _results(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
             for seed, outcome in seeds.items():
                 if found := outcome.evaluations().get(name):
                     yield f"| {name} | {arm} | {seed} | {_percent(found)} |"
-    yield from ("", "The interval is for test samples of one seed; it says nothing about other subjects, devices or seeds.", "")
+    yield from ("", "The interval is for test samples of one seed; it says nothing about other subjects, devices or seeds.")
+    yield from ("It counts that windows of one recording are not independent.", "")
 
 
 def _percent(found: Evaluation) -> str:

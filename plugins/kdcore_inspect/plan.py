@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from kdcore import LearnerTerm, ParticipantPlan, Plan, StagePlan
+from kdcore import LearnerTerm, ParticipantPlan, Plan, StagePlan, Training
 
 
 def tree(made: Plan) -> Iterator[str]:
@@ -35,9 +35,22 @@ def _stage(made: Plan, arm: str, number: int, stage: StagePlan) -> Iterator[str]
         each, training = made.participants[name], stage.training[name]
         rate = training.optimizer.get("lr", 1e-3)
         how = f"{training.optimizer.get('name', 'adamw')} lr {rate:g}, {training.learning_rate.name}, {training.select} epoch"
-        yield f"     {_described(each)}: {how}"
+        yield f"     {_described(each)}: {', '.join([how, *_options(training)])}"
         for term in each.terms_in(arm):
             yield f"       {_term(made, arm, stage, term)}"
+
+
+def _options(training: Training) -> Iterator[str]:
+    """Options of a training that most do without."""
+    if training.accumulate > 1:
+        yield f"{training.accumulate} batches a step"
+    if stopping := training.early_stopping:
+        yield f"early stopping by {stopping.metric} after {stopping.patience} epochs"
+    if training.ema:
+        yield f"averaged weights (momentum {training.ema.momentum:g})"
+    for group in training.parameter_groups:
+        frozen = f", frozen for {group.frozen_epochs} epochs" if group.frozen_epochs else ""
+        yield f"{'+'.join(group.modules)} at {group.lr_factor:g} of the rate{frozen}"
 
 
 def _described(each: ParticipantPlan) -> str:

@@ -13,6 +13,17 @@ def register_commands(cli):
 
 
 @hookimpl
+def command_finished():
+    """Send what earlier runs could not send."""
+    from kdcore_mlflow.unsent import notes
+
+    if notes().is_dir():
+        from kdcore_mlflow.commands import send_leftovers
+
+        send_leftovers()
+
+
+@hookimpl
 def open_tracker(recipe, say):
     """Track every run with MLflow."""
     from kdcore_mlflow.tracker import MlflowTracker

@@ -8,14 +8,32 @@ from typing import Annotated
 import typer
 
 
-def sync(run_id: Annotated[str, typer.Argument(help="Run id, or the run's folder.")]) -> None:
+def sync(run_id: Annotated[str, typer.Argument(help="Run id, or the run's folder; by default, all that wait.")] = "") -> None:
     """Send records that were kept while MLflow was unreachable."""
     from kdcore import find_run
     from kdcore_mlflow.tracker import sync as send
+    from kdcore_mlflow.unsent import folders_of_unsent
 
+    if not run_id:
+        for folder in folders_of_unsent().values():
+            print(f"{folder}: {send(folder)} records sent")
+        return
     path = Path(run_id)
     folder = path if (path / "journal.jsonl").exists() else find_run(run_id) / "tracking"
     print(f"{send(folder)} records sent")
+
+
+def send_leftovers() -> None:
+    """Send what earlier runs could not send, at the end of a command; lines for the user go to stderr."""
+    import sys
+
+    from kdcore_mlflow.tracker import sync as send
+    from kdcore_mlflow.unsent import send_unsent
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    send_unsent(lambda folder, stop: send(folder, say=say, stop=stop.is_set), say)
 
 
 def register(

@@ -25,6 +25,9 @@ KIND_TAG = ("mlflow.experimentKind", "custom_model_development")
 
 PARAMS_AT_ONCE = 100
 
+FINAL = (400, 405, 411, 413, 414, 415, 422, 431)
+"""HTTP statuses that blame the call itself. Others, such as 401 or 404, may be another answer once the server is set right."""
+
 QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -95,7 +98,7 @@ class MlflowStore:
             else:
                 getattr(self, records[0]["kind"])(run, records[0], folder)
         except MlflowException as error:
-            if error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
+            if _is_final(error):
                 raise RefusedError(one_line(error)) from error
             raise
 
@@ -172,6 +175,12 @@ class MlflowStore:
     def finish(self, run: str, record: Record, folder: Path) -> None:
         """The end of a run."""
         self._client.set_terminated(run, record["status"], record["time"])
+
+
+def _is_final(error: Any) -> bool:
+    """True if MLflow, or a proxy before it, will refuse this call however often it is made."""
+    status = re.search(r"failed with error code (\d+)", str(error))
+    return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST") or bool(status and int(status[1]) in FINAL)
 
 
 def _save_model(place: Path, record: Record, folder: Path, run: str, model_id: str) -> None:

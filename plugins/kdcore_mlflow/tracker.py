@@ -17,6 +17,7 @@ from kdcore_mlflow.database import SQLITE
 from kdcore_mlflow.sender import Sender
 from kdcore_mlflow.store import MlflowStore
 from kdcore_mlflow.system_metrics import MachineLoad
+from kdcore_mlflow.unsent import forget_unsent, note_unsent
 
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")
 """Kinds of address that MLflow knows without plugins of its own."""
@@ -97,12 +98,15 @@ class MlflowTracker(Tracker):
         if self._thread is not None:
             self._thread.join(timeout)
         self._given_up.set()
-        waiting, folder = self._sender.waiting(), self._journal.path.parent
+        waiting, folder, here = self._sender.waiting(), self._journal.path.parent, without_password(self.uri)
         if waiting:
+            note_unsent(self._journal)
             self._say(
                 f"tracking: {self._trouble + '; ' if self._trouble else ''}{waiting} records are waiting in {folder}; "
-                f"`kdcore sync {folder}` sends them to {without_password(self.uri)}"
+                f"the next kdcore command, or `kdcore sync {shlex.quote(str(folder))}`, sends them to {here}"
             )
+        else:
+            forget_unsent(self._journal)
         return not waiting
 
     def run_ids(self) -> dict[str, str]:
@@ -138,13 +142,19 @@ class MlflowTracker(Tracker):
                 return
 
 
-def sync(folder: Path, uri: str | None = None, say: Callable[[str], None] = print) -> int:
+def sync(
+    folder: Path,
+    uri: str | None = None,
+    say: Callable[[str], None] = print,
+    stop: Callable[[], bool] = lambda: False,
+) -> int:
     """Send what a run's journal holds and MLflow does not know yet.
 
     Args:
         folder: The tracker's folder.
         uri: Where to, if not where the run was to be tracked: everything is then sent there.
         say: Is given each line meant for the user.
+        stop: Ends sending early when it returns true.
 
     Returns:
         How many records were sent.
@@ -155,7 +165,10 @@ def sync(folder: Path, uri: str | None = None, say: Callable[[str], None] = prin
     journal = Journal(folder, writable=False)
     sender = _sender(journal, tracking_address(uri or with_password(journal.header["uri"])), say)
     try:
-        return sender.send()
+        count = sender.send(stop)
+        if not sender.waiting():
+            forget_unsent(journal)
+        return count
     except Exception as error:
         raise KdcoreError(f"{_trouble(sender.uri, error)}; {sender.waiting()} records still wait in {folder}") from error
 
@@ -209,4 +222,5 @@ def with_password(stored: str) -> str:
 
 
 def _trouble(uri: str, error: Exception) -> str:
-    return f"MLflow at {without_password(uri)} cannot be used ({without_password(one_line(error))})"
+    said = re.split(r"\[SQL|\(Background on this error", one_line(error))[0].strip(" ;,")  # a statement says nothing to a user
+    return f"MLflow at {without_password(uri)} cannot be used ({without_password(said)})"

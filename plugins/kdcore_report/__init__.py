@@ -12,6 +12,14 @@ def register_commands(cli):
 
 
 @hookimpl
+def draw_recordings(title, drawings, path):
+    """Write a page of pictures."""
+    from kdcore_report.drawings import write_drawings
+
+    return write_drawings(title, drawings, path)
+
+
+@hookimpl
 def write_report(run, summary):
     """Write ``report.html`` into the run's folder."""
     from kdcore_report.rewrite import write_run_report

@@ -57,6 +57,8 @@ def _results(summary: Summary) -> str:
     remark = "Accuracy and macro F1 in %."
     if len(summary.seeds) == 1:
         remark += " The interval is Wilson's score interval over the samples of this one seed."
+        if any(evaluation.recordings is not None for row in summary.rows for evaluation in row.evaluations):
+            remark += " Windows of one recording are not independent; the interval counts that."
     else:
         remark += " sd: standard deviation over seeds."
     samples = {evaluation.n for row in summary.rows for evaluation in row.evaluations}

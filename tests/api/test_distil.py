@@ -415,3 +415,39 @@ def test_different_numbers_of_classes_are_named(given):
     with pytest.raises(RuntimeError) as found:
         kdcore.distil(student, nn.Linear(6, 5), DataLoader(samples, 8), ["soft-target"], device="cpu")
     assert found.value.__notes__ == ["numbers of logits: teacher 5, student 3"]
+
+
+def test_options_of_training_are_those_of_recipes(given):
+    student, teacher, samples = given
+    other, average = copy.deepcopy(student), copy.deepcopy(student)
+    loader = DataLoader(samples, batch_size=4)  # 11 batches: groups of 4, 4 and 3
+    options = {"accumulate": 4, "ema": {"momentum": 0.5, "warmup": False}}
+    groups = [{"modules": ["0"], "lr_factor": 0.5}]
+    kdcore.distil(
+        student, teacher, loader, ["cross-entropy"], epochs=2, optimizer=SGD, device="cpu", parameter_groups=groups, **options
+    )
+    told = [{"params": other[0].parameters(), "lr": 0.05}, {"params": other[3].parameters()}]
+    optimizer = torch.optim.SGD(told, lr=0.1, momentum=0.9)
+    x, y = samples.tensors
+    for _ in range(2):
+        for rows in (slice(0, 16), slice(16, 32), slice(32, 44)):
+            optimizer.zero_grad()
+            F.cross_entropy(other(x[rows]), y[rows]).backward()
+            optimizer.step()
+            for mean, live in zip(average.parameters(), other.parameters(), strict=True):
+                mean.data.lerp_(live.data, 0.5)
+    same(student, average, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"early_stopping": {}}, "early_stopping"),
+        ({"learning_rate": "plateau"}, "'plateau'"),
+        ({"select": "best"}, "select='best'"),
+    ],
+)
+def test_what_reads_a_validation_loader_requires_one(given, options, key):
+    student, teacher, samples = given
+    with pytest.raises(UsageError, match=f"{key} requires validation=, a loader of labelled batches"):
+        kdcore.distil(student, teacher, DataLoader(samples, batch_size=8), ["cross-entropy"], device="cpu", **options)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pages import CHECKOUT, Block, blocks
+from runs import typed
 
 PAGE = CHECKOUT / "docs" / "graph.md"
 
@@ -28,12 +26,6 @@ def sessions(block: Block) -> list[tuple[str, str]]:
 
 SHOWN = [pair for block in blocks(PAGE) if block.language == "console" for pair in sessions(block)]
 FILES = [block for block in blocks(PAGE) if block.title.endswith(".yaml")]
-
-
-def carried_out(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONWARNINGS": "ignore", "COLUMNS": "400"}
-    command = [sys.executable, "-m", "kdcore", *words]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180)
 
 
 def without_hash(text: str) -> str:
@@ -54,7 +46,7 @@ def test_page_shows_refusals():
 
 @pytest.mark.parametrize("block", FILES, ids=lambda block: block.title)
 def test_recipe_on_the_page_is_valid(block: Block, folder: Path):
-    done = carried_out(["validate", block.title], folder)
+    done = typed("validate", block.title, folder=folder)
     assert done.returncode == 0, done.stderr
 
 
@@ -62,6 +54,6 @@ def test_recipe_on_the_page_is_valid(block: Block, folder: Path):
 def test_command_prints_what_the_page_shows(command: str, answer: str, folder: Path):
     words = shlex.split(command)
     assert words[0] == "kdcore"
-    done = carried_out(words[1:], folder)
+    done = typed(*words[1:], folder=folder, COLUMNS="400")
     assert done.returncode == (2 if answer.endswith("nothing was run.") else 0)
     assert without_hash((done.stdout + done.stderr).strip()) == without_hash(answer)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import pickle
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,14 +24,16 @@ from scipy.io import savemat
 from summaries import summary
 
 import kdcore
-from kdcore import Journal
+from kdcore import Journal, archives
 from kdcore.cli.tables import SafeConsole, show_table
 from kdcore.deploy.plain_recordings import plain_array
 from kdcore.errors import CheckpointError, DataError, RecipeError, printable
 from kdcore.recipe.load import load_recipe
 from kdcore.training.checkpoint import load_state
 from kdcore.training.stored_outputs import load_outputs
+from kdcore_datasets import delimited, file_formats, window_arrays
 from kdcore_datasets.collected_clips import load_npz
+from kdcore_datasets.delimited import open_text
 from kdcore_datasets.file_formats import read_pickle, read_variable
 from kdcore_mlflow.sender import Sender
 from kdcore_mlflow.tracker import MlflowTracker
@@ -127,6 +134,73 @@ def test_archives_that_unpack_without_end_are_refused_before_they_are_unpacked(t
         load_state(weights)
 
 
+def matlab_bomb(path: Path, sizes: list[int]) -> Path:
+    """A MATLAB file with an element that unpacks to each of these numbers of zero bytes, whatever its tag claims."""
+    head = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<HH", 0x0100, 0x4D49)
+    elements = []
+    for size in sizes:
+        pack = zlib.compressobj(9)
+        matrix = struct.pack("<IIIIIIIIII", 14, 0xFFFFFFF0, 6, 8, 6, 0, 5, 8, size // 8, 1)
+        matrix += struct.pack("<II", 0x00010001, ord("x")) + struct.pack("<II", 9, size)
+        packed = pack.compress(matrix) + pack.compress(bytes(size)) + pack.flush()
+        elements.append(struct.pack("<II", 15, len(packed)) + packed)
+    path.write_bytes(head + b"".join(elements))
+    return path
+
+
+@pytest.fixture
+def small_limits(monkeypatch):
+    """Limits so low that bombs of a few megabytes exceed them."""
+    monkeypatch.setattr(archives, "LARGE", 1 << 21)
+    monkeypatch.setattr(file_formats, "SMALL", 1 << 10)
+    monkeypatch.setattr(delimited, "LARGE_TEXT", 1 << 18)
+
+
+def test_matlab_files_that_unpack_without_end_are_refused(tmp_path, small_limits):
+    file = matlab_bomb(tmp_path / "bomb.mat", [1 << 21, 1 << 22])
+    with pytest.raises(DataError, match=r"bomb.mat: refused: [\d,]+ bytes that unpack to 2,09\d,\d{3}$"):
+        read_variable(file, "x")
+    claims = tmp_path / "claims.mat"
+    claims.write_bytes(file.read_bytes()[:128] + struct.pack("<IIII", 14, 0xFFFFFFF0, 6, 8) + bytes(64))
+    with pytest.raises(DataError, match=r"claims\.mat: not a readable MATLAB file"):
+        read_variable(claims, "x")
+
+
+def test_another_variable_of_a_matlab_file_is_not_read(tmp_path):
+    savemat(tmp_path / "two.mat", {"x": np.ones((2, 3)), "y": np.zeros(1 << 16)}, do_compression=True)
+    assert read_variable(tmp_path / "two.mat", "x").tolist() == np.ones((2, 3)).tolist()
+    with pytest.raises(DataError, match=r"has no variable 'z' \(it holds x, y\)"):
+        read_variable(tmp_path / "two.mat", "z")
+
+
+@pytest.mark.parametrize(("name", "opener"), [("a.csv", gzip.open), ("a.csv.bz2", bz2.open), ("a.txt", lzma.open)])
+def test_compressed_text_without_end_is_refused(tmp_path, name, opener, small_limits):
+    with opener(tmp_path / name, "wb") as file:
+        file.write(b"0,0,0,0\n" * (1 << 18))
+    with pytest.raises(DataError, match=r"refused: [\d,]+ bytes that unpack to 2\d\d,\d{3}$"):
+        for _ in open_lines(tmp_path / name):
+            pass
+
+
+def open_lines(path: Path):
+    with open_text(path) as file:
+        yield from file
+
+
+def test_parquet_with_more_values_than_bytes_is_refused(tmp_path, small_limits):
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    table = pa.table({name: pa.array(np.zeros(1 << 16)) for name in ("subject", "action", "trial", "logits")})
+    with pq.ParquetWriter(tmp_path / "bomb.parquet", table.schema, compression="zstd") as writer:
+        for _ in range(4):
+            writer.write_table(table)
+    for read in (load_outputs, lambda path: window_arrays._column(path, "logits")):
+        with pytest.raises(DataError, match=r"refused: [\d,]+ bytes that unpack to 8,388,608"):
+            read(tmp_path / "bomb.parquet")
+    pq.write_table(table.slice(0, 100), tmp_path / "small.parquet")
+    assert len(window_arrays._column(tmp_path / "small.parquet", "logits")) == 100
+
+
 def test_an_honest_archive_is_no_bomb(tmp_path):
     np.savez_compressed(tmp_path / "zeros.npz", x=np.zeros(1 << 22))
     kdcore.refuse_bomb(tmp_path / "zeros.npz")
@@ -207,7 +281,7 @@ class Tags(HTMLParser):
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>"
 
 
-def test_reports_run_nothing(tmp_path):
+def test_reports_run_nothing(tmp_path, figures):
     found = summary(
         name=ATTACK, description=ATTACK, rule=ATTACK, selection=ATTACK, classes=[ATTACK, "b", "c", f"{ATTACK}2"], recipe=ATTACK,
         command=ATTACK, tracking=ATTACK, setting=ATTACK, notes=[ATTACK], versions={ATTACK: ATTACK}, folder=Path(ATTACK),

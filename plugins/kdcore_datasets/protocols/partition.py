@@ -37,14 +37,15 @@ def matching(wanted: Iterable[Value], existing: Sequence[str], field: str) -> li
     Raises:
         DataError: If one does not exist; those that do are listed.
     """
-    found = [_match(str(value), existing) for value in wanted]
+    found = [match(str(value), existing) for value in wanted]
     unknown = [str(value) for value, match in zip(wanted, found, strict=True) if match is None]
     if unknown:
         raise DataError(f"no samples of {field} {listed(unknown)}; there are {listed(existing)}")
     return [value for value in existing if value in found]
 
 
-def _match(value: str, existing: Sequence[str]) -> str | None:
+def match(value: str, existing: Sequence[str]) -> str | None:
+    """The name in the data that a recipe's value means: the same text, or else the only one that is the same number."""
     if value in existing:
         return value
     same_number = [each for each in existing if value.isdecimal() and each.isdecimal() and int(each) == int(value)]

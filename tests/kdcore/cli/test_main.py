@@ -6,8 +6,10 @@ import os
 import re
 import subprocess
 import sys
+from textwrap import dedent
 
 import pytest
+from runs import typed
 
 from kdcore import __version__
 from kdcore.cli.plugins import describe
@@ -32,11 +34,7 @@ from kdcore.cli.plugins import describe
     ],
 )
 def test_a_command_that_cannot_do_as_told_says_so_and_writes_nothing(words, status, said, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name != "KDCORE_TRACEBACK"}
-    done = subprocess.run(
-        [sys.executable, "-m", "kdcore", *words],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = typed(*words, folder=tmp_path, KDCORE_TRACEBACK="")
     assert (done.returncode, "Traceback" in done.stderr) == (status, False)
     assert said in done.stderr
     assert not list(tmp_path.iterdir())
@@ -53,12 +51,7 @@ def test_whoever_reads_the_output_may_stop_reading():
 
 
 def test_one_is_not_several():
-    done = subprocess.run(
-        [sys.executable, "-m", "kdcore", "validate", "quickstart", "student.copies=2"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = typed("validate", "quickstart", "student.copies=2")
     assert "1 teacher, 2 students" in done.stdout
 
 
@@ -68,31 +61,26 @@ def test_describe_shows_options_once(capsys):
     assert (said.count("keeps the"), "Args:" in said) == (1, False)
 
 
-def kdcore(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "kdcore", *words], capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
-
-
 @pytest.mark.parametrize("words", [[], ["data"], ["recipes"]])
 def test_no_command_shows_the_help(words):
-    done = kdcore(*words)
+    done = typed(*words)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == kdcore(*words, "--help").stdout
+    assert done.stdout == typed(*words, "--help").stdout
     assert "Commands:" in done.stdout
 
 
 def test_the_help_of_run_shows_examples_on_lines_of_their_own():
-    said = kdcore("run", "--help").stdout
+    said = typed("run", "--help").stdout
     assert sum(line.strip().startswith("kdcore run ") for line in said.splitlines()) == 3
 
 
 def test_the_version():
-    assert kdcore("--version").stdout == f"kdcore {__version__}\n"
+    command = [sys.executable, "-m", "kdcore", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"kdcore {__version__}\n"
 
 
 @pytest.mark.parametrize(
-    ("typed", "offered"),
+    ("line", "offered"),
     [
         ("kdcore run quicks", "quickstart"),
         ("kdcore validate utd-mhad/sak", "utd-mhad/sakdn"),
@@ -102,22 +90,31 @@ def test_the_version():
         ("kdcore recipes copy quicks", "quickstart"),
     ],
 )
-def test_completion(typed, offered):
-    # the variable is named after the program, so `python -m kdcore` would not do
-    program = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.argv = ['kdcore']; from kdcore.cli.main import main; main()"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "_KDCORE_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)},
-    )
+def test_completion(line, offered):
+    words = {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split()) - 1)}
+    program = typed(_KDCORE_COMPLETE="complete_bash", **words)
     assert offered in program.stdout.split(), program
+
+
+TABLES = [["describe", "gsdm"], ["plugins"], ["cache"]]
 
 
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"COLUMNS": "40"}, {"COLUMNS": "0"}, {"NO_COLOR": "1"}])
 def test_tables_in_any_terminal(environment):
-    for words in (["describe", "gsdm"], ["plugins"], ["cache"]):
-        done = kdcore(*words, **environment)
-        assert (done.returncode, "Traceback" in done.stderr) == (0, False)
-        assert not re.search(r"\w…", done.stdout), "cut short"
-        assert "\x1b" not in done.stdout
+    code = f"""
+        import sys
+        from kdcore.cli.main import main
+        for words in {TABLES}:
+            sys.argv = ["kdcore", *words]
+            try:
+                main()
+            except SystemExit as done:
+                assert not done.code
+    """
+    command = [sys.executable, "-c", dedent(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    for title in ("gsdm", "plugin", "cache"):
+        assert title in done.stdout
+    assert not re.search(r"\w…", done.stdout), "cut short"
+    assert "\x1b" not in done.stdout

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from kdcore.data.check import check
-from kdcore.errors import RecipeError
+from kdcore.errors import DataError, RecipeError
 from kdcore.runs.run import dry_run
 
 ENCODER = {"name": "cnn1d", "width": 8}
@@ -54,6 +54,32 @@ def test_windows_are_counted_and_recordings_too_short_for_one_are_named(recordin
     assert found.short[0].endswith(": 2.05 s")
 
 
+def test_shares_left_out_are_those_of_a_run(recordings):
+    """As many signals as a run leaves out, the same samples dropped, and the test split whole."""
+    words = ["data.missing_shares={accelerometer-watch: 0.5}", "data.missing=mask"]
+    found = check(recordings / "watch.yaml", words)
+    assert +found.splits == {"train": 1, "test": 2}
+    assert found.left_out == ["accelerometer-watch: left out of 1 training samples (50 %, at random, seed 0)"]
+    [line] = found.dropped.lines()
+    assert "no accelerometer-watch, left out" in line
+    kept = check(recordings / "watch.yaml", ["data.missing_shares={gyroscope-watch: 0.5}", "data.missing=mask"])
+    assert +kept.splits == {"train": 2, "test": 2}
+    assert kept.left_out
+    with pytest.raises(DataError, match=r"data\.missing_shares: the recipe does not use 'rgb'"):
+        check(recordings / "watch.yaml", ["data.missing_shares={rgb: 0.5}"])
+
+
+def test_examples_are_the_first_training_recordings_of_every_class(recordings):
+    assert check(recordings / "watch.yaml").examples == {}
+    found = check(recordings / "watch.yaml", examples=True)
+    assert set(found.examples) == set(found.modalities) == {"accelerometer-watch", "gyroscope-watch"}
+    for shown in found.examples.values():
+        assert {name: (key.subject, key.action) for name, (key, _) in shown.items()} == {
+            "walk": ("1", "walk"), "stand": ("1", "stand"),
+        }  # fmt: skip
+        assert all(len(signal) == 41 for _, signal in shown.values())
+
+
 def test_a_file_that_two_modalities_come_from_is_broken_once(recordings):
     (recordings / "s1_walk.csv").write_text("t,ax,ay,az,gx,gy,gz\n0,1,2\n")
     [broken] = check(recordings / "watch.yaml").broken
@@ -91,7 +117,7 @@ def test_copies_other_units_and_constant_signals_are_said(recordings):
     header, *rows = (recordings / "s2_stand.csv").read_text().splitlines()
     cells = [row.split(",") for row in rows]
     for person in (1, 3):
-        noisy = [[row[0], *(str(float(cell) + person) for cell in row[1:])] for row in cells]
+        noisy = [[row[0], *(str(float(cell) + 0.2 * person * (n % 7)) for cell in row[1:])] for n, row in enumerate(cells)]
         (recordings / f"s{person}_run.csv").write_text("\n".join([header, *map(",".join, noisy)]))
     in_g = [[row[0], *(str(float(cell) / 9.80665) for cell in row[1:4]), "1", "1", "1"] for row in cells]
     (recordings / "s2_walk.csv").write_text("\n".join([header, *map(",".join, in_g)]))

@@ -14,7 +14,7 @@ import torch
 import toys
 
 from kdcore import Signal
-from kdcore.data.data_cache import columns_in, damaged_columns
+from kdcore.data.data_cache import as_array, columns_in, damaged_columns
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.windows import Cutting, WindowError, cut, windows
 from kdcore.errors import DataError
@@ -303,3 +303,25 @@ def test_the_least_recently_used_columns_make_room(files, tmp_path, monkeypatch)
     monkeypatch.setenv("KDCORE_CACHE_LIMIT", "much")
     with pytest.raises(DataError, match="KDCORE_CACHE_LIMIT: 'much' is not a number of bytes such as '4GiB'"):
         toys.table(toys.Files(files), wrist(4.0), cache)
+
+
+@pytest.mark.parametrize(
+    ("values", "fits"),
+    [
+        (lambda noise: noise + 1e8, False),
+        (lambda noise: noise + 101_325, True),
+        (lambda noise: noise, True),
+        (lambda noise: 1e8 * noise, True),
+        (lambda noise: 0 * noise + 1e8, True),
+        (lambda noise: 9.81 + 1e-14 * noise, True),
+    ],
+    ids=["far offset", "pressure in Pa", "plain", "large", "constant", "rounding of a constant"],
+)
+def test_what_single_precision_cannot_hold_is_a_bad_sample(values, fits):
+    """A signal of deviation 1 about 1e8: neighbours in float32 are 8 apart there."""
+    signal = Signal(values(np.random.default_rng(0).normal(size=(50, 2))), 10.0)
+    if fits:
+        assert as_array(signal, toys.branch()).dtype == np.float32
+    else:
+        with pytest.raises(ValueError, match=r"wrist signal varies by .* about 1e\+08, less than float32"):
+            as_array(signal, toys.branch())

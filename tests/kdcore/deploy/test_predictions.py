@@ -70,6 +70,23 @@ def test_other_endings_are_refused(folder, tmp_path, monkeypatch, capfd):
     assert "written as .csv or .json" in capfd.readouterr().err
 
 
+def test_recordings_are_drawn_with_their_predictions(folder, tmp_path, monkeypatch, capfd):
+    for number in range(2):
+        np.save(tmp_path / f"{number}.npy", walk(130, seed=number))
+    files = [tmp_path / "0.npy", tmp_path / "1.npy"]
+    words = ["--window", "1", "--hop", "0.5", "--plot", tmp_path / "plot.html"]
+    assert kdcore(monkeypatch, "predict", folder, *files, *words) == 0
+    assert capfd.readouterr().out.count(" s: ") == 8  # two recordings of 2.6 s
+    text = (tmp_path / "plot.html").read_text()
+    assert text.count("<h2>") == 2
+    assert text.count("<img") == 4
+    for wrong, said in (("plot.png", "the page is written as .html"), ("none/plot.html", "there is no folder")):
+        assert kdcore(monkeypatch, "predict", folder, *files, "--plot", tmp_path / wrong) == 2
+        assert said in capfd.readouterr().err
+    assert kdcore(monkeypatch, "predict", folder, "-", *words, lines="0 0 0\n") == 2
+    assert "--plot requires recordings in files" in capfd.readouterr().err
+
+
 @given(
     samples=st.integers(1, 260),
     length=st.sampled_from([0.3, 0.5, 1.0, 1.01]),

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.schedule import Graph, Stage, Training
+from kdcore.contracts.schedule import Graph, Stage
+from kdcore.contracts.training import Training
 from kdcore.errors import ComponentError
 from kdcore.plugin import component_cache, constructors, facts, option_schema, sources
 from kdcore.plugin.facts import ask, component_facts
@@ -73,23 +74,24 @@ def test_a_cached_schema_equals_the_imported_one(entry, fresh, monkeypatch):
     assert refused(cached, {"no-such-option": 1}) == refused(imported, {"no-such-option": 1})
 
 
-@pytest.mark.parametrize("recipe", ["sakdn", "crossmodal-mutual", "quickstart"])
-def test_a_recipe_is_checked_without_torch_the_second_time(recipe, tmp_path):
-    assert recipe in list_recipes()
-    code = dedent("""
+def test_a_recipe_is_checked_without_torch_the_second_time(tmp_path):
+    recipes = ["sakdn", "crossmodal-mutual", "quickstart"]
+    assert set(recipes) <= set(list_recipes())
+    code = dedent(f"""
         import sys, warnings
         from kdcore.recipe.load import load_recipe
         from kdcore.errors import RecipeError
-        try:
-            load_recipe(sys.argv[1], sys.argv[2:])
-        except RecipeError as error:
-            print(error)
+        for recipe in {recipes}:
+            try:
+                load_recipe(recipe, sys.argv[1:])
+            except RecipeError as error:
+                print(recipe, error)
         print("torch" in sys.modules)
     """)
     wrong = ["losses.0.temprature=2", "data.batch_size=0", "student.modality=smell"]
     said = [
         subprocess.run(
-            [sys.executable, "-c", code, recipe, *overrides],
+            [sys.executable, "-c", code, *overrides],
             capture_output=True,
             text=True,
             env={"KDCORE_CACHE": str(tmp_path), "PATH": "", "OMP_NUM_THREADS": "1"},
@@ -98,7 +100,8 @@ def test_a_recipe_is_checked_without_torch_the_second_time(recipe, tmp_path):
     ]
     assert said[0] == ["True"]
     assert said[1] == ["False"]
-    assert said[2][:-1] == said[3][:-1] != []
+    assert said[2][:-1] == said[3][:-1]
+    assert all(any(line.startswith(recipe) for line in said[3]) for recipe in recipes)
     assert said[3][-1] == "False"
 
 

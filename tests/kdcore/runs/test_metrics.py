@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from kdcore.runs.gain import paired_difference
-from kdcore.runs.metrics import combine, evaluate
+from kdcore.runs.metrics import combine, effective_count, evaluate, wilson_interval
+from kdcore.runs.outcome import Outcome
 
 
 def answers(labels, predictions, classes):
@@ -133,6 +134,61 @@ def test_one_seed_bootstraps_the_test_samples_and_says_so():
     assert not found.conclusive
     assert "nothing about other seeds" in found.sentence
     assert found == paired_difference([one], [other])
+
+
+def windows(recordings: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions of two classes, all labels 0, equal in nearly all windows of a recording; and the recordings."""
+    rng = np.random.default_rng(seed)
+    share = rng.beta(0.3, 0.1, recordings)
+    return (rng.random((recordings, size)) > share[:, None]).ravel().astype(int), np.repeat(np.arange(recordings), size)
+
+
+def with_windows(predictions: np.ndarray, recordings: np.ndarray):
+    return evaluate(np.eye(2)[predictions], np.zeros(len(predictions), int), recordings)
+
+
+def test_intervals_over_windows_hold_the_true_accuracy_as_often_as_they_say():
+    """0.75 is the true mean of the recordings' accuracies. Samples taken for independent hold it in half of the cases."""
+    cases = [windows(30, 20, seed) for seed in range(400)]
+    held = [low <= 0.75 <= high for low, high in (with_windows(*case).accuracy_interval for case in cases)]
+    naive = [low <= 0.75 <= high for low, high in (wilson_interval(int((p == 0).sum()), len(p)) for p, _ in cases)]
+    assert 0.92 < np.mean(held) < 0.98
+    assert np.mean(naive) < 0.6
+
+
+def test_windows_count_at_most_as_samples_and_at_least_as_recordings_if_all_agree():
+    rng = np.random.default_rng(0)
+    independent = rng.random(4000) < 0.7
+    groups = np.repeat(np.arange(1000), 4)
+    assert effective_count(independent, groups) == pytest.approx(4000, rel=0.15)
+    assert effective_count(np.repeat(rng.random(1000) < 0.7, 4), groups) == pytest.approx(1000, rel=0.01)
+    assert effective_count(np.ones(4000), groups) == 1000
+    assert effective_count([True, False, True], [0, 0, 0]) == 1
+
+
+def test_an_outcome_knows_which_windows_are_of_one_recording():
+    keys = ["subject 1, action a, trial 1", "subject 1, action a, trial 1, window 1", "subject 1, action a, trial 11"]
+    answers_ = {"student": np.eye(2)[[0, 0, 1]], "teacher": np.array([[np.nan, np.nan], [1, 0], [0, 1]])}
+    labels = np.array([0, 0, 1])
+    found = Outcome("distilled", answers_, labels, keys, {}, 0.0, ["teacher"], ["student"]).evaluations()
+    assert [found[name].recordings.tolist() for name in ("student", "teacher")] == [[0, 0, 1], [0, 1]]
+    assert Outcome("distilled", answers_, labels, list("abc"), {}, 0.0, [], []).evaluations()["student"].recordings is None
+
+
+def test_one_seed_draws_whole_recordings():
+    """Against drawing them by hand; recordings have different sizes."""
+    first, groups = windows(40, 9, 1)
+    second = windows(40, 9, 2)[0]
+    kept = np.random.default_rng(0).random(len(groups)) < 0.6
+    one, other = with_windows(first[kept], groups[kept]), with_windows(second[kept], groups[kept])
+    found = paired_difference([one], [other])
+    gained = np.bincount(groups[kept], one.correct.astype(float) - other.correct)
+    sizes = np.bincount(groups[kept])
+    draws = np.random.default_rng(3).integers(0, 40, (20_000, 40))
+    brute = gained[draws].sum(1) / sizes[draws].sum(1)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(brute, [0.025, 0.975])), abs=0.01)
+    assert found.mean == pytest.approx(one.accuracy - other.accuracy)
+    assert f"40 test recordings ({kept.sum()} windows)" in found.sentence
 
 
 def test_evaluations_that_do_not_pair_up_are_refused():

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from quick import QUICK
-from runs import Home
+from runs import Home, encoder
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -97,6 +97,23 @@ def test_a_loaded_teacher_in_another_order_of_classes_gives_the_same_probabiliti
     assert torch.equal(one, other.flip(1))
     assert any("put in the order of the run's classes by name" in note for note in turned.assembly.notes)
     assert not any("order" in note for note in first.assembly.notes)
+
+
+@pytest.mark.parametrize("modality", ["accelerometer", "gyroscope"])
+def test_weights_of_another_modality_are_said_and_their_statistics_not_used(trained, home, modality):
+    """A saved student says what it read; here, an accelerometer's."""
+    student = trained[0] / "students" / "seed-0" / "student"
+    saved = load_file(student / "weights.safetensors")
+    steps = [{"name": "resample", "length": 12}, "normalise"]
+    member = {"modality": modality, "transforms": steps, "encoder": encoder(), "weights": str(student)}
+    home.write(**FEW, teachers={"other": member})
+    found = RunSession(make_plan(load_recipe(home.recipe)), plugin_manager(), None).prepare()
+    normalise = next(each for each in found.assembly.pipelines["other"].whole().modules() if hasattr(each, "std"))
+    same = modality == "accelerometer"
+    [mean] = [each for name, each in saved.items() if name.startswith("batch_transforms.") and name.endswith(".mean")]
+    assert torch.equal(normalise.mean.cpu(), mean) == same
+    said = [note for note in found.assembly.notes if "trained on accelerometer in" in note and "read gyroscope in" in note]
+    assert len(said) == (0 if same else 1)
 
 
 def test_statistics_of_the_file_are_used_and_not_refitted(trained, home):

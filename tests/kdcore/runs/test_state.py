@@ -15,7 +15,7 @@ from kdcore.runs.lock import locked
 from kdcore.runs.state import RunState, check_state
 
 GOOD = {"done": [[0, "distilled"]], "journal": 7, "complete": False, "command": ["kdcore"], "split": "test", "retrain": False}
-GOOD["trained"] = {"0/distilled": {"student": [2, 8]}}
+GOOD |= {"trained": {"0/distilled": {"student": [2, 8, ""]}}, "extends": {}}
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path):
@@ -34,6 +34,7 @@ def test_a_state_is_read_as_it_was_written(tmp_path):
         (json.dumps({**GOOD, "journal": "7"}), "progress.json:1: damaged: 'journal' is missing, or is not what was written"),
         (json.dumps({**GOOD, "done": [[0]]}), "'done' is missing, or"),
         (json.dumps({**GOOD, "done": [["0", "distilled"]]}), "'done' is missing, or"),
+        (json.dumps({**GOOD, "trained": {"0/distilled": {"student": [2, 8]}}}), "'trained' is missing, or"),
         (json.dumps({**GOOD, "complete": 0}), "'complete' is missing, or"),
         (json.dumps({**GOOD, "command": "kdcore"}), "'command' is missing, or"),
         (json.dumps({name: each for name, each in GOOD.items() if name != "split"}), "'split' is missing, or"),

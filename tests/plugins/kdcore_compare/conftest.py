@@ -8,12 +8,6 @@ from runs import Home
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory):
-    """One MLflow database for all."""
-    return tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-
-
-@pytest.fixture(scope="session")
 def two_seeds(tmp_path_factory, database):
     """The tiny recipe with one epoch a stage, run with two seeds."""
     home = Home(tmp_path_factory.mktemp("two-seeds"), database).write(**QUICK)

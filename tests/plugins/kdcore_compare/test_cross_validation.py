@@ -5,24 +5,26 @@ from __future__ import annotations
 import csv
 import json
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from made_up import made_up
 from quick import QUICK, runs_of
-from runs import Home
+from runs import TIME_LIMIT, Home
 from scipy import stats
 from sensor_recordings import sensor_sections, write_recordings
 
-from kdcore import UsageError, load_recipe, read_run
-from kdcore_compare.cross_validation import make_folds, subjects_of
+from kdcore import Builder, UsageError, load_recipe, read_run
+from kdcore_compare.cross_validation import cross_validate
 from kdcore_compare.cross_validation_report import (
     CrossValidation,
     cross_validation_records,
     cross_validation_tables,
     most_frequent_confusions,
 )
+from kdcore_compare.folds import Division, make_folds, subjects_of
 from kdcore_compare.significance import paired
 
 LABELS = [0, 1] * 10
@@ -46,7 +48,9 @@ def fold_runs(tmp_path, distilled, baseline=None, **facts):
 
 @pytest.fixture
 def result(tmp_path):
-    return CrossValidation("cv", fold_runs(tmp_path, DISTILLED, BASELINE), [0, 1], 0, 1, command="kdcore cross-validate cv")
+    return CrossValidation(
+        "cv", fold_runs(tmp_path, DISTILLED, BASELINE), [0, 1], Division(), command="kdcore cross-validate cv"
+    )
 
 
 def row_of(table, label):
@@ -110,7 +114,7 @@ def test_records_have_every_fold_and_subject(result):
 
 
 def test_without_a_baseline_there_is_no_difference(tmp_path):
-    found = CrossValidation("cv", fold_runs(tmp_path, DISTILLED), [0, 1], 0, 1)
+    found = CrossValidation("cv", fold_runs(tmp_path, DISTILLED), [0, 1], Division())
     table, subjects, _ = cross_validation_tables(found)
     assert [row[0] for row in table.rows] == ["teacher teacher", "student, distilled"]
     assert "No difference: the recipe trains no baseline." in table.notes
@@ -120,7 +124,7 @@ def test_without_a_baseline_there_is_no_difference(tmp_path):
 def test_several_students_are_compared_each_with_its_own_baseline(tmp_path):
     distilled = {subject: {0: (15, 10 + n)} for n, subject in enumerate(DISTILLED)}
     baseline = {subject: {0: (12, 9 + n)} for n, subject in enumerate(DISTILLED)}
-    found = CrossValidation("cv", fold_runs(tmp_path, distilled, baseline), [0], 0, 1)
+    found = CrossValidation("cv", fold_runs(tmp_path, distilled, baseline), [0], Division())
     rows = {row[0]: row for row in cross_validation_tables(found)[0].rows}
     assert [label for label in rows if "distilled" in label] == [
         "student-1, distilled", "student-2, distilled", "students, distilled",
@@ -131,7 +135,7 @@ def test_several_students_are_compared_each_with_its_own_baseline(tmp_path):
 def test_repeated_folds_are_corrected_for_their_overlap(tmp_path):
     """Nadeau and Bengio's variance: (1/n + test/train) s², here with 20 test and 40 training samples."""
     runs = fold_runs(tmp_path, DISTILLED, BASELINE, counts={"train": 40, "test": 20})
-    found = CrossValidation("cv", runs, [0, 1], 3, 2)
+    found = CrossValidation("cv", runs, [0, 1], Division(3, 2))
     difference = found.difference(*found.pairs[0], "accuracy")
     d = np.array([0.15, 0.05, 0.1])
     error = d.std(ddof=1) * np.sqrt(1 / 3 + 0.5)
@@ -152,7 +156,7 @@ def recipe_file(tmp_path):
 def test_folds_leave_every_subject_out_once(recipe_file):
     recipe = load_recipe(recipe_file)
     assert subjects_of(recipe) == [str(n) for n in range(1, 12)]
-    folds = make_folds(recipe, 0, 1)
+    folds = make_folds(recipe, Division())
     assert folds[1].label == "subject 2"
     assert folds[1].protocol == {"name": "leave-one-subject-out", "test_subject": 2, "validation_subjects": 2}
     assert len(folds) == 11
@@ -160,30 +164,55 @@ def test_folds_leave_every_subject_out_once(recipe_file):
 
 def test_repeated_folds_are_shuffled_each_in_its_own_way(recipe_file):
     recipe = load_recipe(recipe_file)
-    assert [each.protocol["shuffle_seed"] for each in make_folds(recipe, 3, 1)] == [None] * 3
-    folds = make_folds(recipe, 3, 2)
+    assert [each.protocol["shuffle_seed"] for each in make_folds(recipe, Division(3))] == [None] * 3
+    folds = make_folds(recipe, Division(3, 2))
     assert [each.label for each in folds[2:4]] == ["fold 3 of 3, repeat 1", "fold 1 of 3, repeat 2"]
     assert [each.protocol["shuffle_seed"] for each in folds] == [0, 0, 0, 1, 1, 1]
 
 
+def test_a_split_that_folds_do_not_have_is_refused_with_what_to_add():
+    with pytest.raises(UsageError, match=r"learns from the split 'teacher', .*: add schedule.teacher_split=train"):
+        cross_validate("quickstart", [], Division())
+
+
 @pytest.mark.parametrize(
-    ("overrides", "folds", "repeats", "said"),
+    ("overrides", "division", "said"),
     [
-        ([], 0, 2, "--repeats requires --folds"),
-        ([], 1, 1, "--folds must be at least 2"),
-        ([], 99, 1, "--folds 99: the recipe's data has"),
-        (["data.protocol.validation_subjects=[1]"], 0, 1, "lists its validation subjects"),
+        ([], Division(0, 2), "--repeats requires --folds"),
+        ([], Division(1), "--folds must be at least 2"),
+        ([], Division(99), "--folds 99: the recipe's data has"),
+        ([], Division(stratified=True), "--stratified requires --folds"),
+        ([], Division(lists=(Path("a.txt"),)), "at least 2 lists"),
+        ([], Division(3, lists=(Path("a.txt"), Path("b.txt"))), "--list cannot be combined"),
+        ([], Division(lists=(Path("x/a.txt"), Path("y/a.txt"))), "two lists are named 'a'"),
+        (["data.protocol.validation_subjects=[1]"], Division(), "lists its validation subjects"),
     ],
 )
-def test_what_cannot_be_divided_is_refused(recipe_file, overrides, folds, repeats, said):
+def test_what_cannot_be_divided_is_refused(recipe_file, overrides, division, said):
     with pytest.raises(UsageError, match=said):
-        make_folds(load_recipe(recipe_file, overrides), folds, repeats)
+        make_folds(load_recipe(recipe_file, overrides), division)
+
+
+def test_folds_may_be_stratified_or_listed(recipe_file, tmp_path):
+    recipe = load_recipe(recipe_file)
+    stratified = make_folds(recipe, Division(3, stratified=True))
+    assert [each.protocol["name"] for each in stratified] == ["stratified-subject-folds"] * 3
+    for number in (1, 2):
+        (tmp_path / f"fold-{number}.txt").write_text(f"{number}\n")
+    lists = tuple(tmp_path / f"fold-{number}.txt" for number in (1, 2))
+    listed = make_folds(recipe, Division(lists=lists))
+    assert [each.label for each in listed] == ["list fold-1", "list fold-2"]
+    for number, fold in enumerate(listed, 1):
+        builder = Builder(load_recipe(recipe_file, [f"data.protocol={json.dumps(fold.protocol)}"]))
+        splits = builder.protocol().split(builder.dataset().samples())
+        assert {each.key.subject for each in splits.samples["test"]} == {str(number)}
+        assert {each.key.subject for each in splits.samples["validation"]} == {"10", "11"}
 
 
 def finish(home, *command, **options):
     """Run a command that trains several folds; a busy machine may take minutes."""
     process = home.start(*command, **options)
-    process.join(900)
+    process.join(TIME_LIMIT)
     return process.exitcode
 
 

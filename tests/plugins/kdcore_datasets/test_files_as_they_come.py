@@ -235,3 +235,35 @@ def test_clocks_without_anything_in_common_are_named(tmp_path):
         "phone: its clock has nothing in common with that of watch: 01_watch.csv lasts from 0.000 to 0.070 s"
     )
     assert "01_phone.csv from 5000.000 to 5000.070 s" in note
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["1,5,2,5,3,5", "1,6,2,6,3,6"],
+        ["1,0.5,0.6,0.7", "2,0.5,0.6,0.7"],
+        ["1,2,3", "1,2,3", "1,2,3,4"],
+        ['"1",2,3', '"1,0",2,3,4'],
+    ],
+    ids=["decimal commas", "row names", "one longer row", "quoted"],
+)
+def test_rows_longer_than_the_header_are_refused(tmp_path, rows):
+    """Their columns could only be guessed."""
+    recording(tmp_path, [[row] for row in rows])
+    data = one_device(tmp_path)
+    with pytest.raises(DataError, match=r"line [234] has [46] columns, and the header names 3"):
+        data.read(data.samples()[0], "accelerometer-wrist")
+
+
+@pytest.mark.parametrize("row", ["1,2,3,", "1,2,3, ,", '"1",2,"3"'])
+def test_empty_cells_at_the_end_are_no_columns(tmp_path, row):
+    recording(tmp_path, [[row]] * 3)
+    data = one_device(tmp_path)
+    assert data.read(data.samples()[0], "accelerometer-wrist").values.tolist() == [[1, 2, 3]] * 3
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    recording(tmp_path, [[1, 2, 3, 4]] * 3, header="x,y,z,x")
+    data = one_device(tmp_path)
+    with pytest.raises(DataError, match=r"has 2 columns 'x'; name them differently, or give a column's number"):
+        data.read(data.samples()[0], "accelerometer-wrist")

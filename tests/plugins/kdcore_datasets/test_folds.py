@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcore import DataError, Sample, SampleKey
-from kdcore_datasets.protocols.folds import SubjectFolds
+from kdcore_datasets.protocols.folds import StratifiedSubjectFolds, SubjectFolds
 
 
 def recordings(count: int) -> list[Sample]:
@@ -59,3 +60,60 @@ def test_what_does_not_fit_is_refused():
         SubjectFolds(folds=5, fold=1).split(recordings(4))
     with pytest.raises(ValueError, match="fold must be between 1 and 3"):
         SubjectFolds(folds=3, fold=4)
+
+
+def uneven(seed: int, count: int = 8) -> list[Sample]:
+    """Subjects with different numbers of samples of three classes."""
+    generator = np.random.default_rng(seed)
+    return [
+        Sample(SampleKey(f"s{s}", str(a), str(t)), a)
+        for s in range(1, count + 1)
+        for a in range(3)
+        for t in range(int(generator.integers(0, 9)) + (a == 0))
+    ]
+
+
+def greedy(samples: list[Sample], folds: int) -> list[set[str]]:
+    """Stratified groups as scikit-learn's guide describes them, for classes of any size, one subject after the other."""
+    names = sorted({each.key.subject for each in samples}, key=lambda name: int(name[1:]))
+    counts = {name: np.bincount([s.label for s in samples if s.key.subject == name], minlength=3) for name in names}
+    total = sum(counts.values())
+    groups, filled = [set() for _ in range(folds)], [np.zeros(3) for _ in range(folds)]
+    for name in sorted(names, key=lambda each: -np.std(counts[each])):
+
+        def spread(fold, name=name):
+            shares = np.array([(each + counts[name] * (n == fold)) / total for n, each in enumerate(filled)])
+            return round(float(shares.std(axis=0).mean()), 12), filled[fold].sum()
+
+        best = min(range(folds), key=spread)
+        groups[best].add(name)
+        filled[best] = filled[best] + counts[name]
+    return groups
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_stratified_folds_are_the_greedy_ones(seed):
+    samples = uneven(seed)
+    for fold, expected in enumerate(greedy(samples, 3), 1):
+        splits = StratifiedSubjectFolds(folds=3, fold=fold).split(samples)
+        assert subjects(splits, "test") == expected
+        assert splits.rule.startswith(f"Fold {fold} of 3 with similar shares of every class. By subject: train ")
+
+
+def test_stratified_folds_have_the_rare_class_everywhere():
+    """Three of nine subjects, next to each other, have a rare class; folds in natural order have it once."""
+    samples = [Sample(SampleKey(f"s{s}", str(a), "1"), a) for s in range(1, 10) for a in (0, 1, 2) if a < 2 or s in (1, 2, 3)]
+    for rule, having in ((StratifiedSubjectFolds, 3), (SubjectFolds, 1)):
+        tests = [rule(folds=3, fold=fold).split(samples).samples["test"] for fold in (1, 2, 3)]
+        assert sum(any(each.label == 2 for each in test) for test in tests) == having
+
+
+def test_stratified_folds_that_cannot_be_formed_are_refused():
+    with pytest.raises(DataError, match="5 folds need at least 5 subjects"):
+        StratifiedSubjectFolds(folds=5, fold=1).split(recordings(4))
+    huge = [Sample(SampleKey("s0", "0", str(t)), 0) for t in range(9)]
+    small = [Sample(SampleKey(f"s{s}", "1", "1"), 1) for s in (1, 2, 3)]
+    tested = set()
+    for fold in (1, 2, 3, 4):
+        tested |= subjects(StratifiedSubjectFolds(folds=4, fold=fold).split([*huge, *small]), "test")
+    assert tested == {"s0", "s1", "s2", "s3"}

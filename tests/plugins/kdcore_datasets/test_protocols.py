@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from kdcore import DataError, Protocol, Sample, SampleKey
 from kdcore_datasets.protocols.conditions import CrossScene, CrossSession, CrossView
+from kdcore_datasets.protocols.folds import SubjectFolds
 from kdcore_datasets.protocols.ntu import NtuCrossSubject, NtuCrossView
 from kdcore_datasets.protocols.partition import natural
 from kdcore_datasets.protocols.subjects import CrossSubject, DisjointSubjects, Explicit, LeaveOneSubjectOut
@@ -255,7 +256,17 @@ KEYS = st.builds(
     session=st.sampled_from(["", "a", "b"]),
 )
 SPLITTING = {
-    "subject": [CrossSubject(), CrossSubject(validation_subjects=1), LeaveOneSubjectOut(test_subject="2"), NtuCrossSubject()],
+    "subject": [
+        CrossSubject(),
+        CrossSubject(validation_subjects=1),
+        LeaveOneSubjectOut(test_subject="2"),
+        NtuCrossSubject(),
+        Explicit(train_subjects=("1", "2"), test_subjects=("3", "x"), validation_subjects=1),
+        DisjointSubjects(teacher_subjects=0.3, student_subjects=0.3),
+        DisjointSubjects(teacher_subjects=("1",), student_subjects=("2", "3"), validation_subjects=1),
+        SubjectFolds(folds=3, fold=2),
+        SubjectFolds(folds=2, fold=1, shuffle_seed=4, validation_subjects=1),
+    ],
     "trial": [SubjectSpecific(), SubjectSpecific(validation_trials=1), SubjectSpecific(train_trials=(1,))],
     "view": [CrossView(), CrossView(validation_subjects=1), NtuCrossView()],
     "scene": [CrossScene()],

@@ -42,6 +42,8 @@ REQUIRED = {
     "explicit": {"train_subjects": [1], "test_subjects": ["b"]},
     "leave-one-subject-out": {"test_subject": 3},
     "subject-folds": {"folds": 3, "fold": 1},
+    "stratified-subject-folds": {"folds": 3, "fold": 1},
+    "held-out-list": {"test": "test.txt"},
     "disjoint-subjects": {"teacher_subjects": [1], "student_subjects": [2, 3], "validation_subjects": ["3"]},
 }
 

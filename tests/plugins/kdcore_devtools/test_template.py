@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 from shell import Shell, tags_in_mlflow
@@ -79,16 +80,21 @@ def test_the_packages_hold_what_they_should(shell):
 
 
 def test_a_colleague_installs_it_and_uses_it(shell, second):
+    words = (["list", "losses"], ["plugins"], ["describe", "my-loss"], ["run", "recipe.yaml", "engine.accelerator=cpu"])
+    code = f"""
+        import sys
+        from kdcore.cli.main import main
+        for words in {words}:
+            sys.argv = ["kdcore", *words]
+            try:
+                main()
+            except SystemExit as done:
+                assert not done.code, words
+    """
     environment = os.environ | shell.environment | {"PYTHONPATH": str(second)}
-
-    def kdcore(*words: str) -> str:
-        command = [sys.executable, "-W", "ignore", "-m", "kdcore", *words]
-        done = subprocess.run(command, cwd=shell.folder / "kdcore-my-loss", env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    assert "my-loss" in kdcore("list", "losses")
-    assert "kdcore-my-loss 0.1.0" in kdcore("plugins")
-    assert "from plugin my-loss (kdcore_my_loss.loss:MyLoss)" in kdcore("describe", "my-loss")
-    assert "distilled" in kdcore("run", "recipe.yaml", "engine.accelerator=cpu")
+    command = [sys.executable, "-W", "ignore", "-c", dedent(code)]
+    done = subprocess.run(command, cwd=shell.folder / "kdcore-my-loss", env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for said in ("my-loss", "kdcore-my-loss 0.1.0", "from plugin my-loss (kdcore_my_loss.loss:MyLoss)", "distilled"):
+        assert said in done.stdout
     assert tags_in_mlflow(shell, "my-loss")["plugin.my-loss"] == "0.1.0"

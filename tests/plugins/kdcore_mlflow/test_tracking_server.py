@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import FORKS
 
 from kdcore import RunJournal
+from kdcore_mlflow.sender import Sender
 from kdcore_mlflow.tracker import MlflowTracker, sync
 
 pytestmark = pytest.mark.slow
@@ -30,8 +33,9 @@ def server(folder: Path, port: int):
     store = f"sqlite:///{folder}/mlflow.db"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", store, "--artifacts-destination", str(folder / "artifacts")]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # each of its queues is one more process
     with (folder / "server.log").open("a") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder)
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder, env=environment)
     try:
         for _ in range(240):
             try:
@@ -100,29 +104,23 @@ def check(uri, run, scratch):
     assert Path(client.download_artifacts(run, "note.txt", str(scratch))).read_text() == "kept"
 
 
-KILLED = """
-import os, sys
-from pathlib import Path
-from kdcore import RunJournal
-from kdcore_mlflow.sender import Sender
-from kdcore_mlflow.tracker import MlflowTracker
+def killed_between(folder: Path, uri: str, limit: int) -> None:
+    """Send a journal, and die before anything past byte `limit` of it is noted as sent."""
+    remember = Sender._remember
 
-remember = Sender._remember
+    def die(self, position, durable=False):
+        if position > limit:
+            os.kill(os.getpid(), signal.SIGKILL)
+        remember(self, position, durable)
 
-def die(self, position, durable=False):
-    if position > int(sys.argv[3]):
-        os.kill(os.getpid(), 9)
-    remember(self, position, durable)
-
-Sender._remember = die
-tracker = RunJournal(Path(sys.argv[1]), MlflowTracker(sys.argv[2]), "killed")
-tracker.start("root", "name", params={"a": 1})
-for step in range(3):
-    tracker.metrics("root", {"loss": 1 / (step + 1)}, step)
-    tracker.tags("root", {"step": step})
-tracker.commit()
-tracker.close(60)
-"""
+    Sender._remember = die
+    tracker = RunJournal(folder, MlflowTracker(uri), "killed")
+    tracker.start("root", "name", params={"a": 1})
+    for step in range(3):
+        tracker.metrics("root", {"loss": 1 / (step + 1)}, step)
+        tracker.tags("root", {"step": step})
+    tracker.commit()
+    tracker.close(60)
 
 
 def test_kill_minus_nine_between_sending_and_noting(tmp_path):
@@ -131,8 +129,10 @@ def test_kill_minus_nine_between_sending_and_noting(tmp_path):
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     for number, limit in enumerate((0, 700)):
         folder = tmp_path / f"run-{number}"
-        command = [sys.executable, "-c", KILLED, str(folder), uri, str(limit)]
-        assert subprocess.run(command, check=False).returncode == -9
+        process = FORKS.Process(target=killed_between, args=(folder, uri, limit))
+        process.start()
+        process.join(120)
+        assert process.exitcode == -signal.SIGKILL
         assert sync(folder) > 0
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     runs = client.search_runs([client.get_experiment_by_name("killed").experiment_id])

@@ -1,0 +1,119 @@
+"""What an epoch leaves to be read: values tracked for it, notes, and the events that listeners are told of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from kdcore.training.callback import Listener
+from kdcore.training.divergence import Skipping
+from kdcore.training.gradient_watch import GradientWatch
+from kdcore.training.learner import Learner
+from kdcore.training.participants import Distiller
+from kdcore.training.stage_context import StageContext
+from kdcore.training.validation import Scores, reads_loss
+
+
+class EpochReport:
+    """Tracks the values of epochs.
+
+    Args:
+        distiller: The participants.
+        record: Takes (metrics, step) for tracking.
+        listener: Told how it goes.
+        watch: Compares the gradients of terms.
+        skipping: Counts skipped steps; None if none may be skipped.
+        log_every: Batches that one logged value is the mean of.
+    """
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        record: Callable[[Mapping[str, float], int], None],
+        listener: Listener,
+        watch: GradientWatch,
+        skipping: Skipping | None,
+        log_every: int,
+    ):
+        self.distiller, self.record, self.listener, self.watch = distiller, record, listener, watch
+        self.skipping, self.log_every = skipping, log_every
+        self.notes: list[str] = []
+        self.history: list[list[float]] = []
+
+    def values(self, context: StageContext) -> tuple[list[tuple[str, Learner, float]], dict[str, float]]:
+        """Track the values of an epoch's batches.
+
+        Returns:
+            The means over the epoch and the learning rates, each with its metric and whose epochs it is recorded by; and
+            ``learner/term`` → mean.
+        """
+        values, names = context.values.cpu(), context.names
+        finite = self._finite(context, values)
+        learner_of = {learner.name: learner for learner in context.learners}
+        owners = [*(learner_of[term.learner] for term in context.step.terms), context.first]
+        accumulate, steps = context.stage.accumulate, context.optimizer_steps
+        every = max(self.log_every, accumulate)
+        for piece, chunk in enumerate(values.split(every)):
+            chunk = chunk[finite[piece * every : (piece + 1) * every]]
+            means = zip((f"{name} (step)" for name in names), owners, chunk.mean(0).tolist(), strict=True)
+            began = piece * every // accumulate
+            self.track(means if len(chunk) else (), lambda learner, began=began: learner.steps - steps + began)
+        means = values[finite].mean(0).tolist()
+        self.history.append(means[:-1])
+        found = list(zip(names, owners, means, strict=True))
+        found += [(f"learning_rate/{name}", learner, learner.rate) for name, learner in learner_of.items()]
+        return found, dict(zip(context.step.names, means, strict=False))
+
+    def scores(self, context: StageContext, scores: Mapping[str, Scores]) -> list[tuple[str, Learner, float]]:
+        """The metrics of learners on the validation split."""
+        learner_of = {learner.name: learner for learner in context.learners}
+        found = [(f"validation/{name}/accuracy", learner_of[name], each.accuracy) for name, each in scores.items()]
+        return found + [
+            (f"validation/{name}/loss", learner_of[name], each.loss)
+            for name, each in scores.items()
+            if reads_loss(context.training(name))
+        ]
+
+    def vanished(self, context: StageContext) -> list[tuple[str, Learner, float]]:
+        """Say which terms had no gradient that matters in this epoch; (metric, learner, share of the largest gradient)."""
+        learner_of = {learner.name: learner for learner in context.learners}
+        shares = []
+        for name, (gradient, largest, rival) in self.watch.vanished().items():
+            learner, term = name.split("/", 1)
+            beside = f" against {largest:.2g} of {rival.split('/', 1)[1]!r}" if rival != name else ""
+            self.listener.say(
+                f"{self.distiller.called(learner, term)} no longer matters in stage {context.stage.name}, epoch "
+                f"{context.epoch + 1}: its gradient on the outputs of {learner} is {gradient:.2g} with its weight{beside}. "
+                "Look for detach, saturation or a margin that every sample meets; if that is intended, ignore this line"
+            )
+            shares.append((f"train/{name}/vanished", learner_of[learner], gradient / largest if largest else 0.0))
+        return shares
+
+    def _finite(self, context: StageContext, values: Tensor) -> Tensor:
+        """True for every batch of an epoch that was not skipped; those that were are counted and said."""
+        finite = torch.isfinite(values).all(dim=1)
+        if not self.skipping or bool(finite.all()) or not bool(finite.any()):
+            context.refuse_infinite(values)
+            return finite
+        count = int((~finite).sum())
+        self.note(
+            f"{count} of {len(values)} steps were skipped in stage {context.stage.name}, epoch {context.epoch + 1}: "
+            "their loss or gradients were not finite numbers"
+        )
+        return finite
+
+    def note(self, *notes: str) -> None:
+        """Say what a reader of the results must know, and keep it for them."""
+        self.notes += notes
+        for note in notes:
+            self.listener.say(note)
+
+    def track(self, values: Iterable[tuple[str, Learner, float]], at: Callable[[Learner], int]) -> None:
+        """Record values, each where its learner is: learners of one stage may have had different numbers of epochs."""
+        metrics: dict[int, dict[str, float]] = {}
+        for name, learner, value in values:
+            metrics.setdefault(at(learner), {})[name] = value
+        for step, found in metrics.items():
+            self.record(found, step)

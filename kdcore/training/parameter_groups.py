@@ -1,0 +1,126 @@
+"""A learner's parameters in groups with a learning rate, a weight decay or a start of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import nn
+
+from kdcore.contracts.encoder import Participant
+from kdcore.contracts.training import ParameterGroup, Training
+
+NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+"""Layers whose parameters are scales and shifts, whatever their shape."""
+
+
+@dataclass
+class Frozen:
+    """What a learner does not train in its first epochs.
+
+    Args:
+        epochs: How many.
+        parameters: They get no gradient.
+        modules: They stay in evaluation mode.
+    """
+
+    epochs: int
+    parameters: list[nn.Parameter] = field(default_factory=list)
+    modules: list[nn.Module] = field(default_factory=list)
+
+
+@dataclass
+class Groups:
+    """The trainable parameters of a learner as its optimizer has them.
+
+    Args:
+        optimized: For the optimizer: a list of parameters, or of groups.
+        factors: Factor on the learning rate of each group.
+        frozen: What is frozen at first.
+        decays: The key that changes the weight decay of some; empty if none does.
+    """
+
+    optimized: list[Any]
+    factors: list[float]
+    frozen: list[Frozen]
+    decays: str = ""
+
+
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """True if a module or parameter at `path` is one of `patterns`, or lies below one."""
+    return any(fnmatchcase(path, each) or fnmatchcase(path, f"{each}.*") for each in patterns)
+
+
+def unmatched(modules: Sequence[nn.Module], training: Training) -> list[tuple[int, int, str]]:
+    """Patterns that no trainable parameter of a learner matches: (group, place in it, pattern)."""
+    paths = [path for encoder in _encoders(modules) for path, each in encoder.named_parameters() if each.requires_grad]
+    return [
+        (index, place, pattern)
+        for index, group in enumerate(training.parameter_groups)
+        for place, pattern in enumerate(group.modules)
+        if not any(matches(path, [pattern]) for path in paths)
+    ]
+
+
+def grouped(modules: Sequence[nn.Module], trainable: Sequence[nn.Parameter], training: Training) -> Groups:
+    """The groups of a learner's trainable parameters.
+
+    Args:
+        modules: All that the learner owns; patterns are about the encoders among them.
+        trainable: Its parameters that are not frozen.
+        training: Says the groups.
+    """
+    if not training.parameter_groups and training.decay_norms_and_biases:
+        return Groups(list(trainable), [1.0], [])
+    group_of = dict(_assigned(modules, training.parameter_groups))
+    spared = set() if training.decay_norms_and_biases else {id(each) for each in _undecayed(modules)}
+    found: dict[tuple[int | None, bool], list[nn.Parameter]] = {}
+    for each in trainable:
+        found.setdefault((group_of.get(id(each)), id(each) in spared), []).append(each)
+    base, optimized, factors = training.optimizer.get("lr", 1e-3), [], []
+    for (index, undecayed), parameters in found.items():
+        group = training.parameter_groups[index] if index is not None else None
+        factors.append(group.lr_factor if group else 1.0)
+        entry: dict[str, Any] = {"params": parameters, "lr": base * factors[-1]}
+        if undecayed:
+            entry["weight_decay"] = 0.0
+        elif group and group.weight_decay is not None:
+            entry["weight_decay"] = group.weight_decay
+        optimized.append(entry)
+    own = any(group.weight_decay is not None for group in training.parameter_groups)
+    decays = "" if training.decay_norms_and_biases else "decay_norms_and_biases: false"
+    frozen = list(_frozen(modules, trainable, group_of, training.parameter_groups))
+    return Groups(optimized, factors, frozen, "parameter_groups" if own else decays)
+
+
+def _encoders(modules: Sequence[nn.Module]) -> list[nn.Module]:
+    return [module.encoder for module in modules if isinstance(module, Participant)]
+
+
+def _assigned(modules: Sequence[nn.Module], groups: Sequence[ParameterGroup]) -> Iterator[tuple[int, int]]:
+    """Identity of a parameter → the first group that it matches."""
+    for encoder in _encoders(modules):
+        for path, parameter in encoder.named_parameters():
+            index = next((index for index, group in enumerate(groups) if matches(path, group.modules)), None)
+            if index is not None:
+                yield id(parameter), index
+
+
+def _undecayed(modules: Sequence[nn.Module]) -> Iterator[nn.Parameter]:
+    for module in modules:
+        for part in module.modules():
+            own = part.parameters(recurse=False)
+            yield from (each for each in own if each.ndim <= 1 or isinstance(part, NORMALISATION))
+
+
+def _frozen(
+    modules: Sequence[nn.Module], trainable: Sequence[nn.Parameter], group_of: dict[int, int], groups: Sequence[ParameterGroup]
+) -> Iterator[Frozen]:
+    for index, group in enumerate(groups):
+        if group.frozen_epochs:
+            parameters = [each for each in trainable if group_of.get(id(each)) == index]
+            named = (item for encoder in _encoders(modules) for item in encoder.named_modules())
+            below = [module for path, module in named if path and matches(path, group.modules)]
+            yield Frozen(group.frozen_epochs, parameters, below)

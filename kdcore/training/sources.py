@@ -1,0 +1,48 @@
+"""Those who do not learn in a stage: their modes, and their outputs computed once."""
+
+from __future__ import annotations
+
+from lightning_fabric import Fabric
+
+from kdcore.data.table import Table
+from kdcore.recipe.graph import StagePlan
+from kdcore.training.participants import Distiller
+from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, repeatable
+
+
+def set_modes(distiller: Distiller, stage: StagePlan) -> None:
+    """Learners train; everybody else evaluates and is given no gradient."""
+    distiller.eval()
+    for name in distiller.owners(stage.learners):
+        for module in distiller.owned(name):
+            module.train()
+    for name in stage.sources:
+        if name not in distiller.stored:
+            member = distiller.participant(name)
+            member.batch_transforms.train(member.augment_frozen)
+
+
+def cached_sources(
+    distiller: Distiller, stage: StagePlan, table: Table, batch_size: int, limit: int | None, fabric: Fabric
+) -> dict[str, CachedOutputs]:
+    """Outputs of those frozen participants that give the same for a sample every time.
+
+    Args:
+        distiller: The participants.
+        stage: The stage that reads them.
+        table: The samples.
+        batch_size: Of the passes.
+        limit: Bytes that one participant's outputs may take; None to compute nothing beforehand.
+        fabric: Devices, precision, processes.
+    """
+    if limit is None:
+        return {}
+    rows, names = table.training_rows(stage.split, stage.learners), repeatable(distiller, stage.sources)
+    if not set(names) & set(table.present):
+        return cache_teachers(distiller, names, rows, table, batch_size, limit, fabric)
+    found: dict[str, CachedOutputs] = {}
+    for group in distiller.run_apart(names):
+        there = table.complete(group, rows)
+        own = rows if there is None else rows[there]
+        found |= cache_teachers(distiller, group, own, table, batch_size, limit, fabric) if len(own) else {}
+    return found

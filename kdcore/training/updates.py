@@ -1,0 +1,103 @@
+"""Optimizer steps: gradients of one or several batches, clipped, scaled, and applied to every learner of a stage."""
+
+from __future__ import annotations
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from kdcore.errors import TrainingError
+from kdcore.training.divergence import Skipping
+from kdcore.training.learner import Learner
+from kdcore.training.participants import Distiller
+from kdcore.training.stage_context import StageContext
+
+SMALLEST_SCALE = 2.0**-14
+"""Scale of the loss below which gradients that are not finite are not an overflow of float16."""
+
+
+class Updates:
+    """Differentiates batches and steps optimizers.
+
+    Args:
+        fabric: Devices, precision, processes.
+        distiller: The participants.
+        scaler: Scales the loss, for float16; None for other precisions.
+        skipping: Skips steps that are not finite; None to leave them to the end of the epoch, which refuses them.
+    """
+
+    def __init__(self, fabric: Fabric, distiller: Distiller, scaler: torch.amp.GradScaler | None, skipping: Skipping | None):
+        self.fabric, self.distiller, self.scaler, self.skipping = fabric, distiller, scaler, skipping
+
+    def take(self, context: StageContext, total: Tensor, values: Tensor) -> None:
+        """Add a batch's gradients to those gathered, and step every learner's optimizer if the batch completes a step.
+
+        The gradient of a step is the mean over its batches. A batch that is skipped takes with it those gathered before it for
+        the same step; the step still counts.
+
+        Args:
+            context: The stage.
+            total: The batch's weighted sum of all terms.
+            values: Each term's value.
+        """
+        if not context.gathered:
+            for learner in context.learners:
+                if learner.optimizer:
+                    learner.optimizer.zero_grad()
+        self.fabric.backward(total)
+        context.values[context.index, :-1] = values
+        context.values[context.index, -1] = total.detach()
+        if self.skipping and self.skipping.skips(total, context.learners):
+            context.values[context.index] = torch.nan
+            context.gathered = 0
+        else:
+            context.gathered += 1
+        if not context.completes_step(context.index):
+            return
+        stepped = False
+        for learner in context.learners:
+            if context.gathered:
+                stepped |= self._step(context, learner)
+            learner.end_step()
+        if self.scaler and stepped:
+            self.scaler.update()
+        context.gathered = 0
+
+    def _step(self, context: StageContext, learner: Learner) -> bool:
+        """Step a learner's optimizer with the mean of the gathered gradients; returns whether it has any."""
+        stepped = False
+        if learner.optimizer:
+            largest = context.training(learner.name).gradient_clip
+            for frozen in learner.still_frozen:
+                for parameter in frozen.parameters:
+                    parameter.grad = None
+            gradients = [each.grad for each in learner.parameters if each.grad is not None]
+            stepped = bool(gradients)
+            if context.gathered > 1:
+                for gradient in gradients:
+                    gradient.div_(context.gathered)
+            if self.scaler and largest and stepped:
+                self.scaler.unscale_(learner.optimizer)
+            if largest:  # each on its own, so that none depends on who learns beside it
+                torch.nn.utils.clip_grad_norm_(learner.parameters, largest)
+            if self.scaler is None:
+                learner.optimizer.step()
+            elif stepped:
+                self.scaler.step(learner.optimizer)
+            if learner.average:
+                learner.average.update(learner.steps)
+        if self.distiller.averages:
+            self.distiller.update_averages(learner.name, learner.steps)
+        return stepped
+
+    def refuse_tiny_scale(self, context: StageContext) -> None:
+        """Check after an epoch that the scaler has found a scale at which gradients are finite.
+
+        Raises:
+            TrainingError: If not; the optimizers would skip every further step in silence.
+        """
+        if self.scaler and self.scaler.get_scale() < SMALLEST_SCALE:
+            raise TrainingError(
+                f"stage {context.stage.name}, epoch {context.epoch + 1}: in 16-mixed, gradients are not finite numbers however "
+                "small the loss is scaled; set engine.precision to bf16-mixed or 32-true, or try a smaller learning rate"
+            )

@@ -1,0 +1,133 @@
+"""Scores on the validation split after each epoch: the best epoch, early stopping, and rates that follow a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from kdcore.contracts.training import Training
+from kdcore.recipe.graph import StagePlan
+from kdcore.training.learner import Learner
+from kdcore.training.participants import FUSION, Distiller
+from kdcore.training.stage_context import StageContext
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A learner on the validation split.
+
+    Args:
+        accuracy: From 0 to 1.
+        loss: Mean cross-entropy in nats.
+    """
+
+    accuracy: float
+    loss: float
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
+        """The scores of class probabilities (n, classes) for labels (n,); rows that are NaN, without a signal, do not count."""
+        there = ~np.isnan(probabilities).any(axis=1)
+        probabilities, labels = probabilities[there], labels[there]
+        if not len(labels):
+            return cls(float("nan"), float("nan"))
+        own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+        smallest = np.finfo(np.float32).tiny  # a probability of 0 is one that float32 cannot hold
+        right = float((probabilities.argmax(1) == labels).mean())
+        return cls(right, float(-np.log(np.maximum(own, smallest)).mean()))
+
+    def at(self, metric: str) -> float:
+        """The metric, the larger the better."""
+        return self.accuracy if metric == "accuracy" else -self.loss
+
+    @staticmethod
+    def mean(scores: Sequence[Scores]) -> Scores:
+        """The mean of several learners' scores."""
+        return Scores(sum(s.accuracy for s in scores) / len(scores), sum(s.loss for s in scores) / len(scores))
+
+
+def chosen_together(stage: StagePlan, distiller: Distiller) -> list[tuple[str, ...]]:
+    """Learners whose best epoch is one choice: those of one fusion; every other learner has its own."""
+    fused = tuple(name for name in stage.learners if name in distiller.fused)
+    return [*([fused] if fused else []), *((name,) for name in stage.learners if name not in fused)]
+
+
+def metric_of(training: Training) -> str:
+    """The metric that chooses the best epoch."""
+    return training.early_stopping.metric if training.early_stopping else "accuracy"
+
+
+def reads_loss(training: Training) -> bool:
+    """True if the validation loss decides anything."""
+    rule = training.learning_rate
+    return metric_of(training) == "loss" or (rule.name == "plateau" and rule.monitor == "validation-loss")
+
+
+def improved(learner: Learner, training: Training, score: Scores) -> bool:
+    """Note an epoch's scores for early stopping; returns True if the epoch is the best so far."""
+    value = score.at(metric_of(training))
+    if training.early_stopping:
+        better = value > learner.reference + training.early_stopping.min_delta
+        learner.reference, learner.stale = (value, 0) if better else (learner.reference, learner.stale + 1)
+    if training.select != "best" or not value > learner.best_score:
+        return False
+    learner.best_score = value
+    return True
+
+
+def early_end(context: StageContext, groups: Sequence[tuple[str, ...]]) -> str:
+    """The reason why a stage ends after this epoch because no learner improves any more; empty if it does not end."""
+    learners = {learner.name: learner for learner in context.learners}
+    for names in groups:
+        stopping = context.training(names[0]).early_stopping
+        if stopping is None or learners[names[0]].stale < stopping.patience:
+            return ""
+    stopping = context.training(groups[0][0]).early_stopping
+    assert stopping is not None
+    than = f" by more than {stopping.min_delta:g}" if stopping.min_delta else ""
+    return f"validation {stopping.metric} did not improve{than} for {stopping.patience} epochs (early_stopping)"
+
+
+def follow_plateaus(
+    context: StageContext, groups: Iterable[tuple[str, ...]], scores: Mapping[str, Scores], means: Mapping[str, float]
+) -> None:
+    """Let rates that follow a metric follow it.
+
+    Args:
+        context: The stage.
+        groups: As `chosen_together` has them; a group follows its mean.
+        scores: Of each learner.
+        means: ``learner/term`` → mean of the epoch.
+    """
+    learners = {learner.name: learner for learner in context.learners}
+    for names in groups:
+        owners = [*names, *([FUSION] if FUSION in learners and set(names) <= set(context.step.fused) else [])]
+        for name in owners:
+            if isinstance(scheduler := learners[name].scheduler, ReduceLROnPlateau):
+                scheduler.step(_monitored(context, name, names, scores, means))
+
+
+def _monitored(
+    context: StageContext, name: str, group: Sequence[str], scores: Mapping[str, Scores], means: Mapping[str, float]
+) -> float:
+    monitor = context.training(name).learning_rate.monitor
+    if monitor == "training-loss":
+        terms = [term for term in context.step.terms if term.learner in group]
+        progress = context.step.progress
+        return sum(means[f"{t.learner}/{t.spec.id}"] * progress[t.learner].at(t.spec.weight) for t in terms) / len(group)
+    score = Scores.mean([scores[each] for each in group])
+    return score.accuracy if monitor == "validation-accuracy" else score.loss
+
+
+@contextmanager
+def averages_applied(learners: Iterable[Learner]) -> Iterator[None]:
+    """For a while, learners with a moving average of their weights have that."""
+    with ExitStack() as stack:
+        for learner in learners:
+            if learner.average:
+                stack.enter_context(learner.average.applied())
+        yield

@@ -1,0 +1,56 @@
+"""A learner's moving average of its own parameters: what is evaluated and saved in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from kdcore.contracts.training import MovingAverage
+
+
+class WeightAverage:
+    """The average of some parameters over a learner's optimizer steps; buffers are not averaged.
+
+    Args:
+        parameters: What is averaged.
+        how: Momentum and warmup.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], how: MovingAverage):
+        self.parameters, self.how = list(parameters), how
+        self.values = [each.detach().clone() for each in self.parameters]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the parameters after optimizer step `step`, counted from 0."""
+        get_ema_multi_avg_fn(self.how.decay(step))(self.values, self.parameters, step)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Give the parameters their averages."""
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            parameter.copy_(value)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Give the parameters their averages for a while."""
+        live = [each.detach().clone() for each in self.parameters]
+        self.apply()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, value in zip(self.parameters, live, strict=True):
+                    parameter.copy_(value)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The averages by their place, for a checkpoint."""
+        return {str(index): value for index, value in enumerate(self.values)}
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from the averages of a checkpoint."""
+        self.values = [tensors[str(index)].to(each.device).clone() for index, each in enumerate(self.parameters)]

@@ -1,0 +1,174 @@
+"""Write the recipe of a guess, and say what was guessed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kdcore import Builder, DataError, Dataset, KdcoreError, Sample, UsageError, load_recipe, options_model, plugin_manager
+from kdcore_datasets.new.arrays import guess_arrays
+from kdcore_datasets.new.guess import FILL_IN, Guess, section
+from kdcore_datasets.new.published import guess_published
+from kdcore_datasets.new.sensor_files import guess_sensor_files
+
+MOST = 100_000
+"""Files of a folder that are listed."""
+
+
+def new_recipe(folder: Path, to: Path | None = None, rate: float | None = None) -> None:
+    """Write a recipe that reads a folder of recordings, and say what was guessed.
+
+    Args:
+        folder: The folder.
+        to: Recipe to write; by default the folder's name with ``.yaml``.
+        rate: Samples per second, where the files do not tell.
+
+    Raises:
+        UsageError: If the recipe exists.
+        DataError: If no dataset reads the folder.
+    """
+    target = to or Path(f"{_slug(folder)}.yaml")
+    if target.exists():
+        raise UsageError(f"{target} exists; choose another file with --to")
+    guess = look(folder, rate)
+    samples, modalities, problem = [], ["accelerometer"], ""
+    try:
+        modalities = _modalities(guess)
+        if not guess.missing:
+            samples, modalities = _found(guess)
+    except (KdcoreError, ValueError) as error:
+        problem = str(error)
+    target.write_text(recipe_text(_slug(target), guess, modalities), encoding="utf-8")
+    if samples:
+        try:
+            Builder(load_recipe(target)).protocol().split(samples)
+        except KdcoreError as error:
+            problem = str(error)
+    for line in _said(target, guess, samples, problem):
+        print(line)
+
+
+def look(folder: Path, rate: float | None = None) -> Guess:
+    """The dataset that reads a folder.
+
+    Args:
+        folder: The folder.
+        rate: Samples per second, where the files do not tell.
+
+    Raises:
+        DataError: If there is no folder, or no dataset reads what it holds.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: {'is not a folder' if folder.exists() else 'there is no such folder'}")
+    files = list(_files(folder))
+    found = guess_published(folder, files) or guess_arrays(folder, files, rate) or guess_sensor_files(folder, files, rate)
+    if found is None:
+        kinds = sorted({Path(file).suffix or "no suffix" for file in files})
+        held = f"{len(files)} files ({', '.join(kinds[:8])})" if files else "no files"
+        raise DataError(
+            f"{folder}: found no recordings that a dataset reads among {held}; kdcore list datasets names the datasets"
+        )
+    return found
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Names of the files below a folder, sorted; hidden ones are left out."""
+    count = 0
+    for home, folders, names in os.walk(folder):
+        folders[:] = sorted(each for each in folders if not each.startswith(".") and each != "__MACOSX")
+        for name in sorted(each for each in names if not each.startswith(".")):
+            count += 1
+            if count > MOST:
+                return
+            yield (Path(home) / name).relative_to(folder).as_posix()
+
+
+def _dataset(options: dict[str, Any]) -> Dataset:
+    entry = plugin_manager().registry.get("dataset", options["name"])
+    values = {name: value for name, value in options.items() if name != "name"}
+    return entry.load()(**dict(options_model(entry).model_validate_json(json.dumps(values), strict=True)))
+
+
+def _modalities(guess: Guess) -> list[str]:
+    """The modalities of the dataset once what is missing is filled in, those that a student is likely to have first."""
+    options = json.loads(json.dumps(guess.dataset))
+    for place in (place for place, said in guess.why.items() if said.startswith(FILL_IN)):
+        *path, last = place
+        home = options
+        for key in path:
+            home = home[key]
+        home[last] = {"rate": 1.0, "time_unit": "s"}.get(last, "?")
+    return sorted(_dataset(options).modalities, key=lambda name: not name.startswith(("accelerometer", "signal")))
+
+
+def _found(guess: Guess) -> tuple[list[Sample], list[str]]:
+    """The samples that the dataset finds, and the modalities that they have.
+
+    Raises:
+        DataError: If there are none, or the first of a modality cannot be read.
+    """
+    dataset = _dataset(guess.dataset)
+    samples = list(dataset.samples())
+    there = [name for name in _modalities(guess) if any(name in each.sources for each in samples)]
+    if not there:
+        raise DataError("found no samples")
+    for name in there:
+        dataset.read(next(each for each in samples if name in each.sources), name)
+    return samples, there
+
+
+def recipe_text(name: str, guess: Guess, modalities: list[str]) -> str:
+    """The recipe of a guess.
+
+    Args:
+        name: Name of the recipe.
+        guess: The dataset.
+        modalities: Those that it has; the first is the student's, the second the teacher's.
+    """
+    lines = ["# Written by kdcore data new. Check what is guessed, then: kdcore data check FILE", "version: 1", f"name: {name}"]
+    lines += ["data:", "  dataset:", *section(guess.dataset, guess.why, 4)]
+    lines += [f"  protocol: {guess.protocol}  # see docs/data.md for others"]
+    if guess.window:
+        lines += ["  window: {length: 2.0, hop: 1.0}  # seconds"]
+    if guess.gaps:
+        lines += ["  on_bad_sample: skip  # broken recordings are left out and listed"]
+    if len(modalities) > 1:
+        lines += ["teachers:", "  teacher:", *_participant(modalities[1], 4)]
+    lines += ["student:", *_participant(modalities[0], 2)]
+    lines += [f"losses: [cross-entropy{', soft-target' if len(modalities) > 1 else ''}]"]
+    return "\n".join(lines) + "\n"
+
+
+def _participant(modality: str, indent: int) -> list[str]:
+    steps = "[{name: resample, length: 64}, normalise]"
+    if modality == "skeleton":
+        steps = "[{name: resample, length: 64}, centre, joints-to-channels, normalise]"
+    lines = [f"modality: {modality}", f"transforms: {steps}", "encoder: cnn1d"]
+    return [" " * indent + line for line in lines]
+
+
+def _said(target: Path, guess: Guess, samples: list[Sample], problem: str) -> Iterator[str]:
+    """The lines that the command prints."""
+    yield f"{target}: dataset {guess.dataset['name']}"
+    if samples:
+        subjects = {each.key.subject for each in samples} - {""}
+        classes = {each.label for each in samples} - {None}
+        yield f"{len(samples)} samples, {len(classes)} classes, {len(subjects)} subjects"
+    for title, lines in (("Guessed", guess.guessed), ("Noticed", guess.notes), ("Fill in", guess.missing)):
+        if lines:
+            yield f"{title}:"
+            yield from (f"  {line}" for line in lines)
+    if problem:
+        yield f"Not usable yet: {problem}"
+    if guess.missing:
+        yield f"Search {target} for '{FILL_IN}'."
+    yield f"Next: kdcore data check {target}"
+
+
+def _slug(path: Path) -> str:
+    stem = path.stem if path.suffix in (".yaml", ".yml") else path.absolute().name
+    return re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "recordings"

@@ -1,0 +1,145 @@
+"""Guess the options of ``sensor-csv`` for a folder of text files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdcore_datasets.new.file_names import Names, kind_of, read_names, shape_of
+from kdcore_datasets.new.guess import FILL_IN, Guess, Place
+from kdcore_datasets.new.text_tables import Columns, TextTable, acceleration_unit, read_columns, read_table
+
+SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".log", ".data", ".gz", ".bz2", ".xz", ".zst")
+_SHAPES, _EXAMPLES = 40, 5
+"""Shapes of names that are looked at, and files of each that are opened."""
+
+
+def guess_sensor_files(root: Path, files: Sequence[str], rate: float | None) -> Guess | None:
+    """The dataset ``sensor-csv`` for text files of numbers; None if there are none."""
+    tables = _tables(root, [file for file in files if file.endswith(SUFFIXES)])
+    if not tables:
+        return None
+    label = read_columns(next(iter(tables.values()))[1]).label
+    names = read_names([file for group, _ in tables.values() for file in group], label is not None)
+    section: dict[str, Any] = {"name": "sensor-csv", "root": str(root.absolute()), "devices": {}}
+    guess = Guess(section, gaps=True)
+    first: tuple[TextTable, Columns] | None = None
+    for device, pattern in names.patterns.items():
+        table = read_table(root / names.files[device][0])
+        if table is None:
+            continue
+        columns = read_columns(table)
+        first = first or (table, columns)
+        _add_devices(guess, device, pattern, table, columns, rate)
+    if first is None or not section["devices"]:
+        return None
+    _add_key(guess, names, *first)
+    if names.others:
+        shown = ", ".join(names.others[:3]) + (" …" if len(names.others) > 3 else "")
+        guess.notes.append(f"{len(names.others)} files are named otherwise and left out: {shown}")
+    guess.window = first[1].label is not None or len(first[0].rows) > 1500
+    return guess
+
+
+def _tables(root: Path, files: Sequence[str]) -> dict[tuple[str, ...], tuple[list[str], TextTable]]:
+    """Shape of a name → (files named so, a table of them), most files first; files without signals are left out."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for file in files:
+        groups.setdefault((*shape_of(file), Path(file).suffix), []).append(file)
+    found = {}
+    for shape, group in sorted(groups.items(), key=lambda item: -len(item[1]))[:_SHAPES]:
+        tables = (read_table(root / file) for file in group[:_EXAMPLES])
+        table = next((each for each in tables if each is not None and read_columns(each).groups), None)
+        if table is not None:
+            found[shape] = (group, table)
+    return found
+
+
+def _add_devices(guess: Guess, word: str, pattern: str, table: TextTable, columns: Columns, rate: float | None) -> None:
+    """Describe the devices of a file: one, or those that the names of its columns tell apart."""
+    kinds: dict[str, dict[str, list[int]]] = {}
+    for (device, kind), group in columns.groups.items():
+        meant = kind_of(word) if kind in ("signal", "accelerometer") and len(columns.groups) == 1 else ""
+        kinds.setdefault(device or word or "sensor", {})[meant or kind] = group
+    for device, groups in kinds.items():
+        place = ("devices", device)
+        made: dict[str, Any] = {"pattern": pattern}
+        made["columns"] = {kind: [table.called(n) for n in group] for kind, group in groups.items()}
+        _add_units(guess, made, place, table, groups)
+        _add_time(guess, made, place, table, columns, rate)
+        made |= {"delimiter": table.delimiter} if table.delimiter != "," else {}
+        made |= {"header": False} if not table.names else {}
+        made |= {"record_end": table.record_end} if table.record_end else {}
+        if columns.gaps:
+            made["missing_values"] = {"interpolate": 0.5}
+            guess.why[(*place, "missing_values")] = "some cells are empty or NaN: gaps of up to 0.5 s are filled"
+        if not table.names:
+            guess.why[(*place, "columns")] = "no header: guessed from the numbers, counted from 0; check them"
+        guess.dataset["devices"][device] = made
+
+
+def _add_units(guess: Guess, made: dict[str, Any], place: Place, table: TextTable, groups: dict[str, list[int]]) -> None:
+    units = {}
+    for kind, group in groups.items():
+        if kind == "accelerometer":
+            unit = acceleration_unit(table, group)
+            if unit in ("g", "mg"):
+                units[kind] = unit
+            elif not unit:
+                guess.notes.append(
+                    f"{place[-1]}: the acceleration has no typical length of 1 g, so its unit is not known; m/s^2 is assumed"
+                )
+        elif kind == "gyroscope":
+            largest = max(float(abs(table.numbers(n)).max()) for n in group)
+            if largest > 40:
+                units[kind] = "deg/s"
+            else:
+                guess.notes.append(f"{place[-1]}: the unit of the gyroscope is not known; rad/s is assumed")
+    if units:
+        made["units"] = units
+        guess.why[(*place, "units")] = "guessed from the size of the values; check them"
+
+
+def _add_time(guess: Guess, made: dict[str, Any], place: Place, table: TextTable, columns: Columns, rate: float | None) -> None:
+    if columns.time is None:
+        made["rate"] = rate
+        if rate is None:
+            guess.why[(*place, "rate")] = f"{FILL_IN}: samples per second; there is no column of time stamps"
+        return
+    made["time_column"] = table.called(columns.time)
+    if rate is not None:
+        made["rate"] = rate
+    if not columns.unit:
+        made["time_unit"] = None
+        guess.why[(*place, "time_unit")] = f"{FILL_IN}: s, ms, us, ns or iso"
+        return
+    if columns.unit != "s":
+        made["time_unit"] = columns.unit
+    shown = "" if columns.rate is None else f"; about {columns.rate:.3g} samples per second"
+    guess.why[(*place, "time_column")] = f"time stamps in {'s' if columns.unit == 'iso' else columns.unit}{shown}"
+
+
+def _add_key(guess: Guess, names: Names, table: TextTable, columns: Columns) -> None:
+    """Where label and subject come from."""
+    device = next(iter(guess.dataset["devices"]))
+    if names.fields:
+        said = "; ".join(f"{{{name}}} is {why}" for name, (why, _) in names.fields.items())
+        guess.why["devices", device, "pattern"] = said
+    if columns.label is not None:
+        guess.dataset["label"] = {"column": table.called(columns.label)}
+        found = sorted(set(table.texts(columns.label)))
+        guess.why["label",] = f"in the first rows: {', '.join(found[:4])}{' …' if len(found) > 4 else ''}"
+    elif "action" in names.fields:
+        guess.dataset["label"] = {"path": "action"}
+        guess.why["label",] = names.fields["action"][0]
+    else:
+        guess.dataset["label"] = {"column": None}
+        guess.why["label", "column"] = f"{FILL_IN}: the column of labels, or path: action and {{action}} in the patterns"
+    if columns.subject is not None:
+        guess.dataset["key_columns"] = {"subject": table.called(columns.subject)}
+        if not table.names:
+            guess.why["key_columns",] = "whole numbers that seldom change; check them"
+    elif "subject" not in names.fields:
+        guess.dataset["key_columns"] = {"subject": None}
+        guess.why["key_columns", "subject"] = f"{FILL_IN}: the column of subjects, or {{subject}} in the patterns"

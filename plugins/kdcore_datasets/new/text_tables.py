@@ -1,0 +1,283 @@
+"""Guess how a text file of numbers is laid out: delimiter, header, and what its columns are."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from kdcore_datasets.delimited import open_text
+from kdcore_datasets.modalities import SECONDS
+from kdcore_datasets.new.file_names import kind_of
+
+LINES = 2000
+"""Lines of a file that are looked at."""
+
+_DELIMITERS = (",", ";", "\t", "|", " ")
+_MISSING = {"", "nan", "na", "n/a", "null", "none", "?"}
+_LABEL = {"label", "labels", "activity", "activityid", "class", "action", "gesture", "activitylabel", "annotation", "target"}
+_SUBJECT = {"subject", "user", "participant", "person", "subjectid", "userid", "volunteer"}
+_TIME = {"time", "timestamp", "timestamps", "t", "ts", "epoch", "datetime", "date", "unixtime", "timems", "times", "seconds"}
+_RATES = (4.0, 1000.0)
+"""Sampling rates of wearables in Hz; a unit of time stamps gives at most one rate in between."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """The first lines of a text file, and their layout.
+
+    Args:
+        delimiter: What stands between columns.
+        record_end: What ends a row, besides the end of the line.
+        names: The header; empty without one.
+        rows: Cells as text.
+    """
+
+    delimiter: str
+    record_end: str
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return len(self.rows[0])
+
+    def texts(self, column: int) -> list[str]:
+        """The cells of a column."""
+        return [row[column] for row in self.rows if column < len(row)]
+
+    def numbers(self, column: int) -> np.ndarray:
+        """The cells of a column as float64, NaN where they are no numbers."""
+        return np.array([_number(text) for text in self.texts(column)])
+
+    def called(self, column: int) -> str | int:
+        """The column as a recipe names it."""
+        return self.names[column] if self.names else column
+
+
+def read_table(path: Path) -> TextTable | None:
+    """The layout of a file; None if it is no table with at least two columns of numbers."""
+    with suppress(OSError, UnicodeDecodeError, EOFError, csv.Error):
+        with open_text(path) as file:
+            lines = [line.strip() for line in islice(file, LINES)]
+        lines = [line for line in lines if line and not line.startswith("#")]
+        if len(lines) >= 3:
+            return _table(lines)
+    return None
+
+
+def _table(lines: Sequence[str]) -> TextTable | None:
+    ends = ";" if sum(line.endswith(";") for line in lines) > 0.9 * len(lines) else ""
+    plain = [line.rstrip(";,").rstrip() if ends else line for line in lines]
+    best: tuple[int, str, list[list[str]]] | None = None
+    for delimiter in _DELIMITERS:
+        rows = _split(plain, delimiter)
+        widths = [len(row) for row in rows[1:]]
+        width = max(set(widths), key=widths.count)
+        numeric = sum(np.isfinite(_number(text)) for text in rows[len(rows) // 2][:width])
+        regular = widths.count(width) >= 0.9 * len(widths)
+        if width > 1 and regular and numeric >= 2 and (best is None or numeric > best[0]):
+            best = (numeric, delimiter, [row for row in rows if len(row) == width])
+    if best is None:
+        return None
+    _, delimiter, rows = best
+    header = _is_header(rows)
+    names = tuple(rows[0]) if header else ()
+    if len(set(names)) < len(names):
+        names = ()
+    return TextTable(delimiter, ends, names, tuple(tuple(row) for row in rows[int(header) :]))
+
+
+def _split(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    if delimiter == " ":
+        return [line.split() for line in lines]
+    return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+
+
+def _is_header(rows: Sequence[Sequence[str]]) -> bool:
+    """True if the first row has text in a column of numbers."""
+    below = rows[1 : min(len(rows), 20)]
+    numeric = [all(_is_value(row[n]) for row in below) for n in range(len(rows[0]))]
+    return any(fits and not _is_value(cell) for fits, cell in zip(numeric, rows[0], strict=True))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
+def _is_value(text: str) -> bool:
+    return text.lower() in _MISSING or np.isfinite(_number(text))
+
+
+def plain(name: str) -> str:
+    """A column's name without case, blanks and punctuation, and without a unit in brackets."""
+    return re.sub(r"[\W_]+", "", re.sub(r"[(\[].*?[)\]]", "", name.lower()))
+
+
+@dataclass
+class Columns:
+    """What the columns of a table are.
+
+    Args:
+        time: Column of time stamps.
+        unit: Their unit.
+        rate: Samples per second that they show.
+        label: Column of labels.
+        subject: Column of subjects.
+        groups: (device or empty, kind of signal) → columns.
+        gaps: True if values are missing.
+    """
+
+    time: int | None
+    unit: str
+    rate: float | None
+    label: int | None
+    subject: int | None
+    groups: dict[tuple[str, str], list[int]]
+    gaps: bool
+
+
+def read_columns(table: TextTable) -> Columns:
+    """Find the time, the label, the subject and the signals of a table."""
+    names = [plain(name) for name in table.names]
+    label = _named(names, _LABEL)
+    subject = _named(names, _SUBJECT)
+    if not names:
+        label = next((n for n in range(table.width) if _is_words(table, n)), None)
+    time, unit, rate = _time(table, names, {label, subject})
+    if not names:
+        seldom = [n for n in range(table.width) if n not in (time, label) and _is_constant_count(table, n)]
+        if label is None and table.width - 1 in seldom:
+            label = seldom.pop()
+        subject = next((n for n in seldom if label is not None and n < label), None)
+    rest = [n for n in range(table.width) if n not in (label, subject, time) and _is_signal(table, n)]
+    groups = _by_name(table, rest) if names else _by_threes(table, rest)
+    used = [n for group in groups.values() for n in group]
+    gaps = any(not np.isfinite(table.numbers(n)).all() for n in used)
+    return Columns(time, unit, rate, label, subject, groups, gaps)
+
+
+def _named(names: Sequence[str], known: set[str]) -> int | None:
+    return next((n for n, name in enumerate(names) if name in known), None)
+
+
+def _is_words(table: TextTable, column: int) -> bool:
+    texts = table.texts(column)
+    return all(not np.isfinite(_number(text)) and text.lower() not in _MISSING for text in texts) and not _dates(texts)
+
+
+def _is_constant_count(table: TextTable, column: int) -> bool:
+    """True for whole numbers that seldom change."""
+    values = table.numbers(column)
+    whole = np.isfinite(values).all() and (values == np.round(values)).all()
+    return bool(whole) and int((np.diff(values) != 0).sum()) < len(values) / 10
+
+
+def _is_signal(table: TextTable, column: int) -> bool:
+    values = table.numbers(column)
+    known = values[np.isfinite(values)]
+    return len(known) > len(values) / 2 and len(np.unique(known)) > 2
+
+
+def _time(table: TextTable, names: Sequence[str], taken: set[int | None]) -> tuple[int | None, str, float | None]:
+    """The column of time stamps, their unit and the rate that they show."""
+    named = _named(names, _TIME)
+    candidates = [named] if named is not None else [n for n in range(table.width) if not names and n not in taken]
+    for column in candidates:
+        texts = table.texts(column)
+        if _dates(texts):
+            return column, "iso", _rate(np.array([datetime.fromisoformat(text).timestamp() for text in texts]))
+        values = table.numbers(column)
+        if not np.isfinite(values).all() or (np.diff(values) < 0).mean() > 0.01 or len(np.unique(values)) < len(values) / 3:
+            continue
+        for unit, seconds in SECONDS.items():
+            rate = _rate(values * seconds)
+            if rate and _RATES[0] <= rate <= _RATES[1]:
+                return column, unit, rate
+        if named is not None:
+            return column, "", None
+    return None, "", None
+
+
+def _dates(texts: Sequence[str]) -> bool:
+    try:
+        return all(datetime.fromisoformat(text) and not text.isdecimal() for text in texts[:50])
+    except ValueError:
+        return False
+
+
+def _rate(seconds: np.ndarray) -> float | None:
+    steps = np.diff(seconds)
+    steps = steps[steps > 0]
+    return 1 / float(np.median(steps)) if len(steps) else None
+
+
+def _by_name(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str], list[int]]:
+    """Groups of columns whose names say a kind of signal and, in other words, the device."""
+    groups: dict[tuple[str, str], list[int]] = {}
+    loose = []
+    for column in columns:
+        words = list(_words(table.names[column]))
+        kind = next(filter(None, map(kind_of, words)), "")
+        if not kind:
+            if words and words[-1] in ("x", "y", "z") and len(words) == 1:
+                loose.append(column)
+            continue
+        device = "-".join(word for word in words if not kind_of(word) and word not in ("x", "y", "z", "w") and word.isalpha())
+        groups.setdefault((device, kind), []).append(column)
+    if loose and not groups:
+        groups["", guess_kind(table, loose)] = loose
+    return groups
+
+
+def _words(name: str) -> Iterator[str]:
+    """The words of a column's name: ``wristAccX`` is wrist, acc, x."""
+    for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", re.sub(r"[(\[].*?[)\]]", "", name)):
+        lower = word.lower()
+        axis = re.fullmatch(r"(acc|accel|gyr|gyro|mag)([xyz])|([xyz])(acc|accel|gyr|gyro|mag)", lower)
+        short = {"ax": "acc x", "ay": "acc y", "az": "acc z", "gx": "gyr x", "gy": "gyr y", "gz": "gyr z"}
+        if axis:
+            yield from (group for group in axis.groups() if group)
+        else:
+            yield from str(short.get(lower, lower)).split()
+
+
+def _by_threes(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str], list[int]]:
+    """Neighbouring columns by threes, without a header to say what they are."""
+    if not columns or len(columns) % 3 or len(columns) > 9:
+        return {("", "signal"): list(columns)} if columns else {}
+    groups: dict[tuple[str, str], list[int]] = {}
+    for start in range(0, len(columns), 3):
+        three = list(columns[start : start + 3])
+        kind = guess_kind(table, three)
+        kind = kind if ("", kind) not in groups else "gyroscope" if ("", "gyroscope") not in groups else "magnetometer"
+        groups["", kind] = three
+    return groups
+
+
+def guess_kind(table: TextTable, columns: Sequence[int]) -> str:
+    """``accelerometer`` for three columns whose typical length is gravity, else ``signal``."""
+    return "accelerometer" if len(columns) == 3 and acceleration_unit(table, columns) else "signal"
+
+
+def typical(table: TextTable, columns: Sequence[int]) -> float:
+    """The median length of the vectors in some columns."""
+    length = np.linalg.norm(np.stack([table.numbers(n) for n in columns]), axis=0)
+    return float(np.median(length[np.isfinite(length)])) if np.isfinite(length).any() else np.nan
+
+
+def acceleration_unit(table: TextTable, columns: Sequence[int]) -> str:
+    """The unit in which the typical acceleration is that of gravity; empty if there is none."""
+    length = typical(table, columns)
+    return next((unit for unit, one in (("m/s^2", 9.81), ("g", 1.0), ("mg", 1000.0)) if 0.7 < length / one < 1.5), "")

@@ -1,0 +1,15 @@
+"""Cases for `kdcore.testing`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kdcore.testing import Case, NotApplicable
+
+
+def _file(folder: Path) -> dict[str, Any]:
+    raise NotApplicable("a finished network in a file: it is never trained")
+
+
+cases = {name: Case(_file) for name in ("onnx", "torchscript", "exported")}

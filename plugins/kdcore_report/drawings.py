@@ -1,0 +1,69 @@
+"""Pages of recordings: what was recorded, and the classes along its time."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from kdcore import Drawing, Labelled, Signal, UsageError
+from kdcore_report.html_page import Pictures, page, section
+from kdcore_report.plots import COLOURS, new_figure, save_figure
+from kdcore_report.recordings import animation, draw_signal
+
+
+def write_drawings(title: str, drawings: Sequence[Drawing], path: Path) -> Path:
+    """Write a page with a picture of each recording; those with joints move, too.
+
+    Args:
+        title: Of the page.
+        drawings: The recordings; those of one heading stand together.
+        path: The HTML file.
+
+    Raises:
+        UsageError: If it cannot be written.
+    """
+    headings: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        pictures = Pictures(Path(folder))
+        for number, each in enumerate(drawings):
+            headings.setdefault(each.heading, []).append(_drawn(pictures, str(number), each))
+    body = f"<header><h1>{escape(title)}</h1></header>\n" + "\n".join(
+        section(heading, "\n".join(content)) for heading, content in headings.items()
+    )
+    try:
+        path.write_text(page(title, body), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def _drawn(pictures: Pictures, name: str, each: Drawing) -> str:
+    alternative = f"{each.heading}, {each.caption}"
+    content = pictures.figure(name, lambda path: draw_signal(each.modality, each.signal, path), alternative, each.caption)
+    if moving := animation(each.modality, each.signal):
+        content += f'<figure class="example">{moving}</figure>'
+    if each.predictions:
+        said = f"{each.caption}: classes along time; the darker, the more probable"
+        content += pictures.figure(
+            f"{name}-classes", lambda path: draw_timeline(each.predictions, each.signal, path), said, said
+        )
+    return content
+
+
+def draw_timeline(predictions: Sequence[Labelled], signal: Signal, path: Path) -> None:
+    """Draw classes along time: a row for each class, a bar for each part of the recording, the darker the more probable."""
+    classes = list(dict.fromkeys(each.label for each in predictions))
+    figure = new_figure(7.0, 0.7 + 0.3 * len(classes))
+    axes = figure.add_subplot()
+    for row, name in enumerate(classes):
+        for each in (each for each in predictions if each.label == name):
+            colour, depth = COLOURS[row % len(COLOURS)], 0.25 + 0.75 * each.probability
+            axes.barh(row, each.end - each.start, left=each.start, height=0.7, color=colour, alpha=depth)
+    axes.set_yticks(range(len(classes)), classes, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(float(signal.clock[0]), float(signal.clock[-1]) or 1.0)
+    axes.set_xlabel("s")
+    axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)

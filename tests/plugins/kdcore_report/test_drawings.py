@@ -1,0 +1,39 @@
+"""Pages of recordings: those of `data check --pictures` and `predict --plot`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from kdcore import Drawing, Labelled, Modality, Signal, UsageError
+from kdcore_report.drawings import draw_timeline, write_drawings
+
+WRIST = Modality("wrist", ("time", "channel"), ("channel", "time"), "m/s^2", 10.0, ("x", "y", "z"))
+SIGNAL = Signal(np.random.default_rng(0).normal(size=(50, 3)), 10.0)
+
+
+def test_a_page_has_every_recording_under_its_heading(tmp_path):
+    said = [Labelled(0.0, 2.5, "walk", 0.9), Labelled(2.5, 4.9, "<sit>", 0.6)]
+    drawings = [Drawing("a.csv", "wrist", WRIST, SIGNAL, said), Drawing("b.csv", "wrist", WRIST, SIGNAL)]
+    text = write_drawings("Title & more", drawings, tmp_path / "page.html").read_text()
+    assert text.count("<h2>a.csv</h2>") == text.count("<h2>b.csv</h2>") == 1
+    assert text.count("<img") == 3
+    assert "Title &amp; more" in text
+    assert [each.name for each in tmp_path.iterdir()] == ["page.html"]
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_drawings("", drawings, tmp_path / "none" / "page.html")
+
+
+def test_bars_lie_where_the_windows_do(tmp_path):
+    """The first class in the left half of the first row, the second in the right half of the second."""
+    draw_timeline([Labelled(0.0, 2.45, "a", 1.0), Labelled(2.45, 4.9, "b", 1.0)], SIGNAL, tmp_path / "bars.png")
+    colours = imread(tmp_path / "bars.png")[..., :3]
+    places = {}
+    for name, rgb in (("a", (0x00, 0x72, 0xB2)), ("b", (0xD5, 0x5E, 0x00))):
+        rows, columns = np.nonzero(np.abs(colours - np.array(rgb) / 255).max(axis=-1) < 0.02)
+        places[name] = (rows.mean(), columns.min(), columns.max())
+    assert places["a"][0] < places["b"][0]
+    assert abs(places["a"][2] - places["b"][1]) < 5
+    widths = [last - first for _, first, last in places.values()]
+    assert widths[0] == pytest.approx(widths[1], rel=0.02)
