@@ -8,9 +8,13 @@ MANY, FEW, LENGTH = 20, 4, 80
 """If there are more than `MANY` names, only `FEW` are shown, and of each name `LENGTH` characters."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name most similar to `name`; empty if none is similar."""
-    return next(iter(_most_like(name, known, 1)), "")
+SIMILAR = 0.6
+"""Similarity from which on a name may be meant."""
+
+
+def nearest(name: str, known: Iterable[str], least: float = SIMILAR) -> str:
+    """Return the known name most similar to `name`; empty if none has at least the similarity `least`, between 0 and 1."""
+    return next(iter(_most_like(name, known, 1, least)), "")
 
 
 def did_you_mean(name: str, known: Iterable[str], what: str = "known") -> str:
@@ -30,7 +34,7 @@ def or_meant(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near!r}?" if near else ""
 
 
-def _most_like(name: str, known: Iterable[str], count: int, least: float = 0.6) -> list[str]:
+def _most_like(name: str, known: Iterable[str], count: int, least: float = SIMILAR) -> list[str]:
     from difflib import get_close_matches
 
     return get_close_matches(name, list(known), n=count, cutoff=least)

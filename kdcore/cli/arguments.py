@@ -20,6 +20,13 @@ def complete_recipe(incomplete: str) -> Iterator[str]:
             yield f"{path}/" if path.is_dir() else str(path)
 
 
+def complete_model(incomplete: str) -> list[str]:
+    """Complete a shipped model's name."""
+    from kdcore.deploy.shipped_models import list_models
+
+    return [name for name in list_models() if name.startswith(incomplete)]
+
+
 def complete_component(incomplete: str) -> list[str]:
     """Complete a component's name, with its plugin once a slash is typed."""
     from kdcore.plugin.manager import plugin_manager

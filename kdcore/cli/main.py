@@ -13,7 +13,7 @@ import warnings
 import typer
 
 from kdcore import __version__
-from kdcore.cli import cache, data, plugins, recipes, run, runs
+from kdcore.cli import cache, data, models, plugins, recipes, run, runs
 from kdcore.cli.outputs import outputs
 from kdcore.cli.predict import predict
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError, printable
@@ -35,6 +35,7 @@ for command in (run.resume, run.validate, run.evaluate, outputs):
 app.command()(predict)
 app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
 app.add_typer(cache.app, name="cache")
 app.command("list", epilog=PLUGIN_FILES)(plugins.list_components)
@@ -67,9 +68,10 @@ def _command() -> None:
             return
         manager = found_plugins() if words[:1] == ["plugins"] else plugin_manager()
         manager.add_commands(app)
-        asks_for_help = words in ([], ["data"], ["recipes"]) or not {"-h", "--help"}.isdisjoint(words)
+        shows_group = words in ([], ["data"], ["recipes"], ["models"])
+        asks_for_help = shows_group or not {"-h", "--help"}.isdisjoint(words)
         try:
-            app([*words, "--help"] if words in ([], ["data"], ["recipes"]) else words)
+            app([*words, "--help"] if shows_group else words)
         except SystemExit as end:
             if not end.code and not asks_for_help and os.environ.get("RANK", "0") == "0":
                 manager.hook.command_finished()

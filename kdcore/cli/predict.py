@@ -8,17 +8,25 @@ from typing import Annotated
 
 import typer
 
+from kdcore.cli.arguments import complete_model
 from kdcore.errors import UsageError
 
 
 def predict(
     student: Annotated[
         str,
-        typer.Argument(help="Folder of a saved student, an exported .onnx file, or a run (id, folder or recipe name)."),
+        typer.Argument(
+            help="Folder of a saved student, an exported .onnx file, a shipped model, or a run (id, folder or recipe name). "
+            "With --model, the first recording."
+        ),
     ],
     files: Annotated[
-        list[str], typer.Argument(help="Recordings; modality=file if the student has several modalities; - for standard input.")
-    ],
+        list[str] | None,
+        typer.Argument(help="Recordings; modality=file if the student has several modalities; - for standard input."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="Shipped model to use, as shown by kdcore models list.", autocompletion=complete_model)
+    ] = "",
     dataset: Annotated[str, typer.Option(help="Dataset that defines the file format; by default the student's.")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples per second of .npy files and plain tables.")] = None,
     units: Annotated[str, typer.Option(help="Units of .npy files and plain tables, such as g.")] = "",
@@ -36,15 +44,19 @@ def predict(
         Path | None, typer.Option(help="Draw recordings with their predictions along time, and write them to this .html file.")
     ] = None,
 ) -> None:
-    """Classify recordings with a saved student."""
+    """Classify recordings with a saved student, or with a model that comes with kdcore (--model)."""
     from kdcore.cli.pictures import draw, refuse_path
     from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions
+    from kdcore.deploy.shipped_models import find_model
     from kdcore.deploy.streaming import Smoothing, chosen_window
 
     refuse_path("--plot", plot)
+    files = [*([student] if model else []), *(files or [])]
+    if not files:
+        raise UsageError(f"no recording to classify with {student!r}: give a file, or - for standard input")
     if plot and STANDARD_INPUT in files:
         raise UsageError("--plot requires recordings in files, not standard input (-)")
-    found = _predictor(student, seed, ensemble)
+    found = _predictor(str(find_model(model)) if model else student, seed, ensemble)
     smooth = Smoothing(smoothing, "majority" if majority else "mean")
     windows = chosen_window(window, hop, found.window)
     if windows is None and (smoothing > 1 or majority):

@@ -20,9 +20,10 @@ WIDE = 1000
 
 
 def output() -> Console:
-    """Return a console for standard output; as wide as necessary where that is no terminal and ``COLUMNS`` is not set."""
-    width = None if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit() else WIDE
-    return SafeConsole(width=width)
+    """Return a console for standard output; as wide as necessary where that is no terminal and ``COLUMNS`` is 0 or not set."""
+    columns = os.environ.get("COLUMNS", "")
+    known = int(columns) > 0 if columns.isdigit() else sys.stdout.isatty()  # rich would print nothing into 0 columns
+    return SafeConsole(width=None if known else WIDE)
 
 
 class SafeConsole(Console):

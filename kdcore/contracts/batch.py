@@ -37,6 +37,10 @@ class Batch:
         """Identities of the samples, in order."""
         return tuple(self.table[row] for row in self.rows.tolist())
 
+    def with_labels(self, labels: Tensor | None) -> Batch:
+        """The same samples with other labels."""
+        return replace(self, labels=labels)
+
     def select(self, index: Tensor) -> Batch:
         """Some samples of the batch.
 
@@ -59,6 +63,8 @@ class AnonymousBatch(Batch):
         labels: (B,) int64, None where there are none.
     """
 
+    why = "they have no numbers: give each batch an 'index', (B,) of whole numbers"
+
     def __init__(self, size: int, signals: Mapping[str, Tensor | tuple[Tensor, ...]], labels: Tensor | None):
         for name, value in {"_size": size, "signals": signals, "labels": labels, "table": ()}.items():
             object.__setattr__(self, name, value)
@@ -70,12 +76,14 @@ class AnonymousBatch(Batch):
         Raises:
             DataError: Always; it says how to number samples.
         """
-        raise DataError(
-            "this loss keeps state per sample, but batches do not identify samples: give each an integer 'index' of shape (B,)"
-        )
+        raise DataError(f"this loss remembers samples, and {self.why}")
 
     def __len__(self) -> int:
         return self._size  # type: ignore[attr-defined]
+
+    def with_labels(self, labels: Tensor | None) -> AnonymousBatch:
+        """The same samples with other labels."""
+        return type(self)(len(self), self.signals, labels)
 
     def select(self, index: Tensor) -> AnonymousBatch:
         """Some samples of the batch."""
@@ -83,7 +91,13 @@ class AnonymousBatch(Batch):
             name: tuple(part[index] for part in signal) if isinstance(signal, tuple) else signal[index]
             for name, signal in self.signals.items()
         }
-        return AnonymousBatch(len(index), signals, None if self.labels is None else self.labels[index])
+        return type(self)(len(index), signals, None if self.labels is None else self.labels[index])
+
+
+class MixedBatch(AnonymousBatch):
+    """Mixtures of two samples each. A term that reads labels is computed for both samples' labels."""
+
+    why = "mixed ones are none: leave out data.mix, or this loss"
 
 
 @dataclass(frozen=True)
@@ -185,7 +199,7 @@ class LossContext:
             count = self.student.logits.shape[1]
             place = torch.full((count + 1,), -1, dtype=batch.labels.dtype, device=batch.labels.device)  # the last is for -1
             place[classes] = torch.arange(len(classes), dtype=place.dtype, device=place.device)
-            batch = replace(batch, labels=place[batch.labels])
+            batch = batch.with_labels(place[batch.labels])
         return replace(
             self,
             student=self.student.of_classes(classes),

@@ -46,6 +46,7 @@ class Participant(nn.Module):
         augment_frozen: Augment its input also while it teaches without learning; otherwise a frozen teacher is
             shown recordings as they are.
         frozen: Paths of modules within `encoder` that stay in evaluation mode, with all below; ``*`` for all.
+        layout: Names of the axes of the encoder's input, without the batch axis; empty if unknown.
         columns: For each class of the run, the place of its logit among the encoder's outputs, -1 for a class that the encoder
             does not know, whose logit is minus infinity; None where the outputs are the run's classes.
 
@@ -64,11 +65,14 @@ class Participant(nn.Module):
         augment_frozen: bool = False,
         frozen: Sequence[str] = (),
         columns: Sequence[int] | None = None,
+        layout: Sequence[str] = (),
     ):
         super().__init__()
         self.register_buffer("columns", None if columns is None else torch.tensor(columns), persistent=False)
         self.augment_frozen = augment_frozen
         self.name = name
+        self.layout = tuple(layout)
+        self.mix: Callable[[Tensor, tuple[str, ...], str], Tensor] | None = None
         self.encoder = encoder
         self.batch_transforms = batch_transforms or nn.Identity()
         self.taps = dict(taps or {})
@@ -112,8 +116,9 @@ class Participant(nn.Module):
         return self
 
     def input(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """The encoder's input, made from a batch's entry for this participant."""
-        return self.batch_transforms(signal)
+        """The encoder's input, made from a batch's entry for this participant, and mixed where training mixes its batches."""
+        x = self.batch_transforms(signal)
+        return x if self.mix is None else self.mix(x, self.layout, self.name)
 
     def collect(self, logits: Tensor) -> Outputs:
         """The encoder's `logits`, one for each class of the run, with the activations that the taps recorded; forgets them."""

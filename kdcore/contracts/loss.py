@@ -23,11 +23,19 @@ class Example:
         student: The learner's outputs.
         teachers: Teachers' outputs by name.
         num_classes: Number of classes.
+        class_names: Their names, in order; ``0``, ``1`` … if they have none.
+        class_counts: (classes,) int64, training samples whose label is told, by class; None if nobody counted them.
     """
 
     student: Outputs
     teachers: Mapping[str, Outputs] = field(default_factory=dict)
     num_classes: int = 0
+    class_names: tuple[str, ...] = ()
+    class_counts: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.class_names:
+            object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
 
 
 class DistillationLoss(nn.Module):

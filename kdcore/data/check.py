@@ -23,7 +23,7 @@ from kdcore.data.windows import windows
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
-from kdcore.recipe.config_models import WindowSpec
+from kdcore.recipe.data_models import WindowSpec
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.models import modalities_of
 

@@ -27,7 +27,7 @@ from kdcore.data.near_copies import sketch
 from kdcore.data.pipeline import Branch
 from kdcore.data.windows import Cutting, WindowError, cut
 from kdcore.errors import DataError
-from kdcore.recipe.config_models import as_bytes
+from kdcore.recipe.data_models import as_bytes
 
 FORMAT = 7
 

@@ -17,6 +17,7 @@ from kdcore.contracts.protocol import Protocol, Splits
 from kdcore.data.data_cache import Column, ColumnCache, Progress
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
+from kdcore.data.labels import label_warnings, labels_of, refuse_unlabelled, told_labels
 from kdcore.data.leakage import content_leaks
 from kdcore.data.near_copies import near_copies
 from kdcore.data.pipeline import Branch, Pipeline
@@ -24,16 +25,14 @@ from kdcore.data.splits import (
     checked_splits,
     class_warnings,
     complete_samples,
-    labelled_share,
     left_out,
-    noisy_labels,
     without,
     without_signals,
 )
 from kdcore.data.table import HELD_OUT, Table
-from kdcore.data.windows import Cutting
+from kdcore.data.windows import Cutting, recorded
 from kdcore.errors import DataError, ListingError, SplitError
-from kdcore.recipe.config_models import DataSpec, LabelledShare
+from kdcore.recipe.data_models import DataSpec
 
 
 def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequence[Sample], list[Dropped]]:
@@ -182,10 +181,11 @@ def load_table(
     dropped += _without_rows(splits, keys, bad)
     with _raised_as(SplitError):
         warned = _refuse_copies(splits, columns, branches, dataset)
-    labels, rows = _labels(keys, splits), _rows_by_split(keys, splits)
-    if spec.labels != "withheld":
-        _refuse_unlabelled(labels, rows, keys)
-    train_labels = _train_labels(labels, rows, spec, len(dataset.classes))
+    labels, rows = labels_of(keys, splits), _rows_by_split(keys, splits)
+    if spec.labels not in ("partial", "withheld"):
+        refuse_unlabelled(labels, rows, keys)
+    train_labels = told_labels(labels, rows, spec, len(dataset.classes), keys)
+    warned += label_warnings(labels, train_labels, rows, spec, dataset.classes)
     present = _present(pipelines, columns, keys, requirements.together)
     inputs = {
         name: pipeline.prepare(
@@ -201,12 +201,13 @@ def load_table(
         warnings.warn(warning, stacklevel=2)
     identity = identity or f"unknown-{uuid4().hex[:8]}"  # equal to no other run's
     classes = tuple(dataset.classes)
-    return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, tuple(warned), present)
+    warned_of, batching = tuple(warned), (spec.sampler, spec.mix)
+    return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, warned_of, present, *batching)
 
 
 def _warnings_about_classes(splits: Splits, keys: Sequence[SampleKey], dataset: Dataset) -> list[str]:
     """Warnings about the classes of the recordings that are used."""
-    used = {_recorded(key) for key in keys}
+    used = {recorded(key) for key in keys}
     return class_warnings(without(splits, {key for key in _keys(splits) if key not in used}), dataset.classes)
 
 
@@ -317,7 +318,7 @@ def _bad(columns: Iterable[Column], spec: DataSpec) -> dict[SampleKey, str]:
 
 def _without_rows(splits: Splits, keys: Sequence[SampleKey], bad: Mapping[SampleKey, str]) -> Iterator[Dropped]:
     """The samples of all splits that became no row: bad ones, and those shorter than a window."""
-    used = {_recorded(key) for key in keys}
+    used = {recorded(key) for key in keys}
     for split, members in splits.samples.items():
         for key in (sample.key for sample in members if sample.key not in used):
             yield Dropped(str(key), key.subject, BAD if key in bad else SHORT, bad.get(key, ""), split)
@@ -341,59 +342,24 @@ def _joined(
     modalities = {sample.key: sample.sources.keys() for sample in samples}
     having = [(branch.modality.name, set(columns[id(branch)].keys)) for branch in branches]
     everything = set().union(*(keys for _, keys in having))
-    common = {key for key in everything if all(key in keys or name not in modalities[_recorded(key)] for name, keys in having)}
+    common = {key for key in everything if all(key in keys or name not in modalities[recorded(key)] for name, keys in having)}
     if not common:
         raise DataError("no samples are left: all are bad or shorter than a window (kdcore data check counts them)")
     order = {sample.key: number for number, sample in enumerate(samples)}
     used = {sample.key for members in splits.samples.values() for sample in members}
-    kept = [key for key in common if _recorded(key) in used]
-    return tuple(sorted(kept, key=lambda key: (order[_recorded(key)], key.window)))
-
-
-def _recorded(key: SampleKey) -> SampleKey:
-    """The sample that a window was cut from."""
-    return replace(key, window=0)
-
-
-def _labels(keys: Sequence[SampleKey], splits: Splits) -> Tensor:
-    label_of = {sample.key: sample.label for members in splits.samples.values() for sample in members}
-    found = [label_of[_recorded(key)] for key in keys]
-    return torch.tensor([-1 if label is None else label for label in found], dtype=torch.int64)
+    kept = [key for key in common if recorded(key) in used]
+    return tuple(sorted(kept, key=lambda key: (order[recorded(key)], key.window)))
 
 
 def _rows_by_split(keys: Sequence[SampleKey], splits: Splits) -> dict[str, Tensor]:
     split_of = {sample.key: split for split, members in splits.samples.items() for sample in members}
     rows: dict[str, list[int]] = {split: [] for split in splits.samples}
     for row, key in enumerate(keys):
-        rows[split_of[_recorded(key)]].append(row)
+        rows[split_of[recorded(key)]].append(row)
     for split in ("train", "test"):
         if not rows[split]:
             raise DataError(f"no {split} sample is left after unreadable ones were skipped")
     return {split: torch.tensor(found, dtype=torch.int64) for split, found in rows.items()}
-
-
-def _train_labels(labels: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, num_classes: int) -> Tensor:
-    """`labels` with the recipe's noise, -1 where it withholds them, and none in the splits that nothing learns from."""
-    told = labels.clone()
-    for split, rows in rows_by_split.items():
-        if split in HELD_OUT:
-            told[rows] = -1
-            continue
-        noisy = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
-        if isinstance(spec.labels, LabelledShare) and split == "train":
-            noisy = labelled_share(noisy, spec.labels.share, spec.labels.seed)
-        told[rows] = torch.from_numpy(noisy)
-    return told
-
-
-def _refuse_unlabelled(labels: Tensor, rows_by_split: Mapping[str, Tensor], keys: Sequence[SampleKey]) -> None:
-    for split, rows in rows_by_split.items():
-        without = rows[labels[rows] < 0]
-        if len(without):
-            raise DataError(
-                f"{len(without)} samples of the {split} split have no label, e.g. {keys[int(without[0])]}; "
-                f"with data.labels: withheld, students learn without"
-            )
 
 
 def _rows(column: Column, keys: tuple[SampleKey, ...]) -> Tensor:

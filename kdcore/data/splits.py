@@ -1,4 +1,4 @@
-"""Splits: samples that lack a modality, checks before training, label noise."""
+"""Splits: samples that lack a modality, and checks before training."""
 
 from __future__ import annotations
 
@@ -124,26 +124,3 @@ def checked_splits(splits: Splits, num_classes: int, labelled: bool) -> Splits:
     if num_classes < 2 or (labelled and len(classes) < 2):
         raise DataError(f"classification needs at least two classes, the training split has {len(classes)} of {num_classes}")
     return splits
-
-
-def noisy_labels(labels: np.ndarray, fraction: float, num_classes: int, seed: int) -> np.ndarray:
-    """A copy of `labels` (N,) in which ``round(fraction * N)`` are replaced by another class, drawn uniformly."""
-    if fraction == 0:
-        return labels
-    generator = np.random.default_rng(seed)
-    chosen = generator.permutation(len(labels))[: round(fraction * len(labels))]
-    shift = generator.integers(1, num_classes, len(chosen))
-    noisy = labels.copy()
-    noisy[chosen] = (noisy[chosen] + shift) % num_classes
-    return noisy
-
-
-def labelled_share(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """A copy of `labels` (N,) that keeps a share of each class's labels, at least one, and has -1 for the others."""
-    generator = np.random.default_rng(seed)
-    kept = np.full_like(labels, -1)
-    for label in np.unique(labels[labels >= 0]):
-        rows = generator.permutation(np.flatnonzero(labels == label))
-        chosen = rows[: max(1, round(share * len(rows)))]
-        kept[chosen] = label
-    return kept

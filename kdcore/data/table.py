@@ -13,7 +13,9 @@ from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.protocol import Splits
 from kdcore.data.dropped import DropReport
 from kdcore.data.pipeline import bare
+from kdcore.data.sampling import balanced, shuffled
 from kdcore.errors import TrainingError
+from kdcore.recipe.data_models import MixSpec
 
 HELD_OUT = ("validation", "test")
 """Splits that nothing learns from, whatever a schedule or a plugin asks: one chooses epochs, the other gives results."""
@@ -37,6 +39,8 @@ class Table:
         warnings: What a person should know of the splits before trusting a result.
         present: Participant → (N,) bool, the rows that have its signals; without those that have all. The inputs of other rows
             are stand-ins, which nothing may read.
+        sampler: Order of an epoch's samples: ``shuffled``, or ``balanced`` over the classes that training is told.
+        mix: Mixing of the samples of a batch with one another.
     """
 
     keys: tuple[SampleKey, ...]
@@ -50,6 +54,8 @@ class Table:
     dropped: DropReport = field(default_factory=DropReport)
     warnings: tuple[str, ...] = ()
     present: dict[str, Tensor] = field(default_factory=dict)
+    sampler: str = "shuffled"
+    mix: MixSpec | None = None
 
     def training_rows(self, split: str, learners: Iterable[str] = ()) -> Tensor:
         """The rows of a split that may be learnt from; every stage of training takes its rows from here.
@@ -74,9 +80,30 @@ class Table:
             raise TrainingError(f"no sample of the {split} split has the signals of {' or '.join(learners)}")
         return rows[there]
 
+    def labelled_rows(self, split: str) -> Tensor:
+        """The rows of a split whose true label is known; none if there is no such split."""
+        rows = self.rows.get(split)
+        return self.labels.new_zeros(0) if rows is None else rows[self.labels[rows] >= 0]
+
     def is_partly_labelled(self, split: str) -> bool:
         """True if training is told no label for some samples of a split."""
         return bool((self.train_labels[self.training_rows(split)] < 0).any())
+
+    def epoch_order(self, rows: Tensor, seed: int) -> Tensor:
+        """`rows` in the order of an epoch, which depends on `seed`, the labels and the sampler alone.
+
+        Args:
+            rows: (N,) int64, those of a stage.
+            seed: Of the epoch.
+        """
+        labels = self.train_labels[rows].cpu()
+        order = balanced(labels, seed) if self.sampler == "balanced" else shuffled(len(rows), seed)
+        return rows[order.to(rows.device)]
+
+    def class_counts(self, rows: Tensor) -> Tensor | None:
+        """(classes,) int64: how many of `rows` training is told to be of each class; None if that is not known."""
+        told = self.train_labels[rows]
+        return torch.bincount(told[told >= 0], minlength=len(self.classes))
 
     def complete(self, participants: Iterable[str], rows: Tensor) -> Tensor | None:
         """Mask of the `rows` that have the signals of all `participants`, (B,) bool; None if all have."""
@@ -127,8 +154,3 @@ class Table:
 def _take(part: Tensor, rows: Tensor) -> Tensor:
     """``part[rows]`` on the rows' device, wherever `part` is kept."""
     return part[rows] if part.device == rows.device else part[rows.to(part.device)].to(rows.device, non_blocking=True)
-
-
-def epoch_order(count: int, seed: int) -> Tensor:
-    """A permutation of ``range(count)`` that depends on `seed` alone."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))

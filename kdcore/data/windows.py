@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kdcore.contracts.dataset import Dataset, Sample
+from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.errors import DataError
 
@@ -16,6 +16,11 @@ MOST_WINDOWS = 100_000
 
 Span = tuple[float, float]
 """Start and end in seconds, on the clock that a sample's modalities share."""
+
+
+def recorded(key: SampleKey) -> SampleKey:
+    """The sample that a window was cut from."""
+    return replace(key, window=0)
 
 
 class WindowError(DataError):

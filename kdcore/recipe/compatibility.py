@@ -47,6 +47,10 @@ class _Compatibility:
             self._add(("fusion",), "there are no teachers to fuse")
         self._edges()
         self._fixed()
+        if recipe.data.mix:
+            for name in (name for name, spec in self.specs.items() if spec.outputs is not None):
+                what = f"the stored outputs of {name!r} are not those of mixed samples"
+                self._add(("data", "mix"), what, "leave out data.mix, or give the network of the teacher")
         self.needs = {path: self._needs(path) for path in self._term_paths()}
         self.graph = recipe_graph(recipe, self.needs.get)
         self.terms = {name: terms_of(recipe, self.graph, name, self.needs.get) for name in self.specs}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Le, Lt, MinLen
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -33,9 +33,6 @@ from kdcore.recipe.yaml import Steps
 STORED = (".parquet", ".npz", ".safetensors")
 """Suffixes of files of stored outputs."""
 
-_BYTES = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?i?)B?")
-_UNIT = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
 
 def wrong(message: str, at: Steps = (), instead: Steps = ()) -> PydanticCustomError:
     """An error whose place is `at`, below the field that is validated; or `instead`, from the top, if that was said later."""
@@ -56,28 +53,6 @@ def _possible_weight(weight: float | Ramp) -> float | Ramp:
     if isinstance(weight, Ramp) and weight.epochs < 1:
         raise wrong(f"must be at least 1, not {weight.epochs!r}", ("epochs",))
     return weight
-
-
-def _some_bytes(limit: int | str) -> int | str:
-    if isinstance(limit, str) and (not (found := _BYTES.fullmatch(limit)) or found[2] not in _UNIT):
-        raise wrong(f"must be a number of bytes such as '4GiB', not {limit!r}")
-    if isinstance(limit, int) and limit < 0:
-        raise wrong(f"must not be negative, not {limit!r}")
-    return limit
-
-
-def as_bytes(size: int | str) -> int:
-    """A size such as ``4GiB`` in bytes.
-
-    Raises:
-        ValueError: If it is not a size.
-    """
-    if isinstance(size, int):
-        return size
-    found = _BYTES.fullmatch(size)
-    if not found or found[2] not in _UNIT:
-        raise ValueError(f"{size!r} is not a number of bytes such as '4GiB'")
-    return int(float(found[1]) * _UNIT[found[2]])
 
 
 def _home(path: Path) -> Path:
@@ -313,55 +288,6 @@ class ParticipantSpec(Section):
         if isinstance(self.transforms, dict):
             return self.transforms.get(key, [])
         return self.transforms if key == self.modalities[0] else []
-
-
-class WindowSpec(Section):
-    """Windows of equal length cut from every recording, after it is put in a split."""
-
-    length: Annotated[float, Gt(0)]
-    """Seconds."""
-    hop: Annotated[float, Gt(0)] | None = None
-    """Seconds from one window's start to the next one's; the length by default."""
-
-
-class LabelledShare(Section):
-    """Labels for some of the samples that are learnt from; drawn class by class."""
-
-    share: Annotated[float, Gt(0), Le(1)]
-    """Share of the samples of each class that keep their label; at least one of each."""
-    seed: Annotated[int, Ge(0)] = 0
-    """Chooses the samples."""
-
-
-class DataSpec(Section):
-    """The samples, their split and the way they are loaded."""
-
-    dataset: Component
-    protocol: Component
-    batch_size: Annotated[int, Ge(1)] = 16
-    window: WindowSpec | None = None
-    """None for whole recordings."""
-    labels: Literal["given", "withheld"] | LabelledShare = "given"
-    """The labels that students learn from: all, none, or a share of them."""
-    label_noise: Annotated[float, Ge(0), Le(1)] = 0.0
-    """Share of the labels learnt from that are replaced by another class."""
-    label_noise_seed: Annotated[int, Ge(0)] = 0
-    """Seed that chooses these labels and their new classes."""
-    on_bad_sample: Literal["error", "skip"] = "error"
-    missing: Literal["drop", "error", "mask"] = "drop"
-    """Treatment of samples that lack a modality the recipe uses. ``mask`` keeps those that lack a teacher's modality alone, and
-    computes each term on the samples that all of its participants have."""
-    missing_shares: dict[str, Annotated[float, Gt(0), Lt(1)]] = Field(default_factory=dict)
-    """Modality → share of the training samples whose signal of it is left out, drawn at random; for experiments."""
-    missing_seed: Annotated[int, Ge(0)] = 0
-    """Seed that chooses these samples."""
-    memory_limit: Annotated[int | str, AfterValidator(_some_bytes)] = "4GiB"
-    """Size above which a tensor of all samples is memory-mapped."""
-
-    @property
-    def memory_bytes(self) -> int:
-        """`memory_limit` in bytes."""
-        return as_bytes(self.memory_limit)
 
 
 class EngineSpec(Section):

@@ -19,6 +19,7 @@ from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.compatibility import check_compatibility
 from kdcore.recipe.merge import merge_recipes, without_nulls
+from kdcore.recipe.misplaced import Misplaced
 from kdcore.recipe.models import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.overrides import apply_overrides
 from kdcore.recipe.participants import written_out
@@ -90,7 +91,8 @@ def load_recipe(
     node = located(without_nulls(node), plugins.files)
     node = with_whole_paths(node, plugins)
     tree = node.plain()
-    places = Places(removed | dict(node.places()), "command line" if isinstance(source, str | Path) else "")
+    misplaced = Misplaced({"teacher_losses": DEFAULT_TEACHER_LOSSES} | tree, plugins, frozenset(Recipe.model_fields))
+    places = Places(removed | dict(node.places()), "command line" if isinstance(source, str | Path) else "", misplaced.hint)
     early += impossible_numbers(node, places, plugins)
     recipe, found = _validated(tree, places)
     stand_in = recipe or _stand_in(tree, found)

@@ -21,16 +21,15 @@ from kdcore.plugin.registry import Registry
 from kdcore.recipe.components import JOINED, components, split
 from kdcore.recipe.config_models import (
     Component,
-    DataSpec,
     EngineSpec,
     ParticipantSpec,
     Section,
     Term,
     Terms,
     TrackingSpec,
-    WindowSpec,
     wrong,
 )
+from kdcore.recipe.data_models import DataSpec, WindowSpec
 from kdcore.recipe.defaults import filled_options
 from kdcore.recipe.plugin_files import with_fingerprints
 from kdcore.recipe.problems import Places, found_by_schema

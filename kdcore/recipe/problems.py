@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import types
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
@@ -26,6 +26,9 @@ _WORDS = {
 }
 _NOT_SHOWN = ("recipe",)
 
+ALIKE = 0.8
+"""Similarity from which on an unknown key is a slip of the pen rather than one that belongs elsewhere."""
+
 
 class Places:
     """Makes problems that know their file and line.
@@ -33,10 +36,16 @@ class Places:
     Args:
         places: Path → file and line, for all that was written.
         source: What wrote that which is in no file; empty for Python, whose own tracebacks say it.
+        elsewhere: Says of an unknown key where else in the recipe it would be valid; empty if nowhere.
     """
 
-    def __init__(self, places: Mapping[Steps, tuple[Path | None, int | None]], source: str = "command line"):
-        self.places, self.source = dict(places), source
+    def __init__(
+        self,
+        places: Mapping[Steps, tuple[Path | None, int | None]],
+        source: str = "command line",
+        elsewhere: Callable[[Steps], str] = lambda path: "",
+    ):
+        self.places, self.source, self.elsewhere = dict(places), source, elsewhere
 
     def problem(self, path: Steps, message: str, hint: str = "") -> Problem:
         """A problem at `path`."""
@@ -97,7 +106,7 @@ def found_by_schema(
     problems = []
     for path, group in messages.items():
         known = {*_keys(model, path[:-1]), *(also if len(path) == 1 else ())}
-        hint = did_you_mean(str(path[-1]), sorted(known)) if group[0].kind in _UNKNOWN_KEY else _choice_meant(group)
+        hint = _key_meant((*at, *path), known, places) if group[0].kind in _UNKNOWN_KEY else _choice_meant(group)
         message = _together(group)
         if of and len(path) == 1 and group[0].names_key:
             message = f"the {of} {'needs an' if group[0].kind == 'missing' else 'has no'} option {path[0]!r}"
@@ -112,6 +121,13 @@ def _together(group: Sequence[_Finding]) -> str:
     same = next(start for start in ("must be ", "must ", "") if all(want.startswith(start) for want in wants))
     given = next((f", not {each.given}" for each in group if each.given), "")
     return same + " or ".join(want.removeprefix(same) for want in wants) + given
+
+
+def _key_meant(path: Steps, known: Iterable[str], places: Places) -> str:
+    """A key that is nearly the same and valid there; else where the same key is valid; else the keys that are valid there."""
+    key, known = str(path[-1]), sorted(known)
+    elsewhere = "" if nearest(key, known, ALIKE) else places.elsewhere(path)
+    return elsewhere or did_you_mean(key, known)
 
 
 def _choice_meant(group: Sequence[_Finding]) -> str:
@@ -175,7 +191,7 @@ def _keys(hint: Any, path: Steps) -> set[str]:
     hints = list(_alternatives(hint))
     for step in path:
         hints = [inner for each in hints for inner in _inside(each, step)]
-    return {name for each in hints for name in _fields(each)}
+    return {name for each in hints for name in fields_of(each)}
 
 
 def _alternatives(hint: Any) -> Iterator[Any]:
@@ -189,7 +205,7 @@ def _alternatives(hint: Any) -> Iterator[Any]:
 
 
 def _inside(hint: Any, step: str | int) -> Iterator[Any]:
-    fields = _fields(hint)
+    fields = fields_of(hint)
     if fields:
         inner = fields.get(str(step))
     else:
@@ -198,7 +214,8 @@ def _inside(hint: Any, step: str | int) -> Iterator[Any]:
         yield from _alternatives(inner)
 
 
-def _fields(hint: Any) -> dict[str, Any]:
+def fields_of(hint: Any) -> dict[str, Any]:
+    """Field → type hint of a pydantic model or a dataclass; empty for anything else."""
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return {name: field.annotation for name, field in hint.model_fields.items()}
     if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):

@@ -171,6 +171,8 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
     """Every process must get as many samples of each batch as any other."""
     if processes > 1 and assembly.recipe.data.missing == "mask":
         raise TrainingError("data.missing: mask needs a single process: the processes would have different numbers of samples")
+    if processes > 1 and assembly.recipe.data.mix:
+        raise TrainingError("data.mix needs a single process: a sample's partner may be with another one")
     for stage in assembly.stages(DISTILLED):
         if stage.batch_size % processes:
             size = stage.batch_size
@@ -192,7 +194,7 @@ def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
     withheld = assembly.plan.students if assembly.recipe.data.labels == "withheld" else ()
     problems = []
     for stage in assembly.stages(DISTILLED):
-        blind = not len(table.rows.get("validation", ())) or set(stage.learners) & set(withheld)
+        blind = not len(table.labelled_rows("validation")) or set(stage.learners) & set(withheld)
         for key in {training.reads_validation for training in stage.training.values()} - {""} if blind else ():
             why = f"stage {stage.name!r} cannot {NEEDED_FOR[key]}: there are no labelled validation samples"
             hint = "hold some out, e.g. data.protocol.validation_subjects=1" + (", or select: last" if key == "select" else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdcore.deploy.bundle import DESCRIPTION
+from kdcore.deploy.shipped_models import find_model, list_models
 from kdcore.errors import CheckpointError
 from kdcore.runs.paths import find_run
 
@@ -13,7 +14,7 @@ def find_student(where: str | Path, seed: int | None = None) -> Path:
     """The folder of a saved student, or of all students of a seed, which answer as an ensemble.
 
     Args:
-        where: That folder; or a run's id, folder or recipe's name (its latest run).
+        where: That folder; a run's id, folder or recipe's name (its latest run); or the name of a shipped model.
         seed: Of a run; its first by default.
 
     Raises:
@@ -24,6 +25,8 @@ def find_student(where: str | Path, seed: int | None = None) -> Path:
         return path
     if path.is_dir() and not (path / "recipe.yaml").exists():
         raise CheckpointError(f"{path}: holds no saved student")
+    if str(where) in list_models():
+        return find_model(str(where))
     seeds = saved_seeds(find_run(str(where)))
     if seed is not None and seed not in seeds:
         raise CheckpointError(f"{where}: no student of seed {seed} (there are: {', '.join(map(str, seeds))})")

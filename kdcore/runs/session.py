@@ -375,7 +375,8 @@ class RunSession:
             return None
         filled = self.plan.filled
         said = {key: filled[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
-        identity = {**said, "seed": seed, "batch_size": filled["data"]["batch_size"]}
+        data = {key: filled["data"][key] for key in ("batch_size", "sampler", "mix")}
+        identity = {**said, "seed": seed, **data}
         return TrainedStages(cache_folder() / "teachers", identity)
 
     def _evaluate(self, distiller: Distiller, arm: str, seconds: float, notes: Sequence[str]) -> Outcome:

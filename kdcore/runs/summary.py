@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from kdcore.contracts.progress import Ramp
-from kdcore.recipe.config_models import LabelledShare
+from kdcore.recipe.data_models import SomeLabels
 from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
 from kdcore.runs.gain import Difference, paired_difference
 from kdcore.runs.metrics import Evaluation
@@ -263,8 +263,11 @@ def _described(name: str, spec: ParticipantSpec) -> str:
 
 def _labels(data: DataSpec) -> str:
     noisy = f"{100 * data.label_noise:g} % of the training labels are wrong. " if data.label_noise else ""
-    if isinstance(data.labels, LabelledShare):
-        return f"{noisy}{100 * data.labels.share:g} % of the training samples are labelled. "
+    noisy += f"Samples of a batch were mixed ({data.mix.name}). " if data.mix else ""
+    noisy += "Batches were balanced by class. " if data.sampler == "balanced" else ""
+    if isinstance(data.labels, SomeLabels):
+        share = f"{100 * data.labels.share:g} %" if data.labels.share else "Some"
+        return f"{noisy}{share} of the training samples are labelled. "
     return f"{noisy}Students were trained without labels. " if data.labels == "withheld" else noisy
 
 

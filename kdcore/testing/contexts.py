@@ -122,7 +122,9 @@ def cast(ctx: LossContext, dtype: torch.dtype, device: torch.device | str | None
 def example(ctx: LossContext) -> Example:
     """The example that a loss is shown before training, as in a run."""
     student = replace(ctx.student.detach(), ablated=None)
-    return Example(student, {name: replace(each, ablated=None) for name, each in ctx.teachers.items()}, CLASSES)
+    teachers = {name: replace(each, ablated=None) for name, each in ctx.teachers.items()}
+    names, counts = tuple(f"class {number}" for number in range(CLASSES)), torch.arange(1, CLASSES + 1)
+    return Example(student, teachers, CLASSES, names, counts.to(student.logits.device))
 
 
 def ready(make: Callable[[], DistillationLoss], ctx: LossContext) -> DistillationLoss:

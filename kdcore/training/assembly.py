@@ -121,7 +121,7 @@ class Assembly:
             self._class_embeddings(),
             self._sources(table, arm),
         ).to(device)
-        self._set_up(distiller, batch, seed, arm)
+        self._set_up(distiller, batch, seed, arm, self._class_counts(table, arm))
         return distiller.to(device)
 
     def _sources(self, table: Table, arm: str) -> Sources:
@@ -177,13 +177,20 @@ class Assembly:
         batch = table.batch(table.training_rows("train", [name])[:2], [name])
         transforms = transforms.to(device).eval()
         shape = tuple(transforms(batch.signals[name]).shape[1:])
+        signal = self.pipelines[name].spec
+        layout = signal.layout if len(signal.layout) == len(shape) else ()
+        if self.recipe.data.mix and self.recipe.data.mix.name == "cutmix" and "time" not in layout:
+            axes = ", ".join(layout) or f"unknown ones of sizes {shape}"
+            what = f"cutmix replaces a stretch of time, and the input of {name} has no time axis (its axes: {axes})"
+            raise RecipeError([self.builder.problem("data.mix", what, "mixup mixes inputs of any axes")])
         seed_everything(derive(seed, "init", source))
-        build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=self.pipelines[name].spec)
+        build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=signal)
         encoder = build(num_classes=len(self.loaded.classes(source)))
         self.loaded.load(source, encoder, lambda count: build(num_classes=count))
         frozen = [] if own.follows or spec.freeze_statistics is False else spec.freeze
         try:
-            return Participant(name, encoder, spec.taps, transforms, own.augment_frozen, frozen, self.loaded.columns(source))
+            columns = self.loaded.columns(source)
+            return Participant(name, encoder, spec.taps, transforms, own.augment_frozen, frozen, columns, layout)
         except KeyError as error:
             raise RecipeError(self._tap_problems(encoder, spec, path)) from error
 
@@ -211,7 +218,7 @@ class Assembly:
         return TermSpec(term.term.id or term.term.name, term.term.weight, build, teachers, peers, term.path, origin)
 
     @torch.no_grad()
-    def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str) -> None:
+    def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str, counts: Mapping[str, Tensor | None]) -> None:
         """Let fusion and losses make their parameters from one batch's outputs."""
         distiller.eval()
         fused = {name: distiller.teachers[name] for name in distiller.fused}
@@ -224,24 +231,46 @@ class Assembly:
             what = "could not run the teachers together"
             outputs |= self._try("fusion", what, lambda: distiller.run_teachers(list(fused), batch))
         outputs |= {name: stored.at(batch.rows) for name, stored in distiller.stored.items()}
-        learners = {name for stage in self.plan.stages[arm] for name in stage.learners}
         for name in (*distiller.teachers, *distiller.students):
-            if name in learners:
-                self._add_terms(distiller, name, outputs, seed, arm)
+            if name in counts:
+                self._add_terms(distiller, name, outputs, seed, arm, counts[name])
 
-    def _add_terms(self, distiller: Distiller, name: str, outputs: Mapping[str, Outputs], seed: int, arm: str) -> None:
+    def _class_counts(self, table: Table, arm: str) -> dict[str, Tensor | None]:
+        """Learner → the samples of each class that it is told to be such; None where nobody knows, or labels are withheld."""
+        rows: dict[str, list[Tensor]] = {}
+        for stage in self.plan.stages[arm]:
+            for name in stage.learners:
+                rows.setdefault(name, []).append(table.training_rows(stage.split, [name]))
+        withheld = self.plan.students if self.recipe.data.labels == "withheld" else ()
+        return {
+            name: None if name in withheld else table.class_counts(torch.cat(found).unique()) for name, found in rows.items()
+        }
+
+    def _add_terms(
+        self,
+        distiller: Distiller,
+        name: str,
+        outputs: Mapping[str, Outputs],
+        seed: int,
+        arm: str,
+        counts: Tensor | None,
+    ) -> None:
+        classes = tuple(self.dataset.classes)
         specs = [self._term_spec(term, arm) for term in self.plan.participants[name].terms_in(arm)]
 
         def example(spec: TermSpec) -> Example:
             teachers = {source: outputs[source] for source in spec.teachers}
             known = distiller.known_classes(name, spec)
             if known is None:
-                return Example(outputs[name], teachers, len(self.dataset.classes))
+                return Example(outputs[name], teachers, len(classes), classes, counts)
             if len(known) < 2:
                 what = f"{name} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
                 raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
             teachers = {source: each.of_classes(known) for source, each in teachers.items()}
-            return Example(outputs[name].of_classes(known), teachers, len(known))
+            names = tuple(classes[index] for index in known.tolist())
+            return Example(
+                outputs[name].of_classes(known), teachers, len(known), names, None if counts is None else counts[known]
+            )
 
         seed_everything(derive(seed, "losses", name))
         distiller.add_terms(name, specs, example, partial(self._set_up_term, name))

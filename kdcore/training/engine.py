@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from kdcore.contracts.progress import Progress
-from kdcore.data.table import Table, epoch_order
+from kdcore.data.table import Table
 from kdcore.errors import StoppedError, TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener
@@ -223,7 +223,7 @@ class Engine:
 
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
         """(rows of the whole batch, this process's share) of the steps of an epoch that are left."""
-        order = context.rows[epoch_order(len(context.rows), self._epoch_seed(context)).to(context.rows.device)]
+        order = self.table.epoch_order(context.rows, self._epoch_seed(context))
         size, share = context.batch_size, context.batch_size // self.fabric.world_size
         told = time.monotonic()
         for index in range(context.index, context.steps):
@@ -247,6 +247,7 @@ class Engine:
         for learner in context.learners:
             epochs = context.training(learner.name).epochs
             context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
+        context.step.mix_seed = derive(self._epoch_seed(context), "mix", index)
         self.watch.begin_step(index, context.steps, context.step.names)
         if self.skipping:
             self.skipping.remember(context.step.learning)
@@ -294,8 +295,8 @@ class Engine:
 
     def _scores(self, stage: StagePlan) -> dict[str, Scores]:
         """Scores of each learner on the validation split; empty if there is none."""
-        rows = self.table.rows.get("validation")
-        if rows is None or not len(rows) or self._withheld(stage):
+        rows = self.table.labelled_rows("validation")
+        if not len(rows) or self._withheld(stage):
             return {}
         labels = self.table.labels[rows].cpu().numpy()
         probabilities = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)

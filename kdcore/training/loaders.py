@@ -175,6 +175,10 @@ class LoaderTable(Table):
         """True: what later batches have is not known."""
         return True
 
+    def class_counts(self, rows: Tensor) -> Tensor | None:
+        """None: what later batches have is not known."""
+        return None
+
     def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True, stand_ins: bool = False) -> Batch:
         """Samples of the current batch, in which every participant has its input."""
         current = self.current

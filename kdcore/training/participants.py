@@ -199,8 +199,9 @@ class Distiller(nn.Module):
     @torch.no_grad()
     def ablated_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
         """Outputs of the participants `names` for one all-zero input each; the same whenever they are frozen."""
-        zero = {name: _nothing(self.participant(name).input(batch.signals[name])) for name in names}
-        with self.ready(names):
+        with self.mixed(None):
+            zero = {name: _nothing(self.participant(name).input(batch.signals[name])) for name in names}
+        with self.ready(names), self.mixed(None):
             return self.run_teachers(names, Batch(torch.zeros(1, dtype=torch.long), zero, None, batch.table))
 
     @contextmanager
@@ -214,6 +215,19 @@ class Distiller(nn.Module):
         finally:
             for name, module in transforms.items():
                 self.participant(name).batch_transforms = module
+
+    @contextmanager
+    def mixed(self, mix: Callable[[Tensor, tuple[str, ...], str], Tensor] | None) -> Iterator[None]:
+        """For a while, the inputs of all participants are mixed so; None for not at all."""
+        members = [self.participant(name) for name in self.networks]
+        before = [member.mix for member in members]
+        try:
+            for member in members:
+                member.mix = mix
+            yield
+        finally:
+            for member, each in zip(members, before, strict=True):
+                member.mix = each
 
     @torch.no_grad()
     def update_averages(self, learner: str, update: int) -> None:

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from kdcore.contracts.batch import LossContext
 from kdcore.contracts.progress import Progress, Ramp
 from kdcore.data.table import Table
-from kdcore.errors import TrainingError
+from kdcore.errors import DataError, TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.gradient_watch import NEGLIGIBLE
 from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained
@@ -121,9 +121,12 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     parameters = sum(each.numel() for each in term.loss.parameters() if each.requires_grad)
     if not len(context.batch):  # no labelled sample in this batch
         return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0, parameters)
-    with side_effects_refused(distiller.called(term.learner, term.spec.id), context):
-        value = term.loss(context)
-    step.refuse(term, value, context.student.logits)
+    called = distiller.called(term.learner, term.spec.id)
+    with side_effects_refused(called, context):
+        try:
+            value = step.value(term, context)
+        except DataError as error:  # of samples that cannot be told apart
+            raise DataError(f"{called}: {error}") from error
     gradient = _gradient(value, _trainable(distiller, term.learner))
     _refuse_taught_teachers(value, distiller, term.learner, term.spec.id)
     return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient, parameters)

@@ -6,6 +6,7 @@ from lightning_fabric import Fabric
 
 from kdcore.data.table import Table
 from kdcore.recipe.graph import StagePlan
+from kdcore.training.mixing import is_mixed
 from kdcore.training.participants import Distiller
 from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, repeatable
 
@@ -35,7 +36,7 @@ def cached_sources(
         limit: Bytes that one participant's outputs may take; None to compute nothing beforehand.
         fabric: Devices, precision, processes.
     """
-    if limit is None:
+    if limit is None or is_mixed(table.mix, stage, distiller):
         return {}
     rows, names = table.training_rows(stage.split, stage.learners), repeatable(distiller, stage.sources)
     if not set(names) & set(table.present):

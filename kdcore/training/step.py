@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from kdcore.contracts.batch import Batch, LossContext, Outputs
+from kdcore.contracts.batch import Batch, LossContext, MixedBatch, Outputs
 from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.progress import Progress
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.gradient_watch import GradientWatch, TermValue
+from kdcore.training.mixing import Mix, draw, is_mixed
 from kdcore.training.module_checks import not_a_scalar
 from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.randomness import RandomStream
@@ -80,8 +81,11 @@ class StageStep(nn.Module):
         self.watch = GradientWatch()
         self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
         self._partly_labelled = labelled and table.is_partly_labelled(stage.split)
+        self.mix = table.mix if is_mixed(table.mix, stage, distiller) else None
+        self.mix_seed: int | None = None  # decides how the next batch is mixed
         self.presence = self._presence(table)
         self._blank: dict[str, Outputs] | None = None
+        self._drawn: Mix | None = None
         self.teacher_randomness = RandomStream() if self._needs_stream() else None
 
     @property
@@ -104,8 +108,7 @@ class StageStep(nn.Module):
         """
         total, values, watched = None, [], []
         for term, context in self.contexts(rows, local):
-            value = term.loss(context) if len(context.batch) else context.student.logits.sum() * 0.0
-            self.refuse(term, value, context.student.logits)
+            value = self.value(term, context)
             weight = context.progress.at(term.spec.weight)
             values.append(value.detach())
             if self.watch.looking and len(context.batch):
@@ -116,6 +119,31 @@ class StageStep(nn.Module):
         if total is None:  # every weight is 0 at this epoch
             total = sum((parameter.sum() for parameter in self.parameters()), values[0]) * 0.0
         return total, torch.stack(values)
+
+    def value(self, term: StepTerm, context: LossContext) -> Tensor:
+        """The value of a term: 0 for no samples, and of mixed ones the mean over both samples' labels, by their shares.
+
+        Raises:
+            TrainingError: If the loss returns anything but a scalar.
+        """
+        parts = list(self._by_label(term, context))
+        values = [term.loss(part) if len(part.batch) else part.student.logits.sum() * 0.0 for _, part in parts]
+        for value in values:
+            self.refuse(term, value, context.student.logits)
+        if len(parts) == 1:
+            return values[0]
+        return torch.stack([share * value for (share, _), value in zip(parts, values, strict=True)]).sum()
+
+    def _by_label(self, term: StepTerm, context: LossContext) -> Iterator[tuple[float, LossContext]]:
+        """(share, context) of each label that the samples of a batch have."""
+        mix, labels = self._drawn, context.batch.labels
+        if not isinstance(context.batch, MixedBatch) or mix is None or labels is None or not term.loss.needs.labels:
+            yield 1.0, context
+            return
+        for share, own in ((mix.share, labels), (1 - mix.share, labels[mix.partner])):
+            part = replace(context, batch=context.batch.with_labels(own))
+            known = (own >= 0).nonzero().flatten()
+            yield share, part if len(known) == len(own) else part.select(known)
 
     def refuse(self, term: StepTerm, value: object, like: Tensor) -> None:
         """Raise a TrainingError if a loss returned anything but a scalar tensor where `like` is."""
@@ -128,31 +156,37 @@ class StageStep(nn.Module):
         if self.presence:
             return self._contexts_where_present(rows)
         batch = self.table.batch(local, self.inputs, self.labelled)
-        whole = (
+        self._drawn = mix = draw(self.mix, len(rows), self.mix_seed, rows.device) if self.mix else None
+        whole: Batch = (
             replace(batch, rows=rows, labels=self.table.train_labels[rows] if self.labelled else None) if self.gather else batch
         )
-        sources = self._sources(rows, batch)
-        with self.teacher_randomness or nullcontext():
-            outputs = self._gathered(distiller.run_teachers(self.fused, batch))
-            outputs |= self._outputs([name for name in self.teaching if name not in outputs], batch)
-        outputs |= self._outputs(self.studying, batch)
+        with distiller.mixed(mix):
+            sources = self._sources(rows, batch)
+            with self.teacher_randomness or nullcontext():
+                outputs = self._gathered(distiller.run_teachers(self.fused, batch))
+                outputs |= self._outputs([name for name in self.teaching if name not in outputs], batch)
+            outputs |= self._outputs(self.studying, batch)
+        if mix:
+            whole = MixedBatch(len(whole), {}, whole.labels)
         read = {name: each.detach() for name, each in outputs.items()} if len(outputs) > 1 else {}
         read |= sources
         labelled = (whole.labels >= 0).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
+        some = labelled is not None and len(labelled) < len(whole)
+        undeclared = whole.with_labels(None) if mix or some else whole  # what a loss that declares no labels may read
         found = []
         for term, known in zip(self.terms, self._known, strict=True):
             context = LossContext(
                 outputs[term.learner],
                 {name: read[name] for name in term.spec.teachers},
-                whole,
+                whole if term.loss.needs.labels else undeclared,
                 {name: read[name] for name in term.spec.peers},
                 distiller.class_embeddings,
                 self.progress[term.learner],
             )
-            if labelled is not None and len(labelled) < len(whole) and term.loss.needs.labels:
+            if labelled is not None and some and term.loss.needs.labels and not mix:
                 context = context.select(labelled)
             if known is not None:
-                context = _of_classes(context, known, term.loss.needs.labels)
+                context = _of_classes(context, known, term.loss.needs.labels and not mix)
             found.append((term, context))
         return found
 
@@ -192,10 +226,11 @@ class StageStep(nn.Module):
                 return outputs[name].select(places[name][index] if name in places else index)
 
             inputs = {name: signal for name, signal in batch.signals.items() if name in names}
+            labels = batch.labels if term.loss.needs.labels or labelled is None else None
             context = LossContext(
                 of(term.learner),
                 {name: of(name).detach() for name in term.spec.teachers if name in outputs},
-                replace(batch, signals=inputs).select(index),
+                replace(batch, signals=inputs, labels=labels).select(index),
                 {name: of(name).detach() for name in term.spec.peers if name in outputs},
                 distiller.class_embeddings,
                 self.progress[term.learner],

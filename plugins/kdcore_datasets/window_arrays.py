@@ -78,6 +78,8 @@ class Windows(Dataset):
             files).
         names: Label as the files have it → class name; a label that is not listed is its own name.
         units: Modality → the unit it is recorded in, where that is not m/s², rad/s or rad.
+        unlabelled: ``bad`` counts a window without a label among the bad recordings, ``keep`` keeps it, as
+            ``data.labels: partial`` needs it.
 
     Raises:
         ValueError: If there are no sets, or their modalities differ.
@@ -93,6 +95,7 @@ class Windows(Dataset):
         classes: tuple[str, ...] = (),
         names: dict[str, str] | None = None,
         units: dict[str, Unit] | None = None,
+        unlabelled: Literal["bad", "keep"] = "bad",
     ):
         if not sets:
             raise ValueError("windows: describe at least one set")
@@ -104,7 +107,7 @@ class Windows(Dataset):
         first = next(iter(sets.values()))
         if unknown := sorted(set(self.units) - set(first.signals)):
             raise ValueError(f"windows: units are given for {unknown[0]!r}, which is not a modality of these windows")
-        self._classes = classes
+        self._classes, self.unlabelled = classes, unlabelled
         self.modalities = {kind: self._modality(kind, first) for kind in first.signals}
         self.version = hashlib.sha256(f"1 {sorted(sets.items())} {rate} {axes} {self.units}".encode()).hexdigest()[:8]
 
@@ -135,12 +138,12 @@ class Windows(Dataset):
                             f"{path}: has {len(rows)} windows of {kind}, and {files.labels} has {len(labels)} labels"
                         )
             for row, (label, subject) in enumerate(zip(labels, subjects, strict=True)):
-                if label not in number:
+                if label not in number and (label or self.unlabelled == "bad"):
                     what = f"label {label!r} is not one of the classes {listed(list(number))}" if label else "no label"
                     unusable.append(Unusable(f"{name}, window {row}", "unknown label" if label else "no label", what, subject))
                     continue
                 key = SampleKey(subject, label, str(row), session=name)
-                found.append(Sample(key, number[label], {kind: _Row(*each, row) for kind, each in sources.items()}))
+                found.append(Sample(key, number.get(label), {kind: _Row(*each, row) for kind, each in sources.items()}))
         self.unusable = unusable
         return in_order(found)
 

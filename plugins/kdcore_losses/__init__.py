@@ -7,6 +7,7 @@ from kdcore import hookimpl
 def register_losses(register):
     """Announce the losses."""
     register("cross-entropy", "kdcore_losses.cross_entropy:CrossEntropy")
+    register("focal", "kdcore_losses.focal:Focal")
     register("soft-target", "kdcore_losses.soft_target:SoftTarget")
     register("logits", "kdcore_losses.logits:Logits")
     register("consistency", "kdcore_losses.consistency:Consistency")

@@ -5,6 +5,8 @@ from kdcore.testing import Case
 MAPS = {"low": (6, 8, 8), "high": (8, 4, 4)}
 
 cases = {
+    "cross-entropy": [Case(), Case({"class_weights": "balanced"})],
+    "focal": [Case(), Case({"gamma": 0.5, "class_weights": {"class 1": 3.0}})],
     "top-k": [Case({"k": 3}), Case({"k": 3, "student": "all"})],
     "ttm": [Case(), Case({"weighted": True})],
     "nst": [Case({"kernel": kernel}) for kernel in ("linear", "polynomial", "gaussian")],

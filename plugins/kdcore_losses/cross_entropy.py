@@ -8,27 +8,30 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore import DistillationLoss, LossContext, Needs
+from kdcore import LossContext
 from kdcore.functional import full_precision
+from kdcore_losses.label_loss import ClassWeights, LabelLoss
 
 
-class CrossEntropy(DistillationLoss):
+class CrossEntropy(LabelLoss):
     """Cross-entropy of the learner's logits with the labels; the one term that teachers usually learn with.
 
-    .. math:: L = -\\frac1B \\sum_b \\sum_c q_{bc} \\log \\mathrm{softmax}(z_b)_c
+    .. math:: L = -\\frac{1}{\\sum_b w_{y_b}} \\sum_b \\sum_c w_c\\, q_{bc} \\log \\mathrm{softmax}(z_b)_c
 
-    with :math:`q_b` one-hot, or :math:`(1 - \\varepsilon)` one-hot :math:`+\\ \\varepsilon / C` where smoothed.
+    with :math:`q_b` one-hot, or :math:`(1 - \\varepsilon)` one-hot :math:`+\\ \\varepsilon / C` where smoothed, and class
+    weights w, as `torch.nn.functional.cross_entropy` has them.
 
     Args:
         label_smoothing: Share :math:`\\varepsilon` of the target spread evenly over the C classes.
+        class_weights: Class name → weight, 1 for classes that are not named; ``balanced`` gives class c the weight
+            :math:`N / (K n_c)`, with :math:`n_c` of the N labelled training samples and K classes that have any; None for 1.
     """
 
-    needs = Needs(labels=True)
-
-    def __init__(self, *, label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0):
-        super().__init__()
+    def __init__(self, *, label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0, class_weights: ClassWeights | None = None):
+        super().__init__(class_weights)
         self.label_smoothing = label_smoothing
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over the batch."""
-        return F.cross_entropy(full_precision(ctx.student.logits), ctx.labels, label_smoothing=self.label_smoothing)
+        """The weighted mean over the batch."""
+        logits = full_precision(ctx.student.logits)
+        return F.cross_entropy(logits, ctx.labels, self.weights_for(logits), label_smoothing=self.label_smoothing)

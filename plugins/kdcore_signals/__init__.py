@@ -26,5 +26,6 @@ def register_transforms(register):
 def register_encoders(register):
     """Register the encoders."""
     register("cnn1d", "kdcore_signals.encoders:Cnn1d")
+    register("cnn1d-late-fusion", "kdcore_signals.encoders:LateFusionCnn1d")
     register("cnn2d", "kdcore_signals.encoders:Cnn2d")
     register("lstm", "kdcore_signals.encoders:Lstm")

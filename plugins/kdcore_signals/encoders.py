@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Lt, MinLen
 from torch import Tensor, nn
 
 from kdcore import Encoder
@@ -104,6 +104,77 @@ class Cnn1d(Chain):
         super().__init__(
             _blocks(1, sizes, kernel, norm), {"pool": GlobalAverage(), **head(sizes[-1], num_classes, embedding, dropout)}
         )
+
+
+class LateFusionCnn1d(Chain):
+    r"""A `Cnn1d` trunk for each group of channels, such as each sensor's; their features are concatenated and classified.
+
+    .. math:: z = W\,\left[m_1 f_1(x_1); \dots; m_K f_K(x_K)\right] + b,
+        \quad m_k \in \left\{0, \tfrac{1}{1 - p}\right\} \text{ while training}
+
+    Dropping whole branches while training keeps the network from leaning on a single one: ModDrop, N. Neverova, C. Wolf,
+    G. Taylor, F. Nebout, "ModDrop: Adaptive Multi-Modal Gesture Recognition", 2015, https://arxiv.org/abs/1501.00102.
+    Layers to tap: ``branches`` (B, K · channels), ``fc0``, ``fc``, and those of a branch, such as ``branches.trunks.0.2``.
+
+    Args:
+        num_classes: Number of classes.
+        in_shape: (C, T).
+        groups: Channels of each branch, in order; they sum to C.
+        width: Channels of the first block of each branch; a multiple of 8 for group normalisation.
+        depth: Number of blocks of each branch.
+        kernel: Samples that a convolution spans, odd.
+        dropout: Before the classifier.
+        branch_dropout: p, the probability that all features of a branch are set to zero, for each sample on its own.
+        norm: Normalisation after each convolution; ``group`` does not look at the rest of the batch.
+        embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
+
+    Raises:
+        ValueError: If the groups do not sum to the number of channels.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_shape: tuple[int, ...],
+        *,
+        groups: Annotated[tuple[Count, ...], MinLen(1)],
+        width: Count = 32,
+        depth: Count = 4,
+        kernel: Count = 5,
+        dropout: Share = 0.3,
+        branch_dropout: Share = 0.1,
+        norm: Norm = "batch",
+        embedding: Count | None = None,
+    ):
+        sizes = [_widths((group, *in_shape[1:]), 2, "(channels, time)", width, depth) for group in groups]
+        if sum(groups) != in_shape[0]:
+            raise ValueError(f"groups {list(groups)} sum to {sum(groups)}, but the input has {in_shape[0]} channels")
+        trunks = [nn.Sequential(*_blocks(1, each, kernel, norm), GlobalAverage()) for each in sizes]
+        features = sum(each[-1] for each in sizes)
+        layers = {"branches": Branches(trunks, groups, branch_dropout), **head(features, num_classes, embedding, dropout)}
+        super().__init__([], layers)
+
+
+class Branches(nn.Module):
+    """A network for each group of channels, side by side: (B, C, T) → (B, K · features).
+
+    Args:
+        trunks: K networks, (B, groups[k], T) → (B, features), with equally many features.
+        groups: Channels of each.
+        dropout: Probability that a branch's features are set to zero while training.
+    """
+
+    def __init__(self, trunks: Sequence[nn.Module], groups: Sequence[int], dropout: float):
+        super().__init__()
+        self.trunks = nn.ModuleList(trunks)
+        self.groups = list(groups)
+        self.dropout = nn.Dropout1d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The features of all branches, one after the other."""
+        parts = x.split(self.groups, dim=1)
+        features = torch.stack([trunk(part) for trunk, part in zip(self.trunks, parts, strict=True)], dim=1)
+        return self.dropout(features).flatten(1)
 
 
 class Cnn2d(Chain):

@@ -22,7 +22,8 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from kdcore import Example, Outputs, Participant, RunJournal, SampleKey, Splits, StagePlan, Training
-from kdcore.data.table import Table, epoch_order
+from kdcore.data.sampling import shuffled
+from kdcore.data.table import Table
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.randomness import derive
@@ -102,7 +103,7 @@ def by_hand(pair, table: Table, teacher_logits: Tensor | None, epochs: int) -> f
 
 def _batches(count: int, epochs: int) -> Iterator[Tensor]:
     for epoch in range(epochs):
-        order = epoch_order(count, derive(0, "student", epoch))
+        order = shuffled(count, derive(0, "student", epoch))
         yield from (order[start : start + BATCH] for start in range(0, count - BATCH + 1, BATCH))
 
 

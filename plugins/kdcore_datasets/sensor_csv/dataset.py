@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -37,6 +38,8 @@ class SensorCsv(Dataset):
         classes: Class names in the order of the labels; if empty, the labels that occur, in natural order (which needs the
             files).
         ignore_labels: Labels whose samples are left out.
+        unlabelled: ``bad`` counts a recording without a label among the bad ones, ``keep`` keeps it, as
+            ``data.labels: partial`` needs it.
         key_columns: Parts of the key that are columns of the first device, e.g. ``subject: user``.
         min_duration: Pieces shorter than this many seconds are left out.
 
@@ -54,6 +57,7 @@ class SensorCsv(Dataset):
         ignore_labels: tuple[str, ...] = (),
         key_columns: dict[KeyField, Column] | None = None,
         min_duration: float = 0.0,
+        unlabelled: Literal["bad", "keep"] = "bad",
     ):
         self.root = root
         self.devices = devices
@@ -61,6 +65,7 @@ class SensorCsv(Dataset):
         self.ignore_labels = ignore_labels
         self.key_columns = key_columns or {}
         self.min_duration = min_duration
+        self.unlabelled = unlabelled
         self._classes = classes
         self._patterns = {name: PathPattern(device.pattern) for name, device in devices.items()}
         self._kinds = {f"{kind}-{name}": (name, kind) for name, device in devices.items() for kind in device.columns}
@@ -91,7 +96,7 @@ class SensorCsv(Dataset):
         """Class names; read from the files where the recipe does not list them."""
         if self._classes:
             return self._classes
-        found = {text for _, text, _ in self._labelled([])} - set(self.ignore_labels)
+        found = {text for _, text, _ in self._labelled([])} - set(self.ignore_labels) - {""}
         return tuple(sorted(found, key=natural))
 
     def samples(self) -> Sequence[Sample]:
@@ -158,6 +163,8 @@ class SensorCsv(Dataset):
             return Sample(key, None, sources)
         if text in labels and text not in self.ignore_labels:
             return Sample(replace(key, action=text), labels[text], sources)
+        if not text and self.unlabelled == "keep":
+            return Sample(replace(key, action=text), None, sources)
         if text in self.ignore_labels:
             unusable.append(Unusable(str(key), "ignored label", repr(text), key.subject, fault=False))
         else:

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from kdcore import Protocol, Sample, SampleKey, Splits, TrainingError, Unusable
 from kdcore.data.dropped import Dropped, DropReport
+from kdcore.data.labels import noisy_labels
 from kdcore.data.leakage import audit, content_leaks, similar_names
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.preparation import load_splits, load_table
-from kdcore.data.splits import checked_splits, class_warnings, complete_samples, noisy_labels
+from kdcore.data.splits import checked_splits, class_warnings, complete_samples
 from kdcore.errors import DataError, ListingError, SplitError
 
 

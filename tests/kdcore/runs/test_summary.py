@@ -59,7 +59,7 @@ def summary_of(distilled, baseline=None, no_baseline="", distils=()):
     spec = SimpleNamespace(modalities=["rgb"], encoder=SimpleNamespace(name="cnn"), follows=None)
     students = dict.fromkeys(distilled.students, spec)
     teachers = dict.fromkeys(distilled.teachers, spec)
-    data = SimpleNamespace(dataset=SimpleNamespace(name="d"), label_noise=0, labels="told")
+    data = SimpleNamespace(dataset=SimpleNamespace(name="d"), label_noise=0, labels="told", mix=None, sampler="shuffled")
     recipe = SimpleNamespace(
         name="r", description="", participants={**teachers, **students}, student_specs=students, teachers=teachers,
         fusion=None, losses=[], schedule=SimpleNamespace(name="s"), data=data, to_yaml=str,

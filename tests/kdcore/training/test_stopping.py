@@ -12,6 +12,7 @@ from lightning_fabric.plugins.precision import MixedPrecision
 
 from kdcore import LearningRate, Training
 from kdcore.errors import StoppedError
+from kdcore.recipe.data_models import MixSpec
 from kdcore.training.checkpoint import Checkpoints
 from kdcore.training.engine import Settings
 from kdcore.training.participants import Average, TermSpec
@@ -77,6 +78,12 @@ def average(table):
     return made, [students(epochs=3)]
 
 
+def mixed(table):
+    """Batches balanced over classes, some of them mixed, for teacher and student."""
+    table.sampler, table.mix = "balanced", MixSpec(name="mixup", probability=0.6, learners="all")
+    return distiller(table), [teachers(), students()]
+
+
 class Agree(Imitate):
     """Squared distance to teachers' features, and to peers' logits."""
 
@@ -91,7 +98,10 @@ def run_of(table, scenario, save, checkpoint=None):
     return state_of(made), recorded.values
 
 
-@pytest.mark.parametrize("scenario", [None, chain, circle, joint, average], ids=lambda each: each.__name__ if each else "turns")
+SCENARIOS = [None, chain, circle, joint, average, mixed]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda each: each.__name__ if each else "turns")
 def test_going_on_from_any_checkpoint_ends_the_same(table, tmp_path, scenario):
     kept = []
 

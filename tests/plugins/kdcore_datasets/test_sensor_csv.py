@@ -141,6 +141,19 @@ def test_one_file_of_several_subjects(tmp_path: Path):
     np.testing.assert_array_equal(data.read(data.samples()[2], "accelerometer-phone").values[:, 0], [3, 4])
 
 
+def test_pieces_whose_label_is_empty_are_bad_or_kept(tmp_path: Path):
+    rows = [[10 * n, n, -n, 0.5, label] for n, label in enumerate(["a", "a", "a", "", "", "", "b", "b", "b"])]
+    write(tmp_path / "s1_1.csv", rows)
+    device = {"pattern": "s{subject}_{trial}.csv", "columns": ACC, "time_column": "t", "time_unit": "ms"}
+    options = {"root": tmp_path, "devices": {"watch": device}, "label": {"column": "label"}}
+    bad, kept = dataset(**options), dataset(**options, unlabelled="keep")
+    assert [sample.label for sample in bad.samples()] == [0, 1]
+    assert [each.reason for each in bad.unusable] == ["no label"]
+    assert list(kept.classes) == list(bad.classes) == ["a", "b"]
+    assert sorted((sample.label for sample in kept.samples()), key=str) == [0, 1, None]
+    assert kept.unusable == []
+
+
 def test_recordings_without_labels(tmp_path: Path):
     write(tmp_path / "1.csv", walk("aa"))
     device = {"pattern": "{trial}.csv", "columns": ACC, "rate": 10}

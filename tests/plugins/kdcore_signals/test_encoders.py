@@ -6,13 +6,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcore import Participant
-from kdcore_signals.encoders import Cnn1d, Cnn2d, Lstm
+from kdcore_signals.encoders import Cnn1d, Cnn2d, LateFusionCnn1d, Lstm
 
 SERIES, IMAGE = (3, 50), (3, 24, 24)
 CASES = [
     (Cnn1d, SERIES, {}),
     (Cnn1d, SERIES, {"embedding": 300, "norm": "group", "depth": 2, "width": 16, "kernel": 9, "dropout": 0.0}),
     (Cnn1d, (6, 326), {"norm": "none"}),
+    (LateFusionCnn1d, (9, 40), {"groups": (6, 3), "width": 8, "branch_dropout": 0.0}),
+    (
+        LateFusionCnn1d,
+        SERIES,
+        {"groups": (3,), "depth": 2, "norm": "group", "width": 8, "embedding": 6, "branch_dropout": 0},
+    ),
     (Cnn2d, IMAGE, {}),
     (Cnn2d, IMAGE, {"embedding": 64}),
     (Lstm, SERIES, {}),
@@ -97,3 +103,31 @@ def test_it_tells_frequencies_apart(kind):
         optimizer.step()
     encoder.eval()
     assert (encoder(x).argmax(dim=1) == labels).float().mean() > 0.9
+
+
+def test_late_fusion_is_a_network_for_each_group_of_channels():
+    torch.manual_seed(0)
+    encoder = LateFusionCnn1d(5, (5, 30), groups=(3, 2), width=8, depth=2).eval()
+    x = torch.randn(4, 5, 30)
+    alone = [trunk(part) for trunk, part in zip(encoder.branches.trunks, (x[:, :3], x[:, 3:]), strict=True)]
+    expected = torch.cat(alone, dim=1) @ encoder.fc.weight.T + encoder.fc.bias
+    torch.testing.assert_close(encoder(x), expected)
+    other = torch.cat([x[:, :3], torch.randn(4, 2, 30)], dim=1)
+    torch.testing.assert_close(encoder.branches(other)[:, :16], encoder.branches(x)[:, :16], rtol=0, atol=0)
+
+
+def test_branches_are_dropped_whole_and_their_mean_stays():
+    torch.manual_seed(0)
+    encoder = LateFusionCnn1d(5, (4, 30), groups=(3, 1), width=8, depth=1, norm="none", branch_dropout=0.25)
+    x = torch.randn(1, 4, 30).expand(4000, -1, -1)
+    whole = encoder.eval().branches(x)[:1].unflatten(1, (2, 8))
+    kept = encoder.train().branches(x).unflatten(1, (2, 8)) / whole.where(whole != 0, torch.inf)
+    per_branch = kept.amax(dim=2)
+    assert torch.allclose(kept, (whole != 0) * per_branch[..., None], atol=1e-5)
+    assert set(per_branch.flatten().mul(1000).round().int().tolist()) == {0, 1333}
+    assert per_branch.gt(0).float().mean(dim=0).sub(0.75).abs().max() < 0.03  # 4 standard errors
+
+
+def test_groups_must_be_all_channels():
+    with pytest.raises(ValueError, match=r"groups \[3, 2\] sum to 5, but the input has 6 channels"):
+        LateFusionCnn1d(5, (6, 30), groups=(3, 2))

@@ -1,0 +1,132 @@
+"""Labels of a table's rows, and those that training is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcore.contracts.dataset import SampleKey
+from kdcore.contracts.protocol import Splits
+from kdcore.data.table import HELD_OUT
+from kdcore.data.windows import recorded
+from kdcore.errors import DataError
+from kdcore.recipe.data_models import DataSpec, SomeLabels
+from kdcore.suggestions import did_you_mean
+
+
+def labels_of(keys: Sequence[SampleKey], splits: Splits) -> Tensor:
+    """(N,) int64: the labels of rows with these keys, -1 for None."""
+    label_of = {sample.key: sample.label for members in splits.samples.values() for sample in members}
+    found = [label_of[recorded(key)] for key in keys]
+    return torch.tensor([-1 if label is None else label for label in found], dtype=torch.int64)
+
+
+def told_labels(
+    labels: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, num_classes: int, keys: Sequence[SampleKey]
+) -> Tensor:
+    """`labels` with the recipe's noise, -1 where it withholds them, and none in the splits that nothing learns from.
+
+    Raises:
+        DataError: If the recipe lists a subject or a recording that is not in the training split.
+    """
+    told = labels.clone()
+    for split, rows in rows_by_split.items():
+        if split in HELD_OUT:
+            told[rows] = -1
+            continue
+        noisy = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
+        if isinstance(spec.labels, SomeLabels) and split == "train":
+            noisy = _some(noisy, spec.labels, [keys[row] for row in rows.tolist()])
+        told[rows] = torch.from_numpy(noisy)
+    return told
+
+
+def label_warnings(
+    labels: Tensor, told: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, classes: Sequence[str]
+) -> list[str]:
+    """Sentences on the samples that have no label: those of the training split, and those that are not evaluated.
+
+    Raises:
+        DataError: If no sample of the test split, or of the training split, has one.
+    """
+    if spec.labels in ("given", "withheld"):
+        return []
+    said = []
+    for split, rows in rows_by_split.items():
+        known = told[rows] >= 0 if split not in HELD_OUT else labels[rows] >= 0
+        count = int(known.sum())
+        if not count and len(rows):
+            raise DataError(f"no sample of the {split} split has a label")
+        if split in HELD_OUT and count < len(rows):
+            said.append(f"{len(rows) - count} of {len(rows)} {split} samples have no label and are not evaluated")
+        elif count < len(rows) and not _is_share(spec.labels):  # of a share, the recipe says it
+            said.append(f"{count} of {len(rows)} samples of the {split} split are labelled")
+    of_class = torch.bincount(told[told >= 0], minlength=len(classes))
+    tested = torch.bincount(labels[rows_by_split["test"]].clamp_min(-1) + 1, minlength=len(classes) + 1)[1:]
+    untold = [repr(name) for name, n, m in zip(classes, of_class.tolist(), tested.tolist(), strict=True) if m and not n]
+    return [*said, *([f"tested and without a labelled training sample: {', '.join(untold)}"] if untold else [])]
+
+
+def _is_share(labels: object) -> bool:
+    return isinstance(labels, SomeLabels) and labels.share is not None
+
+
+def _some(labels: np.ndarray, some: SomeLabels, keys: Sequence[SampleKey]) -> np.ndarray:
+    """A copy of `labels` (N,) with -1 for samples that are not chosen."""
+    if some.share is not None:
+        return labelled_share(labels, some.share, some.seed)
+    listed = [{"subject": subject} for subject in some.subjects or []] + [dict(each) for each in some.recordings or []]
+    entries = [{str(field): str(text) for field, text in each.items()} for each in listed]
+    kept = np.zeros(len(labels), dtype=bool)
+    for entry in entries:
+        chosen = np.array([all(getattr(key, field) == text for field, text in entry.items()) for key in keys])
+        if not chosen.any():
+            described = ", ".join(f"{field} {text}" for field, text in entry.items())
+            hint = did_you_mean(entry["subject"], sorted({key.subject for key in keys})) if list(entry) == ["subject"] else ""
+            raise DataError(f"data.labels: no training sample is {described}" + (f" ({hint})" if hint else ""))
+        kept |= chosen
+    return np.where(kept, labels, -1)
+
+
+def refuse_unlabelled(labels: Tensor, rows_by_split: Mapping[str, Tensor], keys: Sequence[SampleKey]) -> None:
+    """Refuse samples without a label.
+
+    Raises:
+        DataError: If there are any.
+    """
+    for split, rows in rows_by_split.items():
+        without = rows[labels[rows] < 0]
+        if len(without):
+            raise DataError(
+                f"{len(without)} samples of the {split} split have no label, e.g. {keys[int(without[0])]}; "
+                "with data.labels: partial, terms that read labels leave them out; with withheld, students learn without"
+            )
+
+
+def noisy_labels(labels: np.ndarray, fraction: float, num_classes: int, seed: int) -> np.ndarray:
+    """A copy of `labels` (N,) in which ``round(fraction * N)`` are replaced by another class, drawn uniformly.
+
+    Unlabelled samples, -1, do not count and stay unlabelled.
+    """
+    if fraction == 0:
+        return labels
+    generator, known = np.random.default_rng(seed), np.flatnonzero(labels >= 0)
+    chosen = known[generator.permutation(len(known))[: round(fraction * len(known))]]
+    shift = generator.integers(1, num_classes, len(chosen))
+    noisy = labels.copy()
+    noisy[chosen] = (noisy[chosen] + shift) % num_classes
+    return noisy
+
+
+def labelled_share(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """A copy of `labels` (N,) that keeps a share of each class's labels, at least one, and has -1 for the others."""
+    generator = np.random.default_rng(seed)
+    kept = np.full_like(labels, -1)
+    for label in np.unique(labels[labels >= 0]):
+        rows = generator.permutation(np.flatnonzero(labels == label))
+        chosen = rows[: max(1, round(share * len(rows)))]
+        kept[chosen] = label
+    return kept

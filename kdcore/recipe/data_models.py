@@ -1,0 +1,146 @@
+"""The section of a recipe about its data."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from kdcore.recipe.config_models import Component, Section, wrong
+
+_BYTES = re.compile(r"(\d+(?:\.\d+)?) *([KMGT]?i?)B?")
+_UNIT = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def _some_bytes(limit: int | str) -> int | str:
+    if isinstance(limit, str) and (not (found := _BYTES.fullmatch(limit)) or found[2] not in _UNIT):
+        raise wrong(f"must be a number of bytes such as '4GiB', not {limit!r}")
+    if isinstance(limit, int) and limit < 0:
+        raise wrong(f"must not be negative, not {limit!r}")
+    return limit
+
+
+def as_bytes(size: int | str) -> int:
+    """A size such as ``4GiB`` in bytes.
+
+    Raises:
+        ValueError: If it is not a size.
+    """
+    if isinstance(size, int):
+        return size
+    found = _BYTES.fullmatch(size)
+    if not found or found[2] not in _UNIT:
+        raise ValueError(f"{size!r} is not a number of bytes such as '4GiB'")
+    return int(float(found[1]) * _UNIT[found[2]])
+
+
+class WindowSpec(Section):
+    """Windows of equal length cut from every recording, after it is put in a split."""
+
+    length: Annotated[float, Gt(0)]
+    """Seconds."""
+    hop: Annotated[float, Gt(0)] | None = None
+    """Seconds from one window's start to the next one's; the length by default."""
+
+
+KeyField = Literal["subject", "action", "trial", "view", "scene", "session"]
+"""Fields of `kdcore.SampleKey` by which recordings are listed."""
+
+Text = Annotated[str | int, AfterValidator(str)]
+
+
+class SomeLabels(Section):
+    """Labels for some of the samples of the training split: a share of them, or those that are listed."""
+
+    share: Annotated[float, Gt(0), Le(1)] | None = None
+    """Share of the samples of each class that keep their label, drawn at random; at least one of each."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Chooses the samples of a share."""
+    subjects: Annotated[list[Text], MinLen(1)] | None = None
+    """Subjects whose samples keep their label."""
+    recordings: Annotated[list[Annotated[dict[KeyField, Text], MinLen(1)]], MinLen(1)] | None = None
+    """Recordings that keep their label: those that agree with an entry in all that it says, as ``{subject: 1, trial: 2}``."""
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> SomeLabels:
+        given = [key for key in ("share", "subjects", "recordings") if getattr(self, key) is not None]
+        if len(given) > 1:
+            raise wrong(f"{given[1]!r} does not go with {given[0]!r}", (given[1],))
+        if not given:
+            raise wrong("must have one of 'share', 'subjects' and 'recordings'")
+        if self.seed and self.share is None:
+            raise wrong("'seed' requires 'share'", ("seed",))
+        return self
+
+
+class MixSpec(Section):
+    """Mixing of the samples of a batch with one another; written ``{name: x, …}`` or just ``x``."""
+
+    name: Literal["mixup", "cutmix"]
+    """``mixup`` adds two samples with shares that sum to 1; ``cutmix`` replaces a stretch of time by that of another sample."""
+    alpha: Annotated[float, Gt(0)] = 1.0
+    """A batch's share is drawn from the distribution Beta(alpha, alpha)."""
+    probability: Annotated[float, Gt(0), Le(1)] = 1.0
+    """Share of the batches that are mixed."""
+    learners: Literal["students", "all"] = "students"
+    """Mix the stages in which students learn, or all, so that teachers learn from mixed batches, too."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_a_name(cls, written: Any) -> Any:
+        return {"name": written} if isinstance(written, str) else written
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [{"enum": ["mixup", "cutmix"]}, handler(schema)]}
+
+
+class DataSpec(Section):
+    """The samples, their split and the way they are loaded."""
+
+    dataset: Component
+    protocol: Component
+    batch_size: Annotated[int, Ge(1)] = 16
+    window: WindowSpec | None = None
+    """None for whole recordings."""
+    labels: Literal["given", "partial", "withheld"] | SomeLabels = "given"
+    """The labels that are told: all; those that the dataset has, some samples having none; none to students; or some."""
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    """Order of the samples of an epoch. ``balanced`` draws every class equally often, so that samples of rare classes come
+    again; an epoch has as many steps as before."""
+    mix: MixSpec | None = None
+    """Mix the samples of each batch, alike for all participants."""
+    label_noise: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Share of the labels learnt from that are replaced by another class."""
+    label_noise_seed: Annotated[int, Ge(0)] = 0
+    """Seed that chooses these labels and their new classes."""
+    on_bad_sample: Literal["error", "skip"] = "error"
+    missing: Literal["drop", "error", "mask"] = "drop"
+    """Treatment of samples that lack a modality the recipe uses. ``mask`` keeps those that lack a teacher's modality alone, and
+    computes each term on the samples that all of its participants have."""
+    missing_shares: dict[str, Annotated[float, Gt(0), Lt(1)]] = Field(default_factory=dict)
+    """Modality → share of the training samples whose signal of it is left out, drawn at random; for experiments."""
+    missing_seed: Annotated[int, Ge(0)] = 0
+    """Seed that chooses these samples."""
+    memory_limit: Annotated[int | str, AfterValidator(_some_bytes)] = "4GiB"
+    """Size above which a tensor of all samples is memory-mapped."""
+
+    @model_validator(mode="after")
+    def _balanced_with_labels(self) -> DataSpec:
+        if self.sampler == "balanced" and self.labels == "withheld":
+            raise wrong("'balanced' reads labels, which are withheld from students", ("sampler",))
+        return self
+
+    @model_validator(mode="after")
+    def _mixed_whole(self) -> DataSpec:
+        if self.mix and self.missing == "mask":
+            raise wrong("does not go with missing: mask, where a sample's partner may lack the signal", ("mix",))
+        return self
+
+    @property
+    def memory_bytes(self) -> int:
+        """`memory_limit` in bytes."""
+        return as_bytes(self.memory_limit)

@@ -1,0 +1,72 @@
+"""Suggestions for keys that are valid elsewhere in the recipe than where they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from kdcore.contracts.training import LearningRate, Training
+from kdcore.errors import PluginError
+from kdcore.plugin.manager import PluginManager
+from kdcore.plugin.option_schema import options_model
+from kdcore.recipe.components import components, split
+from kdcore.recipe.config_models import EngineSpec, ParticipantSpec, TrackingSpec
+from kdcore.recipe.data_models import DataSpec, WindowSpec
+from kdcore.recipe.problems import fields_of
+from kdcore.recipe.yaml import Steps, dotted
+
+_SECTIONS: tuple[tuple[Steps, type], ...] = (
+    (("data",), DataSpec),
+    (("training",), Training),
+    (("engine",), EngineSpec),
+    (("tracking",), TrackingSpec),
+    (("student",), ParticipantSpec),
+    (("training", "learning_rate"), LearningRate),
+    (("data", "window"), WindowSpec),
+)
+
+
+class Misplaced:
+    """Finds where an unknown key would be valid: as an option of a component that the recipe uses, or in a section.
+
+    Args:
+        tree: The recipe's plain values.
+        plugins: Who provides its components.
+        top: The keys of a recipe.
+    """
+
+    def __init__(self, tree: Mapping[str, Any], plugins: PluginManager, top: frozenset[str]):
+        self.tree, self.plugins, self.top = tree, plugins, top
+
+    def hint(self, path: Steps) -> str:
+        """Where the key at `path` belongs; empty if it is valid nowhere, or only beside where it stands."""
+        key = str(path[-1])
+        options = [(place, of) for place, names, of in self._options if key in names and place != path[:-1]]
+        if options:
+            place, of = min(options, key=lambda each: _distance(each[0], path))
+            return f"did you mean {dotted((*place, key))!r}, an option of the {of}?"
+        place = next((place for place, model in _SECTIONS if key in fields_of(model) and place != path[:-1]), None)
+        if place is None and key in self.top and len(path) > 1:
+            place = ()
+        return "" if place is None else f"did you mean {dotted((*place, key))!r}{'' if place else ', at the top level'}?"
+
+    @cached_property
+    def _options(self) -> list[tuple[Steps, frozenset[str], str]]:
+        """Place of each component, the names of its options, and what it is."""
+        return list(self._found())
+
+    def _found(self) -> Iterator[tuple[Steps, frozenset[str], str]]:
+        for path, kind, written in components(self.tree):
+            if component := split(kind, written):
+                try:
+                    names = frozenset(options_model(self.plugins.registry.get(kind, component[0])).model_fields)
+                except PluginError:
+                    continue
+                yield path, names, f"{kind.replace('_', ' ')} {component[0]!r}"
+
+
+def _distance(place: Steps, path: Steps) -> tuple[int, bool]:
+    """The less, the more of its path a component shares with a key; teachers' objectives go with keys of teachers."""
+    shared = next((n for n, (one, other) in enumerate(zip(place, path, strict=False)) if one != other), len(place))
+    return -shared, (place[0] == "teacher_losses") != (path[0] == "teachers")

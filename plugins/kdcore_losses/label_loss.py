@@ -1,0 +1,75 @@
+"""The base class of losses that compare logits with labels, each class with a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from kdcore import DistillationLoss, Example, Needs
+from kdcore.functional import full_precision
+from kdcore.suggestions import did_you_mean
+
+ClassWeights = Literal["balanced"] | dict[str, Annotated[float, Gt(0)]]
+"""Weights by class name, or ``balanced``."""
+
+
+class LabelLoss(DistillationLoss):
+    """Reads logits and labels, with a weight for each class.
+
+    Args:
+        class_weights: Class name → weight, 1 for classes that are not named; ``balanced`` gives class c the weight
+            :math:`N / (K n_c)`, with :math:`n_c` of the N labelled training samples and K classes that have any; None for 1.
+    """
+
+    needs = Needs(labels=True)
+    weights: Tensor | None
+
+    def __init__(self, class_weights: ClassWeights | None = None):
+        super().__init__()
+        self.class_weights = class_weights
+        self.register_buffer("weights", None, persistent=False)
+
+    def setup(self, example: Example) -> None:
+        """Find the weight of each class.
+
+        Raises:
+            ValueError: If a name is no class, or ``balanced`` is asked for where nobody counted the training samples.
+        """
+        if self.class_weights is None:
+            return
+        if isinstance(self.class_weights, dict):
+            weights = torch.tensor(named_weights(self.class_weights, example.class_names))
+        elif example.class_counts is None:
+            raise ValueError("class_weights: balanced needs the training samples of each class, which nobody counted here")
+        else:
+            weights = balanced_weights(example.class_counts)
+        self.weights = full_precision(weights).to(example.student.logits.device)
+
+    def weights_for(self, logits: Tensor) -> Tensor | None:
+        """(C,) weights where `logits` are and in their precision; None if all classes weigh the same."""
+        if self.weights is None and self.class_weights is not None:
+            raise RuntimeError("setup has not been called, which finds the weight of each class")
+        return None if self.weights is None else self.weights.to(logits)
+
+
+def balanced_weights(counts: Tensor) -> Tensor:
+    """Weights (C,) inversely proportional to `counts` (C,) of samples, with mean 1 over all samples; 1 for an empty class."""
+    counts = counts.double()
+    weights = counts.sum() / (counts > 0).sum() / counts.clamp_min(1)
+    return torch.where(counts > 0, weights, 1.0).float()
+
+
+def named_weights(weights: Mapping[str, float], classes: tuple[str, ...]) -> list[float]:
+    """Weight of each of `classes`; 1 if it is not named.
+
+    Raises:
+        ValueError: If a weight is given to something else.
+    """
+    for name in weights:
+        if name not in classes:
+            raise ValueError(f"class_weights: there is no class {name!r} ({did_you_mean(name, classes)})")
+    return [weights.get(name, 1.0) for name in classes]

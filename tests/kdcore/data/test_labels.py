@@ -1,0 +1,114 @@
+"""Partly labelled data: which labels training is told, and what is said and refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import learning
+import pytest
+import toys
+
+from kdcore import DataError, RecipeError, load_recipe
+from kdcore.data.pipeline import Pipeline
+
+
+class Gaps(toys.Files):
+    """The files, those of some keys without a label."""
+
+    def __init__(self, root, gone):
+        super().__init__(root)
+        self.gone = gone
+
+    def samples(self):
+        return [replace(each, label=None) if self.gone(each.key) else each for each in super().samples()]
+
+
+def table(folder, gone=lambda key: False, **options):
+    (folder / "recordings").mkdir()
+    recordings = toys.write(folder / "recordings", trials=3)
+    pipelines = {
+        name: Pipeline([toys.branch(modality)]) for name, modality in (("student", toys.WRIST), ("teacher", toys.ANKLE))
+    }
+    made = toys.table(Gaps(recordings, gone), pipelines, folder / "cache", **options)
+    made.batch_transforms = {name: pipeline.batch_transforms for name, pipeline in pipelines.items()}
+    return made
+
+
+def told(made):
+    """(subject, action, trial) of every row whose label training is told."""
+    keys = [made.keys[row] for row in (made.train_labels >= 0).nonzero().flatten().tolist()]
+    return {(key.subject, key.action, key.trial) for key in keys}
+
+
+@pytest.mark.parametrize(
+    ("labels", "wanted"),
+    [
+        ({"subjects": ["s1"]}, {("s1", f"a{a}", f"t{t}") for a in range(2) for t in range(3)}),
+        (
+            {"recordings": [{"subject": "s0", "action": "a1"}, {"trial": "t2"}]},
+            {("s0", "a1", f"t{t}") for t in range(3)} | {(f"s{s}", f"a{a}", "t2") for s in range(2) for a in range(2)},
+        ),
+    ],
+)
+def test_listed_samples_alone_keep_their_label(tmp_path, labels, wanted):
+    with pytest.warns(UserWarning, match=f"{len(wanted)} of 12 samples of the train split are labelled"):
+        made = table(tmp_path, labels=labels)
+    assert told(made) == wanted
+    assert bool((made.labels >= 0).all()), "evaluation knows them all"
+
+
+def test_samples_without_a_label_are_learnt_from_and_not_evaluated(tmp_path):
+    gone = {("s0", "t1"), ("s1", "t0"), ("s3", "t2"), ("s2", "t0")}
+    with pytest.warns(UserWarning, match="labelled|label") as said:
+        made = table(tmp_path, lambda key: (key.subject, key.trial) in gone, labels="partial", sampler="balanced")
+    messages = [str(each.message) for each in said]
+    assert messages == [
+        "8 of 12 samples of the train split are labelled",
+        "2 of 6 validation samples have no label and are not evaluated",
+        "2 of 6 test samples have no label and are not evaluated",
+    ]
+    assert len(told(made)) == 8
+    assert len(made.training_rows("train")) == 12
+    _, values = learning.fit(learning.distiller(made), made, [learning.students(epochs=1)])
+    scores = values["validation/student/accuracy"].values()
+    assert all((4 * score).is_integer() for score in scores), "of the four that have a label"
+
+
+def test_a_class_whose_training_samples_have_no_label_is_an_alarm(tmp_path):
+    gone = lambda key: key.action == "a1" and key.subject in ("s0", "s1")  # noqa: E731
+    with pytest.raises(DataError, match="at least two classes"):
+        table(tmp_path, gone, labels="partial")
+    (tmp_path / "recordings").rename(tmp_path / "other")
+    with pytest.warns(UserWarning, match="tested and without a labelled training sample: 'class 1'"):
+        table(tmp_path, labels={"recordings": [{"action": "a0"}]})
+
+
+@pytest.mark.parametrize(
+    ("gone", "labels", "said"),
+    [
+        (lambda key: key.subject == "s0", "given", r"6 samples of the train split have no label.*data\.labels: partial"),
+        (lambda key: key.subject == "s3", "partial", "no sample of the test split has a label"),
+        (None, {"subjects": ["s1", "s11"]}, r"no training sample is subject s11 \(did you mean 's1'\?\)"),
+        (None, {"subjects": ["s3"]}, "no training sample is subject s3"),
+        (None, {"recordings": [{"subject": "s0", "trial": 9}]}, "no training sample is subject s0, trial 9"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path, gone, labels, said):
+    with pytest.raises(DataError, match=said):
+        table(tmp_path, gone or (lambda key: False), labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ("{share: 0.1, subjects: [1]}", r"data\.labels\.subjects: 'subjects' does not go with 'share'"),
+        ("{seed: 3}", "have one of 'share', 'subjects' and 'recordings'"),
+        ("{subjects: [1], seed: 3}", "'seed' requires 'share'"),
+        ("{subjects: []}", "must not be empty"),
+        ("{recordings: [{subjct: 1}]}", "subjct"),
+        ("partly", "did you mean 'partial'"),
+    ],
+)
+def test_what_a_recipe_cannot_mean_is_refused_at_validation(labels, said):
+    with pytest.raises(RecipeError, match=said):
+        load_recipe("quickstart", ["data.labels=null", f"data.labels={labels}"])
