@@ -39,7 +39,7 @@ def page(kind: str) -> str:
     plugins, registry = found_plugins().plugins, found_plugins().registry
     shipped = [entry for entry in registry.entries(kind) if plugins[entry.plugin].distribution == "kdcore"]
     title = KINDS[kind].replace("_", " ").capitalize()
-    intro = f"What `kdcore list {KINDS[kind].replace('_', '-')}` lists, as `kdcore describe NAME` shows it."
+    intro = f"All {title.lower()} that come with kdcore. `kdcore describe NAME` shows the same in the terminal."
     return "\n\n".join([f"# {title}", intro, *(section(entry) for entry in shipped)]) + "\n"
 
 
@@ -56,7 +56,7 @@ def section(entry: Entry) -> str:
         ]
         parts.append("\n".join(["| option | type | default | meaning |", "|---|---|---|---|", *rows]))
     if entry.kind == "loss":
-        parts.append(f"With tensors of your own ([more](../python.md#losses-on-tensors)):\n\n```python\n{usage(entry)}\n```")
+        parts.append(f"With your own tensors ([more](../python.md#losses-on-tensors)):\n\n```python\n{usage(entry)}\n```")
     return "\n\n".join(parts)
 
 

@@ -49,7 +49,7 @@ def clear_cache(
 
     for kind in kinds or ():
         if kind not in KINDS:
-            raise UsageError(f"the cache has no {kind!r} (known: {', '.join(KINDS)})")
+            raise UsageError(f"no kind of cached data {kind!r} (known: {', '.join(KINDS)})")
     for kind, entries in _entries().items():
         if not kinds or kind in kinds:
             size = _size(entries)
@@ -60,9 +60,9 @@ def clear_cache(
 
 @app.command("check")
 def check_cache(
-    remove: Annotated[bool, typer.Option("--remove", help="Remove what is damaged; runs make it again.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove damaged entries; later runs rebuild them.")] = False,
 ) -> None:
-    """Read all prepared recordings and compare them with what was written. Exits with 1 if some are damaged."""
+    """Check all prepared recordings for damage. The exit status is 1 if some are damaged."""
     from kdcore.data.data_cache import columns_in, damaged_columns, remove_abandoned
 
     folder = cache_folder()
@@ -70,7 +70,7 @@ def check_cache(
     damaged = damaged_columns(folder)
     print(f"{folder}: {len(columns_in(folder))} entries of prepared recordings, {len(damaged)} damaged")
     if left:
-        print(f"removed {len(left)} that a killed process left unfinished")
+        print(f"removed {len(left)} unfinished entries of killed processes")
     for path in damaged:
         print(f"  {path.name}{': removed' if remove else ''}")
         if remove:

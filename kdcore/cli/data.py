@@ -73,8 +73,8 @@ def _show(report: DataReport) -> None:
         lists["shorter than a window"] = report.short
     if report.left_out:
         lists["left out at random"] = report.left_out
-    lists |= {"warnings": report.warnings, "odd signals": report.odd, "dropped, by reason": report.dropped.lines()}
-    lists["ranges"] = [
+    lists |= {"warnings": report.warnings, "unusual signals": report.odd, "dropped, by reason": report.dropped.lines()}
+    lists["value ranges"] = [
         f"{modality}, subject {subject}: {low:.4g} to {high:.4g}, typically {typical:.4g}"
         for modality, subjects in report.ranges.items()
         for subject, (low, typical, high) in subjects.items()

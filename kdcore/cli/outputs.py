@@ -16,7 +16,7 @@ def outputs(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .parquet, .npz or .safetensors.")],
     seed: Annotated[int | None, typer.Option(help="Seed of the run; the first by default.")] = None,
 ) -> None:
-    """Store a trained participant's outputs, for students trained elsewhere (`outputs:` of a teacher)."""
+    """Store a trained participant's outputs in a file that recipes use as a teacher (`outputs:`)."""
     from kdcore.runs.outputs import store_outputs
 
     counts = store_outputs(run_id, of, output, seed)

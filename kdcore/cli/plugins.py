@@ -11,6 +11,7 @@ import typer
 
 from kdcore.cli.arguments import complete_component, complete_kind
 from kdcore.errors import UnknownComponentError, UsageError
+from kdcore.suggestions import or_meant
 
 
 def list_components(
@@ -26,7 +27,7 @@ def list_components(
     wanted = [each for each, plural in KINDS.items() if not kind or kind.replace("-", "_") in (each, plural)]
     if not wanted:
         known = ", ".join(KINDS.values()).replace("_", "-")
-        raise UsageError(f"no kind {kind!r} (known: {known}; for recipes: kdcore recipes list)")
+        raise UsageError(f"no kind {kind!r}{or_meant(kind, KINDS.values())} (known: {known}; for recipes: kdcore recipes list)")
     for each in wanted:
         entries = list(registry.entries(each))
         width = max((len(entry.name) for entry in entries), default=0)

@@ -16,7 +16,7 @@ from kdcore.cli.arguments import complete_run
 from kdcore.errors import KdcoreError, UsageError
 from kdcore.runs.paths import find_run, runs_folder
 
-app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List or delete runs.")
+app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List all runs, or delete some.")
 
 
 @app.callback()

@@ -217,5 +217,5 @@ class LossContext:
             ValueError: Where labels are withheld; a loss that reads them must declare ``Needs(labels=True)``.
         """
         if self.batch.labels is None:
-            raise ValueError("labels are withheld in this run; declare Needs(labels=True) to have this said before training")
+            raise ValueError("labels are withheld in this run; declare Needs(labels=True) to find this before training")
         return self.batch.labels

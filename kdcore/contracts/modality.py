@@ -25,7 +25,7 @@ class Modality:
         rate: Nominal sampling rate in Hz, None where recordings differ.
         channels: Names of the entries along the ``channel`` axis.
         placement: Where the sensor is, e.g. ``left-wrist``.
-        skeleton: The skeleton layout of joint positions: a name, or spelt out as joints, edges and centre.
+        skeleton: The skeleton layout of joint positions: a name, or joints, edges and centre.
         persons: Entries along the ``person`` axis.
         description: One line for ``kdcore describe``.
         links: Pairs of indices along the ``joint`` axis that pictures join by a line; guessed from the recording if empty.

@@ -22,9 +22,9 @@ LARGEST_RATE = 1e30
 """Largest learning rate; beyond it, float32 holds no step of an optimizer."""
 
 _UNFIT = {
-    "lbfgs": "needs a closure that computes the loss several times in one step; a step here computes it once",
-    "muon": "optimizes matrices only, and networks also have biases and kernels",
-    "sparseadam": "requires sparse gradients, and those of networks are dense",
+    "lbfgs": "needs a closure that computes the loss several times per step, but a step of kdcore computes it once",
+    "muon": "optimizes matrices only, but networks also have biases and convolution kernels",
+    "sparseadam": "requires sparse gradients, but those of networks are dense",
 }
 
 

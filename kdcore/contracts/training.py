@@ -87,7 +87,7 @@ class LearningRate:
         if self.name == "step" and not self.milestones:
             raise ValueError("'step' requires 'milestones', the epochs at which the rate changes")
         if self.name != "step" and self.milestones:
-            raise ValueError(f"'milestones' does not go with {self.name!r}; it is for 'step'")
+            raise ValueError(f"'milestones' cannot be used with {self.name!r}, only with 'step'")
         if list(self.milestones) != sorted({each for each in self.milestones if each > 0}):
             raise ValueError(f"'milestones' must be increasing and at least 1, not {list(self.milestones)}")
 

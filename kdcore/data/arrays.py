@@ -88,7 +88,7 @@ class ArrayDataset(Dataset):
         if not isinstance(signals, Mapping) or not signals:
             raise DataError("signals maps each modality to its recordings, e.g. signals={'accelerometer': (array, 50.0)}")
         for name in set(modalities or ()) - set(signals):
-            raise DataError(f"modalities describes {name!r}, of which there are no signals{or_meant(name, signals)}")
+            raise DataError(f"modalities describes {name!r}, for which there are no signals{or_meant(name, signals)}")
         specs: dict[str, Modality] = {}
         per_sample = _PerSample(signals, sample, {"labels": labels, "subjects": subjects, "trials": trials, **(keys or {})})
         count = _positions(signals)
@@ -125,7 +125,7 @@ class ArrayDataset(Dataset):
             trial = str(counts[subject, action, *told.values()]) if trials is None else _text(trials[row], "trials", each)
             key = replace(SampleKey(subject, action, trial), **told)  # type: ignore[arg-type]
             if key in samples:
-                raise DataError(f"two samples are {key}: give trials that tell them apart, or leave trials out")
+                raise DataError(f"two samples are {key}: give each its own trial, or omit trials")
             samples[key] = Sample(key, label, {name: signals[each] for name, signals in found.items() if each in signals})
         return list(samples.values())
 
@@ -160,7 +160,7 @@ class _PerSample:
         self.names = {value for value in given.values() if isinstance(value, str)}
         if self.names and not self.tables:
             name = next(key for key, value in given.items() if isinstance(value, str))
-            raise DataError(f"{name}={given[name]!r} names a column, and no signals are a table: give one value per sample")
+            raise DataError(f"{name}={given[name]!r} names a column, but no signals are a table: give one value per sample")
 
     def of(self, name: str, ids: Sequence[Hashable]) -> list[Any] | None:
         """One value for each of `ids`; None if nothing was said."""
@@ -189,7 +189,7 @@ class _Recordings:
         self.name, self.spec, self.factor, self.converted = name, spec, factor, converted
         given, rate = _unpaired(given)
         if rate is not None and not (np.isfinite(rate) and rate > 0):
-            raise DataError(f"{name}: a rate is above 0 samples a second, not {rate:g}")
+            raise DataError(f"{name}: the rate must be greater than 0 samples per second, not {rate:g}")
         self.rate = float(rate) if rate is not None else spec.rate
         if is_table(given):
             rows, channels = recordings_of_table(name, given, spec, sample, columns)
@@ -219,38 +219,38 @@ class _Recordings:
         if isinstance(given, Signal):
             return given.with_values(self._values(given.values, where))
         if isinstance(given, str):
-            raise DataError(f"{where}: text is no recording; read files with a registered dataset, or load them first")
+            raise DataError(f"{where}: a recording cannot be text; read files with a registered dataset, or load them first")
         values = self._values(_array(given), where)
         rate = self.rate
         if times is not None and len(times) > 1:
             steps = np.diff(times)
             if steps.min() <= 0:
-                raise DataError(f"{where}: its times do not rise at row {int(steps.argmin()) + 1}")
+                raise DataError(f"{where}: its times do not increase at row {int(steps.argmin()) + 1}")
             measured = 1 / float(np.median(steps))
             if rate is not None and abs(measured / rate - 1) > 0.05:
-                raise DataError(f"{where}: its times say {measured:.4g} samples a second, and the rate given is {rate:g}")
+                raise DataError(f"{where}: its times give {measured:.4g} samples per second, but the rate is {rate:g}")
             rate = rate or round(measured, 6)
             steady = np.ptp(steps) <= 0.01 * steps.mean()
             return Signal(values, rate, float(times[0]), None if steady else np.asarray(times, dtype=np.float64))
         if rate is None:
             example = f"signals={{{self.name!r}: (arrays, 50.0)}}"
-            raise DataError(f"{self.name}: how many samples a second? Give the rate with the arrays: {example}")
+            raise DataError(f"{self.name}: the sampling rate is missing; give it with the arrays: {example}")
         return Signal(values, rate)
 
     def _values(self, values: np.ndarray, where: str) -> np.ndarray:
         axes = self.spec.axes
         if values.dtype.kind not in "fiub":
-            raise DataError(f"{where}: a recording holds numbers, not {values.dtype}")
+            raise DataError(f"{where}: a recording must hold numbers, not {values.dtype}")
         if values.ndim == 1 and axes == ("time", "channel"):
             values = values[:, None]
         if values.ndim == len(axes) - 1 and axes[-1] == "person":
             values = values[..., None]
         if values.ndim != len(axes):
-            raise DataError(f"{where}: a recording has the axes ({', '.join(axes)}), and this one has the shape {values.shape}")
+            raise DataError(f"{where}: a recording has the axes ({', '.join(axes)}), but this one has the shape {values.shape}")
         channels = values.shape[axes.index("channel")] if "channel" in axes else 0
         if self.spec.channels and channels != len(self.spec.channels):
             named = ", ".join(self.spec.channels)
-            raise DataError(f"{where}: {len(self.spec.channels)} channels ({named}) are expected, and there are {channels}")
+            raise DataError(f"{where}: {len(self.spec.channels)} channels ({named}) are expected, but there are {channels}")
         if values.dtype.kind in "iub" and values.dtype not in _KEPT:
             values = values.astype(np.float32)
         return (values * self.factor).astype(np.float32) if self.converted else values
@@ -361,7 +361,7 @@ def _labelled(values: list[Any], classes: Sequence[str] | None) -> tuple[tuple[s
         occurring = sorted({number for number in numbers if number is not None})
         if names is not None:
             for unknown in (each for each in occurring if each not in names):
-                raise DataError(f"labels: {unknown!r} is none of the classes ({did_you_mean(unknown, names)})")
+                raise DataError(f"labels: {unknown!r} is not one of the classes ({did_you_mean(unknown, names)})")
             occurring = names
     place = {each: position for position, each in enumerate(occurring)}
     return tuple(map(str, occurring)), [None if number is None else place[number] for number in numbers]
@@ -377,7 +377,7 @@ def _whole(value: Any) -> Any:
         return str(value)
     if isinstance(value, float):
         if not value.is_integer():
-            raise DataError(f"labels: {value!r} is neither text nor a whole number")
+            raise DataError(f"labels: {value!r} is neither text nor an integer")
         return int(value)
     if isinstance(value, int) and value < 0:
         raise DataError(f"labels: {value} is negative; -1 is an unlabelled sample")

@@ -102,7 +102,7 @@ class ColumnCache:
         entry = self.folder / identity(fingerprint, dataset, branch, cutting, samples)
         if not _is_whole(entry):
             if entry.exists():
-                warnings.warn(f"prepared data in {entry} are damaged and are made again", stacklevel=2)
+                warnings.warn(f"prepared data in {entry} are damaged; rebuilding them", stacklevel=2)
             _remove(entry)
             self._make(entry, dataset, samples, branch, cutting, progress)
             self._make_room(entry)
@@ -156,7 +156,7 @@ class ColumnCache:
             building.replace(entry)
         except OSError as error:
             if not _is_whole(entry):  # another process may have finished the same column first
-                raise DataError(f"cannot keep prepared data in {entry.parent}: {error.strerror or error}") from error
+                raise DataError(f"could not write prepared data to {entry.parent}: {error.strerror or error}") from error
         finally:
             _remove(building)
         progress(len(samples), len(samples), branch.modality.name)

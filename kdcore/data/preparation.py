@@ -48,7 +48,7 @@ def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequ
         what = f"{len(faults)} recordings cannot be used (data.on_bad_sample: skip leaves them out)"
         raise ListingError(listed(what, faults))
     if not samples:
-        raise ListingError(listed("no sample is left", faults) if faults else "the dataset finds no samples")
+        raise ListingError(listed("no sample is left", faults) if faults else "the dataset found no samples")
     return samples, [Dropped(each.what, each.subject, each.reason, each.detail) for each in dataset.unusable]
 
 

@@ -84,7 +84,7 @@ def _channels(name: str, columns: Sequence[str], spec: Modality, others: Collect
     chosen = [each for each in columns if each not in others]
     if spec.channels and "joint" not in spec.axes and len(chosen) != len(spec.channels):
         raise DataError(
-            f"{name} has the channels {', '.join(spec.channels)}, and the table has the columns {', '.join(chosen) or 'none'}; "
+            f"{name} has the channels {', '.join(spec.channels)}, but the table has the columns {', '.join(chosen) or 'none'}; "
             "name its columns like the channels"
         )
     if spec.channels and "joint" not in spec.axes:

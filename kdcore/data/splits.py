@@ -102,9 +102,9 @@ def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
     lonely = [f"{classes[label]!r} ({min(who)})" for label, who in sorted(subjects.items()) if len(who) == 1]
     said = []
     if untrained:
-        said.append(f"tested and in no training sample: {', '.join(untrained)}")
+        said.append(f"classes tested without training samples: {', '.join(untrained)}")
     if lonely and len(everybody) > 1:
-        said.append(f"classes of a single subject: {', '.join(lonely)}")
+        said.append(f"classes performed by a single subject: {', '.join(lonely)}")
     said += [f"classes with nearly the same name: {', '.join(map(repr, group))}" for group in similar_names(classes)]
     return said
 

@@ -134,7 +134,9 @@ def load_student(folder: str | Path, plugins: PluginManager | None = None, *, tr
     weights, metadata = _read_weights(folder)
     for key in AGREED:
         if key in metadata and metadata[key] != description[key]:
-            raise CheckpointError(f"{folder}: {DESCRIPTION} and {WEIGHTS} disagree about {key}; they are not of one student")
+            raise CheckpointError(
+                f"{folder}: {DESCRIPTION} and {WEIGHTS} disagree about {key}; they belong to different students"
+            )
     try:
         with torch.random.fork_rng(devices=[]):  # making a network draws random numbers; loading one must not
             branches, model = _build(description, plugins or plugin_manager(), weights)
@@ -179,7 +181,7 @@ def _refuse_factories(folder: Path, description: Mapping[str, Any]) -> None:
     named = str(description["encoder"]["name"])
     if ":" in named:
         raise PluginError(
-            f"{folder}: its encoder is {named!r}, code that is in no plugin; if you trust whoever saved this student, load it "
+            f"{folder}: its encoder is {named!r}, which is not from a plugin; if you trust the source of this student, load it "
             f"with trust_code=True, or set {TRUST}=1"
         )
 

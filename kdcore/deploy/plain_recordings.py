@@ -70,7 +70,8 @@ def plain_array(path: Path, modality: Modality, rate: float, units: str = "", ch
     except MemoryError as error:
         raise DataError(f"{path}: claims to hold more than fits into the memory") from error
     except (OSError, ValueError, TypeError, EOFError) as error:
-        raise DataError(f"{path}: not a readable array of numbers: {error}") from error
+        why = "it is not in NumPy's format, or holds Python objects" if "pickle" in str(error) else error
+        raise DataError(f"{path}: not a readable array of numbers: {why}") from error
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
 

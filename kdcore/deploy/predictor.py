@@ -104,7 +104,7 @@ class Predictor(ABC):
         """
         found = softmax(self.logits(pieces))
         if not np.isfinite(found).all():
-            raise DataError("the student's output is not finite; are the values of the recording in the right unit?")
+            raise DataError("the student's output is not finite; check the unit of the recording's values")
         return found
 
     def signals(self, recording: Any, rate: Rate = None) -> dict[str, Signal]:
@@ -169,7 +169,7 @@ class Predictor(ABC):
                 return None
             if len(set(counts.values())) > 1:
                 said = ", ".join(f"{name} {'one' if count is None else count}" for name, count in counts.items())
-                raise DataError(f"every modality of a batch needs as many recordings as the others ({said})")
+                raise DataError(f"all modalities of a batch need the same number of recordings ({said})")
             return [dict(zip(batches, each, strict=True)) for each in zip(*batches.values(), strict=True)]  # type: ignore[arg-type]
         return self._several(self.modalities[0], recordings) if len(self.reads) == 1 else None
 

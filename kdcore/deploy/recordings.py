@@ -78,7 +78,7 @@ def _known_rate(path: Path, rate: float | None, kind: Modality) -> float:
 def _at_rate(signal: Signal, rate: float | None, units: str, path: Path) -> Signal:
     """The signal, if it does not contradict the rate and units that were given beside it."""
     if units:
-        raise DataError(f"{path}: its dataset knows the units; --units is for plain arrays and tables")
+        raise DataError(f"{path}: --units is for plain arrays and tables only; the dataset defines the units of this file")
     if rate is None:
         return signal
     if signal.times is None and len(signal):
@@ -92,7 +92,7 @@ def _at_rate(signal: Signal, rate: float | None, units: str, path: Path) -> Sign
 
 def _read_as(name: str, options: Mapping[str, object], path: Path, modality: str) -> Signal:
     if name == FROM_PYTHON:
-        raise DataError(f"{path}: the student was trained on arrays, whose dataset reads no files")
+        raise DataError(f"{path}: the student was trained on arrays, so no dataset is known that reads its files")
     try:
         return _dataset(name, options, path).read_file(path, modality)
     except KeyError as error:
@@ -145,6 +145,6 @@ def fitting(student: Predictor, name: str, signal: Signal) -> Signal:
         wanted = ", ".join(f"{axis} {size}" if size else axis for axis, size in zip(modality.axes, fixed, strict=True))
         raise DataError(f"{name}: the student reads ({wanted}), the recording has shape {values.shape}")
     if values.dtype.kind not in "fiub":
-        raise DataError(f"{name}: the recording holds no numbers but {values.dtype}")
+        raise DataError(f"{name}: the recording must hold numbers, not {values.dtype}")
     whole = values.dtype.kind in "iub" and recorded.get("dtype", "").startswith("float")
     return signal.with_values(values.astype(np.float32)) if whole else signal

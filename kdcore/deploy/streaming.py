@@ -32,7 +32,7 @@ class Smoothing:
 
     def __post_init__(self) -> None:
         if self.windows < 1:
-            raise DataError(f"smoothing needs 1 window or more, not {self.windows}")
+            raise DataError(f"smoothing must be at least 1 window, not {self.windows}")
 
 
 def chosen_window(length: float | None, hop: float | None, own: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -116,8 +116,8 @@ class Student(Predictor, nn.Module):
             raise DataError(str(error)) from error
         if ready.shape[1:] != self._in_shape:
             raise DataError(
-                f"the recording becomes a tensor of shape {tuple(ready.shape[1:])}, but the student reads {self._in_shape}: "
-                "was it recorded at another rate, or is it of another length?"
+                f"the recording becomes a tensor of shape {tuple(ready.shape[1:])}, but the student reads {self._in_shape}; "
+                "check its sampling rate and length"
             )
         return ready
 

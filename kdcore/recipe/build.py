@@ -47,7 +47,7 @@ class Builder:
         """
         entry = self.plugins.registry.get(kind, spec.name)
         if entry.name == FROM_PYTHON:
-            what = f"this {kind} was passed as an object in Python, which is not there now"
+            what = f"this {kind} was passed as an object in Python, which is not available now"
             hint = "pass it again: data=…" if kind == "dataset" else "name one that is registered"
             raise RecipeError([self.problem(where, what, hint)])
         try:
@@ -158,7 +158,7 @@ class Builder:
             transform = self.component("transform", spec, where, spec=signal)
             if isinstance(transform, SampleTransform):
                 if on_batches:
-                    what = f"{spec.name!r} works on whole recordings and must stand before {specs[index - 1].name!r}"
+                    what = f"{spec.name!r} works on whole recordings and must come before {specs[index - 1].name!r}"
                     raise RecipeError([self.problem(where, what)])
                 on_samples.append(transform)
                 identity.append([spec.name, spec.options])

@@ -195,7 +195,7 @@ class _Compatibility:
     def _unmet(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
         needs, what = term.needs, f"the loss {term.term.name!r}"
         if needs.class_embeddings and "class_embeddings" not in self.tree:
-            yield f"{what} needs class embeddings, and the recipe has none", "add 'class_embeddings'"
+            yield f"{what} needs class embeddings, but the recipe has none", "add 'class_embeddings'"
         if needs.labels and self.recipe.data.labels == "withheld" and name in self.recipe.student_specs:
             yield (
                 f"{what} reads labels, which are withheld from students",
@@ -207,16 +207,17 @@ class _Compatibility:
         ):
             if there < wanted and not self._hidden(name, group):
                 needed = f"{what} needs at least {wanted} {role}{'s' if wanted > 1 else ''}"
-                yield f"{needed}, and {{learner}} {{learns}} from {there or 'none'}", self._where_to_find(term, name, role)
+                yield f"{needed}, but {{learner}} {{learns}} from {there or 'none'}", self._where_to_find(term, name, role)
 
     def _where_to_find(self, term: LearnerTerm, name: str, role: str) -> str:
         path = self.recipe.path_of(name)
         if term.term.teachers is not None:
-            return "the term's 'teachers' chooses among those that its learner learns from"
+            return "'teachers' of a term selects from its learner's sources"
         if role == "peer":
             return "peers are participants that learn from each other: name them in 'learns_from', or list several students"
         if peers := peers_of(self.graph, name):
-            return f"{' and '.join(map(repr, peers))} trains beside it: that is a peer, for a loss that reads peers"
+            what = "is a peer" if len(peers) == 1 else "are peers"
+            return f"{' and '.join(map(repr, peers))} {what}, trained together with it: use a loss that reads peers"
         others = [other for other in self.specs if other != name]
         return f"name some in {path}.learns_from" if others else "add 'teachers'"
 
@@ -328,12 +329,12 @@ def schedule_problems(
 def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str, str]]:
     """The problems of a stage by itself."""
     if not stage.learners:
-        yield stage.name, f"{name} trains nobody in stage {stage.name!r}", ""
+        yield stage.name, f"{name} has no learners in stage {stage.name!r}", ""
     if stage.epochs < 1:
         yield stage.name, f"{name} gives stage {stage.name!r} {stage.epochs} epochs", "a stage has at least 1 epoch"
     for index, each in enumerate(stage.learners):
         if each not in graph.nodes:
-            yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, and there is no such participant", ""
+            yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, but there is no such participant", ""
         elif each in stage.learners[:index]:
             yield stage.name, f"{name} lists {each!r} twice in stage {stage.name!r}", ""
     if wrong := problem_with(stage.training.optimizer):
@@ -344,17 +345,17 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
     for plan in plans:
         for key, values in _shared(recipe, plan).items():
             if len(set(values.values())) > 1:
-                yield plan.name, f"{_names(plan.learners)} train side by side and need the same {key}, not {values}", ""
+                yield plan.name, f"{_names(plan.learners)} are trained together and need the same {key}, not {values}", ""
         for each in plan.learners:
             yield from _unreached(plan, each)
             yield from _in_several_stages(plan, plans, each)
             own, total = graph.nodes[each].training, plan.training[each].epochs
             if own and own.epochs != total:
-                yield "", f"{name} trains {each!r} for {total} epochs, and its own training says {own.epochs}", ""
+                yield "", f"{name} trains {each!r} for {total} epochs, but its own training sets {own.epochs}", ""
             together = {*graph.circle(each), *(graph.fused if each in graph.fused else ())}
             apart = [other for other in together if graph.nodes[other].trains and other not in plan.learners]
             if apart and any(graph.nodes[other].training for other in (*apart, each)):
-                what = f"{_names([each, *apart])} train side by side and need trainings of the same epochs and batch_size"
+                what = f"{_names([each, *apart])} are trained together and need the same epochs and batch_size"
                 yield "", what, ""
                 return
 
@@ -386,7 +387,11 @@ def _unreached(plan: StagePlan, learner: str) -> Iterator[tuple[str, str, str]]:
         hint = "to freeze modules for good, set 'freeze' of the participant"
         yield plan.name, f"{what}, and a parameter group is frozen for {late[0]}", hint
     if rate.warmup >= epochs:
-        yield plan.name, f"{what}, and its learning rate warms up for {rate.warmup:g}", "a warmup ends before training does"
+        yield (
+            plan.name,
+            f"{what}, and its learning rate warms up for {rate.warmup:g}",
+            "the warmup must end before training does",
+        )
 
 
 def _withheld_labels(

@@ -68,4 +68,4 @@ def find_source(source: str | Path) -> Path:
 
 def _nearest(name: str, known: list[str]) -> str:
     same_ending = [each for each in known if each.rpartition("/")[2] == name]
-    return f"did you mean {same_ending[0]!r}?" if same_ending else did_you_mean(name, known, "shipped are")
+    return f"did you mean {same_ending[0]!r}?" if same_ending else did_you_mean(name, known, "shipped recipes")

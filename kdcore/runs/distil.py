@@ -204,7 +204,7 @@ class _Given:
                 raise UsageError("loader is iterated once per epoch: pass a DataLoader or a list of batches, not an iterator")
             return self.unpack(next(batches))
         except StopIteration:
-            raise DataError("the loader gives no batch") from None
+            raise DataError("the loader yields no batches") from None
         finally:
             for generator, state in states:
                 generator.set_state(state)
@@ -217,7 +217,7 @@ class _Given:
         try:
             return len(self.loader)  # type: ignore[arg-type]
         except TypeError:
-            raise UsageError("the loader has no length: say with steps= how many of its batches make an epoch") from None
+            raise UsageError("the loader has no length: set steps= to the number of batches per epoch") from None
 
 
 def _networks(student: nn.Module, teachers: nn.Module | Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -321,7 +321,7 @@ def _planned(
 def _refuse_unlabelled(plan: Plan, first: LoadedBatch) -> None:
     reading = [each.term.id for each in plan.participants[STUDENT].terms_in(DISTILLED) if each.needs.labels]
     if reading and first.labels is None:
-        raise DataError(f"the loss {reading[0]!r} reads labels, and the batches have none")
+        raise DataError(f"the loss {reading[0]!r} reads labels, but the batches have none")
 
 
 def _trained(plan: Plan, given: _Given, first: LoadedBatch, listener: RunListener) -> Distilled:

@@ -57,7 +57,7 @@ def find_run(run_id: str) -> Path:
         or [name for name in known if run_id and (name.startswith(run_id) or name.endswith(run_id))]
     )
     if not matches:
-        raise UnknownRunError(f"no run {run_id!r} in {folder}" + (f" (the last are: {', '.join(known[-5:])})" if known else ""))
+        raise UnknownRunError(f"no run {run_id!r} in {folder}" + (f" (latest runs: {', '.join(known[-5:])})" if known else ""))
     if len(matches) > 1:
         raise CheckpointError(f"several runs match {run_id!r}: {', '.join(matches)}")
     return folder / matches[0]

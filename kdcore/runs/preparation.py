@@ -170,7 +170,7 @@ def _refuse_missing_split(table: Table, split: str) -> None:
 def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
     """Every process must get as many samples of each batch as any other."""
     if processes > 1 and assembly.recipe.data.missing == "mask":
-        raise TrainingError("data.missing: mask needs a single process: the processes would have unequally many samples")
+        raise TrainingError("data.missing: mask needs a single process: the processes would have different numbers of samples")
     if processes > 1 and assembly.recipe.data.mix:
         raise TrainingError("data.mix needs a single process: a sample's partner may be with another one")
     for stage in assembly.stages(DISTILLED):
@@ -185,7 +185,7 @@ def _refuse_idle_split(assembly: Assembly, table: Table) -> None:
     trains_teachers = any(set(stage.learners) & set(assembly.plan.teachers) for stage in stages)
     idle = set(table.rows) - {"train", "validation", "test"} - {stage.split for stage in stages}
     if trains_teachers and idle:
-        what = f"nobody learns from the {min(idle)!r} split ({table.splits.rule})"
+        what = f"no participant learns from the {min(idle)!r} split ({table.splits.rule})"
         raise RecipeError([assembly.builder.problem("schedule", what, f"set schedule.teacher_split to {min(idle)!r}")])
 
 

@@ -204,7 +204,7 @@ def refuse_other_recordings(folder: Path, table: Table) -> None:
     if began and began.fingerprint != table.fingerprint:
         raise CheckpointError(
             f"{folder.name} began with other recordings: its fingerprint of them is {began.fingerprint[:12]}, "
-            f"now it is {table.fingerprint[:12]}; put them back, or rerun the recipe: kdcore run {folder / 'recipe.yaml'}"
+            f"now it is {table.fingerprint[:12]}; restore them, or run the recipe again: kdcore run {folder / 'recipe.yaml'}"
         )
 
 
@@ -216,7 +216,11 @@ def resumed_facts(now: Facts, before: Facts | None) -> Facts:
     said = [f"{name} {before.versions.get(name, 'not used')}, then {now.versions.get(name, 'not used')}" for name in changed]
     code = sorted(name for name in {*before.code, *now.code} if before.code.get(name) != now.code.get(name))
     said += [f"other code of {name}" for name in code if name not in changed and f"plugin {name}" not in changed]
-    line = [f"resumed with other software than before: {', '.join(said)}; its seeds are not alike"] if said else []
+    line = (
+        [f"resumed with different software: {', '.join(said)}; its seeds were trained under different conditions"]
+        if said
+        else []
+    )
     return replace(now, resumed=[*before.resumed, *line])
 
 

@@ -231,8 +231,8 @@ def _chance_notes(
             if accuracy <= constant and (arm == DISTILLED or name in seeds[0].students):
                 called = f"{name} without distillation" if arm == BASELINE else name
                 said.append(
-                    f"{called} is no better than chance: {percent(accuracy)} % right, and {percent(constant)} % with the most "
-                    "frequent class as every answer; look at its learning curve, learning rate and input"
+                    f"{called} is no better than chance: {percent(accuracy)} % accuracy, and {percent(constant)} % by always "
+                    "predicting the most frequent class; check its learning curve, learning rate and input"
                 )
     return said
 
@@ -244,12 +244,12 @@ def setting(recipe: Recipe, facts: Facts) -> str:
     source = f" from {in_words(teach)}" if teach else ""
     fused = f", joined by {recipe.fusion.name}" if recipe.fusion else ""
     terms = [f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in recipe.losses if term.active]
-    counts = ", ".join(f"{count} to {'train' if split == 'train' else split}" for split, count in facts.counts.items() if count)
+    counts = in_words([f"{count} {split}" for split, count in facts.counts.items() if count])
     seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
-    schedule = recipe.schedule.name if recipe.schedule else "by the graph"
+    schedule = recipe.schedule.name if recipe.schedule else "order of the graph"
     return (
-        f"{in_words(learns)} learned{source}{fused} by {in_words(terms)}; schedule {schedule}. "
-        f"Data: {recipe.data.dataset.name}, {len(facts.classes)} classes, {counts}. {_labels(recipe.data)}{seeds}."
+        f"{in_words(learns)} learned{source}{fused} with {in_words(terms)}; schedule: {schedule}. "
+        f"Data: {recipe.data.dataset.name}, {len(facts.classes)} classes; {counts} samples. {_labels(recipe.data)}{seeds}."
     )
 
 

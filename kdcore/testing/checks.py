@@ -106,7 +106,7 @@ class Subject:
         except NotApplicable:
             raise
         except Exception as error:
-            raise NotApplicable("it cannot be made: see the check 'constructed'") from error
+            raise NotApplicable("it could not be constructed: see the check 'constructed'") from error
 
     def once(self, what: str, find: Callable[[], Any]) -> Any:
         """The result of `find`, or the exception it raises, found once."""

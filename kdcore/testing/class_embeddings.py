@@ -27,7 +27,7 @@ def _table(subject: Subject, classes: Sequence[str] | None = None) -> np.ndarray
 
 @check("class_embedding")
 def table(subject: Subject) -> None:
-    """It gives a float32 row of finite numbers for every class."""
+    """It returns a float32 row of finite numbers for every class."""
     classes = _classes(subject)
     found = subject.made().table(classes)
     shown = f"{found.dtype} {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
@@ -46,16 +46,16 @@ def classes_differ(subject: Subject) -> None:
 
 @check("class_embedding")
 def rows_follow_names(subject: Subject) -> None:
-    """A class has the same vector wherever it stands among the others."""
+    """A class has the same vector regardless of the order of classes."""
     classes = _classes(subject)
     found, turned = _table(subject), _table(subject, classes[::-1])
-    require(np.allclose(found, turned[::-1], atol=1e-5), "the vectors change when the classes come in another order")
+    require(np.allclose(found, turned[::-1], atol=1e-5), "the vectors depend on the order of the classes")
 
 
 @check("class_embedding")
 def deterministic(subject: Subject) -> None:
-    """Constructed again, it gives the same vectors, whatever the seed."""
+    """Constructed again, it returns the same vectors, regardless of the seed."""
     first = _table(subject)
     with seeded(1):
         second = np.asarray(subject.made().table(_classes(subject)))
-    require(np.array_equal(first, second), "made anew it gives other vectors")
+    require(np.array_equal(first, second), "constructed again, it gives different vectors")

@@ -63,7 +63,7 @@ def finds_samples(subject: Subject) -> None:
 
 @check("dataset")
 def keys_unique(subject: Subject) -> None:
-    """No two samples have one key."""
+    """No two samples have the same key."""
     _, samples = found(subject)
     twice = [str(key) for key, count in Counter(sample.key for sample in samples).items() if count > 1]
     require(not twice, f"several samples have the key ({twice[0] if twice else ''})")
@@ -71,7 +71,7 @@ def keys_unique(subject: Subject) -> None:
 
 @check("dataset")
 def labels_in_range(subject: Subject) -> None:
-    """Labels are whole numbers that count its classes, whose names differ."""
+    """Labels are indices of its classes, and class names are unique."""
     dataset, samples = found(subject)
     classes = list(dataset.classes)
     require(len(set(classes)) == len(classes) > 0, f"its classes are {classes}")
@@ -82,14 +82,14 @@ def labels_in_range(subject: Subject) -> None:
 
 @check("dataset")
 def modalities_named(subject: Subject) -> None:
-    """Samples have sources of its modalities alone, each of which goes by the name under which it stands."""
+    """Samples have sources of its modalities only, and each modality has the name under which it is listed."""
     dataset, samples = found(subject)
     unlike = [name for name, modality in dataset.modalities.items() if modality.name != name]
-    require(not unlike, f"modalities {', '.join(unlike)} call themselves something else; use Modality.renamed")
+    require(not unlike, f"modalities {', '.join(unlike)} have another name in their Modality; use Modality.renamed")
     unknown = {name for sample in samples for name in sample.sources} - set(dataset.modalities)
-    require(not unknown, f"samples have {', '.join(sorted(unknown))}, which is none of its modalities")
+    require(not unknown, f"samples have {', '.join(sorted(unknown))}, which is not one of its modalities")
     bare = [str(sample.key) for sample in samples if not sample.sources]
-    require(not bare, f"nothing was recorded of {'; '.join(bare[:3])}")
+    require(not bare, f"no signals were recorded for {'; '.join(bare[:3])}")
 
 
 @check("dataset")
@@ -105,7 +105,7 @@ def reads(subject: Subject) -> None:
 
 @check("dataset")
 def signals_fit(subject: Subject) -> None:
-    """Signals have the axes and channels of their modality, and finite numbers."""
+    """Signals have the axes and channels of their modality, and finite values."""
     modalities = subject.made().modalities
     for sample, name, signal in signals(subject):
         modality: Modality = modalities[name]
@@ -121,7 +121,7 @@ def signals_fit(subject: Subject) -> None:
 
 @check("dataset")
 def clocks_run(subject: Subject) -> None:
-    """Rates are positive and times in order, one for every sample of a signal."""
+    """Rates are positive, and every sample of a signal has a time, in increasing order."""
     for sample, name, signal in signals(subject):
         what = f"{name} of {sample.key}"
         require(np.isfinite(signal.rate) and signal.rate > 0, f"{what} has a rate of {signal.rate}")
@@ -131,12 +131,12 @@ def clocks_run(subject: Subject) -> None:
 
 @check("dataset")
 def repeatable(subject: Subject) -> None:
-    """Constructed again, it gives the same samples in the same order, and the same signals."""
+    """Constructed again, it returns the same samples in the same order, and the same signals."""
     _, samples = found(subject)
     other = subject.made()
     keys = [(sample.key, sample.label, tuple(sample.sources)) for sample in samples]
     again = [(sample.key, sample.label, tuple(sample.sources)) for sample in other.samples()]
-    require(keys == again, "made anew it gives other samples, or in another order")
+    require(keys == again, "constructed again, it gives different samples or another order")
     for sample, name, signal in signals(subject):
         second = other.read(sample, name)
         equal = np.array_equal(signal.values, second.values, equal_nan=signal.values.dtype.kind == "f")
@@ -145,7 +145,7 @@ def repeatable(subject: Subject) -> None:
 
 @check("dataset")
 def fingerprint_stable(subject: Subject) -> None:
-    """Constructed again, it has the fingerprint that it had, by which prepared data is found again."""
+    """Constructed again, it has the same fingerprint, which identifies prepared data in the cache."""
     prints = []
     for number in range(2):
         dataset, samples = found(subject)
@@ -157,7 +157,7 @@ def fingerprint_stable(subject: Subject) -> None:
 
 @check("dataset")
 def missing_folder_clear(subject: Subject) -> None:
-    """Its constructor opens no file; a folder or file that is not there is told by `samples`, with a DataError."""
+    """Its constructor opens no file; for a missing folder or file, `samples` raises a DataError."""
     subject.made()
     filled = options_model(subject.entry)(**subject.options)
     paths = [name for name in type(filled).model_fields if isinstance(getattr(filled, name), Path)]
@@ -174,7 +174,7 @@ def missing_folder_clear(subject: Subject) -> None:
 
 @check("dataset")
 def damaged_file_clear(subject: Subject) -> None:
-    """A damaged file is told with a DataError that names it."""
+    """A damaged file raises a DataError that names it."""
     dataset, samples = some(subject)
     tried = False
     for name, source in samples[0].sources.items():

@@ -74,7 +74,9 @@ def built(subject: Subject, seed: int = 0) -> tuple[nn.Module, Tensor]:
         with torch.no_grad():
             encoder(x.clone())
     except Exception as error:
-        raise NotApplicable("it cannot be made or reads nothing: see the checks 'constructed' and 'logits'") from error
+        raise NotApplicable(
+            "it could not be constructed or reads nothing: see the checks 'constructed' and 'logits'"
+        ) from error
     return encoder, x
 
 

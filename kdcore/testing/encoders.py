@@ -18,7 +18,7 @@ from kdcore.training.module_checks import REGISTER, unregistered
 
 @check("encoder")
 def logits(subject: Subject) -> None:
-    """For every input shape that it accepts, any number of classes and samples, it gives finite logits (B, classes)."""
+    """For every accepted input shape and any number of classes and samples, it returns finite logits (B, classes)."""
     for shape in accepted(subject):
         for classes, samples in ((2, 3), (7, 1)):
             answer = build(subject, shape, classes).eval()(batch(shape, samples))
@@ -38,7 +38,7 @@ def batch_independent(subject: Subject) -> None:
 
 @check("encoder")
 def all_parameters_learn(subject: Subject) -> None:
-    """Every parameter that asks for a gradient gets a finite one, as several processes require."""
+    """Every parameter that requires a gradient gets a finite one, as training in several processes requires."""
     encoder, x = built(subject)
     before = set(dict(encoder.named_parameters()))
     with seeded():
@@ -55,7 +55,7 @@ def all_parameters_learn(subject: Subject) -> None:
 
 @check("encoder")
 def state_registered(subject: Subject) -> None:
-    """Tensors and modules that it holds are parameters, buffers or submodules, so that they move, learn and are saved."""
+    """Its tensors and modules are registered as parameters, buffers or submodules, to be moved, trained and saved."""
     encoder, _ = built(subject)
     hidden = unregistered(encoder)
     require(not hidden, f"{', '.join(hidden)}: {REGISTER}")
@@ -63,7 +63,7 @@ def state_registered(subject: Subject) -> None:
 
 @check("encoder")
 def state_saved(subject: Subject) -> None:
-    """All that it learnt is in `state_dict`: one made with another seed that loads it gives the same logits."""
+    """`state_dict` holds everything learned: an instance with another seed that loads it returns the same logits."""
     trained, x = built(subject)
     other, _ = built(subject, seed=1)
     with seeded(), torch.no_grad():
@@ -75,7 +75,7 @@ def state_saved(subject: Subject) -> None:
 
 @check("encoder")
 def deterministic(subject: Subject) -> None:
-    """Constructed again with the same seed, it has the same weights and gives the same logits, in training too."""
+    """Constructed again with the same seed, it has the same weights and returns the same logits, also in training mode."""
     (first, x), (second, _) = built(subject), built(subject)
     ours, theirs = first.state_dict(), second.state_dict()
     apart = [name for name in ours if not torch.equal(ours[name], theirs[name])]
@@ -92,7 +92,7 @@ def deterministic(subject: Subject) -> None:
 
 @check("encoder")
 def inputs_unmodified(subject: Subject) -> None:
-    """It leaves its input as it was."""
+    """It does not modify its input."""
     encoder, x = built(subject)
     before = x.clone()
     with torch.no_grad():
@@ -102,7 +102,7 @@ def inputs_unmodified(subject: Subject) -> None:
 
 @check("encoder")
 def precisions_agree(subject: Subject) -> None:
-    """Double, single and (under autocast) bfloat16 precision give the same logits, but for rounding."""
+    """Double, single and (under autocast) bfloat16 precision give the same logits, up to rounding."""
     encoder, x = built(subject)
     with torch.no_grad():
         single = encoder(x)
@@ -133,7 +133,7 @@ def _in_bfloat16(encoder: nn.Module, x: Tensor) -> Tensor | None:
 
 @check("encoder")
 def devices_agree(subject: Subject) -> None:
-    """On a GPU it gives the logits that it gives on the CPU."""
+    """It returns the same logits on a GPU as on the CPU."""
     if not torch.cuda.is_available():
         raise NotApplicable("this machine has no GPU that torch can use")
     encoder, x = built(subject)
@@ -144,14 +144,14 @@ def devices_agree(subject: Subject) -> None:
 
 @check("encoder")
 def tappable(subject: Subject) -> None:
-    """At least one of its submodules can be tapped: it runs in every pass and gives a tensor with one row a sample or more."""
+    """At least one submodule can be tapped: it runs in every pass and returns a tensor with one or more rows per sample."""
     encoder, x = built(subject)
     named = {name: name for name, _ in encoder.named_modules() if name}
-    require(named, "it has no submodules, so that no loss can look inside; make its layers attributes")
+    require(named, "it has no submodules, so losses cannot tap it; make its layers attributes")
     with torch.no_grad():
         found = Participant("student", encoder, named)(x).features
     good = [tap for tap, value in found.items() if _tapped(value)]
-    require(good, "none of its submodules gives a tensor with a row for every sample, so that no loss can look inside")
+    require(good, "none of its submodules gives a tensor with a row for every sample, so losses cannot tap it")
 
 
 def _tapped(value: Any) -> bool:
@@ -160,7 +160,7 @@ def _tapped(value: Any) -> bool:
 
 @check("encoder")
 def stages_make_forward(subject: Subject) -> None:
-    """If it has stages, running them one after the other gives the logits of `forward`."""
+    """If it has stages, running them in sequence gives the logits of `forward`."""
     encoder, x = built(subject)
     try:
         stages = encoder.stages()  # type: ignore[operator]
@@ -175,7 +175,7 @@ def stages_make_forward(subject: Subject) -> None:
 
 @check("encoder")
 def refusals_clear(subject: Subject) -> None:
-    """An input that it cannot read, another layout or too small a size, is refused by its constructor with a ValueError."""
+    """Its constructor raises a ValueError for inputs that it cannot read: another layout or too small a size."""
     readable = accepted(subject)
     small = [shape for layout, shape in SMALL.items() if any(len(LAYOUTS[layout]) == len(each) for each in readable)]
     for shape in dict.fromkeys([*LAYOUTS.values(), *small]):

@@ -24,7 +24,7 @@ def _is_output(name: str) -> bool:
 
 @check("loss")
 def finite_on_equal_outputs(subject: Subject) -> None:
-    """Value and gradient are finite where everyone answers every sample alike, as fresh networks nearly do."""
+    """Value and gradient are finite if all outputs are equal, as those of untrained networks nearly are."""
 
     def equal(name: str, x: Tensor) -> Tensor:
         return torch.full_like(x, 0.5) if _is_output(name) else x
@@ -34,12 +34,12 @@ def finite_on_equal_outputs(subject: Subject) -> None:
 
 @check("loss")
 def finite_on_extreme_logits(subject: Subject) -> None:
-    """Value and gradient are finite for logits of ten thousand, where softmax is exactly zero and one."""
+    """Value and gradient are finite for logits of 10,000, where softmax is exactly 0 and 1."""
     _check_with(subject, lambda name, x: x * LARGE if name.endswith("logits") else x, f"for logits of the order of {LARGE:g}")
 
 
 @check("loss")
 def finite_on_tiny_outputs(subject: Subject) -> None:
-    """Value and gradient are finite for logits and activations of next to nothing, and for activations of nothing at all."""
+    """Value and gradient are finite for logits and activations close to zero, and for activations of zero."""
     _check_with(subject, lambda name, x: x * TINY if _is_output(name) else x, f"for outputs of the order of {TINY:g}")
     _check_with(subject, lambda name, x: x * 0 if ".features." in name else x, "for activations that are all zero")

@@ -90,7 +90,7 @@ def _bench(subject: Subject, samples: int = SAMPLES, seed: int = 0) -> Bench:
 
 @check("fusion")
 def answers(subject: Subject) -> None:
-    """It gives the outputs of every teacher: finite logits and all of its taps, with a row for every sample."""
+    """It returns the outputs of every teacher: finite logits and all of its taps, with a row for every sample."""
     found = _bench(subject)
     outputs = found.outputs()
     require(set(outputs) == set(found.teachers), f"it answers for {', '.join(outputs)}, not {', '.join(found.teachers)}")
@@ -104,7 +104,7 @@ def answers(subject: Subject) -> None:
 
 @check("fusion")
 def batch_of_one(subject: Subject) -> None:
-    """A batch of a single sample gives finite logits."""
+    """It returns finite logits for a batch of one sample."""
     for name, outputs in bench(subject, samples=1).outputs().items():
         require(outputs.logits.isfinite().all(), f"logits of {name} are not finite for a batch of one")
 
@@ -137,7 +137,7 @@ def all_parameters_learn(subject: Subject) -> None:
     for module in modules.values():
         module.train()
     torch.stack([each.logits.square().sum() for each in found.outputs().values()]).sum().backward()
-    require(len(list(found.fusion.parameters())) == before, "it makes parameters while training; make them in setup")
+    require(len(list(found.fusion.parameters())) == before, "it creates parameters during training; create them in setup")
     missing = [
         f"{owner}.{name}"
         for owner, module in modules.items()
@@ -149,7 +149,7 @@ def all_parameters_learn(subject: Subject) -> None:
 
 @check("fusion")
 def state_registered(subject: Subject) -> None:
-    """Tensors and modules that it holds are registered, and the teachers are not among them: they are saved by themselves."""
+    """Its tensors and modules are registered, but the teachers are not among them: they are saved separately."""
     found = bench(subject)
     hidden = unregistered(found.fusion)
     require(not hidden, f"{', '.join(hidden)}: {REGISTER}")
@@ -160,7 +160,7 @@ def state_registered(subject: Subject) -> None:
 
 @check("fusion")
 def state_saved(subject: Subject) -> None:
-    """All that it learnt is in `state_dict`: one set up with another seed that loads it gives the same outputs."""
+    """`state_dict` holds everything learned: an instance with another seed that loads it returns the same outputs."""
     found, other = bench(subject), bench(subject, seed=1)
     other.fusion.load_state_dict({name: x.clone() for name, x in found.fusion.state_dict().items()})
     _same(other, found, "outputs of the first, and of one that loaded its state_dict")
@@ -168,7 +168,7 @@ def state_saved(subject: Subject) -> None:
 
 @check("fusion")
 def deterministic(subject: Subject) -> None:
-    """Constructed again with the same seed, it gives the same outputs."""
+    """Constructed again with the same seed, it returns the same outputs."""
     _same(bench(subject), bench(subject), "outputs with the same seed")
 
 
@@ -180,7 +180,7 @@ def _same(one: Bench, other: Bench, what: str) -> None:
 
 @check("fusion")
 def inputs_unmodified(subject: Subject) -> None:
-    """It leaves the batch as it was."""
+    """It does not modify the batch."""
     found = bench(subject)
     before = {name: x.clone() for name, x in found.batch.signals.items()}  # type: ignore[union-attr]
     found.outputs()

@@ -15,7 +15,7 @@ from kdcore.testing.checks import Subject, check
 
 @check()
 def documented(subject: Subject) -> None:
-    """Its docstring says what it is, and explains every option under ``Args:``."""
+    """Its docstring has a summary, and describes every option under ``Args:``."""
     found = describe(subject.entry)
     require(len(found.summary.split()) > 1, f"{found.target} needs a docstring whose first line says in a sentence what it is")
     silent = [option.name for option in found.options if not option.description]
@@ -24,7 +24,7 @@ def documented(subject: Subject) -> None:
 
 @check()
 def options_round_trip(subject: Subject) -> None:
-    """Its options have a schema, and mean the same after they were written as YAML and read again."""
+    """Its options have a schema, and are unchanged after being written as YAML and read again."""
     model = options_model(subject.entry)
     json.dumps(model.model_json_schema())
     subject.options  # noqa: B018 - may say that nothing can be tested here

@@ -18,7 +18,7 @@ from kdcore.training.module_checks import MADE_LATE, REGISTER, unregistered
 
 @check("loss")
 def state_registered(subject: Subject) -> None:
-    """Tensors and modules that it holds are parameters, buffers or submodules, so that they move, learn and are saved."""
+    """Its tensors and modules are registered as parameters, buffers or submodules, to be moved, trained and saved."""
     found = bench(subject)
     with seeded():
         found.loss(found.ctx)
@@ -54,7 +54,7 @@ def _step(loss: torch.nn.Module, ctx: LossContext) -> None:
 
 @check("loss")
 def state_saved(subject: Subject) -> None:
-    """`state_dict` holds all that was learnt: a new one that loads it gives the same value."""
+    """`state_dict` holds everything learned: a new instance that loads it returns the same value."""
     trained, fresh = bench(subject), bench(subject)
     for seed in range(3):
         _step(trained.loss, batch(subject, seed))
@@ -66,7 +66,7 @@ def state_saved(subject: Subject) -> None:
 
 @check("loss")
 def compiles(subject: Subject) -> None:
-    """torch.compile changes neither its value nor its gradient."""
+    """torch.compile does not change its value or gradient."""
     found = bench(subject)
     names = list(tensors(found.ctx))
 
@@ -87,7 +87,7 @@ def compiles(subject: Subject) -> None:
 
 @check("loss")
 def distributed(subject: Subject) -> None:
-    """Two processes that share a batch, as under DDP, get the value and gradients of one."""
+    """Two processes that share a batch, as under DDP, get the same value and gradients as one process."""
     if not torch.distributed.is_available():
         raise NotApplicable("this torch cannot run several processes")
     from kdcore.testing.processes import Share, in_two_processes

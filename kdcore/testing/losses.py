@@ -80,7 +80,7 @@ def _shapes(subject: Subject, needs: Needs) -> Shapes:
 
 @check("loss")
 def answers(subject: Subject) -> None:
-    """Given what its `needs` declare and no more, it gives one finite number."""
+    """Given only what its `needs` declare, it returns a finite scalar."""
     needs, failures = subject.made().needs, []
     for shapes in plausible(needs, subject.case.inputs or {}):
         try:
@@ -119,7 +119,7 @@ def student_gets_gradient(subject: Subject) -> None:
 
 @check("loss")
 def teachers_get_none(subject: Subject) -> None:
-    """Nothing but the student is made to take a gradient: not teachers, peers, embeddings or the input."""
+    """Only the student gets a gradient: teachers, peers, embeddings and the input get none."""
     found = bench(subject)
     found.value()
     taught = [name for name, x in tensors(found.ctx).items() if x.requires_grad and not name.startswith("student.")]
@@ -128,7 +128,7 @@ def teachers_get_none(subject: Subject) -> None:
 
 @check("loss")
 def inputs_unmodified(subject: Subject) -> None:
-    """It leaves every tensor that it is given as it was."""
+    """It does not modify any tensor that it receives."""
     found = bench(subject)
     # Tensors of the student that are no leaves, as in a run: those that are would refuse to be changed in place.
     ctx = mapped(found.ctx, lambda name, x: x * 1.0 if x.requires_grad else x)
@@ -144,7 +144,7 @@ def inputs_unmodified(subject: Subject) -> None:
 
 @check("loss")
 def deterministic(subject: Subject) -> None:
-    """Constructed again with the same seed of torch's, it gives the same value and gradient to the last bit."""
+    """Constructed again with the same torch seed, it returns a bit-identical value and gradient."""
     first, second = bench(subject), bench(subject)
     values = first.value(), second.value(elsewhere=1)
     shown = " and ".join(str(float(value.detach())) for value in values)
@@ -176,7 +176,7 @@ def batch_of_one(subject: Subject) -> None:
 
 @check("loss")
 def temperature_scaling(subject: Subject) -> None:
-    """Logits and temperature c times as large multiply its value by c to the declared `temperature_power`."""
+    """Multiplying logits and temperature by c multiplies its value by c to the power of the declared `temperature_power`."""
     power = subject.made().temperature_power
     if power is None:
         raise NotApplicable("it declares no temperature_power")
@@ -192,7 +192,7 @@ def temperature_scaling(subject: Subject) -> None:
 
 @check("loss")
 def precisions_agree(subject: Subject) -> None:
-    """Double, single and (under autocast) bfloat16 precision give the same value and gradient, but for rounding."""
+    """Double, single and (under autocast) bfloat16 precision give the same value and gradient, up to rounding."""
     single = bench(subject)
     double = Bench(bench(subject).loss.double(), cast(single.ctx, torch.float64))
     _compare(single, double, "single and double precision", 1e-3)
@@ -217,7 +217,7 @@ def _compare(found: Bench, wanted: Bench, what: str, rtol: float) -> None:
 
 @check("loss")
 def devices_agree(subject: Subject) -> None:
-    """On a GPU it gives the value and gradient that it gives on the CPU."""
+    """It returns the same value and gradient on a GPU as on the CPU."""
     if not torch.cuda.is_available():
         raise NotApplicable("this machine has no GPU that torch can use")
     cpu, other = bench(subject), bench(subject)

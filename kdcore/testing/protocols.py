@@ -35,7 +35,7 @@ def _splits(subject: Subject) -> Splits:
 
 @check("protocol")
 def splits(subject: Subject) -> None:
-    """It gives the splits train and test, with samples in both, a validation split, and its rule in words."""
+    """It returns a train and a test split with samples in both, a validation split, and its rule as a sentence."""
     found = subject.made().split(samples(subject))
     require(isinstance(found, Splits), f"split returns a {type(found).__name__}, not Splits")
     missing = [split for split in ("train", "validation", "test") if split not in found.samples]
@@ -47,14 +47,14 @@ def splits(subject: Subject) -> None:
 
 @check("protocol")
 def disjoint(subject: Subject) -> None:
-    """No sample is in two splits, and no value of a field that it calls disjoint is on both sides."""
+    """No sample is in two splits, and no value of a field that it declares disjoint is on both sides."""
     leaks = audit(_splits(subject))
     require(not leaks, "the splits leak: " + "; ".join(leaks[:3]))
 
 
 @check("protocol")
 def covers(subject: Subject) -> None:
-    """Splits hold the samples that it was given, each once; if it leaves some out, its rule says ``left out``."""
+    """Splits hold every given sample once; if it leaves some out, its rule says ``left out``."""
     given, found = samples(subject), _splits(subject)
     known = {sample.key: sample for sample in given}
     used = [sample for members in found.samples.values() for sample in members]
@@ -64,25 +64,23 @@ def covers(subject: Subject) -> None:
         require(len({sample.key for sample in members}) == len(members), f"the {split} split holds a sample twice")
     missing = len(known) - len({sample.key for sample in used})
     told = "left out" in found.rule
-    require(
-        not missing or told, f"{missing} samples are in no split, of which its rule {found.rule!r} says nothing ('left out')"
-    )
+    require(not missing or told, f"{missing} samples are in no split, and its rule {found.rule!r} says nothing ('left out')")
 
 
 @check("protocol")
 def deterministic(subject: Subject) -> None:
-    """Constructed again, and given the samples in another order, it gives the same splits in the same order."""
+    """Constructed again, and given the samples in another order, it returns the same splits in the same order."""
     given, first = samples(subject), _splits(subject)
     for again in (given, list(given)[::-1]):
         second = subject.made().split(again)
         apart = [split for split in first.samples if tuple(first.samples[split]) != tuple(second.samples.get(split, ()))]
-        require(not apart, f"made anew, or given samples in another order, the {', '.join(apart)} split differs")
-        require(first.rule == second.rule, "made anew, or given samples in another order, its rule differs")
+        require(not apart, f"constructed again, or given the samples in another order, the {', '.join(apart)} split differs")
+        require(first.rule == second.rule, "constructed again, or given the samples in another order, its rule differs")
 
 
 @check("protocol")
 def refusals_clear(subject: Subject) -> None:
-    """Samples that cannot be split, such as none at all, are refused with a DataError."""
+    """It raises a DataError for samples that cannot be split, such as an empty list."""
     protocol = subject.made()
     try:
         protocol.split([])

@@ -20,7 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="PLUGIN",
-        help="Also make kdcore's conformance checks on every component of this installed plugin.",
+        help="Also run kdcore's conformance checks on every component of this installed plugin.",
     )
 
 

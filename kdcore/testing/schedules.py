@@ -63,7 +63,7 @@ def _stages(schedule: Schedule, graph: Graph) -> list[Stage]:
 
 @check("schedule")
 def stages_valid(subject: Subject) -> None:
-    """It gives stages, each with a name, learners of the graph, and a positive number of epochs."""
+    """It returns stages, each with a name, learners of the graph, and a positive number of epochs."""
     schedule, accepted = subject.made(), 0
     for described, graph in _graphs(subject).items():
         try:
@@ -83,7 +83,7 @@ def stages_valid(subject: Subject) -> None:
 
 def _check_stage(stage: Stage, described: str, graph: Graph) -> None:
     require(stage.name, f"a stage for {described} has no name")
-    require(stage.learners, f"nobody learns in stage {stage.name!r} for {described}")
+    require(stage.learners, f"no participant learns in stage {stage.name!r} for {described}")
     require(isinstance(stage.learners, tuple), f"learners of stage {stage.name!r} must be a tuple")
     unknown = [name for name in stage.learners if name not in graph.nodes]
     require(not unknown, f"stage {stage.name!r} names {', '.join(unknown)}, and there is only {described}")
@@ -96,7 +96,7 @@ def _check_stage(stage: Stage, described: str, graph: Graph) -> None:
 
 @check("schedule")
 def everyone_learns(subject: Subject) -> None:
-    """Each participant that is trained learns in some stage."""
+    """Every trained participant is a learner in some stage."""
     for described, graph, stages in planned(subject):
         learners = {name for stage in stages for name in stage.learners}
         idle = [name for name in (*graph.teachers, *graph.students) if name not in learners]
@@ -105,7 +105,7 @@ def everyone_learns(subject: Subject) -> None:
 
 @check("schedule")
 def order_follows_graph(subject: Subject) -> None:
-    """Nobody learns before those that it learns from."""
+    """No participant is trained before its sources."""
     for described, graph, stages in planned(subject):
         waiting = {name for stage in stages for name in stage.learners}  # who never learns is another check's
         for stage in stages:
@@ -117,7 +117,7 @@ def order_follows_graph(subject: Subject) -> None:
 
 @check("schedule")
 def epochs_add_up(subject: Subject) -> None:
-    """The epochs of all stages with the same learners add up to their training's `epochs`, which learning rates follow."""
+    """The epochs of all stages with the same learners add up to their training's `epochs`, which sets learning rates."""
     for described, _, stages in planned(subject):
         total = Counter[tuple[str, ...]]()
         for stage in stages:
@@ -133,7 +133,7 @@ def epochs_add_up(subject: Subject) -> None:
 
 @check("schedule")
 def repeatable(subject: Subject) -> None:
-    """Asked again, itself or constructed again, it gives the same stages: a resumed run asks again."""
+    """Called again, or constructed again, it returns the same stages: a resumed run calls it again."""
     schedule, other = subject.made(), subject.made()
     for described, graph, _ in planned(subject):
         first, again, fresh = _stages(schedule, graph), _stages(schedule, graph), _stages(other, graph)

@@ -21,7 +21,7 @@ TRIES = 8
 
 @check("transform")
 def answers(subject: Subject) -> None:
-    """It reads at least one usual input (or all those that its case gives), and returns what transforms return."""
+    """It accepts at least one usual input (or all inputs of its case), and returns the type that transforms return."""
     first, refusals = subject.made(), []
     inputs = candidates(subject, first)
     for x in inputs:
@@ -40,7 +40,7 @@ def answers(subject: Subject) -> None:
 
 @check("transform")
 def finite(subject: Subject) -> None:
-    """Finite inputs give finite outputs, a silent signal too."""
+    """Finite inputs give finite outputs, also for an all-zero signal."""
     for x in accepted(subject):
         for each, what in ((x, ""), (same(x, 0), " for all zeros")):
             y = np.asarray(values(apply(ready(subject, x), each)), dtype=np.float64)
@@ -64,7 +64,7 @@ def shape_consistent(subject: Subject) -> None:
 
 @check("transform")
 def spec_true(subject: Subject) -> None:
-    """`output_spec` gives the axes and number of channels of the output, for some kind of input that it reads."""
+    """`output_spec` gives the axes and number of channels of the output, for at least one accepted kind of input."""
     untrue = []
     for x in accepted(subject):
         transform = ready(subject, x)
@@ -88,7 +88,7 @@ def _untrue(said: Modality, shape: tuple[int, ...], recorded: bool) -> str:
 
 @check("transform")
 def batch_independent(subject: Subject) -> None:
-    """Unless it is an augmentation, a sample becomes the same whatever else is in its batch: so it may be cached."""
+    """Unless it is an augmentation, a sample's output does not depend on the rest of the batch, so it can be cached."""
     if isinstance(subject.made(), SampleTransform):
         raise NotApplicable("it works on one recording at a time")
     if _random(subject.made()):
@@ -109,7 +109,7 @@ def _random(transform: Any) -> bool:
 
 @check("transform")
 def deterministic(subject: Subject) -> None:
-    """Constructed again it gives the same; an augmentation, with the same seed, which it may take from torch alone."""
+    """Constructed again, it returns the same output; for an augmentation, with the same torch seed."""
     for x in accepted(subject):
         modes = (False,) if getattr(subject.made(), "per_batch", False) else (False, True)
         for training in modes:
@@ -123,9 +123,9 @@ def deterministic(subject: Subject) -> None:
 
 @check("transform")
 def augmentation_varies(subject: Subject) -> None:
-    """An augmentation changes something, and not always in the same way."""
+    """An augmentation changes its input, and not always in the same way."""
     if not _random(subject.made()):
-        raise NotApplicable("it is no augmentation")
+        raise NotApplicable("it is not an augmentation")
     for x in accepted(subject):
         outputs = [np.asarray(values(apply(ready(subject, x), x, seed))) for seed in range(TRIES)]
         if any(not np.array_equal(outputs[0], each) for each in outputs[1:]):
@@ -135,7 +135,7 @@ def augmentation_varies(subject: Subject) -> None:
 
 @check("transform")
 def inputs_unmodified(subject: Subject) -> None:
-    """It leaves its input as it was."""
+    """It does not modify its input."""
     for x in accepted(subject):
         transform, given = ready(subject, x), copied(x)
         with seeded(), torch.no_grad():
@@ -159,7 +159,7 @@ def clock_kept(subject: Subject) -> None:
 
 @check("transform")
 def state_registered(subject: Subject) -> None:
-    """Tensors that it holds are parameters or buffers, so that they move to the device and travel with a saved student."""
+    """Its tensors are parameters or buffers, to be moved to the device and saved with a student."""
     if isinstance(subject.made(), SampleTransform):
         raise NotApplicable("it holds no tensors")
     x = accepted(subject)[0]
@@ -169,7 +169,7 @@ def state_registered(subject: Subject) -> None:
 
 @check("transform")
 def state_saved(subject: Subject) -> None:
-    """`state_dict` holds all that was fitted: a new one that loads it does the same."""
+    """`state_dict` holds everything fitted: a new instance that loads it returns the same output."""
     if not getattr(subject.made(), "fitted", False):
         raise NotApplicable("it is not fitted")
     for x in accepted(subject):
@@ -180,7 +180,7 @@ def state_saved(subject: Subject) -> None:
 
 @check("transform")
 def devices_agree(subject: Subject) -> None:
-    """On a GPU it gives what it gives on the CPU, and leaves it there."""
+    """It returns the same output on a GPU as on the CPU, and on the same device."""
     if isinstance(subject.made(), SampleTransform):
         raise NotApplicable("it works on recordings, which are never on a GPU")
     if not torch.cuda.is_available():

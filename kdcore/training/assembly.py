@@ -265,7 +265,7 @@ class Assembly:
                 return Example(outputs[name], teachers, len(classes), classes, counts)
             if len(known) < 2:
                 what = f"{name} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
-                raise RecipeError([self.builder.problem(spec.path, f"{what}, and a term needs two")])
+                raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
             teachers = {source: each.of_classes(known) for source, each in teachers.items()}
             names = tuple(classes[index] for index in known.tolist())
             return Example(

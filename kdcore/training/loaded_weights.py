@@ -100,7 +100,7 @@ class LoadedWeights:
             raise RecipeError([self.builder.problem(f"{self._path(name)}.weights", what)]) from error
         frozen = not any(each.requires_grad for each in encoder.parameters())
         if spec.head == "drop" and frozen:
-            notes.append("its head is fresh and frozen: read its features, its logits mean nothing")
+            notes.append("its head is untrained and frozen: use its features only, its logits are meaningless")
         for note in notes:
             self._note(name, f"{file.path.name}: {note}")
 
@@ -120,7 +120,7 @@ class LoadedWeights:
         if pipeline.take_statistics(file.statistics, str(file.path)):
             self._note(name, f"{file.path.name}: its preprocessing statistics are used, and not fitted to this run's data")
         else:
-            self._note(name, f"{file.path.name}: its preprocessing statistics do not fit the recipe's transforms; fitted anew")
+            self._note(name, f"{file.path.name}: its preprocessing statistics do not fit the recipe's transforms; fitted again")
         if file.transforms and _chains(file.transforms) != _chains(self._transforms(name)):
             self._note(name, f"{file.path.name}: its weights were trained with other transforms than the recipe has")
 
@@ -153,7 +153,7 @@ class LoadedWeights:
     def _refuse_contradiction(self, name: str) -> None:
         file, given = self.files[name], self.specs[name].classes
         if given and file.classes and tuple(given) != file.classes:
-            raise CheckpointError(f"{file.path} names its classes itself ({some(file.classes)}), and `classes` says otherwise")
+            raise CheckpointError(f"{file.path} names its classes itself ({some(file.classes)}), but `classes` differs")
         named = self._named(name)
         if named and named != self.run_classes and self._head(name) == "keep" and not self._has_own_outputs(name):
             raise CheckpointError(

@@ -76,7 +76,7 @@ def read_batch(batch: Any, student: str, teachers: Sequence[str]) -> LoadedBatch
     if not isinstance(theirs, Mapping):
         theirs = dict.fromkeys(teachers, theirs)
     if unknown := [name for name in theirs if name not in teachers]:
-        raise DataError(f"a batch has an input for {unknown[0]!r}, and the teachers are {', '.join(teachers)}")
+        raise DataError(f"a batch has an input for {unknown[0]!r}, but the teachers are {', '.join(teachers)}")
     inputs = {name: _input(theirs.get(name, own)) for name in teachers}
     return _checked(LoadedBatch({student: _input(own), **inputs}, _labels(labels)), everybody)
 
@@ -268,7 +268,7 @@ class LoaderEngine(Engine):
                 self.listener.stepped(context.stage, context.epoch, count)
         if count < self.steps:
             raise DataError(
-                f"the loader gave {count} batches in epoch {context.epoch + 1} and {self.steps} were expected; give steps="
+                f"the loader gave {count} batches in epoch {context.epoch + 1}, but {self.steps} were expected; give steps="
             )
 
     def _scores(self, stage: StagePlan) -> dict[str, Scores]:

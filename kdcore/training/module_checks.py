@@ -11,7 +11,7 @@ from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.plugin.error_attribution import explained
 
 REGISTER = "use nn.Parameter, register_buffer, nn.ModuleList or nn.ModuleDict"
-MADE_LATE = "made while training, too late for the optimizer; make them in setup"
+MADE_LATE = "created during training, too late for the optimizer; create them in setup"
 _METHODS = tuple(name for name, member in vars(DistillationLoss).items() if isroutine(member) and not name.startswith("_"))
 
 
@@ -41,7 +41,7 @@ def not_a_scalar(value: object, like: Tensor | None = None) -> str:
     """
     if isinstance(value, Tensor) and value.shape == ():
         if like is not None and value.device != like.device:
-            return f"it returned a tensor on {str(value.device)!r}, and was given tensors on {str(like.device)!r}"
+            return f"it returned a tensor on {str(value.device)!r}, but was given tensors on {str(like.device)!r}"
         return "" if value.is_floating_point() else f"it must return a real number, not one of type {value.dtype}"
     shown = f"one of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
     return f"it must return a scalar tensor, not {shown}; average over the batch"

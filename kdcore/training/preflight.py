@@ -157,7 +157,7 @@ def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[Term
         )
     if check.weight * check.gradient < NEGLIGIBLE * largest.weight * largest.gradient:
         raise TrainingError(
-            f"{called} gives a gradient that does not matter: {check.weight * check.gradient:.2g} with its weight, against "
+            f"{called} gives a negligible gradient: {check.weight * check.gradient:.2g} with its weight, against "
             f"{largest.weight * largest.gradient:.2g} of {largest.term!r}; raise its weight, or leave it out"
         )
 

@@ -35,7 +35,7 @@ def side_effects_refused(called: str, context: LossContext) -> Iterator[None]:
     changed = [name for name in before if before[name] != after[name]]
     if changed:
         raise TrainingError(
-            f"{called} changes {' and '.join(changed)}, for everyone else too; leave torch's global settings as they are, "
+            f"{called} changes {' and '.join(changed)}, which affects all other code; do not change torch's global settings, "
             "and draw random numbers from a torch.Generator of your own if they must be seeded"
         )
     for (name, tensor), copy in zip(given.items(), copies, strict=True):

@@ -233,11 +233,11 @@ def read_outputs(path: Path, keys: Sequence[SampleKey], classes: Sequence[str]) 
     found = load_outputs(path)
     logits = found.logits[:, _order(path, found.classes, classes)] if found.classes else found.logits
     if logits.shape[1] != len(classes):
-        raise DataError(f"{path}: it has {logits.shape[1]} logits per sample, and the run has {len(classes)} classes")
+        raise DataError(f"{path}: it has {logits.shape[1]} logits per sample, but the run has {len(classes)} classes")
     row_of = {key: row for row, key in enumerate(found.keys)}
     position = torch.tensor([row_of.get(key, -1) for key in keys], dtype=torch.long)
     if bool((position < 0).all()):
-        example = f"{found.keys[0]}, and the run has {keys[0]}" if found.keys else "it is empty"
+        example = f"{found.keys[0]}, but the run has {keys[0]}" if found.keys else "it is empty"
         raise DataError(f"{path}: it has none of the run's samples; it has, for example, {example}")
     features = {tap: torch.from_numpy(np.ascontiguousarray(each)) for tap, each in found.features.items()}
     return CachedOutputs(position, torch.from_numpy(np.ascontiguousarray(logits)), features, found.folded)

@@ -152,7 +152,7 @@ class TensorLoss(nn.Module):
         before = dict(self.term.named_parameters())
         if made := [name for name, _ in trial.named_parameters() if name not in before]:
             raise UsageError(
-                f"the loss {self.name!r} makes parameters that fit the networks ({', '.join(made[:3])}): call "
+                f"the loss {self.name!r} creates parameters whose shapes depend on the networks ({', '.join(made[:3])}): call "
                 "setup(student, teacher) on it once, before the optimizer is made"
             )
         self.setup(student.detach(), dict(teachers))
@@ -183,7 +183,7 @@ class TensorLoss(nn.Module):
             raise UsageError(f"the loss {self.name!r} needs {' and '.join(missing)}{hint}")
         for what, tensor in {"labels": labels, **{name: each.logits for name, each in teachers.items()}}.items():
             if tensor is not None and len(tensor) != len(student.logits):
-                raise UsageError(f"{what}: {len(tensor)} samples, and the student has {len(student.logits)}")
+                raise UsageError(f"{what}: {len(tensor)} samples, but the student has {len(student.logits)}")
 
 
 def _outputs(given: Answers) -> Outputs:

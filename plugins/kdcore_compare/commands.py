@@ -25,7 +25,7 @@ def compare(
         typer.Argument(
             help="Runs (ids or folders) or recipes. The first is the reference. A+B pools several runs; A@baseline, "
             "A@teachers and A@NAME select a participant other than the student. A single source is compared with its "
-            "baseline. key=value overrides every recipe; give the overrides that it was run with."
+            "baseline. key=value overrides every recipe; repeat the overrides of its run."
         ),
     ] = None,
     experiment: Annotated[str, typer.Option(help="Add every finished run of this MLflow experiment.")] = "",
@@ -77,7 +77,7 @@ def compare_methods(
     grid: Annotated[str, typer.Option(help="Factors of each term's own weight, as number,number,…")] = "0.1,1,10",
     choose: Annotated[
         list[str] | None,
-        typer.Option(help="Override for the runs that choose weights alone, such as data.protocol.validation_subjects=[1]."),
+        typer.Option(help="Override for the weight-selection runs only, such as data.protocol.validation_subjects=[1]."),
     ] = None,
     jobs: Jobs = 1,
     only: Annotated[str, typer.Option(help="Train only this variant; print no table.")] = "",

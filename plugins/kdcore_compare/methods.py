@@ -149,7 +149,7 @@ def _checked(methods: Methods, method: Method, source: str, overrides: Sequence[
         try:
             plan = make_plan(load_recipe(source, words))
             if not _distils(plan):
-                return replace(method, impossible="it does not distil: the baseline keeps it")
+                return replace(method, impossible="it is no distillation term: the baseline keeps it")
             found = dry_run(source, words)
         except StoppedError:
             raise

@@ -95,7 +95,7 @@ class MethodsResult:
         metric, best = METRIC_NAMES[self.metric].split(",")[0], "least" if self.metric == "loss" else "highest"
         return (
             f"Weights: the one of those tried with the {best} {metric} on the validation split "
-            f"({self.choosing_split}; seeds {seeds}). Test samples had no part in it."
+            f"({self.choosing_split}; seeds {seeds}). Test samples were not used."
         )
 
     def facts(self) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _notes(result: MethodsResult, compared: int) -> list[str]:
             f"{1 - CONFIDENCE:.2f}. Intervals are not corrected."
         )
     lines.append(
-        "step: wall time of a training step, which depends on what else the machine does; CPU: CPU time of all threads. "
+        "step: wall time of a training step, which depends on the load of the machine; CPU: CPU time of all threads. "
         "Medians over seeds. Extra parameters: those of the loss, trained with the student and not part of it."
     )
     return lines + [f"{each.method.label}: not compared: {each.reason}" for each in result.methods if not each.entry]

@@ -51,7 +51,7 @@ def _bodies(lines: _Lines) -> tuple[int, dict[str, dict[int, np.ndarray]]]:
                 raise lines.wrong(f"a body has {JOINTS} joints")
             positions = np.array([lines.position() for _ in range(JOINTS)], dtype=np.float32)
             bodies.setdefault(identity, {})[frame] = positions
-    lines.end(f"the file goes on after the {count} frames that it claims")
+    lines.end(f"the file continues after the {count} frames that it declares")
     if not bodies:
         raise DataError(f"{lines.path}: no body was seen in any of its {count} frames")
     return count, bodies

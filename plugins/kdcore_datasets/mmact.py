@@ -80,7 +80,9 @@ class Mmact(Dataset):
         if not kept:
             raise DataError(f"{root}: holds neither {_SENSORS['accelerometer-watch']} nor {self.video} with clips of MMAct")
         self.unusable = [
-            Unusable(str(min(files.values(), key=str)), "unknown action", f"{key.action!r} is no action of MMAct", key.subject)
+            Unusable(
+                str(min(files.values(), key=str)), "unknown action", f"{key.action!r} is not an action of MMAct", key.subject
+            )
             for key, files in sorted(kept.items())
             if key.action not in self.classes
         ]

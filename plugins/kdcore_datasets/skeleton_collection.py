@@ -46,7 +46,7 @@ class SkeletonCollection(Dataset):
         names: What a clip's name says, e.g. ``S{scene}C{view}P{subject}R{trial}A{action}``.
         persons: Persons per clip; more are left out, missing ones are zero.
         joints: Joints per person in a ``.npz`` file.
-        skeleton: The skeleton layout: a name, or spelt out as joints, edges and centre.
+        skeleton: The skeleton layout: a name, or joints, edges and centre.
         rate: Frames per second.
     """
 

@@ -22,7 +22,7 @@ Axis = Literal["time", "joint", "channel", "person"]
 
 
 class SkeletonFiles(Dataset):
-    """Skeleton clips, each in a file of its own whose path says subject, action and trial.
+    """Skeleton clips, one per file; the path contains subject, action and trial.
 
     A file is a NumPy ``.npz`` archive with an array called `variable`, or JSON (``.json``): nested lists, bare or under the key
     `variable`.
@@ -32,7 +32,7 @@ class SkeletonFiles(Dataset):
         pattern: Their paths relative to it; must have ``{action}``, from which labels are taken.
         variable: Name of the array in a file.
         axes: What the array's axes are; without ``person``, there is one.
-        skeleton: The skeleton layout: a name such as ``ntu-25``, or spelt out as joints, edges and centre.
+        skeleton: The skeleton layout: a name such as ``ntu-25``, or joints, edges and centre.
         rate: Frames per second.
         units: Unit of the positions.
         classes: Class names in the order of the labels; if empty, the actions that occur, in natural order (which needs the
@@ -84,7 +84,7 @@ class SkeletonFiles(Dataset):
             Unusable(
                 str(file.path),
                 "unknown action",
-                f"{file.values['action']!r} is none of the classes {listed(self.classes)}",
+                f"{file.values['action']!r} is not one of the classes {listed(self.classes)}",
                 file.values.get("subject", ""),
             )
             for file in found

@@ -106,7 +106,7 @@ class Windows(Dataset):
         self.names, self.units = names or {}, units or {}
         first = next(iter(sets.values()))
         if unknown := sorted(set(self.units) - set(first.signals)):
-            raise ValueError(f"windows: units are given for {unknown[0]!r}, which is no modality of these windows")
+            raise ValueError(f"windows: units are given for {unknown[0]!r}, which is not a modality of these windows")
         self._classes, self.unlabelled = classes, unlabelled
         self.modalities = {kind: self._modality(kind, first) for kind in first.signals}
         self.version = hashlib.sha256(f"1 {sorted(sets.items())} {rate} {axes} {self.units}".encode()).hexdigest()[:8]
@@ -139,7 +139,7 @@ class Windows(Dataset):
                         )
             for row, (label, subject) in enumerate(zip(labels, subjects, strict=True)):
                 if label not in number and (label or self.unlabelled == "bad"):
-                    what = f"label {label!r} is none of the classes {listed(list(number))}" if label else "no label"
+                    what = f"label {label!r} is not one of the classes {listed(list(number))}" if label else "no label"
                     unusable.append(Unusable(f"{name}, window {row}", "unknown label" if label else "no label", what, subject))
                     continue
                 key = SampleKey(subject, label, str(row), session=name)

@@ -194,13 +194,13 @@ def _add_what_files_may_say(definitions: dict[str, Schema], plugins: PluginManag
     recipe["plugins"]["items"] = {"anyOf": [{"enum": sorted(plugins.plugins)}, {"type": "string", "pattern": r"\.py$"}]}
     participant["like"] = {
         "type": "string",
-        "description": "Another participant, to copy everything from that is not said here.",
+        "description": "Participant to copy; keys given here override the copy.",
     }
     participant["copies"] = {
         "type": "integer",
         "minimum": 1,
         "maximum": 100,
-        "description": "How many such students there are.",
+        "description": "Number of copies of this student.",
     }
     participant["taps"] = {"anyOf": [participant["taps"], {"type": "array", "items": {"type": "string"}}]}
 

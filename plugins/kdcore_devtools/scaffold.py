@@ -67,7 +67,7 @@ class NewPlugin:
             raise UsageError(f"there is a {taken}; choose another name")
         if self.object in kdcore.__all__:
             raise UsageError(
-                f"the class would be called {self.object}, as kdcore's own is; choose another name than {self.name!r}"
+                f"the class would be called {self.object}, like one of kdcore's own; choose another name than {self.name!r}"
             )
 
     @property

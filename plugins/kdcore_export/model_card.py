@@ -80,7 +80,7 @@ def _what(predictor: Predictor, metadata: Mapping[str, Any], output: Path) -> It
     yield ""
     window = metadata["window"]
     if window:
-        yield f"It was trained on windows of {window[0]:g} s, every {window[1]:g} s; whoever runs the file cuts them."
+        yield f"It was trained on windows of {window[0]:g} s, every {window[1]:g} s; cut recordings into such windows first."
     yield "Outputs are `logits` and `probabilities` (batch, classes). Preprocessing is part of the file"
     yield "(augmentations in these lists are for training only):"
     yield ""

@@ -20,10 +20,11 @@ class GramianAngularField(Transform):
 
     .. math::
         \mathrm{GASF}_{ij} &= \cos(\theta_i + \theta_j) = \tilde x_i \tilde x_j - s_i s_j \\
-        \mathrm{GADF}_{ij} &= \sin(\theta_i - \theta_j) = s_i \tilde x_j - \tilde x_i s_j
+        \mathrm{GADF}_{ij} &= \sin(\theta_i - \theta_j) = s_i \tilde x_j - \tilde x_i s_j \\
+        s &= \sqrt{1 - \tilde x^2} = 2 \sqrt{(\max x - x)(x - \min x)} / (\max x - \min x)
 
-    with :math:`s = \sqrt{1 - \tilde x^2} = 2 \sqrt{(\max x - x)(x - \min x)} / (\max x - \min x)`, which needs no
-    trigonometry and no guard against rounding. A constant axis has no angle: its GASF is 1 and its GADF is 0 everywhere.
+    This form needs no trigonometry and no guard against rounding. A constant axis has no angle: its GASF is 1 and its GADF
+    is 0 everywhere.
 
     Shapes: (B, C, T) → (B, C, size, size), twice as many channels with ``both``.
 

@@ -18,9 +18,9 @@ class PlanFormat(StrEnum):
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="File of a recipe, or the name of a shipped one.")],
+    recipe: Annotated[str, typer.Argument(help="Path of a recipe, or name of a shipped one.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Changes to the recipe as key=value, e.g. losses.soft-target.weight=0.5")
+        list[str] | None, typer.Argument(help="Overrides of the recipe as key=value, e.g. losses.soft-target.weight=0.5")
     ] = None,
     format: Annotated[PlanFormat, typer.Option(help="Text, a Mermaid diagram, or JSON.")] = PlanFormat.tree,
 ) -> None:

@@ -70,7 +70,7 @@ def _kind(made: Plan, stage: StagePlan, name: str) -> str:
     """The way a source's outputs are obtained in a stage."""
     each = made.participants[name]
     if name in stage.learners:
-        return "peer" if any(name in made.participants[other].peers for other in stage.learners) else "learns beside it"
+        return "peer" if any(name in made.participants[other].peers for other in stage.learners) else "trained together"
     if each.spec.outputs:
         return "stored"
     if each.spec.follows:

@@ -128,7 +128,7 @@ class MlflowStore:
         """A file or folder, from the copy beside the journal."""
         path = folder / record["file"]
         if not path.exists():
-            raise RefusedError(f"{path} is gone")
+            raise RefusedError(f"{path} no longer exists")
         self._client.log_artifact(run, str(path), record["to"] or None)
 
     def dataset(self, run: str, record: Record, folder: Path) -> None:

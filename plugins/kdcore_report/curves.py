@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-BASELINE = "baseline"
+DISTILLED, BASELINE = "distilled", "baseline"
 
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
 """Title of a panel → name of a curve → (epoch, value) pairs."""
@@ -16,7 +16,8 @@ def curves(run: Path, seeds: Sequence[int]) -> Curves:
     """Read learning curves by epoch: of every learner's terms and validation accuracy, from the run's journal.
 
     Returns:
-        ``student: soft-target`` → ``seed 0`` or ``seed 0, baseline`` → (epoch, value) pairs.
+        ``student: soft-target`` → ``seed 0, distilled`` or ``seed 0, baseline`` → (epoch, value) pairs. Without a baseline,
+        the curve is called ``seed 0``.
     """
     found: Curves = {}
     journal = run / "tracking" / "journal.jsonl"
@@ -29,10 +30,14 @@ def curves(run: Path, seeds: Sequence[int]) -> Curves:
         if record.get("kind") == "metrics" and record.get("run") in runs:
             for name, value in record["values"].items():
                 if title := _curve_title(name.removeprefix(f"{BASELINE}/")):
-                    without = ", baseline" if name.startswith(f"{BASELINE}/") else ""
+                    arm = BASELINE if name.startswith(f"{BASELINE}/") else DISTILLED
                     lines = found.setdefault(title, {})
-                    lines.setdefault(f"{runs[record['run']]}{without}", []).append((record["step"], value))
-    return found
+                    lines.setdefault(f"{runs[record['run']]}, {arm}", []).append((record["step"], value))
+    if any(label.endswith(f", {BASELINE}") for lines in found.values() for label in lines):
+        return found
+    return {
+        title: {label.removesuffix(f", {DISTILLED}"): line for label, line in lines.items()} for title, lines in found.items()
+    }
 
 
 def _curve_title(metric: str) -> str:

@@ -208,7 +208,7 @@ def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures)
             drawn = f"example-{number + 1}-input-{name}"
             figures.append(pictures.figure(drawn, lambda p, v=values: draw_input(v, p), title, title))
         if example.looks:
-            title = "saliency: the deeper the red, the more a place contributes to the predicted class above it"
+            title = "saliency: deeper red contributes more to the predicted class above it"
             drawn = f"example-{number + 1}-saliency"
             figures.append(pictures.figure(drawn, lambda p, each=example.looks: draw_looks(each, p), title, title))
         answers = [

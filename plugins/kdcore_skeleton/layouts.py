@@ -132,7 +132,7 @@ def layout_of(spec: Modality | None, layout: LayoutOption | None) -> Layout:
     said = spec.skeleton if spec else ""
     if layout is None:
         if not said:
-            raise ValueError("the dataset does not say its skeleton layout: set `layout`, or the dataset's `skeleton`")
+            raise ValueError("the dataset does not define a skeleton layout: set `layout`, or the dataset's `skeleton`")
         return find_layout(said)
     found = find_layout(layout)
     if not said or layout == said:

@@ -231,7 +231,7 @@ class DepthRange(Transform):
     def __init__(self, *, near: float = 500.0, far: float = 4500.0, missing: float = 0.0, spec: Modality | None = None):
         super().__init__()
         if spec and spec.units not in ("", "mm"):
-            raise ValueError(f"depth-range reads depth in mm, and {spec.name} is in {spec.units!r}")
+            raise ValueError(f"depth-range reads depth in mm, but {spec.name} is in {spec.units!r}")
         if not near < far:
             raise ValueError(f"near ({near} mm) must be less than far ({far} mm)")
         self.near = near

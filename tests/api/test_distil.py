@@ -266,7 +266,7 @@ def test_batches_without_labels(given):
     before = copy.deepcopy(student)
     kdcore.distil(student, teacher, loader, ["dist"], epochs=1, device="cpu")
     assert not torch.equal(before[0].weight, student[0].weight)
-    with pytest.raises(DataError, match="'cross-entropy' reads labels, and the batches have none"):
+    with pytest.raises(DataError, match="'cross-entropy' reads labels, but the batches have none"):
         kdcore.distil(student, teacher, loader, ["cross-entropy"], device="cpu")
 
 
@@ -314,7 +314,7 @@ def test_a_loader_without_a_length_needs_steps(given):
         kdcore.distil(student, teacher, loader, ["dist"], device="cpu")
     found = kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=2, steps=3, device="cpu")
     assert len(found.history) == 2
-    with pytest.raises(DataError, match="gave 250 batches in epoch 1 and 300 were expected"):
+    with pytest.raises(DataError, match="gave 250 batches in epoch 1, but 300 were expected"):
         kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=1, steps=300, device="cpu")
 
 
@@ -374,7 +374,7 @@ LOADER = [(torch.zeros(4, 6), torch.zeros(4, dtype=torch.long))]
         ({"losses": ["dist"], "optimizer": "sdg"}, RecipeError, "did you mean 'sgd'"),
         ({"losses": ["dist"], "select": "best"}, UsageError, "requires validation="),
         ({"losses": ["dist"], "device": "gpuu"}, UsageError, "is not a device"),
-        ({"losses": ["dist"], "loader": []}, DataError, "gives no batch"),
+        ({"losses": ["dist"], "loader": []}, DataError, "yields no batches"),
         ({"losses": ["dist"], "loader": iter(LOADER)}, UsageError, "not an iterator"),
         ({"losses": ["dist"], "loader": [(1, 2, 3, 4)]}, DataError, "not 4 things"),
         ({"losses": ["dist"], "loader": [(torch.zeros(4, 6), torch.zeros(3))]}, DataError, "differ in length"),

@@ -154,7 +154,7 @@ def test_text_is_a_path(result, tmp_path):
     )
     with pytest.raises(kdcore.KdcoreError, match=r"it holds .*students/seed-0/student"):
         kdcore.load_student(str(result.folder))
-    with pytest.raises(DataError, match="trained on arrays, whose dataset reads no files"):
+    with pytest.raises(DataError, match="trained on arrays, so no dataset is known"):
         student.predict(str(tmp_path / "clip.json") if (tmp_path / "clip.json").write_text("[]") else "")
 
 

@@ -100,7 +100,7 @@ def test_a_loss_with_parameters_is_set_up_before_the_optimizer(logits):
     mine, theirs = Outputs(student, {"features": torch.randn(B, 6)}), Outputs(teacher, {"features": torch.randn(B, 9)})
     loss = kdcore.loss("fitnet")
     for _ in range(2):  # the second call must not train what the first made
-        with pytest.raises(UsageError, match=r"makes parameters .* call setup"):
+        with pytest.raises(UsageError, match=r"creates parameters .* call setup"):
             loss(mine, theirs)
     assert list(loss.parameters()) == []
     assert loss.setup(mine, theirs) is loss
@@ -135,7 +135,7 @@ def test_a_whole_loop_is_short():
         ("mutual", {}, "needs peers="),
         ("fitnet", {"teacher": torch.zeros(B, C)}, "the student's features 'features' and .*kdcore.Outputs"),
         ("semantic-preserving", {"labels": torch.zeros(B, dtype=torch.long)}, "class_embeddings="),
-        ("dist", {"teacher": torch.zeros(B - 1, C)}, "teacher: 7 samples, and the student has 8"),
+        ("dist", {"teacher": torch.zeros(B - 1, C)}, "teacher: 7 samples, but the student has 8"),
         ("cross-entropy", {"labels": torch.zeros(3, dtype=torch.long)}, "labels: 3 samples"),
         ("dist", {"teacher": torch.zeros(B)}, r"logits are a tensor \(B, classes\), not \(8,\)"),
     ],

@@ -51,9 +51,9 @@ class CrossView(Protocol):
     """Train on some camera views, test on others.
 
     Args:
-        train_views: Views that train; by default all but those that test.
-        test_views: Views that test; by default the last, or all that `train_views` does not list.
-        validation_subjects: How many of the last subjects are held out of the training views, or who.
+        train_views: Training views; by default all but the test views.
+        test_views: Test views; by default the last, or all that `train_views` does not list.
+        validation_subjects: Validation subjects, or how many of the last subjects to hold out of the training views.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class CrossScene(Protocol):
     """Train in some scenes, test in others.
 
     Args:
-        train_scenes: Scenes that train; by default all but those that test.
-        test_scenes: Scenes that test; by default the last, or all that `train_scenes` does not list.
-        validation_subjects: How many of the last subjects are held out of the training scenes, or who.
+        train_scenes: Training scenes; by default all but the test scenes.
+        test_scenes: Test scenes; by default the last, or all that `train_scenes` does not list.
+        validation_subjects: Validation subjects, or how many of the last subjects to hold out of the training scenes.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class CrossSession(Protocol):
     """Train on some sessions, test on others.
 
     Args:
-        train_sessions: Sessions that train; by default all but those that test.
-        test_sessions: Sessions that test; by default the last, or all that `train_sessions` does not list.
-        validation_subjects: How many of the last subjects are held out of the training sessions, or who.
+        train_sessions: Training sessions; by default all but the test sessions.
+        test_sessions: Test sessions; by default the last, or all that `train_sessions` does not list.
+        validation_subjects: Validation subjects, or how many of the last subjects to hold out of the training sessions.
     """
 
     def __init__(

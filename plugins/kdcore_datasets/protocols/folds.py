@@ -55,9 +55,9 @@ class SubjectFolds(_Folds):
 
     Args:
         folds: Number of groups.
-        fold: Number of the group that tests, from 1.
+        fold: Number of the test group, from 1.
         shuffle_seed: Seed of the random order; natural order if not given.
-        validation_subjects: How many of the last training subjects are held out, or who.
+        validation_subjects: Validation subjects, or how many of the last training subjects to hold out.
 
     Raises:
         ValueError: If there is no fold of that number.

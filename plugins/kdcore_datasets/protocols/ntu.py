@@ -20,7 +20,7 @@ class NtuCrossSubject(Protocol):
     https://arxiv.org/abs/1604.02808, section 3.2.1.
 
     Args:
-        validation_subjects: How many of the last training subjects are held out, or who.
+        validation_subjects: Validation subjects, or how many of the last training subjects to hold out.
     """
 
     def __init__(self, *, validation_subjects: int | tuple[Value, ...] = 0):
@@ -43,7 +43,7 @@ class NtuCrossView(Protocol):
     https://arxiv.org/abs/1604.02808, section 3.2.2.
 
     Args:
-        validation_subjects: How many of the last subjects are held out of the training views, or who.
+        validation_subjects: Validation subjects, or how many of the last subjects to hold out of the training views.
     """
 
     def __init__(self, *, validation_subjects: int | tuple[Value, ...] = 0):

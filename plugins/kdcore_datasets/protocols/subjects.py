@@ -51,9 +51,9 @@ class CrossSubject(Protocol):
     published split (1, 3, 5, 7 and 2, 4, 6, 8).
 
     Args:
-        train_subjects: Who trains; all that `test_subjects` does not list, if empty.
-        test_subjects: Who tests; all that `train_subjects` does not list, if empty.
-        validation_subjects: How many of the last training subjects are held out, or who.
+        train_subjects: Training subjects; if empty, all that `test_subjects` does not list.
+        test_subjects: Test subjects; if empty, all that `train_subjects` does not list.
+        validation_subjects: Validation subjects, or how many of the last training subjects to hold out.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class LeaveOneSubjectOut(Protocol):
     """Test on one subject, train on all others.
 
     Args:
-        test_subject: Who tests.
-        validation_subjects: How many of the last training subjects are held out, or who.
+        test_subject: Test subject.
+        validation_subjects: Validation subjects, or how many of the last training subjects to hold out.
     """
 
     def __init__(self, *, test_subject: Value, validation_subjects: int | tuple[Value, ...] = 0):
@@ -94,12 +94,12 @@ class LeaveOneSubjectOut(Protocol):
 
 
 class Explicit(Protocol):
-    """Every split's subjects listed in the recipe; nobody else is used.
+    """Split by lists of subjects; others are not used.
 
     Args:
-        train_subjects: Who trains.
-        test_subjects: Who tests.
-        validation_subjects: Who validates, or how many of the last training subjects do.
+        train_subjects: Training subjects.
+        test_subjects: Test subjects.
+        validation_subjects: Validation subjects, or how many of the last training subjects to hold out.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ def _chosen(wanted: tuple[Value, ...] | int | float, existing: Sequence[str], fr
 
 
 class DisjointSubjects(Protocol):
-    """Teachers learn from other subjects than students, and both are tested on yet others.
+    """Train teachers and students on different subjects, and test on others.
 
     Gives the splits ``teacher``, ``train``, ``validation`` and ``test``.
 
@@ -137,10 +137,10 @@ class DisjointSubjects(Protocol):
     students' follow them. So a rule holds for any number of subjects.
 
     Args:
-        teacher_subjects: Whom teachers learn from, or the share of subjects, e.g. 0.4.
-        student_subjects: Whom students learn from, or the share of subjects.
-        test_subjects: Who tests; everybody else, if empty.
-        validation_subjects: How many of the last student subjects are held out, or who.
+        teacher_subjects: Training subjects of teachers, or their share of all subjects, e.g. 0.4.
+        student_subjects: Training subjects of students, or their share of all subjects.
+        test_subjects: Test subjects; if empty, all others.
+        validation_subjects: Validation subjects, or how many of the last student subjects to hold out.
     """
 
     def __init__(

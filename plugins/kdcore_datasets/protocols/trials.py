@@ -19,14 +19,14 @@ from kdcore_datasets.protocols.partition import (
 
 
 class SubjectSpecific(Protocol):
-    """Every subject trains and tests, with different trials.
+    """Train and test on different trials of every subject.
 
     By default the first half of the trials of each subject and action trains (the larger half, if they are odd in
     number) and the rest tests, which for UTD-MHAD is the published split (trials 1-2 and 3-4).
 
     Args:
-        train_trials: Trials that train; all that `test_trials` does not list, if empty.
-        test_trials: Trials that test; all that `train_trials` does not list, if empty.
+        train_trials: Training trials; if empty, all that `test_trials` does not list.
+        test_trials: Test trials; if empty, all that `train_trials` does not list.
         validation_trials: How many of the last training trials of each subject and action are held out (at least one
             stays), or which.
     """

@@ -168,7 +168,7 @@ class SensorCsv(Dataset):
         if text in self.ignore_labels:
             unusable.append(Unusable(str(key), "ignored label", repr(text), key.subject, fault=False))
         else:
-            detail = f"label {text!r} is none of the classes {listed(list(labels))}" if text else "a row has no label"
+            detail = f"label {text!r} is not one of the classes {listed(list(labels))}" if text else "a row has no label"
             unusable.append(Unusable(f"{self.root}: {key}", "unknown label" if text else "no label", detail, key.subject))
         return None
 
@@ -204,7 +204,7 @@ class SensorCsv(Dataset):
     ) -> Iterator[tuple[SampleKey, str, dict[str, object]]]:
         reference, device = next(iter(self.devices.items()))
         if reference not in files:
-            what = f"no file of {reference}, whose column says the label"
+            what = f"no file of {reference}, whose column holds the label"
             unusable.append(Unusable(str(next(iter(files.values()))), "no first device", what, key.subject, fault=False))
             return
         path = files[reference]

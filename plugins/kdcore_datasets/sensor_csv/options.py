@@ -45,7 +45,7 @@ class Device:
         rate: Samples per second; computed from the time column if not given.
         time_column: Column of time stamps, on a clock that all devices share.
         time_unit: Unit of the time stamps; ``iso`` for dates such as ``2014-05-07 13:29:50.43``.
-        delimiter: What stands between columns; a blank means any white space.
+        delimiter: Separator of columns; a blank means any white space.
         header: Whether the first line names the columns.
         record_end: Character that ends a row besides the end of the line, such as ``;``.
         missing_values: Treatment of rows in which a value of a signal is missing or no number. ``error`` makes the recording a

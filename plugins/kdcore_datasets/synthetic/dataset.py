@@ -24,7 +24,7 @@ _LATEST_START = 0.1
 
 
 class SyntheticMotion(Dataset):
-    """People before sensors, simulated: accelerometer, gyroscope, skeleton, colour and depth of one and the same motion.
+    """Simulated people: accelerometer, gyroscope, skeleton, colour and depth signals of the same motion.
 
     Nothing is on disk; every signal is computed when it is read, from the options and the sample's key alone. All modalities
     of a sample share a clock, on which each starts a little later than the motion and runs at its own rate. The skeleton has

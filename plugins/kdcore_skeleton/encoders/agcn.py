@@ -23,7 +23,7 @@ class Agcn(GraphEncoder):
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
         spec: What is known of the input.
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
+        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
         width: Channels of the first blocks; later ones have two and four times as many.
         depth: Number of blocks. Width 16 and depth 4 train in minutes on two CPU cores.
         kernel: Frames that a temporal convolution spans, odd.

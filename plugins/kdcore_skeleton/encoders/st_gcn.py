@@ -24,7 +24,7 @@ class StGcn(GraphEncoder):
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
         spec: What is known of the input.
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
+        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
         strategy: How neighbours are sorted into subsets with weights of their own.
         max_hop: How many bones away a neighbour may be.
         width: Channels of the first blocks; later ones have two and four times as many.

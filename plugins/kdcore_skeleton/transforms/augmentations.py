@@ -46,7 +46,7 @@ class RandomScale(Transform):
     Args:
         spread: Largest relative change.
         per_axis: Draw a factor for each coordinate.
-        coordinates: The first so many channels are positions; others are left as they are.
+        coordinates: Number of leading channels that are positions; others do not change.
     """
 
     augmentation = True
@@ -70,7 +70,7 @@ class DropJoints(Transform):
 
     Args:
         share: Probability that a joint is hidden, each person's on its own.
-        coordinates: The first so many channels are positions; others are left as they are.
+        coordinates: Number of leading channels that are positions; others do not change.
     """
 
     augmentation = True

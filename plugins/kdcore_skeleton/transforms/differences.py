@@ -18,8 +18,8 @@ class Bones(Transform):
     r"""Bones instead of joints: :math:`x_v - x_{\text{parent}(v)}`, zero at the root (2s-AGCN, section 3.3).
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
-        coordinates: The first so many channels are positions; others are left as they are.
+        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
+        coordinates: Number of leading channels that are positions; others do not change.
         append: Keep the positions, and add bones as further channels after all others.
         spec: What is known of the input.
 
@@ -65,7 +65,7 @@ class Motion(Transform):
     r"""Displacements instead of positions: :math:`x_{t+1} - x_t`, zero in the last frame.
 
     Args:
-        coordinates: The first so many channels are positions; others are left as they are.
+        coordinates: Number of leading channels that are positions; others do not change.
         append: Keep the positions, and add displacements as further channels after all others.
     """
 

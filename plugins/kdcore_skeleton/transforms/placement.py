@@ -22,14 +22,14 @@ Coordinates = Annotated[int, Ge(1)]
 
 
 class Centre(Transform):
-    """Puts a joint into the origin; all other joints, and other persons, move along.
+    """Move a joint to the origin; all other joints, and other persons, move along.
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
+        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
         joint: Which joint, by name or number; the layout's centre by default.
         frame: ``every``: each frame by itself, which takes walking out of the recording; ``first``: all frames by the first
             in which the joint was seen.
-        coordinates: The first so many channels are positions; others are left as they are.
+        coordinates: Number of leading channels that are positions; others do not change.
         spec: What is known of the input.
 
     In both cases it is the first person's joint. Frames in which it was not seen are moved as the one seen before them was.
@@ -74,7 +74,7 @@ class ViewAlign(Transform):
     them, nothing turns.
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
+        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
         spec: What is known of the input.
 
     Raises:
@@ -108,8 +108,8 @@ class SkeletonScale(Transform):
     It is the mean over frames that have the four joints, of the first person; where none has, nothing is divided.
 
     Args:
-        layout: The skeleton's layout, by name or spelt out as joints, edges and centre; the dataset's by default.
-        coordinates: The first so many channels are positions; others are left as they are.
+        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
+        coordinates: Number of leading channels that are positions; others do not change.
         spec: What is known of the input.
 
     Raises:

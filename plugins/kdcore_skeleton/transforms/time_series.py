@@ -35,7 +35,7 @@ class JointsToChannels(Transform):
 
 
 class BroadcastToJoints(Join):
-    """Gives every joint of every person the sensors' channels, as PSKD's fusion teacher reads them.
+    """Append the sensors' channels to every joint of every person, as PSKD's fusion teacher reads them.
 
     Ni, Ngu, Yan: Progressive Cross-modal Knowledge Distillation for Human Action Recognition, ACM MM 2022,
     https://doi.org/10.1145/3503161.3548238, section 3.2. The skeleton's channels come first. Sensors of another length are

@@ -26,7 +26,7 @@ from kdcore.cli.plugins import describe
         (["describe", "zzzz"], 2, "error: no component 'zzzz'; see kdcore list, or kdcore recipes list for recipes"),
         (["new-plugin", "teacher", "soft"], 2, "error: there is no template for the kind 'teacher'"),
         (["rn", "quickstart"], 2, "No such command 'rn'. Did you mean 'run'"),
-        (["cache", "clear", "dta"], 2, "error: the cache has no 'dta' (known: data, teachers, schemas)"),
+        (["cache", "clear", "dta"], 2, "error: no kind of cached data 'dta' (known: data, teachers, schemas)"),
         (["runs", "rm", "nothing"], 2, "error: no run 'nothing' in"),
         (["sweep", "quickstart"], 2, "error: nothing to vary: use --grid"),
         (["predict", "student", "wave.npy", "--top", "0"], 2, "'--top'"),

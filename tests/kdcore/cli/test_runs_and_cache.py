@@ -83,7 +83,7 @@ def test_the_cache_is_shown_and_cleared(home):
     assert lines[0] == str(home / "cache")
     assert [line.split()[-2:] for line in lines[3:6]] == [["5", "kB"], ["3", "kB"], ["10", "B"]]
     assert lines[6].startswith("8.01 kB in all")
-    assert "the cache has no 'dta'" in str(CliRunner().invoke(cache.app, ["clear", "dta"]).exception)
+    assert "no kind of cached data 'dta'" in str(CliRunner().invoke(cache.app, ["clear", "dta"]).exception)
     assert said(cache.app, "clear", "data") == "removed data: 1 entries, 5 kB\n"
     assert sorted(each.name for each in (home / "cache").iterdir()) == ["schemas", "teachers"]
     said(cache.app, "clear")

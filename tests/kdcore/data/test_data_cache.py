@@ -122,7 +122,7 @@ def test_a_column_cut_short_by_a_crash_is_made_again(files, tmp_path, loss):
     toys.table(toys.Files(files), wrist(), tmp_path / "cache")
     (file,) = (tmp_path / "cache").glob(f"wrist-*/{loss}")
     file.write_bytes(file.read_bytes()[:-7])
-    with pytest.warns(UserWarning, match=r"^prepared data in .*wrist-.* are damaged and are made again$"):
+    with pytest.warns(UserWarning, match=r"^prepared data in .*wrist-.* are damaged; rebuilding them$"):
         table = toys.table(toys.Files(files), wrist(), tmp_path / "cache")
     np.testing.assert_array_equal(table.inputs["student"][0], expected(files))
 
@@ -260,7 +260,7 @@ def test_a_damaged_description_of_a_column_is_made_again(files, tmp_path, conten
     toys.table(toys.Files(files), wrist(), tmp_path / "cache")
     (file,) = (tmp_path / "cache").glob("wrist-*/column.json")
     file.write_text(content)
-    with pytest.warns(UserWarning, match="are made again"):
+    with pytest.warns(UserWarning, match="rebuilding them"):
         table = toys.table(toys.Files(files), wrist(), tmp_path / "cache")
     np.testing.assert_array_equal(table.inputs["student"][0], expected(files))
 

@@ -100,7 +100,7 @@ def test_a_contradiction_is_refused_with_the_recipes_line(recipe):
 
 
 def test_a_dataset_that_does_not_say_its_layout_is_not_taken_for_another(recipe):
-    with pytest.raises(RecipeError, match=r"student.transforms\[1\]: .*the dataset does not say its skeleton layout"):
+    with pytest.raises(RecipeError, match=r"student.transforms\[1\]: .*the dataset does not define a skeleton layout"):
         assembled(recipe("data.dataset.skeleton=''"))
 
 

@@ -150,8 +150,8 @@ def test_classes_that_make_a_result_doubtful():
     train = [sample("1"), sample("2"), sample("1", label=1)]
     found = class_warnings(split(train, [sample("3"), sample("3", label=2)]), ["walk", "Walk", "run"])
     assert found == [
-        "tested and in no training sample: 'run' (1 test samples)",
-        "classes of a single subject: 'Walk' (1), 'run' (3)",
+        "classes tested without training samples: 'run' (1 test samples)",
+        "classes performed by a single subject: 'Walk' (1), 'run' (3)",
         "classes with nearly the same name: 'walk', 'Walk'",
     ]
     assert class_warnings(split([sample("1"), sample("2")], [sample("3")]), ["walk", "run"]) == []

@@ -117,7 +117,7 @@ def test_damaged_weights(folder, tmp_path, monkeypatch):
 def test_files_of_two_students(folder, tmp_path):
     other = saved_student(tmp_path / "other", classes=["run", "jump", "walk"])
     shutil.copy(other / "weights.safetensors", folder / "weights.safetensors")
-    refused(folder, r"student\.json and weights\.safetensors disagree about classes; they are not of one student")
+    refused(folder, r"student\.json and weights\.safetensors disagree about classes; they belong to different students")
 
 
 def test_links_and_sizes(folder, tmp_path, monkeypatch):

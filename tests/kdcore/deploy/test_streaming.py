@@ -54,5 +54,5 @@ def test_windows_asked_for_and_those_of_the_student():
     for wrong in [(None, 1.0, None), (0.0, None, None), (1.0, -1.0, None)]:
         with pytest.raises(DataError):
             chosen_window(*wrong)
-    with pytest.raises(DataError, match="1 window or more"):
+    with pytest.raises(DataError, match="at least 1 window"):
         Smoothing(0)

@@ -37,7 +37,7 @@ def test_what_no_override_said_is_missed_in_the_file(valid, problems, tmp_path):
 def test_teachers_needed(valid, problems):
     found = problems(TEACHERS.sub("", valid))
     assert [each.path for each in found] == ["losses[1]", "losses[2]"]
-    assert found[0].message == "the loss 'soft-target' needs at least 1 teacher, and 'student' learns from none"
+    assert found[0].message == "the loss 'soft-target' needs at least 1 teacher, but 'student' learns from none"
 
 
 def test_a_term_without_weight_needs_nothing(valid, load):
@@ -157,19 +157,19 @@ REFUSED = {
     "no teacher for a term": (
         ["teacher_losses=[cross-entropy, soft-target]"],
         "teacher_losses[1]",
-        "the loss 'soft-target' needs at least 1 teacher, and 'big' learns from none",
+        "the loss 'soft-target' needs at least 1 teacher, but 'big' learns from none",
         "name some in teachers.big.learns_from",
     ),
     "a peer instead of a teacher": (
         [f"students.{a}={{learns_from: [{b}], losses: {OWN}}}" for a, b in (("one", "two"), ("two", "one"))],
         "students.one.losses[1]",
-        "the loss 'soft-target' needs at least 1 teacher, and 'one' learns from none",
-        "'two' trains beside it: that is a peer",
+        "the loss 'soft-target' needs at least 1 teacher, but 'one' learns from none",
+        "'two' is a peer, trained together with it",
     ),
     "no peer for a term": (
         ["students.one.losses=[mutual]", "students.one.learns_from=[big]"],
         "students.one.losses[0]",
-        "the loss 'mutual' needs at least 1 peer, and 'one' learns from none",
+        "the loss 'mutual' needs at least 1 peer, but 'one' learns from none",
         "",
     ),
     "a tap of a teacher": (
@@ -208,7 +208,7 @@ REFUSED = {
             "students.two={learns_from: [one], losses: [cross-entropy, mutual], training: {epochs: 4}}",
         ],
         "training",
-        "'one' and 'two' train side by side and need trainings of the same epochs",
+        "'one' and 'two' are trained together and need the same epochs",
         "",
     ),
     "a milestone after the end": (
@@ -257,9 +257,9 @@ def fixed(*stages):
 TEACH = {"name": "teachers", "learners": ["big", "small"]}
 LEARN = {"name": "students", "learners": ["one", "two"]}
 CONTRADICTIONS = {
-    "unknown": ([TEACH, LEARN | {"learners": ["one", "two", "three"]}], "trains 'three' in stage 'students', and there is no"),
+    "unknown": ([TEACH, LEARN | {"learners": ["one", "two", "three"]}], "trains 'three' in stage 'students', but there is no"),
     "twice": ([TEACH, LEARN | {"learners": ["one", "two", "one"]}], "lists 'one' twice in stage 'students'"),
-    "nobody": ([TEACH, LEARN, LEARN | {"name": "coda", "learners": []}], "trains nobody in stage 'coda'"),
+    "nobody": ([TEACH, LEARN, LEARN | {"name": "coda", "learners": []}], "has no learners in stage 'coda'"),
     "no epochs": ([TEACH, LEARN | {"epochs": 0}], "gives stage 'students' 0 epochs"),
     "early": ([LEARN, TEACH], "trains 'one' in stage 'students', before 'big' and 'small', which it learns from"),
     "idle": ([TEACH, LEARN | {"learners": ["one"]}], "never trains 'two'"),
@@ -289,7 +289,7 @@ def test_epochs_of_a_participants_own_training_are_kept(problems):
     [found] = problems(BASE, "students.one.training={epochs: 3}", fixed(TEACH, half, half))
     assert (
         found.message.removesuffix(" (command line)")
-        == "the schedule 'fixed' trains 'one' for 4 epochs, and its own training says 3"
+        == "the schedule 'fixed' trains 'one' for 4 epochs, but its own training sets 3"
     )
 
 

@@ -101,7 +101,7 @@ CASES = {
         "  - cross-entropy",
         "  - mutual",
         "losses[0]",
-        "at least 1 peer, and 'student' learns from none",
+        "at least 1 peer, but 'student' learns from none",
         "list several students",
     ),
     "no class embeddings": ("  - cross-entropy", "  - meaning", "losses[0]", "needs class embeddings", "class_embeddings"),

@@ -83,7 +83,7 @@ def test_a_run_that_goes_on_with_other_software_says_so():
     newer = replace(FACTS, versions={"kdcore": "2", "plugin a": "1"}, code={"a": "y"})
     first = resumed_facts(newer, FACTS)
     assert list(first.resumed) == [
-        "resumed with other software than before: kdcore 1, then 2, other code of a; its seeds are not alike"
+        "resumed with different software: kdcore 1, then 2, other code of a; its seeds were trained under different conditions"
     ]
     assert resumed_facts(newer, first).resumed == first.resumed, "what was said stays said, once"
 

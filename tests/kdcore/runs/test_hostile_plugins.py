@@ -105,7 +105,7 @@ def test_a_loss_that_ends_the_process_is_a_failure_of_its_plugin(hostile, home, 
 @pytest.mark.parametrize(
     ("does", "said"),
     [
-        (lambda value, ctx: value.to("meta"), "it returned a tensor on 'meta', and was given tensors on 'cpu'"),
+        (lambda value, ctx: value.to("meta"), "it returned a tensor on 'meta', but was given tensors on 'cpu'"),
         (lambda value, ctx: ctx.student.logits.mean(1), r"it must return a scalar tensor, not one of shape \(3,\)"),
         (lambda value, ctx: float(value.detach()), "it must return a scalar tensor, not a float"),
         (lambda value, ctx: None, "it must return a scalar tensor, not a NoneType"),
@@ -128,7 +128,10 @@ def test_a_loss_that_becomes_nan_is_named_by_step_term_and_rate(hostile):
 @pytest.mark.parametrize(
     ("does", "said"),
     [
-        (lambda value, ctx: (torch.manual_seed(3), value)[1], "changes the seed of torch's random numbers, for everyone"),
+        (
+            lambda value, ctx: (torch.manual_seed(3), value)[1],
+            "changes the seed of torch's random numbers, which affects all other code",
+        ),
         (lambda value, ctx: (torch.set_grad_enabled(False), value)[1], "changes whether gradients are recorded"),
         (lambda value, ctx: (torch.set_default_dtype(torch.float64), value)[1], "changes the default dtype"),
         (

@@ -183,12 +183,12 @@ def test_a_student_that_starts_from_other_classes_has_its_head_mapped(trained, h
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ([f"{LIKE}.classes=[a, b, c]"], r"names its classes itself \(wave, punch, sit down\), and `classes` says otherwise"),
+        ([f"{LIKE}.classes=[a, b, c]"], r"names its classes itself \(wave, punch, sit down\), but `classes` differs"),
         (
             [action(["push", "kick"])],
             r"knows none of the run's classes \(it has wave, punch, sit down; the run has push, kick\)",
         ),
-        ([action(["wave", "kick"])], r"know 1 classes of the run together, and a term needs two"),
+        ([action(["wave", "kick"])], r"know 1 classes of the run together, but a term needs two"),
         ([f"{LIKE}.encoder.width=8"], r"skeleton\.safetensors does not fit the encoder: \d of \d+ tensors match"),
     ],
 )

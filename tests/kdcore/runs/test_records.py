@@ -56,9 +56,9 @@ def test_an_unfinished_run_is_named(run_of, tmp_path):
         (["data.label_noise=0.3"], " 30 % of the training labels are wrong. 2 seeds."),
         (
             ["data.labels=withheld", "losses.cross-entropy=null", "schedule.teacher_split=teacher"],
-            "9 to test. Students were trained without labels. 2 seeds.",
+            "9 test samples. Students were trained without labels. 2 seeds.",
         ),
-        ([], "9 to test. 2 seeds."),
+        ([], "9 test samples. 2 seeds."),
     ],
 )
 def test_the_report_says_what_was_done_to_labels(run_of, options, said):

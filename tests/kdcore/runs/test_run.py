@@ -73,7 +73,9 @@ class Calls:
 def test_a_split_set_apart_for_teachers_is_not_left_idle(home):
     home.write(**SHORT)
     apart = "data.protocol={name: disjoint-subjects, teacher_subjects: [1], student_subjects: [2], test_subjects: [3]}"
-    with pytest.raises(RecipeError, match=r"nobody learns from the 'teacher' split .*set schedule.teacher_split to 'teacher'"):
+    with pytest.raises(
+        RecipeError, match=r"no participant learns from the 'teacher' split .*set schedule.teacher_split to 'teacher'"
+    ):
         dry_run(home.recipe, [apart])
     assert dry_run(home.recipe, [apart, "schedule.teacher_split=teacher"])
 

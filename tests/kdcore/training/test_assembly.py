@@ -107,7 +107,7 @@ def test_optimizers_and_learners_that_a_schedule_makes_up_are_named_together(hom
         dry_run(home.recipe)
     said = str(caught.value)
     assert "schedule: the schedule 'mine' in stage 'student': no optimizer 'adamv'; did you mean 'adam'?" in said
-    assert "schedule: the schedule 'mine' trains 'nobody' in stage 'coda', and there is no such participant" in said
+    assert "schedule: the schedule 'mine' trains 'nobody' in stage 'coda', but there is no such participant" in said
     assert home.runs == []
 
 

@@ -161,4 +161,4 @@ def test_a_student_no_better_than_the_most_frequent_class_is_named():
     assert [note.partition(" is no better than chance: ")[0] for note in notes] == [
         "teacher", "constant", "constant without distillation"
     ]  # fmt: skip
-    assert "60.0 % right, and 60.0 % with the most frequent class" in notes[1]
+    assert "60.0 % accuracy, and 60.0 % by always predicting the most frequent class" in notes[1]

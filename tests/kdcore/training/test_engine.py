@@ -261,7 +261,7 @@ def test_a_cosine_comes_to_its_final_factor_when_the_last_epoch_is_over(final, w
     ("options", "said"),
     [
         ({"name": "step"}, "'step' requires 'milestones'"),
-        ({"name": "cosine", "milestones": (3,)}, "'milestones' does not go with 'cosine'; it is for 'step'"),
+        ({"name": "cosine", "milestones": (3,)}, "'milestones' cannot be used with 'cosine', only with 'step'"),
         ({"name": "step", "milestones": (5, 3)}, r"'milestones' must be increasing and at least 1, not \[5, 3\]"),
         ({"name": "step", "milestones": (3, 3)}, "must be increasing"),
         ({"name": "step", "milestones": (0, 3)}, "must be increasing"),

@@ -169,7 +169,7 @@ def test_it_reports_every_term_and_shape_and_leaves_no_trace(table):
         (BySample, r": it must return a scalar tensor, not one of shape \(2,\); average over the batch"),
         (InADict, ": what it holds in 'odd' would be neither trained nor saved; use .* nn.ModuleDict"),
         (PlainTensor, ": what it holds in 'odd' would be neither trained nor saved"),
-        (MadeLate, r": odd\.weight, odd\.bias: made while training, too late for the optimizer; make them in setup"),
+        (MadeLate, r": odd\.weight, odd\.bias: created during training, too late for the optimizer; create them in setup"),
         (ShapedLate, r": odd\.weight, odd\.bias: made while training"),
     ],
 )

@@ -112,7 +112,7 @@ FAULTS = {
         three(logits=numbers((3, 3), 0), classes=("x", "y", "z")),
         "for 'z', which is not a class of",
     ),
-    "other classes": (three(logits=numbers((3, 3), 0), classes=()), "has 3 logits per sample, and the run has 2 classes"),
+    "other classes": (three(logits=numbers((3, 3), 0), classes=()), "has 3 logits per sample, but the run has 2 classes"),
     "other samples": (three(keys=[key(n) for n in (7, 8, 9)]), "it has none of the run's samples; it has, for example"),
 }
 

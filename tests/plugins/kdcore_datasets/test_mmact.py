@@ -109,7 +109,9 @@ def test_folders_that_cannot_be_used(tmp_path: Path):
     write(tmp_path, "gyro_clip", "subject1/scene1/session1/juggling", [1])
     data = Mmact(root=tmp_path)
     assert data.samples() == []
-    assert [(each.reason, each.detail) for each in data.unusable] == [("unknown action", "'juggling' is no action of MMAct")]
+    assert [(each.reason, each.detail) for each in data.unusable] == [
+        ("unknown action", "'juggling' is not an action of MMAct")
+    ]
 
 
 def test_empty_sensor_files_are_left_out(folder: Path):

@@ -81,8 +81,8 @@ def test_actions_beyond_the_sixty_are_left_out(folder: Path):
         (lambda text: text.replace("0.01", "x", 1), "line 5: expected a joint's x, y and z"),
         (lambda text: text.replace("0.01", "nan", 1), "line 5: a joint's position is not finite"),
         (lambda text: text.replace("0.01", "1e308", 1), "line 5: a joint's position is not finite, or is too large"),
-        (lambda text: "4" + text[1:], "the file goes on after the 4 frames that it claims"),
-        (lambda text: text + "\n\nmore\n", "the file goes on after the 5 frames"),
+        (lambda text: "4" + text[1:], "the file continues after the 4 frames that it declares"),
+        (lambda text: text + "\n\nmore\n", "the file continues after the 5 frames"),
         (lambda text: "many\n" + text, "line 1: expected the number of frames, found 'many'"),
     ],
 )

@@ -61,7 +61,7 @@ def test_listed_classes_are_kept_in_their_order(two_devices: Path):
     data = dataset(**cut_options(two_devices, classes=["a"]))
     assert [sample.label for sample in data.samples()] == [0]
     assert [(each.reason, each.detail) for each in data.unusable if each.fault] == [
-        ("unknown label", "label 'b' is none of the classes a")
+        ("unknown label", "label 'b' is not one of the classes a")
     ]
 
 

@@ -84,4 +84,4 @@ def test_what_cannot_be_meant(tmp_path: Path):
     (tmp_path / "jump.npz").touch()
     data = SkeletonFiles(root=tmp_path, pattern="{action}.npz", classes=("wave",))
     assert data.samples() == []
-    assert [each.detail for each in data.unusable] == ["'jump' is none of the classes wave"]
+    assert [each.detail for each in data.unusable] == ["'jump' is not one of the classes wave"]

@@ -24,7 +24,7 @@ def test_the_report_shows_recordings_and_is_written_again(run_of, tmp_path):
     page = path.read_text()
     assert summary.difference
     assert summary.difference.sentence in page
-    assert "student (accelerometer, cnn1d) learned from skeleton (skeleton, cnn1d) by cross-entropy and soft-target" in page
+    assert "student (accelerometer, cnn1d) learned from skeleton (skeleton, cnn1d) with cross-entropy and soft-target" in page
     assert "<animate " in page
     assert "<script" not in page
     drawn = {each.name for each in (tmp_path / "pictures").iterdir()}

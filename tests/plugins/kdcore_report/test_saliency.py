@@ -78,7 +78,7 @@ def test_pictures_of_everybody_are_in_the_report_and_with_mlflow(finished):
 
     names = {path.name for path in (finished.folder / "pictures").glob("*-saliency.png")}
     assert "example-1-saliency.png" in names
-    assert "saliency: the deeper" in (finished.folder / "report.html").read_text()
+    assert "saliency: deeper red" in (finished.folder / "report.html").read_text()
     client = MlflowClient(finished.run.recipe.tracking.uri)
     assert names <= {each.path.rpartition("/")[2] for each in client.list_artifacts(finished.made.run_ids["root"], "pictures")}
     for example in gather_examples(finished.run, 3, finished.outcomes):
