@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special  # scipy.stats is slow to import
 
 from kdcore.runs.metrics import CONFIDENCE, Evaluation
 
@@ -69,6 +68,8 @@ def paired_difference(with_kd: Sequence[Evaluation], without: Sequence[Evaluatio
 
 
 def _several_seeds(differences: NDArray[np.float64]) -> Difference:
+    from scipy import special
+
     count, mean, spread = len(differences), float(differences.mean()), float(differences.std(ddof=1))
     half = float(special.stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * spread / count**0.5
     low, high, method = mean - half, mean + half, f"paired t over {count} seeds"

@@ -9,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special  # scipy.stats is slow to import
 
 CONFIDENCE = 0.95
 
@@ -136,6 +135,8 @@ def wilson_interval(right: float, n: float) -> tuple[float, float]:
 
     Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
     """
+    from scipy import special
+
     z, share = float(special.ndtri((1 + CONFIDENCE) / 2)), right / n
     middle, half = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
     low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 
 from kdcore.cache import cache_folder
 from kdcore.data.preparation import load_table
@@ -26,12 +26,16 @@ from kdcore.runs.records import refuse_other_recordings
 from kdcore.runs.state import RunState
 from kdcore.training.assembly import DISTILLED, Assembly
 from kdcore.training.checkpoint import write_file
+from kdcore.training.fabric import OneCpu
 from kdcore.training.learner import Learner
 from kdcore.training.parameter_groups import unmatched
 from kdcore.training.participants import Distiller
 from kdcore.training.precision_check import check_precision
 from kdcore.training.preflight import Preflight, preflight
 from kdcore.training.randomness import make_deterministic
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 NEEDED_FOR = {
     "select": "select the best epoch",
@@ -61,7 +65,7 @@ class Prepared:
 def prepare(
     plan: Plan,
     builder: Builder,
-    fabric: Fabric,
+    fabric: Fabric | OneCpu,
     split: str,
     folder: Path | None,
     reading: Callable[[int, int, str], None],
@@ -71,7 +75,7 @@ def prepare(
     Args:
         plan: What is run.
         builder: Constructs the recipe's components.
-        fabric: Devices, precision, processes.
+        fabric: Devices, precision, processes; for a rehearsal, `OneCpu` will do.
         split: Split to evaluate on.
         folder: Of the run to go on with; None for a new one.
         reading: Told (done, total, what) while recordings are read.
@@ -156,7 +160,7 @@ def _set_torch(engine: EngineSpec) -> None:
     if engine.threads:
         torch.set_num_threads(engine.threads)
     if engine.deterministic:
-        make_deterministic()
+        make_deterministic(engine.compile)
 
 
 def _refuse_missing_split(table: Table, split: str) -> None:

@@ -19,6 +19,7 @@ from kdcore.runs.records import recipe_of
 from kdcore.runs.result import Result
 from kdcore.runs.session import RunSession
 from kdcore.runs.state import RunState
+from kdcore.training.fabric import one_cpu
 from kdcore.training.preflight import Preflight
 from kdcore.training.randomness import preserved_torch
 
@@ -121,8 +122,9 @@ def dry_run(
     with preserved_torch(), exits_attributed(plugins):
         plan = make_plan(load_recipe(source, overrides, plugins, data))
         session = RunSession(plan, plugins, listener_for(callbacks, False), split=split)
-        prepared = session.prepare()
-    if not session.writes:
+        fabric = one_cpu(plan.recipe.engine) or session.fabric
+        prepared = session.prepare(fabric)
+    if not fabric.is_global_zero:
         return None
     for note in prepared.assembly.notes:
         session.listener.say(note)

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -40,10 +41,13 @@ from kdcore.training.assembly import parameter_counts
 from kdcore.training.checkpoint import Checkpoints, write_file
 from kdcore.training.engine import Engine
 from kdcore.training.evaluation import predict
-from kdcore.training.fabric import gradient_scaler, make_fabric, most_memory
+from kdcore.training.fabric import OneCpu, gradient_scaler, make_fabric, most_memory
 from kdcore.training.participants import Distiller
 from kdcore.training.settings import Checkpoint
 from kdcore.training.trained_teachers import TrainedStages
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
@@ -101,19 +105,23 @@ class RunSession:
         self.listener = HookCaller(listener or RunListener(), plugins)
         self.builder = Builder(plan.recipe, plugins)
         self.scaler = gradient_scaler(plan.recipe.engine)
-        self.fabric = make_fabric(plan.recipe.engine, self.scaler)
         self.engine: Engine | None = None
         self.stop_requested, self.stop_signal = False, 0
         self.tracker = Tracker()
         self.journal: RunJournal | None = None  # in all processes but the first
         self._stack = ExitStack()
 
-    def prepare(self) -> Prepared:
+    @cached_property
+    def fabric(self) -> Fabric:
+        """Devices, precision, processes."""
+        return make_fabric(self.recipe.engine, self.scaler)
+
+    def prepare(self, fabric: Fabric | OneCpu) -> Prepared:
         """Read the data, and check everything before anything is written."""
         found = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say)
         self.tracker = found or Tracker()
         known = self.folder or (self.extends[0] if self.extends else None)
-        return prepare(self.plan, self.builder, self.fabric, self.split, known, self._reading)
+        return prepare(self.plan, self.builder, fabric, self.split, known, self._reading)
 
     @property
     def writes(self) -> bool:
@@ -124,7 +132,7 @@ class RunSession:
         with ExitStack() as stack:
             if self.folder and self.writes:
                 stack.enter_context(locked(self.folder))
-            self._prepared: Prepared | None = self.prepare()
+            self._prepared: Prepared | None = self.prepare(self.fabric)
             if not self.writes:  # what all processes do alike is told by one
                 self.listener = HookCaller(RunListener(), self.plugins)
             if self.folder is None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from kdcore.contracts.progress import Progress
@@ -31,6 +30,9 @@ from kdcore.training.step import StageStep
 from kdcore.training.trained_teachers import History, TrainedStages
 from kdcore.training.updates import Updates
 from kdcore.training.validation import Scores, averages_applied, chosen_together, early_end, follow_plateaus, improved
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 class Engine:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.training.participants import Distiller
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @torch.no_grad()

@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
-from lightning_fabric.plugins import MixedPrecision
 
 from kdcore.errors import KdcoreError
 from kdcore.recipe.models import EngineSpec
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class OneCpu:
+    """The part of Fabric's interface that a rehearsal needs, for one process on the CPU in float32.
+
+    Importing Lightning Fabric takes as long as importing torch, since it imports torch's compiler.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    world_size: int = 1
+    is_global_zero: bool = True
+
+    def launch(self) -> None:
+        """Start no further process."""
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Compute in float32."""
+        return nullcontext()
+
+
+def one_cpu(engine: EngineSpec) -> OneCpu | None:
+    """`OneCpu` if that is all the recipe's engine asks for on this machine, else None."""
+    on_cpu = engine.accelerator == "cpu" or (
+        engine.accelerator == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    )
+    alone = engine.devices == 1 and engine.strategy == "auto" and "TORCHELASTIC_RUN_ID" not in os.environ
+    return OneCpu() if on_cpu and alone and engine.precision == "32-true" else None
 
 
 def gradient_scaler(engine: EngineSpec) -> torch.amp.GradScaler | None:
@@ -34,6 +64,9 @@ def make_fabric(engine: EngineSpec, scaler: torch.amp.GradScaler | None = None) 
     Raises:
         KdcoreError: If accelerator, devices or precision are not available.
     """
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins import MixedPrecision
+
     _refuse_absent(engine.accelerator)
     gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     if engine.precision == "16-mixed" and (engine.accelerator == "cpu" or not gpu):
@@ -60,6 +93,8 @@ def make_fabric(engine: EngineSpec, scaler: torch.amp.GradScaler | None = None) 
 
 
 def _refuse_absent(accelerator: str) -> None:
+    from lightning_fabric.accelerators import ACCELERATOR_REGISTRY
+
     names = sorted(ACCELERATOR_REGISTRY.available_accelerators())
     present = [name for name in names if ACCELERATOR_REGISTRY[name]["accelerator"].is_available()]
     if accelerator not in ("auto", *present) and not (accelerator == "gpu" and {"cuda", "mps"} & {*present}):

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.training.participants import Distiller
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from kdcore.training.fabric import OneCpu
+
 TOLERANCE = 0.5
 """Largest accepted difference, as a share of the largest float32 logit. Rounding alone stays well below it."""
 
 
 @torch.no_grad()
-def check_precision(distiller: Distiller, table: Table, rows: Tensor, fabric: Fabric, precision: str) -> None:
+def check_precision(distiller: Distiller, table: Table, rows: Tensor, fabric: Fabric | OneCpu, precision: str) -> None:
     """Run every network on `rows` under the run's autocast and in float32, and compare the logits.
 
     The half-precision pass runs twice, which tells a fault of the platform from one of the network.

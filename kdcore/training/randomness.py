@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -27,11 +28,18 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def make_deterministic() -> None:
-    """Ask torch for algorithms that give the same bits each time, on any device."""
+def make_deterministic(compiler: bool = False) -> None:
+    """Ask torch for algorithms that give the same bits each time, on any device.
+
+    Args:
+        compiler: Ask torch's compiler, too, which has to be imported for this and takes as long as torch itself.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if compiler:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    else:
+        torch.set_deterministic_debug_mode("warn")
 
 
 @contextmanager
@@ -39,15 +47,16 @@ def preserved_torch() -> Iterator[None]:
     """Within it, random numbers and torch's settings may change; afterwards they are as they were."""
     random_numbers, threads = random_state(), torch.get_num_threads()
     benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic = torch.get_deterministic_debug_mode()
     try:
         yield
     finally:
         restore_random_state(random_numbers)
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = benchmark
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        if "torch._inductor" in sys.modules:  # the compiler's own setting follows this one
+            torch.use_deterministic_algorithms(deterministic > 0, warn_only=deterministic == 1)
+        torch.set_deterministic_debug_mode(deterministic)
         if workspace is None:
             os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 

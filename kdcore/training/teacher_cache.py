@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from kdcore.contracts.batch import Outputs
@@ -14,6 +13,8 @@ from kdcore.contracts.encoder import Participant
 from kdcore.data.table import Table
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from kdcore.training.participants import Distiller
 
 

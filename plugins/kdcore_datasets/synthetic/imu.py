@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from kdcore_datasets.synthetic.skeleton import Figure, Side
 from kdcore_datasets.synthetic.subjects import spread
@@ -91,6 +90,8 @@ def strap(
         chance: Random numbers of the trial.
         error: Scales the misplacement; 0 is a perfect fit.
     """
+    from scipy.spatial.transform import Rotation
+
     where, _, part = placement.partition("-")
     side: Side = dominant if where == "dominant" else "left" if where == "left" else "right"
     segment = "forearm" if part == "wrist" else "thigh"
