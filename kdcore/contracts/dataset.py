@@ -28,9 +28,11 @@ class SampleKey:
     window: int = 0
 
     def __str__(self) -> str:
-        parts = [f"subject {self.subject}", f"action {self.action}", f"trial {self.trial}"]
-        parts += [f"{name} {value}" for name in ("view", "scene", "session") if (value := getattr(self, name))]
-        return ", ".join(parts) + (f", window {self.window}" if self.window else "")
+        text = f"subject {self.subject}, action {self.action}, trial {self.trial}"
+        for name, value in (("view", self.view), ("scene", self.scene), ("session", self.session), ("window", self.window)):
+            if value:
+                text += f", {name} {value}"
+        return text
 
 
 @dataclass(frozen=True)

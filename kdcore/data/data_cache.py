@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
@@ -29,7 +30,7 @@ from kdcore.data.windows import Cutting, WindowError, cut
 from kdcore.errors import DataError
 from kdcore.recipe.data_models import as_bytes
 
-FORMAT = 7
+FORMAT = 8
 
 LIMIT = "KDCORE_CACHE_LIMIT"
 """Environment variable with the most that prepared data may take on disk, such as ``20GiB``; unlimited by default."""
@@ -48,18 +49,33 @@ class Column:
     """One modality of every readable sample.
 
     Args:
-        keys: Which sample each row is, windows counted.
+        samples: Those asked for.
+        recorded: (N,) position among `samples` of the one that a row was cut from, in ascending order.
+        windows: (N,) number of the row's window within its sample, 0 for a whole recording.
         values: (N, …) in the modality's layout.
-        bad: Sample → what is wrong with its recording.
-        contents: Sample → hash of its recorded values, by which copies are found; without constant and very short ones.
-        sketches: Sample → what near copies of its recording have in common; see `near_copies.sketch`.
+        bad: Position of a sample → what is wrong with its recording.
+        contents: Hash of each sample's recorded values, by which copies are found; empty for constant and very short ones.
+        sketches: What near copies of each sample's recording have in common, see `near_copies.sketch`; empty as in `contents`.
     """
 
-    keys: tuple[SampleKey, ...]
+    samples: Sequence[Sample]
+    recorded: NDArray[np.int64]
+    windows: NDArray[np.int64]
     values: Tensor
-    bad: Mapping[SampleKey, str]
-    contents: Mapping[SampleKey, str]
-    sketches: Mapping[SampleKey, str]
+    bad: Mapping[int, str]
+    contents: Sequence[str]
+    sketches: Sequence[str]
+
+    @property
+    def keys(self) -> tuple[SampleKey, ...]:
+        """Which sample each row is, windows counted."""
+        return window_keys(self.samples, self.recorded, self.windows)
+
+
+def window_keys(samples: Sequence[Sample], recorded: NDArray[np.int64], windows: NDArray[np.int64]) -> tuple[SampleKey, ...]:
+    """The key of each window, given the position of its sample and its number."""
+    keys = [samples[number].key for number in recorded.tolist()]
+    return tuple(replace(key, window=window) if window else key for key, window in zip(keys, windows.tolist(), strict=True))
 
 
 class ColumnCache:
@@ -100,14 +116,16 @@ class ColumnCache:
         if fingerprint is None:
             return self._uncached(dataset, samples, branch, cutting, progress)
         entry = self.folder / identity(fingerprint, dataset, branch, cutting, samples)
-        if not _is_whole(entry):
+        head = _head(entry)
+        if head is None:
             if entry.exists():
                 warnings.warn(f"prepared data in {entry} are damaged; rebuilding them", stacklevel=2)
             _remove(entry)
             self._make(entry, dataset, samples, branch, cutting, progress)
             self._make_room(entry)
+            head = _head(entry)
         os.utime(entry)  # when it was last used
-        return self._open(entry)
+        return self._open(entry, head, samples)
 
     def _make_room(self, newest: Path) -> None:
         """Remove the columns that were used least recently, but for the newest, until the folder keeps its limit."""
@@ -131,7 +149,7 @@ class ColumnCache:
         entry = self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}.part"
         try:
             self._make(entry, dataset, samples, branch, cutting, progress)
-            return self._open(entry)
+            return self._open(entry, _head(entry), samples)
         finally:
             _remove(entry)
 
@@ -155,28 +173,28 @@ class ColumnCache:
             (building / "column.json").write_text(json.dumps(head))
             building.replace(entry)
         except OSError as error:
-            if not _is_whole(entry):  # another process may have finished the same column first
+            if _head(entry) is None:  # another process may have finished the same column first
                 raise DataError(f"could not write prepared data to {entry.parent}: {error.strerror or error}") from error
         finally:
             _remove(building)
         progress(len(samples), len(samples), branch.modality.name)
 
-    def _open(self, entry: Path) -> Column:
-        head = json.loads((entry / "column.json").read_text())
-        shape, dtype = tuple(head["shape"]), np.dtype(head["dtype"]) if head["keys"] else np.dtype("float32")
+    def _open(self, entry: Path, head: Mapping[str, Any] | None, samples: Sequence[Sample]) -> Column:
+        if head is None:
+            raise DataError(f"prepared data in {entry} were removed or damaged while they were read")
+        recorded = np.array(head["recorded"], np.int64)
+        shape, dtype = tuple(head["shape"]), np.dtype(head["dtype"]) if len(recorded) else np.dtype("float32")
         size = int(np.prod(shape)) * dtype.itemsize
         path = entry / "values.bin"
-        if not head["keys"]:
+        if not len(recorded):
             array = np.zeros(shape, dtype)
         elif size > self.memory_limit:
             array = np.memmap(path, dtype, "c", shape=shape)  # copy-on-write: torch asks for a writable array
         else:
             array = np.fromfile(path, dtype).reshape(shape)
-        return Column(
-            tuple(SampleKey(**key) for key in head["keys"]),
-            torch.from_numpy(array),
-            *(_by_key(head[name]) for name in SAID),
-        )
+        bad = {int(number): text for number, text in head["bad"]}
+        windows = np.array(head["windows"], np.int64)
+        return Column(samples, recorded, windows, torch.from_numpy(array), bad, head["contents"], head["sketches"])
 
 
 def _write_values(
@@ -188,10 +206,10 @@ def _write_values(
     progress: Progress,
 ) -> dict[str, Any]:
     """Append every readable sample's values to `file`; returns what is to be known to read them again."""
-    keys: list[SampleKey] = []
-    bad: dict[SampleKey, str] = {}
-    contents: dict[SampleKey, str] = {}
-    sketches: dict[SampleKey, str] = {}
+    recorded: list[int] = []
+    windows: list[int] = []
+    bad: list[tuple[int, str]] = []
+    contents, sketches = [""] * len(samples), [""] * len(samples)
     shape, dtype = None, None
     for done, sample in enumerate(samples):
         progress(done, len(samples), branch.modality.name)
@@ -201,29 +219,26 @@ def _write_values(
         except WindowError:
             raise
         except (DataError, ValueError) as error:
-            bad[sample.key] = str(error)
+            bad.append((done, str(error)))
             continue
         if content := content_hash(signal):
-            contents[sample.key], sketches[sample.key] = content, sketch(signal)
-        for key, array in pieces:
+            contents[done], sketches[done] = content, sketch(signal)
+        for window, array in enumerate(pieces):
             shape, dtype = shape or array.shape, dtype or array.dtype
             if array.shape != shape:
-                raise DataError(_unequal(branch, shape, array.shape, key))
+                raise DataError(_unequal(branch, shape, array.shape, replace(sample.key, window=window)))
             file.write(np.ascontiguousarray(array, dtype=dtype).tobytes())
-            keys.append(key)
+            recorded.append(done)
+            windows.append(window)
     return {
-        "shape": [len(keys), *(shape or ())],
+        "shape": [len(recorded), *(shape or ())],
         "dtype": str(dtype),
-        "keys": [vars(key) for key in keys],
-        **{
-            name: [[vars(key), text] for key, text in found.items()]
-            for name, found in zip(SAID, (bad, contents, sketches), strict=True)
-        },
+        "recorded": recorded,
+        "windows": windows,
+        "bad": bad,
+        "contents": contents,
+        "sketches": sketches,
     }
-
-
-def _by_key(pairs: Sequence[tuple[dict[str, Any], str]]) -> dict[SampleKey, str]:
-    return {SampleKey(**key): text for key, text in pairs}
 
 
 def content_hash(signal: Signal, shortest: int = 8) -> str:
@@ -234,13 +249,10 @@ def content_hash(signal: Signal, shortest: int = 8) -> str:
     return hashlib.sha256(f"{values.dtype}{values.shape}".encode() + values.tobytes()).hexdigest()[:32]
 
 
-def _pieces(
-    dataset: Dataset, sample: Sample, signal: Signal, branch: Branch, cutting: Cutting | None
-) -> Iterator[tuple[SampleKey, np.ndarray]]:
-    spans = cutting.spans(dataset, sample) if cutting else [None]
-    for number, span in enumerate(spans):
-        key = replace(sample.key, window=number)
-        yield key, as_array(cut(signal, span) if span else signal, branch)
+def _pieces(dataset: Dataset, sample: Sample, signal: Signal, branch: Branch, cutting: Cutting | None) -> Iterator[np.ndarray]:
+    """The sample's windows in turn, or the whole of it."""
+    for span in cutting.spans(dataset, sample, {branch.modality.name: signal}) if cutting else [None]:
+        yield as_array(cut(signal, span) if span else signal, branch)
 
 
 def as_array(signal: Signal, branch: Branch) -> np.ndarray:
@@ -293,15 +305,16 @@ def _unequal(branch: Branch, shape: tuple[int, ...], other: tuple[int, ...], key
     )
 
 
-def _is_whole(entry: Path) -> bool:
-    """True if the column is there and nothing of it was lost, as after a power cut."""
+def _head(entry: Path) -> dict[str, Any] | None:
+    """All that is to be known to read a column; None if it is not whole, as after a power cut."""
     try:
         head = json.loads((entry / "column.json").read_text())
-        expected = int(np.prod(head["shape"])) * np.dtype(head["dtype"]).itemsize if head["keys"] else 0
-        whole = head["shape"][0] == len(head["keys"]) and head.keys() >= {*SAID, "sha256"}
-        return whole and (entry / "values.bin").stat().st_size == expected
+        rows = len(head["recorded"])
+        expected = int(np.prod(head["shape"])) * np.dtype(head["dtype"]).itemsize if rows else 0
+        whole = head["shape"][0] == rows == len(head["windows"]) and head.keys() >= {*SAID, "sha256"}
+        return head if whole and (entry / "values.bin").stat().st_size == expected else None
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return False
+        return None
 
 
 def columns_in(folder: Path) -> list[Path]:
@@ -313,12 +326,8 @@ def columns_in(folder: Path) -> list[Path]:
 def damaged_columns(folder: Path) -> list[Path]:
     """The columns of a cache folder whose values are not those that were written, read to the last byte."""
     return [
-        path for path in columns_in(folder) if not _is_whole(path) or _recorded_digest(path) != _digest(path / "values.bin")
+        path for path in columns_in(folder) if (head := _head(path)) is None or head["sha256"] != _digest(path / "values.bin")
     ]
-
-
-def _recorded_digest(entry: Path) -> str:
-    return json.loads((entry / "column.json").read_text())["sha256"]
 
 
 def _digest(path: Path) -> str:

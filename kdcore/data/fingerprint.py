@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -20,6 +20,9 @@ from kdcore.contracts.dataset import Dataset, Sample
 
 PLACES = ("root", "file")
 """Options of datasets that say where recordings lie, which is not what they are."""
+
+_PLAIN = frozenset((type(None), bool, int, float, complex, bytes))
+"""Types whose `repr` is their content."""
 
 _SETTLED = 2_000_000_000
 """Nanoseconds after which a file that changes again certainly gets another time of change."""
@@ -52,7 +55,7 @@ class Hashes:
         """The hash of a file, or of all that lies below a folder; ``unreadable`` where reading fails, which the reader says."""
         name = os.path.abspath(path)
         if name not in self._seen:
-            self._seen[name] = self._folder(path) if path.is_dir() else self._file(path, name)
+            self._seen[name] = self._hash(path, name)
         return self._seen[name]
 
     def save(self) -> None:
@@ -64,9 +67,11 @@ class Hashes:
         part.write_text(json.dumps({**self._known, **self._new}))
         part.replace(self.memory)
 
-    def _file(self, path: Path, name: str) -> str:
+    def _hash(self, path: Path, name: str) -> str:
         try:
-            found = path.stat()
+            found = os.stat(name)
+            if stat.S_ISDIR(found.st_mode):
+                return self._folder(path)
             if not stat.S_ISREG(found.st_mode):
                 return "unreadable"  # opening a pipe or a device may never return
             stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
@@ -121,34 +126,36 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
         UnidentifiedError: If a source holds an object of a kind that has no known content.
     """
     places = [Path(os.path.expanduser(str(options[name]))) for name in PLACES if options.get(name)]
-    paths = [path for sample in samples for source in sample.sources.values() for path in _paths(source, places)]
-    root = _common(paths)
+    found = [[*_paths(source, places)] for sample in samples for source in sample.sources.values()]
+    nameless = not all(found)
+    root = _common({path for paths in found for path in paths})
     digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.version, list(dataset.classes)]).encode())
     told = {name: value for name, value in options.items() if name not in PLACES}
     digest.update(json.dumps(told, sort_keys=True, default=str).encode())
-    nameless = False
     for sample in samples:
         digest.update(f"{sample.key}|{sample.label}".encode())
         for modality, source in sorted(sample.sources.items()):
-            nameless = nameless or not any(True for _ in _paths(source, places))
             try:
-                digest.update(f"|{modality}|{_content(source, places, root, hashes)}".encode())
+                content = repr(source) if type(source) in _PLAIN else _content(source, places, root, hashes)
             except UnidentifiedError as error:
                 raise UnidentifiedError(f"{sample.key}: its {modality} is {error}") from None
+            digest.update(f"|{modality}|{content}".encode())
     for place in places if nameless else ():
         digest.update(f"|{hashes.of(place)}".encode())
     hashes.save()
     return digest.hexdigest()[:16]
 
 
-def _common(paths: Sequence[Path]) -> str:
+def _common(paths: Iterable[Path]) -> str:
     with suppress(ValueError):  # none, or on different drives
-        return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths])
+        return os.path.commonpath({os.path.dirname(os.path.abspath(path)) for path in paths})
     return ""
 
 
 def _paths(source: object, places: Sequence[Path]) -> Iterator[Path]:
     """Every file or folder that a source names."""
+    if type(source) in _PLAIN:
+        return
     if isinstance(source, str | os.PathLike):
         named = _named(source, places)
         if named is not None:
@@ -180,6 +187,13 @@ def _parts(source: object) -> list[object] | None:
     return list(source) if isinstance(source, list | tuple | set | frozenset) else None
 
 
+def _below(root: str, path: Path) -> str:
+    """The way from `root` to `path`, with slashes."""
+    whole = os.path.abspath(path)
+    way = whole[len(root) + 1 :] if whole.startswith(root + os.sep) else os.path.relpath(whole, root)
+    return way.replace(os.sep, "/")
+
+
 def _content(source: object, places: Sequence[Path], root: str, hashes: Hashes) -> str:
     """Text that is different for different content."""
 
@@ -190,11 +204,10 @@ def _content(source: object, places: Sequence[Path], root: str, hashes: Hashes) 
         path = _named(source, places)
         if path is None:
             return repr(source)
-        where = os.path.relpath(os.path.abspath(path), root) if root else path.name
-        return f"{Path(where).as_posix()}={hashes.of(path)}"
+        return f"{_below(root, path) if root else path.name}={hashes.of(path)}"
     if isinstance(source, Enum):
         return repr(source)
-    if source is None or type(source) in (bool, int, float, complex, bytes):
+    if type(source) in _PLAIN:
         return repr(source)
     if isinstance(source, np.ndarray | np.generic) and source.dtype.kind != "O":
         array = np.ascontiguousarray(source)

@@ -9,19 +9,10 @@ import torch
 from torch import Tensor
 
 from kdcore.contracts.dataset import SampleKey
-from kdcore.contracts.protocol import Splits
 from kdcore.data.table import HELD_OUT
-from kdcore.data.windows import recorded
 from kdcore.errors import DataError
 from kdcore.recipe.data_models import DataSpec, SomeLabels
 from kdcore.suggestions import did_you_mean
-
-
-def labels_of(keys: Sequence[SampleKey], splits: Splits) -> Tensor:
-    """(N,) int64: the labels of rows with these keys, -1 for None."""
-    label_of = {sample.key: sample.label for members in splits.samples.values() for sample in members}
-    found = [label_of[recorded(key)] for key in keys]
-    return torch.tensor([-1 if label is None else label for label in found], dtype=torch.int64)
 
 
 def told_labels(

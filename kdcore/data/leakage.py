@@ -23,9 +23,9 @@ def audit(splits: Splits) -> list[str]:
     that is learnt from and the test split: neither the same nor nearly the same name, such as ``1`` and ``01``.
     """
     leaks = []
-    for (first, left), (second, right) in combinations(splits.samples.items(), 2):
-        shared = {sample.key for sample in left} & {sample.key for sample in right}
-        leaks += [f"{key} is in both {first} and {second}" for key in sorted(shared)[:5]]
+    keys = {split: {sample.key for sample in members} for split, members in splits.samples.items()}
+    for first, second in combinations(keys, 2):
+        leaks += [f"{key} is in both {first} and {second}" for key in sorted(keys[first] & keys[second])[:5]]
     for split, samples in splits.samples.items():
         for field in splits.disjoint if split != "test" else ():
             here = {getattr(sample.key, field) for sample in samples}
@@ -98,8 +98,10 @@ def content_leaks(splits: Splits, contents: Mapping[str, Mapping[SampleKey, str]
         splits: The samples of each split.
         contents: As in `equal_contents`.
     """
-    split_of = {sample.key: split for split, samples in splits.samples.items() for sample in samples}
     leaks, copies = [], []
+    if not any(contents.values()):
+        return leaks, copies
+    split_of = {sample.key: split for split, samples in splits.samples.items() for sample in samples}
     for modality, group in equal_contents([sample for members in splits.samples.values() for sample in members], contents):
         said = " and ".join(f"{sample.key} ({split_of[sample.key]})" for sample in group[:3])
         line = f"the {modality} of {said}{f' and {len(group) - 3} more' if len(group) > 3 else ''} is the same, value by value"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,8 @@ from kdcore.contracts.protocol import Protocol, Splits
 from kdcore.data.data_cache import Column, ColumnCache, Progress
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
-from kdcore.data.labels import label_warnings, labels_of, refuse_unlabelled, told_labels
+from kdcore.data.key_join import JoinedRows, KeyJoin
+from kdcore.data.labels import label_warnings, refuse_unlabelled, told_labels
 from kdcore.data.leakage import content_leaks
 from kdcore.data.near_copies import near_copies
 from kdcore.data.pipeline import Branch, Pipeline
@@ -30,7 +32,7 @@ from kdcore.data.splits import (
     without_signals,
 )
 from kdcore.data.table import HELD_OUT, Table
-from kdcore.data.windows import Cutting, recorded
+from kdcore.data.windows import Cutting
 from kdcore.errors import DataError, ListingError, SplitError
 from kdcore.recipe.data_models import DataSpec
 
@@ -115,8 +117,9 @@ def load_splits(
     dropped += [replace(each, split=split_of.get(key, "")) for key, each in lacking.items()]
     dropped += [Dropped(str(each.key), each.key.subject, NO_SPLIT) for each in kept if each.key not in split_of]
     with _raised_as(SplitError):
-        checked_splits(whole, len(dataset.classes), spec.labels != "withheld")
-        splits = checked_splits(without(whole, lacking), len(dataset.classes), spec.labels != "withheld")
+        splits = checked_splits(whole, len(dataset.classes), spec.labels != "withheld")
+        if lacking:
+            splits = checked_splits(without(whole, lacking), len(dataset.classes), spec.labels != "withheld")
     return kept, splits, dropped
 
 
@@ -171,31 +174,35 @@ def load_table(
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
 
+    join = KeyJoin(samples, splits)
+
     def column(branch: Branch) -> Column:
-        having = [sample for sample in samples if branch.modality.name in sample.sources]
-        return cache.column(dataset, having, branch, identity, cutting, progress)
+        having = join.having(branch.modality.name)
+        return cache.column(dataset, [samples[number] for number in having.tolist()], branch, identity, cutting, progress)
 
     columns = _columns(branches, column)
-    bad = _bad(columns.values(), spec)
-    keys = _joined(columns, branches, samples, splits)
-    dropped += _without_rows(splits, keys, bad)
+    joined = join.rows([columns[id(branch)] for branch in branches], [branch.modality.name for branch in branches])
+    dropped += _without_rows(join, joined, _bad(columns.values(), spec))
     with _raised_as(SplitError):
         warned = _refuse_copies(splits, columns, branches, dataset)
-    labels, rows = labels_of(keys, splits), _rows_by_split(keys, splits)
+    keys, labels, rows = joined.keys, joined.labels, joined.by_split
+    for split in ("train", "test"):
+        if not len(rows[split]):
+            raise DataError(f"no {split} sample is left after unreadable ones were skipped")
     if spec.labels not in ("partial", "withheld"):
         refuse_unlabelled(labels, rows, keys)
     train_labels = told_labels(labels, rows, spec, len(dataset.classes), keys)
     warned += label_warnings(labels, train_labels, rows, spec, dataset.classes)
-    present = _present(pipelines, columns, keys, requirements.together)
+    present = _present(pipelines, columns, joined, requirements.together)
     inputs = {
         name: pipeline.prepare(
-            [_rows(columns[id(each)], keys) for each in pipeline.branches],
+            [joined.values_of(columns[id(each)], each.modality.name) for each in pipeline.branches],
             _fitting_rows(name, rows["train"], present),
             memory_limit,
         )
         for name, pipeline in pipelines.items()
     }
-    warned += [*dataset.notes, *said, *_absences(present, rows), *_warnings_about_classes(splits, keys, dataset)]
+    warned += [*dataset.notes, *said, *_absences(present, rows), *class_warnings(join.used(joined), dataset.classes)]
     report = DropReport(tuple(dropped))
     for warning in [*warned, *report.lines()]:
         warnings.warn(warning, stacklevel=2)
@@ -203,12 +210,6 @@ def load_table(
     classes = tuple(dataset.classes)
     warned_of, batching = tuple(warned), (spec.sampler, spec.mix)
     return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, warned_of, present, *batching)
-
-
-def _warnings_about_classes(splits: Splits, keys: Sequence[SampleKey], dataset: Dataset) -> list[str]:
-    """Warnings about the classes of the recordings that are used."""
-    used = {recorded(key) for key in keys}
-    return class_warnings(without(splits, {key for key in _keys(splits) if key not in used}), dataset.classes)
 
 
 def with_shares_missing(
@@ -248,13 +249,13 @@ def with_shares_missing(
 
 
 def _present(
-    pipelines: Mapping[str, Pipeline], columns: Mapping[int, Column], keys: Sequence[SampleKey], together: Sequence[str]
+    pipelines: Mapping[str, Pipeline], columns: Mapping[int, Column], joined: JoinedRows, together: Sequence[str]
 ) -> dict[str, Tensor]:
     """Participant → (N,) bool, which rows have its signals; without participants that have all."""
     masks = {}
     for name, pipeline in pipelines.items():
-        having = [set(columns[id(branch)].keys) for branch in pipeline.branches]
-        masks[name] = torch.tensor([all(key in each for each in having) for key in keys])
+        having = [joined.present(columns[id(each)], each.modality.name) for each in pipeline.branches]
+        masks[name] = torch.from_numpy(np.logical_and.reduce(having))
     if together:
         common = torch.stack([masks[name] for name in together]).all(0)
         masks |= dict.fromkeys(together, common)
@@ -303,70 +304,38 @@ def _columns(branches: Iterable[Branch], prepare: Callable[[Branch], Column]) ->
     return columns
 
 
-def _keys(splits: Splits) -> Iterator[SampleKey]:
-    return (sample.key for members in splits.samples.values() for sample in members)
-
-
 def _bad(columns: Iterable[Column], spec: DataSpec) -> dict[SampleKey, str]:
     """Sample → what is wrong with its recording; an error unless the recipe skips such samples."""
-    bad = {key: why for column in columns for key, why in column.bad.items()}
+    bad = {column.samples[number].key: why for column in columns for number, why in column.bad.items()}
     if bad and spec.on_bad_sample == "error":
         what = f"{len(bad)} bad samples (data.on_bad_sample: skip leaves them out)"
         raise DataError(listed(what, [f"{key}: {why}" for key, why in bad.items()]))
     return bad
 
 
-def _without_rows(splits: Splits, keys: Sequence[SampleKey], bad: Mapping[SampleKey, str]) -> Iterator[Dropped]:
+def _without_rows(join: KeyJoin, joined: JoinedRows, bad: Mapping[SampleKey, str]) -> Iterator[Dropped]:
     """The samples of all splits that became no row: bad ones, and those shorter than a window."""
-    used = {recorded(key) for key in keys}
-    for split, members in splits.samples.items():
-        for key in (sample.key for sample in members if sample.key not in used):
-            yield Dropped(str(key), key.subject, BAD if key in bad else SHORT, bad.get(key, ""), split)
+    for split, sample in join.unused(joined):
+        key = sample.key
+        yield Dropped(str(key), key.subject, BAD if key in bad else SHORT, bad.get(key, ""), split)
+
+
+def _by_key(samples: Sequence[Sample], texts: Sequence[str]) -> dict[SampleKey, str]:
+    """Sample → its text, without empty ones."""
+    return {sample.key: text for sample, text in zip(samples, texts, strict=True) if text}
 
 
 def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
     """Equal recordings in several splits: an error if one of them is the test split, else what a person should know."""
-    contents = {branch.modality.name: columns[id(branch)].contents for branch in branches}
-    sketches = {branch.modality.name: columns[id(branch)].sketches for branch in branches}
-    leaks, copies = content_leaks(splits, contents)
+    contents, sketches, repeated = {}, {}, {}
+    for branch in branches:
+        name, column = branch.modality.name, columns[id(branch)]
+        contents[name] = _by_key(column.samples, column.contents)
+        sketches[name] = _by_key(column.samples, column.sketches)
+        if len(set(contents[name].values())) < len(contents[name]):
+            repeated[name] = contents[name]
+    leaks, copies = content_leaks(splits, repeated)
     leaks += near_copies(splits, sketches, contents, dataset.read)
     if leaks:
         raise SplitError(listed("the splits leak", leaks))
     return [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
-
-
-def _joined(
-    columns: Mapping[int, Column], branches: Sequence[Branch], samples: Sequence[Sample], splits: Splits
-) -> tuple[SampleKey, ...]:
-    """Keys that the columns of all the sample's modalities have, in the samples' order, without those in no split."""
-    modalities = {sample.key: sample.sources.keys() for sample in samples}
-    having = [(branch.modality.name, set(columns[id(branch)].keys)) for branch in branches]
-    everything = set().union(*(keys for _, keys in having))
-    common = {key for key in everything if all(key in keys or name not in modalities[recorded(key)] for name, keys in having)}
-    if not common:
-        raise DataError("no samples are left: all are bad or shorter than a window (kdcore data check counts them)")
-    order = {sample.key: number for number, sample in enumerate(samples)}
-    used = {sample.key for members in splits.samples.values() for sample in members}
-    kept = [key for key in common if recorded(key) in used]
-    return tuple(sorted(kept, key=lambda key: (order[recorded(key)], key.window)))
-
-
-def _rows_by_split(keys: Sequence[SampleKey], splits: Splits) -> dict[str, Tensor]:
-    split_of = {sample.key: split for split, members in splits.samples.items() for sample in members}
-    rows: dict[str, list[int]] = {split: [] for split in splits.samples}
-    for row, key in enumerate(keys):
-        rows[split_of[recorded(key)]].append(row)
-    for split in ("train", "test"):
-        if not rows[split]:
-            raise DataError(f"no {split} sample is left after unreadable ones were skipped")
-    return {split: torch.tensor(found, dtype=torch.int64) for split, found in rows.items()}
-
-
-def _rows(column: Column, keys: tuple[SampleKey, ...]) -> Tensor:
-    """The column's rows for `keys`; the column itself where nothing is to be moved."""
-    if column.keys == keys:
-        return column.values
-    where = {key: row for row, key in enumerate(column.keys)}
-    if not where:
-        return column.values
-    return column.values[torch.tensor([where.get(key, 0) for key in keys])]  # the first row stands in where there is none

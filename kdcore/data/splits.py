@@ -32,9 +32,9 @@ def complete_samples(
     if missing == "mask" and required is not None:
         modalities = required
     kept, lacking = [], {}
+    wanted = frozenset(modalities)
     for sample in samples:
-        absent = sorted(modality for modality in modalities if modality not in sample.sources)
-        if absent:
+        if absent := sorted(wanted - sample.sources.keys()):
             reason = f"no {', no '.join(absent)}"
             lacking[sample.key] = Dropped(str(sample.key), sample.key.subject, reason, reason)
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,10 +41,17 @@ class Cutting:
     hop: float
     modalities: tuple[str, ...]
 
-    def spans(self, dataset: Dataset, sample: Sample) -> list[Span]:
-        """Start and end of every window of `sample` in seconds, within the time that the modalities it has cover."""
-        there = [modality for modality in self.modalities if modality in sample.sources]
-        return windows([dataset.read(sample, modality) for modality in there], self.length, self.hop)
+    def spans(self, dataset: Dataset, sample: Sample, known: Mapping[str, Signal] | None = None) -> list[Span]:
+        """Start and end of every window of `sample` in seconds, within the time that the modalities it has cover.
+
+        Args:
+            dataset: Reads the modalities that are not `known`.
+            sample: The sample.
+            known: Modality → signal that has been read already.
+        """
+        known, there = known or {}, [modality for modality in self.modalities if modality in sample.sources]
+        signals = [known[each] if each in known else dataset.read(sample, each) for each in there]
+        return windows(signals, self.length, self.hop)
 
 
 def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:

@@ -327,7 +327,7 @@ def _refuse_unlabelled(plan: Plan, first: LoadedBatch) -> None:
 def _trained(plan: Plan, given: _Given, first: LoadedBatch, listener: RunListener) -> Distilled:
     """Train the student as the plan says."""
     recipe, steps, history = plan.recipe, given.length, _History()
-    make_deterministic()
+    make_deterministic(recipe.engine.compile)
     scaler = gradient_scaler(recipe.engine)
     fabric = make_fabric(recipe.engine, scaler)
     table, stages = LoaderTable(first, fabric.device), plan.stages[DISTILLED]

@@ -123,6 +123,8 @@ def effective_count(correct: ArrayLike, recordings: ArrayLike) -> float:
     if count < 2 or share in (0.0, 1.0):
         return float(count)
     variance = count / (count - 1) * (np.bincount(groups, right - share) ** 2).sum() / size**2
+    from scipy import special
+
     quantile = (1 + CONFIDENCE) / 2
     few = special.ndtri(quantile) / special.stdtrit(count - 1, quantile)
     return float(min(size, few**2 * share * (1 - share) / variance)) if variance > 0 else float(size)

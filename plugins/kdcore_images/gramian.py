@@ -76,12 +76,9 @@ class GramianAngularField(Transform):
         if self.size and self.resize == "series":
             x = resample(x, self.size)
         cosine, sine = self._angles(x)
-        fields = []
-        if self.method != "gadf":
-            fields.append(_outer(cosine, cosine) - _outer(sine, sine))
-        if self.method != "gasf":
-            fields.append(self.sign * (_outer(sine, cosine) - _outer(cosine, sine)))
-        field = torch.cat(fields, dim=1)
+        sums = [(cosine, cosine, sine, sine)]
+        differences = [(sine, cosine, cosine, sine) if self.sign > 0 else (cosine, sine, sine, cosine)]
+        field = _fields([*(sums if self.method != "gadf" else ()), *(differences if self.method != "gasf" else ())])
         if self.size and self.size != field.shape[-1]:
             field = self._resized(field, self.size)
         return stretch(field) if self.values == "unit" else field
@@ -111,6 +108,33 @@ def stretch(images: Tensor) -> Tensor:
     """Images (B, C, H, W), each channel stretched to [0, 1]; a constant one becomes 0."""
     low, high = images.amin((-2, -1), keepdim=True), images.amax((-2, -1), keepdim=True)
     return (images - low) / torch.where(high > low, high - low, torch.ones_like(high))
+
+
+Products = tuple[Tensor, Tensor, Tensor, Tensor]
+"""a, b, c and d, each (B, C, T), of a field :math:`a_i b_j - c_i d_j`."""
+
+
+def _fields(products: list[Products]) -> Tensor:
+    """The fields of `products`, side by side as channels, (B, C · len(products), T, T).
+
+    On a CPU they are made sample by sample, so that the intermediate results stay in the processor's cache and every pixel is
+    written to memory once; the numbers are the same.
+    """
+    first = products[0][0]
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
+    if traced or first.device.type != "cpu" or (torch.is_grad_enabled() and first.requires_grad):
+        fields = [_outer(a, b) - _outer(c, d) for a, b, c, d in products]
+        return torch.cat(fields, dim=1) if len(fields) > 1 else fields[0]
+    batch, channels, length = first.shape
+    found = first.new_empty(batch, len(products), channels, length, length)
+    subtracted = first.new_empty(channels, length, length)
+    for number, (a, b, c, d) in enumerate(products):
+        for field, *factors in zip(found[:, number], a, b, c, d, strict=True):
+            left, top, left_too, top_too = factors
+            torch.mul(left.unsqueeze(-1), top.unsqueeze(-2), out=field)
+            torch.mul(left_too.unsqueeze(-1), top_too.unsqueeze(-2), out=subtracted)
+            field.sub_(subtracted)
+    return found.flatten(1, 2)
 
 
 def _outer(a: Tensor, b: Tensor) -> Tensor:

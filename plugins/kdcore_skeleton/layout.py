@@ -162,6 +162,15 @@ class Layout:
         return coo_array((np.ones(len(self.links)), self.links.T), shape=(len(self), len(self))).tocsr()
 
     def _steps_from(self, joint: Joint) -> np.ndarray:
-        from scipy.sparse.csgraph import shortest_path
-
-        return shortest_path(self._matrix(), directed=False, unweighted=True, indices=self.index(joint))
+        """(V,) the number of edges from `joint` to each joint, infinite where none leads there."""
+        neighbours: dict[int, list[int]] = {}
+        for one, other in self.links.tolist():
+            neighbours.setdefault(one, []).append(other)
+            neighbours.setdefault(other, []).append(one)
+        steps = np.full(len(self), np.inf)
+        near, step = {self.index(joint)}, 0
+        while near:
+            steps[list(near)] = step
+            near = {each for one in near for each in neighbours.get(one, ()) if np.isinf(steps[each])}
+            step += 1
+        return steps

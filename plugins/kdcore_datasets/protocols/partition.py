@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from kdcore import DataError, Sample
 
@@ -94,12 +97,23 @@ def gather(
 def in_order(samples: Iterable[Sample]) -> list[Sample]:
     """Samples sorted by key, numbers within names by their size."""
 
-    def key(sample: Sample) -> tuple[object, ...]:
-        each = sample.key
-        texts = (each.subject, each.action, each.trial, each.view, each.scene, each.session)
-        return (*map(natural, texts), texts, each.window)
+    samples = list(samples)
+    by_number, by_text = [], []
+    for name in ("subject", "action", "trial", "view", "scene", "session"):
+        values = [getattr(sample.key, name) for sample in samples]
+        numbers = {value: natural(value) for value in set(values)}
+        if len(numbers) < 2:
+            continue
+        by_number.append(_ranks([numbers[value] for value in values]))
+        by_text.append(_ranks(values))
+    order = np.lexsort([[sample.key.window for sample in samples], *reversed(by_text), *reversed(by_number)])
+    return [samples[number] for number in order.tolist()]
 
-    return sorted(samples, key=key)
+
+def _ranks(values: Sequence[Any]) -> np.ndarray:
+    """The place of each value among all that occur, which compares as the values do."""
+    place = {value: number for number, value in enumerate(sorted(set(values)))}
+    return np.fromiter((place[value] for value in values), np.int64, len(values))
 
 
 def refuse_empty(splits: Mapping[str, Sequence[Sample]], rule: str, may_be_empty: Sequence[str] = ("validation",)) -> None:

@@ -110,3 +110,11 @@ def test_both_fields_are_the_sums_then_the_differences(golden):
     for variant in ("paper", "official"):
         apart = [field(x, method=method, variant=variant) for method in ("gasf", "gadf")]
         assert np.array_equal(field(x, method="both", variant=variant), np.concatenate(apart))
+
+
+@pytest.mark.parametrize("method", ["gasf", "gadf", "both"])
+@pytest.mark.parametrize("variant", ["paper", "official"])
+def test_fields_made_sample_by_sample_equal_those_of_the_whole_batch_to_the_bit(method, variant):
+    gaf = GramianAngularField(size=7, method=method, variant=variant, resize="series")
+    x = torch.randn(3, 2, 11)
+    assert torch.equal(gaf(x), gaf(x.clone().requires_grad_()).detach())
