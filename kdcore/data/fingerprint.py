@@ -126,9 +126,25 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
         UnidentifiedError: If a source holds an object of a kind that has no known content.
     """
     places = [Path(os.path.expanduser(str(options[name]))) for name in PLACES if options.get(name)]
-    found = [[*_paths(source, places)] for sample in samples for source in sample.sources.values()]
-    nameless = not all(found)
-    root = _common({path for paths in found for path in paths})
+    names, nameless = set(), False
+    for sample in samples:
+        for source in sample.sources.values():
+            found = [source] if isinstance(source, Path) else [*_paths(source, places)]
+            names.update(map(os.fspath, found))
+            nameless = nameless or not found
+    root = _common(names)
+    texts: dict[str, str] = {}
+
+    def content(source: object) -> str:
+        if type(source) in _PLAIN:
+            return repr(source)
+        if not isinstance(source, Path):
+            return _content(source, places, root, hashes)
+        name = os.fspath(source)
+        if name not in texts:  # several modalities may share a file
+            texts[name] = _content(source, places, root, hashes)
+        return texts[name]
+
     digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.version, list(dataset.classes)]).encode())
     told = {name: value for name, value in options.items() if name not in PLACES}
     digest.update(json.dumps(told, sort_keys=True, default=str).encode())
@@ -136,17 +152,17 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
         digest.update(f"{sample.key}|{sample.label}".encode())
         for modality, source in sorted(sample.sources.items()):
             try:
-                content = repr(source) if type(source) in _PLAIN else _content(source, places, root, hashes)
+                text = content(source)
             except UnidentifiedError as error:
                 raise UnidentifiedError(f"{sample.key}: its {modality} is {error}") from None
-            digest.update(f"|{modality}|{content}".encode())
+            digest.update(f"|{modality}|{text}".encode())
     for place in places if nameless else ():
         digest.update(f"|{hashes.of(place)}".encode())
     hashes.save()
     return digest.hexdigest()[:16]
 
 
-def _common(paths: Iterable[Path]) -> str:
+def _common(paths: Iterable[str]) -> str:
     with suppress(ValueError):  # none, or on different drives
         return os.path.commonpath({os.path.dirname(os.path.abspath(path)) for path in paths})
     return ""
@@ -168,7 +184,7 @@ def _paths(source: object, places: Sequence[Path]) -> Iterator[Path]:
 def _named(source: str | os.PathLike[Any], places: Sequence[Path]) -> Path | None:
     """The file or folder that a path or text names; None for text that names nothing."""
     if not isinstance(source, str):
-        return Path(os.fsdecode(source))
+        return source if isinstance(source, Path) else Path(os.fsdecode(source))
     if not source or "\0" in source or len(source) > 4096:
         return None
     with suppress(OSError):

@@ -39,7 +39,7 @@ def entries(folder: Path) -> list[Path]:
         DataError: If the folder cannot be read.
     """
     try:
-        return sorted(folder.iterdir())
+        return sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read ({error.strerror or error})") from error
 
