@@ -119,10 +119,10 @@ def _matrix(
     for row, column in np.argwhere(numbers):
         # Dark ground far from the middle of a diverging map, or at the top of a plain one.
         dark = abs(shades[row, column]) > 0.6 * max(abs(low), high)
-        axes.text(
-            column, row, form.format(numbers[row, column]), ha="center", va="center", fontsize=7, color=PAPER if dark else INK
-        )
-    axes.set_title(title, loc="left", fontweight="bold", fontsize=11)
+        colour = PAPER if dark else INK
+        cell = axes.text(column, row, form.format(numbers[row, column]), ha="center", va="center", fontsize=7, color=colour)
+        cell.set_in_layout(False)  # it is inside the axes
+    axes.set_title(title, y=1.0, loc="left", fontweight="bold", fontsize=11)
     return figure
 
 
@@ -149,8 +149,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file."""
+    """Write a figure as a PNG file.
+
+    The canvas draws it once; `Figure.savefig` goes through everything twice where there is a layout engine.
+    """
     content = io.BytesIO()
-    figure.savefig(content, format="png", metadata={"Software": None})
+    figure.canvas.print_png(content, metadata={"Software": None})  # type: ignore[attr-defined]  # `new_figure` gave it an Agg canvas
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.getvalue())
