@@ -26,7 +26,7 @@ from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.data.near_copies import sketch
 from kdcore.data.pipeline import Branch
-from kdcore.data.windows import Cutting, WindowError, cut
+from kdcore.data.windows import Cutting, WindowError, cut, timed
 from kdcore.errors import DataError
 from kdcore.recipe.data_models import as_bytes
 
@@ -251,8 +251,12 @@ def content_hash(signal: Signal, shortest: int = 8) -> str:
 
 def _pieces(dataset: Dataset, sample: Sample, signal: Signal, branch: Branch, cutting: Cutting | None) -> Iterator[np.ndarray]:
     """The sample's windows in turn, or the whole of it."""
-    for span in cutting.spans(dataset, sample, {branch.modality.name: signal}) if cutting else [None]:
-        yield as_array(cut(signal, span) if span else signal, branch)
+    if cutting is None:
+        yield as_array(signal, branch)
+        return
+    signal = timed(signal)
+    for span in cutting.spans(dataset, sample, {branch.modality.name: signal}):
+        yield as_array(cut(signal, span), branch)
 
 
 def as_array(signal: Signal, branch: Branch) -> np.ndarray:

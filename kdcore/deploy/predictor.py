@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.data.windows import Span, cut, windows
+from kdcore.data.windows import Span, cut, timed, windows
 from kdcore.deploy.plain_recordings import as_numpy, as_signal, rate_for
 from kdcore.deploy.recordings import fitting, read_recording
 from kdcore.errors import DataError
@@ -187,6 +187,8 @@ class Predictor(ABC):
 
 def cut_pieces(signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> list[dict[str, Signal]]:
     """The parts of a recording within `spans`; all of it for None."""
+    if len(spans) > 1:
+        signals = {name: timed(signal) for name, signal in signals.items()}
     return [{name: cut(signal, span) if span else signal for name, signal in signals.items()} for span in spans]
 
 

@@ -170,7 +170,8 @@ class UtdMhad(Dataset):
 
 
 def _path(sample: Sample, modality: str) -> Path:
-    return Path(str(sample.sources[modality]))
+    source = sample.sources[modality]
+    return source if isinstance(source, Path) else Path(str(source))
 
 
 def _frames(values: np.ndarray) -> np.ndarray:

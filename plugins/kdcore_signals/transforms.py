@@ -167,9 +167,9 @@ def _smooth(values: np.ndarray, factor: float) -> np.ndarray:
 def _interpolate(values: np.ndarray, clock: np.ndarray, times: np.ndarray) -> np.ndarray:
     if len(clock) == 1:
         return np.repeat(values, len(times), axis=0)
-    left = np.clip(np.searchsorted(clock, times, side="right") - 1, 0, len(clock) - 2)
+    left = np.minimum(np.maximum(np.searchsorted(clock, times, side="right") - 1, 0), len(clock) - 2)
     gap = clock[left + 1] - clock[left]
-    share = np.clip((times - clock[left]) / np.where(gap > 0, gap, 1.0), 0.0, 1.0)
+    share = np.minimum(np.maximum((times - clock[left]) / np.where(gap > 0, gap, 1.0), 0.0), 1.0)
     share = share.reshape(-1, *[1] * (values.ndim - 1))
     mixed = values[left] * (1 - share) + values[left + 1] * share
     return (np.rint(mixed) if np.issubdtype(values.dtype, np.integer) else mixed).astype(values.dtype)
