@@ -1,6 +1,6 @@
 """Cost of Gramian angular fields of 180² × 3 beside writing as many numbers.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/gaf_cost.py
+OMP_NUM_THREADS=1 python tests/benchmarks/gaf_cost.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Milliseconds of CPU time that a saved student takes for one window, beside its encoder alone.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/predict_cost.py --student runs/…/students/seed-0/student
+OMP_NUM_THREADS=1 python tests/benchmarks/predict_cost.py --student runs/…/students/seed-0/student
 """
 
 from __future__ import annotations

@@ -1,0 +1,162 @@
+"""All benchmarks of speed, or those that are named, as one table beside their goals.
+
+    OMP_NUM_THREADS=1 python -m tests.benchmarks [ROW …] [--runs 5]
+
+Ratios are of neighbours in time, and times are CPU seconds, so that other work on the machine does little harm. Rows that
+start a process count all of it. Times depend on the machine, so the last column says how many times ``import torch`` they
+take. Larger measurements are scripts of their own beside this one: engine_overhead, gcn_throughput, gsdm_cost, loss_cost,
+mutual_cost, kill_loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+sys.path.insert(0, str(Path(__file__).parent))  # the scripts are run by their paths, too
+
+import gaf_cost
+import joining
+import predict_cost
+import utd_mhad_start
+
+TORCH = [sys.executable, "-c", "import torch"]
+SHORT = ["schedule.teachers.epochs=1", "schedule.student.epochs=1", "seeds=[0]"]
+
+
+class SkippedError(Exception):
+    """A row that cannot be measured here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Args:
+        what: The work.
+        goal: The largest acceptable median, on the machine of docs/results/speed.md where it is in seconds.
+        unit: ``s`` for CPU seconds, ``ms``, or empty for a ratio.
+        measure: Gives so many values.
+    """
+
+    what: str
+    goal: float
+    unit: str
+    measure: Callable[[int], Iterator[float]]
+
+
+def cpu_seconds(command: Sequence[str]) -> float:
+    """User and system seconds of a command and all that it waits for.
+
+    Raises:
+        SkippedError: If it fails.
+    """
+    before = os.times()
+    done = subprocess.run(command, capture_output=True, text=True)
+    after = os.times()
+    if done.returncode:
+        raise SkippedError(f"{' '.join(command)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def command(*words: str) -> Callable[[int], Iterator[float]]:
+    """Measure a kdcore command, after a run that fills the cache."""
+
+    def measure(runs: int) -> Iterator[float]:
+        asked = [sys.executable, "-m", "kdcore", *words]
+        cpu_seconds(asked)
+        yield from (cpu_seconds(asked) for _ in range(runs))
+
+    return measure
+
+
+def utd_mhad(which: int) -> Callable[[int], Iterator[float]]:
+    """Measure the first (0) or second (1) start."""
+
+    def measure(runs: int) -> Iterator[float]:
+        root = utd_mhad_start.recordings()
+        if root is None:
+            raise SkippedError("UTD-MHAD is not there: set KDCORE_DATA")
+        yield from (found[which] for found in utd_mhad_start.ratios(root, runs))
+
+    return measure
+
+
+def student() -> Path:
+    """A student of the quickstart, trained for one epoch if no run has left one.
+
+    Raises:
+        SkippedError: If it cannot be trained.
+    """
+    from kdcore.errors import KdcoreError
+    from kdcore.runs.saved_students import find_student
+
+    try:
+        return find_student("quickstart")
+    except KdcoreError:
+        cpu_seconds([sys.executable, "-m", "kdcore", "run", "quickstart", *SHORT])
+        return find_student("quickstart")
+
+
+def predict_start(runs: int) -> Iterator[float]:
+    """A whole `kdcore predict` of one recording of five seconds."""
+    with TemporaryDirectory() as folder:
+        table = Path(folder) / "recording.csv"
+        table.write_text("x,y,z\n" + "0.1,9.8,0.2\n0.3,9.6,0.1\n" * 125)
+        yield from command("predict", str(student()), str(table), "--rate", "50")(runs)
+
+
+def predict_window(runs: int) -> Iterator[float]:
+    """A window of a long recording."""
+    return (whole for whole, _ in predict_cost.window_costs(student(), 2000, runs))
+
+
+ROWS = {
+    "help": Row("kdcore --help", 0.15, "s", command("--help")),
+    "list": Row("kdcore list", 0.15, "s", command("list")),
+    "validate": Row("kdcore validate sakdn", 0.6, "s", command("validate", "sakdn")),
+    "dry-run": Row("kdcore run --dry-run quickstart", 3.0, "s", command("run", "--dry-run", "quickstart")),
+    "predict-start": Row("kdcore predict, one recording", 1.0, "s", predict_start),
+    "predict-window": Row("kdcore predict, a window", 0.35, "ms", predict_window),
+    "joining": Row("joining keys, 100,000 samples", 0.5, "s", lambda runs: joining.starts(100_000, runs)),
+    "utd-mhad-first": Row("UTD-MHAD, first start ÷ scipy.loadmat of all", 0.7, "", utd_mhad(0)),
+    "utd-mhad-second": Row("UTD-MHAD, second start ÷ scipy.loadmat of all", 0.03, "", utd_mhad(1)),
+    "gaf": Row("GAF 180² × 3 ÷ plain write, batch 128", 2.1, "", lambda runs: gaf_cost.ratios(128, runs)),
+}
+
+
+def line(row: Row, values: Sequence[float], torch_seconds: float) -> str:
+    """A row of the Markdown table."""
+    low, middle, high = (f"{value:.3g}" for value in (min(values), statistics.median(values), max(values)))
+    unit = f" {row.unit}" if row.unit else ""
+    beside = f"{statistics.median(values) / torch_seconds:.2f}" if row.unit == "s" else ""
+    return f"| {row.what} | {low} – {middle} – {high}{unit} | ≤ {row.goal:g}{unit} | {beside} |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"one or more of {', '.join(ROWS)}; all by default")
+    parser.add_argument("--runs", type=int, default=5)
+    asked = parser.parse_args()
+    if unknown := sorted({*asked.rows} - {*ROWS}):
+        parser.error(f"no row {unknown[0]!r} (there are {', '.join(ROWS)})")
+    torch_seconds = statistics.median(cpu_seconds(TORCH) for _ in range(3))
+    print(f"import torch: {torch_seconds:.2f} CPU seconds\n")
+    print("| work | minimum – median – maximum | goal | ÷ import torch |\n| --- | ---: | ---: | ---: |")
+    for name in asked.rows or ROWS:
+        try:
+            print(line(ROWS[name], [*ROWS[name].measure(asked.runs)], torch_seconds), flush=True)
+        except SkippedError as error:
+            print(f"| {ROWS[name].what} | skipped: {error} | | |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
