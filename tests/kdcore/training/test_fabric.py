@@ -7,7 +7,7 @@ import torch
 
 from kdcore.errors import KdcoreError
 from kdcore.recipe.models import EngineSpec
-from kdcore.training.fabric import make_fabric
+from kdcore.training.fabric import make_fabric, one_cpu
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,18 @@ def test_more_devices_than_there_are_start_no_process(accelerator):
         KdcoreError, match=r"^engine\.devices: 1024 is more than this machine has \(\d+ (processor cores?|GPUs?)\)$"
     ):
         make_fabric(EngineSpec(accelerator=accelerator, devices=1024))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"devices": 2}, {"devices": "auto"}, {"strategy": "ddp"}, {"precision": "bf16-mixed"}, {"accelerator": "cuda"}],
+    ids=str,
+)
+def test_a_rehearsal_without_fabric_is_for_one_process_on_the_cpu_in_float32(options, monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    here = one_cpu(EngineSpec(accelerator="cpu"))
+    assert here is not None
+    assert here.device == make_fabric(EngineSpec(accelerator="cpu")).device
+    assert one_cpu(EngineSpec(**{"accelerator": "cpu", **options})) is None
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert one_cpu(EngineSpec(accelerator="cpu")) is None

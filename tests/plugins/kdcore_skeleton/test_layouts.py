@@ -152,3 +152,11 @@ def test_the_datasets_layout_is_taken(skeleton, option, expected):
 def test_an_unknown_layout_and_a_contradiction_are_refused(skeleton, option, said):
     with pytest.raises(ValueError, match=said):
         layout_of(recorded(skeleton), option)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_edges_point_inwards_by_shortest_paths(name):
+    layout = LAYOUTS[name]
+    graph = nx.Graph(layout.links.tolist())
+    steps = nx.single_source_shortest_path_length(graph, layout.index(layout.centre))
+    assert all(steps[one] == steps[other] + 1 for one, other in layout.inward.tolist())
