@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from lightning_fabric import Fabric
+from typing import TYPE_CHECKING
 
 from kdcore.data.table import Table
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.mixing import is_mixed
 from kdcore.training.participants import Distiller
 from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, repeatable
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def set_modes(distiller: Distiller, stage: StagePlan) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from kdcore.errors import TrainingError
@@ -11,6 +12,9 @@ from kdcore.training.divergence import Skipping
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
 from kdcore.training.stage_context import StageContext
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 SMALLEST_SCALE = 2.0**-14
 """Scale of the loss below which gradients that are not finite are not an overflow of float16."""
