@@ -16,7 +16,7 @@ import numpy as np
 from kdcore import Dataset, Modality, Sample, SampleKey, Signal
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.preparation import load_table
-from kdcore.recipe.config_models import DataSpec
+from kdcore.recipe.data_models import DataSpec
 from kdcore_datasets.protocols.subjects import CrossSubject
 
 SUBJECTS, CLASSES, LENGTH = 50, 20, 8

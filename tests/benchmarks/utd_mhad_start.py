@@ -18,7 +18,7 @@ from scipy.io import loadmat
 
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.preparation import load_table
-from kdcore.recipe.config_models import DataSpec
+from kdcore.recipe.data_models import DataSpec
 from kdcore_datasets.protocols.subjects import CrossSubject
 from kdcore_datasets.utd_mhad import UtdMhad
 from kdcore_signals.transforms import Resample
