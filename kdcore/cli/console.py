@@ -14,7 +14,7 @@ from kdcore.cli.tables import SafeConsole, output, show_table
 from kdcore.recipe.graph import StagePlan
 from kdcore.runs.callbacks import RunListener
 from kdcore.runs.result import Result
-from kdcore.runs.summary import table
+from kdcore.runs.result_table import table
 from kdcore.training.preflight import Preflight
 
 

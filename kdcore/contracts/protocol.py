@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from kdcore.contracts.dataset import Sample
 
+HELD_OUT = ("validation", "test")
+"""Splits that nothing learns from, whatever a schedule or a plugin asks: one chooses epochs, the other gives results."""
+
 
 @dataclass(frozen=True)
 class Splits:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kdcore.contracts.dataset import SampleKey
-from kdcore.data.table import HELD_OUT
+from kdcore.contracts.protocol import HELD_OUT
 from kdcore.errors import DataError
 from kdcore.recipe.data_models import DataSpec, SomeLabels
 from kdcore.suggestions import did_you_mean

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
-from kdcore.contracts.protocol import Protocol, Splits
+from kdcore.contracts.protocol import HELD_OUT, Protocol, Splits
 from kdcore.data.data_cache import Column, ColumnCache, Progress
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
@@ -31,7 +31,7 @@ from kdcore.data.splits import (
     without,
     without_signals,
 )
-from kdcore.data.table import HELD_OUT, Table
+from kdcore.data.table import Table
 from kdcore.data.windows import Cutting
 from kdcore.errors import DataError, ListingError, SplitError
 from kdcore.recipe.data_models import DataSpec

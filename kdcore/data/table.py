@@ -10,15 +10,12 @@ from torch import Tensor
 
 from kdcore.contracts.batch import Batch
 from kdcore.contracts.dataset import SampleKey
-from kdcore.contracts.protocol import Splits
+from kdcore.contracts.protocol import HELD_OUT, Splits
 from kdcore.data.dropped import DropReport
 from kdcore.data.pipeline import bare
 from kdcore.data.sampling import balanced, shuffled
 from kdcore.errors import TrainingError
 from kdcore.recipe.data_models import MixSpec
-
-HELD_OUT = ("validation", "test")
-"""Splits that nothing learns from, whatever a schedule or a plugin asks: one chooses epochs, the other gives results."""
 
 
 @dataclass

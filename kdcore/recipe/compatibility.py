@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.optimizers import problem_with
-from kdcore.contracts.schedule import Graph, GraphSchedule, Schedule, Stage
+from kdcore.contracts.protocol import HELD_OUT
+from kdcore.contracts.schedule import GraphSchedule, Stage
 from kdcore.errors import PluginError, Problem
 from kdcore.plugin.facts import Facts, ask, component_facts
-from kdcore.recipe.graph import LearnerTerm, StagePlan, peers_of, recipe_graph, stage_plans, terms_of
+from kdcore.recipe.graph import LearnerTerm, peers_of, recipe_graph, terms_of
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.problems import Places
+from kdcore.recipe.schedule_checks import place_in_schedule, schedule_problems, stages_of
 from kdcore.recipe.validate import Checked
 from kdcore.recipe.yaml import Steps, steps
 from kdcore.suggestions import did_you_mean
-
-HELD_OUT = ("validation", "test")
 
 
 def check_compatibility(recipe: Recipe, tree: Mapping[str, Any], checked: Checked, places: Places) -> list[Problem]:
@@ -281,142 +280,6 @@ class _Compatibility:
         if self._facts(path) is None:
             return ()
         return ask(*self.checked.usable[path], stages_of, self.graph)
-
-
-def stages_of(schedule: Schedule, graph: Graph) -> tuple[Stage, ...]:
-    """The stages of a schedule for these participants."""
-    return tuple(schedule.stages(graph))
-
-
-def place_in_schedule(recipe: Recipe, stage: str) -> str:
-    """Path of what describes a stage, as near as can be told; of any stage if `stage` is empty."""
-    if recipe.schedule:
-        return f"schedule.{stage}" if stage in recipe.schedule.options else "schedule"
-    specs = recipe.participants
-    own = [name for name in stage.split("+") if name in specs and specs[name].training]
-    return f"{recipe.path_of(own[0])}.training" if own else "training"
-
-
-def schedule_problems(
-    recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: Mapping[str, list[LearnerTerm]]
-) -> Iterator[tuple[str, str, str]]:
-    """Contradictions between a schedule and the graph: name of the stage or "", what is wrong, a hint."""
-    name = f"the schedule {recipe.schedule.name!r}" if recipe.schedule else "the default schedule"
-    if malformed := [problem for stage in stages for problem in _malformed(graph, stage, name)]:
-        yield from dict.fromkeys(malformed)
-        return
-    trained: set[str] = set()
-    for stage in stages:
-        if stage.split in HELD_OUT:
-            what = f"{name} trains {_names(stage.learners)} on the {stage.split} split, which is held out"
-            yield "", what, "learn from 'train', or from a split that the protocol sets apart"
-        for each in stage.learners:
-            if not graph.nodes[each].trains:
-                yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, which has nothing to train", ""
-            early = [s for s in graph.nodes[each].learns_from if graph.nodes[s].trains and s not in {*trained, *stage.learners}]
-            if early:
-                what = f"{name} trains {each!r} in stage {stage.name!r}, before {_names(early)}, which it learns from"
-                yield stage.name, what, "leave out 'schedule' to train in the order of the graph, or change 'learns_from'"
-        trained |= set(stage.learners)
-    idle = [each for each, node in graph.nodes.items() if node.trains and each not in trained]
-    if idle:
-        yield "", f"{name} never trains {_names(idle)}", ""
-        return
-    yield from dict.fromkeys(_lengths(recipe, graph, stage_plans(recipe, graph, stages, dict(terms)), name))
-    yield from _withheld_labels(recipe, stages, terms)
-
-
-def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str, str]]:
-    """The problems of a stage by itself."""
-    if not stage.learners:
-        yield stage.name, f"{name} has no learners in stage {stage.name!r}", ""
-    if stage.epochs < 1:
-        yield stage.name, f"{name} gives stage {stage.name!r} {stage.epochs} epochs", "a stage has at least 1 epoch"
-    for index, each in enumerate(stage.learners):
-        if each not in graph.nodes:
-            yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, but there is no such participant", ""
-        elif each in stage.learners[:index]:
-            yield stage.name, f"{name} lists {each!r} twice in stage {stage.name!r}", ""
-    if wrong := problem_with(stage.training.optimizer):
-        yield stage.name, f"{name} in stage {stage.name!r}: {wrong}", ""
-
-
-def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[tuple[str, str, str]]:
-    for plan in plans:
-        for key, values in _shared(recipe, plan).items():
-            if len(set(values.values())) > 1:
-                yield plan.name, f"{_names(plan.learners)} are trained together and need the same {key}, not {values}", ""
-        for each in plan.learners:
-            yield from _unreached(plan, each)
-            yield from _in_several_stages(plan, plans, each)
-            own, total = graph.nodes[each].training, plan.training[each].epochs
-            if own and own.epochs != total:
-                yield "", f"{name} trains {each!r} for {total} epochs, but its own training sets {own.epochs}", ""
-            together = {*graph.circle(each), *(graph.fused if each in graph.fused else ())}
-            apart = [other for other in together if graph.nodes[other].trains and other not in plan.learners]
-            if apart and any(graph.nodes[other].training for other in (*apart, each)):
-                what = f"{_names([each, *apart])} are trained together and need the same epochs and batch_size"
-                yield "", what, ""
-                return
-
-
-def _shared(recipe: Recipe, plan: StagePlan) -> dict[str, dict[str, Any]]:
-    """What learners of one stage have in common: key → learner → value."""
-    training = plan.training.items()
-    return {
-        "batch_size": {each: own.batch_size or recipe.data.batch_size for each, own in training},
-        "accumulate": {each: own.accumulate for each, own in training},
-        "early_stopping": {each: own.early_stopping for each, own in training},
-    }
-
-
-def _in_several_stages(plan: StagePlan, plans: Sequence[StagePlan], learner: str) -> Iterator[tuple[str, str, str]]:
-    """Options that count on a learner being trained in a single stage."""
-    key, count = plan.training[learner].one_stage, sum(learner in other.learners for other in plans)
-    if key and count > 1:
-        yield plan.name, f"{key} requires a single stage for {learner!r}, which is trained in {count}", ""
-
-
-def _unreached(plan: StagePlan, learner: str) -> Iterator[tuple[str, str, str]]:
-    """Parts of a learning rate's change that its epochs are too few for."""
-    rate, epochs = plan.training[learner].learning_rate, plan.training[learner].epochs
-    what = f"{learner!r} learns for {epochs} epoch{'s' if epochs > 1 else ''}"
-    if late := [each for each in rate.milestones if each >= epochs]:
-        yield plan.name, f"{what} and does not reach the milestone {late[0]} of its learning rate", "epochs count from 0"
-    if late := [each.frozen_epochs for each in plan.training[learner].parameter_groups if each.frozen_epochs >= epochs]:
-        hint = "to freeze modules for good, set 'freeze' of the participant"
-        yield plan.name, f"{what}, and a parameter group is frozen for {late[0]}", hint
-    if rate.warmup >= epochs:
-        yield (
-            plan.name,
-            f"{what}, and its learning rate warms up for {rate.warmup:g}",
-            "the warmup must end before training does",
-        )
-
-
-def _withheld_labels(
-    recipe: Recipe, stages: Sequence[Stage], terms: Mapping[str, list[LearnerTerm]]
-) -> Iterator[tuple[str, str, str]]:
-    """Labels that are withheld from students are read by no teacher either."""
-    if recipe.data.labels != "withheld":
-        return
-    students = set(recipe.student_specs)
-    reading = {
-        name for name, found in terms.items() if any(term.term.active and term.needs.labels for term in found)
-    } - students
-    withheld = {stage.split for stage in stages if students & set(stage.learners)}
-    read = {stage.split for stage in stages if reading & set(stage.learners)}
-    for split in sorted(withheld & read):
-        yield (
-            "",
-            f"teachers learn from the labels of the {split!r} split, which are withheld from students",
-            "teachers need a split of their own: a protocol that sets one apart, and schedule.teacher_split; "
-            "or give the labels, and students losses that read none",
-        )
-
-
-def _names(names: Sequence[str]) -> str:
-    return " and ".join(map(repr, dict.fromkeys(names)))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

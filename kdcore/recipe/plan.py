@@ -9,10 +9,10 @@ from typing import Any, Literal
 from kdcore.contracts.schedule import Graph, GraphSchedule, Stage
 from kdcore.errors import Problem, RecipeError
 from kdcore.plugin.facts import ask, component_facts
-from kdcore.recipe.compatibility import place_in_schedule, schedule_problems, stages_of
 from kdcore.recipe.config_models import ParticipantSpec
 from kdcore.recipe.graph import LearnerTerm, StagePlan, peers_of, recipe_graph, stage_plans, teachers_of, terms_of
 from kdcore.recipe.models import Recipe
+from kdcore.recipe.schedule_checks import place_in_schedule, schedule_problems, stages_of
 
 DISTILLED, BASELINE = "distilled", "baseline"
 Arm = Literal["distilled", "baseline"]

@@ -1,13 +1,24 @@
-"""The arms of a seed: the engine's settings for them, and the comparison of their lengths."""
+"""The arms of a seed: the engine's settings for them, their evaluation, and the comparison of their lengths."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
+from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.models import Recipe
+from kdcore.runs.outcome import Outcome
+from kdcore.training.assembly import parameter_counts
+from kdcore.training.evaluation import predict
+from kdcore.training.fabric import most_memory
+from kdcore.training.participants import Distiller
 from kdcore.training.settings import Settings
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def settings_of(recipe: Recipe, seed: int) -> Settings:
@@ -24,6 +35,46 @@ def settings_of(recipe: Recipe, seed: int) -> Settings:
         engine.log_every,
         engine.skipped_steps if engine.on_nan == "skip-step" else None,
     )
+
+
+def evaluate_arm(
+    arm: str, distiller: Distiller, table: Table, split: str, batch_size: int, fabric: Fabric, seconds: float
+) -> Outcome:
+    """Evaluate all participants of an arm; the one time that test data are looked at, if `split` is the test split.
+
+    Args:
+        arm: ``distilled`` or ``baseline``.
+        distiller: The participants.
+        table: The samples.
+        split: Split to evaluate.
+        batch_size: Samples to evaluate at once.
+        fabric: Devices, precision, processes.
+        seconds: Time that training took.
+    """
+    rows = table.rows[split]
+    stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
+    teachers = [name for name in distiller.teachers if _has_any(table, name, rows)]
+    students = list(distiller.students)
+    probabilities = predict(distiller, [*teachers, *stored, *students], rows, table, batch_size, fabric)
+    networks = {name: distiller.participant(name) for name in distiller.networks}
+    return Outcome(
+        arm,
+        probabilities,
+        table.labels[rows].cpu().numpy(),
+        [str(table.keys[row]) for row in rows.tolist()],
+        parameter_counts(networks),
+        seconds,
+        [*teachers, *stored],
+        students,
+        most_memory(fabric.device),
+        parameter_counts(networks, trained=True),
+    )
+
+
+def _has_any(table: Table, name: str, rows: Tensor) -> bool:
+    """True if one of `rows` has the signals of participant `name`."""
+    there = table.complete([name], rows)
+    return there is None or bool(there.any())
 
 
 def compare_lengths(distilled: Mapping[str, Sequence[Any]], baseline: Mapping[str, Sequence[Any]]) -> list[str]:

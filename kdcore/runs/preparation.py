@@ -16,9 +16,9 @@ from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError, TrainingError
 from kdcore.plugin.files import is_file
 from kdcore.recipe.build import Builder, module_meant
-from kdcore.recipe.compatibility import place_in_schedule
 from kdcore.recipe.models import EngineSpec
 from kdcore.recipe.plan import Plan
+from kdcore.recipe.schedule_checks import place_in_schedule
 from kdcore.recipe.yaml import dump
 from kdcore.runs.extension import Extension, copy_states
 from kdcore.runs.paths import new_run_id, runs_folder

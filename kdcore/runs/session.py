@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,29 +18,28 @@ from torch import Tensor
 from kdcore import __version__
 from kdcore.cache import cache_folder
 from kdcore.contracts.tracker import Tracker
-from kdcore.data.table import Table
 from kdcore.errors import StoppedError
 from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
-from kdcore.runs.arms import compare_lengths, settings_of
+from kdcore.runs.arms import compare_lengths, evaluate_arm, settings_of
 from kdcore.runs.artifacts import save_participants
 from kdcore.runs.callbacks import HookCaller, RunListener
 from kdcore.runs.context import RunContext, facts_of
 from kdcore.runs.extension import Extension, final_state, starting_point
+from kdcore.runs.interrupts import Interrupts
 from kdcore.runs.journal import RunJournal, Status, flattened
 from kdcore.runs.lock import locked
 from kdcore.runs.outcome import Outcome, write_outcome
 from kdcore.runs.preparation import Prepared, make_folder, prepare
 from kdcore.runs.records import FACTS, Facts, outcome_file, read_facts, read_run, resumed_facts
 from kdcore.runs.state import RunState, check_state, refuse_edited_recipe
-from kdcore.runs.summary import Summary, means, metric_group, summarise
-from kdcore.training.assembly import parameter_counts
+from kdcore.runs.summary import Summary, summarise
+from kdcore.runs.tracked_metrics import means, metric_group
 from kdcore.training.checkpoint import Checkpoints, write_file
 from kdcore.training.engine import Engine
-from kdcore.training.evaluation import predict
-from kdcore.training.fabric import OneCpu, gradient_scaler, make_fabric, most_memory
+from kdcore.training.fabric import OneCpu, gradient_scaler, make_fabric
 from kdcore.training.participants import Distiller
 from kdcore.training.settings import Checkpoint
 from kdcore.training.trained_teachers import TrainedStages
@@ -106,7 +104,7 @@ class RunSession:
         self.builder = Builder(plan.recipe, plugins)
         self.scaler = gradient_scaler(plan.recipe.engine)
         self.engine: Engine | None = None
-        self.stop_requested, self.stop_signal = False, 0
+        self.interrupts = Interrupts(lambda line: self.listener.say(line), self._ask_to_stop)
         self.tracker = Tracker()
         self.journal: RunJournal | None = None  # in all processes but the first
         self._stack = ExitStack()
@@ -147,7 +145,7 @@ class RunSession:
                 refuse_edited_recipe(self.plan.filled, self.journal.file, self.folder)
             self.context = self._context(self._prepared, self.folder)
             self._checkpoint = self._resume_point()
-            stack.enter_context(self._stoppable())
+            stack.enter_context(self.interrupts.watched())
             self._begin()
             self._stack = stack.pop_all()
         return self
@@ -156,24 +154,26 @@ class RunSession:
         assert self.folder is not None
         with self._stack:
             if isinstance(error, StoppedError):
-                stopped = self._stopped(f"stopped; everything is saved: kdcore resume {self.folder.name}")
+                stopped = self.interrupts.error(f"stopped; everything is saved: kdcore resume {self.folder.name}")
                 self._record_stop("KILLED", stopped)
                 raise stopped from None
-            if isinstance(error, KeyboardInterrupt) and self.stop_signal == signal.SIGINT:
+            if isinstance(error, KeyboardInterrupt) and self.interrupts.by_keyboard:
                 self._record_stop("KILLED", error)
             elif error is not None:  # a plugin at work may raise anything, SystemExit too
                 self._record_stop("FAILED", error)
-            elif self.stop_requested:  # too late for this run, but not for further ones
-                raise self._stopped(f"stopped after the run was finished: kdcore resume {self.folder.name} shows its results")
+            elif self.interrupts.requested:  # too late for this run, but not for further ones
+                raise self.interrupts.error(
+                    f"stopped after the run was finished: kdcore resume {self.folder.name} shows its results"
+                )
 
     def arms(self) -> Iterator[ArmTraining]:
         """The arms that are still to be trained; each is evaluated and saved when the next one is asked for."""
         for seed, arm in self._pending():
-            if self.stop_requested:
+            if self.interrupts.requested:
                 raise StoppedError("")
             distiller = self._distiller(seed, arm)
             self.engine = engine = self._engine(distiller, seed, arm)
-            engine.stop_requested = self.stop_requested
+            engine.stop_requested = self.interrupts.requested
             stages = self.plan.stages[arm]
             self.listener.arm_started(seed, arm if self.plan.distilled else "", stages)
             self.plugins.hook.arm_started(run=self.context, seed=seed, arm=arm)
@@ -183,7 +183,9 @@ class RunSession:
             yield ArmTraining(seed, arm, engine, stages, self._checkpoint_of(seed, arm))
             seconds = time.monotonic() - began
             lengths = self._note_training(engine, seed, arm) if self.writes else []
-            outcome = self._evaluate(distiller, arm, seconds, [*engine.notes, *lengths])
+            size, notes = self.recipe.data.batch_size, [*engine.notes, *lengths]
+            outcome = evaluate_arm(arm, distiller, self.context.table, self.split, size, self.fabric, seconds)
+            outcome = replace(outcome, notes=notes)
             if self.writes:
                 self._save(distiller, seed, outcome)
                 self.state.done.append([seed, arm])
@@ -312,35 +314,9 @@ class RunSession:
             self.journal.finish(name, "FINISHED" if name in whole else status)
         self.journal.commit()
 
-    def _stopped(self, said: str) -> StoppedError:
-        error = StoppedError(said)
-        error.exit_code = 128 + (self.stop_signal or signal.SIGTERM)
-        return error
-
-    @contextmanager
-    def _stoppable(self) -> Iterator[None]:
-        """SIGTERM and Ctrl-C ask to stop: the state is saved, and the process ends cleanly. Ctrl-C again stops at once."""
-
-        def ask(number: int, _: object) -> None:
-            if number == signal.SIGINT:
-                signal.signal(signal.SIGINT, before[signal.SIGINT])
-                self.listener.say("stopping after this step; press Ctrl-C again to stop at once, without saving")
-            self.stop_requested, self.stop_signal = True, number
-            if self.engine:
-                self.engine.stop_requested = True
-
-        before: dict[int, Any] = {}
-        try:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                before[number] = signal.signal(number, ask)
-        except ValueError:  # not in the main thread: whoever called us decides about signals
-            yield
-            return
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def _ask_to_stop(self) -> None:
+        if self.engine:
+            self.engine.stop_requested = True
 
     def _engine(self, distiller: Distiller, seed: int, arm: str) -> Engine:
         child, journal = f"seed-{seed}", self.journal
@@ -387,22 +363,6 @@ class RunSession:
         identity = {**said, "seed": seed, **data}
         return TrainedStages(cache_folder() / "teachers", identity)
 
-    def _evaluate(self, distiller: Distiller, arm: str, seconds: float, notes: Sequence[str]) -> Outcome:
-        """Evaluate an arm; the one time that test data are looked at, if the run is evaluated on them."""
-        table = self.context.table
-        rows = table.rows[self.split]
-        stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
-        teachers = [name for name in distiller.teachers if _has_any(table, name, rows)]
-        names = [*teachers, *stored, *distiller.students]
-        probabilities = predict(distiller, names, rows, table, self.recipe.data.batch_size, self.fabric)
-        networks = {name: distiller.participant(name) for name in distiller.networks}
-        counts, trained = parameter_counts(networks), parameter_counts(networks, trained=True)
-        labels = table.labels[rows].cpu().numpy()
-        keys = [str(table.keys[row]) for row in rows.tolist()]
-        teachers, students = [*teachers, *stored], list(distiller.students)
-        memory = most_memory(self.fabric.device)
-        return Outcome(arm, probabilities, labels, keys, counts, seconds, teachers, students, memory, trained, notes)
-
     def _save(self, distiller: Distiller, seed: int, outcome: Outcome) -> None:
         """Save an arm's predictions and weights, and record its metrics."""
         assert self.journal is not None
@@ -436,9 +396,3 @@ class RunSession:
         self.state.journal = self.journal.flush()
         write_file(self.state.path, self.state.content())
         self.journal.commit()
-
-
-def _has_any(table: Table, name: str, rows: Tensor) -> bool:
-    """True if one of `rows` has the signals of participant `name`."""
-    there = table.complete([name], rows)
-    return there is None or bool(there.any())

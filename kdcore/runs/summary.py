@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -17,10 +17,8 @@ from kdcore.runs.gain import Difference, paired_difference
 from kdcore.runs.metrics import Evaluation
 from kdcore.runs.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
 from kdcore.runs.records import Facts, FinishedRun
+from kdcore.runs.tracked_metrics import metric_group
 from kdcore.training.assembly import BASELINE, DISTILLED
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 Role = Literal[
     "teacher",
@@ -32,7 +30,6 @@ Role = Literal[
     "distilled ensemble",
     "ensemble",
 ]
-LONG, MOST_SEEDS = ("reads", "parameters"), 3
 
 
 @dataclass(frozen=True)
@@ -280,50 +277,6 @@ def _weight(weight: float | Ramp) -> str:
     return f"{weight:g}" if isinstance(weight, float | int) else f"{weight.start:g} to {weight.stop:g}"
 
 
-def metric_group(split: str, outcome: Outcome, name: str, students: Sequence[str], distilled: Sequence[str]) -> str:
-    """Return the prefix of the metrics of a participant's final evaluation.
-
-    ``teacher/skeleton``, ``distilled``, ``baseline``; with several students ``distilled/first``. On another split than
-    the test split, ``final/validation/distilled``: ``validation/`` alone is the prefix of each epoch's evaluation.
-
-    Args:
-        split: Split that was evaluated.
-        outcome: Outcome of the arm.
-        name: Participant, or label of an ensemble.
-        students: All students of the run.
-        distilled: Those with a term that distils.
-    """
-    if name in outcome.teachers:
-        group = f"teacher/{name}"
-    elif name == JOINT_TEACHERS:
-        group = "teachers"
-    else:
-        kind = outcome.arm if outcome.arm == BASELINE or name in distilled or (name in ENSEMBLES and distilled) else "student"
-        group = kind if len(students) == 1 else f"{kind}/{name}"
-    return group if split == "test" else f"final/{split}/{group}"
-
-
-def means(summary: Summary) -> dict[str, float]:
-    """Mean and standard deviation over seeds of every metric of the evaluation, by participant; students first."""
-    found: dict[str, float] = {}
-    for row in reversed(summary.rows):  # MLflow's comparison starts with the metric that comes first
-        for metric in row.evaluations[0].metrics():
-            values = row.values(metric)
-            mean = sum(values) / len(values)
-            found[f"{row.metrics}/{metric}"] = mean
-            if len(values) > 1:
-                found[f"{row.metrics}/{metric}_std"] = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-    for student, difference in summary.differences.items():
-        gain = "gain" if len(summary.differences) == 1 else f"gain/{student}"
-        found |= {
-            f"{gain}/mean": difference.mean,
-            f"{gain}/low": difference.low,
-            f"{gain}/high": difference.high,
-            f"{gain}/conclusive": float(difference.conclusive),
-        }
-    return found
-
-
 def _teachers(
     recipe: Recipe,
     facts: Facts,
@@ -402,33 +355,6 @@ def _selection(rules: Mapping[str, str]) -> str:
     if len(set(rules.values())) == 1:
         return described(next(iter(rules.values())))
     return "; ".join(f"{name}: {described(rule)}" for name, rule in rules.items())
-
-
-def table(summary: Summary) -> Table:
-    """The results as a `rich` table, for the end of a run."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    found = Table(
-        title=Text(f"{summary.name}: {summary.split} accuracy, %"),
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
-    # A terminal is narrow: what the report has beyond these is left to it.
-    crowded = len(summary.seeds) > MOST_SEEDS
-    columns = [each for each in summary.headings() if each not in LONG and not (crowded and each.startswith("seed "))]
-    for heading in columns:
-        left = heading in ("participant", "role")
-        found.add_column(Text(heading), justify="left" if left else "right", no_wrap=not left)
-    for row in summary.rows:
-        named = dict(zip(summary.headings(), row.cells(), strict=True))
-        found.add_row(
-            *(Text(named[heading]) for heading in columns), style="bold" if row.role in (DISTILLED, "student") else None
-        )
-    return found
 
 
 def percent(value: float) -> str:

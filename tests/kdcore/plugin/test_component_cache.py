@@ -21,7 +21,7 @@ from kdcore.plugin import component_cache, constructors, facts, option_schema, s
 from kdcore.plugin.facts import ask, component_facts
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.option_schema import describe, options_model
-from kdcore.recipe.compatibility import stages_of
+from kdcore.recipe.schedule_checks import stages_of
 from kdcore.recipe.shipped import list_recipes
 
 ENTRIES = list(plugin_manager().registry.entries())

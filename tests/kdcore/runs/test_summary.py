@@ -10,7 +10,9 @@ from summaries import summary
 from kdcore.runs.journal import flattened
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.records import Facts, FinishedRun
-from kdcore.runs.summary import means, summarise, table
+from kdcore.runs.result_table import table
+from kdcore.runs.summary import summarise
+from kdcore.runs.tracked_metrics import means
 
 
 def test_the_terminals_table_has_the_numbers():
