@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from kdcore.suggestions import did_you_mean
     from kdcore.training.participants import Distiller
     from kdcore.training.tensor_loss import TensorLoss, loss
+    from kdcore.trust import trusts_code
 
 __version__ = "0.1.0"
 
@@ -155,6 +156,7 @@ _HOME = {
     "kdcore.deploy.bundle": ("load_predictor", "load_student"),
     "kdcore.runs.provenance": ("Provenance", "provenance_of"),
     "kdcore.runs.paths": ("find_run", "runs_folder"),
+    "kdcore.trust": ("trusts_code",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

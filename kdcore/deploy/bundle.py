@@ -8,7 +8,6 @@ damaged, or whose two files contradict each other, is refused.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +30,7 @@ from kdcore.errors import CheckpointError, PluginError, UnknownComponentError, o
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.option_schema import is_path, make, options_model
 from kdcore.training.checkpoint import write_file
+from kdcore.trust import TRUST, trusts_code
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "student.json"
@@ -42,10 +42,6 @@ AGREED = ("classes", "in_shape")
 
 METADATA = "student"
 """Key of the weights file's metadata that has them, as JSON."""
-
-
-TRUST = "KDCORE_TRUST_CODE"
-"""Environment variable that, if it is 1, lets every saved student name the module that its encoder comes from."""
 
 
 class _Window(BaseModel):
@@ -129,7 +125,7 @@ def load_student(folder: str | Path, plugins: PluginManager | None = None, *, tr
     """
     folder = Path(folder)
     description, told = _read_description(folder)
-    if not (trust_code or os.environ.get(TRUST) == "1"):
+    if not (trust_code or trusts_code()):
         _refuse_factories(folder, description)
     weights, metadata = _read_weights(folder)
     for key in AGREED:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -14,10 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcore import Encoder
-
-TRUST = "KDCORE_TRUST_CODE"
-"""Environment variable that permits loading files that hold code."""
+from kdcore import Encoder, trusts_code
 
 Kind = Literal["logits", "probabilities"]
 _CLOSE = 1e-4
@@ -192,9 +188,10 @@ class _TorchFile(FileNetwork):
         return found.numpy()
 
     def _refuse_untrusted(self) -> None:
-        if os.environ.get(TRUST) != "1":
+        if not trusts_code():
             raise ValueError(
-                f"{self.file}: such a file holds code; if you trust whoever made it, set {TRUST}=1 in the environment "
+                f"{self.file}: such a file holds code; if you trust whoever made it, set KDCORE_TRUST_CODE=1 in the "
+                "environment "
                 "(ONNX files are data, and need no trust)"
             )
 
