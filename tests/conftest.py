@@ -18,7 +18,7 @@ if "KDCORE_CACHE" not in os.environ:  # what tests change in memory must not rea
 
 import numpy as np
 import pytest
-from light import leave_out_figures, leave_out_package_scan
+from cheap_runs import leave_out_figures, leave_out_package_scan
 from runs import Home
 
 from kdcore_report.html_page import Pictures
@@ -57,6 +57,14 @@ def golden() -> Callable[[str], Mapping[str, Any]]:
 def figures(monkeypatch):
     """Reports that the test writes have their figures drawn."""
     monkeypatch.setattr(Pictures, "figure", DRAW)
+
+
+@pytest.fixture(scope="module")
+def module_figures():
+    """Reports that fixtures of the module write have their figures drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Pictures, "figure", DRAW)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import yaml
+from cheap_runs import leave_out_figures, leave_out_package_scan
 from forked_jobs import JobServer, fork_jobs
-from light import leave_out_figures, leave_out_package_scan
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
@@ -111,7 +111,7 @@ class Home:
 
     @property
     def runs(self) -> list[Path]:
-        return sorted((self.folder / "runs").glob("*"))
+        return sorted((self.folder / "runs").glob("[!.]*"))
 
     def write(self, **sections: Any) -> Home:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from light import leave_out_figures, leave_out_package_scan
+from cheap_runs import leave_out_figures, leave_out_package_scan
 from runs import FORKS
 
 TIME_LIMIT = 180

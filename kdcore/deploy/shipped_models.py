@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import kdcore
-from kdcore.deploy.bundle import DESCRIPTION
 from kdcore.errors import CheckpointError
 from kdcore.suggestions import did_you_mean
 
-CARD = "README.md"
+CARD, DESCRIPTION = "README.md", "student.json"
 
 
 def _folder() -> Path:

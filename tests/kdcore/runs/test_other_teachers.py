@@ -18,6 +18,7 @@ from kdcore.recipe.plan import make_plan
 from kdcore.runs.callbacks import RunListener
 from kdcore.runs.run import run
 from kdcore.runs.session import RunSession
+from kdcore.training.fabric import OneCpu
 from kdcore.training.step import StageStep
 
 ACTIONS = ["wave", "punch", "sit down"]
@@ -84,7 +85,7 @@ def test_a_teachers_file_has_class_names_statistics_transforms_and_versions(trai
 
 def session_of(home, file, *overrides):
     given = [f"{LIKE}.encoder.width=6", f"{LIKE}.weights={file}", f"{LIKE}.freeze=['*']", *overrides]
-    return RunSession(make_plan(load_recipe(home.recipe, given)), plugin_manager(), None).prepare()
+    return RunSession(make_plan(load_recipe(home.recipe, given)), plugin_manager(), None).prepare(OneCpu())
 
 
 def test_a_loaded_teacher_in_another_order_of_classes_gives_the_same_probabilities_by_name(trained, home):
@@ -107,7 +108,7 @@ def test_weights_of_another_modality_are_said_and_their_statistics_not_used(trai
     steps = [{"name": "resample", "length": 12}, "normalise"]
     member = {"modality": modality, "transforms": steps, "encoder": encoder(), "weights": str(student)}
     home.write(**FEW, teachers={"other": member})
-    found = RunSession(make_plan(load_recipe(home.recipe)), plugin_manager(), None).prepare()
+    found = RunSession(make_plan(load_recipe(home.recipe)), plugin_manager(), None).prepare(OneCpu())
     normalise = next(each for each in found.assembly.pipelines["other"].whole().modules() if hasattr(each, "std"))
     same = modality == "accelerometer"
     [mean] = [each for name, each in saved.items() if name.startswith("batch_transforms.") and name.endswith(".mean")]

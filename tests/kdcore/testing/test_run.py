@@ -164,7 +164,7 @@ def test_the_shell(capsys: pytest.CaptureFixture[str]):
     assert check_and_print("two-stage", verbose=True)
     shown = capsys.readouterr().out
     assert "schedule two-stage: 8 passed" in shown
-    assert "ok repeatable: Asked again" in shown
+    assert "ok repeatable: Called again" in shown
     with pytest.raises(PluginError, match="did you mean 'two-stage'"):
         check_and_print("two-stag")
 

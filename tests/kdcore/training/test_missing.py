@@ -168,9 +168,11 @@ def test_training_with_a_cached_teacher_equals_training_with_a_live_one(tmp_path
     for cached in (True, False):
         net = build(made)
         settings = learning.Settings(seed=3, batch_size=3, teacher_cache=cached)
-        learning.fit(net, made, [learning.students(epochs=2)], settings)
+        # not Adam: it turns the rounding of a gradient that is 0, as of a bias before normalisation, into steps
+        learning.fit(net, made, [learning.students(epochs=2, optimizer={"name": "sgd", "lr": 0.1})], settings)
         states.append(learning.state_of(net))
-    assert learning.same_state(*states)
+    for name, one in states[0].items():  # equal but for rounding: a matrix product's depends on the number of rows
+        torch.testing.assert_close(one, states[1][name], rtol=1e-5, atol=1e-6)
     assert all(bool(torch.isfinite(each).all()) for each in states[0].values())
 
 

@@ -170,7 +170,7 @@ def test_it_reports_every_term_and_shape_and_leaves_no_trace(table):
         (InADict, ": what it holds in 'odd' would be neither trained nor saved; use .* nn.ModuleDict"),
         (PlainTensor, ": what it holds in 'odd' would be neither trained nor saved"),
         (MadeLate, r": odd\.weight, odd\.bias: created during training, too late for the optimizer; create them in setup"),
-        (ShapedLate, r": odd\.weight, odd\.bias: made while training"),
+        (ShapedLate, r": odd\.weight, odd\.bias: created during training"),
     ],
 )
 def test_a_term_that_cannot_teach_or_learn_is_refused_by_name(table, loss, complaint):

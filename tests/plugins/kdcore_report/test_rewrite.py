@@ -33,7 +33,9 @@ def test_the_report_shows_recordings_and_is_written_again(run_of, tmp_path):
     drawn_curves = curves(run_of, summary.seeds)
     expected = {"student: soft-target", "student: validation accuracy", "skeleton: total"}
     assert expected <= set(drawn_curves)
-    assert set(drawn_curves["student: cross-entropy"]) == {f"seed {n}{arm}" for n in (0, 1) for arm in ("", ", baseline")}
+    assert set(drawn_curves["student: cross-entropy"]) == {
+        f"seed {n}{arm}" for n in (0, 1) for arm in (", distilled", ", baseline")
+    }
     assert re.search(r"The teacher classifies \d+ samples correctly that the baseline misclassifies", page)
 
 

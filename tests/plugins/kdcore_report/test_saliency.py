@@ -20,7 +20,8 @@ from kdcore_report.saliency import Explainer
 pytestmark = pytest.mark.slow  # a whole run stands before it
 
 TINY = (
-    "data.dataset.subjects=4", "data.dataset.trials=1", "data.dataset.actions=[wave, punch, sit down]", "data.batch_size=4",
+    "data.dataset.subjects=4", "data.protocol=cross-subject", "data.labels=given", "schedule.teacher_split=train",
+    "data.dataset.trials=1", "data.dataset.actions=[wave, punch, sit down]", "data.batch_size=4",
     "schedule.teachers.epochs=1", "schedule.student.epochs=1", "engine.accelerator=cpu", "seeds=[3]",
 )  # fmt: skip
 EVERYBODY = ["acc", "gyro", "student, baseline", "student, distilled"]
@@ -40,7 +41,7 @@ class Hook:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, database):
+def finished(tmp_path_factory, database, module_figures):
     """A fused, guided run from sensors' images to video: its folder, and what it was made of."""
     home = tmp_path_factory.mktemp("explained")
     with pytest.MonkeyPatch.context() as patch:
