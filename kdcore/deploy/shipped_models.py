@@ -13,9 +13,7 @@ CARD, DESCRIPTION = "README.md", "student.json"
 
 
 def _folder() -> Path:
-    package = Path(kdcore.__file__).resolve().parent
-    installed = package / "_models"
-    return installed if installed.is_dir() else package.parent / "models"
+    return Path(kdcore.__file__).resolve().parent / "_models"
 
 
 def list_models() -> dict[str, str]:
