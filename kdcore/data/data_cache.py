@@ -68,7 +68,7 @@ class Column:
 
     @property
     def keys(self) -> tuple[SampleKey, ...]:
-        """Which sample each row is, windows counted."""
+        """The key of each row, with the number of its window."""
         return window_keys(self.samples, self.recorded, self.windows)
 
 

@@ -108,7 +108,7 @@ class JoinedRows:
 
     @cached_property
     def keys(self) -> tuple[SampleKey, ...]:
-        """Which sample each row is, windows counted."""
+        """The key of each row, with the number of its window."""
         return window_keys(self.join.samples, self.recorded, self.code % self.width)
 
     @property

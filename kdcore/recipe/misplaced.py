@@ -40,7 +40,7 @@ class Misplaced:
         self.tree, self.plugins, self.top = tree, plugins, top
 
     def hint(self, path: Steps) -> str:
-        """Where the key at `path` belongs; empty if it is valid nowhere, or only beside where it stands."""
+        """Suggest the place where the key at `path` is valid; empty if it is valid nowhere else."""
         key = str(path[-1])
         options = [(place, of) for place, names, of in self._options if key in names and place != path[:-1]]
         if options:

@@ -90,7 +90,7 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
 
 
 def _shared(recipe: Recipe, plan: StagePlan) -> dict[str, dict[str, Any]]:
-    """What learners of one stage have in common: key → learner → value."""
+    """The options that learners of one stage must share: key → learner → value."""
     training = plan.training.items()
     return {
         "batch_size": {each: own.batch_size or recipe.data.batch_size for each, own in training},

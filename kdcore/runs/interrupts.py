@@ -56,7 +56,7 @@ class Interrupts:
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 before[number] = signal.signal(number, ask)
-        except ValueError:  # not in the main thread: whoever called us decides about signals
+        except ValueError:  # not in the main thread: the caller handles signals
             yield
             return
         try:

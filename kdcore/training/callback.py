@@ -32,7 +32,7 @@ class Listener:
 
 
 def reason_to_stop(answers: Iterable[Any]) -> str | None:
-    """What several `epoch_finished` returned, as one.
+    """Combine the reasons that several `epoch_finished` returned.
 
     Raises:
         TrainingError: If one returned anything but a text or None.

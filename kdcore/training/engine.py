@@ -79,7 +79,7 @@ class Engine:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the results must know."""
+        """Remarks on the training, shown with the results."""
         return self.report.notes
 
     def fit(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None = None) -> None:

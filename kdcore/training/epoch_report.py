@@ -1,4 +1,4 @@
-"""What an epoch leaves to be read: values tracked for it, notes, and the events that listeners are told of."""
+"""The report of an epoch: tracked values, notes, and events for listeners."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class Learner:
 
     @property
     def still_frozen(self) -> list[Frozen]:
-        """What is frozen in the present epoch."""
+        """The groups that are frozen in the present epoch."""
         return [each for each in self.frozen if self.epochs < each.epochs]
 
     def end_step(self) -> None:

@@ -56,7 +56,7 @@ class Mix:
 
 
 def is_mixed(spec: MixSpec | None, stage: StagePlan, distiller: Distiller) -> bool:
-    """Whether the batches of a stage are mixed."""
+    """Return True if the batches of a stage are mixed."""
     return spec is not None and (spec.learners == "all" or any(name in distiller.students for name in stage.learners))
 
 

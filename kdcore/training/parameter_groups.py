@@ -18,10 +18,10 @@ NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.
 
 @dataclass
 class Frozen:
-    """What a learner does not train in its first epochs.
+    """Parameters and modules that a learner does not train in its first epochs.
 
     Args:
-        epochs: How many.
+        epochs: Number of epochs.
         parameters: They get no gradient.
         modules: They stay in evaluation mode.
     """

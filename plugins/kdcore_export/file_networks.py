@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -176,7 +176,31 @@ class OnnxNetwork(FileNetwork):
 class _TorchFile(FileNetwork):
     """A network that PyTorch loads, whose file holds code."""
 
-    _network: Any
+    form: ClassVar[str]
+
+    def __init__(
+        self,
+        *,
+        file: Path,
+        num_classes: int,
+        in_shape: tuple[int, ...],
+        order: tuple[int, ...] = (),
+        gives: Kind = "logits",
+    ):
+        super().__init__(file, num_classes, in_shape, order, gives)
+        if not trusts_code():
+            raise ValueError(
+                f"{file}: the file holds code. If you trust its source, set KDCORE_TRUST_CODE=1 in the environment "
+                "(ONNX files are data and need no trust)"
+            )
+        try:
+            self._network = (self.load(),)  # no submodule, which could be moved or tapped
+        except Exception as error:
+            raise ValueError(f"{file.name}: not a readable {self.form} file ({_first_line(error)})") from error
+
+    @abstractmethod
+    def load(self) -> Callable[[Tensor], Any]:
+        """The network in the file."""
 
     def run(self, x: np.ndarray) -> np.ndarray:
         """Its output; the first of several."""
@@ -186,14 +210,6 @@ class _TorchFile(FileNetwork):
         if not isinstance(found, Tensor):
             raise ValueError(f"{self.file.name}: returns a {type(found).__name__}, expected a tensor")
         return found.numpy()
-
-    def _refuse_untrusted(self) -> None:
-        if not trusts_code():
-            raise ValueError(
-                f"{self.file}: such a file holds code; if you trust whoever made it, set KDCORE_TRUST_CODE=1 in the "
-                "environment "
-                "(ONNX files are data, and need no trust)"
-            )
 
 
 class TorchScriptNetwork(_TorchFile):
@@ -212,24 +228,13 @@ class TorchScriptNetwork(_TorchFile):
         ValueError: If the file is not trusted, or cannot be loaded.
     """
 
-    def __init__(
-        self,
-        *,
-        file: Path,
-        num_classes: int,
-        in_shape: tuple[int, ...],
-        order: tuple[int, ...] = (),
-        gives: Kind = "logits",
-    ):
-        super().__init__(file, num_classes, in_shape, order, gives)
-        self._refuse_untrusted()
-        try:
-            with warnings.catch_warnings():  # PyTorch advises those who write such files to use torch.export
-                warnings.simplefilter("ignore", FutureWarning)
-                network = torch.jit.load(str(file), map_location="cpu").eval()
-        except Exception as error:
-            raise ValueError(f"{file.name}: not a readable TorchScript file ({_first_line(error)})") from error
-        self._network = (network,)  # no submodule, which could be moved or tapped
+    form = "TorchScript"
+
+    def load(self) -> Callable[[Tensor], Any]:
+        """The network in the file."""
+        with warnings.catch_warnings():  # PyTorch advises those who write such files to use torch.export
+            warnings.simplefilter("ignore", FutureWarning)
+            return torch.jit.load(str(self.file), map_location="cpu").eval()
 
 
 class ExportedNetwork(_TorchFile):
@@ -248,22 +253,12 @@ class ExportedNetwork(_TorchFile):
         ValueError: If the file is not trusted, or cannot be loaded.
     """
 
-    def __init__(
-        self,
-        *,
-        file: Path,
-        num_classes: int,
-        in_shape: tuple[int, ...],
-        order: tuple[int, ...] = (),
-        gives: Kind = "logits",
-    ):
-        super().__init__(file, num_classes, in_shape, order, gives)
-        self._refuse_untrusted()
-        try:
-            with open(file, "rb") as stream:
-                self._network = (torch.export.load(stream).module(),)
-        except Exception as error:
-            raise ValueError(f"{file.name}: not a readable torch.export file ({_first_line(error)})") from error
+    form = "torch.export"
+
+    def load(self) -> Callable[[Tensor], Any]:
+        """The network in the file."""
+        with open(self.file, "rb") as stream:
+            return torch.export.load(stream).module()
 
 
 def _session(file: Path) -> Any:

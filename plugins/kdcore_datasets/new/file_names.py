@@ -53,7 +53,7 @@ def kind_of(word: str) -> str:
 
 @dataclass
 class Names:
-    """What the names of some files have in common.
+    """The pattern that the names of some files share.
 
     Args:
         patterns: Device → pattern of its files; the device is empty if there is only one.

@@ -121,7 +121,7 @@ def _add_time(guess: Guess, made: dict[str, Any], place: Place, table: TextTable
 
 
 def _add_key(guess: Guess, names: Names, table: TextTable, columns: Columns) -> None:
-    """Where label and subject come from."""
+    """Add the source of label and subject."""
     device = next(iter(guess.dataset["devices"]))
     if names.fields:
         said = "; ".join(f"{{{name}}} is {why}" for name, (why, _) in names.fields.items())

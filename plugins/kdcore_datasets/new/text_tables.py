@@ -127,7 +127,7 @@ def plain(name: str) -> str:
 
 @dataclass
 class Columns:
-    """What the columns of a table are.
+    """The roles of a table's columns.
 
     Args:
         time: Column of time stamps.

@@ -19,16 +19,23 @@ from kdcore_datasets.protocols.subjects import CrossSubject
 class _Folds(Protocol):
     """One fold of a cross-validation: test on a group of subjects, train on all others."""
 
-    def __init__(self, folds: int, fold: int, shuffle_seed: int | None, validation_subjects: int | tuple[Value, ...]):
+    how = ""
+    """The rule by which groups are formed, for the sentence that is recorded."""
+
+    def __init__(
+        self,
+        *,
+        folds: Annotated[int, Ge(2)],
+        fold: Annotated[int, Ge(1)],
+        shuffle_seed: Annotated[int, Ge(0)] | None = None,
+        validation_subjects: int | tuple[Value, ...] = 0,
+    ):
         if not 1 <= fold <= folds:
             raise ValueError(f"fold must be between 1 and {folds} (the number of folds), not {fold}")
         self.folds = folds
         self.fold = fold
         self.shuffle_seed = shuffle_seed
         self.validation_subjects = validation_subjects
-
-    how = ""
-    """The rule by which groups are formed, for the sentence that is recorded."""
 
     def split(self, samples: Sequence[Sample]) -> Splits:
         """Divide by subject."""
@@ -63,16 +70,6 @@ class SubjectFolds(_Folds):
         ValueError: If there is no fold of that number.
     """
 
-    def __init__(
-        self,
-        *,
-        folds: Annotated[int, Ge(2)],
-        fold: Annotated[int, Ge(1)],
-        shuffle_seed: Annotated[int, Ge(0)] | None = None,
-        validation_subjects: int | tuple[Value, ...] = 0,
-    ):
-        super().__init__(folds, fold, shuffle_seed, validation_subjects)
-
     def group(self, samples: Sequence[Sample], subjects: Sequence[str]) -> Sequence[int]:
         """Groups of consecutive subjects."""
         order = np.arange(len(subjects))
@@ -102,16 +99,6 @@ class StratifiedSubjectFolds(_Folds):
     """
 
     how = " with similar shares of every class"
-
-    def __init__(
-        self,
-        *,
-        folds: Annotated[int, Ge(2)],
-        fold: Annotated[int, Ge(1)],
-        shuffle_seed: Annotated[int, Ge(0)] | None = None,
-        validation_subjects: int | tuple[Value, ...] = 0,
-    ):
-        super().__init__(folds, fold, shuffle_seed, validation_subjects)
 
     def group(self, samples: Sequence[Sample], subjects: Sequence[str]) -> Sequence[int]:
         """The group that scikit-learn forms."""

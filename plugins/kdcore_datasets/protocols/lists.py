@@ -64,7 +64,7 @@ class HeldOutList(Protocol):
 
 @dataclass(frozen=True)
 class _Listed:
-    """What a file lists.
+    """The subjects or samples that a file lists.
 
     Args:
         said: The file's name and what it lists, for the rule.
