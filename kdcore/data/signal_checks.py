@@ -133,8 +133,18 @@ def odd_ranges(modality: Modality, measured: Sequence[Measured]) -> list[str]:
 def _all_in_another_unit(modality: Modality, sizes: Sequence[float]) -> Iterator[str]:
     """Acceleration that includes gravity is about 9.8 m/s² long at rest; about 1 is g."""
     usual = float(np.median(sizes)) if sizes else 0.0
-    if modality.units == "m/s^2" and 0.8 < usual < 1.25:
+    if looks_like_g(modality, usual):
         yield f"{modality.name}: vectors are {usual:.3g} long, as in g; the dataset says {modality.units}"
+
+
+def looks_like_g(modality: Modality, size: float) -> bool:
+    """Return True if a signal in m/s² has vectors as long as gravity in g.
+
+    Args:
+        modality: What was measured.
+        size: Median Euclidean length of the signal's vectors.
+    """
+    return modality.units == "m/s^2" and 0.8 < size < 1.25
 
 
 def _another(factor: float) -> bool:

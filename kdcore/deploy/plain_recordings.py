@@ -19,6 +19,7 @@ import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.units import SECONDS, conversion
+from kdcore.data.signal_checks import looks_like_g
 from kdcore.errors import DataError
 
 SUFFIXES = (".csv", ".txt", ".tsv")
@@ -66,7 +67,9 @@ def plain_array(path: Path, modality: Modality, rate: float, units: str = "", ch
         if values.dtype.names:
             table = np.stack([values[name].astype(np.float64) for name in values.dtype.names], axis=1)
             return from_columns(values.dtype.names, table, modality, rate, units, channels)
-        return Signal(_scaled(values, factor_of(units, modality)), rate)
+        values = _scaled(values, factor_of(units, modality))
+        warn_of_g(values, modality)
+        return Signal(values, rate)
     except MemoryError as error:
         raise DataError(f"{path}: claims to hold more than fits into the memory") from error
     except (OSError, ValueError, TypeError, EOFError) as error:
@@ -113,7 +116,9 @@ def _signal(found: np.ndarray, columns: Columns, names: Sequence[str], modality:
         check_clock(found[:, count], str(names[columns.time]), rate)
     elif not names:
         refuse_clock(found)
-    return Signal(_scaled(found[:, :count], np.array(columns.factors)), rate)
+    values = _scaled(found[:, :count], np.array(columns.factors))
+    warn_of_g(values, modality)
+    return Signal(values, rate)
 
 
 def _scaled(values: np.ndarray, factors: np.ndarray | float) -> np.ndarray:
@@ -183,6 +188,19 @@ def note_unused(columns: Columns) -> None:
     """Warn about columns that are left out."""
     if columns.unused:
         warnings.warn(f"columns not used: {', '.join(columns.unused)}", stacklevel=3)
+
+
+def warn_of_g(values: np.ndarray, modality: Modality) -> None:
+    """Warn about accelerations that look as if they were in g and are read as m/s²."""
+    if values.ndim != 2 or values.dtype.kind not in "fiu" or not len(values):
+        return  # refused with the reason where it is compared with what the student reads
+    size = float(np.median(np.linalg.norm(values.astype(np.float64), axis=1)))
+    if looks_like_g(modality, size):
+        warnings.warn(
+            f"{modality.name}: the vectors are about {size:.2g} long, as in g, and are read as {modality.units}; "
+            "if they are in g, pass --units g or name the columns 'x [g]', 'y [g]', 'z [g]'",
+            stacklevel=3,
+        )
 
 
 def _column_of(channel: str, names: Sequence[str], bare: Sequence[tuple[str, str]], modality: Modality) -> int:
@@ -298,6 +316,7 @@ def as_signal(values: Any, modality: Modality, rate: float | None, channels: int
     array = as_numpy(values)
     if array is None:
         raise DataError(f"{modality.name}: a recording must be a path, an array or a Signal, not {type(values).__name__}")
+    warn_of_g(array, modality)
     return Signal(array, rate)
 
 

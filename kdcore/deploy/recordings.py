@@ -62,7 +62,11 @@ def read_recording(
         if not table or dataset:
             raise
         if rate is None:
-            raise DataError(f"{error}; for a plain table, give its samples per second with --rate") from error
+            reason = str(error).removeprefix(f"{path}: ")
+            raise DataError(
+                f"{path}: a plain table requires --rate, its samples per second "
+                f"(read as a file of dataset {own['name']!r}: {reason})"
+            ) from error
         if _names_of(path) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, and its fault counts
             raise
         return plain_array(path, kind, rate, units, recorded[-1])

@@ -177,3 +177,16 @@ def test_a_table_of_the_students_own_dataset_keeps_its_columns_and_units(tmp_pat
     (tmp_path / "less.csv").write_text(table("ax,ay", values.T[:2]))
     with pytest.raises(DataError, match="has no column 'az'"):
         lines(folder, [tmp_path / "less.csv"], rate=50.0)
+
+
+@pytest.mark.parametrize(("scale", "header", "units", "warned"), [
+    (1.0, "x,y,z", "", True),
+    (1.0, "x,y,z", "g", False),
+    (1.0, "x [g],y [g],z [g]", "", False),
+    (9.81, "x,y,z", "", False),
+])  # fmt: skip
+def test_accelerations_that_look_like_g_are_pointed_out(recwarn, scale, header, units, warned):
+    unit = np.random.default_rng(0).normal(size=(50, 3))
+    values = scale * unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    read_table("\n".join([header, *(",".join(map(str, row)) for row in values)]), ACCELEROMETER, 50.0, units)
+    assert ["as in g, and are read as m/s^2" in str(each.message) for each in recwarn] == [True] * warned
