@@ -27,17 +27,28 @@ from forked_jobs import JobServer, fork_jobs
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
+        "kdcore.cli.main",
         "kdcore.runs.run",
-        "kdcore.cli.console",
+        "kdcore_compare.commands",
         "kdcore_mlflow.events",
         "kdcore_report.rewrite",
+        "kdcore_report.recordings",
+        "kdcore_datasets.protocols.subjects",
         "kdcore_datasets.synthetic.dataset",
         "kdcore_skeleton.transforms.placement",
+        "kdcore_skeleton.transforms.time_series",
+        "kdcore_losses.cross_entropy",
         "kdcore_losses.soft_target",
+        "kdcore_signals.augmentations",
         "kdcore_signals.encoders",
+        "kdcore_signals.transforms",
+        "lightning_fabric",  # loads torch's compiler, which takes longer than a tiny run
         "matplotlib.backends.backend_agg",
         "mlflow",
+        "mlflow.pyfunc",
         "mlflow.store.tracking.sqlalchemy_store",
+        "scipy.spatial",
+        "sqlalchemy.dialects.sqlite",
         "runs",
     ]
 )
