@@ -63,8 +63,7 @@ def test_the_file_says_what_its_users_must_know(exported):
     onnx.checker.check_model(str(file), full_check=True)
 
 
-@pytest.mark.parametrize("rule", ["average", "max"])
-@pytest.mark.parametrize("kind", ["onnx", "torch-export"])
+@pytest.mark.parametrize(("kind", "rule"), [("onnx", "average"), ("torch-export", "max")])
 def test_students_taken_together_are_one_file(students, tmp_path, kind, rule):
     file = tmp_path / "all"
     told = said(export_student(Request(str(students), file, kind, ensemble=rule)))
