@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.drawing import Drawing, Labelled
     from kdcore.contracts.embeddings import ClassEmbeddings
     from kdcore.contracts.encoder import Encoder, Participant
+    from kdcore.contracts.executor import Executor, Job, StartedJob
     from kdcore.contracts.fusion import TeacherFusion
     from kdcore.contracts.loss import DistillationLoss, Example
     from kdcore.contracts.modality import Modality, Signal
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from kdcore.runs.context import RunContext, reopen
     from kdcore.runs.distil import Distilled, distil
     from kdcore.runs.evaluation import Recordings
+    from kdcore.runs.executors import make_executor
     from kdcore.runs.gain import Difference
     from kdcore.runs.journal import Journal, RunJournal
     from kdcore.runs.metrics import Evaluation, evaluate
@@ -97,6 +99,7 @@ _HOME = {
     "kdcore.contracts.drawing": ("Drawing", "Labelled"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
+    "kdcore.contracts.executor": ("Executor", "Job", "StartedJob"),
     "kdcore.contracts.fusion": ("TeacherFusion",),
     "kdcore.contracts.loss": ("DistillationLoss", "Example"),
     "kdcore.contracts.needs": ("Needs",),
@@ -126,6 +129,7 @@ _HOME = {
     "kdcore.recipe.plan": ("ParticipantPlan", "Plan", "make_plan"),
     "kdcore.recipe.models": ("Recipe",),
     "kdcore.runs.evaluation": ("Recordings",),
+    "kdcore.runs.executors": ("make_executor",),
     "kdcore.runs.gain": ("Difference",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
     "kdcore.runs.recipe_changes": ("RecipeChanges", "recipe_changes"),

@@ -79,7 +79,7 @@ class ForkedJob:
 
 
 def fork_jobs(address: Any) -> None:
-    """Have this process's pools start forks rather than interpreters."""
-    from kdcore_compare import process_pool
+    """Have this process's executors start forks rather than interpreters."""
+    from kdcore_executors import command
 
-    process_pool.subprocess = SimpleNamespace(Popen=partial(ForkedJob, address), DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]
+    command.subprocess = SimpleNamespace(Popen=partial(ForkedJob, address), DEVNULL=subprocess.DEVNULL)  # type: ignore[assignment]

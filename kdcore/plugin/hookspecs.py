@@ -84,6 +84,11 @@ def register_class_embeddings(register: Register) -> None:
 
 
 @hookspec
+def register_executors(register: Register) -> None:
+    """Register `kdcore.Executor` classes: where the commands of ``--jobs`` run."""
+
+
+@hookspec
 def register_commands(cli: typer.Typer) -> None:
     """Add commands to the command line; import what they need inside them."""
 

@@ -19,7 +19,7 @@ from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, PluginError, on
 from kdcore.plugin import hookspecs
 from kdcore.plugin.files import files_asked_for, fingerprint, import_file, is_file, plugin_name, what_happened
 from kdcore.plugin.interrupts import interrupts
-from kdcore.plugin.registry import KINDS, Registry, check_name
+from kdcore.plugin.registry import KINDS, SERVICES, Registry, check_name
 from kdcore.suggestions import nearest
 
 GROUP = "kdcore"
@@ -196,7 +196,7 @@ class PluginManager:
                 self._fail(self.plugins[name], _reason(error, self.plugins[name], "could not add its commands"), error)
 
     def _fill_registry(self, name: str, module: object) -> None:
-        for kind, plural in KINDS.items():
+        for kind, plural in (KINDS | SERVICES).items():
             hook = f"register_{plural}"
             if hasattr(module, hook):
                 self._only(module, hook)(

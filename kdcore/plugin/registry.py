@@ -34,6 +34,9 @@ KINDS = {
 }
 """Kind → its plural, as in the hook ``register_<plural>`` and in ``kdcore list <plural>``."""
 
+SERVICES = {"executor": "executors"}
+"""As `KINDS`, for what the command line names and recipes do not."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _RULE = "use letters, digits, '-' and '_', starting with a letter or digit"
@@ -135,7 +138,7 @@ class Registry:
     """Components by kind and name. Entries never change once added."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in KINDS}
+        self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in (*KINDS, *SERVICES)}
 
     def add(self, kind: str, name: str, plugin: str, target: str) -> None:
         """Add a component.
@@ -192,7 +195,7 @@ class Registry:
         return f"no {kind} {name!r}{or_meant(name, known)} (known: {', '.join(known) or 'none'})"
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
-        """Iterate over all entries, or those of one kind, sorted by kind and name."""
+        """Iterate over all components of recipes, or the entries of one kind, sorted by kind and name."""
         for each in [kind] if kind else KINDS:
             for name in sorted(self._entries[each]):
                 yield from self._entries[each][name]

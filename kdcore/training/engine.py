@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,7 +27,7 @@ from kdcore.training.settings import Checkpoint, Settings
 from kdcore.training.sources import cached_sources, set_modes
 from kdcore.training.stage_context import StageContext, optimizer_steps
 from kdcore.training.step import StageStep
-from kdcore.training.trained_teachers import History, TrainedStages
+from kdcore.training.trained_teachers import History, TrainedStages, claimed
 from kdcore.training.updates import Updates
 from kdcore.training.validation import Scores, averages_applied, chosen_together, early_end, follow_plateaus, improved
 
@@ -89,14 +89,15 @@ class Engine:
             TrainingError: If a term stops being finite.
             StoppedError: If asked to stop, after saving.
         """
-        for context in self._stages(stages, checkpoint):
-            for _ in self._epochs(context, checkpoint[1] if checkpoint else None):
-                for rows, local in self._batches(context):
-                    with self.fabric.autocast():
-                        total, values = context.module(rows, local)
-                    self.updates.take(context, total, values)
+        with closing(self._stages(stages, checkpoint)) as contexts:
+            for context in contexts:
+                for _ in self._epochs(context, checkpoint[1] if checkpoint else None):
+                    for rows, local in self._batches(context):
+                        with self.fabric.autocast():
+                            total, values = context.module(rows, local)
+                        self.updates.take(context, total, values)
 
-    def _stages(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None) -> Iterator[StageContext]:
+    def _stages(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None) -> Generator[StageContext, None, None]:
         """The stages that are left, each ready to be trained; what follows a stage is done when the next one is asked for."""
         self._set_scaler(checkpoint[1] if checkpoint else None)
         first = self._restore(stages, *checkpoint) if checkpoint else 0
@@ -105,15 +106,16 @@ class Engine:
                 continue
             resumed = checkpoint is not None and ordinal == first
             key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained and not resumed else None
-            if key is None or not self._reuse(key, stage):
-                with self._remembered(key, stage):
-                    self.report.history = list(checkpoint[1]["history"]) if checkpoint and resumed else []
-                    yield (context := self._context(ordinal, stages))
-                    if ordinal + 1 == len(stages):
-                        self.finish(*self._state(ordinal, context.done, 0, context))
-                    self._keep_chosen(context)
-                    self.report.note(*only_grew(self.report.history, context.step.names))
-                self.listener.stage_finished(stage)
+            with claimed(self.trained, key, lambda: self.stop_requested):
+                if key is None or not self._reuse(key, stage):
+                    with self._remembered(key, stage):
+                        self.report.history = list(checkpoint[1]["history"]) if checkpoint and resumed else []
+                        yield (context := self._context(ordinal, stages))
+                        if ordinal + 1 == len(stages):
+                            self.finish(*self._state(ordinal, context.done, 0, context))
+                        self._keep_chosen(context)
+                        self.report.note(*only_grew(self.report.history, context.step.names))
+                    self.listener.stage_finished(stage)
             self.report.history = []
             if ordinal + 1 < len(stages):
                 self._checkpoint(ordinal + 1)

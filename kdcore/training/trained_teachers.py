@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from kdcore.data.table import Table
-from kdcore.errors import CheckpointError
+from kdcore.errors import CheckpointError, StoppedError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.checkpoint import Checkpoints
 from kdcore.training.participants import Distiller
+
+PAUSE = 0.5
+"""Interval at which a waiting run looks whether it was asked to stop, in seconds."""
 
 History = list[tuple[dict[str, float], int]]
 """The tracked values, in order: (metrics, step)."""
@@ -79,6 +84,36 @@ class TrainedStages:
         """Keep a stage that has been trained."""
         state = {"history": [[metrics, step] for metrics, step in history], "notes": list(notes)}
         Checkpoints(self.folder / key, keep=1).save(weights, state)
+
+
+@contextmanager
+def claimed(store: TrainedStages | None, key: str | None, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Hold the lock on a stage, so that of several runs that need it one trains it and the others wait for what it keeps.
+
+    The operating system, or the server of a shared file system, frees the lock of a process that dies.
+
+    Args:
+        store: Where stages are kept; None for nowhere.
+        key: The stage's hash; None for a stage that is not kept.
+        stopped: Tells whether to stop waiting.
+
+    Raises:
+        StoppedError: If asked to stop while another run has the lock.
+    """
+    if store is None or key is None:
+        yield
+        return
+    (store.folder / key).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(store.folder / key / "lock")
+    while not lock.is_locked:
+        with suppress(Timeout):
+            lock.acquire(timeout=PAUSE)
+        if stopped() and not lock.is_locked:
+            raise StoppedError("")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _digest(tensor: Tensor) -> str:

@@ -22,6 +22,7 @@ from kdcore_compare.comparison_report import (
     samples_of,
     signed,
 )
+from kdcore_compare.parallel import SERIAL, Parallel
 from kdcore_compare.selection import Entry, make_entry, students_of
 from kdcore_compare.tables import Format, Table, format_for, write_tables
 from kdcore_compare.train_variants import group_name, save_tables, train_only, train_variants
@@ -32,7 +33,7 @@ HOLM_NOTE = ("p (Holm): corrected for the number of comparisons in its column. I
 def ablate(
     source: str,
     overrides: Sequence[str],
-    jobs: int = 1,
+    parallel: Parallel = SERIAL,
     only: str = "",
     metric: str = "accuracy",
     form: Format = "rich",
@@ -43,7 +44,7 @@ def ablate(
     Args:
         source: Path or name of the recipe.
         overrides: ``key=value`` each.
-        jobs: Number of variants to train in parallel.
+        parallel: Number of variants to train at a time, and where.
         only: Label of a single variant to train, without a table.
         metric: ``accuracy``, ``macro_f1`` or ``loss``.
         form: Format of the table.
@@ -64,7 +65,7 @@ def ablate(
         train_only(source, overrides, trained, only)
         return
     recipe, folder = load_recipe(source, overrides), runs_folder() / "ablations"
-    runs = train_variants(source, overrides, trained, jobs, ["ablate", source, *overrides, "--only"], folder / "logs")
+    runs = train_variants(source, overrides, trained, parallel, ["ablate", source, *overrides, "--only"], folder / "logs")
     entries = entries_of(found, {words: runs[label] for words, label in label_of.items()}, recipe.seeds)
     command = shlex.join(["kdcore", "ablate", source, *overrides])
     tables, records = ablation_tables(found, entries, metric, command), list(report_records(compare(entries, metric)))

@@ -16,7 +16,12 @@ Form = Annotated[
 Output = Annotated[Path | None, typer.Option(help="Write to this file. Its suffix selects the format unless --format does.")]
 Metric = Annotated[Literal["accuracy", "macro_f1", "loss"], typer.Option(help="Metric whose differences are shown.")]
 Uri = Annotated[str | None, typer.Option(help="MLflow tracking URI; by default the one that runs are tracked to.")]
-Jobs = Annotated[int, typer.Option(min=1, help="Number of parallel processes; the CPU cores are divided among them.")]
+Jobs = Annotated[
+    int, typer.Option(min=1, help="Number of parallel jobs; on this machine, the CPU cores are divided among them.")
+]
+Where = Annotated[
+    str, typer.Option("--executor", help="Executor of the jobs: local, ray, slurm, or {name: NAME, option: value}.")
+]
 
 
 def compare(
@@ -53,6 +58,7 @@ def ablate(
     recipe: Recipe,
     overrides: Overrides = None,
     jobs: Jobs = 1,
+    executor: Where = "local",
     only: Annotated[str, typer.Option(help="Train only this variant; print no table.")] = "",
     metric: Metric = "accuracy",
     form: Form = "rich",
@@ -63,8 +69,9 @@ def ablate(
     Finished runs are reused and interrupted ones are resumed.
     """
     from kdcore_compare.ablation import ablate as start
+    from kdcore_compare.parallel import Parallel
 
-    start(recipe, overrides or [], jobs, only, metric, form, output)
+    start(recipe, overrides or [], Parallel(jobs, executor), only, metric, form, output)
 
 
 def compare_methods(
@@ -80,6 +87,7 @@ def compare_methods(
         typer.Option(help="Override for the weight-selection runs only, such as data.protocol.validation_subjects=[1]."),
     ] = None,
     jobs: Jobs = 1,
+    executor: Where = "local",
     only: Annotated[str, typer.Option(help="Train only this variant; print no table.")] = "",
     metric: Metric = "accuracy",
     form: Form = "rich",
@@ -92,8 +100,20 @@ def compare_methods(
     """
     from kdcore_compare.compare_methods import compare_methods as start
     from kdcore_compare.methods import parse_grid
+    from kdcore_compare.parallel import Parallel
 
-    start(recipe, overrides or [], losses or [], parse_grid(grid), choose or [], jobs, only, metric, form, output)
+    start(
+        recipe,
+        overrides or [],
+        losses or [],
+        parse_grid(grid),
+        choose or [],
+        Parallel(jobs, executor),
+        only,
+        metric,
+        form,
+        output,
+    )
 
 
 def cross_validate(
@@ -113,6 +133,7 @@ def cross_validate(
         typer.Option("--list", help="Test on the subjects or samples in this file, one a line; repeat for every fold."),
     ] = None,
     jobs: Jobs = 1,
+    executor: Where = "local",
     only: Annotated[str, typer.Option(help="Train only this fold; print no tables.")] = "",
     metric: Metric = "accuracy",
     form: Form = "rich",
@@ -125,8 +146,18 @@ def cross_validate(
     """
     from kdcore_compare.cross_validation import cross_validate as start
     from kdcore_compare.folds import Division
+    from kdcore_compare.parallel import Parallel
 
-    start(recipe, overrides or [], Division(folds, repeats, stratified, tuple(lists or ())), jobs, only, metric, form, output)
+    start(
+        recipe,
+        overrides or [],
+        Division(folds, repeats, stratified, tuple(lists or ())),
+        Parallel(jobs, executor),
+        only,
+        metric,
+        form,
+        output,
+    )
 
 
 def sweep(
@@ -143,6 +174,7 @@ def sweep(
     study: Annotated[str, typer.Option(help="Name in the database; by default derived from recipe and keys.")] = "",
     prune: Annotated[bool, typer.Option(help="Stop points of a search that fall behind on the validation split.")] = True,
     jobs: Jobs = 1,
+    executor: Where = "local",
     form: Form = "rich",
     output: Output = None,
 ) -> None:
@@ -150,9 +182,12 @@ def sweep(
 
     Test samples are never used. Run the same command again, on this machine or another, to resume a sweep or to add a worker.
     """
+    from kdcore_compare.parallel import Parallel
     from kdcore_compare.sweep import sweep as start
 
-    start(recipe, overrides or [], grid or [], search, ranges or [], storage, study, prune, jobs, form, output)
+    start(
+        recipe, overrides or [], grid or [], search, ranges or [], storage, study, prune, Parallel(jobs, executor), form, output
+    )
 
 
 def reproduce(

@@ -13,6 +13,7 @@ from kdcore import FinishedRun, KdcoreError, RunListener, load_recipe, runs_fold
 from kdcore_compare.ensure_runs import Split
 from kdcore_compare.methods import Method, checked, methods_of
 from kdcore_compare.methods_table import MethodResult, MethodsResult, methods_records, methods_tables
+from kdcore_compare.parallel import SERIAL, Parallel
 from kdcore_compare.selection import Entry, make_entry
 from kdcore_compare.step_clock import StepClock, stage_times
 from kdcore_compare.tables import Format, format_for, write_tables
@@ -25,7 +26,7 @@ def compare_methods(
     losses: Sequence[str] = (),
     grid: Sequence[float] = (0.1, 1.0, 10.0),
     choose: Sequence[str] = (),
-    jobs: int = 1,
+    parallel: Parallel = SERIAL,
     only: str = "",
     metric: str = "accuracy",
     form: Format = "rich",
@@ -39,7 +40,7 @@ def compare_methods(
         losses: Names of losses to compare beside those of the recipe; ``all`` for every registered one.
         grid: Factors of each term's weight.
         choose: ``key=value`` each, for the runs that choose weights alone.
-        jobs: Number of variants to train in parallel.
+        parallel: Number of variants to train at a time, and where.
         only: Label of a single variant to train, without a table.
         metric: ``accuracy``, ``macro_f1`` or ``loss``.
         form: Format of the table.
@@ -50,7 +51,7 @@ def compare_methods(
         UsageError: If the recipe has several students, there is nothing to compare or no weight, or there is no variant `only`.
     """
     form = format_for(form, output)
-    comparison = _Comparison(source, overrides, losses, grid, choose, jobs, metric)
+    comparison = _Comparison(source, overrides, losses, grid, choose, parallel, metric)
     if only:
         comparison.train(only)
         return
@@ -73,10 +74,10 @@ class _Comparison:
         losses: Sequence[str],
         grid: Sequence[float],
         choose: Sequence[str],
-        jobs: int,
+        parallel: Parallel,
         metric: str,
     ):
-        self.source, self.overrides, self.choose, self.jobs, self.metric = source, overrides, choose, jobs, metric
+        self.source, self.overrides, self.choose, self.parallel, self.metric = source, overrides, choose, parallel, metric
         self.methods = methods_of(source, overrides, grid, losses)
         self.recipe = self.methods.recipe
         self.student = next(iter(self.recipe.student_specs))
@@ -183,7 +184,7 @@ class _Comparison:
         self, variants: Mapping[str, Sequence[str]], split: Split, failures: dict[str, str]
     ) -> dict[str, list[FinishedRun]]:
         words, logs = [*self.command, "--only"], self.folder / self.name / "logs"
-        return train_variants(self.source, self.overrides, variants, self.jobs, words, logs, split, self._clock, failures)
+        return train_variants(self.source, self.overrides, variants, self.parallel, words, logs, split, self._clock, failures)
 
     def _clock(self, label: str, to: RunListener) -> RunListener:
         return StepClock(self.folder / self.name, self.student, label, to)

@@ -10,6 +10,7 @@ from pathlib import Path
 from kdcore import Recipe, UsageError, load_recipe, make_plan, runs_folder
 from kdcore_compare.cross_validation_report import CrossValidation, cross_validation_records, cross_validation_tables
 from kdcore_compare.folds import Division, make_folds
+from kdcore_compare.parallel import SERIAL, Parallel
 from kdcore_compare.tables import Format, format_for, write_tables
 from kdcore_compare.train_variants import group_name, named_overrides, save_tables, train_only, train_variants
 
@@ -18,7 +19,7 @@ def cross_validate(
     source: str,
     overrides: Sequence[str],
     division: Division,
-    jobs: int = 1,
+    parallel: Parallel = SERIAL,
     only: str = "",
     metric: str = "accuracy",
     form: Format = "rich",
@@ -30,7 +31,7 @@ def cross_validate(
         source: Path or name of the recipe.
         overrides: ``key=value`` each.
         division: The way to divide subjects or samples into folds.
-        jobs: Number of folds to train in parallel.
+        parallel: Number of folds to train at a time, and where.
         only: Label of a single fold to train, without tables.
         metric: Metric of the table: ``accuracy``, ``macro_f1`` or ``loss``.
         form: Format of the tables.
@@ -54,7 +55,7 @@ def cross_validate(
         train_only(source, overrides, variants, only)
         return
     words, folder = ["cross-validate", source, *overrides, *division.options], runs_folder() / "cross-validations"
-    runs = train_variants(source, overrides, variants, jobs, [*words, "--only"], folder / "logs")
+    runs = train_variants(source, overrides, variants, parallel, [*words, "--only"], folder / "logs")
     result = CrossValidation(recipe.name, runs, recipe.seeds, division, metric, shlex.join(["kdcore", *words]))
     records = list(cross_validation_records(result))
     save_tables(folder, name, cross_validation_tables(result), records)

@@ -28,7 +28,7 @@ from kdcore import (
     provenance_of,
     runs_folder,
 )
-from kdcore_compare.process_pool import Job, run_jobs
+from kdcore_compare.parallel import SERIAL, Parallel
 from kdcore_compare.search_space import SearchSpace, as_overrides, parse_space
 from kdcore_compare.tables import Format, Table, format_for, stderr_console, to_markdown, write_tables
 from kdcore_compare.trial_queue import TrialQueue
@@ -52,7 +52,7 @@ def sweep(
     storage: str = "",
     study: str = "",
     prune: bool = True,
-    jobs: int = 1,
+    parallel: Parallel = SERIAL,
     form: Format = "rich",
     output: Path | None = None,
 ) -> None:
@@ -67,7 +67,7 @@ def sweep(
         storage: URL of the database; by default a file in the folder of runs.
         study: Name of the study in the database.
         prune: True if Optuna may stop points of a search early.
-        jobs: Number of workers on this machine.
+        parallel: Number of workers, and where they run.
         form: Format of the table.
         output: File for the table; by default it is printed.
 
@@ -77,6 +77,7 @@ def sweep(
     """
     form = format_for(form, output)
     space = parse_space(source, overrides, grid, search, ranges)
+    parallel.check()
     recipe, now = _checked_recipe(space)
     home = runs_folder() / "sweeps"
     home.mkdir(parents=True, exist_ok=True)
@@ -87,9 +88,10 @@ def sweep(
         queue = TrialQueue(url, name, space.points(), home / name, prune and bool(search))
     try:
         _check_provenance(queue, now, family)
-        if jobs > 1:
+        if parallel.active:
             words = _worker_command(space, grid, ranges, storage, study, prune)
-            run_jobs([Job(f"worker {number + 1}", words) for number in range(jobs)], jobs, home / name / "logs", _say)
+            workers = {f"worker {number + 1}": words for number in range(parallel.at_once)}
+            parallel.run(workers, home / name / "logs", _say)
         _work(space, queue, recipe, home / name)
         table, records = sweep_table(space, queue.trials(), recipe)
         _track_result(queue, recipe, home / name, table)

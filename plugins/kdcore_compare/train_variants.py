@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kdcore import FinishedRun, KdcoreError, Recipe, RunListener, TrainingError, UsageError, dry_run, load_recipe
 from kdcore_compare.ensure_runs import Split, ensure_runs, missing_seeds
-from kdcore_compare.process_pool import Job, run_jobs
+from kdcore_compare.parallel import Parallel
 from kdcore_compare.tables import Format, Table, render, stderr_console
 
 Clock = Callable[[str, RunListener], RunListener]
@@ -34,7 +34,7 @@ def train_variants(
     source: str,
     overrides: Sequence[str],
     variants: Mapping[str, Sequence[str]],
-    jobs: int,
+    parallel: Parallel,
     command: Sequence[str],
     logs: Path,
     split: Split = "test",
@@ -47,7 +47,7 @@ def train_variants(
         source: Path or name of the recipe.
         overrides: ``key=value`` each, for every variant.
         variants: Label → overrides of the variant.
-        jobs: Number of variants to train in parallel.
+        parallel: Number of variants to train at a time, and where.
         command: Arguments of ``kdcore`` that train the variant whose label follows.
         logs: Folder for the output of parallel processes.
         split: Split that variants are evaluated on.
@@ -61,12 +61,13 @@ def train_variants(
         KdcoreError: If the training of a variant fails, unless `failures` is given.
     """
     failed: dict[str, str] = {}
-    if jobs > 1:
+    if parallel.active:
+        parallel.check()
         recipes = {label: load_recipe(source, [*overrides, *words]) for label, words in variants.items()}
         missing = [label for label, recipe in recipes.items() if missing_seeds(recipe, split)]
         if len(missing) > 1:
             dry_run(source, [*overrides, *variants[missing[0]]], split=split)  # prepares the data once, for all processes
-        ended = run_jobs([Job(label, [*command, label]) for label in missing], jobs, logs, say)
+        ended = parallel.run({label: [*command, label] for label in missing}, logs, say)
         failed = {label: f"training failed; see {logs}" for label, status in ended.items() if status}
         if failed and failures is None:
             raise KdcoreError(f"training failed: {', '.join(failed)}; run the same command to try again")

@@ -29,8 +29,8 @@ SHIPPED = (
     "spamfm",
     "video",
 )
-WITHOUT_COMPONENTS = {"compare", "devtools", "export", "inspect", "mlflow", "report"}
-"""They add commands."""
+WITHOUT_COMPONENTS = {"compare", "devtools", "executors", "export", "inspect", "mlflow", "report"}
+"""They add commands and the like."""
 
 
 def recordings(name: str):

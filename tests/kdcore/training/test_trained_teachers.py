@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,11 @@ from learning import Labels, students, teachers
 from lightning_fabric import Fabric
 from torch.nn import functional as F
 
-from kdcore import DistillationLoss, Example, Needs
+from kdcore import DistillationLoss, Example, Needs, StoppedError
 from kdcore.data.pipeline import Pipeline
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.participants import Distiller, TermSpec
-from kdcore.training.trained_teachers import TrainedStages, _digest
+from kdcore.training.trained_teachers import TrainedStages, _digest, claimed
 
 TEACH = teachers(select="best")
 LEARN = students()
@@ -104,6 +105,32 @@ def test_teachers_that_learn_by_turns_are_not_kept(table, tmp_path):
     turns = [replace(TEACH, epochs=1), replace(LEARN, epochs=1)] * 2
     train(table, store, turns)
     assert not (tmp_path / "kept").exists()
+
+
+def test_of_two_runs_that_need_a_teacher_one_trains_it_and_the_other_waits(table, tmp_path):
+    store = TrainedStages(tmp_path / "kept", {})
+    train(table, store)
+    [key] = [each.name for each in (tmp_path / "kept").iterdir()]
+    holding, released, reused = threading.Event(), threading.Event(), []
+
+    def hold():
+        with claimed(store, key, lambda: False):
+            holding.set()
+            released.wait(10)
+
+    threads = [threading.Thread(target=hold), threading.Thread(target=lambda: reused.extend(train(table, store)[2]))]
+    threads[0].start()
+    holding.wait(10)
+    threads[1].start()
+    threads[1].join(0.3)
+    assert threads[1].is_alive()
+    assert not reused
+    with pytest.raises(StoppedError), claimed(store, key, lambda: True):
+        pass
+    released.set()
+    for thread in threads:
+        thread.join(30)
+    assert reused == ["teachers"]
 
 
 def test_what_was_kept_and_is_damaged_is_trained_again(table, tmp_path):

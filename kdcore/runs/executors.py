@@ -1,0 +1,48 @@
+"""Executors by name, as the command line gives them."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from kdcore.contracts.executor import Executor
+from kdcore.errors import KdcoreError, Problem, RecipeError, UsageError, one_line
+from kdcore.plugin.manager import PluginManager, plugin_manager
+from kdcore.plugin.option_schema import make, options_model
+from kdcore.recipe.components import split
+from kdcore.recipe.problems import Places, found_by_schema
+from kdcore.recipe.yaml import parse
+
+
+def make_executor(written: str, plugins: PluginManager | None = None) -> Executor:
+    """Construct an executor.
+
+    Args:
+        written: ``NAME`` or ``{name: NAME, option: value, …}``, as recipes write components.
+        plugins: Who provides executors; the installed ones by default.
+
+    Raises:
+        UsageError: If an option is wrong, or the executor cannot be used here.
+        PluginError: If no plugin provides it, with the names that there are.
+    """
+    name, options = _read(written)
+    entry = (plugins or plugin_manager()).registry.get("executor", name)
+    try:
+        return make(entry, options)
+    except ValidationError as error:
+        problems = found_by_schema(error, options, Places({}), options_model(entry), of=entry.described)
+        raise UsageError(f"--executor {name}: {'; '.join(map(str, problems))}") from error
+    except KdcoreError:
+        raise
+    except Exception as error:  # a plugin's constructor may raise anything
+        raise UsageError(f"--executor: could not construct {entry.described}: {one_line(error)}") from error
+
+
+def _read(written: str) -> tuple[str, dict]:
+    problems: list[Problem] = []
+    try:
+        found = split("executor", parse(written, None, problems).plain())
+    except RecipeError:
+        found = None
+    if found is None or problems:
+        raise UsageError(f"--executor {written!r}: write NAME or {{name: NAME, option: value}}")
+    return found
