@@ -61,5 +61,5 @@ class Executor(ABC):
             at_once: Number of jobs that run at a time.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # most hold nothing
         """Release what the executor holds, such as a connection, after the last job has ended."""

@@ -1,4 +1,4 @@
-"""Commands that compare runs: compare, compare-methods, ablate, cross-validate, sweep, reproduce."""
+"""Commands that compare runs: compare, seeds, compare-methods, ablate, cross-validate, sweep, reproduce."""
 
 from kdcore import hookimpl
 
@@ -6,7 +6,7 @@ from kdcore import hookimpl
 @hookimpl
 def register_commands(cli):
     """Register the commands; each imports its implementation when it is called."""
-    from kdcore_compare.commands import ablate, compare, compare_methods, cross_validate, reproduce, sweep
+    from kdcore_compare.commands import ablate, compare, compare_methods, cross_validate, reproduce, seeds, sweep
 
-    for command in (compare, compare_methods, ablate, cross_validate, sweep, reproduce):
+    for command in (compare, seeds, compare_methods, ablate, cross_validate, sweep, reproduce):
         cli.command()(command)

@@ -54,6 +54,26 @@ def compare(
     write_tables(report_tables(comparison), list(report_records(comparison)), form, output)
 
 
+def seeds(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    jobs: Jobs = 1,
+    executor: Where = "local",
+    only: Annotated[str, typer.Option(help="Name of the recipe: train its seeds, and print no table.")] = "",
+    metric: Metric = "accuracy",
+    form: Form = "rich",
+    output: Output = None,
+) -> None:
+    """Train the seeds of a recipe in parallel, and compare the student with its baseline.
+
+    Each seed that a free job trains is a run of its own. Finished runs are reused and interrupted ones are resumed.
+    """
+    from kdcore_compare.parallel import Parallel
+    from kdcore_compare.seeds import train_seeds
+
+    train_seeds(recipe, overrides or [], Parallel(jobs, executor), only, metric, form, output)
+
+
 def ablate(
     recipe: Recipe,
     overrides: Overrides = None,

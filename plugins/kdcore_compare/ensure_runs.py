@@ -6,7 +6,7 @@ A run is reused or resumed only if nothing that its numbers depend on has change
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +40,8 @@ def ensure_runs(
 ) -> list[FinishedRun]:
     """Return finished runs that cover all seeds of a recipe, after training the seeds that are missing.
 
-    Only one process at a time trains a configuration; others wait and reuse its runs. The lock of a killed process is released.
+    Only one process at a time trains a seed of a configuration; others wait and reuse its run. The lock of a killed process is
+    released.
 
     Args:
         source: Path or name of the recipe.
@@ -132,16 +133,16 @@ def _baseline_settled(found: FinishedRun) -> bool:
 
 @contextmanager
 def _lock(recipe: Recipe, split: Split, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock on a configuration; wait for it if another process has it."""
+    """Hold the locks on the seeds of a configuration, taken in order; wait if another process has one."""
     folder = runs_folder() / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{recipe.variant[:16]}-{split}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{recipe.name}: waiting for another process that trains it")
-        lock.acquire()
-    try:
+    with ExitStack() as held:
+        for seed in sorted(recipe.seeds):
+            lock = FileLock(folder / f"{recipe.variant[:16]}-{seed}-{split}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                say(f"{recipe.name}, seed {seed}: waiting for another process that trains it")
+                lock.acquire()
+            held.callback(lock.release)
         yield
-    finally:
-        lock.release()

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from kdcore import FinishedRun, KdcoreError, Recipe, RunListener, TrainingError, UsageError, dry_run, load_recipe
-from kdcore_compare.ensure_runs import Split, ensure_runs, missing_seeds
+from kdcore import FinishedRun, KdcoreError, Recipe, RunListener, TrainingError, UsageError, dry_run, load_recipe, provenance_of
+from kdcore_compare.ensure_runs import Split, ensure_runs, interrupted_run, missing_seeds
 from kdcore_compare.parallel import Parallel
 from kdcore_compare.tables import Format, Table, render, stderr_console
 
@@ -64,11 +64,12 @@ def train_variants(
     if parallel.active:
         parallel.check()
         recipes = {label: load_recipe(source, [*overrides, *words]) for label, words in variants.items()}
-        missing = [label for label, recipe in recipes.items() if missing_seeds(recipe, split)]
-        if len(missing) > 1:
-            dry_run(source, [*overrides, *variants[missing[0]]], split=split)  # prepares the data once, for all processes
-        ended = parallel.run({label: [*command, label] for label in missing}, logs, say)
-        failed = {label: f"training failed; see {logs}" for label, status in ended.items() if status}
+        missing = {label: seeds for label, recipe in recipes.items() if (seeds := missing_seeds(recipe, split))}
+        commands = _commands(missing, recipes, parallel.at_once, command, split)
+        if len(commands) > 1:
+            dry_run(source, [*overrides, *variants[next(iter(missing))]], split=split)  # prepares the data once, for all
+        ended = parallel.run({job: words for job, (_, words) in commands.items()}, logs, say)
+        failed = {commands[job][0]: f"training failed; see {logs}" for job, status in ended.items() if status}
         if failed and failures is None:
             raise KdcoreError(f"training failed: {', '.join(failed)}; run the same command to try again")
     found = {}
@@ -84,6 +85,29 @@ def train_variants(
     if failures is not None:
         failures |= failed
     return found
+
+
+def _commands(
+    missing: Mapping[str, Sequence[int]], recipes: Mapping[str, Recipe], at_once: int, command: Sequence[str], split: Split
+) -> dict[str, tuple[str, list[str]]]:
+    """Job → variant and arguments of ``kdcore``.
+
+    A job trains a variant, or a single seed of it if there are fewer variants than can be trained at a time. An interrupted run
+    of several seeds is resumed as a whole.
+    """
+    found = {}
+    for label, seeds in missing.items():
+        words = [*command, label]
+        if len(missing) >= at_once or len(seeds) == 1 or _is_interrupted(recipes[label], seeds, split):
+            found[label] = label, words
+        else:
+            found |= {f"{label}, seed {seed}": (label, [*words, f"seeds=[{seed}]"]) for seed in seeds}
+    return found
+
+
+def _is_interrupted(recipe: Recipe, seeds: Sequence[int], split: Split) -> bool:
+    left = load_recipe({**recipe.filled(), "seeds": list(seeds)})
+    return interrupted_run(left, split, provenance_of(left), lambda line: None) is not None
 
 
 def train_only(

@@ -12,7 +12,7 @@ from kdcore_executors.command import LOST, Command
 
 
 class SlurmExecutor(Executor):
-    """Submits each job to Slurm with submitit. A job that is preempted or reaches its time limit saves its state and is requeued.
+    """Submits each job to Slurm with submitit. A job that is preempted or out of time saves its state and is requeued.
 
     Source: submitit, Meta AI, 2020, https://github.com/facebookincubator/submitit.
 

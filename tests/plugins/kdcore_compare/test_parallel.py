@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import signal
 
+import numpy as np
 import pytest
+from quick import QUICK, runs_of
+from runs import Home, results_of
 
-from kdcore import Executor, Job, KdcoreError, StartedJob, __version__, make_executor
+from kdcore import Executor, Job, KdcoreError, StartedJob, __version__, make_executor, read_run
 from kdcore_compare.parallel import ATTEMPTS, Parallel, run_jobs
 
 
@@ -95,3 +99,21 @@ def test_a_wrong_executor_is_named(written, said):
     with pytest.raises(KdcoreError) as caught:
         make_executor(written)
     assert said in str(caught.value)
+
+
+@pytest.mark.slow
+def test_seeds_trained_side_by_side_equal_those_of_one_run(tmp_path, database, two_seeds):
+    home = Home(tmp_path / "seeds", database).write(**QUICK)
+    command = ("seeds", str(home.recipe), "--jobs", "2", "--output", "table.csv")
+    assert home.finish(*command) == 0, home.said()
+    assert "tiny, seed 1: done" in home.said()
+    assert sorted(read_run(run).facts.seeds for run in runs_of(home)) == [[0], [1]]
+    spread = {name: each for run in runs_of(home) for name, each in results_of(run).items()}
+    expected = results_of(runs_of(two_seeds)[0])
+    assert spread.keys() - expected.keys() == {"baseline/seed-1/student.safetensors"}  # a run keeps its first seed's baseline
+    assert {name: spread[name] for name in expected} == expected
+    [serial] = [read_run(run) for run in runs_of(two_seeds)]
+    accuracies = [outcome.evaluations()["student"].accuracy for outcome in serial.outcomes["distilled"].values()]
+    rows = list(csv.DictReader((home.folder / "table.csv").open()))
+    [row] = [each for each in rows if each["measure"] == "accuracy" and each["entry"] == "tiny"]
+    assert float(row["mean"]) == pytest.approx(np.mean(accuracies))

@@ -1,0 +1,50 @@
+"""Train the seeds of a recipe side by side, and compare the student with its baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kdcore import load_recipe, runs_folder
+from kdcore_compare.comparison import compare_pairs
+from kdcore_compare.comparison_report import report_records, report_tables
+from kdcore_compare.parallel import SERIAL, Parallel
+from kdcore_compare.selection import make_entry, with_baselines
+from kdcore_compare.tables import Format, format_for, write_tables
+from kdcore_compare.train_variants import train_only, train_variants
+
+
+def train_seeds(
+    source: str,
+    overrides: Sequence[str],
+    parallel: Parallel = SERIAL,
+    only: str = "",
+    metric: str = "accuracy",
+    form: Format = "rich",
+    output: Path | None = None,
+) -> None:
+    """Train the missing seeds of a recipe, and write the table.
+
+    Args:
+        source: Path or name of the recipe.
+        overrides: ``key=value`` each.
+        parallel: Number of seeds to train at a time, and where.
+        only: Name of the recipe, to train without a table.
+        metric: ``accuracy``, ``macro_f1`` or ``loss``.
+        form: Format of the table.
+        output: File for the table; by default it is printed.
+
+    Raises:
+        KdcoreError: If the training of a seed fails, or the recipe trains no baseline.
+    """
+    form = format_for(form, output)
+    recipe = load_recipe(source, overrides)
+    variants: dict[str, tuple[str, ...]] = {recipe.name: ()}
+    if only:
+        train_only(source, overrides, variants, only)
+        return
+    command = ["seeds", source, *overrides, "--only"]
+    [runs] = train_variants(source, overrides, variants, parallel, command, runs_folder() / "seeds" / "logs").values()
+    entry = make_entry(runs)
+    found = compare_pairs(with_baselines(entry.only(key for key in entry.observations if key[0] in recipe.seeds)), metric)
+    write_tables(report_tables(found), list(report_records(found)), form, output)
