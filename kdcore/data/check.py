@@ -12,11 +12,11 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.protocol import Splits
-from kdcore.data.data_cache import content_hash
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport
 from kdcore.data.leakage import audit, content_leaks
 from kdcore.data.near_copies import near_copies, sketch
 from kdcore.data.preparation import asked_splits, listed_samples, with_shares_missing
+from kdcore.data.reading import content_hash
 from kdcore.data.signal_checks import Measured, measure, odd_ranges, odd_signals
 from kdcore.data.splits import class_warnings, complete_samples, without
 from kdcore.data.windows import windows

@@ -10,11 +10,11 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
-from kdcore.contracts.modality import Signal
-from kdcore.data.near_copies import sketch
 from kdcore.data.pipeline import Branch
-from kdcore.data.windows import Cutting, WindowError, cut, timed
+from kdcore.data.reading import Reader, Recording
+from kdcore.data.reading_processes import prepared
+from kdcore.data.windows import Cutting
 from kdcore.errors import DataError
 from kdcore.recipe.data_models import as_bytes
 
@@ -72,6 +72,19 @@ class Column:
         return window_keys(self.samples, self.recorded, self.windows)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A column to make.
+
+    Args:
+        branch: Its modality and transforms.
+        numbers: Positions of its samples among all, in ascending order.
+    """
+
+    branch: Branch
+    numbers: Sequence[int]
+
+
 def window_keys(samples: Sequence[Sample], recorded: NDArray[np.int64], windows: NDArray[np.int64]) -> tuple[SampleKey, ...]:
     """The key of each window, given the position of its sample and its number."""
     keys = [samples[number].key for number in recorded.tolist()]
@@ -91,44 +104,60 @@ class ColumnCache:
         self.memory_limit = memory_limit
         remove_abandoned(folder)
 
-    def column(
+    def columns(
         self,
         dataset: Dataset,
         samples: Sequence[Sample],
-        branch: Branch,
+        wanted: Sequence[Wanted],
         fingerprint: str | None,
         cutting: Cutting | None,
         progress: Progress,
-    ) -> Column:
-        """The column that `branch` makes of `samples`, from disk if it has been made before.
+    ) -> list[Column]:
+        """The columns that branches make of samples: from disk if they have been made before, else read in one pass.
 
         Args:
             dataset: Reads the recordings.
-            samples: Those wanted.
-            branch: Their modality and its transforms.
+            samples: All samples.
+            wanted: The branches, and the samples that each wants.
             fingerprint: Identity of the recordings; None where it is unknown, so that nothing may be kept.
             cutting: Windows, if recordings are cut.
             progress: Told (done, total, what) while recordings are read.
 
         Raises:
-            DataError: If the samples differ in shape or the disk is full.
+            DataError: If the samples of a branch differ in shape or the disk is full.
         """
-        if fingerprint is None:
-            return self._uncached(dataset, samples, branch, cutting, progress)
-        entry = self.folder / identity(fingerprint, dataset, branch, cutting, samples)
-        head = _head(entry)
-        if head is None:
-            if entry.exists():
-                warnings.warn(f"prepared data in {entry} are damaged; rebuilding them", stacklevel=2)
-            _remove(entry)
-            self._make(entry, dataset, samples, branch, cutting, progress)
-            self._make_room(entry)
-            head = _head(entry)
-        os.utime(entry)  # when it was last used
-        return self._open(entry, head, samples)
+        members = [[samples[number] for number in each.numbers] for each in wanted]
+        entries = [
+            self._entry(fingerprint, dataset, each.branch, cutting, chosen)
+            for each, chosen in zip(wanted, members, strict=True)
+        ]
+        try:
+            missing = {entry: each for entry, each in zip(entries, wanted, strict=True) if _head(entry) is None}
+            for entry in missing:
+                if entry.exists():
+                    warnings.warn(f"prepared data in {entry} are damaged; rebuilding them", stacklevel=2)
+                _remove(entry)
+            if missing:
+                self._make(missing, dataset, samples, cutting, progress)
+                self._make_room(entries)
+            found = [self._open(entry, _head(entry), chosen) for entry, chosen in zip(entries, members, strict=True)]
+            for entry in entries:
+                os.utime(entry)  # when it was last used
+            return found
+        finally:
+            for entry in entries if fingerprint is None else ():
+                _remove(entry)  # what is mapped of its files lives as long as the tensor
 
-    def _make_room(self, newest: Path) -> None:
-        """Remove the columns that were used least recently, but for the newest, until the folder keeps its limit."""
+    def _entry(
+        self, fingerprint: str | None, dataset: Dataset, branch: Branch, cutting: Cutting | None, samples: Sequence[Sample]
+    ) -> Path:
+        """The folder of a column; of one that may not be kept, a new one that counts as unfinished."""
+        if fingerprint is None:
+            return self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}.part"
+        return self.folder / identity(fingerprint, dataset, branch, cutting, samples)
+
+    def _make_room(self, used: Sequence[Path]) -> None:
+        """Remove the columns that were used least recently, but for those in use, until the folder keeps its limit."""
         if not os.environ.get(LIMIT):
             return
         try:
@@ -138,46 +167,40 @@ class ColumnCache:
         columns = sorted(columns_in(self.folder), key=lambda path: path.stat().st_mtime)
         sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in columns}
         for path in columns:
-            if sum(sizes.values()) > limit and path != newest:
+            if sum(sizes.values()) > limit and path not in used:
                 _remove(path)
                 del sizes[path]
 
-    def _uncached(
-        self, dataset: Dataset, samples: Sequence[Sample], branch: Branch, cutting: Cutting | None, progress: Progress
-    ) -> Column:
-        """A column made anew; its files are deleted at once, and what is mapped of them lives as long as the tensor."""
-        entry = self.folder / f"{branch.modality.name}-{uuid4().hex}.{_writer()}.part"
-        try:
-            self._make(entry, dataset, samples, branch, cutting, progress)
-            return self._open(entry, _head(entry), samples)
-        finally:
-            _remove(entry)
-
     def _make(
         self,
-        entry: Path,
+        missing: Mapping[Path, Wanted],
         dataset: Dataset,
         samples: Sequence[Sample],
-        branch: Branch,
         cutting: Cutting | None,
         progress: Progress,
     ) -> None:
-        building = entry.with_name(f"{entry.name}.{_writer()}.part")
-        building.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(building / "values.bin", "wb") as file:
-                head = _write_values(file, dataset, samples, branch, cutting, progress)
-                file.flush()
-                os.fsync(file.fileno())
-            head["sha256"] = _digest(building / "values.bin")
-            (building / "column.json").write_text(json.dumps(head))
-            building.replace(entry)
-        except OSError as error:
-            if _head(entry) is None:  # another process may have finished the same column first
-                raise DataError(f"could not write prepared data to {entry.parent}: {error.strerror or error}") from error
-        finally:
-            _remove(building)
-        progress(len(samples), len(samples), branch.modality.name)
+        """Read every sample once, for all columns that want it."""
+        wanting: dict[int, list[int]] = {}
+        for index, each in enumerate(missing.values()):
+            for number in each.numbers:
+                wanting.setdefault(number, []).append(index)
+        numbers = sorted(wanting)
+        tasks = [(samples[number], wanting[number]) for number in numbers]
+        reader = Reader(dataset, [each.branch for each in missing.values()], cutting)
+        what = ", ".join(dict.fromkeys(each.branch.modality.name for each in missing.values()))
+        with ExitStack() as stack:
+            try:
+                building = [stack.enter_context(closing(_Building(entry, each))) for entry, each in missing.items()]
+                with closing(prepared(reader, tasks)) as recordings:
+                    for done, ((_, wanted), each) in enumerate(zip(tasks, recordings, strict=True)):
+                        progress(done, len(tasks), what)
+                        for index, recording in zip(wanted, each, strict=True):
+                            building[index].add(samples[numbers[done]], recording)
+                for each in building:
+                    each.finish()
+            except OSError as error:
+                raise DataError(f"could not write prepared data to {self.folder}: {error.strerror or error}") from error
+        progress(len(tasks), len(tasks), what)
 
     def _open(self, entry: Path, head: Mapping[str, Any] | None, samples: Sequence[Sample]) -> Column:
         if head is None:
@@ -197,109 +220,61 @@ class ColumnCache:
         return Column(samples, recorded, windows, torch.from_numpy(array), bad, head["contents"], head["sketches"])
 
 
-def _write_values(
-    file: BinaryIO,
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    branch: Branch,
-    cutting: Cutting | None,
-    progress: Progress,
-) -> dict[str, Any]:
-    """Append every readable sample's values to `file`; returns what is to be known to read them again."""
-    recorded: list[int] = []
-    windows: list[int] = []
-    bad: list[tuple[int, str]] = []
-    contents, sketches = [""] * len(samples), [""] * len(samples)
-    shape, dtype = None, None
-    for done, sample in enumerate(samples):
-        progress(done, len(samples), branch.modality.name)
+class _Building:
+    """A column that is being written, in a folder beside its own.
+
+    Args:
+        entry: Its folder once it is whole.
+        wanted: The branch, and its samples.
+    """
+
+    def __init__(self, entry: Path, wanted: Wanted):
+        self.entry, self.branch = entry, wanted.branch
+        self.folder = entry.with_name(f"{entry.name}.{_writer()}.part")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file = open(self.folder / "values.bin", "wb")  # noqa: SIM115  # closed by `close`
+        self.shape: tuple[int, ...] | None = None
+        self.dtype: np.dtype | None = None
+        self.rows = self.samples = 0
+        self.head: dict[str, Any] = {"recorded": [], "windows": [], "bad": [], "contents": [], "sketches": []}
+
+    def add(self, sample: Sample, recording: Recording) -> None:
+        """Append the pieces of the next sample.
+
+        Raises:
+            DataError: If their shape differs from those before.
+        """
+        if recording.bad:
+            self.head["bad"].append((self.samples, recording.bad))
+        self.head["contents"].append(recording.content)
+        self.head["sketches"].append(recording.sketch)
+        for window, array in enumerate(recording.pieces):
+            self.shape, self.dtype = self.shape or array.shape, self.dtype or array.dtype
+            if array.shape != self.shape:
+                raise DataError(_unequal(self.branch, self.shape, array.shape, replace(sample.key, window=window)))
+            self.file.write(np.ascontiguousarray(array, dtype=self.dtype).tobytes())
+            self.head["recorded"].append(self.samples)
+            self.head["windows"].append(window)
+            self.rows += 1
+        self.samples += 1
+
+    def finish(self) -> None:
+        """Put the column in its place, durably; another process may have finished the same one first."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.head |= {"shape": [self.rows, *(self.shape or ())], "dtype": str(self.dtype)}
+        self.head["sha256"] = _digest(self.folder / "values.bin")
+        (self.folder / "column.json").write_text(json.dumps(self.head))
         try:
-            signal = dataset.read(sample, branch.modality.name)
-            pieces = list(_pieces(dataset, sample, signal, branch, cutting))
-        except WindowError:
-            raise
-        except (DataError, ValueError) as error:
-            bad.append((done, str(error)))
-            continue
-        if content := content_hash(signal):
-            contents[done], sketches[done] = content, sketch(signal)
-        for window, array in enumerate(pieces):
-            shape, dtype = shape or array.shape, dtype or array.dtype
-            if array.shape != shape:
-                raise DataError(_unequal(branch, shape, array.shape, replace(sample.key, window=window)))
-            file.write(np.ascontiguousarray(array, dtype=dtype).tobytes())
-            recorded.append(done)
-            windows.append(window)
-    return {
-        "shape": [len(recorded), *(shape or ())],
-        "dtype": str(dtype),
-        "recorded": recorded,
-        "windows": windows,
-        "bad": bad,
-        "contents": contents,
-        "sketches": sketches,
-    }
+            self.folder.replace(self.entry)
+        except OSError:
+            if _head(self.entry) is None:
+                raise
 
-
-def content_hash(signal: Signal, shortest: int = 8) -> str:
-    """Hash of a recording's values; empty for one that is constant or so short that equal ones may be chance."""
-    values = np.ascontiguousarray(signal.values)
-    if len(values) < shortest or (values == values[:1]).all():
-        return ""
-    return hashlib.sha256(f"{values.dtype}{values.shape}".encode() + values.tobytes()).hexdigest()[:32]
-
-
-def _pieces(dataset: Dataset, sample: Sample, signal: Signal, branch: Branch, cutting: Cutting | None) -> Iterator[np.ndarray]:
-    """The sample's windows in turn, or the whole of it."""
-    if cutting is None:
-        yield as_array(signal, branch)
-        return
-    signal = timed(signal)
-    for span in cutting.spans(dataset, sample, {branch.modality.name: signal}):
-        yield as_array(cut(signal, span), branch)
-
-
-def as_array(signal: Signal, branch: Branch) -> np.ndarray:
-    """A recorded signal through its per-sample transforms, in the modality's layout.
-
-    Raises:
-        ValueError: If the signal is empty, not finite, or unfit for a transform.
-    """
-    if not len(signal):
-        raise ValueError(f"the {branch.modality.name} signal is empty")
-    recorded = signal.values
-    for transform in branch.on_samples:
-        signal = transform(signal)
-    values = signal.values
-    spec = branch.prepared
-    if values.ndim != len(spec.axes):
-        raise ValueError(f"a {spec.name} has axes {spec.axes}, this one has shape {values.shape}")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_of_them(recorded)}")
-    values = values.transpose([spec.axes.index(axis) for axis in spec.layout])
-    return _in_single_precision(values, branch.modality.name) if values.dtype == np.float64 else values
-
-
-def _in_single_precision(values: np.ndarray, modality: str) -> np.ndarray:
-    """`values` in float32.
-
-    Raises:
-        ValueError: If they vary so little about a large offset that rounding takes more than a tenth of their deviation.
-    """
-    single = values.astype(np.float32)
-    deviation, peak = float(np.ptp(values)), float(np.abs(values).max())
-    if np.spacing(np.float32(peak)) > 0.01 * deviation > 1e-12 * peak and (single - values).std() > 0.1 * values.std():
-        raise ValueError(
-            f"the {modality} signal varies by {deviation:.3g} about {values.mean():.6g}, less than float32 can tell apart; "
-            "subtract that offset from the recordings"
-        )
-    return single
-
-
-def _first_of_them(recorded: np.ndarray) -> str:
-    """The place of the first value that is not finite, if the recording has it and no transform made it."""
-    bad = ~np.isfinite(recorded).reshape(len(recorded), -1).all(axis=1)
-    return f", the first at sample {int(bad.argmax())}" if bad.any() else ""
+    def close(self) -> None:
+        """Remove what is left of an unfinished column."""
+        self.file.close()
+        _remove(self.folder)
 
 
 def _unequal(branch: Branch, shape: tuple[int, ...], other: tuple[int, ...], key: SampleKey) -> str:

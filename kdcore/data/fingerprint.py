@@ -28,6 +28,10 @@ _SETTLED = 2_000_000_000
 """Nanoseconds after which a file that changes again certainly gets another time of change."""
 
 
+SMALL = 1 << 20
+"""Bytes below which a file is read at once."""
+
+
 class UnidentifiedError(Exception):
     """A sample's source whose content kdcore cannot identify; the message says which."""
 
@@ -78,8 +82,10 @@ class Hashes:
             known = self._known.get(name)
             if isinstance(known, list) and known[:1] == [stamp]:
                 return str(known[1])
-            with open(path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+            with open(path, "rb", buffering=0) as file:
+                small = found.st_size < SMALL  # whose bytes need no buffer of their own
+                hashed = hashlib.sha256(file.readall()) if small else hashlib.file_digest(file, "sha256")
+                digest = hashed.hexdigest()[:32]
         except OSError:
             return "unreadable"
         if time.time_ns() - found.st_mtime_ns > _SETTLED:

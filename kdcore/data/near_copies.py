@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -41,6 +42,8 @@ OVERLAP, TOLERANCE = 0.5, 1e-6
 ORDER, NOISE = 8, 1e-5
 """Earlier samples from which a signal is predicted, and the share of its variance that must be beyond that prediction. What
 follows from itself, such as a sine or a ramp, was computed, not recorded: two of them may be equal by nature."""
+
+_STEPS = np.arange(PIECE)
 
 COMPARISONS, FOUND = 500, 5
 """Pairs that are compared sample by sample, at most, and near copies after which the search ends, per modality."""
@@ -115,10 +118,17 @@ def _channels(values: ArrayLike) -> NDArray[np.float64]:
     flat = np.asarray(values)
     flat = flat.reshape(len(flat), -1)
     if flat.shape[1] > GROUPS:
-        edges = np.linspace(0, flat.shape[1], GROUPS + 1).astype(int)
-        flat = np.add.reduceat(flat, edges[:-1], axis=1, dtype=np.float64) / np.diff(edges)
+        starts, sizes = _groups(flat.shape[1])
+        flat = np.add.reduceat(flat, starts, axis=1, dtype=np.float64) / sizes
     flat = flat.astype(np.float64)
     return flat if np.isfinite(flat).all() else flat[:0]
+
+
+@cache
+def _groups(channels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where groups of neighbouring channels begin, and how many each has."""
+    edges = np.linspace(0, channels, GROUPS + 1).astype(int)
+    return edges[:-1], np.diff(edges)
 
 
 def _pieces(x: NDArray[np.float64]) -> dict[str, int]:
@@ -126,13 +136,16 @@ def _pieces(x: NDArray[np.float64]) -> dict[str, int]:
     if len(x) < max(PIECE, 2 * REACH + 2):
         return {}
     change = (np.diff(x, axis=0) ** 2).sum(axis=1)
-    around = sliding_window_view(change, 2 * REACH + 1)
-    starts = np.flatnonzero((around.max(axis=1) == around[:, REACH]) & (around[:, REACH] > 0)) + REACH
+    inner = change[REACH : len(change) - REACH]
+    most = inner
+    for shift in range(2 * REACH + 1):
+        most = np.maximum(most, change[shift : shift + len(inner)])
+    starts = ((most == inner) & (inner > 0)).nonzero()[0] + REACH
     starts = starts[starts + PIECE <= len(x)]
     if not len(starts):
         return {}
-    pieces = sliding_window_view(x, PIECE, axis=0)[starts]
-    pieces = pieces - pieces.mean(axis=2, keepdims=True)
+    pieces = x[starts[:, None] + _STEPS].transpose(0, 2, 1)
+    pieces = pieces - np.add.reduce(pieces, axis=2, keepdims=True) / PIECE
     flat = pieces.reshape(len(starts), x.shape[1] * PIECE)
     peak = np.take_along_axis(flat, np.abs(flat).argmax(axis=1)[:, None], axis=1)
     rounded = np.round(100 * flat / np.where(peak == 0, 1, peak)).astype(np.int8)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.protocol import HELD_OUT, Protocol, Splits
-from kdcore.data.data_cache import Column, ColumnCache, Progress
+from kdcore.data.data_cache import Column, ColumnCache, Progress, Wanted
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
 from kdcore.data.key_join import JoinedRows, KeyJoin
@@ -176,11 +176,11 @@ def load_table(
 
     join = KeyJoin(samples, splits)
 
-    def column(branch: Branch) -> Column:
-        having = join.having(branch.modality.name)
-        return cache.column(dataset, [samples[number] for number in having.tolist()], branch, identity, cutting, progress)
+    def prepared(branches: Sequence[Branch]) -> Sequence[Column]:
+        wanted = [Wanted(each, join.having(each.modality.name).tolist()) for each in branches]
+        return cache.columns(dataset, samples, wanted, identity, cutting, progress)
 
-    columns = _columns(branches, column)
+    columns = _columns(branches, prepared)
     joined = join.rows([columns[id(branch)] for branch in branches], [branch.modality.name for branch in branches])
     dropped += _without_rows(join, joined, _bad(columns.values(), spec))
     with _raised_as(SplitError):
@@ -292,16 +292,13 @@ def _require_time_first(branches: Iterable[Branch]) -> None:
             raise DataError(f"{modality.name}: a recording's first axis is time, the dataset says {modality.axes}")
 
 
-def _columns(branches: Iterable[Branch], prepare: Callable[[Branch], Column]) -> dict[int, Column]:
+def _columns(branches: Sequence[Branch], prepare: Callable[[Sequence[Branch]], Sequence[Column]]) -> dict[int, Column]:
     """Columns by the `id` of their branch. Branches of one modality with the same transforms share a column."""
-    columns: dict[int, Column] = {}
-    shared: dict[tuple[str, str], Column] = {}
-    for branch in branches:
-        same = (branch.modality.name, branch.identity)
-        if same not in shared:
-            shared[same] = prepare(branch)
-        columns[id(branch)] = shared[same]
-    return columns
+    same = {id(branch): (branch.modality.name, branch.identity) for branch in branches}
+    first = {same[id(branch)]: branch for branch in reversed(branches)}
+    distinct = [branch for branch in branches if first[same[id(branch)]] is branch]
+    shared = {same[id(branch)]: column for branch, column in zip(distinct, prepare(distinct), strict=True)}
+    return {id(branch): shared[same[id(branch)]] for branch in branches}
 
 
 def _bad(columns: Iterable[Column], spec: DataSpec) -> dict[SampleKey, str]:

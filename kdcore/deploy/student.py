@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.data.data_cache import as_array
 from kdcore.data.pipeline import BatchTransforms, Branch, bare
+from kdcore.data.reading import as_array
 from kdcore.deploy.predictor import Predictor, Rate
 from kdcore.errors import DataError
 

@@ -14,9 +14,7 @@ import numpy as np
 
 from kdcore import DataError, refuse_bomb
 from kdcore_datasets.folders import existing_file
-
-COMPRESSED = 15
-"""Type of a compressed element of a MATLAB file."""
+from kdcore_datasets.matlab_arrays import COMPRESSED, plain_array
 
 SMALL = 1 << 20
 """Bytes up to which a compressed file is harmless: zlib packs at most 1,032 to 1."""
@@ -51,8 +49,9 @@ def require_finite(values: np.ndarray, path: Path, what: str) -> np.ndarray:
     Raises:
         DataError: If a value is not a finite number, or beyond `LARGEST`, saying where the first one is.
     """
-    bad = np.argwhere(~measurable(values))
-    if len(bad):
+    good = measurable(values)
+    if not good.all():
+        bad = np.argwhere(~good)
         place = ", ".join(map(str, bad[0].tolist()))
         kind = "not finite" if not np.isfinite(values[tuple(bad[0])]) else "too large"
         raise DataError(f"{path}: {what} has {len(bad)} value(s) that are {kind}, the first at index ({place})")
@@ -65,6 +64,8 @@ def read_variable(path: Path, name: str) -> np.ndarray:
     Raises:
         DataError: If the file is unreadable, damaged, of another format, or lacks the variable.
     """
+    if (values := _plain(path, name)) is not None:
+        return values
     from scipy.io import loadmat, whosmat
 
     try:
@@ -83,6 +84,16 @@ def read_variable(path: Path, name: str) -> np.ndarray:
     if values.dtype.kind not in "fiu":
         raise DataError(f"{path}: variable {name!r} is not an array of numbers")
     return values
+
+
+def _plain(path: Path, name: str) -> np.ndarray | None:
+    """The array called `name` in a small MATLAB file; None if SciPy has to read it, or to say what is wrong with it."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(SMALL)
+    except OSError:
+        return None
+    return plain_array(content, name) if len(content) < SMALL else None
 
 
 def _refuse_matlab_bomb(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +50,7 @@ def _bodies(lines: _Lines) -> tuple[int, dict[str, dict[int, np.ndarray]]]:
             identity = lines.next()[0]
             if lines.whole_number("number of joints") != JOINTS:
                 raise lines.wrong(f"a body has {JOINTS} joints")
-            positions = np.array([lines.position() for _ in range(JOINTS)], dtype=np.float32)
-            bodies.setdefault(identity, {})[frame] = positions
+            bodies.setdefault(identity, {})[frame] = lines.positions(JOINTS).astype(np.float32)
     lines.end(f"the file continues after the {count} frames that it declares")
     if not bodies:
         raise DataError(f"{lines.path}: no body was seen in any of its {count} frames")
@@ -84,6 +84,19 @@ class _Lines:
         if len(fields) != 1 or not fields[0].isdecimal():
             raise self.wrong(f"expected the {what}, found {' '.join(fields)[:40]!r}")
         return int(fields[0])
+
+    def positions(self, count: int) -> np.ndarray:
+        """As many positions, (count, 3)."""
+        taken = list(islice(self._fields, count))
+        try:
+            values = np.array([(float(x), float(y), float(z)) for x, y, z, *_ in taken])
+        except ValueError:
+            values = np.empty(0)
+        if values.shape == (count, 3) and measurable(values).all():
+            self.number += count
+            return values
+        self._fields = chain(taken, self._fields)
+        return np.array([self.position() for _ in range(count)])  # which says what is wrong with which line
 
     def position(self) -> tuple[float, float, float]:
         fields = self.next()

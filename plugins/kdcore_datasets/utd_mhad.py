@@ -61,6 +61,8 @@ class UtdMhad(Dataset):
     def __init__(self, *, root: Path, folders: dict[Kind, str] | None = None):
         self.root = root
         self.folders = folders or {}
+        self._inertial_read: tuple[object, np.ndarray] = (None, np.empty(0))
+        """The last inertial file, which accelerometer and gyroscope share, and how it is told apart from a changed one."""
         self.modalities = {
             "accelerometer": ACCELEROMETER.renamed("accelerometer", rate=INERTIAL_RATE),
             "gyroscope": GYROSCOPE.renamed("gyroscope", rate=INERTIAL_RATE),
@@ -140,8 +142,13 @@ class UtdMhad(Dataset):
 
     def _inertial(self, sample: Sample, modality: str) -> np.ndarray:
         path = _path(sample, modality)
-        values = require_shape(read_variable(path, "d_iner"), (None, 6), path, "d_iner")
-        return require_finite(values.astype(np.float64), path, "d_iner")
+        known, values = self._inertial_read
+        found = _stamp(path)
+        if known != found:
+            values = require_shape(read_variable(path, "d_iner"), (None, 6), path, "d_iner")
+            values = require_finite(values.astype(np.float64), path, "d_iner")
+            self._inertial_read = found, values
+        return values
 
     def _read_accelerometer(self, sample: Sample) -> Signal:
         values = self._inertial(sample, "accelerometer")[:, :3] * STANDARD_GRAVITY
@@ -172,6 +179,14 @@ class UtdMhad(Dataset):
 def _path(sample: Sample, modality: str) -> Path:
     source = sample.sources[modality]
     return source if isinstance(source, Path) else Path(str(source))
+
+
+def _stamp(path: Path) -> object:
+    try:
+        found = path.stat()
+    except OSError:
+        return path  # reading it says why
+    return path, found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _frames(values: np.ndarray) -> np.ndarray:

@@ -14,8 +14,9 @@ import torch
 import toys
 
 from kdcore import Signal
-from kdcore.data.data_cache import as_array, columns_in, damaged_columns
+from kdcore.data.data_cache import columns_in, damaged_columns
 from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.reading import as_array
 from kdcore.data.windows import Cutting, WindowError, cut, windows
 from kdcore.errors import DataError
 

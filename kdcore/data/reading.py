@@ -1,0 +1,154 @@
+"""Recordings made ready for a column: read, cut into windows, transformed, and identified by their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from kdcore.contracts.dataset import Dataset, Sample
+from kdcore.contracts.modality import Modality, Signal
+from kdcore.data.near_copies import sketch
+from kdcore.data.pipeline import Branch
+from kdcore.data.windows import Cutting, WindowError, cut, timed
+from kdcore.errors import DataError
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording as one branch prepares it.
+
+    Args:
+        pieces: Its windows, or the whole of it, each in the modality's layout; none if it is bad.
+        bad: The reason why it cannot be used; empty if it can.
+        content: Hash of the recorded values, see `content_hash`.
+        sketch: What near copies have in common, see `near_copies.sketch`.
+    """
+
+    pieces: Sequence[np.ndarray] = ()
+    bad: str = ""
+    content: str = ""
+    sketch: str = ""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Prepares samples. Each signal of a sample is read once, however many branches and windows need it.
+
+    Args:
+        dataset: Reads the recordings.
+        branches: The modalities wanted, with their transforms.
+        cutting: Windows, if recordings are cut.
+    """
+
+    dataset: Dataset
+    branches: Sequence[Branch]
+    cutting: Cutting | None
+
+    @cached_property
+    def _specs(self) -> Sequence[Modality]:
+        return [branch.prepared for branch in self.branches]
+
+    def prepare(self, sample: Sample, wanted: Sequence[int]) -> list[Recording]:
+        """Prepare a sample.
+
+        Args:
+            sample: The sample.
+            wanted: Positions of the branches that want it.
+
+        Returns:
+            One recording for each of them.
+
+        Raises:
+            WindowError: If the recipe's windows fit no recording.
+        """
+        signals: dict[str, Signal] = {}
+        return [self._recording(sample, self.branches[index], self._specs[index], signals) for index in wanted]
+
+    def _recording(self, sample: Sample, branch: Branch, spec: Modality, signals: dict[str, Signal]) -> Recording:
+        name = branch.modality.name
+        try:
+            if name not in signals:
+                signals[name] = self.dataset.read(sample, name)
+            pieces = list(self._pieces(sample, branch, spec, signals))
+        except WindowError:
+            raise
+        except (DataError, ValueError) as error:
+            return Recording(bad=str(error))
+        content = content_hash(signals[name])
+        return Recording(pieces, content=content, sketch=sketch(signals[name]) if content else "")
+
+    def _pieces(self, sample: Sample, branch: Branch, spec: Modality, signals: dict[str, Signal]) -> Iterator[np.ndarray]:
+        """The sample's windows in turn, or the whole of it."""
+        signal = signals[branch.modality.name]
+        if self.cutting is None:
+            yield as_array(signal, branch, spec)
+            return
+        for modality in self.cutting.modalities:
+            if modality in sample.sources and modality not in signals:
+                signals[modality] = self.dataset.read(sample, modality)
+        signal = timed(signal)
+        known: Mapping[str, Signal] = {**signals, branch.modality.name: signal}
+        for span in self.cutting.spans(self.dataset, sample, known):
+            yield as_array(cut(signal, span), branch, spec)
+
+
+def content_hash(signal: Signal, shortest: int = 8) -> str:
+    """Hash of a recording's values; empty for one that is constant or so short that equal ones may be chance."""
+    values = np.ascontiguousarray(signal.values)
+    if len(values) < shortest or (values == values[:1]).all():
+        return ""
+    digest = hashlib.sha256(f"{values.dtype}{values.shape}".encode())
+    digest.update(values.data if values.dtype.kind in "biufc" else values.tobytes())
+    return digest.hexdigest()[:32]
+
+
+def as_array(signal: Signal, branch: Branch, spec: Modality | None = None) -> np.ndarray:
+    """A recorded signal through its per-sample transforms, in the modality's layout.
+
+    Args:
+        signal: The signal, as recorded.
+        branch: Its transforms.
+        spec: What `branch.prepared` says, if it is known.
+
+    Raises:
+        ValueError: If the signal is empty, not finite, or unfit for a transform.
+    """
+    if not len(signal):
+        raise ValueError(f"the {branch.modality.name} signal is empty")
+    recorded = signal.values
+    for transform in branch.on_samples:
+        signal = transform(signal)
+    values = signal.values
+    spec = spec or branch.prepared
+    if values.ndim != len(spec.axes):
+        raise ValueError(f"a {spec.name} has axes {spec.axes}, this one has shape {values.shape}")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"the {branch.modality.name} signal has values that are not finite{_first_of_them(recorded)}")
+    values = values.transpose([spec.axes.index(axis) for axis in spec.layout])
+    return _in_single_precision(values, branch.modality.name) if values.dtype == np.float64 else values
+
+
+def _in_single_precision(values: np.ndarray, modality: str) -> np.ndarray:
+    """`values` in float32.
+
+    Raises:
+        ValueError: If they vary so little about a large offset that rounding takes more than a tenth of their deviation.
+    """
+    single = values.astype(np.float32)
+    deviation, peak = float(np.ptp(values)), float(np.abs(values).max())
+    if np.spacing(np.float32(peak)) > 0.01 * deviation > 1e-12 * peak and (single - values).std() > 0.1 * values.std():
+        raise ValueError(
+            f"the {modality} signal varies by {deviation:.3g} about {values.mean():.6g}, less than float32 can tell apart; "
+            "subtract that offset from the recordings"
+        )
+    return single
+
+
+def _first_of_them(recorded: np.ndarray) -> str:
+    """The place of the first value that is not finite, if the recording has it and no transform made it."""
+    bad = ~np.isfinite(recorded).reshape(len(recorded), -1).all(axis=1)
+    return f", the first at sample {int(bad.argmax())}" if bad.any() else ""
