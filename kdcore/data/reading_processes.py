@@ -59,7 +59,7 @@ def prepared(reader: Reader, tasks: Sequence[Task]) -> Iterator[list[Recording]]
         DataError: If ``KDCORE_WORKERS`` is not a number.
         Exception: Whatever reading a sample raises here.
     """
-    count, began, busy, workers = _processes(), time.monotonic(), time.process_time(), None
+    count, began, busy, workers = usable_processes(), time.monotonic(), time.process_time(), None
     try:
         for done, task in enumerate(tasks):
             yield reader.prepare(*task)
@@ -78,7 +78,7 @@ def prepared(reader: Reader, tasks: Sequence[Task]) -> Iterator[list[Recording]]
             workers.close()
 
 
-def _processes() -> int:
+def usable_processes() -> int:
     """The number of processes to use; the processes of a distributed run on this machine share the cores."""
     asked = os.environ.get(VARIABLE, "")
     if asked:
@@ -94,15 +94,16 @@ class Workers:
 
     Args:
         reader: Prepares them here, where a process cannot.
-        processes: The processes, which have been sent the reader.
+        processes: The processes, which have just been started.
+        message: What they need to load the reader.
     """
 
-    def __init__(self, reader: Reader, processes: Sequence[subprocess.Popen[bytes]]):
+    def __init__(self, reader: Reader, processes: Sequence[subprocess.Popen[bytes]], message: Any):
         self._reader, self._processes = reader, processes
         self._threads = ThreadPoolExecutor(len(processes), "kdcore-reading")
         self._idle: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
         self._alive = 0
-        self._loading = [threading.Thread(target=self._await_loading, args=(each,), daemon=True) for each in processes]
+        self._loading = [threading.Thread(target=self._load, args=(each, message), daemon=True) for each in processes]
         for thread in self._loading:
             thread.start()
         self._shown: dict = {}
@@ -119,14 +120,14 @@ class Workers:
         made = []
         for _ in range(count):
             words = [sys.executable, "-P", "-m", __name__]
-            process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment())
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(words, stdin=pipe, stdout=pipe, env=_environment(), process_group=0)  # Ctrl-C is for us
             made.append(process)
-            with suppress(OSError):  # it has ended, which its answer will show
-                _send(process, (_plugin_files(), _threads(), content))
-        return cls(reader, made)
+        return cls(reader, made, (_plugin_files(), _threads(), content))
 
-    def _await_loading(self, process: subprocess.Popen[bytes]) -> None:
+    def _load(self, process: subprocess.Popen[bytes], message: Any) -> None:
         with suppress(OSError, EOFError, pickle.UnpicklingError):
+            _send(process, message)
             if _receive(process):
                 self._alive += 1
                 self._idle.put(process)
@@ -268,12 +269,10 @@ def _answer(answered: BinaryIO, message: Any) -> None:
 
 
 def _main() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     answered = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a plugin prints is no answer
-    serve(sys.stdin.buffer, answered)
+    with suppress(BrokenPipeError):  # the process that asks was killed
+        serve(sys.stdin.buffer, answered)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""Wall and CPU seconds, and memory, of preparing many NTU RGB+D skeleton files in one process and in several.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/skeleton_reading.py --files 3000
+
+Files of 80 frames with a body each, whose joints wander at random, are written to a temporary folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from kdcore.data.data_cache import ColumnCache, Wanted
+from kdcore.data.pipeline import Branch
+from kdcore.data.reading_processes import VARIABLE, usable_processes
+from kdcore_datasets.ntu_rgbd import NtuRgbd
+from kdcore_signals.transforms import Resample
+
+FRAMES, JOINTS, DIFFERENT = 80, 25, 20
+
+
+def write(folder: Path, files: int) -> None:
+    """Write recordings; further ones are links to the first few."""
+    first: list[Path] = []
+    for number in range(files):
+        subject, action = number // 60, number % 60
+        path = folder / f"S{subject // 40 + 1:03}C001P{subject % 40 + 1:03}R001A{action + 1:03}.skeleton"
+        if number < DIFFERENT:
+            path.write_text(recording(number))
+            first.append(path)
+        else:
+            path.symlink_to(first[number % DIFFERENT])
+
+
+def recording(seed: int) -> str:
+    """The text of a recording: in each frame the number of bodies, and for each body a line about it and one for each joint."""
+    places = np.random.default_rng(seed).normal(scale=0.02, size=(FRAMES, JOINTS, 3)).cumsum(axis=0)
+    lines = [str(FRAMES)]
+    for frame in places:
+        lines += ["1", "72057594037931101 0 1 1 1 1 0 0.02 0.1 2", str(JOINTS)]
+        lines += [
+            " ".join(f"{value:.7f}" for value in joint) + " 231.5 215.2 1004.2 599.7 -0.2 -0.1 0.9 0.1 2" for joint in frame
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def prepare(folder: Path, cache: Path) -> None:
+    """Prepare all files in this process and as many others as the environment says, and print the cost."""
+    dataset = NtuRgbd(root=folder)
+    samples = dataset.samples()
+    branch = Branch(dataset.modalities["skeleton"], [Resample(length=64)], [], "resample 64")
+    began, before = time.monotonic(), os.times()
+    ColumnCache(cache, 1 << 30).columns(dataset, samples, [Wanted(branch, range(len(samples)))], "x", None, lambda *_: None)
+    wall, after = time.monotonic() - began, os.times()
+    here = after.user + after.system - before.user - before.system
+    others = after.children_user + after.children_system
+    memory = [resource.getrusage(who).ru_maxrss // 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    print(f"{len(samples)} files: {wall:.1f} s; CPU {here:.1f} s and {memory[0]} MB here", end="")
+    print(f"; in {usable_processes()} others CPU {others:.1f} s, {memory[1]} MB each" if others else "")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=3000)
+    parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    with TemporaryDirectory() as temporary:
+        if asked.prepare:
+            prepare(asked.prepare, Path(temporary))
+            parser.exit()
+        write(Path(temporary), asked.files)
+        for count in sorted({1, usable_processes()}):
+            subprocess.run(
+                [sys.executable, __file__, "--prepare", temporary], env={**os.environ, VARIABLE: str(count)}, check=True
+            )
