@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import threading
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -221,12 +223,19 @@ def _open_storage(url: str, options: dict[str, Any]) -> RDBStorage:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return RDBStorage(url, engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
+            return RDBStorage(_with_driver(url), engine_kwargs=options, heartbeat_interval=HEARTBEAT, grace_period=GRACE)
     except (SQLAlchemyError, ImportError, ValueError) as error:
         raise UsageError(
             f"--storage {_without_password(url)}: {_reason(error)}; "
             "expected sqlite:////FOLDER/FILE.db or postgresql://USER:PASSWORD@HOST/NAME"
         ) from error
+
+
+def _with_driver(url: str) -> str:
+    """`url` with psycopg 3 as its driver, if it names no driver and SQLAlchemy's usual one, psycopg2, is not installed."""
+    kind, sign, place = url.partition("://")
+    usual, installed = (find_spec(name) if sys.modules.get(name, True) else None for name in ("psycopg2", "psycopg"))
+    return f"postgresql+psycopg{sign}{place}" if kind == "postgresql" and installed and not usual else url
 
 
 def _without_password(url: str) -> str:
@@ -243,7 +252,8 @@ def _reason(error: Exception) -> str:
         return "not a database URL"
     if isinstance(error, ImportError):
         missing = getattr(error.__cause__, "name", None) or error.name
-        return f"the Python package {missing} is not installed" if missing else "its driver is not installed"
+        advice = ", install it with pip install 'kdcore[postgresql]'" if (missing or "").startswith("psycopg") else ""
+        return f"the Python package {missing} is not installed{advice}" if missing else "its driver is not installed"
     cause = error.orig if isinstance(error, DBAPIError) else error
     return " ".join(str(cause).split())
 

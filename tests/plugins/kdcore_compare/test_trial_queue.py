@@ -161,5 +161,6 @@ def test_what_is_no_database_is_said_in_a_line_without_the_password(tmp_path, ur
 def test_a_missing_driver_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg", None)
     monkeypatch.setitem(sys.modules, "psycopg2", None)
-    with pytest.raises(UsageError, match=r"me:\*\*\*@host/sweeps: the Python package psycopg2? is not installed"):
+    said = r"me:\*\*\*@host/sweeps: the Python package psycopg2? is not installed, install it with pip"
+    with pytest.raises(UsageError, match=said):
         TrialQueue("postgresql://me:geheim@host/sweeps", "test", POINTS, tmp_path / "workers")
