@@ -15,7 +15,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -46,7 +46,7 @@ Task = tuple[Sample, Sequence[int]]
 """A sample, and the positions of the branches that want it."""
 
 
-def prepared(reader: Reader, tasks: Sequence[Task]) -> Iterator[list[Recording]]:
+def prepared(reader: Reader, tasks: Sequence[Task]) -> Generator[list[Recording], None, None]:
     """Prepare every sample, in order: in this process at first, and in others once they have started, if that pays.
 
     Recordings, and errors, are the same for any number of processes.
