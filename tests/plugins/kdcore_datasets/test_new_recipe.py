@@ -151,7 +151,8 @@ def test_windows_in_hdf5_and_ts_files(tmp_path):
         ("h", "test.h5", "d/X", "d/y"),
         ("t", "Acts_TEST.ts", "series", "labels"),
     ):
-        options, samples = made(tmp_path / folder, tmp_path, rate=50.0)
+        (tmp_path / folder / "out").mkdir()
+        options, samples = made(tmp_path / folder, tmp_path / folder / "out", rate=50.0)
         assert options["sets"]["test"]["labels"] == f"{file}:{labels}"
         assert options["sets"]["test"]["signals"] == {kind: [f"{file}:{signals}"] for kind in ("accelerometer", "gyroscope")}
         assert options["axes"] == "windows-time-channels"
