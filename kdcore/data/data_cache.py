@@ -26,11 +26,12 @@ from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.data.near_copies import sketch
 from kdcore.data.pipeline import Branch
+from kdcore.data.signal_checks import measured_rate
 from kdcore.data.windows import Cutting, WindowError, cut, timed
 from kdcore.errors import DataError
 from kdcore.recipe.data_models import as_bytes
 
-FORMAT = 8
+FORMAT = 9
 
 LIMIT = "KDCORE_CACHE_LIMIT"
 """Environment variable with the most that prepared data may take on disk, such as ``20GiB``; unlimited by default."""
@@ -38,8 +39,8 @@ LIMIT = "KDCORE_CACHE_LIMIT"
 FORGOTTEN = 24 * 3600
 """Seconds after which an unfinished column of another machine counts as abandoned."""
 
-SAID = ("bad", "contents", "sketches")
-"""Texts about samples that a column keeps."""
+SAID = ("bad", "contents", "sketches", "rates")
+"""Facts about samples that a column keeps."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -56,6 +57,7 @@ class Column:
         bad: Position of a sample → what is wrong with its recording.
         contents: Hash of each sample's recorded values, by which copies are found; empty for constant and very short ones.
         sketches: What near copies of each sample's recording have in common, see `near_copies.sketch`; empty as in `contents`.
+        rates: Samples per second of each sample's recording, by its clock; 0 for a bad one.
     """
 
     samples: Sequence[Sample]
@@ -65,6 +67,7 @@ class Column:
     bad: Mapping[int, str]
     contents: Sequence[str]
     sketches: Sequence[str]
+    rates: Sequence[float]
 
     @property
     def keys(self) -> tuple[SampleKey, ...]:
@@ -194,7 +197,8 @@ class ColumnCache:
             array = np.fromfile(path, dtype).reshape(shape)
         bad = {int(number): text for number, text in head["bad"]}
         windows = np.array(head["windows"], np.int64)
-        return Column(samples, recorded, windows, torch.from_numpy(array), bad, head["contents"], head["sketches"])
+        said = (head[name] for name in SAID[1:])
+        return Column(samples, recorded, windows, torch.from_numpy(array), bad, *said)
 
 
 def _write_values(
@@ -209,7 +213,7 @@ def _write_values(
     recorded: list[int] = []
     windows: list[int] = []
     bad: list[tuple[int, str]] = []
-    contents, sketches = [""] * len(samples), [""] * len(samples)
+    contents, sketches, rates = [""] * len(samples), [""] * len(samples), [0.0] * len(samples)
     shape, dtype = None, None
     for done, sample in enumerate(samples):
         progress(done, len(samples), branch.modality.name)
@@ -221,6 +225,7 @@ def _write_values(
         except (DataError, ValueError) as error:
             bad.append((done, str(error)))
             continue
+        rates[done] = measured_rate(signal)
         if content := content_hash(signal):
             contents[done], sketches[done] = content, sketch(signal)
         for window, array in enumerate(pieces):
@@ -238,6 +243,7 @@ def _write_values(
         "bad": bad,
         "contents": contents,
         "sketches": sketches,
+        "rates": rates,
     }
 
 

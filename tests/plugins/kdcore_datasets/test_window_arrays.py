@@ -13,6 +13,7 @@ import pytest
 
 from kdcore import DataError
 from kdcore.data.fingerprint import Hashes, fingerprint
+from kdcore.data.leakage import similar_names
 from kdcore_datasets.window_arrays import UciHar, Windows, WindowSet
 
 GENERATOR = np.random.default_rng(3)
@@ -103,6 +104,18 @@ def test_samples_are_identified_by_the_content_of_their_files(tmp_path):
     np.savez(tmp_path / "b" / "all.npz", X=X + 1, y=Y, who=WHO)
     data = dataset(tmp_path / "b", {"signals": {"accelerometer": ("all.npz:X",)}, "labels": "all.npz:y"})
     assert fingerprint(data, data.samples(), {}, Hashes(tmp_path / "hashes.json")) != first
+
+
+@pytest.mark.parametrize(("labels", "classes"), [(np.array(["True", "False"]), 2), (np.array([1, 0]), 4)])
+def test_boolean_labels_are_the_same_classes_as_their_names_in_another_file(tmp_path, labels, classes):
+    np.savez(tmp_path / "a.npz", X=X[:2], y=np.array([True, False]))
+    np.savez(tmp_path / "b.npz", X=X[2:4], y=labels)
+    sets = {name: WindowSet({"accelerometer": (f"{name}.npz:X",)}, f"{name}.npz:y") for name in "ab"}
+    data = Windows(root=tmp_path, sets=sets, rate=50)
+    assert len(data.classes) == classes
+    assert {frozenset(group) for group in similar_names(data.classes)} == (
+        set() if classes == 2 else {frozenset({"True", "1"}), frozenset({"False", "0"})}
+    )
 
 
 @pytest.mark.parametrize(
