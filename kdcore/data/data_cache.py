@@ -25,6 +25,7 @@ from torch import Tensor
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.data.near_copies import sketch
+from kdcore.data.outlines import outline
 from kdcore.data.pipeline import Branch
 from kdcore.data.signal_checks import measured_rate
 from kdcore.data.windows import Cutting, WindowError, cut, timed
@@ -39,7 +40,7 @@ LIMIT = "KDCORE_CACHE_LIMIT"
 FORGOTTEN = 24 * 3600
 """Seconds after which an unfinished column of another machine counts as abandoned."""
 
-SAID = ("bad", "contents", "sketches", "rates")
+SAID = ("bad", "contents", "sketches", "outlines", "rates")
 """Facts about samples that a column keeps."""
 
 Progress = Callable[[int, int, str], None]
@@ -57,6 +58,7 @@ class Column:
         bad: Position of a sample → what is wrong with its recording.
         contents: Hash of each sample's recorded values, by which copies are found; empty for constant and very short ones.
         sketches: What near copies of each sample's recording have in common, see `near_copies.sketch`; empty as in `contents`.
+        outlines: Each recording's slow movement, see `outlines.outline`; empty as in `contents`.
         rates: Samples per second of each sample's recording, by its clock; 0 for a bad one.
     """
 
@@ -67,6 +69,7 @@ class Column:
     bad: Mapping[int, str]
     contents: Sequence[str]
     sketches: Sequence[str]
+    outlines: Sequence[str]
     rates: Sequence[float]
 
     @property
@@ -210,10 +213,10 @@ def _write_values(
     progress: Progress,
 ) -> dict[str, Any]:
     """Append every readable sample's values to `file`; returns what is to be known to read them again."""
-    recorded: list[int] = []
-    windows: list[int] = []
+    recorded, windows = list[int](), list[int]()
     bad: list[tuple[int, str]] = []
-    contents, sketches, rates = [""] * len(samples), [""] * len(samples), [0.0] * len(samples)
+    said: dict[str, list[Any]] = {name: [""] * len(samples) for name in ("contents", "sketches", "outlines")}
+    said["rates"] = [0.0] * len(samples)
     shape, dtype = None, None
     for done, sample in enumerate(samples):
         progress(done, len(samples), branch.modality.name)
@@ -225,9 +228,10 @@ def _write_values(
         except (DataError, ValueError) as error:
             bad.append((done, str(error)))
             continue
-        rates[done] = measured_rate(signal)
+        said["rates"][done] = measured_rate(signal)
         if content := content_hash(signal):
-            contents[done], sketches[done] = content, sketch(signal)
+            said["contents"][done] = content
+            said["sketches"][done], said["outlines"][done] = sketch(signal), outline(signal)
         for window, array in enumerate(pieces):
             shape, dtype = shape or array.shape, dtype or array.dtype
             if array.shape != shape:
@@ -241,9 +245,7 @@ def _write_values(
         "recorded": recorded,
         "windows": windows,
         "bad": bad,
-        "contents": contents,
-        "sketches": sketches,
-        "rates": rates,
+        **said,
     }
 
 

@@ -22,6 +22,7 @@ from kdcore.data.key_join import JoinedRows, KeyJoin
 from kdcore.data.labels import label_warnings, refuse_unlabelled, told_labels
 from kdcore.data.leakage import content_leaks
 from kdcore.data.near_copies import near_copies
+from kdcore.data.outlines import resampled_copies
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.signal_checks import odd_rates
 from kdcore.data.splits import (
@@ -340,15 +341,17 @@ def _odd_rates(columns: Mapping[int, Column], branches: Sequence[Branch], datase
 
 def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
     """Equal recordings in several splits: an error if one of them is the test split, else what a person should know."""
-    contents, sketches, repeated = {}, {}, {}
+    contents, sketches, outlines, repeated = {}, {}, {}, {}
     for branch in branches:
         name, column = branch.modality.name, columns[id(branch)]
         contents[name] = _by_key(column.samples, column.contents)
         sketches[name] = _by_key(column.samples, column.sketches)
+        outlines[name] = _by_key(column.samples, column.outlines)
         if len(set(contents[name].values())) < len(contents[name]):
             repeated[name] = contents[name]
     leaks, copies = content_leaks(splits, repeated)
     leaks += near_copies(splits, sketches, contents, dataset.read)
     if leaks:
         raise SplitError(listed("the splits leak", leaks))
-    return [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
+    repeats = [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
+    return [*repeats, *resampled_copies(splits, outlines, contents)]
