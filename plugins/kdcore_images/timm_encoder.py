@@ -32,7 +32,7 @@ class TimmEncoder(Encoder):
 
     Raises:
         DataError: If the weights cannot be loaded.
-        ValueError: If the inputs are no images.
+        ValueError: If the inputs are not images.
     """
 
     def __init__(
