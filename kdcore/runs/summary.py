@@ -206,8 +206,8 @@ def _window_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
     if recordings == len(keys):
         return []
     return [
-        f"the {len(keys)} samples are windows of {recordings} recordings: intervals of a single seed take recordings, not "
-        "windows, for independent, and recordings of one subject are not quite, either"
+        f"the {len(keys)} samples are windows of {recordings} recordings: intervals of a single seed treat recordings, not "
+        "windows, as independent; recordings of one subject are not fully independent either"
     ]
 
 

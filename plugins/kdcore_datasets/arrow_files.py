@@ -132,7 +132,7 @@ def _batches(path: Path, name: str) -> Iterator[Any]:
     with suppress(EOFError):  # the mark that ends a stream
         while message := pa.ipc.read_message(source):
             if message.type == "record batch" and _is_compressed(message.metadata.to_pybytes()):
-                raise DataError(f"{path}: refused: its values are compressed, which datasets does not do")
+                raise DataError(f"{path}: refused: its values are compressed")
     source.seek(0)
     for batch in pa.ipc.open_stream(source, options=pa.ipc.IpcReadOptions(included_fields=[index])):
         column = batch.column(0)

@@ -111,7 +111,9 @@ def _case(parts: list[str], place: str) -> np.ndarray:
         raise DataError(f"{place}: {error}") from error
     lengths = sorted({len(row) for row in rows})
     if len(lengths) > 1:
-        raise DataError(f"{place}: its dimensions have from {lengths[0]} to {lengths[-1]} values; they must have equally many")
+        raise DataError(
+            f"{place}: its dimensions have from {lengths[0]} to {lengths[-1]} values; they must have the same number"
+        )
     return np.array(rows, dtype=np.float64).T
 
 

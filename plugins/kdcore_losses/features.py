@@ -71,4 +71,4 @@ def require_positions(loss: str, student: Tensor, teacher: Tensor) -> None:
     """
     if same_positions(student, teacher)[0][:1, :1].numel() < 2:
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        raise ValueError(f"{loss} compares positions, of which {shapes} have no two in common")
+        raise ValueError(f"{loss} compares positions, but {shapes} share fewer than two")

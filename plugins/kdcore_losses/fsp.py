@@ -36,7 +36,7 @@ class SolutionFlow(FeatureLoss):
     def __init__(self, *, pairs: Pairs):
         super().__init__(pairs)
         if len(self.pairs) < 2:
-            raise ValueError("fsp compares what lies between taps: give at least two pairs")
+            raise ValueError("fsp compares consecutive taps: give at least two pairs")
 
     def setup(self, example: Example) -> None:
         """Check the numbers of channels.

@@ -44,7 +44,9 @@ class LabelLoss(DistillationLoss):
         if isinstance(self.class_weights, dict):
             weights = torch.tensor(named_weights(self.class_weights, example.class_names))
         elif example.class_counts is None:
-            raise ValueError("class_weights: balanced needs the training samples of each class, which nobody counted here")
+            raise ValueError(
+                "class_weights: balanced needs the number of training samples per class, which is unknown here"
+            )
         else:
             weights = balanced_weights(example.class_counts)
         self.weights = full_precision(weights).to(example.student.logits.device)
@@ -52,7 +54,7 @@ class LabelLoss(DistillationLoss):
     def weights_for(self, logits: Tensor) -> Tensor | None:
         """Weights (C,) on the device and in the precision of `logits`; None if all classes weigh the same."""
         if self.weights is None and self.class_weights is not None:
-            raise RuntimeError("setup has not been called, which finds the weight of each class")
+            raise RuntimeError("setup must be called first; it finds the weight of each class")
         return None if self.weights is None else self.weights.to(logits)
 
 

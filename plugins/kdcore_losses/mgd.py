@@ -56,7 +56,7 @@ class MaskedGenerative(FeatureLoss):
             width, axes = teacher.shape[1], min(student.ndim, teacher.ndim) - 2
             if self.mask == "positions" and axes == 0:
                 shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-                raise ValueError(f"mgd cannot mask positions, of which {shapes} have none in common: mask channels")
+                raise ValueError(f"mgd cannot mask positions, since {shapes} share none; set mask: channels")
             if student.shape[1] != width:
                 self.regressors[key] = Regressor(student.shape[1], width).to(student)
             layers = convolution(width, width, axes), nn.ReLU(), convolution(width, width, axes)

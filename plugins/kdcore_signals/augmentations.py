@@ -94,7 +94,7 @@ class Rotation3d(Transform):
             ValueError: If the number of channels is not a multiple of three.
         """
         if x.shape[1] % 3:
-            raise ValueError(f"rotation-3d needs channels in threes (x, y, z), not {x.shape[1]}")
+            raise ValueError(f"rotation-3d needs a multiple of three channels (x, y, z), not {x.shape[1]}")
         axes = F.normalize(torch.randn(len(x), 3, dtype=x.dtype, device=x.device), dim=1)
         angles = math.radians(self.max_angle) * torch.rand(len(x), dtype=x.dtype, device=x.device)
         vectors = x.reshape(len(x), x.shape[1] // 3, 3, -1)

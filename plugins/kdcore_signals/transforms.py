@@ -223,7 +223,7 @@ class Normalise(Transform):
             RuntimeError: If called before `fit`.
         """
         if not self.mean.numel():
-            raise RuntimeError("normalise is used before it was fitted")
+            raise RuntimeError("normalise must be fitted before use")
         shape = [1] * x.ndim
         shape[self.channel_axis] = -1
         return (x - self.mean.view(shape)) / self.std.view(shape)
@@ -277,5 +277,5 @@ class Magnitude(Transform):
             ValueError: If the number of channels is not a multiple of three.
         """
         if x.shape[1] % 3:
-            raise ValueError(f"magnitude needs channels in threes (x, y, z), not {x.shape[1]}")
+            raise ValueError(f"magnitude needs a multiple of three channels (x, y, z), not {x.shape[1]}")
         return torch.cat([x, x.unflatten(1, (-1, 3)).norm(dim=2)], dim=1)

@@ -146,7 +146,7 @@ def layout_of(spec: Modality | None, layout: LayoutOption | None) -> Layout:
         return found
     of_dataset = f"{said!r}" if isinstance(said, str) else "another one, with other joints"
     of_option = f"{layout!r}" if isinstance(layout, str) else "spells out other joints"
-    raise ValueError(f"`layout` {of_option}, but the dataset's skeleton is {of_dataset}: leave `layout` out")
+    raise ValueError(f"`layout` {of_option}, but the dataset's skeleton is {of_dataset}; remove `layout`")
 
 
 def require_skeleton(shape: Sequence[int], layout: Layout | None, spec: Modality | None = None) -> None:
@@ -166,7 +166,7 @@ def require_skeleton(shape: Sequence[int], layout: Layout | None, spec: Modality
     if layout is not None and shape[2] != len(layout):
         name = next((f" ({name})" for name, each in LAYOUTS.items() if each is layout), "")
         raise UnfitSkeletonError(
-            f"the input has {shape[2]} joints, its layout {len(layout)}{name}; set `layout` to the one recorded"
+            f"the input has {shape[2]} joints, but its layout has {len(layout)}{name}; set `layout` to that of the recordings"
         )
 
 

@@ -31,7 +31,7 @@ def centred(frames: int, segments: int, span: int = 1) -> np.ndarray:
     """
     starts = frames - span + 1
     if starts < 1:
-        raise ValueError(f"a recording of {frames} frames is too short for {span} frames in a row")
+        raise ValueError(f"a recording of {frames} frames is too short for {span} consecutive frames")
     stretch = starts / segments
     # Floating point on purpose: where rounding decides, it decides as it does in the published code.
     return (stretch / 2 + stretch * np.arange(segments)).astype(np.int64)

@@ -102,7 +102,7 @@ def _colours(frames: np.ndarray) -> np.ndarray:
             f"not {frames.shape[-1]} channels of {frames.dtype}"
         )
     if not (frames.min() >= -_ROUNDING and frames.max() <= 1 + _ROUNDING):
-        raise ValueError(f"colours that are floats go from 0 to 1, these from {frames.min():g} to {frames.max():g}")
+        raise ValueError(f"floating-point colours must be between 0 and 1, not from {frames.min():g} to {frames.max():g}")
     return as_bytes(frames, 0, 1)
 
 

@@ -167,7 +167,9 @@ class RgbDifference(Transform):
             ValueError: If the clip has one frame, or pixels are still integers.
         """
         if x.shape[1] < 2 or not x.is_floating_point():
-            raise ValueError(f"rgb-difference needs two frames or more of floating pixels, not {tuple(x.shape)} {x.dtype}")
+            raise ValueError(
+                f"rgb-difference needs two or more frames of floating-point pixels, not {tuple(x.shape)} {x.dtype}"
+            )
         return self.gain * (x[:, 1:] - x[:, :-1])
 
 

@@ -173,7 +173,7 @@ def test_what_files_do_not_tell_is_left_to_fill_in(tmp_path, capsys):
 
 def test_folders_without_recordings_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("one\ntwo\nthree\nfour\n")
-    with pytest.raises(DataError, match=r"no recordings that a dataset reads among 1 files \(.txt\)"):
+    with pytest.raises(DataError, match=r"no dataset reads 1 files \(.txt\)"):
         look(tmp_path)
     with pytest.raises(DataError, match="there is no such folder"):
         look(tmp_path / "none")

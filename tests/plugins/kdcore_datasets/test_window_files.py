@@ -81,7 +81,7 @@ def test_series_of_unequal_lengths_and_missing_values(tmp_path):
         (":walk", ":wlak", "line 11: 'wlak' is not one of the header's class labels walk, sit"),
         (":4,5,6:walk", ":walk", "line 12 has 2 dimensions, and the lines before have 1"),
         ("@dimensions 2", "@dimensions 3", "its header says 3 dimensions, and its lines have 2"),
-        ("4,5,6", "4,5", "line 11: its dimensions have from 2 to 3 values"),
+        ("4,5,6", "4,5", "line 11: its dimensions have from 2 to 3 values; they must have the same number"),
         ("4,5,6", "4,five,6", "line 11: could not convert string to float: 'five'"),
         ("@data\n", "", "line 10: expected a header of lines that begin with @, and then @data"),
         (TS[TS.index("@data") :], "", "has no line @data"),
