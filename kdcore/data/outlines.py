@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +156,7 @@ def _cosines(length: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 @lru_cache(maxsize=1)
-def _curves(points: int) -> tuple[NDArray[np.float64], ...]:
+def _curves(points: int) -> tuple[NDArray[Any], ...]:
     """Cosines, their derivatives, an orthonormal basis of quadratic trends, and times, each with a row for each point."""
     cosines, time = _cosines(points)
     waves = np.pi * np.arange(1, COMPONENTS + 1)

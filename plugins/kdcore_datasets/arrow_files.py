@@ -198,7 +198,6 @@ def _values(array: Any, outermost: bool = True) -> np.ndarray:
         ValueError: If a list is missing, or lists within a row have unequal lengths.
     """
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     if isinstance(array.type, pa.BaseExtensionType):
         array = array.storage
@@ -210,7 +209,8 @@ def _values(array: Any, outermost: bool = True) -> np.ndarray:
         return array.to_numpy(zero_copy_only=False) if plain else np.array(array.to_pylist(), dtype=object)
     if array.null_count:
         raise ValueError(f"has {array.null_count} rows or lists without values")
-    lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+    fixed = pa.types.is_fixed_size_list(kind)
+    lengths = np.full(len(array), kind.list_size) if fixed else np.diff(array.offsets.to_numpy())
     inner = _values(array.flatten(), False)
     if len(set(lengths.tolist())) <= 1:
         return inner.reshape(len(array), -1 if len(inner) else 0, *inner.shape[1:])
