@@ -44,9 +44,7 @@ class LabelLoss(DistillationLoss):
         if isinstance(self.class_weights, dict):
             weights = torch.tensor(named_weights(self.class_weights, example.class_names))
         elif example.class_counts is None:
-            raise ValueError(
-                "class_weights: balanced needs the number of training samples per class, which is unknown here"
-            )
+            raise ValueError("class_weights: balanced needs the number of training samples per class, which is unknown here")
         else:
             weights = balanced_weights(example.class_counts)
         self.weights = full_precision(weights).to(example.student.logits.device)
