@@ -15,6 +15,7 @@ import typer
 from kdcore import __version__
 from kdcore.cli import cache, data, models, plugins, recipes, run, runs
 from kdcore.cli.outputs import outputs
+from kdcore.cli.plugin_commands import refuse_missing
 from kdcore.cli.predict import predict
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError, printable
 
@@ -68,6 +69,7 @@ def _command() -> None:
             return
         manager = found_plugins() if words[:1] == ["plugins"] else plugin_manager()
         manager.add_commands(app)
+        refuse_missing(words, app, manager)
         shows_group = words in ([], ["data"], ["recipes"], ["models"])
         asks_for_help = shows_group or not {"-h", "--help"}.isdisjoint(words)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ import typer
 from kdcore.cache import Answers
 from kdcore.cli.arguments import complete_run
 from kdcore.errors import KdcoreError, UsageError
-from kdcore.runs.paths import find_run, runs_folder
+from kdcore.runs.paths import age_order, began, find_run, runs_folder
 
 app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List all runs, or delete some.")
 
@@ -31,13 +31,20 @@ def list_runs(context: typer.Context) -> None:
     from kdcore.cli.tables import output, show_table, size_text
 
     home = runs_folder()
-    folders = sorted(each for each in home.iterdir() if (each / "recipe.yaml").exists()) if home.is_dir() else []
+    there = [each for each in home.iterdir() if (each / "recipe.yaml").exists()] if home.is_dir() else []
+    folders = sorted(there, key=lambda each: (_began(each), age_order(each.name)))
     if not folders:
         print(f"no runs in {home}")
         return
     table = Table("run", "began", "state", "gain", "size", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for folder in folders:
-        table.add_row(folder.name, _began(folder), state_of(folder), _gain(folder), size_text(size_of(folder)))
+        table.add_row(
+            folder.name,
+            f"{_began(folder).astimezone():%Y-%m-%d %H:%M}",
+            state_of(folder),
+            _gain(folder),
+            size_text(size_of(folder)),
+        )
     show_table(output(), table)
     print("gain: accuracy of the distilled student minus the baseline's, in percentage points (95 % interval)")
 
@@ -82,13 +89,9 @@ def state_of(folder: Path) -> str:
         return "damaged"
 
 
-def _began(folder: Path) -> str:
+def _began(folder: Path) -> datetime:
     """The time at which a run began, from its id, else from its recipe's file."""
-    try:
-        began = datetime.strptime(folder.name[:15], "%Y%m%d-%H%M%S")
-    except ValueError:
-        began = datetime.fromtimestamp((folder / "recipe.yaml").stat().st_mtime)
-    return f"{began:%Y-%m-%d %H:%M}"
+    return began(folder.name) or datetime.fromtimestamp((folder / "recipe.yaml").stat().st_mtime, UTC)
 
 
 def _gain(folder: Path) -> str:

@@ -33,6 +33,47 @@ SECONDS: Mapping[str, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "
 """Unit of time → seconds."""
 
 
+LOWEST_RATE, HIGHEST_RATE = 0.5, 5000.0
+"""Samples per second between which a rate that only time stamps tell is plausible."""
+
+USUAL_RATE = 50.0
+"""Samples per second that recordings of movement have, roughly."""
+
+
+def time_factor(rate: float, nominal: float | None = None) -> float:
+    """The power of 1000 by which time stamps seem to be misread; 1.0 if the rate that they give is plausible.
+
+    Args:
+        rate: Samples per second by the time stamps.
+        nominal: Samples per second that were declared, if any.
+
+    Returns:
+        What the rate must be multiplied by: 1000.0 for time stamps in ms that were read as s, 0.001 for s read as ms.
+    """
+    if not rate > 0 or not math.isfinite(rate):
+        return 1.0
+    ratio = (nominal or USUAL_RATE) / rate
+    power = max(-3, min(3, round(math.log(ratio, 1000))))
+    if nominal:
+        return 1000.0**power if 0.75 < ratio / 1000.0**power < 1.33 else 1.0
+    return 1.0 if LOWEST_RATE <= rate <= HIGHEST_RATE else 1000.0**power
+
+
+def misread_time(rate: float, nominal: float | None = None) -> str:
+    """The end of a sentence on a rate: which unit its time stamps seem to have; empty if the rate is plausible.
+
+    Args:
+        rate: As in `time_factor`.
+        nominal: As in `time_factor`.
+    """
+    factor = time_factor(rate, nominal)
+    if factor == 1:
+        return ""
+    units = [(name, seconds) for name, seconds in SECONDS.items() if name.isascii()]
+    pairs = [(unit, read) for read, known in units for unit, seconds in units if math.isclose(seconds * factor, known)]
+    return ", as if time stamps in " + " or ".join(f"{unit} were read as {read}" for unit, read in pairs)
+
+
 def conversion(unit: str, wanted: str) -> float:
     """Factor from `unit` to `wanted`.
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.contracts.units import conversion
+from kdcore.contracts.units import conversion, misread_time
 from kdcore.data.sample_tables import is_table, recordings_of_table, values_of_table
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
@@ -93,11 +93,14 @@ class ArrayDataset(Dataset):
         per_sample = _PerSample(signals, sample, {"labels": labels, "subjects": subjects, "trials": trials, **(keys or {})})
         count = _positions(signals)
         found: dict[str, dict[Hashable, Signal]] = {}
+        notes: list[str] = []
         for name, given in signals.items():
             spec, factor, converted = _spec(name, (modalities or {}).get(name))
             recordings = _Recordings(name, given, spec, factor, converted, per_sample.names, sample)
             found[name], specs[name] = recordings.by_sample, recordings.spec
-        self.modalities = specs
+            if recordings.unit:
+                notes.append(f"{name}: sampled at an implausible rate{recordings.unit}; times are in seconds")
+        self.modalities, self.notes = specs, notes
         ids = list(dict.fromkeys([*range(count), *(each for recorded in found.values() for each in recorded)]))
         self._samples = self._joined(ids, found, per_sample, classes, [*(keys or ())])
 
@@ -191,6 +194,7 @@ class _Recordings:
         if rate is not None and not (np.isfinite(rate) and rate > 0):
             raise DataError(f"{name}: the rate must be greater than 0 samples per second, not {rate:g}")
         self.rate = float(rate) if rate is not None else spec.rate
+        self.unit = ""
         if is_table(given):
             rows, channels = recordings_of_table(name, given, spec, sample, columns)
             if not spec.channels and "joint" not in spec.axes:
@@ -230,6 +234,8 @@ class _Recordings:
             if rate is not None and abs(measured / rate - 1) > 0.05:
                 raise DataError(f"{where}: its times give {measured:.4g} samples per second, but the rate is {rate:g}")
             rate = rate or round(measured, 6)
+            if self.rate is None:
+                self.unit = self.unit or misread_time(measured)
             steady = np.ptp(steps) <= 0.01 * steps.mean()
             return Signal(values, rate, float(times[0]), None if steady else np.asarray(times, dtype=np.float64))
         if rate is None:
@@ -349,6 +355,8 @@ def _labelled(values: list[Any], classes: Sequence[str] | None) -> tuple[tuple[s
     if names is not None and len(set(names)) < len(names):
         raise DataError("classes: two classes have the same name")
     numbers = [None if _is_missing(value) else _whole(value) for value in values]
+    if any(isinstance(value, bool | np.bool_) for value in values) and any(isinstance(each, int) for each in numbers):
+        raise DataError("labels: some are True or False and others are numbers; use one kind")
     if all(number is None or isinstance(number, int) for number in numbers):
         if names is not None:
             for number in numbers:
@@ -373,6 +381,7 @@ def _is_missing(value: Any) -> bool:
 
 def _whole(value: Any) -> Any:
     """A whole number as an int, anything else as it is."""
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, float):

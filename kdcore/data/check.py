@@ -15,6 +15,7 @@ from kdcore.contracts.protocol import Splits
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport
 from kdcore.data.leakage import audit, content_leaks
 from kdcore.data.near_copies import near_copies, sketch
+from kdcore.data.outlines import outline, resampled_copies
 from kdcore.data.preparation import asked_splits, listed_samples, with_shares_missing
 from kdcore.data.reading import content_hash
 from kdcore.data.signal_checks import Measured, measure, odd_ranges, odd_signals
@@ -136,7 +137,8 @@ def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Data
     report.windows, report.short = found.windows, found.short
     leaks, copies = content_leaks(usable, found.contents)
     report.leaks += [*leaks, *near_copies(usable, found.sketches, found.contents, dataset.read)]
-    report.warnings = [*dataset.notes, *class_warnings(usable, dataset.classes), *copies]
+    alike = resampled_copies(usable, found.outlines, found.contents) if not report.leaks else []
+    report.warnings = [*dataset.notes, *class_warnings(usable, dataset.classes), *copies, *alike]
     for modality, measured in found.measured.items():
         if measured:
             report.lengths[modality] = _spread([each.length for each in measured])
@@ -160,6 +162,7 @@ class _Reading:
         self.measured: dict[str, list[Measured]] = {modality: [] for modality in modalities}
         self.contents: dict[str, dict[SampleKey, str]] = {modality: {} for modality in modalities}
         self.sketches: dict[str, dict[SampleKey, str]] = {modality: {} for modality in modalities}
+        self.outlines: dict[str, dict[SampleKey, str]] = {modality: {} for modality in modalities}
         self.broken: dict[object, str] = {}
         self.unreadable: set[SampleKey] = set()
         self.dropped: list[Dropped] = []
@@ -190,6 +193,8 @@ class _Reading:
                 shown.setdefault(self.dataset.classes[sample.label], (sample.key, signal))
             if content := content_hash(signal):
                 self.contents[modality][sample.key], self.sketches[modality][sample.key] = content, sketch(signal)
+                if slow := outline(signal):
+                    self.outlines[modality][sample.key] = slow
         if self.window and self.windows is not None:
             self._cut(split, sample, signals, self.window)
 

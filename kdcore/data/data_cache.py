@@ -30,7 +30,7 @@ from kdcore.data.windows import Cutting
 from kdcore.errors import DataError
 from kdcore.recipe.data_models import as_bytes
 
-FORMAT = 8
+FORMAT = 9
 
 LIMIT = "KDCORE_CACHE_LIMIT"
 """Environment variable with the most that prepared data may take on disk, such as ``20GiB``; unlimited by default."""
@@ -38,8 +38,8 @@ LIMIT = "KDCORE_CACHE_LIMIT"
 FORGOTTEN = 24 * 3600
 """Seconds after which an unfinished column of another machine counts as abandoned."""
 
-SAID = ("bad", "contents", "sketches")
-"""Texts about samples that a column keeps."""
+SAID = ("bad", "contents", "sketches", "outlines", "rates")
+"""Facts about samples that a column keeps."""
 
 Progress = Callable[[int, int, str], None]
 
@@ -56,6 +56,8 @@ class Column:
         bad: Position of a sample → what is wrong with its recording.
         contents: Hash of each sample's recorded values, by which copies are found; empty for constant and very short ones.
         sketches: What near copies of each sample's recording have in common, see `near_copies.sketch`; empty as in `contents`.
+        outlines: Each recording's slow movement, see `outlines.outline`; empty as in `contents`.
+        rates: Samples per second of each sample's recording, by its clock; 0 for a bad one.
     """
 
     samples: Sequence[Sample]
@@ -65,6 +67,8 @@ class Column:
     bad: Mapping[int, str]
     contents: Sequence[str]
     sketches: Sequence[str]
+    outlines: Sequence[str]
+    rates: Sequence[float]
 
     @property
     def keys(self) -> tuple[SampleKey, ...]:
@@ -217,7 +221,8 @@ class ColumnCache:
             array = np.fromfile(path, dtype).reshape(shape)
         bad = {int(number): text for number, text in head["bad"]}
         windows = np.array(head["windows"], np.int64)
-        return Column(samples, recorded, windows, torch.from_numpy(array), bad, head["contents"], head["sketches"])
+        said = (head[name] for name in SAID[1:])
+        return Column(samples, recorded, windows, torch.from_numpy(array), bad, *said)
 
 
 class _Building:
@@ -236,7 +241,7 @@ class _Building:
         self.shape: tuple[int, ...] | None = None
         self.dtype: np.dtype | None = None
         self.rows = self.samples = 0
-        self.head: dict[str, Any] = {"recorded": [], "windows": [], "bad": [], "contents": [], "sketches": []}
+        self.head: dict[str, Any] = {"recorded": [], "windows": [], **{name: [] for name in SAID}}
 
     def add(self, sample: Sample, recording: Recording) -> None:
         """Append the pieces of the next sample.
@@ -248,6 +253,8 @@ class _Building:
             self.head["bad"].append((self.samples, recording.bad))
         self.head["contents"].append(recording.content)
         self.head["sketches"].append(recording.sketch)
+        self.head["outlines"].append(recording.outline)
+        self.head["rates"].append(recording.rate)
         for window, array in enumerate(recording.pieces):
             self.shape, self.dtype = self.shape or array.shape, self.dtype or array.dtype
             if array.shape != self.shape:

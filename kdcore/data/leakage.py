@@ -38,7 +38,10 @@ def audit(splits: Splits) -> list[str]:
 
 
 def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of names that differ only in case, blanks, ``-``, ``_``, zeros (``1``, ``01``, ``1.0``) or Unicode form."""
+    """Groups of names that differ only in case, blanks, ``-``, ``_``, zeros (``1``, ``01``, ``1.0``) or Unicode form.
+
+    ``True`` counts as 1, and ``False`` as 0.
+    """
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         groups.setdefault(_plain(name), []).append(name)
@@ -49,6 +52,7 @@ def _plain(name: str) -> str:
     """The name without what people write differently from file to file."""
     name = unicodedata.normalize("NFKC", name).casefold()
     name = "".join(each for each in name if unicodedata.category(each) != "Cf")  # zero-width characters and their like
+    name = {"true": "1", "false": "0"}.get(name.strip(), name)
     tokens = _TOKEN.findall(_FRACTION.sub(r"\1", name))
     return "".join(f"|{int(token)}|" if token.lstrip("-").isdecimal() else token for token in tokens)
 

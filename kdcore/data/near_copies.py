@@ -51,7 +51,7 @@ COMPARISONS, FOUND = 500, 5
 
 def sketch(signal: Signal) -> str:
     """Hashes of a recording's characteristic pieces as text; empty for a recording that is short or simple."""
-    return "".join(sorted(_pieces(_channels(signal.values)))[:HASHES])
+    return "".join(sorted(_pieces(channels_of(signal.values)))[:HASHES])
 
 
 def near_copies(
@@ -113,21 +113,21 @@ def _hashes(text: str) -> set[str]:
     return {text[start : start + DIGITS] for start in range(0, len(text), DIGITS)}
 
 
-def _channels(values: ArrayLike) -> NDArray[np.float64]:
-    """(T, C) values, C at most `GROUPS`; without rows that are not finite, there is nothing to compare."""
+def channels_of(values: ArrayLike, groups: int = GROUPS) -> NDArray[np.float64]:
+    """(T, C) values, C at most `groups`; without rows if any is not finite, since there is nothing to compare."""
     flat = np.asarray(values)
     flat = flat.reshape(len(flat), -1)
-    if flat.shape[1] > GROUPS:
-        starts, sizes = _groups(flat.shape[1])
+    if flat.shape[1] > groups:
+        starts, sizes = _groups(flat.shape[1], groups)
         flat = np.add.reduceat(flat, starts, axis=1, dtype=np.float64) / sizes
     flat = flat.astype(np.float64)
     return flat if np.isfinite(flat).all() else flat[:0]
 
 
 @cache
-def _groups(channels: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _groups(channels: int, groups: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Where groups of neighbouring channels begin, and how many each has."""
-    edges = np.linspace(0, channels, GROUPS + 1).astype(int)
+    edges = np.linspace(0, channels, groups + 1).astype(int)
     return edges[:-1], np.diff(edges)
 
 
@@ -164,7 +164,7 @@ def common_share(one: ArrayLike, two: ArrayLike) -> float:
         one: (T, …) values.
         two: (T', …) values with the same channels.
     """
-    x, y = _channels(one), _channels(two)
+    x, y = channels_of(one), channels_of(two)
     if x.shape[1:] != y.shape[1:]:
         return 0.0
     starts, others = _pieces(x), _pieces(y)
@@ -173,7 +173,7 @@ def common_share(one: ArrayLike, two: ArrayLike) -> float:
     for shift, _ in shifts.most_common(3):
         first, last = max(0, shift), min(len(x), len(y) + shift)
         here, there = x[first:last], y[first - shift : last - shift]
-        if len(here) >= max(PIECE, OVERLAP * shorter) and _same(here, there) and _is_recorded(here):
+        if len(here) >= max(PIECE, OVERLAP * shorter) and _same(here, there) and is_recorded(here):
             return (last - first) / shorter
     return 0.0
 
@@ -184,7 +184,7 @@ def _same(x: NDArray[np.float64], y: NDArray[np.float64]) -> bool:
     return bool((x * y).sum() ** 2 >= (1 - TOLERANCE) * (x * x).sum() * (y * y).sum() > 0)
 
 
-def _is_recorded(x: NDArray[np.float64]) -> bool:
+def is_recorded(x: NDArray[np.float64]) -> bool:
     """True if a part of the signal cannot be predicted linearly from the samples before, as the noise of a sensor."""
     order = min(ORDER, len(x) // 3)
     x = x - x.mean(axis=0)

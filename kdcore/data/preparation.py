@@ -22,7 +22,9 @@ from kdcore.data.key_join import JoinedRows, KeyJoin
 from kdcore.data.labels import label_warnings, refuse_unlabelled, told_labels
 from kdcore.data.leakage import content_leaks
 from kdcore.data.near_copies import near_copies
+from kdcore.data.outlines import resampled_copies
 from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.signal_checks import odd_rates
 from kdcore.data.splits import (
     checked_splits,
     class_warnings,
@@ -183,12 +185,14 @@ def load_table(
     columns = _columns(branches, prepared)
     joined = join.rows([columns[id(branch)] for branch in branches], [branch.modality.name for branch in branches])
     dropped += _without_rows(join, joined, _bad(columns.values(), spec))
+    odd = _odd_rates(columns, branches, dataset)
     with _raised_as(SplitError):
         warned = _refuse_copies(splits, columns, branches, dataset)
     keys, labels, rows = joined.keys, joined.labels, joined.by_split
     for split in ("train", "test"):
         if not len(rows[split]):
-            raise DataError(f"no {split} sample is left after unreadable ones were skipped")
+            what = f"no {split} sample is left after unreadable and short ones were skipped"
+            raise DataError(listed(what, odd) if odd else what)
     if spec.labels not in ("partial", "withheld"):
         refuse_unlabelled(labels, rows, keys)
     train_labels = told_labels(labels, rows, spec, len(dataset.classes), keys)
@@ -202,7 +206,7 @@ def load_table(
         )
         for name, pipeline in pipelines.items()
     }
-    warned += [*dataset.notes, *said, *_absences(present, rows), *class_warnings(join.used(joined), dataset.classes)]
+    warned += [*dataset.notes, *odd, *said, *_absences(present, rows), *class_warnings(join.used(joined), dataset.classes)]
     report = DropReport(tuple(dropped))
     for warning in [*warned, *report.lines()]:
         warnings.warn(warning, stacklevel=2)
@@ -322,17 +326,29 @@ def _by_key(samples: Sequence[Sample], texts: Sequence[str]) -> dict[SampleKey, 
     return {sample.key: text for sample, text in zip(samples, texts, strict=True) if text}
 
 
+def _odd_rates(columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
+    """Lines on recordings whose rate is implausible, or not the dataset's."""
+    rates: dict[str, dict[SampleKey, float]] = {}
+    for branch in branches:
+        column = columns[id(branch)]
+        known = zip(column.samples, column.rates, strict=True)
+        rates[branch.modality.name] = {sample.key: rate for sample, rate in known if rate}
+    return [line for name, found in rates.items() for line in odd_rates(dataset.modalities[name], found)]
+
+
 def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
     """Equal recordings in several splits: an error if one of them is the test split, else what a person should know."""
-    contents, sketches, repeated = {}, {}, {}
+    contents, sketches, outlines, repeated = {}, {}, {}, {}
     for branch in branches:
         name, column = branch.modality.name, columns[id(branch)]
         contents[name] = _by_key(column.samples, column.contents)
         sketches[name] = _by_key(column.samples, column.sketches)
+        outlines[name] = _by_key(column.samples, column.outlines)
         if len(set(contents[name].values())) < len(contents[name]):
             repeated[name] = contents[name]
     leaks, copies = content_leaks(splits, repeated)
     leaks += near_copies(splits, sketches, contents, dataset.read)
     if leaks:
         raise SplitError(listed("the splits leak", leaks))
-    return [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
+    repeats = [listed(f"{len(copies)} recordings occur more than once", copies)] if copies else []
+    return [*repeats, *resampled_copies(splits, outlines, contents)]

@@ -12,7 +12,9 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.data.near_copies import sketch
+from kdcore.data.outlines import outline
 from kdcore.data.pipeline import Branch
+from kdcore.data.signal_checks import measured_rate
 from kdcore.data.windows import Cutting, WindowError, cut, timed
 from kdcore.errors import DataError
 
@@ -26,12 +28,16 @@ class Recording:
         bad: The reason why it cannot be used; empty if it can.
         content: Hash of the recorded values, see `content_hash`.
         sketch: What near copies have in common, see `near_copies.sketch`.
+        outline: Its slow movement, see `outlines.outline`.
+        rate: Samples per second, by its clock; 0 if it is bad.
     """
 
     pieces: Sequence[np.ndarray] = ()
     bad: str = ""
     content: str = ""
     sketch: str = ""
+    outline: str = ""
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,8 +84,10 @@ class Reader:
             raise
         except (DataError, ValueError) as error:
             return Recording(bad=str(error))
-        content = content_hash(signals[name])
-        return Recording(pieces, content=content, sketch=sketch(signals[name]) if content else "")
+        signal, rate = signals[name], measured_rate(signals[name])
+        if not (content := content_hash(signal)):
+            return Recording(pieces, rate=rate)
+        return Recording(pieces, content=content, sketch=sketch(signal), outline=outline(signal), rate=rate)
 
     def _pieces(self, sample: Sample, branch: Branch, spec: Modality, signals: dict[str, Signal]) -> Iterator[np.ndarray]:
         """The sample's windows in turn, or the whole of it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median_low
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.modality import Modality, Signal
+from kdcore.contracts.units import HIGHEST_RATE, LOWEST_RATE, misread_time, time_factor
 
 STANDARD_GRAVITY = 9.80665
 FACTORS = {
@@ -64,10 +65,19 @@ def measure(key: SampleKey, signal: Signal) -> Measured:
     lengths = np.sqrt(np.square(values, dtype=np.float64).sum(axis=1))
     steps = np.diff(signal.clock)
     usual = float(np.median(steps)) if len(steps) else 0.0
-    rate = 1 / usual if usual > 0 else signal.rate
     gap = float(steps.max()) / usual if usual > 0 else 1.0
     extent = (float(values.min()), float(values.max()))
-    return Measured(key, len(signal), signal.duration, rate, *extent, float(np.median(lengths)), still, _stuck(values), gap)
+    return Measured(
+        key, len(signal), signal.duration, measured_rate(signal), *extent, float(np.median(lengths)), still, _stuck(values), gap
+    )
+
+
+def measured_rate(signal: Signal) -> float:
+    """Samples per second as the signal's clock has them: one over the median time between two samples."""
+    if signal.times is None or len(signal.times) < 2:
+        return float(signal.rate)
+    usual = float(np.median(np.diff(signal.times)))
+    return 1 / usual if usual > 0 else float(signal.rate)
 
 
 def _stuck(values: np.ndarray) -> float:
@@ -95,11 +105,44 @@ def odd_signals(modality: Modality, measured: Sequence[Measured]) -> list[str]:
         ],
         "interrupted (a gap of more than ten samples)": [each for each in measured if each.gap > 10],
     }
+    said = [
+        f"{modality.name}: {len(found)} {what}: {_named([each.key for each in found])}"
+        for what, found in findings.items()
+        if found
+    ]
+    return [*said, *odd_rates(modality, {each.key: each.rate for each in measured})]
+
+
+def odd_rates(modality: Modality, rates: Mapping[SampleKey, float]) -> list[str]:
+    """A line on the recordings whose rate is not the dataset's, and one on those whose rate is implausible.
+
+    Without a rate of the dataset, one is implausible outside 0.5 Hz to 5 kHz, or if it is about 1000 times larger or smaller
+    than the median, or a power of that. Such factors suggest time stamps in another unit, which is named.
+
+    Args:
+        modality: What was measured.
+        rates: Sample → samples per second, see `measured_rate`.
+    """
+    if not rates:
+        return []
+    usual = modality.rate or float(np.median([*rates.values()]))
     if modality.rate:
-        off = [each for each in measured if not 0.8 < each.rate / modality.rate < 1.25]
-        rates = f": {min(each.rate for each in off):.4g} to {max(each.rate for each in off):.4g} Hz" if off else ""
-        findings[f"not sampled at the {modality.rate:g} Hz that the dataset says{rates}"] = off
-    return [f"{modality.name}: {len(found)} {what}: {_named(found)}" for what, found in findings.items() if found]
+        off = [key for key, rate in rates.items() if not 0.8 < rate / usual < 1.25]
+        what = f"not sampled at the {modality.rate:g} Hz that the dataset says"
+    else:
+        off = [key for key, rate in rates.items() if not LOWEST_RATE <= rate <= HIGHEST_RATE or time_factor(rate, usual) != 1]
+        what = "sampled at an implausible rate"
+    if not off:
+        return []
+    found = sorted(rates[key] for key in off)
+    units = {misread_time(rate, modality.rate or _reference(rate, usual)) for rate in found}
+    unit = units.pop() if len(units) == 1 else ""
+    return [f"{modality.name}: {len(off)} {what}: {found[0]:.4g} to {found[-1]:.4g} Hz{unit}: {_named(off)}"]
+
+
+def _reference(rate: float, usual: float) -> float | None:
+    """The rate that one is compared with: the others' median, but for one that is impossible by itself."""
+    return usual if LOWEST_RATE <= rate <= HIGHEST_RATE else None
 
 
 def odd_ranges(modality: Modality, measured: Sequence[Measured]) -> list[str]:
@@ -163,6 +206,6 @@ def _unit(modality: Modality, factor: float) -> str:
     return "".join(f"; a factor near {between:.4g} suggests {modality.units} against {other}" for between, other in near)
 
 
-def _named(found: Sequence[Measured]) -> str:
+def _named(found: Sequence[SampleKey]) -> str:
     more = f" and {len(found) - MANY} more" if len(found) > MANY else ""
-    return "; ".join(str(each.key) for each in found[:MANY]) + more
+    return "; ".join(map(str, found[:MANY])) + more

@@ -9,6 +9,7 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Signal
+from kdcore.contracts.units import misread_time
 from kdcore.errors import DataError
 
 MOST_WINDOWS = 100_000
@@ -65,12 +66,16 @@ def windows(signals: Sequence[Signal], length: float, hop: float) -> list[Span]:
         raise ValueError("a recording is empty")
     slowest = min(signals, key=lambda signal: signal.rate)
     if length * slowest.rate < 1:
-        raise WindowError(f"data.window.length is {length:g} s, shorter than one sample of a signal at {slowest.rate:g} Hz")
+        rate = f"{slowest.rate:.4g} Hz{misread_time(slowest.rate)}"
+        raise WindowError(f"data.window.length is {length:g} s, shorter than one sample of a signal at {rate}")
     start = max(float(signal.clock[0]) for signal in signals)
     stop = min(float(signal.clock[0]) + signal.duration for signal in signals)
     if (stop - start - length) / hop > MOST_WINDOWS:
         number = (stop - start - length) / hop
-        raise WindowError(f"data.window.hop of {hop:g} s cuts a recording of {stop - start:.4g} s into {number:.3g} windows")
+        unit = misread_time(slowest.rate)
+        raise WindowError(
+            f"data.window.hop of {hop:g} s cuts a recording of {stop - start:.4g} s into {number:.3g} windows{unit}"
+        )
     count = int((stop - start - length) / hop + 1e-6) + 1 if stop - start >= length - 1e-6 * hop else 0
     return [(start + index * hop, start + index * hop + length) for index in range(count)]
 

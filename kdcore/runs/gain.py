@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from kdcore.runs.metrics import CONFIDENCE, Evaluation
 
 RESAMPLES = 10_000
+
+FEWEST_SUBJECTS = 5
+"""Test subjects from which on an interval over subjects is given."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,33 @@ def paired_difference(with_kd: Sequence[Evaluation], without: Sequence[Evaluatio
     if len(with_kd) == 1:
         return _one_seed(with_kd[0], without[0])
     return _several_seeds(np.array([one.accuracy - other.accuracy for one, other in zip(with_kd, without, strict=True)]))
+
+
+def difference_by_subject(
+    with_kd: Sequence[Evaluation], without: Sequence[Evaluation], subjects: ArrayLike
+) -> Difference | None:
+    """The gain for people: each test subject counts once, with the mean of its differences over seeds.
+
+    The interval is Student's t over the subjects' differences. It covers the variation between people, which an interval over
+    seeds does not; that of the training data is in neither.
+
+    Args:
+        with_kd: The distilled student's evaluations, one per seed.
+        without: Those of its twin without distillation, same seeds in the same order.
+        subjects: (N,) whose each sample is, any values.
+
+    Returns:
+        None for fewer than `FEWEST_SUBJECTS` subjects.
+    """
+    names, groups = np.unique(np.asarray(subjects), return_inverse=True)
+    if len(names) < FEWEST_SUBJECTS:
+        return None
+    gained = sum(one.correct.astype(float) - other.correct for one, other in zip(with_kd, without, strict=True))
+    found = _several_seeds(np.bincount(groups, gained) / np.bincount(groups) / len(with_kd))
+    seeds = f", each averaged over {len(with_kd)} seeds" if len(with_kd) > 1 else ""
+    method = f"paired t over {len(names)} test subjects{seeds}"
+    sentence = f"By test subject: {_amount(found.mean, found.low, found.high, method)}."
+    return replace(found, n_seeds=len(with_kd), method=method, sentence=sentence, per_seed=())
 
 
 def _several_seeds(differences: NDArray[np.float64]) -> Difference:

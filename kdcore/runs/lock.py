@@ -33,7 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
             f"{folder.name} is being run by {_named(holder)}; wait until it ends, or stop that process"
         ) from error
     try:
-        now = datetime.now().isoformat(sep=" ", timespec="seconds")
+        now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now}), encoding="utf-8")
         yield
     finally:

@@ -66,6 +66,11 @@ class Outcome:
         names = [_WINDOW.sub("", key) for key in self.keys]
         return np.array(names) if names != list(self.keys) else None
 
+    def subjects(self) -> np.ndarray:
+        """The subject of each labelled row, by its key."""
+        names = np.array([key.partition(", action ")[0] for key in self.keys])
+        return names[self.labels >= 0]
+
     def evaluations(self) -> dict[str, Evaluation]:
         """Every participant's evaluation, and those of teachers and students combined where there are several."""
         everybody = dict(self.probabilities)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kdcore.errors import CheckpointError, UnknownRunError
@@ -16,8 +16,16 @@ def runs_folder() -> Path:
 
 
 def new_run_id(name: str, digest: str, now: datetime) -> str:
-    """A run's name: when it began, its recipe's name, and a piece of the recipe's hash."""
-    base = f"{now:%Y%m%d-%H%M%S}-{name}-{digest[:6]}"
+    """A run's name: when it began in UTC, its recipe's name, and a piece of the recipe's hash.
+
+    Ids of UTC sort by age in every time zone, and when clocks are put back in autumn.
+
+    Args:
+        name: Of the recipe.
+        digest: Hash of the recipe.
+        now: A time with its time zone.
+    """
+    base = f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{name}-{digest[:6]}"
     taken = runs_folder()
     return next(each for n in range(1, 1000) if not (taken / (each := base if n == 1 else f"{base}-{n}")).exists())
 
@@ -28,10 +36,18 @@ def recipe_name(run_id: str) -> str:
     return found[1] if found else ""
 
 
-def _age(run_id: str) -> tuple[str, int]:
-    """Second in which a run began, and its number among those of one name."""
-    number = run_id.rpartition("-")[2]
-    return run_id[:15], int(number) if len(number) < 6 else 1
+def began(run_id: str) -> datetime | None:
+    """The time in UTC at which a run began, by its id; None if it is no id that `new_run_id` makes."""
+    try:
+        return datetime.strptime(run_id[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def age_order(run_id: str) -> tuple[str, int, str]:
+    """Key that sorts ids of runs, oldest first: the second in which a run began, and its number among those of one name."""
+    number = re.search(r"-[0-9a-f]{6}-(\d+)$", run_id)
+    return run_id[:15], int(number[1]) if number else 1, run_id
 
 
 def find_run(run_id: str) -> Path:
@@ -48,9 +64,10 @@ def find_run(run_id: str) -> Path:
     if (path / "recipe.yaml").exists():
         return path.absolute()
     folder = runs_folder()
-    known = sorted(each.name for each in folder.iterdir() if (each / "recipe.yaml").exists()) if folder.is_dir() else []
+    names = [each.name for each in folder.iterdir() if (each / "recipe.yaml").exists()] if folder.is_dir() else []
+    known = sorted(names, key=age_order)
     recipe = Path(run_id).with_suffix("").as_posix() if run_id.endswith((".yaml", ".yml")) else run_id
-    of_recipe = sorted((name for name in known if recipe_name(name) in (recipe, recipe.replace("/", "-"))), key=_age)
+    of_recipe = [name for name in known if recipe_name(name) in (recipe, recipe.replace("/", "-"))]
     matches = (
         [name for name in known if name == run_id]
         or of_recipe[-1:]

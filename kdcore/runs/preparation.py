@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,7 +136,7 @@ def make_folder(
 def _claimed_id(plan: Plan) -> str:
     """The id of a new run, whose folder is made at once: two runs that begin in the same second must not share it."""
     while True:
-        run_id = new_run_id(plan.recipe.name, plan.hash, datetime.now())
+        run_id = new_run_id(plan.recipe.name, plan.hash, datetime.now(UTC))
         try:
             (runs_folder() / run_id).mkdir(parents=True)
         except FileExistsError:

@@ -18,7 +18,7 @@ from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.models import Recipe
 from kdcore.runs.outcome import Outcome, read_outcome
-from kdcore.runs.paths import find_run, runs_folder
+from kdcore.runs.paths import age_order, find_run, runs_folder
 
 FACTS = "run.json"
 
@@ -172,7 +172,7 @@ def finished_runs(variant: str = "", split: str = "test") -> Iterator[FinishedRu
         split: Only those evaluated on this split.
     """
     home = runs_folder()
-    for folder in sorted(home.iterdir()) if home.is_dir() else ():
+    for folder in sorted(home.iterdir(), key=lambda each: age_order(each.name)) if home.is_dir() else ():
         try:
             facts = read_facts(folder)
             if (

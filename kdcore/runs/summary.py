@@ -13,7 +13,7 @@ import numpy as np
 from kdcore.contracts.progress import Ramp
 from kdcore.recipe.data_models import SomeLabels
 from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
-from kdcore.runs.gain import Difference, paired_difference
+from kdcore.runs.gain import Difference, difference_by_subject, paired_difference
 from kdcore.runs.metrics import Evaluation
 from kdcore.runs.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
 from kdcore.runs.records import Facts, FinishedRun
@@ -98,6 +98,7 @@ class Summary:
         classes: Class names.
         rows: The participants, in the order to show them.
         differences: Student → its accuracy with distillation minus that without, for those that were trained both ways.
+        by_subject: Student → the same with an interval over test subjects, if there are enough of them.
         no_baseline: Why no student was trained without distillation; empty if one was.
         versions: Package → version.
         recipe: The recipe with every default filled in, as YAML.
@@ -117,6 +118,7 @@ class Summary:
     classes: Sequence[str]
     rows: Sequence[Row]
     differences: Mapping[str, Difference] = field(default_factory=dict)
+    by_subject: Mapping[str, Difference] = field(default_factory=dict)
     no_baseline: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
@@ -178,6 +180,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         classes=facts.classes,
         rows=[*_teachers(recipe, facts, outcomes, by_arm), *_students(recipe, facts, outcomes, by_arm)],
         differences=_differences(facts, by_arm, outcomes),
+        by_subject=_by_subject(facts, by_arm, outcomes),
         no_baseline=facts.no_baseline,
         versions=facts.versions,
         recipe=recipe.to_yaml(),
@@ -203,8 +206,8 @@ def _window_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
     if recordings == len(keys):
         return []
     return [
-        f"the {len(keys)} samples are windows of {recordings} recordings: intervals of a single seed take recordings, not "
-        "windows, for independent, and recordings of one subject are not quite, either"
+        f"the {len(keys)} samples are windows of {recordings} recordings: intervals of a single seed treat recordings, not "
+        "windows, as independent; recordings of one subject are not fully independent either"
     ]
 
 
@@ -338,6 +341,20 @@ def _differences(
         for name in outcomes[DISTILLED][0].students
         if name in alone and name in facts.distilled
     }
+
+
+def _by_subject(
+    facts: Facts, by_arm: Mapping[str, Sequence[dict[str, Evaluation]]], outcomes: Mapping[str, Sequence[Outcome]]
+) -> dict[str, Difference]:
+    """As `_differences`, with intervals over test subjects."""
+    subjects = outcomes[DISTILLED][0].subjects()
+    found = {}
+    for name in _differences(facts, by_arm, outcomes):
+        one, other = ([each[name] for each in by_arm[arm]] for arm in (DISTILLED, BASELINE))
+        of_rows = subjects if one[0].rows is None else subjects[one[0].rows]
+        if difference := difference_by_subject(one, other, of_rows):
+            found[name] = difference
+    return found
 
 
 def _selection(rules: Mapping[str, str]) -> str:

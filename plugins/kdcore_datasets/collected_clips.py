@@ -61,7 +61,7 @@ def _clip(annotation: Any, what: str, path: Path) -> tuple[str, int, np.ndarray]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path}: {what} must have frame_dir, label and keypoint ({error!r})") from error
     if claimed != joints.shape[1]:
-        raise DataError(f"{path}: clip {name!r} has {joints.shape[1]} frames, its total_frames {claimed}")
+        raise DataError(f"{path}: clip {name!r} has {joints.shape[1]} frames, but total_frames is {claimed}")
     return str(name), label, joints
 
 

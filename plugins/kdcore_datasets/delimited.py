@@ -287,7 +287,7 @@ def _number(column: Column, names: Sequence[str], header: bool, delimiter: str) 
     if isinstance(column, int):
         return column
     if not header:
-        raise ValueError(f"column {column!r} is asked for by name, but the file is said to have no header")
+        raise ValueError(f"column {column!r} is given by name, but header is false")
     if column not in names:
         hint = _other_delimiter(names, delimiter)
         raise ValueError(f"has no column {column!r}; its columns are {', '.join(names)}{hint}")

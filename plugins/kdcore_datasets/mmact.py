@@ -119,7 +119,7 @@ def _times(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         moments = [datetime.fromisoformat(stamp.replace("_", "T")).replace(tzinfo=UTC) for stamp in stamps.tolist()]
     except ValueError as error:
-        raise DataError(f"{path}: has a time that is not like 20180731_13:05:22.120 ({error})") from error
+        raise DataError(f"{path}: has a time that is not of the form 20180731_13:05:22.120 ({error})") from error
     return np.unique([moment.timestamp() for moment in moments], return_index=True)
 
 

@@ -96,7 +96,7 @@ def _files(root: Path) -> Iterator[tuple[Path, str, str]]:
 def _sample(name: str, sources: dict[str, object]) -> Sample:
     match = _NAME.fullmatch(name)
     if match is None:
-        raise DataError(f"{name}: not a name of NTU RGB+D")
+        raise DataError(f"{name}: not a file name of NTU RGB+D")
     setup, camera, person, repetition, action = map(int, match.groups())
     key = SampleKey(str(person), str(action), str(repetition), view=str(camera), scene=str(setup))
     return Sample(key, action - 1, sources)

@@ -1,23 +1,23 @@
-"""Datasets `windows` and `uci-har`: recordings that come cut into windows of equal length, many in one file."""
+"""Datasets `windows` and `uci-har`: recordings that come cut into windows, many in one file."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Gt
 
-from kdcore import DataError, Dataset, Modality, Sample, SampleKey, Signal, Unusable, refuse_bomb, refuse_parquet_bomb
-from kdcore_datasets.delimited import open_text
+from kdcore import DataError, Dataset, Modality, Sample, SampleKey, Signal, Unusable
 from kdcore_datasets.file_formats import require_finite
-from kdcore_datasets.folders import existing_file, existing_folder
+from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.modalities import ACCELEROMETER, FACTORS, GYROSCOPE, ORIENTATION, Unit
 from kdcore_datasets.protocols.partition import in_order, listed, natural
+from kdcore_datasets.window_files import load_rows, located
 
 _STRICT = {"extra": "forbid"}
 _KNOWN = {each.name: each for each in (ACCELEROMETER, GYROSCOPE, ORIENTATION)}
@@ -27,9 +27,10 @@ _KNOWN = {each.name: each for each in (ACCELEROMETER, GYROSCOPE, ORIENTATION)}
 class WindowSet:
     """Files of windows, one row of each for a window.
 
-    A file is named by its path below the dataset's root, for ``.npz`` and ``.parquet`` with the array or column after a
-    colon: ``train.npz:X``. ``.npy``, ``.npz`` and ``.parquet`` are read; any other file is text with a row of numbers in each
-    line, and may be compressed.
+    A file is named by its path below the dataset's root, with the array or column after a colon where it holds several:
+    ``train.npz:X``. These are read: ``.npy``; ``.npz``; Parquet; HDF5 (``data.h5:train/X``, with ``kdcore[hdf5]``); ``.ts`` of
+    aeon and sktime (``train.ts:series`` and ``train.ts:labels``); folders that Hugging Face `datasets` saved
+    (``train:accelerometer``). Any other file is text with a row of numbers in each line, and may be compressed.
 
     Args:
         signals: Modality → its files. Several files are one channel each, (windows, time); a single one is (windows, time) or
@@ -65,7 +66,7 @@ class _Row:
 
 
 class Windows(Dataset):
-    """Windows of equal length in ``.npy``, ``.npz``, Parquet or text files, with labels and subjects in others.
+    """Windows in ``.npy``, ``.npz``, Parquet, HDF5, ``.ts`` or text files, with labels and subjects beside them.
 
     Windows that were cut from one recording may overlap: split them by subject, or by set.
 
@@ -73,7 +74,7 @@ class Windows(Dataset):
         root: Folder of the files.
         sets: Name → files; the name is the session of its windows, so that a protocol can tell the sets apart.
         rate: Samples per second.
-        axes: Order of the axes of a file with several channels.
+        axes: Order of the axes of an array with several channels; that of ``.ts`` files is known.
         classes: Class names in the order of the labels; if empty, the labels that occur, in natural order (which needs the
             files).
         names: Label as the files have it → class name; a label that is not listed is its own name.
@@ -133,7 +134,7 @@ class Windows(Dataset):
             sources = {kind: self._files(each) for kind, each in files.signals.items()}
             for (paths, arrays), kind in zip(sources.values(), sources, strict=True):
                 for path, array in zip(paths, arrays, strict=True):
-                    if len(rows := _load(path, array)) != len(labels):
+                    if len(rows := load_rows(path, array)) != len(labels):
                         raise DataError(
                             f"{path}: has {len(rows)} windows of {kind}, and {files.labels} has {len(labels)} labels"
                         )
@@ -152,12 +153,16 @@ class Windows(Dataset):
         source = sample.sources[modality]
         if not isinstance(source, _Row):
             raise DataError(f"{source}: windows are read from the files of a set, not one by one")
-        values = [_load(path, name)[source.row] for path, name in zip(source.paths, source.names, strict=True)]
+        values = [load_rows(path, name)[source.row] for path, name in zip(source.paths, source.names, strict=True)]
         if len(values) > 1:
             array = np.stack([_one_axis(each, path) for each, path in zip(values, source.paths, strict=True)], axis=1)
         else:
             array = self._of_channels(values[0], sample.key.session, modality, source.paths[0])
-        array = require_finite(np.asarray(array, dtype=np.float64), source.paths[0], f"window {source.row} of {modality}")
+        try:
+            array = np.asarray(array, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{source.paths[0]}: window {source.row} of {modality} is not numbers ({error})") from error
+        array = require_finite(array, source.paths[0], f"window {source.row} of {modality}")
         factor = FACTORS[self.units[modality]] if modality in self.units else 1.0
         return Signal((array * factor).astype(np.float32), self.rate)
 
@@ -165,7 +170,7 @@ class Windows(Dataset):
         if window.ndim not in (1, 2):
             raise DataError(f"{path}: a window has shape {window.shape}, expected (time,) or (time, channels)")
         array = window[:, None] if window.ndim == 1 else window
-        if window.ndim == 2 and self.axes == "windows-channels-time":
+        if window.ndim == 2 and self.axes == "windows-channels-time" and path.suffix != ".ts":
             array = array.T
         chosen = self.sets[name].channels.get(modality)
         if chosen and max(chosen) >= array.shape[1]:
@@ -175,11 +180,7 @@ class Windows(Dataset):
     def _files(self, texts: Sequence[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
         """Paths, and the arrays in them."""
         root = existing_folder(self.root)
-        pairs = []
-        for text in texts:
-            path, colon, name = text.rpartition(":")
-            inside = colon and Path(path).suffix in (".npz", ".parquet")
-            pairs.append((existing_file(root / (path if inside else text)), name if inside else ""))
+        pairs = [located(root, text) for text in texts]
         return tuple(path for path, _ in pairs), tuple(name for _, name in pairs)
 
     def _labels(self, name: str) -> list[str]:
@@ -197,10 +198,13 @@ class Windows(Dataset):
 
     def _texts(self, source: str) -> list[str]:
         (path,), (name,) = self._files([source])
-        values = _load(path, name)
+        rows = load_rows(path, name)
+        if rows.ndim > 2:
+            raise DataError(f"{path}: expected one value for each window, not an array of shape {rows.shape}")
+        values = np.asarray(rows)
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
-        if values.ndim != 1:
+        if values.ndim != 1 or (len(values) and isinstance(values[0], np.ndarray)):
             raise DataError(f"{path}: expected one value for each window, not an array of shape {values.shape}")
         return [_as_text(each) for each in values.tolist()]
 
@@ -247,64 +251,3 @@ def _one_axis(window: np.ndarray, path: Path) -> np.ndarray:
     if window.ndim != 1:
         raise DataError(f"{path}: a window has shape {window.shape}, expected (time,), one file for each channel")
     return window
-
-
-def _load(path: Path, name: str) -> np.ndarray:
-    """An array of a file, one row for each window.
-
-    Raises:
-        DataError: If it cannot be read, or lacks the array.
-    """
-    try:
-        return _loaded(path, name, path.stat().st_mtime_ns)
-    except DataError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as an array of windows ({error})") from error
-
-
-@lru_cache(maxsize=64)
-def _loaded(path: Path, name: str, stamp: int) -> np.ndarray:
-    """As `_load`; `stamp` is the file's time of change, so that a changed file is read again."""
-    del stamp
-    if path.suffix == ".npy":
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    if path.suffix == ".npz":
-        refuse_bomb(path)
-        with np.load(path, allow_pickle=False) as file:
-            return file[_named(path, name, file.files)]
-    if path.suffix == ".parquet":
-        return _column(path, name)
-    with open_text(path) as file:
-        rows = [line.replace(",", " ").split() for line in file if line.strip()]
-    if not rows:
-        raise DataError(f"{path}: has no rows")
-    if len({len(row) for row in rows}) > 1:
-        raise DataError(f"{path}: its rows have from {min(map(len, rows))} to {max(map(len, rows))} values")
-    try:
-        return np.array(rows, dtype=np.float64)
-    except ValueError:
-        return np.array(rows)
-
-
-def _named(path: Path, name: str, known: Sequence[str]) -> str:
-    if name in known:
-        return name
-    if not name and len(known) == 1:
-        return known[0]
-    raise DataError(
-        f"{path}: {f'has no array {name!r}' if name else 'say which array after a colon'}; it has {', '.join(known)}"
-    )
-
-
-def _column(path: Path, name: str) -> np.ndarray:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    refuse_parquet_bomb(path)
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: not a readable Parquet file ({error})") from error
-    values = table[_named(path, name, table.column_names)].to_pylist()
-    return np.array(values)

@@ -79,7 +79,7 @@ class FileNetwork(Encoder):
         alike = self.num_classes > 1 and bool((found >= 0).all() and ((found.sum(dim=1) - 1).abs() < _CLOSE).all())
         if self.gives == "probabilities":
             if not alike:
-                raise ValueError(f"{self.file.name}: its output is no probabilities: rows must be positive and sum to 1")
+                raise ValueError(f"{self.file.name}: its output is not probabilities: rows must be positive and sum to 1")
             return found.clamp_min(torch.finfo(found.dtype).tiny).log()
         if alike:
             raise ValueError(
@@ -297,7 +297,7 @@ def _external_data(file: Path) -> list[Path]:
             if not place.is_relative_to(home):
                 raise ValueError(f"{file.name}: refused: a tensor is outside its folder, in {str(place)!r}")
             if not place.is_file():
-                raise ValueError(f"{file.name}: its tensors are in {place.name}, which is not there")
+                raise ValueError(f"{file.name}: its tensors are in {place.name}, which does not exist")
             found.add(place)
     return sorted(found)
 

@@ -199,7 +199,7 @@ def recording(
     samples = samples or (round(window * rate) if window else None)
     if samples is None:
         raise KdcoreError(
-            f"{modality.name}: what {', '.join(stuck)} does depends on the length of the recording: fix it with --samples N"
+            f"{modality.name}: {', '.join(stuck)} depends on the length of the recording; set a length with --samples N"
         )
     rest = tuple(recorded.get("shape", (0, max(1, len(modality.channels))))[1:])
     weights = _by_trial(transforms, samples, rest, rate)

@@ -29,10 +29,10 @@ class GramianAngularField(Transform):
     Shapes: (B, C, T) → (B, C, size, size), twice as many channels with ``both``.
 
     Args:
-        size: Pixels a side; None keeps the T × T of the field.
-        method: ``gasf`` (sums), ``gadf`` (differences), or ``both``, the sums' channels first: the differences tell what came
-            before from what came after, which the symmetric sums cannot.
-        resize: What is brought to `size`: the ``image``, as published, or the ``series`` beforehand (averaged over equal
+        size: Pixels per side; None keeps the T × T of the field.
+        method: ``gasf`` (sums), ``gadf`` (differences), or ``both``, the sums' channels first: the differences encode the
+            order of time, which the symmetric sums do not.
+        resize: What is resized to `size`: the ``image``, as published, or the ``series`` beforehand (averaged over equal
             stretches, interpolated where it is shorter), which saves time and memory on long series.
         interpolation: How an image is resized; antialiased where it shrinks.
         scale: Whether each ``axis`` has its own minimum and maximum, or the axes of a sample share them (``joint``).

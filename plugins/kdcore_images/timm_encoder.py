@@ -32,7 +32,7 @@ class TimmEncoder(Encoder):
 
     Raises:
         DataError: If the weights cannot be loaded.
-        ValueError: If the inputs are no images.
+        ValueError: If the inputs are not images.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class TimmEncoder(Encoder):
         """
         if not self._cut:
             raise NotImplementedError(
-                f"{type(self.backbone).__name__} does more than run its parts in order; "
+                f"{type(self.backbone).__name__} does not run its parts strictly in order; "
                 f"choose a backbone that can be cut into stages, such as resnet18 or vgg16_bn"
             )
         named: dict[str, Callable[[Tensor], Tensor]] = {

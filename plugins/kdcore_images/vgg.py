@@ -18,8 +18,8 @@ class Vgg16Bn(Encoder):
     r"""VGG16 with batch normalisation after each convolution and two fully connected layers of a few hundred units.
 
     Stages, which are also the tap paths: ``block1`` … ``block5`` (each ends with the last activation of its group; the pooling
-    that follows opens the next stage), ``fc1`` (after its ReLU), ``fc2`` (before its ReLU, so that it can meet class
-    embeddings, which have negative entries), ``classifier``.
+    that follows opens the next stage), ``fc1`` (after its ReLU), ``fc2`` (before its ReLU, so that it can be compared with
+    class embeddings, which have negative entries), ``classifier``.
 
     Args:
         num_classes: Number of classes.

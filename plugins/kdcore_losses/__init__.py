@@ -5,7 +5,7 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_losses(register):
-    """Announce the losses."""
+    """Register the losses."""
     register("cross-entropy", "kdcore_losses.cross_entropy:CrossEntropy")
     register("focal", "kdcore_losses.focal:Focal")
     register("soft-target", "kdcore_losses.soft_target:SoftTarget")

@@ -16,14 +16,14 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class ActivationBoundaries(FeatureLoss):
-    """Asks whether each neuron is active, not how strongly: a margin loss on the sign of activations.
+    """Margin loss on the sign of activations: whether each neuron is active, not how strongly.
 
     .. math:: L = \\mathrm{mean} \\left([t > 0]\\, \\max(0, \\mu - r(s))^2 + [t \\le 0]\\, \\max(0, \\mu + r(s))^2\\right)
 
     with r a 1×1 convolution and batch normalisation per teacher and pair. Take activations before their rectifier. The paper
     trains with this term alone first, and then with the labels. B. Heo et al., "Knowledge Transfer via Distillation of
     Activation Boundaries Formed by Hidden Neurons", AAAI 2019, https://arxiv.org/abs/1811.03233, which sums where this
-    averages. Unlike shapes: persons and frames are averaged, surplus position axes are averaged, and each axis is
+    averages. To match shapes, persons and frames are averaged, surplus position axes are averaged, and each axis is
     average-pooled to the shorter side's length; numbers of channels may differ.
 
     Args:

@@ -12,13 +12,13 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs, require_position
 
 
 class Affinity(FeatureLoss):
-    """Compares how alike the positions of a sample are: pixels of a map, or moments of a sequence.
+    """Compare the similarity of a sample's positions: pixels of a map, or time steps of a sequence.
 
     .. math:: L = \\frac1{P^2} \\sum_{ij} \\left(\\cos(y^S_i, y^S_j) - \\cos(y^T_i, y^T_j)\\right)^2
 
     averaged over the batch, with :math:`y_i` the channels at position i of P. T. He et al., "Knowledge Adaptation for
     Efficient Semantic Segmentation", CVPR 2019, https://arxiv.org/abs/1903.04688, the affinity term; its other term compares
-    features after an autoencoder, as ``factor-transfer`` does. Memory grows with P². Unlike shapes: persons and frames are
+    features after an autoencoder, as ``factor-transfer`` does. Memory grows with P². To match shapes, persons and frames are
     averaged, surplus position axes are averaged, and each axis is average-pooled to the shorter side's length; numbers of
     channels may differ.
 

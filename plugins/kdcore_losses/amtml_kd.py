@@ -1,4 +1,4 @@
-"""Several teachers, weighted as it is learnt per sample."""
+"""Several teachers, with learnt weights for each sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdcore_losses.logit_loss import LogitLoss
 
 
 class AdaptiveTeachers(LogitLoss):
-    """Soft targets of one teacher whose probabilities are a mean of all teachers', weighted per sample by learnt factors.
+    """Soft targets from a mean of all teachers' probabilities, with learnt weights for each sample.
 
     .. math:: L = T^2\\, \\mathrm{KL}\\!\\left(\\textstyle\\sum_k w_{bk}\\, p_{bk} \\,\\|\\, p_{bS}\\right), \\quad
         w_{bk} = \\mathrm{softmax}_k\\!\\left(v^\\top (\\theta_k \\odot \\alpha_b)\\right)

@@ -14,13 +14,13 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs, require_position
 
 
 class AttentionTransfer(FeatureLoss):
-    """Compares maps of where activations are strong, whatever their channels mean.
+    """Compare maps of activation strength, whatever the channels mean.
 
     .. math:: L = \\mathrm{mean} \\left(\\frac{Q_S}{\\|Q_S\\|_2} - \\frac{Q_T}{\\|Q_T\\|_2}\\right)^2, \\quad
         Q = \\frac1C \\sum_c |A_c|^p
 
     per sample over positions. S. Zagoruyko, N. Komodakis, "Paying More Attention to Attention", ICLR 2017,
-    https://arxiv.org/abs/1612.03928, Eq. (2). Unlike shapes: persons and frames are averaged, surplus position axes are
+    https://arxiv.org/abs/1612.03928, Eq. (2). To match shapes, persons and frames are averaged, surplus position axes are
     averaged, and each axis is average-pooled to the shorter side's length, all before the maps are taken; numbers of channels
     may differ.
 

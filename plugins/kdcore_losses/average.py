@@ -14,7 +14,7 @@ from kdcore_losses.logit_loss import LogitLoss
 
 
 class AveragedTeachers(LogitLoss):
-    """Soft targets of one teacher whose logits are the mean of all teachers': the geometric mean of their probabilities.
+    """Soft targets from the mean of all teachers' logits, the geometric mean of their probabilities.
 
     .. math:: L = T^2\\, \\mathrm{KL}\\!\\left(\\mathrm{softmax}(\\bar z / T) \\,\\|\\, \\mathrm{softmax}(z_S / T)\\right),
         \\quad \\bar z = \\frac1K \\sum_k z_k

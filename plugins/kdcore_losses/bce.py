@@ -1,4 +1,4 @@
-"""Binary divergences, one a class, for several labels a sample."""
+"""Binary divergences, one for each class, for samples with several labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdcore_losses.logit_loss import LogitLoss
 
 
 class BinaryDivergence(LogitLoss):
-    """Binary cross-entropy with a teacher's probability of each class, less its entropy, for classes that may be true together.
+    """Binary cross-entropy with a teacher's class probabilities, minus their entropy, for classes that may be true together.
 
     .. math:: L = \\frac1K \\sum_k T^2 \\sum_c \\mathrm{KL}\\!\\left([q^k_c, 1 - q^k_c] \\,\\|\\, [q^S_c, 1 - q^S_c]\\right),
         \\quad q_c = \\mathrm{sigmoid}(z_c / T)

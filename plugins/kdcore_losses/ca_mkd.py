@@ -24,15 +24,16 @@ class ConfidenceAware(FeatureLoss):
         w_{bk} = \\frac{1 - \\mathrm{softmax}_k(\\mathrm{CE}(z_{bk}, y_b))}{K - 1}
 
     and :math:`w = 1` for a single teacher. H. Zhang, D. Chen, C. Wang, "Confidence-Aware Multi-Teacher Knowledge
-    Distillation", ICASSP 2022, https://arxiv.org/abs/2201.00007, Eqs. (2)-(6), with the 1/K of the authors' code. Unlike
-    shapes: as for ``fitnet``, with a regressor where the numbers of channels differ.
+    Distillation", ICASSP 2022, https://arxiv.org/abs/2201.00007, Eqs. (2)-(6), with the 1/K of the authors' code. Different
+    shapes are handled as in ``fitnet``, with a regressor where the numbers of channels differ.
 
     Args:
         temperature: T, a number or a ramp over epochs.
         logits: λ_z.
         features: λ_f; taps are needed where it is above 0.
         pairs: Pairs of (teacher's tap, student's tap).
-        standardise: Standardise the logits that are compared first, as ``logit-std`` does; w is of the plain logits.
+        standardise: Standardise the logits that are compared first, as ``logit-std`` does; w is computed from the original
+            logits.
     """
 
     def __init__(

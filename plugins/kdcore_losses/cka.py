@@ -10,16 +10,15 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class KernelAlignment(FeatureLoss):
-    """One minus the alignment of the batch's linear kernels, which rotations and scalings of the features leave as it is.
+    """One minus the alignment of the batch's linear kernels, which is invariant to rotations and scalings of the features.
 
     .. math:: L = 1 - \\frac{\\langle K_S, K_T \\rangle_F}{\\|K_S\\|_F\\, \\|K_T\\|_F}, \\quad K = A A^\\top
 
-    with A (B, features), the mean over the batch taken off each feature where centred. S. Kornblith et al., "Similarity of
+    with A (B, features), the mean over the batch subtracted from each feature if centred. S. Kornblith et al., "Similarity of
     Neural Network Representations Revisited", ICML 2019, https://arxiv.org/abs/1905.00414; as a loss: A. Saha, A. Bialkowski,
     S. Khalifa, "Distilling Representational Similarity using Centered Kernel Alignment", BMVC 2022. Not centred, it is the
     kernel alignment (KTA) of N. Cristianini et al., "On Kernel-Target Alignment", NIPS 2001. A centred batch of one has no
-    relations: the loss is 0 there. Unlike shapes: persons and frames are averaged, then each side is flattened on its own;
-    they need nothing in common.
+    relations: the loss is 0 there. Persons and frames are averaged, then each side is flattened, so shapes may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -13,7 +13,7 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 class ChannelNorm(nn.BatchNorm1d):
     """Batch normalisation of channels over samples and positions.
 
-    Where a channel has a single value, as vectors of a batch of one have, the running statistics are used.
+    If a channel has a single value, as in a batch of one vector, the running statistics are used.
     """
 
     def forward(self, input: Tensor) -> Tensor:

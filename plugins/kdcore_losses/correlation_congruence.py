@@ -15,15 +15,15 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class CorrelationCongruence(FeatureLoss):
-    """Compares the batch's kernel matrices.
+    """Compare kernel matrices of the batch.
 
     .. math:: L = \\frac1{B^2} \\|C_S - C_T\\|_F^2, \\quad
         C_{ij} = \\sum_{p=0}^{P} e^{-2\\gamma} \\frac{(2\\gamma)^p}{p!} (a_i \\cdot a_j)^p
 
     with :math:`a_i` the features of sample i scaled to length one: the Taylor series of the Gaussian kernel
-    :math:`\\exp(-\\gamma \\|a_i - a_j\\|^2)`. B. Peng et al., "Correlation Congruence for Knowledge Distillation",
-    ICCV 2019, https://arxiv.org/abs/1904.01802, Eqs. (6) and (10). Unlike shapes: persons and frames are averaged, then each
-    side is flattened on its own; they need nothing in common.
+    :math:`\\exp(-\\gamma \\|a_i - a_j\\|^2)`. B. Peng et al., "Correlation Congruence for Knowledge Distillation", ICCV 2019,
+    https://arxiv.org/abs/1904.01802, Eqs. (6) and (10). Persons and frames are averaged, then each side is flattened, so
+    shapes may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -18,20 +18,20 @@ SMALLEST = 1e-7
 
 
 class ContrastiveRepresentation(FeatureLoss):
-    """Tells each sample's pair of embeddings from pairs with other samples, of which a bank remembers the last embeddings.
+    """Distinguish each sample's pair of embeddings from pairs with other samples, kept in a memory bank.
 
     .. math:: L = \\frac1B \\sum_b \\sum_{d \\in \\{S, T\\}} \\left(-\\log h(q^d_{bb})
         - \\sum_{j \\in N_b} \\log(1 - h(q^d_{bj}))\\right), \\quad h(q) = \\frac{q}{q + |N_b| / M},
         \\quad q^S_{bj} = \\frac{e^{x^S_b \\cdot m^T_j / \\tau}}{Z_S},
         q^T_{bj} = \\frac{e^{x^T_b \\cdot m^S_j / \\tau}}{Z_T}
 
-    with embeddings x of length one by linear heads that are learnt, m those in the bank, N_b the negatives of sample b, M the
+    with embeddings x of unit length from learnt linear heads, m those in the bank, N_b the negatives of sample b, M the
     number of training samples, and Z set once, so that the first batch's q average 1/M. After each batch :math:`m \\leftarrow
     \\mu m + (1 - \\mu) x`, scaled to length one. Y. Tian, D. Krishnan, P. Isola, "Contrastive Representation Distillation",
     ICLR 2020, https://arxiv.org/abs/1910.10699, with Z as in the authors' code. Their bank starts with random numbers; here a
     sample takes part from the first batch that it is in. Where a batch may choose among no more than `negatives`, it takes
-    all. The bank is saved in checkpoints, so that a resumed run goes on as it would have; memory grows with batch size times
-    M. It starts anew for a table of samples of another size. Unlike shapes: persons, frames and positions are averaged;
+    all. The bank is saved in checkpoints, so that a resumed run continues exactly; memory grows with batch size times
+    M. It is reset if the number of training samples changes. To match shapes, persons, frames and positions are averaged;
     numbers of channels may differ.
 
     Args:

@@ -14,7 +14,7 @@ from kdcore_losses.label_loss import ClassWeights, LabelLoss
 
 
 class CrossEntropy(LabelLoss):
-    """Cross-entropy of the learner's logits with the labels; the one term that teachers usually learn with.
+    """Cross-entropy of the learner's logits with the labels; the usual term for teachers.
 
     .. math:: L = -\\frac{1}{\\sum_b w_{y_b}} \\sum_b \\sum_c w_c\\, q_{bc} \\log \\mathrm{softmax}(z_b)_c
 

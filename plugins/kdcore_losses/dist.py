@@ -13,7 +13,7 @@ from kdcore_losses.logit_loss import LogitLoss
 
 
 class StrongerTeacher(LogitLoss):
-    """Asks for probabilities that correlate with a teacher's, within a sample and within a class, not for equal ones.
+    """Correlation, rather than equality, with a teacher's probabilities: within each sample and within each class.
 
     .. math:: L = T^2 \\left(\\beta\\, \\frac1B \\sum_b \\left(1 - \\rho(p^S_{b\\cdot}, p^k_{b\\cdot})\\right)
         + \\gamma\\, \\frac1C \\sum_c \\left(1 - \\rho(p^S_{\\cdot c}, p^k_{\\cdot c})\\right)\\right)

@@ -15,7 +15,7 @@ from kdcore_losses.logit_loss import LogitLoss, other_logits
 
 
 class DecoupledDistillation(LogitLoss):
-    """Soft targets in two parts with a weight each: how sure of the true class, and how the rest is shared out.
+    """Soft targets in two weighted parts: the probability of the true class, and the distribution over the others.
 
     .. math:: L = \\frac1K \\sum_k T^2
         \\left(\\alpha\\, \\mathrm{KL}(b_k \\| b_S) + \\beta\\, \\mathrm{KL}(\\hat p_k \\| \\hat p_S)\\right)

@@ -1,4 +1,4 @@
-"""Several teachers, weighted by how sure they are."""
+"""Several teachers, weighted by their confidence."""
 
 from __future__ import annotations
 

@@ -16,17 +16,17 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class FactorTransfer(FeatureLoss):
-    """Compares what an autoencoder of the teacher's activation keeps with what a translator makes of the student's.
+    """Compare factors that an autoencoder extracts from the teacher with those that a translator extracts from the student.
 
     .. math:: L = \\mathrm{mean} \\left|\\frac{f_T}{\\|f_T\\|_2} - \\frac{f_S}{\\|f_S\\|_2}\\right|
         + \\mathrm{mean} \\left(t - D(f_T)\\right)^2, \\quad f_T = P(t),\\; f_S = R(s)
 
     per sample, with the paraphraser P and its decoder D, and the translator R, of three convolutions each. The first term
-    trains R and the student, the second P and D. In the paper P is trained in a stage of its own before; here it learns
-    beside the student, which sees its factors change in the first epochs. J. Kim, S. Park, N. Kwak, "Paraphrasing Complex
-    Network: Network Compression via Factor Transfer", NeurIPS 2018, https://arxiv.org/abs/1802.04977. Unlike shapes: persons
-    and frames are averaged, surplus position axes are averaged, and each axis is average-pooled to the shorter side's length;
-    numbers of channels may differ.
+    trains R and the student, the second P and D. The paper trains P in a stage of its own first; here it learns together with
+    the student, so the factors change in the first epochs. J. Kim, S. Park, N. Kwak, "Paraphrasing Complex Network: Network
+    Compression via Factor Transfer", NeurIPS 2018, https://arxiv.org/abs/1802.04977. To match shapes, persons and frames are
+    averaged, surplus position axes are averaged, and each axis is average-pooled to the shorter side's length; numbers of
+    channels may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

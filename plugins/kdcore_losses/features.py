@@ -20,9 +20,9 @@ Comparison = tuple[str, Tensor, Tensor]
 
 
 class FeatureLoss(DistillationLoss):
-    """Compares activations at pairs of taps with every teacher; the mean over teachers and pairs.
+    """Base class of losses that compare activations at pairs of taps; the mean over teachers and pairs.
 
-    A subclass says what one comparison is. Persons or frames folded into the batch are averaged before it.
+    A subclass defines one comparison in `compare`. Persons or frames folded into the batch are averaged first.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).
@@ -52,7 +52,7 @@ class FeatureLoss(DistillationLoss):
         return torch.stack([self.compare(key, student, teacher) for key, student, teacher in found]).mean()
 
     def activations(self, student: Outputs, teachers: Mapping[str, Outputs], batch: int) -> Iterator[Comparison]:
-        """Every comparison to be made, one row a sample."""
+        """Every pair of activations to compare, with one row for each sample."""
         for name, teacher in teachers.items():
             for number, (of_teacher, of_student) in enumerate(self.pairs):
                 key = f"{name}_{number}".replace(".", "_")
@@ -71,4 +71,4 @@ def require_positions(loss: str, student: Tensor, teacher: Tensor) -> None:
     """
     if same_positions(student, teacher)[0][:1, :1].numel() < 2:
         shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-        raise ValueError(f"{loss} compares positions, of which {shapes} have no two in common")
+        raise ValueError(f"{loss} compares positions, but {shapes} share fewer than two")

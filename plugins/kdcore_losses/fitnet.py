@@ -14,13 +14,13 @@ from kdcore_losses.regressor import Regressor
 
 
 class FitNet(FeatureLoss):
-    """Mean squared error between a teacher's activation and the student's, which a regressor learns to translate.
+    """Mean squared error between a teacher's activation and the student's after a learnt regressor.
 
     .. math:: L = \\mathrm{mean}\\, (R\\, A_S - A_T)^2
 
-    with :math:`R` a 1×1 convolution without bias (a linear map for vectors) per teacher and pair. A. Romero et al.,
-    "FitNets: Hints for Thin Deep Nets", ICLR 2015, https://arxiv.org/abs/1412.6550, Eq. (3). Unlike shapes: persons and frames
-    are averaged, surplus position axes are averaged, and each axis is average-pooled to the shorter side's length.
+    with :math:`R` a 1×1 convolution without bias (a linear map for vectors) per teacher and pair. A. Romero et al., "FitNets:
+    Hints for Thin Deep Nets", ICLR 2015, https://arxiv.org/abs/1412.6550, Eq. (3). To match shapes, persons and frames are
+    averaged, surplus position axes are averaged, and each axis is average-pooled to the shorter side's length.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -15,7 +15,7 @@ from kdcore_losses.label_loss import ClassWeights, LabelLoss
 
 
 class Focal(LabelLoss):
-    """Cross-entropy with the labels in which samples that are already predicted well count less.
+    """Cross-entropy with the labels that weights well-predicted samples less.
 
     .. math:: L = -\\frac{1}{\\sum_b w_{y_b}} \\sum_b w_{y_b} (1 - p_b)^\\gamma \\log p_b, \\quad
         p_b = \\mathrm{softmax}(z_b)_{y_b}

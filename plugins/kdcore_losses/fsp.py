@@ -14,17 +14,17 @@ from kdcore_losses.features import Comparison, FeatureLoss, Pairs
 
 
 class SolutionFlow(FeatureLoss):
-    """Compares how activations change from one tap to the next, by the correlation of their channels.
+    """Compare the change of activations from one tap to the next, as the correlation of their channels.
 
     .. math:: L = \\frac1{K (n-1)} \\sum_k \\sum_{l=1}^{n-1} \\frac1B \\sum_b \\|G^S_l - G^k_l\\|_F^2, \\quad
         G_l = \\frac1P \\sum_p A_{l,p}\\, A_{l+1,p}^\\top
 
     with A the channels at position p of P, for the n taps in the order given. J. Yim et al., "A Gift from Knowledge
     Distillation: Fast Optimization, Network Minimization and Transfer Learning", CVPR 2017,
-    https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html. Unlike shapes: persons and
+    https://openaccess.thecvf.com/content_cvpr_2017/html/Yim_A_Gift_From_CVPR_2017_paper.html. To match shapes, persons and
     frames are averaged; of two taps of one network, surplus position axes are averaged and each axis is average-pooled to the
-    shorter length, where the paper takes the maximum. Student and teacher may have unlike positions, but need as many
-    channels.
+    shorter length, where the paper takes the maximum. Positions of student and teacher may differ; their numbers of channels
+    must be equal.
 
     Args:
         pairs: At least two pairs of (teacher's tap, student's tap), from input to output.
@@ -36,7 +36,7 @@ class SolutionFlow(FeatureLoss):
     def __init__(self, *, pairs: Pairs):
         super().__init__(pairs)
         if len(self.pairs) < 2:
-            raise ValueError("fsp compares what lies between taps: give at least two pairs")
+            raise ValueError("fsp compares consecutive taps: give at least two pairs")
 
     def setup(self, example: Example) -> None:
         """Check the numbers of channels.

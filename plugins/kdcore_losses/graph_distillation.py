@@ -20,11 +20,11 @@ class GraphDistillation(DistillationLoss):
         + \\lambda_f\\, d(f^S_b, f^k_b)\\right) + \\lambda_e \\sum_k \\left(\\bar e_k - \\tfrac1K\\right)^2
 
     with :math:`d(x, y) = 1 - \\cos(x, y)`, edges :math:`e_{bk} = \\mathrm{softmax}_k(\\alpha\\, w^\\top u^k_b)` from
-    embeddings :math:`u = [W_z z; W_f f]` of the teachers that are learnt too, and :math:`\\bar e` the mean over the batch.
-    The paper's edges also read the student's embedding, which cancels in the softmax. Z. Luo et al., "Graph Distillation for
+    embeddings :math:`u = [W_z z; W_f f]` of the teachers that are learnt too, and :math:`\\bar e` the mean over the batch. The
+    paper's edges also read the student's embedding, which cancels in the softmax. Z. Luo et al., "Graph Distillation for
     Action Detection with Privileged Modalities", ECCV 2018, https://arxiv.org/abs/1712.00108, with the uniform prior and its
-    regularisation as in the authors' code. Unlike shapes: persons, frames and positions of features are averaged; the numbers
-    of channels must be equal.
+    regularisation as in the authors' code. To match shapes, persons, frames and positions of features are averaged; the
+    numbers of channels must be equal.
 
     Args:
         tap: Tap of the features, of the student and of every teacher; not needed where `features` is 0.
@@ -60,7 +60,7 @@ class GraphDistillation(DistillationLoss):
         """Create the embeddings of logits and features, and the edges.
 
         Raises:
-            ValueError: If the features of student and teachers have unlike numbers of channels.
+            ValueError: If the features of student and teachers have different numbers of channels.
         """
         device, batch = example.student.logits.device, len(example.student.logits)
         widths = [example.num_classes]

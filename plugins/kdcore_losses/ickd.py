@@ -13,14 +13,14 @@ from kdcore_losses.regressor import Regressor
 
 
 class InterChannelCorrelation(FeatureLoss):
-    """Compares which channels are active together, and so how diverse they are.
+    """Compare the correlation of channels, which reflects how diverse they are.
 
     .. math:: L = \\frac1{C^2} \\|\\tilde G_S - \\tilde G_T\\|_F^2, \\quad G = F F^\\top
 
-    averaged over the batch, with F (C, positions) and :math:`\\tilde G` the matrix with rows of length one, as in the
-    authors' code. L. Liu et al., "Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation", ICCV
-    2021, https://arxiv.org/abs/2202.03680. Unlike shapes: persons and frames are averaged, and a regressor translates where
-    the numbers of channels differ; positions need not agree, but each side needs two.
+    averaged over the batch, with F (C, positions) and :math:`\\tilde G` the matrix with rows of length one, as in the authors'
+    code. L. Liu et al., "Exploring Inter-Channel Correlation for Diversity-Preserved Knowledge Distillation", ICCV 2021,
+    https://arxiv.org/abs/2202.03680. To match shapes, persons and frames are averaged, and a regressor translates where the
+    numbers of channels differ; positions need not agree, but each side needs two.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -15,17 +15,17 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class InfoNCE(FeatureLoss):
-    """Asks each sample to be told from the batch's other samples in the other modality; reads no labels.
+    """Identify each sample among the batch's samples in the other modality; reads no labels.
 
     .. math:: L = -\\frac1{2B} \\sum_i \\left(\\log \\frac{e^{s_{ii} / \\tau}}{\\sum_j e^{s_{ij} / \\tau}}
         + \\log \\frac{e^{s_{ii} / \\tau}}{\\sum_j e^{s_{ji} / \\tau}}\\right), \\quad
         s_{ij} = \\cos(W_S\\, a^S_i,\\, W_T\\, a^T_j)
 
-    with linear heads W per teacher and pair, both learnt. Y. Tian, D. Krishnan, P. Isola, "Contrastive Multiview Coding",
-    ECCV 2020, https://arxiv.org/abs/1906.05849, with the batch's other samples as negatives; A. van den Oord, Y. Li, O.
-    Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018, https://arxiv.org/abs/1807.03748. A batch of
-    one has no negatives: the loss is 0 there. Unlike shapes: persons, frames and positions are averaged; numbers of channels
-    may differ.
+    with linear heads W per teacher and pair, both learnt. Y. Tian, D. Krishnan, P. Isola, "Contrastive Multiview Coding", ECCV
+    2020, https://arxiv.org/abs/1906.05849, with the batch's other samples as negatives; A. van den Oord, Y. Li, O. Vinyals,
+    "Representation Learning with Contrastive Predictive Coding", 2018, https://arxiv.org/abs/1807.03748. A batch of one has no
+    negatives: the loss is 0 there. To match shapes, persons, frames and positions are averaged; numbers of channels may
+    differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -18,7 +18,7 @@ ClassWeights = Literal["balanced"] | dict[str, Annotated[float, Gt(0)]]
 
 
 class LabelLoss(DistillationLoss):
-    """Reads logits and labels, with a weight for each class.
+    """Base class of losses on logits and labels, with a weight for each class.
 
     Args:
         class_weights: Class name → weight, 1 for classes that are not named; ``balanced`` gives class c the weight
@@ -37,22 +37,22 @@ class LabelLoss(DistillationLoss):
         """Find the weight of each class.
 
         Raises:
-            ValueError: If a name is no class, or ``balanced`` is asked for where nobody counted the training samples.
+            ValueError: If a name is not a class, or for ``balanced`` if the training samples were not counted.
         """
         if self.class_weights is None:
             return
         if isinstance(self.class_weights, dict):
             weights = torch.tensor(named_weights(self.class_weights, example.class_names))
         elif example.class_counts is None:
-            raise ValueError("class_weights: balanced needs the training samples of each class, which nobody counted here")
+            raise ValueError("class_weights: balanced needs the number of training samples per class, which is unknown here")
         else:
             weights = balanced_weights(example.class_counts)
         self.weights = full_precision(weights).to(example.student.logits.device)
 
     def weights_for(self, logits: Tensor) -> Tensor | None:
-        """(C,) weights where `logits` are and in their precision; None if all classes weigh the same."""
+        """Weights (C,) on the device and in the precision of `logits`; None if all classes weigh the same."""
         if self.weights is None and self.class_weights is not None:
-            raise RuntimeError("setup has not been called, which finds the weight of each class")
+            raise RuntimeError("setup must be called first; it finds the weight of each class")
         return None if self.weights is None else self.weights.to(logits)
 
 

@@ -13,9 +13,9 @@ EPSILON = 1e-7
 
 
 class LogitLoss(DistillationLoss):
-    """Compares the student's logits with each teacher's; the mean over teachers and batch.
+    """Base class of losses that compare the student's logits with each teacher's; the mean over teachers and batch.
 
-    A subclass says what one comparison is. Half-precision logits are compared in single precision.
+    A subclass defines one comparison in `compare`. Half-precision logits are compared in single precision.
 
     Args:
         standardise: Bring each sample's logits to mean 0 and standard deviation 1 first, the student's and the teachers'.

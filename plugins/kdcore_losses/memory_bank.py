@@ -13,8 +13,8 @@ from torch.nn import functional as F
 class MemoryBank(nn.Module):
     """A row for every training sample with the student's and the teacher's embedding, kept in the state dict.
 
-    It has no rows until the first batch says how many samples there are, and takes the size of whatever state it loads. Updates
-    make new tensors, so that a backward pass after them finds what its forward pass used.
+    It is empty until the first batch states the number of samples, and takes the size of a state that it loads. Updates create
+    new tensors, so that a later backward pass still has the values of its forward pass.
 
     Attributes:
         student: (N, size): the student's embeddings.
@@ -48,13 +48,13 @@ class MemoryBank(nn.Module):
         return len(self.seen)
 
     def resize(self, count: int) -> None:
-        """Forget everything and have `count` rows."""
+        """Reset to `count` empty rows."""
         for name, value in self._rows(count).items():
             setattr(self, name, value)
         self.scales = torch.zeros_like(self.scales)
 
     def extend(self, count: int) -> None:
-        """Have at least `count` rows; those that exist stay."""
+        """Grow to at least `count` rows; existing rows are kept."""
         if count > len(self):
             for name, value in self._rows(count - len(self)).items():
                 setattr(self, name, torch.cat([getattr(self, name), value]))

@@ -17,19 +17,19 @@ from kdcore_losses.regressor import Regressor
 
 
 class MaskedGenerative(FeatureLoss):
-    """Asks the student to generate a teacher's whole activation from its own with a part masked at random.
+    """Generate a teacher's whole activation from the student's, a part of which is masked at random.
 
     .. math:: L = \\mathrm{mean} \\left(A_T - G(M \\odot R A_S)\\right)^2
 
     with M a new random mask of every sample, 0 with probability λ, R a regressor where the numbers of channels differ and G
     two convolutions of width 3, learnt per teacher and pair. Z. Yang et al., "Masked Generative Distillation", ECCV 2022,
     https://arxiv.org/abs/2205.01529, which sums where this averages. For classification the authors mask channels with λ =
-    0.15, for detection positions with λ = 0.65. Unlike shapes: persons and frames are averaged, surplus position axes are
+    0.15, for detection positions with λ = 0.65. To match shapes, persons and frames are averaged, surplus position axes are
     averaged, and each axis is average-pooled to the shorter side's length.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).
-        mask: What is masked together.
+        mask: What is masked: whole channels, or positions in all channels.
         share: λ.
     """
 
@@ -56,7 +56,7 @@ class MaskedGenerative(FeatureLoss):
             width, axes = teacher.shape[1], min(student.ndim, teacher.ndim) - 2
             if self.mask == "positions" and axes == 0:
                 shapes = f"{tuple(student.shape)} and {tuple(teacher.shape)}"
-                raise ValueError(f"mgd cannot mask positions, of which {shapes} have none in common: mask channels")
+                raise ValueError(f"mgd cannot mask positions, since {shapes} share none; set mask: channels")
             if student.shape[1] != width:
                 self.regressors[key] = Regressor(student.shape[1], width).to(student)
             layers = convolution(width, width, axes), nn.ReLU(), convolution(width, width, axes)

@@ -16,7 +16,7 @@ Temperatures = Annotated[tuple[Annotated[float, Gt(0)], ...], MinLen(1)]
 
 
 class MultiLevelLogits(LogitLoss):
-    """Matches probabilities at several temperatures on three levels: samples, pairs of samples, and pairs of classes.
+    """Match probabilities at several temperatures on three levels: samples, pairs of samples, and pairs of classes.
 
     .. math:: L = \\sum_T \\left(\\lambda_i\\, \\frac{T^2}{B} \\sum_b \\mathrm{KL}(p^k_b \\| p^S_b)
         + \\frac{\\lambda_b}{B} \\|P_S P_S^\\top - P_k P_k^\\top\\|_F^2
@@ -24,8 +24,8 @@ class MultiLevelLogits(LogitLoss):
 
     with P (B, C) the softmax at temperature T. Y. Jin, J. Wang, D. Lin, "Multi-Level Logit Distillation", CVPR 2023,
     https://openaccess.thecvf.com/content/CVPR2023/html/Jin_Multi-Level_Logit_Distillation_CVPR_2023_paper.html. The authors'
-    code also leaves out the half of the samples and classes that the teacher is surer of; the equations do not, nor does
-    this.
+    code also omits the half of the samples and classes of which the teacher is more certain; the equations, and this loss, do
+    not.
 
     Args:
         temperatures: Every T.

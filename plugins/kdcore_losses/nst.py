@@ -14,7 +14,7 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs, require_position
 
 
 class NeuronSelectivity(FeatureLoss):
-    """Compares the distribution of the channels' activation patterns by their maximum mean discrepancy.
+    """Maximum mean discrepancy between the distributions of the channels' activation patterns.
 
     .. math:: L = \\frac1{C_T^2} \\sum_{ij} k(f^T_i, f^T_j) + \\frac1{C_S^2} \\sum_{ij} k(f^S_i, f^S_j)
         - \\frac2{C_T C_S} \\sum_{ij} k(f^T_i, f^S_j)
@@ -27,7 +27,7 @@ class NeuronSelectivity(FeatureLoss):
     - ``gaussian``: :math:`\\exp(-\\|x - y\\|^2 / 2\\sigma^2)` with σ² the mean squared distance between the teacher's channels.
 
     Z. Huang, N. Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017,
-    https://arxiv.org/abs/1707.01219; weighted there by half of 50. Unlike shapes: persons and frames are averaged, surplus
+    https://arxiv.org/abs/1707.01219; weighted there by half of 50. To match shapes, persons and frames are averaged, surplus
     position axes are averaged, and each axis is average-pooled to the shorter side's length; numbers of channels may differ.
 
     Args:

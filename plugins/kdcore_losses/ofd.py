@@ -12,17 +12,17 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class OverhaulDistillation(FeatureLoss):
-    """Regression onto a teacher's activations before their rectifier, indifferent to how negative a negative one is.
+    """Regression onto a teacher's activations before their rectifier, where the size of negative ones does not matter.
 
     .. math:: L = \\mathrm{mean} \\begin{cases} 0 & r(s) \\le t \\le 0 \\\\ (t - r(s))^2 & \\text{otherwise} \\end{cases},
         \\quad t = \\max(A_T, m_c)
 
-    with r a 1×1 convolution and batch normalisation per teacher and pair, and :math:`m_c` the mean of the negative
-    activations of channel c. B. Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019,
+    with r a 1×1 convolution and batch normalisation per teacher and pair, and :math:`m_c` the mean of the negative activations
+    of channel c. B. Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019,
     https://arxiv.org/abs/1904.01866, which sums where this averages and reads the margins off the teacher's batch
-    normalisation; here they are the mean over all batches so far, which checkpoints keep. Unlike shapes: persons and frames
-    are averaged, surplus position axes are averaged, and each axis is average-pooled to the shorter side's length; numbers of
-    channels may differ.
+    normalisation; here they are the mean over all batches so far, which checkpoints keep. To match shapes, persons and
+    frames are averaged, surplus position axes are averaged, and each axis is average-pooled to the shorter side's length;
+    numbers of channels may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).
@@ -48,7 +48,7 @@ class OverhaulDistillation(FeatureLoss):
 
 
 class Margin(nn.Module):
-    """Activations, not below the mean negative one of their channel over all batches seen in training.
+    """Clamp activations from below at the mean negative activation of their channel over all training batches.
 
     Args:
         channels: Number of channels.

@@ -15,13 +15,13 @@ SMALLEST = 1e-6
 
 
 class PrimeAware(FeatureLoss):
-    """Regression onto a teacher's activation that counts less where the student predicts that it will be far off.
+    """Regression onto a teacher's activation, weighted less where the student predicts a large error.
 
     .. math:: L = \\mathrm{mean} \\left(\\frac{(t - s)^2}{\\sigma^2(s) + 10^{-6}} + \\log \\sigma^2(s)\\right)
 
-    with :math:`\\log \\sigma^2` a 1×1 convolution with batch normalisation of the student's activation, learnt per teacher
-    and pair. Y. Zhang et al., "Prime-Aware Adaptive Distillation", ECCV 2020, https://arxiv.org/abs/2008.01458. Unlike
-    shapes: as for ``fitnet``, with a regressor where the numbers of channels differ.
+    with :math:`\\log \\sigma^2` a 1×1 convolution with batch normalisation of the student's activation, learnt per teacher and
+    pair. Y. Zhang et al., "Prime-Aware Adaptive Distillation", ECCV 2020, https://arxiv.org/abs/2008.01458. Different shapes
+    are handled as in ``fitnet``, with a regressor where the numbers of channels differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -13,7 +13,7 @@ SMALLEST = 1e-7
 
 
 class ProbabilisticTransfer(FeatureLoss):
-    """Compares how likely each sample is to pick each other one of the batch as its neighbour.
+    """Compare each sample's probabilities of picking each other sample of the batch as its neighbour.
 
     .. math:: L = \\frac1B \\sum_i \\sum_{j \\ne i} p^T_{j|i} \\log \\frac{p^T_{j|i}}{p^S_{j|i}}, \\quad
         p_{j|i} = \\frac{\\kappa(a_i, a_j)}{\\sum_{l \\ne i} \\kappa(a_i, a_l)},
@@ -21,8 +21,8 @@ class ProbabilisticTransfer(FeatureLoss):
 
     with :math:`a_i` the features of sample i. N. Passalis, A. Tefas, "Learning Deep Representations with Probabilistic
     Knowledge Transfer", ECCV 2018, https://arxiv.org/abs/1803.10837; the authors' code also counts j = i and averages over
-    pairs. A batch of one or two has no choice of neighbours: the loss is 0 there. Unlike shapes: persons and frames are
-    averaged, then each side is flattened on its own; they need nothing in common.
+    pairs. A batch of one or two has no choice of neighbours: the loss is 0 there. Persons and frames are averaged, then each
+    side is flattened, so shapes may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -1,4 +1,4 @@
-"""From a student's channels to a teacher's."""
+"""Map a student's channels to a teacher's."""
 
 from __future__ import annotations
 

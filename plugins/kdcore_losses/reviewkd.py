@@ -28,9 +28,9 @@ class KnowledgeReview(FeatureLoss):
 
     Attention-based fusion (ABF) weights a level and the enlarged deeper one, position by position, and brings the sum to the
     teacher's channels; the hierarchical context loss (HCL) compares whole activations and their averages at 4, 2 and 1
-    positions an axis. P. Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021,
-    https://arxiv.org/abs/2104.09044. Unlike shapes: persons and frames are averaged; of student and teacher, surplus position
-    axes are averaged and each axis is average-pooled to the shorter side's length; numbers of channels may differ.
+    positions per axis. P. Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021,
+    https://arxiv.org/abs/2104.09044. To match shapes, persons and frames are averaged; of student and teacher, surplus
+    position axes are averaged and each axis is average-pooled to the shorter side's length; numbers of channels may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap), from input to output.
@@ -76,7 +76,7 @@ class Fusion(nn.Module):
 
     Args:
         inputs: Channels of the student's level.
-        width: Channels of what is passed on.
+        width: Channels of the feature that is passed on.
         outputs: Channels of the teacher's level.
         axes: Number of position axes.
         fuse: Whether there is a deeper level.

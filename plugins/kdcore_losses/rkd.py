@@ -13,15 +13,15 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class RelationalDistillation(FeatureLoss):
-    """Compares distances between samples, in units of their mean, and the angles that three samples form.
+    """Compare distances between samples, in units of their mean, and the angles that three samples form.
 
     .. math:: L = \\lambda_D\\, \\mathrm{mean}_{ij}\\,
         \\ell\\!\\left(\\tfrac{d^S_{ij}}{\\bar d^S}, \\tfrac{d^T_{ij}}{\\bar d^T}\\right)
         + \\lambda_A\\, \\mathrm{mean}_{ijk}\\, \\ell(\\cos \\angle^S_{ijk}, \\cos \\angle^T_{ijk})
 
     with :math:`\\ell` the Huber loss. W. Park et al., "Relational Knowledge Distillation", CVPR 2019,
-    https://arxiv.org/abs/1904.05068, Eqs. (6)-(11). A batch of one has no relations: the loss is 0 there. Unlike shapes:
-    persons and frames are averaged, then each side is flattened on its own; they need nothing in common.
+    https://arxiv.org/abs/1904.05068, Eqs. (6)-(11). A batch of one has no relations: the loss is 0 there. Persons and frames
+    are averaged, then each side is flattened, so shapes may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

@@ -10,13 +10,13 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class SimilarityPreserving(FeatureLoss):
-    """Compares the batch's similarity matrices.
+    """Compare similarity matrices of the batch.
 
     .. math:: L = \\frac1{B^2} \\|\\tilde G_S - \\tilde G_T\\|_F^2, \\quad G = A A^\\top
 
     with :math:`A` (B, all features of a sample) and :math:`\\tilde G` the matrix with rows of length one. F. Tung, G. Mori,
-    "Similarity-Preserving Knowledge Distillation", ICCV 2019, https://arxiv.org/abs/1907.09682, Eq. (4). Unlike shapes: persons
-    and frames are averaged, then each side is flattened on its own; they need nothing in common.
+    "Similarity-Preserving Knowledge Distillation", ICCV 2019, https://arxiv.org/abs/1907.09682, Eq. (4). Persons and frames
+    are averaged, then each side is flattened, so shapes may differ.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).

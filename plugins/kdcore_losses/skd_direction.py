@@ -14,16 +14,16 @@ from kdcore_losses.logit_loss import LogitLoss
 
 
 class DirectionTerm(LogitLoss):
-    """Compares the directions of logits within a batch, by a Mahalanobis distance.
+    """Mahalanobis distance between the directions of logits within a batch.
 
     .. math:: L = \\frac1B \\sum_i \\sqrt{D_i^\\top (\\Sigma + \\lambda I)^{-1} D_i}, \\quad D = G_S - G_T
 
     with :math:`G` (B, B) the cosines between the logits of two samples, :math:`D_i` a row of their difference and
     :math:`\\Sigma` the covariance of these rows. A batch of one has no other direction: the loss is 0 there. H.-J. Jeong,
     H.-J. Lee, S.-H. Choi, "Streamlined Knowledge Distillation", CVPR 2026,
-    https://openaccess.thecvf.com/content/CVPR2026/papers/Jeong_Streamlined_Knowledge_Distillation_CVPR_2026_paper.pdf;
-    the authors' code divides G by the number of classes and masks classes, this follows the
-    equations. The method's instance-wise term is ``soft-target``.
+    https://openaccess.thecvf.com/content/CVPR2026/papers/Jeong_Streamlined_Knowledge_Distillation_CVPR_2026_paper.pdf; the
+    authors' code divides G by the number of classes and masks classes; this follows the equations. The method's instance-wise
+    term is ``soft-target``.
 
     Args:
         ridge: λ, which keeps the covariance invertible.

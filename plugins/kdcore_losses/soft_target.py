@@ -18,7 +18,7 @@ class SoftTarget(DistillationLoss):
     .. math:: L = \\frac1K \\sum_k T^2\\, \\mathrm{KL}(\\mathrm{softmax}(z_k / T) \\,\\|\\, \\mathrm{softmax}(z_S / T))
 
     averaged over the batch. G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015,
-    https://arxiv.org/abs/1503.02531; SAKDN Eq. (23), PSKD Eq. (2). Of standardised logits, this is ``logit-std``.
+    https://arxiv.org/abs/1503.02531; SAKDN Eq. (23), PSKD Eq. (2). With standardised logits, this is ``logit-std``.
 
     Args:
         temperature: T, a number or a ramp over epochs.

@@ -24,7 +24,7 @@ class SimpleRecipe(FeatureLoss):
 
     with a linear projector W per teacher and pair, and batch normalisation BN without scale and shift. The value falls
     without bound as features become equal; 10⁻⁸ is added to the sum. R. Miles, K. Mikolajczyk, "Understanding the Role of the
-    Projector in Knowledge Distillation", AAAI 2024, https://arxiv.org/abs/2303.11098. Unlike shapes: persons, frames and
+    Projector in Knowledge Distillation", AAAI 2024, https://arxiv.org/abs/2303.11098. To match shapes, persons, frames and
     positions are averaged; numbers of channels may differ.
 
     Args:

@@ -13,7 +13,7 @@ from kdcore.functional import full_precision, softened_kl
 
 
 class TeacherFree(DistillationLoss):
-    """Soft targets of a virtual teacher that is always right and equally unsure of all other classes.
+    """Soft targets of a virtual teacher that is always right and gives all other classes the same probability.
 
     .. math:: L = \\mathrm{KL}(p^d_T \\| p^S_T), \\quad p^d(c) = \\begin{cases} a & c = y \\\\ (1 - a) / (C - 1) & c \\ne y
         \\end{cases}
@@ -22,7 +22,7 @@ class TeacherFree(DistillationLoss):
     At T = 1 this is label smoothing. It has no teacher, so the baseline keeps the term. L. Yuan et al., "Revisiting Knowledge
     Distillation via Label Smoothing Regularization", CVPR 2020, https://arxiv.org/abs/1909.11723. The authors' code differs
     from these equations: it divides the probabilities :math:`p^d` themselves by T and does not soften the student. The
-    paper's other method, learning from a copy of oneself, is ``soft-target`` with such a teacher.
+    paper's other method, learning from a copy of the student, is ``soft-target`` with that copy as the teacher.
 
     Args:
         correct: a, the probability of the true class.

@@ -1,4 +1,4 @@
-"""Soft targets over the teacher's likeliest classes."""
+"""Soft targets over the teacher's most probable classes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kdcore_losses.logit_loss import LogitLoss
 
 
 class TopK(LogitLoss):
-    """Soft targets over the k classes that a teacher finds likeliest; all that stored outputs may hold.
+    """Soft targets over a teacher's k most probable classes; stored outputs may contain only these.
 
     .. math:: L = \\frac1K \\sum_k T^2\\, \\mathrm{KL}(\\hat p_k \\| \\hat p_S)
 
-    averaged over the batch, with :math:`\\hat p_k` the softmax at temperature T over the teacher's k likeliest classes, and
-    :math:`\\hat p_S` the student's over the same classes, or over all of them, which takes probability from those that are
-    not among the teacher's likeliest. X. Tan et al., "Multilingual Neural Machine Translation with Knowledge Distillation",
-    ICLR 2019, https://arxiv.org/abs/1902.10461, normalises the student over ``all``.
+    averaged over the batch, with :math:`\\hat p_k` the softmax at temperature T over the teacher's k most probable classes,
+    and :math:`\\hat p_S` the student's over the same classes, or over all of them, which takes probability from the other
+    classes. X. Tan et al., "Multilingual Neural Machine Translation with Knowledge Distillation", ICLR 2019,
+    https://arxiv.org/abs/1902.10461, normalises the student over ``all``.
 
     Args:
         k: Number of classes.
@@ -49,7 +49,7 @@ class TopK(LogitLoss):
         """Check that there are more than k classes.
 
         Raises:
-            ValueError: If there are not, for then this is ``soft-target``.
+            ValueError: If there are not; use ``soft-target`` instead.
         """
         if example.num_classes <= self.k:
             raise ValueError(f"k is {self.k}, but there are only {example.num_classes} classes: use a smaller k or soft-target")

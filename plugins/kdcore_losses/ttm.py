@@ -13,7 +13,7 @@ from kdcore_losses.logit_loss import LogitLoss
 
 
 class TransformedTeacher(LogitLoss):
-    """Matches a teacher's softened probabilities with the student's plain ones: the temperature is the teacher's alone.
+    """Match a teacher's softened probabilities with the student's unsoftened ones: only the teacher has a temperature.
 
     .. math:: L = \\frac1B \\sum_b u_b\\, \\mathrm{KL}(p^k_{T,b} \\| p^S_b), \\quad
         p^k_T = \\mathrm{softmax}(z_k / T), \\quad p^S = \\mathrm{softmax}(z_S)

@@ -26,7 +26,7 @@ class VariationalInformation(FeatureLoss):
 
     with μ three 1×1 convolutions and a learnt variance per channel c. S. Ahn et al., "Variational Information Distillation
     for Knowledge Transfer", CVPR 2019, https://arxiv.org/abs/1904.05835, without the constant and with the factor ½ of the
-    Gaussian. Unlike shapes: persons and frames are averaged, surplus position axes are averaged, and each axis is
+    Gaussian. To match shapes, persons and frames are averaged, surplus position axes are averaged, and each axis is
     average-pooled to the shorter side's length; numbers of channels may differ.
 
     Args:

@@ -14,7 +14,7 @@ from kdcore_losses.logit_loss import LogitLoss
 
 
 class WeightedSoftLabels(LogitLoss):
-    """Soft targets weighted per sample: less where the student already knows the label better than the teacher does.
+    """Soft targets weighted per sample: less where the student already predicts the label better than the teacher.
 
     .. math:: L = -\\frac1B \\sum_b w_b\\, T^2 \\sum_c p^k_{bc} \\log p^S_{bc}, \\quad
         w_b = 1 - \\exp\\!\\left(-\\frac{\\mathrm{CE}(z^S_b, y_b)}{\\mathrm{CE}(z^k_b, y_b)}\\right)

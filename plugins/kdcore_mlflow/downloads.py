@@ -108,5 +108,5 @@ def tracked_run(run_id: str, folder: Path, uri: str | None = None) -> FinishedRu
         for name in NEEDED:
             mlflow.download_artifacts(root, name, str(place))
     except (MlflowException, OSError) as error:
-        raise KdcoreError(f"MLflow has no run {run_id!r} that was tracked to its end: {error}") from error
+        raise KdcoreError(f"MLflow has no finished run {run_id!r}: {error}") from error
     return read_run(place)

@@ -22,7 +22,7 @@ def register_student(run_id: str, name: str, alias: str = "", seed: int | None =
     uri, runs = tracked_runs(find_run(run_id))
     seeds = sorted(int(local.removeprefix("seed-")) for local in runs if local.startswith("seed-"))
     if not seeds:
-        raise KdcoreError(f"{run_id}: nothing of it has been sent to MLflow yet; run kdcore sync {run_id}")
+        raise KdcoreError(f"{run_id}: not sent to MLflow yet; run kdcore sync {run_id}")
     chosen = seeds[0] if seed is None else seed
     if chosen not in seeds:
         raise UsageError(f"{run_id}: no seed {chosen} (there are: {', '.join(map(str, seeds))})")

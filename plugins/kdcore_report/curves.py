@@ -16,8 +16,8 @@ def curves(run: Path, seeds: Sequence[int]) -> Curves:
     """Read learning curves by epoch: of every learner's terms and validation accuracy, from the run's journal.
 
     Returns:
-        ``student: soft-target`` → ``seed 0, distilled`` or ``seed 0, baseline`` → (epoch, value) pairs. Without a baseline,
-        the curve is called ``seed 0``.
+        ``student: soft-target`` or ``student: total loss`` → ``seed 0, distilled`` or ``seed 0, baseline`` → (epoch, value)
+        pairs. Without a baseline, the curve is called ``seed 0``.
     """
     found: Curves = {}
     journal = run / "tracking" / "journal.jsonl"
@@ -41,9 +41,11 @@ def curves(run: Path, seeds: Sequence[int]) -> Curves:
 
 
 def _curve_title(metric: str) -> str:
-    """``train/student/soft-target`` as ``student: soft-target``; empty if it is no curve by epoch."""
+    """``train/student/total`` as ``student: total loss``; empty if it is no curve by epoch."""
     kind, _, rest = metric.partition("/")
     learner, _, what = rest.rpartition("/")
+    learner = learner.replace("+", " + ")
     if kind == "validation":
         return f"{learner}: validation {what}"
+    what = "total loss" if what == "total" else what
     return f"{learner}: {what}" if kind == "train" and not what.endswith(" _step_") else ""

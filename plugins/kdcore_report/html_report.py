@@ -49,7 +49,12 @@ def write_page(path: Path, summary: Summary, curves: Curves | None = None, examp
 
 def _answer(summary: Summary) -> Iterator[str]:
     if summary.answer:
-        yield section("Did distillation help?", f'<p class="answer">{escape(summary.answer)}</p>')
+        people = " ".join(
+            (f"{name}: " if len(summary.by_subject) > 1 else "") + each.sentence for name, each in summary.by_subject.items()
+        )
+        covers = "training runs" if len(summary.seeds) > 1 else "test samples"
+        remark = note(f"{people} The first interval covers {covers}; this one, people.") if people else ""
+        yield section("Did distillation help?", f'<p class="answer">{escape(summary.answer)}</p>{remark}')
 
 
 def _results(summary: Summary) -> str:

@@ -136,7 +136,7 @@ class _Place:
 def _scaled(map_: Tensor, of_clip: bool) -> np.ndarray:
     """From 0 to 1, over all frames together: what matters less is fainter."""
     if map_.dim() not in ((2, 3) if of_clip else (2,)):
-        raise ValueError(f"a map of shape {tuple(map_.shape)} does not lie over {'a clip' if of_clip else 'an image'}")
+        raise ValueError(f"a map of shape {tuple(map_.shape)} does not fit {'a clip' if of_clip else 'an image'}")
     values = map_.detach().float().clamp(min=0).cpu()
     return (values / values.amax().clamp(min=torch.finfo(values.dtype).tiny)).numpy()
 

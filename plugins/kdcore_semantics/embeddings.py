@@ -102,9 +102,9 @@ class Glove(ClassEmbeddings):
             self._check_width(int(first.split()[1]), number)
             number, first = next(lines, (2, b""))
         if not first.strip():
-            raise DataError(f"{self.path}: {'line 1 is empty' if number == 1 and first else 'holds no vectors'}")
+            raise DataError(f"{self.path}: {'line 1 is empty' if number == 1 and first else 'contains no vectors'}")
         if b"\t" in first:
-            raise DataError(f"{self.path}: has tabs between a word and its numbers; they must be single blanks")
+            raise DataError(f"{self.path}: has tabs between a word and its numbers; they must be single spaces")
         self._check_width(len(first.split()) - 1, number)
         return chain([(number, first)], lines)
 
@@ -118,7 +118,7 @@ class Glove(ClassEmbeddings):
         except ValueError as error:
             raise DataError(f"{self.path}: line {line} is damaged: {error}") from error
         if len(vector) != self.dimension or not np.isfinite(vector).all():
-            raise DataError(f"{self.path}: line {line} is damaged: it does not hold {self.dimension} finite numbers")
+            raise DataError(f"{self.path}: line {line} is damaged: expected {self.dimension} finite numbers")
         return vector
 
 
@@ -160,7 +160,7 @@ class Matrix(ClassEmbeddings):
         if not isinstance(matrix, np.ndarray) or matrix.ndim != 2 or matrix.dtype.kind not in "fiu":
             raise DataError(f"{self.path}: class embeddings must be one matrix of numbers, (classes, D)")
         if not np.isfinite(matrix).all():
-            raise DataError(f"{self.path}: class embeddings hold numbers that are not finite")
+            raise DataError(f"{self.path}: class embeddings must be finite")
         return matrix.astype(np.float32)
 
     def _rows(self, path: Path, count: int) -> dict[str, int]:

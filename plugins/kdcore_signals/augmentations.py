@@ -14,7 +14,7 @@ from kdcore import Transform
 
 
 class Jitter(Transform):
-    """Adds independent Gaussian noise to every value.
+    """Add independent Gaussian noise to every value.
 
     Args:
         std: Its standard deviation, in the units of the input; in standard deviations of the signal after ``normalise``.
@@ -32,7 +32,7 @@ class Jitter(Transform):
 
 
 class Scaling(Transform):
-    """Multiplies every channel of every sample by a random factor around one.
+    """Multiply every channel of every sample by a random factor around one.
 
     Args:
         std: Standard deviation of the factor.
@@ -50,7 +50,7 @@ class Scaling(Transform):
 
 
 class ChannelDropout(Transform):
-    """Sets whole channels of a sample to zero, as if they had not been recorded.
+    """Set whole channels of a sample to zero, as if they had not been recorded.
 
     Args:
         probability: Of each channel of each sample.
@@ -72,9 +72,9 @@ def _one_per_channel(draw, x: Tensor) -> Tensor:
 
 
 class Rotation3d(Transform):
-    """Rotate every sample about a random axis, as if the sensor had been worn askew.
+    """Rotate every sample about a random axis, as if the sensor were worn at another angle.
 
-    Every three channels are one vector x, y, z; all vectors of a sample are turned alike. Axes are uniform on the sphere,
+    Every three channels are one vector x, y, z; all vectors of a sample are rotated alike. Axes are uniform on the sphere,
     angles uniform up to the largest.
 
     Args:
@@ -88,13 +88,13 @@ class Rotation3d(Transform):
         self.max_angle = max_angle
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` (B, C, …), turned.
+        """``x`` (B, C, …), rotated.
 
         Raises:
-            ValueError: If channels do not come in threes.
+            ValueError: If the number of channels is not a multiple of three.
         """
         if x.shape[1] % 3:
-            raise ValueError(f"rotation-3d needs channels in threes (x, y, z), not {x.shape[1]}")
+            raise ValueError(f"rotation-3d needs a multiple of three channels (x, y, z), not {x.shape[1]}")
         axes = F.normalize(torch.randn(len(x), 3, dtype=x.dtype, device=x.device), dim=1)
         angles = math.radians(self.max_angle) * torch.rand(len(x), dtype=x.dtype, device=x.device)
         vectors = x.reshape(len(x), x.shape[1] // 3, 3, -1)
@@ -102,7 +102,7 @@ class Rotation3d(Transform):
 
 
 def rotations(axes: Tensor, angles: Tensor) -> Tensor:
-    """Matrices (B, 3, 3) that turn by `angles` (B,) in radians about unit vectors `axes` (B, 3): Rodrigues' formula."""
+    """Rotation matrices (B, 3, 3) by `angles` (B,) in radians about unit vectors `axes` (B, 3): Rodrigues' formula."""
     x, y, z = axes.unbind(1)
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 3, 3)
@@ -114,10 +114,10 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 
 
 class TimeWarp(Transform):
-    """Plays every sample at a smoothly changing speed; beginning and end stay where they are.
+    """Change the speed of every sample smoothly; its beginning and end stay in place.
 
-    The speed is exp of Gaussian noise at some knots, interpolated linearly between them, and scaled so that the whole
-    takes as long as before.
+    The speed is the exponential of Gaussian noise at some knots, interpolated linearly between them, and scaled so that the
+    whole takes as long as before.
 
     Args:
         std: Standard deviation of the logarithm of the speed.
@@ -144,7 +144,7 @@ class TimeWarp(Transform):
 
 
 class TimeShift(Transform):
-    """Moves every sample along time by whole steps; the first or last step fills the gap.
+    """Shift every sample in time by whole steps; its first or last value fills the gap.
 
     Args:
         max_fraction: Largest shift in either direction, as a share of the length.
@@ -166,7 +166,7 @@ class TimeShift(Transform):
 
 
 class TimeCrop(Transform):
-    """Cuts a piece off both ends of every sample and stretches the rest to the former length.
+    """Cut a piece off both ends of every sample and stretch the rest to the original length.
 
     Window slicing: Le Guennec, Malinowski, Tavenard: Data Augmentation for Time Series Classification using Convolutional
     Neural Networks, AALTD 2016, https://shs.hal.science/halshs-01357973.
@@ -192,7 +192,7 @@ class TimeCrop(Transform):
 
 
 class TimeMask(Transform):
-    """Sets stretches of every sample to zero, in all channels at once.
+    """Set stretches of every sample to zero, in all channels at once.
 
     Args:
         max_fraction: Longest stretch, as a share of the length; lengths are uniform from zero.

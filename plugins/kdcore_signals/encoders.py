@@ -55,8 +55,8 @@ def head(features: int, num_classes: int, embedding: int | None, dropout: float)
     Args:
         features: Width of what comes in.
         num_classes: Number of classes.
-        embedding: Width of a linear layer ``fc0`` before the classifier ``fc``, None for none. What ``fc0`` gives may be
-            negative, so that it can be compared with embeddings of words; a ReLU follows it.
+        embedding: Width of a linear layer ``fc0`` before the classifier ``fc``, None for none. Its outputs may be negative, so
+            that they can be compared with word embeddings; a ReLU follows.
         dropout: Share of inputs of the last layer set to zero while training.
     """
     layers: dict[str, nn.Module] = {}
@@ -112,7 +112,7 @@ class LateFusionCnn1d(Chain):
     .. math:: z = W\,\left[m_1 f_1(x_1); \dots; m_K f_K(x_K)\right] + b,
         \quad m_k \in \left\{0, \tfrac{1}{1 - p}\right\} \text{ while training}
 
-    Dropping whole branches while training keeps the network from leaning on a single one: ModDrop, N. Neverova, C. Wolf,
+    Dropping whole branches while training keeps the network from relying on a single one: ModDrop, N. Neverova, C. Wolf,
     G. Taylor, F. Nebout, "ModDrop: Adaptive Multi-Modal Gesture Recognition", 2015, https://arxiv.org/abs/1501.00102.
     Layers to tap: ``branches`` (B, K · channels), ``fc0``, ``fc``, and those of a branch, such as ``branches.trunks.0.2``.
 
@@ -245,7 +245,7 @@ class Lstm(Chain):
         depth: Number of hidden layers.
         dropout: Between hidden layers and before the classifier.
         bidirectional: Read the window in both directions.
-        summary: What of the window the classifier sees: the mean over steps, or the last one, which learns far more slowly.
+        summary: Input of the classifier: the mean over steps, or the last step, which learns far more slowly.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
     """
 

@@ -15,11 +15,11 @@ from kdcore import Modality, SampleTransform, Signal, Transform
 
 
 class Crop(SampleTransform):
-    """Keeps at most `length` consecutive samples; a shorter signal stays as it is.
+    """Keep at most `length` consecutive samples; a shorter signal does not change.
 
     Args:
         length: Samples to keep.
-        at: Which part of the signal they are.
+        at: Part of the signal to keep.
     """
 
     def __init__(self, *, length: Annotated[int, Ge(1)], at: Literal["start", "centre", "end"] = "centre"):
@@ -40,10 +40,10 @@ class Crop(SampleTransform):
 
 
 class Pad(SampleTransform):
-    """Appends samples until there are `length`; a longer signal stays as it is.
+    """Append samples up to `length`; a longer signal does not change.
 
     Args:
-        length: Samples to have at least.
+        length: Smallest number of samples.
         mode: Values to append: zeros, the last sample repeated, or the signal repeated.
     """
 
@@ -71,16 +71,16 @@ class Pad(SampleTransform):
 
 
 class Resample(SampleTransform):
-    """Linear interpolation to a number of samples or to a rate, at the times at which samples were really taken.
+    """Linear interpolation to a number of samples or to a rate, at the times at which samples were taken.
 
     With `length`, the new samples are evenly spaced from the first to the last recorded one; with `rate`, they start at
     the first and stop at or before the last. Axes after time (joints, channels, pixels …) are carried along; integer
     values are rounded to integers again.
 
     Args:
-        length: Samples to have, at least 1.
-        rate: Samples per second to have. Give either this or `length`.
-        anti_aliasing: Smooth with a Gaussian of (factor - 1) / 2 samples before thinning out by a factor above 1.
+        length: Number of samples, at least 1.
+        rate: Samples per second. Give either this or `length`.
+        anti_aliasing: Smooth with a Gaussian of (factor - 1) / 2 samples before downsampling by a factor above 1.
 
     Raises:
         ValueError: If both or neither of `length` and `rate` are given.
@@ -121,7 +121,8 @@ class Resample(SampleTransform):
         return replace(spec, rate=self.rate)
 
     def as_module(self) -> nn.Module | None:
-        """Interpolation of an even clock; None with `rate` or `anti_aliasing`, which depend on the recording's own rate."""
+        """Interpolation for evenly sampled recordings; None with `rate` or `anti_aliasing`, which depend on the recording's
+        rate."""
         return None if self.length is None or self.anti_aliasing else Interpolate(self.length)
 
     def _new_clock(self, clock: np.ndarray, old_rate: float) -> tuple[np.ndarray, float]:
@@ -144,7 +145,7 @@ class Interpolate(nn.Module):
         self.length = length
 
     def forward(self, x: Tensor) -> Tensor:
-        """First sample on first and last on last."""
+        """Interpolated samples; the first and last stay in place."""
         last = x.shape[1] - 1
         places = torch.arange(self.length, dtype=torch.float64, device=x.device) * (last / max(1, self.length - 1))
         left = places.floor().long().clamp(max=last)
@@ -176,13 +177,13 @@ def _interpolate(values: np.ndarray, clock: np.ndarray, times: np.ndarray) -> np
 
 
 class Normalise(Transform):
-    """Subtracts each channel's mean and divides by its standard deviation, both over the training split.
+    """Subtract each channel's mean and divide by its standard deviation, both over the training split.
 
     The statistics are buffers: a saved student carries them.
 
     Args:
         channel_axis: Where channels are, counting the batch axis; 1 for (B, C, T …), 2 for clips (B, S, C, H, W).
-        smallest: Standard deviations below this are taken as this, so that a silent channel stays silent.
+        smallest: Lower bound of standard deviations, so that a constant channel stays constant.
     """
 
     fitted = True
@@ -222,7 +223,7 @@ class Normalise(Transform):
             RuntimeError: If called before `fit`.
         """
         if not self.mean.numel():
-            raise RuntimeError("normalise is used before it was fitted")
+            raise RuntimeError("normalise must be fitted before use")
         shape = [1] * x.ndim
         shape[self.channel_axis] = -1
         return (x - self.mean.view(shape)) / self.std.view(shape)
@@ -235,7 +236,7 @@ def _make_room(module: Any, saved: Mapping[str, Tensor], prefix: str, *_: Any) -
 
 
 class Scale(Transform):
-    """Multiplies by a number and adds another, the same for every channel: ``x * factor + offset``, as floats.
+    """Multiply by a number and add another, the same for every channel: ``x * factor + offset``, as floats.
 
     Args:
         factor: Number to multiply values by, e.g. 0.10197 for m/s² → g.
@@ -259,22 +260,22 @@ class Scale(Transform):
 
 
 class Magnitude(Transform):
-    """Appends, for every three channels x, y, z, their Euclidean length: (B, C, T …) → (B, C + C/3, T …).
+    """Append the Euclidean length of every three channels x, y, z: (B, C, T …) → (B, C + C/3, T …).
 
-    A length does not change when the sensor is worn turned.
+    The length does not depend on the orientation of the sensor.
     """
 
     def output_spec(self, spec: Modality) -> Modality:
-        """The lengths' channels after the others."""
+        """The channels, followed by the lengths."""
         threes = [spec.channels[first : first + 3] for first in range(0, len(spec.channels), 3)]
         return replace(spec, channels=(*spec.channels, *(f"|{', '.join(three)}|" for three in threes)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The channels and, after them, the lengths.
+        """The channels, followed by the lengths.
 
         Raises:
-            ValueError: If channels do not come in threes.
+            ValueError: If the number of channels is not a multiple of three.
         """
         if x.shape[1] % 3:
-            raise ValueError(f"magnitude needs channels in threes (x, y, z), not {x.shape[1]}")
+            raise ValueError(f"magnitude needs a multiple of three channels (x, y, z), not {x.shape[1]}")
         return torch.cat([x, x.unflatten(1, (-1, 3)).norm(dim=2)], dim=1)

@@ -5,7 +5,7 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_encoders(register):
-    """Announce the encoders."""
+    """Register the encoders."""
     register("st-gcn", "kdcore_skeleton.encoders.st_gcn:StGcn")
     register("agcn", "kdcore_skeleton.encoders.agcn:Agcn")
     register("agcn-two-stream", "kdcore_skeleton.encoders.two_stream:AgcnTwoStream")
@@ -14,7 +14,7 @@ def register_encoders(register):
 
 @hookimpl
 def register_transforms(register):
-    """Announce the transforms, the random ones and the join last."""
+    """Register the transforms, the random ones and the join last."""
     register("missing-joints", "kdcore_skeleton.transforms.missing:MissingJoints")
     register("joints-to-channels", "kdcore_skeleton.transforms.time_series:JointsToChannels")
     register("centre", "kdcore_skeleton.transforms.placement:Centre")

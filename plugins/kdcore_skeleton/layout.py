@@ -53,7 +53,7 @@ class Layout:
     """A skeleton's joints, and which of them a bone connects.
 
     Names say what joints are: those that start with ``left-`` and ``right-`` and are otherwise equal are a pair, and
-    transforms look for ``left-shoulder``, ``left-hip`` and so on. Wherever a joint is meant, its position will do.
+    transforms look for ``left-shoulder``, ``left-hip`` and so on. A joint may also be given by its index.
 
     Args:
         joints: Names, in the order in which recordings have them; or how many there are.
@@ -125,7 +125,7 @@ class Layout:
 
     @cached_property
     def bones(self) -> np.ndarray:
-        """(child, parent) of every joint but the root, on a shortest way to it; joint indices, shape (V - 1, 2)."""
+        """(child, parent) of every joint but the root, on a shortest path to it; joint indices, shape (V - 1, 2)."""
         from scipy.sparse.csgraph import breadth_first_order
 
         order, parents = breadth_first_order(self._matrix(), self.index(self.origin), directed=False)

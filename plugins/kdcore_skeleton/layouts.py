@@ -99,7 +99,7 @@ AXES = ("channel", "time", "joint", "person")
 
 
 class UnfitSkeletonError(KdcoreError, ValueError):
-    """A skeleton that a component's options do not fit: for the recipe to mend, so it is no plugin's failure."""
+    """A skeleton does not fit a component's options: an error of the recipe, not of the plugin."""
 
     exit_code = 2
 
@@ -120,14 +120,14 @@ def find_layout(layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
 
 
 def layout_of(spec: Modality | None, layout: LayoutOption | None) -> Layout:
-    """The layout of the recorded skeleton: the dataset's, which an option may replace where it says the same joints.
+    """The layout of the recorded skeleton: the dataset's, which an option may replace if it has the same joints.
 
     Args:
         spec: What is known of the input; None for components made in code.
         layout: The option of the component; None for the dataset's layout.
 
     Raises:
-        ValueError: If neither says a layout, or the two contradict each other.
+        ValueError: If neither gives a layout, or the two contradict each other.
     """
     said = spec.skeleton if spec else ""
     if layout is None:
@@ -146,11 +146,11 @@ def layout_of(spec: Modality | None, layout: LayoutOption | None) -> Layout:
         return found
     of_dataset = f"{said!r}" if isinstance(said, str) else "another one, with other joints"
     of_option = f"{layout!r}" if isinstance(layout, str) else "spells out other joints"
-    raise ValueError(f"`layout` {of_option}, but the dataset's skeleton is {of_dataset}: leave `layout` out")
+    raise ValueError(f"`layout` {of_option}, but the dataset's skeleton is {of_dataset}; remove `layout`")
 
 
 def require_skeleton(shape: Sequence[int], layout: Layout | None, spec: Modality | None = None) -> None:
-    """Refuse what is no skeleton (C, T, V, M), or has other joints than a layout.
+    """Refuse input that is not a skeleton (C, T, V, M), or has other joints than a layout.
 
     Args:
         shape: Of the tensor, without the batch axis.
@@ -158,7 +158,7 @@ def require_skeleton(shape: Sequence[int], layout: Layout | None, spec: Modality
         spec: What is known of the tensor.
 
     Raises:
-        UnfitSkeletonError: If the input is no skeleton, or has another number of joints.
+        UnfitSkeletonError: If the input is not a skeleton, or has another number of joints.
     """
     if len(shape) != 4 or (spec is not None and spec.layout != AXES):
         axes = f" with axes {', '.join(spec.layout)}" if spec else ""
@@ -166,7 +166,7 @@ def require_skeleton(shape: Sequence[int], layout: Layout | None, spec: Modality
     if layout is not None and shape[2] != len(layout):
         name = next((f" ({name})" for name, each in LAYOUTS.items() if each is layout), "")
         raise UnfitSkeletonError(
-            f"the input has {shape[2]} joints, its layout {len(layout)}{name}; set `layout` to the one recorded"
+            f"the input has {shape[2]} joints, but its layout has {len(layout)}{name}; set `layout` to that of the recordings"
         )
 
 
@@ -180,7 +180,7 @@ def require_joints(x: Tensor, layout: Layout, name: str, coordinates: int = 0) -
         coordinates: How many they must have at least.
 
     Raises:
-        UnfitSkeletonError: If they have not.
+        UnfitSkeletonError: If they do not.
     """
     try:
         require_skeleton(x.shape[1:], layout)

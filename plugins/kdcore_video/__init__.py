@@ -5,7 +5,7 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_transforms(register):
-    """Clips, flow, and what is done to their pixels."""
+    """Register transforms of clips, optical flow and pixels."""
     register("clip", "kdcore_video.clip:Clip")
     register("optical-flow", "kdcore_video.flow:OpticalFlow")
     register("random-segments", "kdcore_video.transforms:RandomSegments")

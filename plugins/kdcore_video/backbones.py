@@ -245,7 +245,7 @@ def published_name(name: str) -> str:
 def load_published(backbone: BnInception, path: Path) -> None:
     """Fill `backbone` from a file of the published weights, or of its own.
 
-    The published network reads blue, green, red; its first convolution is turned round to read red, green, blue.
+    The published network reads blue, green, red; its first convolution is reordered to read red, green, blue.
 
     Raises:
         DataError: If the file cannot be read or does not fit.

@@ -17,7 +17,7 @@ def class_activation(features: Tensor, weights: Tensor) -> Tensor:
 
     .. math:: M = \mathrm{ReLU}\Big(\sum_c w_c A_c\Big) / \max M
 
-    A map that nowhere speaks for it is zero everywhere.
+    A map without such evidence is zero everywhere.
 
     Args:
         features: (…, C, h, w).
@@ -39,7 +39,7 @@ def hires_cam(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tens
     .. math:: M = \mathrm{ReLU}\Big(\sum_c \frac{\partial y}{\partial A_c} \odot A_c\Big)
 
     A is the deepest feature map that is no coarser than `COARSEST`. Unlike Grad-CAM, gradients are not averaged over
-    positions first, so a map says nothing of places that the answer does not depend on; before a global mean and a
+    positions first, so a map does not mark places that the prediction does not depend on; before a global mean and a
     linear classifier, the two and `class_activation` are the same up to a factor.
 
     Args:

@@ -31,7 +31,7 @@ def centred(frames: int, segments: int, span: int = 1) -> np.ndarray:
     """
     starts = frames - span + 1
     if starts < 1:
-        raise ValueError(f"a recording of {frames} frames is too short for {span} frames in a row")
+        raise ValueError(f"a recording of {frames} frames is too short for {span} consecutive frames")
     stretch = starts / segments
     # Floating point on purpose: where rounding decides, it decides as it does in the published code.
     return (stretch / 2 + stretch * np.arange(segments)).astype(np.int64)
@@ -70,7 +70,7 @@ def _resize(frame: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 class Clip(SampleTransform):
-    """Takes the middle frame of each of `segments` equal stretches of a recording and resizes it.
+    """Take the middle frame of each of `segments` equal stretches of a recording and resize it.
 
     Shapes: (T, H, W, C) → (segments, size, size, C); the type of the pixels stays (uint8 of a colour video, uint16
     millimetres of a depth video) unless `depth_range` is given.
@@ -82,10 +82,10 @@ class Clip(SampleTransform):
             aspect ratio with the short side at `size` (all recordings must then share it).
         depth_range: Nearest and farthest distance in millimetres of a depth video, mapped onto 0 … 255 (uint8); nearer and
             missing pixels become 0, farther ones 255.
-        spec: What is known of the recordings.
+        spec: Description of the recordings.
 
     Raises:
-        ValueError: If `depth_range` is given for what is known to be no millimetres, or its ends are not in order.
+        ValueError: If `depth_range` is given for recordings that are not in millimetres, or its ends are not in order.
     """
 
     def __init__(

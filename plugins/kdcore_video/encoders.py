@@ -20,7 +20,7 @@ Share = Annotated[float, Ge(0), Lt(1)]
 
 
 class FrameMean(nn.Module):
-    """The mean over a clip's frames, (B·S, …) → (B, …); stands where a tap wants one row per clip."""
+    """The mean over a clip's frames, (B·S, …) → (B, …); gives a tap one row per clip."""
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """Mean of every `frames` consecutive rows of `x`."""
@@ -28,7 +28,7 @@ class FrameMean(nn.Module):
 
 
 class FrameEncoder(Encoder):
-    """One backbone for all frames, then a consensus of theirs; subclasses say which.
+    """Base class: one backbone for all frames, then a consensus of the frames, which subclasses define.
 
     Taps: ``mean.<map>`` is the mean over a clip's frames of a feature map, (B, C, H, W), and ``mean.features`` that of the
     frames' features, (B, F). Maps are named as in timm, with an underscore for a dot (``layer1`` … of a ResNet), or
@@ -234,13 +234,13 @@ class Trn(FrameEncoder):
 
 
 class TemporalShift(nn.Module):
-    """Lets a layer see the frame before and the one after, by exchanging a part of the channels between frames.
+    """Exchange a part of the channels between neighbouring frames, so that a layer sees the frames before and after.
 
     The first ``C // fraction`` channels come from the next frame, as many from the previous one, zeros beyond the ends.
     Shapes: (B·S, C, H, W) → those of `layer`.
 
     Args:
-        layer: What reads the shifted frames.
+        layer: Layer that reads the shifted frames.
         frames: S.
         fraction: One part in this many is shifted each way.
 

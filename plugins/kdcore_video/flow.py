@@ -31,9 +31,9 @@ class OpticalFlow(SampleTransform):
         stack: Consecutive flow fields of a stack.
         size: Pixels of a side; the video is resized before flow is computed.
         fit: As in ``clip``.
-        bound: Largest motion told apart, in pixels per frame.
+        bound: Largest motion that is represented, in pixels per frame.
         method: ``dis`` (dense inverse search) or ``farneback``.
-        depth_range: Nearest and farthest distance in millimetres told apart in a depth video (uint16).
+        depth_range: Nearest and farthest distance in millimetres that are represented in a depth video (uint16).
 
     Source: input of the temporal stream in Simonyan and Zisserman, Two-Stream Convolutional Networks (NIPS 2014,
     https://arxiv.org/abs/1406.2199); bound and stack of Wang et al., Temporal Segment Networks (ECCV 2016,
@@ -102,7 +102,7 @@ def _colours(frames: np.ndarray) -> np.ndarray:
             f"not {frames.shape[-1]} channels of {frames.dtype}"
         )
     if not (frames.min() >= -_ROUNDING and frames.max() <= 1 + _ROUNDING):
-        raise ValueError(f"colours that are floats go from 0 to 1, these from {frames.min():g} to {frames.max():g}")
+        raise ValueError(f"floating-point colours must be between 0 and 1, not from {frames.min():g} to {frames.max():g}")
     return as_bytes(frames, 0, 1)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class MultiScaleRelations(nn.Module):
-    r"""Sums what ordered tuples of frames say about the class, over tuples of every length.
+    r"""Sum class scores of ordered tuples of frames, over tuples of every length.
 
     .. math:: z = \sum_{k=2}^{S} \sum_{r \in R_k} h_k([f_{r_1}, \dots, f_{r_k}])
 

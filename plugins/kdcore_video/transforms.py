@@ -15,9 +15,9 @@ from kdcore_video.clip import centred
 
 
 class RandomSegments(Transform):
-    """Keeps one frame of each of `segments` equal stretches: a random one while training, else the middle one.
+    """Keep one frame of each of `segments` equal stretches: a random one while training, else the middle one.
 
-    Shapes: (B, F, C, H, W) → (B, segments, C, H, W); every clip of a batch is drawn for on its own.
+    Shapes: (B, F, C, H, W) → (B, segments, C, H, W); frames are drawn independently for each clip.
 
     Args:
         segments: Frames that the encoder reads; the clip should hold several times as many.
@@ -46,7 +46,7 @@ CORNERS = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2), (0, 2), (2, 0), (2, 4), (4, 2
 
 
 class MultiScaleCrop(Transform):
-    """Cuts a square out of every frame: while training one of random size, shape and place, else the middle one.
+    """Crop every frame: at a random size, shape and place in training, else to the middle square.
 
     While training, height and width are `scales` of the short side, at most one step of the list apart, and the crop lies at
     one of thirteen places; all frames of a clip are cut alike, then resized. In evaluation the middle `size` × `size`
@@ -116,7 +116,7 @@ def _row(side: Tensor, centre: Tensor, axis: int) -> Tensor:
 
 
 class Flip(Transform):
-    """Mirrors whole clips left to right. Only for classes that do not say which side (not for ``swipe left``).
+    """Mirror whole clips left to right. Not for classes that depend on the side, such as ``swipe left``.
 
     Shapes: (B, …, C, H, W) → the same.
 
@@ -167,12 +167,14 @@ class RgbDifference(Transform):
             ValueError: If the clip has one frame, or pixels are still integers.
         """
         if x.shape[1] < 2 or not x.is_floating_point():
-            raise ValueError(f"rgb-difference needs two frames or more of floating pixels, not {tuple(x.shape)} {x.dtype}")
+            raise ValueError(
+                f"rgb-difference needs two or more frames of floating-point pixels, not {tuple(x.shape)} {x.dtype}"
+            )
         return self.gain * (x[:, 1:] - x[:, :-1])
 
 
 class Pixels(Transform):
-    """Brings pixels to [0, 1] and standardises each channel: ``(x − mean) / std``.
+    """Scale pixels to [0, 1] and standardise each channel: ``(x − mean) / std``.
 
     Integer pixels are divided by the largest value of their type (255 for uint8); floating ones are taken to lie in
     [0, 1] already. Shapes: (B, …, C, H, W) → the same, floating point.
@@ -214,15 +216,15 @@ class Pixels(Transform):
 
 
 class DepthRange(Transform):
-    """Maps depth in millimetres onto [0, 1]; what was not measured (0 mm) becomes `missing`.
+    """Map depth in millimetres to [0, 1]; pixels without a measurement (0 mm) become `missing`.
 
     .. math:: y = \\min(1, \\max(0, (x - near) / (far - near)))
 
     Args:
         near: Distance that becomes 0, in millimetres.
         far: Distance that becomes 1, in millimetres.
-        missing: What a pixel without measurement becomes.
-        spec: What is known of the input; filled in by kdcore.
+        missing: Value of a pixel without a measurement.
+        spec: Description of the input; filled in by kdcore.
 
     Raises:
         ValueError: If `near` is not less than `far`, or the input is not in millimetres.

@@ -96,6 +96,20 @@ def test_rows_of_samples_may_be_mixed_and_labels_given_by_sample():
         assert [data.classes[each.label] for each in data.samples()] == [by_name[name] for name in "abcdef"]
 
 
+def test_labels_in_a_list_of_numpy_numbers_are_positions_and_booleans_are_classes():
+    wrist = np.zeros((12, 5, 3))
+    data = ArrayDataset({"accelerometer": (wrist, 10.0)}, labels=list(np.arange(12)))
+    assert data.classes == tuple(map(str, range(12))), "in the order of the numbers, not of the text"
+    data = ArrayDataset({"accelerometer": (wrist[:2], 10.0)}, labels=list(np.arange(2)), classes=["walk", "sit"])
+    assert [data.classes[each.label] for each in data.samples()] == ["walk", "sit"]
+    for labels in ([True, False, "True", "False"], np.array([True, False, True, False]), list(np.array([True, False] * 2))):
+        data = ArrayDataset({"accelerometer": (wrist[:4], 10.0)}, labels=labels)
+        assert data.classes == ("False", "True")
+        assert [each.label for each in data.samples()] == [1, 0, 1, 0]
+    with pytest.raises(DataError, match="labels: some are True or False and others are numbers; use one kind"):
+        ArrayDataset({"accelerometer": (wrist[:4], 10.0)}, labels=[True, False, 1, 0])
+
+
 def test_irregular_times_are_kept():
     times = np.cumsum([0.0, 0.02, 0.05, 0.02, 0.02])
     table = pd.DataFrame({"sample": 1, "time": times, "x": range(5), "y": 0.0, "z": 0.0})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
+import json
 import lzma
 import os
 import pickle
@@ -31,10 +33,12 @@ from kdcore.errors import CheckpointError, DataError, RecipeError, printable
 from kdcore.recipe.load import load_recipe
 from kdcore.training.checkpoint import load_state
 from kdcore.training.stored_outputs import load_outputs
-from kdcore_datasets import delimited, file_formats, window_arrays
+from kdcore_datasets import delimited, file_formats
+from kdcore_datasets.arrow_files import parquet_rows
 from kdcore_datasets.collected_clips import load_npz
 from kdcore_datasets.delimited import open_text
 from kdcore_datasets.file_formats import read_pickle, read_variable
+from kdcore_datasets.window_files import load_rows
 from kdcore_mlflow.sender import Sender
 from kdcore_mlflow.tracker import MlflowTracker
 from kdcore_report.html_report import write_page
@@ -194,11 +198,88 @@ def test_parquet_with_more_values_than_bytes_is_refused(tmp_path, small_limits):
     with pq.ParquetWriter(tmp_path / "bomb.parquet", table.schema, compression="zstd") as writer:
         for _ in range(4):
             writer.write_table(table)
-    for read in (load_outputs, lambda path: window_arrays._column(path, "logits")):
+    for read in (load_outputs, lambda path: parquet_rows(path, "logits")):
         with pytest.raises(DataError, match=r"refused: [\d,]+ bytes that unpack to 8,388,608"):
             read(tmp_path / "bomb.parquet")
     pq.write_table(table.slice(0, 100), tmp_path / "small.parquet")
-    assert len(window_arrays._column(tmp_path / "small.parquet", "logits")) == 100
+    assert len(parquet_rows(tmp_path / "small.parquet", "logits")) == 100
+
+
+def test_hdf5_reads_no_other_file_runs_nothing_and_claims_no_more_than_it_has(tmp_path, proof):
+    h5py = pytest.importorskip("h5py")
+    outside, inside = tmp_path / "outside.h5", tmp_path / "inside" / "a.h5"
+    inside.parent.mkdir()
+    (tmp_path / "raw.bin").write_bytes(bytes(64))
+    with h5py.File(outside, "w") as file:
+        file["secret"] = np.arange(4.0)
+    with h5py.File(inside, "w") as file:
+        file["link"] = h5py.ExternalLink("../outside.h5", "secret")
+        file["whole"] = h5py.ExternalLink(str(outside), "/")
+        file["soft"] = h5py.SoftLink("/whole/secret")
+        file.create_dataset("raw", (8,), "f8", external=[(str(tmp_path / "raw.bin"), 0, 64)])
+        layout = h5py.VirtualLayout((4,), "f8")
+        layout[:] = h5py.VirtualSource(str(outside), "secret", (4,))
+        file.create_virtual_dataset("virtual", layout)
+        file.create_dataset("pickles", (1,), h5py.vlen_dtype(np.uint8))[0] = np.frombuffer(
+            pickle.dumps(Payload(proof)), np.uint8
+        )
+        file["opaque"] = np.void(pickle.dumps(Payload(proof)))
+        file.create_dataset("reference", data=file["raw"].ref, dtype=h5py.ref_dtype)
+        file.create_dataset("huge", (10**9, 10**5), "f8", chunks=(1, 1000))
+        file.create_dataset("zeros", (1 << 12, 1 << 17), "f4", chunks=(16, 1 << 17), compression="gzip")[:16] = 0
+    for name in ("link", "whole/secret", "soft"):
+        with pytest.raises(DataError, match=f"refused: '{name.partition('/')[0]}' in '{name}' is a link to another place"):
+            load_rows(inside, name)
+    for name in ("raw", "virtual"):
+        with pytest.raises(DataError, match=f"refused: the values of '{name}' are in other files"):
+            load_rows(inside, name)
+    for name in ("pickles", "opaque", "reference"):
+        with pytest.raises(DataError, match=f"refused: '{name}' holds neither numbers nor text"):
+            load_rows(inside, name)
+    for name in ("huge", "zeros"):
+        with pytest.raises(DataError, match=r"refused: [\d,]+ bytes that unpack to"):
+            load_rows(inside, name)
+
+
+def test_saved_datasets_read_no_other_file_and_unpack_nothing(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    folder, table = tmp_path / "saved", pa.table({"x": np.zeros(1000)})
+    folder.mkdir()
+    for path, compression in ((folder / "a.arrow", "zstd"), (folder / "b.arrow", "lz4"), (tmp_path / "outside.arrow", None)):
+        with pa.ipc.new_stream(path, table.schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as stream:
+            stream.write_table(table)
+    (folder / "link.arrow").symlink_to("../outside.arrow")
+    (folder / "dataset_info.json").write_text("{}")
+    for name, said in (
+        ("a.arrow", "refused: its values are compressed"),
+        ("b.arrow", "refused: its values are compressed"),
+        ("../outside.arrow", "refused: state.json names a file outside the folder"),
+        (str(tmp_path / "outside.arrow"), "refused: state.json names a file outside the folder"),
+        ("link.arrow", "refused: state.json names a file outside the folder"),
+        (["a.arrow"], "refused: state.json names a file outside the folder"),
+        ("gone.arrow", "not a readable Arrow file"),
+    ):
+        (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+        os.utime(folder / "state.json", ns=(0, hash(str(name)) % 10**9))
+        with pytest.raises(DataError, match=said):
+            load_rows(folder, "x")
+
+
+def test_damaged_arrow_files_are_refused(tmp_path):
+    """Any byte changed: read or refused, and never beyond the file."""
+    pa = pytest.importorskip("pyarrow")
+    table = pa.table({"x": [[1.0, 2.0], [3.0, 4.0]], "y": ["a", "b"]})
+    with pa.ipc.new_stream(tmp_path / "a.arrow", table.schema) as stream:
+        stream.write_table(table)
+    good = (tmp_path / "a.arrow").read_bytes()
+    (tmp_path / "dataset_info.json").write_text("{}")
+    (tmp_path / "state.json").write_text(json.dumps({"_data_files": [{"filename": "a.arrow"}]}))
+    for place in range(0, len(good), 3):
+        (tmp_path / "a.arrow").write_bytes(good[:place] + bytes([good[place] ^ 0x7F]) + good[place + 1 :])
+        for name in ("x", "y"):
+            os.utime(tmp_path / "state.json", ns=(0, place))
+            with contextlib.suppress(DataError):
+                np.asarray(load_rows(tmp_path, name))
 
 
 def test_an_honest_archive_is_no_bomb(tmp_path):

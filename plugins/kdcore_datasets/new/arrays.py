@@ -1,4 +1,4 @@
-"""Guess what arrays in ``.npz`` and ``.npy`` files hold: windows, labels, subjects."""
+"""Guess what arrays in ``.npz``, ``.npy``, HDF5 and ``.ts`` files hold: windows, labels, subjects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from kdcore import refuse_bomb
+from kdcore_datasets import hdf5
 from kdcore_datasets.new.guess import FILL_IN, Guess
+from kdcore_datasets.ts_files import read_ts
 
 _LABELS = ("y", "label", "labels", "target", "targets", "activity", "activities", "class", "classes")
 _SUBJECTS = ("subject", "subjects", "group", "groups", "user", "users", "s", "person", "participant")
@@ -18,7 +20,7 @@ _SUBJECTS = ("subject", "subjects", "group", "groups", "user", "users", "s", "pe
 
 def guess_arrays(root: Path, files: Sequence[str], rate: float | None) -> Guess | None:
     """The dataset ``windows`` for files of arrays with a window in each row; None if there are none."""
-    shapes = _shapes(root, [file for file in files if file.endswith((".npz", ".npy"))])
+    shapes = _shapes(root, [file for file in files if file.endswith((".npz", ".npy", ".ts", *hdf5.SUFFIXES))])
     sets: dict[str, Any] = {}
     why: dict[tuple[str, ...], str] = {}
     channels, axes = 0, ""
@@ -27,6 +29,8 @@ def guess_arrays(root: Path, files: Sequence[str], rate: float | None) -> Guess 
             continue
         part = _part(name, sets)
         channels, axes = min(shape[1:]), "windows-time-channels" if shape[1] >= shape[2] else "windows-channels-time"
+        if ":series" in name:
+            channels, axes = shape[2], "windows-time-channels"
         same = {other: _role(other) for other, its in shapes.items() if its[:1] == shape[:1] and _beside(name, other)}
         made: dict[str, Any] = {"signals": _signals(name, channels)}
         if channels == 6:
@@ -43,7 +47,8 @@ def guess_arrays(root: Path, files: Sequence[str], rate: float | None) -> Guess 
     if not sets:
         return None
     section: dict[str, Any] = {"name": "windows", "root": str(root.absolute()), "rate": rate, "sets": sets, "axes": axes}
-    why["axes",] = f"the {channels} along the shorter axis are taken for channels"
+    if not all(":series" in str(each["signals"]) for each in sets.values()):
+        why["axes",] = f"the {channels} along the shorter axis are taken for channels"
     if rate is None:
         why["rate",] = f"{FILL_IN}: samples per second"
     return Guess(section, why)
@@ -54,6 +59,12 @@ def _shapes(root: Path, files: Sequence[str]) -> dict[str, tuple[int, ...]]:
     found: dict[str, tuple[int, ...]] = {}
     for file in files[:200]:
         try:
+            if file.endswith(hdf5.SUFFIXES):
+                found |= {f"{file}:{name}": shape for name, shape in hdf5.array_shapes(root / file).items()}
+                continue
+            if file.endswith(".ts"):
+                found |= {f"{file}:{name}": _shape(its) for name, its in read_ts(root / file, 0).items()}
+                continue
             refuse_bomb(root / file)
             loaded = np.load(root / file, mmap_mode="r", allow_pickle=False)
             if isinstance(loaded, np.ndarray):
@@ -64,6 +75,11 @@ def _shapes(root: Path, files: Sequence[str]) -> dict[str, tuple[int, ...]]:
         except Exception:  # whatever is wrong with it: it is not used
             continue
     return found
+
+
+def _shape(array: np.ndarray) -> tuple[int, ...]:
+    """The shape of an array; of series of unequal lengths, that of the first."""
+    return (len(array), *array[0].shape) if array.dtype == object else array.shape
 
 
 def _beside(signals: str, other: str) -> bool:

@@ -69,9 +69,7 @@ def look(folder: Path, rate: float | None = None) -> Guess:
     if found is None:
         kinds = sorted({Path(file).suffix or "no suffix" for file in files})
         held = f"{len(files)} files ({', '.join(kinds[:8])})" if files else "no files"
-        raise DataError(
-            f"{folder}: found no recordings that a dataset reads among {held}; kdcore list datasets names the datasets"
-        )
+        raise DataError(f"{folder}: no dataset reads {held}; see kdcore list datasets")
     return found
 
 

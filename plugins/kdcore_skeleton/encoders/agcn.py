@@ -13,7 +13,7 @@ from kdcore_skeleton.partition import partition
 
 
 class Agcn(GraphEncoder):
-    """One stream of 2s-AGCN: graph convolutions that learn the graph, part of it anew for every sample.
+    """One stream of 2s-AGCN: graph convolutions that learn the graph, a part of it for each sample.
 
     Shi, Zhang, Cheng, Lu: Two-Stream Adaptive Graph Convolutional Networks for Skeleton-Based Action Recognition, CVPR 2019,
     https://arxiv.org/abs/1805.07694. With input that joins a skeleton and a sensor it is the fusion teacher of PSKD (Ni, Ngu,
@@ -22,7 +22,7 @@ class Agcn(GraphEncoder):
     Args:
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
-        spec: What is known of the input.
+        spec: Description of the input.
         layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
         width: Channels of the first blocks; later ones have two and four times as many.
         depth: Number of blocks. Width 16 and depth 4 train in minutes on two CPU cores.
@@ -75,7 +75,7 @@ class AgcnBlock(nn.Module):
         out_channels: C'.
         adjacency: (K, V, V).
         kernel: Frames that the temporal convolution spans.
-        stride: Every how many frames it answers.
+        stride: Stride over frames.
         residual: Whether there is a residual connection.
 
     Shape:

@@ -20,7 +20,7 @@ class Hcn(Encoder):
 
     Li, Zhong, Xie, Pu: Co-occurrence Feature Learning from Skeleton Data for Action Recognition and Detection with
     Hierarchical Aggregation, IJCAI 2018, https://arxiv.org/abs/1804.06055. It needs no skeleton layout. Persons share all
-    weights; the strongest answer of any counts.
+    weights; the maximum over persons is used.
 
     Stages: ``branches`` (B · M, 2 width, T / 4, P / 4), ``conv5``, ``conv6``, ``persons`` (B, features), ``fc0``, ``relu``,
     ``dropout``, ``fc``.
@@ -28,7 +28,7 @@ class Hcn(Encoder):
     Args:
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, joints and persons; the window T at least 16 frames.
-        spec: What is known of the input.
+        spec: Description of the input.
         width: Channels of the first convolution.
         point_channels: P, the channels of the second convolution, at least 16: the length T of the window by default, as in
             the published code, where the paper has 32.
@@ -36,7 +36,7 @@ class Hcn(Encoder):
         dropout: Share of channels set to zero while training.
 
     Raises:
-        ValueError: If the window is too short or the input no skeleton.
+        ValueError: If the window is too short or the input is not a skeleton.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Hcn(Encoder):
 
 
 class SwapJoints(nn.Module):
-    """Makes joints the channels, (N, P, T, V) → (N, V, T, P), so that the next convolution sees all of them."""
+    """Turn joints into channels, (N, P, T, V) → (N, V, T, P), so that the next convolution sees all of them."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The same numbers with two axes swapped."""

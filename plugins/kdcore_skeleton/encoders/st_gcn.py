@@ -23,7 +23,7 @@ class StGcn(GraphEncoder):
     Args:
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
-        spec: What is known of the input.
+        spec: Description of the input.
         layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
         strategy: How neighbours are sorted into subsets with weights of their own.
         max_hop: How many bones away a neighbour may be.
@@ -81,8 +81,8 @@ class StGcnBlock(nn.Module):
         out_channels: C'.
         adjacency: (K, V, V).
         kernel: Frames that the temporal convolution spans.
-        stride: Every how many frames it answers.
-        dropout: Share of its answer set to zero while training.
+        stride: Stride over frames.
+        dropout: Share of its output set to zero while training.
         residual: Whether there is a residual connection.
         edge_importance: Whether edges have learnt factors.
 

@@ -21,7 +21,7 @@ class AgcnTwoStream(Encoder):
     Args:
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
-        spec: What is known of the input.
+        spec: Description of the input.
         layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
         coordinates: The first so many channels are positions and become bones; the others (a sensor's) stay as they are.
         width: Channels of the first blocks; later ones have two and four times as many.

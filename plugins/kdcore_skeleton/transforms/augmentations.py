@@ -16,7 +16,7 @@ Share = Annotated[float, Ge(0), Lt(1)]
 
 
 class RandomRotation(Transform):
-    """Turns each skeleton about the origin, by angles drawn uniformly up to a bound; usually after `centre`.
+    """Rotate each skeleton about the origin, by angles drawn uniformly up to a bound; usually after `centre`.
 
     Args:
         degrees: Largest angle about x (leaning), y (the vertical) and z, in degrees, either way.
@@ -29,7 +29,7 @@ class RandomRotation(Transform):
         self.degrees = degrees
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C ≥ 3, T, V, M) → the same shape; only the first three channels turn.
+        """(B, C ≥ 3, T, V, M) → the same shape; only the first three channels are rotated.
 
         Raises:
             ValueError: If joints have two coordinates.
@@ -41,7 +41,7 @@ class RandomRotation(Transform):
 
 
 class RandomScale(Transform):
-    """Makes each skeleton larger or smaller, by a factor drawn uniformly from 1 - spread to 1 + spread.
+    """Scale each skeleton by a factor drawn uniformly from 1 - spread to 1 + spread.
 
     Args:
         spread: Largest relative change.
@@ -66,7 +66,7 @@ class RandomScale(Transform):
 
 
 class DropJoints(Transform):
-    """Hides joints for a whole recording, by setting their positions to zero.
+    """Hide joints for a whole recording by setting their positions to zero.
 
     Args:
         share: Probability that a joint is hidden, each person's on its own.

@@ -21,7 +21,7 @@ class Bones(Transform):
         layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
         coordinates: Number of leading channels that are positions; others do not change.
         append: Keep the positions, and add bones as further channels after all others.
-        spec: What is known of the input.
+        spec: Description of the input.
 
     Raises:
         ValueError: If no layout is known.

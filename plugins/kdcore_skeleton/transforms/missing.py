@@ -10,7 +10,7 @@ from kdcore import SampleTransform, Signal
 
 
 class MissingJoints(SampleTransform):
-    """Fills joints that were not seen: NaN, or zero in all channels. Best done before resampling.
+    """Fill joints that were not seen: NaN, or zero in all channels. Use this before resampling.
 
     A joint seen in no frame, such as those of a second person who is absent, becomes zero throughout.
 

@@ -30,7 +30,7 @@ class Centre(Transform):
         frame: ``every``: each frame by itself, which takes walking out of the recording; ``first``: all frames by the first
             in which the joint was seen.
         coordinates: Number of leading channels that are positions; others do not change.
-        spec: What is known of the input.
+        spec: Description of the input.
 
     In both cases it is the first person's joint. Frames in which it was not seen are moved as the one seen before them was.
     """
@@ -66,16 +66,16 @@ class Centre(Transform):
 
 
 class ViewAlign(Transform):
-    """Turns a skeleton so that it stands upright and faces the camera.
+    """Rotate a skeleton so that it stands upright and faces the camera.
 
     Up, from the middle of the hips to that of the shoulders, becomes +y; across, from left to right, becomes +x as nearly as
     that allows; a person in front of a Kinect then faces -z. Measured once, on the first person in the first frame that has
-    all four joints; the whole recording turns about the origin, so `centre` usually stands before. Where no frame has
-    them, nothing turns.
+    all four joints; the whole recording is rotated about the origin, so `centre` usually comes first. If no frame has them,
+    nothing is rotated.
 
     Args:
         layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
-        spec: What is known of the input.
+        spec: Description of the input.
 
     Raises:
         ValueError: If no layout is known, or it lacks a shoulder or hip.
@@ -103,14 +103,14 @@ class ViewAlign(Transform):
 
 
 class SkeletonScale(Transform):
-    """Divides positions by the length of the torso, from the middle of the hips to that of the shoulders.
+    """Divide positions by the length of the torso, from the middle of the hips to that of the shoulders.
 
-    It is the mean over frames that have the four joints, of the first person; where none has, nothing is divided.
+    The length is the first person's mean over frames that have the four joints; if none has, positions do not change.
 
     Args:
         layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
         coordinates: Number of leading channels that are positions; others do not change.
-        spec: What is known of the input.
+        spec: Description of the input.
 
     Raises:
         ValueError: If no layout is known, or it lacks a shoulder or hip.

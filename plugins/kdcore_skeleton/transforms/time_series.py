@@ -14,7 +14,7 @@ from kdcore_skeleton.layouts import find_layout
 
 
 class JointsToChannels(Transform):
-    """Lays coordinates, joints and persons side by side as channels, for encoders of time series.
+    """Lay out coordinates, joints and persons as channels, for encoders of time series.
 
     Shapes: (B, C, T, V, M) → (B, C·V·M, T).
     """

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from kdcore.cli import cache, runs
+from kdcore.runs.paths import find_run, new_run_id
 
 
 @pytest.fixture
@@ -46,8 +50,32 @@ def test_runs_are_listed_with_their_state(home):
         assert "is running; stop it first" in str(CliRunner().invoke(runs.app, ["rm", "-y", busy.name]).exception)
     assert [line.split()[0] for line in lines[2:5]] == [f"20260102-03040{n}-mine-abcdef" for n in (5, 6, 7)]
     assert [word in line for line, word in zip(lines[2:5], ["interrupted", "damaged", "running"], strict=True)] == [True] * 3
-    assert "2026-01-02 03:04" in lines[2]
+    assert f"{datetime(2026, 1, 2, 3, 4, tzinfo=UTC).astimezone():%Y-%m-%d %H:%M}" in lines[2]
     assert "2 MB" in lines[2]
+
+
+def test_runs_are_listed_by_age_whatever_the_time_zone(home, monkeypatch):
+    """Ids are of UTC: also around 25 October 2026, 01:00 UTC, when clocks in Berlin are put back from 3:00 to 2:00."""
+    moments = [datetime(2026, 10, 25, hour, 30, tzinfo=UTC) for hour in (0, 1)]
+    ids = []
+    for zone, moment in (("Europe/Berlin", moments[0]), ("Europe/Berlin", moments[1]), ("America/New_York", moments[1])):
+        ids.append(new_run_id("mine", "abcdef0", moment.astimezone(ZoneInfo(zone))))
+        add_run(home, ids[-1])
+    for number in range(3, 12):
+        ids.append(new_run_id("mine", "abcdef0", moments[1]))
+        add_run(home, ids[-1])
+        assert ids[-1].endswith(f"-{number}")
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        lines = said(runs.app).splitlines()[2:-1]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert [line.split()[0] for line in lines] == ids
+    assert ["02:30" in line for line in lines] == [True] * 12
+    monkeypatch.setenv("KDCORE_RUNS", str(home / "runs"))
+    assert find_run("mine").name == ids[-1]
 
 
 def test_the_gain_of_a_finished_run(home, monkeypatch):

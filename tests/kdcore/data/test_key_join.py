@@ -33,7 +33,11 @@ def recordings(draw):
         having = [sample for sample in samples if modality in sample.sources]
         rows = [(number, window) for number in range(len(having)) for window in range(draw(st.integers(0, 3)))]
         recorded, windows = (np.array([row[each] for row in rows], np.int64) for each in (0, 1))
-        columns.append(Column(having, recorded, windows, torch.arange(float(len(rows))), {}, *[[""] * len(having)] * 2))
+        columns.append(
+            Column(
+                having, recorded, windows, torch.arange(float(len(rows))), {}, *[[""] * len(having)] * 3, [1.0] * len(having)
+            )
+        )
     return samples, Splits(members, "drawn"), columns
 
 
@@ -73,8 +77,9 @@ def test_joins_as_keys_do(drawn):
 def test_no_row_in_common_is_an_error():
     sample = Sample(SampleKey("1", "1", "1"), 0, dict.fromkeys(MODALITIES))
     none = np.empty(0, np.int64)
-    columns = [Column([sample], np.zeros(1, np.int64), np.array([n]), torch.zeros(1), {}, [""], [""]) for n in (0, 1)]
-    empty = [Column([sample], none, none, torch.zeros(0), {}, [""], [""])] * 2
+    said = ([""], [""], [""], [1.0])
+    columns = [Column([sample], np.zeros(1, np.int64), np.array([n]), torch.zeros(1), {}, *said) for n in (0, 1)]
+    empty = [Column([sample], none, none, torch.zeros(0), {}, *said)] * 2
     for each in (columns, empty):
         with pytest.raises(DataError, match="no samples are left"):
             KeyJoin([sample], Splits({"train": (sample,)}, "")).rows(each, MODALITIES)

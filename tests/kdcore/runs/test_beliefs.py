@@ -94,4 +94,4 @@ def test_windows_are_not_taken_for_recordings():
     cut = replace(whole, keys=["subject 1, action a, trial 1" + (f", window {n}" if n else "") for n in range(4)])
     assert _window_notes({"distilled": [whole]}) == []
     [note] = _window_notes({"distilled": [cut]})
-    assert note.startswith("the 4 samples are windows of 1 recordings: intervals of a single seed take recordings")
+    assert note.startswith("the 4 samples are windows of 1 recordings: intervals of a single seed treat recordings")

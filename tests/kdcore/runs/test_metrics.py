@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from kdcore.runs.gain import paired_difference
+from kdcore.runs.gain import difference_by_subject, paired_difference
 from kdcore.runs.metrics import combine, effective_count, evaluate, wilson_interval
 from kdcore.runs.outcome import Outcome
 
@@ -215,3 +215,23 @@ def test_ensembles_by_hand():
 def test_evaluating_loads_neither_torch_nor_mlflow_nor_matplotlib():
     code = "import sys, kdcore.runs.metrics; sys.exit(bool({'torch', 'mlflow', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_the_gain_by_subject_is_a_t_interval_over_the_means_of_subjects(seeds):
+    draw = np.random.default_rng(4)
+    labels, who = draw.integers(0, 3, 90), [f"s{number}" for number in draw.integers(0, 7, 90)]
+    with_kd, without = ([evaluate(draw.dirichlet(np.ones(3), 90), labels) for _ in range(seeds)] for _ in range(2))
+    found = difference_by_subject(with_kd, without, who)
+    means = []
+    for subject in sorted(set(who)):
+        rows = [row for row, each in enumerate(who) if each == subject]
+        pairs = zip(with_kd, without, strict=True)
+        means.append(np.mean([[float(one.correct[row]) - float(other.correct[row]) for row in rows] for one, other in pairs]))
+    expected = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.mean == pytest.approx(np.mean(means))
+    said = "paired t over 7 test subjects" + (", each averaged over 3 seeds" if seeds > 1 else "")
+    assert (found.method, found.n_seeds) == (said, seeds)
+    assert found.sentence.startswith("By test subject: ")
+    assert difference_by_subject(with_kd, without, ["s1", "s2", "s3", "s4"] * 22 + ["s1"] * 2) is None

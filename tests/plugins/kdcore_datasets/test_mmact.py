@@ -89,7 +89,7 @@ def test_all_protocols_apply(folder: Path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("yesterday,1,2,3\n", "not like 20180731"),
+        ("yesterday,1,2,3\n", "not of the form 20180731"),
         ("20180731_13:05:01.0,1,2\n", "column"),
         ("20180731_13:05:01.0,1,2,3\n", "time does not advance"),
         ("20180731_13:05:01.0,1,2,nan\n20180731_13:05:02.0,1,2,3\n", "not a finite number"),

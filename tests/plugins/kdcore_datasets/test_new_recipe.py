@@ -138,6 +138,27 @@ def test_windows_in_arrays(tmp_path):
     assert {each.key.subject for each in samples} == {"0", "1", "9", "10"}
 
 
+def test_windows_in_hdf5_and_ts_files(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "h").mkdir()
+    (tmp_path / "t").mkdir()
+    for part in ("train", "test"):
+        with h5py.File(tmp_path / "h" / f"{part}.h5", "w") as file:
+            file["d/X"], file["d/y"] = NOISE.normal(size=(12, 10, 6)), np.arange(12) % 3
+        cases = [":".join(",".join(map(str, row)) for row in NOISE.normal(size=(6, 5))) + f":c{n % 3}" for n in range(12)]
+        (tmp_path / "t" / f"Acts_{part.upper()}.ts").write_text("@classLabel true\n@data\n" + "\n".join(cases))
+    for folder, file, signals, labels in (
+        ("h", "test.h5", "d/X", "d/y"),
+        ("t", "Acts_TEST.ts", "series", "labels"),
+    ):
+        (tmp_path / folder / "out").mkdir()
+        options, samples = made(tmp_path / folder, tmp_path / folder / "out", rate=50.0)
+        assert options["sets"]["test"]["labels"] == f"{file}:{labels}"
+        assert options["sets"]["test"]["signals"] == {kind: [f"{file}:{signals}"] for kind in ("accelerometer", "gyroscope")}
+        assert options["axes"] == "windows-time-channels"
+        assert len(samples) == 24
+
+
 def test_what_files_do_not_tell_is_left_to_fill_in(tmp_path, capsys):
     for number in (1, 2):
         table(tmp_path / "t" / f"S{number}.csv", acceleration(30).tolist(), "ax,ay,az")
@@ -152,7 +173,7 @@ def test_what_files_do_not_tell_is_left_to_fill_in(tmp_path, capsys):
 
 def test_folders_without_recordings_are_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("one\ntwo\nthree\nfour\n")
-    with pytest.raises(DataError, match=r"no recordings that a dataset reads among 1 files \(.txt\)"):
+    with pytest.raises(DataError, match=r"no dataset reads 1 files \(.txt\)"):
         look(tmp_path)
     with pytest.raises(DataError, match="there is no such folder"):
         look(tmp_path / "none")

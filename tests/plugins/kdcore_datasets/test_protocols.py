@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcore import DataError, Protocol, Sample, SampleKey
+from kdcore.data.leakage import audit
 from kdcore_datasets.protocols.conditions import CrossScene, CrossSession, CrossView
-from kdcore_datasets.protocols.folds import SubjectFolds
+from kdcore_datasets.protocols.folds import StratifiedSubjectFolds, SubjectFolds
+from kdcore_datasets.protocols.lists import HeldOutList
 from kdcore_datasets.protocols.ntu import NtuCrossSubject, NtuCrossView
-from kdcore_datasets.protocols.partition import natural
+from kdcore_datasets.protocols.partition import match, natural
 from kdcore_datasets.protocols.subjects import CrossSubject, DisjointSubjects, Explicit, LeaveOneSubjectOut
 from kdcore_datasets.protocols.trials import SubjectSpecific
 
@@ -266,6 +270,8 @@ SPLITTING = {
         DisjointSubjects(teacher_subjects=("1",), student_subjects=("2", "3"), validation_subjects=1),
         SubjectFolds(folds=3, fold=2),
         SubjectFolds(folds=2, fold=1, shuffle_seed=4, validation_subjects=1),
+        StratifiedSubjectFolds(folds=3, fold=2),
+        StratifiedSubjectFolds(folds=2, fold=1, shuffle_seed=4, validation_subjects=1),
     ],
     "trial": [SubjectSpecific(), SubjectSpecific(validation_trials=1), SubjectSpecific(train_trials=(1,))],
     "view": [CrossView(), CrossView(validation_subjects=1), NtuCrossView()],
@@ -297,3 +303,45 @@ def test_whatever_the_data_a_split_is_refused_or_clean(field, protocol, keys, se
     assert protocol.split(mixed).samples == found.samples  # whatever the order
     if len(set().union(*splits.values())) < len(keys):
         assert "left out" in found.rule
+
+
+LINES = st.sampled_from(["1", "01", "2", "x", "X", "10", "nobody", "", "# note"]) | KEYS.map(str)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(KEYS, min_size=1, max_size=30, unique=True),
+    st.lists(LINES, max_size=3),
+    st.none() | st.lists(LINES, max_size=2),
+    st.sampled_from([0, 0, 1]),
+    st.randoms(use_true_random=False),
+)
+def test_whatever_a_list_holds_out_a_split_is_refused_or_clean(keys, test, validation, held, shuffler):
+    """Also if samples of the data themselves are listed, every third one."""
+    samples = [Sample(key, int(key.action) - 1) for key in keys]
+    with TemporaryDirectory() as folder:
+        files = {"test": [*test, *map(str, keys[::3])] if len(test) == 1 else test, "validation": validation}
+        paths = {name: Path(folder) / name for name, lines in files.items() if lines is not None}
+        for name, path in paths.items():
+            path.write_text("\n".join(files[name] or []))
+        try:
+            protocol = HeldOutList(**paths, validation_subjects=held)
+            found = protocol.split(samples)
+        except (DataError, ValueError):
+            return
+        mixed = list(samples)
+        shuffler.shuffle(mixed)
+        assert protocol.split(mixed).samples == found.samples
+    splits = {split: [sample.key for sample in members] for split, members in found.samples.items()}
+    assert sorted(key for members in splits.values() for key in members) == sorted(keys)  # each once
+    subjects = {key.subject for key in keys}
+    for name in paths:
+        wanted = [line for line in files[name] if line and not line.startswith("#")]
+        listed = {key for line in wanted for key in keys if line == str(key) or match(line, sorted(subjects)) == key.subject}
+        assert set(splits[name]) == listed
+    whole = all(match(line, sorted(subjects)) for name in paths for line in files[name] if line and not line.startswith("#"))
+    assert found.disjoint == (("subject",) if whole else ())
+    if whole:
+        tested = {key.subject for key in splits["test"]}
+        assert not tested & {key.subject for key in splits["train"] + splits["validation"]}
+    assert audit(found) == [] or "nearly the same name" in audit(found)[0]

@@ -106,7 +106,7 @@ def test_code_in_a_pickle_is_refused_by_name(tmp_path: Path, monkeypatch: pytest
         ([1], "annotation 0 must have"),
         ([{"frame_dir": "a", "label": 0, "keypoint": np.ones((2, 3))}], r"expected \(any, any, any, any\)"),
         ([{"frame_dir": "a", "label": 0, "keypoint": np.ones((1, 0, 5, 3))}], "is empty"),
-        ([clip("a", 0), {**clip("b", 0), "total_frames": 7}], "clip 'b' has 4 frames, its total_frames 7"),
+        ([clip("a", 0), {**clip("b", 0), "total_frames": 7}], "clip 'b' has 4 frames, but total_frames is 7"),
         ([clip("a", 0), clip("b", 0), clip("a", 1)], "holds two clips called 'a'"),
         (
             [clip("a", 0), {**clip("b", 0), "keypoint": np.ones((1, 4, 6, 3))}],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,27 @@ import pytest
 
 from kdcore import DataError
 from kdcore.data.fingerprint import Hashes, fingerprint
+from kdcore.data.leakage import similar_names
 from kdcore_datasets.window_arrays import UciHar, Windows, WindowSet
 
 GENERATOR = np.random.default_rng(3)
 X = GENERATOR.normal(size=(7, 5, 3)).round(3)
 Y = np.array([0, 1, 0, 1, 1, 0, 1])
 WHO = np.array([1, 1, 1, 2, 2, 12, 12])
+
+
+def save_dataset(folder: Path, columns: dict[str, Any], features: dict[str, Any] | None = None) -> Path:
+    """What `Dataset.save_to_disk` of Hugging Face `datasets` writes: Arrow streams and two descriptions; three rows a batch."""
+    folder.mkdir(parents=True)
+    table = pa.table(columns)
+    files = []
+    for number, part in enumerate((table.slice(0, 4), table.slice(4))):
+        files.append({"filename": f"data-0000{number}-of-00002.arrow"})
+        with pa.ipc.new_stream(folder / files[-1]["filename"], table.schema) as stream:
+            stream.write_table(part, max_chunksize=3)
+    (folder / "state.json").write_text(json.dumps({"_data_files": files, "_format_type": None}))
+    (folder / "dataset_info.json").write_text(json.dumps({"features": features or {}}))
+    return folder
 
 
 def write(folder: Path, kind: str) -> dict[str, Any]:
@@ -28,6 +44,15 @@ def write(folder: Path, kind: str) -> dict[str, Any]:
     if kind == "parquet":
         pq.write_table(pa.table({"X": X.tolist(), "y": Y, "who": WHO}), folder / "all.parquet")
         return {"signals": {"accelerometer": ("all.parquet:X",)}, "labels": "all.parquet:y", "subjects": "all.parquet:who"}
+    if kind == "hdf5":
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(folder / "all.h5", "w") as file:
+            file.create_dataset("a/X", data=X, chunks=(2, 5, 3), compression="gzip")
+            file["a/y"], file["who"] = Y, [str(each) for each in WHO]
+        return {"signals": {"accelerometer": ("all.h5:a/X",)}, "labels": "all.h5:a/y", "subjects": "all.h5:who"}
+    if kind == "datasets":
+        save_dataset(folder / "all", {"X": X.tolist(), "y": Y, "who": WHO})
+        return {"signals": {"accelerometer": ("all:X",)}, "labels": "all:y", "subjects": "all:who"}
     for name, array in (("y", Y), ("who", WHO)):
         np.save(folder / f"{name}.npy", array)
         np.savetxt(folder / f"{name}.txt", array, fmt="%d")
@@ -43,7 +68,7 @@ def dataset(folder: Path, described: dict[str, Any], **options: Any) -> Windows:
     return Windows(root=folder, sets={"all": WindowSet(**described)}, rate=50, **options)
 
 
-@pytest.mark.parametrize("kind", ["npz", "parquet", "npy", "text"])
+@pytest.mark.parametrize("kind", ["npz", "parquet", "hdf5", "datasets", "npy", "text"])
 def test_every_format_gives_every_row_as_it_was_written(tmp_path, kind):
     data = dataset(tmp_path, write(tmp_path, kind), names={"0": "walk", "1": "sit"})
     samples = data.samples()
@@ -79,6 +104,18 @@ def test_samples_are_identified_by_the_content_of_their_files(tmp_path):
     np.savez(tmp_path / "b" / "all.npz", X=X + 1, y=Y, who=WHO)
     data = dataset(tmp_path / "b", {"signals": {"accelerometer": ("all.npz:X",)}, "labels": "all.npz:y"})
     assert fingerprint(data, data.samples(), {}, Hashes(tmp_path / "hashes.json")) != first
+
+
+@pytest.mark.parametrize(("labels", "classes"), [(np.array(["True", "False"]), 2), (np.array([1, 0]), 4)])
+def test_boolean_labels_are_the_same_classes_as_their_names_in_another_file(tmp_path, labels, classes):
+    np.savez(tmp_path / "a.npz", X=X[:2], y=np.array([True, False]))
+    np.savez(tmp_path / "b.npz", X=X[2:4], y=labels)
+    sets = {name: WindowSet({"accelerometer": (f"{name}.npz:X",)}, f"{name}.npz:y") for name in "ab"}
+    data = Windows(root=tmp_path, sets=sets, rate=50)
+    assert len(data.classes) == classes
+    assert {frozenset(group) for group in similar_names(data.classes)} == (
+        set() if classes == 2 else {frozenset({"True", "1"}), frozenset({"False", "0"})}
+    )
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_probabilities_become_their_logarithms_and_are_never_taken_for_logits(ne
     with pytest.raises(ValueError, match="looks like probabilities"):
         OnnxNetwork(file=path, num_classes=CLASSES, in_shape=SHAPE)(batch)
     logits = OnnxNetwork(file=write_onnx(net, tmp_path / "l.onnx"), num_classes=CLASSES, in_shape=SHAPE, gives="probabilities")
-    with pytest.raises(ValueError, match="is no probabilities"):
+    with pytest.raises(ValueError, match="is not probabilities"):
         logits(batch)
 
 

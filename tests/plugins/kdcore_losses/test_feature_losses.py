@@ -282,7 +282,7 @@ def test_masked_generative_by_loops(ctx, mask):
 
 
 def test_positions_of_vectors_are_not_masked(ctx):
-    with pytest.raises(ValueError, match=r"cannot mask positions, of which \(3, 4\) and \(3, 5\) have none in common"):
+    with pytest.raises(ValueError, match=r"cannot mask positions, since \(3, 4\) and \(3, 5\) share none"):
         built(MaskedGenerative(mask="positions"), ctx(S[..., 0, 0], W[..., 0, 0]))
 
 
@@ -344,7 +344,7 @@ def test_four_position_axes_cannot_be_convolved():
 
 @pytest.mark.parametrize("loss", [NeuronSelectivity(), InterChannelCorrelation()])
 def test_vectors_have_no_positions_to_compare(ctx, loss):
-    with pytest.raises(ValueError, match=r"compares positions, of which \(3, 4\) and \(3, 4\) have no two in common"):
+    with pytest.raises(ValueError, match=r"compares positions, but \(3, 4\) and \(3, 4\) share fewer than two"):
         built(loss, ctx(S[..., 0, 0], T[..., 0, 0]))
 
 

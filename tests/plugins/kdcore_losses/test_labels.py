@@ -74,7 +74,7 @@ def test_focal_loss_of_a_sample_that_is_certain_has_a_finite_gradient(context, g
 def test_what_cannot_be_meant_is_refused():
     with pytest.raises(ValueError, match="there is no class 'fal' \\(did you mean 'fall'\\?\\)"):
         CrossEntropy(class_weights={"fal": 2.0}).setup(example())
-    with pytest.raises(ValueError, match="which nobody counted here"):
+    with pytest.raises(ValueError, match="which is unknown here"):
         Focal(class_weights="balanced").setup(example(None))
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -104,3 +105,11 @@ def test_a_class_without_test_samples_is_left_out_of_the_gains(tmp_path):
     rows = [Row("rgb", row.role, "rgb", [three_of_four]) for row in summary().rows[2:]]
     page = page_of(tmp_path, summary(seeds=(0,), rows=rows, differences={}))
     assert not re.search("nan", page.text)
+
+
+def test_the_gain_by_subject_stands_below_the_answer(tmp_path, figures):
+    found = summary()
+    by_subject = {"rgb": replace(found.difference, sentence="By test subject: +1.0 points of accuracy.")}
+    write_page(tmp_path / "report.html", summary(by_subject=by_subject))
+    said = "By test subject: +1.0 points of accuracy. The first interval covers training runs; this one, people."
+    assert said in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ def test_the_report_shows_recordings_and_is_written_again(run_of, tmp_path):
     assert {"curves.png", "reliability.png", "example-1-skeleton.png", "example-1-accelerometer.png"} <= drawn
     assert not any("saliency" in name for name in drawn)  # neither skeletons nor signals are looked at by place
     drawn_curves = curves(run_of, summary.seeds)
-    expected = {"student: soft-target", "student: validation accuracy", "skeleton: total"}
+    expected = {"student: soft-target", "student: validation accuracy", "skeleton: total loss"}
     assert expected <= set(drawn_curves)
     assert set(drawn_curves["student: cross-entropy"]) == {
         f"seed {n}{arm}" for n in (0, 1) for arm in (", distilled", ", baseline")

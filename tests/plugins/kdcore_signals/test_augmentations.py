@@ -79,7 +79,7 @@ def test_a_rotated_sensor_keeps_lengths_and_turns_at_most_so_far():
 
 
 def test_rotation_needs_vectors():
-    with pytest.raises(ValueError, match="in threes"):
+    with pytest.raises(ValueError, match="a multiple of three"):
         Rotation3d()(torch.zeros(1, 4, 5))
 
 

@@ -109,7 +109,7 @@ def test_a_wrong_list_is_one_problem(wrong, said):
 def test_an_input_must_be_a_skeleton_with_the_layouts_joints():
     with pytest.raises(ValueError, match=r"known: utd-mhad-20, .*ntu-25"):
         find_layout("ntu25")
-    with pytest.raises(ValueError, match=r"25 joints, its layout 20"):
+    with pytest.raises(ValueError, match=r"25 joints, but its layout has 20"):
         require_skeleton((3, 64, 25, 1), LAYOUTS["utd-mhad-20"])
     with pytest.raises(ValueError, match="not a tensor of shape"):
         require_skeleton((3, 64), LAYOUTS["utd-mhad-20"])

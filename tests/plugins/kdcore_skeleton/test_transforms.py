@@ -300,14 +300,14 @@ class TestSkeletonsOfAnotherKind:
         [(Centre, "coco-17"), (ViewAlign, "ntu-25"), (SkeletonScale, "coco-17"), (Bones, "ntu-25"), (Bones, "coco-17")],
     )
     def test_a_wrong_layout_is_named(self, transform, layout):
-        said = rf"^[a-z-]+: the input has 20 joints, its layout {layout[-2:]} \({layout}\); set `layout`"
+        said = rf"^[a-z-]+: the input has 20 joints, but its layout has {layout[-2:]} \({layout}\); set `layout`"
         with pytest.raises(ValueError, match=said) as caught:
             transform(layout=layout)(skeletons())
         assert isinstance(caught.value, KdcoreError), "told as a plugin's failure otherwise"
 
     def test_a_layout_spelt_out_is_checked_too(self):
         arm = Layout(("chest", "left-hand"), (("left-hand", "chest"),), centre="chest")
-        with pytest.raises(ValueError, match="20 joints, its layout 2; set"):
+        with pytest.raises(ValueError, match="20 joints, but its layout has 2; set"):
             Centre(layout=arm)(skeletons())
 
     @pytest.mark.parametrize("transform", [ViewAlign(layout=UTD), RandomRotation()])

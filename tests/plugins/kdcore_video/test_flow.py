@@ -51,7 +51,7 @@ def test_colours_may_be_floats(dtype):
 @pytest.mark.parametrize(
     ("video", "said"),
     [
-        (np.full((8, 16, 16, 3), 200.0, np.float32), "go from 0 to 1, these from 200 to 200"),
+        (np.full((8, 16, 16, 3), 200.0, np.float32), "between 0 and 1, not from 200 to 200"),
         (np.zeros((8, 16, 16, 3), np.uint16), "not 3 channels of uint16"),
         (np.zeros((8, 16, 16, 4), np.float32), "not 4 channels of float32"),
     ],
@@ -79,5 +79,5 @@ def test_stacks_start_where_their_frames_exist():
     flow = OpticalFlow(segments=4, stack=5, size=16)(Signal(video, rate=10.0))
     assert flow.clock.tolist() == [0.0, 0.1, 0.2, 0.3]
     assert np.abs(pixels_per_frame(flow.values)).max() < 0.1
-    with pytest.raises(ValueError, match="too short for 6 frames"):
+    with pytest.raises(ValueError, match="too short for 6 consecutive frames"):
         OpticalFlow(size=16)(Signal(video[:5], rate=10.0))

@@ -1,0 +1,127 @@
+"""Arrays in HDF5 files, read some rows at a time."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdcore import DataError, refuse_bomb
+
+SUFFIXES = (".h5", ".hdf5", ".hdf")
+
+BLOCK, KEPT = 1 << 20, 1 << 26
+"""Bytes of rows that are read at once, at least a chunk of the file; bytes of rows that are kept in memory for each array."""
+
+LISTED = 20
+"""Arrays that a message names."""
+
+
+class Hdf5Rows:
+    """The rows of an array in an HDF5 file.
+
+    The file is open only while rows are read, so that processes may share this object.
+
+    Args:
+        path: The file.
+        name: Path of the array inside it, such as ``train/X``.
+
+    Raises:
+        DataError: If h5py is not installed, there is no such array, or it is refused: it is behind a link, its values are in
+            other files or neither numbers nor text, or it unpacks to far more than the file's size.
+    """
+
+    def __init__(self, path: Path, name: str):
+        self.path, self.name = path, name
+        with _opened(path, name) as found:
+            refuse_bomb(path, found.size * max(found.dtype.itemsize, 1))
+            self.shape: tuple[int, ...] = found.shape
+            size = max(1, found.dtype.itemsize * int(np.prod(self.shape[1:])))
+            chunk = found.chunks[0] if found.chunks else 1
+            self._rows = chunk * max(1, BLOCK // (chunk * size))
+        self._most = max(1, KEPT // (self._rows * size))
+        self._blocks: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """One row."""
+        number, place = divmod(row, self._rows)
+        if number not in self._blocks:
+            with _opened(self.path, self.name) as found:
+                self._blocks[number] = found[number * self._rows : (number + 1) * self._rows]
+            if len(self._blocks) > self._most:
+                self._blocks.popitem(last=False)
+        self._blocks.move_to_end(number)
+        return self._blocks[number][place]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """All rows, in memory."""
+        with _opened(self.path, self.name) as found:
+            return np.asarray(found[:], dtype=dtype)
+
+
+def array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Path of each array inside an HDF5 file → its shape; arrays behind links are left out.
+
+    Raises:
+        DataError: If h5py is not installed.
+        OSError: If the file cannot be read.
+    """
+    h5py, found = _h5py(path), {}
+    with h5py.File(path, "r") as file:
+        file.visititems(lambda name, item: found.update({name: item.shape}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def _h5py(path: Path) -> Any:
+    try:
+        import h5py
+    except ImportError as error:
+        raise DataError(f"{path}: reading HDF5 needs h5py: pip install 'kdcore[hdf5]'") from error
+    return h5py
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[Any]:
+    """An array of a file, found without following links."""
+    h5py = _h5py(path)
+    with h5py.File(path, "r") as file:
+        found: Any = file
+        for part in filter(None, name.split("/")):
+            link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+            if link is None:
+                raise _unknown(path, name)
+            if type(link) is not h5py.HardLink:
+                raise DataError(f"{path}: refused: {part!r} in {name!r} is a link to another place; name the array itself")
+            found = found[part]
+        if not isinstance(found, h5py.Dataset):
+            raise _unknown(path, name)
+        _require_plain(path, name, found, h5py)
+        yield found
+
+
+def _require_plain(path: Path, name: str, found: Any, h5py: Any) -> None:
+    if found.external or found.is_virtual:
+        raise DataError(f"{path}: refused: the values of {name!r} are in other files")
+    if not (found.dtype.kind in "fiubSU" or h5py.check_string_dtype(found.dtype)):
+        raise DataError(f"{path}: refused: {name!r} holds neither numbers nor text but {found.dtype}")
+    if not found.shape:
+        raise DataError(f"{path}: {name!r} is a single value, not an array")
+
+
+def _unknown(path: Path, name: str) -> DataError:
+    known = list(array_shapes(path))
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    what = f"has no array {name!r}" if name else "say which array after a colon"
+    return DataError(f"{path}: {what}; it has {', '.join(known[:LISTED]) or 'none'}{more}")
