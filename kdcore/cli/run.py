@@ -6,13 +6,23 @@ from typing import Annotated
 
 import typer
 
-from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument
+from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument, complete_recipe
 
 EXAMPLES = """\b
 Examples:
   kdcore run quickstart
   kdcore run sakdn seeds=[0,1,2] losses.soft-target.weight=0.5
   kdcore run utd-mhad/sakdn data.dataset.root=~/UTD-MHAD --dry-run"""
+
+Profile = Annotated[
+    bool,
+    typer.Option("--profile", help="Show where the time went, and write traces of some training steps into the run's folder."),
+]
+
+MoreRecipes = Annotated[
+    list[str] | None,
+    typer.Argument(help="More recipes, and overrides of all of them as key=value.", autocompletion=complete_recipe),
+]
 
 
 def run(
@@ -21,8 +31,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Pass one batch through everything and show it; train nothing.")
     ] = False,
+    profile: Profile = False,
 ) -> None:
     """Run a recipe: train, evaluate, and write a report."""
+    from kdcore.cli import STARTED
     from kdcore.cli.console import ConsoleListener, show_preflight, stderr
     from kdcore.runs.run import dry_run as rehearse
     from kdcore.runs.run import run as start
@@ -33,26 +45,42 @@ def run(
                 show_preflight(found)
             return
         typed = ["kdcore", "run", recipe, *(overrides or []), *_plugin_files()]
-        result = start(recipe, overrides or [], callbacks=[listener], command=typed)
-    _show(result)
+        result = start(recipe, overrides or [], callbacks=[listener], command=typed, profile=profile, began=STARTED)
+    _show(result, profile)
 
 
-def resume(run_id: RunArgument, overrides: Overrides = None) -> None:
+def resume(run_id: RunArgument, overrides: Overrides = None, profile: Profile = False) -> None:
     """Resume an interrupted run, or give a finished one more epochs, as in schedule.student.epochs=60."""
+    from kdcore.cli import STARTED
     from kdcore.cli.console import ConsoleListener, stderr
     from kdcore.runs.run import resume as go_on
 
     with ConsoleListener(stderr()) as listener:
-        result = go_on(run_id, overrides or [], callbacks=[listener])
-    _show(result)
+        result = go_on(run_id, overrides or [], callbacks=[listener], profile=profile, began=STARTED)
+    _show(result, profile)
 
 
-def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
-    """Check a recipe without running it or opening its data."""
+def validate(recipe: RecipeArgument, overrides: MoreRecipes = None) -> None:
+    """Check recipes without running them or opening their data."""
+    from kdcore.errors import RecipeError
+
+    recipes = [recipe, *(word for word in overrides or () if "=" not in word)]
+    changes = [word for word in overrides or () if "=" in word]
+    problems = []
+    for each in recipes:
+        try:
+            _check(each, changes)
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(problems)
+
+
+def _check(recipe: str, overrides: list[str]) -> None:
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.plan import make_plan
 
-    plan = make_plan(load_recipe(recipe, overrides or []))
+    plan = make_plan(load_recipe(recipe, overrides))
     size = ", ".join(
         f"{len(each)} {what}{'' if len(each) == 1 else 's'}"
         for what, each in (("teacher", plan.teachers), ("student", plan.students))
@@ -75,8 +103,10 @@ def _plugin_files() -> list[str]:
     return [word for path in files_asked_for() for word in ("--plugin", str(path))]
 
 
-def _show(result) -> None:
+def _show(result, profile: bool) -> None:
     if result is not None:
-        from kdcore.cli.console import show_result
+        from kdcore.cli.console import show_profile, show_result
 
+        if profile:
+            show_profile(result)
         show_result(result)

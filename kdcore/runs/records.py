@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 from kdcore import __version__
 from kdcore.contracts.dataset import Dataset
 from kdcore.data.table import Table
-from kdcore.errors import CheckpointError, PluginError, RecipeError
+from kdcore.errors import CheckpointError, KdcoreError, PluginError, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.models import Recipe
 from kdcore.runs.outcome import Outcome, read_outcome
 from kdcore.runs.paths import age_order, find_run, runs_folder
+from kdcore.training.checkpoint import write_file
 
 FACTS = "run.json"
 
@@ -53,6 +55,7 @@ class Facts:
         resumed: A line for each resumption with other versions or other code than before.
         extends: The finished run that this one continues: ``run``, its ``epochs`` and those of this one by learner, and why the
             result ``differs`` from that of a longer run, if it does; empty for none.
+        phases: Phase → seconds that it has taken, over all resumptions.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Facts:
     notes: Sequence[str] = ()
     resumed: Sequence[str] = ()
     extends: Mapping[str, Any] = field(default_factory=dict)
+    phases: Mapping[str, float] = field(default_factory=dict)
 
     def content(self) -> bytes:
         """As it is kept in a file."""
@@ -222,6 +226,14 @@ def resumed_facts(now: Facts, before: Facts | None) -> Facts:
         else []
     )
     return replace(now, resumed=[*before.resumed, *line])
+
+
+def record_phases(folder: Path, phases: Mapping[str, float]) -> None:
+    """Keep the seconds that each phase of a run has taken, if its record can be written."""
+    rounded = {phase: round(seconds, 4) for phase, seconds in phases.items()}
+    with suppress(KdcoreError, OSError):  # a run that stops because the disk is full says that, and not this
+        if facts := read_facts(folder):
+            write_file(folder / FACTS, replace(facts, phases=rounded).content())
 
 
 def read_facts(folder: Path) -> Facts | None:

@@ -22,6 +22,7 @@ from kdcore.training.evaluation import predict
 from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
+from kdcore.training.phases import CHECKPOINTS, EVALUATION, TEACHERS, Phases
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
 from kdcore.training.settings import Checkpoint, Settings
 from kdcore.training.sources import cached_sources, set_modes
@@ -49,6 +50,7 @@ class Engine:
         trained: Where stages of teachers alone are kept, to be trained once; None to train them always.
         scaler: Scales the loss, for float16; None for other precisions.
         finish: Takes (weights, state) when the last stage has been trained, before the weights that are asked for are chosen.
+        phases: Divides the time that training takes; None to measure nothing that anyone asks for.
     """
 
     def __init__(
@@ -63,19 +65,21 @@ class Engine:
         trained: TrainedStages | None = None,
         scaler: torch.amp.GradScaler | None = None,
         finish: Callable[[Mapping[str, Tensor], Mapping[str, Any]], None] = lambda weights, state: None,
+        phases: Phases | None = None,
     ):
         self.fabric, self.distiller, self.table, self.settings = fabric, distiller, table, settings
         self.trained = trained if fabric.world_size == 1 else None
         self.save, self.finish, self.listener, self.scaler = save, finish, listener or Listener(), scaler
-        self.learners: dict[str, Learner] = {}
+        self.stop_requested, self.learners = False, dict[str, Learner]()
         self.watch = GradientWatch(taps=not settings.compile)
-        self.stop_requested = False
         limit, alone = settings.skipped_steps, fabric.world_size == 1
         self.skipping = Skipping(limit, alone, scaler is not None) if limit is not None else None
-        self.updates = Updates(fabric, distiller, scaler, self.skipping)
+        self.phases = phases or Phases()
+        if fabric.device.type == "cuda":
+            self.phases.synchronise = torch.cuda.synchronize
+        self.updates = Updates(fabric, distiller, scaler, self.skipping, self.phases)
         self.report = EpochReport(distiller, record, self.listener, self.watch, self.skipping, settings.log_every)
-        self._saved_at = time.monotonic()
-        self._stopped_by_callback = False
+        self._saved_at, self._stopped_by_callback = time.monotonic(), False
 
     @property
     def notes(self) -> list[str]:
@@ -99,7 +103,7 @@ class Engine:
 
     def _stages(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None) -> Generator[StageContext, None, None]:
         """The stages that are left, each ready to be trained; what follows a stage is done when the next one is asked for."""
-        self._set_scaler(checkpoint[1] if checkpoint else None)
+        self.updates.begin(checkpoint[1] if checkpoint else None)
         first = self._restore(stages, *checkpoint) if checkpoint else 0
         for ordinal, stage in enumerate(stages):
             if ordinal < first:
@@ -111,6 +115,7 @@ class Engine:
                     with self._remembered(key, stage):
                         self.report.history = list(checkpoint[1]["history"]) if checkpoint and resumed else []
                         yield (context := self._context(ordinal, stages))
+                        self.phases.end_stage()
                         if ordinal + 1 == len(stages):
                             self.finish(*self._state(ordinal, context.done, 0, context))
                         self._keep_chosen(context)
@@ -163,9 +168,10 @@ class Engine:
         learners = [self._learner(name, stage) for name in self.distiller.owners(stage.learners)]
         set_modes(self.distiller, stage)
         limit, gather = (self.settings.cache_limit if self.settings.teacher_cache else None), gatherer(self.fabric.world_size)
-        cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)
+        with self.phases.during(TEACHERS):
+            cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)
         step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gather)
-        step.watch = self.watch
+        step.watch, step.phases = self.watch, self.phases
         if self.settings.compile:
             for name in stage.learners:
                 self.distiller.participant(name).encoder.compile()
@@ -191,6 +197,7 @@ class Engine:
         if state and state["stage"] != context.ordinal:
             state = None
         self.listener.stage_started(context.stage, context.steps)
+        self.phases.begin_stage(context.stage.name, context.stage.epochs * context.steps)
         context.ended, context.done = (str(state["ended"]), int(state["epoch"])) if state else ("", 0)
         if context.ended and context.done < context.stage.epochs and not context.first.ended:
             self._say_ended(context)
@@ -210,12 +217,11 @@ class Engine:
         """Set modes, rates and random numbers for an epoch, from its start or from where a checkpoint was made within it."""
         set_modes(self.distiller, context.stage)
         context.epoch, context.index, context.gathered = epoch, resumed["step"] if resumed else 0, 0
-        context.values = torch.zeros(context.steps, len(context.step.names) + 1, device=context.rows.device)
+        context.start_from(resumed["values"].to(context.rows.device) if resumed else None)
         if context.step.teacher_randomness:
             context.step.teacher_randomness.state = resumed["teacher_random"] if resumed else None
         if resumed:
             restore_random_state(resumed["random"])
-            context.values[: resumed["step"]] = resumed["values"].to(context.values.device)
         else:
             self.watch.begin_epoch()
             seed_everything(derive(self._epoch_seed(context), self.fabric.global_rank))
@@ -228,30 +234,29 @@ class Engine:
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
         """(rows of the whole batch, this process's share) of the steps of an epoch that are left."""
         order = self.table.epoch_order(context.rows, self._epoch_seed(context))
-        size, share = context.batch_size, context.batch_size // self.fabric.world_size
-        told = time.monotonic()
-        for index in range(context.index, context.steps):
-            batch = order[index * size : (index + 1) * size]
-            local = batch
-            if self.fabric.world_size > 1:
-                local = batch[self.fabric.global_rank * share : (self.fabric.global_rank + 1) * share]
+        share, alone = context.batch_size // self.fabric.world_size, self.fabric.world_size == 1
+        told, batches = time.monotonic(), order.split(context.batch_size)[: context.steps]
+        for index, batch in enumerate(batches[context.index :], context.index):
             self._begin_step(context, index)
-            yield batch, local
+            yield batch, batch if alone else batch.split(share)[self.fabric.global_rank]
             now = time.monotonic()
             if now - told > 0.2:
                 told = now
                 self.listener.stepped(context.stage, context.epoch, index + 1)
-            within = self.fabric.world_size == 1 and index + 1 < context.steps and context.completes_step(index)
+            within = alone and index + 1 < context.steps and context.completes_step(index)
             if within and (self.stop_requested or self._due(now)):
                 self._checkpoint(context.ordinal, context.epoch, index + 1, context)
+        self.phases.end_steps()
 
     def _begin_step(self, context: StageContext, index: int) -> None:
         """Tell a stage's terms where training is."""
+        self.phases.begin_step()
         context.index = index
         for learner in context.learners:
             epochs = context.training(learner.name).epochs
             context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
-        context.step.mix_seed = derive(self._epoch_seed(context), "mix", index)
+        if context.step.mix:
+            context.step.mix_seed = derive(self._epoch_seed(context), "mix", index)
         self.watch.begin_step(index, context.steps, context.step.names)
         if self.skipping:
             self.skipping.remember(context.step.learning)
@@ -261,7 +266,8 @@ class Engine:
         stage = context.stage
         found, means = self.report.values(context)
         self.updates.refuse_tiny_scale(context)
-        scores = self._validate(context)
+        with self.phases.during(EVALUATION):
+            scores = self._validate(context)
         groups = chosen_together(stage, self.distiller)
         follow_plateaus(context, groups, scores, means)
         found += [*self.report.scores(context, scores), *self.report.vanished(context)]
@@ -276,8 +282,8 @@ class Engine:
     def _say_ended(self, context: StageContext) -> None:
         for learner in context.learners:
             learner.ended = context.ended
-        stage = context.stage
-        self.report.note(f"{stage.name} ended after {context.done} of {stage.epochs} epochs: {context.ended}")
+        epochs = context.stage.epochs
+        self.report.note(f"{context.stage.name} ended after {context.done} of {epochs} epochs: {context.ended}")
 
     def _agreed(self, asked: str | None) -> str:
         """The reason for which a callback of any process wants the stage to end; empty if none does."""
@@ -319,17 +325,17 @@ class Engine:
         """True if the learners of `stage` may not see labels."""
         return self.settings.labels_withheld and any(name in self.distiller.students for name in stage.learners)
 
-    def _distributed(self, step: StageStep) -> Callable[..., tuple[Tensor, Tensor]]:
+    def _distributed(self, step: StageStep) -> Callable[..., tuple[Tensor, list[Tensor]]]:
         if self.fabric.world_size == 1:
-            return step
+            return step.forward
         synchronise_batch_norm(step)
         return self.fabric.setup_module(step)
 
     def _stop_agreed(self) -> bool:
         """True if any process was asked to stop; all of them must stop after the same epoch."""
         if self.fabric.world_size > 1:
-            asked = self.fabric.all_reduce(torch.tensor(float(self.stop_requested), device=self.fabric.device), reduce_op="max")
-            self.stop_requested = bool(asked)
+            asked = torch.tensor(float(self.stop_requested), device=self.fabric.device)
+            self.stop_requested = bool(self.fabric.all_reduce(asked, reduce_op="max"))
         return self.stop_requested
 
     def _due(self, now: float | None = None) -> bool:
@@ -349,8 +355,9 @@ class Engine:
     def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, context: StageContext | None = None) -> None:
         """Save where training stands; if asked to stop, stop."""
         if context and not self.skipping:
-            context.refuse_infinite(context.values[:step].cpu())  # nothing resumes from weights that are not numbers
-        self.save(*self._state(ordinal, epoch, step, context))
+            context.refuse_infinite(context.values.cpu())  # nothing resumes from weights that are not numbers
+        with self.phases.during(CHECKPOINTS):
+            self.save(*self._state(ordinal, epoch, step, context))
         self._saved_at = time.monotonic()
         if self.stop_requested:
             raise StoppedError("stopped on request; the state is saved")
@@ -368,7 +375,7 @@ class Engine:
             "epoch": epoch,
             "step": step,
             "ended": context.ended if context else "",
-            "values": context.values[:step].cpu().clone() if context and step else None,
+            "values": context.values.cpu().clone() if context and step else None,
             "learners": {name: learner.state() for name, learner in self.learners.items()},
             "random": random_state(),
             "teacher_random": stream.state if stream else None,
@@ -378,12 +385,6 @@ class Engine:
             "notes": list(self.notes),
             "skipped": self.skipping.count if self.skipping else 0,
         }
-
-    def _set_scaler(self, state: Mapping[str, Any] | None) -> None:
-        """Start the gradient scaler, where the precision has one, from a checkpoint's state or afresh."""
-        if self.scaler:
-            fresh = {**self.scaler.state_dict(), "scale": 2.0**16, "_growth_tracker": 0}
-            self.scaler.load_state_dict(dict(state["scaler"]) if state else fresh)
 
     def _restore(self, stages: Sequence[StagePlan], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
         """Load a checkpoint; returns the stage to continue with."""

@@ -19,8 +19,11 @@ from kdcore.training.gradient_watch import GradientWatch, TermValue
 from kdcore.training.mixing import Mix, draw, is_mixed
 from kdcore.training.module_checks import not_a_scalar
 from kdcore.training.participants import Distiller, TermSpec
+from kdcore.training.phases import BATCHES, CHECKS, FORWARD, LOSSES, OWN, TEACHERS, TEACHERS_FORWARD, Phases
 from kdcore.training.randomness import RandomStream
 from kdcore.training.teacher_cache import CachedOutputs, sees_random_input
+
+_PLAIN = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class StageStep(nn.Module):
         self.live_teachers = [name for name in stage.sources if name not in self.cached]
         self.inputs = [*self.teaching, *self.studying, *self.live_teachers]
         self.ablation = {name: _ablation(distiller.losses(name)) for name in stage.learners}
+        self._ablated = any(self.ablation.values())
         self.terms = [
             StepTerm(name, spec, distiller.losses(name)[term])
             for name in stage.learners
@@ -78,7 +82,7 @@ class StageStep(nn.Module):
         ]
         self._known = [distiller.known_classes(term.learner, term.spec) for term in self.terms]
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
-        self.watch = GradientWatch()
+        self.watch, self.phases = GradientWatch(), Phases()
         self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
         self._partly_labelled = labelled and table.is_partly_labelled(stage.split)
         self.mix = table.mix if is_mixed(table.mix, stage, distiller) else None
@@ -99,7 +103,7 @@ class StageStep(nn.Module):
             return ""
         return f": {self.distiller.called(self.terms[index].learner, self.terms[index].spec.id)}"
 
-    def forward(self, rows: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, rows: Tensor, local: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The weighted sum of all terms, and each term's value, detached, in the order of `names`.
 
         Args:
@@ -108,17 +112,23 @@ class StageStep(nn.Module):
         """
         total, values, watched = None, [], []
         for term, context in self.contexts(rows, local):
+            self.phases.now(LOSSES)
             value = self.value(term, context)
+            self.phases.now(OWN)
             weight = context.progress.at(term.spec.weight)
             values.append(value.detach())
             if self.watch.looking and len(context.batch):
                 watched.append(TermValue(f"{term.learner}/{term.spec.id}", value, weight, context.student))
             if weight:
-                total = value * weight if total is None else total + value * weight
-        self.watch.look(watched)
+                weighted = value if weight == 1 else value * weight
+                total = weighted if total is None else total + weighted
+        if watched:
+            self.phases.now(CHECKS)
+            self.watch.look(watched)
+            self.phases.now(OWN)
         if total is None:  # every weight is 0 at this epoch
             total = sum((parameter.sum() for parameter in self.parameters()), values[0]) * 0.0
-        return total, torch.stack(values)
+        return total, values
 
     def value(self, term: StepTerm, context: LossContext) -> Tensor:
         """The value of a term: 0 for no samples, and of mixed ones the mean over both samples' labels, by their shares.
@@ -126,6 +136,10 @@ class StageStep(nn.Module):
         Raises:
             TrainingError: If the loss returns anything but a scalar.
         """
+        if self._drawn is None:
+            value = term.loss(context) if len(context.batch) else context.student.logits.sum() * 0.0
+            self.refuse(term, value, context.student.logits)
+            return value
         parts = list(self._by_label(term, context))
         values = [term.loss(part) if len(part.batch) else part.student.logits.sum() * 0.0 for _, part in parts]
         for value in values:
@@ -155,17 +169,29 @@ class StageStep(nn.Module):
         distiller = self.distiller
         if self.presence:
             return self._contexts_where_present(rows)
+        now = self.phases.now
+        now(BATCHES)
         batch = self.table.batch(local, self.inputs, self.labelled)
-        self._drawn = mix = draw(self.mix, len(rows), self.mix_seed, rows.device) if self.mix else None
+        now(OWN)
+        mix = None
+        if self.mix:
+            self._drawn = mix = draw(self.mix, len(rows), self.mix_seed, rows.device)
         whole: Batch = (
             replace(batch, rows=rows, labels=self.table.train_labels[rows] if self.labelled else None) if self.gather else batch
         )
-        with distiller.mixed(mix):
+        with distiller.mixed(mix) if mix else _PLAIN:
+            now(TEACHERS)
             sources = self._sources(rows, batch)
-            with self.teacher_randomness or nullcontext():
-                outputs = self._gathered(distiller.run_teachers(self.fused, batch))
-                outputs |= self._outputs([name for name in self.teaching if name not in outputs], batch)
+            outputs: dict[str, Outputs] = {}
+            if self.teaching:
+                now(TEACHERS_FORWARD)
+                with self.teacher_randomness or _PLAIN:
+                    outputs = self._gathered(distiller.run_teachers(self.fused, batch))
+                    outputs |= self._outputs([name for name in self.teaching if name not in outputs], batch)
+            if self.studying:
+                now(FORWARD)
             outputs |= self._outputs(self.studying, batch)
+            now(OWN)
         if mix:
             whole = MixedBatch(len(whole), {}, whole.labels)
         read = {name: each.detach() for name, each in outputs.items()} if len(outputs) > 1 else {}
@@ -173,14 +199,14 @@ class StageStep(nn.Module):
         labelled = (whole.labels >= 0).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
         some = labelled is not None and len(labelled) < len(whole)
         undeclared = whole.with_labels(None) if mix or some else whole  # what a loss that declares no labels may read
-        found = []
+        found, embeddings = [], distiller.class_embeddings
         for term, known in zip(self.terms, self._known, strict=True):
             context = LossContext(
                 outputs[term.learner],
                 {name: read[name] for name in term.spec.teachers},
                 whole if term.loss.needs.labels else undeclared,
                 {name: read[name] for name in term.spec.peers},
-                distiller.class_embeddings,
+                embeddings,
                 self.progress[term.learner],
             )
             if labelled is not None and some and term.loss.needs.labels and not mix:
@@ -208,8 +234,10 @@ class StageStep(nn.Module):
         A term is given the rows that all of its participants have. A learner with fewer than two rows of a batch sits it out,
         because batch normalisation cannot normalise one.
         """
+        self.phases.now(BATCHES)
         distiller, batch = self.distiller, self.table.batch(rows, self.inputs, self.labelled, stand_ins=True)
         outputs, places = self._outputs_where_present(rows, batch)
+        self.phases.now(OWN)
         labelled = batch.labels >= 0 if self._partly_labelled and batch.labels is not None else None
         found = []
         for term, known in zip(self.terms, self._known, strict=True):
@@ -242,8 +270,9 @@ class StageStep(nn.Module):
         """Outputs of everybody on the rows that they have; and participant → (B,) place of each row among them, -1 if not."""
         distiller, outputs = self.distiller, dict[str, Outputs]()
         places: dict[str, Tensor] = {}
+        self.phases.now(TEACHERS)
         for group in distiller.run_apart([*self.live_teachers]):
-            with torch.no_grad(), self.teacher_randomness or nullcontext():
+            with torch.no_grad(), self.teacher_randomness or _PLAIN:
                 outputs |= self._some(
                     group, rows, batch, places, 1, lambda part, group=group: distiller.run_teachers(group, part)
                 )
@@ -253,10 +282,12 @@ class StageStep(nn.Module):
                     [name], rows, batch, places, 1, lambda part, name=name: {name: self.cached[name].at(part.rows)}
                 )
         outputs = self._with_blanks(outputs, rows)
+        self.phases.now(TEACHERS_FORWARD)
         for group in distiller.run_apart(self.teaching):
-            with self.teacher_randomness or nullcontext():
+            with self.teacher_randomness or _PLAIN:
                 run = distiller.run_teachers if group == self.fused else self._outputs
                 outputs |= self._some(group, rows, batch, places, 2, lambda part, run=run, group=group: run(group, part))
+        self.phases.now(FORWARD)
         return outputs | self._outputs(self.studying, batch), places
 
     def _some(
@@ -294,17 +325,16 @@ class StageStep(nn.Module):
 
     def _sources(self, rows: Tensor, batch: Batch) -> dict[str, Outputs]:
         """Outputs of those that do not learn in this stage."""
-        names = self.stage.sources
-        found = {name: self.cached[name].at(rows) for name in names if name in self.cached}
+        found = {name: self.cached[name].at(rows) for name in self.stage.sources if name in self.cached}
         if self.live_teachers:
-            with torch.no_grad(), self.teacher_randomness or nullcontext():
+            with torch.no_grad(), self.teacher_randomness or _PLAIN:
                 found |= self._gathered(self.distiller.run_teachers(self.live_teachers, batch))
         return self._with_blanks(found, rows)
 
     def _with_blanks(self, found: dict[str, Outputs], rows: Tensor) -> dict[str, Outputs]:
         """Sources' outputs with those for an all-zero input, where a loss reads these."""
-        names = self.stage.sources
-        if any(self.ablation.values()) and found:
+        if self._ablated and found:
+            names = self.stage.sources
             networks = [name for name in names if name not in self.distiller.stored]
             if self._blank is None or set(networks) & set(self.distiller.averages):
                 shape = self.table.batch(rows[:1], networks, stand_ins=True)

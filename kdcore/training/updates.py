@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from kdcore.errors import TrainingError
 from kdcore.training.divergence import Skipping
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
+from kdcore.training.phases import BACKWARD, OPTIMIZER, OWN, TEACHERS_BACKWARD, Phases
 from kdcore.training.stage_context import StageContext
 
 if TYPE_CHECKING:
@@ -28,12 +30,26 @@ class Updates:
         distiller: The participants.
         scaler: Scales the loss, for float16; None for other precisions.
         skipping: Skips steps that are not finite; None to leave them to the end of the epoch, which refuses them.
+        phases: Divides the time of steps.
     """
 
-    def __init__(self, fabric: Fabric, distiller: Distiller, scaler: torch.amp.GradScaler | None, skipping: Skipping | None):
-        self.fabric, self.distiller, self.scaler, self.skipping = fabric, distiller, scaler, skipping
+    def __init__(
+        self,
+        fabric: Fabric,
+        distiller: Distiller,
+        scaler: torch.amp.GradScaler | None,
+        skipping: Skipping | None,
+        phases: Phases,
+    ):
+        self.fabric, self.distiller, self.scaler, self.skipping, self.phases = fabric, distiller, scaler, skipping, phases
 
-    def take(self, context: StageContext, total: Tensor, values: Tensor) -> None:
+    def begin(self, state: Mapping[str, Any] | None) -> None:
+        """Start the gradient scaler, where the precision has one, from a checkpoint's state or afresh."""
+        if self.scaler:
+            fresh = {**self.scaler.state_dict(), "scale": 2.0**16, "_growth_tracker": 0}
+            self.scaler.load_state_dict(dict(state["scaler"]) if state else fresh)
+
+    def take(self, context: StageContext, total: Tensor, values: Sequence[Tensor]) -> None:
         """Add a batch's gradients to those gathered, and step every learner's optimizer if the batch completes a step.
 
         The gradient of a step is the mean over its batches. A batch that is skipped takes with it those gathered before it for
@@ -46,13 +62,14 @@ class Updates:
         """
         if not context.gathered:
             for learner in context.learners:
-                if learner.optimizer:
-                    learner.optimizer.zero_grad()
+                for parameter in learner.parameters:
+                    parameter.grad = None
+        self.phases.now(BACKWARD if context.step.studying else TEACHERS_BACKWARD)
         self.fabric.backward(total)
-        context.values[context.index, :-1] = values
-        context.values[context.index, -1] = total.detach()
+        self.phases.now(OWN)
+        context.record(values, total.detach())
         if self.skipping and self.skipping.skips(total, context.learners):
-            context.values[context.index] = torch.nan
+            context.forget()
             context.gathered = 0
         else:
             context.gathered += 1
@@ -61,7 +78,9 @@ class Updates:
         stepped = False
         for learner in context.learners:
             if context.gathered:
+                self.phases.now(OPTIMIZER)
                 stepped |= self._step(context, learner)
+                self.phases.now(OWN)
             learner.end_step()
         if self.scaler and stepped:
             self.scaler.update()
@@ -75,11 +94,11 @@ class Updates:
             for frozen in learner.still_frozen:
                 for parameter in frozen.parameters:
                     parameter.grad = None
-            gradients = [each.grad for each in learner.parameters if each.grad is not None]
-            stepped = bool(gradients)
+            stepped = any(each.grad is not None for each in learner.parameters)
             if context.gathered > 1:
-                for gradient in gradients:
-                    gradient.div_(context.gathered)
+                for each in learner.parameters:
+                    if each.grad is not None:
+                        each.grad.div_(context.gathered)
             if self.scaler and largest and stepped:
                 self.scaler.unscale_(learner.optimizer)
             if largest:  # each on its own, so that none depends on who learns beside it
