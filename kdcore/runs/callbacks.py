@@ -13,7 +13,7 @@ class RunListener(Listener):
     """Told how a run goes, beside its stages."""
 
     def reading(self, done: int, total: int, what: str) -> None:
-        """Recordings are being read."""
+        """Samples are being read; `what` names the modalities."""
 
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
         """Training of a seed's arm begins, ``distilled`` or ``baseline``; empty if the recipe does not distil."""

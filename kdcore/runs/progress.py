@@ -32,7 +32,7 @@ class ProgressDisplay(RunListener):
         self._handle: Any = None
 
     def reading(self, done: int, total: int, what: str) -> None:
-        """Show how many recordings of a modality are read."""
+        """Show how many samples are read."""
         if done < total:
             self._bar(f"reading {what}", done / total if total else 1.0)
 
