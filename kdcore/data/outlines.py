@@ -103,13 +103,13 @@ def _alike(
     return sorted(found, key=lambda each: -each[0])
 
 
-def _decoded(texts: Sequence[str]) -> NDArray[np.float32]:
+def _decoded(texts: Sequence[str]) -> NDArray[np.floating[Any]]:
     """(N, components, channels)."""
     raw = b"".join(base64.b64decode(text[1:]) for text in texts)
     return np.frombuffer(raw, np.float16).astype(np.float32).reshape(len(texts), COMPONENTS, -1 if texts else 1)
 
 
-def _likely(one: NDArray[np.float32], two: NDArray[np.float32]) -> Iterator[tuple[int, int]]:
+def _likely(one: NDArray[np.floating[Any]], two: NDArray[np.floating[Any]]) -> Iterator[tuple[int, int]]:
     """Rows of `one` and `two` that correlate most, at most `COMPARISONS`."""
     if not len(one) or not len(two):
         return
@@ -125,7 +125,7 @@ def _likely(one: NDArray[np.float32], two: NDArray[np.float32]) -> Iterator[tupl
     yield from ((row, column) for _, row, column in best)
 
 
-def common_movement(one: NDArray[np.float32], two: NDArray[np.float32]) -> float:
+def common_movement(one: NDArray[np.floating[Any]], two: NDArray[np.floating[Any]]) -> float:
     """Share of the variance of `two` that is `one` times a factor, a little shifted and stretched in time.
 
     Linear and quadratic trends do not count: recordings that merely drift are alike by chance.
@@ -138,7 +138,7 @@ def common_movement(one: NDArray[np.float32], two: NDArray[np.float32]) -> float
     cosines, sines, trend, time = _curves(points)
     flow = sines @ one
 
-    def level(curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    def level(curve: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         return (curve - trend @ (trend.T @ curve)).ravel()
 
     wanted = level(cosines @ two)
@@ -149,7 +149,7 @@ def common_movement(one: NDArray[np.float32], two: NDArray[np.float32]) -> float
 
 
 @lru_cache(maxsize=64)
-def _cosines(length: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _cosines(length: int) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
     """(length, components) cosines with 1, 2, … half periods, and their times between 0 and 1."""
     time = (np.arange(length) + 0.5) / length
     return np.cos(np.pi * np.outer(time, np.arange(1, COMPONENTS + 1))) * (2 / length), time
