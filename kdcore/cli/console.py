@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from kdcore.cli.next_step import next_step
 from kdcore.cli.tables import SafeConsole, output, show_table
@@ -121,6 +121,19 @@ def show_result(result: Result) -> None:
     if result.tracking:
         _line(console, "tracking", result.tracking)
     _line(console, "next", next_step(summary))
+
+
+def show_profile(result: Result) -> None:
+    """Print where the time of a run went, and where the traces of its steps are."""
+    console, whole = output(), sum(result.phases.values())
+    times = Table("phase", Column("seconds", justify="right"), Column("share", justify="right"), title="Where the time went")
+    for phase, seconds in result.phases.items():
+        times.add_row(phase, f"{seconds:.2f}", f"{100 * seconds / whole:.1f} %")
+    times.add_row("all", f"{whole:.2f}", "", end_section=True)
+    show_table(console, times)
+    for trace in result.traces:
+        _line(console, "trace", str(trace))
+    console.print()
 
 
 def _line(console: Console, label: str, text: str) -> None:

@@ -14,6 +14,11 @@ Examples:
   kdcore run sakdn seeds=[0,1,2] losses.soft-target.weight=0.5
   kdcore run utd-mhad/sakdn data.dataset.root=~/UTD-MHAD --dry-run"""
 
+Profile = Annotated[
+    bool,
+    typer.Option("--profile", help="Show where the time went, and write traces of some training steps into the run's folder."),
+]
+
 
 def run(
     recipe: RecipeArgument,
@@ -21,8 +26,10 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Pass one batch through everything and show it; train nothing.")
     ] = False,
+    profile: Profile = False,
 ) -> None:
     """Run a recipe: train, evaluate, and write a report."""
+    from kdcore.cli import STARTED
     from kdcore.cli.console import ConsoleListener, show_preflight, stderr
     from kdcore.runs.run import dry_run as rehearse
     from kdcore.runs.run import run as start
@@ -33,18 +40,19 @@ def run(
                 show_preflight(found)
             return
         typed = ["kdcore", "run", recipe, *(overrides or []), *_plugin_files()]
-        result = start(recipe, overrides or [], callbacks=[listener], command=typed)
-    _show(result)
+        result = start(recipe, overrides or [], callbacks=[listener], command=typed, profile=profile, began=STARTED)
+    _show(result, profile)
 
 
-def resume(run_id: RunArgument, overrides: Overrides = None) -> None:
+def resume(run_id: RunArgument, overrides: Overrides = None, profile: Profile = False) -> None:
     """Resume an interrupted run, or give a finished one more epochs, as in schedule.student.epochs=60."""
+    from kdcore.cli import STARTED
     from kdcore.cli.console import ConsoleListener, stderr
     from kdcore.runs.run import resume as go_on
 
     with ConsoleListener(stderr()) as listener:
-        result = go_on(run_id, overrides or [], callbacks=[listener])
-    _show(result)
+        result = go_on(run_id, overrides or [], callbacks=[listener], profile=profile, began=STARTED)
+    _show(result, profile)
 
 
 def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
@@ -75,8 +83,10 @@ def _plugin_files() -> list[str]:
     return [word for path in files_asked_for() for word in ("--plugin", str(path))]
 
 
-def _show(result) -> None:
+def _show(result, profile: bool) -> None:
     if result is not None:
-        from kdcore.cli.console import show_result
+        from kdcore.cli.console import show_profile, show_result
 
+        if profile:
+            show_profile(result)
         show_result(result)

@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from kdcore.cache import cache_folder
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.models import Recipe
+from kdcore.recipe.plan import Plan
 from kdcore.runs.outcome import Outcome
 from kdcore.training.assembly import parameter_counts
 from kdcore.training.evaluation import predict
 from kdcore.training.fabric import most_memory
 from kdcore.training.participants import Distiller
 from kdcore.training.settings import Settings
+from kdcore.training.trained_teachers import TrainedStages
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -35,6 +38,16 @@ def settings_of(recipe: Recipe, seed: int) -> Settings:
         engine.log_every,
         engine.skipped_steps if engine.on_nan == "skip-step" else None,
     )
+
+
+def trained_stages(plan: Plan, seed: int) -> TrainedStages | None:
+    """The store that keeps the teachers of a seed for other runs; None if the recipe does not want it."""
+    if not plan.recipe.engine.reuse_teachers:
+        return None
+    filled = plan.filled
+    said = {key: filled[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
+    data = {key: filled["data"][key] for key in ("batch_size", "sampler", "mix")}
+    return TrainedStages(cache_folder() / "teachers", {**said, "seed": seed, **data})
 
 
 def evaluate_arm(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from kdcore import __version__
 from kdcore.cache import cache_folder
 from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
@@ -78,6 +80,29 @@ def facts_of(run: RunContext) -> Facts:
         no_baseline=plan.no_baseline,
         distilled=list(plan.distilled),
     )
+
+
+def tags_of(run: RunContext, extends: str = "") -> dict[str, object]:
+    """Tags by which a run is found in tracking.
+
+    Args:
+        run: The run.
+        extends: The run that it continues; empty for none.
+    """
+    return {
+        "recipe": run.recipe.name,
+        "recipe_hash": run.assembly.plan.hash,
+        "run": run.folder.name,
+        "kdcore": __version__,
+        "dataset": run.recipe.data.dataset.name,
+        "dataset_fingerprint": run.table.fingerprint,
+        "split_rule": run.table.splits.rule,
+        "command": shlex.join(run.command),
+        "torch": torch.__version__,
+        **{f"plugin.{name}": version for name, version in run.versions.items()},
+        **({"extends": extends} if extends else {}),
+        **run.recipe.tracking.tags,
+    }
 
 
 def _machine(device: torch.device) -> str:

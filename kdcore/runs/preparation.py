@@ -30,6 +30,7 @@ from kdcore.training.fabric import OneCpu
 from kdcore.training.learner import Learner
 from kdcore.training.parameter_groups import unmatched
 from kdcore.training.participants import Distiller
+from kdcore.training.phases import DATA, Phases
 from kdcore.training.precision_check import check_precision
 from kdcore.training.preflight import Preflight, preflight
 from kdcore.training.randomness import make_deterministic
@@ -69,6 +70,7 @@ def prepare(
     split: str,
     folder: Path | None,
     reading: Callable[[int, int, str], None],
+    phases: Phases,
 ) -> Prepared:
     """Start the processes, read the recordings, and send one batch through everything.
 
@@ -79,6 +81,7 @@ def prepare(
         split: Split to evaluate on.
         folder: Of the run to go on with; None for a new one.
         reading: Told (done, total, what) while recordings are read.
+        phases: Divides the time that this takes.
 
     Raises:
         KdcoreError: If the recipe or the recordings are at fault; nothing but prepared data has been written.
@@ -90,7 +93,7 @@ def prepare(
     with builder.locating_data_errors():
         assembly = Assembly(builder, dataset, plan)
     limit = recipe.data.memory_bytes
-    with builder.locating_data_errors():
+    with builder.locating_data_errors(), phases.during(DATA):
         table = load_table(
             dataset,
             builder.protocol(),

@@ -19,6 +19,7 @@ from kdcore.recipe.load import load_recipe
 from kdcore.recipe.models import Recipe
 from kdcore.runs.outcome import Outcome, read_outcome
 from kdcore.runs.paths import find_run, runs_folder
+from kdcore.training.checkpoint import write_file
 
 FACTS = "run.json"
 
@@ -53,6 +54,7 @@ class Facts:
         resumed: A line for each resumption with other versions or other code than before.
         extends: The finished run that this one continues: ``run``, its ``epochs`` and those of this one by learner, and why the
             result ``differs`` from that of a longer run, if it does; empty for none.
+        phases: Phase → seconds that it has taken, over all resumptions.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Facts:
     notes: Sequence[str] = ()
     resumed: Sequence[str] = ()
     extends: Mapping[str, Any] = field(default_factory=dict)
+    phases: Mapping[str, float] = field(default_factory=dict)
 
     def content(self) -> bytes:
         """As it is kept in a file."""
@@ -222,6 +225,13 @@ def resumed_facts(now: Facts, before: Facts | None) -> Facts:
         else []
     )
     return replace(now, resumed=[*before.resumed, *line])
+
+
+def record_phases(folder: Path, phases: Mapping[str, float]) -> None:
+    """Keep the seconds that each phase of a run has taken."""
+    if facts := read_facts(folder):
+        rounded = {phase: round(seconds, 4) for phase, seconds in phases.items()}
+        write_file(folder / FACTS, replace(facts, phases=rounded).content())
 
 
 def read_facts(folder: Path) -> Facts | None:

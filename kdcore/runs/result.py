@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -32,6 +32,8 @@ class Result:
         report: The file that a plugin wrote for people to read; None without such a plugin.
         tracking: How to look at what was tracked; empty if nothing was.
         run_ids: Local name of a run → its id with the tracker.
+        phases: Phase → seconds that the run has taken.
+        traces: Traces of some training steps, where they were asked for.
     """
 
     summary: Summary
@@ -39,6 +41,8 @@ class Result:
     report: Path | None = None
     tracking: str = ""
     run_ids: Mapping[str, str] = field(default_factory=dict)
+    phases: Mapping[str, float] = field(default_factory=dict)
+    traces: Sequence[Path] = ()
 
     @property
     def table(self) -> DataFrame:

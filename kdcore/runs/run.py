@@ -15,11 +15,12 @@ from kdcore.runs.callbacks import RunListener
 from kdcore.runs.extension import extension
 from kdcore.runs.paths import find_run
 from kdcore.runs.progress import listener_for
-from kdcore.runs.records import recipe_of
+from kdcore.runs.records import read_facts, recipe_of
 from kdcore.runs.result import Result
 from kdcore.runs.session import RunSession
 from kdcore.runs.state import RunState
 from kdcore.training.fabric import one_cpu
+from kdcore.training.phases import Phases, in_order
 from kdcore.training.preflight import Preflight
 from kdcore.training.randomness import preserved_torch
 
@@ -34,6 +35,8 @@ def run(
     command: Sequence[str] = (),
     split: Literal["test", "validation"] = "test",
     retrain: bool = False,
+    profile: bool = False,
+    began: float | None = None,
 ) -> Result | None:
     """Run a recipe from the start. Returns None in all processes of a distributed run but the first.
 
@@ -50,21 +53,20 @@ def run(
         command: What a person types to repeat it.
         split: Split to evaluate on. With ``validation``, to choose among recipes, test samples are never used.
         retrain: Train teachers even if other runs have trained them (`engine.reuse_teachers`).
+        profile: Measure every training step, and write traces of some into the run's folder. Results are the same bit for bit.
+        began: Reading of `time.perf_counter` from which the run's time counts; now by default.
 
     Raises:
         KdcoreError: With a message for the user; nothing is written if the recipe or the data are at fault.
     """
-    plugins = plugin_manager()
-    recipe = load_recipe(source, overrides, plugins, data)
-    listener = listener_for(callbacks, progress)
-    with (
-        preserved_torch(),
-        exits_attributed(plugins),
-        RunSession(make_plan(recipe), plugins, listener, command, None, split, retrain) as session,
-    ):
+    phases, plugins = Phases(profile, began), plugin_manager()
+    plan, listener = make_plan(load_recipe(source, overrides, plugins, data)), listener_for(callbacks, progress)
+    session = RunSession(plan, plugins, listener, command, None, split, retrain, phases=phases)
+    with preserved_torch(), exits_attributed(plugins), session:
         for arm in session.arms():
             arm.engine.fit(arm.stages, arm.checkpoint)
-        return _result(session)
+        result = _result(session)
+    return _timed(result)
 
 
 def resume(
@@ -74,6 +76,8 @@ def resume(
     data: Dataset | None = None,
     callbacks: Sequence[RunListener] = (),
     progress: bool | None = None,
+    profile: bool = False,
+    began: float | None = None,
 ) -> Result | None:
     """Resume an interrupted run, to the same end as if it had not been interrupted; or give a finished run more epochs.
 
@@ -85,25 +89,27 @@ def resume(
         data: The dataset, if the run was given one in Python.
         callbacks: Told how it goes.
         progress: Whether to show the progress; by default, in a notebook.
+        profile: As for `run`.
+        began: Likewise.
 
     Raises:
         CheckpointError: If there is no such run, or its checkpoint cannot be trusted.
         UsageError: If an override changes anything but the epochs of the last stage.
     """
-    folder = find_run(str(run_id))
-    plugins = plugin_manager()
+    phases, folder, plugins = Phases(profile, began), find_run(str(run_id)), plugin_manager()
     plan, listener = make_plan(recipe_of(folder, plugins, data, files=True)), listener_for(callbacks, progress)
     if overrides:
         longer = make_plan(load_recipe(folder / "recipe.yaml", overrides, plugins, data))
         extends, command = (folder, extension(folder, plan, longer)), ["kdcore", "resume", folder.name, *overrides]
         split = RunState.read(folder).split
-        session = RunSession(longer, plugins, listener, command, None, split, extends=extends)
+        session = RunSession(longer, plugins, listener, command, None, split, extends=extends, phases=phases)
     else:
-        session = RunSession(plan, plugins, listener, folder=folder)
+        session = RunSession(plan, plugins, listener, folder=folder, phases=phases)
     with preserved_torch(), exits_attributed(plugins), session:
         for arm in session.arms():
             arm.engine.fit(arm.stages, arm.checkpoint)
-        return _result(session)
+        result = _result(session)
+    return _timed(result)
 
 
 def dry_run(
@@ -136,3 +142,12 @@ def _result(session: RunSession) -> Result | None:
         return None
     summary, report = session.conclude()
     return Result(summary, session.context.folder, report, session.tracker.describe(), session.tracker.run_ids())
+
+
+def _timed(result: Result | None) -> Result | None:
+    """The result with the time that the run took, up to the end of its tracking."""
+    if result:
+        facts = read_facts(result.folder)
+        result.phases = in_order(facts.phases) if facts else {}
+        result.traces = sorted((result.folder / "profile").glob("*.json"))
+    return result

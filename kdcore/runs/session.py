@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -15,25 +14,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kdcore import __version__
-from kdcore.cache import cache_folder
 from kdcore.contracts.tracker import Tracker
 from kdcore.errors import StoppedError
 from kdcore.plugin.manager import PluginManager
 from kdcore.recipe.build import Builder, versions_used
 from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
-from kdcore.runs.arms import compare_lengths, evaluate_arm, settings_of
+from kdcore.runs.arms import compare_lengths, evaluate_arm, settings_of, trained_stages
 from kdcore.runs.artifacts import save_participants
 from kdcore.runs.callbacks import HookCaller, RunListener
-from kdcore.runs.context import RunContext, facts_of
+from kdcore.runs.context import RunContext, facts_of, tags_of
 from kdcore.runs.extension import Extension, final_state, starting_point
 from kdcore.runs.interrupts import Interrupts
 from kdcore.runs.journal import RunJournal, Status, flattened
 from kdcore.runs.lock import locked
 from kdcore.runs.outcome import Outcome, write_outcome
 from kdcore.runs.preparation import Prepared, make_folder, prepare
-from kdcore.runs.records import FACTS, Facts, outcome_file, read_facts, read_run, resumed_facts
+from kdcore.runs.records import FACTS, Facts, outcome_file, read_facts, read_run, record_phases, resumed_facts
 from kdcore.runs.state import RunState, check_state, refuse_edited_recipe
 from kdcore.runs.summary import Summary, summarise
 from kdcore.runs.tracked_metrics import means, metric_group
@@ -41,8 +38,9 @@ from kdcore.training.checkpoint import Checkpoints, write_file
 from kdcore.training.engine import Engine
 from kdcore.training.fabric import OneCpu, gradient_scaler, make_fabric
 from kdcore.training.participants import Distiller
+from kdcore.training.phases import CHECKPOINTS, CHECKS, EVALUATION, OWN, REPORT, START, TRACKING, Phases
 from kdcore.training.settings import Checkpoint
-from kdcore.training.trained_teachers import TrainedStages
+from kdcore.training.step_trace import StepTrace
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -79,6 +77,7 @@ class RunSession:
         split: Split that a new run is evaluated on.
         retrain: Whether a new run trains teachers even if other runs have trained them.
         extends: Folder of the finished run that a new one continues, and how far; None for none.
+        phases: Divides its time, which by default counts from now; with a profile, steps of the first arm are traced.
     """
 
     context: RunContext
@@ -93,7 +92,9 @@ class RunSession:
         split: str = "test",
         retrain: bool = False,
         extends: tuple[Path, Extension] | None = None,
+        phases: Phases | None = None,
     ):
+        self.phases, self._counted = phases or Phases(), False
         self.plan, self.recipe, self.plugins, self.folder = plan, plan.recipe, plugins, folder
         if folder:
             state = RunState.read(folder)
@@ -112,14 +113,16 @@ class RunSession:
     @cached_property
     def fabric(self) -> Fabric:
         """Devices, precision, processes."""
-        return make_fabric(self.recipe.engine, self.scaler)
+        with self.phases.during(START):
+            return make_fabric(self.recipe.engine, self.scaler)
 
     def prepare(self, fabric: Fabric | OneCpu) -> Prepared:
         """Read the data, and check everything before anything is written."""
         found = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say)
         self.tracker = found or Tracker()
         known = self.folder or (self.extends[0] if self.extends else None)
-        return prepare(self.plan, self.builder, fabric, self.split, known, self._reading)
+        with self.phases.during(CHECKS):
+            return prepare(self.plan, self.builder, fabric, self.split, known, self._reading, self.phases)
 
     @property
     def writes(self) -> bool:
@@ -137,17 +140,20 @@ class RunSession:
                 self.folder = make_folder(self.plan, self.fabric, self.command, self.split, self.retrain, self.extends)
                 if self.writes:
                     stack.enter_context(locked(self.folder))
+            stack.callback(self._keep_phases)
             self.state, self.checkpoints = RunState.read(self.folder), Checkpoints(self.folder / "checkpoints")
             if self.writes:
                 experiment = self.recipe.tracking.experiment or self.recipe.name
                 self.journal = RunJournal(self.folder / "tracking", self.tracker, experiment)
                 stack.callback(self.journal.close)
+                stack.callback(self.phases.enter, TRACKING)
                 refuse_edited_recipe(self.plan.filled, self.journal.file, self.folder)
             self.context = self._context(self._prepared, self.folder)
             self._checkpoint = self._resume_point()
             stack.enter_context(self.interrupts.watched())
             self._begin()
             self._stack = stack.pop_all()
+        self.phases.enter(OWN)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -184,10 +190,13 @@ class RunSession:
             seconds = time.monotonic() - began
             lengths = self._note_training(engine, seed, arm) if self.writes else []
             size, notes = self.recipe.data.batch_size, [*engine.notes, *lengths]
-            outcome = evaluate_arm(arm, distiller, self.context.table, self.split, size, self.fabric, seconds)
+            self.phases.trace = None
+            with self.phases.during(EVALUATION):
+                outcome = evaluate_arm(arm, distiller, self.context.table, self.split, size, self.fabric, seconds)
             outcome = replace(outcome, notes=notes)
             if self.writes:
-                self._save(distiller, seed, outcome)
+                with self.phases.during(CHECKPOINTS):
+                    self._save(distiller, seed, outcome)
                 self.state.done.append([seed, arm])
                 self._settle()
                 self.checkpoints.clear()
@@ -195,14 +204,17 @@ class RunSession:
 
     def conclude(self) -> tuple[Summary, Path | None]:
         """Summarise all seeds and let plugins report; a run that was complete is reported again, and nothing else."""
+        self._keep_phases()
         summary = summarise(self.recipe, read_run(self.context.folder), self.tracker.describe())
-        report = self.plugins.hook.write_report(run=self.context, summary=summary)
+        with self.phases.during(REPORT):
+            report = self.plugins.hook.write_report(run=self.context, summary=summary)
         if report is None:
             self.listener.say("no report was written: the plugin 'report' is not in use")
         if not self.state.complete:
             assert self.journal is not None
             self.journal.metrics("root", means(summary), 0)
-            self.plugins.hook.run_finished(run=self.context, summary=summary, report=report)
+            with self.phases.during(TRACKING):
+                self.plugins.hook.run_finished(run=self.context, summary=summary, report=report)
             for name in [f"seed-{seed}" for seed in self.recipe.seeds] + ["root"]:
                 self.journal.finish(name)
             self.state.complete = True
@@ -271,12 +283,18 @@ class RunSession:
                 self.listener.say(note)
             if self.plan.unread and not self.plan.recipe.fusion:
                 self.listener.say(f"no student learns from {', '.join(self.plan.unread)}: no term of its objective reads it")
-            before = read_facts(run.folder) or (read_facts(self.extends[0]) if self.extends else None)
-            facts = self._extended(resumed_facts(facts_of(run), before))
+            mine = read_facts(run.folder)
+            phases = mine.phases if mine else {}
+            self.phases.add(phases)
+            self._counted = True
+            before = mine or (read_facts(self.extends[0]) if self.extends else None)
+            facts = replace(self._extended(resumed_facts(facts_of(run), before)), phases=phases)
             write_file(run.folder / FACTS, facts.content())
             for note in facts.resumed:
                 self.listener.say(note)
-            self.journal.start("root", self.recipe.name, None, self._tags(), flattened(self.plan.filled))
+            self.journal.start(
+                "root", self.recipe.name, None, tags_of(run, self.state.extends.get("run", "")), flattened(self.plan.filled)
+            )
         self.plugins.hook.run_started(run=run)
         if self.journal:
             self.journal.commit()
@@ -289,18 +307,6 @@ class RunSession:
         for line in lines:
             self.listener.say(line)
         return replace(facts, extends=self.state.extends, notes=[*facts.notes, *lines])
-
-    def _tags(self) -> dict[str, object]:
-        run = self.context
-        return {
-            "recipe": self.recipe.name, "recipe_hash": self.plan.hash, "run": run.folder.name,
-            "kdcore": __version__, "dataset": self.recipe.data.dataset.name,
-            "dataset_fingerprint": run.table.fingerprint, "split_rule": run.table.splits.rule,
-            "command": shlex.join(run.command),
-            "torch": torch.__version__, **{f"plugin.{name}": version for name, version in run.versions.items()},
-            **({"extends": self.state.extends["run"]} if self.state.extends else {}),
-            **self.recipe.tracking.tags,
-        }  # fmt: skip
 
     def _record_stop(self, status: Status, error: BaseException) -> None:
         """Record that the run stopped short, without what a resumed run records again."""
@@ -319,7 +325,7 @@ class RunSession:
             self.engine.stop_requested = True
 
     def _engine(self, distiller: Distiller, seed: int, arm: str) -> Engine:
-        child, journal = f"seed-{seed}", self.journal
+        run, child, journal = self.context, f"seed-{seed}", self.journal
         prefix = "" if arm == DISTILLED else f"{BASELINE}/"
         if journal:
             params = {**flattened(self.plan.filled), "seed": seed}  # the parent's, too, so that seeds of two runs compare
@@ -327,12 +333,17 @@ class RunSession:
 
         def record(metrics: Mapping[str, float], step: int) -> None:
             if journal:
-                journal.metrics(child, {f"{prefix}{name}": value for name, value in metrics.items()}, step)
+                with self.phases.during(TRACKING):
+                    journal.metrics(child, {f"{prefix}{name}": value for name, value in metrics.items()}, step)
 
-        save, trained, table = self._saver(seed, arm), self._trained_stages(seed), self.context.table
-        settings = settings_of(self.recipe, seed)
-        finish = self._finisher(seed, arm)
-        return Engine(self.fabric, distiller, table, settings, record, save, self.listener, trained, self.scaler, finish)
+        trained = None if self.retrain else trained_stages(self.plan, seed)
+        save, finish, table = self._saver(seed, arm), self._finisher(seed, arm), self.context.table
+        if self.phases.profile and self.writes and [seed, arm] == [self.recipe.seeds[0], self.plan.arms[0]]:
+            self.phases.trace = StepTrace(run.folder / "profile", f"seed-{seed}-{arm}")
+        return Engine(
+            self.fabric, distiller, table, settings_of(self.recipe, seed), record, save, self.listener, trained, self.scaler,
+            finish, self.phases,
+        )  # fmt: skip
 
     def _finisher(self, seed: int, arm: str) -> Callable[[Mapping[str, Tensor], Mapping[str, Any]], None]:
         """Keeps the state in which an arm ends."""
@@ -352,16 +363,6 @@ class RunSession:
             self.fabric.barrier()
 
         return save
-
-    def _trained_stages(self, seed: int) -> TrainedStages | None:
-        """The store that keeps teachers for other runs, if the recipe wants it."""
-        if self.retrain or not self.recipe.engine.reuse_teachers:
-            return None
-        filled = self.plan.filled
-        said = {key: filled[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}
-        data = {key: filled["data"][key] for key in ("batch_size", "sampler", "mix")}
-        identity = {**said, "seed": seed, **data}
-        return TrainedStages(cache_folder() / "teachers", identity)
 
     def _save(self, distiller: Distiller, seed: int, outcome: Outcome) -> None:
         """Save an arm's predictions and weights, and record its metrics."""
@@ -389,6 +390,11 @@ class RunSession:
         for sentence in said:
             self.listener.say(f"seed {seed}: {sentence}")
         return said
+
+    def _keep_phases(self) -> None:
+        """Write into the run's record where its time has gone so far; nothing of a run that was complete before."""
+        if self.folder and self._counted:
+            record_phases(self.folder, self.phases.listed())
 
     def _settle(self) -> None:
         """Make everything recorded and finished so far final."""

@@ -107,6 +107,7 @@ class Summary:
         split: Split that was evaluated.
         setting: What was run, in words.
         notes: Recordings that were dropped, by reason, and warnings about the splits.
+        phases: Phase → seconds that the run has taken, as far as they are recorded.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Summary:
     split: str = "test"
     setting: str = ""
     notes: Sequence[str] = ()
+    phases: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def difference(self) -> Difference | None:
@@ -193,6 +195,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
             *_training_notes(outcomes),
             *_chance_notes(outcomes, by_arm),
         ],
+        phases=facts.phases,
     )
 
 

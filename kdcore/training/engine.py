@@ -22,6 +22,7 @@ from kdcore.training.evaluation import predict
 from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
+from kdcore.training.phases import CHECKPOINTS, EVALUATION, TEACHERS, Phases
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
 from kdcore.training.settings import Checkpoint, Settings
 from kdcore.training.sources import cached_sources, set_modes
@@ -49,6 +50,7 @@ class Engine:
         trained: Where stages of teachers alone are kept, to be trained once; None to train them always.
         scaler: Scales the loss, for float16; None for other precisions.
         finish: Takes (weights, state) when the last stage has been trained, before the weights that are asked for are chosen.
+        phases: Divides the time that training takes; None to measure nothing that anyone asks for.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Engine:
         trained: TrainedStages | None = None,
         scaler: torch.amp.GradScaler | None = None,
         finish: Callable[[Mapping[str, Tensor], Mapping[str, Any]], None] = lambda weights, state: None,
+        phases: Phases | None = None,
     ):
         self.fabric, self.distiller, self.table, self.settings = fabric, distiller, table, settings
         self.trained = trained if fabric.world_size == 1 else None
@@ -72,7 +75,10 @@ class Engine:
         self.stop_requested = False
         limit, alone = settings.skipped_steps, fabric.world_size == 1
         self.skipping = Skipping(limit, alone, scaler is not None) if limit is not None else None
-        self.updates = Updates(fabric, distiller, scaler, self.skipping)
+        self.phases = phases or Phases()
+        if fabric.device.type == "cuda":
+            self.phases.synchronise = torch.cuda.synchronize
+        self.updates = Updates(fabric, distiller, scaler, self.skipping, self.phases)
         self.report = EpochReport(distiller, record, self.listener, self.watch, self.skipping, settings.log_every)
         self._saved_at = time.monotonic()
         self._stopped_by_callback = False
@@ -98,7 +104,7 @@ class Engine:
 
     def _stages(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None) -> Iterator[StageContext]:
         """The stages that are left, each ready to be trained; what follows a stage is done when the next one is asked for."""
-        self._set_scaler(checkpoint[1] if checkpoint else None)
+        self.updates.begin(checkpoint[1] if checkpoint else None)
         first = self._restore(stages, *checkpoint) if checkpoint else 0
         for ordinal, stage in enumerate(stages):
             if ordinal < first:
@@ -109,6 +115,7 @@ class Engine:
                 with self._remembered(key, stage):
                     self.report.history = list(checkpoint[1]["history"]) if checkpoint and resumed else []
                     yield (context := self._context(ordinal, stages))
+                    self.phases.end_stage()
                     if ordinal + 1 == len(stages):
                         self.finish(*self._state(ordinal, context.done, 0, context))
                     self._keep_chosen(context)
@@ -161,9 +168,10 @@ class Engine:
         learners = [self._learner(name, stage) for name in self.distiller.owners(stage.learners)]
         set_modes(self.distiller, stage)
         limit, gather = (self.settings.cache_limit if self.settings.teacher_cache else None), gatherer(self.fabric.world_size)
-        cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)
+        with self.phases.during(TEACHERS):
+            cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)
         step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gather)
-        step.watch = self.watch
+        step.watch, step.phases = self.watch, self.phases
         if self.settings.compile:
             for name in stage.learners:
                 self.distiller.participant(name).encoder.compile()
@@ -189,6 +197,7 @@ class Engine:
         if state and state["stage"] != context.ordinal:
             state = None
         self.listener.stage_started(context.stage, context.steps)
+        self.phases.begin_stage(context.stage.name, context.stage.epochs * context.steps)
         context.ended, context.done = (str(state["ended"]), int(state["epoch"])) if state else ("", 0)
         if context.ended and context.done < context.stage.epochs and not context.first.ended:
             self._say_ended(context)
@@ -242,9 +251,11 @@ class Engine:
             within = self.fabric.world_size == 1 and index + 1 < context.steps and context.completes_step(index)
             if within and (self.stop_requested or self._due(now)):
                 self._checkpoint(context.ordinal, context.epoch, index + 1, context)
+        self.phases.end_steps()
 
     def _begin_step(self, context: StageContext, index: int) -> None:
         """Tell a stage's terms where training is."""
+        self.phases.begin_step()
         context.index = index
         for learner in context.learners:
             epochs = context.training(learner.name).epochs
@@ -259,7 +270,8 @@ class Engine:
         stage = context.stage
         found, means = self.report.values(context)
         self.updates.refuse_tiny_scale(context)
-        scores = self._validate(context)
+        with self.phases.during(EVALUATION):
+            scores = self._validate(context)
         groups = chosen_together(stage, self.distiller)
         follow_plateaus(context, groups, scores, means)
         found += [*self.report.scores(context, scores), *self.report.vanished(context)]
@@ -348,7 +360,8 @@ class Engine:
         """Save where training stands; if asked to stop, stop."""
         if context and not self.skipping:
             context.refuse_infinite(context.values[:step].cpu())  # nothing resumes from weights that are not numbers
-        self.save(*self._state(ordinal, epoch, step, context))
+        with self.phases.during(CHECKPOINTS):
+            self.save(*self._state(ordinal, epoch, step, context))
         self._saved_at = time.monotonic()
         if self.stop_requested:
             raise StoppedError("stopped on request; the state is saved")
@@ -376,12 +389,6 @@ class Engine:
             "notes": list(self.notes),
             "skipped": self.skipping.count if self.skipping else 0,
         }
-
-    def _set_scaler(self, state: Mapping[str, Any] | None) -> None:
-        """Start the gradient scaler, where the precision has one, from a checkpoint's state or afresh."""
-        if self.scaler:
-            fresh = {**self.scaler.state_dict(), "scale": 2.0**16, "_growth_tracker": 0}
-            self.scaler.load_state_dict(dict(state["scaler"]) if state else fresh)
 
     def _restore(self, stages: Sequence[StagePlan], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
         """Load a checkpoint; returns the stage to continue with."""

@@ -266,6 +266,7 @@ class LoaderEngine(Engine):
             if (now := time.monotonic()) - told > INTERVAL:
                 told = now
                 self.listener.stepped(context.stage, context.epoch, count)
+        self.phases.end_steps()
         if count < self.steps:
             raise DataError(
                 f"the loader gave {count} batches in epoch {context.epoch + 1}, but {self.steps} were expected; give steps="

@@ -19,6 +19,7 @@ from kdcore.training.gradient_watch import GradientWatch, TermValue
 from kdcore.training.mixing import Mix, draw, is_mixed
 from kdcore.training.module_checks import not_a_scalar
 from kdcore.training.participants import Distiller, TermSpec
+from kdcore.training.phases import BATCHES, FORWARD, LOSSES, OWN, TEACHERS, TEACHERS_FORWARD, Phases
 from kdcore.training.randomness import RandomStream
 from kdcore.training.teacher_cache import CachedOutputs, sees_random_input
 
@@ -78,7 +79,7 @@ class StageStep(nn.Module):
         ]
         self._known = [distiller.known_classes(term.learner, term.spec) for term in self.terms]
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
-        self.watch = GradientWatch()
+        self.watch, self.phases = GradientWatch(), Phases()
         self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
         self._partly_labelled = labelled and table.is_partly_labelled(stage.split)
         self.mix = table.mix if is_mixed(table.mix, stage, distiller) else None
@@ -108,7 +109,9 @@ class StageStep(nn.Module):
         """
         total, values, watched = None, [], []
         for term, context in self.contexts(rows, local):
+            self.phases.now(LOSSES)
             value = self.value(term, context)
+            self.phases.now(OWN)
             weight = context.progress.at(term.spec.weight)
             values.append(value.detach())
             if self.watch.looking and len(context.batch):
@@ -155,17 +158,26 @@ class StageStep(nn.Module):
         distiller = self.distiller
         if self.presence:
             return self._contexts_where_present(rows)
+        now = self.phases.now
+        now(BATCHES)
         batch = self.table.batch(local, self.inputs, self.labelled)
+        now(OWN)
         self._drawn = mix = draw(self.mix, len(rows), self.mix_seed, rows.device) if self.mix else None
         whole: Batch = (
             replace(batch, rows=rows, labels=self.table.train_labels[rows] if self.labelled else None) if self.gather else batch
         )
         with distiller.mixed(mix):
+            now(TEACHERS)
             sources = self._sources(rows, batch)
+            if self.teaching:
+                now(TEACHERS_FORWARD)
             with self.teacher_randomness or nullcontext():
                 outputs = self._gathered(distiller.run_teachers(self.fused, batch))
                 outputs |= self._outputs([name for name in self.teaching if name not in outputs], batch)
+            if self.studying:
+                now(FORWARD)
             outputs |= self._outputs(self.studying, batch)
+            now(OWN)
         if mix:
             whole = MixedBatch(len(whole), {}, whole.labels)
         read = {name: each.detach() for name, each in outputs.items()} if len(outputs) > 1 else {}
@@ -208,8 +220,10 @@ class StageStep(nn.Module):
         A term is given the rows that all of its participants have. A learner with fewer than two rows of a batch sits it out,
         because batch normalisation cannot normalise one.
         """
+        self.phases.now(BATCHES)
         distiller, batch = self.distiller, self.table.batch(rows, self.inputs, self.labelled, stand_ins=True)
         outputs, places = self._outputs_where_present(rows, batch)
+        self.phases.now(OWN)
         labelled = batch.labels >= 0 if self._partly_labelled and batch.labels is not None else None
         found = []
         for term, known in zip(self.terms, self._known, strict=True):
@@ -242,6 +256,7 @@ class StageStep(nn.Module):
         """Outputs of everybody on the rows that they have; and participant → (B,) place of each row among them, -1 if not."""
         distiller, outputs = self.distiller, dict[str, Outputs]()
         places: dict[str, Tensor] = {}
+        self.phases.now(TEACHERS)
         for group in distiller.run_apart([*self.live_teachers]):
             with torch.no_grad(), self.teacher_randomness or nullcontext():
                 outputs |= self._some(
@@ -253,10 +268,12 @@ class StageStep(nn.Module):
                     [name], rows, batch, places, 1, lambda part, name=name: {name: self.cached[name].at(part.rows)}
                 )
         outputs = self._with_blanks(outputs, rows)
+        self.phases.now(TEACHERS_FORWARD)
         for group in distiller.run_apart(self.teaching):
             with self.teacher_randomness or nullcontext():
                 run = distiller.run_teachers if group == self.fused else self._outputs
                 outputs |= self._some(group, rows, batch, places, 2, lambda part, run=run, group=group: run(group, part))
+        self.phases.now(FORWARD)
         return outputs | self._outputs(self.studying, batch), places
 
     def _some(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from kdcore.errors import TrainingError
 from kdcore.training.divergence import Skipping
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
+from kdcore.training.phases import BACKWARD, OPTIMIZER, OWN, TEACHERS_BACKWARD, Phases
 from kdcore.training.stage_context import StageContext
 
 if TYPE_CHECKING:
@@ -28,10 +30,24 @@ class Updates:
         distiller: The participants.
         scaler: Scales the loss, for float16; None for other precisions.
         skipping: Skips steps that are not finite; None to leave them to the end of the epoch, which refuses them.
+        phases: Divides the time of steps.
     """
 
-    def __init__(self, fabric: Fabric, distiller: Distiller, scaler: torch.amp.GradScaler | None, skipping: Skipping | None):
-        self.fabric, self.distiller, self.scaler, self.skipping = fabric, distiller, scaler, skipping
+    def __init__(
+        self,
+        fabric: Fabric,
+        distiller: Distiller,
+        scaler: torch.amp.GradScaler | None,
+        skipping: Skipping | None,
+        phases: Phases,
+    ):
+        self.fabric, self.distiller, self.scaler, self.skipping, self.phases = fabric, distiller, scaler, skipping, phases
+
+    def begin(self, state: Mapping[str, Any] | None) -> None:
+        """Start the gradient scaler, where the precision has one, from a checkpoint's state or afresh."""
+        if self.scaler:
+            fresh = {**self.scaler.state_dict(), "scale": 2.0**16, "_growth_tracker": 0}
+            self.scaler.load_state_dict(dict(state["scaler"]) if state else fresh)
 
     def take(self, context: StageContext, total: Tensor, values: Tensor) -> None:
         """Add a batch's gradients to those gathered, and step every learner's optimizer if the batch completes a step.
@@ -48,7 +64,9 @@ class Updates:
             for learner in context.learners:
                 if learner.optimizer:
                     learner.optimizer.zero_grad()
+        self.phases.now(BACKWARD if context.step.studying else TEACHERS_BACKWARD)
         self.fabric.backward(total)
+        self.phases.now(OWN)
         context.values[context.index, :-1] = values
         context.values[context.index, -1] = total.detach()
         if self.skipping and self.skipping.skips(total, context.learners):
@@ -61,7 +79,9 @@ class Updates:
         stepped = False
         for learner in context.learners:
             if context.gathered:
+                self.phases.now(OPTIMIZER)
                 stepped |= self._step(context, learner)
+                self.phases.now(OWN)
             learner.end_step()
         if self.scaler and stepped:
             self.scaler.update()

@@ -88,5 +88,8 @@ img { max-width: 100%; background: #fff; border-radius: 4px; }
 .bar { display: block; position: relative; width: 10rem; height: .7rem; }
 .bar i { position: absolute; top: 0; bottom: 0; }
 .bar i.more { left: 50%; background: var(--good); }
+.parts { display: flex; height: 1.4rem; margin-bottom: .75rem; border-radius: 4px; overflow: hidden; }
+.parts i, .part { background: hsl(calc(205 + 45 * var(--part)) 55% 55%); }
+.part { display: inline-block; width: .8rem; height: .8rem; border-radius: 2px; }
 .bar i.less { right: 50%; background: var(--bad); }
 """

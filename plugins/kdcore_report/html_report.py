@@ -14,6 +14,9 @@ from kdcore_report.curves import Curves
 from kdcore_report.examples import Example
 from kdcore_report.html_page import Pictures, figure, note, page, section, table
 
+PARTS = 8
+"""Number of colours of the bar of times."""
+
 DISTILLED, BASELINE, ALONE = "distilled", "baseline", "student"
 
 
@@ -40,6 +43,7 @@ def write_page(path: Path, summary: Summary, curves: Curves | None = None, examp
             *_taught(summary),
             *_reliability(summary, pictures),
             *_examples(summary, examples, pictures),
+            *_times(summary),
             section("Reproduce this run", _repeat(summary)),
         )
     )
@@ -221,6 +225,27 @@ def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures)
     if shown:
         of_seed = note(f"Predictions of seed {summary.seeds[0]}.") if len(summary.seeds) > 1 else ""
         yield section("Examples", of_seed + "\n".join(shown))
+
+
+def _times(summary: Summary) -> Iterator[str]:
+    """Where the run's time went: a bar, and the seconds behind it."""
+    whole = sum(summary.phases.values())
+    if not whole:
+        return
+    shares = {phase: 100 * seconds / whole for phase, seconds in summary.phases.items()}
+    parts = (
+        f'<i style="width:{share:.2f}%;--part:{number % PARTS}" title="{escape(phase)}, {share:.1f} %"></i>'
+        for number, (phase, share) in enumerate(shares.items())
+    )
+    rows = [
+        (
+            "",
+            [f'<i class="part" style="--part:{number % PARTS}"></i> {escape(phase)}', f"{seconds:.1f}", f"{shares[phase]:.1f}"],
+        )
+        for number, (phase, seconds) in enumerate(summary.phases.items())
+    ]
+    remark = "Wall time up to this report. Training steps are divided by samples, or all of them with --profile."
+    yield section("Time", f'<div class="parts">{"".join(parts)}</div>' + table(["phase", "seconds", "%"], rows) + note(remark))
 
 
 def _mark(right: bool) -> str:
