@@ -40,9 +40,9 @@ def settings_of(recipe: Recipe, seed: int) -> Settings:
     )
 
 
-def trained_stages(plan: Plan, seed: int) -> TrainedStages | None:
-    """The store that keeps the teachers of a seed for other runs; None if the recipe does not want it."""
-    if not plan.recipe.engine.reuse_teachers:
+def trained_stages(plan: Plan, seed: int, retrain: bool) -> TrainedStages | None:
+    """The store that keeps the teachers of a seed for other runs; None if the recipe, or whoever runs it, does not want it."""
+    if retrain or not plan.recipe.engine.reuse_teachers:
         return None
     filled = plan.filled
     said = {key: filled[key] for key in ("teachers", "fusion", "teacher_losses", "class_embeddings", "engine")}

@@ -336,7 +336,7 @@ class RunSession:
                 with self.phases.during(TRACKING):
                     journal.metrics(child, {f"{prefix}{name}": value for name, value in metrics.items()}, step)
 
-        trained = None if self.retrain else trained_stages(self.plan, seed)
+        trained = trained_stages(self.plan, seed, self.retrain)
         save, finish, table = self._saver(seed, arm), self._finisher(seed, arm), self.context.table
         if self.phases.profile and self.writes and [seed, arm] == [self.recipe.seeds[0], self.plan.arms[0]]:
             self.phases.trace = StepTrace(run.folder / "profile", f"seed-{seed}-{arm}")
@@ -393,6 +393,7 @@ class RunSession:
 
     def _keep_phases(self) -> None:
         """Write into the run's record where its time has gone so far; nothing of a run that was complete before."""
+        self.phases.end_stage()
         if self.folder and self._counted:
             record_phases(self.folder, self.phases.listed())
 

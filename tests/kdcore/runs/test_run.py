@@ -20,6 +20,7 @@ from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.plan import make_plan
+from kdcore.runs.arms import trained_stages
 from kdcore.runs.outcome import read_outcome
 from kdcore.runs.preparation import make_folder
 from kdcore.runs.run import RunListener, dry_run, run
@@ -106,7 +107,7 @@ def test_a_resumed_run_takes_teachers_of_other_runs_as_it_began(home):
         plan = make_plan(recipe)
         begun = RunSession(plan, plugins, None, retrain=retrain)
         resumed = RunSession(plan, plugins, None, folder=make_folder(plan, begun.fabric, (), "test", retrain))
-        assert [(each._trained_stages(0) is None) for each in (begun, resumed)] == [retrain, retrain]
+        assert [(trained_stages(plan, 0, each.retrain) is None) for each in (begun, resumed)] == [retrain, retrain]
 
 
 def test_a_student_that_diverges_is_named(home):
