@@ -38,6 +38,8 @@ __all__ = [
 SMALLEST_SQUARE = 1e-12
 """Squared distances below this count as zero: the square root has no finite gradient there."""
 
+_FULL = (torch.float32, torch.float64)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -48,7 +50,7 @@ def full_precision(x: Tensor) -> Tensor:
     Args:
         x: A floating-point tensor of any shape.
     """
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return x if x.dtype in _FULL else x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
@@ -60,9 +62,12 @@ def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        with torch.autocast(given[0].device.type, enabled=False):
-            return function(*map(_converted, args), **{name: _converted(value) for name, value in kwargs.items()})  # type: ignore[arg-type]
+        given, named = [_converted(value) for value in args], {name: _converted(value) for name, value in kwargs.items()}
+        device = next(value for value in (*given, *named.values()) if isinstance(value, Tensor)).device.type
+        if not torch.is_autocast_enabled(device):
+            return function(*given, **named)  # type: ignore[arg-type]
+        with torch.autocast(device, enabled=False):
+            return function(*given, **named)  # type: ignore[arg-type]
 
     return wrapper
 
@@ -95,7 +100,7 @@ def softened_kl(student: Tensor, teacher: Tensor, temperature: float = 1.0, *, r
     Source: G. Hinton, O. Vinyals, J. Dean, "Distilling the Knowledge in a Neural Network", 2015,
     https://arxiv.org/abs/1503.02531.
     """
-    student, teacher = (F.log_softmax(logits / temperature, dim=-1) for logits in (student, teacher))
+    student, teacher = F.log_softmax(student / temperature, dim=-1), F.log_softmax(teacher / temperature, dim=-1)
     about, reference = (student, teacher) if reverse else (teacher, student)
     return F.kl_div(reference, about, log_target=True, reduction="none").sum(dim=-1)
 

@@ -117,12 +117,14 @@ class Participant(nn.Module):
 
     def input(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
         """The encoder's input, made from a batch's entry for this participant, and mixed where training mixes its batches."""
-        x = self.batch_transforms(signal)
+        x = signal if type(self.batch_transforms) is nn.Identity else self.batch_transforms(signal)
         return x if self.mix is None else self.mix(x, self.layout, self.name)
 
     def collect(self, logits: Tensor) -> Outputs:
         """The encoder's `logits`, one for each class of the run, with the activations that the taps recorded; forgets them."""
-        features, self._features = self._features, {}
+        features: Mapping[str, Tensor] = {}
+        if self.taps:
+            features, self._features = self._features, {}
         if self.columns is not None:
             logits = logits[:, self.columns.clamp_min(0)].masked_fill(self.columns < 0, -torch.inf)
         return Outputs(logits, features)

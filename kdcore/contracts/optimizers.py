@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 LARGEST_RATE = 1e30
 """Largest learning rate; beyond it, float32 holds no step of an optimizer."""
 
+_DECORATED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
+"""Methods of optimizers that torch hides from its compiler."""
+
 _UNFIT = {
     "lbfgs": "needs a closure that computes the loss several times per step, but a step of kdcore computes it once",
     "muon": "optimizes matrices only, but networks also have biases and convolution kernels",
@@ -94,12 +97,10 @@ def _classes() -> Mapping[str, type[Optimizer]]:
 
 
 def _try(options: Mapping[str, Any]) -> None:
-    """Construct the optimizer without the decorator of ``add_param_group``, which imports the whole of torch's compiler."""
     import torch
 
     cls, chosen = _chosen(options)
-    add = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    type(cls.__name__, (cls,), {"add_param_group": add})([torch.nn.Parameter(torch.zeros(1))], **chosen)
+    _eager(cls)([torch.nn.Parameter(torch.zeros(1))], **chosen)
 
 
 def build_optimizer(options: Mapping[str, Any], parameters: Iterable[Any], fused: bool = True) -> Optimizer:
@@ -111,7 +112,26 @@ def build_optimizer(options: Mapping[str, Any], parameters: Iterable[Any], fused
         fused: Take a fused implementation where torch has one and no other is asked for.
     """
     cls, chosen = _chosen(options, fused)
-    return cls(list(parameters), **chosen)
+    return (cls if chosen.get("differentiable") else _eager(cls))(list(parameters), **chosen)
+
+
+def _eager(cls: type[Optimizer]) -> type[Optimizer]:
+    """An optimizer's class without the decorators that concern torch's compiler and profiler.
+
+    They import the compiler, which takes as long as importing torch, and cost more than the step of a small network. What is
+    computed is the same. A step is not a function that torch compiles, and has no hooks.
+    """
+    import torch
+
+    plain = inspect.unwrap(cls.step)
+
+    def step(self: Optimizer, closure: Any = None) -> Any:
+        with torch.no_grad():
+            return plain(self, closure)
+
+    step.hooked = True  # type: ignore[attr-defined]  # or the constructor would decorate it
+    undecorated = {name: inspect.unwrap(getattr(cls, name)) for name in _DECORATED}
+    return type(cls.__name__, (cls,), {**undecorated, "step": step, "__module__": cls.__module__})
 
 
 def _chosen(options: Mapping[str, Any], fused: bool = True) -> tuple[type[Optimizer], dict[str, Any]]:

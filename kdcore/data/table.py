@@ -121,13 +121,12 @@ class Table:
             TrainingError: If a row lacks the signals of a participant.
         """
         signals, participants = {}, list(participants)
-        if not stand_ins and (mask := self.complete(participants, rows)) is not None:
+        if self.present and not stand_ins and (mask := self.complete(participants, rows)) is not None:
             key = self.keys[int(rows[~mask][0])]
             raise TrainingError(f"{key} lacks the signals of one of {', '.join(participants)}, and would have been read")
         for name in participants:
-            parts = tuple(_take(part, rows) for part in self.inputs[name])
-            signals[name] = bare(parts)
-        return Batch(rows, signals, self.train_labels[rows] if labelled else None, self.keys)
+            signals[name] = bare(tuple([_take(part, rows) for part in self.inputs[name]]))
+        return Batch(rows, signals, self.train_labels.index_select(0, rows) if labelled else None, self.keys)
 
     def to(self, device: torch.device, limit: int) -> Table:
         """The table with its tensors on `device`; inputs only if they take no more than `limit` bytes together."""
@@ -150,4 +149,6 @@ class Table:
 
 def _take(part: Tensor, rows: Tensor) -> Tensor:
     """``part[rows]`` on the rows' device, wherever `part` is kept."""
-    return part[rows] if part.device == rows.device else part[rows.to(part.device)].to(rows.device, non_blocking=True)
+    if part.device == rows.device:
+        return part.index_select(0, rows)
+    return part.index_select(0, rows.to(part.device)).to(rows.device, non_blocking=True)

@@ -19,7 +19,6 @@ from kdcore.runs.records import read_facts, recipe_of
 from kdcore.runs.result import Result
 from kdcore.runs.session import RunSession
 from kdcore.runs.state import RunState
-from kdcore.training.fabric import one_cpu
 from kdcore.training.phases import Phases, in_order
 from kdcore.training.preflight import Preflight
 from kdcore.training.randomness import preserved_torch
@@ -128,9 +127,8 @@ def dry_run(
     with preserved_torch(), exits_attributed(plugins):
         plan = make_plan(load_recipe(source, overrides, plugins, data))
         session = RunSession(plan, plugins, listener_for(callbacks, False), split=split)
-        fabric = one_cpu(plan.recipe.engine) or session.fabric
-        prepared = session.prepare(fabric)
-    if not fabric.is_global_zero:
+        prepared = session.prepare(session.fabric)
+    if not session.fabric.is_global_zero:
         return None
     for note in prepared.assembly.notes:
         session.listener.say(note)

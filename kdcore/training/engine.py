@@ -217,12 +217,11 @@ class Engine:
         """Set modes, rates and random numbers for an epoch, from its start or from where a checkpoint was made within it."""
         set_modes(self.distiller, context.stage)
         context.epoch, context.index, context.gathered = epoch, resumed["step"] if resumed else 0, 0
-        context.values = torch.zeros(context.steps, len(context.step.names) + 1, device=context.rows.device)
+        context.recorded = [resumed["values"].to(context.rows.device)] if resumed else []
         if context.step.teacher_randomness:
             context.step.teacher_randomness.state = resumed["teacher_random"] if resumed else None
         if resumed:
             restore_random_state(resumed["random"])
-            context.values[: resumed["step"]] = resumed["values"].to(context.values.device)
         else:
             self.watch.begin_epoch()
             seed_everything(derive(self._epoch_seed(context), self.fabric.global_rank))
@@ -260,7 +259,8 @@ class Engine:
         for learner in context.learners:
             epochs = context.training(learner.name).epochs
             context.step.progress[learner.name] = Progress(context.stage.name, learner.epochs, learner.steps, epochs)
-        context.step.mix_seed = derive(self._epoch_seed(context), "mix", index)
+        if context.step.mix:
+            context.step.mix_seed = derive(self._epoch_seed(context), "mix", index)
         self.watch.begin_step(index, context.steps, context.step.names)
         if self.skipping:
             self.skipping.remember(context.step.learning)
@@ -329,9 +329,9 @@ class Engine:
         """True if the learners of `stage` may not see labels."""
         return self.settings.labels_withheld and any(name in self.distiller.students for name in stage.learners)
 
-    def _distributed(self, step: StageStep) -> Callable[..., tuple[Tensor, Tensor]]:
+    def _distributed(self, step: StageStep) -> Callable[..., tuple[Tensor, list[Tensor]]]:
         if self.fabric.world_size == 1:
-            return step
+            return step.forward
         synchronise_batch_norm(step)
         return self.fabric.setup_module(step)
 
@@ -359,7 +359,7 @@ class Engine:
     def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, context: StageContext | None = None) -> None:
         """Save where training stands; if asked to stop, stop."""
         if context and not self.skipping:
-            context.refuse_infinite(context.values[:step].cpu())  # nothing resumes from weights that are not numbers
+            context.refuse_infinite(context.values.cpu())  # nothing resumes from weights that are not numbers
         with self.phases.during(CHECKPOINTS):
             self.save(*self._state(ordinal, epoch, step, context))
         self._saved_at = time.monotonic()
@@ -379,7 +379,7 @@ class Engine:
             "epoch": epoch,
             "step": step,
             "ended": context.ended if context else "",
-            "values": context.values[:step].cpu().clone() if context and step else None,
+            "values": context.values.cpu().clone() if context and step else None,
             "learners": {name: learner.state() for name, learner in self.learners.items()},
             "random": random_state(),
             "teacher_random": stream.state if stream else None,

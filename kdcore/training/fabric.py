@@ -6,9 +6,10 @@ import os
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 from kdcore.errors import KdcoreError
 from kdcore.recipe.models import EngineSpec
@@ -17,15 +18,22 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+Value = TypeVar("Value")
+
+_AS_IT_IS = nullcontext()
+
+
 @dataclass(frozen=True)
 class OneCpu:
-    """The part of Fabric's interface that a rehearsal needs, for one process on the CPU in float32.
+    """The part of Fabric's interface that one process on the CPU in float32 needs.
 
-    Importing Lightning Fabric takes as long as importing torch, since it imports torch's compiler.
+    Importing Lightning Fabric takes as long as importing torch, since it imports torch's compiler; and its wrappers take as
+    long as a training step of a small network.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     world_size: int = 1
+    global_rank: int = 0
     is_global_zero: bool = True
 
     def launch(self) -> None:
@@ -33,7 +41,18 @@ class OneCpu:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in float32."""
-        return nullcontext()
+        return _AS_IT_IS
+
+    def backward(self, total: Tensor) -> None:
+        """Differentiate."""
+        total.backward()
+
+    def broadcast(self, value: Value) -> Value:
+        """The value of the first process."""
+        return value
+
+    def barrier(self) -> None:
+        """Wait for no other process."""
 
 
 def one_cpu(engine: EngineSpec) -> OneCpu | None:
@@ -41,7 +60,8 @@ def one_cpu(engine: EngineSpec) -> OneCpu | None:
     on_cpu = engine.accelerator == "cpu" or (
         engine.accelerator == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
     )
-    alone = engine.devices == 1 and engine.strategy == "auto" and "TORCHELASTIC_RUN_ID" not in os.environ
+    started = "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("SLURM_NTASKS", "1") != "1"
+    alone = engine.devices == 1 and engine.strategy == "auto" and not started
     return OneCpu() if on_cpu and alone and engine.precision == "32-true" else None
 
 
@@ -55,7 +75,7 @@ def _device_type(engine: EngineSpec) -> str:
 
 
 def make_fabric(engine: EngineSpec, scaler: torch.amp.GradScaler | None = None) -> Fabric:
-    """Fabric as the recipe wants it, or as ``torchrun`` has started this process.
+    """Fabric as the recipe wants it, or as ``torchrun`` has started this process; `OneCpu` in its place where that will do.
 
     Args:
         engine: The recipe's section.
@@ -64,6 +84,8 @@ def make_fabric(engine: EngineSpec, scaler: torch.amp.GradScaler | None = None) 
     Raises:
         KdcoreError: If accelerator, devices or precision are not available.
     """
+    if alone := one_cpu(engine):
+        return cast("Fabric", alone)
     from lightning_fabric import Fabric
     from lightning_fabric.plugins import MixedPrecision
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -75,8 +76,7 @@ class GradientWatch:
             steps: Steps of an epoch.
             names: ``learner/term`` of all terms.
         """
-        due = {max(0, steps * look // LOOKS - 1) for look in range(1, LOOKS + 1)}
-        self.looking = step in due and not set(names) <= self.settled | set(self.told)
+        self.looking = step in _due(steps) and not set(names) <= self.settled | set(self.told)
 
     def look(self, terms: Sequence[TermValue]) -> None:
         """Compare the terms of a step, learner by learner.
@@ -133,6 +133,12 @@ class GradientWatch:
         """Continue from a `state`."""
         self.settled, self.dry, self.told = set(state["settled"]), dict(state["dry"]), list(state["told"])
         self.seen = {name: (each[0], each[1], each[2]) for name, each in state["seen"].items()}
+
+
+@cache
+def _due(steps: int) -> frozenset[int]:
+    """The steps of an epoch that are looked at."""
+    return frozenset(max(0, steps * look // LOOKS - 1) for look in range(1, LOOKS + 1))
 
 
 def _beside_logits(outputs: Outputs) -> list[Tensor]:

@@ -91,6 +91,9 @@ class Distiller(nn.Module):
         fusion: How the teachers run together.
         class_embeddings: (classes, D), or None.
         sources: Moving averages and stored outputs.
+
+    Attributes:
+        fused: Teachers that run together and whose fusion learns with them; none if each runs on its own.
     """
 
     class_embeddings: Tensor | None
@@ -112,6 +115,8 @@ class Distiller(nn.Module):
         sources = sources or Sources()
         self.averages = dict(sources.averages)
         self.stored = dict(sources.stored)
+        self._members = {**students, **teachers}
+        self.fused = [] if type(self.fusion) is TeacherFusion else [name for name in teachers if name not in self.averages]
         self.register_buffer("class_embeddings", class_embeddings, persistent=False)
 
     @property
@@ -119,14 +124,9 @@ class Distiller(nn.Module):
         """Names of all participants with a network, teachers first."""
         return [*self.teachers, *self.students]
 
-    @property
-    def fused(self) -> list[str]:
-        """Teachers that run together and whose fusion learns with them; none if each runs on its own."""
-        return [] if type(self.fusion) is TeacherFusion else [name for name in self.teachers if name not in self.averages]
-
     def participant(self, name: str) -> Participant:
         """The teacher or student called `name`."""
-        return self.teachers[name] if name in self.teachers else self.students[name]  # type: ignore[return-value]
+        return self._members[name]
 
     def known_classes(self, learner: str, spec: TermSpec) -> Tensor | None:
         """The classes of the run that all know whom a term of `learner` reads, itself among them, (k,) int64; None for all."""
@@ -179,6 +179,8 @@ class Distiller(nn.Module):
 
     def run_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
         """Outputs of the teachers `names`; those that are fused run together."""
+        if not self.fused:
+            return {name: self.forward(name, batch) for name in names}
         fused = [name for name in names if name in self.fused]
         found = self.fusion({name: self.teachers[name] for name in fused}, batch) if fused else {}
         return {name: found[name] if name in found else self.forward(name, batch) for name in names}

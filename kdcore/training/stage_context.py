@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from kdcore.recipe.graph import StagePlan
 from kdcore.training.learner import Learner
 from kdcore.training.participants import FUSION
 from kdcore.training.step import StageStep
+
+LONGEST = 4096
+"""Single values that are kept before they become one tensor."""
 
 
 @dataclass
@@ -35,14 +39,14 @@ class StageContext:
         gathered: Batches whose gradients wait for the next optimizer step.
         done: Epochs of this stage that are over.
         ended: The reason why no further epoch follows, whatever the stage's epochs; empty if there is none.
-        values: (steps, terms + 1): each term's value at each step of this epoch, and last their weighted sum.
+        recorded: Values of this epoch's steps, `terms + 1` to a step, in pieces; see `values`.
     """
 
     ordinal: int
     stage: StagePlan
     learners: list[Learner]
     step: StageStep
-    module: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    module: Callable[[Tensor, Tensor], tuple[Tensor, Sequence[Tensor]]]
     rows: Tensor
     batch_size: int
     before: int
@@ -52,9 +56,30 @@ class StageContext:
     gathered: int = 0
     done: int = 0
     ended: str = ""
-    values: Tensor = field(default_factory=lambda: torch.zeros(0))
+    recorded: list[Tensor] = field(default_factory=list)
+
+    def record(self, values: Sequence[Tensor], total: Tensor) -> None:
+        """Keep the values of a step; no kernel runs for that, but once in a while."""
+        self.recorded += (*values, total)
+        if len(self.recorded) > LONGEST:
+            self.recorded = [self.values]
+
+    def forget(self) -> None:
+        """Replace the values of the last step by NaN."""
+        values = self.values
+        values[-1] = torch.nan
+        self.recorded = [values]
 
     @property
+    def values(self) -> Tensor:
+        """(steps so far, terms + 1): each term's value at each step of this epoch, and last their weighted sum."""
+        width = len(self.step.names) + 1
+        if not self.recorded:
+            return torch.zeros(0, width, device=self.rows.device)
+        pieces = [piece.flatten() for piece in self.recorded]
+        return torch.cat(pieces).to(self.rows.device, torch.float32).view(-1, width)
+
+    @cached_property
     def steps(self) -> int:
         """Steps of an epoch; rows that do not fill a batch are left out of it."""
         return len(self.rows) // self.batch_size

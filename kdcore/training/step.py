@@ -23,6 +23,8 @@ from kdcore.training.phases import BATCHES, FORWARD, LOSSES, OWN, TEACHERS, TEAC
 from kdcore.training.randomness import RandomStream
 from kdcore.training.teacher_cache import CachedOutputs, sees_random_input
 
+_PLAIN = nullcontext()
+
 
 @dataclass(frozen=True)
 class StepTerm:
@@ -72,6 +74,7 @@ class StageStep(nn.Module):
         self.live_teachers = [name for name in stage.sources if name not in self.cached]
         self.inputs = [*self.teaching, *self.studying, *self.live_teachers]
         self.ablation = {name: _ablation(distiller.losses(name)) for name in stage.learners}
+        self._ablated = any(self.ablation.values())
         self.terms = [
             StepTerm(name, spec, distiller.losses(name)[term])
             for name in stage.learners
@@ -100,7 +103,7 @@ class StageStep(nn.Module):
             return ""
         return f": {self.distiller.called(self.terms[index].learner, self.terms[index].spec.id)}"
 
-    def forward(self, rows: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, rows: Tensor, local: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The weighted sum of all terms, and each term's value, detached, in the order of `names`.
 
         Args:
@@ -117,11 +120,13 @@ class StageStep(nn.Module):
             if self.watch.looking and len(context.batch):
                 watched.append(TermValue(f"{term.learner}/{term.spec.id}", value, weight, context.student))
             if weight:
-                total = value * weight if total is None else total + value * weight
-        self.watch.look(watched)
+                weighted = value if weight == 1 else value * weight
+                total = weighted if total is None else total + weighted
+        if watched:
+            self.watch.look(watched)
         if total is None:  # every weight is 0 at this epoch
             total = sum((parameter.sum() for parameter in self.parameters()), values[0]) * 0.0
-        return total, torch.stack(values)
+        return total, values
 
     def value(self, term: StepTerm, context: LossContext) -> Tensor:
         """The value of a term: 0 for no samples, and of mixed ones the mean over both samples' labels, by their shares.
@@ -129,6 +134,10 @@ class StageStep(nn.Module):
         Raises:
             TrainingError: If the loss returns anything but a scalar.
         """
+        if self._drawn is None:
+            value = term.loss(context) if len(context.batch) else context.student.logits.sum() * 0.0
+            self.refuse(term, value, context.student.logits)
+            return value
         parts = list(self._by_label(term, context))
         values = [term.loss(part) if len(part.batch) else part.student.logits.sum() * 0.0 for _, part in parts]
         for value in values:
@@ -162,18 +171,21 @@ class StageStep(nn.Module):
         now(BATCHES)
         batch = self.table.batch(local, self.inputs, self.labelled)
         now(OWN)
-        self._drawn = mix = draw(self.mix, len(rows), self.mix_seed, rows.device) if self.mix else None
+        mix = None
+        if self.mix:
+            self._drawn = mix = draw(self.mix, len(rows), self.mix_seed, rows.device)
         whole: Batch = (
             replace(batch, rows=rows, labels=self.table.train_labels[rows] if self.labelled else None) if self.gather else batch
         )
-        with distiller.mixed(mix):
+        with distiller.mixed(mix) if mix else _PLAIN:
             now(TEACHERS)
             sources = self._sources(rows, batch)
+            outputs: dict[str, Outputs] = {}
             if self.teaching:
                 now(TEACHERS_FORWARD)
-            with self.teacher_randomness or nullcontext():
-                outputs = self._gathered(distiller.run_teachers(self.fused, batch))
-                outputs |= self._outputs([name for name in self.teaching if name not in outputs], batch)
+                with self.teacher_randomness or _PLAIN:
+                    outputs = self._gathered(distiller.run_teachers(self.fused, batch))
+                    outputs |= self._outputs([name for name in self.teaching if name not in outputs], batch)
             if self.studying:
                 now(FORWARD)
             outputs |= self._outputs(self.studying, batch)
@@ -185,14 +197,14 @@ class StageStep(nn.Module):
         labelled = (whole.labels >= 0).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
         some = labelled is not None and len(labelled) < len(whole)
         undeclared = whole.with_labels(None) if mix or some else whole  # what a loss that declares no labels may read
-        found = []
+        found, embeddings = [], distiller.class_embeddings
         for term, known in zip(self.terms, self._known, strict=True):
             context = LossContext(
                 outputs[term.learner],
                 {name: read[name] for name in term.spec.teachers},
                 whole if term.loss.needs.labels else undeclared,
                 {name: read[name] for name in term.spec.peers},
-                distiller.class_embeddings,
+                embeddings,
                 self.progress[term.learner],
             )
             if labelled is not None and some and term.loss.needs.labels and not mix:
@@ -258,7 +270,7 @@ class StageStep(nn.Module):
         places: dict[str, Tensor] = {}
         self.phases.now(TEACHERS)
         for group in distiller.run_apart([*self.live_teachers]):
-            with torch.no_grad(), self.teacher_randomness or nullcontext():
+            with torch.no_grad(), self.teacher_randomness or _PLAIN:
                 outputs |= self._some(
                     group, rows, batch, places, 1, lambda part, group=group: distiller.run_teachers(group, part)
                 )
@@ -270,7 +282,7 @@ class StageStep(nn.Module):
         outputs = self._with_blanks(outputs, rows)
         self.phases.now(TEACHERS_FORWARD)
         for group in distiller.run_apart(self.teaching):
-            with self.teacher_randomness or nullcontext():
+            with self.teacher_randomness or _PLAIN:
                 run = distiller.run_teachers if group == self.fused else self._outputs
                 outputs |= self._some(group, rows, batch, places, 2, lambda part, run=run, group=group: run(group, part))
         self.phases.now(FORWARD)
@@ -311,17 +323,16 @@ class StageStep(nn.Module):
 
     def _sources(self, rows: Tensor, batch: Batch) -> dict[str, Outputs]:
         """Outputs of those that do not learn in this stage."""
-        names = self.stage.sources
-        found = {name: self.cached[name].at(rows) for name in names if name in self.cached}
+        found = {name: self.cached[name].at(rows) for name in self.stage.sources if name in self.cached}
         if self.live_teachers:
-            with torch.no_grad(), self.teacher_randomness or nullcontext():
+            with torch.no_grad(), self.teacher_randomness or _PLAIN:
                 found |= self._gathered(self.distiller.run_teachers(self.live_teachers, batch))
         return self._with_blanks(found, rows)
 
     def _with_blanks(self, found: dict[str, Outputs], rows: Tensor) -> dict[str, Outputs]:
         """Sources' outputs with those for an all-zero input, where a loss reads these."""
-        names = self.stage.sources
-        if any(self.ablation.values()) and found:
+        if self._ablated and found:
+            names = self.stage.sources
             networks = [name for name in names if name not in self.distiller.stored]
             if self._blank is None or set(networks) & set(self.distiller.averages):
                 shape = self.table.batch(rows[:1], networks, stand_ins=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,7 +49,7 @@ class Updates:
             fresh = {**self.scaler.state_dict(), "scale": 2.0**16, "_growth_tracker": 0}
             self.scaler.load_state_dict(dict(state["scaler"]) if state else fresh)
 
-    def take(self, context: StageContext, total: Tensor, values: Tensor) -> None:
+    def take(self, context: StageContext, total: Tensor, values: Sequence[Tensor]) -> None:
         """Add a batch's gradients to those gathered, and step every learner's optimizer if the batch completes a step.
 
         The gradient of a step is the mean over its batches. A batch that is skipped takes with it those gathered before it for
@@ -62,15 +62,14 @@ class Updates:
         """
         if not context.gathered:
             for learner in context.learners:
-                if learner.optimizer:
-                    learner.optimizer.zero_grad()
+                for parameter in learner.parameters:
+                    parameter.grad = None
         self.phases.now(BACKWARD if context.step.studying else TEACHERS_BACKWARD)
         self.fabric.backward(total)
         self.phases.now(OWN)
-        context.values[context.index, :-1] = values
-        context.values[context.index, -1] = total.detach()
+        context.record(values, total.detach())
         if self.skipping and self.skipping.skips(total, context.learners):
-            context.values[context.index] = torch.nan
+            context.forget()
             context.gathered = 0
         else:
             context.gathered += 1
@@ -95,11 +94,11 @@ class Updates:
             for frozen in learner.still_frozen:
                 for parameter in frozen.parameters:
                     parameter.grad = None
-            gradients = [each.grad for each in learner.parameters if each.grad is not None]
-            stepped = bool(gradients)
+            stepped = any(each.grad is not None for each in learner.parameters)
             if context.gathered > 1:
-                for gradient in gradients:
-                    gradient.div_(context.gathered)
+                for each in learner.parameters:
+                    if each.grad is not None:
+                        each.grad.div_(context.gathered)
             if self.scaler and largest and stepped:
                 self.scaler.unscale_(learner.optimizer)
             if largest:  # each on its own, so that none depends on who learns beside it

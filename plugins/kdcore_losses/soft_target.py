@@ -37,4 +37,5 @@ class SoftTarget(DistillationLoss):
         """The mean over teachers and batch."""
         T = ctx.progress.at(self.temperature)
         divergences = [softened_kl(ctx.student.logits, teacher.logits, T) for teacher in ctx.teachers.values()]
-        return torch.stack(divergences).mean() * (T**2 if self.squared else 1.0)
+        together = torch.stack(divergences) if len(divergences) > 1 else divergences[0]
+        return together.mean() * (T**2 if self.squared else 1.0)

@@ -18,13 +18,14 @@ from tempfile import TemporaryDirectory
 import timm
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from kdcore import Example, Outputs, Participant, RunJournal, SampleKey, Splits, StagePlan, Training
 from kdcore.data.sampling import shuffled
 from kdcore.data.table import Table
+from kdcore.recipe.models import EngineSpec
 from kdcore.training.engine import Engine, Settings
+from kdcore.training.fabric import make_fabric
 from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.randomness import derive
 from kdcore_losses.cross_entropy import CrossEntropy
@@ -75,7 +76,7 @@ def with_engine(pair, table: Table, cache: bool, epochs: int, folder: Path | Non
         tracker = RunJournal(folder, MlflowTracker(f"sqlite:///{folder}/mlflow.db"), "benchmark")
         tracker.start("root", "benchmark")
         record = lambda metrics, step: tracker.metrics("root", metrics, step)  # noqa: E731
-    engine = Engine(Fabric(accelerator="cpu", devices=1), distiller, table, settings, *([record] if record else []))
+    engine = Engine(make_fabric(EngineSpec(accelerator="cpu")), distiller, table, settings, *([record] if record else []))
     training = {"student": Training(epochs=epochs)}
     stage = StagePlan("student", ("student",), ("teacher",), training, epochs, "train", BATCH, "student")
     began = time.process_time()
