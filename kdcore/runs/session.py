@@ -81,6 +81,7 @@ class RunSession:
     """
 
     context: RunContext
+    _prepared: Prepared | None
 
     def __init__(
         self,
@@ -122,7 +123,8 @@ class RunSession:
         self.tracker = found or Tracker()
         known = self.folder or (self.extends[0] if self.extends else None)
         with self.phases.during(CHECKS):
-            return prepare(self.plan, self.builder, fabric, self.split, known, self._reading, self.phases)
+            reading = self.listener.reading if fabric.is_global_zero else RunListener().reading
+            return prepare(self.plan, self.builder, fabric, self.split, known, reading, self.phases)
 
     @property
     def writes(self) -> bool:
@@ -133,7 +135,7 @@ class RunSession:
         with ExitStack() as stack:
             if self.folder and self.writes:
                 stack.enter_context(locked(self.folder))
-            self._prepared: Prepared | None = self.prepare(self.fabric)
+            prepared = self._prepared = self.prepare(self.fabric)
             if not self.writes:  # what all processes do alike is told by one
                 self.listener = HookCaller(RunListener(), self.plugins)
             if self.folder is None:
@@ -148,7 +150,10 @@ class RunSession:
                 stack.callback(self.journal.close)
                 stack.callback(self.phases.enter, TRACKING)
                 refuse_edited_recipe(self.plan.filled, self.journal.file, self.folder)
-            self.context = self._context(self._prepared, self.folder)
+            self.context = RunContext(
+                self.recipe, self.folder, prepared.assembly, prepared.table, self.plugins.hook, self.split,
+                versions_used(self.recipe, self.plugins), self.command, self.journal,
+            )  # fmt: skip
             self._checkpoint = self._resume_point()
             stack.enter_context(self.interrupts.watched())
             self._begin()
@@ -220,17 +225,6 @@ class RunSession:
             self.state.complete = True
             self._settle()
         return summary, report
-
-    def _reading(self, done: int, total: int, what: str) -> None:
-        if self.writes:
-            self.listener.reading(done, total, what)
-
-    def _context(self, prepared: Prepared, folder: Path) -> RunContext:
-        versions = versions_used(self.recipe, self.plugins)
-        return RunContext(
-            self.recipe, folder, prepared.assembly, prepared.table, self.plugins.hook, self.split, versions, self.command,
-            self.journal,
-        )  # fmt: skip
 
     def _pending(self) -> list[tuple[int, str]]:
         arms = [(seed, arm) for seed in self.recipe.seeds for arm in self.plan.arms]

@@ -70,9 +70,8 @@ class Engine:
         self.fabric, self.distiller, self.table, self.settings = fabric, distiller, table, settings
         self.trained = trained if fabric.world_size == 1 else None
         self.save, self.finish, self.listener, self.scaler = save, finish, listener or Listener(), scaler
-        self.learners: dict[str, Learner] = {}
+        self.stop_requested, self.learners = False, dict[str, Learner]()
         self.watch = GradientWatch(taps=not settings.compile)
-        self.stop_requested = False
         limit, alone = settings.skipped_steps, fabric.world_size == 1
         self.skipping = Skipping(limit, alone, scaler is not None) if limit is not None else None
         self.phases = phases or Phases()
@@ -80,8 +79,7 @@ class Engine:
             self.phases.synchronise = torch.cuda.synchronize
         self.updates = Updates(fabric, distiller, scaler, self.skipping, self.phases)
         self.report = EpochReport(distiller, record, self.listener, self.watch, self.skipping, settings.log_every)
-        self._saved_at = time.monotonic()
-        self._stopped_by_callback = False
+        self._saved_at, self._stopped_by_callback = time.monotonic(), False
 
     @property
     def notes(self) -> list[str]:
@@ -234,20 +232,16 @@ class Engine:
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
         """(rows of the whole batch, this process's share) of the steps of an epoch that are left."""
         order = self.table.epoch_order(context.rows, self._epoch_seed(context))
-        size, share = context.batch_size, context.batch_size // self.fabric.world_size
-        told = time.monotonic()
-        for index in range(context.index, context.steps):
-            batch = order[index * size : (index + 1) * size]
-            local = batch
-            if self.fabric.world_size > 1:
-                local = batch[self.fabric.global_rank * share : (self.fabric.global_rank + 1) * share]
+        share, alone = context.batch_size // self.fabric.world_size, self.fabric.world_size == 1
+        told, batches = time.monotonic(), order.split(context.batch_size)[: context.steps]
+        for index, batch in enumerate(batches[context.index :], context.index):
             self._begin_step(context, index)
-            yield batch, local
+            yield batch, batch if alone else batch.split(share)[self.fabric.global_rank]
             now = time.monotonic()
             if now - told > 0.2:
                 told = now
                 self.listener.stepped(context.stage, context.epoch, index + 1)
-            within = self.fabric.world_size == 1 and index + 1 < context.steps and context.completes_step(index)
+            within = alone and index + 1 < context.steps and context.completes_step(index)
             if within and (self.stop_requested or self._due(now)):
                 self._checkpoint(context.ordinal, context.epoch, index + 1, context)
         self.phases.end_steps()
@@ -286,8 +280,8 @@ class Engine:
     def _say_ended(self, context: StageContext) -> None:
         for learner in context.learners:
             learner.ended = context.ended
-        stage = context.stage
-        self.report.note(f"{stage.name} ended after {context.done} of {stage.epochs} epochs: {context.ended}")
+        epochs = context.stage.epochs
+        self.report.note(f"{context.stage.name} ended after {context.done} of {epochs} epochs: {context.ended}")
 
     def _agreed(self, asked: str | None) -> str:
         """The reason for which a callback of any process wants the stage to end; empty if none does."""
@@ -338,8 +332,8 @@ class Engine:
     def _stop_agreed(self) -> bool:
         """True if any process was asked to stop; all of them must stop after the same epoch."""
         if self.fabric.world_size > 1:
-            asked = self.fabric.all_reduce(torch.tensor(float(self.stop_requested), device=self.fabric.device), reduce_op="max")
-            self.stop_requested = bool(asked)
+            asked = torch.tensor(float(self.stop_requested), device=self.fabric.device)
+            self.stop_requested = bool(self.fabric.all_reduce(asked, reduce_op="max"))
         return self.stop_requested
 
     def _due(self, now: float | None = None) -> bool:
