@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument
+from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument, complete_recipe
 
 EXAMPLES = """\b
 Examples:
@@ -17,6 +17,11 @@ Examples:
 Profile = Annotated[
     bool,
     typer.Option("--profile", help="Show where the time went, and write traces of some training steps into the run's folder."),
+]
+
+MoreRecipes = Annotated[
+    list[str] | None,
+    typer.Argument(help="More recipes, and overrides of all of them as key=value.", autocompletion=complete_recipe),
 ]
 
 
@@ -55,12 +60,27 @@ def resume(run_id: RunArgument, overrides: Overrides = None, profile: Profile = 
     _show(result, profile)
 
 
-def validate(recipe: RecipeArgument, overrides: Overrides = None) -> None:
-    """Check a recipe without running it or opening its data."""
+def validate(recipe: RecipeArgument, overrides: MoreRecipes = None) -> None:
+    """Check recipes without running them or opening their data."""
+    from kdcore.errors import RecipeError
+
+    recipes = [recipe, *(word for word in overrides or () if "=" not in word)]
+    changes = [word for word in overrides or () if "=" in word]
+    problems = []
+    for each in recipes:
+        try:
+            _check(each, changes)
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(problems)
+
+
+def _check(recipe: str, overrides: list[str]) -> None:
     from kdcore.recipe.load import load_recipe
     from kdcore.recipe.plan import make_plan
 
-    plan = make_plan(load_recipe(recipe, overrides or []))
+    plan = make_plan(load_recipe(recipe, overrides))
     size = ", ".join(
         f"{len(each)} {what}{'' if len(each) == 1 else 's'}"
         for what, each in (("teacher", plan.teachers), ("student", plan.students))

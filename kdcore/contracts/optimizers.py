@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdcore.cache import Answers
+from kdcore.cache import Answers, cache_folder
 from kdcore.suggestions import or_meant
 
 if TYPE_CHECKING:
@@ -34,15 +35,26 @@ _UNFIT = {
 def problem_with(options: Mapping[str, Any]) -> str:
     """Return what is wrong with an optimizer's name and options, or an empty string."""
     try:
-        asked, torch_version = json.dumps(options, sort_keys=True), version("torch")
+        asked, torch_version = json.dumps(options, sort_keys=True), _torch_version()
     except (TypeError, ValueError, PackageNotFoundError):
         return _problem_with(options)
-    answers = Answers("optimizers", lambda stored: stored == torch_version)
+    answers = _answers(cache_folder())
     found = answers.get(asked)
     if not isinstance(found, str):
         found = _problem_with(options)
         answers.put(asked, found, torch_version)
     return found
+
+
+@cache
+def _torch_version() -> str:
+    return version("torch")
+
+
+@cache
+def _answers(folder: Path) -> Answers:
+    """What is known of optimizers, by the cache `folder` that it is kept in."""
+    return Answers("optimizers", lambda stored: stored == _torch_version())
 
 
 def _problem_with(options: Mapping[str, Any]) -> str:

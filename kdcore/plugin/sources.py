@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import PathFinder
-from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -180,8 +180,18 @@ def _is_installed(top: str) -> bool:
 
 
 def _installed(top: str) -> list[str | None]:
-    distribution = next(iter(_distributions().get(top, ())), None)
-    return [distribution, _version(distribution) if distribution else None]
+    name = _namesake(top) or next(iter(_distributions().get(top, ())), None)
+    return [name, _version(name) if name else None]
+
+
+@cache
+def _namesake(top: str) -> str | None:
+    """The distribution that is called like a top-level module and contains it, which spares a look at all distributions."""
+    try:
+        found = distribution(top)
+    except (PackageNotFoundError, ValueError):
+        return None
+    return found.metadata["Name"] if f"\n{top}/__init__.py," in f"\n{found.read_text('RECORD')}" else None
 
 
 @cache

@@ -7,13 +7,13 @@ Each gives matrices :math:`A` of shape (K, V, V), float64, indexed ``[subset, fr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from scipy.sparse.csgraph import shortest_path
 from torch import Tensor
-from torch_geometric.data import Data
-from torch_geometric.utils import to_dense_adj, to_scipy_sparse_matrix, to_undirected
+
+if TYPE_CHECKING:
+    from torch_geometric.data import Data
 
 Strategy = Literal["uniform", "distance", "spatial", "agcn-spatial"]
 
@@ -59,16 +59,21 @@ def spatial(graph: Data, max_hop: int = 1) -> Tensor:
 
 def agcn_spatial(graph: Data) -> Tensor:
     """The joint itself, its neighbour towards the centre, those away from it; each normalised alone, shape (3, V, V)."""
+    from torch_geometric.utils import to_dense_adj
+
     child_to_parent = to_dense_adj(graph["edge_index"], max_num_nodes=graph.num_nodes)[0]
     itself = torch.eye(len(child_to_parent))
     return torch.stack([_normalised(each) for each in (itself, child_to_parent.T, child_to_parent)])
 
 
-_STRATEGIES: Mapping[str, Callable[[Data, int], Tensor]] = {"uniform": uniform, "distance": distance, "spatial": spatial}
+_STRATEGIES: Mapping[str, Callable[..., Tensor]] = {"uniform": uniform, "distance": distance, "spatial": spatial}
 
 
 def _hops(graph: Data, max_hop: int) -> Tensor:
     """Bones between any two joints, infinite where more than `max_hop`, shape (V, V)."""
+    from scipy.sparse.csgraph import shortest_path
+    from torch_geometric.utils import to_scipy_sparse_matrix, to_undirected
+
     edges = to_undirected(graph["edge_index"], num_nodes=graph.num_nodes)
     hops = torch.from_numpy(shortest_path(to_scipy_sparse_matrix(edges, num_nodes=graph.num_nodes).tocsr(), unweighted=True))
     return hops.masked_fill(hops > max_hop, torch.inf)
