@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -137,9 +138,7 @@ def wilson_interval(right: float, n: float) -> tuple[float, float]:
 
     Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
     """
-    from scipy import special
-
-    z, share = float(special.ndtri((1 + CONFIDENCE) / 2)), right / n
+    z, share = NormalDist().inv_cdf((1 + CONFIDENCE) / 2), right / n
     middle, half = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
     low, high = (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
     return (0.0 if right == 0 else low, 1.0 if right == n else high)

@@ -100,14 +100,17 @@ def _stretched(frame: NDArray) -> NDArray:
 
 
 def _draw_poses(modality: Modality, signal: Signal, path: Path) -> None:
+    from matplotlib.collections import LineCollection
+
     points, links = _flat_joints(modality, signal)
     which = _moments(len(points), POSES)
     low, high = np.nanmin(points, axis=(0, 1, 2)), np.nanmax(points, axis=(0, 1, 2))
-    figure = new_figure(1.2 * len(which), 2.4)
+    figure, ends = new_figure(1.2 * len(which), 2.4), np.array(links)
     for axes, index in zip(np.atleast_1d(figure.subplots(1, len(which))), which, strict=True):
-        for person, joints in enumerate(points[index]):
-            for one, other in links:
-                axes.plot(*joints[[one, other]].T, color=COLOURS[person % len(COLOURS)], linewidth=1.6)
+        for person, joints in enumerate(points[index]):  # all bones at once: a line each takes five times as long
+            axes.add_collection(
+                LineCollection(joints[ends], colors=COLOURS[person % len(COLOURS)], linewidths=1.6, capstyle="projecting")
+            )
         axes.set_xlim(low[0], high[0])
         axes.set_ylim(high[1], low[1])
         axes.set_aspect("equal")
