@@ -11,6 +11,7 @@ mutual_cost, kill_loop.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -52,14 +53,14 @@ class Row:
     measure: Callable[[int], Iterator[float]]
 
 
-def cpu_seconds(command: Sequence[str]) -> float:
-    """User and system seconds of a command and all that it waits for.
+def cpu_seconds(command: Sequence[str], **environment: str) -> float:
+    """User and system seconds of a command and all that it waits for, with these variables in its environment.
 
     Raises:
         SkippedError: If it fails.
     """
     before = os.times()
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     after = os.times()
     if done.returncode:
         raise SkippedError(f"{' '.join(command)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
@@ -118,10 +119,47 @@ def predict_window(runs: int) -> Iterator[float]:
     return (whole for whole, _ in predict_cost.window_costs(student(), 2000, runs))
 
 
+def validate_all(runs: int) -> Iterator[float]:
+    """`kdcore validate` of every recipe in one process, each time with an empty cache."""
+    recipes = sorted(map(str, (Path(__file__).parents[2] / "recipes").rglob("*.yaml")))
+    for _ in range(runs):
+        with TemporaryDirectory() as cache:
+            yield cpu_seconds([sys.executable, "-m", "kdcore", "validate", *recipes], KDCORE_CACHE=cache)
+
+
+def step(pair: str, epochs: int) -> Callable[[int], Iterator[float]]:
+    """Measure a training step of a pair of networks against a loop by hand."""
+
+    def measure(runs: int) -> Iterator[float]:
+        import engine_overhead
+
+        yield from engine_overhead.ratios(pair, runs, epochs)
+
+    return measure
+
+
+def beside_training(runs: int) -> Iterator[float]:
+    """Share of the wall time of ``kdcore run sakdn`` in which nothing is trained or evaluated; a run takes minutes."""
+    from kdcore.training.phases import CHECKPOINTS, CHECKS, DATA, REPORT, START, TRACKING
+
+    for _ in range(runs):
+        with TemporaryDirectory() as folder:
+            asked = ["run", "sakdn", "engine.threads=1", "engine.reuse_teachers=false", f"tracking.uri=sqlite:///{folder}/m.db"]
+            cpu_seconds([sys.executable, "-m", "kdcore", *asked], KDCORE_RUNS=folder)
+            [record] = Path(folder).glob("*/run.json")
+            phases = json.loads(record.read_text())["phases"]
+            beside = sum(phases.get(phase, 0.0) for phase in (START, DATA, CHECKS, CHECKPOINTS, TRACKING, REPORT))
+            yield beside / sum(phases.values())
+
+
 ROWS = {
     "help": Row("kdcore --help", 0.15, "s", command("--help")),
     "list": Row("kdcore list", 0.15, "s", command("list")),
     "validate": Row("kdcore validate sakdn", 0.6, "s", command("validate", "sakdn")),
+    "validate-all": Row("kdcore validate of all recipes, empty cache", 10.0, "s", validate_all),
+    "step": Row("KD step, linear pair b16 ÷ loop by hand", 1.10, "", step("linear", 20)),
+    "step-small": Row("KD step, 1-D CNN pair b16 ÷ loop by hand", 1.03, "", step("small", 2)),
+    "beside-training": Row("share of kdcore run sakdn beside training", 0.07, "", beside_training),
     "dry-run": Row("kdcore run --dry-run quickstart", 3.0, "s", command("run", "--dry-run", "quickstart")),
     "predict-start": Row("kdcore predict, one recording", 1.0, "s", predict_start),
     "predict-window": Row("kdcore predict, a window", 0.35, "ms", predict_window),

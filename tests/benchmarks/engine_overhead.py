@@ -115,6 +115,16 @@ def _batches(count: int, epochs: int) -> Iterator[Tensor]:
         yield from (order[start : start + BATCH] for start in range(0, count - BATCH + 1, BATCH))
 
 
+def ratios(name: str, rounds: int, epochs: int = 20) -> Iterator[float]:
+    """CPU seconds through the engine ÷ by hand, untracked, neighbours in time; the first of all warms up and is left out."""
+    pair, shape, count = PAIRS[name]
+    table = table_of(shape, count)
+    for number in range(rounds + 1):
+        found = with_engine(pair, table, False, epochs, None) / by_hand(pair, table, None, epochs)
+        if number:
+            yield found
+
+
 def measure(name: str, rounds: int, epochs: int, tracked: bool) -> None:
     """Print the ratios for one pair."""
     pair, shape, count = PAIRS[name]

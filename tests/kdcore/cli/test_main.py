@@ -50,6 +50,17 @@ def test_whoever_reads_the_output_may_stop_reading():
         assert command.stderr.read() == ""
 
 
+def test_several_recipes_are_checked_at_once_with_all_their_problems():
+    done = typed("validate", "quickstart", "sakdn", "seeds=[3]")
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["quickstart", "sakdn"], done.stderr
+    done = typed("validate", "quikstart", "sakdn", "quickstart", "losses.soft-target.temprature=3")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "there is no file or shipped recipe 'quikstart'" in done.stderr
+    assert done.stderr.count("has no option 'temprature'") == 2
+    assert "3 problems; nothing was run." in done.stderr
+
+
 def test_one_is_not_several():
     done = typed("validate", "quickstart", "student.copies=2")
     assert "1 teacher, 2 students" in done.stdout

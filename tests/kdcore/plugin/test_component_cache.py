@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
+from importlib.metadata import EntryPoint, packages_distributions
 from pathlib import Path
 from textwrap import dedent
 
@@ -193,6 +193,15 @@ def test_a_schema_is_kept_until_the_code_or_what_it_imports_changes(made_up):
     assert not loaded(), "unchanged, and imported nevertheless"
     assert default(made_up(constants="DEFAULT = 5.0\n")) == 5.0
     assert default(made_up(soft=SOFT.replace("= DEFAULT", "= 6.0"))) == 6.0
+
+
+def test_a_package_found_by_its_name_is_the_one_that_a_search_of_all_finds():
+    every = packages_distributions()
+    found = {top: sources._namesake(top) for top in every if top.isidentifier()}
+    named = {top: name for top, name in found.items() if name}
+    assert named.keys() >= {"torch", "numpy", "scipy", "timm"}
+    assert all(name in every[top] for top, name in named.items())
+    assert sources._namesake("yaml") is None, "PyYAML, which a search finds"
 
 
 def test_what_changed_after_it_was_loaded_is_not_kept(made_up, monkeypatch):
