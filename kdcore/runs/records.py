@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from kdcore import __version__
 from kdcore.contracts.dataset import Dataset
 from kdcore.data.table import Table
-from kdcore.errors import CheckpointError, PluginError, RecipeError
+from kdcore.errors import CheckpointError, KdcoreError, PluginError, RecipeError
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.models import Recipe
@@ -228,10 +229,11 @@ def resumed_facts(now: Facts, before: Facts | None) -> Facts:
 
 
 def record_phases(folder: Path, phases: Mapping[str, float]) -> None:
-    """Keep the seconds that each phase of a run has taken."""
-    if facts := read_facts(folder):
-        rounded = {phase: round(seconds, 4) for phase, seconds in phases.items()}
-        write_file(folder / FACTS, replace(facts, phases=rounded).content())
+    """Keep the seconds that each phase of a run has taken, if its record can be written."""
+    rounded = {phase: round(seconds, 4) for phase, seconds in phases.items()}
+    with suppress(KdcoreError, OSError):  # a run that stops because the disk is full says that, and not this
+        if facts := read_facts(folder):
+            write_file(folder / FACTS, replace(facts, phases=rounded).content())
 
 
 def read_facts(folder: Path) -> Facts | None:

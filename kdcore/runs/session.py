@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from kdcore.contracts.tracker import Tracker
@@ -36,7 +35,7 @@ from kdcore.runs.summary import Summary, summarise
 from kdcore.runs.tracked_metrics import means, metric_group
 from kdcore.training.checkpoint import Checkpoints, write_file
 from kdcore.training.engine import Engine
-from kdcore.training.fabric import OneCpu, gradient_scaler, make_fabric
+from kdcore.training.fabric import OneCpu, forget_most_memory, gradient_scaler, make_fabric
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import CHECKPOINTS, CHECKS, EVALUATION, OWN, REPORT, START, TRACKING, Phases
 from kdcore.training.settings import Checkpoint
@@ -187,9 +186,9 @@ class RunSession:
             engine.stop_requested = self.interrupts.requested
             stages = self.plan.stages[arm]
             self.listener.arm_started(seed, arm if self.plan.distilled else "", stages)
-            self.plugins.hook.arm_started(run=self.context, seed=seed, arm=arm)
-            if self.fabric.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(self.fabric.device)
+            with self.phases.during(TRACKING):
+                self.plugins.hook.arm_started(run=self.context, seed=seed, arm=arm)
+            forget_most_memory(self.fabric.device)
             began = time.monotonic()
             yield ArmTraining(seed, arm, engine, stages, self._checkpoint_of(seed, arm))
             seconds = time.monotonic() - began
@@ -209,7 +208,6 @@ class RunSession:
 
     def conclude(self) -> tuple[Summary, Path | None]:
         """Summarise all seeds and let plugins report; a run that was complete is reported again, and nothing else."""
-        self._keep_phases()
         summary = summarise(self.recipe, read_run(self.context.folder), self.tracker.describe())
         with self.phases.during(REPORT):
             report = self.plugins.hook.write_report(run=self.context, summary=summary)
@@ -289,7 +287,8 @@ class RunSession:
             self.journal.start(
                 "root", self.recipe.name, None, tags_of(run, self.state.extends.get("run", "")), flattened(self.plan.filled)
             )
-        self.plugins.hook.run_started(run=run)
+        with self.phases.during(TRACKING):
+            self.plugins.hook.run_started(run=run)
         if self.journal:
             self.journal.commit()
 
@@ -394,6 +393,7 @@ class RunSession:
     def _settle(self) -> None:
         """Make everything recorded and finished so far final."""
         assert self.journal is not None
+        self._keep_phases()
         self.state.journal = self.journal.flush()
         write_file(self.state.path, self.state.content())
         self.journal.commit()

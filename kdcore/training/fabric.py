@@ -134,6 +134,12 @@ def _refuse_too_many(accelerator: str, devices: int | str) -> None:
         raise KdcoreError(f"engine.devices: {devices} is more than this machine has ({there} {what})")
 
 
+def forget_most_memory(device: torch.device) -> None:
+    """Let `most_memory` of an accelerator count from now."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def most_memory(device: torch.device) -> int | None:
     """Most bytes in use at once: on an accelerator since it was last reset, on a CPU by this process; None if unknown."""
     if device.type == "cuda":
