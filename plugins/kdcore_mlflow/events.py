@@ -72,33 +72,39 @@ def _commit(recipe: Path) -> str:
 
 
 def record_arm(run: RunContext, journal: RunJournal, seed: int, arm: str, students: Sequence[str]) -> None:
-    """Record an arm's predictions, and its students' files."""
+    """Record an arm's predictions, and its students' files; of the last arm, the students of all seeds as models.
+
+    MLflow loads every model to try it out, which draws random numbers, so nothing may be trained at that time. It takes as long
+    as the report, which is written meanwhile.
+    """
     journal.artifact("root", run.folder / "results" / f"seed-{seed}-{arm}.npz", "results")
     for name in students if arm == "distilled" else ():
         journal.artifact(f"seed-{seed}", student_folder(run.folder, seed, name), "students")
+    if (seed, arm) == (run.recipe.seeds[-1], run.assembly.plan.arms[-1]):
+        _record_models(run, journal)
 
 
 def record_end(run: RunContext, journal: RunJournal, summary: Summary, report: Path | None) -> None:
-    """Record the report, the students as models, and the notes.
-
-    MLflow loads every model to try it out, beside whatever runs then, which must not be training: making a network draws
-    random numbers.
-    """
+    """Record the report and the notes."""
     if report:
         journal.artifact("root", report)
         pictures = report.with_name("pictures")
         for picture in sorted(pictures.iterdir()) if pictures.is_dir() else ():
             journal.artifact("root", picture, "pictures")
     for seed in run.recipe.seeds:
+        journal.tags(f"seed-{seed}", {"mlflow.note.content": seed_note(summary, seed)})
+    model = f"Logged model: the student of seed {run.recipe.seeds[0]}." if _models(run, run.recipe.seeds[0]) else ""
+    changes = recipe_changes(run.command, make_plan(run.recipe).filled)
+    journal.tags("root", {"mlflow.note.content": run_note(summary, changes, model)})
+
+
+def _record_models(run: RunContext, journal: RunJournal) -> None:
+    for seed in run.recipe.seeds:
         for name, folder in _models(run, seed).items():
             member = name if name in run.recipe.student_specs else next(iter(run.recipe.student_specs))
             record_model(journal, f"seed-{seed}", name, {"student": folder}, _example(run, member))
             if seed == run.recipe.seeds[0]:
                 journal.record("linked_model", "root", name=name, source=f"seed-{seed}")
-        journal.tags(f"seed-{seed}", {"mlflow.note.content": seed_note(summary, seed)})
-    model = f"Logged model: the student of seed {run.recipe.seeds[0]}." if _models(run, run.recipe.seeds[0]) else ""
-    changes = recipe_changes(run.command, make_plan(run.recipe).filled)
-    journal.tags("root", {"mlflow.note.content": run_note(summary, changes, model)})
 
 
 def _models(run: RunContext, seed: int) -> dict[str, Path]:
