@@ -215,7 +215,7 @@ class Engine:
         """Set modes, rates and random numbers for an epoch, from its start or from where a checkpoint was made within it."""
         set_modes(self.distiller, context.stage)
         context.epoch, context.index, context.gathered = epoch, resumed["step"] if resumed else 0, 0
-        context.recorded = [resumed["values"].to(context.rows.device)] if resumed else []
+        context.start_from(resumed["values"].to(context.rows.device) if resumed else None)
         if context.step.teacher_randomness:
             context.step.teacher_randomness.state = resumed["teacher_random"] if resumed else None
         if resumed:

@@ -39,7 +39,8 @@ class StageContext:
         gathered: Batches whose gradients wait for the next optimizer step.
         done: Epochs of this stage that are over.
         ended: The reason why no further epoch follows, whatever the stage's epochs; empty if there is none.
-        recorded: Values of this epoch's steps, `terms + 1` to a step, in pieces; see `values`.
+        earlier: `values` of steps whose single values were put together; None for none.
+        recorded: Single values of the steps since then, `terms + 1` to a step.
     """
 
     ordinal: int
@@ -56,28 +57,33 @@ class StageContext:
     gathered: int = 0
     done: int = 0
     ended: str = ""
+    earlier: Tensor | None = None
     recorded: list[Tensor] = field(default_factory=list)
 
     def record(self, values: Sequence[Tensor], total: Tensor) -> None:
         """Keep the values of a step; no kernel runs for that, but once in a while."""
         self.recorded += (*values, total)
         if len(self.recorded) > LONGEST:
-            self.recorded = [self.values]
+            self.start_from(self.values)
 
     def forget(self) -> None:
         """Replace the values of the last step by NaN."""
-        values = self.values
+        values = self.values.clone()
         values[-1] = torch.nan
-        self.recorded = [values]
+        self.start_from(values)
+
+    def start_from(self, values: Tensor | None) -> None:
+        """Let the epoch's values so far be these; None for none."""
+        self.earlier, self.recorded = values, []
 
     @property
     def values(self) -> Tensor:
         """(steps so far, terms + 1): each term's value at each step of this epoch, and last their weighted sum."""
-        width = len(self.step.names) + 1
-        if not self.recorded:
-            return torch.zeros(0, width, device=self.rows.device)
-        pieces = [piece.flatten() for piece in self.recorded]
-        return torch.cat(pieces).to(self.rows.device, torch.float32).view(-1, width)
+        device, width = self.rows.device, len(self.step.names) + 1
+        found = torch.zeros(0, width, device=device) if self.earlier is None else self.earlier
+        if self.recorded:
+            found = torch.cat([found, torch.stack(self.recorded).to(device, torch.float32).view(-1, width)])
+        return found
 
     @cached_property
     def steps(self) -> int:
