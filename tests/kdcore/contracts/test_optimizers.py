@@ -1,10 +1,14 @@
 """Optimizers that a recipe may name, and what is said of those it may not."""
 
+import inspect
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
-from kdcore.contracts.optimizers import build_optimizer, problem_with
+from kdcore.contracts.optimizers import _classes, build_optimizer, problem_with
 
 OFFERED = sorted(name.lower() for name in dir(torch.optim) if not problem_with({"name": name}))
 
@@ -51,3 +55,45 @@ def test_options_of_the_wrong_kind(options, said):
 def test_options_of_the_right_kind():
     assert not problem_with({"lr": 1, "betas": [0.9, 0.95], "amsgrad": True, "foreach": None})
     assert not problem_with({"name": "adafactor", "eps": [None, 1e-3]})
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_steps_are_those_of_torch_to_the_bit(name):
+    options = {"name": name, "lr": 0.01} | ({"momentum": 0.9} if name == "sgd" else {})
+    weights, states = [], []
+    for build in (build_optimizer, as_torch_has_it):
+        torch.manual_seed(0)
+        parameters = [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(3))]
+        optimizer = build(options, parameters)
+        for _ in range(4):
+            for parameter in parameters:
+                parameter.grad = torch.randn_like(parameter)
+            optimizer.step()
+            optimizer.load_state_dict(optimizer.state_dict())
+        weights.append(torch.cat([each.detach().flatten() for each in parameters]))
+        states.append(optimizer.state_dict())
+    assert torch.equal(*weights)
+    assert str(states[0]) == str(states[1])
+
+
+def as_torch_has_it(options, parameters):
+    cls = _classes()[options["name"]]
+    fused = {"fused": True} if "fused" in inspect.signature(cls).parameters else {}
+    return cls(parameters, **{key: value for key, value in options.items() if key != "name"}, **fused)
+
+
+def test_training_on_a_cpu_imports_neither_fabric_nor_the_compiler():
+    code = """
+import sys, torch
+from kdcore.contracts.optimizers import build_optimizer
+from kdcore.recipe.models import EngineSpec
+from kdcore.training.fabric import make_fabric
+weight = torch.nn.Parameter(torch.ones(2))
+optimizer = build_optimizer({"name": "adamw"}, [weight])
+make_fabric(EngineSpec(accelerator="cpu")).backward(weight.sum())
+optimizer.step()
+optimizer.zero_grad()
+print({"torch._dynamo", "lightning_fabric"} & set(sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr

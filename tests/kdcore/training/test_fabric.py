@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import learning
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from kdcore.errors import KdcoreError
 from kdcore.recipe.models import EngineSpec
+from kdcore.training.engine import Engine
 from kdcore.training.fabric import make_fabric, one_cpu
 
 
@@ -53,3 +56,13 @@ def test_a_rehearsal_without_fabric_is_for_one_process_on_the_cpu_in_float32(opt
     assert one_cpu(EngineSpec(**{"accelerator": "cpu", **options})) is None
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     assert one_cpu(EngineSpec(accelerator="cpu")) is None
+
+
+def test_one_cpu_trains_to_the_same_bits_as_fabric(tmp_path, monkeypatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    table, states = learning.table(tmp_path), []
+    for fabric in (make_fabric(EngineSpec(accelerator="cpu")), Fabric(accelerator="cpu", devices=1)):
+        made = learning.distiller(table)
+        Engine(fabric, made, table, learning.SETTINGS).fit([learning.teachers(), learning.students(gradient_clip=1.0)])
+        states.append(learning.state_of(made))
+    assert learning.same_state(*states)
