@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 START = "start and imports"
 DATA = "preparing data"
-CHECKS = "checks before training"
+CHECKS = "checks"
 BATCHES = "batches"
 TEACHERS = "teachers, frozen"
 TEACHERS_FORWARD = "teachers, forward"

@@ -19,7 +19,7 @@ from kdcore.training.gradient_watch import GradientWatch, TermValue
 from kdcore.training.mixing import Mix, draw, is_mixed
 from kdcore.training.module_checks import not_a_scalar
 from kdcore.training.participants import Distiller, TermSpec
-from kdcore.training.phases import BATCHES, FORWARD, LOSSES, OWN, TEACHERS, TEACHERS_FORWARD, Phases
+from kdcore.training.phases import BATCHES, CHECKS, FORWARD, LOSSES, OWN, TEACHERS, TEACHERS_FORWARD, Phases
 from kdcore.training.randomness import RandomStream
 from kdcore.training.teacher_cache import CachedOutputs, sees_random_input
 
@@ -123,7 +123,9 @@ class StageStep(nn.Module):
                 weighted = value if weight == 1 else value * weight
                 total = weighted if total is None else total + weighted
         if watched:
+            self.phases.now(CHECKS)
             self.watch.look(watched)
+            self.phases.now(OWN)
         if total is None:  # every weight is 0 at this epoch
             total = sum((parameter.sum() for parameter in self.parameters()), values[0]) * 0.0
         return total, values
