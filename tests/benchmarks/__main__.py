@@ -170,6 +170,10 @@ ROWS = {
 }
 
 
+LONG = ("beside-training",)
+"""Rows that take minutes a run, and are measured only if they are named."""
+
+
 def line(row: Row, values: Sequence[float], torch_seconds: float) -> str:
     """A row of the Markdown table."""
     low, middle, high = (f"{value:.3g}" for value in (min(values), statistics.median(values), max(values)))
@@ -181,7 +185,9 @@ def line(row: Row, values: Sequence[float], torch_seconds: float) -> str:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"one or more of {', '.join(ROWS)}; all by default")
+    parser.add_argument(
+        "rows", nargs="*", metavar="ROW", help=f"one or more of {', '.join(ROWS)}; by default all but {', '.join(LONG)}"
+    )
     parser.add_argument("--runs", type=int, default=5)
     asked = parser.parse_args()
     if unknown := sorted({*asked.rows} - {*ROWS}):
@@ -189,7 +195,7 @@ def main() -> None:
     torch_seconds = statistics.median(cpu_seconds(TORCH) for _ in range(3))
     print(f"import torch: {torch_seconds:.2f} CPU seconds\n")
     print("| work | minimum – median – maximum | goal | ÷ import torch |\n| --- | ---: | ---: | ---: |")
-    for name in asked.rows or ROWS:
+    for name in asked.rows or [name for name in ROWS if name not in LONG]:
         try:
             print(line(ROWS[name], [*ROWS[name].measure(asked.runs)], torch_seconds), flush=True)
         except SkippedError as error:
