@@ -117,7 +117,7 @@ class Participant(nn.Module):
 
     def input(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
         """The encoder's input, made from a batch's entry for this participant, and mixed where training mixes its batches."""
-        x = signal if type(self.batch_transforms) is nn.Identity else self.batch_transforms(signal)
+        x: Any = signal if type(self.batch_transforms) is nn.Identity else self.batch_transforms(signal)
         return x if self.mix is None else self.mix(x, self.layout, self.name)
 
     def collect(self, logits: Tensor) -> Outputs:
