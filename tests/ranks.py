@@ -75,6 +75,6 @@ def due_at_different_times(rank: int, world_size: int, folder: Path) -> None:
     engine = Engine.__new__(Engine)
     engine.fabric = Fabric()  # type: ignore[assignment]
     engine.settings = type("Settings", (), {"checkpoint_seconds": 5.0})()  # type: ignore[assignment]
-    engine._saved_at = time.monotonic() - (10 if rank == 0 else 0)
+    engine.spacing._saved_at = time.monotonic() - (10 if rank == 0 else 0)
     torch.save(engine._due(), folder / f"{rank}.pt")
     dist.destroy_process_group()

@@ -9,7 +9,9 @@ import json
 import os
 import pickle
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,34 @@ SAVED_BY_TORCH = (b"PK\x03\x04", b"\x80")
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
+LARGEST_SHARE = 0.05
+"""Share of the time that writing checkpoints may take, if they need not be written as often as possible."""
+
 ABOUT = ("kdcore", "student")
 """Keys of a weights file's metadata that have, as JSON, classes and versions: in files of teachers, of saved students."""
+
+
+class Spacing:
+    """The time between checkpoints: some seconds, and longer where saving would take more than a share of it.
+
+    Args:
+        seconds: Time from one checkpoint to the next; 0 for as often as possible.
+    """
+
+    def __init__(self, seconds: float):
+        self.seconds, self._saved_at, self._took = seconds, time.monotonic(), 0.0
+
+    def due(self, now: float) -> bool:
+        """True if it is time for the next one."""
+        return now - self._saved_at >= (max(self.seconds, self._took / LARGEST_SHARE) if self.seconds else 0.0)
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Within it, a checkpoint is written."""
+        began = time.monotonic()
+        yield
+        self._saved_at = time.monotonic()
+        self._took = self._saved_at - began
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -15,6 +15,7 @@ from kdcore.data.table import Table
 from kdcore.errors import StoppedError, TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener
+from kdcore.training.checkpoint import Spacing
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
 from kdcore.training.divergence import Skipping, only_grew
 from kdcore.training.epoch_report import EpochReport
@@ -79,7 +80,7 @@ class Engine:
             self.phases.synchronise = torch.cuda.synchronize
         self.updates = Updates(fabric, distiller, scaler, self.skipping, self.phases)
         self.report = EpochReport(distiller, record, self.listener, self.watch, self.skipping, settings.log_every)
-        self._saved_at, self._stopped_by_callback = time.monotonic(), False
+        self.spacing, self._stopped_by_callback = Spacing(settings.checkpoint_seconds), False
 
     @property
     def notes(self) -> list[str]:
@@ -339,7 +340,7 @@ class Engine:
         return self.stop_requested
 
     def _due(self, now: float | None = None) -> bool:
-        due = (now or time.monotonic()) - self._saved_at >= self.settings.checkpoint_seconds
+        due = self.spacing.due(now or time.monotonic())
         return due if self.fabric.world_size == 1 else self.fabric.broadcast(due)  # clocks differ, what is done must not
 
     def _weights(self, learners: Sequence[str]) -> dict[str, Tensor]:
@@ -356,9 +357,8 @@ class Engine:
         """Save where training stands; if asked to stop, stop."""
         if context and not self.skipping:
             context.refuse_infinite(context.values.cpu())  # nothing resumes from weights that are not numbers
-        with self.phases.during(CHECKPOINTS):
+        with self.phases.during(CHECKPOINTS), self.spacing.saving():
             self.save(*self._state(ordinal, epoch, step, context))
-        self._saved_at = time.monotonic()
         if self.stop_requested:
             raise StoppedError("stopped on request; the state is saved")
 

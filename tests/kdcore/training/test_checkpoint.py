@@ -10,6 +10,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdcore.errors import CheckpointError, TrainingError
-from kdcore.training.checkpoint import Checkpoints, load_state, load_weights, read_checkpoint, save_weights, write_file
+from kdcore.training.checkpoint import Checkpoints, Spacing, load_state, load_weights, read_checkpoint, save_weights, write_file
 
 FILES = ["weights.safetensors", "state.pt", "manifest.json"]
 
@@ -220,3 +221,16 @@ def test_weights_are_written_as_they_are(tmp_path):
     assert torch.equal(found["b"], shared.T)
     assert found["c"].shape == ()
     assert digest == hashlib.sha256((tmp_path / "w.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "took", "expected"), [(30, 0.5, 30), (30, 3.0, 60), (0, 3.0, 0), (float("inf"), 3.0, None)]
+)
+def test_checkpoints_take_no_more_than_a_twentieth_of_the_time(monkeypatch, seconds, took, expected):
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("kdcore.training.checkpoint.time", SimpleNamespace(monotonic=lambda: clock.now))
+    spacing = Spacing(seconds)
+    with spacing.saving():
+        clock.now += took
+    waited = next((wait for wait in range(1000) if spacing.due(clock.now + wait)), None)
+    assert waited == expected
