@@ -53,6 +53,7 @@ class Facts:
         resumed: A line for each resumption with other versions or other code than before.
         extends: The finished run that this one continues: ``run``, its ``epochs`` and those of this one by learner, and why the
             result ``differs`` from that of a longer run, if it does; empty for none.
+        target: The form of what was learnt, as a `kdcore.Target` made plain; empty for classes.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Facts:
     notes: Sequence[str] = ()
     resumed: Sequence[str] = ()
     extends: Mapping[str, Any] = field(default_factory=dict)
+    target: Mapping[str, Any] = field(default_factory=dict)
 
     def content(self) -> bytes:
         """As it is kept in a file."""

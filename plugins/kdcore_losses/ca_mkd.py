@@ -35,6 +35,8 @@ class ConfidenceAware(FeatureLoss):
         standardise: Standardise the logits that are compared first, as ``logit-std`` does; w is of the plain logits.
     """
 
+    targets = ("classes",)
+
     def __init__(
         self,
         *,
