@@ -39,7 +39,7 @@ def list_runs(context: typer.Context) -> None:
     for folder in folders:
         table.add_row(folder.name, _began(folder), state_of(folder), _gain(folder), size_text(size_of(folder)))
     show_table(output(), table)
-    print("gain: accuracy of the distilled student minus the baseline's, in percentage points (95 % interval); other metrics are named")
+    print("gain: accuracy of the distilled student minus the baseline's, in percentage points (95 %); other metrics are named")
 
 
 @app.command("rm")

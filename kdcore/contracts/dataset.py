@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdcore.contracts.target import Target
+from kdcore.contracts.target import OF_CLASSES, Target
 
 if TYPE_CHECKING:
     from kdcore.contracts.modality import Modality, Signal
@@ -98,7 +98,7 @@ class Dataset(ABC):
 
     classes: Sequence[str]
     modalities: Mapping[str, Modality]
-    target: Target = Target()
+    target: Target = OF_CLASSES
     weighted: bool = False
     version: str = "1"
     unusable: Sequence[Unusable] = ()

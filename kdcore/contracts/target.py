@@ -55,7 +55,7 @@ class Target:
 
     @property
     def primary(self) -> str:
-        """Name of the metric by which results are judged: ``accuracy``, ``map``, ``mae``, or ``r2`` for values of several units."""
+        """The metric by which results are judged: ``accuracy``, ``map``, ``mae``, or ``r2`` for values of several units."""
         return {"classes": "accuracy", "labels": "map"}.get(self.kind, "mae" if self.unit is not None else "r2")
 
     def metric(self, name: str) -> Metric:
@@ -73,6 +73,10 @@ class Target:
     def in_units(self, outputs: Any) -> Any:
         """The values (…, names) that a network's normalised `outputs` stand for, an array or a tensor."""
         return outputs * _like(self.std, outputs) + _like(self.mean, outputs)
+
+
+OF_CLASSES = Target()
+"""The target of datasets whose samples have one class each."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,12 @@ METRICS = {
     )
 }
 """Name → metric."""
+
+
+def with_units(names: Sequence[str], target: Target) -> list[str]:
+    """Names, each with the unit of its value in brackets if it has one."""
+    units = target.units or ("",) * len(names)
+    return [f"{name} [{unit}]" if unit else name for name, unit in zip(names, units, strict=True)]
 
 
 def read_target(written: Any) -> Target:

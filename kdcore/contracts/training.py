@@ -136,8 +136,8 @@ class EarlyStopping:
 
     Args:
         patience: Epochs without an improvement.
-        metric: ``accuracy``, or ``loss`` (mean cross-entropy in nats). For targets other than classes ``map``, ``mae`` or ``r2``,
-            by which they are judged, or ``loss``: of labels the mean binary cross-entropy, of values the mean squared error of
+        metric: ``accuracy``, or ``loss`` (mean cross-entropy in nats). For other targets ``map``, ``mae`` or ``r2``, by which
+            they are judged, or ``loss``: of labels the mean binary cross-entropy, of values the mean squared error of
             normalised ones.
         min_delta: Least change that counts as an improvement, in the unit of the metric; accuracies and mAP are shares from 0
             to 1.

@@ -73,7 +73,7 @@ def _some(labels: np.ndarray, some: SomeLabels, keys: Sequence[SampleKey]) -> np
     """A copy of `labels`, (N,) or (N, names), with -1 or NaN for samples that are not chosen."""
     if some.share is not None and labels.ndim == 2:  # without classes, a share of all samples
         chosen = labelled_share(np.where(known(labels), 0, -1), some.share, some.seed) >= 0
-        return np.where(chosen[:, None], labels, unknown(labels)).astype(labels.dtype)
+        return np.where(chosen, labels.T, unknown(labels)).T.astype(labels.dtype)
     if some.share is not None:
         return labelled_share(labels, some.share, some.seed)
     listed = [{"subject": subject} for subject in some.subjects or []] + [dict(each) for each in some.recordings or []]
@@ -86,7 +86,7 @@ def _some(labels: np.ndarray, some: SomeLabels, keys: Sequence[SampleKey]) -> np
             hint = did_you_mean(entry["subject"], sorted({key.subject for key in keys})) if list(entry) == ["subject"] else ""
             raise DataError(f"data.labels: no training sample is {described}" + (f" ({hint})" if hint else ""))
         kept |= chosen
-    return np.where(kept[:, None], labels, unknown(labels)).astype(labels.dtype) if labels.ndim == 2 else np.where(kept, labels, -1)
+    return np.where(kept, labels.T, unknown(labels)).T.astype(labels.dtype)
 
 
 def refuse_unlabelled(labels: Tensor, rows_by_split: Mapping[str, Tensor], keys: Sequence[SampleKey]) -> None:

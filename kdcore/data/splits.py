@@ -10,7 +10,7 @@ import numpy as np
 
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.protocol import Splits
-from kdcore.contracts.target import Target
+from kdcore.contracts.target import OF_CLASSES, Target
 from kdcore.data.dropped import Dropped, listed
 from kdcore.data.leakage import audit, similar_names
 from kdcore.errors import DataError
@@ -110,7 +110,7 @@ def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
     return said
 
 
-def checked_splits(splits: Splits, num_classes: int, labelled: bool, target: Target = Target()) -> Splits:  # noqa: B008 - frozen
+def checked_splits(splits: Splits, num_classes: int, labelled: bool, target: Target = OF_CLASSES) -> Splits:
     """`splits` themselves, once they are fit to train on.
 
     Raises:

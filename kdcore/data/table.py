@@ -11,7 +11,7 @@ from torch import Tensor
 from kdcore.contracts.batch import Batch
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.protocol import HELD_OUT, Splits
-from kdcore.contracts.target import Target, known
+from kdcore.contracts.target import OF_CLASSES, Target, known
 from kdcore.data.dropped import DropReport
 from kdcore.data.pipeline import bare
 from kdcore.data.sampling import balanced, shuffled
@@ -25,8 +25,8 @@ class Table:
 
     Args:
         keys: Which sample each of the N rows is.
-        labels: (N,) int64, -1 where unknown; what evaluation compares with. (N, names) float32 where the target is ``labels`` or
-            ``values``, in their units, and NaN where unknown.
+        labels: (N,) int64, -1 where unknown; what evaluation compares with. (N, names) float32 where the target is ``labels``
+            or ``values``, in their units, and NaN where unknown.
         train_labels: What training is told: `labels` with the recipe's label noise, values normalised; and -1 or NaN where it
             withholds them and in the splits `HELD_OUT`.
         rows: Split → its rows.
@@ -57,7 +57,7 @@ class Table:
     present: dict[str, Tensor] = field(default_factory=dict)
     sampler: str = "shuffled"
     mix: MixSpec | None = None
-    target: Target = Target()
+    target: Target = OF_CLASSES
     weights: Tensor | None = None
 
     def training_rows(self, split: str, learners: Iterable[str] = ()) -> Tensor:

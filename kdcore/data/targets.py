@@ -79,7 +79,9 @@ def with_statistics(target: Target, told: Tensor, rows: Mapping[str, Tensor], na
     return replace(target, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 
-def target_warnings(labels: Tensor, told: Tensor, rows: Mapping[str, Tensor], target: Target, names: Sequence[str]) -> list[str]:
+def target_warnings(
+    labels: Tensor, told: Tensor, rows: Mapping[str, Tensor], target: Target, names: Sequence[str]
+) -> list[str]:
     """Sentences on labels that training or test samples never have, or always; and on test values beyond the training range."""
     train, test = told[rows["train"]], labels[rows["test"]]
     train, test = train[known(train)], test[known(test)]

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from kdcore.contracts.modality import Modality
 from kdcore.contracts.needs import Needs
-from kdcore.contracts.target import EVERY_TARGET, Target, TargetKind
+from kdcore.contracts.target import EVERY_TARGET, OF_CLASSES, Target, TargetKind
 from kdcore.errors import ComponentError, reason
 from kdcore.plugin.codec import NotEncodableError, encode_value
 from kdcore.plugin.component_cache import recall, remember
@@ -56,7 +56,7 @@ class Facts:
     fixed: bool = False
     targets: tuple[TargetKind, ...] | None = None
     sample_weights: bool = False
-    target: Target = Target()
+    target: Target = OF_CLASSES
     weighted: bool = False
 
 

@@ -30,7 +30,7 @@ from kdcore.runs.target_metrics import evaluate_target
 from kdcore.training.assembly import DISTILLED
 
 CLOSE = 1e-3
-"""Largest difference in probability, or in standard deviations of a value, between a run's own result and the same student evaluated again."""
+"""Largest difference between a run's own result and the same student's now: in probability, or in a value's deviations."""
 
 
 class Piece(NamedTuple):

@@ -105,7 +105,8 @@ def _one_seed(one: AnyEvaluation, other: AnyEvaluation) -> Difference:
     if isinstance(one, Evaluation) and isinstance(other, Evaluation):
         mean, drawn = _of_accuracy(one, other, groups)
     else:
-        assert not isinstance(one, Evaluation) and not isinstance(other, Evaluation)
+        assert not isinstance(one, Evaluation)
+        assert not isinstance(other, Evaluation)
         mean = one.metrics()[metric.name] - other.metrics()[metric.name]
         drawn = np.concatenate([one.resampled(counts) - other.resampled(counts) for counts in resamples(groups)])
     tail = (1 - CONFIDENCE) / 2

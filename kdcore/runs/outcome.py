@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kdcore.contracts.target import Target, known, read_target
+from kdcore.contracts.target import OF_CLASSES, Target, known, read_target
 from kdcore.errors import CheckpointError
 from kdcore.runs.metrics import combine
 from kdcore.runs.target_metrics import evaluate_target
@@ -59,7 +59,7 @@ class Outcome:
     memory: int | None = None
     trained: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
-    target: Target = Target()
+    target: Target = OF_CLASSES
     names: Sequence[str] = ()
 
     def _mean_of_teachers(self) -> np.ndarray:

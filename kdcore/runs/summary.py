@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from kdcore.contracts.progress import Ramp
-from kdcore.contracts.target import METRICS, Metric, Target, read_target
+from kdcore.contracts.target import METRICS, OF_CLASSES, Metric, Target, read_target
 from kdcore.recipe.data_models import SomeLabels
 from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
 from kdcore.runs.gain import Difference, paired_difference
@@ -122,7 +122,7 @@ class Summary:
     split: str = "test"
     setting: str = ""
     notes: Sequence[str] = ()
-    target: Target = Target()
+    target: Target = OF_CLASSES
 
     @property
     def metric(self) -> Metric:
@@ -254,13 +254,14 @@ def setting(recipe: Recipe, facts: Facts) -> str:
     schedule = recipe.schedule.name if recipe.schedule else "order of the graph"
     return (
         f"{in_words(learns)} learned{source}{fused} with {in_words(terms)}; schedule: {schedule}. "
-        f"Data: {recipe.data.dataset.name}, {len(facts.classes)} {_called(facts)}; {counts} samples. {_labels(recipe.data)}{seeds}."
+        f"Data: {recipe.data.dataset.name}, {_called(facts)}; {counts} samples. {_labels(recipe.data)}{seeds}."
     )
 
 
 def _called(facts: Facts) -> str:
     kind = read_target(facts.target or None).kind
-    return kind if len(facts.classes) > 1 else kind.removesuffix("s")
+    count = len(facts.classes)
+    return f"{count} {kind if count != 1 or kind == 'classes' else kind.removesuffix('s')}"
 
 
 def _described(name: str, spec: ParticipantSpec) -> str:
@@ -323,9 +324,8 @@ def _students(
             role: Role = "baseline" if arm == BASELINE else "distilled" if name in facts.distilled else "student"
             rows.append(_row(recipe, facts, first, name, role, [each[name] for each in by_arm[arm]]))
         if len(first.students) > 1:
-            together += [
-                _row(recipe, facts, first, label, joint[arm], [each[label] for each in by_arm[arm]]) for label in first.ensembles
-            ]
+            found = {label: [each[label] for each in by_arm[arm]] for label in first.ensembles}
+            together += [_row(recipe, facts, first, label, joint[arm], each) for label, each in found.items()]
     return rows + together
 
 

@@ -212,7 +212,9 @@ def evaluate_target(
         return evaluate(answers, labels, recordings)
     given, true = np.asarray(answers, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if given.ndim != 2 or 0 in given.shape or true.shape != given.shape:
-        raise ValueError(f"answers and {target.kind} must have the same shape (samples, names), not {given.shape} and {true.shape}")
+        raise ValueError(
+            f"answers and {target.kind} must have the same shape (samples, names), not {given.shape} and {true.shape}"
+        )
     if not (np.isfinite(given).all() and np.isfinite(true).all()):
         raise ValueError(f"answers and {target.kind} must be finite numbers")
     groups = None if recordings is None else np.unique(np.asarray(recordings), return_inverse=True)[1].reshape(-1)
@@ -224,7 +226,7 @@ def evaluate_target(
 
 
 def resamples(groups: NDArray[np.int64], number: int = RESAMPLES) -> Iterator[Numbers]:
-    """How often each sample counts in bootstrap resamples of whole groups, always the same: arrays (R, N), `number` rows in all.
+    """Bootstrap resamples of whole groups, always the same: how often each sample counts, (R, N), `number` rows in all.
 
     Args:
         groups: (N,) 0, 1, …, the group of each sample.

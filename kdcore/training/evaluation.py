@@ -24,7 +24,8 @@ def predict(
 ) -> dict[str, np.ndarray]:
     """Answers (n, classes) of participants `names` for `rows`, in batches of `batch_size` in that order.
 
-    They are class probabilities, probabilities of labels, or values in their units, as the table's target is. Rows that lack a participant's signals are NaN.
+    They are class probabilities, probabilities of labels, or values in their units, as the table's target is. Rows that lack a
+    participant's signals are NaN.
 
     Raises:
         TrainingError: If outputs are not finite numbers, as after training that diverged.

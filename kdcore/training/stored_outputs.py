@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdcore.archives import refuse_bomb, refuse_parquet_bomb
 from kdcore.contracts.dataset import SampleKey
-from kdcore.contracts.target import Target
+from kdcore.contracts.target import OF_CLASSES, Target
 from kdcore.errors import DataError
 from kdcore.recipe.config_models import STORED
 from kdcore.suggestions import did_you_mean
@@ -56,7 +56,7 @@ class StoredOutputs:
         splits: Sequence[CachedOutputs],
         classes: Sequence[str],
         about: Mapping[str, Any],
-        target: Target = Target(),  # noqa: B008 - frozen
+        target: Target = OF_CLASSES,
     ) -> StoredOutputs:
         """Outputs computed split by split, in the order of `keys`; values in their units."""
 
@@ -237,7 +237,7 @@ def read_outputs(
     path: Path,
     keys: Sequence[SampleKey],
     classes: Sequence[str],
-    target: Target = Target(),  # noqa: B008 - frozen
+    target: Target = OF_CLASSES,
 ) -> CachedOutputs:
     """Stored outputs as a teacher's answers to the rows of a table.
 

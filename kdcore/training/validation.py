@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from kdcore.contracts.target import Target
+from kdcore.contracts.target import OF_CLASSES, Target
 from kdcore.contracts.training import Training
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.learner import Learner
@@ -35,7 +35,7 @@ class Scores:
     higher_is_better: bool = True
 
     @classmethod
-    def of(cls, answers: np.ndarray, labels: np.ndarray, target: Target = Target()) -> Scores:  # noqa: B008 - frozen
+    def of(cls, answers: np.ndarray, labels: np.ndarray, target: Target = OF_CLASSES) -> Scores:
         """The scores of answers (n, classes) for labels; rows that are NaN, without a signal, do not count.
 
         Args:

@@ -21,8 +21,8 @@ class BinaryCrossEntropy(DistillationLoss):
     `torch.nn.functional.binary_cross_entropy_with_logits` has them (``pos_weight``).
 
     Args:
-        positive_weights: Label → weight of the samples that have it, 1 for labels that are not named; ``balanced`` gives label c
-            the weight :math:`(N - n_c) / n_c`, with :math:`n_c` of the N labelled training samples; None for 1.
+        positive_weights: Label → weight of the samples that have it, 1 for labels that are not named; ``balanced`` gives label
+            c the weight :math:`(N - n_c) / n_c`, with :math:`n_c` of the N labelled training samples; None for 1.
     """
 
     needs = Needs(labels=True)

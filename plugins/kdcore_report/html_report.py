@@ -8,13 +8,20 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcore import Evaluation, Row, Summary, evaluate
+from kdcore import Evaluation, Row, Summary, evaluate, with_units
 from kdcore_report.calibration import reliability
 from kdcore_report.curves import Curves
 from kdcore_report.examples import Example
 from kdcore_report.html_page import Pictures, figure, note, page, section, table
 
 DISTILLED, BASELINE, ALONE = "distilled", "baseline", "student"
+
+_REMARKS = {
+    "classes": "Accuracy and macro F1 in %.",
+    "labels": "Mean average precision (mAP) and macro F1 at a probability of 0.5, in %.",
+    "values": "Errors in the unit of the values; lower is better. R²: 1 is exact, 0 a constant answer.",
+}
+"""Kind of target → what the numbers of the table of results are."""
 
 
 def write_page(path: Path, summary: Summary, curves: Curves | None = None, examples: Sequence[Example] = ()) -> None:
@@ -35,16 +42,26 @@ def write_page(path: Path, summary: Summary, curves: Curves | None = None, examp
             section(f"{summary.split.capitalize()} results", _results(summary)),
             section("Evaluation", _facts(summary)),
             *_curves(curves or {}, pictures),
-            *_confusions(summary, pictures),
-            *_gains(summary),
-            *_taught(summary),
-            *_reliability(summary, pictures),
+            *_by_target(summary, pictures),
             *_examples(summary, examples, pictures),
             section("Reproduce this run", _repeat(summary)),
         )
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(summary.name, body), encoding="utf-8")
+
+
+def _by_target(summary: Summary, pictures: Pictures) -> Iterator[str]:
+    """The sections that depend on what a sample's target is."""
+    if not summary.target.is_classes:
+        from kdcore_report.target_sections import target_sections
+
+        yield from target_sections(summary, pictures)
+        return
+    yield from _confusions(summary, pictures)
+    yield from _gains(summary)
+    yield from _taught(summary)
+    yield from _reliability(summary, pictures)
 
 
 def _answer(summary: Summary) -> Iterator[str]:
@@ -54,9 +71,10 @@ def _answer(summary: Summary) -> Iterator[str]:
 
 def _results(summary: Summary) -> str:
     rows = [("main" if row.role in (DISTILLED, ALONE) else "", [*map(escape, row.cells())]) for row in summary.rows]
-    remark = "Accuracy and macro F1 in %."
+    remark = _REMARKS[summary.target.kind]
     if len(summary.seeds) == 1:
-        remark += " The interval is Wilson's score interval over the samples of this one seed."
+        how = "Wilson's score interval" if summary.target.is_classes else "a percentile bootstrap"
+        remark += f" The interval is {how} over the samples of this one seed."
         if any(evaluation.recordings is not None for row in summary.rows for evaluation in row.evaluations):
             remark += " Windows of one recording are not independent; the interval counts that."
     else:
@@ -72,7 +90,7 @@ def _facts(summary: Summary) -> str:
         "Data notes": "; ".join(summary.notes) or "no recording was dropped",
         "Weights evaluated": summary.selection,
         "Seeds": ", ".join(map(str, summary.seeds)),
-        "Classes": str(len(summary.classes)),
+        summary.target.kind.capitalize(): _classes(summary),
         "Interval of the difference": summary.difference.method if summary.difference else "",
         "Files": str(summary.folder),
         "Tracking": summary.tracking,
@@ -80,6 +98,11 @@ def _facts(summary: Summary) -> str:
     }
     lines = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
     return f"<dl>{''.join(lines)}</dl>"
+
+
+def _classes(summary: Summary) -> str:
+    """The number of classes; the names of labels or values."""
+    return str(len(summary.classes)) if summary.target.is_classes else ", ".join(with_units(summary.classes, summary.target))
 
 
 def _curves(found: Curves, pictures: Pictures) -> Iterator[str]:
