@@ -102,6 +102,11 @@ class Metric:
         """Title and unit: ``accuracy, %``."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
+    @property
+    def capitalised(self) -> str:
+        """The title at the beginning of a line: ``Macro F1``, but ``mAP``."""
+        return self.title if self.title[1:2].isupper() else self.title[0].upper() + self.title[1:]
+
     def text(self, value: float) -> str:
         """A number of this metric, in percent if it is a fraction, without its unit."""
         return f"{100 * value:.1f}" if self.unit == "%" else f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"

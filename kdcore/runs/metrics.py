@@ -61,6 +61,16 @@ class Evaluation:
         return self.accuracy_interval
 
     @property
+    def answers(self) -> NDArray[np.float64]:
+        """(N, C) class probabilities."""
+        return self.probabilities
+
+    @property
+    def having(self) -> NDArray[np.int64]:
+        """(C,) samples of each class."""
+        return self.confusion.sum(axis=1)
+
+    @property
     def by_output(self) -> NDArray[np.float64]:
         """(C,) recall of each class."""
         return self.recall

@@ -53,6 +53,16 @@ class LabelEvaluation:
         """(N, L) which labels are predicted: those with a probability of at least `THRESHOLD`."""
         return self.probabilities >= THRESHOLD
 
+    @property
+    def answers(self) -> Numbers:
+        """(N, L) probabilities."""
+        return self.probabilities
+
+    @property
+    def having(self) -> NDArray[np.int64]:
+        """(L,) samples that have each label."""
+        return self.labels.sum(axis=0)
+
     @cached_property
     def by_output(self) -> Numbers:
         """(L,) average precision of each label; NaN where no sample has it."""
@@ -136,6 +146,11 @@ class ValueEvaluation:
     def of_output(self) -> Metric:
         """The metric of each value: MAE, or R² for values of several units."""
         return self.primary
+
+    @property
+    def having(self) -> NDArray[np.int64]:
+        """(V,) samples with each value: all."""
+        return np.full(len(self.names), self.n)
 
     @property
     def by_output(self) -> Numbers:
@@ -223,6 +238,28 @@ def evaluate_target(
     if given.min() < 0 or given.max() > 1 or not np.isin(true, (0, 1)).all():
         raise ValueError("probabilities must lie between 0 and 1, and labels be 0 or 1")
     return LabelEvaluation(given, true.astype(np.int64), recordings=groups)
+
+
+def pool(found: Sequence[AnyEvaluation]) -> AnyEvaluation:
+    """The evaluation of all answers of several evaluations together."""
+    answers, labels = (np.concatenate([getattr(each, name) for each in found]) for name in ("answers", "labels"))
+    return _like(found[0], answers, labels)
+
+
+def part_of(found: AnyEvaluation, chosen: NDArray) -> AnyEvaluation:
+    """The evaluation of some samples alone.
+
+    Args:
+        found: Of all.
+        chosen: (N,) bool, or places of samples.
+    """
+    return _like(found, found.answers[chosen], found.labels[chosen])
+
+
+def _like(found: AnyEvaluation, answers: Numbers, labels: NDArray) -> AnyEvaluation:
+    if isinstance(found, ValueEvaluation):
+        return evaluate_target(found.target, found.names, answers, labels)
+    return evaluate_target(Target("classes" if isinstance(found, Evaluation) else "labels"), (), answers, labels)
 
 
 def resamples(groups: NDArray[np.int64], number: int = RESAMPLES) -> Iterator[Numbers]:

@@ -14,7 +14,10 @@ Form = Annotated[
     typer.Option("--format", help="Output format. rich is for the terminal; csv has one number per line, as fractions."),
 ]
 Output = Annotated[Path | None, typer.Option(help="Write to this file. Its suffix selects the format unless --format does.")]
-Metric = Annotated[Literal["accuracy", "macro_f1", "loss"], typer.Option(help="Metric whose differences are shown.")]
+Metric = Annotated[
+    Literal["accuracy", "macro_f1", "loss", "map", "micro_f1", "subset_accuracy", "mae", "rmse", "r2"] | None,
+    typer.Option(help="Metric whose differences are shown; by default accuracy, or what the dataset's target is judged by."),
+]
 Uri = Annotated[str | None, typer.Option(help="MLflow tracking URI; by default the one that runs are tracked to.")]
 Jobs = Annotated[int, typer.Option(min=1, help="Number of parallel processes; the CPU cores are divided among them.")]
 
@@ -31,7 +34,7 @@ def compare(
     experiment: Annotated[str, typer.Option(help="Add every finished run of this MLflow experiment.")] = "",
     filter_string: Annotated[str, typer.Option("--filter", help="Add only matching runs: \"tags.dataset = 'utd-mhad'\".")] = "",
     uri: Uri = None,
-    metric: Metric = "accuracy",
+    metric: Metric = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Compare runs in spite of conflicts.")] = False,
     form: Form = "rich",
     output: Output = None,
@@ -45,7 +48,7 @@ def compare(
     from kdcore_compare.tables import format_for, write_tables
 
     form = format_for(form, output)
-    comparison = compare_sources(sources or [], experiment, uri, filter_string, metric, anyway)
+    comparison = compare_sources(sources or [], experiment, uri, filter_string, metric or "", anyway)
     write_tables(report_tables(comparison), list(report_records(comparison)), form, output)
 
 
@@ -54,7 +57,7 @@ def ablate(
     overrides: Overrides = None,
     jobs: Jobs = 1,
     only: Annotated[str, typer.Option(help="Train only this variant; print no table.")] = "",
-    metric: Metric = "accuracy",
+    metric: Metric = None,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
@@ -64,7 +67,7 @@ def ablate(
     """
     from kdcore_compare.ablation import ablate as start
 
-    start(recipe, overrides or [], jobs, only, metric, form, output)
+    start(recipe, overrides or [], jobs, only, metric or "", form, output)
 
 
 def compare_methods(
@@ -81,7 +84,7 @@ def compare_methods(
     ] = None,
     jobs: Jobs = 1,
     only: Annotated[str, typer.Option(help="Train only this variant; print no table.")] = "",
-    metric: Metric = "accuracy",
+    metric: Metric = None,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
@@ -93,7 +96,7 @@ def compare_methods(
     from kdcore_compare.compare_methods import compare_methods as start
     from kdcore_compare.methods import parse_grid
 
-    start(recipe, overrides or [], losses or [], parse_grid(grid), choose or [], jobs, only, metric, form, output)
+    start(recipe, overrides or [], losses or [], parse_grid(grid), choose or [], jobs, only, metric or "", form, output)
 
 
 def cross_validate(
@@ -114,7 +117,7 @@ def cross_validate(
     ] = None,
     jobs: Jobs = 1,
     only: Annotated[str, typer.Option(help="Train only this fold; print no tables.")] = "",
-    metric: Metric = "accuracy",
+    metric: Metric = None,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
@@ -126,7 +129,16 @@ def cross_validate(
     from kdcore_compare.cross_validation import cross_validate as start
     from kdcore_compare.folds import Division
 
-    start(recipe, overrides or [], Division(folds, repeats, stratified, tuple(lists or ())), jobs, only, metric, form, output)
+    start(
+        recipe,
+        overrides or [],
+        Division(folds, repeats, stratified, tuple(lists or ())),
+        jobs,
+        only,
+        metric or "",
+        form,
+        output,
+    )
 
 
 def sweep(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcore import FinishedRun, KdcoreError, RunListener, load_recipe, runs_folder
+from kdcore import METRICS, Builder, FinishedRun, KdcoreError, RunListener, load_recipe, runs_folder
 from kdcore_compare.ensure_runs import Split
 from kdcore_compare.methods import Method, checked, methods_of
 from kdcore_compare.methods_table import MethodResult, MethodsResult, methods_records, methods_tables
@@ -27,7 +27,7 @@ def compare_methods(
     choose: Sequence[str] = (),
     jobs: int = 1,
     only: str = "",
-    metric: str = "accuracy",
+    metric: str = "",
     form: Format = "rich",
     output: Path | None = None,
 ) -> None:
@@ -41,7 +41,7 @@ def compare_methods(
         choose: ``key=value`` each, for the runs that choose weights alone.
         jobs: Number of variants to train in parallel.
         only: Label of a single variant to train, without a table.
-        metric: ``accuracy``, ``macro_f1`` or ``loss``.
+        metric: Name of the metric that is compared; by default the one by which the target is judged.
         form: Format of the table.
         output: File for the table; by default it is printed.
 
@@ -76,9 +76,10 @@ class _Comparison:
         jobs: int,
         metric: str,
     ):
-        self.source, self.overrides, self.choose, self.jobs, self.metric = source, overrides, choose, jobs, metric
+        self.source, self.overrides, self.choose, self.jobs = source, overrides, choose, jobs
         self.methods = methods_of(source, overrides, grid, losses)
         self.recipe = self.methods.recipe
+        self.metric = metric or Builder(self.recipe).dataset().target.primary
         self.student = next(iter(self.recipe.student_specs))
         self.folder, self.name = runs_folder() / "methods", group_name(self.recipe)
         self.command = ["compare-methods", source, *overrides]
@@ -146,7 +147,9 @@ class _Comparison:
                 continue
             entry = make_entry(runs[label])
             entry = entry.only(key for key in entry.observations if key[0] in seeds)
-            found[name][weight] = (float(np.mean(entry.values(self.metric))), float(np.mean(entry.values("loss"))))
+            measured, second = entry.metric(self.metric), "loss" if "loss" in entry.example.metrics() else self.metric
+            sign = -1 if second != "loss" and measured.higher_is_better else 1
+            found[name][weight] = (float(np.mean(entry.values(self.metric))), sign * float(np.mean(entry.values(second))))
             self._choosing_split = entry.split_rules[0]
         return found
 
@@ -199,7 +202,7 @@ def best_weight(scores: Mapping[float, tuple[float, float]], metric: str) -> flo
 
     Args:
         scores: Weight → (metric, cross-entropy) on the validation split.
-        metric: Name of the metric; of ``loss``, the least is best.
+        metric: Name of the metric; of ``loss`` and of errors, the least is best.
     """
-    sign = 1 if metric == "loss" else -1
+    sign = -1 if METRICS[metric.partition("/")[0]].higher_is_better else 1
     return min(scores, key=lambda weight: (sign * scores[weight][0], scores[weight][1], weight))
