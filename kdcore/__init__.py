@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Splits
     from kdcore.contracts.schedule import Graph, Node, Schedule, Stage
-    from kdcore.contracts.target import EVERY_TARGET, METRICS, Metric, Target, known, with_units
+    from kdcore.contracts.target import EVERY_TARGET, METRICS, Metric, Target, TargetKind, known, with_units
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.training import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
@@ -105,7 +105,7 @@ _HOME = {
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Splits"),
-    "kdcore.contracts.target": ("EVERY_TARGET", "METRICS", "Metric", "Target", "known", "with_units"),
+    "kdcore.contracts.target": ("EVERY_TARGET", "METRICS", "Metric", "Target", "TargetKind", "known", "with_units"),
     "kdcore.contracts.schedule": ("Graph", "Node", "Schedule", "Stage"),
     "kdcore.contracts.training": ("EarlyStopping", "LearningRate", "MovingAverage", "ParameterGroup", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),

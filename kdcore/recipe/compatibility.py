@@ -11,6 +11,7 @@ from kdcore.contracts.schedule import GraphSchedule, Stage
 from kdcore.contracts.target import Target
 from kdcore.errors import PluginError, Problem
 from kdcore.plugin.facts import Facts, ask, component_facts, facts_of
+from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.graph import LearnerTerm, peers_of, recipe_graph, terms_of
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.problems import Places
@@ -45,7 +46,7 @@ class _Compatibility:
         self._modalities()
         self._facts(("data", "protocol"))
         self.target, self.weighted = self._target()
-        for path, message, hint in target_problems(recipe, self.target, self._facts_or_of_class):
+        for path, message, hint in target_problems(recipe, self.target, self._facts_or_of_class) if self.target else ():
             self._add(path, message, hint)
         if recipe.fusion and not self._count("teachers"):
             self._add(("fusion",), "there are no teachers to fuse")
@@ -113,17 +114,19 @@ class _Compatibility:
         facts = self._facts(path) or (component_facts(entry) if entry else None)
         return facts.modalities if facts else None, repr(self.recipe.data.dataset.name)
 
-    def _target(self) -> tuple[Target, bool]:
-        """The dataset's target, and whether its samples may have weights, as far as that is known without data."""
+    def _target(self) -> tuple[Target | None, bool]:
+        """The dataset's target, and whether its samples may have weights; None if that is not known without data."""
         given = self.recipe.given_dataset
         found = given if given is not None else self._facts(("data", "dataset"))
-        return (found.target, found.weighted) if found is not None else (Target(), False)
+        if found is None or (given is None and self.recipe.data.dataset.name == FROM_PYTHON):
+            return None, False
+        return found.target, found.weighted
 
     def _wrong_target(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
         """What keeps a term from learning from the dataset's labels, or without them."""
         given = self.recipe.given(term.path)
         facts = facts_of(given) if given is not None else self._facts(steps(term.path))
-        if facts is not None and self.graph.nodes[name].trains:
+        if facts is not None and self.target is not None and self.graph.nodes[name].trains:
             yield from loss_problems(term.term.name, facts, self.target, self.weighted, self.recipe.registry)
 
     def _edges(self) -> None:
@@ -296,7 +299,7 @@ class _Compatibility:
         except (PluginError, ValueError) as error:
             self._add(path, str(error))
             return
-        for path, what, hint in metric_problems(self.recipe, self.target, stages):
+        for path, what, hint in metric_problems(self.recipe, self.target, stages) if self.target else ():
             self._add(path, what, hint)
         for stage, what, hint in schedule_problems(self.recipe, self.graph, stages, self.terms) if stages else ():
             self._add(place_in_schedule(self.recipe, stage), what, hint)

@@ -62,11 +62,11 @@ def loss_problems(name: str, facts: Facts, target: Target, weighted: bool, regis
     if target.kind not in (facts.targets or ("classes",)):
         told = f"the dataset's target is {target.kind!r} ({IN_WORDS[target.kind]})"
         kinds = " and ".join(map(repr, facts.targets or ("classes",)))
-        others = _losses(registry, lambda each: target.kind in (each.targets or ()), labels)
+        others = _losses(registry, lambda each: target.kind in (each.targets or ()), facts)
         does = "learns from labels of" if labels else "is for"
         yield f"the loss {name!r} with these options {does} the target {kinds}, but {told}", _use(others)
     elif weighted and labels and not facts.sample_weights:
-        others = _losses(registry, lambda each: target.kind in (each.targets or ()) and each.sample_weights, labels)
+        others = _losses(registry, lambda each: target.kind in (each.targets or ()) and each.sample_weights, facts)
         what = f"the loss {name!r} does not heed the weights that the dataset gives its samples"
         yield what, f"{_use(others)}, or leave out the weights"
 
@@ -75,16 +75,19 @@ def _use(names: list[str]) -> str:
     return f"use {' or '.join(map(repr, names))}" if names else ""
 
 
-def _losses(registry: Registry, wanted: Callable[[Facts], bool], labels: bool) -> list[str]:
-    """Names of losses whose class says that they would do, and that read labels, or read none and compare logits."""
-    found = []
+def _losses(registry: Registry, wanted: Callable[[Facts], bool], like: Facts) -> list[str]:
+    """Names of losses whose class says that they would do, on the same things as another: labels, teachers' logits."""
+    found, labels = [], bool(like.needs and like.needs.labels)
+    distils = bool(like.needs and like.needs.teachers)
     for entry in registry.entries("loss"):
         try:
             facts = component_facts(entry)
         except PluginError:
             continue
         needs = facts.needs
-        if needs and needs.labels == labels and (labels or not needs.student_taps) and needs.teachers < 2 and wanted(facts):
+        if needs is None or needs.student_taps or needs.peers or bool(needs.teachers) != distils or not wanted(facts):
+            continue
+        if needs.labels == labels or (distils and labels):
             found.append(entry.name)
     return found
 

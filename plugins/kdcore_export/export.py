@@ -109,9 +109,9 @@ def export_student(request: Request) -> Iterator[str]:
         yield f"card        {write_card(request.output, predictor, metadata, run.folder if run else None, measured)}"
 
 
-def difference(outputs: Outputs, reference: Outputs, target: Target) -> float:
+def difference(outputs: Outputs, reference: Outputs, target: Target | None = None) -> float:
     """The largest difference in logits or probabilities, of values in standard deviations; NaN if there is one."""
-    scales = (1.0, np.asarray(target.std) if target.std else 1.0)
+    scales = (1.0, np.asarray(target.std) if target and target.std else 1.0)
     gaps = [
         (np.abs(a - b) / scale).max()
         for pair, other in zip(outputs, reference, strict=True)
