@@ -158,7 +158,7 @@ def read_target(written: Any) -> Target:
     if written is None:
         return Target()
     try:
-        held = {key: tuple(each) if isinstance(each, list) else each for key, each in dict(written).items()}
+        held: dict[str, Any] = {key: tuple(each) if isinstance(each, list) else each for key, each in dict(written).items()}
         found = Target(**held)
         numbers = [float(each) for each in (*found.mean, *found.std)]
     except TypeError as error:

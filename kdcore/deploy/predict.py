@@ -59,7 +59,7 @@ class Prediction:
     @property
     def labels(self) -> list[str]:
         """The labels with at least the threshold's probability, the likeliest first."""
-        order = np.argsort(-self.probabilities, kind="stable").tolist()
+        order: list[int] = np.argsort(-self.probabilities, kind="stable").tolist()
         return [self.classes[index] for index in order if self.probabilities[index] >= self.threshold]
 
     def line(self, top: int = 3) -> str:

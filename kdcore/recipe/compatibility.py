@@ -299,8 +299,8 @@ class _Compatibility:
         except (PluginError, ValueError) as error:
             self._add(path, str(error))
             return
-        for path, what, hint in metric_problems(self.recipe, self.target, stages) if self.target else ():
-            self._add(path, what, hint)
+        for where, what, hint in metric_problems(self.recipe, self.target, stages) if self.target else ():
+            self._add(where, what, hint)
         for stage, what, hint in schedule_problems(self.recipe, self.graph, stages, self.terms) if stages else ():
             self._add(place_in_schedule(self.recipe, stage), what, hint)
 

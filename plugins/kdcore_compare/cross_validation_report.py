@@ -103,6 +103,13 @@ def pooled(entry: Entry) -> AnyEvaluation:
     return pool([each.evaluation for each in entry.observations.values()])
 
 
+def pooled_confusion(entry: Entry) -> NDArray[np.int64]:
+    """The confusion matrix of all predictions of an entry, where samples have classes."""
+    found = pooled(entry)
+    assert isinstance(found, Evaluation)
+    return found.confusion
+
+
 def subject_results(entry: Entry) -> dict[str, tuple[int, float]]:
     """Subject → (distinct samples, the metric by which results are judged over all repeats and seeds)."""
     whole = pooled(entry)
@@ -214,7 +221,7 @@ def _order(subject: str) -> tuple[bool, int, str]:
 
 
 def _confusion_table(result: CrossValidation, entry: Entry) -> Table:
-    classes, confusion = result.classes, pooled(entry).confusion
+    classes, confusion = result.classes, pooled_confusion(entry)
     rows = [[name, *map(str, row)] for name, row in zip(classes, confusion.tolist(), strict=True)]
     notes = ["Rows: true classes. Columns: predicted classes. Predictions of all folds, repeats and seeds are counted."]
     return Table(f"Confusion matrix of {entry.label}, pooled over folds", ["true class", *classes], rows, notes)
@@ -223,7 +230,7 @@ def _confusion_table(result: CrossValidation, entry: Entry) -> Table:
 def _confusions(result: CrossValidation, students: Sequence[Entry], whole: Path) -> Table:
     rows = []
     for each in students:
-        rows += [[each.label, *row] for row in most_frequent_confusions(pooled(each).confusion, result.classes)]
+        rows += [[each.label, *row] for row in most_frequent_confusions(pooled_confusion(each), result.classes)]
     headings = ["", "true class", "predicted", "count", "of the class, %"]
     note = f"Predictions of all folds, repeats and seeds are counted. Complete matrices: {whole}"
     return Table("Most frequent confusions, pooled over folds", headings, rows, [note])

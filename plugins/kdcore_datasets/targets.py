@@ -36,7 +36,7 @@ def numbers_of(rows: np.ndarray, where: str) -> list[tuple[float, ...] | None]:
     partly = missing.any(axis=1) & ~missing.all(axis=1)
     if partly.any():
         raise DataError(f"{where}: row {int(partly.argmax())} has some numbers and lacks others")
-    return [None if gone else tuple(row) for row, gone in zip(rows.tolist(), missing.all(axis=1).tolist(), strict=True)]
+    return [None if np.isnan(row).all() else tuple(row.tolist()) for row in rows]
 
 
 def action_of(numbers: tuple[float, ...] | None, names: Sequence[str], target: Target) -> str:

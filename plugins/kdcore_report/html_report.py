@@ -171,9 +171,9 @@ def _taught(summary: Summary) -> Iterator[str]:
     if teacher is None or one is None or other is None:
         return
     places = [slice(None) if each.rows is None else each.rows for each in teacher.evaluations]  # of the samples that it has
-    knew = np.concatenate([each.correct for each in teacher.evaluations])
+    knew = np.concatenate([each.correct for each in _of_classes(teacher)])
     now, before = (
-        np.concatenate([each.correct[place] for each, place in zip(row.evaluations, places, strict=True)])
+        np.concatenate([each.correct[place] for each, place in zip(_of_classes(row), places, strict=True)])
         for row in (one, other)
     )
     rows = []
@@ -264,9 +264,14 @@ def _seeds(summary: Summary) -> str:
     return f"seed {summary.seeds[0]}" if len(summary.seeds) == 1 else f"{len(summary.seeds)} seeds"
 
 
+def _of_classes(row: Row) -> list[Evaluation]:
+    """The evaluations of a row, which this section has of classes alone."""
+    return [each for each in row.evaluations if isinstance(each, Evaluation)]
+
+
 def _pooled(row: Row) -> Evaluation:
     """All seeds' answers as one evaluation."""
     return evaluate(
-        np.concatenate([evaluation.probabilities for evaluation in row.evaluations]),
-        np.concatenate([evaluation.labels for evaluation in row.evaluations]),
+        np.concatenate([evaluation.probabilities for evaluation in _of_classes(row)]),
+        np.concatenate([evaluation.labels for evaluation in _of_classes(row)]),
     )
