@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Splits
     from kdcore.contracts.schedule import Graph, Node, Schedule, Stage
+    from kdcore.contracts.target import EVERY_TARGET, METRICS, Metric, Target, TargetKind, known, with_units
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.training import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Training
     from kdcore.contracts.transform import Join, SampleTransform, Transform
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from kdcore.runs.saved_students import find_student
     from kdcore.runs.state import RunState
     from kdcore.runs.summary import Row, Summary, summarise
+    from kdcore.runs.target_metrics import AnyEvaluation, LabelEvaluation, ValueEvaluation, evaluate_target, part_of, pool
     from kdcore.suggestions import did_you_mean
     from kdcore.training.participants import Distiller
     from kdcore.training.tensor_loss import TensorLoss, loss
@@ -106,6 +108,7 @@ _HOME = {
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Splits"),
+    "kdcore.contracts.target": ("EVERY_TARGET", "METRICS", "Metric", "Target", "TargetKind", "known", "with_units"),
     "kdcore.contracts.schedule": ("Graph", "Node", "Schedule", "Stage"),
     "kdcore.contracts.training": ("EarlyStopping", "LearningRate", "MovingAverage", "ParameterGroup", "Training"),
     "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
@@ -132,6 +135,7 @@ _HOME = {
     "kdcore.runs.executors": ("make_executor",),
     "kdcore.runs.gain": ("Difference",),
     "kdcore.runs.metrics": ("Evaluation", "evaluate"),
+    "kdcore.runs.target_metrics": ("AnyEvaluation", "LabelEvaluation", "ValueEvaluation", "evaluate_target", "part_of", "pool"),
     "kdcore.runs.recipe_changes": ("RecipeChanges", "recipe_changes"),
     "kdcore.runs.records": ("Facts", "FinishedRun", "finished_runs", "read_facts", "read_run"),
     "kdcore.runs.saved_students": ("find_student",),

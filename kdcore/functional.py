@@ -33,6 +33,7 @@ __all__ = [
     "same_positions",
     "softened_kl",
     "unit_rows",
+    "weighted_mean",
 ]
 
 SMALLEST_SQUARE = 1e-12
@@ -354,3 +355,21 @@ def same_positions(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
         length = min(one.shape[axis], other.shape[axis])
         one, other = adaptive_mean(one, axis, length), adaptive_mean(other, axis, length)
     return one, other
+
+
+def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
+    r"""Weighted mean over samples of the means of their other axes.
+
+    .. math:: \frac{\sum_b w_b \bar x_b}{\sum_b w_b}
+
+    Args:
+        values: (B, …).
+        weights: (B,), greater than 0; None for the plain mean of all.
+
+    Returns:
+        A scalar.
+    """
+    if weights is None:
+        return values.mean()
+    weights = weights.to(values)
+    return (weights * values.flatten(1).mean(dim=1) if values.ndim > 1 else weights * values).sum() / weights.sum()

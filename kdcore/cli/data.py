@@ -57,10 +57,17 @@ def _show(report: DataReport) -> None:
     console = output()
     console.print(f"{report.dataset}: {sum(report.splits.values())} samples; {report.rule}", highlight=False)
     splits = list(report.splits)
-    for title, counts in (("class", report.classes), ("subject", report.subjects)):
+    kind = {"classes": "class", "labels": "label", "values": "samples"}[report.target.kind]
+    for title, counts in ((kind, report.classes), ("subject", report.subjects)):
         shown = Table(title, *splits)
         for name, count in counts.items():
             shown.add_row(name, *(str(count[split]) for split in splits))
+        show_table(console, shown)
+    ranges = {**report.values, **({"weight of a sample": report.weights} if report.weights else {})}
+    if ranges:
+        shown = Table("value" if report.values else "", *splits, title="Least to largest (mean)")
+        for name, found in ranges.items():
+            shown.add_row(name, *(_span(found.get(split)) for split in splits))
         show_table(console, shown)
     lengths = Table("modality", "shortest", "median", "longest", title="Length in samples (seconds)")
     for modality, spread in report.lengths.items():
@@ -83,3 +90,8 @@ def _show(report: DataReport) -> None:
         console.print(f"{title}: {len(lines)}", style="red" if lines and title in ("broken", "leaks") else "", highlight=False)
         for line in lines[:20]:
             console.print(f"  {line}", markup=False, highlight=False)
+
+
+def _span(numbers: tuple[float, float, float] | None) -> str:
+    """The least and largest number, and their mean."""
+    return "" if numbers is None else f"{numbers[0]:.4g} to {numbers[2]:.4g} ({numbers[1]:.4g})"

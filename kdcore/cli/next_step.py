@@ -18,7 +18,7 @@ def next_step(summary: Summary) -> str:
     difference = summary.difference
     if difference is not None and len(summary.seeds) == 1:
         return f"repeat it with more seeds: {_with_more_seeds(summary)}"
-    if difference is not None and not (difference.conclusive and difference.mean > 0):
+    if difference is not None and not (difference.conclusive and difference.helped):
         return "try another method or another weight: kdcore recipes list"
     student = summary.row("distilled", "student")
     if student is None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kdcore.cli.arguments import complete_model
 from kdcore.errors import UsageError
+
+if TYPE_CHECKING:
+    from kdcore.deploy.predictor import Predictor
 
 
 def predict(
@@ -36,6 +39,9 @@ def predict(
     window: Annotated[float | None, typer.Option(help="Window length in seconds.")] = None,
     hop: Annotated[float | None, typer.Option(help="Seconds between window starts; by default the window length.")] = None,
     smoothing: Annotated[int, typer.Option(help="Number of windows to average predictions over.", min=1)] = 1,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability from which a label counts, for students of labels; 0.5 by default.")
+    ] = None,
     majority: Annotated[bool, typer.Option("--majority", help="Take a majority vote instead of the average.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write all probabilities to a .csv or .json file.")
@@ -61,17 +67,33 @@ def predict(
     windows = chosen_window(window, hop, found.window)
     if windows is None and (smoothing > 1 or majority):
         raise UsageError(f"--{'majority' if majority else 'smoothing'} requires --window")
+    limit = _threshold(threshold, found)
+    if plot:
+        drawings(found, [])
     if STANDARD_INPUT not in files:
-        predictions = predict_files(found, files, dataset, rate, windows, smooth, units)
+        predictions = predict_files(found, files, dataset, rate, windows, smooth, units, limit)
     elif len(files) > 1 or dataset:
         raise UsageError("standard input (-) is a single plain table")
     else:
-        predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units)
+        predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units, limit)
     if plot:
         predictions = list(predictions)
     write_predictions(predictions, output, top)
     if plot:
         print(draw("Predictions along time", drawings(found, list(predictions)), plot), file=sys.stderr)
+
+
+def _threshold(given: float | None, student: Predictor) -> float:
+    """The probability from which a label counts as predicted."""
+    from kdcore.deploy.predict import THRESHOLD
+
+    if given is None:
+        return THRESHOLD
+    if student.target.kind != "labels":
+        raise UsageError(f"--threshold requires a student of labels; this one answers with {student.target.kind}")
+    if not 0 < given < 1:
+        raise UsageError(f"--threshold must be between 0 and 1, not {given:g}")
+    return given
 
 
 def _predictor(student: str, seed: int | None, ensemble: str):

@@ -46,7 +46,7 @@ def list_runs(context: typer.Context) -> None:
             size_text(size_of(folder)),
         )
     show_table(output(), table)
-    print("gain: accuracy of the distilled student minus the baseline's, in percentage points (95 % interval)")
+    print("gain: accuracy of the distilled student minus the baseline's, in percentage points (95 %); other metrics are named")
 
 
 @app.command("rm")
@@ -125,4 +125,5 @@ def _computed_gain(folder: Path) -> str:
         return [outcomes[seed].evaluations()[student] for seed in run.facts.seeds]
 
     found = paired_difference(of("distilled"), of("baseline"))
-    return f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    metric = found.metric
+    return found.amount if metric.name == "accuracy" else f"{found.amount} {metric.heading}"

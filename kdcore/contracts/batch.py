@@ -20,14 +20,17 @@ class Batch:
     Args:
         rows: (B,) int64: rows of `table`.
         signals: Participant → its input, (B, …); a tuple where several modalities are joined later.
-        labels: (B,) int64, None where withheld.
+        labels: (B,) int64 class indices; (B, names) floats where the dataset's target is ``labels`` (0 or 1) or ``values``
+            (normalised by the training samples). None where withheld.
         table: Keys of all rows of the table.
+        weights: (B,) floats, weights of the samples; None where all weigh the same.
     """
 
     rows: Tensor
     signals: Mapping[str, Tensor | tuple[Tensor, ...]]
     labels: Tensor | None
     table: Sequence[SampleKey] = field(default=(), repr=False)
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,6 +44,10 @@ class Batch:
         """The same samples with other labels."""
         return replace(self, labels=labels)
 
+    def with_weights(self, weights: Tensor | None) -> Batch:
+        """The same samples with other weights."""
+        return replace(self, weights=weights)
+
     def select(self, index: Tensor) -> Batch:
         """Some samples of the batch.
 
@@ -51,7 +58,8 @@ class Batch:
             name: tuple(part[index] for part in signal) if isinstance(signal, tuple) else signal[index]
             for name, signal in self.signals.items()
         }
-        return Batch(self.rows[index], signals, None if self.labels is None else self.labels[index], self.table)
+        labels, weights = (None if each is None else each[index] for each in (self.labels, self.weights))
+        return Batch(self.rows[index], signals, labels, self.table, weights)
 
 
 class AnonymousBatch(Batch):
@@ -60,13 +68,21 @@ class AnonymousBatch(Batch):
     Args:
         size: B.
         signals: Participant → its input.
-        labels: (B,) int64, None where there are none.
+        labels: As of any batch, None where there are none.
+        weights: (B,) floats, weights of the samples; None where all weigh the same.
     """
 
     why = "they have no numbers: give each batch an 'index', (B,) of whole numbers"
 
-    def __init__(self, size: int, signals: Mapping[str, Tensor | tuple[Tensor, ...]], labels: Tensor | None):
-        for name, value in {"_size": size, "signals": signals, "labels": labels, "table": ()}.items():
+    def __init__(
+        self,
+        size: int,
+        signals: Mapping[str, Tensor | tuple[Tensor, ...]],
+        labels: Tensor | None,
+        weights: Tensor | None = None,
+    ):
+        told = {"_size": size, "signals": signals, "labels": labels, "table": (), "weights": weights}
+        for name, value in told.items():
             object.__setattr__(self, name, value)
 
     @property
@@ -83,7 +99,11 @@ class AnonymousBatch(Batch):
 
     def with_labels(self, labels: Tensor | None) -> AnonymousBatch:
         """The same samples with other labels."""
-        return type(self)(len(self), self.signals, labels)
+        return type(self)(len(self), self.signals, labels, self.weights)
+
+    def with_weights(self, weights: Tensor | None) -> AnonymousBatch:
+        """The same samples with other weights."""
+        return type(self)(len(self), self.signals, self.labels, weights)
 
     def select(self, index: Tensor) -> AnonymousBatch:
         """Some samples of the batch."""
@@ -91,7 +111,8 @@ class AnonymousBatch(Batch):
             name: tuple(part[index] for part in signal) if isinstance(signal, tuple) else signal[index]
             for name, signal in self.signals.items()
         }
-        return type(self)(len(index), signals, None if self.labels is None else self.labels[index])
+        labels, weights = (None if each is None else each[index] for each in (self.labels, self.weights))
+        return type(self)(len(index), signals, labels, weights)
 
 
 class MixedBatch(AnonymousBatch):
@@ -189,13 +210,15 @@ class LossContext:
     def of_classes(self, classes: Tensor) -> LossContext:
         """The context as if there were no other classes: logits, labels and class embeddings of `classes` alone, in that order.
 
-        Samples of other classes stay, with -1 for their label.
+        Samples of other classes stay, with -1 for their label; where samples have several labels, they keep those of `classes`.
 
         Args:
             classes: (k,) int64, classes of the run.
         """
         batch, embeddings = self.batch, self.class_embeddings
-        if batch.labels is not None:
+        if batch.labels is not None and batch.labels.ndim == 2:
+            batch = batch.with_labels(batch.labels[:, classes])
+        elif batch.labels is not None:
             count = self.student.logits.shape[1]
             place = torch.full((count + 1,), -1, dtype=batch.labels.dtype, device=batch.labels.device)  # the last is for -1
             place[classes] = torch.arange(len(classes), dtype=place.dtype, device=place.device)
@@ -210,8 +233,16 @@ class LossContext:
         )
 
     @property
+    def weights(self) -> Tensor | None:
+        """(B,) floats greater than 0, the weights of the samples; None where all weigh the same.
+
+        A loss that reads labels and heeds them sets `DistillationLoss.sample_weights`.
+        """
+        return self.batch.weights
+
+    @property
     def labels(self) -> Tensor:
-        """(B,) int64.
+        """(B,) int64 class indices; (B, names) floats where the dataset's target is ``labels`` or ``values``.
 
         Raises:
             ValueError: Where labels are withheld; a loss that reads them must declare ``Needs(labels=True)``.

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdcore.contracts.target import OF_CLASSES, Target
+
 if TYPE_CHECKING:
     from kdcore.contracts.modality import Modality, Signal
 
@@ -44,11 +46,21 @@ class Sample:
         label: Index into the dataset's classes; None where nothing is known.
         sources: Modality name → file (a `Path`, which enters the dataset's fingerprint) or whatever else
             the dataset's `read` understands. A modality that was not recorded is absent.
+        target: In place of the label where the dataset's target is ``labels`` (0 or 1 for each name) or ``values`` (a number
+            for each); None where nothing is known.
+        weight: Weight of the sample in terms that read labels; greater than 0.
     """
 
     key: SampleKey
     label: int | None
     sources: Mapping[str, object] = field(default_factory=dict)
+    target: tuple[float, ...] | None = None
+    weight: float = 1.0
+
+    @property
+    def is_labelled(self) -> bool:
+        """True if its class, labels or values are known."""
+        return self.label is not None or self.target is not None
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,9 @@ class Dataset(ABC):
     """A collection of recordings. Constructors only note their options; they open no file.
 
     Attributes:
-        classes: Class names, in the order of the labels.
+        classes: Names of the classes, in the order of the labels; of the labels or values where the target is another.
+        target: Whether a sample has one class (the default), several labels, or values to estimate. The constructor sets it.
+        weighted: True if samples may have weights; the constructor sets it.
         modalities: What a sample may have, by name.
         version: Changes when the same files would be read differently; part of the fingerprint.
         unusable: What `samples` found beside the samples; it sets it anew each time it lists them.
@@ -84,6 +98,8 @@ class Dataset(ABC):
 
     classes: Sequence[str]
     modalities: Mapping[str, Modality]
+    target: Target = OF_CLASSES
+    weighted: bool = False
     version: str = "1"
     unusable: Sequence[Unusable] = ()
     notes: Sequence[str] = ()

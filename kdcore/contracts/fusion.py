@@ -9,6 +9,7 @@ from torch import nn
 
 from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.encoder import Participant
+from kdcore.contracts.target import EVERY_TARGET, TargetKind
 
 
 class TeacherFusion(nn.Module):
@@ -19,9 +20,11 @@ class TeacherFusion(nn.Module):
     Attributes:
         batch_dependent: True if a sample's outputs depend on the other samples of its batch. Such outputs are never
             cached per sample, and evaluation uses the recipe's batch size.
+        targets: Kinds of targets that it is for; a fusion that takes a softmax of logits is for ``("classes",)``.
     """
 
     batch_dependent: ClassVar[bool] = False
+    targets: tuple[TargetKind, ...] = EVERY_TARGET
 
     def setup(self, teachers: Mapping[str, Participant], batch: Batch) -> None:
         """Create parameters that depend on the teachers' shapes; called once, before training, in eval mode.

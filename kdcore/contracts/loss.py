@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdcore.contracts.batch import LossContext, Outputs
 from kdcore.contracts.needs import Needs
+from kdcore.contracts.target import TargetKind
 from kdcore.functional import full_precision
 
 Role = Literal["student", "teacher"]
@@ -24,7 +25,9 @@ class Example:
         teachers: Teachers' outputs by name.
         num_classes: Number of classes.
         class_names: Their names, in order; ``0``, ``1`` … if they have none.
-        class_counts: (classes,) int64, training samples whose label is told, by class; None if nobody counted them.
+        class_counts: (classes,) int64, training samples whose label is told, by class; of several labels a sample, those that
+            have each label. None if nobody counted them.
+        labelled: Training samples whose label is told; None if nobody counted them.
     """
 
     student: Outputs
@@ -32,6 +35,7 @@ class Example:
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     class_counts: Tensor | None = None
+    labelled: int | None = None
 
     def __post_init__(self) -> None:
         if not self.class_names:
@@ -51,10 +55,16 @@ class DistillationLoss(nn.Module):
         temperature_power: For a loss with an option ``temperature``: k, if logits and temperature c times as large make
             its value c^k times as large, which is 2 for soft targets multiplied by T² and 0 for others. None says nothing;
             a declared one is checked by `kdcore.testing`.
+        targets: Kinds of targets that it is for: ``classes`` alone, unless it says otherwise. A loss that reads no labels and
+            takes no softmax of logits is for ``kdcore.EVERY_TARGET``. Others are refused before training.
+        sample_weights: True if it reads labels and weighs samples by `LossContext.weights`. A loss that reads labels and does
+            not is refused before training where the dataset gives weights.
     """
 
     needs: Needs = Needs()
     temperature_power: int | None = None
+    targets: tuple[TargetKind, ...] = ("classes",)
+    sample_weights: bool = False
 
     def setup(self, example: Example) -> None:
         """Create parameters whose shapes depend on the participants; called once, before training.

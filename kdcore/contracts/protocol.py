@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdcore.contracts.dataset import Sample
+from kdcore.contracts.target import EVERY_TARGET, TargetKind
 
 HELD_OUT = ("validation", "test")
 """Splits that nothing learns from, whatever a schedule or a plugin asks: one chooses epochs, the other gives results."""
@@ -30,7 +31,13 @@ class Splits:
 
 
 class Protocol(ABC):
-    """A rule that says which samples train, validate and test."""
+    """A rule that says which samples train, validate and test.
+
+    Attributes:
+        targets: Kinds of targets that it is for; a rule that reads class labels is for ``("classes",)``.
+    """
+
+    targets: tuple[TargetKind, ...] = EVERY_TARGET
 
     @abstractmethod
     def split(self, samples: Sequence[Sample]) -> Splits:

@@ -136,12 +136,15 @@ class EarlyStopping:
 
     Args:
         patience: Epochs without an improvement.
-        metric: ``accuracy``, or ``loss`` (mean cross-entropy in nats).
-        min_delta: Least change that counts as an improvement, in the unit of the metric; accuracies are shares from 0 to 1.
+        metric: ``accuracy``, or ``loss`` (mean cross-entropy in nats). For other targets ``map``, ``mae`` or ``r2``, by which
+            they are judged, or ``loss``: of labels the mean binary cross-entropy, of values the mean squared error of
+            normalised ones.
+        min_delta: Least change that counts as an improvement, in the unit of the metric; accuracies and mAP are shares from 0
+            to 1.
     """
 
     patience: Annotated[int, Ge(1)] = 10
-    metric: Literal["accuracy", "loss"] = "accuracy"
+    metric: Literal["accuracy", "loss", "map", "mae", "r2"] = "accuracy"
     min_delta: Annotated[float, Ge(0)] = 0.0
     __pydantic_config__ = _STRICT
 
@@ -223,7 +226,7 @@ class Training:
         learning_rate: Its change over epochs.
         gradient_clip: Largest gradient norm of a learner, None for no limit.
         select: ``last`` epoch's weights, or those of the epoch ``best`` on the validation split, by the metric of
-            `early_stopping` (accuracy without).
+            `early_stopping`; without, by accuracy, or by the metric by which the dataset's target is judged.
         batch_size: Samples per step, None for the recipe's.
         accumulate: Batches whose mean gradient makes one optimizer step; the last step of an epoch takes what is left.
         early_stopping: End a stage when its learners no longer improve; None to train for all epochs.

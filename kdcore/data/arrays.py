@@ -12,13 +12,11 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.units import conversion, misread_time
+from kdcore.data.array_targets import Answers, action_of
 from kdcore.data.sample_tables import is_table, recordings_of_table, values_of_table
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.suggestions import did_you_mean, or_meant
-
-UNLABELLED = "unlabelled"
-"""Action, in a sample's key, of a sample without a label."""
 
 _KEPT = (np.uint8, np.uint16)
 """Whole numbers that stay as they are, as pictures have them; others become float32."""
@@ -47,7 +45,9 @@ class ArrayDataset(Dataset):
     Args:
         signals: Modality → its recordings.
         labels: One per sample: text, or whole numbers. None, NaN or -1 for an unlabelled sample. With tables also a series or
-            mapping by sample, or the name of a column. None if nothing is labelled.
+            mapping by sample, or the name of a column. None if nothing is labelled. For samples with any number of labels, an
+            array (samples, labels) of 0 and 1, whose names are `classes`, or a list of lists of names; None, or a row of NaN,
+            for an unlabelled sample.
         subjects: Who was recorded, likewise; protocols divide by it. None for a single subject.
         trials: Distinguishes the recordings of a subject and class; counted if left out.
         classes: Class names in the order of the labels. If left out, the labels that occur, sorted; with it, whole numbers are
@@ -55,6 +55,10 @@ class ArrayDataset(Dataset):
         modalities: Modality → a `kdcore.Modality`, or a mapping of what differs from the registered one: ``units``,
             ``channels``, ``placement``, ``skeleton``, ``axes``, ``layout`` …, and ``like``, the registered modality that it
             resembles. Values in other ``units`` than the registered modality's are converted.
+        values: In place of labels, numbers to estimate: name → one number per sample, given as labels are. NaN in all of them
+            for a sample without. An array (samples,) or (samples, values) takes its names from `classes`.
+        units: Value → its unit.
+        weights: One number greater than 0 per sample, by which terms that read labels weigh it.
         keys: ``view``, ``scene`` or ``session`` → one value per sample, for protocols that divide by them.
         sample: Column of tables that names the sample.
 
@@ -82,6 +86,9 @@ class ArrayDataset(Dataset):
         *,
         classes: Sequence[str] | None = None,
         modalities: Mapping[str, Modality | Mapping[str, Any]] | None = None,
+        values: Any = None,
+        units: Mapping[str, str] | None = None,
+        weights: Any = None,
         keys: Mapping[str, Any] | None = None,
         sample: str = "sample",
     ):
@@ -90,7 +97,9 @@ class ArrayDataset(Dataset):
         for name in set(modalities or ()) - set(signals):
             raise DataError(f"modalities describes {name!r}, for which there are no signals{or_meant(name, signals)}")
         specs: dict[str, Modality] = {}
-        per_sample = _PerSample(signals, sample, {"labels": labels, "subjects": subjects, "trials": trials, **(keys or {})})
+        answers = Answers(labels, values, units, classes)
+        told = {"subjects": subjects, "trials": trials, "weights": weights, **answers.given, **(keys or {})}
+        per_sample = _PerSample(signals, sample, told)
         count = _positions(signals)
         found: dict[str, dict[Hashable, Signal]] = {}
         notes: list[str] = []
@@ -102,26 +111,27 @@ class ArrayDataset(Dataset):
                 notes.append(f"{name}: sampled at an implausible rate{recordings.unit}; times are in seconds")
         self.modalities, self.notes = specs, notes
         ids = list(dict.fromkeys([*range(count), *(each for recorded in found.values() for each in recorded)]))
-        self._samples = self._joined(ids, found, per_sample, classes, [*(keys or ())])
+        self.classes, targets = answers.read({name: per_sample.of(name, ids) for name in answers.given}, len(ids))
+        self.target, self.weighted = answers.target, weights is not None
+        self._samples = self._joined(ids, found, per_sample, targets, [*(keys or ())])
 
     def _joined(
         self,
         ids: Sequence[Hashable],
         found: Mapping[str, Mapping[Hashable, Signal]],
         per_sample: _PerSample,
-        classes: Any,
+        targets: Sequence[Any],
         conditions: Sequence[str],
     ) -> list[Sample]:
         for name in set(conditions) - set(_CONDITIONS):
             raise DataError(f"keys: there is no {name!r} ({did_you_mean(name, _CONDITIONS)})")
-        self.classes, labels = _labelled(per_sample.of("labels", ids) or [None] * len(ids), classes)
-        subjects, trials = per_sample.of("subjects", ids), per_sample.of("trials", ids)
+        subjects, trials, weights = (per_sample.of(name, ids) for name in ("subjects", "trials", "weights"))
         others = {name: per_sample.of(name, ids) for name in conditions}
         counts: Counter[tuple[str, ...]] = Counter()
         samples: dict[SampleKey, Sample] = {}
         for row, each in enumerate(ids):
-            label = labels[row]
-            action = UNLABELLED if label is None else self.classes[label]
+            answer, weight = targets[row], 1.0 if weights is None else _weight(weights[row], each)
+            action = action_of(answer, self.classes, self.target)
             subject = "1" if subjects is None else _text(subjects[row], "subjects", each)
             told = {name: _text(values[row], name, each) for name, values in others.items() if values is not None}
             counts[subject, action, *told.values()] += 1
@@ -129,7 +139,9 @@ class ArrayDataset(Dataset):
             key = replace(SampleKey(subject, action, trial), **told)  # type: ignore[arg-type]
             if key in samples:
                 raise DataError(f"two samples are {key}: give each its own trial, or omit trials")
-            samples[key] = Sample(key, label, {name: signals[each] for name, signals in found.items() if each in signals})
+            sources = {name: signals[each] for name, signals in found.items() if each in signals}
+            label, numbers = (answer, None) if self.target.is_classes else (None, answer)
+            samples[key] = Sample(key, label, sources, numbers, weight)
         return list(samples.values())
 
     def samples(self) -> Sequence[Sample]:
@@ -151,7 +163,10 @@ class ArrayDataset(Dataset):
             name if spec.rate is None else f"{name} at {spec.rate:g} Hz" for name, spec in self.modalities.items()
         )
         people = f"{subjects} subject{'s' if subjects > 1 else ''}"
-        return f"ArrayDataset({len(self)} samples, {len(self.classes)} classes, {people}; {recorded})"
+        return f"ArrayDataset({len(self)} samples, {len(self.classes)} {self._called()}, {people}; {recorded})"
+
+    def _called(self) -> str:
+        return self.target.kind if len(self.classes) != 1 or self.target.is_classes else self.target.kind.removesuffix("s")
 
 
 class _PerSample:
@@ -349,45 +364,8 @@ def _text(value: Any, what: str, sample: Hashable) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _labelled(values: list[Any], classes: Sequence[str] | None) -> tuple[tuple[str, ...], list[int | None]]:
-    """Class names, and the position of each sample's label among them."""
-    names = None if classes is None else tuple(map(str, classes))
-    if names is not None and len(set(names)) < len(names):
-        raise DataError("classes: two classes have the same name")
-    numbers = [None if _is_missing(value) else _whole(value) for value in values]
-    if any(isinstance(value, bool | np.bool_) for value in values) and any(isinstance(each, int) for each in numbers):
-        raise DataError("labels: some are True or False and others are numbers; use one kind")
-    if all(number is None or isinstance(number, int) for number in numbers):
-        if names is not None:
-            for number in numbers:
-                if number is not None and number >= len(names):
-                    raise DataError(f"labels: {number} is no position among the {len(names)} classes, which count from 0")
-            return names, numbers  # type: ignore[return-value]
-        occurring = sorted({number for number in numbers if number is not None})
-    else:
-        numbers = [number if number is None else str(number) for number in numbers]
-        occurring = sorted({number for number in numbers if number is not None})
-        if names is not None:
-            for unknown in (each for each in occurring if each not in names):
-                raise DataError(f"labels: {unknown!r} is not one of the classes ({did_you_mean(unknown, names)})")
-            occurring = names
-    place = {each: position for position, each in enumerate(occurring)}
-    return tuple(map(str, occurring)), [None if number is None else place[number] for number in numbers]
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value != value or (not isinstance(value, str) and value == -1)
-
-
-def _whole(value: Any) -> Any:
-    """A whole number as an int, anything else as it is."""
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise DataError(f"labels: {value!r} is neither text nor an integer")
-        return int(value)
-    if isinstance(value, int) and value < 0:
-        raise DataError(f"labels: {value} is negative; -1 is an unlabelled sample")
-    return value
+def _weight(value: Any, sample: Hashable) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise DataError(f"weights: {value!r} of the sample {sample!r} is not a number") from None

@@ -12,6 +12,7 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.protocol import Splits
+from kdcore.contracts.target import OF_CLASSES, Target, with_units
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport
 from kdcore.data.leakage import audit, content_leaks
 from kdcore.data.near_copies import near_copies, sketch
@@ -53,6 +54,9 @@ class DataReport:
         short: A line for each recording that is shorter than a window.
         lengths: Modality → (shortest, median, longest) number of samples in time.
         durations: Modality → the same in seconds.
+        target: The form of the dataset's targets.
+        values: Value with its unit → split → (least, mean, largest), where the target is ``values``.
+        weights: Split → (least, mean, largest) weight of a sample; empty if all weigh the same.
     """
 
     dataset: str
@@ -74,6 +78,9 @@ class DataReport:
     short: list[str] = field(default_factory=list)
     lengths: dict[str, tuple[float, float, float]] = field(default_factory=dict)
     durations: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    target: Target = OF_CLASSES
+    values: dict[str, dict[str, tuple[float, float, float]]] = field(default_factory=dict)
+    weights: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
     @property
     def windowless(self) -> list[str]:
@@ -130,15 +137,18 @@ def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Data
     for split, members in usable.samples.items():
         report.splits[split] += len(members)
         for sample in members:
-            name = "unlabelled" if sample.label is None else dataset.classes[sample.label]
-            report.classes.setdefault(name, Counter())[split] += 1
+            for name in names_of(sample, dataset):
+                report.classes.setdefault(name, Counter())[split] += 1
             report.subjects.setdefault(sample.key.subject, Counter())[split] += 1
     report.broken += found.broken.values()
     report.windows, report.short = found.windows, found.short
     leaks, copies = content_leaks(usable, found.contents)
     report.leaks += [*leaks, *near_copies(usable, found.sketches, found.contents, dataset.read)]
     alike = resampled_copies(usable, found.outlines, found.contents) if not report.leaks else []
-    report.warnings = [*dataset.notes, *class_warnings(usable, dataset.classes), *copies, *alike]
+    of_classes = class_warnings(usable, dataset.classes) if dataset.target.is_classes else []
+    report.warnings = [*dataset.notes, *of_classes, *copies, *alike]
+    report.target, report.values = dataset.target, value_ranges(usable, dataset)
+    report.weights = weight_ranges(usable)
     for modality, measured in found.measured.items():
         if measured:
             report.lengths[modality] = _spread([each.length for each in measured])
@@ -188,9 +198,9 @@ class _Reading:
             return
         for modality, signal in signals.items():
             self.measured[modality].append(measure(sample.key, signal))
-            if self.examples is not None and split == "train" and sample.label is not None:
+            if self.examples is not None and split == "train" and sample.is_labelled:
                 shown = self.examples.setdefault(modality, {})
-                shown.setdefault(self.dataset.classes[sample.label], (sample.key, signal))
+                shown.setdefault(names_of(sample, self.dataset)[0], (sample.key, signal))
             if content := content_hash(signal):
                 self.contents[modality][sample.key], self.sketches[modality][sample.key] = content, sketch(signal)
                 if slow := outline(signal):
@@ -224,6 +234,42 @@ def _ranges(measured: Sequence[Measured]) -> dict[str, tuple[float, float, float
         subject: (min(each.low for each in of), float(np.median([each.typical for each in of])), max(each.high for each in of))
         for subject, of in by_subject.items()
     }
+
+
+def names_of(sample: Sample, dataset: Dataset) -> list[str]:
+    """The class of a sample, its labels, or what stands for them where it has none, or values."""
+    if not sample.is_labelled:
+        return ["unlabelled"]
+    if sample.label is not None:
+        return [dataset.classes[sample.label]]
+    if dataset.target.kind == "values":
+        return ["with values"]
+    return [name for name, each in zip(dataset.classes, sample.target or (), strict=True) if each] or ["no label"]
+
+
+def value_ranges(splits: Splits, dataset: Dataset) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Value with its unit → split → its least, mean and largest; empty for other targets than ``values``."""
+    if dataset.target.kind != "values":
+        return {}
+    numbers = {
+        split: np.array([each.target for each in members if each.target is not None], dtype=np.float64)
+        for split, members in splits.samples.items()
+    }
+    return {
+        name: {split: _range(each[:, index]) for split, each in numbers.items() if len(each)}
+        for index, name in enumerate(with_units(dataset.classes, dataset.target))
+    }
+
+
+def weight_ranges(splits: Splits) -> dict[str, tuple[float, float, float]]:
+    """Split → least, mean and largest weight of a sample; empty if all weigh the same."""
+    found = {split: np.array([each.weight for each in members]) for split, members in splits.samples.items() if members}
+    same = len({weight for each in found.values() for weight in each.tolist()}) < 2
+    return {} if same else {split: _range(each) for split, each in found.items()}
+
+
+def _range(numbers: np.ndarray) -> tuple[float, float, float]:
+    return float(numbers.min()), float(numbers.mean()), float(numbers.max())
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:

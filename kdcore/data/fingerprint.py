@@ -156,6 +156,8 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
     digest.update(json.dumps(told, sort_keys=True, default=str).encode())
     for sample in samples:
         digest.update(f"{sample.key}|{sample.label}".encode())
+        if sample.target is not None or sample.weight != 1.0:
+            digest.update(f"|target {sample.target}|weight {sample.weight}".encode())
         for modality, source in sorted(sample.sources.items()):
             try:
                 text = content(source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,9 +26,10 @@ class KeyJoin:
     Args:
         samples: All that have the modalities they need.
         splits: The splits, whose members decide a sample's label.
+        names: Numbers of a sample's target; 0 if it has a class.
     """
 
-    def __init__(self, samples: Sequence[Sample], splits: Splits):
+    def __init__(self, samples: Sequence[Sample], splits: Splits, names: int = 0):
         self.samples, self.splits = samples, splits
         position = {sample.key: number for number, sample in enumerate(samples)}
         self._members = {
@@ -35,10 +37,10 @@ class KeyJoin:
             for split, members in splits.samples.items()
         }
         self.split = np.full(len(samples), -1, np.int64)
-        self.label = np.full(len(samples), -1, np.int64)
+        self.label = np.full((len(samples), names), np.nan, np.float32) if names else np.full(len(samples), -1, np.int64)
         for number, (split, members) in enumerate(splits.samples.items()):
             found = self._members[split]
-            labels = np.fromiter((-1 if each.label is None else each.label for each in members), np.int64, len(members))
+            labels = _labels(members, names)
             self.split[found[found >= 0]] = number
             self.label[found[found >= 0]] = labels[found >= 0]
         self._having: dict[str, NDArray[np.bool_]] = {}
@@ -87,6 +89,15 @@ class KeyJoin:
         return replace(self.splits, samples=kept)
 
 
+def _labels(members: Sequence[Sample], names: int) -> NDArray[Any]:
+    """The label of each of `members`, or its target of `names` numbers."""
+    if not names:
+        return np.fromiter((-1 if each.label is None else each.label for each in members), np.int64, len(members))
+    blank = (np.nan,) * names
+    found = [blank if each.target is None else each.target for each in members]
+    return np.array(found, np.float32).reshape(len(members), names)
+
+
 @dataclass(frozen=True)
 class JoinedRows:
     """The rows of a table.
@@ -113,8 +124,14 @@ class JoinedRows:
 
     @property
     def labels(self) -> Tensor:
-        """(N,) int64, -1 where unknown."""
+        """(N,) int64, -1 where unknown; (N, names) float32 of other targets, NaN where unknown."""
         return torch.from_numpy(self.join.label[self.recorded])
+
+    @property
+    def weights(self) -> Tensor | None:
+        """(N,) float32, the weights of the samples; None if all weigh 1."""
+        weights = np.fromiter((each.weight for each in self.join.samples), np.float32, len(self.join.samples))
+        return None if (weights == 1).all() else torch.from_numpy(weights[self.recorded])
 
     @property
     def by_split(self) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.protocol import HELD_OUT
+from kdcore.contracts.target import known, unknown
 from kdcore.errors import DataError
 from kdcore.recipe.data_models import DataSpec, SomeLabels
 from kdcore.suggestions import did_you_mean
@@ -18,7 +19,7 @@ from kdcore.suggestions import did_you_mean
 def told_labels(
     labels: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, num_classes: int, keys: Sequence[SampleKey]
 ) -> Tensor:
-    """`labels` with the recipe's noise, -1 where it withholds them, and none in the splits that nothing learns from.
+    """`labels` with the recipe's noise, none where it withholds them, and none in the splits that nothing learns from.
 
     Raises:
         DataError: If the recipe lists a subject or a recording that is not in the training split.
@@ -26,9 +27,11 @@ def told_labels(
     told = labels.clone()
     for split, rows in rows_by_split.items():
         if split in HELD_OUT:
-            told[rows] = -1
+            told[rows] = unknown(labels)
             continue
-        noisy = noisy_labels(labels[rows].numpy(), spec.label_noise, num_classes, seed=spec.label_noise_seed)
+        noisy = labels[rows].numpy()
+        if noisy.ndim == 1:
+            noisy = noisy_labels(noisy, spec.label_noise, num_classes, seed=spec.label_noise_seed)
         if isinstance(spec.labels, SomeLabels) and split == "train":
             noisy = _some(noisy, spec.labels, [keys[row] for row in rows.tolist()])
         told[rows] = torch.from_numpy(noisy)
@@ -47,14 +50,15 @@ def label_warnings(
         return []
     said = []
     for split, rows in rows_by_split.items():
-        known = told[rows] >= 0 if split not in HELD_OUT else labels[rows] >= 0
-        count = int(known.sum())
+        count = int(known(told[rows] if split not in HELD_OUT else labels[rows]).sum())
         if not count and len(rows):
             raise DataError(f"no sample of the {split} split has a label")
         if split in HELD_OUT and count < len(rows):
             said.append(f"{len(rows) - count} of {len(rows)} {split} samples have no label and are not evaluated")
         elif count < len(rows) and not _is_share(spec.labels):  # of a share, the recipe says it
             said.append(f"{count} of {len(rows)} samples of the {split} split are labelled")
+    if labels.ndim == 2:
+        return said
     of_class = torch.bincount(told[told >= 0], minlength=len(classes))
     tested = torch.bincount(labels[rows_by_split["test"]].clamp_min(-1) + 1, minlength=len(classes) + 1)[1:]
     untold = [repr(name) for name, n, m in zip(classes, of_class.tolist(), tested.tolist(), strict=True) if m and not n]
@@ -66,7 +70,10 @@ def _is_share(labels: object) -> bool:
 
 
 def _some(labels: np.ndarray, some: SomeLabels, keys: Sequence[SampleKey]) -> np.ndarray:
-    """A copy of `labels` (N,) with -1 for samples that are not chosen."""
+    """A copy of `labels`, (N,) or (N, names), with -1 or NaN for samples that are not chosen."""
+    if some.share is not None and labels.ndim == 2:  # without classes, a share of all samples
+        chosen = labelled_share(np.where(known(labels), 0, -1), some.share, some.seed) >= 0
+        return np.where(chosen, labels.T, unknown(labels)).T.astype(labels.dtype)
     if some.share is not None:
         return labelled_share(labels, some.share, some.seed)
     listed = [{"subject": subject} for subject in some.subjects or []] + [dict(each) for each in some.recordings or []]
@@ -79,7 +86,7 @@ def _some(labels: np.ndarray, some: SomeLabels, keys: Sequence[SampleKey]) -> np
             hint = did_you_mean(entry["subject"], sorted({key.subject for key in keys})) if list(entry) == ["subject"] else ""
             raise DataError(f"data.labels: no training sample is {described}" + (f" ({hint})" if hint else ""))
         kept |= chosen
-    return np.where(kept, labels, -1)
+    return np.where(kept, labels.T, unknown(labels)).T.astype(labels.dtype)
 
 
 def refuse_unlabelled(labels: Tensor, rows_by_split: Mapping[str, Tensor], keys: Sequence[SampleKey]) -> None:
@@ -89,7 +96,7 @@ def refuse_unlabelled(labels: Tensor, rows_by_split: Mapping[str, Tensor], keys:
         DataError: If there are any.
     """
     for split, rows in rows_by_split.items():
-        without = rows[labels[rows] < 0]
+        without = rows[~known(labels[rows])]
         if len(without):
             raise DataError(
                 f"{len(without)} samples of the {split} split have no label, e.g. {keys[int(without[0])]}; "

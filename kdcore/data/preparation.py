@@ -34,6 +34,7 @@ from kdcore.data.splits import (
     without_signals,
 )
 from kdcore.data.table import Table
+from kdcore.data.targets import check_targets, target_warnings, with_statistics
 from kdcore.data.windows import Cutting
 from kdcore.errors import DataError, ListingError, SplitError
 from kdcore.recipe.data_models import DataSpec
@@ -47,6 +48,7 @@ def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequ
     """
     with _raised_as(ListingError):
         samples = dataset.samples()
+        check_targets(dataset, samples)
     faults = [f"{each.what}: {each.detail or each.reason}" for each in dataset.unusable if each.fault]
     if faults and on_bad_sample == "error":
         what = f"{len(faults)} recordings cannot be used (data.on_bad_sample: skip leaves them out)"
@@ -119,9 +121,10 @@ def load_splits(
     dropped += [replace(each, split=split_of.get(key, "")) for key, each in lacking.items()]
     dropped += [Dropped(str(each.key), each.key.subject, NO_SPLIT) for each in kept if each.key not in split_of]
     with _raised_as(SplitError):
-        splits = checked_splits(whole, len(dataset.classes), spec.labels != "withheld")
+        fit = (len(dataset.classes), spec.labels != "withheld", dataset.target)
+        splits = checked_splits(whole, *fit)
         if lacking:
-            splits = checked_splits(without(whole, lacking), len(dataset.classes), spec.labels != "withheld")
+            splits = checked_splits(without(whole, lacking), *fit)
     return kept, splits, dropped
 
 
@@ -176,7 +179,7 @@ def load_table(
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
     cache = ColumnCache(folder, memory_limit)
 
-    join = KeyJoin(samples, splits)
+    join = KeyJoin(samples, splits, 0 if dataset.target.is_classes else len(dataset.classes))
 
     def prepared(branches: Sequence[Branch]) -> Sequence[Column]:
         wanted = [Wanted(each, join.having(each.modality.name).tolist()) for each in branches]
@@ -197,6 +200,9 @@ def load_table(
         refuse_unlabelled(labels, rows, keys)
     train_labels = told_labels(labels, rows, spec, len(dataset.classes), keys)
     warned += label_warnings(labels, train_labels, rows, spec, dataset.classes)
+    warned += target_warnings(labels, train_labels, rows, dataset.target, dataset.classes)
+    target = with_statistics(dataset.target, train_labels, rows, dataset.classes)
+    train_labels = target.normalised(train_labels) if target.mean else train_labels
     present = _present(pipelines, columns, joined, requirements.together)
     inputs = {
         name: pipeline.prepare(
@@ -206,13 +212,14 @@ def load_table(
         )
         for name, pipeline in pipelines.items()
     }
-    warned += [*dataset.notes, *odd, *said, *_absences(present, rows), *class_warnings(join.used(joined), dataset.classes)]
+    warned += [*dataset.notes, *odd, *said, *_absences(present, rows)]
+    warned += class_warnings(join.used(joined), dataset.classes) if dataset.target.is_classes else []
     report = DropReport(tuple(dropped))
     for warning in [*warned, *report.lines()]:
         warnings.warn(warning, stacklevel=2)
     identity = identity or f"unknown-{uuid4().hex[:8]}"  # equal to no other run's
     classes = tuple(dataset.classes)
-    warned_of, batching = tuple(warned), (spec.sampler, spec.mix)
+    warned_of, batching = tuple(warned), (spec.sampler, spec.mix, target, joined.weights)
     return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, warned_of, present, *batching)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.protocol import Splits
+from kdcore.contracts.target import OF_CLASSES, Target
 from kdcore.data.dropped import Dropped, listed
 from kdcore.data.leakage import audit, similar_names
 from kdcore.errors import DataError
@@ -109,17 +110,23 @@ def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
     return said
 
 
-def checked_splits(splits: Splits, num_classes: int, labelled: bool) -> Splits:
+def checked_splits(splits: Splits, num_classes: int, labelled: bool, target: Target = OF_CLASSES) -> Splits:
     """`splits` themselves, once they are fit to train on.
 
     Raises:
-        DataError: If they leak, have no training or test samples, or train on fewer than two classes.
+        DataError: If they leak, have no training or test samples, or train on fewer than two classes, or on no label or value.
     """
     if leaks := audit(splits):
         raise DataError("the splits leak:\n  " + "\n  ".join(leaks))
     for split in ("train", "test"):
         if not splits.samples.get(split):
             raise DataError(f"there are no {split} samples ({splits.rule})")
+    if not target.is_classes:
+        if not num_classes:
+            raise DataError(f"the dataset's target is {target.kind!r}, but it names none")
+        if labelled and not any(sample.is_labelled for sample in splits.samples["train"]):
+            raise DataError(f"no sample of the training split has {target.kind}")
+        return splits
     classes = {sample.label for sample in splits.samples["train"] if sample.label is not None}
     if num_classes < 2 or (labelled and len(classes) < 2):
         raise DataError(f"classification needs at least two classes, the training split has {len(classes)} of {num_classes}")

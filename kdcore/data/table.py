@@ -11,6 +11,7 @@ from torch import Tensor
 from kdcore.contracts.batch import Batch
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.protocol import HELD_OUT, Splits
+from kdcore.contracts.target import OF_CLASSES, Target, known
 from kdcore.data.dropped import DropReport
 from kdcore.data.pipeline import bare
 from kdcore.data.sampling import balanced, shuffled
@@ -24,9 +25,10 @@ class Table:
 
     Args:
         keys: Which sample each of the N rows is.
-        labels: (N,) int64, -1 where unknown; what evaluation compares with.
-        train_labels: (N,) int64, what training is told: `labels` with the recipe's label noise, and -1 where it withholds
-            them and in the splits `HELD_OUT`.
+        labels: (N,) int64, -1 where unknown; what evaluation compares with. (N, names) float32 where the target is ``labels``
+            or ``values``, in their units, and NaN where unknown.
+        train_labels: What training is told: `labels` with the recipe's label noise, values normalised; and -1 or NaN where it
+            withholds them and in the splits `HELD_OUT`.
         rows: Split → its rows.
         inputs: Participant → one tensor (N, …), or one per modality.
         classes: Class names.
@@ -38,6 +40,8 @@ class Table:
             are stand-ins, which nothing may read.
         sampler: Order of an epoch's samples: ``shuffled``, or ``balanced`` over the classes that training is told.
         mix: Mixing of the samples of a batch with one another.
+        target: The form of the labels; of values, with the statistics that they are normalised with.
+        weights: (N,) float32, the weights of the samples; None if all weigh the same.
     """
 
     keys: tuple[SampleKey, ...]
@@ -53,6 +57,8 @@ class Table:
     present: dict[str, Tensor] = field(default_factory=dict)
     sampler: str = "shuffled"
     mix: MixSpec | None = None
+    target: Target = OF_CLASSES
+    weights: Tensor | None = None
 
     def training_rows(self, split: str, learners: Iterable[str] = ()) -> Tensor:
         """The rows of a split that may be learnt from; every stage of training takes its rows from here.
@@ -80,11 +86,11 @@ class Table:
     def labelled_rows(self, split: str) -> Tensor:
         """The rows of a split whose true label is known; none if there is no such split."""
         rows = self.rows.get(split)
-        return self.labels.new_zeros(0) if rows is None else rows[self.labels[rows] >= 0]
+        return self.labels.new_zeros(0) if rows is None else rows[known(self.labels[rows])]
 
     def is_partly_labelled(self, split: str) -> bool:
         """True if training is told no label for some samples of a split."""
-        return bool((self.train_labels[self.training_rows(split)] < 0).any())
+        return not bool(known(self.train_labels[self.training_rows(split)]).all())
 
     def epoch_order(self, rows: Tensor, seed: int) -> Tensor:
         """`rows` in the order of an epoch, which depends on `seed`, the labels and the sampler alone.
@@ -98,9 +104,19 @@ class Table:
         return rows[order.to(rows.device)]
 
     def class_counts(self, rows: Tensor) -> Tensor | None:
-        """(classes,) int64: how many of `rows` training is told to be of each class; None if that is not known."""
+        """(classes,) int64: how many of `rows` training is told to be of each class, or to have each label.
+
+        None if that is not known, or if there are values in place of classes.
+        """
         told = self.train_labels[rows]
-        return torch.bincount(told[told >= 0], minlength=len(self.classes))
+        told = told[known(told)]
+        if self.target.kind == "labels":
+            return told.long().sum(0)
+        return torch.bincount(told, minlength=len(self.classes)) if self.target.is_classes else None
+
+    def labelled_count(self, rows: Tensor) -> int | None:
+        """The number of `rows` that training is told a label of; None if that is not known."""
+        return int(known(self.train_labels[rows]).sum())
 
     def complete(self, participants: Iterable[str], rows: Tensor) -> Tensor | None:
         """Mask of the `rows` that have the signals of all `participants`, (B,) bool; None if all have."""
@@ -126,7 +142,8 @@ class Table:
             raise TrainingError(f"{key} lacks the signals of one of {', '.join(participants)}, and would have been read")
         for name in participants:
             signals[name] = bare(tuple([_take(part, rows) for part in self.inputs[name]]))
-        return Batch(rows, signals, self.train_labels.index_select(0, rows) if labelled else None, self.keys)
+        weights = None if self.weights is None else self.weights.index_select(0, rows)
+        return Batch(rows, signals, self.train_labels.index_select(0, rows) if labelled else None, self.keys, weights)
 
     def to(self, device: torch.device, limit: int) -> Table:
         """The table with its tensors on `device`; inputs only if they take no more than `limit` bytes together."""
@@ -144,6 +161,7 @@ class Table:
             labels=self.labels.to(device),
             train_labels=self.train_labels.to(device),
             present={name: mask.to(device) for name, mask in self.present.items()},
+            weights=None if self.weights is None else self.weights.to(device),
         )
 
 

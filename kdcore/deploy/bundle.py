@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from kdcore import __version__
 from kdcore.contracts.modality import Modality
+from kdcore.contracts.target import read_target
 from kdcore.contracts.transform import Join, SampleTransform, concatenated, output_spec
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.deploy.predictor import Predictor
@@ -37,7 +38,7 @@ WEIGHTS, DESCRIPTION = "weights.safetensors", "student.json"
 LARGEST_DESCRIPTION, LARGEST_WEIGHTS = 16 << 20, 16 << 30
 """Bytes above which a file is not read."""
 
-AGREED = ("classes", "in_shape")
+AGREED = ("classes", "in_shape", "target")
 """Parts of the description that the weights file repeats."""
 
 METADATA = "student"
@@ -68,6 +69,15 @@ class _Description(BaseModel):
     transforms: dict[str, list[_Component]]
     recorded: dict[str, dict[str, Any]] = {}
     window: _Window | None = None
+    target: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _fitting(self) -> _Description:
+        target = read_target(self.target)
+        for numbers in (target.mean, target.units) if target.kind == "values" else ():
+            if len(numbers) not in ((len(self.classes),) if numbers is target.mean else (0, len(self.classes))):
+                raise ValueError(f"target: it has {len(self.classes)} values, but {len(numbers)} statistics or units")
+        return self
 
     @field_validator("classes")
     @classmethod
@@ -92,7 +102,7 @@ def save_student(folder: Path, pipeline: Pipeline, encoder: nn.Module, descripti
     weights = {name: each.detach().cpu().contiguous() for name, each in Model(pipeline.whole(), encoder).state_dict().items()}
     modalities = [asdict(branch.modality) for branch in pipeline.branches]
     told = {"format": FORMAT, "kdcore": __version__, "modalities": modalities, "input": asdict(pipeline.spec), **description}
-    agreed = json.dumps({key: told[key] for key in ("kdcore", *AGREED)}, default=list)
+    agreed = json.dumps({key: told[key] for key in ("kdcore", *AGREED) if key in told}, default=list)
     metadata = {METADATA: agreed}  # a single key: safetensors writes several in any order, and equal students are equal files
     write_file(folder / WEIGHTS, save_tensors({name: each.clone() for name, each in weights.items()}, metadata))
     write_file(folder / DESCRIPTION, json.dumps(told, indent=1, default=str).encode())
@@ -129,7 +139,7 @@ def load_student(folder: str | Path, plugins: PluginManager | None = None, *, tr
         _refuse_factories(folder, description)
     weights, metadata = _read_weights(folder)
     for key in AGREED:
-        if key in metadata and metadata[key] != description[key]:
+        if metadata and metadata.get(key) != description.get(key):
             raise CheckpointError(
                 f"{folder}: {DESCRIPTION} and {WEIGHTS} disagree about {key}; they belong to different students"
             )

@@ -14,26 +14,32 @@ import numpy as np
 
 from kdcore.contracts.drawing import Drawing, Labelled
 from kdcore.contracts.modality import Signal
+from kdcore.contracts.target import OF_CLASSES, Target, with_units
 from kdcore.deploy.plain_recordings import choose_columns, header_of, known_rate, note_unused
 from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.recordings import read_recording
-from kdcore.deploy.streaming import Smoothing, StreamingPredictor, smoothed
+from kdcore.deploy.streaming import Smoothing, StreamingPredictor, refuse_majority, smoothed
 from kdcore.errors import DataError, UsageError
 
 STANDARD_INPUT = "-"
 
+THRESHOLD = 0.5
+"""Probability from which a label counts as predicted, by default."""
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """Class probabilities of one recording, or of one window of it.
+    """Class probabilities of one recording, or of one window of it; or probabilities of labels, or values.
 
     Args:
         recording: Its file or files.
-        probabilities: (classes,).
+        probabilities: (classes,); values in their units, where the target is ``values``.
         classes: Names in the same order.
         start: Of the window, in seconds; None for a whole recording.
         end: Of the window, in seconds.
         signals: Modality → the whole recording; None for a stream.
+        target: The form of the answer.
+        threshold: Probability from which a label counts as predicted.
     """
 
     recording: str
@@ -42,27 +48,50 @@ class Prediction:
     start: float | None = None
     end: float | None = None
     signals: Mapping[str, Signal] | None = field(default=None, repr=False, compare=False)
+    target: Target = OF_CLASSES
+    threshold: float = THRESHOLD
 
     @property
     def label(self) -> str:
         """The likeliest class."""
         return self.classes[int(self.probabilities.argmax())]
 
+    @property
+    def labels(self) -> list[str]:
+        """The labels with at least the threshold's probability, the likeliest first."""
+        order: list[int] = np.argsort(-self.probabilities, kind="stable").tolist()
+        return [self.classes[index] for index in order if self.probabilities[index] >= self.threshold]
+
     def line(self, top: int = 3) -> str:
-        """One line of text with the `top` likeliest classes."""
-        best = np.argsort(-self.probabilities, kind="stable")[:top]
-        shown = "  ".join(f"{self.classes[index]} {self.probabilities[index]:.3f}" for index in best)
-        return f"{self.recording}{'' if self.start is None else f' {self.start:.2f}-{self.end:.2f} s'}: {shown}"
+        """One line of text with the `top` likeliest classes; all labels that reach the threshold; or all values."""
+        where = f"{self.recording}{'' if self.start is None else f' {self.start:.2f}-{self.end:.2f} s'}"
+        if self.target.kind == "values":
+            units = self.target.units or ("",) * len(self.classes)
+            told = zip(self.classes, self.probabilities, units, strict=True)
+            return f"{where}: {'  '.join(f'{name} {value:.4g} {unit}'.strip() for name, value, unit in told)}"
+        best = np.argsort(-self.probabilities, kind="stable")
+        shown = best[:top] if self.target.is_classes else [each for each in best if self.classes[each] in self.labels]
+        said = "  ".join(f"{self.classes[index]} {self.probabilities[index]:.3f}" for index in shown)
+        nearest = f"{self.classes[best[0]]} {self.probabilities[best[0]]:.3f}"
+        return f"{where}: {said or f'no label reaches {self.threshold:g} (likeliest: {nearest})'}"
 
     def record(self) -> dict[str, Any]:
         """Everything as plain values."""
-        return {
+        where = {
             "recording": self.recording,
             "start": None if self.start is None else round(self.start, 6),
             "end": None if self.end is None else round(self.end, 6),
+        }
+        numbers = {name: float(p) for name, p in zip(self.classes, self.probabilities, strict=True)}
+        if self.target.kind == "values":
+            return {**where, "values": numbers, "units": dict(zip(self.classes, self.target.units, strict=False))}
+        if self.target.kind == "labels":
+            return {**where, "labels": self.labels, "threshold": self.threshold, "probabilities": numbers}
+        return {
+            **where,
             "label": self.label,
             "probability": float(self.probabilities.max()),
-            "probabilities": {name: float(p) for name, p in zip(self.classes, self.probabilities, strict=True)},
+            "probabilities": numbers,
         }
 
 
@@ -74,6 +103,7 @@ def predict_files(
     window: tuple[float, float] | None = None,
     smoothing: Smoothing = Smoothing(),  # noqa: B008 - frozen
     units: str = "",
+    threshold: float = THRESHOLD,
 ) -> Iterator[Prediction]:
     """Predictions for every recording, or for every window of it.
 
@@ -85,10 +115,12 @@ def predict_files(
         window: Length and hop in seconds; those that the student was trained on by default, if any.
         smoothing: Over windows.
         units: Of plain arrays and tables; the modality's by default.
+        threshold: Probability from which a label counts as predicted, for students of labels.
 
     Raises:
         DataError: If a file cannot be read or lacks what the student needs.
     """
+    refuse_majority(student, smoothing)
     for name, given in _recordings(student, files):
         signals = {key: read_recording(student, path, key, dataset, rate, units) for key, path in given.items()}
         try:
@@ -98,7 +130,7 @@ def predict_files(
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
         for span, row in zip(spans, smoothed(probabilities, smoothing), strict=True):
-            yield Prediction(name, row, student.classes, *(span or (None, None)), signals)
+            yield Prediction(name, row, student.classes, *(span or (None, None)), signals, student.target, threshold)
 
 
 def _recordings(student: Predictor, files: Sequence[str | Path]) -> Iterator[tuple[str, dict[str, Path]]]:
@@ -124,6 +156,7 @@ def predict_stream(
     rate: float | None = None,
     smoothing: Smoothing = Smoothing(),  # noqa: B008 - frozen
     units: str = "",
+    threshold: float = THRESHOLD,
 ) -> Iterator[Prediction]:
     """Predictions for a table that arrives line by line, each as soon as its window is complete.
 
@@ -134,6 +167,7 @@ def predict_stream(
         rate: Samples per second; the modality's by default.
         smoothing: Over windows.
         units: Of the values; the modality's by default.
+        threshold: Probability from which a label counts as predicted, for students of labels.
 
     Raises:
         DataError: If a line is not a row of numbers, or the stream ends before the first window.
@@ -163,7 +197,8 @@ def predict_stream(
             raise DataError(f"standard input: line {number}: not a row of numbers: {line.strip()[:80]!r}") from error
         for (start, end), probabilities in stream.push(row[None]):
             found += 1
-            yield Prediction(STANDARD_INPUT, probabilities, student.classes, start, end)
+            told = (student.classes, start, end, None, student.target, threshold)
+            yield Prediction(STANDARD_INPUT, probabilities, *told)
     if not found:
         raise DataError(f"standard input: {stream.count} samples are shorter than a window of {window[0]:g} s")
 
@@ -174,7 +209,12 @@ def drawings(student: Predictor, predictions: Sequence[Prediction]) -> list[Draw
     Args:
         student: The student that made them.
         predictions: Of recordings, as `predict_files` gives them.
+
+    Raises:
+        UsageError: If the student does not answer with one class.
     """
+    if not student.target.is_classes:
+        raise UsageError(f"--plot draws the class along time, and this student answers with {student.target.kind}")
     by_recording: dict[str, list[Prediction]] = {}
     for each in predictions:
         by_recording.setdefault(each.recording, []).append(each)
@@ -223,12 +263,17 @@ def write_predictions(predictions: Iterable[Prediction], output: Path | None, to
 def _write_csv(predictions: Iterable[Prediction], file: IO[str]) -> None:
     writer = None
     for each in predictions:
-        record = each.record()
+        kind, record = each.target.kind, each.record()
         if writer is None:
+            own = {"classes": ["label", "probability"], "labels": ["labels"], "values": []}[kind]
+            numbers = with_units(each.classes, each.target) if kind == "values" else [f"p({name})" for name in each.classes]
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["recording", "start", "end", "label", "probability", *(f"p({name})" for name in each.classes)])
-        shares = record.pop("probabilities").values()
-        writer.writerow(["" if value is None else value for value in (*record.values(), *shares)])
+            writer.writerow(["recording", "start", "end", *own, *numbers])
+        shares = record.pop("values" if kind == "values" else "probabilities").values()
+        if kind == "labels":
+            record["labels"] = ";".join(record["labels"])
+        told = [value for key, value in record.items() if key not in ("units", "threshold")]
+        writer.writerow(["" if value is None else value for value in (*told, *shares)])
         file.flush()
 
 

@@ -1,15 +1,17 @@
-"""Class probabilities for raw recordings: the interface of saved students, alone, together or exported."""
+"""Answers to raw recordings: the interface of saved students, alone, together or exported."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
+from kdcore.contracts.target import Target, read_target
 from kdcore.data.windows import Span, cut, timed, windows
 from kdcore.deploy.plain_recordings import as_numpy, as_signal, rate_for
 from kdcore.deploy.recordings import fitting, read_recording
@@ -20,7 +22,7 @@ Rate = float | Mapping[str, float] | None
 
 
 class Predictor(ABC):
-    """Class probabilities for raw recordings.
+    """Class probabilities for raw recordings; probabilities of labels or values in their units, as it was trained.
 
     Attributes:
         description: Its classes, inputs, preprocessing and versions, as in ``student.json``.
@@ -43,8 +45,13 @@ class Predictor(ABC):
 
     @property
     def classes(self) -> list[str]:
-        """Class names, in the order of the probabilities."""
+        """Names of the classes, labels or values, in the order of the answers."""
         return list(self.description["classes"])
+
+    @cached_property
+    def target(self) -> Target:
+        """The form of its answers: class probabilities, probabilities of labels, or values with their units."""
+        return read_target(self.description.get("target"))
 
     @property
     def modalities(self) -> list[str]:
@@ -58,7 +65,7 @@ class Predictor(ABC):
         return (window["length"], window["hop"] or window["length"]) if window else None
 
     def predict(self, recordings: Any, window: tuple[float, float] | None = None, *, rate: Rate = None) -> Any:
-        """Class probabilities of one recording or of a batch of them.
+        """Class probabilities of one recording or of a batch of them; of a student of labels or values, those.
 
         A recording is an array or tensor (axes as the modality has them, time first), a `Signal`, an ``(array, rate)`` pair, a
         data frame (columns are chosen by name) or the path of a file. A student of several modalities takes a dictionary of
@@ -72,7 +79,8 @@ class Predictor(ABC):
 
         Returns:
             Of one recording, probabilities (windows, classes), one row if there are no windows. Of a batch of B, (B, classes);
-            where there are windows, a list of B arrays (windows, classes).
+            where there are windows, a list of B arrays (windows, classes). For the target ``labels`` these are the independent
+            probabilities of each label, and for ``values`` the values, in their units (`target`).
 
         Raises:
             DataError: If a recording is unfit, or a modality or rate is missing.
@@ -97,12 +105,12 @@ class Predictor(ABC):
         return np.split(found, np.cumsum([len(pieces) for pieces in made])[:-1])
 
     def probabilities(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
-        """Class probabilities (pieces, classes) of recordings or windows of them, given as modality → signal.
+        """Answers (pieces, classes) to recordings or windows of them, given as modality → signal; see `predict`.
 
         Raises:
             DataError: If one is unfit, or the output is not finite.
         """
-        found = softmax(self.logits(pieces))
+        found = answers(self.logits(pieces), self.target)
         if not np.isfinite(found).all():
             raise DataError("the student's output is not finite; check the unit of the recording's values")
         return found
@@ -190,6 +198,17 @@ def cut_pieces(signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> l
     if len(spans) > 1:
         signals = {name: timed(signal) for name, signal in signals.items()}
     return [{name: cut(signal, span) if span else signal for name, signal in signals.items()} for span in spans]
+
+
+def answers(logits: np.ndarray, target: Target) -> np.ndarray:
+    """The answers (N, classes) that logits stand for, as float32, computed in double precision."""
+    if target.is_classes:
+        return softmax(logits)
+    if target.kind == "values":
+        return target.in_units(logits.astype(np.float64)).astype(np.float32)
+    from scipy.special import expit
+
+    return expit(logits.astype(np.float64)).astype(np.float32)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

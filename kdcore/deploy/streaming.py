@@ -52,8 +52,18 @@ def chosen_window(length: float | None, hop: float | None, own: tuple[float, flo
     return length, hop
 
 
+def refuse_majority(student: Predictor, smoothing: Smoothing) -> None:
+    """Refuse a majority vote of answers that are not one class.
+
+    Raises:
+        DataError: If one is asked for.
+    """
+    if smoothing.rule == "majority" and not student.target.is_classes:
+        raise DataError(f"a majority vote is among classes, and this student answers with {student.target.kind}")
+
+
 def smoothed(probabilities: np.ndarray, smoothing: Smoothing) -> np.ndarray:
-    """Probabilities (windows, classes), in order of time, smoothed; rows sum to 1."""
+    """Probabilities or values (windows, classes), in order of time, smoothed; rows of class probabilities sum to 1."""
     if smoothing.windows == 1:
         return probabilities
     means = _trailing(probabilities, smoothing.windows)
@@ -88,6 +98,7 @@ class StreamingPredictor:
     """
 
     def __init__(self, student: Predictor, rate: float, window: tuple[float, float], smoothing: Smoothing = Smoothing()):
+        refuse_majority(student, smoothing)
         [self._name] = student.reads
         self._student, self._rate, self._window, self._smoothing = student, rate, window, smoothing
         self._kept: list[np.ndarray] = []

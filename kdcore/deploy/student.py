@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.contracts.modality import Modality, Signal
+from kdcore.contracts.target import with_units
 from kdcore.data.pipeline import BatchTransforms, Branch, bare
 from kdcore.data.reading import as_array
 from kdcore.deploy.predictor import Predictor, Rate
@@ -72,7 +73,7 @@ class Student(Predictor, nn.Module):
             rate = f"{modality.rate:g} Hz" if modality.rate else "any rate, to be given"
             units = f" in {modality.units}" if modality.units else ""
             lines.append(f"{name}: ({', '.join(sizes)}){units} at {rate}")
-        return "\n".join([*lines, f"classes: {', '.join(self.classes)}"])
+        return "\n".join([*lines, f"{self.target.kind}: {', '.join(with_units(self.classes, self.target))}"])
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, classes) of preprocessed recordings (B, …)."""
@@ -146,8 +147,10 @@ class Ensemble(Predictor):
             raise DataError(f"an ensemble combines its students by {' or '.join(get_args(Rule))}, not {rule!r}")
         first = next(iter(members.values()))
         for name, other in members.items():
-            if other.classes != first.classes or other.window != first.window:
+            if (other.classes, other.window, other.target) != (first.classes, first.window, first.target):
                 raise DataError(f"student {name!r} has other classes or windows than {next(iter(members))!r}")
+        if first.target.kind == "values" and rule != "average":
+            raise DataError(f"the {rule} of several students' values means nothing: combine them by average")
         self.members = dict(members)
         self.rule: Rule = rule
         recorded = {key: each for member in members.values() for key, each in member.description.get("recorded", {}).items()}
@@ -159,7 +162,7 @@ class Ensemble(Predictor):
         return {name: modality for member in self.members.values() for name, modality in member.reads.items()}
 
     def logits(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
-        """Logarithms of the combined probabilities, (pieces, classes)."""
+        """Logarithms of the combined probabilities, (pieces, classes); of labels log-odds, of values their mean."""
         return self.combine([torch.from_numpy(member.logits(pieces)) for member in self.members.values()]).numpy()
 
     def combine(self, logits: Sequence[Tensor]) -> Tensor:
@@ -167,9 +170,18 @@ class Ensemble(Predictor):
 
         .. math:: p = \\tfrac1K \\textstyle\\sum_k p_k \\quad\\text{or}\\quad p_c = \\max_k p_{kc} / \\sum_d \\max_k p_{kd}
 
+        Of labels, the log-odds of the mean or of the largest probability; of values, their mean.
+
         Args:
             logits: (B, classes) of each member.
         """
+        kind = self.target.kind
+        if kind == "values":
+            return torch.stack(list(logits)).mean(0)
+        if kind == "labels":
+            chances = torch.stack([each.double().sigmoid() for each in logits])
+            together = chances.mean(0) if self.rule == "average" else chances.amax(0)
+            return together.logit(eps=torch.finfo(torch.float64).eps).to(logits[0].dtype)
         logs = torch.stack([each.log_softmax(-1) for each in logits])
         together = logs.logsumexp(0) if self.rule == "average" else logs.amax(0)
         return together.log_softmax(-1)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from kdcore.contracts.modality import Modality
 from kdcore.contracts.needs import Needs
+from kdcore.contracts.target import EVERY_TARGET, OF_CLASSES, Target, TargetKind
 from kdcore.errors import ComponentError, reason
 from kdcore.plugin.codec import NotEncodableError, encode_value
 from kdcore.plugin.component_cache import recall, remember
@@ -39,6 +40,10 @@ class Facts:
         per_batch: Whether a transform is applied to every batch and never cached.
         fixed: Whether an encoder is a finished network, which is never trained and has no taps.
         fitted: Whether a transform is fitted to the training samples.
+        targets: Kinds of targets that a loss, protocol, fusion or encoder is for; None if it says nothing.
+        sample_weights: Whether a loss weighs samples.
+        target: A dataset's target.
+        weighted: Whether the samples of a dataset may have weights.
     """
 
     needs: Needs | None = None
@@ -49,6 +54,10 @@ class Facts:
     per_batch: bool = False
     fitted: bool = False
     fixed: bool = False
+    targets: tuple[TargetKind, ...] | None = None
+    sample_weights: bool = False
+    target: Target = OF_CLASSES
+    weighted: bool = False
 
 
 def component_facts(entry: Entry, options: Mapping[str, Any] | None = None) -> Facts:
@@ -59,7 +68,7 @@ def component_facts(entry: Entry, options: Mapping[str, Any] | None = None) -> F
         PluginError: If it cannot be loaded.
         pydantic.ValidationError: If the options do not fit its schema.
     """
-    return ask(entry, options, _facts)
+    return ask(entry, options, facts_of)
 
 
 def ask(entry: Entry, options: Mapping[str, Any] | None, question: Callable[..., Answer], *arguments: Any) -> Answer:
@@ -94,17 +103,21 @@ def ask(entry: Entry, options: Mapping[str, Any] | None, question: Callable[...,
     return known["answer"]
 
 
-def _facts(component: Any) -> Facts:
+def facts_of(component: Any) -> Facts:
+    """Return facts about a component, or about its class."""
     needs, modalities = getattr(component, "needs", None), getattr(component, "modalities", None)
     classes = inspect.getattr_static(component, "classes", None)  # never computes them, which may read files
     flags = {
         name: getattr(component, name, False) is True
-        for name in ("batch_dependent", "augmentation", "per_batch", "fitted", "fixed")
+        for name in ("batch_dependent", "augmentation", "per_batch", "fitted", "fixed", "sample_weights", "weighted")
     }
+    targets, target = getattr(component, "targets", None), getattr(component, "target", None)
     return Facts(
         needs if isinstance(needs, Needs) else None,
         dict(modalities) if isinstance(modalities, Mapping) else None,
         tuple(classes) if isinstance(classes, Sequence) and not isinstance(classes, str) else None,
+        targets=targets if isinstance(targets, tuple) and set(targets) <= set(EVERY_TARGET) else None,
+        target=target if isinstance(target, Target) else Target(),
         **flags,
     )
 

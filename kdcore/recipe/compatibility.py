@@ -8,12 +8,15 @@ from typing import Any
 from kdcore.contracts.needs import Needs
 from kdcore.contracts.protocol import HELD_OUT
 from kdcore.contracts.schedule import GraphSchedule, Stage
+from kdcore.contracts.target import Target
 from kdcore.errors import PluginError, Problem
-from kdcore.plugin.facts import Facts, ask, component_facts
+from kdcore.plugin.facts import Facts, ask, component_facts, facts_of
+from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.graph import LearnerTerm, peers_of, recipe_graph, terms_of
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.problems import Places
 from kdcore.recipe.schedule_checks import place_in_schedule, schedule_problems, stages_of
+from kdcore.recipe.target_checks import loss_problems, metric_problems, target_problems
 from kdcore.recipe.validate import Checked
 from kdcore.recipe.yaml import Steps, steps
 from kdcore.suggestions import did_you_mean
@@ -42,6 +45,9 @@ class _Compatibility:
         } | ({"student": "students"} if "student" in tree else {})
         self._modalities()
         self._facts(("data", "protocol"))
+        self.target, self.weighted = self._target()
+        for path, message, hint in target_problems(recipe, self.target, self._facts_or_of_class) if self.target else ():
+            self._add(path, message, hint)
         if recipe.fusion and not self._count("teachers"):
             self._add(("fusion",), "there are no teachers to fuse")
         self._edges()
@@ -69,6 +75,13 @@ class _Compatibility:
         except PluginError as error:
             self._add(path, str(error))
             return None
+
+    def _facts_or_of_class(self, path: str) -> Facts | None:
+        """Facts about the component at `path`; about its class if it is an encoder, which needs data to be constructed."""
+        if not path.endswith(".encoder"):
+            return self._facts(steps(path))
+        entry = self.checked.known.get(steps(path))
+        return component_facts(entry) if entry else None
 
     def _term_paths(self) -> list[str]:
         lists = dict(self.recipe.terms_of(name) for name in self.specs if self.specs[name].is_network)
@@ -100,6 +113,21 @@ class _Compatibility:
         entry = self.checked.known.get(path)
         facts = self._facts(path) or (component_facts(entry) if entry else None)
         return facts.modalities if facts else None, repr(self.recipe.data.dataset.name)
+
+    def _target(self) -> tuple[Target | None, bool]:
+        """The dataset's target, and whether its samples may have weights; None if that is not known without data."""
+        given = self.recipe.given_dataset
+        found = given if given is not None else self._facts(("data", "dataset"))
+        if found is None or (given is None and self.recipe.data.dataset.name == FROM_PYTHON):
+            return None, False
+        return found.target, found.weighted
+
+    def _wrong_target(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
+        """What keeps a term from learning from the dataset's labels, or without them."""
+        given = self.recipe.given(term.path)
+        facts = facts_of(given) if given is not None else self._facts(steps(term.path))
+        if facts is not None and self.target is not None and self.graph.nodes[name].trains:
+            yield from loss_problems(term.term.name, facts, self.target, self.weighted, self.recipe.registry)
 
     def _edges(self) -> None:
         """Every name that a participant or a term gives as a source exists."""
@@ -165,7 +193,8 @@ class _Compatibility:
             for term in self.terms[name]:
                 self._term_sources(term, name)
                 if term.term.active:
-                    for message, hint in (*self._unmet(term, name), *self._untapped(term, name)):
+                    wrong = (*self._unmet(term, name), *self._untapped(term, name), *self._wrong_target(term, name))
+                    for message, hint in wrong:
                         found.setdefault((term.path, message, hint), []).append(name)
         for (path, message, hint), names in found.items():
             message = message.replace("{learner}", " and ".join(map(repr, names)))
@@ -270,6 +299,8 @@ class _Compatibility:
         except (PluginError, ValueError) as error:
             self._add(path, str(error))
             return
+        for where, what, hint in metric_problems(self.recipe, self.target, stages) if self.target else ():
+            self._add(where, what, hint)
         for stage, what, hint in schedule_problems(self.recipe, self.graph, stages, self.terms) if stages else ():
             self._add(place_in_schedule(self.recipe, stage), what, hint)
 

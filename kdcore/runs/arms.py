@@ -81,6 +81,8 @@ def evaluate_arm(
         students,
         most_memory(fabric.device),
         parameter_counts(networks, trained=True),
+        target=table.target,
+        names=() if table.target.is_classes else table.classes,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +75,14 @@ def _save_weights(run: RunContext, distiller: Distiller, name: str, path: Path) 
         "plugins": dict(run.versions),
         "classes": list(run.assembly.loaded.classes(source)),
         "transforms": _chains_of(run, source),
+        **_target_of(run),
     }
     return save_weights(path, whole.state_dict(), about)
+
+
+def _target_of(run: RunContext) -> dict[str, Any]:
+    """The form of the outputs, with the statistics of values; nothing for classes."""
+    return {} if run.table.target.is_classes else {"target": asdict(run.table.target)}
 
 
 def _chains_of(run: RunContext, name: str) -> dict[str, Any]:
@@ -108,6 +114,7 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
         "plugins": run.versions,
         "dataset": {"name": recipe.data.dataset.name, "fingerprint": table.fingerprint, "options": options},
         "classes": list(table.classes),
+        **_target_of(run),
         "in_shape": list(in_shape),
         "recorded": {modality: _recorded(run, modality) for modality in spec.modalities},
         "encoder": _filled(run, name)["encoder"],

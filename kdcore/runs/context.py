@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,7 @@ def facts_of(run: RunContext) -> Facts:
         notes=[*run.table.dropped.lines(), *run.table.warnings, *run.assembly.notes],
         no_baseline=plan.no_baseline,
         distilled=list(plan.distilled),
+        target={} if run.table.target.is_classes else asdict(run.table.target),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.protocol import Splits
+from kdcore.contracts.target import known
 from kdcore.data.preparation import load_splits
 from kdcore.data.windows import Span, windows
 from kdcore.deploy.bundle import DESCRIPTION, load_student
@@ -20,15 +21,16 @@ from kdcore.errors import CheckpointError, DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.models import modalities_of
-from kdcore.runs.metrics import combine, evaluate
-from kdcore.runs.outcome import ENSEMBLES, Outcome
+from kdcore.runs.metrics import combine
+from kdcore.runs.outcome import Outcome
 from kdcore.runs.paths import find_run
 from kdcore.runs.records import read_run, recipe_of
 from kdcore.runs.saved_students import saved_seeds
+from kdcore.runs.target_metrics import evaluate_target
 from kdcore.training.assembly import DISTILLED
 
 CLOSE = 1e-3
-"""Largest difference in probability between a run's own result and the same student evaluated again."""
+"""Largest difference between a run's own result and the same student's now: in probability, or in a value's deviations."""
 
 
 class Piece(NamedTuple):
@@ -37,12 +39,12 @@ class Piece(NamedTuple):
     Args:
         key: The sample's key as text, as in the run's results.
         signals: Modality → signal.
-        label: None where it is unknown.
+        label: Class index, or the numbers of another target; None where it is unknown.
     """
 
     key: str
     signals: dict[str, Signal]
-    label: int | None
+    label: int | tuple[float, ...] | None
 
 
 class Recordings:
@@ -89,7 +91,8 @@ class Recordings:
                     raise
                 continue
             for number, piece in enumerate(cut_pieces(signals, spans)):
-                yield Piece(str(replace(sample.key, window=number)), piece, sample.label)
+                label = sample.label if sample.target is None else sample.target
+                yield Piece(str(replace(sample.key, window=number)), piece, label)
 
     def _read(self, sample: Sample, modalities: Sequence[str]) -> tuple[dict[str, Signal], Sequence[Span | None]]:
         if self.window is None:
@@ -124,19 +127,21 @@ def evaluate_run(run_id: str) -> Iterator[str]:
             yield f"{folder.name}: {lost} of the run's {len(outcome.keys)} samples are not there any more"
         for name, probabilities in answers.items():
             if (gap := _difference(probabilities, outcome, name, kept)) > CLOSE:
+                what = "values, in standard deviations," if outcome.target.kind == "values" else "probabilities"
                 yield (
-                    f"{folder.name} {name}: probabilities differ by up to {gap:.2g} from those of the run; "
+                    f"{folder.name} {name}: {what} differ by up to {gap:.2g} from those of the run; "
                     "recordings, plugins or versions have changed since"
                 )
         if len(answers) > 1:
             members = list(answers.values())
-            answers |= {label: combine(members, rule) for label, rule in ENSEMBLES.items()}  # type: ignore[arg-type]
+            for label, rule in outcome.ensembles.items():
+                answers[label] = combine(members, rule, outcome.target.is_classes)
         labels = outcome.labels[kept]
+        there = known(labels)
         for name, probabilities in answers.items():
-            known = labels >= 0
-            metrics = evaluate(probabilities[known], labels[known]).metrics()
+            metrics = evaluate_target(outcome.target, outcome.names, probabilities[there], labels[there]).metrics()
             shown = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
-            yield f"{folder.name} {name}: {shown}  n {int(known.sum())}"
+            yield f"{folder.name} {name}: {shown}  n {int(there.sum())}"
 
 
 def _probabilities(path: Path, recordings: Recordings, split: str, outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
@@ -155,4 +160,7 @@ def _probabilities(path: Path, recordings: Recordings, split: str, outcome: Outc
 
 def _difference(probabilities: np.ndarray, outcome: Outcome, name: str, rows: np.ndarray) -> float:
     own = outcome.probabilities.get(name)
-    return 0.0 if own is None else float(np.abs(own[rows] - probabilities).max())
+    if own is None:
+        return 0.0
+    apart = np.abs(own[rows] - probabilities)
+    return float((apart / np.asarray(outcome.target.std)).max() if outcome.target.std else apart.max())

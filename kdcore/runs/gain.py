@@ -1,4 +1,4 @@
-"""The gain: the student's accuracy with distillation minus that without, with its interval."""
+"""The gain: the student's result with distillation minus that without, with its interval."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from kdcore.contracts.target import METRICS, Metric
 from kdcore.runs.metrics import CONFIDENCE, Evaluation
+from kdcore.runs.target_metrics import AnyEvaluation, resamples
 
 RESAMPLES = 10_000
 
@@ -18,10 +20,10 @@ FEWEST_SUBJECTS = 5
 
 @dataclass(frozen=True)
 class Difference:
-    """The student's accuracy with distillation minus that without.
+    """The student's result with distillation minus that without: in accuracy, mAP, MAE or R², as the target is judged.
 
     Args:
-        mean: Mean difference over seeds, as a fraction (0.01 is one percentage point).
+        mean: Mean difference over seeds, as a fraction (0.01 is one percentage point), or in the unit of the values.
         low: Lower end of the 95 % interval.
         high: Upper end of it.
         n_seeds: How many pairs of runs.
@@ -29,6 +31,7 @@ class Difference:
         conclusive: Whether several seeds agree so well that the interval leaves out zero.
         sentence: All of it in words.
         per_seed: The difference of each seed, in the run's order.
+        metric: What the numbers are of. Where lower is better, as of MAE, a gain is negative.
     """
 
     mean: float
@@ -39,9 +42,20 @@ class Difference:
     conclusive: bool
     sentence: str
     per_seed: tuple[float, ...] = ()
+    metric: Metric = METRICS["accuracy"]
+
+    @property
+    def helped(self) -> bool:
+        """True if the mean is an improvement."""
+        return self.mean > 0 if self.metric.higher_is_better else self.mean < 0
+
+    @property
+    def amount(self) -> str:
+        """The mean and the interval, in points of a hundred or in units."""
+        return f"{self.metric.signed(self.mean)} ({self.metric.signed(self.low)} to {self.metric.signed(self.high)})"
 
 
-def paired_difference(with_kd: Sequence[Evaluation], without: Sequence[Evaluation]) -> Difference:
+def paired_difference(with_kd: Sequence[AnyEvaluation], without: Sequence[AnyEvaluation]) -> Difference:
     """Did distillation help? Both students of a seed start alike and answer the same samples, so differences are paired.
 
     With several seeds, the interval is Student's t over the seeds' differences:
@@ -65,9 +79,12 @@ def paired_difference(with_kd: Sequence[Evaluation], without: Sequence[Evaluatio
         )
     if any(not np.array_equal(one.labels, other.labels) for one, other in zip(with_kd, without, strict=True)):
         raise ValueError("evaluations of a seed must be of the same test samples in the same order")
+    metric = with_kd[0].primary
     if len(with_kd) == 1:
         return _one_seed(with_kd[0], without[0])
-    return _several_seeds(np.array([one.accuracy - other.accuracy for one, other in zip(with_kd, without, strict=True)]))
+    name = metric.name
+    pairs = zip(with_kd, without, strict=True)
+    return _several_seeds(np.array([one.metrics()[name] - other.metrics()[name] for one, other in pairs]), metric)
 
 
 def difference_by_subject(
@@ -90,14 +107,15 @@ def difference_by_subject(
     if len(names) < FEWEST_SUBJECTS:
         return None
     gained = sum(one.correct.astype(float) - other.correct for one, other in zip(with_kd, without, strict=True))
-    found = _several_seeds(np.bincount(groups, gained) / np.bincount(groups) / len(with_kd))
+    metric = METRICS["accuracy"]
+    found = _several_seeds(np.bincount(groups, gained) / np.bincount(groups) / len(with_kd), metric)
     seeds = f", each averaged over {len(with_kd)} seeds" if len(with_kd) > 1 else ""
     method = f"paired t over {len(names)} test subjects{seeds}"
-    sentence = f"By test subject: {_amount(found.mean, found.low, found.high, method)}."
+    sentence = f"By test subject: {_amount(found.mean, found.low, found.high, method, metric)}."
     return replace(found, n_seeds=len(with_kd), method=method, sentence=sentence, per_seed=())
 
 
-def _several_seeds(differences: NDArray[np.float64]) -> Difference:
+def _several_seeds(differences: NDArray[np.float64], metric: Metric) -> Difference:
     from scipy import special
 
     count, mean, spread = len(differences), float(differences.mean()), float(differences.std(ddof=1))
@@ -107,31 +125,48 @@ def _several_seeds(differences: NDArray[np.float64]) -> Difference:
         conclusive, verdict = False, "Every seed differs by the same amount, so there is no spread to judge by"
     else:
         conclusive = low > 0 or high < 0
-        verdict = (
-            ("Distillation helped" if low > 0 else "Distillation hurt") if conclusive else "No clear effect of distillation"
-        )
-    sentence = f"{verdict}: {_amount(mean, low, high, method)}."
-    return Difference(mean, low, high, count, method, conclusive, sentence, tuple(differences.tolist()))
+        helped = "Distillation helped" if (low > 0) == metric.higher_is_better else "Distillation hurt"
+        verdict = helped if conclusive else "No clear effect of distillation"
+    sentence = f"{verdict}: {_amount(mean, low, high, method, metric)}."
+    return Difference(mean, low, high, count, method, conclusive, sentence, tuple(differences.tolist()), metric)
 
 
-def _one_seed(one: Evaluation, other: Evaluation) -> Difference:
+def _one_seed(one: AnyEvaluation, other: AnyEvaluation) -> Difference:
+    groups, metric = np.arange(one.n) if one.recordings is None else one.recordings, one.primary
+    if isinstance(one, Evaluation) and isinstance(other, Evaluation):
+        mean, drawn = _of_accuracy(one, other, groups)
+    else:
+        assert not isinstance(one, Evaluation)
+        assert not isinstance(other, Evaluation)
+        mean = one.metrics()[metric.name] - other.metrics()[metric.name]
+        drawn = np.concatenate([one.resampled(counts) - other.resampled(counts) for counts in resamples(groups)])
+    tail = (1 - CONFIDENCE) / 2
+    low, high = (float(end) for end in np.quantile(drawn[~np.isnan(drawn)], [tail, 1 - tail]))
+    sizes = int(groups.max()) + 1
+    samples = f"{one.n} test samples" if one.recordings is None else f"{sizes} test recordings ({one.n} windows)"
+    method = f"paired bootstrap over {samples}"
+    better, worse = (low > 0, high < 0) if metric.higher_is_better else (high < 0, low > 0)
+    verdict = "did better" if better else "did worse" if worse else "was neither clearly better nor worse"
+    sentence = (
+        f"With distillation the student {verdict} on these test samples: {_amount(mean, low, high, method, metric)}. "
+        "One seed says nothing about other seeds."
+    )
+    return Difference(mean, low, high, 1, method, False, sentence, (mean,), metric)
+
+
+def _of_accuracy(one: Evaluation, other: Evaluation, groups: NDArray[np.int64]) -> tuple[float, NDArray[np.float64]]:
+    """The difference in accuracy, and that of each resample."""
     differences = one.correct.astype(int) - other.correct.astype(int)
-    groups = np.arange(one.n) if one.recordings is None else one.recordings
     gained, sizes = np.bincount(groups, differences), np.bincount(groups)
     # Recordings of one size and gain are alike, so a resample is a multinomial draw of how many there are of each such kind.
     kinds, counts = np.unique(np.stack([gained, sizes], axis=1), axis=0, return_counts=True)
     drawn = np.random.default_rng(0).multinomial(len(sizes), counts / len(sizes), size=RESAMPLES)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = (float(end) for end in np.quantile(drawn @ kinds[:, 0] / (drawn @ kinds[:, 1]), [tail, 1 - tail]))
-    samples = f"{one.n} test samples" if one.recordings is None else f"{len(sizes)} test recordings ({one.n} windows)"
-    mean, method = float(differences.mean()), f"paired bootstrap over {samples}"
-    verdict = "did better" if low > 0 else "did worse" if high < 0 else "was neither clearly better nor worse"
-    sentence = (
-        f"With distillation the student {verdict} on these test samples: {_amount(mean, low, high, method)}. "
-        "One seed says nothing about other seeds."
-    )
-    return Difference(mean, low, high, 1, method, False, sentence, (mean,))
+    return float(differences.mean()), drawn @ kinds[:, 0] / (drawn @ kinds[:, 1])
 
 
-def _amount(mean: float, low: float, high: float, method: str) -> str:
-    return f"{100 * mean:+.1f} points of accuracy (95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {method})"
+def _amount(mean: float, low: float, high: float, method: str, metric: Metric) -> str:
+    unit = "points" if metric.unit == "%" else metric.unit
+    direction = "" if metric.higher_is_better else "; lower is better"
+    of = f"{unit} of {metric.title}" if unit else f"of {metric.title}"
+    ends = f"{metric.signed(low)} to {metric.signed(high)}"
+    return f"{metric.signed(mean)} {of} (95 % interval {ends}, {method}{direction})"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from kdcore.contracts.target import METRICS, Metric
 
 CONFIDENCE = 0.95
 
@@ -45,10 +47,39 @@ class Evaluation:
     rows: NDArray[np.int64] | None = None
     recordings: NDArray[np.int64] | None = None
 
+    primary: Metric = field(default=METRICS["accuracy"], init=False)
+    secondary: Metric = field(default=METRICS["macro_f1"], init=False)
+    of_output: Metric = field(default=METRICS["recall"], init=False)
+
     @property
     def n(self) -> int:
         """The number of samples."""
         return len(self.labels)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the accuracy."""
+        return self.accuracy_interval
+
+    @property
+    def answers(self) -> NDArray[np.float64]:
+        """(N, C) class probabilities."""
+        return self.probabilities
+
+    @property
+    def having(self) -> NDArray[np.int64]:
+        """(C,) samples of each class."""
+        return self.confusion.sum(axis=1)
+
+    @property
+    def by_output(self) -> NDArray[np.float64]:
+        """(C,) recall of each class."""
+        return self.recall
+
+    @property
+    def constant(self) -> tuple[float, str]:
+        """Accuracy of an answer that is always the most frequent class."""
+        return float(self.confusion.sum(axis=1).max() / self.n), "by always predicting the most frequent class"
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -159,12 +190,15 @@ def _macro_f1(confusion: NDArray[np.int64]) -> float:
     return float((2 * confusion.diagonal()[seen] / occurrences[seen]).mean())
 
 
-def combine(probabilities: Sequence[ArrayLike], rule: Literal["average", "max"] = "average") -> NDArray[np.float64]:
+def combine(
+    probabilities: Sequence[ArrayLike], rule: Literal["average", "max"] = "average", of_classes: bool = True
+) -> NDArray[np.float64]:
     """The answer of several participants together.
 
     Args:
         probabilities: One (N, C) array per participant, of the same samples.
         rule: ``average`` of the probabilities, or the ``max`` over participants, scaled to sum to 1 again.
+        of_classes: Whether they are class probabilities; others, and values, are not scaled.
 
     Returns:
         (N, C) probabilities.
@@ -172,8 +206,8 @@ def combine(probabilities: Sequence[ArrayLike], rule: Literal["average", "max"] 
     Raises:
         ValueError: If there are none or their shapes differ.
     """
-    tables = [_probabilities(each) for each in probabilities]
+    tables = [np.asarray(each, dtype=np.float64) if not of_classes else _probabilities(each) for each in probabilities]
     if len({table.shape for table in tables}) != 1:
         raise ValueError(f"probabilities of the same samples and classes are needed, not {[table.shape for table in tables]}")
     together = reduce(np.maximum, tables) if rule == "max" else np.mean(tables, axis=0)
-    return together / together.sum(axis=1, keepdims=True)
+    return together / together.sum(axis=1, keepdims=True) if of_classes else together

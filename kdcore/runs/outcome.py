@@ -6,20 +6,25 @@ import io
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
+from kdcore.contracts.target import OF_CLASSES, Target, known, read_target
 from kdcore.errors import CheckpointError
-from kdcore.runs.metrics import Evaluation, combine, evaluate
+from kdcore.runs.metrics import combine
+from kdcore.runs.target_metrics import evaluate_target
 from kdcore.training.checkpoint import write_file
 
 JOINT_TEACHERS = "teachers (mean)"
 _WINDOW = re.compile(r", window \d+$")
 """The end of a key's text, but for a recording's first window."""
 
-ENSEMBLES = {"students (average)": "average", "students (max)": "max"}
+Rule = Literal["average", "max"]
+
+ENSEMBLES: dict[str, Rule] = {"students (average)": "average", "students (max)": "max"}
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,9 @@ class Outcome:
 
     Args:
         arm: ``distilled`` or ``baseline``.
-        probabilities: Participant → (n, classes); NaN in rows of samples that lack its signals.
-        labels: (n,).
+        probabilities: Participant → (n, classes), class probabilities; of other targets probabilities of labels, or values in
+            their units. NaN in rows of samples that lack its signals.
+        labels: (n,); (n, names) of other targets.
         keys: Which sample each row is.
         parameters: Participant → parameters of its encoder.
         seconds: Training took.
@@ -38,6 +44,8 @@ class Outcome:
         memory: Most bytes that were in use at once: on the accelerator, else of the process so far; None if unknown.
         trained: Participant → parameters that were trained; those of a frozen participant are not.
         notes: What a reader of the results must know of the training.
+        target: The form of the labels, with the statistics of values.
+        names: Of the labels or values; empty for classes.
     """
 
     arm: str
@@ -51,6 +59,8 @@ class Outcome:
     memory: int | None = None
     trained: Mapping[str, int] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    target: Target = OF_CLASSES
+    names: Sequence[str] = ()
 
     def _mean_of_teachers(self) -> np.ndarray:
         """Combined answers of the teachers where all of them have the sample's signals, else NaN."""
@@ -58,7 +68,7 @@ class Outcome:
         there = ~np.isnan(np.stack(answers)).any((0, 2))
         found = np.full_like(answers[0], np.nan, dtype=np.float64)
         if there.any():
-            found[there] = combine([each[there] for each in answers], "average")
+            found[there] = combine([each[there] for each in answers], "average", self.target.is_classes)
         return found
 
     def _recordings(self) -> np.ndarray | None:
@@ -71,21 +81,32 @@ class Outcome:
         names = np.array([key.partition(", action ")[0] for key in self.keys])
         return names[self.labels >= 0]
 
-    def evaluations(self) -> dict[str, Evaluation]:
-        """Every participant's evaluation, and those of teachers and students combined where there are several."""
+    @property
+    def ensembles(self) -> dict[str, Rule]:
+        """Label → rule of the ensembles of several students; of values, only their average means anything."""
+        if len(self.students) < 2:
+            return {}
+        return {label: rule for label, rule in ENSEMBLES.items() if rule == "average" or self.target.kind != "values"}
+
+    def evaluations(self) -> dict[str, Any]:
+        """Every participant's evaluation, and those of teachers and students combined where there are several.
+
+        They are `kdcore.Evaluation` where samples have classes, `kdcore.LabelEvaluation` or `kdcore.ValueEvaluation` otherwise.
+        """
         everybody = dict(self.probabilities)
         if len(self.teachers) > 1:
             everybody[JOINT_TEACHERS] = self._mean_of_teachers()
-        if len(self.students) > 1:
-            for label, rule in ENSEMBLES.items():
-                everybody[label] = combine([self.probabilities[name] for name in self.students], rule)  # type: ignore[arg-type]
+        for label, rule in self.ensembles.items():
+            members = [self.probabilities[name] for name in self.students]
+            everybody[label] = combine(members, rule, self.target.is_classes)
         found, recordings = {}, self._recordings()
         for name, probabilities in everybody.items():
-            labelled = self.labels >= 0
+            labelled = known(self.labels)
             there = ~np.isnan(probabilities[labelled]).any(1)
             if there.any():
                 windows = None if recordings is None else recordings[labelled][there]
-                evaluation = evaluate(probabilities[labelled][there], self.labels[labelled][there], windows)
+                answers, labels = probabilities[labelled][there], self.labels[labelled][there]
+                evaluation = evaluate_target(self.target, self.names, answers, labels, windows)
                 found[name] = evaluation if there.all() else replace(evaluation, rows=np.flatnonzero(there))
         return found
 
@@ -97,6 +118,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
         "teachers": list(outcome.teachers), "students": list(outcome.students), "memory": outcome.memory,
         "trained": dict(outcome.trained),
         "notes": list(outcome.notes),
+        **({} if outcome.target.is_classes else {"target": asdict(outcome.target), "names": list(outcome.names)}),
     }  # fmt: skip
     buffer = io.BytesIO()
     arrays = {f"probabilities.{name}": values for name, values in outcome.probabilities.items()}
@@ -114,6 +136,6 @@ def read_outcome(path: Path) -> Outcome:
         with np.load(path, allow_pickle=False) as file:
             head = json.loads(str(file["head"]))
             found = {key.removeprefix("probabilities."): file[key] for key in file.files if key.startswith("probabilities.")}
-            return Outcome(probabilities=found, labels=file["labels"], **head)
+            return Outcome(probabilities=found, labels=file["labels"], **{**head, "target": read_target(head.get("target"))})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a readable result: {error}") from error

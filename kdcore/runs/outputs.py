@@ -66,6 +66,7 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
         found,
         table.classes,
         {"run": run.folder.name, "participant": participant, "seed": seed, "recipe": recipe.name, "kdcore": __version__},
+        table.target,
     )
     write_outputs(to, stored)
     return {name: len(part) for name, part in parts.items() if len(part)}

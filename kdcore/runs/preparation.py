@@ -201,13 +201,19 @@ def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
     withheld = assembly.plan.students if assembly.recipe.data.labels == "withheld" else ()
     problems = []
     for stage in assembly.stages(DISTILLED):
-        blind = not len(table.labelled_rows("validation")) or set(stage.learners) & set(withheld)
+        blind = not _can_choose(table) or set(stage.learners) & set(withheld)
         for key in {training.reads_validation for training in stage.training.values()} - {""} if blind else ():
             why = f"stage {stage.name!r} cannot {NEEDED_FOR[key]}: there are no labelled validation samples"
             hint = "hold some out, e.g. data.protocol.validation_subjects=1" + (", or select: last" if key == "select" else "")
             problems.append(assembly.builder.problem(f"{place_in_schedule(assembly.recipe, stage.name)}.{key}", why, hint))
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))
+
+
+def _can_choose(table: Table) -> bool:
+    """True if the validation split says which epoch is better; of labels, some sample must have one."""
+    labels = table.labels[table.labelled_rows("validation")]
+    return bool(len(labels)) and (table.target.kind != "labels" or bool((labels == 1).any()))
 
 
 def _refuse_unmatched_groups(assembly: Assembly, distiller: Distiller) -> None:

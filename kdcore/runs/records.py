@@ -56,6 +56,7 @@ class Facts:
         extends: The finished run that this one continues: ``run``, its ``epochs`` and those of this one by learner, and why the
             result ``differs`` from that of a longer run, if it does; empty for none.
         phases: Phase → seconds that it has taken, over all resumptions.
+        target: The form of what was learnt, as a `kdcore.Target` made plain; empty for classes.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Facts:
     resumed: Sequence[str] = ()
     extends: Mapping[str, Any] = field(default_factory=dict)
     phases: Mapping[str, float] = field(default_factory=dict)
+    target: Mapping[str, Any] = field(default_factory=dict)
 
     def content(self) -> bytes:
         """As it is kept in a file."""

@@ -49,7 +49,7 @@ class Result:
         """A row for each participant, arm and seed.
 
         Columns: ``participant``, ``role``, ``reads`` (modalities), ``arm`` (``distilled`` or ``baseline``), ``seed``, then the
-        metrics as fractions (``accuracy``, ``macro_f1`` …), and ``parameters``.
+        metrics as fractions (``accuracy``, ``macro_f1`` …) or in the units of values (``mae`` …), and ``parameters``.
         """
         from pandas import DataFrame
 
@@ -71,7 +71,7 @@ class Result:
 
     @property
     def gain(self) -> Difference | None:
-        """The first student's accuracy with distillation minus that without: mean, 95 % interval, per seed.
+        """The first student's result with distillation minus that without: mean, 95 % interval, per seed.
 
         None if no student was trained both ways; `gains` has every student that was.
         """
@@ -79,7 +79,7 @@ class Result:
 
     @property
     def gains(self) -> Mapping[str, Difference]:
-        """Student → its accuracy with distillation minus that without, for every student that was trained both ways."""
+        """Student → its result with distillation minus that without, for every student that was trained both ways."""
         return self.summary.differences
 
     def student(self, seed: int | None = None, name: str | None = None) -> Student:
@@ -119,7 +119,7 @@ class Result:
         places = [("run", self.folder), *([("report", self.report)] if self.report else [])]
         said = "<br>".join(f"{what}: <code>{escape(str(path))}</code>" for what, path in places)
         return (
-            f"<div><b>{escape(summary.name)}</b>: {escape(summary.split)} accuracy, %"
+            f"<div><b>{escape(summary.name)}</b>: {escape(summary.split)} {escape(summary.metric.heading)}"
             f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
             f"<p><b>{escape(summary.answer)}</b></p>{f'<ul>{notes}</ul>' if notes else ''}<p>{said}</p></div>"
         )

@@ -21,7 +21,7 @@ def table(summary: Summary) -> Table:
     from rich.text import Text
 
     found = Table(
-        title=Text(f"{summary.name}: {summary.split} accuracy, %"),
+        title=Text(f"{summary.name}: {summary.split} {summary.metric.heading}"),
         title_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,

@@ -6,17 +6,18 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from kdcore.contracts.progress import Ramp
+from kdcore.contracts.target import METRICS, OF_CLASSES, Metric, Target, read_target
 from kdcore.recipe.data_models import SomeLabels
 from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
 from kdcore.runs.gain import Difference, difference_by_subject, paired_difference
-from kdcore.runs.metrics import Evaluation
-from kdcore.runs.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
+from kdcore.runs.outcome import JOINT_TEACHERS, Outcome
 from kdcore.runs.records import Facts, FinishedRun
+from kdcore.runs.target_metrics import AnyEvaluation
 from kdcore.runs.tracked_metrics import metric_group
 from kdcore.training.assembly import BASELINE, DISTILLED
 
@@ -50,7 +51,7 @@ class Row:
     participant: str
     role: Role
     modality: str
-    evaluations: Sequence[Evaluation]
+    evaluations: Sequence[AnyEvaluation]
     parameters: int | None = None
     arm: str = DISTILLED
     trained: int | None = None
@@ -62,20 +63,14 @@ class Row:
 
     def cells(self) -> list[str]:
         """Text of this row in the result table, under `Summary.headings`."""
-        accuracies = self.values("accuracy")
-        if len(accuracies) > 1:
-            last = spread(accuracies)
+        metric, second = self.evaluations[0].primary, self.evaluations[0].secondary
+        found = self.values(metric.name)
+        if len(found) > 1:
+            last = metric.spread(found)
         else:
-            last = " to ".join(percent(end) for evaluation in self.evaluations for end in evaluation.accuracy_interval)
-        return [
-            self.participant,
-            self.role,
-            self.modality,
-            *map(percent, accuracies),
-            last,
-            spread(self.values("macro_f1")),
-            self._size(),
-        ]
+            last = " to ".join(metric.text(end) for evaluation in self.evaluations for end in evaluation.interval)
+        beside = [] if second.name == metric.name else [second.spread(self.values(second.name))]
+        return [self.participant, self.role, self.modality, *map(metric.text, found), last, *beside, self._size()]
 
     def _size(self) -> str:
         """Number of parameters, and of trained ones where those are fewer."""
@@ -97,7 +92,7 @@ class Summary:
         seeds: In the order of every row's evaluations.
         classes: Class names.
         rows: The participants, in the order to show them.
-        differences: Student → its accuracy with distillation minus that without, for those that were trained both ways.
+        differences: Student → its result with distillation minus that without, for those that were trained both ways.
         by_subject: Student → the same with an interval over test subjects, if there are enough of them.
         no_baseline: Why no student was trained without distillation; empty if one was.
         versions: Package → version.
@@ -109,6 +104,7 @@ class Summary:
         setting: What was run, in words.
         notes: Recordings that were dropped, by reason, and warnings about the splits.
         phases: Phase → seconds that the run has taken, as far as they are recorded.
+        target: The form of what was learnt.
     """
 
     name: str
@@ -130,6 +126,12 @@ class Summary:
     setting: str = ""
     notes: Sequence[str] = ()
     phases: Mapping[str, float] = field(default_factory=dict)
+    target: Target = OF_CLASSES
+
+    @property
+    def metric(self) -> Metric:
+        """The metric by which the results are judged."""
+        return self.target.metric(self.target.primary)
 
     @property
     def difference(self) -> Difference | None:
@@ -159,7 +161,9 @@ class Summary:
     def headings(self) -> list[str]:
         """Headings of the result table."""
         last = ["mean ± sd"] if len(self.seeds) > 1 else ["95 % interval"]
-        return ["participant", "role", "reads", *(f"seed {seed}" for seed in self.seeds), *last, "macro F1", "parameters"]
+        second = self.rows[0].evaluations[0].secondary if self.rows else METRICS["macro_f1"]
+        beside = [] if second.name == self.metric.name else [second.title]
+        return ["participant", "role", "reads", *(f"seed {seed}" for seed in self.seeds), *last, *beside, "parameters"]
 
 
 def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
@@ -191,6 +195,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         tracking=tracking,
         split=facts.split,
         setting=setting(recipe, facts),
+        target=read_target(facts.target or None),
         notes=[
             *facts.notes,
             *facts.resumed,
@@ -222,20 +227,23 @@ def _training_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
 
 
 def _chance_notes(
-    outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[Mapping[str, Evaluation]]]
+    outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[Mapping[str, AnyEvaluation]]]
 ) -> list[str]:
-    """Participants that were right no more often, over all seeds, than an answer that is always the most frequent class."""
+    """Participants that were no better, over all seeds, than an answer that is always the same."""
     said = []
     for arm, seeds in outcomes.items():
         for name in [*seeds[0].teachers, *seeds[0].students]:
             found = [evaluations[name] for evaluations in by_arm[arm]]
-            accuracy = float(np.mean([each.accuracy for each in found]))
-            constant = float(np.mean([each.confusion.sum(axis=1).max() / each.n for each in found]))
-            if accuracy <= constant and (arm == DISTILLED or name in seeds[0].students):
+            metric = found[0].primary
+            value = float(np.mean([each.metrics()[metric.name] for each in found]))
+            constant, how = float(np.mean([each.constant[0] for each in found])), found[0].constant[1]
+            no_better = value <= constant if metric.higher_is_better else value >= constant
+            if no_better and (arm == DISTILLED or name in seeds[0].students):
                 called = f"{name} without distillation" if arm == BASELINE else name
+                unit = f" {metric.unit}" if metric.unit else ""
                 said.append(
-                    f"{called} is no better than chance: {percent(accuracy)} % accuracy, and {percent(constant)} % by always "
-                    "predicting the most frequent class; check its learning curve, learning rate and input"
+                    f"{called} is no better than chance: {metric.text(value)}{unit} {metric.title}, and "
+                    f"{metric.text(constant)}{unit} {how}; check its learning curve, learning rate and input"
                 )
     return said
 
@@ -252,8 +260,14 @@ def setting(recipe: Recipe, facts: Facts) -> str:
     schedule = recipe.schedule.name if recipe.schedule else "order of the graph"
     return (
         f"{in_words(learns)} learned{source}{fused} with {in_words(terms)}; schedule: {schedule}. "
-        f"Data: {recipe.data.dataset.name}, {len(facts.classes)} classes; {counts} samples. {_labels(recipe.data)}{seeds}."
+        f"Data: {recipe.data.dataset.name}, {_called(facts)}; {counts} samples. {_labels(recipe.data)}{seeds}."
     )
+
+
+def _called(facts: Facts) -> str:
+    kind = read_target(facts.target or None).kind
+    count = len(facts.classes)
+    return f"{count} {kind if count != 1 or kind == 'classes' else kind.removesuffix('s')}"
 
 
 def _described(name: str, spec: ParticipantSpec) -> str:
@@ -287,7 +301,7 @@ def _teachers(
     recipe: Recipe,
     facts: Facts,
     outcomes: Mapping[str, Sequence[Outcome]],
-    by_arm: Mapping[str, Sequence[dict[str, Evaluation]]],
+    by_arm: Mapping[str, Sequence[dict[str, AnyEvaluation]]],
 ) -> list[Row]:
     first, evaluations = outcomes[DISTILLED][0], by_arm[DISTILLED]
     rows = [_row(recipe, facts, first, name, "teacher", [each[name] for each in evaluations]) for name in first.teachers]
@@ -302,7 +316,7 @@ def _students(
     recipe: Recipe,
     facts: Facts,
     outcomes: Mapping[str, Sequence[Outcome]],
-    by_arm: Mapping[str, Sequence[dict[str, Evaluation]]],
+    by_arm: Mapping[str, Sequence[dict[str, AnyEvaluation]]],
 ) -> list[Row]:
     """Students of each arm, those of the baseline first; a student may be in one arm alone."""
     joint: Mapping[str, Role] = {
@@ -316,13 +330,12 @@ def _students(
             role: Role = "baseline" if arm == BASELINE else "distilled" if name in facts.distilled else "student"
             rows.append(_row(recipe, facts, first, name, role, [each[name] for each in by_arm[arm]]))
         if len(first.students) > 1:
-            together += [
-                _row(recipe, facts, first, label, joint[arm], [each[label] for each in by_arm[arm]]) for label in ENSEMBLES
-            ]
+            found = {label: [each[label] for each in by_arm[arm]] for label in first.ensembles}
+            together += [_row(recipe, facts, first, label, joint[arm], each) for label, each in found.items()]
     return rows + together
 
 
-def _row(recipe: Recipe, facts: Facts, outcome: Outcome, name: str, role: Role, evaluations: Sequence[Evaluation]) -> Row:
+def _row(recipe: Recipe, facts: Facts, outcome: Outcome, name: str, role: Role, evaluations: Sequence[AnyEvaluation]) -> Row:
     """The row of a participant, or of an ensemble, in the arm of `outcome`."""
     reads = _reads(recipe, name) if name in recipe.participants else ""
     metrics = metric_group(facts.split, outcome, name, list(recipe.student_specs), facts.distilled)
@@ -335,7 +348,7 @@ def _reads(recipe: Recipe, name: str) -> str:
 
 
 def _differences(
-    facts: Facts, by_arm: Mapping[str, Sequence[dict[str, Evaluation]]], outcomes: Mapping[str, Sequence[Outcome]]
+    facts: Facts, by_arm: Mapping[str, Sequence[dict[str, AnyEvaluation]]], outcomes: Mapping[str, Sequence[Outcome]]
 ) -> dict[str, Difference]:
     """Of every distilled student that the baseline has, too, with against without."""
     alone = outcomes[BASELINE][0].students if BASELINE in outcomes else ()
@@ -347,9 +360,11 @@ def _differences(
 
 
 def _by_subject(
-    facts: Facts, by_arm: Mapping[str, Sequence[dict[str, Evaluation]]], outcomes: Mapping[str, Sequence[Outcome]]
+    facts: Facts, by_arm: Mapping[str, Sequence[dict[str, Any]]], outcomes: Mapping[str, Sequence[Outcome]]
 ) -> dict[str, Difference]:
-    """As `_differences`, with intervals over test subjects."""
+    """As `_differences`, with intervals over test subjects; for classes alone."""
+    if facts.target:
+        return {}
     subjects = outcomes[DISTILLED][0].subjects()
     found = {}
     for name in _differences(facts, by_arm, outcomes):

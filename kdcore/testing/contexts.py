@@ -13,6 +13,7 @@ from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.needs import Needs
 from kdcore.contracts.progress import Progress
+from kdcore.contracts.target import TargetKind
 from kdcore.training.module_checks import set_up
 
 SAMPLES, CLASSES, WIDTH = 6, 5, 8
@@ -45,7 +46,7 @@ def _given(tap: str, side: str, given: Mapping[str, Shape]) -> Shape:
     return tuple(given.get(f"{side}/{tap}", given.get(tap, ())))
 
 
-def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0) -> LossContext:
+def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0, target: TargetKind = "classes") -> LossContext:
     """Outputs like those of networks, in float64; the student's carry a graph.
 
     The loss gets what it declares and no more: withheld labels, absent taps and embeddings are found out.
@@ -64,7 +65,7 @@ def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0)
     found = LossContext(
         participant(shapes.student, samples if needs.ablated == "mixed" else 1),
         {f"teacher{n}": participant(shapes.teacher, 1) for n in range(needs.teachers)},
-        _batch(samples, labelled=needs.labels),
+        _batch(samples, labelled=needs.labels, target=target),
         {f"peer{n}": participant(shapes.student, 1) for n in range(needs.peers)},
         draw(CLASSES, WIDTH) if needs.class_embeddings else None,
         Progress("student", 0, 0, 10),
@@ -72,9 +73,12 @@ def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0)
     return learning(found)
 
 
-def _batch(samples: int, labelled: bool) -> Batch:
+def _batch(samples: int, labelled: bool, target: TargetKind) -> Batch:
     labels = torch.arange(samples) * 2 % CLASSES
     table = [SampleKey(f"subject {n % 2}", f"action {label}", str(n)) for n, label in enumerate(labels.tolist())]
+    if target != "classes":
+        pattern = (torch.arange(samples)[:, None] + torch.arange(CLASSES)) % 3
+        labels = (pattern == 0).double() if target == "labels" else pattern.double() - 1
     return Batch(torch.arange(samples), {"student": torch.zeros(samples, 3, 8)}, labels if labelled else None, table)
 
 
@@ -124,7 +128,7 @@ def example(ctx: LossContext) -> Example:
     student = replace(ctx.student.detach(), ablated=None)
     teachers = {name: replace(each, ablated=None) for name, each in ctx.teachers.items()}
     names, counts = tuple(f"class {number}" for number in range(CLASSES)), torch.arange(1, CLASSES + 1)
-    return Example(student, teachers, CLASSES, names, counts.to(student.logits.device))
+    return Example(student, teachers, CLASSES, names, counts.to(student.logits.device), int(counts.sum()))
 
 
 def ready(make: Callable[[], DistillationLoss], ctx: LossContext) -> DistillationLoss:

@@ -12,6 +12,7 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.data.fingerprint import Hashes, fingerprint
+from kdcore.data.targets import check_targets
 from kdcore.errors import DataError
 from kdcore.plugin.option_schema import options_model
 from kdcore.testing.case import ConformanceError, NotApplicable, require
@@ -71,10 +72,14 @@ def keys_unique(subject: Subject) -> None:
 
 @check("dataset")
 def labels_in_range(subject: Subject) -> None:
-    """Labels are indices of its classes, and class names are unique."""
+    """Labels are indices of its classes, or numbers as its target says, and names are unique."""
     dataset, samples = found(subject)
     classes = list(dataset.classes)
     require(len(set(classes)) == len(classes) > 0, f"its classes are {classes}")
+    try:
+        check_targets(dataset, samples)
+    except DataError as error:
+        raise ConformanceError(str(error)) from error
     labels = {sample.label for sample in samples} - {None}
     wrong = sorted(str(label) for label in labels if not isinstance(label, int) or not 0 <= label < len(classes))
     require(not wrong, f"with {len(classes)} classes there are labels {', '.join(wrong[:5])}")
@@ -134,8 +139,8 @@ def repeatable(subject: Subject) -> None:
     """Constructed again, it returns the same samples in the same order, and the same signals."""
     _, samples = found(subject)
     other = subject.made()
-    keys = [(sample.key, sample.label, tuple(sample.sources)) for sample in samples]
-    again = [(sample.key, sample.label, tuple(sample.sources)) for sample in other.samples()]
+    keys = [(each.key, each.label, each.target, each.weight, tuple(each.sources)) for each in samples]
+    again = [(each.key, each.label, each.target, each.weight, tuple(each.sources)) for each in other.samples()]
     require(keys == again, "constructed again, it gives different samples or another order")
     for sample, name, signal in signals(subject):
         second = other.read(sample, name)

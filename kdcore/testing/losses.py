@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from kdcore.contracts.batch import LossContext
 from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.needs import Needs
+from kdcore.contracts.target import TargetKind
 from kdcore.plugin.error_attribution import explained
 from kdcore.plugin.option_schema import options_model
 from kdcore.testing.case import ConformanceError, NotApplicable, require
@@ -51,9 +52,15 @@ def bench(subject: Subject, samples: int = SAMPLES, seed: int = 0, **options: An
     return _bench(subject, needs, shapes, samples, seed, **options)
 
 
+def _target(subject: Subject) -> TargetKind:
+    """The kind of target that it is tried on."""
+    targets = subject.once("targets", lambda: subject.made().targets)
+    return "classes" if "classes" in targets else targets[0]
+
+
 def batch(subject: Subject, seed: int = 0) -> LossContext:
     """A batch in single precision, as `bench` has it."""
-    return cast(context(*_declared(subject), SAMPLES, seed), torch.float32)
+    return cast(context(*_declared(subject), SAMPLES, seed, _target(subject)), torch.float32)
 
 
 def _declared(subject: Subject) -> tuple[Needs, Shapes]:
@@ -63,9 +70,10 @@ def _declared(subject: Subject) -> tuple[Needs, Shapes]:
 
 
 def _bench(subject: Subject, needs: Needs, shapes: Shapes, samples: int, seed: int, **options: Any) -> Bench:
+    target = _target(subject)
     with seeded():
-        loss = ready(lambda: subject.made(options), cast(context(needs, shapes), torch.float32))
-    return Bench(loss.train(), cast(context(needs, shapes, samples, seed), torch.float32))
+        loss = ready(lambda: subject.made(options), cast(context(needs, shapes, target=target), torch.float32))
+    return Bench(loss.train(), cast(context(needs, shapes, samples, seed, target), torch.float32))
 
 
 def _shapes(subject: Subject, needs: Needs) -> Shapes:
@@ -165,6 +173,23 @@ def permutation_invariant(subject: Subject) -> None:
 
 def _by_sample(name: str, x: Tensor) -> bool:
     return x.ndim > 0 and len(x) == SAMPLES and name != "class_embeddings"
+
+
+@check("loss")
+def weights_count_samples(subject: Subject) -> None:
+    """With `sample_weights`, a weight of two counts a sample twice, and weights of one change nothing."""
+    if not subject.made().sample_weights:
+        raise NotApplicable("it does not heed the weights of samples (sample_weights)")
+    found = bench(subject)
+    once, twice = torch.ones(SAMPLES), torch.arange(SAMPLES) % 2 + 1
+    places = torch.arange(SAMPLES).repeat_interleave(twice)
+    repeated = learning(found.ctx.select(places))
+
+    def weighted(weights: Tensor) -> Tensor:
+        return found.value(replace(found.ctx, batch=found.ctx.batch.with_weights(weights)))
+
+    agree(weighted(once), found.value(), "its value with weights of one and without weights", 1e-6, 1e-6)
+    agree(weighted(twice.float()), found.value(repeated), "its value with weights of two and with samples repeated", 1e-5, 1e-6)
 
 
 @check("loss")

@@ -13,6 +13,7 @@ from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
+from kdcore.contracts.target import EVERY_TARGET
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.preparation import Requirements
 from kdcore.data.table import Table
@@ -31,6 +32,9 @@ from kdcore.training.teacher_cache import CachedOutputs
 __all__ = ["BASELINE", "DISTILLED", "Assembly", "parameter_counts"]
 
 T = TypeVar("T")
+
+Counts = tuple[Tensor | None, int | None]
+"""Training samples of each class, and all that are labelled; None where nobody counted them."""
 
 
 class Assembly:
@@ -148,7 +152,7 @@ class Assembly:
             DataError: If the file cannot be used, or lacks samples, classes or taps that are needed.
         """
         assert spec.outputs is not None
-        found = read_outputs(spec.outputs, table.keys, table.classes).to(table.labels.device)
+        found = read_outputs(spec.outputs, table.keys, table.classes, table.target).to(table.labels.device)
         for stage in self.plan.stages[DISTILLED]:
             if name not in stage.sources:
                 continue
@@ -186,6 +190,8 @@ class Assembly:
         seed_everything(derive(seed, "init", source))
         build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=signal)
         encoder = build(num_classes=len(self.loaded.classes(source)))
+        self._refuse_other_target(encoder, spec, path)
+        self.loaded.check_scale(source, table.target)
         self.loaded.load(source, encoder, lambda count: build(num_classes=count))
         frozen = [] if own.follows or spec.freeze_statistics is False else spec.freeze
         try:
@@ -193,6 +199,13 @@ class Assembly:
             return Participant(name, encoder, spec.taps, transforms, own.augment_frozen, frozen, columns, layout)
         except KeyError as error:
             raise RecipeError(self._tap_problems(encoder, spec, path)) from error
+
+    def _refuse_other_target(self, encoder: torch.nn.Module, spec: ParticipantSpec, path: str) -> None:
+        """Refuse an encoder whose outputs, with its options, are no answers of the dataset's kind."""
+        kinds, kind = getattr(encoder, "targets", EVERY_TARGET), self.dataset.target.kind
+        if isinstance(kinds, tuple) and set(kinds) <= set(EVERY_TARGET) and kind not in kinds:
+            what = f"{self._encoder_name(spec)!r} with these options is for the target {' and '.join(map(repr, kinds))}"
+            raise RecipeError([self.builder.problem(f"{path}.encoder", f"{what}, but the dataset's target is {kind!r}")])
 
     def _tap_problems(self, encoder: torch.nn.Module, spec: ParticipantSpec, path: str) -> list[Problem]:
         known = {name for name, _ in encoder.named_modules() if name}
@@ -218,7 +231,7 @@ class Assembly:
         return TermSpec(term.term.id or term.term.name, term.term.weight, build, teachers, peers, term.path, origin)
 
     @torch.no_grad()
-    def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str, counts: Mapping[str, Tensor | None]) -> None:
+    def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str, counts: Mapping[str, Counts]) -> None:
         """Let fusion and losses make their parameters from one batch's outputs."""
         distiller.eval()
         fused = {name: distiller.teachers[name] for name in distiller.fused}
@@ -235,15 +248,17 @@ class Assembly:
             if name in counts:
                 self._add_terms(distiller, name, outputs, seed, arm, counts[name])
 
-    def _class_counts(self, table: Table, arm: str) -> dict[str, Tensor | None]:
-        """Learner → the samples of each class that it is told to be such; None where nobody knows, or labels are withheld."""
+    def _class_counts(self, table: Table, arm: str) -> dict[str, Counts]:
+        """Learner → how many samples it is told to be of each class; None where nobody knows, or labels are withheld."""
         rows: dict[str, list[Tensor]] = {}
         for stage in self.plan.stages[arm]:
             for name in stage.learners:
                 rows.setdefault(name, []).append(table.training_rows(stage.split, [name]))
         withheld = self.plan.students if self.recipe.data.labels == "withheld" else ()
+        every = {name: torch.cat(found).unique() for name, found in rows.items()}
         return {
-            name: None if name in withheld else table.class_counts(torch.cat(found).unique()) for name, found in rows.items()
+            name: (None, None) if name in withheld else (table.class_counts(each), table.labelled_count(each))
+            for name, each in every.items()
         }
 
     def _add_terms(
@@ -253,24 +268,23 @@ class Assembly:
         outputs: Mapping[str, Outputs],
         seed: int,
         arm: str,
-        counts: Tensor | None,
+        told: Counts,
     ) -> None:
-        classes = tuple(self.dataset.classes)
+        classes, (counts, labelled) = tuple(self.dataset.classes), told
         specs = [self._term_spec(term, arm) for term in self.plan.participants[name].terms_in(arm)]
 
         def example(spec: TermSpec) -> Example:
             teachers = {source: outputs[source] for source in spec.teachers}
             known = distiller.known_classes(name, spec)
             if known is None:
-                return Example(outputs[name], teachers, len(classes), classes, counts)
+                return Example(outputs[name], teachers, len(classes), classes, counts, labelled)
             if len(known) < 2:
                 what = f"{name} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
                 raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
             teachers = {source: each.of_classes(known) for source, each in teachers.items()}
             names = tuple(classes[index] for index in known.tolist())
-            return Example(
-                outputs[name].of_classes(known), teachers, len(known), names, None if counts is None else counts[known]
-            )
+            counted = None if counts is None else counts[known]
+            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, labelled)
 
         seed_everything(derive(seed, "losses", name))
         distiller.add_terms(name, specs, example, partial(self._set_up_term, name))

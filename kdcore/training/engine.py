@@ -311,7 +311,7 @@ class Engine:
             return {}
         labels = self.table.labels[rows].cpu().numpy()
         probabilities = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
-        return {name: Scores.of(each, labels) for name, each in probabilities.items()}
+        return {name: Scores.of(each, labels, self.table.target) for name, each in probabilities.items()}
 
     def _keep_chosen(self, context: StageContext) -> None:
         """Give learners that have been trained to the end the weights that are asked for: averaged, or of the best epoch."""

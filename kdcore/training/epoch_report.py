@@ -69,7 +69,7 @@ class EpochReport:
     def scores(self, context: StageContext, scores: Mapping[str, Scores]) -> list[tuple[str, Learner, float]]:
         """The metrics of learners on the validation split."""
         learner_of = {learner.name: learner for learner in context.learners}
-        found = [(f"validation/{name}/accuracy", learner_of[name], each.accuracy) for name, each in scores.items()]
+        found = [(f"validation/{name}/{each.name}", learner_of[name], each.value) for name, each in scores.items()]
         return found + [
             (f"validation/{name}/loss", learner_of[name], each.loss)
             for name, each in scores.items()

@@ -1,4 +1,4 @@
-"""Class probabilities of trained participants."""
+"""Answers of trained participants: probabilities of classes or labels, or estimated values."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdcore.contracts.target import Target
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.training.participants import Distiller
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 def predict(
     distiller: Distiller, names: Sequence[str], rows: Tensor, table: Table, batch_size: int, fabric: Fabric
 ) -> dict[str, np.ndarray]:
-    """Class probabilities (n, classes) of participants `names` for `rows`, in batches of `batch_size` in that order.
+    """Answers (n, classes) of participants `names` for `rows`, in batches of `batch_size` in that order.
 
-    Rows that lack a participant's signals are NaN.
+    They are class probabilities, probabilities of labels, or values in their units, as the table's target is. Rows that lack a
+    participant's signals are NaN.
 
     Raises:
         TrainingError: If outputs are not finite numbers, as after training that diverged.
@@ -48,10 +50,10 @@ def predict(
                         part = torch.zeros(0, len(table.classes), device=piece.device)
                     else:
                         each = outputs[name] if name in outputs else distiller.participant(name)(batch.signals[name])
-                        part = each.logits.float().softmax(-1)
+                        part = answers(each.logits, table.target)
                     found[name].append(part if there is None else _spread(part, there))
             for name in (each for each in names if each in distiller.stored):
-                found[name].append(distiller.stored[name].at(piece).logits.float().softmax(-1))
+                found[name].append(answers(distiller.stored[name].at(piece).logits, table.target))
     for module, training in modes:
         module.training = training
     probabilities = {name: torch.cat(pieces).cpu().numpy() for name, pieces in found.items()}
@@ -61,6 +63,13 @@ def predict(
         if not np.isfinite(own).all():
             raise TrainingError(f"{name}: its outputs are not finite numbers; try a smaller learning rate or gradient_clip")
     return probabilities
+
+
+def answers(logits: Tensor, target: Target) -> Tensor:
+    """The answers (B, classes) that logits (B, classes) stand for, in single precision."""
+    if target.kind == "values":
+        return target.in_units(logits.float())
+    return logits.float().softmax(-1) if target.is_classes else logits.float().sigmoid()
 
 
 def _apart(distiller: Distiller, teachers: Sequence[str], live: Sequence[str]) -> list[list[str]]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from kdcore.contracts.dataset import Dataset
+from kdcore.contracts.target import Target
 from kdcore.data.pipeline import Pipeline
 from kdcore.errors import CheckpointError, DataError, ListingError, RecipeError
 from kdcore.recipe.build import Builder
@@ -124,6 +125,30 @@ class LoadedWeights:
         if file.transforms and _chains(file.transforms) != _chains(self._transforms(name)):
             self._note(name, f"{file.path.name}: its weights were trained with other transforms than the recipe has")
 
+    def check_scale(self, name: str, target: Target) -> None:
+        """Check that a frozen network answers with values normalised as the run normalises them.
+
+        Args:
+            name: Of the participant.
+            target: The run's, with its statistics.
+
+        Raises:
+            RecipeError: If its file of weights says otherwise.
+        """
+        file, spec = self.files.get(name), self.specs[name]
+        if file is None or file.target is None or not target.mean or "*" not in spec.freeze or self._head(name) == "drop":
+            return
+        place, own = {each: index for index, each in enumerate(self.classes(name))}, file.target
+        for each, mean, std in zip(self.run_classes, target.mean, target.std, strict=True):
+            theirs = own.mean[place[each]], own.std[place[each]]
+            if abs(theirs[0] - mean) > 1e-3 * std or abs(theirs[1] / std - 1) > 1e-3:
+                what = (
+                    f"{file.path}: the value {each!r} was normalised by mean {theirs[0]:.6g} and standard deviation "
+                    f"{theirs[1]:.6g}, and this run's training samples have {mean:.6g} and {std:.6g}"
+                )
+                hint = "store its outputs with kdcore outputs, which are in units, and name that file as 'outputs'"
+                raise RecipeError([self.builder.problem(f"{self._path(name)}.weights", what, hint)])
+
     def _path(self, name: str) -> str:
         return self.plan.recipe.path_of(name)
 
@@ -154,6 +179,10 @@ class LoadedWeights:
         file, given = self.files[name], self.specs[name].classes
         if given and file.classes and tuple(given) != file.classes:
             raise CheckpointError(f"{file.path} names its classes itself ({some(file.classes)}), but `classes` differs")
+        trained_for, kind = file.target, self.dataset.target.kind
+        if trained_for is not None and trained_for.kind != kind and self._head(name) != "drop":
+            what = f"its outputs are {_OUTPUTS[trained_for.kind]}, and the dataset's target is {kind!r}"
+            raise CheckpointError(f"{file.path}: {what}; use head: drop to start from its other weights")
         named = self._named(name)
         if named and named != self.run_classes and self._head(name) == "keep" and not self._has_own_outputs(name):
             raise CheckpointError(
@@ -170,6 +199,9 @@ class LoadedWeights:
         if columns is None:
             return
         unknown = [each for each, column in zip(self.run_classes, columns, strict=True) if column < 0]
+        if unknown and self.dataset.target.kind == "values":
+            what = f"{name!r} does not estimate the value {unknown[0]!r} (it estimates: {some(classes)})"
+            raise RecipeError([self.builder.problem(f"{self._path(name)}.classes", what)])
         if len(unknown) == len(self.run_classes):
             what = f"{name!r} knows none of the run's classes (it has {some(classes)}; the run has {some(self.run_classes)})"
             raise RecipeError([self.builder.problem(f"{self._path(name)}.classes", what)])
@@ -184,6 +216,9 @@ class LoadedWeights:
         group, _, key = self._path(name).partition(".")
         filled = self.plan.filled[group]
         return (filled[key] if key else filled)["transforms"]
+
+
+_OUTPUTS = {"classes": "logits of one class", "labels": "logits of several labels", "values": "normalised values"}
 
 
 def _in_words(modalities: Mapping[str, str]) -> str:

@@ -179,6 +179,10 @@ class LoaderTable(Table):
         """None: what later batches have is not known."""
         return None
 
+    def labelled_count(self, rows: Tensor) -> int | None:
+        """None: what later batches have is not known."""
+        return None
+
     def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True, stand_ins: bool = False) -> Batch:
         """Samples of the current batch, in which every participant has its input."""
         current = self.current

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from kdcore.contracts.batch import LossContext
 from kdcore.contracts.progress import Progress, Ramp
+from kdcore.contracts.target import known
 from kdcore.data.table import Table
 from kdcore.errors import DataError, TrainingError
 from kdcore.recipe.graph import StagePlan
@@ -98,7 +99,7 @@ def _check_stage(
     step = StageStep(distiller, stage, table, labelled)
     step.progress = {name: Progress(stage.name, 0, 0, stage.training[name].epochs) for name in stage.learners}
     rows = table.training_rows(stage.split, stage.learners)
-    poor = (table.train_labels[rows] < 0).long()
+    poor = (~known(table.train_labels[rows])).long()
     for mask in step.presence.values():
         poor = poor + (~mask[rows]).long()
     rows = rows[poor.argsort(stable=True)]  # those with a label and all signals first

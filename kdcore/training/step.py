@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdcore.contracts.batch import Batch, LossContext, MixedBatch, Outputs
 from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.progress import Progress
+from kdcore.contracts.target import known
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
@@ -154,10 +155,12 @@ class StageStep(nn.Module):
         if not isinstance(context.batch, MixedBatch) or mix is None or labels is None or not term.loss.needs.labels:
             yield 1.0, context
             return
-        for share, own in ((mix.share, labels), (1 - mix.share, labels[mix.partner])):
-            part = replace(context, batch=context.batch.with_labels(own))
-            known = (own >= 0).nonzero().flatten()
-            yield share, part if len(known) == len(own) else part.select(known)
+        weights = context.batch.weights
+        for share, whose in ((mix.share, slice(None)), (1 - mix.share, mix.partner)):
+            own, weigh = labels[whose], None if weights is None else weights[whose]
+            part = replace(context, batch=context.batch.with_labels(own).with_weights(weigh))
+            told = known(own).nonzero().flatten()
+            yield share, part if len(told) == len(own) else part.select(told)
 
     def refuse(self, term: StepTerm, value: object, like: Tensor) -> None:
         """Raise a TrainingError if a loss returned anything but a scalar tensor where `like` is."""
@@ -173,12 +176,8 @@ class StageStep(nn.Module):
         now(BATCHES)
         batch = self.table.batch(local, self.inputs, self.labelled)
         now(OWN)
-        mix = None
-        if self.mix:
-            self._drawn = mix = draw(self.mix, len(rows), self.mix_seed, rows.device)
-        whole: Batch = (
-            replace(batch, rows=rows, labels=self.table.train_labels[rows] if self.labelled else None) if self.gather else batch
-        )
+        self._drawn = mix = draw(self.mix, len(rows), self.mix_seed, rows.device) if self.mix else None
+        whole = self._whole(rows, batch)
         with distiller.mixed(mix) if mix else _PLAIN:
             now(TEACHERS)
             sources = self._sources(rows, batch)
@@ -193,14 +192,14 @@ class StageStep(nn.Module):
             outputs |= self._outputs(self.studying, batch)
             now(OWN)
         if mix:
-            whole = MixedBatch(len(whole), {}, whole.labels)
+            whole = MixedBatch(len(whole), {}, whole.labels, whole.weights)
         read = {name: each.detach() for name, each in outputs.items()} if len(outputs) > 1 else {}
         read |= sources
-        labelled = (whole.labels >= 0).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
+        labelled = known(whole.labels).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
         some = labelled is not None and len(labelled) < len(whole)
         undeclared = whole.with_labels(None) if mix or some else whole  # what a loss that declares no labels may read
         found, embeddings = [], distiller.class_embeddings
-        for term, known in zip(self.terms, self._known, strict=True):
+        for term, classes in zip(self.terms, self._known, strict=True):
             context = LossContext(
                 outputs[term.learner],
                 {name: read[name] for name in term.spec.teachers},
@@ -211,10 +210,18 @@ class StageStep(nn.Module):
             )
             if labelled is not None and some and term.loss.needs.labels and not mix:
                 context = context.select(labelled)
-            if known is not None:
-                context = _of_classes(context, known, term.loss.needs.labels and not mix)
+            if classes is not None:
+                context = _of_classes(context, classes, term.loss.needs.labels and not mix)
             found.append((term, context))
         return found
+
+    def _whole(self, rows: Tensor, batch: Batch) -> Batch:
+        """The samples of all processes, without inputs of the others; `batch` itself in a single process."""
+        if not self.gather:
+            return batch
+        weights = None if self.table.weights is None else self.table.weights[rows]
+        labels = self.table.train_labels[rows] if self.labelled else None
+        return replace(batch, rows=rows, labels=labels, weights=weights)
 
     def _presence(self, table: Table) -> dict[str, Tensor]:
         """Participant of this stage → (N,) bool, which rows of the table it has; without those that have all."""
@@ -238,9 +245,9 @@ class StageStep(nn.Module):
         distiller, batch = self.distiller, self.table.batch(rows, self.inputs, self.labelled, stand_ins=True)
         outputs, places = self._outputs_where_present(rows, batch)
         self.phases.now(OWN)
-        labelled = batch.labels >= 0 if self._partly_labelled and batch.labels is not None else None
+        labelled = known(batch.labels) if self._partly_labelled and batch.labels is not None else None
         found = []
-        for term, known in zip(self.terms, self._known, strict=True):
+        for term, classes in zip(self.terms, self._known, strict=True):
             names = (term.learner, *term.spec.teachers, *term.spec.peers)
             chosen = torch.ones_like(rows, dtype=torch.bool)
             for name in names:
@@ -263,7 +270,7 @@ class StageStep(nn.Module):
                 distiller.class_embeddings,
                 self.progress[term.learner],
             )
-            found.append((term, context if known is None else _of_classes(context, known, term.loss.needs.labels)))
+            found.append((term, context if classes is None else _of_classes(context, classes, term.loss.needs.labels)))
         return found
 
     def _outputs_where_present(self, rows: Tensor, batch: Batch) -> tuple[dict[str, Outputs], dict[str, Tensor]]:
@@ -354,11 +361,11 @@ class StageStep(nn.Module):
         return {name: _gather(each, gather, self.ablation.get(name) == "mixed") for name, each in outputs.items()}
 
 
-def _of_classes(context: LossContext, known: Tensor, reads_labels: bool) -> LossContext:
+def _of_classes(context: LossContext, classes: Tensor, reads_labels: bool) -> LossContext:
     """The context among the classes that all participants know, without samples of others if the loss reads labels."""
-    context = context.of_classes(known)
+    context = context.of_classes(classes)
     if reads_labels and context.batch.labels is not None:
-        context = context.select((context.labels >= 0).nonzero().flatten())
+        context = context.select(known(context.labels).nonzero().flatten())
     return context
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kdcore.archives import refuse_bomb, refuse_parquet_bomb
 from kdcore.contracts.dataset import SampleKey
+from kdcore.contracts.target import OF_CLASSES, Target
 from kdcore.errors import DataError
 from kdcore.recipe.config_models import STORED
 from kdcore.suggestions import did_you_mean
@@ -32,11 +33,12 @@ class StoredOutputs:
 
     Args:
         keys: Identities of the n samples.
-        logits: (n, classes) float32.
+        logits: (n, classes) float32; values in their units where the target is ``values``.
         classes: Class names in the order of the logits.
         features: Tap → (n, …), or (n, S, …) for taps in `folded`.
         folded: Taps with several rows of an activation per sample.
         about: Facts about their origin: run, participant, versions.
+        kind: Kind of target that the logits are of; empty where the file does not say.
     """
 
     keys: Sequence[SampleKey]
@@ -45,18 +47,28 @@ class StoredOutputs:
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
     folded: Sequence[str] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
+    kind: str = ""
 
     @classmethod
     def of(
-        cls, keys: Sequence[SampleKey], splits: Sequence[CachedOutputs], classes: Sequence[str], about: Mapping[str, Any]
+        cls,
+        keys: Sequence[SampleKey],
+        splits: Sequence[CachedOutputs],
+        classes: Sequence[str],
+        about: Mapping[str, Any],
+        target: Target = OF_CLASSES,
     ) -> StoredOutputs:
-        """Outputs computed split by split, in the order of `keys`."""
+        """Outputs computed split by split, in the order of `keys`; values in their units."""
 
         def joined(tensors: list[Tensor]) -> np.ndarray:
             return torch.cat(tensors).float().cpu().numpy()
 
         features = {tap: joined([split.features[tap] for split in splits]) for tap in splits[0].features}
-        return cls(keys, joined([split.logits for split in splits]), classes, features, sorted(splits[0].folded), about)
+        logits = joined([split.logits for split in splits])
+        if target.kind == "values":
+            logits = target.in_units(logits.astype(np.float64)).astype(np.float32)
+        kind = "" if target.is_classes else target.kind
+        return cls(keys, logits, classes, features, sorted(splits[0].folded), about, kind)
 
     @property
     def head(self) -> dict[str, str]:
@@ -65,6 +77,7 @@ class StoredOutputs:
             "classes": json.dumps(list(self.classes)),
             "folded": json.dumps(list(self.folded)),
             "about": json.dumps(dict(self.about)),
+            **({"kind": json.dumps(self.kind)} if self.kind else {}),
         }
 
 
@@ -189,6 +202,7 @@ def _assembled(head: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Sto
         features,
         json.loads(head.get("folded", "[]")),
         json.loads(head.get("about", "{}")),
+        json.loads(head.get("kind", '""')),
     )
 
 
@@ -219,21 +233,33 @@ def _checked(path: Path, found: StoredOutputs) -> StoredOutputs:
     return found
 
 
-def read_outputs(path: Path, keys: Sequence[SampleKey], classes: Sequence[str]) -> CachedOutputs:
+def read_outputs(
+    path: Path,
+    keys: Sequence[SampleKey],
+    classes: Sequence[str],
+    target: Target = OF_CLASSES,
+) -> CachedOutputs:
     """Stored outputs as a teacher's answers to the rows of a table.
 
     Args:
         path: The file.
         keys: Identities of the table's rows.
         classes: Class names of the run; logits of a file that names its classes are put in this order.
+        target: The run's; values are normalised with its statistics.
 
     Raises:
         DataError: If the file cannot be used, or its classes are others.
     """
     found = load_outputs(path)
+    if (found.kind or target.kind) != target.kind:
+        raise DataError(f"{path}: its outputs are of the target {found.kind!r}, and the run's target is {target.kind!r}")
+    if not found.kind and not target.is_classes and found.about:
+        raise DataError(f"{path}: its outputs are of the target 'classes', and the run's target is {target.kind!r}")
     logits = found.logits[:, _order(path, found.classes, classes)] if found.classes else found.logits
     if logits.shape[1] != len(classes):
         raise DataError(f"{path}: it has {logits.shape[1]} logits per sample, but the run has {len(classes)} classes")
+    if target.kind == "values":
+        logits = target.normalised(logits.astype(np.float64)).astype(np.float32)
     row_of = {key: row for row, key in enumerate(found.keys)}
     position = torch.tensor([row_of.get(key, -1) for key in keys], dtype=torch.long)
     if bool((position < 0).all()):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from kdcore.contracts.target import OF_CLASSES, Target
 from kdcore.contracts.training import Training
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.learner import Learner
 from kdcore.training.participants import FUSION, Distiller
+from kdcore.training.scores import mean_average_precision, mean_known, r_squared
 from kdcore.training.stage_context import StageContext
 
 
@@ -21,33 +23,60 @@ class Scores:
     """A learner on the validation split.
 
     Args:
-        accuracy: From 0 to 1.
-        loss: Mean cross-entropy in nats.
+        value: The metric `name`; accuracies and mAP from 0 to 1.
+        loss: Mean cross-entropy in nats; of labels the mean binary one, of values the mean squared error of normalised ones.
+        name: Of the metric by which the target is judged: ``accuracy``, ``map``, ``mae`` or ``r2``.
+        higher_is_better: Whether a larger `value` is better.
     """
 
-    accuracy: float
+    value: float
     loss: float
+    name: str = "accuracy"
+    higher_is_better: bool = True
 
     @classmethod
-    def of(cls, probabilities: np.ndarray, labels: np.ndarray) -> Scores:
-        """The scores of class probabilities (n, classes) for labels (n,); rows that are NaN, without a signal, do not count."""
-        there = ~np.isnan(probabilities).any(axis=1)
-        probabilities, labels = probabilities[there], labels[there]
+    def of(cls, answers: np.ndarray, labels: np.ndarray, target: Target = OF_CLASSES) -> Scores:
+        """The scores of answers (n, classes) for labels; rows that are NaN, without a signal, do not count.
+
+        Args:
+            answers: As `kdcore.training.evaluation.predict` returns them.
+            labels: (n,), or (n, names) for another target than ``classes``.
+            target: The form of the labels.
+        """
+        metric = target.metric(target.primary)
+        there = ~np.isnan(answers).any(axis=1)
+        answers, labels = answers[there], labels[there]
         if not len(labels):
-            return cls(float("nan"), float("nan"))
-        own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-        smallest = np.finfo(np.float32).tiny  # a probability of 0 is one that float32 cannot hold
-        right = float((probabilities.argmax(1) == labels).mean())
-        return cls(right, float(-np.log(np.maximum(own, smallest)).mean()))
+            return cls(float("nan"), float("nan"), metric.name, metric.higher_is_better)
+        value, loss = scored(answers, labels, target)
+        return cls(value, loss, metric.name, metric.higher_is_better)
 
     def at(self, metric: str) -> float:
-        """The metric, the larger the better."""
-        return self.accuracy if metric == "accuracy" else -self.loss
+        """The metric, the larger the better: the loss, or else the metric by which the target is judged."""
+        if metric == "loss":
+            return -self.loss
+        return self.value if self.higher_is_better else -self.value
 
     @staticmethod
     def mean(scores: Sequence[Scores]) -> Scores:
         """The mean of several learners' scores."""
-        return Scores(sum(s.accuracy for s in scores) / len(scores), sum(s.loss for s in scores) / len(scores))
+        value, loss = sum(s.value for s in scores) / len(scores), sum(s.loss for s in scores) / len(scores)
+        return replace(scores[0], value=value, loss=loss)
+
+
+def scored(answers: np.ndarray, labels: np.ndarray, target: Target) -> tuple[float, float]:
+    """The metric by which `target` is judged, and the mean loss."""
+    smallest = np.finfo(np.float32).tiny  # a probability of 0 is one that float32 cannot hold
+    if target.is_classes:
+        own = answers[np.arange(len(labels)), labels].astype(np.float64)
+        return float((answers.argmax(1) == labels).mean()), float(-np.log(np.maximum(own, smallest)).mean())
+    given, true = answers.astype(np.float64), labels.astype(np.float64)
+    if target.kind == "labels":
+        own = np.where(true == 1, given, 1 - given)
+        return mean_average_precision(given, true), float(-np.log(np.maximum(own, smallest)).mean())
+    loss = float(((target.normalised(given) - target.normalised(true)) ** 2).mean())
+    value = float(np.abs(given - true).mean()) if target.primary == "mae" else float(mean_known(r_squared(given, true)))
+    return value, loss
 
 
 def chosen_together(stage: StagePlan, distiller: Distiller) -> list[tuple[str, ...]]:
@@ -57,7 +86,7 @@ def chosen_together(stage: StagePlan, distiller: Distiller) -> list[tuple[str, .
 
 
 def metric_of(training: Training) -> str:
-    """The metric that chooses the best epoch."""
+    """The metric that chooses the best epoch; ``accuracy`` stands for the metric by which the target is judged."""
     return training.early_stopping.metric if training.early_stopping else "accuracy"
 
 
@@ -89,7 +118,8 @@ def early_end(context: StageContext, groups: Sequence[tuple[str, ...]]) -> str:
     stopping = context.training(groups[0][0]).early_stopping
     assert stopping is not None
     than = f" by more than {stopping.min_delta:g}" if stopping.min_delta else ""
-    return f"validation {stopping.metric} did not improve{than} for {stopping.patience} epochs (early_stopping)"
+    metric = stopping.metric if stopping.metric != "map" else "mAP"
+    return f"validation {metric} did not improve{than} for {stopping.patience} epochs (early_stopping)"
 
 
 def follow_plateaus(
@@ -120,7 +150,7 @@ def _monitored(
         progress = context.step.progress
         return sum(means[f"{t.learner}/{t.spec.id}"] * progress[t.learner].at(t.spec.weight) for t in terms) / len(group)
     score = Scores.mean([scores[each] for each in group])
-    return score.accuracy if monitor == "validation-accuracy" else score.loss
+    return score.value if monitor == "validation-accuracy" else score.loss
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from kdcore.contracts.target import Target, read_target
 from kdcore.errors import CheckpointError
 from kdcore.training.checkpoint import ABOUT, load_state, load_weights
 
@@ -40,6 +41,8 @@ class WeightFile:
         versions: Package → version, of kdcore and its plugins at the time.
         notes: What was changed in reading it.
         modalities: Modality → units of what the network read; empty where the file does not say.
+        target: What its outputs are: of classes, labels, or values normalised by these statistics; None where the file does not
+            say.
     """
 
     path: Path
@@ -49,6 +52,7 @@ class WeightFile:
     versions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     modalities: Mapping[str, str] = field(default_factory=dict)
+    target: Target | None = None
 
     @property
     def statistics(self) -> dict[str, Tensor]:
@@ -87,7 +91,16 @@ def read_weight_file(path: Path) -> WeightFile:
     about = {**about, **described}
     versions = {"kdcore": str(about["kdcore"]), **about.get("plugins", {})} if about.get("kdcore") else {}
     classes = tuple(map(str, about.get("classes", ())))
-    return WeightFile(path, tensors, classes, about.get("transforms", {}), versions, tuple(notes), _modalities(about))
+    chains, target = about.get("transforms", {}), _target(file, about) if versions else None
+    return WeightFile(path, tensors, classes, chains, versions, tuple(notes), _modalities(about), target)
+
+
+def _target(file: Path, about: Mapping[str, Any]) -> Target:
+    """The target that kdcore trained the network for."""
+    try:
+        return read_target(about.get("target"))
+    except ValueError as error:
+        raise CheckpointError(f"{file}: its metadata is damaged: target: {error}") from error
 
 
 def _modalities(about: Mapping[str, Any]) -> dict[str, str]:

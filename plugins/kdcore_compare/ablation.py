@@ -6,11 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kdcore import FinishedRun, load_recipe, runs_folder
+from kdcore import FinishedRun, Metric, load_recipe, runs_folder
 from kdcore_compare.ablation_variants import BASELINE, FULL, FULL_SLUG, Variant, variants_of
 from kdcore_compare.comparison import Comparison, compare, difference, metric_of
 from kdcore_compare.comparison_report import (
-    METRIC_NAMES,
     class_tables,
     corrected_p,
     cost_table,
@@ -20,7 +19,6 @@ from kdcore_compare.comparison_report import (
     p_value,
     report_records,
     samples_of,
-    signed,
 )
 from kdcore_compare.parallel import SERIAL, Parallel
 from kdcore_compare.selection import Entry, make_entry, students_of
@@ -35,7 +33,7 @@ def ablate(
     overrides: Sequence[str],
     parallel: Parallel = SERIAL,
     only: str = "",
-    metric: str = "accuracy",
+    metric: str = "",
     form: Format = "rich",
     output: Path | None = None,
 ) -> None:
@@ -46,7 +44,7 @@ def ablate(
         overrides: ``key=value`` each.
         parallel: Number of variants to train at a time, and where.
         only: Label of a single variant to train, without a table.
-        metric: ``accuracy``, ``macro_f1`` or ``loss``.
+        metric: Name of the metric that is compared; by default the one by which the target is judged.
         form: Format of the table.
         output: File for the table; by default it is printed.
 
@@ -88,35 +86,36 @@ def entries_of(
 def ablation_tables(found: Sequence[Variant], entries: Sequence[Entry], metric: str, command: str) -> list[Table]:
     """The table of variants, the recall of each class, and the cost."""
     from_full = compare(entries, metric)
+    measured = from_full.measured
     baseline = next((each for each in entries if each.label == BASELINE), None)
     references = [(FULL, entries[0]), *([(BASELINE, baseline)] if baseline else [])]
-    headings = ["", "runs", METRIC_NAMES[metric]]
-    rows = [[each.label, str(len(each.observations)), mean_and_sd(each, metric)] for each in entries]
+    headings = ["", "runs", measured.heading]
+    rows = [[each.label, str(len(each.observations)), mean_and_sd(each, measured)] for each in entries]
     droppable = [1]
     for name, reference in references:
-        columns, cells = _difference_columns(name, reference, entries, metric)
+        columns, cells = _difference_columns(name, reference, entries, measured)
         headings += columns
         rows = [row + more for row, more in zip(rows, cells, strict=True)]
     droppable += [*range(len(headings) - 1, 4, -1), 4]  # the interval of the difference from the full recipe goes last
     lines = [f"Command: {command}", *notes(from_full), *_student_note(entries[0]), *HOLM_NOTE[: "p (Holm)" in headings]]
     lines += [f"{each.label}: not possible: {each.impossible}" for each in found if each.impossible]
-    title = f"Ablation of {_recipe_name(entries[0])}: {METRIC_NAMES[metric]}, {samples_of(entries[0])}"
+    title = f"Ablation of {_recipe_name(entries[0])}: {measured.heading}, {samples_of(entries[0])}"
     variants = Table(title, headings, rows, lines, strong=[0], droppable=droppable)
     return [variants, *class_tables(_students(from_full)), cost_table(entries)]
 
 
 def _difference_columns(
-    name: str, reference: Entry, entries: Sequence[Entry], metric: str
+    name: str, reference: Entry, entries: Sequence[Entry], metric: Metric
 ) -> tuple[list[str], list[list[str]]]:
     """Headings and cells of the differences from one reference, with p values corrected within the column."""
-    measure = metric_of(metric)
+    measure = metric_of(metric.name)
     found = {each.label: difference(each, reference, measure) for each in entries if each is not reference}
     corrected = corrected_p(found)
     headings = [f"from {name}", "95 % interval", *(["p (Holm)"] if corrected else [])]
     cells = []
     for each in entries:
         one = found.get(each.label)
-        row = [signed(one.mean, metric), interval(one, metric)] if one else ["", ""]
+        row = [metric.signed(one.mean), interval(one, metric)] if one else ["", ""]
         cells.append(row + ([p_value(corrected.get(each.label))] if corrected else []))
     return headings, cells
 

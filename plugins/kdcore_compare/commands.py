@@ -14,7 +14,10 @@ Form = Annotated[
     typer.Option("--format", help="Output format. rich is for the terminal; csv has one number per line, as fractions."),
 ]
 Output = Annotated[Path | None, typer.Option(help="Write to this file. Its suffix selects the format unless --format does.")]
-Metric = Annotated[Literal["accuracy", "macro_f1", "loss"], typer.Option(help="Metric whose differences are shown.")]
+Metric = Annotated[
+    Literal["accuracy", "macro_f1", "loss", "map", "micro_f1", "subset_accuracy", "mae", "rmse", "r2"] | None,
+    typer.Option(help="Metric whose differences are shown; by default accuracy, or what the dataset's target is judged by."),
+]
 Uri = Annotated[str | None, typer.Option(help="MLflow tracking URI; by default the one that runs are tracked to.")]
 Jobs = Annotated[
     int, typer.Option(min=1, help="Number of parallel jobs; on this machine, the CPU cores are divided among them.")
@@ -36,7 +39,7 @@ def compare(
     experiment: Annotated[str, typer.Option(help="Add every finished run of this MLflow experiment.")] = "",
     filter_string: Annotated[str, typer.Option("--filter", help="Add only matching runs: \"tags.dataset = 'utd-mhad'\".")] = "",
     uri: Uri = None,
-    metric: Metric = "accuracy",
+    metric: Metric = None,
     anyway: Annotated[bool, typer.Option("--anyway", help="Compare runs in spite of conflicts.")] = False,
     form: Form = "rich",
     output: Output = None,
@@ -50,7 +53,7 @@ def compare(
     from kdcore_compare.tables import format_for, write_tables
 
     form = format_for(form, output)
-    comparison = compare_sources(sources or [], experiment, uri, filter_string, metric, anyway)
+    comparison = compare_sources(sources or [], experiment, uri, filter_string, metric or "", anyway)
     write_tables(report_tables(comparison), list(report_records(comparison)), form, output)
 
 
@@ -80,7 +83,7 @@ def ablate(
     jobs: Jobs = 1,
     executor: Where = "local",
     only: Annotated[str, typer.Option(help="Train only this variant; print no table.")] = "",
-    metric: Metric = "accuracy",
+    metric: Metric = None,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
@@ -91,7 +94,7 @@ def ablate(
     from kdcore_compare.ablation import ablate as start
     from kdcore_compare.parallel import Parallel
 
-    start(recipe, overrides or [], Parallel(jobs, executor), only, metric, form, output)
+    start(recipe, overrides or [], Parallel(jobs, executor), only, metric or "", form, output)
 
 
 def compare_methods(
@@ -109,7 +112,7 @@ def compare_methods(
     jobs: Jobs = 1,
     executor: Where = "local",
     only: Annotated[str, typer.Option(help="Train only this variant; print no table.")] = "",
-    metric: Metric = "accuracy",
+    metric: Metric = None,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
@@ -130,7 +133,7 @@ def compare_methods(
         choose or [],
         Parallel(jobs, executor),
         only,
-        metric,
+        metric or "",
         form,
         output,
     )
@@ -155,7 +158,7 @@ def cross_validate(
     jobs: Jobs = 1,
     executor: Where = "local",
     only: Annotated[str, typer.Option(help="Train only this fold; print no tables.")] = "",
-    metric: Metric = "accuracy",
+    metric: Metric = None,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
@@ -174,7 +177,7 @@ def cross_validate(
         Division(folds, repeats, stratified, tuple(lists or ())),
         Parallel(jobs, executor),
         only,
-        metric,
+        metric or "",
         form,
         output,
     )

@@ -15,6 +15,7 @@ SAME_DATA: Mapping[str, Callable[[Facts], str]] = {
     "different split": lambda facts: facts.split,
     "different data (fingerprint)": lambda facts: facts.fingerprint,
     "different classes": lambda facts: ", ".join(facts.classes),
+    "different target": lambda facts: f"{facts.target.get('kind', 'classes')} {list(facts.target.get('units', ()))}",
 }
 """Description of a conflict → the fact that must agree."""
 
@@ -142,6 +143,6 @@ def _different_labels(one: FinishedRun, other: FinishedRun) -> Iterator[str]:
         yield "different labels of the same samples"
 
 
-def _labels(run: FinishedRun) -> dict[str, int]:
+def _labels(run: FinishedRun) -> dict[str, str]:
     outcomes = [outcome for seeds in run.outcomes.values() for outcome in seeds.values()]
-    return {key: int(label) for outcome in outcomes for key, label in zip(outcome.keys, outcome.labels, strict=True)}
+    return {key: str(label) for outcome in outcomes for key, label in zip(outcome.keys, outcome.labels.tolist(), strict=True)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcore import FinishedRun, KdcoreError, RunListener, load_recipe, runs_folder
+from kdcore import METRICS, Builder, FinishedRun, KdcoreError, RunListener, load_recipe, runs_folder
 from kdcore_compare.ensure_runs import Split
 from kdcore_compare.methods import Method, checked, methods_of
 from kdcore_compare.methods_table import MethodResult, MethodsResult, methods_records, methods_tables
@@ -28,7 +28,7 @@ def compare_methods(
     choose: Sequence[str] = (),
     parallel: Parallel = SERIAL,
     only: str = "",
-    metric: str = "accuracy",
+    metric: str = "",
     form: Format = "rich",
     output: Path | None = None,
 ) -> None:
@@ -42,7 +42,7 @@ def compare_methods(
         choose: ``key=value`` each, for the runs that choose weights alone.
         parallel: Number of variants to train at a time, and where.
         only: Label of a single variant to train, without a table.
-        metric: ``accuracy``, ``macro_f1`` or ``loss``.
+        metric: Name of the metric that is compared; by default the one by which the target is judged.
         form: Format of the table.
         output: File for the table; by default it is printed.
 
@@ -77,9 +77,10 @@ class _Comparison:
         parallel: Parallel,
         metric: str,
     ):
-        self.source, self.overrides, self.choose, self.parallel, self.metric = source, overrides, choose, parallel, metric
+        self.source, self.overrides, self.choose, self.parallel = source, overrides, choose, parallel
         self.methods = methods_of(source, overrides, grid, losses)
         self.recipe = self.methods.recipe
+        self.metric = metric or Builder(self.recipe).dataset().target.primary
         self.student = next(iter(self.recipe.student_specs))
         self.folder, self.name = runs_folder() / "methods", group_name(self.recipe)
         self.command = ["compare-methods", source, *overrides]
@@ -147,7 +148,9 @@ class _Comparison:
                 continue
             entry = make_entry(runs[label])
             entry = entry.only(key for key in entry.observations if key[0] in seeds)
-            found[name][weight] = (float(np.mean(entry.values(self.metric))), float(np.mean(entry.values("loss"))))
+            measured, second = entry.metric(self.metric), "loss" if "loss" in entry.example.metrics() else self.metric
+            sign = -1 if second != "loss" and measured.higher_is_better else 1
+            found[name][weight] = (float(np.mean(entry.values(self.metric))), sign * float(np.mean(entry.values(second))))
             self._choosing_split = entry.split_rules[0]
         return found
 
@@ -200,7 +203,7 @@ def best_weight(scores: Mapping[float, tuple[float, float]], metric: str) -> flo
 
     Args:
         scores: Weight → (metric, cross-entropy) on the validation split.
-        metric: Name of the metric; of ``loss``, the least is best.
+        metric: Name of the metric; of ``loss`` and of errors, the least is best.
     """
-    sign = 1 if metric == "loss" else -1
+    sign = -1 if METRICS[metric.partition("/")[0]].higher_is_better else 1
     return min(scores, key=lambda weight: (sign * scores[weight][0], scores[weight][1], weight))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcore import UsageError
+from kdcore import Metric, UsageError
 from kdcore_compare.comparability import IncomparableError, all_conflicts
 from kdcore_compare.selection import Entry, Observation, select, select_experiment, with_baselines, with_distinct_labels
 from kdcore_compare.significance import Difference, paired, unpaired
@@ -24,7 +24,7 @@ class Comparison:
     Args:
         entries: The rows, references among them.
         references: Label of an entry → the entry that it is compared with; references themselves are absent.
-        metric: ``accuracy``, ``macro_f1`` or ``loss``.
+        metric: Name of the metric that is compared.
         waived: Conflicts that were found and ignored (``--anyway``).
     """
 
@@ -50,8 +50,13 @@ class Comparison:
 
     @property
     def classes(self) -> Sequence[str]:
-        """Class names, in the order of the labels."""
+        """Names of the classes, labels or values."""
         return self.reference.facts[0].classes
+
+    @property
+    def measured(self) -> Metric:
+        """The metric that is compared."""
+        return self.reference.metric(self.metric)
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
@@ -63,7 +68,10 @@ class Comparison:
         return difference(entry, self.references[entry.label], measure)
 
     def class_difference(self, entry: Entry, index: int) -> Difference | None:
-        """The difference in recall of one class, over the folds that have samples of it; None if none has."""
+        """The difference in recall of one class, or in what `Evaluation.by_output` is of, over the folds that have it.
+
+        None if none has.
+        """
         reference = self.references[entry.label]
         one, other = (
             each.only(key for key, observed in each.observations.items() if recall(observed, index) is not None)
@@ -71,17 +79,17 @@ class Comparison:
         )
         if not one.observations or not other.observations:
             return None
-        return difference(one, other, lambda each: float(each.evaluation.recall[index]))
+        return difference(one, other, lambda each: float(each.evaluation.by_output[index]))
 
 
 def recall(one: Observation, index: int) -> float | None:
-    """The recall of one class; None without samples of it."""
-    value = float(one.evaluation.recall[index])
+    """The recall of one class, the average precision of a label, or the error of a value; None where it is not defined."""
+    value = float(one.evaluation.by_output[index])
     return None if np.isnan(value) else value
 
 
 def compare_sources(
-    sources: Sequence[str], experiment: str = "", uri: str | None = None, filter_string: str = "", metric: str = "accuracy",
+    sources: Sequence[str], experiment: str = "", uri: str | None = None, filter_string: str = "", metric: str = "",
     anyway: bool = False,
 ) -> Comparison:  # fmt: skip
     """Compare what the command line names with the first of it; a single entry with its own baseline.
@@ -92,7 +100,7 @@ def compare_sources(
         experiment: Name of an MLflow experiment whose finished runs are compared, too.
         uri: Tracking URI of MLflow.
         filter_string: Filter for the experiment's runs, in MLflow's search syntax.
-        metric: ``accuracy``, ``macro_f1`` or ``loss``.
+        metric: Name of the metric that is compared; by default the one by which the target is judged.
         anyway: Compare in spite of conflicts.
     """
     overrides = [each for each in sources if "=" in each and not Path(each).exists()]
@@ -104,7 +112,7 @@ def compare_sources(
     return compare(with_distinct_labels(found), metric, anyway)
 
 
-def compare(entries: Sequence[Entry], metric: str = "accuracy", anyway: bool = False) -> Comparison:
+def compare(entries: Sequence[Entry], metric: str = "", anyway: bool = False) -> Comparison:
     """Compare entries with the first of them.
 
     Raises:
@@ -114,10 +122,11 @@ def compare(entries: Sequence[Entry], metric: str = "accuracy", anyway: bool = F
     if len(entries) < 2:
         raise UsageError("nothing to compare: give two or more runs or recipes")
     reasons = _refuse(all_conflicts(entries), anyway)
+    metric = entries[0].metric(metric).name
     return Comparison(entries, {each.label: entries[0] for each in entries[1:]}, metric, reasons)
 
 
-def compare_pairs(pairs: Sequence[tuple[Entry, Entry]], metric: str = "accuracy", anyway: bool = False) -> Comparison:
+def compare_pairs(pairs: Sequence[tuple[Entry, Entry]], metric: str = "", anyway: bool = False) -> Comparison:
     """Compare the second entry of each pair with the first.
 
     Raises:
@@ -125,6 +134,7 @@ def compare_pairs(pairs: Sequence[tuple[Entry, Entry]], metric: str = "accuracy"
     """
     reasons = _refuse(list(dict.fromkeys(each for pair in pairs for each in all_conflicts(pair))), anyway)
     entries = [each for pair in pairs for each in pair]
+    metric = entries[0].metric(metric).name
     return Comparison(entries, {other.label: reference for reference, other in pairs}, metric, reasons)
 
 

@@ -6,13 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from kdcore import LabelEvaluation, Metric
 from kdcore_compare.comparison import Comparison, metric_of, recall
 from kdcore_compare.selection import Entry
 from kdcore_compare.significance import CONFIDENCE, Difference, holm
 from kdcore_compare.tables import Table
-
-METRIC_NAMES = {"accuracy": "accuracy, %", "macro_f1": "macro F1, %", "loss": "loss, nats"}
-PERCENT = {"accuracy", "macro_f1"}
 
 
 def report_tables(comparison: Comparison) -> list[Table]:
@@ -23,27 +21,29 @@ def report_tables(comparison: Comparison) -> list[Table]:
 def result_table(comparison: Comparison) -> Table:
     """One row for each entry: mean ± standard deviation, and the difference from its reference."""
     metric, single = comparison.metric, comparison.single_reference
-    second = "macro_f1" if metric != "macro_f1" else "accuracy"
+    example, first = comparison.reference.example, comparison.measured
+    beside = example.secondary if example.secondary.name != metric else example.primary
+    second = [] if beside.name == metric else [beside]
     corrected = corrected_p(comparison.differences)
-    headings = ["", "runs", METRIC_NAMES[metric], METRIC_NAMES[second], *([] if single else ["compared with"])]
+    headings = ["", "runs", first.heading, *(each.heading for each in second), *([] if single else ["compared with"])]
     headings += ["difference", "95 % interval", "p", *(["p (Holm)"] if corrected else []), "verdict"]
     rows = []
     for each in comparison.entries:
-        row = [each.label, str(len(each.observations)), mean_and_sd(each, metric), mean_and_sd(each, second)]
+        row = [each.label, str(len(each.observations)), *(mean_and_sd(each, one) for one in (first, *second))]
         if each.label in comparison.differences:
             row += [] if single else [comparison.references[each.label].label]
-            row += _difference_cells(comparison.differences[each.label], metric, corrected.get(each.label), bool(corrected))
+            row += _difference_cells(comparison.differences[each.label], first, corrected.get(each.label), bool(corrected))
         rows.append(row + [""] * (len(headings) - len(row)))
-    what, reference = METRIC_NAMES[metric].split(",")[0], comparison.reference
-    title = f"{what[0].upper()}{what[1:]} on the {samples_of(reference)}"
+    reference = comparison.reference
+    title = f"{first.capitalised} on the {samples_of(reference)}"
     title += f"; differences from {reference.label}" if single else "; each participant compared with its own baseline"
-    droppable = (3, 1, headings.index("p"), *([] if single else [4]))
+    droppable = (*([3] if second else []), 1, headings.index("p"), *([] if single else [3 + len(second)]))
     return Table(title, headings, rows, [*notes(comparison), *_correction_note(corrected)], droppable=droppable)
 
 
-def _difference_cells(found: Difference, metric: str, corrected: float | None, with_corrected: bool) -> list[str]:
-    cells = [signed(found.mean, metric), interval(found, metric), p_value(found.p)]
-    return [*cells, *([p_value(corrected)] if with_corrected else []), found.verdict(metric != "loss", corrected)]
+def _difference_cells(found: Difference, metric: Metric, corrected: float | None, with_corrected: bool) -> list[str]:
+    cells = [metric.signed(found.mean), interval(found, metric), p_value(found.p)]
+    return [*cells, *([p_value(corrected)] if with_corrected else []), found.verdict(metric.higher_is_better, corrected)]
 
 
 def corrected_p(differences: Mapping[str, Difference]) -> dict[str, float]:
@@ -91,7 +91,7 @@ def _different_versions(entries: Sequence[Entry]) -> list[str]:
 
 
 def class_tables(comparison: Comparison) -> list[Table]:
-    """One table for each reference: the recall of each class, with the difference from the reference."""
+    """One table for each reference: the recall of each class, average precision of each label, or error of each value."""
     references = [each for each in comparison.entries if each.label not in comparison.references]
     groups = [
         (each, [other for other in comparison.others if comparison.references[other.label] is each]) for each in references
@@ -100,20 +100,32 @@ def class_tables(comparison: Comparison) -> list[Table]:
 
 
 def _class_table(comparison: Comparison, reference: Entry, others: Sequence[Entry]) -> Table:
-    headings = ["class", "samples", reference.label]
+    kind, metric = _KINDS[comparison.reference.facts[0].target.get("kind", "classes")], reference.example.of_output
+    headings = [kind, "samples", reference.label]
     headings += [text for each in others for text in (each.label, "difference", "95 % interval")]
-    labels = list(reference.labels.values())
-    rows = []
+    rows, having = [], _having(reference)
     for index, name in enumerate(comparison.classes):
-        row = [name, str(labels.count(index)), _recall(reference, index)]
+        row = [name, str(having[index]), _recall(reference, index)]
         for other in others:
             change = comparison.class_difference(other, index)
-            cells = ["–", "–"] if change is None else [signed(change.mean, "accuracy"), interval(change, "accuracy")]
+            cells = ["–", "–"] if change is None else [metric.signed(change.mean), interval(change, metric)]
             row += [_recall(other, index), *cells]
         rows.append(row)
     columns = range(3, len(headings), 3)
     droppable = (1, *(each + 2 for each in columns), *(each + 1 for each in columns))  # samples, intervals, differences
-    return Table("Recall of each class, %", headings, rows, _class_notes(comparison, reference), droppable=droppable)
+    title = f"{metric.capitalised} of each {kind}{f', {metric.unit}' if metric.unit else ''}"
+    return Table(title, headings, rows, _class_notes(comparison, reference), droppable=droppable)
+
+
+_KINDS = {"classes": "class", "labels": "label", "values": "value"}
+
+
+def _having(entry: Entry) -> list[int]:
+    """The distinct samples of each class, with each label or with each value."""
+    labels = np.array(list(entry.labels.values()))
+    if labels.ndim == 1:
+        return np.bincount(labels, minlength=len(entry.facts[0].classes)).tolist()
+    return labels.sum(axis=0).tolist() if isinstance(entry.example, LabelEvaluation) else [len(labels)] * labels.shape[1]
 
 
 def _class_notes(comparison: Comparison, reference: Entry) -> list[str]:
@@ -129,7 +141,7 @@ def _class_notes(comparison: Comparison, reference: Entry) -> list[str]:
 
 def _recall(each: Entry, index: int) -> str:
     recalls = [value for one in each.observations.values() if (value := recall(one, index)) is not None]
-    return f"{100 * float(np.mean(recalls)):.1f}" if recalls else "–"
+    return each.example.of_output.text(float(np.mean(recalls))) if recalls else "–"
 
 
 def cost_table(entries: Sequence[Entry]) -> Table:
@@ -164,13 +176,13 @@ def report_records(comparison: Comparison) -> Iterator[dict[str, object]]:
     for each in comparison.entries:
         is_other = each.label in comparison.references
         reference = comparison.references[each.label].label if is_other else ""
-        for metric in METRIC_NAMES:
+        for metric in metrics_of(each):
             found = comparison.difference(each, metric_of(metric)) if is_other else None
             yield _record(each, metric, "", each.values(metric), found, reference)
         for index, name in enumerate(comparison.classes):
             values = [value for one in each.observations.values() if (value := recall(one, index)) is not None]
             found = comparison.class_difference(each, index) if is_other else None
-            yield _record(each, "recall", name, values, found, reference)
+            yield _record(each, each.example.of_output.name, name, values, found, reference)
         yield _record(each, "samples", "", [float(len(each.labels))], None)
         for measure, values in zip(("seconds", "memory_bytes"), _training_cost(each, comparison.entries), strict=True):
             if values:
@@ -189,23 +201,21 @@ def _record(
     return record | {"difference" if key == "mean" else key: getattr(found, key) if found else None for key in fields}
 
 
-def mean_and_sd(each: Entry, metric: str) -> str:
+def metrics_of(entry: Entry) -> list[str]:
+    """Names of all metrics of an entry, without those of single values, which tables of each value have."""
+    return [name for name in entry.example.metrics() if "/" not in name]
+
+
+def mean_and_sd(each: Entry, metric: Metric) -> str:
     """Mean ± standard deviation over the observations."""
-    values = np.asarray(each.values(metric)) * (100 if metric in PERCENT else 1)
-    form = "{:.1f}" if metric in PERCENT else "{:.3f}"
-    return form.format(values.mean()) + (f" ± {form.format(values.std(ddof=1))}" if len(values) > 1 else "")
+    return metric.spread(each.values(metric.name))
 
 
-def signed(value: float, metric: str) -> str:
-    """A difference with its sign, in percentage points or in units of the metric."""
-    return f"{100 * value:+.1f}" if metric in PERCENT else f"{value:+.3f}"
-
-
-def interval(found: Difference, metric: str) -> str:
+def interval(found: Difference, metric: Metric) -> str:
     """Both ends of the confidence interval."""
     if found.low is None or found.high is None:
         return "–"
-    return f"{signed(found.low, metric)} to {signed(found.high, metric)}"
+    return f"{metric.signed(found.low)} to {metric.signed(found.high)}"
 
 
 def p_value(p: float | None) -> str:

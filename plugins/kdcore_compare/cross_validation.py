@@ -21,7 +21,7 @@ def cross_validate(
     division: Division,
     parallel: Parallel = SERIAL,
     only: str = "",
-    metric: str = "accuracy",
+    metric: str = "",
     form: Format = "rich",
     output: Path | None = None,
 ) -> None:
@@ -33,7 +33,7 @@ def cross_validate(
         division: The way to divide subjects or samples into folds.
         parallel: Number of folds to train at a time, and where.
         only: Label of a single fold to train, without tables.
-        metric: Metric of the table: ``accuracy``, ``macro_f1`` or ``loss``.
+        metric: Name of the metric of the table; by default the one by which the target is judged.
         form: Format of the tables.
         output: File for the tables; by default they are printed.
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcore import Evaluation, FinishedRun, evaluate
+from kdcore import AnyEvaluation, Evaluation, FinishedRun, Metric, part_of, pool
 from kdcore_compare.comparability import pooling_conflicts
 from kdcore_compare.comparison import metric_of
-from kdcore_compare.comparison_report import METRIC_NAMES, PERCENT, interval, p_value, signed
+from kdcore_compare.comparison_report import interval, metrics_of, p_value
 from kdcore_compare.folds import Division
 from kdcore_compare.selection import Entry, make_entry, students_of
 from kdcore_compare.significance import Difference, paired
@@ -31,7 +31,7 @@ class CrossValidation:
         runs: Label of a fold → its finished runs.
         seeds: Seeds of the recipe.
         division: The way in which subjects or samples were divided into folds.
-        metric: ``accuracy``, ``macro_f1`` or ``loss``.
+        metric: Name of the metric; by default the one by which the target is judged.
         command: Command that repeats it.
     """
 
@@ -39,7 +39,7 @@ class CrossValidation:
     runs: Mapping[str, Sequence[FinishedRun]]
     seeds: Sequence[int]
     division: Division
-    metric: str = "accuracy"
+    metric: str = ""
     command: str = ""
 
     @cached_property
@@ -69,6 +69,11 @@ class CrossValidation:
         return self.every_run[0].facts.classes
 
     @property
+    def measured(self) -> Metric:
+        """The metric of the table."""
+        return self.pairs[0][1].metric(self.metric)
+
+    @property
     def entries(self) -> list[Entry]:
         """All rows of the result table."""
         return [*self.teachers, *(each for pair in self.pairs for each in pair if each)]
@@ -93,22 +98,29 @@ class CrossValidation:
         return paired([after[rule] - before[rule] for rule in before], "folds", overlap)
 
 
-def pooled(entry: Entry) -> Evaluation:
+def pooled(entry: Entry) -> AnyEvaluation:
     """The evaluation of all predictions of an entry: of every fold, repeat and seed together."""
-    every = [each.evaluation for each in entry.observations.values()]
-    return evaluate(np.concatenate([each.probabilities for each in every]), np.concatenate([each.labels for each in every]))
+    return pool([each.evaluation for each in entry.observations.values()])
 
 
-def subject_accuracies(entry: Entry) -> dict[str, tuple[int, float]]:
-    """Subject → (distinct samples, accuracy over all repeats and seeds)."""
-    samples: dict[str, set[str]] = {}
-    correct: dict[str, list[bool]] = {}
-    for each in entry.observations.values():
-        for key, right in zip(each.keys, each.evaluation.correct.tolist(), strict=True):
-            subject = _subject(key)
-            samples.setdefault(subject, set()).add(key)
-            correct.setdefault(subject, []).append(right)
-    return {subject: (len(keys), float(np.mean(correct[subject]))) for subject, keys in samples.items()}
+def pooled_confusion(entry: Entry) -> NDArray[np.int64]:
+    """The confusion matrix of all predictions of an entry, where samples have classes."""
+    found = pooled(entry)
+    assert isinstance(found, Evaluation)
+    return found.confusion
+
+
+def subject_results(entry: Entry) -> dict[str, tuple[int, float]]:
+    """Subject → (distinct samples, the metric by which results are judged over all repeats and seeds)."""
+    whole = pooled(entry)
+    keys = np.array([key for each in entry.observations.values() for key in each.keys], dtype=object)
+    subjects = np.array([_subject(key) for key in keys], dtype=object)
+    found = {}
+    for subject in dict.fromkeys(subjects.tolist()):
+        of = subjects == subject
+        part = part_of(whole, of)
+        found[subject] = len(set(keys[of].tolist())), part.metrics()[part.primary.name]
+    return found
 
 
 def _subject(key: str) -> str:
@@ -117,13 +129,15 @@ def _subject(key: str) -> str:
 
 
 def cross_validation_tables(result: CrossValidation, whole: Path | None = None) -> list[Table]:
-    """Results, accuracy of each subject, and pooled confusion.
+    """Results, accuracy of each subject, and pooled confusion; of labels and values, the results of each.
 
     Args:
         result: The results.
         whole: File with the complete confusion matrices; if given, only the most frequent confusions are shown.
     """
     students = [distilled for _, distilled in result.pairs]
+    if not isinstance(students[0].example, Evaluation):
+        return [_result_table(result), _subject_table(result), _output_table(result)]
     confusion = (
         [_confusion_table(result, each) for each in students] if whole is None else [_confusions(result, students, whole)]
     )
@@ -131,25 +145,26 @@ def cross_validation_tables(result: CrossValidation, whole: Path | None = None) 
 
 
 def _result_table(result: CrossValidation) -> Table:
-    metric = result.metric
-    headings = ["", "folds", METRIC_NAMES[metric], "lowest", "highest", "pooled", "difference", "95 % interval", "p", "verdict"]
+    metric = result.measured
+    headings = ["", "folds", metric.heading, "lowest", "highest", "pooled", "difference", "95 % interval", "p", "verdict"]
     before = {distilled.label: baseline for baseline, distilled in result.pairs if baseline}
     rows, tests = [], {}
     for each in result.entries:
-        values = list(result.fold_values(each, metric).values())
+        values = list(result.fold_values(each, metric.name).values())
         row = [
             each.label,
             str(len(values)),
-            _mean_and_sd(values, metric),
-            *(_number(end, metric) for end in (min(values), max(values))),
+            metric.spread(values),
+            *(metric.text(end) for end in (min(values), max(values))),
         ]
-        row.append(_number(pooled(each).metrics()[metric], metric))
+        row.append(metric.text(pooled(each).metrics()[metric.name]))
         if baseline := before.get(each.label):
-            found = result.difference(baseline, each, metric)
+            found = result.difference(baseline, each, metric.name)
             tests[found.test] = None
-            row += [signed(found.mean, metric), interval(found, metric), p_value(found.p), found.verdict(metric != "loss")]
+            cells = [metric.signed(found.mean), interval(found, metric), p_value(found.p)]
+            row += [*cells, found.verdict(metric.higher_is_better)]
         rows.append(row + [""] * (len(headings) - len(row)))
-    title = f"Cross-validation of {result.name}: {METRIC_NAMES[metric]}, {len(result.pairs[0][1].labels)} test samples"
+    title = f"Cross-validation of {result.name}: {metric.heading}, {len(result.pairs[0][1].labels)} test samples"
     strong = [index for index, each in enumerate(result.entries) if each.label in {one.label for _, one in result.pairs}]
     return Table(title, headings, rows, _notes(result, list(tests)), strong=strong, droppable=(1, 8, 3, 4, 5))
 
@@ -172,20 +187,33 @@ def _notes(result: CrossValidation, tests: Sequence[str]) -> list[str]:
 
 def _subject_table(result: CrossValidation) -> Table:
     columns = [each for pair in result.pairs for each in pair if each]
-    found = {each.label: subject_accuracies(each) for each in columns}
+    found = {each.label: subject_results(each) for each in columns}
     headings = ["subject", "samples"]
     for baseline, distilled in result.pairs:
         headings += [*([baseline.label] if baseline else []), distilled.label, *(["difference"] if baseline else [])]
-    rows = []
+    metric, rows = columns[-1].example.primary, []
     for subject, (count, _) in sorted(found[columns[-1].label].items(), key=lambda item: _order(item[0])):
         row = [subject, str(count)]
         for baseline, distilled in result.pairs:
             after = found[distilled.label][subject][1]
             before = found[baseline.label][subject][1] if baseline else None
-            row += [*([f"{100 * before:.1f}"] if before is not None else []), f"{100 * after:.1f}"]
-            row += [signed(after - before, "accuracy")] if before is not None else []
+            row += [*([metric.text(before)] if before is not None else []), metric.text(after)]
+            row += [metric.signed(after - before)] if before is not None else []
         rows.append(row)
-    return Table("Accuracy of each subject, %", headings, rows, droppable=(1,))
+    unit = f", {metric.unit}" if metric.unit else ""
+    return Table(f"{metric.capitalised} of each subject{unit}", headings, rows, droppable=(1,))
+
+
+def _output_table(result: CrossValidation) -> Table:
+    """What each label or value is judged by, pooled over folds."""
+    columns = [each for pair in result.pairs for each in pair if each]
+    found, metric = [pooled(each) for each in columns], columns[0].example.of_output
+    rows = [
+        [name, str(found[0].having[index]), *(metric.text(float(each.by_output[index])) for each in found)]
+        for index, name in enumerate(result.classes)
+    ]
+    title = f"{metric.capitalised} of each, pooled over folds{f', {metric.unit}' if metric.unit else ''}"
+    return Table(title, ["", "samples", *(each.label for each in columns)], rows, droppable=(1,))
 
 
 def _order(subject: str) -> tuple[bool, int, str]:
@@ -193,7 +221,7 @@ def _order(subject: str) -> tuple[bool, int, str]:
 
 
 def _confusion_table(result: CrossValidation, entry: Entry) -> Table:
-    classes, confusion = result.classes, pooled(entry).confusion
+    classes, confusion = result.classes, pooled_confusion(entry)
     rows = [[name, *map(str, row)] for name, row in zip(classes, confusion.tolist(), strict=True)]
     notes = ["Rows: true classes. Columns: predicted classes. Predictions of all folds, repeats and seeds are counted."]
     return Table(f"Confusion matrix of {entry.label}, pooled over folds", ["true class", *classes], rows, notes)
@@ -202,7 +230,7 @@ def _confusion_table(result: CrossValidation, entry: Entry) -> Table:
 def _confusions(result: CrossValidation, students: Sequence[Entry], whole: Path) -> Table:
     rows = []
     for each in students:
-        rows += [[each.label, *row] for row in most_frequent_confusions(pooled(each).confusion, result.classes)]
+        rows += [[each.label, *row] for row in most_frequent_confusions(pooled_confusion(each), result.classes)]
     headings = ["", "true class", "predicted", "count", "of the class, %"]
     note = f"Predictions of all folds, repeats and seeds are counted. Complete matrices: {whole}"
     return Table("Most frequent confusions, pooled over folds", headings, rows, [note])
@@ -225,7 +253,7 @@ def cross_validation_records(result: CrossValidation) -> Iterator[dict[str, obje
     before = {distilled.label: baseline for baseline, distilled in result.pairs if baseline}
     rules = {run.facts.split_rule: label for label, runs in result.runs.items() for run in runs}
     for each in result.entries:
-        for metric in METRIC_NAMES:
+        for metric in metrics_of(each):
             values = result.fold_values(each, metric)
             numbers = list(values.values())
             baseline = before.get(each.label)
@@ -235,9 +263,14 @@ def cross_validation_records(result: CrossValidation) -> Iterator[dict[str, obje
             yield _record(each, f"pooled {metric}", value=pooled(each).metrics()[metric])
             for rule, value in values.items():
                 yield _record(each, metric, fold=rules[rule], value=value)
-        for subject, (_, accuracy) in subject_accuracies(each).items():
-            yield _record(each, "accuracy", subject=subject, value=accuracy)
-        for true, row in zip(result.classes, pooled(each).confusion.tolist(), strict=True):
+        whole = pooled(each)
+        for subject, (_, value) in subject_results(each).items():
+            yield _record(each, whole.primary.name, subject=subject, value=value)
+        for name, value in (
+            zip(result.classes, whole.by_output.tolist(), strict=True) if not isinstance(whole, Evaluation) else ()
+        ):
+            yield _record(each, f"pooled {whole.of_output.name}", true=name, value=value)
+        for true, row in zip(result.classes, whole.confusion.tolist(), strict=True) if isinstance(whole, Evaluation) else ():
             for said, count in zip(result.classes, row, strict=True):
                 yield _record(each, "confusion", true=true, predicted=said, value=float(count))
 
@@ -250,12 +283,3 @@ def _record(
     record |= {"class": true, "predicted": predicted, "value": value, "sd": sd}
     names = {"difference": "mean", "low": "low", "high": "high", "p": "p", "test": "test"}
     return record | {key: getattr(found, name) if found else None for key, name in names.items()}
-
-
-def _number(value: float, metric: str) -> str:
-    return f"{100 * value:.1f}" if metric in PERCENT else f"{value:.3f}"
-
-
-def _mean_and_sd(values: Sequence[float], metric: str) -> str:
-    sd = f" ± {_number(float(np.std(values, ddof=1)), metric)}" if len(values) > 1 else ""
-    return _number(float(np.mean(values)), metric) + sd

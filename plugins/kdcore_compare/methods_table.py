@@ -9,17 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from kdcore import Metric
 from kdcore_compare.comparison import Comparison, compare
 from kdcore_compare.comparison_report import (
-    METRIC_NAMES,
-    PERCENT,
     corrected_p,
     interval,
     mean_and_sd,
     notes,
     p_value,
     samples_of,
-    signed,
 )
 from kdcore_compare.methods import Method
 from kdcore_compare.selection import Entry
@@ -55,7 +53,7 @@ class MethodsResult:
 
     Args:
         name: Name of the recipe.
-        metric: ``accuracy``, ``macro_f1`` or ``loss``.
+        metric: Name of the metric that is compared.
         baseline: The student without distillation.
         baseline_times: Time of its training.
         teachers: The teachers.
@@ -81,10 +79,15 @@ class MethodsResult:
         return compare([self.baseline, *(each.entry for each in self.methods if each.entry)], self.metric)
 
     @property
+    def measured(self) -> Metric:
+        """The metric that is compared."""
+        return self.baseline.metric(self.metric)
+
+    @property
     def ranked(self) -> list[MethodResult]:
         """The methods with results, the best first."""
         gain = self.comparison.differences
-        sign = 1 if self.metric == "loss" else -1
+        sign = -1 if self.measured.higher_is_better else 1
         done = [each for each in self.methods if each.entry]
         return sorted(done, key=lambda each: sign * gain[each.method.label].mean)
 
@@ -92,7 +95,7 @@ class MethodsResult:
     def rule(self) -> str:
         """A sentence on the choice of the weights."""
         seeds = ", ".join(map(str, self.choosing_seeds))
-        metric, best = METRIC_NAMES[self.metric].split(",")[0], "least" if self.metric == "loss" else "highest"
+        metric, best = self.measured.title, "highest" if self.measured.higher_is_better else "least"
         return (
             f"Weights: the one of those tried with the {best} {metric} on the validation split "
             f"({self.choosing_split}; seeds {seeds}). Test samples were not used."
@@ -120,9 +123,9 @@ def methods_tables(result: MethodsResult) -> list[Table]:
 
 
 def _result_table(result: MethodsResult) -> Table:
-    metric, found = result.metric, result.comparison.differences
+    metric, found = result.measured, result.comparison.differences
     corrected = corrected_p(found)
-    headings = ["", "weight", METRIC_NAMES[metric], "gain", "95 % interval", "p (Holm)" if corrected else "p", "verdict"]
+    headings = ["", "weight", metric.heading, "gain", "95 % interval", "p (Holm)" if corrected else "p", "verdict"]
     headings += ["step, ms", "CPU, ms", "extra parameters"]
     rows = [["baseline", "", mean_and_sd(result.baseline, metric), "", "", "", "", *_milliseconds(result.baseline_times), "0"]]
     for each in result.ranked:
@@ -130,11 +133,11 @@ def _result_table(result: MethodsResult) -> Table:
         assert each.weight is not None
         one = found[each.method.label]
         p = corrected.get(each.method.label)
-        row = [each.method.label, f"{each.weight:g}", mean_and_sd(each.entry, metric), signed(one.mean, metric)]
-        row += [interval(one, metric), p_value(p if corrected else one.p), one.verdict(metric != "loss", p)]
+        row = [each.method.label, f"{each.weight:g}", mean_and_sd(each.entry, metric), metric.signed(one.mean)]
+        row += [interval(one, metric), p_value(p if corrected else one.p), one.verdict(metric.higher_is_better, p)]
         rows.append([*row, *_milliseconds(each.times), f"{each.method.parameters:,}"])
     rows += [[each.label, "", mean_and_sd(each, metric), *[""] * 7] for each in result.teachers]
-    title = f"Methods, {result.name}: {METRIC_NAMES[metric]}, {samples_of(result.baseline)}; gains over the baseline"
+    title = f"Methods, {result.name}: {metric.heading}, {samples_of(result.baseline)}; gains over the baseline"
     return Table(title, headings, rows, _notes(result, len(corrected)), strong=[0], droppable=(9, 7, 8, 6, 1))
 
 
@@ -160,12 +163,12 @@ def _weight_table(result: MethodsResult) -> Table:
     for each in result.methods:
         if not each.tried:
             continue
-        cells = [cell for weight, value in each.tried.items() for cell in (f"{weight:g}", _value(value, result.metric))]
+        cells = [cell for weight, value in each.tried.items() for cell in (f"{weight:g}", result.measured.text(value))]
         chosen = "" if each.weight is None else f"{each.weight:g}"
         rows.append([each.method.label, *cells, *[""] * (2 * most - len(cells)), chosen])
         if len(each.tried) > 1 and each.weight in (min(each.tried), max(each.tried)):
             edges.append(each.method.label)
-    what = METRIC_NAMES[result.metric]
+    what = result.measured.heading
     lines = [f"Chosen at the edge of what was tried, so a wider grid may do better: {', '.join(edges)}."] if edges else []
     return Table(f"Weights tried: {what}, validation split", headings, rows, lines)
 
@@ -183,7 +186,7 @@ def methods_records(result: MethodsResult) -> list[dict[str, object]]:
         record |= {"sd": float(np.std(values, ddof=1)) if len(values) > 1 else None}
         record |= {"gain": one and one.mean, "low": one and one.low, "high": one and one.high, "p": one and one.p}
         p = corrected.get(method.label)
-        record |= {"p_holm": p, "verdict": one.verdict(result.metric != "loss", p) if one else ""}
+        record |= {"p_holm": p, "verdict": one.verdict(result.measured.higher_is_better, p) if one else ""}
         record |= {**_step(each.times), "extra_parameters": method.parameters}
         record |= {"tried": " ".join(f"{weight:g}:{value:.6g}" for weight, value in each.tried.items())}
         records.append(record | {"not_compared": each.reason})
@@ -202,7 +205,3 @@ def _step(times: Sequence[StageTime]) -> dict[str, float | None]:
 
 def _milliseconds(times: Sequence[StageTime]) -> list[str]:
     return ["" if value is None else f"{1000 * value:.1f}" for value in _step(times).values()]
-
-
-def _value(value: float, metric: str) -> str:
-    return f"{100 * value:.1f}" if metric in PERCENT else f"{value:.3f}"

@@ -88,15 +88,21 @@ def changed_results(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
             where = f"seed {seed}, {arm}"
             if now is None:
                 yield f"{where}: missing now"
-            elif list(was.keys) != list(now.keys) or not np.array_equal(was.labels, now.labels):
+            elif list(was.keys) != list(now.keys) or not np.array_equal(
+                was.labels, now.labels, equal_nan=was.labels.dtype.kind == "f"
+            ):
                 yield f"{where}: different samples: {len(was.keys)} then, {len(now.keys)} now"
             else:
                 for name, before in was.probabilities.items():
                     if not np.array_equal(before, after := now.probabilities[name], equal_nan=True):
-                        then, here = (found.evaluations()[name].accuracy for found in (was, now))
-                        changed = int((before.argmax(1) != after.argmax(1)).sum())
+                        metric = was.target.metric(was.target.primary)
+                        then, here = (found.evaluations()[name].metrics()[metric.name] for found in (was, now))
+                        apart, what = np.abs(before - after), "values" if was.target.kind == "values" else "probabilities"
+                        one = apart.max(1) > 0
+                        if was.target.is_classes:
+                            one = before.argmax(1) != after.argmax(1)
                         yield (
-                            f"{where}, {name}: accuracy {then:.4f} then, {here:.4f} now; "
-                            f"{changed} of {len(before)} predictions differ, "
-                            f"probabilities by up to {float(np.abs(before - after).max()):.2g}"
+                            f"{where}, {name}: {metric.title} {then:.4f} then, {here:.4f} now; "
+                            f"{int(one.sum())} of {len(before)} predictions differ, "
+                            f"{what} by up to {float(apart.max()):.2g}"
                         )

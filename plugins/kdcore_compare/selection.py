@@ -7,21 +7,26 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kdcore import (
+    METRICS,
+    AnyEvaluation,
     DataError,
-    Evaluation,
     Facts,
     FinishedRun,
     KdcoreError,
+    Metric,
     Outcome,
     RecipeError,
     UnknownRunError,
     UsageError,
-    evaluate,
+    ValueEvaluation,
+    evaluate_target,
     finished_runs,
+    known,
     load_recipe,
     one_line,
     plugin_manager,
@@ -45,7 +50,7 @@ class Observation:
         facts: The record of the run.
     """
 
-    evaluation: Evaluation
+    evaluation: AnyEvaluation
     keys: tuple[str, ...]
     seconds: float
     memory: int | None
@@ -95,10 +100,29 @@ class Entry:
         return sorted({rule for _, rule in self.observations})
 
     @property
-    def labels(self) -> dict[str, int]:
-        """Sample key → class index, of every sample of every fold."""
+    def labels(self) -> dict[str, Any]:
+        """Sample key → class index, or the numbers of another target, of every sample of every fold."""
         every = self.observations.values()
-        return {key: int(label) for each in every for key, label in zip(each.keys, each.evaluation.labels, strict=True)}
+        return {key: label for each in every for key, label in zip(each.keys, each.evaluation.labels.tolist(), strict=True)}
+
+    @property
+    def example(self) -> AnyEvaluation:
+        """The evaluation of the first observation, which knows metrics and their units."""
+        return next(iter(self.observations.values())).evaluation
+
+    def metric(self, name: str) -> Metric:
+        """The metric `name`; the one by which results are judged if that is empty.
+
+        Raises:
+            UsageError: If the runs have no such metric.
+        """
+        example = self.example
+        known = [*example.metrics()]
+        if name and name not in known:
+            raise UsageError(f"{self.label}: there is no metric {name!r} (available: {', '.join(known)})")
+        if not name:
+            return example.primary
+        return example.target.metric(name) if isinstance(example, ValueEvaluation) else METRICS[name]
 
     def values(self, metric: str) -> list[float]:
         """The metric of each observation."""
@@ -283,19 +307,20 @@ def with_distinct_labels(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _participant(outcome: Outcome, who: str, run: FinishedRun) -> str:
-    known = outcome.evaluations()
+    there = outcome.evaluations()
     for plural, ensemble, members in (("teachers", TEACHERS, outcome.teachers), ("students", STUDENTS, outcome.students)):
         if who == plural:
-            who = ensemble if ensemble in known else "".join(members[:1])
+            who = ensemble if ensemble in there else "".join(members[:1])
     name = who or outcome.students[0]
-    if name not in known:
-        raise UsageError(f"{run.folder.name}: has no participant '{name}' (available: {', '.join(known)})")
+    if name not in there:
+        raise UsageError(f"{run.folder.name}: has no participant '{name}' (available: {', '.join(there)})")
     return name
 
 
 def _observation(outcome: Outcome, name: str, facts: Facts) -> Observation:
     found = outcome.evaluations()[name]
-    keys = np.array(outcome.keys, dtype=object)[outcome.labels >= 0]
+    keys = np.array(outcome.keys, dtype=object)[known(outcome.labels)]
+    keys = keys if found.rows is None else keys[found.rows]
     order = np.argsort(keys, kind="stable")
-    sorted_rows = evaluate(found.probabilities[order], found.labels[order])
+    sorted_rows = evaluate_target(outcome.target, outcome.names, found.answers[order], found.labels[order])
     return Observation(sorted_rows, tuple(keys[order].tolist()), outcome.seconds, outcome.memory, facts)

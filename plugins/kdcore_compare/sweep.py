@@ -16,6 +16,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
 
 from kdcore import (
+    Builder,
     ConsoleListener,
     KdcoreError,
     Provenance,
@@ -105,6 +106,10 @@ def _checked_recipe(space: SearchSpace) -> tuple[Recipe, list[Provenance]]:
     recipe = load_recipe(space.source, space.overrides)
     if recipe.data.labels == "withheld":
         raise KdcoreError("a sweep uses the labels of the validation split, but the recipe withholds labels (data.labels)")
+    if not (target := Builder(recipe).dataset().target).is_classes:
+        raise KdcoreError(
+            f"a sweep ranks by accuracy, and the dataset's target is {target.kind!r}: compare variants with kdcore ablate"
+        )
     now = [provenance_of(each) for each in space.recipes()]
     first = as_overrides(space.points()[0])
     dry_run(space.source, [*space.overrides, *first, "baseline=false"], split="validation")

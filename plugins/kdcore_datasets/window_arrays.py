@@ -12,11 +12,12 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Gt
 
-from kdcore import DataError, Dataset, Modality, Sample, SampleKey, Signal, Unusable
+from kdcore import DataError, Dataset, Modality, Sample, SampleKey, Signal, TargetKind, Unusable
 from kdcore_datasets.file_formats import require_finite
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.modalities import ACCELEROMETER, FACTORS, GYROSCOPE, ORIENTATION, Unit
 from kdcore_datasets.protocols.partition import in_order, listed, natural
+from kdcore_datasets.targets import action_of, declared_target, numbers_of
 from kdcore_datasets.window_files import load_rows, located
 
 _STRICT = {"extra": "forbid"}
@@ -35,9 +36,11 @@ class WindowSet:
     Args:
         signals: Modality → its files. Several files are one channel each, (windows, time); a single one is (windows, time) or
             (windows, time, channels).
-        labels: File of a label for each window.
+        labels: File of a label for each window; with ``target: labels`` of a row of 0 and 1, with ``target: values`` of one
+            number or a row of them.
         subjects: File of a subject for each window; without one, all windows are of the subject named like the set.
         channels: Modality → the channels to take from its file, counted from 0; all by default.
+        weights: File of a weight for each window, greater than 0; without one, all weigh the same.
 
     Raises:
         ValueError: If there are no signals, or channels of one that is not there.
@@ -47,6 +50,7 @@ class WindowSet:
     labels: str
     subjects: str | None = None
     channels: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    weights: str | None = None
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
@@ -76,14 +80,16 @@ class Windows(Dataset):
         rate: Samples per second.
         axes: Order of the axes of an array with several channels; that of ``.ts`` files is known.
         classes: Class names in the order of the labels; if empty, the labels that occur, in natural order (which needs the
-            files).
+            files). For other targets the names of labels or values, which are needed.
         names: Label as the files have it → class name; a label that is not listed is its own name.
         units: Modality → the unit it is recorded in, where that is not m/s², rad/s or rad.
         unlabelled: ``bad`` counts a window without a label among the bad recordings, ``keep`` keeps it, as
             ``data.labels: partial`` needs it.
+        target: ``classes``: a window has one label. ``labels``: it has any number of them. ``values``: numbers to estimate.
+        value_units: Value → its unit, for ``values``.
 
     Raises:
-        ValueError: If there are no sets, or their modalities differ.
+        ValueError: If there are no sets, their modalities differ, some have weights and others not, or a target has no names.
     """
 
     def __init__(
@@ -97,6 +103,8 @@ class Windows(Dataset):
         names: dict[str, str] | None = None,
         units: dict[str, Unit] | None = None,
         unlabelled: Literal["bad", "keep"] = "bad",
+        target: TargetKind = "classes",
+        value_units: dict[str, str] | None = None,
     ):
         if not sets:
             raise ValueError("windows: describe at least one set")
@@ -109,6 +117,10 @@ class Windows(Dataset):
         if unknown := sorted(set(self.units) - set(first.signals)):
             raise ValueError(f"windows: units are given for {unknown[0]!r}, which is not a modality of these windows")
         self._classes, self.unlabelled = classes, unlabelled
+        self.target = declared_target("windows", target, classes, value_units)
+        if len({each.weights is None for each in sets.values()}) > 1:
+            raise ValueError("windows: give weights for every set, or for none")
+        self.weighted = first.weights is not None
         self.modalities = {kind: self._modality(kind, first) for kind in first.signals}
         self.version = hashlib.sha256(f"1 {sorted(sets.items())} {rate} {axes} {self.units}".encode()).hexdigest()[:8]
 
@@ -130,7 +142,7 @@ class Windows(Dataset):
         number = {name: index for index, name in enumerate(self.classes)}
         unusable, found = [], []
         for name, files in self.sets.items():
-            labels, subjects = self._labels(name), self._subjects(name)
+            labels, subjects, weights = self._answers(name), self._subjects(name), self._weights(name)
             sources = {kind: self._files(each) for kind, each in files.signals.items()}
             for (paths, arrays), kind in zip(sources.values(), sources, strict=True):
                 for path, array in zip(paths, arrays, strict=True):
@@ -139,12 +151,21 @@ class Windows(Dataset):
                             f"{path}: has {len(rows)} windows of {kind}, and {files.labels} has {len(labels)} labels"
                         )
             for row, (label, subject) in enumerate(zip(labels, subjects, strict=True)):
+                where = {kind: _Row(*each, row) for kind, each in sources.items()}
+                weight = 1.0 if weights is None else weights[row]
+                if not isinstance(label, str):
+                    if label is None and self.unlabelled == "bad":
+                        unusable.append(Unusable(f"{name}, window {row}", "no label", "no label", subject))
+                        continue
+                    key = SampleKey(subject, action_of(label, self.classes, self.target), str(row), session=name)
+                    found.append(Sample(key, None, where, label, weight))
+                    continue
                 if label not in number and (label or self.unlabelled == "bad"):
                     what = f"label {label!r} is not one of the classes {listed(list(number))}" if label else "no label"
                     unusable.append(Unusable(f"{name}, window {row}", "unknown label" if label else "no label", what, subject))
                     continue
                 key = SampleKey(subject, label, str(row), session=name)
-                found.append(Sample(key, number.get(label), {kind: _Row(*each, row) for kind, each in sources.items()}))
+                found.append(Sample(key, number.get(label), where, weight=weight))
         self.unusable = unusable
         return in_order(found)
 
@@ -183,12 +204,39 @@ class Windows(Dataset):
         pairs = [located(root, text) for text in texts]
         return tuple(path for path, _ in pairs), tuple(name for _, name in pairs)
 
+    def _answers(self, name: str) -> Sequence[str | tuple[float, ...] | None]:
+        """The label of each window, or its numbers; None for a window without."""
+        if self.target.is_classes:
+            return self._labels(name)
+        (path,), (array,) = self._files([self.sets[name].labels])
+        values = np.asarray(load_rows(path, array))
+        rows = values[:, None] if values.ndim == 1 else values
+        try:
+            rows = rows.astype(np.float64)
+        except ValueError as error:
+            raise DataError(f"{path}: holds no numbers ({error})") from error
+        if rows.ndim != 2 or rows.shape[1] != len(self.classes):
+            raise DataError(
+                f"{path}: expected {len(self.classes)} numbers for each window, not an array of shape {values.shape}"
+            )
+        return numbers_of(rows, str(path))
+
+    def _weights(self, name: str) -> list[float] | None:
+        source = self.sets[name].weights
+        if source is None:
+            return None
+        (path,), (array,) = self._files([source])
+        values, count = np.asarray(load_rows(path, array)).reshape(-1), len(self._answers(name))
+        if len(values) != count or values.dtype.kind not in "fiu":
+            raise DataError(f"{path}: expected {count} numbers, one weight for each window, not {values.dtype} {values.shape}")
+        return values.astype(np.float64).tolist()
+
     def _labels(self, name: str) -> list[str]:
         return [self.names.get(text, text) for text in self._texts(self.sets[name].labels)]
 
     def _subjects(self, name: str) -> list[str]:
         files = self.sets[name]
-        labels = len(self._texts(files.labels))
+        labels = len(self._answers(name))
         if files.subjects is None:
             return [name] * labels
         found = self._texts(files.subjects)

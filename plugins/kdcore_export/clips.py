@@ -34,7 +34,7 @@ class Clips:
     what: str
     signals: list[dict[str, Signal]] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
-    labels: list[int | None] = field(default_factory=list)
+    labels: list[int | tuple[float, ...] | None] = field(default_factory=list)
 
 
 def gather(
@@ -101,7 +101,9 @@ def _cut(predictor: Predictor, what: str, recordings: Iterable[dict[str, Signal]
     return found
 
 
-def _add(clips: Clips, predictor: Predictor, piece: Mapping[str, Signal], label: int | None, samples: Samples) -> None:
+def _add(
+    clips: Clips, predictor: Predictor, piece: Mapping[str, Signal], label: int | tuple[float, ...] | None, samples: Samples
+) -> None:
     """Add a piece on an even clock, which is all that a file can know; not one with too few samples."""
     if all(len(signal) >= (samples[name] or 1) for name, signal in piece.items()):
         even = {name: Signal(signal.values[: samples[name]], signal.rate) for name, signal in piece.items()}

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdcore import KdcoreError, Predictor, UsageError, find_student, load_predictor
+from kdcore import KdcoreError, Predictor, Target, UsageError, evaluate_target, find_student, load_predictor
 from kdcore_export.clips import Clips, Piece, calibration_pieces, gather, of_split, run_of
 from kdcore_export.formats import Run, format_of, onnx_runner, save
 from kdcore_export.graph import Graph, facts
@@ -62,6 +62,9 @@ def export_student(request: Request) -> Iterator[str]:
         raise UsageError(f"{request.output.parent}: no such folder")
     folder = find_student(request.student, request.seed)
     predictor = load_predictor(folder, request.ensemble)
+    if request.int8 and not predictor.target.is_classes:
+        what = f"this student answers with {predictor.target.kind}"
+        raise UsageError(f"--int8 is judged by how many predicted classes stay the same, and {what}; export it without")
     graph = Graph(predictor, request.samples)
     metadata = facts(predictor, graph.samples)
     run = run_of(folder)
@@ -73,7 +76,7 @@ def export_student(request: Request) -> Iterator[str]:
         runner = save(format, graph, example(graph, clips.pieces[0]), metadata, file, request.opset)
         reference = [_pytorch(predictor, signals) for signals in clips.signals]
         outputs = [runner(piece) for piece in clips.pieces]
-        worst = difference(outputs, reference)
+        worst = difference(outputs, reference, predictor.target)
         if not worst <= TOLERANCE:
             raise KdcoreError(
                 f"the exported file's outputs differ from PyTorch's on {len(outputs)} {clips.what}: by up to {worst:.1e}, "
@@ -96,8 +99,8 @@ def export_student(request: Request) -> Iterator[str]:
             measured += [f"agreement   {agreement(small, float32):.1%} of {len(small)} predictions unchanged ({judged.what})"]
             if judged is not clips and (line := accuracy(judged, small, float32, "float32")) is not None:
                 measured.append(f"validation  {line}")
-        if (line := accuracy(clips, outputs, reference, "PyTorch")) is not None:
-            measured.append(f"accuracy    {line}")
+        if (line := quality(predictor, clips, outputs, reference)) is not None:
+            measured.append(line)
         measured += _costs(graph, file, runner, clips.pieces[len(clips.pieces) // 2])
         yield from measured
         file.replace(request.output)
@@ -106,10 +109,13 @@ def export_student(request: Request) -> Iterator[str]:
         yield f"card        {write_card(request.output, predictor, metadata, run.folder if run else None, measured)}"
 
 
-def difference(outputs: Outputs, reference: Outputs) -> float:
-    """The largest difference in logits or probabilities; NaN if there is one."""
+def difference(outputs: Outputs, reference: Outputs, target: Target | None = None) -> float:
+    """The largest difference in logits or probabilities, of values in standard deviations; NaN if there is one."""
+    scales = (1.0, np.asarray(target.std) if target and target.std else 1.0)
     gaps = [
-        np.abs(a - b).max() for pair, other in zip(outputs, reference, strict=True) for a, b in zip(pair, other, strict=True)
+        (np.abs(a - b) / scale).max()
+        for pair, other in zip(outputs, reference, strict=True)
+        for a, b, scale in zip(pair, other, scales, strict=True)
     ]
     return float(np.max(gaps))
 
@@ -128,6 +134,25 @@ def accuracy(clips: Clips, outputs: Outputs, reference: Outputs, name: str) -> s
         np.mean([each[number][1].argmax() == clips.labels[number] for number in known]) for each in (outputs, reference)
     )
     return f"{here:.2%} ({name} {there:.2%}), n {len(known)}, {clips.what}"
+
+
+def quality(predictor: Predictor, clips: Clips, outputs: Outputs, reference: Outputs) -> str | None:
+    """The metric by which the target is judged, of the file and of PyTorch, in words; None where no target is known."""
+    if predictor.target.is_classes:
+        line = accuracy(clips, outputs, reference, "PyTorch")
+        return line and f"accuracy    {line}"
+    known = [number for number, label in enumerate(clips.labels) if label is not None]
+    if not known:
+        return None
+    labels = np.array([clips.labels[number] for number in known])
+    found = [
+        evaluate_target(predictor.target, predictor.classes, np.concatenate([each[n][1] for n in known]), labels)
+        for each in (outputs, reference)
+    ]
+    metric = found[0].primary
+    here, there = (metric.text(each.metrics()[metric.name]) for each in found)
+    unit = f" {metric.unit}" if metric.unit else ""
+    return f"{metric.title:<12}{here}{unit} (PyTorch {there}{unit}), n {len(known)}, {clips.what}"
 
 
 def example(graph: Graph, piece: Piece) -> tuple[Tensor, ...]:

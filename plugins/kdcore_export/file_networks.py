@@ -34,6 +34,7 @@ class FileNetwork(Encoder):
     """
 
     fixed: ClassVar[bool] = True
+    targets = ("classes",)
     digest: Tensor
 
     def __init__(self, file: Path, num_classes: int, in_shape: tuple[int, ...], order: tuple[int, ...], gives: Kind):

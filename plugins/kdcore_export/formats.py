@@ -99,7 +99,7 @@ def _save_onnx(
                 dynamo=True,
                 dynamic_shapes=(free_axes(graph),),
                 input_names=graph.modalities,
-                output_names=["logits", "probabilities"],
+                output_names=["logits", graph.answer],
                 verbose=False,
                 opset_version=opset,
             )
@@ -149,7 +149,7 @@ def onnx_runner(file: Path) -> Run:
         raise KdcoreError(f"ONNX Runtime cannot run the file: {str(error).splitlines()[0][:300]}") from error
 
     def run(piece: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        logits, probabilities = session.run(["logits", "probabilities"], dict(piece))
+        logits, probabilities = session.run(None, dict(piece))
         return np.asarray(logits), np.asarray(probabilities)
 
     return run

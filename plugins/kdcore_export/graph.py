@@ -17,7 +17,8 @@ from kdcore import Ensemble, KdcoreError, Modality, Predictor, SampleTransform, 
 class Graph(nn.Module):
     """Recordings (B, T, …) of every modality, axes as recorded → logits and probabilities, each (B, classes).
 
-    An ensemble's logits are the logarithms of its probabilities.
+    An ensemble's logits are the logarithms of its probabilities. Of a student of labels, probabilities are those of each label;
+    of a student of values, they are the values in their units.
 
     Args:
         predictor: A student, or several.
@@ -31,6 +32,8 @@ class Graph(nn.Module):
         super().__init__()
         self.modalities = predictor.modalities
         self.combine = predictor.combine if isinstance(predictor, Ensemble) else None
+        self.target = predictor.target
+        self.answer = "values" if predictor.target.kind == "values" else "probabilities"
         self.members = nn.ModuleList(Member(student, samples) for student in students_of(predictor).values())
         self.eval()
 
@@ -48,7 +51,9 @@ class Graph(nn.Module):
         given = dict(zip(self.modalities, signals, strict=True))
         logits = [member(*(given[name] for name in member.modalities)) for member in self.members]  # type: ignore[union-attr]
         one = self.combine(logits) if self.combine else logits.pop()
-        return one, one.softmax(-1)
+        if self.target.kind == "values":
+            return one, self.target.in_units(one)
+        return one, one.softmax(-1) if self.target.is_classes else one.sigmoid()
 
 
 class Member(nn.Module):
@@ -111,6 +116,7 @@ def facts(predictor: Predictor, samples: Mapping[str, int | None]) -> dict[str, 
         "ensemble": predictor.rule if isinstance(predictor, Ensemble) else None,
         "recipe": predictor.description.get("recipe", {}),
         "classes": predictor.classes,
+        **({} if predictor.target.is_classes else {"target": asdict(predictor.target)}),
         "inputs": inputs,
         "preprocessing": {name: each.description.get("transforms", {}) for name, each in students.items()},
         "window": predictor.window,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdcore import Ensemble, Evaluation, FinishedRun, KdcoreError, Predictor, read_run
+from kdcore import AnyEvaluation, Ensemble, Evaluation, FinishedRun, KdcoreError, Metric, Predictor, read_run, with_units
 from kdcore_export.graph import students_of
 
 MARK = "<!-- Written by kdcore export for "
@@ -58,14 +58,23 @@ def _finished(run: Path | None) -> FinishedRun | None:
 def _header(metadata: Mapping[str, Any], mark: str) -> list[str]:
     name = metadata["recipe"].get("name") or metadata["students"][0]
     front = ["---", "library_name: kdcore", "license: other", "license_name: not-stated"]
-    return [*front, "tags: [knowledge-distillation, time-series-classification]", "---", mark, "", f"# {name}", ""]
+    values = (metadata.get("target") or {}).get("kind") == "values"
+    task = "time-series-regression" if values else "time-series-classification"
+    return [*front, f"tags: [knowledge-distillation, {task}]", "---", mark, "", f"# {name}", ""]
 
 
 def _what(predictor: Predictor, metadata: Mapping[str, Any], output: Path) -> Iterator[str]:
-    yield f"`{output.name}` classifies {' and '.join(predictor.modalities)} recordings into {len(predictor.classes)} classes:"
-    yield f"{', '.join(predictor.classes)}."
+    target, reads, count = predictor.target, " and ".join(predictor.modalities), len(predictor.classes)
+    does = {
+        "classes": f"classifies {reads} recordings into {count} classes",
+        "labels": f"says which of {count} labels {reads} recordings have",
+        "values": f"estimates {count} value{'s' if count > 1 else ''} from {reads} recordings",
+    }[target.kind]
+    yield f"`{output.name}` {does}:"
+    yield f"{', '.join(with_units(predictor.classes, target))}."
     if isinstance(predictor, Ensemble):
-        yield f"It is an ensemble ({predictor.rule} of probabilities) of {', '.join(metadata['students'])}."
+        of = "values" if target.kind == "values" else "probabilities"
+        yield f"It is an ensemble ({predictor.rule} of {of}) of {', '.join(metadata['students'])}."
     yield from (
         "",
         "## Input and output",
@@ -81,7 +90,12 @@ def _what(predictor: Predictor, metadata: Mapping[str, Any], output: Path) -> It
     window = metadata["window"]
     if window:
         yield f"It was trained on windows of {window[0]:g} s, every {window[1]:g} s; cut recordings into such windows first."
-    yield "Outputs are `logits` and `probabilities` (batch, classes). Preprocessing is part of the file"
+    answers = {
+        "classes": "`logits` and `probabilities` (batch, classes)",
+        "labels": "`logits` and independent `probabilities` (batch, labels)",
+        "values": "`logits`, which are normalised values, and `values` (batch, values) in their units",
+    }
+    yield f"Outputs are {answers[target.kind]}. Preprocessing is part of the file"
     yield "(augmentations in these lists are for training only):"
     yield ""
     for name, chains in metadata["preprocessing"].items():
@@ -118,21 +132,35 @@ def _results(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
     yield f"On the {run.facts.split} split, as the run measured it:"
     yield from (
         "",
-        "| student | arm | seed | accuracy | 95 % interval (Wilson) | macro F1 | n |",
+        _headings(run),
         "|---|---|---|---|---|---|---|",
     )
     for name in students_of(predictor):
         for arm, seeds in run.outcomes.items():
             for seed, outcome in seeds.items():
                 if found := outcome.evaluations().get(name):
-                    yield f"| {name} | {arm} | {seed} | {_percent(found)} |"
+                    yield f"| {name} | {arm} | {seed} | {_numbers(found)} |"
     yield from ("", "The interval is for test samples of one seed; it says nothing about other subjects, devices or seeds.")
     yield from ("It counts that windows of one recording are not independent.", "")
 
 
-def _percent(found: Evaluation) -> str:
-    low, high = found.accuracy_interval
-    return f"{found.accuracy:.1%} | {low:.1%} to {high:.1%} | {found.macro_f1:.1%} | {found.n}"
+def _headings(run: FinishedRun) -> str:
+    """Headings of the table of results."""
+    found = next(iter(run.outcomes["distilled"][run.facts.seeds[0]].evaluations().values()))
+    how = "Wilson" if isinstance(found, Evaluation) else "bootstrap"
+    return f"| student | arm | seed | {_titled(found.primary)} | 95 % interval ({how}) | {_titled(found.secondary)} | n |"
+
+
+def _titled(metric: Metric) -> str:
+    return metric.title if metric.unit == "%" else metric.heading
+
+
+def _numbers(found: AnyEvaluation) -> str:
+    one, other, (low, high) = found.primary, found.secondary, found.interval
+    sign = " %" if one.unit == "%" else ""
+    first, second = (f"{each.text(found.metrics()[each.name])}{'%' if each.unit == '%' else ''}" for each in (one, other))
+    ends = " to ".join(f"{one.text(end)}{sign.strip()}" for end in (low, high))
+    return f"{first} | {ends} | {second} | {found.n}"
 
 
 def _file(measured: Sequence[str]) -> list[str]:

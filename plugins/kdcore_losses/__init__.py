@@ -7,6 +7,9 @@ from kdcore import hookimpl
 def register_losses(register):
     """Register the losses."""
     register("cross-entropy", "kdcore_losses.cross_entropy:CrossEntropy")
+    register("binary-cross-entropy", "kdcore_losses.binary_cross_entropy:BinaryCrossEntropy")
+    register("regression", "kdcore_losses.regression:Regression")
+    register("bounded-regression", "kdcore_losses.regression:BoundedRegression")
     register("focal", "kdcore_losses.focal:Focal")
     register("soft-target", "kdcore_losses.soft_target:SoftTarget")
     register("logits", "kdcore_losses.logits:Logits")

@@ -26,8 +26,12 @@ class BinaryDivergence(LogitLoss):
         standardise: Standardise logits first, as ``logit-std`` does.
     """
 
+    targets = ("classes", "labels")
+
     def __init__(self, *, temperature: Annotated[float, Gt(0)] | Ramp = 1.0, standardise: bool = False):
         super().__init__(standardise)
+        if standardise:
+            self.targets = ("classes",)
         self.temperature = temperature
         self.temperature_power = None if standardise else 2
 

@@ -36,6 +36,8 @@ class ConfidenceAware(FeatureLoss):
             logits.
     """
 
+    targets = ("classes",)
+
     def __init__(
         self,
         *,

@@ -6,6 +6,8 @@ MAPS = {"low": (6, 8, 8), "high": (8, 4, 4)}
 
 cases = {
     "cross-entropy": [Case(), Case({"class_weights": "balanced"})],
+    "binary-cross-entropy": [Case(), Case({"positive_weights": "balanced"}), Case({"positive_weights": {"class 1": 3.0}})],
+    "regression": [Case({"error": error}) for error in ("squared", "absolute", "huber")],
     "focal": [Case(), Case({"gamma": 0.5, "class_weights": {"class 1": 3.0}})],
     "top-k": [Case({"k": 3}), Case({"k": 3, "student": "all"})],
     "ttm": [Case(), Case({"weighted": True})],

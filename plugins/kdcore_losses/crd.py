@@ -62,6 +62,8 @@ class ContrastiveRepresentation(FeatureLoss):
         self.heads = nn.ModuleDict()
         self.banks = nn.ModuleDict()
         self.needs = replace(self.needs, labels=by == "class")
+        if by == "class":
+            self.targets = ("classes",)
 
     def setup(self, example: Example) -> None:
         """Create heads and an empty bank for every teacher and pair."""

@@ -16,10 +16,10 @@ from kdcore_losses.label_loss import ClassWeights, LabelLoss
 class CrossEntropy(LabelLoss):
     """Cross-entropy of the learner's logits with the labels; the usual term for teachers.
 
-    .. math:: L = -\\frac{1}{\\sum_b w_{y_b}} \\sum_b \\sum_c w_c\\, q_{bc} \\log \\mathrm{softmax}(z_b)_c
+    .. math:: L = -\\frac{1}{\\sum_b v_b w_{y_b}} \\sum_b v_b \\sum_c w_c\\, q_{bc} \\log \\mathrm{softmax}(z_b)_c
 
     with :math:`q_b` one-hot, or :math:`(1 - \\varepsilon)` one-hot :math:`+\\ \\varepsilon / C` where smoothed, and class
-    weights w, as `torch.nn.functional.cross_entropy` has them.
+    weights w, as `torch.nn.functional.cross_entropy` has them. Sample weights v are 1 unless the dataset gives them.
 
     Args:
         label_smoothing: Share :math:`\\varepsilon` of the target spread evenly over the C classes.
@@ -34,4 +34,8 @@ class CrossEntropy(LabelLoss):
     def forward(self, ctx: LossContext) -> Tensor:
         """The weighted mean over the batch."""
         logits = full_precision(ctx.student.logits)
-        return F.cross_entropy(logits, ctx.labels, self.weights_for(logits), label_smoothing=self.label_smoothing)
+        weights = self.weights_for(logits)
+        if ctx.weights is None:
+            return F.cross_entropy(logits, ctx.labels, weights, label_smoothing=self.label_smoothing)
+        losses = F.cross_entropy(logits, ctx.labels, weights, reduction="none", label_smoothing=self.label_smoothing)
+        return self.mean(losses, ctx)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
+from kdcore import EVERY_TARGET, DistillationLoss, Example, LossContext, Needs, Outputs
 from kdcore.functional import per_sample, same_positions
 
 Pairs = Sequence[tuple[str, str]]
@@ -30,6 +30,8 @@ class FeatureLoss(DistillationLoss):
     Raises:
         ValueError: If there is no pair.
     """
+
+    targets = EVERY_TARGET
 
     def __init__(self, pairs: Pairs = DEFAULT):
         super().__init__()

@@ -40,7 +40,4 @@ class Focal(LabelLoss):
         missed = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)  # 1 - p, where a small power has a gradient
         values = -(missed ** ctx.progress.at(self.gamma)) * log_p
         weights = self.weights_for(logits)
-        if weights is None:
-            return values.mean()
-        of_samples = weights[ctx.labels]
-        return (of_samples * values).sum() / of_samples.sum()
+        return self.mean(values if weights is None else weights[ctx.labels] * values, ctx)

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from kdcore import DistillationLoss, Example, Needs
+from kdcore import DistillationLoss, Example, LossContext, Needs
 from kdcore.functional import full_precision
 from kdcore.suggestions import did_you_mean
 
@@ -18,7 +18,7 @@ ClassWeights = Literal["balanced"] | dict[str, Annotated[float, Gt(0)]]
 
 
 class LabelLoss(DistillationLoss):
-    """Base class of losses on logits and labels, with a weight for each class.
+    """Base class of losses on logits and labels, with a weight for each class and for each sample.
 
     Args:
         class_weights: Class name → weight, 1 for classes that are not named; ``balanced`` gives class c the weight
@@ -26,6 +26,7 @@ class LabelLoss(DistillationLoss):
     """
 
     needs = Needs(labels=True)
+    sample_weights = True
     weights: Tensor | None
 
     def __init__(self, class_weights: ClassWeights | None = None):
@@ -49,6 +50,20 @@ class LabelLoss(DistillationLoss):
             weights = balanced_weights(example.class_counts)
         self.weights = full_precision(weights).to(example.student.logits.device)
 
+    def mean(self, losses: Tensor, ctx: LossContext) -> Tensor:
+        """The mean of each sample's loss (B,), already multiplied by its class's weight, by all weights.
+
+        .. math:: \\frac{\\sum_b v_b\\, \\ell_b}{\\sum_b v_b\\, w_{y_b}}
+
+        with v the samples' weights and w those of classes.
+        """
+        of_class, of_sample = self.weights_for(losses), ctx.weights
+        if of_sample is None:
+            return losses.mean() if of_class is None else losses.sum() / of_class[ctx.labels].sum()
+        of_sample = of_sample.to(losses)
+        total = of_sample if of_class is None else of_sample * of_class[ctx.labels]
+        return (of_sample * losses).sum() / total.sum()
+
     def weights_for(self, logits: Tensor) -> Tensor | None:
         """Weights (C,) on the device and in the precision of `logits`; None if all classes weigh the same."""
         if self.weights is None and self.class_weights is not None:
@@ -63,13 +78,15 @@ def balanced_weights(counts: Tensor) -> Tensor:
     return torch.where(counts > 0, weights, 1.0).float()
 
 
-def named_weights(weights: Mapping[str, float], classes: tuple[str, ...]) -> list[float]:
+def named_weights(
+    weights: Mapping[str, float], classes: tuple[str, ...], option: str = "class_weights", what: str = "class"
+) -> list[float]:
     """Weight of each of `classes`; 1 if it is not named.
 
     Raises:
-        ValueError: If a weight is given to something else.
+        ValueError: If a weight is given to something else; `option` and `what` name both.
     """
     for name in weights:
         if name not in classes:
-            raise ValueError(f"class_weights: there is no class {name!r} ({did_you_mean(name, classes)})")
+            raise ValueError(f"{option}: there is no {what} {name!r} ({did_you_mean(name, classes)})")
     return [weights.get(name, 1.0) for name in classes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore import LossContext
+from kdcore import EVERY_TARGET, LossContext
 from kdcore_losses.logit_loss import LogitLoss
 
 
@@ -20,8 +20,12 @@ class Logits(LogitLoss):
         standardise: Standardise logits first, as ``logit-std`` does.
     """
 
+    targets = EVERY_TARGET
+
     def __init__(self, *, standardise: bool = False):
         super().__init__(standardise)
+        if standardise:
+            self.targets = ("classes",)
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
         """The mean over batch and classes."""

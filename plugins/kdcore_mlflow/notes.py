@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from kdcore import RecipeChanges, Summary
+from kdcore import Metric, RecipeChanges, Summary
 
 MOST_CHANGES = 30
 NO_VALUE = "–"
@@ -19,7 +19,7 @@ def run_note(summary: Summary, changes: RecipeChanges, model: str = "") -> str:
         model: Sentence about the model that is linked to the run.
     """
     answer = f"**{summary.answer}**" if summary.answer else ""
-    title = f"{summary.split.capitalize()} accuracy in %:"
+    title = f"{summary.split.capitalize()} {_in(summary.metric)}:"
     results = "\n".join(_table(summary.headings(), [row.cells() for row in summary.rows]))
     parts = [summary.description, answer, title, results, summary.setting, model, *_changes(changes)]
     if summary.command:
@@ -30,13 +30,19 @@ def run_note(summary: Summary, changes: RecipeChanges, model: str = "") -> str:
 def seed_note(summary: Summary, seed: int) -> str:
     """Return the note of one seed's run as Markdown: its results."""
     index = list(summary.seeds).index(seed)
-    rows = []
+    rows, shown = [], []
     for row in summary.rows:
-        metrics = row.evaluations[index].metrics()
-        rows.append([row.participant, row.role, *(f"{100 * metrics[name]:.1f}" for name in ("accuracy", "macro_f1"))])
-    return f"Seed {seed} of {summary.name}, in %:\n\n" + "\n".join(
-        _table(["participant", "role", "accuracy", "macro F1"], rows)
-    )
+        found = row.evaluations[index]
+        shown = list({metric.name: metric for metric in (found.primary, found.secondary)}.values())
+        rows.append([row.participant, row.role, *(metric.text(found.metrics()[metric.name]) for metric in shown)])
+    units = {metric.unit for metric in shown}
+    headings = [metric.title if units == {"%"} else metric.heading for metric in shown]
+    told = ", in %" if units == {"%"} else ""
+    return f"Seed {seed} of {summary.name}{told}:\n\n" + "\n".join(_table(["participant", "role", *headings], rows))
+
+
+def _in(metric: Metric) -> str:
+    return f"{metric.title} in {metric.unit}" if metric.unit else metric.title
 
 
 def _changes(changes: RecipeChanges) -> Iterator[str]:

@@ -45,7 +45,12 @@ def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome])
         run: The run; its dataset is read.
         seed: Whose answers are shown.
         outcomes: Arm → the seed's answers.
+
+    Returns:
+        Examples; none if samples have no single class.
     """
+    if not run.table.target.is_classes:
+        return []
     table, explainer = run.table, Explainer(run, seed, outcomes)
     samples = {sample.key: sample for sample in table.splits.samples[run.split]}
     rows, found = table.rows[run.split], []

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdcore import Evaluation, Row, Summary, evaluate
+from kdcore import Evaluation, Row, Summary, evaluate, with_units
 from kdcore_report.calibration import reliability
 from kdcore_report.curves import Curves
 from kdcore_report.examples import Example
@@ -18,6 +18,13 @@ PARTS = 8
 """Number of colours of the bar of times."""
 
 DISTILLED, BASELINE, ALONE = "distilled", "baseline", "student"
+
+_REMARKS = {
+    "classes": "Accuracy and macro F1 in %.",
+    "labels": "Mean average precision (mAP) and macro F1 at a probability of 0.5, in %.",
+    "values": "Errors in the unit of the values; lower is better. R²: 1 is exact, 0 a constant answer.",
+}
+"""Kind of target → what the numbers of the table of results are."""
 
 
 def write_page(path: Path, summary: Summary, curves: Curves | None = None, examples: Sequence[Example] = ()) -> None:
@@ -38,10 +45,7 @@ def write_page(path: Path, summary: Summary, curves: Curves | None = None, examp
             section(f"{summary.split.capitalize()} results", _results(summary)),
             section("Evaluation", _facts(summary)),
             *_curves(curves or {}, pictures),
-            *_confusions(summary, pictures),
-            *_gains(summary),
-            *_taught(summary),
-            *_reliability(summary, pictures),
+            *_by_target(summary, pictures),
             *_examples(summary, examples, pictures),
             *_times(summary),
             section("Reproduce this run", _repeat(summary)),
@@ -49,6 +53,19 @@ def write_page(path: Path, summary: Summary, curves: Curves | None = None, examp
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page(summary.name, body), encoding="utf-8")
+
+
+def _by_target(summary: Summary, pictures: Pictures) -> Iterator[str]:
+    """The sections that depend on what a sample's target is."""
+    if not summary.target.is_classes:
+        from kdcore_report.target_sections import target_sections
+
+        yield from target_sections(summary, pictures)
+        return
+    yield from _confusions(summary, pictures)
+    yield from _gains(summary)
+    yield from _taught(summary)
+    yield from _reliability(summary, pictures)
 
 
 def _answer(summary: Summary) -> Iterator[str]:
@@ -63,9 +80,10 @@ def _answer(summary: Summary) -> Iterator[str]:
 
 def _results(summary: Summary) -> str:
     rows = [("main" if row.role in (DISTILLED, ALONE) else "", [*map(escape, row.cells())]) for row in summary.rows]
-    remark = "Accuracy and macro F1 in %."
+    remark = _REMARKS[summary.target.kind]
     if len(summary.seeds) == 1:
-        remark += " The interval is Wilson's score interval over the samples of this one seed."
+        how = "Wilson's score interval" if summary.target.is_classes else "a percentile bootstrap"
+        remark += f" The interval is {how} over the samples of this one seed."
         if any(evaluation.recordings is not None for row in summary.rows for evaluation in row.evaluations):
             remark += " Windows of one recording are not independent; the interval counts that."
     else:
@@ -81,7 +99,7 @@ def _facts(summary: Summary) -> str:
         "Data notes": "; ".join(summary.notes) or "no recording was dropped",
         "Weights evaluated": summary.selection,
         "Seeds": ", ".join(map(str, summary.seeds)),
-        "Classes": str(len(summary.classes)),
+        summary.target.kind.capitalize(): _classes(summary),
         "Interval of the difference": summary.difference.method if summary.difference else "",
         "Files": str(summary.folder),
         "Tracking": summary.tracking,
@@ -89,6 +107,11 @@ def _facts(summary: Summary) -> str:
     }
     lines = (f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts.items() if value)
     return f"<dl>{''.join(lines)}</dl>"
+
+
+def _classes(summary: Summary) -> str:
+    """The number of classes; the names of labels or values."""
+    return str(len(summary.classes)) if summary.target.is_classes else ", ".join(with_units(summary.classes, summary.target))
 
 
 def _curves(found: Curves, pictures: Pictures) -> Iterator[str]:
@@ -157,9 +180,9 @@ def _taught(summary: Summary) -> Iterator[str]:
     if teacher is None or one is None or other is None:
         return
     places = [slice(None) if each.rows is None else each.rows for each in teacher.evaluations]  # of the samples that it has
-    knew = np.concatenate([each.correct for each in teacher.evaluations])
+    knew = np.concatenate([each.correct for each in _of_classes(teacher)])
     now, before = (
-        np.concatenate([each.correct[place] for each, place in zip(row.evaluations, places, strict=True)])
+        np.concatenate([each.correct[place] for each, place in zip(_of_classes(row), places, strict=True)])
         for row in (one, other)
     )
     rows = []
@@ -271,9 +294,14 @@ def _seeds(summary: Summary) -> str:
     return f"seed {summary.seeds[0]}" if len(summary.seeds) == 1 else f"{len(summary.seeds)} seeds"
 
 
+def _of_classes(row: Row) -> list[Evaluation]:
+    """The evaluations of a row, which this section has of classes alone."""
+    return [each for each in row.evaluations if isinstance(each, Evaluation)]
+
+
 def _pooled(row: Row) -> Evaluation:
     """All seeds' answers as one evaluation."""
     return evaluate(
-        np.concatenate([evaluation.probabilities for evaluation in row.evaluations]),
-        np.concatenate([evaluation.labels for evaluation in row.evaluations]),
+        np.concatenate([evaluation.probabilities for evaluation in _of_classes(row)]),
+        np.concatenate([evaluation.labels for evaluation in _of_classes(row)]),
     )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore import DistillationLoss, Example, LossContext, Needs, Outputs
+from kdcore import EVERY_TARGET, DistillationLoss, Example, LossContext, Needs, Outputs
 from kdcore.functional import mean_over_frames
 
 
@@ -84,6 +84,8 @@ class SemanticMatch(DistillationLoss):
         student_tap: The student's tap.
         teacher_tap: Every teacher's tap, of the same width.
     """
+
+    targets = EVERY_TARGET
 
     def __init__(self, *, student_tap: str = "fc0", teacher_tap: str = "fc2"):
         super().__init__()

@@ -126,6 +126,8 @@ class Frames(FrameEncoder):
         super().__init__(in_shape, backbone, pretrained, weights, width, embedding, drop_rate, partial_bn)
         self.classifier = nn.Linear(self.features, num_classes)
         self.average = average
+        if average == "probabilities":
+            self.targets = ("classes",)
 
     def consensus(self, features: Tensor) -> Tensor:
         """Logits (B, num_classes) from the frames' features (B, S, F)."""

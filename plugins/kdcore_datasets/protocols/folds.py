@@ -99,6 +99,7 @@ class StratifiedSubjectFolds(_Folds):
     """
 
     how = " with similar shares of every class"
+    targets = ("classes",)
 
     def group(self, samples: Sequence[Sample], subjects: Sequence[str]) -> Sequence[int]:
         """The group that scikit-learn forms."""

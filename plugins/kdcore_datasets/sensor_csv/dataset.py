@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
+from kdcore import DataError, Dataset, Sample, SampleKey, Signal, TargetKind, Unusable
 from kdcore_datasets.delimited import Column, seems_headerless
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.pattern import PathPattern
 from kdcore_datasets.protocols.partition import in_order, listed, natural
 from kdcore_datasets.sensor_csv.options import Device, KeyField, Label
 from kdcore_datasets.sensor_csv.recordings import Run, Stretch, fault, gaps, read_signal, runs, stamps, stretches
+from kdcore_datasets.targets import action_of, declared_target, read_numbers_of
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A recording, or a piece of one, with the text of its label and weight."""
+
+    key: SampleKey
+    text: str
+    sources: dict[str, object]
+    weight: str = "1"
 
 
 class SensorCsv(Dataset):
@@ -42,6 +53,11 @@ class SensorCsv(Dataset):
             ``data.labels: partial`` needs it.
         key_columns: Parts of the key that are columns of the first device, e.g. ``subject: user``.
         min_duration: Pieces shorter than this many seconds are left out.
+        target: ``classes``: a recording has one label. ``labels``: any number of them, separated by semicolons, such as
+            ``walk;talk``, or ``none``. ``values``: numbers to estimate, separated by semicolons. Labels and values need
+            `classes`, their names.
+        value_units: Value → its unit, for ``values``.
+        weight: Column of the first device that holds the weight of a recording; it is cut where that changes.
 
     Raises:
         ValueError: If labels or cutting need something that the devices do not have.
@@ -58,7 +74,12 @@ class SensorCsv(Dataset):
         key_columns: dict[KeyField, Column] | None = None,
         min_duration: float = 0.0,
         unlabelled: Literal["bad", "keep"] = "bad",
+        target: TargetKind = "classes",
+        value_units: dict[str, str] | None = None,
+        weight: Column | None = None,
     ):
+        self.target = declared_target("sensor-csv", target, classes, value_units)
+        self.weight, self.weighted = weight, weight is not None
         self.root = root
         self.devices = devices
         self.label = label
@@ -71,7 +92,8 @@ class SensorCsv(Dataset):
         self._kinds = {f"{kind}-{name}": (name, kind) for name, device in devices.items() for kind in device.columns}
         self.modalities = {name: devices[device].modality(kind, name) for name, (device, kind) in self._kinds.items()}
         self.version = hashlib.sha256(f"1 {sorted(devices.items())}".encode()).hexdigest()[:8]
-        self._cut_columns = [*([label.column] if label and label.column is not None else []), *self.key_columns.values()]
+        own = [label.column if label else None, weight]
+        self._cut_columns = [*(column for column in own if column is not None), *self.key_columns.values()]
         self._check()
 
     def _check(self) -> None:
@@ -96,14 +118,14 @@ class SensorCsv(Dataset):
         """Class names; read from the files where the recipe does not list them."""
         if self._classes:
             return self._classes
-        found = {text for _, text, _ in self._labelled([])} - set(self.ignore_labels) - {""}
+        found = {piece.text for piece in self._labelled([])} - set(self.ignore_labels) - {""}
         return tuple(sorted(found, key=natural))
 
     def samples(self) -> Sequence[Sample]:
         """Every recording or piece of one, by key."""
         labels = {name: number for number, name in enumerate(self.classes)}
         unusable: list[Unusable] = []
-        made = [self._sample(key, text, sources, labels, unusable) for key, text, sources in self._labelled(unusable)]
+        made = [self._sample(piece, labels, unusable) for piece in self._labelled(unusable)]
         self.unusable = unusable
         found = in_order(sample for sample in made if sample)
         self.notes = [*self._headerless(found), *self._apart(found), *self._gaps(found)]
@@ -156,15 +178,21 @@ class SensorCsv(Dataset):
                     f"{filled} rows were interpolated, {dropped} left out"
                 )
 
-    def _sample(
-        self, key: SampleKey, text: str, sources: dict[str, object], labels: Mapping[str, int], unusable: list[Unusable]
-    ) -> Sample | None:
+    def _sample(self, piece: _Piece, labels: Mapping[str, int], unusable: list[Unusable]) -> Sample | None:
+        key, text, sources = piece.key, piece.text, piece.sources
+        try:
+            weight = float(piece.weight)
+        except ValueError:
+            unusable.append(Unusable(f"{self.root}: {key}", "no weight", f"weight {piece.weight!r} is no number", key.subject))
+            return None
         if self.label is None:
-            return Sample(key, None, sources)
-        if text in labels and text not in self.ignore_labels:
-            return Sample(replace(key, action=text), labels[text], sources)
+            return Sample(key, None, sources, weight=weight)
         if not text and self.unlabelled == "keep":
-            return Sample(replace(key, action=text), None, sources)
+            return Sample(replace(key, action=text), None, sources, weight=weight)
+        if text and not self.target.is_classes and text not in self.ignore_labels:
+            return self._with_numbers(piece, weight, unusable)
+        if text in labels and text not in self.ignore_labels:
+            return Sample(replace(key, action=text), labels[text], sources, weight=weight)
         if text in self.ignore_labels:
             unusable.append(Unusable(str(key), "ignored label", repr(text), key.subject, fault=False))
         else:
@@ -172,8 +200,18 @@ class SensorCsv(Dataset):
             unusable.append(Unusable(f"{self.root}: {key}", "unknown label" if text else "no label", detail, key.subject))
         return None
 
-    def _labelled(self, unusable: list[Unusable]) -> Iterator[tuple[SampleKey, str, dict[str, object]]]:
-        """(key, label, sources) of everything there is; what breaks goes to `unusable`."""
+    def _with_numbers(self, piece: _Piece, weight: float, unusable: list[Unusable]) -> Sample | None:
+        """The sample of a piece whose text is labels or values."""
+        try:
+            numbers = read_numbers_of(piece.text, self.classes, self.target)
+        except ValueError as error:
+            unusable.append(Unusable(f"{self.root}: {piece.key}", "unknown label", str(error), piece.key.subject))
+            return None
+        key = replace(piece.key, action=action_of(numbers, self.classes, self.target))
+        return Sample(key, None, piece.sources, numbers, weight)
+
+    def _labelled(self, unusable: list[Unusable]) -> Iterator[_Piece]:
+        """Everything there is; what breaks goes to `unusable`."""
         for key, files in self._recordings().items():
             if self._cut_columns:
                 try:
@@ -182,7 +220,7 @@ class SensorCsv(Dataset):
                     unusable.append(Unusable(str(next(iter(files.values()))), "unreadable", str(error), key.subject))
             else:
                 text = getattr(key, self.label.path or "action") if self.label else ""
-                yield key, text, {name: files[device] for name, (device, _) in self._kinds.items() if device in files}
+                yield _Piece(key, text, {name: files[device] for name, (device, _) in self._kinds.items() if device in files})
 
     def _recordings(self) -> dict[SampleKey, dict[str, Path]]:
         """Key → device → file."""
@@ -199,9 +237,7 @@ class SensorCsv(Dataset):
             raise DataError(f"{root}: holds no file that fits {wanted}")
         return dict(sorted(found.items()))
 
-    def _pieces(
-        self, key: SampleKey, files: Mapping[str, Path], unusable: list[Unusable]
-    ) -> Iterator[tuple[SampleKey, str, dict[str, object]]]:
+    def _pieces(self, key: SampleKey, files: Mapping[str, Path], unusable: list[Unusable]) -> Iterator[_Piece]:
         reference, device = next(iter(self.devices.items()))
         if reference not in files:
             what = f"no file of {reference}, whose column holds the label"
@@ -216,7 +252,8 @@ class SensorCsv(Dataset):
                 unusable.append(Unusable(f"{path}, rows {run.first + 1} to {run.last}", reason, detail, own.subject, broken))
                 continue
             cut = stretches(files, self.devices, reference, run)
-            yield own, self._label_of(key, run), {name: cut[kind] for name, (kind, _) in self._kinds.items() if kind in cut}
+            sources: dict[str, object] = {name: cut[kind] for name, (kind, _) in self._kinds.items() if kind in cut}
+            yield _Piece(own, self._label_of(key, run), sources, self._weight_of(run))
 
     def _unfit(self, path: Path, device: Device, run: Run, times: np.ndarray) -> tuple[str, str, bool] | None:
         """The reason why a run of rows becomes no sample, in short and in full, and whether it is broken."""
@@ -233,6 +270,11 @@ class SensorCsv(Dataset):
         values = run.values[len(run.values) - len(self.key_columns) :]
         key = replace(key, **dict(zip(self.key_columns, values, strict=True)))
         return replace(key, trial=f"{key.trial}-{number}" if key.trial else str(number))
+
+    def _weight_of(self, run: Run) -> str:
+        if self.weight is None:
+            return "1"
+        return run.values[1 if self.label and self.label.column is not None else 0]
 
     def _label_of(self, key: SampleKey, run: Run) -> str:
         if self.label is None:

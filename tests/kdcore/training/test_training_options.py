@@ -284,7 +284,7 @@ def test_scores_by_loops():
     labels = np.random.default_rng(1).integers(0, 3, 20)
     found = Scores.of(chances, labels)
     assert found.loss == pytest.approx(-sum(math.log(chances[n][labels[n]]) for n in range(20)) / 20, rel=1e-6)
-    assert found.accuracy == sum(max(range(3), key=lambda c, n=n: chances[n][c]) == labels[n] for n in range(20)) / 20
+    assert found.value == sum(max(range(3), key=lambda c, n=n: chances[n][c]) == labels[n] for n in range(20)) / 20
     missing = np.vstack([chances, np.full((4, 3), np.nan)])
     assert Scores.of(missing, np.append(labels, [0, 0, 0, 0])) == found
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdcore import Batch, DistillationLoss, Example, LossContext, Needs, Outputs, RecipeError, load_recipe
+from kdcore import Batch, DistillationLoss, Example, LossContext, Outputs, RecipeError, load_recipe
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
 from kdcore_losses.conformance import cases
@@ -48,6 +48,9 @@ MINIMUM = {
 NO_MINIMUM = {
     "cross-entropy": "has no teacher",
     "focal": "has no teacher",
+    "binary-cross-entropy": "has no teacher",
+    "regression": "has no teacher",
+    "bounded-regression": "compares with values",
     "tf-kd": "has no teacher",
     "nkd": "always asks for more of the true class",
     "wsld": "a cross-entropy: not 0, though without a gradient",
@@ -106,7 +109,7 @@ class Subject:
         torch.default_generator.manual_seed(0)
         loss = self.make(**more)
         names, counts = tuple(f"class {number}" for number in range(CLASSES)), torch.arange(1, CLASSES + 1)
-        loss.setup(Example(ctx.student.detach(), dict(ctx.teachers), CLASSES, names, counts))
+        loss.setup(Example(ctx.student.detach(), dict(ctx.teachers), CLASSES, names, counts, int(counts.sum())))
         return loss.to(torch.float64 if ctx.student.logits.dtype == torch.float64 else torch.float32)
 
 
@@ -133,9 +136,9 @@ def each_loss(chosen: Callable[[Subject], bool]):
 every_loss = each_loss(lambda loss: True)
 
 
-def context(needs: Needs, student=MAP, teacher=MAP, batch=4, seed=0, dtype=torch.float64, teachers=2) -> LossContext:
+def context(loss: DistillationLoss, student=MAP, teacher=MAP, batch=4, seed=0, dtype=torch.float64, teachers=2) -> LossContext:
     """Outputs with the taps and labels that a loss declares, and no more; the student's wait for a gradient."""
-    draw = torch.Generator().manual_seed(seed)
+    draw, needs = torch.Generator().manual_seed(seed), loss.needs
 
     def outputs(taps, shape, learns):
         logits = (2 * torch.randn(batch, CLASSES, generator=draw, dtype=torch.float64)).to(dtype).requires_grad_(learns)
@@ -143,7 +146,10 @@ def context(needs: Needs, student=MAP, teacher=MAP, batch=4, seed=0, dtype=torch
         return Outputs(logits, {tap: x.to(dtype).requires_grad_(learns) for tap, x in drawn.items()})
 
     names = [f"t{n}" for n in range(teachers if needs.teachers else 0)]
-    labels = torch.arange(batch) * 2 % CLASSES if needs.labels else None
+    labels = torch.arange(batch) * 2 % CLASSES
+    if "classes" not in loss.targets:
+        labels = ((labels[:, None] + torch.arange(CLASSES)) % 3 == 0).to(dtype)
+    labels = labels if needs.labels else None
     own = outputs(needs.student_taps, student, True)
     theirs = {name: outputs(needs.teacher_taps, teacher, False) for name in names}
     return LossContext(own, theirs, Batch(torch.arange(batch), {}, labels, [None] * (batch + 3)))  # type: ignore[list-item]
@@ -195,7 +201,7 @@ def test_it_is_said_of_every_loss_whether_it_has_a_minimum():
 
 @each_loss(lambda loss: loss.name not in PARTLY_DETACHED)
 def test_the_gradient_is_the_values(loss):
-    ctx = context(loss.make().needs)
+    ctx = context(loss.make())
     ready = loss.built(ctx)
     value_before = ready(ctx)  # a bank is filled by this, and does not depend on the student any more
     assert value_before.ndim == 0
@@ -210,7 +216,7 @@ def test_the_gradient_is_the_values(loss):
 @every_loss
 @pytest.mark.parametrize("shape", [VECTOR, MAP])
 def test_a_batch_of_one_is_finite(loss, shape):
-    ctx = context(loss.make().needs, shape, shape, batch=1)
+    ctx = context(loss.make(), shape, shape, batch=1)
     ready, refusal = built_or_refused(loss, ctx)
     if ready is None:
         assert shape == VECTOR, refusal
@@ -221,7 +227,7 @@ def test_a_batch_of_one_is_finite(loss, shape):
 @every_loss
 @pytest.mark.parametrize("size", [0.0, 1e-12, 1e4])
 def test_extreme_outputs_are_finite(loss, size):
-    ctx = context(loss.make().needs, dtype=torch.float32)
+    ctx = context(loss.make(), dtype=torch.float32)
     ready = loss.built(ctx)
     require_finite(ready, changed(ctx, lambda name, x: x.sign() * size if "logits" in name else x))
     require_finite(ready, changed(ctx, lambda name, x: x * size if "features" in name else x))
@@ -231,7 +237,7 @@ def test_extreme_outputs_are_finite(loss, size):
 
 @each_loss(lambda loss: loss.name in MINIMUM and loss.options.get("student") != "all")
 def test_equal_student_and_teachers_are_the_minimum(loss):
-    ctx = context(loss.make().needs)
+    ctx = context(loss.make())
     ready = loss.built(ctx)
     apart = value(ready, ctx)
     equal = replace(ctx, teachers=dict.fromkeys(ctx.teachers, ctx.student.detach()))
@@ -243,34 +249,40 @@ def test_equal_student_and_teachers_are_the_minimum(loss):
 
 @each_loss(lambda loss: loss.name not in RANDOM)
 def test_the_order_of_samples_does_not_matter(loss):
-    ctx = context(loss.make().needs)
+    ctx = context(loss.make())
     ready, order = loss.built(ctx), torch.tensor([2, 0, 3, 1])
     torch.testing.assert_close(value(ready, changed(ctx, lambda name, x: x[order])), value(ready, ctx))
 
 
 @each_loss(lambda loss: loss.make().needs.teachers == 1 and loss.name not in {*RANDOM, "ca-mkd"})
 def test_several_teachers_are_averaged_each_with_what_was_learnt_for_it(loss):
-    ctx = context(loss.make().needs)
+    ctx = context(loss.make())
     ready = loss.built(ctx)
     alone = [value(ready, replace(ctx, teachers={name: each})) for name, each in ctx.teachers.items()]
     assert abs(alone[0] - alone[1]) > 1e-6
     torch.testing.assert_close(value(ready, ctx), torch.stack(alone).mean())
 
 
-@each_loss(lambda loss: loss.name not in CLASSES_DIFFER and "class_weights" not in loss.options)
+@each_loss(lambda loss: loss.name not in CLASSES_DIFFER and not {"class_weights", "positive_weights"} & set(loss.options))
 def test_the_order_of_classes_does_not_matter(loss):
-    ctx = context(loss.make().needs)
+    ctx = context(loss.make())
     ready, order = loss.built(ctx), torch.tensor([3, 1, 4, 0, 2])
 
     def turn(name, x):
-        return x[:, order] if "logits" in name else order.argsort()[x] if name == "labels" else x
+        return (
+            x[:, order]
+            if x.ndim == 2 and ("logits" in name or name == "labels")
+            else order.argsort()[x]
+            if name == "labels"
+            else x
+        )
 
     torch.testing.assert_close(value(ready, changed(ctx, turn)), value(ready, ctx))
 
 
 @each_loss(lambda loss: loss.name in ON_SCALES)
 def test_the_scale_of_activations_does_not_matter_where_so_claimed(loss):
-    ctx = context(loss.make().needs)
+    ctx = context(loss.make())
     ready = loss.built(ctx)
     larger = changed(ctx, lambda name, x: x * (3.0 if "student" in name else 0.2) if "features" in name else x)
     torch.testing.assert_close(value(ready, larger), value(ready, ctx))
@@ -280,7 +292,7 @@ def test_the_scale_of_activations_does_not_matter_where_so_claimed(loss):
 def test_standardised_logits_may_have_any_shift_and_scale(loss):
     weighs = {"features": 0.0} if loss.name == "ca-mkd" else {}
     more = {"standardise": True, **weighs} if loss.standardises else {}
-    ctx = context(loss.make(**more).needs, teachers=1 if loss.name == "ca-mkd" else 2)
+    ctx = context(loss.make(**more), teachers=1 if loss.name == "ca-mkd" else 2)
     ready = loss.built(ctx, **more)
     other = changed(ctx, lambda name, x: (3 * x + 7 if "student" in name else x / 2 - 1) if "logits" in name else x)
     torch.testing.assert_close(value(ready, other), value(ready, ctx), rtol=1e-5, atol=1e-7)
@@ -291,7 +303,7 @@ def test_standardised_logits_may_have_any_shift_and_scale(loss):
 @every_loss
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_close_to_single(loss, half):
-    ctx = context(loss.make().needs, dtype=torch.float32)
+    ctx = context(loss.make(), dtype=torch.float32)
     ready = loss.built(ctx)
     rounded = changed(ctx, lambda name, x: x.to(half) if x.is_floating_point() else x)
     with torch.autocast("cpu", half):
@@ -317,7 +329,7 @@ def test_half_precision_is_close_to_single(loss, half):
 )
 def test_unlike_activations_are_compared_or_refused_with_a_reason(loss, student, teacher):
     needs = loss.make().needs
-    ctx = context(needs, student, teacher)
+    ctx = context(loss.make(), student, teacher)
     ready, refusal = built_or_refused(loss, ctx)
     if ready is None:
         assert needs.student_taps

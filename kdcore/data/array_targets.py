@@ -1,0 +1,203 @@
+"""Labels and values of arrays in memory: one class per sample, any number of labels, or numbers to estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdcore.contracts.target import Target
+from kdcore.errors import DataError
+from kdcore.suggestions import did_you_mean
+
+UNLABELLED = "unlabelled"
+"""Action, in a sample's key, of a sample without a label."""
+
+RECORDING, NOTHING = "recording", "none"
+"""Actions of samples with values, and of samples that have none of several labels."""
+
+Answer = int | tuple[float, ...] | None
+"""A class index, or the numbers of another target; None where nothing is known."""
+
+
+class Answers:
+    """Labels or values, of whatever kind they are.
+
+    Args:
+        labels: As `kdcore.ArrayDataset` takes them.
+        values: Likewise.
+        units: Likewise.
+        classes: Likewise.
+
+    Raises:
+        DataError: If there are both labels and values, or units without values.
+    """
+
+    def __init__(self, labels: Any, values: Any, units: Mapping[str, str] | None, classes: Sequence[str] | None):
+        if labels is not None and values is not None:
+            raise DataError("give labels, or values to estimate, not both")
+        if units and values is None:
+            raise DataError("units are those of values; give values=")
+        self.classes = None if classes is None else tuple(map(str, classes))
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise DataError("classes: two classes have the same name")
+        self.given: dict[str, Any] = {"labels": labels} if values is None else _columns(values)
+        self.several = values is None and _are_several(labels)
+        self.names = self._value_names(values) if values is not None else ()
+        kind = "values" if values is not None else "labels" if self.several else "classes"
+        self.target = Target(kind, self._units(units or {}))
+
+    def read(self, found: Mapping[str, list[Any] | None], count: int) -> tuple[tuple[str, ...], list[Any]]:
+        """Names of the classes, labels or values, and the answer of each sample.
+
+        Args:
+            found: As `given`, one value per sample.
+            count: Number of samples.
+
+        Raises:
+            DataError: If a label or value is unfit.
+        """
+        if self.target.kind == "values":
+            return self.names, self._values(found)
+        labels = found["labels"] or [None] * count
+        return self._several(labels) if self.several else _labelled(labels, self.classes)
+
+    def _value_names(self, values: Any) -> tuple[str, ...]:
+        if not _by_name(values):
+            width = _width(values)
+            names = self.classes or (("value",) if width == 1 else tuple(f"value {n}" for n in range(1, width + 1)))
+            if len(names) != width:
+                raise DataError(f"classes names {len(names)} values, but each sample has {width}")
+            return names
+        names = tuple(str(name) for name in _named(values))
+        if self.classes is not None and self.classes != names:
+            raise DataError("values are named already; leave out classes")
+        return names
+
+    def _units(self, units: Mapping[str, str]) -> tuple[str, ...]:
+        for name in set(units) - set(self.names):
+            raise DataError(f"units: there is no value {name!r} ({did_you_mean(name, self.names)})")
+        return tuple(units.get(name, "") for name in self.names) if units else ()
+
+    def _values(self, found: Mapping[str, list[Any] | None]) -> list[tuple[float, ...] | None]:
+        columns = [each or [] for each in found.values()]
+        rows = [tuple(row) for row in zip(*columns, strict=True)]
+        if len(columns) == 1 and rows and isinstance(rows[0][0], list):
+            rows = [tuple(row[0]) for row in rows]
+        return [self._row(row, number, "values") for number, row in enumerate(rows)]
+
+    def _row(self, row: Sequence[Any], number: int, what: str) -> tuple[float, ...] | None:
+        """The numbers of a sample; None if all are missing."""
+        try:
+            numbers = tuple(float("nan") if each is None else float(each) for each in row)
+        except (TypeError, ValueError):
+            raise DataError(f"{what}: those of sample {number} are not numbers: {list(row)!r}") from None
+        missing = [each != each for each in numbers]
+        if all(missing):
+            return None
+        if any(missing):
+            raise DataError(f"{what}: sample {number} has some and lacks others: {list(row)!r}")
+        return numbers
+
+    def _several(self, rows: Sequence[Any]) -> tuple[tuple[str, ...], list[tuple[float, ...] | None]]:
+        named = any(isinstance(each, str) for row in rows if row is not None for each in row) or not any(map(_numbers, rows))
+        if named:
+            occurring = sorted({str(each) for row in rows if row is not None for each in row})
+            names = occurring if self.classes is None else self.classes
+            for unknown in (each for each in occurring if each not in names):
+                raise DataError(f"labels: {unknown!r} is not one of the labels ({did_you_mean(unknown, names)})")
+            sets = [None if row is None else set(map(str, row)) for row in rows]
+            return tuple(names), [None if each is None else tuple(float(name in each) for name in names) for each in sets]
+        width = max(len(row) for row in rows if row is not None)
+        names = self.classes or tuple(f"label {n}" for n in range(1, width + 1))
+        found = [None if row is None else self._row(row, number, "labels") for number, row in enumerate(rows)]
+        for number, row in enumerate(found):
+            if row is not None and (len(row) != len(names) or not set(row) <= {0.0, 1.0}):
+                raise DataError(f"labels: sample {number} must have {len(names)} numbers, each 0 or 1, not {list(row)!r}")
+        return tuple(names), found
+
+
+def action_of(answer: Answer, classes: Sequence[str], target: Target) -> str:
+    """The action in a sample's key: its class or labels; of values the same for all."""
+    if answer is None:
+        return UNLABELLED
+    if isinstance(answer, int):
+        return classes[answer]
+    if target.kind == "values":
+        return RECORDING
+    return "+".join(name for name, each in zip(classes, answer, strict=True) if each) or NOTHING
+
+
+def _by_name(values: Any) -> bool:
+    return isinstance(values, Mapping) or hasattr(values, "columns")
+
+
+def _named(values: Any) -> Mapping[Any, Any]:
+    return values if isinstance(values, Mapping) else {name: values[name].tolist() for name in values.columns}
+
+
+def _columns(values: Any) -> dict[str, Any]:
+    return {f"values[{str(name)!r}]": each for name, each in _named(values).items()} if _by_name(values) else {"values": values}
+
+
+def _width(values: Any) -> int:
+    """Numbers that each sample has."""
+    if isinstance(values, str):
+        return 1  # a column of tables
+    shape = np.shape(values.detach().cpu() if hasattr(values, "detach") else values)
+    return shape[1] if len(shape) == 2 else 1
+
+
+def _are_several(labels: Any) -> bool:
+    """True for an array (samples, labels), or where samples have lists of names."""
+    if hasattr(labels, "ndim") and not isinstance(labels, str):
+        return labels.ndim == 2
+    every = labels.values() if isinstance(labels, Mapping) else labels if isinstance(labels, list | tuple) else ()
+    return any(isinstance(each, list | tuple | set | frozenset | np.ndarray) for each in every)
+
+
+def _numbers(row: Any) -> bool:
+    return row is not None and any(not isinstance(each, str) for each in row)
+
+
+def _labelled(values: list[Any], classes: Sequence[str] | None) -> tuple[tuple[str, ...], list[int | None]]:
+    """Class names, and the position of each sample's label among them."""
+    names = None if classes is None else tuple(classes)
+    numbers = [None if _is_missing(value) else _whole(value) for value in values]
+    if any(isinstance(value, bool | np.bool_) for value in values) and any(isinstance(each, int) for each in numbers):
+        raise DataError("labels: some are True or False and others are numbers; use one kind")
+    if all(number is None or isinstance(number, int) for number in numbers):
+        if names is not None:
+            for number in numbers:
+                if number is not None and number >= len(names):
+                    raise DataError(f"labels: {number} is no position among the {len(names)} classes, which count from 0")
+            return names, numbers  # type: ignore[return-value]
+        occurring = sorted({number for number in numbers if number is not None})
+    else:
+        numbers = [number if number is None else str(number) for number in numbers]
+        occurring = sorted({number for number in numbers if number is not None})
+        if names is not None:
+            for unknown in (each for each in occurring if each not in names):
+                raise DataError(f"labels: {unknown!r} is not one of the classes ({did_you_mean(unknown, names)})")
+            occurring = names
+    place = {each: position for position, each in enumerate(occurring)}
+    return tuple(map(str, occurring)), [None if number is None else place[number] for number in numbers]
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value or (not isinstance(value, str) and value == -1)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number as an int, anything else as it is."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise DataError(f"labels: {value!r} is neither text nor an integer")
+        return int(value)
+    if isinstance(value, int) and value < 0:
+        raise DataError(f"labels: {value} is negative; -1 is an unlabelled sample")
+    return value

@@ -1,0 +1,100 @@
+"""Targets and weights of samples: checks, and the statistics that values are normalised with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdcore.contracts.dataset import Dataset, Sample
+from kdcore.contracts.protocol import HELD_OUT
+from kdcore.contracts.target import Target, known
+from kdcore.errors import DataError
+
+
+def check_targets(dataset: Dataset, samples: Sequence[Sample]) -> None:
+    """Refuse samples whose label, target or weight is not of the form that the dataset declares.
+
+    Raises:
+        DataError: If there is one, naming it.
+    """
+    target, count = dataset.target, len(dataset.classes)
+    if target.units and len(target.units) != count:
+        raise DataError(f"the dataset has {count} values, but {len(target.units)} units")
+    for sample in samples:
+        if wrong := _wrong_target(sample, target, count) or _wrong_weight(sample, dataset.weighted):
+            raise DataError(f"{sample.key}: {wrong}")
+
+
+def _wrong_target(sample: Sample, target: Target, count: int) -> str:
+    if target.is_classes:
+        return "it has a target, but the dataset's samples have classes" if sample.target is not None else ""
+    if sample.label is not None:
+        return f"it has a class, but the dataset's target is {target.kind!r}"
+    if sample.target is None:
+        return ""
+    if len(sample.target) != count:
+        return f"its target has {len(sample.target)} numbers, but the dataset has {count} {target.kind}"
+    if target.kind == "labels" and not set(sample.target) <= {0, 1}:
+        return f"a label is 0 or 1, not {next(each for each in sample.target if each not in (0, 1)):g}"
+    return "" if np.isfinite(sample.target).all() else "its values are not finite numbers"
+
+
+def _wrong_weight(sample: Sample, weighted: bool) -> str:
+    if sample.weight != 1.0 and not weighted:
+        return "it has a weight, but the dataset does not declare that samples may have one (weighted)"
+    if not (np.isfinite(sample.weight) and sample.weight > 0):
+        return f"its weight must be a number greater than 0, not {sample.weight:g}; leave out samples that should not count"
+    return ""
+
+
+def with_statistics(target: Target, told: Tensor, rows: Mapping[str, Tensor], names: Sequence[str]) -> Target:
+    """The target with the mean and standard deviation of each value over the training samples; any other as it is.
+
+    Args:
+        target: The dataset's.
+        told: (N, names) values that training is told, NaN where it is told none.
+        rows: Split → its rows; the statistics are those of ``train``, or of all splits that are learnt from if nothing in that
+            one is told.
+        names: Of the values.
+
+    Raises:
+        DataError: If a value is the same for all training samples.
+    """
+    if target.kind != "values":
+        return target
+    learnt = [each for split, each in rows.items() if split not in HELD_OUT]
+    for chosen in (rows["train"], torch.cat(learnt)):
+        values = told[chosen][known(told[chosen])].double()
+        if len(values):
+            break
+    else:
+        raise DataError("no training sample has values, so they cannot be normalised")
+    mean, std = values.mean(0), values.std(0, unbiased=False)
+    if constant := [name for name, each in zip(names, std.tolist(), strict=True) if each == 0]:
+        raise DataError(f"the value {constant[0]!r} is the same for all training samples, so there is nothing to learn")
+    return replace(target, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+
+
+def target_warnings(
+    labels: Tensor, told: Tensor, rows: Mapping[str, Tensor], target: Target, names: Sequence[str]
+) -> list[str]:
+    """Sentences on labels that training or test samples never have, or always; and on test values beyond the training range."""
+    train, test = told[rows["train"]], labels[rows["test"]]
+    train, test = train[known(train)], test[known(test)]
+    if target.is_classes or not len(train) or not len(test):
+        return []
+    if target.kind == "values":
+        outside = ((test < train.amin(0)) | (test > train.amax(0))).sum(0).tolist()
+        found = [f"{name!r} ({count} of {len(test)} test samples)" for name, count in zip(names, outside, strict=True) if count]
+        return [f"values beyond the range of the training samples: {', '.join(found)}"] if found else []
+    said = []
+    for what, here in (("training", train), ("test", test)):
+        for how, missing in (("no", here.amax(0) == 0), ("every", here.amin(0) == 1)):
+            if bool(missing.any()):
+                listed = ", ".join(repr(name) for name, each in zip(names, missing.tolist(), strict=True) if each)
+                said.append(f"labels that {how} {what} sample has: {listed}")
+    return said

@@ -1,0 +1,112 @@
+"""Checks of a recipe against the target of its dataset: components that read class labels, and weights of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from kdcore.contracts.schedule import Stage
+from kdcore.contracts.target import IN_WORDS, METRICS, Target
+from kdcore.contracts.training import Training
+from kdcore.errors import PluginError
+from kdcore.plugin.facts import Facts, component_facts
+from kdcore.plugin.registry import Registry
+from kdcore.recipe.models import Recipe
+from kdcore.recipe.schedule_checks import place_in_schedule
+
+Found = Iterator[tuple[str, str, str]]
+"""Place in the recipe, what is wrong, a hint."""
+
+
+def target_problems(recipe: Recipe, target: Target, facts_at: Callable[[str], Facts | None]) -> Found:
+    """What a recipe asks for and a target other than ``classes`` cannot have.
+
+    Args:
+        recipe: The recipe.
+        target: The dataset's.
+        facts_at: Facts about the component at a path of the recipe.
+    """
+    if target.is_classes:
+        return
+    told = f"the dataset's target is {target.kind!r} ({IN_WORDS[target.kind]})"
+    for path, what, wrong in (
+        ("data.sampler", "'balanced' draws every class equally often", recipe.data.sampler == "balanced"),
+        ("data.label_noise", "label noise replaces a class by another", recipe.data.label_noise > 0),
+        ("class_embeddings", "class embeddings belong to classes", recipe.class_embeddings is not None),
+    ):
+        if wrong:
+            yield path, f"{what}, but {told}", f"leave out '{path}'"
+    named = [("data.protocol", recipe.data.protocol), ("fusion", recipe.fusion)]
+    named += [(f"{recipe.path_of(name)}.encoder", spec.encoder) for name, spec in _described(recipe)]
+    for path, component in named:
+        facts = facts_at(path) if component else None
+        if component and facts and facts.targets is not None and target.kind not in facts.targets:
+            kinds = " and ".join(map(repr, facts.targets))
+            yield path, f"{component.name!r} with these options is for the target {kinds}, but {told}", ""
+
+
+def _described(recipe: Recipe) -> Iterable:
+    return [(name, spec) for name, spec in recipe.participants.items() if spec.is_network]
+
+
+def loss_problems(name: str, facts: Facts, target: Target, weighted: bool, registry: Registry) -> Iterator[tuple[str, str]]:
+    """What is wrong with the loss `name` for a target, and for samples with weights; with a hint.
+
+    Args:
+        name: Of the loss.
+        facts: Of the loss with its options.
+        target: The dataset's.
+        weighted: Whether the dataset gives weights.
+        registry: Knows the losses that would do.
+    """
+    labels = bool(facts.needs and facts.needs.labels)
+    if target.kind not in (facts.targets or ("classes",)):
+        told = f"the dataset's target is {target.kind!r} ({IN_WORDS[target.kind]})"
+        kinds = " and ".join(map(repr, facts.targets or ("classes",)))
+        others = _losses(registry, lambda each: target.kind in (each.targets or ()), facts)
+        does = "learns from labels of" if labels else "is for"
+        yield f"the loss {name!r} with these options {does} the target {kinds}, but {told}", _use(others)
+    elif weighted and labels and not facts.sample_weights:
+        others = _losses(registry, lambda each: target.kind in (each.targets or ()) and each.sample_weights, facts)
+        what = f"the loss {name!r} does not heed the weights that the dataset gives its samples"
+        yield what, f"{_use(others)}, or leave out the weights"
+
+
+def _use(names: list[str]) -> str:
+    return f"use {' or '.join(map(repr, names))}" if names else ""
+
+
+def _losses(registry: Registry, wanted: Callable[[Facts], bool], like: Facts) -> list[str]:
+    """Names of losses whose class says that they would do, on the same things as another: labels, teachers' logits."""
+    found, labels = [], bool(like.needs and like.needs.labels)
+    distils = bool(like.needs and like.needs.teachers)
+    for entry in registry.entries("loss"):
+        try:
+            facts = component_facts(entry)
+        except PluginError:
+            continue
+        needs = facts.needs
+        if needs is None or needs.student_taps or needs.peers or bool(needs.teachers) != distils or not wanted(facts):
+            continue
+        if needs.labels == labels or (distils and labels):
+            found.append(entry.name)
+    return found
+
+
+def metric_problems(recipe: Recipe, target: Target, stages: Iterable[Stage]) -> Found:
+    """Trainings that follow a metric which the target does not have."""
+    trainings: list[tuple[str, Training]] = [
+        (f"{recipe.path_of(name)}.training", spec.training) for name, spec in recipe.participants.items() if spec.training
+    ]
+    trainings += [(place_in_schedule(recipe, stage.name), stage.training) for stage in stages]
+    for path, training in dict(trainings).items():
+        stopping, rate = training.early_stopping, training.learning_rate
+        told = f"the dataset's target is {target.kind!r}"
+        if stopping and stopping.metric not in ("loss", target.primary):
+            what = f"there is no {_title(stopping.metric)} to stop by, since {told}"
+            yield f"{path}.early_stopping.metric", what, f"use {target.primary!r} or 'loss'"
+        if rate.name == "plateau" and rate.monitor == "validation-accuracy" and not target.is_classes:
+            yield f"{path}.learning_rate.monitor", f"there is no accuracy to follow, since {told}", "use 'validation-loss'"
+
+
+def _title(metric: str) -> str:
+    return METRICS[metric].title

@@ -1,0 +1,76 @@
+"""Metrics of labels and of values, of samples that may count several times, as in a bootstrap."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Numbers = NDArray[np.float64]
+
+
+def average_precisions(probabilities: Numbers, labels: NDArray, counts: Numbers | None = None) -> Numbers:
+    r"""Average precision of each label: the area under its precision-recall curve, as a step function.
+
+    .. math:: \mathrm{AP} = \sum_n (R_n - R_{n-1}) P_n
+
+    with precision P and recall R at every threshold that occurs among the probabilities, as
+    `sklearn.metrics.average_precision_score` has it.
+
+    Args:
+        probabilities: (N, L) of each label.
+        labels: (N, L), 0 or 1.
+        counts: (R, N) how often each sample counts in each of R resamples; each once by default.
+
+    Returns:
+        (R, L), NaN where no sample that counts has the label; (L,) without `counts`.
+    """
+    weights = np.ones((1, len(labels))) if counts is None else counts
+    found = np.full((len(weights), labels.shape[1]), np.nan)
+    for label in range(labels.shape[1]):
+        order = np.argsort(-probabilities[:, label], kind="stable")
+        score, true, weigh = probabilities[order, label], labels[order, label], weights[:, order]
+        ends = np.flatnonzero(np.append(np.diff(score) != 0, True))  # equal probabilities share a threshold
+        right, taken = np.cumsum(weigh * true, axis=1)[:, ends], np.cumsum(weigh, axis=1)[:, ends]
+        precision = np.divide(right, taken, out=np.zeros_like(right), where=taken > 0)
+        gained = np.diff(right, axis=1, prepend=0.0)
+        positive = right[:, -1]
+        total = (gained * precision).sum(axis=1)
+        found[:, label] = np.divide(total, positive, out=np.full(len(weights), np.nan), where=positive > 0)
+    return found[0] if counts is None else found
+
+
+def mean_average_precision(probabilities: Numbers, labels: NDArray) -> float:
+    """The mean average precision over the labels that a sample has; NaN if there is none."""
+    return float(mean_known(average_precisions(probabilities, labels)))
+
+
+def r_squared(answers: Numbers, values: Numbers, counts: Numbers | None = None) -> Numbers:
+    r"""Coefficient of determination of each value.
+
+    .. math:: R^2 = 1 - \frac{\sum_i (y_i - \hat y_i)^2}{\sum_i (y_i - \bar y)^2}
+
+    Args:
+        answers: (N, V) estimates.
+        values: (N, V) true ones.
+        counts: (R, N) how often each sample counts in each of R resamples; each once by default.
+
+    Returns:
+        (R, V), NaN where all true values that count are equal; (V,) without `counts`.
+    """
+    weights = np.ones((1, len(values))) if counts is None else counts
+    total = weights.sum(axis=1, keepdims=True)
+    shifted = values - values.mean(axis=0)  # does not change differences, keeps digits
+    mean = weights @ shifted / total
+    spread = weights @ shifted**2 - total * mean**2
+    errors = weights @ (answers - values) ** 2
+    fit = spread > 1e-12 * np.maximum(weights @ shifted**2, np.finfo(np.float64).tiny)
+    found = 1 - np.divide(errors, spread, out=np.full_like(errors, np.nan), where=fit)
+    return found[0] if counts is None else found
+
+
+def mean_known(values: Numbers) -> Numbers:
+    """The mean over the last axis of what is not NaN; NaN where all are."""
+    there = ~np.isnan(values)
+    count = there.sum(axis=-1)
+    total = np.where(there, values, 0.0).sum(axis=-1)
+    return np.divide(total, count, out=np.full(np.shape(count), np.nan), where=count > 0)

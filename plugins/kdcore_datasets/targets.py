@@ -1,0 +1,68 @@
+"""Targets of datasets that are described in a recipe: their names and units, and their numbers as files have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from kdcore import DataError, Target, TargetKind
+
+UNLABELLED, NOTHING, RECORDING = "unlabelled", "none", "recording"
+"""Actions, in a sample's key, of samples without a target, with none of several labels, and with values."""
+
+
+def declared_target(dataset: str, kind: TargetKind, names: Sequence[str], units: Mapping[str, str] | None) -> Target:
+    """The target that a recipe declares.
+
+    Raises:
+        ValueError: If labels or values have no names, or units are of something else.
+    """
+    if kind != "classes" and not names:
+        raise ValueError(f"{dataset}: target {kind!r} requires 'classes', the names of the {kind}")
+    for name in units or ():
+        if kind != "values" or name not in names:
+            raise ValueError(f"{dataset}: value_units: there is no value {name!r}")
+    return Target(kind, tuple((units or {}).get(name, "") for name in names) if units else ())
+
+
+def numbers_of(rows: np.ndarray, where: str) -> list[tuple[float, ...] | None]:
+    """The numbers of each sample from rows (samples, names); None for a row of NaN.
+
+    Raises:
+        DataError: If a sample has some numbers and lacks others.
+    """
+    missing = np.isnan(rows)
+    partly = missing.any(axis=1) & ~missing.all(axis=1)
+    if partly.any():
+        raise DataError(f"{where}: row {int(partly.argmax())} has some numbers and lacks others")
+    return [None if np.isnan(row).all() else tuple(row.tolist()) for row in rows]
+
+
+def action_of(numbers: tuple[float, ...] | None, names: Sequence[str], target: Target) -> str:
+    """The action in a sample's key: its labels; of values the same for all."""
+    if numbers is None:
+        return UNLABELLED
+    if target.kind == "values":
+        return RECORDING
+    return "+".join(name for name, each in zip(names, numbers, strict=True) if each) or NOTHING
+
+
+def read_numbers_of(text: str, names: Sequence[str], target: Target) -> tuple[float, ...]:
+    """The numbers that a text of labels or values, separated by semicolons, stands for.
+
+    Raises:
+        ValueError: If a label is not one of `names`, or a value is no number.
+    """
+    parts = [part.strip() for part in text.split(";") if part.strip()]
+    if target.kind == "values":
+        if len(parts) != len(names):
+            raise ValueError(f"{text!r} is {len(parts)} values, and {len(names)} are expected")
+        try:
+            return tuple(map(float, parts))
+        except ValueError:
+            raise ValueError(f"{text!r} is not a number for each of {', '.join(names)}") from None
+    parts = [] if parts == [NOTHING] and NOTHING not in names else parts
+    for unknown in (part for part in parts if part not in names):
+        raise ValueError(f"label {unknown!r} is not one of {', '.join(names)}")
+    return tuple(float(name in parts) for name in names)

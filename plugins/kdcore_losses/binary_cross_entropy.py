@@ -1,0 +1,61 @@
+"""Binary cross-entropy with labels that may be true together."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore import DistillationLoss, Example, LossContext, Needs
+from kdcore.functional import full_precision, weighted_mean
+from kdcore_losses.label_loss import ClassWeights, named_weights
+
+
+class BinaryCrossEntropy(DistillationLoss):
+    """Binary cross-entropy of the learner's logits with the labels of samples that may have several.
+
+    .. math:: L = -\\frac{1}{C \\sum_b w_b} \\sum_b w_b \\sum_c
+        \\left( p_c\\, y_{bc} \\log \\sigma(z_{bc}) + (1 - y_{bc}) \\log (1 - \\sigma(z_{bc})) \\right)
+
+    with sample weights w, 1 unless the dataset gives them, and weights p of positive samples, as
+    `torch.nn.functional.binary_cross_entropy_with_logits` has them (``pos_weight``).
+
+    Args:
+        positive_weights: Label → weight of the samples that have it, 1 for labels that are not named; ``balanced`` gives label
+            c the weight :math:`(N - n_c) / n_c`, with :math:`n_c` of the N labelled training samples; None for 1.
+    """
+
+    needs = Needs(labels=True)
+    targets = ("labels",)
+    sample_weights = True
+    positive: Tensor | None
+
+    def __init__(self, *, positive_weights: ClassWeights | None = None):
+        super().__init__()
+        self.positive_weights = positive_weights
+        self.register_buffer("positive", None, persistent=False)
+
+    def setup(self, example: Example) -> None:
+        """Find the weight of each label's positive samples.
+
+        Raises:
+            ValueError: If a name is no label, or ``balanced`` is asked for where nobody counted the training samples.
+        """
+        if self.positive_weights is None:
+            return
+        if isinstance(self.positive_weights, dict):
+            weights = torch.tensor(named_weights(self.positive_weights, example.class_names, "positive_weights", "label"))
+        elif example.class_counts is None or example.labelled is None:
+            raise ValueError("positive_weights: balanced needs the training samples of each label, which nobody counted here")
+        else:
+            counts = example.class_counts.double()
+            balanced = (example.labelled - counts) / counts.clamp_min(1)
+            weights = torch.where((counts > 0) & (balanced > 0), balanced, 1.0).float()
+        self.positive = full_precision(weights).to(example.student.logits.device)
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The mean over labels, and the weighted mean over the batch."""
+        logits = full_precision(ctx.student.logits)
+        positive = None if self.positive is None else self.positive.to(logits)
+        losses = F.binary_cross_entropy_with_logits(logits, ctx.labels.to(logits), reduction="none", pos_weight=positive)
+        return weighted_mean(losses, ctx.weights)

@@ -1,0 +1,80 @@
+"""Regression of values, alone and bounded by a teacher."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdcore import DistillationLoss, LossContext, Needs
+from kdcore.functional import full_precision, weighted_mean
+
+
+class Regression(DistillationLoss):
+    """Error of the learner's outputs from the values, both normalised by the training samples.
+
+    .. math:: L = \\frac{1}{V \\sum_b w_b} \\sum_b w_b \\sum_v \\ell(z_{bv} - y_{bv}), \\quad
+        \\ell(d) = d^2, \\quad |d|, \\quad
+        \\begin{cases} d^2 / 2 & |d| < \\delta \\\\ \\delta (|d| - \\delta / 2) & \\text{otherwise} \\end{cases}
+
+    for ``squared``, ``absolute`` and ``huber``, with sample weights w, 1 unless the dataset gives them.
+
+    Args:
+        error: ℓ, one of ``squared``, ``absolute`` and ``huber``.
+        delta: δ of ``huber``, in standard deviations of a value.
+    """
+
+    needs = Needs(labels=True)
+    targets = ("values",)
+    sample_weights = True
+
+    def __init__(self, *, error: Literal["squared", "absolute", "huber"] = "squared", delta: Annotated[float, Gt(0)] = 1.0):
+        super().__init__()
+        self.error, self.delta = error, delta
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The mean over values, and the weighted mean over the batch."""
+        outputs = full_precision(ctx.student.logits)
+        values = ctx.labels.to(outputs)
+        if self.error == "squared":
+            losses = F.mse_loss(outputs, values, reduction="none")
+        elif self.error == "absolute":
+            losses = F.l1_loss(outputs, values, reduction="none")
+        else:
+            losses = F.huber_loss(outputs, values, reduction="none", delta=self.delta)
+        return weighted_mean(losses, ctx.weights)
+
+
+class BoundedRegression(DistillationLoss):
+    """Squared error of the samples on which the student is not better than a teacher by a margin.
+
+    .. math:: L = \\frac{1}{K \\sum_b w_b} \\sum_k \\sum_b w_b
+        \\begin{cases} e^S_b & e^S_b + m > e^k_b \\\\ 0 & \\text{otherwise} \\end{cases}, \\quad
+        e_b = \\frac1V \\|z_b - y_b\\|_2^2
+
+    with sample weights w, 1 unless the dataset gives them; outputs and values are normalised by the training samples. G. Chen
+    et al., "Learning Efficient Object Detection Models with Knowledge Distillation", NIPS 2017, Eq. (5).
+
+    Args:
+        margin: m, in variances of a value.
+    """
+
+    needs = Needs(labels=True, teachers=1)
+    targets = ("values",)
+    sample_weights = True
+
+    def __init__(self, *, margin: Annotated[float, Ge(0)] = 0.0):
+        super().__init__()
+        self.margin = margin
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        """The mean over teachers, and the weighted mean over the batch."""
+        outputs = full_precision(ctx.student.logits)
+        values = ctx.labels.to(outputs)
+        own = ((outputs - values) ** 2).mean(dim=1)
+        errors = [((full_precision(each.logits) - values) ** 2).mean(dim=1) for each in ctx.teachers.values()]
+        bounded = torch.stack([torch.where(own + self.margin > each, own, 0.0) for each in errors], dim=1)
+        return weighted_mean(bounded, ctx.weights)

@@ -1,0 +1,105 @@
+"""Sections of the report for runs whose target is not one class per sample: labels, or values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from kdcore import LabelEvaluation, Row, Summary, ValueEvaluation
+from kdcore_report.html_page import Pictures, note, section, table
+from kdcore_report.plots import COLOURS, INK, new_figure, save_figure
+
+DISTILLED, BASELINE, ALONE = "distilled", "baseline", "student"
+
+
+def target_sections(summary: Summary, pictures: Pictures) -> Iterator[str]:
+    """The results of each label, or of each value with its estimates drawn against the truth."""
+    rows = [row for row in map(summary.row, (BASELINE, DISTILLED, ALONE)) if row]
+    if not rows:
+        return
+    if summary.target.kind == "labels":
+        yield section("Results of each label", _labels(summary, rows))
+        return
+    yield section("Results of each value", _values(summary, rows))
+    drawn = {row.role: _pooled_values(row) for row in rows}
+    content = pictures.figure("estimates", lambda path: scatter_picture(drawn, path), "Estimates and true values")
+    yield section("Estimates", content + note(f"A point is a sample, of {_seeds(summary)}. Exact estimates lie on the line."))
+
+
+def _labels(summary: Summary, rows: Sequence[Row]) -> str:
+    found = {row.role: _pooled_labels(row) for row in rows}
+    first = next(iter(found.values()))
+    headings = ["label", "samples with it", *(f"{role}: {what}" for role in found for what in ("AP", "F1"))]
+    both = len(found) > 1 and {BASELINE, DISTILLED} <= set(found)
+    lines = []
+    for index, name in enumerate(summary.classes):
+        cells = [escape(name), str(int(first.labels[:, index].sum()))]
+        for each in found.values():
+            cells += [_percent(each.by_output[index]), _percent(each.f1[index])]
+        if both:
+            gain = found[DISTILLED].by_output[index] - found[BASELINE].by_output[index]
+            cells.append("–" if np.isnan(gain) else f"{100 * gain:+.1f}")
+        lines.append(("", cells))
+    remark = f"Average precision (AP) and F1 at a probability of 0.5, in %, over {_seeds(summary)}, of which all count samples."
+    return table([*headings, *(["gain in AP"] if both else [])], lines) + note(remark)
+
+
+def _values(summary: Summary, rows: Sequence[Row]) -> str:
+    found = {row.role: _pooled_values(row) for row in rows}
+    headings = ["value", "unit", *(f"{role}: {what}" for role in found for what in ("MAE", "RMSE", "R²"))]
+    units = summary.target.units or ("",) * len(summary.classes)
+    lines = []
+    for index, name in enumerate(summary.classes):
+        cells = [escape(name), escape(units[index]) or "–"]
+        for each in found.values():
+            cells += [f"{each.mae[index]:.4g}", f"{each.rmse[index]:.4g}", f"{each.r2[index]:.3f}"]
+        lines.append(("", cells))
+    remark = (
+        f"MAE and RMSE in the unit of the value; lower is better. R²: 1 is exact, 0 a constant answer. Over {_seeds(summary)}."
+    )
+    return table(headings, lines) + note(remark)
+
+
+def scatter_picture(found: dict[str, ValueEvaluation], path: Path) -> None:
+    """Draw estimates against true values: a row for each value, a column for each participant."""
+    first = next(iter(found.values()))
+    units = first.target.units or ("",) * len(first.names)
+    figure = new_figure(3.6 * len(found), 3.4 * len(first.names))
+    places = figure.subplots(len(first.names), len(found), squeeze=False)
+    for index, (name, unit) in enumerate(zip(first.names, units, strict=True)):
+        every = [part[:, index] for each in found.values() for part in (each.labels, each.answers)]
+        low, high = min(part.min() for part in every), max(part.max() for part in every)
+        for axes, (role, each) in zip(places[index], found.items(), strict=True):
+            axes.plot((low, high), (low, high), "--", color=INK, linewidth=1)
+            axes.plot(each.labels[:, index], each.answers[:, index], "o", color=COLOURS[0], markersize=3, alpha=0.5)
+            axes.set_title(f"{name}, {role}", loc="left", fontsize=10, fontweight="bold")
+            axes.set_xlabel(f"true, {unit}" if unit else "true")
+            axes.set_ylabel(f"estimated, {unit}" if unit else "estimated")
+            axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
+
+
+def _pooled_labels(row: Row) -> LabelEvaluation:
+    """All seeds' answers as one evaluation."""
+    every = [each for each in row.evaluations if isinstance(each, LabelEvaluation)]
+    return LabelEvaluation(
+        np.concatenate([each.probabilities for each in every]), np.concatenate([each.labels for each in every])
+    )
+
+
+def _pooled_values(row: Row) -> ValueEvaluation:
+    """All seeds' answers as one evaluation."""
+    every = [each for each in row.evaluations if isinstance(each, ValueEvaluation)]
+    answers, labels = (np.concatenate(each) for each in zip(*((e.answers, e.labels) for e in every), strict=True))
+    return ValueEvaluation(answers, labels, every[0].names, every[0].target)
+
+
+def _percent(value: float) -> str:
+    return "–" if np.isnan(value) else f"{100 * value:.1f}"
+
+
+def _seeds(summary: Summary) -> str:
+    return f"seed {summary.seeds[0]}" if len(summary.seeds) == 1 else f"{len(summary.seeds)} seeds"

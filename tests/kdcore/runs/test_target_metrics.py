@@ -1,0 +1,113 @@
+"""Metrics of labels and values, against scikit-learn and loops."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk
+
+from kdcore import Target, ValueEvaluation, evaluate_target
+from kdcore.runs.gain import paired_difference
+from kdcore.training.scores import average_precisions, r_squared
+from kdcore.training.validation import Scores
+
+random = np.random.default_rng(0)
+N, L = 60, 4
+TRUE = (random.random((N, L)) < (0.5, 0.2, 0.8, 0.05)).astype(int)
+GIVEN = np.round(np.clip(0.4 * TRUE + 0.6 * random.random((N, L)), 0, 1), 1)  # rounded, so that probabilities are equal
+LABELS, KG = Target("labels"), Target("values", ("kg",), (2.0,), (3.0,))
+
+
+def test_labels_as_scikit_learn_judges_them():
+    found = evaluate_target(LABELS, "abcd", GIVEN, TRUE)
+    said = GIVEN >= 0.5
+    expected = {
+        "map": sk.average_precision_score(TRUE, GIVEN, average="macro"),
+        "macro_f1": sk.f1_score(TRUE, said, average="macro"),
+        "micro_f1": sk.f1_score(TRUE, said, average="micro"),
+        "subset_accuracy": sk.accuracy_score(TRUE, said),
+    }
+    assert {name: found.metrics()[name] for name in expected} == pytest.approx(expected)
+    clipped = np.clip(GIVEN, np.finfo(float).tiny, 1)
+    other = np.clip(1 - GIVEN, np.finfo(float).tiny, 1)
+    assert found.metrics()["loss"] == pytest.approx(-(TRUE * np.log(clipped) + (1 - TRUE) * np.log(other)).mean())
+    np.testing.assert_allclose(found.by_output, sk.average_precision_score(TRUE, GIVEN, average=None))
+
+
+def test_a_label_that_no_sample_has_does_not_count():
+    true = TRUE.copy()
+    true[:, 1] = 0
+    with np.errstate(invalid="ignore"):
+        others = sk.average_precision_score(true[:, [0, 2, 3]], GIVEN[:, [0, 2, 3]])
+    assert evaluate_target(LABELS, "abcd", GIVEN, true).metrics()["map"] == pytest.approx(others)
+
+
+def test_resamples_are_scikit_learns_sample_weights():
+    counts = random.multinomial(N, np.full(N, 1 / N), size=3).astype(float)
+    found = average_precisions(GIVEN, TRUE, counts)
+    for row, weights in zip(found, counts, strict=True):
+        expected = sk.average_precision_score(TRUE, GIVEN, average=None, sample_weight=weights)
+        np.testing.assert_allclose(row[~np.isnan(row)], expected[~np.isnan(row)])
+    true, said = random.normal(size=(N, 2)) * 5 + 40, random.normal(size=(N, 2)) * 5 + 40
+    for row, weights in zip(r_squared(said, true, counts), counts, strict=True):
+        np.testing.assert_allclose(row, sk.r2_score(true, said, sample_weight=weights, multioutput="raw_values"))
+
+
+def test_values_as_scikit_learn_judges_them():
+    true, said = random.normal(size=(N, 1)) * 3 + 2, random.normal(size=(N, 1)) * 3 + 2
+    found = evaluate_target(KG, ("mass",), said, true)
+    mse = sk.mean_squared_error(true, said)
+    expected = {"mae": sk.mean_absolute_error(true, said), "rmse": mse**0.5, "r2": sk.r2_score(true, said)}
+    assert found.metrics() == pytest.approx(expected)
+    assert found.constant[0] == pytest.approx(np.abs(true - 2.0).mean()), "the mean of the training samples"
+    scores = Scores.of(said, true.astype(np.float32), KG)
+    assert (scores.name, scores.higher_is_better) == ("mae", False)
+    assert scores.value == pytest.approx(expected["mae"], rel=1e-6)
+    assert scores.loss == pytest.approx(mse / 9, rel=1e-6)
+    assert scores.at("mae") == -scores.value
+
+
+def test_values_of_several_units_are_judged_by_r2_and_have_no_mean_error():
+    true, said = random.normal(size=(N, 2)), random.normal(size=(N, 2))
+    found = evaluate_target(Target("values", ("kg", "m")), ("mass", "height"), said, true)
+    assert found.primary.name == "r2"
+    assert "mae" not in found.metrics()
+    assert found.metrics()["mae/height"] == pytest.approx(sk.mean_absolute_error(true[:, 1], said[:, 1]))
+    assert found.metrics()["r2"] == pytest.approx(sk.r2_score(true, said))
+
+
+def of_errors(scale, seed):
+    noise = np.random.default_rng(seed).normal(size=(N, 1))
+    true = np.linspace(0, 10, N)[:, None]
+    return evaluate_target(KG, ("mass",), true + scale * noise, true)
+
+
+def test_a_smaller_error_is_a_gain_and_said_so():
+    several = paired_difference([of_errors(1.0, n) for n in range(4)], [of_errors(2.0, n) for n in range(4)])
+    assert several.helped
+    assert several.high < 0
+    assert several.sentence.startswith("Distillation helped: -0.")
+    assert "kg of MAE" in several.sentence
+    assert "lower is better" in several.sentence
+    assert paired_difference([of_errors(2.0, n) for n in range(4)], [of_errors(1.0, n) for n in range(4)]).sentence.startswith(
+        "Distillation hurt: +0."
+    )
+
+
+def test_the_bootstrap_of_one_seed_by_a_loop():
+    one, other = of_errors(1.0, 0), of_errors(1.3, 1)
+    found = paired_difference([one], [other])
+    gaps = np.abs(one.answers - one.labels)[:, 0] - np.abs(other.answers - other.labels)[:, 0]
+    drawn = [gaps[np.random.default_rng(n).integers(0, N, N)].mean() for n in range(2000)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.03)
+    assert found.mean == pytest.approx(gaps.mean())
+    assert isinstance(one, ValueEvaluation)
+    assert one.interval[0] < one.metrics()["mae"] < one.interval[1]
+
+
+def test_answers_of_another_form_are_refused():
+    with pytest.raises(ValueError, match="same shape"):
+        evaluate_target(LABELS, "abcd", GIVEN, TRUE[:, :2])
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        evaluate_target(LABELS, "abcd", GIVEN + 1, TRUE)
+    with pytest.raises(ValueError, match="finite"):
+        evaluate_target(KG, ("mass",), np.full((3, 1), np.nan), np.zeros((3, 1)))
