@@ -17,6 +17,7 @@ SHIPPED = {
     "ablate": "compare",
     "cross-validate": "compare",
     "sweep": "compare",
+    "seeds": "compare",
     "reproduce": "compare",
     "new-plugin": "devtools",
     "check-plugin": "devtools",

@@ -52,9 +52,15 @@ class Command:
     log: str
 
     @classmethod
-    def of(cls, job: Job, threads: int) -> Command:
-        """The command of a job, with as many CPU threads as this process was told to use, else `threads`."""
-        taken = {name: value for name, value in os.environ.items() if name.startswith(TAKEN_ALONG)}
+    def of(cls, job: Job, threads: int, taken_along: tuple[str, ...] = TAKEN_ALONG) -> Command:
+        """The command of a job, with as many CPU threads as this process was told to use, else `threads`.
+
+        Args:
+            job: The job.
+            threads: Number of threads.
+            taken_along: Beginnings of the names of the environment variables that it takes along.
+        """
+        taken = {name: value for name, value in os.environ.items() if name.startswith(taken_along)}
         taken |= {name: os.path.abspath(taken[name]) for name in PLACES if taken.get(name)}
         taken[THREADS] = os.environ.get(THREADS) or str(threads)
         return cls(tuple(job.words), os.getcwd(), taken, str(job.log.absolute()))

@@ -53,7 +53,8 @@ class SlurmExecutor(Executor):
         """Submit the job; submitit keeps its files beside the job's log."""
         executor = self._submitit.AutoExecutor(folder=job.log.parent / "submitit", cluster=self.cluster)
         executor.update_parameters(name=job.label, **self._settings)
-        return _Submitted(executor.submit(_Requeueable(Command.of(job, self.cpus))))
+        # sbatch passes the environment on; submitit would write a password in it to a file
+        return _Submitted(executor.submit(_Requeueable(Command.of(job, self.cpus, ("KDCORE_",)))))
 
 
 class _Requeueable:

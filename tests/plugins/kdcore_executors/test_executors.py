@@ -83,10 +83,14 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_slurm_jobs_run_through_submitit(tmp_path):
+def test_slurm_jobs_run_through_submitit(tmp_path, monkeypatch):
     pytest.importorskip("submitit", reason="submitit is not installed: pip install 'kdcore[slurm]'")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "swordfish")
     said: list[str] = []
     commands = {"version": ["--version"], "wrong": ["nonsense"]}
     ended = Parallel(2, "{name: slurm, cluster: local}").run(commands, tmp_path / "logs", said.append)
     assert ended == {"version": 0, "wrong": 2}
     assert __version__ in (tmp_path / "logs" / "version.log").read_text()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.suffix == ".pkl" for path in files)
+    assert not [path for path in files if b"swordfish" in path.read_bytes()]
