@@ -61,6 +61,7 @@ def due_at_different_times(rank: int, world_size: int, folder: Path) -> None:
     """An engine whose clock says on one rank only that a checkpoint is due."""
     os.environ.update(MASTER_ADDR="127.0.0.1", WORLD_SIZE=str(world_size), RANK=str(rank))
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
+    from kdcore.training.checkpoint import Spacing
     from kdcore.training.engine import Engine
 
     class Fabric:
@@ -74,7 +75,7 @@ def due_at_different_times(rank: int, world_size: int, folder: Path) -> None:
 
     engine = Engine.__new__(Engine)
     engine.fabric = Fabric()  # type: ignore[assignment]
-    engine.settings = type("Settings", (), {"checkpoint_seconds": 5.0})()  # type: ignore[assignment]
+    engine.spacing = Spacing(5.0)
     engine.spacing._saved_at = time.monotonic() - (10 if rank == 0 else 0)
     torch.save(engine._due(), folder / f"{rank}.pt")
     dist.destroy_process_group()
