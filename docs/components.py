@@ -106,7 +106,9 @@ def _call(entry: Entry, options: dict[str, Any], needs: Needs, shapes: Shapes, s
         lines.append(outputs("other", shapes.teacher))
         arguments[1] = '{"one": teacher, "two": other}'
     if needs.labels:
-        lines.append("labels = torch.randint(5, (8,))")
+        targets = component_facts(entry, options).targets or ("classes",)
+        several = "torch.randint(2, (8, 5)).float()" if "labels" in targets else "torch.randn(8, 5)"
+        lines.append(f"labels = {'torch.randint(5, (8,))' if 'classes' in targets else several}")
         arguments.append("labels" if needs.teachers else "labels=labels")
     if needs.peers:
         lines.append(outputs("peer", shapes.student))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.loss import DistillationLoss, Example
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
+    from kdcore.contracts.options import IfSet
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Splits
     from kdcore.contracts.schedule import Graph, Node, Schedule, Stage
@@ -105,6 +106,7 @@ _HOME = {
     "kdcore.contracts.fusion": ("TeacherFusion",),
     "kdcore.contracts.loss": ("DistillationLoss", "Example"),
     "kdcore.contracts.needs": ("Needs",),
+    "kdcore.contracts.options": ("IfSet",),
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Splits"),

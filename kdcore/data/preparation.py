@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.protocol import HELD_OUT, Protocol, Splits
+from kdcore.contracts.target import Target
 from kdcore.data.data_cache import Column, ColumnCache, Progress, Wanted
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
@@ -196,13 +197,8 @@ def load_table(
         if not len(rows[split]):
             what = f"no {split} sample is left after unreadable and short ones were skipped"
             raise DataError(listed(what, odd) if odd else what)
-    if spec.labels not in ("partial", "withheld"):
-        refuse_unlabelled(labels, rows, keys)
-    train_labels = told_labels(labels, rows, spec, len(dataset.classes), keys)
-    warned += label_warnings(labels, train_labels, rows, spec, dataset.classes)
-    warned += target_warnings(labels, train_labels, rows, dataset.target, dataset.classes)
-    target = with_statistics(dataset.target, train_labels, rows, dataset.classes)
-    train_labels = target.normalised(train_labels) if target.mean else train_labels
+    train_labels, target, told = _training_labels(dataset, spec, joined)
+    warned += told
     present = _present(pipelines, columns, joined, requirements.together)
     inputs = {
         name: pipeline.prepare(
@@ -221,6 +217,17 @@ def load_table(
     classes = tuple(dataset.classes)
     warned_of, batching = tuple(warned), (spec.sampler, spec.mix, target, joined.weights)
     return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, warned_of, present, *batching)
+
+
+def _training_labels(dataset: Dataset, spec: DataSpec, joined: JoinedRows) -> tuple[Tensor, Target, list[str]]:
+    """What training is told of each row, the target with the statistics of values, and warnings about both."""
+    labels, rows, keys, names = joined.labels, joined.by_split, joined.keys, dataset.classes
+    if spec.labels not in ("partial", "withheld"):
+        refuse_unlabelled(labels, rows, keys)
+    told = told_labels(labels, rows, spec, len(names), keys)
+    warned = [*label_warnings(labels, told, rows, spec, names), *target_warnings(labels, told, rows, dataset.target, names)]
+    target = with_statistics(dataset.target, told, rows, names)
+    return target.normalised(told) if target.mean else told, target, warned
 
 
 def with_shares_missing(

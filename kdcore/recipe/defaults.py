@@ -7,15 +7,21 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from kdcore.contracts.options import IfSet
 from kdcore.plugin.option_schema import validated
 from kdcore.plugin.registry import Entry
 
 
 def filled_options(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain values of all options, without those whose default a recipe cannot express, such as a function."""
+    """Return plain values of all options, without those whose default a recipe cannot express, such as a function.
+
+    Options marked `IfSet` are left out while they have their default, whether that is written or not.
+    """
     values = validated(entry, options)
     unsayable = {name for name, value in values if name not in options and not _sayable(value)}
-    return values.model_dump(mode="json", exclude=unsayable)
+    fields = type(values).model_fields
+    unset = {name for name, value in values if IfSet() in fields[name].metadata and value == fields[name].get_default()}
+    return values.model_dump(mode="json", exclude=unsayable | unset)
 
 
 def _sayable(value: Any) -> bool:

@@ -68,7 +68,7 @@ def loss_problems(name: str, facts: Facts, target: Target, weighted: bool, regis
     elif weighted and labels and not facts.sample_weights:
         others = _losses(registry, lambda each: target.kind in (each.targets or ()) and each.sample_weights, facts)
         what = f"the loss {name!r} does not heed the weights that the dataset gives its samples"
-        yield what, f"{_use(others)}, or leave out the weights"
+        yield what, ", or ".join(filter(None, (_use(others), "leave out the weights")))
 
 
 def _use(names: list[str]) -> str:

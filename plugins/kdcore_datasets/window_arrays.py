@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 from annotated_types import Gt
 
-from kdcore import DataError, Dataset, Modality, Sample, SampleKey, Signal, TargetKind, Unusable
+from kdcore import DataError, Dataset, IfSet, Modality, Sample, SampleKey, Signal, TargetKind, Unusable
 from kdcore_datasets.file_formats import require_finite
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.modalities import ACCELEROMETER, FACTORS, GYROSCOPE, ORIENTATION, Unit
@@ -40,7 +40,6 @@ class WindowSet:
             number or a row of them.
         subjects: File of a subject for each window; without one, all windows are of the subject named like the set.
         channels: Modality → the channels to take from its file, counted from 0; all by default.
-        weights: File of a weight for each window, greater than 0; without one, all weigh the same.
 
     Raises:
         ValueError: If there are no signals, or channels of one that is not there.
@@ -50,7 +49,6 @@ class WindowSet:
     labels: str
     subjects: str | None = None
     channels: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    weights: str | None = None
     __pydantic_config__ = _STRICT
 
     def __post_init__(self) -> None:
@@ -87,6 +85,7 @@ class Windows(Dataset):
             ``data.labels: partial`` needs it.
         target: ``classes``: a window has one label. ``labels``: it has any number of them. ``values``: numbers to estimate.
         value_units: Value → its unit, for ``values``.
+        weights: Set → file of a weight for each window, greater than 0; without, all weigh the same.
 
     Raises:
         ValueError: If there are no sets, their modalities differ, some have weights and others not, or a target has no names.
@@ -103,8 +102,9 @@ class Windows(Dataset):
         names: dict[str, str] | None = None,
         units: dict[str, Unit] | None = None,
         unlabelled: Literal["bad", "keep"] = "bad",
-        target: TargetKind = "classes",
-        value_units: dict[str, str] | None = None,
+        target: Annotated[TargetKind, IfSet()] = "classes",
+        value_units: Annotated[dict[str, str] | None, IfSet()] = None,
+        weights: Annotated[dict[str, str] | None, IfSet()] = None,
     ):
         if not sets:
             raise ValueError("windows: describe at least one set")
@@ -118,9 +118,9 @@ class Windows(Dataset):
             raise ValueError(f"windows: units are given for {unknown[0]!r}, which is not a modality of these windows")
         self._classes, self.unlabelled = classes, unlabelled
         self.target = declared_target("windows", target, classes, value_units)
-        if len({each.weights is None for each in sets.values()}) > 1:
+        self.weights, self.weighted = weights or {}, bool(weights)
+        if weights and set(weights) != set(sets):
             raise ValueError("windows: give weights for every set, or for none")
-        self.weighted = first.weights is not None
         self.modalities = {kind: self._modality(kind, first) for kind in first.signals}
         self.version = hashlib.sha256(f"1 {sorted(sets.items())} {rate} {axes} {self.units}".encode()).hexdigest()[:8]
 
@@ -222,7 +222,7 @@ class Windows(Dataset):
         return numbers_of(rows, str(path))
 
     def _weights(self, name: str) -> list[float] | None:
-        source = self.sets[name].weights
+        source = self.weights.get(name)
         if source is None:
             return None
         (path,), (array,) = self._files([source])

@@ -56,7 +56,8 @@ class BoundedRegression(DistillationLoss):
         e_b = \\frac1V \\|z_b - y_b\\|_2^2
 
     with sample weights w, 1 unless the dataset gives them; outputs and values are normalised by the training samples. G. Chen
-    et al., "Learning Efficient Object Detection Models with Knowledge Distillation", NIPS 2017, Eq. (5).
+    et al., "Learning Efficient Object Detection Models with Knowledge Distillation", NIPS 2017,
+    https://papers.nips.cc/paper/2017/hash/e1e32e235eee1f970470a3a6658dfdd5-Abstract.html.
 
     Args:
         margin: m, in variances of a value.

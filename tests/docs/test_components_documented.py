@@ -24,8 +24,8 @@ SHIPPED = (
 )
 ENTRIES = [entry for entry in plugin_manager().registry.entries() if entry.plugin in SHIPPED]
 LOSSES = [entry for entry in ENTRIES if entry.kind == "loss"]
-WITHOUT_SOURCE = {"cross-entropy"}
-"""Older than any paper that one would cite for it."""
+WITHOUT_SOURCE = {"cross-entropy", "binary-cross-entropy", "regression"}
+"""Older than any paper that one would cite for them."""
 
 
 def name(entry: Entry) -> str:

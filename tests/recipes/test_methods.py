@@ -405,7 +405,7 @@ def test_mutual_learning_gives_each_student_its_own_loss_and_nobody_a_gradient_o
     }
     logits = {name: forward(weights, made.input(name, rows), True) for name, weights in by_hand.items()}
     objectives = mutual_objectives(logits, made.table.labels[rows])
-    found = dict(zip(step.names, values.tolist(), strict=True))
+    found = dict(zip(step.names, map(float, values), strict=True))
     for name in STUDENTS:
         weight = 0.2 if name == "skeleton" else 1.0
         assert found[f"{name}/cross-entropy"] + weight * found[f"{name}/mutual"] == pytest.approx(
@@ -521,7 +521,7 @@ def one_batch(trial):
         with torch.random.fork_rng():
             total, values = step(chosen, chosen)
         return OneBatch(
-            made, distiller, step, chosen, by_hand, dict(zip(step.names, values.tolist(), strict=True)), total.detach()
+            made, distiller, step, chosen, by_hand, dict(zip(step.names, map(float, values), strict=True)), total.detach()
         )
 
     return make
@@ -701,7 +701,7 @@ def test_mars_compares_the_mean_features_of_frames_and_flow(trial):
             lambda _, args, name=name: frames.update({name: args[0].detach().clone()})
         )
     total, values = step(rows, rows)
-    found = dict(zip(step.names, values.tolist(), strict=True))
+    found = dict(zip(step.names, map(float, values), strict=True))
     student, teacher = (each.reshape(len(rows), 2, -1).mean(1) for each in (frames["student"], frames["flow"]))
     expected = float((student - teacher).square().mean())
     assert expected > 0

@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from kdcore import DataError, Dataset, Sample, SampleKey, Signal, TargetKind, Unusable
+from kdcore import DataError, Dataset, IfSet, Sample, SampleKey, Signal, TargetKind, Unusable
 from kdcore_datasets.delimited import Column, seems_headerless
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.pattern import PathPattern
@@ -74,9 +74,9 @@ class SensorCsv(Dataset):
         key_columns: dict[KeyField, Column] | None = None,
         min_duration: float = 0.0,
         unlabelled: Literal["bad", "keep"] = "bad",
-        target: TargetKind = "classes",
-        value_units: dict[str, str] | None = None,
-        weight: Column | None = None,
+        target: Annotated[TargetKind, IfSet()] = "classes",
+        value_units: Annotated[dict[str, str] | None, IfSet()] = None,
+        weight: Annotated[Column | None, IfSet()] = None,
     ):
         self.target = declared_target("sensor-csv", target, classes, value_units)
         self.weight, self.weighted = weight, weight is not None

@@ -230,6 +230,17 @@ class Ordered(Plain):
         return (each / torch.arange(1, len(each) + 1, device=each.device)).mean()
 
 
+@caught_by("loss", "weights_count_samples")
+class Unweighed(Plain):
+    """Says that it heeds the weights of samples, and divides by their number."""
+
+    sample_weights = True
+
+    def forward(self, ctx: LossContext) -> Tensor:
+        weights = 1.0 if ctx.weights is None else ctx.weights
+        return (weights * differences(ctx)).mean()
+
+
 @caught_by("loss", "batch_of_one")
 class Unbiased(Plain):
     """Divides by one less than the number of samples."""

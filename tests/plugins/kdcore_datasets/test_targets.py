@@ -15,12 +15,12 @@ ROWS = np.array([[1, 0], [0, 0], [1, 1], [np.nan, np.nan]])
 def windows(folder, rows=ROWS, **told):
     arrays = {"X": np.zeros((len(rows), 8, 3)), "Y": rows, "w": np.arange(1, len(rows) + 1)}
     np.savez(folder / "all.npz", **arrays)
-    sets = {"all": WindowSet({"accelerometer": ("all.npz:X",)}, "all.npz:Y", weights=told.pop("weights", None))}
+    sets = {"all": WindowSet({"accelerometer": ("all.npz:X",)}, "all.npz:Y")}
     return Windows(root=folder, sets=sets, rate=50.0, **told)
 
 
 def test_windows_with_labels_and_weights(tmp_path):
-    data = windows(tmp_path, target="labels", classes=("walk", "talk"), unlabelled="keep", weights="all.npz:w")
+    data = windows(tmp_path, target="labels", classes=("walk", "talk"), unlabelled="keep", weights={"all": "all.npz:w"})
     samples = sorted(data.samples(), key=lambda each: int(each.key.trial))
     assert [each.target for each in samples] == [(1.0, 0.0), (0.0, 0.0), (1.0, 1.0), None]
     assert [each.key.action for each in samples] == ["walk", "none", "walk+talk", "unlabelled"]
