@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from kdcore.contracts.options import IfSet
@@ -20,8 +21,14 @@ def filled_options(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
     values = validated(entry, options)
     unsayable = {name for name, value in values if name not in options and not _sayable(value)}
     fields = type(values).model_fields
-    unset = {name for name, value in values if IfSet() in fields[name].metadata and value == fields[name].get_default()}
+    unset = {name for name, value in values if _only_if_set(fields[name]) and value == fields[name].get_default()}
     return values.model_dump(mode="json", exclude=unsayable | unset)
+
+
+def _only_if_set(field: FieldInfo) -> bool:
+    """True if an option is marked `IfSet`. Pydantic wraps the annotation of one whose default is None in ``Optional``."""
+    inside = [mark for each in get_args(field.annotation) for mark in getattr(each, "__metadata__", ())]
+    return IfSet() in [*field.metadata, *inside]
 
 
 def _sayable(value: Any) -> bool:

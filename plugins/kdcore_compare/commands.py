@@ -63,7 +63,7 @@ def seeds(
     jobs: Jobs = 1,
     executor: Where = "local",
     only: Annotated[str, typer.Option(help="Name of the recipe: train its seeds, and print no table.")] = "",
-    metric: Metric = "accuracy",
+    metric: Metric = None,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
@@ -74,7 +74,7 @@ def seeds(
     from kdcore_compare.parallel import Parallel
     from kdcore_compare.seeds import train_seeds
 
-    train_seeds(recipe, overrides or [], Parallel(jobs, executor), only, metric, form, output)
+    train_seeds(recipe, overrides or [], Parallel(jobs, executor), only, metric or "", form, output)
 
 
 def ablate(

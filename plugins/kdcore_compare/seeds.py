@@ -19,7 +19,7 @@ def train_seeds(
     overrides: Sequence[str],
     parallel: Parallel = SERIAL,
     only: str = "",
-    metric: str = "accuracy",
+    metric: str = "",
     form: Format = "rich",
     output: Path | None = None,
 ) -> None:
@@ -30,7 +30,7 @@ def train_seeds(
         overrides: ``key=value`` each.
         parallel: Number of seeds to train at a time, and where.
         only: Name of the recipe, to train without a table.
-        metric: ``accuracy``, ``macro_f1`` or ``loss``.
+        metric: Name of the metric that is compared; by default the one by which the target is judged.
         form: Format of the table.
         output: File for the table; by default it is printed.
 
