@@ -21,6 +21,9 @@ from kdcore.runs.target_metrics import AnyEvaluation
 from kdcore.runs.tracked_metrics import metric_group
 from kdcore.training.assembly import BASELINE, DISTILLED
 
+ByArm = Mapping[str, Sequence[dict[str, Any]]]
+"""Arm → each seed's evaluations by name."""
+
 Role = Literal[
     "teacher",
     "teacher ensemble",
@@ -297,12 +300,7 @@ def _weight(weight: float | Ramp) -> str:
     return f"{weight:g}" if isinstance(weight, float | int) else f"{weight.start:g} to {weight.stop:g}"
 
 
-def _teachers(
-    recipe: Recipe,
-    facts: Facts,
-    outcomes: Mapping[str, Sequence[Outcome]],
-    by_arm: Mapping[str, Sequence[dict[str, AnyEvaluation]]],
-) -> list[Row]:
+def _teachers(recipe: Recipe, facts: Facts, outcomes: Mapping[str, Sequence[Outcome]], by_arm: ByArm) -> list[Row]:
     first, evaluations = outcomes[DISTILLED][0], by_arm[DISTILLED]
     rows = [_row(recipe, facts, first, name, "teacher", [each[name] for each in evaluations]) for name in first.teachers]
     if len(rows) > 1:
@@ -312,12 +310,7 @@ def _teachers(
     return rows
 
 
-def _students(
-    recipe: Recipe,
-    facts: Facts,
-    outcomes: Mapping[str, Sequence[Outcome]],
-    by_arm: Mapping[str, Sequence[dict[str, AnyEvaluation]]],
-) -> list[Row]:
+def _students(recipe: Recipe, facts: Facts, outcomes: Mapping[str, Sequence[Outcome]], by_arm: ByArm) -> list[Row]:
     """Students of each arm, those of the baseline first; a student may be in one arm alone."""
     joint: Mapping[str, Role] = {
         BASELINE: "baseline ensemble",
@@ -347,9 +340,7 @@ def _reads(recipe: Recipe, name: str) -> str:
     return " + ".join(recipe.participants[name].modalities)
 
 
-def _differences(
-    facts: Facts, by_arm: Mapping[str, Sequence[dict[str, AnyEvaluation]]], outcomes: Mapping[str, Sequence[Outcome]]
-) -> dict[str, Difference]:
+def _differences(facts: Facts, by_arm: ByArm, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Difference]:
     """Of every distilled student that the baseline has, too, with against without."""
     alone = outcomes[BASELINE][0].students if BASELINE in outcomes else ()
     return {
@@ -359,9 +350,7 @@ def _differences(
     }
 
 
-def _by_subject(
-    facts: Facts, by_arm: Mapping[str, Sequence[dict[str, Any]]], outcomes: Mapping[str, Sequence[Outcome]]
-) -> dict[str, Difference]:
+def _by_subject(facts: Facts, by_arm: ByArm, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Difference]:
     """As `_differences`, with intervals over test subjects; for classes alone."""
     if facts.target:
         return {}

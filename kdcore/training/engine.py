@@ -72,10 +72,9 @@ class Engine:
         self.trained = trained if fabric.world_size == 1 else None
         self.save, self.finish, self.listener, self.scaler = save, finish, listener or Listener(), scaler
         self.stop_requested, self.learners = False, dict[str, Learner]()
-        self.watch = GradientWatch(taps=not settings.compile)
         limit, alone = settings.skipped_steps, fabric.world_size == 1
         self.skipping = Skipping(limit, alone, scaler is not None) if limit is not None else None
-        self.phases = phases or Phases()
+        self.watch, self.phases = GradientWatch(taps=not settings.compile), phases or Phases()
         if fabric.device.type == "cuda":
             self.phases.synchronise = torch.cuda.synchronize
         self.updates = Updates(fabric, distiller, scaler, self.skipping, self.phases)
