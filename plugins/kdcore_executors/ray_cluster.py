@@ -25,7 +25,7 @@ class RayExecutor(Executor):
 
     def __init__(self, *, address: str = "auto", cpus: Annotated[int, Ge(1)] = 1, gpus: Annotated[float, Ge(0)] | None = None):
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise UsageError("--executor ray: Ray is not installed; install it with pip install 'kdcore[ray]'") from error
         self._ray, self._owned = ray, not ray.is_initialized()
