@@ -33,7 +33,7 @@ def predict(
     dataset: Annotated[str, typer.Option(help="Dataset that defines the file format; by default the student's.")] = "",
     rate: Annotated[float | None, typer.Option(help="Samples per second of .npy files and plain tables.")] = None,
     units: Annotated[str, typer.Option(help="Units of .npy files and plain tables, such as g.")] = "",
-    top: Annotated[int, typer.Option(help="Number of classes to show.", min=1)] = 3,
+    top: Annotated[int | None, typer.Option(help="Number of classes to show; 3 by default.", min=1)] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the run; by default the first.")] = None,
     ensemble: Annotated[str, typer.Option(help="How to combine several students: average or max.")] = "average",
     window: Annotated[float | None, typer.Option(help="Window length in seconds.")] = None,
@@ -68,6 +68,8 @@ def predict(
     if windows is None and (smoothing > 1 or majority):
         raise UsageError(f"--{'majority' if majority else 'smoothing'} requires --window")
     limit = _threshold(threshold, found)
+    if top is not None and not found.target.is_classes:
+        raise UsageError(f"--top requires a student of classes; this one answers with {found.target.kind}")
     if plot:
         drawings(found, [])
     if STANDARD_INPUT not in files:
@@ -78,7 +80,7 @@ def predict(
         predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units, limit)
     if plot:
         predictions = list(predictions)
-    write_predictions(predictions, output, top)
+    write_predictions(predictions, output, top or 3)
     if plot:
         print(draw("Predictions along time", drawings(found, list(predictions)), plot), file=sys.stderr)
 

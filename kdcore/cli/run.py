@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from kdcore.cli.arguments import Overrides, RecipeArgument, RunArgument, complete_recipe
+from kdcore.errors import UsageError
 
 EXAMPLES = """\b
 Examples:
@@ -39,6 +40,8 @@ def run(
     from kdcore.runs.run import dry_run as rehearse
     from kdcore.runs.run import run as start
 
+    if dry_run and profile:
+        raise UsageError("--profile requires training steps; leave out --dry-run")
     with ConsoleListener(stderr()) as listener:
         if dry_run:
             if found := rehearse(recipe, overrides or [], callbacks=[listener]):

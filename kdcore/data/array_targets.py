@@ -42,11 +42,21 @@ class Answers:
         self.classes = None if classes is None else tuple(map(str, classes))
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise DataError("classes: two classes have the same name")
+        if values is None and hasattr(labels, "columns"):
+            labels = self._by_column(labels)
         self.given: dict[str, Any] = {"labels": labels} if values is None else _columns(values)
         self.several = values is None and _are_several(labels)
         self.names = self._value_names(values) if values is not None else ()
         kind = "values" if values is not None else "labels" if self.several else "classes"
         self.target = Target(kind, self._units(units or {}))
+
+    def _by_column(self, table: Any) -> np.ndarray:
+        """The numbers of a DataFrame that has a column for each label, in the order of `classes`, by name."""
+        names = tuple(str(name) for name in table.columns)
+        self.classes = names if self.classes is None else self.classes
+        if sorted(names) != sorted(self.classes):
+            raise DataError(f"labels: the columns are {', '.join(names)}, and classes names {', '.join(self.classes)}")
+        return np.asarray(table.to_numpy())[:, [names.index(name) for name in self.classes]]
 
     def read(self, found: Mapping[str, list[Any] | None], count: int) -> tuple[tuple[str, ...], list[Any]]:
         """Names of the classes, labels or values, and the answer of each sample.
@@ -78,6 +88,9 @@ class Answers:
     def _units(self, units: Mapping[str, str]) -> tuple[str, ...]:
         for name in set(units) - set(self.names):
             raise DataError(f"units: there is no value {name!r} ({did_you_mean(name, self.names)})")
+        for name, unit in units.items():
+            if not isinstance(unit, str):
+                raise DataError(f"units: that of {name!r} must be text, not {unit!r}")
         return tuple(units.get(name, "") for name in self.names) if units else ()
 
     def _values(self, found: Mapping[str, list[Any] | None]) -> list[tuple[float, ...] | None]:

@@ -14,6 +14,9 @@ from kdcore.contracts.protocol import HELD_OUT
 from kdcore.contracts.target import Target, known
 from kdcore.errors import DataError
 
+LARGEST = 1e30
+"""Magnitude beyond which sums in float32 may overflow; values and weights below its inverse may vanish."""
+
 
 def check_targets(dataset: Dataset, samples: Sequence[Sample]) -> None:
     """Refuse samples whose label, target or weight is not of the form that the dataset declares.
@@ -24,6 +27,8 @@ def check_targets(dataset: Dataset, samples: Sequence[Sample]) -> None:
     target, count = dataset.target, len(dataset.classes)
     if target.units and len(target.units) != count:
         raise DataError(f"the dataset has {count} values, but {len(target.units)} units")
+    if target.kind == "values":
+        _refuse_unresolved([each.target for each in samples if each.target is not None], dataset.classes)
     for sample in samples:
         if wrong := _wrong_target(sample, target, count) or _wrong_weight(sample, dataset.weighted):
             raise DataError(f"{sample.key}: {wrong}")
@@ -43,11 +48,29 @@ def _wrong_target(sample: Sample, target: Target, count: int) -> str:
     return "" if np.isfinite(sample.target).all() else "its values are not finite numbers"
 
 
+def _refuse_unresolved(numbers: Sequence[Sequence[float]], names: Sequence[str]) -> None:
+    """Refuse values that float32 cannot hold, or whose differences it cannot tell apart."""
+    if not numbers or len({len(each) for each in numbers}) > 1:
+        return
+    values = np.array(numbers, np.float64)
+    peaks, spreads = np.abs(values).max(axis=0), np.ptp(values, axis=0)
+    for name, peak, spread in zip(names, peaks.tolist(), spreads.tolist(), strict=False):
+        if LARGEST < peak < np.inf or 0 < peak < 1 / LARGEST:
+            raise DataError(f"the value {name!r} has magnitudes of up to {peak:.3g}, beyond float32; give it in another unit")
+        if 0 < spread < np.inf and np.spacing(np.float32(peak)) > 0.001 * spread:
+            raise DataError(
+                f"the value {name!r} varies by {spread:.3g} near {peak:.6g}, less than float32 can tell apart; "
+                "subtract an offset from it"
+            )
+
+
 def _wrong_weight(sample: Sample, weighted: bool) -> str:
     if sample.weight != 1.0 and not weighted:
         return "it has a weight, but the dataset does not declare that samples may have one (weighted)"
     if not (np.isfinite(sample.weight) and sample.weight > 0):
         return f"its weight must be a number greater than 0, not {sample.weight:g}; leave out samples that should not count"
+    if not 1 / LARGEST < sample.weight < LARGEST:
+        return f"its weight must be between {1 / LARGEST:g} and {LARGEST:g}, not {sample.weight:g}"
     return ""
 
 

@@ -39,6 +39,7 @@ class StoredOutputs:
         folded: Taps with several rows of an activation per sample.
         about: Facts about their origin: run, participant, versions.
         kind: Kind of target that the logits are of; empty where the file does not say.
+        units: Unit of each value, in the order of `classes`; empty where there are none.
     """
 
     keys: Sequence[SampleKey]
@@ -48,6 +49,7 @@ class StoredOutputs:
     folded: Sequence[str] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     kind: str = ""
+    units: Sequence[str] = ()
 
     @classmethod
     def of(
@@ -68,7 +70,7 @@ class StoredOutputs:
         if target.kind == "values":
             logits = target.in_units(logits.astype(np.float64)).astype(np.float32)
         kind = "" if target.is_classes else target.kind
-        return cls(keys, logits, classes, features, sorted(splits[0].folded), about, kind)
+        return cls(keys, logits, classes, features, sorted(splits[0].folded), about, kind, target.units)
 
     @property
     def head(self) -> dict[str, str]:
@@ -78,6 +80,7 @@ class StoredOutputs:
             "folded": json.dumps(list(self.folded)),
             "about": json.dumps(dict(self.about)),
             **({"kind": json.dumps(self.kind)} if self.kind else {}),
+            **({"units": json.dumps(list(self.units))} if self.units else {}),
         }
 
 
@@ -203,6 +206,7 @@ def _assembled(head: Mapping[str, str], arrays: Mapping[str, np.ndarray]) -> Sto
         json.loads(head.get("folded", "[]")),
         json.loads(head.get("about", "{}")),
         json.loads(head.get("kind", '""')),
+        json.loads(head.get("units", "[]")),
     )
 
 
@@ -259,6 +263,7 @@ def read_outputs(
     if logits.shape[1] != len(classes):
         raise DataError(f"{path}: it has {logits.shape[1]} logits per sample, but the run has {len(classes)} classes")
     if target.kind == "values":
+        _check_units(path, found, classes, target)
         logits = target.normalised(logits.astype(np.float64)).astype(np.float32)
     row_of = {key: row for row, key in enumerate(found.keys)}
     position = torch.tensor([row_of.get(key, -1) for key in keys], dtype=torch.long)
@@ -267,6 +272,14 @@ def read_outputs(
         raise DataError(f"{path}: it has none of the run's samples; it has, for example, {example}")
     features = {tap: torch.from_numpy(np.ascontiguousarray(each)) for tap, each in found.features.items()}
     return CachedOutputs(position, torch.from_numpy(np.ascontiguousarray(logits)), features, found.folded)
+
+
+def _check_units(path: Path, found: StoredOutputs, names: Sequence[str], target: Target) -> None:
+    """Refuse values in other units than the run's, as far as both have units."""
+    theirs = dict(zip(found.classes, found.units, strict=False))
+    for name, unit in zip(names, target.units, strict=False):
+        if theirs.get(name, unit) != unit:
+            raise DataError(f"{path}: its {name!r} is in {theirs[name] or 'no unit'}, and the run's in {unit or 'no unit'}")
 
 
 def _order(path: Path, theirs: Sequence[str], ours: Sequence[str]) -> list[int]:

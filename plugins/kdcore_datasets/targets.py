@@ -12,14 +12,34 @@ UNLABELLED, NOTHING, RECORDING = "unlabelled", "none", "recording"
 """Actions, in a sample's key, of samples without a target, with none of several labels, and with values."""
 
 
-def declared_target(dataset: str, kind: TargetKind, names: Sequence[str], units: Mapping[str, str] | None) -> Target:
+def declared_target(
+    dataset: str,
+    kind: TargetKind,
+    names: Sequence[str],
+    units: Mapping[str, str] | None,
+    renamed: Mapping[str, str] | None = None,
+) -> Target:
     """The target that a recipe declares.
 
+    Args:
+        dataset: Its name, for messages.
+        kind: Kind of target.
+        names: Names of the classes, labels or values.
+        units: Value → its unit.
+        renamed: Text of a label in files → class name, for classes alone.
+
     Raises:
-        ValueError: If labels or values have no names, or units are of something else.
+        ValueError: If labels or values have no names, units are of something else, or labels are renamed.
     """
+    if kind != "classes" and renamed:
+        raise ValueError(f"{dataset}: 'names' is for classes, not for target {kind!r}; rename them in 'classes'")
     if kind != "classes" and not names:
         raise ValueError(f"{dataset}: target {kind!r} requires 'classes', the names of the {kind}")
+    for name in names if kind == "labels" else ():
+        if name == NOTHING or not name.strip() or ";" in name:
+            raise ValueError(
+                f"{dataset}: {name!r} cannot be the name of a label; {NOTHING!r} and ';' have a meaning of their own"
+            )
     for name in units or ():
         if kind != "values" or name not in names:
             raise ValueError(f"{dataset}: value_units: there is no value {name!r}")

@@ -117,7 +117,7 @@ class Windows(Dataset):
         if unknown := sorted(set(self.units) - set(first.signals)):
             raise ValueError(f"windows: units are given for {unknown[0]!r}, which is not a modality of these windows")
         self._classes, self.unlabelled = classes, unlabelled
-        self.target = declared_target("windows", target, classes, value_units)
+        self.target = declared_target("windows", target, classes, value_units, names)
         self.weights, self.weighted = weights or {}, bool(weights)
         if weights and set(weights) != set(sets):
             raise ValueError("windows: give weights for every set, or for none")

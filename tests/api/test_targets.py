@@ -4,10 +4,11 @@ import dataclasses
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import kdcore
-from kdcore import DataError, RecipeError
+from kdcore import ArrayDataset, DataError, RecipeError
 from kdcore.data.targets import check_targets
 from kdcore.runs.evaluation import evaluate_run
 
@@ -245,3 +246,34 @@ class TestArrays:
         found = kdcore.ArrayDataset({"a": (np.zeros((2, 8, 1)), 1.0)}, labels=[0, 1], weights=[1.0, weight])
         with pytest.raises(DataError, match="greater than 0"):
             check_targets(found, found.samples())
+
+
+@pytest.mark.parametrize("classes", [None, ["a", "b", "c"]])
+def test_a_table_of_labels_is_read_by_its_column_names(classes):
+    table = pd.DataFrame({"c": [1, 0, 1], "a": [1, 1, 0], "b": [0, 0, 1]})
+    data = ArrayDataset({"accelerometer": (np.zeros((3, 20, 3)), 50.0)}, labels=table, classes=classes)
+    assert sorted(data.classes) == ["a", "b", "c"]
+    for sample, row in zip(data.samples(), table.to_dict("records"), strict=True):
+        assert dict(zip(data.classes, sample.target, strict=True)) == row
+    with pytest.raises(DataError, match="labels: the columns are c, a, b, and classes names a, b, d"):
+        ArrayDataset({"accelerometer": (np.zeros((3, 20, 3)), 50.0)}, labels=table, classes=["a", "b", "d"])
+
+
+@pytest.mark.parametrize(
+    ("values", "weights", "message"),
+    [
+        (np.linspace(0, 1, 6) + 1e7, None, "less than float32 can tell apart; subtract an offset"),
+        (np.linspace(1, 2, 6) * 1e39, None, "beyond float32; give it in another unit"),
+        (np.linspace(1, 2, 6), [1, 1, 1, 1, 1, 1e300], "its weight must be between 1e-30 and 1e.30, not 1e.300"),
+        (np.linspace(1, 2, 6), [1e-300] * 6, "its weight must be between"),
+    ],
+)
+def test_numbers_that_single_precision_cannot_hold_are_refused(values, weights, message):
+    data = ArrayDataset({"accelerometer": (np.zeros((6, 20, 3)), 50.0)}, values={"pulse": values}, weights=weights)
+    with pytest.raises(DataError, match=message):
+        check_targets(data, list(data.samples()))
+
+
+def test_a_unit_is_text():
+    with pytest.raises(DataError, match="units: that of 'pulse' must be text, not 3"):
+        ArrayDataset({"accelerometer": (np.zeros((2, 20, 3)), 50.0)}, values={"pulse": [1.0, 2.0]}, units={"pulse": 3})

@@ -48,7 +48,7 @@ class SensorCsv(Dataset):
         label: Where labels come from; null for recordings without labels.
         classes: Class names in the order of the labels; if empty, the labels that occur, in natural order (which needs the
             files).
-        ignore_labels: Labels whose samples are left out.
+        ignore_labels: Labels whose samples are left out; whole texts, such as ``walk;talk``, for other targets.
         unlabelled: ``bad`` counts a recording without a label among the bad ones, ``keep`` keeps it, as
             ``data.labels: partial`` needs it.
         key_columns: Parts of the key that are columns of the first device, e.g. ``subject: user``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import learning
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from learning import Imitate, distiller, fit, same_state, state_of
 
-from kdcore import Outputs, SampleKey
+from kdcore import Outputs, SampleKey, Target
 from kdcore.errors import DataError
 from kdcore.training.participants import Distiller, Sources, TermSpec
 from kdcore.training.stored_outputs import STORED, StoredOutputs, load_outputs, read_outputs, write_outputs
@@ -207,3 +208,13 @@ def _logits(outputs: Outputs):
 
 def _features(outputs: Outputs):
     return outputs.features["features"]
+
+
+def test_values_in_other_units_are_refused(tmp_path):
+    keys, target = [key(n) for n in range(3)], Target("values", ("bpm", "m/s"), (60.0, 1.0), (10.0, 0.5))
+    path = tmp_path / "outputs.npz"
+    write_outputs(path, StoredOutputs(keys, numbers((3, 2), 0), ["hr", "speed"], kind="values", units=["bpm", "m/s"]))
+    read_outputs(path, keys, ["speed", "hr"], replace(target, units=("m/s", "bpm")))
+    read_outputs(path, keys, ["hr", "speed"], replace(target, units=()))
+    with pytest.raises(DataError, match="its 'hr' is in bpm, and the run's in Hz"):
+        read_outputs(path, keys, ["hr", "speed"], replace(target, units=("Hz", "m/s")))
