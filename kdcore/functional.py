@@ -357,6 +357,7 @@ def same_positions(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     return one, other
 
 
+@in_full_precision
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     r"""Weighted mean over samples of the means of their other axes.
 

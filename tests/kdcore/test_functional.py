@@ -31,6 +31,7 @@ from kdcore.functional import (
     same_positions,
     softened_kl,
     unit_rows,
+    weighted_mean,
 )
 
 HALF = (torch.float16, torch.bfloat16)
@@ -57,6 +58,8 @@ BLOCKS = {
     "mean_over_positions": (mean_over_positions, (4, 3, 2, 5)),
     "adaptive_mean": (lambda x: adaptive_mean(x, 1, 4), (4, 6, 2)),
     "same_positions": (lambda a, b: torch.cat([x.flatten() for x in same_positions(a, b)]), (2, 3, 6), (2, 4, 4, 5)),
+    "weighted_mean": (lambda x, w: weighted_mean(x, w.exp()), (4, 3), (4,)),
+    "weighted_mean without weights": (lambda x: weighted_mean(x, None), (4, 3)),
 }
 every_block = pytest.mark.parametrize("name", BLOCKS)
 
@@ -312,3 +315,10 @@ class TestShapes:
     def test_mean_over_positions(self, positions):
         x = draw(2, 3, *positions)
         torch.testing.assert_close(mean_over_positions(x), x.mean(dim=tuple(range(2, x.dim()))) if positions else x)
+
+
+def test_a_weighted_mean_is_that_of_each_samples_mean():
+    x, weights = draw(4, 3, 2), torch.tensor([1.0, 2.0, 0.5, 4.0])
+    expected = sum(w * np.mean(row) for w, row in zip(weights.tolist(), x.numpy(), strict=True)) / 7.5
+    torch.testing.assert_close(weighted_mean(x, weights), torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(weighted_mean(x[:, 0, 0], weights), (weights * x[:, 0, 0]).sum() / 7.5)

@@ -86,7 +86,7 @@ def test_runs_of_an_experiment_are_compared(two_seeds, tmp_path):
         compare_sources([], "nothing", uri)
     with pytest.raises(KdcoreError, match="no finished run of kdcore with tags"):
         compare_sources([], two_seeds.folder.name, uri, "tags.recipe = 'other'")
-    with pytest.raises(KdcoreError, match="no run '0123'"):
+    with pytest.raises(KdcoreError, match="MLflow has no finished run '0123'"):
         tracked_run("0123", tmp_path, uri)
 
 
