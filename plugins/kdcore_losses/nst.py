@@ -53,18 +53,27 @@ class NeuronSelectivity(FeatureLoss):
         with torch.autocast(student.device.type, enabled=False):
             student, teacher = same_positions(student, teacher)
             student, teacher = F.normalize(student.flatten(2), dim=2), F.normalize(teacher.flatten(2), dim=2)
-            width = _squared_distances(teacher, teacher).mean(dim=(1, 2), keepdim=True).clamp_min(1e-6)
+            width = _width(teacher) if self.kernel == "gaussian" else None
             own, theirs, both = (
-                self._similar(x, y, width).mean(dim=(1, 2))
-                for x, y in ((student, student), (teacher, teacher), (teacher, student))
+                self._similarity(x, y, width) for x, y in ((student, student), (teacher, teacher), (teacher, student))
             )
             return (own + theirs - 2 * both).mean()
 
-    def _similar(self, x: Tensor, y: Tensor, width: Tensor) -> Tensor:
-        if self.kernel == "gaussian":
-            return torch.exp(-_squared_distances(x, y) / (2 * width))
-        products = x @ y.mT
-        return products if self.kernel == "linear" else products.square()
+    def _similarity(self, x: Tensor, y: Tensor, width: Tensor | None) -> Tensor:
+        """(B,) means of k over all pairs of channels of (B, C, P) and (B, C', P) patterns."""
+        if width is not None:
+            return torch.exp(-_squared_distances(x, y) / (2 * width)).mean(dim=(1, 2))
+        if self.kernel == "linear":
+            return (x.mean(dim=1) * y.mean(dim=1)).sum(dim=1)
+        if x.shape[2] > min(x.shape[1], y.shape[1]):
+            return (x @ y.mT).square().mean(dim=(1, 2))
+        # the same sum of squares, over pairs of positions, which are fewer
+        return ((x.mT @ x) * (y.mT @ y)).sum(dim=(1, 2)) / (x.shape[1] * y.shape[1])
+
+
+def _width(teacher: Tensor) -> Tensor:
+    """(B, 1, 1) mean squared distances between a sample's channels."""
+    return _squared_distances(teacher, teacher).mean(dim=(1, 2), keepdim=True).clamp_min(1e-6)
 
 
 def _squared_distances(x: Tensor, y: Tensor) -> Tensor:

@@ -54,6 +54,9 @@ def context(loss: DistillationLoss, batch: int, classes: int, width: int, shape:
 
     teachers = {f"teacher{number}": outputs(needs.teacher_taps, False) for number in range(needs.teachers)}
     labels = torch.randint(classes, (batch,), device=device)
+    if "classes" not in loss.targets:
+        numbers = torch.randn(batch, classes, device=device)
+        labels = (numbers > 0).float() if "labels" in loss.targets else numbers
     return LossContext(outputs(needs.student_taps, True), teachers, Batch(torch.arange(batch, device=device), {}, labels))
 
 

@@ -39,6 +39,11 @@ def test_the_seed_alone_decides():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_classes_come_in_another_order_in_every_turn():
+    drawn = torch.arange(4).repeat(50)[balanced(torch.arange(4).repeat(50), 0)]
+    assert len({tuple(turn) for turn in drawn.reshape(50, 4).tolist()}) > 12, "of 24 possible orders"
+
+
 def test_without_labels_it_is_a_permutation():
     assert sorted(balanced(torch.full((7,), -1), 0).tolist()) == sorted(shuffled(7, 0).tolist()) == list(range(7))
 
