@@ -53,7 +53,7 @@ def _torch_version() -> str:
 
 @cache
 def _answers(folder: Path) -> Answers:
-    """What is known of optimizers, by the cache `folder` that it is kept in."""
+    """The cached facts about optimizers in `folder`."""
     return Answers("optimizers", lambda stored: stored == _torch_version())
 
 

@@ -181,7 +181,7 @@ def known(labels: Any) -> Any:
 
 
 def unknown(labels: Any) -> float:
-    """What stands for an unknown target in `labels`: -1 for a class index, NaN for numbers."""
+    """The placeholder of an unknown target in `labels`: -1 for a class index, NaN for numbers."""
     return -1 if labels.ndim == 1 else float("nan")
 
 

@@ -126,7 +126,7 @@ def channels_of(values: ArrayLike, groups: int = GROUPS) -> NDArray[np.float64]:
 
 @cache
 def _groups(channels: int, groups: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where groups of neighbouring channels begin, and how many each has."""
+    """Start and size of each group of neighbouring channels."""
     edges = np.linspace(0, channels, groups + 1).astype(int)
     return edges[:-1], np.diff(edges)
 

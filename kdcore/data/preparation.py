@@ -193,10 +193,7 @@ def load_table(
     with _raised_as(SplitError):
         warned = _refuse_copies(splits, columns, branches, dataset)
     keys, labels, rows = joined.keys, joined.labels, joined.by_split
-    for split in ("train", "test"):
-        if not len(rows[split]):
-            what = f"no {split} sample is left after unreadable and short ones were skipped"
-            raise DataError(listed(what, odd) if odd else what)
+    _refuse_empty(rows, odd)
     train_labels, target, told = _training_labels(dataset, spec, joined)
     warned += told
     present = _present(pipelines, columns, joined, requirements.together)
@@ -214,13 +211,20 @@ def load_table(
     for warning in [*warned, *report.lines()]:
         warnings.warn(warning, stacklevel=2)
     identity = identity or f"unknown-{uuid4().hex[:8]}"  # equal to no other run's
-    classes = tuple(dataset.classes)
-    warned_of, batching = tuple(warned), (spec.sampler, spec.mix, target, joined.weights)
-    return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, warned_of, present, *batching)
+    classes, batching = tuple(dataset.classes), (spec.sampler, spec.mix, target, joined.weights)
+    return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, tuple(warned), present, *batching)
+
+
+def _refuse_empty(rows: Mapping[str, Tensor], odd: Sequence[str]) -> None:
+    """Refuse splits without samples to train or test on, with the lines on odd rates, which may be the reason."""
+    for split in ("train", "test"):
+        if not len(rows[split]):
+            what = f"no {split} sample is left after unreadable and short ones were skipped"
+            raise DataError(listed(what, odd) if odd else what)
 
 
 def _training_labels(dataset: Dataset, spec: DataSpec, joined: JoinedRows) -> tuple[Tensor, Target, list[str]]:
-    """What training is told of each row, the target with the statistics of values, and warnings about both."""
+    """Labels of each row as training sees them, the target with the statistics of values, and warnings about both."""
     labels, rows, keys, names = joined.labels, joined.by_split, joined.keys, dataset.classes
     if spec.labels not in ("partial", "withheld"):
         refuse_unlabelled(labels, rows, keys)

@@ -123,7 +123,7 @@ class _Compatibility:
         return found.target, found.weighted
 
     def _wrong_target(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
-        """What keeps a term from learning from the dataset's labels, or without them."""
+        """Problems of a term with the target of the dataset: problem, hint."""
         given = self.recipe.given(term.path)
         facts = facts_of(given) if given is not None else self._facts(steps(term.path))
         if facts is not None and self.target is not None and self.graph.nodes[name].trains:

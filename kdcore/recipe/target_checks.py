@@ -18,7 +18,7 @@ Found = Iterator[tuple[str, str, str]]
 
 
 def target_problems(recipe: Recipe, target: Target, facts_at: Callable[[str], Facts | None]) -> Found:
-    """What a recipe asks for and a target other than ``classes`` cannot have.
+    """Options of a recipe that a target other than ``classes`` rules out.
 
     Args:
         recipe: The recipe.
@@ -49,7 +49,7 @@ def _described(recipe: Recipe) -> Iterable:
 
 
 def loss_problems(name: str, facts: Facts, target: Target, weighted: bool, registry: Registry) -> Iterator[tuple[str, str]]:
-    """What is wrong with the loss `name` for a target, and for samples with weights; with a hint.
+    """Problems of the loss `name` with a target and with weights of samples: problem, hint.
 
     Args:
         name: Of the loss.

@@ -341,7 +341,7 @@ def _reads(recipe: Recipe, name: str) -> str:
 
 
 def _differences(facts: Facts, by_arm: ByArm, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Difference]:
-    """Of every distilled student that the baseline has, too, with against without."""
+    """The gain of every student that both arms have."""
     alone = outcomes[BASELINE][0].students if BASELINE in outcomes else ()
     return {
         name: paired_difference([each[name] for each in by_arm[DISTILLED]], [each[name] for each in by_arm[BASELINE]])

@@ -249,7 +249,7 @@ class Engine:
         self.phases.end_steps()
 
     def _begin_step(self, context: StageContext, index: int) -> None:
-        """Tell a stage's terms where training is."""
+        """Pass the present step to the terms of a stage."""
         self.phases.begin_step()
         context.index = index
         for learner in context.learners:

@@ -1,4 +1,4 @@
-"""Those who do not learn in a stage: their modes, and their outputs computed once."""
+"""Participants that do not learn in a stage: their modes, and their outputs computed once."""
 
 from __future__ import annotations
 

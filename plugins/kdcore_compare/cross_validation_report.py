@@ -205,7 +205,7 @@ def _subject_table(result: CrossValidation) -> Table:
 
 
 def _output_table(result: CrossValidation) -> Table:
-    """What each label or value is judged by, pooled over folds."""
+    """The metric of each label or value, pooled over folds."""
     columns = [each for pair in result.pairs for each in pair if each]
     found, metric = [pooled(each) for each in columns], columns[0].example.of_output
     rows = [

@@ -256,7 +256,7 @@ def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures)
 
 
 def _times(summary: Summary) -> Iterator[str]:
-    """Where the run's time went: a bar, and the seconds behind it."""
+    """The time of each phase of the run, as a bar and as a table."""
     whole = sum(summary.phases.values())
     if not whole:
         return
