@@ -64,7 +64,7 @@ class Target:
         found = METRICS[base]
         if not found.in_units:
             return Metric(name, f"{found.title} of {of}" if of else found.title, found.unit, found.higher_is_better)
-        return Metric(name, f"{found.title} of {of}" if of else found.title, self.unit or "", False)
+        return Metric(name, f"{found.title} of {of}" if of else found.title, self.unit or "", found.higher_is_better)
 
     def normalised(self, values: Any) -> Any:
         """Values (…, names), an array or a tensor, with mean 0 and standard deviation 1 over the training samples."""

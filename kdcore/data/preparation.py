@@ -215,7 +215,7 @@ def load_table(
     return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, tuple(warned), present, *batching)
 
 
-def _refuse_empty(rows: Mapping[str, Tensor], odd: Sequence[str]) -> None:
+def _refuse_empty(rows: Mapping[str, Tensor], odd: list[str]) -> None:
     """Refuse splits without samples to train or test on, with the lines on odd rates, which may be the reason."""
     for split in ("train", "test"):
         if not len(rows[split]):

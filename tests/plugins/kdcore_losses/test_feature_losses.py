@@ -354,3 +354,20 @@ def test_each_teacher_has_modules_of_its_own(ctx, loss):
     two = replace(found, teachers={"a.b": found.teachers["teacher0"], "c": found.teachers["teacher0"]})
     keys = {name.split(".")[1] for name, _ in built(loss, two).named_parameters()}
     assert keys == {"a_b_0", "c_0"}
+
+
+@pytest.mark.parametrize("kernel", ["linear", "polynomial"])
+@pytest.mark.parametrize(("channels", "positions"), [((6, 5), (2, 2)), ((2, 3), (4, 3))])
+def test_nst_by_loops_over_channels(kernel, channels, positions):
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(3, c, *positions, generator=generator, dtype=torch.float64) for c in channels)
+
+    def similarity(x, y):
+        products = [float(a @ b / (a.norm() * b.norm())) for a in x.flatten(1) for b in y.flatten(1)]
+        return sum(p if kernel == "linear" else p**2 for p in products) / len(products)
+
+    expected = (
+        sum(similarity(s, s) + similarity(t, t) - 2 * similarity(t, s) for s, t in zip(student, teacher, strict=True)) / 3
+    )
+    found = NeuronSelectivity(kernel=kernel).compare("", student, teacher)
+    torch.testing.assert_close(float(found), expected)
