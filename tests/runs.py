@@ -248,8 +248,15 @@ def _watch(name: str, fatal: int) -> list[None]:
 
 
 def results_of(run: Path) -> dict[str, Any]:
-    """The files that a run left: bytes of every weights file, and its results but for how long they took."""
-    found: dict[str, Any] = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*.safetensors")}
+    """The files that a run left: bytes of every weights file, and its results but for how long they took.
+
+    A checkpoint is numbered by how often it was written, and a run that was killed may write one again, so the number
+    is left out of the name.
+    """
+    found: dict[str, Any] = {
+        "/".join(part for part in path.relative_to(run).parts if not part.isdecimal()): path.read_bytes()
+        for path in run.rglob("*.safetensors")
+    }
     for path in (run / "results").glob("*.npz"):
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name].tolist() for name in file.files}
