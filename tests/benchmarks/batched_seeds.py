@@ -90,6 +90,4 @@ if __name__ == "__main__":
             pairs = [(milliseconds(alone), milliseconds(together)) for _ in range(asked.rounds)]
             ratio = median(one / other for one, other in pairs)
             first, second = (median(side) for side in zip(*pairs, strict=True))
-            print(
-                f"batch {batch}, width {width}: {first:.1f} ms one after another, {second:.1f} ms batched, {ratio:.2f} times as fast"
-            )
+            print(f"batch {batch}, width {width}: {first:.1f} ms, batched {second:.1f} ms, {ratio:.2f} times as fast")
