@@ -31,9 +31,10 @@ class MotionCrop(SampleTransform):
 
     The background :math:`b` of a pixel is its farthest distance; a pixel without a measurement in more than half of the frames
     has no background. A pixel moves in a frame if its distance is less than :math:`b -` `threshold`, or if it is measured and
-    has no background. Missing measurements (0) never move. The moving pixels of all frames are joined, single pixels and thin
-    lines removed, and the largest connected region is taken as moving. Still parts of the person are added: pixels
-    that are connected to the moving region and whose background is within `reach` of the distances there.
+    has no background. Missing measurements (0) never move. The moving pixels of all frames are joined, small holes filled, and
+    single pixels and thin lines removed; the largest connected region that remains is the person. Still parts are added:
+    pixels that are connected to that region and whose background is within `reach` of the distances there, and other moving
+    regions that are connected through them.
 
     The box has the height of the person and `margin` above and below, and the middle of its columns is the person's median
     column. It is larger where the motion is wider. At the border of the frame, the box is shifted inwards; it is
@@ -122,17 +123,19 @@ def find_person(depth: np.ndarray, threshold: float, reach: float, smallest: flo
     farthest = depth.max(axis=0).astype(np.float64)
     known = 2 * measured.sum(axis=0) >= len(depth)
     moving = measured & (~known | (depth < farthest - threshold))
-    joined = cv2.morphologyEx(moving.any(axis=0).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    square = np.ones((3, 3), np.uint8)
+    closed = cv2.morphologyEx(moving.any(axis=0).astype(np.uint8), cv2.MORPH_CLOSE, square)
+    joined = cv2.morphologyEx(closed, cv2.MORPH_OPEN, square)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
     if count < 2 or areas.max() < smallest * joined.size:
         return None
-    moved = labels == 1 + int(areas.argmax())
-    near, far = np.percentile(depth[moving & moved], (5, 95))
+    largest = labels == 1 + int(areas.argmax())
+    near, far = np.percentile(depth[moving & largest], (5, 95))
     static = known & (farthest >= near - reach) & (farthest <= far + reach)
-    connected = cv2.connectedComponents((moved | static).astype(np.uint8), connectivity=8)[1]
-    region = connected == connected[moved][0]
-    return Person(region, moved, measured & region & (moving | static))
+    connected = cv2.connectedComponents(((joined > 0) | static).astype(np.uint8), connectivity=8)[1]
+    region = connected == connected[largest][0]
+    return Person(region, region & (joined > 0), measured & region & (moving | static))
 
 
 def box(person: Person, margin: float) -> tuple[int, int, int]:
