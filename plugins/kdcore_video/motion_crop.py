@@ -10,6 +10,7 @@ import numpy as np
 from annotated_types import Ge, Gt, Lt
 
 from kdcore import Modality, SampleTransform, Signal
+from kdcore_video.clip import fitted
 
 
 class Person(NamedTuple):
@@ -38,14 +39,15 @@ class MotionCrop(SampleTransform):
 
     The box has the height of the person and `margin` above and below, and the middle of its columns is the person's median
     column. It is larger where the motion is wider. At the border of the frame, the box is shifted inwards; it is
-    never larger than the frame's short side. Put the transform before ``clip``, which resizes the box, so that people are of
-    similar height in all clips.
+    never larger than the frame's short side. The box is resized to `size`, by the nearest pixel, so that people are of similar
+    height in all recordings. Put the transform before ``clip``, with the same `size`.
 
-    If nothing moves, the recording is returned unchanged, with a warning, or refused (`still`).
+    If nothing moves, the middle square of the whole frames is kept, with a warning, or the recording is refused (`still`).
 
-    Shapes: (T, H, W, 1) → (T, side, side, 1), of the same type.
+    Shapes: (T, H, W, 1) → (T, size, size, 1), of the same type.
 
     Args:
+        size: Pixels of a side; None for the short side of the frames.
         threshold: Smallest motion, in the units of the recording (millimetres).
         reach: How much nearer or farther than the moving pixels still parts of the person may be, in the same units.
         margin: Space above and below the person, as a share of the person's height.
@@ -53,7 +55,7 @@ class MotionCrop(SampleTransform):
         distance: Distance at which the person's median pixel is put, by adding a constant to all measurements of a recording;
             None to leave distances as they are. Without measurement, pixels stay 0.
         smallest: Smallest moving region, as a share of the frame's pixels; smaller ones are noise.
-        still: ``keep`` the whole frames of a recording in which nothing moves, or ``refuse`` the recording.
+        still: What to do with a recording in which nothing moves: ``keep`` its whole frames, or ``refuse`` it.
         spec: Description of the recordings.
 
     Raises:
@@ -63,6 +65,7 @@ class MotionCrop(SampleTransform):
     def __init__(
         self,
         *,
+        size: Annotated[int, Ge(1)] | None = None,
         threshold: Annotated[float, Gt(0)] = 100.0,
         reach: Annotated[float, Ge(0)] = 500.0,
         margin: Annotated[float, Ge(0)] = 0.1,
@@ -74,6 +77,7 @@ class MotionCrop(SampleTransform):
     ):
         if spec and spec.units not in ("", "mm"):
             raise ValueError(f"motion-crop reads depth in mm, but {spec.name} is in {spec.units!r}")
+        self.size = size
         self.threshold = threshold
         self.reach = reach
         self.margin = margin
@@ -91,16 +95,17 @@ class MotionCrop(SampleTransform):
         video = signal.values
         if video.ndim != 4 or video.shape[-1] != 1:
             raise ValueError(f"a depth video has axes (time, height, width, 1); this signal is {video.shape}")
+        size = self.size or min(video.shape[1:3])
         person = find_person(video[..., 0], self.threshold, self.reach, self.smallest)
         if person is None:
             if self.still == "refuse":
                 raise ValueError("nothing moves in this recording")
             warnings.warn("motion-crop: nothing moves in a recording; its whole frames are kept", stacklevel=2)
-            return signal
+            return replace(signal, values=fitted(video, size, "crop"))
         top, left, side = box(person, self.margin)
         cut = np.s_[:, top : top + side, left : left + side]
         frames = self._painted(video[..., 0][cut], person.mask[cut])
-        return replace(signal, values=frames[..., None])
+        return replace(signal, values=fitted(frames[..., None], size, "crop"))
 
     def _painted(self, frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Cropped `frames` (T, side, side) with the distance and the background asked for."""
