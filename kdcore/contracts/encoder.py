@@ -22,9 +22,12 @@ class Encoder(nn.Module):
     Attributes:
         fixed: True for a finished network whose modules nothing can reach, such as one in a file. It has no taps and is never
             trained: a recipe that uses it says ``freeze: ["*"]``.
+        notes: A line for each fact about the network that its run should record, such as source and licence of pretrained
+            weights.
     """
 
     fixed: ClassVar[bool] = False
+    notes: tuple[str, ...] = ()
 
     def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """Named steps which, run one after the other on the input, give the same logits as `forward`.
