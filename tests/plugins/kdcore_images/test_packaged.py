@@ -11,6 +11,7 @@ import torch
 from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
+import kdcore
 import kdcore_images.packaged
 from kdcore import DataError, PretrainedWeights, plugin_manager
 from kdcore_images.packaged import PACKAGES, packaged, read
@@ -138,6 +139,39 @@ def test_weights_that_timm_downloads_are_noted(monkeypatch):
     assert note.startswith("the backbone starts from weights that timm downloaded from timm/resnet18")
     assert "licence apache-2.0" in note
     assert TimmEncoder(5, (3, 32, 32), model="test_resnet").notes == ()
+
+
+def test_a_trained_student_is_loaded_without_the_published_weights(tmp_path, monkeypatch):
+    created, wanted = timm.create_model, []
+
+    def spied(*args, pretrained=False, **kwargs):
+        wanted.append(pretrained)
+        return created(*args, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", spied)
+    monkeypatch.setenv("KDCORE_RUNS", str(tmp_path / "runs"))
+    small = {"name": "synthetic-motion", "subjects": 2, "trials": 1, "actions": ["wave", "punch"]}
+    picture = [{"name": "resample", "length": 32}, {"name": "gaf", "size": 32}]
+    encoder = {"name": "timm", "model": "test_resnet", "pretrained": True}
+    recipe = {
+        "version": 1,
+        "name": "published",
+        "data": {"dataset": small, "protocol": "cross-subject", "batch_size": 2},
+        "student": {"modality": "accelerometer", "transforms": picture, "encoder": encoder},
+        "losses": ["cross-entropy"],
+        "training": {"epochs": 1},
+        "engine": {"accelerator": "cpu"},
+        "tracking": None,
+    }
+    result = kdcore.run(recipe)
+    assert any(wanted)
+    assert any("timm downloaded from timm/test_resnet" in note for note in kdcore.read_facts(result.folder).notes)
+    wanted.clear()
+    student = kdcore.load_student(kdcore.find_student(result.folder))
+    assert wanted
+    assert not any(wanted)
+    trained = result.student().model.state_dict()
+    assert all(torch.equal(trained[name], each) for name, each in student.model.state_dict().items())
 
 
 def test_a_file_with_other_tensors_is_refused(tmp_path):
