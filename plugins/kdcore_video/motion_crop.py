@@ -7,10 +7,13 @@ from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 from kdcore import Modality, SampleTransform, Signal
 from kdcore_video.clip import fitted
+
+FARTHEST = 65535
+"""The largest distance that a depth video (uint16) can hold."""
 
 
 class Person(NamedTuple):
@@ -44,7 +47,7 @@ class MotionCrop(SampleTransform):
 
     If nothing moves, the middle square of the whole frames is kept, with a warning, or the recording is refused (`still`).
 
-    Shapes: (T, H, W, 1) → (T, size, size, 1), of the same type.
+    Shapes: (T, H, W, 1) → (T, size, size, 1), uint16.
 
     Args:
         size: Pixels of a side; None for the short side of the frames.
@@ -69,8 +72,8 @@ class MotionCrop(SampleTransform):
         threshold: Annotated[float, Gt(0)] = 100.0,
         reach: Annotated[float, Ge(0)] = 500.0,
         margin: Annotated[float, Ge(0)] = 0.1,
-        background: Annotated[float, Ge(0)] | None = None,
-        distance: Annotated[float, Gt(0)] | None = None,
+        background: Annotated[int, Ge(0), Le(FARTHEST)] | None = None,
+        distance: Annotated[float, Gt(0), Le(FARTHEST)] | None = None,
         smallest: Annotated[float, Gt(0), Lt(1)] = 0.001,
         still: Literal["keep", "refuse"] = "keep",
         spec: Modality | None = None,
@@ -93,8 +96,8 @@ class MotionCrop(SampleTransform):
             ValueError: If it is no depth video, or nothing moves and `still` is ``refuse``.
         """
         video = signal.values
-        if video.ndim != 4 or video.shape[-1] != 1:
-            raise ValueError(f"a depth video has axes (time, height, width, 1); this signal is {video.shape}")
+        if video.ndim != 4 or video.shape[-1] != 1 or video.dtype != np.uint16:
+            raise ValueError(f"a depth video is (time, height, width, 1) uint16; this signal is {video.shape} {video.dtype}")
         size = self.size or min(video.shape[1:3])
         person = find_person(video[..., 0], self.threshold, self.reach, self.smallest)
         if person is None:
@@ -112,11 +115,10 @@ class MotionCrop(SampleTransform):
         out = frames
         if self.distance is not None and mask.any():
             shift = self.distance - float(np.median(frames[mask]))
-            most = np.iinfo(frames.dtype).max if frames.dtype.kind in "iu" else np.inf
-            moved = np.clip(frames.astype(np.float64) + shift, 1, most).astype(frames.dtype)
+            moved = np.clip(np.rint(frames + shift), 1, FARTHEST).astype(frames.dtype)
             out = np.where(frames > 0, moved, frames)
         if self.background is not None:
-            out = np.where(mask, out, np.asarray(self.background).astype(frames.dtype))
+            out = np.where(mask, out, np.uint16(self.background))
         return np.ascontiguousarray(out)
 
 

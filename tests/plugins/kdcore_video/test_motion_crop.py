@@ -189,5 +189,7 @@ def test_times_are_kept():
 def test_only_depth_in_millimetres():
     with pytest.raises(ValueError, match="depth video"):
         MotionCrop()(Signal(np.zeros((4, 8, 8, 3), np.uint8), rate=30.0))
+    with pytest.raises(ValueError, match="float32"):
+        MotionCrop()(recording(scene(WALKS)[0].astype(np.float32)))
     with pytest.raises(ValueError, match="in mm"):
         MotionCrop(spec=Modality("depth", AXES, AXES, units="m"))
