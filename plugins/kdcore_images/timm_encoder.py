@@ -10,7 +10,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from kdcore import DataError, Encoder
+from kdcore import DataError, Encoder, plugin_manager
 
 
 class TimmEncoder(Encoder):
@@ -23,7 +23,8 @@ class TimmEncoder(Encoder):
         num_classes: Number of classes.
         in_shape: (C, H, W).
         model: A timm model, e.g. ``resnet18``, ``mobilenetv3_small_100``, ``vgg11_bn``.
-        pretrained: Start from timm's published weights, which timm downloads unless it has them already.
+        pretrained: Start from published weights: those in an installed package (``kdcore[pretrained]``), or else timm's, which
+            timm downloads unless it has them already. The run's notes say which, and their licence.
         weights: File of weights for this model (``.safetensors``, or ``.pt`` / ``.pth`` holding tensors only). Its classifier
             is left out, its first convolution adapted to C channels.
         embedding: Units of a layer between features and classifier, None for no such layer.
@@ -50,7 +51,7 @@ class TimmEncoder(Encoder):
         super().__init__()
         if len(in_shape) != 3:
             raise ValueError(f"images are (channels, height, width); these inputs are {in_shape}")
-        self.backbone = create(model, in_shape[0], pretrained, weights, arguments or {})
+        self.backbone, self.notes = create(model, in_shape[0], pretrained, weights, arguments or {})
         features, self._cut = self._probed(in_shape)
         if embedding:
             self.embedding = nn.Linear(features, embedding)
@@ -101,8 +102,10 @@ class TimmEncoder(Encoder):
         return named
 
 
-def create(model: str, channels: int, pretrained: bool, weights: Path | None, arguments: Mapping[str, Any]) -> nn.Module:
-    """The timm model without its classifier.
+def create(
+    model: str, channels: int, pretrained: bool, weights: Path | None, arguments: Mapping[str, Any]
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The timm model without its classifier, and where its weights come from.
 
     Raises:
         DataError: If there is no such model, or its weights cannot be loaded.
@@ -112,36 +115,56 @@ def create(model: str, channels: int, pretrained: bool, weights: Path | None, ar
     if not timm.is_model(model):
         near = timm.list_models(f"*{model}*")[:5]
         raise DataError(f"timm has no model {model!r}" + (f"; it has {', '.join(near)}" if near else ""))
-    download = pretrained and weights is None
+    wanted = pretrained and weights is None
+    package = plugin_manager().hook.pretrained_weights(model=model) if wanted else None
+    download = wanted and not (package and package.tensors)
     try:
         backbone = timm.create_model(model, pretrained=download, in_chans=channels, num_classes=0, **arguments)
     except Exception as error:  # a download fails in as many ways as there are libraries between here and the server
         if not download:
             raise
+        install = f"install {package.install}, or " if package else ""
         raise DataError(
-            f"weights of {model} cannot be downloaded ({type(error).__name__}); fetch them elsewhere and name the file "
-            f"with `weights`, or set `pretrained: false`"
+            f"weights of {model} cannot be downloaded ({type(error).__name__}); {install}fetch them elsewhere and name the "
+            f"file with `weights`, or set `pretrained: false`"
         ) from error
     if weights:
         _load(backbone, model, channels, weights)
-    return backbone
+        return backbone, ()
+    if package and package.tensors:
+        _fill(backbone, channels, dict(package.tensors()))
+        return backbone, (f"the backbone starts from the weights of {model} in {package.source}, licence {package.licence}",)
+    return backbone, (_downloaded(backbone),) if download else ()
+
+
+def _downloaded(backbone: Any) -> str:
+    """A sentence on the weights that timm has downloaded."""
+    about = backbone.pretrained_cfg
+    where = about.get("hf_hub_id") or about.get("url") or "an unknown source"
+    return f"the backbone starts from weights that timm downloaded from {where}, licence {about.get('license') or 'not stated'}"
 
 
 def _load(backbone: nn.Module, model: str, channels: int, path: Path) -> None:
-    from timm.models import adapt_input_conv, load_state_dict
+    from timm.models import load_state_dict
 
     if not path.is_file():
         raise DataError(f"{path}: no such file of weights for {model}")
-    first = f"{getattr(backbone, 'pretrained_cfg', {}).get('first_conv')}.weight"
     try:
-        state = load_state_dict(str(path))
-        if first in state:
-            state[first] = adapt_input_conv(channels, state[first])
-        missing = backbone.load_state_dict(state, strict=False).missing_keys
+        missing = _fill(backbone, channels, load_state_dict(str(path)))
     except Exception as error:  # unpickling, too, may fail in any way
         raise DataError(f"{path}: cannot be used as weights of {model}: {error}") from error
     if missing:
         raise DataError(f"{path}: these are not weights of {model}: {len(missing)} tensors are missing, e.g. {missing[0]}")
+
+
+def _fill(backbone: nn.Module, channels: int, state: dict[str, Tensor]) -> list[str]:
+    """Load `state`, its first convolution adapted to the channels; returns the names of tensors that it lacks."""
+    from timm.models import adapt_input_conv
+
+    first = f"{getattr(backbone, 'pretrained_cfg', {}).get('first_conv')}.weight"
+    if first in state:
+        state[first] = adapt_input_conv(channels, state[first])
+    return backbone.load_state_dict(state, strict=False).missing_keys
 
 
 Cut = Mapping[str, Sequence[str]]

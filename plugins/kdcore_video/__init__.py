@@ -5,8 +5,9 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_transforms(register):
-    """Register transforms of clips, optical flow and pixels."""
+    """Register transforms of recordings, clips, optical flow and pixels."""
     register("clip", "kdcore_video.clip:Clip")
+    register("motion-crop", "kdcore_video.motion_crop:MotionCrop")
     register("optical-flow", "kdcore_video.flow:OpticalFlow")
     register("random-segments", "kdcore_video.transforms:RandomSegments")
     register("multi-scale-crop", "kdcore_video.transforms:MultiScaleCrop")

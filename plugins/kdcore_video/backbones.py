@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcore import DataError
+from kdcore import DataError, plugin_manager
 
 
-def create(name: str, channels: int, pretrained: bool, weights: Path | None, width: float) -> nn.Module:
-    """The backbone called `name`, without a classifier.
+def create(name: str, channels: int, pretrained: bool, weights: Path | None, width: float) -> tuple[nn.Module, tuple[str, ...]]:
+    """The backbone called `name`, without a classifier, and where its weights come from if they are published ones.
 
     Raises:
         DataError: If there is no such model, or its weights cannot be loaded.
@@ -25,7 +25,7 @@ def create(name: str, channels: int, pretrained: bool, weights: Path | None, wid
         backbone = BnInception(channels, width)
         if weights:
             load_published(backbone, weights)
-        return backbone
+        return backbone, ()
     if width != 1:
         raise ValueError(f"width is an option of bn-inception; {name} has the width that timm gives it")
     return _timm(name, channels, pretrained, weights)
@@ -50,31 +50,47 @@ def freeze_norms(backbone: nn.Module) -> None:
         norm.eval().requires_grad_(False)
 
 
-def _timm(name: str, channels: int, pretrained: bool, weights: Path | None) -> nn.Module:
+def _timm(name: str, channels: int, pretrained: bool, weights: Path | None) -> tuple[nn.Module, tuple[str, ...]]:
     import timm
 
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:5]
         raise DataError(f"no backbone {name!r}: neither bn-inception nor a timm model" + (f" such as {near}" if near else ""))
-    download = pretrained and weights is None
+    wanted = pretrained and weights is None
+    package = plugin_manager().hook.pretrained_weights(model=name) if wanted else None
+    download = wanted and not (package and package.tensors)
     try:
         backbone = timm.create_model(name, pretrained=download, in_chans=channels, num_classes=0)
     except Exception as error:  # a download fails in as many ways as there are libraries between here and the server
         if not download:
             raise
+        install = f"install {package.install}, or " if package else ""
         raise DataError(
-            f"weights of {name} cannot be downloaded ({type(error).__name__}); fetch them elsewhere and name the file "
-            f"with `weights`, or set `pretrained: false`"
+            f"weights of {name} cannot be downloaded ({type(error).__name__}); {install}fetch them elsewhere and name the "
+            f"file with `weights`, or set `pretrained: false`"
         ) from error
     if weights:
-        from timm.models import adapt_input_conv
+        load(backbone, _adapted(backbone, channels, tensors(weights)), str(weights))
+        return backbone, ()
+    if package and package.tensors:
+        load(backbone, _adapted(backbone, channels, dict(package.tensors())), package.source)
+        return backbone, (f"the backbone starts from the weights of {name} in {package.source}, licence {package.licence}",)
+    return backbone, (_downloaded(backbone),) if download else ()
 
-        state = tensors(weights)
-        first = f"{getattr(backbone, 'pretrained_cfg', {}).get('first_conv')}.weight"
-        if first in state:
-            state[first] = adapt_input_conv(channels, state[first])
-        load(backbone, state, weights)
-    return backbone
+
+def _adapted(backbone: nn.Module, channels: int, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`state` with a first convolution for that number of channels."""
+    from timm.models import adapt_input_conv
+
+    first = f"{getattr(backbone, 'pretrained_cfg', {}).get('first_conv')}.weight"
+    return state | {first: adapt_input_conv(channels, state[first])} if first in state else state
+
+
+def _downloaded(backbone: Any) -> str:
+    """A sentence on the weights that timm has downloaded."""
+    about = backbone.pretrained_cfg
+    where = about.get("hf_hub_id") or about.get("url") or "an unknown source"
+    return f"the backbone starts from weights that timm downloaded from {where}, licence {about.get('license') or 'not stated'}"
 
 
 def tensors(path: Path) -> dict[str, Tensor]:
@@ -95,8 +111,8 @@ def tensors(path: Path) -> dict[str, Tensor]:
         raise DataError(f"{path}: cannot be read as a file of weights: {error}") from error
 
 
-def load(backbone: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Fill `backbone` from `state`, which may hold more (a classifier).
+def load(backbone: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Fill `backbone` from `state`, which may hold more (a classifier); errors name the `source`.
 
     Raises:
         DataError: If a tensor is missing or of another shape.
@@ -104,9 +120,9 @@ def load(backbone: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     try:
         missing = backbone.load_state_dict(state, strict=False).missing_keys
     except RuntimeError as error:
-        raise DataError(f"{path}: does not fit: {error}") from error
+        raise DataError(f"{source}: does not fit: {error}") from error
     if missing:
-        raise DataError(f"{path}: does not fit: {len(missing)} tensors are missing, e.g. {missing[0]}")
+        raise DataError(f"{source}: does not fit: {len(missing)} tensors are missing, e.g. {missing[0]}")
 
 
 class Plan(NamedTuple):
@@ -257,4 +273,4 @@ def load_published(backbone: BnInception, path: Path) -> None:
         found = {name: found[old].reshape_as(own[name]) for name, old in names.items() if old in found}
         found["conv1.7x7_s2.conv.weight"] = found["conv1.7x7_s2.conv.weight"].flip(1)
         found = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")} | found
-    load(backbone, found, path)
+    load(backbone, found, str(path))

@@ -53,7 +53,7 @@ class FrameEncoder(Encoder):
         super().__init__()
         if len(in_shape) != 4:
             raise ValueError(f"clips are (frames, channels, height, width); these inputs are {in_shape}")
-        self.backbone = create(backbone, in_shape[1], pretrained, weights, width)
+        self.backbone, self.notes = create(backbone, in_shape[1], pretrained, weights, width)
         self.backbone.eval()
         with torch.no_grad():
             pooled, maps = activations(self.backbone, torch.zeros(1, *in_shape[1:]))
@@ -99,7 +99,8 @@ class Frames(FrameEncoder):
         num_classes: Number of classes.
         in_shape: (S, C, H, W).
         backbone: A timm model, or ``bn-inception``.
-        pretrained: Start from timm's published weights, which timm downloads unless it has them already.
+        pretrained: Start from published weights: those in an installed package (``kdcore[pretrained]``), or else timm's, which
+            timm downloads unless it has them already. The run's notes say which, and their licence.
         weights: File of weights for the backbone; its classifier is left out.
         width: Factor on the channels of ``bn-inception``.
         embedding: Units of a layer between a frame's features and the classifier, None for no such layer.
@@ -153,7 +154,8 @@ class Tsn(FrameEncoder):
         num_classes: Number of classes.
         in_shape: (S, C, H, W); C = 2·stack for optical flow.
         backbone: A timm model, or ``bn-inception``.
-        pretrained: Start from timm's published weights, which timm downloads unless it has them already.
+        pretrained: Start from published weights: those in an installed package (``kdcore[pretrained]``), or else timm's, which
+            timm downloads unless it has them already. The run's notes say which, and their licence.
         weights: File of weights for the backbone; its classifier is left out.
         width: Factor on the channels of ``bn-inception``.
         embedding: Units of a layer between a frame's features and the classifier, None for no such layer.
@@ -198,7 +200,8 @@ class Trn(FrameEncoder):
         num_classes: Number of classes.
         in_shape: (S, C, H, W), S at least 2.
         backbone: A timm model, or ``bn-inception``.
-        pretrained: Start from timm's published weights, which timm downloads unless it has them already.
+        pretrained: Start from published weights: those in an installed package (``kdcore[pretrained]``), or else timm's, which
+            timm downloads unless it has them already. The run's notes say which, and their licence.
         weights: File of weights for the backbone; its classifier is left out.
         width: Factor on the channels of ``bn-inception``.
         embedding: Units of a frame's features.
@@ -276,7 +279,8 @@ class Tsm(FrameEncoder):
         num_classes: Number of classes.
         in_shape: (S, C, H, W).
         backbone: A ResNet of timm's.
-        pretrained: Start from timm's published weights, which timm downloads unless it has them already.
+        pretrained: Start from published weights: those in an installed package (``kdcore[pretrained]``), or else timm's, which
+            timm downloads unless it has them already. The run's notes say which, and their licence.
         weights: File of weights for the backbone; its classifier is left out.
         drop_rate: Dropout of the backbone's features.
         partial_bn: Freeze all batch normalisation but the first, for pretrained backbones.

@@ -148,17 +148,26 @@ class RgbDifference(Transform):
 
     .. math:: y_s = gain\, (x_{s+1} - x_s)
 
-    Shapes: (B, S, C, H, W) → (B, S - 1, C, H, W); stands after ``pixels`` or ``depth-range``, which make pixels floating.
+    Shapes: (B, S, C, H, W) → (B, S - 1, C, H, W), or (B, S - 1, 2·C, H, W) with `frames`; stands after ``pixels`` or
+    ``depth-range``, which make pixels floating.
 
     Args:
         gain: Factor that brings the small differences to the size an encoder expects.
+        frames: Keep the later frame of each difference, too, as further channels.
 
     Source: Wang et al., Temporal Segment Networks (ECCV 2016, https://arxiv.org/abs/1608.00859), section 3.2.
     """
 
-    def __init__(self, *, gain: Annotated[float, Gt(0)] = 1.0):
+    def __init__(self, *, gain: Annotated[float, Gt(0)] = 1.0, frames: bool = False):
         super().__init__()
         self.gain = gain
+        self.frames = frames
+
+    def output_spec(self, spec: Modality) -> Modality:
+        """The channels of the differences, then those of the frames, if these are kept."""
+        if not self.frames:
+            return spec
+        return replace(spec, channels=(*(f"change of {name}" for name in spec.channels), *spec.channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Differences of the clip's neighbouring frames.
@@ -170,7 +179,8 @@ class RgbDifference(Transform):
             raise ValueError(
                 f"rgb-difference needs two or more frames of floating-point pixels, not {tuple(x.shape)} {x.dtype}"
             )
-        return self.gain * (x[:, 1:] - x[:, :-1])
+        change = self.gain * (x[:, 1:] - x[:, :-1])
+        return torch.cat((change, x[:, 1:]), dim=2) if self.frames else change
 
 
 class Pixels(Transform):

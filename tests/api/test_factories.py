@@ -41,6 +41,10 @@ def forwards(*args, **kwargs):
     return nn.Sequential(nn.Flatten(), nn.Linear(48, kwargs["num_classes"]))
 
 
+class Published(Net):
+    notes = ("the network starts from weights of somebody, licence MIT",)
+
+
 def wrong_size():
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 1000))
 
@@ -95,6 +99,14 @@ def test_a_run_with_a_factory_saves_a_student_that_is_loaded_only_if_trusted(mod
     clip = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     np.testing.assert_array_equal(again.predict(clip), student.predict(clip))
     assert f"{module}:build" in (result.folder / "run.json").read_text()  # its code is part of the provenance
+
+
+def test_notes_of_an_encoder_are_recorded_with_the_run(module):
+    result = kdcore.run(recipe(f"{module}:Published"))
+    assert result is not None
+    facts = kdcore.read_facts(result.folder)
+    assert facts is not None
+    assert facts.notes == ["student: the network starts from weights of somebody, licence MIT"]
 
 
 def test_refusing_to_load_imports_nothing(module, tmp_path):

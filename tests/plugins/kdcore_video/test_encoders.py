@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import timm
 import torch
 from torch import nn
 
-from kdcore import DataError, Participant
+from kdcore import DataError, Participant, PretrainedWeights
+from kdcore_video import backbones
 from kdcore_video.encoders import Frames, TemporalShift, Trn, Tsm, Tsn
 
 SHAPE = (4, 3, 32, 32)
@@ -152,6 +155,32 @@ def test_weights_from_a_file(tmp_path):
     depth = Trn(5, (4, 1, 32, 32), weights=path, **SMALL)
     first = next(name for name, module in source.named_modules() if isinstance(module, nn.Conv2d)) + ".weight"
     torch.testing.assert_close(depth.backbone.get_parameter(first), source.get_parameter(first).sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_weights_from_a_package(channels, monkeypatch):
+    source = timm.create_model("test_resnet", num_classes=1000)
+    found = PretrainedWeights("an extra", "a package 1.0", "MIT", source.state_dict)
+
+    class Hook:
+        def pretrained_weights(self, model):
+            return found if model == "test_resnet" else None
+
+    monkeypatch.setattr(backbones, "plugin_manager", lambda: SimpleNamespace(hook=Hook()))
+    model = Trn(5, (4, channels, 32, 32), pretrained=True, **SMALL)
+    assert torch.equal(model.backbone.get_parameter("layer4.0.conv1.weight"), source.get_parameter("layer4.0.conv1.weight"))
+    first = next(name for name, module in source.named_modules() if isinstance(module, nn.Conv2d)) + ".weight"
+    expected = source.get_parameter(first) if channels == 3 else source.get_parameter(first).sum(1, keepdim=True)
+    torch.testing.assert_close(model.backbone.get_parameter(first), expected)
+    assert model.notes == ("the backbone starts from the weights of test_resnet in a package 1.0, licence MIT",)
+    found = PretrainedWeights("kdcore[some]")
+
+    def refuse(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", refuse)
+    with pytest.raises(DataError, match=r"install kdcore\[some\], or fetch them"):
+        Trn(5, SHAPE, pretrained=True, **SMALL)
 
 
 def test_what_cannot_be_had_is_said(monkeypatch):

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdcore import Modality
 from kdcore_video.transforms import DepthRange, Flip, MultiScaleCrop, Pixels, RandomSegments, RgbDifference
 
 
@@ -130,6 +131,19 @@ def test_differences_add_up_to_the_whole_change():
     clip = torch.rand(2, 6, 3, 4, 4, dtype=torch.float64)
     total = RgbDifference(gain=2.0)(clip).sum(1)
     torch.testing.assert_close(total, 2 * (clip[:, -1] - clip[:, 0]))
+
+
+def test_later_frames_are_kept_as_further_channels():
+    clip = torch.rand(2, 5, 3, 4, 4)
+    both = RgbDifference(gain=2.0, frames=True)
+    out = both(clip)
+    assert out.shape == (2, 4, 6, 4, 4)
+    torch.testing.assert_close(out[:, :, :3], RgbDifference(gain=2.0)(clip))
+    assert torch.equal(out[:, :, 3:], clip[:, 1:])
+    axes = ("time", "height", "width", "channel")
+    spec = Modality("depth", axes, axes, "mm", channels=("depth",))
+    assert both.output_spec(spec).channels == ("change of depth", "depth")
+    assert RgbDifference().output_spec(spec) == spec
 
 
 def test_what_stands_still_vanishes():
