@@ -64,7 +64,8 @@ if TYPE_CHECKING:
     from kdcore.runs.artifacts import first_recording, restore_participants, student_folder
     from kdcore.runs.callbacks import RunListener
     from kdcore.runs.context import RunContext, reopen
-    from kdcore.runs.distil import Distilled, distil
+    from kdcore.runs.distil import distil
+    from kdcore.runs.distilled import Distilled
     from kdcore.runs.evaluation import Recordings
     from kdcore.runs.executors import make_executor
     from kdcore.runs.gain import Difference
@@ -159,7 +160,8 @@ _HOME = {
     "kdcore.runs.result": ("Result",),
     "kdcore.runs.run": ("dry_run", "resume", "run"),
     "kdcore.data.arrays": ("ArrayDataset",),
-    "kdcore.runs.distil": ("Distilled", "distil"),
+    "kdcore.runs.distil": ("distil",),
+    "kdcore.runs.distilled": ("Distilled",),
     "kdcore.training.tensor_loss": ("TensorLoss", "loss"),
     "kdcore.deploy.predictor": ("Predictor",),
     "kdcore.deploy.student": ("Ensemble", "Student"),
