@@ -95,7 +95,7 @@ class LabelEvaluation:
     def constant(self) -> tuple[float, str]:
         """mAP of an answer that is the same for all samples: the mean share of samples that have a label."""
         share = self.labels.mean(axis=0)
-        return float(share[share > 0].mean()), "by the same answer for every sample"
+        return float(mean_known(np.where(share > 0, share, np.nan))), "by the same answer for every sample"
 
     def resampled(self, counts: Numbers) -> Numbers:
         """(R,) mAP of R resamples, in which each sample counts `counts` (R, N) times."""
