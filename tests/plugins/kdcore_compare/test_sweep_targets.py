@@ -7,54 +7,17 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 from sklearn.metrics import average_precision_score, mean_absolute_error
+from window_targets import LABELS, VALUES, write_recipe
 
 from kdcore import METRICS, RunListener, Stage, StoppedError, Target, Training, read_run
 from kdcore_compare.sweep import sweep
 from kdcore_compare.trial_queue import TrialQueue
 from kdcore_compare.trials import PruningListener
 
-N = 48
-
-
-def recipe(folder, kind, answers):
-    """A recipe in `folder` of recordings whose amplitudes tell `answers`."""
-    random = np.random.default_rng(0)
-    waves = np.sin(2 * np.pi * np.array([1, 3])[:, None] * np.arange(32) / 32)
-    signals = np.einsum("nl,lt->nt", answers, waves)[..., None] + 0.3 * random.normal(size=(N, 32, 3))
-    np.savez(folder / "all.npz", X=signals.astype(np.float32), Y=answers, who=np.repeat(np.arange(8), 6))
-    also = {"labels": "all.npz:Y", "subjects": "all.npz:who"}
-    tree = {
-        "version": 1,
-        "name": f"sweep-{kind}",
-        "data": {
-            "dataset": {
-                "name": "windows",
-                "root": str(folder),
-                "rate": 50,
-                "target": kind,
-                "classes": ["a", "b"],
-                "sets": {"all": {"signals": {"accelerometer": ["all.npz:X"]}, **also}},
-            },
-            "protocol": {"name": "cross-subject", "validation_subjects": 1},
-            "batch_size": 8,
-        },
-        "student": {"modality": "accelerometer", "transforms": ["normalise"], "encoder": {"name": "cnn1d", "width": 4}},
-        "losses": [{"labels": "binary-cross-entropy", "values": "regression"}[kind]],
-        "training": {"epochs": 4},
-        "seeds": [0, 1],
-        "engine": {"accelerator": "cpu", "threads": 1},
-    }  # fmt: skip
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(tree))
-    return str(folder / "recipe.yaml")
-
 
 def read(file):
     with file.open() as lines:
         return list(csv.DictReader(lines))
-
-
-LABELS = (np.random.default_rng(3).random((N, 2)) < 0.5).astype(int)
-VALUES = 70 + 10 * LABELS + np.random.default_rng(4).random((N, 2))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +31,7 @@ def test_points_are_ranked_by_the_targets_metric(tmp_path, monkeypatch, capsys, 
     monkeypatch.setenv("KDCORE_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
     rates = "training.optimizer.lr=0.0001,0.03"
-    sweep(recipe(tmp_path, kind, answers), [], [rates], output=tmp_path / "table.csv")
+    sweep(write_recipe(tmp_path, kind, answers), [], [rates], output=tmp_path / "table.csv")
     found = read(tmp_path / "table.csv")
     expected = {}
     for path in (tmp_path / "runs").glob("*/recipe.yaml"):
@@ -116,6 +79,6 @@ def test_a_metric_that_is_not_defined_fails_the_point(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     labels = LABELS.copy()
     labels[36:42] = 0  # subject 6 validates
-    sweep(recipe(tmp_path, "labels", labels), ["seeds=[0]"], ["training.epochs=1"], output=tmp_path / "table.csv")
+    sweep(write_recipe(tmp_path, "labels", labels), ["seeds=[0]"], ["training.epochs=1"], output=tmp_path / "table.csv")
     found = read(tmp_path / "table.csv")
     assert [(each["validation_map"], each["state"]) for each in found] == [("", "fail")]
