@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kdcore.cli.console import ConsoleListener
     from kdcore.contracts.batch import Batch, LossContext, Outputs
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey, Unusable
-    from kdcore.contracts.drawing import Drawing, Labelled
+    from kdcore.contracts.drawing import Drawing, Estimated, Labelled
     from kdcore.contracts.embeddings import ClassEmbeddings
     from kdcore.contracts.encoder import Encoder, Participant
     from kdcore.contracts.executor import Executor, Job, StartedJob
@@ -100,7 +100,7 @@ _HOME = {
     "kdcore.cli.console": ("ConsoleListener",),
     "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey", "Unusable"),
-    "kdcore.contracts.drawing": ("Drawing", "Labelled"),
+    "kdcore.contracts.drawing": ("Drawing", "Estimated", "Labelled"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.executor": ("Executor", "Job", "StartedJob"),
