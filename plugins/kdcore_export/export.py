@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from kdcore import KdcoreError, Predictor, UsageError, find_student, load_predictor
 from kdcore_export.clips import Clips, Piece, calibration_pieces, gather, of_split, run_of
-from kdcore_export.formats import Run, format_of, onnx_runner, save
+from kdcore_export.executorch_file import refuse_missing
+from kdcore_export.formats import FIXED, Run, format_of, onnx_runner, save
 from kdcore_export.graph import Graph, facts
 from kdcore_export.measures import TOLERANCE, agreement, difference, score
 from kdcore_export.model_card import write_card
@@ -53,12 +54,16 @@ def export_student(request: Request) -> Iterator[str]:
     for option, used in (("--int8", request.int8), ("--opset", request.opset is not None)):
         if used and format != "onnx":
             raise UsageError(f"{option} requires --format onnx")
+    if format == "executorch":
+        refuse_missing()
     if not request.output.parent.is_dir():
         raise UsageError(f"{request.output.parent}: no such folder")
     folder = find_student(request.student, request.seed)
     predictor = load_predictor(folder, request.ensemble)
-    graph = Graph(predictor, request.samples)
+    graph = Graph(predictor, request.samples, fixed=format == FIXED)
     metadata = facts(predictor, graph.samples)
+    if format == FIXED:
+        metadata["batch"] = 1
     run = run_of(folder)
     clips = gather(predictor, run, graph.samples, request.check, request.dataset, request.rate)
     said = [f"student     {folder}", f"input       {'; '.join(_inputs(metadata['inputs']))}"]

@@ -104,7 +104,7 @@ def test_samples_are_chosen_by_their_errors(finished):
 def test_what_distillation_changed_comes_first():
     def outcome(estimates):
         told = {"student": np.array(estimates)[:, None]}, np.zeros((4, 1)), [str(n) for n in range(4)]
-        return Outcome("distilled", *told, {}, 0.0, students=("student",), target=Target("values"))
+        return Outcome("distilled", *told, {}, 0.0, (), ("student",), target=Target("values"))
 
     arms = {"distilled": outcome([1.0, 5.0, 0.0, 2.0]), "baseline": outcome([4.0, 1.0, 0.5, 2.0])}
     found = chosen_by_error(arms)
