@@ -289,8 +289,8 @@ def _planned(
 
 def _described(given: _Given, first: LoadedBatch, outputs: int) -> Batches:
     """The batches as a dataset, whose targets are in the scale that networks answer in."""
-    scale = {"mean": (0.0,) * outputs, "std": (1.0,) * outputs} if given.target == "values" else {}
-    return Batches(outputs, Target(given.target, **scale), first.weights is not None)
+    size = outputs if given.target == "values" else 0
+    return Batches(outputs, Target(given.target, mean=(0.0,) * size, std=(1.0,) * size), first.weights is not None)
 
 
 def _refuse_unlabelled(plan: Plan, first: LoadedBatch) -> None:

@@ -16,7 +16,7 @@ from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.protocol import Splits
-from kdcore.contracts.target import OF_CLASSES, Target, TargetKind, known
+from kdcore.contracts.target import OF_CLASSES, Target, TargetKind, known, partly_known
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError
@@ -123,8 +123,8 @@ def labels_of(value: Any, target: TargetKind) -> Tensor | None:
     if numbers.ndim != 2:
         raise DataError(f"the {target} of a batch must be (samples, {target}), not of the shape {tuple(numbers.shape)}")
     lacking = numbers.isnan()
-    if bool((lacking.any(1) & ~lacking.all(1)).any()):
-        raise DataError(f"a sample has some {target} and lacks others (NaN)")
+    if target == "values" and partly_known(numbers):
+        raise DataError("a sample has some values and lacks others (NaN)")
     told = numbers[~lacking]
     if target == "labels" and bool(((told != 0) & (told != 1)).any()):
         wrong = told[(told != 0) & (told != 1)][0]
@@ -341,6 +341,7 @@ class LoaderEngine(Engine):
             batch, count = self.unpack(loaded), index + 1
             if (batch.weights is not None) != self.weighted:
                 raise DataError("some batches have weights and others have none; give every batch weights")
+            self._refuse_partial(context, batch)
             rows = self.table.take(batch)
             self._begin_step(context, index)
             yield rows, rows
@@ -352,6 +353,14 @@ class LoaderEngine(Engine):
             raise DataError(
                 f"the loader gave {count} batches in epoch {context.epoch + 1}, but {self.steps} were expected; give steps="
             )
+
+    @staticmethod
+    def _refuse_partial(context: StageContext, batch: LoadedBatch) -> None:
+        """Refuse labels of which some are not known where a term needs all of them."""
+        for term in context.step.terms:
+            needy = term.loss.needs.labels and not term.loss.partial_labels
+            if needy and batch.labels is not None and partly_known(batch.labels):
+                raise DataError(f"the loss {term.spec.id!r} needs all labels of a sample, but some are not known (NaN)")
 
     def _scores(self, stage: StagePlan) -> dict[str, Scores]:
         """Scores of each learner on the labelled samples of the validation loader."""

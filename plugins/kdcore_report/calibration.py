@@ -57,7 +57,8 @@ def label_reliability(evaluation: LabelEvaluation, label: int | None = None, bin
         bins: How many, of equal width.
     """
     columns = slice(None) if label is None else slice(label, label + 1)
-    return _binned(evaluation.probabilities[:, columns].ravel(), evaluation.labels[:, columns].ravel(), bins)
+    told = evaluation.told[:, columns]
+    return _binned(evaluation.probabilities[:, columns][told], evaluation.labels[:, columns][told], bins)
 
 
 def _binned(confidence: NDArray[np.float64], right: NDArray, bins: int) -> Reliability:

@@ -144,12 +144,12 @@ class InWords:
             said = given >= CERTAIN
             shown: list[int] = np.flatnonzero(said | (true == 1)).tolist()
             told = ", ".join(f"{self.classes[index]} {100 * given[index]:.1f}" for index in shown)
-            return Answer(who, self._numbers(said), bool((said == (true == 1)).all()), told or "–")
+            return Answer(who, self._numbers(said), bool((said == (true == 1))[~np.isnan(true)].all()), told or "–")
         return Answer(who, self._numbers(given), None, ", ".join(f"{each:+.4g}" for each in given - true))
 
     def _numbers(self, numbers: np.ndarray) -> str:
         if self.target.kind == "labels":
-            return ", ".join(name for name, each in zip(self.classes, numbers, strict=True) if each) or "none"
+            return ", ".join(name for name, each in zip(self.classes, numbers, strict=True) if each == 1) or "none"
         units = self.target.units or ("",) * len(self.classes)
         several = len(self.classes) > 1
         told = zip(self.classes, numbers, units, strict=True)
@@ -159,7 +159,7 @@ class InWords:
 def chosen_by_error(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
     """Row → why it is notable, for at most `most` rows of samples that have labels or values.
 
-    A sample's error is the mean binary cross-entropy of its labels, or the mean absolute error of its values in standard
+    A sample's error is the mean binary cross-entropy of its known labels, or the mean absolute error of its values in standard
     deviations.
     """
     after = outcomes[DISTILLED]
@@ -188,8 +188,9 @@ def sample_errors(outcome: Outcome, name: str) -> np.ndarray:
     given, true = outcome.probabilities[name].astype(np.float64), outcome.labels
     if outcome.target.kind == "values":
         return np.abs((given - true) / np.asarray(outcome.target.std or 1.0)).mean(axis=1)
-    own = np.where(true == 1, given, 1 - given)
-    return -np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean(axis=1)
+    losses = -np.log(np.maximum(np.where(true == 1, given, 1 - given), np.finfo(np.float64).tiny))
+    told = ~np.isnan(true)
+    return np.where(told, losses, 0.0).sum(axis=1) / np.maximum(told.sum(axis=1), 1)
 
 
 def _answers(outcomes: Mapping[str, Outcome], index: int) -> list[tuple[str, np.ndarray]]:

@@ -90,13 +90,15 @@ class Explainer:
         return Look(name, *self._said(arm, name, index, said), pixels, shown)
 
     def _said(self, arm: str, name: str, index: int, said: int) -> tuple[str, bool | None]:
-        """What a participant said, in words, and whether that is so; None of values."""
+        """What a participant said, in words, and whether that is so; None of values and of unknown labels."""
         table, outcome = self.run.table, self.outcomes[arm]
         true = outcome.labels[index]
         if table.target.kind == "values":
             unit = table.target.units[said] if table.target.units else ""
             return f"{table.classes[said]} {outcome.probabilities[name][index][said]:.4g} {unit}".strip(), None
-        return table.classes[said], bool(true[said] == 1) if table.target.kind == "labels" else said == int(true)
+        if table.target.kind == "labels":
+            return table.classes[said], None if np.isnan(true[said]) else bool(true[said] == 1)
+        return table.classes[said], said == int(true)
 
 
 @dataclass(frozen=True)

@@ -517,6 +517,38 @@ class TestOtherTargets:
 
         self.run(x, y, ["regression", "logits"], objective, "values")
 
+    def test_labels_that_are_not_known_are_left_out(self, x):
+        random = torch.Generator().manual_seed(2)
+        y = (torch.rand(44, CLASSES, generator=random) < 0.4).float()
+        y[torch.rand(44, CLASSES, generator=random) < 0.3] = float("nan")
+        y[3] = float("nan")
+
+        def objective(z, t, y):
+            there = ~y.isnan()
+            return F.binary_cross_entropy_with_logits(z[there], y[there])
+
+        held = DataLoader(TensorDataset(x, y), batch_size=8)
+        student, found = self.run(x, y, ["binary-cross-entropy"], objective, "labels", validation=held)
+        with torch.no_grad():
+            p = student(x).sigmoid()
+        each = [average_precision_score(y[t, c], p[t, c]) for c in range(CLASSES) for t in (~y[:, c].isnan(),)]
+        assert found.history["map"].iloc[-1] == pytest.approx(sum(each) / CLASSES)
+
+    def test_a_loss_that_needs_all_labels_of_a_later_batch(self, x):
+        class Needy(DistillationLoss):
+            needs, targets = Needs(labels=True), ("labels",)
+
+            def forward(self, ctx):
+                return ((ctx.student.logits - ctx.labels) ** 2).mean()
+
+        partly = torch.zeros(4, 3)
+        partly[1, 2] = float("nan")
+        loader = [(x[:4], torch.zeros(4, 3)), (x[4:8], partly)]
+        with pytest.raises(DataError, match="'Needy' needs all labels of a sample"):
+            kdcore.distil(mlp(4), {}, loader, [Needy()], target="labels", device="cpu")
+        with pytest.raises(RecipeError, match="needs all labels of a sample"):
+            kdcore.distil(mlp(4), {}, loader[1:], [Needy()], target="labels", device="cpu")
+
     def test_weights_of_samples(self):
         """The weighted mean of each batch; validation counts every sample alike."""
         torch.manual_seed(4)
