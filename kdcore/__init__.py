@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kdcore.cli.console import ConsoleListener
     from kdcore.contracts.batch import Batch, LossContext, Outputs
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey, Unusable
-    from kdcore.contracts.drawing import Drawing, Labelled
+    from kdcore.contracts.drawing import Drawing, Estimated, Labelled
     from kdcore.contracts.embeddings import ClassEmbeddings
     from kdcore.contracts.encoder import Encoder, Participant
     from kdcore.contracts.executor import Executor, Job, StartedJob
@@ -65,7 +65,8 @@ if TYPE_CHECKING:
     from kdcore.runs.artifacts import first_recording, restore_participants, student_folder
     from kdcore.runs.callbacks import RunListener
     from kdcore.runs.context import RunContext, reopen
-    from kdcore.runs.distil import Distilled, distil
+    from kdcore.runs.distil import distil
+    from kdcore.runs.distilled import Distilled
     from kdcore.runs.evaluation import Recordings
     from kdcore.runs.executors import make_executor
     from kdcore.runs.gain import Difference
@@ -100,7 +101,7 @@ _HOME = {
     "kdcore.cli.console": ("ConsoleListener",),
     "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey", "Unusable"),
-    "kdcore.contracts.drawing": ("Drawing", "Labelled"),
+    "kdcore.contracts.drawing": ("Drawing", "Estimated", "Labelled"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),
     "kdcore.contracts.encoder": ("Encoder", "Participant"),
     "kdcore.contracts.executor": ("Executor", "Job", "StartedJob"),
@@ -161,7 +162,8 @@ _HOME = {
     "kdcore.runs.result": ("Result",),
     "kdcore.runs.run": ("dry_run", "resume", "run"),
     "kdcore.data.arrays": ("ArrayDataset",),
-    "kdcore.runs.distil": ("Distilled", "distil"),
+    "kdcore.runs.distil": ("distil",),
+    "kdcore.runs.distilled": ("Distilled",),
     "kdcore.training.tensor_loss": ("TensorLoss", "loss"),
     "kdcore.deploy.predictor": ("Predictor",),
     "kdcore.deploy.student": ("Ensemble", "Student"),

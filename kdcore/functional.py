@@ -26,6 +26,7 @@ __all__ = [
     "full_precision",
     "gram_similarities",
     "in_full_precision",
+    "known_mean",
     "label_losses",
     "mean_over_frames",
     "mean_over_positions",
@@ -358,6 +359,26 @@ def same_positions(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @in_full_precision
+def known_mean(loss: Callable[[Tensor], Tensor], labels: Tensor, weights: Tensor | None) -> Tensor:
+    r"""Weighted mean of the losses of all labels that are known.
+
+    .. math:: \frac{\sum_b w_b \sum_c k_{bc}\, \ell_{bc}}{\sum_b w_b \sum_c k_{bc}}
+
+    with k = 1 for a label that is known and 0 for another.
+
+    Args:
+        loss: From labels (B, L), 0 in place of unknown ones, to the losses (B, L).
+        labels: (B, L), NaN where unknown; at least one is known.
+        weights: (B,), greater than 0; None for 1.
+    """
+    there = labels == labels
+    if bool(there.all()):
+        return weighted_mean(loss(labels), weights)
+    losses = loss(torch.where(there, labels, 0.0))
+    share = there.to(losses) if weights is None else there * weights.to(losses)[:, None]
+    return (share * losses).sum() / share.sum()
+
+
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     r"""Weighted mean over samples of the means of their other axes.
 

@@ -42,7 +42,9 @@ def predict(
     threshold: Annotated[
         float | None, typer.Option(help="Probability from which a label counts, for students of labels; 0.5 by default.")
     ] = None,
-    majority: Annotated[bool, typer.Option("--majority", help="Take a majority vote instead of the average.")] = False,
+    majority: Annotated[
+        bool, typer.Option("--majority", help="Take a majority vote of classes or labels instead of the average.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write all probabilities to a .csv or .json file.")
     ] = None,
@@ -70,8 +72,6 @@ def predict(
     limit = _threshold(threshold, found)
     if top is not None and not found.target.is_classes:
         raise UsageError(f"--top requires a student of classes; this one answers with {found.target.kind}")
-    if plot:
-        drawings(found, [])
     if STANDARD_INPUT not in files:
         predictions = predict_files(found, files, dataset, rate, windows, smooth, units, limit)
     elif len(files) > 1 or dataset:

@@ -244,6 +244,8 @@ class LossContext:
     def labels(self) -> Tensor:
         """(B,) int64 class indices; (B, names) floats where the dataset's target is ``labels`` or ``values``.
 
+        A label that is not known is NaN; a loss that leaves it out sets `DistillationLoss.partial_labels`.
+
         Raises:
             ValueError: Where labels are withheld; a loss that reads them must declare ``Needs(labels=True)``.
         """

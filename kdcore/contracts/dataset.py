@@ -46,8 +46,8 @@ class Sample:
         label: Index into the dataset's classes; None where nothing is known.
         sources: Modality name → file (a `Path`, which enters the dataset's fingerprint) or whatever else
             the dataset's `read` understands. A modality that was not recorded is absent.
-        target: In place of the label where the dataset's target is ``labels`` (0 or 1 for each name) or ``values`` (a number
-            for each); None where nothing is known.
+        target: In place of the label where the dataset's target is ``labels`` (0 or 1 for each name, NaN where it is not
+            known) or ``values`` (a number for each); None where nothing is known.
         weight: Weight of the sample in terms that read labels; greater than 0.
     """
 

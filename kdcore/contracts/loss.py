@@ -27,7 +27,8 @@ class Example:
         class_names: Their names, in order; ``0``, ``1`` … if they have none.
         class_counts: (classes,) int64, training samples whose label is told, by class; of several labels a sample, those that
             have each label. None if nobody counted them.
-        labelled: Training samples whose label is told; None if nobody counted them.
+        labelled: Training samples whose label is told; (names,) int64 where samples have several labels, of which some may not
+            be known. None if nobody counted them.
     """
 
     student: Outputs
@@ -35,7 +36,7 @@ class Example:
     num_classes: int = 0
     class_names: tuple[str, ...] = ()
     class_counts: Tensor | None = None
-    labelled: int | None = None
+    labelled: int | Tensor | None = None
 
     def __post_init__(self) -> None:
         if not self.class_names:
@@ -59,12 +60,16 @@ class DistillationLoss(nn.Module):
             takes no softmax of logits is for ``kdcore.EVERY_TARGET``. Others are refused before training.
         sample_weights: True if it reads labels and weighs samples by `LossContext.weights`. A loss that reads labels and does
             not is refused before training where the dataset gives weights.
+        partial_labels: True if it reads several labels of a sample and leaves out those that are NaN, which are not known; see
+            `kdcore.functional.known_mean`. A loss that reads labels and does not is refused before training where some labels
+            of a sample are known and others are not.
     """
 
     needs: Needs = Needs()
     temperature_power: int | None = None
     targets: tuple[TargetKind, ...] = ("classes",)
     sample_weights: bool = False
+    partial_labels: bool = False
 
     def setup(self, example: Example) -> None:
         """Create parameters whose shapes depend on the participants; called once, before training.

@@ -169,7 +169,7 @@ def read_target(written: Any) -> Target:
 
 
 def known(labels: Any) -> Any:
-    """Mask of the samples whose target is known.
+    """Mask of the samples whose target is known, or, of several labels, at least one of them.
 
     Args:
         labels: (N,) class indices, -1 where unknown, or (N, names) numbers, NaN where unknown; an array or a tensor.
@@ -177,7 +177,12 @@ def known(labels: Any) -> Any:
     Returns:
         (N,) bool, of the same library.
     """
-    return labels >= 0 if labels.ndim == 1 else (labels == labels).all(1)
+    return labels >= 0 if labels.ndim == 1 else (labels == labels).any(1)
+
+
+def partly_known(labels: Any) -> bool:
+    """True if some numbers of a sample's target are known and others are not; `labels` as of `known`."""
+    return labels.ndim == 2 and bool((known(labels) & ~(labels == labels).all(1)).any())
 
 
 def unknown(labels: Any) -> float:

@@ -109,7 +109,7 @@ class Answers:
         missing = [each != each for each in numbers]
         if all(missing):
             return None
-        if any(missing):
+        if any(missing) and self.target.kind == "values":
             raise DataError(f"{what}: sample {number} has some and lacks others: {list(row)!r}")
         return numbers
 
@@ -126,8 +126,9 @@ class Answers:
         names = self.classes or tuple(f"label {n}" for n in range(1, width + 1))
         found = [None if row is None else self._row(row, number, "labels") for number, row in enumerate(rows)]
         for number, row in enumerate(found):
-            if row is not None and (len(row) != len(names) or not set(row) <= {0.0, 1.0}):
-                raise DataError(f"labels: sample {number} must have {len(names)} numbers, each 0 or 1, not {list(row)!r}")
+            if row is not None and (len(row) != len(names) or not {each for each in row if each == each} <= {0.0, 1.0}):
+                what = f"must have {len(names)} numbers, each 0 or 1, or NaN where it is not known"
+                raise DataError(f"labels: sample {number} {what}, not {list(row)!r}")
         return tuple(names), found
 
 
@@ -139,7 +140,7 @@ def action_of(answer: Answer, classes: Sequence[str], target: Target) -> str:
         return classes[answer]
     if target.kind == "values":
         return RECORDING
-    return "+".join(name for name, each in zip(classes, answer, strict=True) if each) or NOTHING
+    return "+".join(name for name, each in zip(classes, answer, strict=True) if each == 1) or NOTHING
 
 
 def _by_name(values: Any) -> bool:

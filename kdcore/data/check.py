@@ -244,7 +244,7 @@ def names_of(sample: Sample, dataset: Dataset) -> list[str]:
         return [dataset.classes[sample.label]]
     if dataset.target.kind == "values":
         return ["with values"]
-    return [name for name, each in zip(dataset.classes, sample.target or (), strict=True) if each] or ["no label"]
+    return [name for name, each in zip(dataset.classes, sample.target or (), strict=True) if each == 1] or ["no label"]
 
 
 def value_ranges(splits: Splits, dataset: Dataset) -> dict[str, dict[str, tuple[float, float, float]]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdcore.contracts.batch import Batch
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.protocol import HELD_OUT, Splits
-from kdcore.contracts.target import OF_CLASSES, Target, known
+from kdcore.contracts.target import OF_CLASSES, Target, known, partly_known
 from kdcore.data.dropped import DropReport
 from kdcore.data.pipeline import bare
 from kdcore.data.sampling import balanced, shuffled
@@ -111,12 +111,18 @@ class Table:
         told = self.train_labels[rows]
         told = told[known(told)]
         if self.target.kind == "labels":
-            return told.long().sum(0)
+            return (told == 1).sum(0)
         return torch.bincount(told, minlength=len(self.classes)) if self.target.is_classes else None
 
-    def labelled_count(self, rows: Tensor) -> int | None:
-        """The number of `rows` that training is told a label of; None if that is not known."""
-        return int(known(self.train_labels[rows]).sum())
+    def labelled_count(self, rows: Tensor) -> int | Tensor | None:
+        """The number of `rows` that training is told a label of; None if that is not known.
+
+        Where samples have several labels, of which some may not be known, it is (names,), the number for each.
+        """
+        told = self.train_labels[rows]
+        if self.target.kind == "labels" and partly_known(told):
+            return (told == told).sum(0)
+        return int(known(told).sum())
 
     def complete(self, participants: Iterable[str], rows: Tensor) -> Tensor | None:
         """Mask of the `rows` that have the signals of all `participants`, (B,) bool; None if all have."""

@@ -43,8 +43,13 @@ def _wrong_target(sample: Sample, target: Target, count: int) -> str:
         return ""
     if len(sample.target) != count:
         return f"its target has {len(sample.target)} numbers, but the dataset has {count} {target.kind}"
-    if target.kind == "labels" and not set(sample.target) <= {0, 1}:
-        return f"a label is 0 or 1, not {next(each for each in sample.target if each not in (0, 1)):g}"
+    if target.kind == "labels":
+        told = [each for each in sample.target if each == each]
+        if not told:
+            return "none of its labels is known (NaN); give no target"
+        return (
+            f"a label is 0 or 1, not {next(each for each in told if each not in (0, 1)):g}" if not set(told) <= {0, 1} else ""
+        )
     return "" if np.isfinite(sample.target).all() else "its values are not finite numbers"
 
 
@@ -116,7 +121,12 @@ def target_warnings(
         return [f"values beyond the range of the training samples: {', '.join(found)}"] if found else []
     said = []
     for what, here in (("training", train), ("test", test)):
-        for how, missing in (("no", here.amax(0) == 0), ("every", here.amin(0) == 1)):
+        lacking = (here != here).sum(0).tolist()
+        if any(lacking):
+            listed = ", ".join(f"{name!r} ({count})" for name, count in zip(names, lacking, strict=True) if count)
+            partly = int((here != here).any(1).sum())
+            said.append(f"{partly} of {len(here)} {what} samples lack some labels, which do not count: {listed}")
+        for how, missing in (("no", ~(here == 1).any(0)), ("every", ~(here == 0).any(0))):
             if bool(missing.any()):
                 listed = ", ".join(repr(name) for name, each in zip(names, missing.tolist(), strict=True) if each)
                 said.append(f"labels that {how} {what} sample has: {listed}")

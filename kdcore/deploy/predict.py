@@ -6,25 +6,22 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from kdcore.contracts.drawing import Drawing, Labelled
+from kdcore.contracts.drawing import Drawing, Estimated, Labelled
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.target import OF_CLASSES, Target, with_units
 from kdcore.deploy.plain_recordings import choose_columns, header_of, known_rate, note_unused
 from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.recordings import read_recording
-from kdcore.deploy.streaming import Smoothing, StreamingPredictor, refuse_majority, smoothed
+from kdcore.deploy.streaming import THRESHOLD, Smoothing, StreamingPredictor, decision, refuse_majority, smoothed
 from kdcore.errors import DataError, UsageError
 
 STANDARD_INPUT = "-"
-
-THRESHOLD = 0.5
-"""Probability from which a label counts as predicted, by default."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +126,9 @@ def predict_files(
             spans = student.spans(signals, window)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
-        for span, row in zip(spans, smoothed(probabilities, smoothing), strict=True):
-            yield Prediction(name, row, student.classes, *(span or (None, None)), signals, student.target, threshold)
+        limit = decision(student.target, smoothing, threshold)
+        for span, row in zip(spans, smoothed(probabilities, smoothing, student.target, threshold), strict=True):
+            yield Prediction(name, row, student.classes, *(span or (None, None)), signals, student.target, limit)
 
 
 def _recordings(student: Predictor, files: Sequence[str | Path]) -> Iterator[tuple[str, dict[str, Path]]]:
@@ -177,7 +175,8 @@ def predict_stream(
     if window is None:
         raise UsageError("standard input requires --window, since this student was trained on whole recordings")
     [(name, modality)] = student.reads.items()
-    stream = StreamingPredictor(student, known_rate(rate, modality, "--rate"), window, smoothing)
+    stream = StreamingPredictor(student, known_rate(rate, modality, "--rate"), window, smoothing, threshold)
+    limit = decision(student.target, smoothing, threshold)
     recorded = student.description.get("recorded", {}).get(name, {}).get("shape") or [0]
     columns, delimiter, found = None, None, 0
     for number, line in enumerate(lines, start=1):
@@ -197,7 +196,7 @@ def predict_stream(
             raise DataError(f"standard input: line {number}: not a row of numbers: {line.strip()[:80]!r}") from error
         for (start, end), probabilities in stream.push(row[None]):
             found += 1
-            told = (student.classes, start, end, None, student.target, threshold)
+            told = (student.classes, start, end, None, student.target, limit)
             yield Prediction(STANDARD_INPUT, probabilities, *told)
     if not found:
         raise DataError(f"standard input: {stream.count} samples are shorter than a window of {window[0]:g} s")
@@ -209,30 +208,40 @@ def drawings(student: Predictor, predictions: Sequence[Prediction]) -> list[Draw
     Args:
         student: The student that made them.
         predictions: Of recordings, as `predict_files` gives them.
-
-    Raises:
-        UsageError: If the student does not answer with one class.
     """
-    if not student.target.is_classes:
-        raise UsageError(f"--plot draws the class along time, and this student answers with {student.target.kind}")
     by_recording: dict[str, list[Prediction]] = {}
     for each in predictions:
         by_recording.setdefault(each.recording, []).append(each)
     found = []
     for recording, windows in by_recording.items():
         for name, signal in (windows[0].signals or {}).items():
-            first, last = float(signal.clock[0]), float(signal.clock[-1])
-            labelled = [
-                Labelled(
-                    first if each.start is None else each.start,
-                    last if each.end is None else each.end,
-                    each.label,
-                    float(each.probabilities.max()),
-                )
-                for each in windows
-            ]
-            found.append(Drawing(recording, name, student.reads[name], signal, labelled))
+            drawing = Drawing(recording, name, student.reads[name], signal, kind=student.target.kind)
+            if student.target.kind == "values":
+                drawing = replace(drawing, estimates=[_estimated(each, signal) for each in windows])
+            else:
+                labelled = [labelled for each in windows for labelled in _labelled(each, signal)]
+                drawing = replace(drawing, predictions=labelled)
+            found.append(drawing)
     return found
+
+
+def _span(prediction: Prediction, signal: Signal) -> tuple[float, float]:
+    """Start and end of a prediction on the clock of its recording, in seconds."""
+    start, end = prediction.start, prediction.end
+    return float(signal.clock[0]) if start is None else start, float(signal.clock[-1]) if end is None else end
+
+
+def _labelled(prediction: Prediction, signal: Signal) -> Iterator[Labelled]:
+    """The class of a recording or window, or the labels that reach the threshold."""
+    names = [prediction.label] if prediction.target.is_classes else prediction.labels
+    for name in names:
+        probability = float(prediction.probabilities[list(prediction.classes).index(name)])
+        yield Labelled(*_span(prediction, signal), name, probability)
+
+
+def _estimated(prediction: Prediction, signal: Signal) -> Estimated:
+    names = with_units(prediction.classes, prediction.target)
+    return Estimated(*_span(prediction, signal), dict(zip(names, prediction.probabilities.tolist(), strict=True)))
 
 
 def write_predictions(predictions: Iterable[Prediction], output: Path | None, top: int = 3) -> None:

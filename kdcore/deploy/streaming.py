@@ -8,10 +8,17 @@ from typing import Literal
 import numpy as np
 
 from kdcore.contracts.modality import Signal
+from kdcore.contracts.target import OF_CLASSES, Target
 from kdcore.data.windows import Span, cut
 from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.recordings import fitting
 from kdcore.errors import DataError
+
+THRESHOLD = 0.5
+"""Probability from which a label counts as predicted, by default."""
+
+HALF = 0.5
+"""Share of votes from which a label counts."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,8 @@ class Smoothing:
     Args:
         windows: How many windows are combined, this one included; fewer at the beginning. 1 for no smoothing.
         rule: ``mean`` of their probabilities, or ``majority``, the share of windows whose likeliest class it was; a tie goes to
-            the class with the larger mean.
+            the class with the larger mean. Of labels, ``majority`` is the share of windows in which a label reaches the
+            threshold; it counts from a half, a tie if its mean reaches the threshold.
 
     Raises:
         DataError: If `windows` is less than 1.
@@ -53,22 +61,44 @@ def chosen_window(length: float | None, hop: float | None, own: tuple[float, flo
 
 
 def refuse_majority(student: Predictor, smoothing: Smoothing) -> None:
-    """Refuse a majority vote of answers that are not one class.
+    """Refuse a majority vote of values.
 
     Raises:
         DataError: If one is asked for.
     """
-    if smoothing.rule == "majority" and not student.target.is_classes:
-        raise DataError(f"a majority vote is among classes, and this student answers with {student.target.kind}")
+    if smoothing.rule == "majority" and student.target.kind == "values":
+        raise DataError(
+            "a majority vote is about classes or labels, and this student answers with values: leave --majority out, and "
+            "--smoothing averages the values of windows"
+        )
 
 
-def smoothed(probabilities: np.ndarray, smoothing: Smoothing) -> np.ndarray:
-    """Probabilities or values (windows, classes), in order of time, smoothed; rows of class probabilities sum to 1."""
+def decision(target: Target, smoothing: Smoothing, threshold: float) -> float:
+    """The number from which a label counts as predicted, after smoothing: a half of the votes, or the threshold."""
+    voted = target.kind == "labels" and smoothing.rule == "majority" and smoothing.windows > 1
+    return HALF if voted else threshold
+
+
+def smoothed(
+    probabilities: np.ndarray, smoothing: Smoothing, target: Target = OF_CLASSES, threshold: float = THRESHOLD
+) -> np.ndarray:
+    """Probabilities or values (windows, classes), in order of time, smoothed; rows of class probabilities sum to 1.
+
+    Args:
+        probabilities: (windows, classes); of labels or values as `target` says.
+        smoothing: The rule.
+        target: The form of the answers.
+        threshold: Probability from which a label counts in a vote.
+    """
     if smoothing.windows == 1:
         return probabilities
     means = _trailing(probabilities, smoothing.windows)
     if smoothing.rule == "mean":
         return means
+    if target.kind == "labels":
+        shares = _trailing(probabilities >= threshold, smoothing.windows)
+        lost = (shares == HALF) & (means < threshold)
+        return np.where(lost, np.nextafter(HALF, 0.0), shares)
     votes = np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
     ties = 1e-6 * means  # decides between equal shares, which otherwise differ by 1 / windows
     shares = _trailing(votes, smoothing.windows) + ties
@@ -92,15 +122,24 @@ class StreamingPredictor:
         rate: Samples per second.
         window: Length and hop in seconds.
         smoothing: Over windows.
+        threshold: Probability from which a label counts in a majority vote.
 
     Attributes:
         count: Samples seen so far.
     """
 
-    def __init__(self, student: Predictor, rate: float, window: tuple[float, float], smoothing: Smoothing = Smoothing()):
+    def __init__(
+        self,
+        student: Predictor,
+        rate: float,
+        window: tuple[float, float],
+        smoothing: Smoothing = Smoothing(),
+        threshold: float = THRESHOLD,
+    ):
         refuse_majority(student, smoothing)
         [self._name] = student.reads
         self._student, self._rate, self._window, self._smoothing = student, rate, window, smoothing
+        self._threshold = threshold
         self._kept: list[np.ndarray] = []
         self._first = 0  # number of the first sample that is kept
         self._next = 0  # number of the next window
@@ -127,4 +166,4 @@ class StreamingPredictor:
 
     def _smoothed(self, probabilities: np.ndarray) -> np.ndarray:
         self._recent = [*self._recent, probabilities][-self._smoothing.windows :]
-        return smoothed(np.stack(self._recent), self._smoothing)[-1]
+        return smoothed(np.stack(self._recent), self._smoothing, self._student.target, self._threshold)[-1]

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from html import escape
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from kdcore.contracts.loss import DistillationLoss
+from kdcore.contracts.target import EVERY_TARGET, Target, TargetKind
 from kdcore.errors import DataError, UsageError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.build import Builder
-from kdcore.recipe.graph import StagePlan
 from kdcore.recipe.load import load_recipe
 from kdcore.recipe.plan import DISTILLED, Plan, make_plan
 from kdcore.runs.callbacks import RunListener
+from kdcore.runs.distilled import STUDENT, Distilled, EpochHistory
 from kdcore.runs.progress import Callbacks, listener_for
 from kdcore.suggestions import did_you_mean
 from kdcore.training.fabric import gradient_scaler, make_fabric
@@ -30,47 +30,8 @@ from kdcore.training.randomness import make_deterministic, preserved_torch
 from kdcore.training.settings import Settings
 from kdcore.training.tensor_loss import TensorLoss
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-STUDENT = "student"
-"""Name of the student, in batches that are dictionaries and in `taps`."""
-
 Term = str | Mapping[str, Any] | DistillationLoss | TensorLoss
 """A term of the objective: a registered loss by name, by name with options and weight, or a loss."""
-
-
-@dataclass
-class Distilled:
-    """The result of `distil`; a notebook shows the last epochs.
-
-    Args:
-        student: The student that was passed, trained, in evaluation mode.
-        epochs: The values of each epoch: ``epoch``, ``total`` (the weighted sum), each term by its name, ``learning_rate``, and
-            with a validation loader ``accuracy``.
-    """
-
-    student: nn.Module
-    epochs: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def history(self) -> DataFrame:
-        """`epochs` as a table."""
-        from pandas import DataFrame
-
-        return DataFrame(self.epochs)
-
-    def __repr__(self) -> str:
-        last = ", ".join(f"{name} {value:.4g}" for name, value in self.epochs[-1].items()) if self.epochs else "no epoch"
-        return f"Distilled({type(self.student).__name__}; {last})"
-
-    def _repr_html_(self) -> str:
-        """The last ten epochs, as a notebook shows them."""
-        columns = list(self.epochs[-1]) if self.epochs else []
-        head = "".join(f"<th>{escape(name)}</th>" for name in columns)
-        rows = "".join(f"<tr>{''.join(f'<td>{each[name]:.4g}</td>' for name in columns)}</tr>" for each in self.epochs[-10:])
-        name = escape(type(self.student).__name__)
-        return f"<div><b>{name}</b><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
 
 
 def distil(
@@ -80,6 +41,7 @@ def distil(
     losses: Sequence[Term | tuple[Term, Any]],
     *,
     epochs: int = 10,
+    target: TargetKind = "classes",
     validation: Iterable[Any] | None = None,
     taps: Mapping[str, Sequence[str] | Mapping[str, str]] | None = None,
     optimizer: str | Mapping[str, Any] = "adamw",
@@ -105,8 +67,9 @@ def distil(
 
     A batch is ``(x, labels)``; ``(x, teachers' x, labels)``, where the second is one input for all teachers or teacher → input;
     or a dictionary with ``x`` for all participants or an input under the name of each (``student``, and the teachers'), perhaps
-    ``labels`` and ``index``, the number of each sample in the data, which losses that remember samples need. A batch without
-    labels is ``x`` alone, or such a dictionary. An unlabelled sample has the label -1.
+    ``labels``, ``weights``, how much each sample counts in terms that read labels, and ``index``, the number of each sample in
+    the data, which losses that remember samples need. A batch without labels is ``x`` alone, or such a dictionary. An
+    unlabelled sample has the label -1, or NaN in all columns.
 
     Args:
         student: From the input to logits (B, classes).
@@ -116,7 +79,9 @@ def distil(
         losses: Terms of the objective. A term is written as in a recipe, ``"dist"`` or ``{"name": "dist", "weight": 2}``, or is
             a `kdcore.DistillationLoss`, or what `kdcore.loss` returns; or a pair of such a term and its weight.
         epochs: Passes over the loader.
-        validation: A loader of labelled batches, for the accuracy after each epoch.
+        target: ``classes``: labels (B,) are class indices. ``labels``: they are (B, names) of 0 and 1. ``values``: they are
+            numbers (B, names), or (B,) of one value, and networks answer with the same numbers; normalise them yourself.
+        validation: A loader of labelled batches, for the accuracy after each epoch, or mAP of labels and MAE of values.
         taps: Participant → paths of its modules whose outputs losses read, or tap → path, as
             ``{"student": ["layer4"], "big": {"layer4": "blocks.11"}}``.
         optimizer: Name of an optimizer of `torch.optim`, or a mapping with ``name`` and options; ``lr`` is 1e-3 by default.
@@ -173,12 +138,14 @@ def distil(
     reads = {"select='best'": select == "best", "early_stopping": early_stopping is not None, "'plateau'": follows}
     for key in (key for key, wanted in reads.items() if wanted and validation is None):
         raise UsageError(f"{key} requires validation=, a loader of labelled batches")
-    given = _Given(networks, loader, partial(_unpacked, unpack, tuple(networks)), validation, steps)
+    if target not in EVERY_TARGET:
+        raise UsageError(f"target={target!r} is not one of {', '.join(EVERY_TARGET)}")
+    given = _Given(networks, loader, partial(_unpacked, unpack, tuple(networks), target), target, validation, steps)
     told = {"losses": terms, "training": training, "engine": engine, "seeds": [seed]}
     with preserved_torch(), _teachers_frozen(networks):
         torch.manual_seed(seed)
         first = given.first()
-        plan = _planned(networks, taps or {}, told, objects, len(first))
+        plan = _planned(given, taps or {}, told, objects, first)
         _refuse_unlabelled(plan, first)
         return _trained(plan, given, first, listener_for(callbacks, progress))
 
@@ -190,6 +157,7 @@ class _Given:
     networks: Mapping[str, nn.Module]
     loader: Iterable[Any]
     unpack: Callable[[Any], LoadedBatch]
+    target: TargetKind
     validation: Iterable[Any] | None
     steps: int | None
 
@@ -276,8 +244,9 @@ def _accelerator(device: str | torch.device) -> dict[str, Any]:
     return {"accelerator": wanted.type, **({} if wanted.index is None else {"devices": f"{wanted.index},"})}
 
 
-def _unpacked(unpack: Callable[[Any], Any] | None, names: tuple[str, ...], loaded: Any) -> LoadedBatch:
-    return read_batch(loaded if unpack is None else unpack(loaded), STUDENT, [name for name in names if name != STUDENT])
+def _unpacked(unpack: Callable[[Any], Any] | None, names: tuple[str, ...], target: TargetKind, loaded: Any) -> LoadedBatch:
+    teachers = [name for name in names if name != STUDENT]
+    return read_batch(loaded if unpack is None else unpack(loaded), STUDENT, teachers, target)
 
 
 @contextmanager
@@ -297,25 +266,31 @@ def _teachers_frozen(networks: Mapping[str, nn.Module]) -> Iterator[None]:
 
 
 def _planned(
-    networks: Mapping[str, nn.Module], taps: Mapping[str, Any], told: Mapping[str, Any], objects: Mapping[str, Any], size: int
+    given: _Given, taps: Mapping[str, Any], told: Mapping[str, Any], objects: Mapping[str, Any], first: LoadedBatch
 ) -> Plan:
     """The plan of the recipe that says the same, with everything checked."""
-    if unknown := [name for name in taps if name not in networks]:
-        raise UsageError(f"taps: there is no participant {unknown[0]!r} ({did_you_mean(unknown[0], networks)})")
+    if unknown := [name for name in taps if name not in given.networks]:
+        raise UsageError(f"taps: there is no participant {unknown[0]!r} ({did_you_mean(unknown[0], given.networks)})")
     described: dict[str, Any] = {
-        name: {"modality": INPUT, "encoder": FROM_PYTHON, "taps": taps.get(name, {})} for name in networks
+        name: {"modality": INPUT, "encoder": FROM_PYTHON, "taps": taps.get(name, {})} for name in given.networks
     }
     student = described.pop(STUDENT)
     tree = {
         "version": 1,
         "name": "distil",
-        "data": {"protocol": FROM_PYTHON, "batch_size": size},
+        "data": {"protocol": FROM_PYTHON, "batch_size": len(first)},
         "teachers": {name: {**each, "freeze": ["*"]} for name, each in described.items()},
         "student": student,
         "baseline": False,
         **told,
     }
-    return make_plan(load_recipe(tree, data=Batches(0), objects=objects))
+    return make_plan(load_recipe(tree, data=_described(given, first, 0), objects=objects))
+
+
+def _described(given: _Given, first: LoadedBatch, outputs: int) -> Batches:
+    """The batches as a dataset, whose targets are in the scale that networks answer in."""
+    size = outputs if given.target == "values" else 0
+    return Batches(outputs, Target(given.target, mean=(0.0,) * size, std=(1.0,) * size), first.weights is not None)
 
 
 def _refuse_unlabelled(plan: Plan, first: LoadedBatch) -> None:
@@ -326,15 +301,17 @@ def _refuse_unlabelled(plan: Plan, first: LoadedBatch) -> None:
 
 def _trained(plan: Plan, given: _Given, first: LoadedBatch, listener: RunListener) -> Distilled:
     """Train the student as the plan says."""
-    recipe, steps, history = plan.recipe, given.length, _History()
+    recipe, steps, history = plan.recipe, given.length, EpochHistory()
     make_deterministic(recipe.engine.compile)
     scaler = gradient_scaler(recipe.engine)
     fabric = make_fabric(recipe.engine, scaler)
     table, stages = LoaderTable(first, fabric.device), plan.stages[DISTILLED]
     for network in given.networks.values():
         network.to(fabric.device)
-    sizes = _classes(given.networks, table)
-    assembly = LoaderAssembly(Builder(recipe, plugin_manager()), Batches(sizes.get(STUDENT, 0)), plan)
+    sizes = _outputs(given.networks, table)
+    batches = _described(given, first, sizes.get(STUDENT, 0))
+    table.describe(batches)
+    assembly = LoaderAssembly(Builder(recipe, plugin_manager()), batches, plan)
     distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
     settings = Settings(recipe.seeds[0], len(first), first.labels is None, teacher_cache=False, checkpoint_seconds=float("inf"))
     try:
@@ -359,7 +336,7 @@ def _trained(plan: Plan, given: _Given, first: LoadedBatch, listener: RunListene
 
 
 @torch.no_grad()
-def _classes(networks: Mapping[str, nn.Module], table: LoaderTable) -> dict[str, int]:
+def _outputs(networks: Mapping[str, nn.Module], table: LoaderTable) -> dict[str, int]:
     """The number of logits of each network; without those that fail, which is said where everything is set up."""
     found = {}
     for name, network in networks.items():
@@ -379,20 +356,3 @@ def _sizes_noted(sizes: Mapping[str, int]) -> Iterator[None]:
         if len(set(sizes.values())) > 1:
             error.add_note("numbers of logits: " + ", ".join(f"{name} {size}" for name, size in sizes.items()))
         raise
-
-
-class _History(RunListener):
-    """Collects the values of each epoch under short names."""
-
-    def __init__(self) -> None:
-        self.epochs: list[dict[str, float]] = []
-
-    def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Note an epoch's values."""
-        values: dict[str, float] = {"epoch": epoch + 1, "total": metrics[f"train/{STUDENT}/total"]}
-        train = f"train/{STUDENT}/"
-        values |= {name.removeprefix(train): value for name, value in metrics.items() if name.startswith(train)}
-        values["learning_rate"] = metrics[f"learning_rate/{STUDENT}"]
-        if (accuracy := metrics.get(f"validation/{STUDENT}/accuracy")) is not None:
-            values["accuracy"] = accuracy
-        self.epochs.append(values)

@@ -79,7 +79,7 @@ class Outcome:
     def subjects(self) -> np.ndarray:
         """The subject of each labelled row, by its key."""
         names = np.array([key.partition(", action ")[0] for key in self.keys])
-        return names[self.labels >= 0]
+        return names[known(self.labels)]
 
     @property
     def ensembles(self) -> dict[str, Rule]:

@@ -29,7 +29,7 @@ class LabelEvaluation:
 
     Args:
         probabilities: (N, L) of each label.
-        labels: (N, L), 0 or 1.
+        labels: (N, L), 0 or 1; -1 where it is not known: that sample does not count for that label.
         rows: (N,) places of these samples among all labelled ones; None for all of them.
         recordings: (N,) the recording that each sample is a window of, 0, 1, …; None if every sample has its own.
     """
@@ -61,7 +61,12 @@ class LabelEvaluation:
     @property
     def having(self) -> NDArray[np.int64]:
         """(L,) samples that have each label."""
-        return self.labels.sum(axis=0)
+        return (self.labels == 1).sum(axis=0)
+
+    @property
+    def told(self) -> NDArray[np.bool_]:
+        """(N, L) which labels are known."""
+        return self.labels >= 0
 
     @cached_property
     def by_output(self) -> Numbers:
@@ -72,15 +77,16 @@ class LabelEvaluation:
     def f1(self) -> Numbers:
         """(L,) F1 of each label; NaN where it occurs neither among labels nor among predictions."""
         right = (self.predictions & (self.labels == 1)).sum(axis=0)
-        occurrences = self.predictions.sum(axis=0) + self.labels.sum(axis=0)
+        occurrences = (self.predictions & self.told).sum(axis=0) + self.having
         return np.divide(2 * right, occurrences, out=np.full(len(right), np.nan), where=occurrences > 0)
 
     def metrics(self) -> dict[str, float]:
         """The numbers to track: mAP, macro and micro F1, the share of samples with all labels right, and the loss.
 
-        The loss is the mean binary cross-entropy in nats.
+        The loss is the mean binary cross-entropy in nats. Labels that are not known do not count.
         """
-        predicted, true = self.predictions, self.labels == 1
+        told = self.told
+        predicted, true = self.predictions & told, self.labels == 1
         both = predicted.sum() + true.sum()
         own = np.where(true, self.probabilities, 1 - self.probabilities)
         return {
@@ -88,14 +94,14 @@ class LabelEvaluation:
             "macro_f1": float(mean_known(self.f1)),
             "micro_f1": float(2 * (predicted & true).sum() / both) if both else float("nan"),
             "subset_accuracy": float((predicted == true).all(axis=1).mean()),
-            "loss": float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean()),
+            "loss": float(-np.log(np.maximum(own[told], np.finfo(np.float64).tiny)).mean()),
         }
 
     @property
     def constant(self) -> tuple[float, str]:
         """mAP of an answer that is the same for all samples: the mean share of samples that have a label."""
-        share = self.labels.mean(axis=0)
-        return float(share[share > 0].mean()), "by the same answer for every sample"
+        share = self.having / np.maximum(self.told.sum(axis=0), 1)
+        return float(mean_known(np.where(share > 0, share, np.nan))), "by the same answer for every sample"
 
     def resampled(self, counts: Numbers) -> Numbers:
         """(R,) mAP of R resamples, in which each sample counts `counts` (R, N) times."""
@@ -217,7 +223,7 @@ def evaluate_target(
         target: The form of the labels.
         names: Of the classes, labels or values.
         answers: (N, names): class probabilities, probabilities of labels, or values in their units.
-        labels: (N,) class indices, or (N, names).
+        labels: (N,) class indices, or (N, names); labels that are not known are NaN or -1.
         recordings: (N,) which recording each sample is a window of, any values; by default, every sample has its own.
 
     Raises:
@@ -230,12 +236,14 @@ def evaluate_target(
         raise ValueError(
             f"answers and {target.kind} must have the same shape (samples, names), not {given.shape} and {true.shape}"
         )
+    if target.kind == "labels":
+        true = np.where(np.isnan(true), -1.0, true)
     if not (np.isfinite(given).all() and np.isfinite(true).all()):
         raise ValueError(f"answers and {target.kind} must be finite numbers")
     groups = None if recordings is None else np.unique(np.asarray(recordings), return_inverse=True)[1].reshape(-1)
     if target.kind == "values":
         return ValueEvaluation(given, true, tuple(names), target, recordings=groups)
-    if given.min() < 0 or given.max() > 1 or not np.isin(true, (0, 1)).all():
+    if given.min() < 0 or given.max() > 1 or not np.isin(true, (-1, 0, 1)).all():
         raise ValueError("probabilities must lie between 0 and 1, and labels be 0 or 1")
     return LabelEvaluation(given, true.astype(np.int64), recordings=groups)
 

@@ -193,6 +193,21 @@ def weights_count_samples(subject: Subject) -> None:
 
 
 @check("loss")
+def unknown_labels_ignored(subject: Subject) -> None:
+    """With `partial_labels`, labels that are NaN leave its value finite, and what the student says of them does not matter."""
+    if not subject.made().partial_labels:
+        raise NotApplicable("it does not leave out labels that are not known (partial_labels)")
+    found = bench(subject)
+    labels = found.ctx.labels.clone()
+    labels[0, 0], labels[1:3, 1] = torch.nan, torch.nan
+    ctx = replace(found.ctx, batch=found.ctx.batch.with_labels(labels))
+    value = found.value(ctx)
+    require_finite(value, ctx, "with labels that are not known")
+    slope = gradients(value, ctx)["student.logits"]
+    require(not slope[labels.isnan()].any(), "what the student says of labels that are not known changes its value")
+
+
+@check("loss")
 def batch_of_one(subject: Subject) -> None:
     """A batch of a single sample gives a finite value and gradient."""
     found = bench(subject, samples=1)

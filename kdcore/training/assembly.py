@@ -13,7 +13,7 @@ from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
-from kdcore.contracts.target import EVERY_TARGET
+from kdcore.contracts.target import EVERY_TARGET, partly_known
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.data.preparation import Requirements
 from kdcore.data.table import Table
@@ -33,7 +33,7 @@ __all__ = ["BASELINE", "DISTILLED", "Assembly", "parameter_counts"]
 
 T = TypeVar("T")
 
-Counts = tuple[Tensor | None, int | None]
+Counts = tuple[Tensor | None, int | Tensor | None]
 """Training samples of each class, and all that are labelled; None where nobody counted them."""
 
 
@@ -126,7 +126,22 @@ class Assembly:
             self._sources(table, arm),
         ).to(device)
         self._set_up(distiller, batch, seed, arm, self._class_counts(table, arm))
+        self._refuse_partial(distiller, table, arm)
         return distiller.to(device)
+
+    def _refuse_partial(self, distiller: Distiller, table: Table, arm: str) -> None:
+        """Refuse losses that need all labels of a sample where some are not known."""
+        if not partly_known(table.train_labels):
+            return
+        problems = []
+        for name in (*distiller.teachers, *distiller.students):
+            for term in self.plan.participants[name].terms_in(arm):
+                loss = distiller.losses(name).get(self._term_spec(term, arm).id)
+                if loss is not None and loss.needs.labels and not loss.partial_labels:
+                    what = f"the loss {term.term.name!r} needs all labels of a sample, but some are not known (NaN)"
+                    problems.append(self.builder.problem(term.path, what, "use 'binary-cross-entropy'"))
+        if problems:
+            raise RecipeError(list(dict.fromkeys(problems)))
 
     def _sources(self, table: Table, arm: str) -> Sources:
         """Moving averages and stored outputs of an arm."""
@@ -285,7 +300,8 @@ class Assembly:
             teachers = {source: each.of_classes(known) for source, each in teachers.items()}
             names = tuple(classes[index] for index in known.tolist())
             counted = None if counts is None else counts[known]
-            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, labelled)
+            each = labelled[known] if isinstance(labelled, Tensor) else labelled
+            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each)
 
         seed_everything(derive(seed, "losses", name))
         distiller.add_terms(name, specs, example, partial(self._set_up_term, name))

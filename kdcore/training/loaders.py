@@ -16,6 +16,7 @@ from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.protocol import Splits
+from kdcore.contracts.target import OF_CLASSES, Target, TargetKind, known, partly_known
 from kdcore.data.pipeline import Pipeline
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError
@@ -29,7 +30,8 @@ from kdcore.training.validation import Scores
 INPUT = "input"
 """Modality that all participants read."""
 
-INPUTS, LABELS, INDEX = ("x", "inputs", "input"), ("labels", "label", "y", "targets", "target"), ("index", "indices")
+INPUTS, LABELS = ("x", "inputs", "input"), ("labels", "label", "y", "targets", "target")
+INDEX, WEIGHTS = ("index", "indices"), ("weights", "weight")
 """Keys of a batch that is a mapping, besides the names of participants."""
 
 
@@ -43,33 +45,41 @@ class LoadedBatch:
 
     Args:
         signals: Participant → its input.
-        labels: (B,) int64; None if there are none.
+        labels: (B,) int64, or (B, names) floats for another target than ``classes``; None if there are none.
         index: (B,) int64, the number of each sample in the data; None if the loader does not say it.
+        weights: (B,) floats greater than 0; None if all samples count the same.
     """
 
     signals: Mapping[str, Any]
     labels: Tensor | None = None
     index: Tensor | None = None
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         first = next(iter(self.signals.values()))
         return len(first[0] if isinstance(first, tuple) else first)
 
 
-def read_batch(batch: Any, student: str, teachers: Sequence[str]) -> LoadedBatch:
+def read_batch(batch: Any, student: str, teachers: Sequence[str], target: TargetKind = "classes") -> LoadedBatch:
     """A loader's batch in one of the forms that `kdcore.distil` describes.
+
+    Args:
+        batch: What the loader gives.
+        student: Name of the student.
+        teachers: Names of the teachers.
+        target: What the labels are.
 
     Raises:
         DataError: If it has none of them, or an input or label is unfit.
     """
     everybody = (student, *teachers)
     if isinstance(batch, Mapping):
-        return _checked(_of_mapping(batch, everybody), everybody)
+        return _checked(_of_mapping(batch, everybody, target), everybody)
     parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
     if len(parts) == 1:
         return _checked(LoadedBatch(dict.fromkeys(everybody, _input(parts[0]))), everybody)
     if len(parts) == 2:
-        return _checked(LoadedBatch(dict.fromkeys(everybody, _input(parts[0])), _labels(parts[1])), everybody)
+        return _checked(LoadedBatch(dict.fromkeys(everybody, _input(parts[0])), labels_of(parts[1], target)), everybody)
     if len(parts) != 3:
         raise DataError(f"a batch is (x, labels), (x, teachers' x, labels) or a dictionary, not {len(parts)} things")
     own, theirs, labels = parts
@@ -78,26 +88,72 @@ def read_batch(batch: Any, student: str, teachers: Sequence[str]) -> LoadedBatch
     if unknown := [name for name in theirs if name not in teachers]:
         raise DataError(f"a batch has an input for {unknown[0]!r}, but the teachers are {', '.join(teachers)}")
     inputs = {name: _input(theirs.get(name, own)) for name in teachers}
-    return _checked(LoadedBatch({student: _input(own), **inputs}, _labels(labels)), everybody)
+    return _checked(LoadedBatch({student: _input(own), **inputs}, labels_of(labels, target)), everybody)
 
 
-def _of_mapping(batch: Mapping[str, Any], everybody: Sequence[str]) -> LoadedBatch:
-    known = {*everybody, *INPUTS, *LABELS, *INDEX}
+def _of_mapping(batch: Mapping[str, Any], everybody: Sequence[str], target: TargetKind) -> LoadedBatch:
+    known = {*everybody, *INPUTS, *LABELS, *INDEX, *WEIGHTS}
     if unknown := [str(key) for key in batch if key not in known]:
         raise DataError(f"a batch has the key {unknown[0]!r}; known are {', '.join(sorted(known))}; see unpack=")
-    shared, labels, index = (next((batch[key] for key in keys if key in batch), None) for keys in (INPUTS, LABELS, INDEX))
+    shared, labels, index, weights = (
+        next((batch[key] for key in keys if key in batch), None) for keys in (INPUTS, LABELS, INDEX, WEIGHTS)
+    )
     signals = {name: batch.get(name, shared) for name in everybody}
     if missing := [name for name, each in signals.items() if each is None]:
         raise DataError(f"a batch has no input for {missing[0]!r}: give it under that name, or under 'x' for all")
-    return LoadedBatch({name: _input(each) for name, each in signals.items()}, _labels(labels), _labels(index))
+    inputs = {name: _input(each) for name, each in signals.items()}
+    return LoadedBatch(inputs, labels_of(labels, target), _whole(index, "index"), _weights(weights))
 
 
 def _input(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _labels(value: Any) -> Tensor | None:
-    return None if value is None else torch.as_tensor(value).long()
+def labels_of(value: Any, target: TargetKind) -> Tensor | None:
+    """Labels of a batch, in the form that `LoadedBatch` has them.
+
+    Raises:
+        DataError: If they are none of the target.
+    """
+    if value is None or target == "classes":
+        return _whole(value, "labels", "; for other targets set target='labels' or target='values'")
+    numbers = torch.as_tensor(value).float()
+    if target == "values" and numbers.ndim == 1:
+        numbers = numbers[:, None]
+    if numbers.ndim != 2:
+        raise DataError(f"the {target} of a batch must be (samples, {target}), not of the shape {tuple(numbers.shape)}")
+    lacking = numbers.isnan()
+    if target == "values" and partly_known(numbers):
+        raise DataError("a sample has some values and lacks others (NaN)")
+    told = numbers[~lacking]
+    if target == "labels" and bool(((told != 0) & (told != 1)).any()):
+        wrong = told[(told != 0) & (told != 1)][0]
+        raise DataError(f"a label must be 0 or 1, not {float(wrong):g}; NaN in all columns is an unlabelled sample")
+    if bool(told.isinf().any()):
+        raise DataError("values must be finite numbers; NaN in all columns is an unlabelled sample")
+    return numbers
+
+
+def _whole(value: Any, what: str, hint: str = "") -> Tensor | None:
+    """One whole number for each sample."""
+    if value is None:
+        return None
+    numbers = torch.as_tensor(value)
+    if numbers.ndim != 1:
+        raise DataError(f"{what} must be one whole number for each sample, not of the shape {tuple(numbers.shape)}{hint}")
+    if numbers.is_floating_point() and bool((numbers != numbers.round()).any()):  # NaN, too
+        wrong = numbers[numbers != numbers.round()][0]
+        raise DataError(f"{what} must be one whole number for each sample, not {float(wrong):g}{hint}")
+    return numbers.long()
+
+
+def _weights(value: Any) -> Tensor | None:
+    if value is None:
+        return None
+    weights = torch.as_tensor(value).float()
+    if weights.ndim != 1 or not bool((torch.isfinite(weights) & (weights > 0)).all()):
+        raise DataError("weights must be one number greater than 0 for each sample")
+    return weights
 
 
 def _checked(batch: LoadedBatch, everybody: Sequence[str]) -> LoadedBatch:
@@ -109,10 +165,8 @@ def _checked(batch: LoadedBatch, everybody: Sequence[str]) -> LoadedBatch:
                     f"the input of {name} is a tensor or a tuple of tensors, not {type(part).__name__}; see unpack="
                 )
             sizes[name] = len(part)
-    for what, each in (("labels", batch.labels), ("index", batch.index)):
+    for what, each in (("labels", batch.labels), ("index", batch.index), ("weights", batch.weights)):
         if each is not None:
-            if each.ndim != 1:
-                raise DataError(f"{what} are one whole number for each sample, not of the shape {tuple(each.shape)}")
             sizes[what] = len(each)
     if len(set(sizes.values())) > 1:
         raise DataError(f"the parts of a batch differ in length: {', '.join(f'{name} {size}' for name, size in sizes.items())}")
@@ -122,12 +176,19 @@ def _checked(batch: LoadedBatch, everybody: Sequence[str]) -> LoadedBatch:
 
 
 class Batches(Dataset):
-    """The dataset of a recipe whose samples come from a loader: it has classes, and no recordings."""
+    """The dataset of a recipe whose samples come from a loader: it has classes, labels or values, and no recordings.
+
+    Args:
+        outputs: How many classes, labels or values there are.
+        target: The form of the labels.
+        weighted: Whether batches have weights.
+    """
 
     modalities: Mapping[str, Modality] = {INPUT: Modality(INPUT, ("sample",), ("sample",), "")}
 
-    def __init__(self, classes: int):
-        self.classes = [str(number) for number in range(classes)]
+    def __init__(self, outputs: int, target: Target = OF_CLASSES, weighted: bool = False):
+        self.classes = [str(number) for number in range(outputs)]
+        self.target, self.weighted = target, weighted
 
     def samples(self) -> Sequence[Sample]:
         """None: batches come from the loader."""
@@ -157,13 +218,24 @@ class LoaderTable(Table):
         self._all = rows
         self.current = self._moved(batch)
 
+    def describe(self, batches: Batches) -> None:
+        """Note what the labels are, once it is known how many outputs there are.
+
+        Raises:
+            DataError: If samples have another number of labels or values than the student has outputs.
+        """
+        self.classes, self.target = tuple(batches.classes), batches.target
+        if self.labels.ndim == 2 and batches.classes and self.labels.shape[1] != len(batches.classes):
+            what, outputs = batches.target.kind, len(batches.classes)
+            raise DataError(f"samples have {self.labels.shape[1]} {what}, but the student answers with {outputs}")
+
     def _moved(self, batch: LoadedBatch) -> LoadedBatch:
         def move(value: Any) -> Any:
             return tuple(map(move, value)) if isinstance(value, tuple) else value.to(self.device, non_blocking=True)
 
         signals = {name: move(each) for name, each in batch.signals.items()}
-        labels, index = (None if each is None else move(each) for each in (batch.labels, batch.index))
-        return LoadedBatch(signals, labels, index)
+        others = (None if each is None else move(each) for each in (batch.labels, batch.index, batch.weights))
+        return LoadedBatch(signals, *others)
 
     def take(self, batch: LoadedBatch) -> Tensor:
         """Make `batch` the current one; returns its rows, which count from 0."""
@@ -194,9 +266,10 @@ class LoaderTable(Table):
 
         signals = {name: chosen(current.signals[name]) for name in participants}
         labels = chosen(current.labels) if labelled and current.labels is not None else None
+        weights = None if current.weights is None else chosen(current.weights)
         if current.index is None:
-            return AnonymousBatch(len(rows), signals, labels)
-        return Batch(chosen(current.index), signals, labels)
+            return AnonymousBatch(len(rows), signals, labels, weights)
+        return Batch(chosen(current.index), signals, labels, weights=weights)
 
 
 class LoaderAssembly(Assembly):
@@ -254,6 +327,7 @@ class LoaderEngine(Engine):
     ):
         super().__init__(*options, **others)
         self.loader, self.steps, self.unpack, self.validation = loader, steps, unpack, validation
+        self.weighted = self.table.current.weights is not None
 
     def _rows(self, stage: StagePlan) -> tuple[Tensor, int]:
         return torch.arange(self.steps), 1
@@ -264,7 +338,11 @@ class LoaderEngine(Engine):
         for index, loaded in enumerate(self.loader):
             if index == self.steps:
                 break
-            rows, count = self.table.take(self.unpack(loaded)), index + 1
+            batch, count = self.unpack(loaded), index + 1
+            if (batch.weights is not None) != self.weighted:
+                raise DataError("some batches have weights and others have none; give every batch weights")
+            self._refuse_partial(context, batch)
+            rows = self.table.take(batch)
             self._begin_step(context, index)
             yield rows, rows
             if (now := time.monotonic()) - told > INTERVAL:
@@ -275,6 +353,14 @@ class LoaderEngine(Engine):
             raise DataError(
                 f"the loader gave {count} batches in epoch {context.epoch + 1}, but {self.steps} were expected; give steps="
             )
+
+    @staticmethod
+    def _refuse_partial(context: StageContext, batch: LoadedBatch) -> None:
+        """Refuse labels of which some are not known where a term needs all of them."""
+        for term in context.step.terms:
+            needy = term.loss.needs.labels and not term.loss.partial_labels
+            if needy and batch.labels is not None and partly_known(batch.labels):
+                raise DataError(f"the loss {term.spec.id!r} needs all labels of a sample, but some are not known (NaN)")
 
     def _scores(self, stage: StagePlan) -> dict[str, Scores]:
         """Scores of each learner on the labelled samples of the validation loader."""
@@ -287,9 +373,11 @@ class LoaderEngine(Engine):
             if batch.labels is None:
                 raise DataError("the batches of the validation loader have no labels")
             rows, size, labels = self.table.take(batch), len(batch), batch.labels.cpu().numpy()
+            there = known(labels)
             for name, each in predict(self.distiller, stage.learners, rows, self.table, size, self.fabric).items():
-                found[name].append(each[labels >= 0])
-            told.append(labels[labels >= 0])
+                found[name].append(each[there])
+            told.append(labels[there])
         if not sum(map(len, told)):
             raise DataError("the validation loader gave no labelled samples")
-        return {name: Scores.of(np.concatenate(each), np.concatenate(told)) for name, each in found.items()}
+        labels, target = np.concatenate(told), self.table.target
+        return {name: Scores.of(np.concatenate(each), labels, target) for name, each in found.items()}

@@ -18,7 +18,7 @@ def average_precisions(probabilities: Numbers, labels: NDArray, counts: Numbers 
 
     Args:
         probabilities: (N, L) of each label.
-        labels: (N, L), 0 or 1.
+        labels: (N, L), 0 or 1; any other number, or NaN, where it is not known: that sample does not count for that label.
         counts: (R, N) how often each sample counts in each of R resamples; each once by default.
 
     Returns:
@@ -27,7 +27,10 @@ def average_precisions(probabilities: Numbers, labels: NDArray, counts: Numbers 
     weights = np.ones((1, len(labels))) if counts is None else counts
     found = np.full((len(weights), labels.shape[1]), np.nan)
     for label in range(labels.shape[1]):
-        order = np.argsort(-probabilities[:, label], kind="stable")
+        told = np.flatnonzero((labels[:, label] == 0) | (labels[:, label] == 1))
+        if not len(told):
+            continue
+        order = told[np.argsort(-probabilities[told, label], kind="stable")]
         score, true, weigh = probabilities[order, label], labels[order, label], weights[:, order]
         ends = np.flatnonzero(np.append(np.diff(score) != 0, True))  # equal probabilities share a threshold
         right, taken = np.cumsum(weigh * true, axis=1)[:, ends], np.cumsum(weigh, axis=1)[:, ends]

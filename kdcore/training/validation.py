@@ -72,7 +72,7 @@ def scored(answers: np.ndarray, labels: np.ndarray, target: Target) -> tuple[flo
         return float((answers.argmax(1) == labels).mean()), float(-np.log(np.maximum(own, smallest)).mean())
     given, true = answers.astype(np.float64), labels.astype(np.float64)
     if target.kind == "labels":
-        own = np.where(true == 1, given, 1 - given)
+        own = np.where(true == 1, given, 1 - given)[~np.isnan(true)]
         return mean_average_precision(given, true), float(-np.log(np.maximum(own, smallest)).mean())
     loss = float(((target.normalised(given) - target.normalised(true)) ** 2).mean())
     value = float(np.abs(given - true).mean()) if target.primary == "mae" else float(mean_known(r_squared(given, true)))

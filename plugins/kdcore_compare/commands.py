@@ -201,7 +201,7 @@ def sweep(
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Train a recipe with different values, and rank them by accuracy on the validation split.
+    """Train a recipe with different values, and rank them by accuracy (or mAP, MAE, R²) on the validation split.
 
     Test samples are never used. Run the same command again, on this machine or another, to resume a sweep or to add a worker.
     """

@@ -1,4 +1,4 @@
-"""Train a recipe with different values of its keys, and rank them by accuracy on the validation split."""
+"""Train a recipe with different values of its keys, and rank them by their results on the validation split."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from kdcore import (
     Builder,
     ConsoleListener,
     KdcoreError,
+    Metric,
     Provenance,
     Recipe,
     RunJournal,
@@ -79,14 +79,14 @@ def sweep(
     form = format_for(form, output)
     space = parse_space(source, overrides, grid, search, ranges)
     parallel.check()
-    recipe, now = _checked_recipe(space)
+    recipe, metric, now = _checked_recipe(space)
     home = runs_folder() / "sweeps"
     home.mkdir(parents=True, exist_ok=True)
     family = f"{recipe.name}-{space.identity(recipe)}-"
     name = study or family + _digest(now)
     url = storage or f"sqlite:///{home / 'sweeps.db'}"
     with FileLock(home / f"{name}.begin.lock"):  # workers that start together would all create the tables
-        queue = TrialQueue(url, name, space.points(), home / name, prune and bool(search))
+        queue = TrialQueue(url, name, space.points(), home / name, prune and bool(search), metric)
     try:
         _check_provenance(queue, now, family)
         if parallel.active:
@@ -94,26 +94,23 @@ def sweep(
             workers = {f"worker {number + 1}": words for number in range(parallel.at_once)}
             parallel.run(workers, home / name / "logs", _say)
         _work(space, queue, recipe, home / name)
-        table, records = sweep_table(space, queue.trials(), recipe)
+        table, records = sweep_table(space, queue, recipe)
         _track_result(queue, recipe, home / name, table)
     finally:
         queue.close()
     write_tables([table], records, form, output)
 
 
-def _checked_recipe(space: SearchSpace) -> tuple[Recipe, list[Provenance]]:
-    """The recipe of the sweep, and what each of its values depends on now, after a check that all of them can be run."""
+def _checked_recipe(space: SearchSpace) -> tuple[Recipe, Metric, list[Provenance]]:
+    """The recipe, what ranks its points, and what each of them depends on now, after a check that all of them can be run."""
     recipe = load_recipe(space.source, space.overrides)
     if recipe.data.labels == "withheld":
         raise KdcoreError("a sweep uses the labels of the validation split, but the recipe withholds labels (data.labels)")
-    if not (target := Builder(recipe).dataset().target).is_classes:
-        raise KdcoreError(
-            f"a sweep ranks by accuracy, and the dataset's target is {target.kind!r}: compare variants with kdcore ablate"
-        )
+    target = Builder(recipe).dataset().target
     now = [provenance_of(each) for each in space.recipes()]
     first = as_overrides(space.points()[0])
     dry_run(space.source, [*space.overrides, *first, "baseline=false"], split="validation")
-    return recipe, now
+    return recipe, target.metric(target.primary), now
 
 
 def _digest(now: Sequence[Provenance]) -> str:
@@ -200,12 +197,13 @@ def _track_result(queue: TrialQueue, recipe: Recipe, folder: Path, table: Table)
     """Log the table and the best point to the run of the sweep."""
     path = folder / "table.md"
     path.write_text(to_markdown(table), encoding="utf-8")
-    best = _best(queue.trials())
+    ranked = queue.best_first()
     with FileLock(folder / "tracking.lock"):
-        if best is None or queue.study.user_attrs.get("tracked") == len(queue.points):
+        if not ranked or queue.study.user_attrs.get("tracked") == len(queue.points):
             return
-        journal = _journal(recipe, folder)
-        journal.metrics("sweep", {"best/validation/accuracy": best.value or 0.0, "best/point": best.user_attrs["point"]}, 0)
+        journal, best = _journal(recipe, folder), ranked[0]
+        score = f"best/validation/{queue.metric.name}"
+        journal.metrics("sweep", {score: best.value or 0.0, "best/point": best.user_attrs["point"]}, 0)
         journal.tags("sweep", {f"best.{path}": value for path, value in best.params.items()})
         journal.artifact("sweep", path)
         journal.finish("sweep")
@@ -219,38 +217,32 @@ def _journal(recipe: Recipe, folder: Path) -> RunJournal:
     return RunJournal(folder / "tracking", tracker, recipe.tracking.experiment or recipe.name)
 
 
-def sweep_table(space: SearchSpace, trials: Sequence[FrozenTrial], recipe: Recipe) -> tuple[Table, list[dict[str, object]]]:
+def sweep_table(space: SearchSpace, queue: TrialQueue, recipe: Recipe) -> tuple[Table, list[dict[str, object]]]:
     """All points, the best first, as a table and as records."""
-    paths = [key.path for key in space.keys]
-    done = sorted((each for each in trials if each.state == TrialState.COMPLETE), key=lambda each: -(each.value or 0))
-    others = [each for each in trials if each.state != TrialState.COMPLETE]
+    paths, metric = [key.path for key in space.keys], queue.metric
+    done = queue.best_first()
+    others = [each for each in queue.trials() if each.state != TrialState.COMPLETE]
     rows, records = [], []
     for each in [*done, *others]:
-        accuracies = [100 * value for value in each.user_attrs.get("accuracies", [])]
-        cell = f"{np.mean(accuracies):.1f}" if accuracies else ""
-        cell += f" ± {np.std(accuracies, ddof=1):.1f}" if len(accuracies) > 1 else ""
+        cell = metric.spread(each.user_attrs.get("scores", []))
         state = STATES.get(each.state, each.user_attrs.get("error", "its worker died too often").splitlines()[0])
         values = [_format_value(each.params.get(path)) for path in paths]
         rows.append([str(each.user_attrs["point"]), *values, cell, state])
         record = {"point": each.user_attrs["point"], **{path: each.params.get(path) for path in paths}}
         value = each.value if each.state == TrialState.COMPLETE else None
-        records.append(record | {"validation_accuracy": value, "state": each.state.name.lower()})
+        records.append(record | {f"validation_{metric.name}": value, "state": each.state.name.lower()})
+    lower = "" if metric.higher_is_better else "; lower is better"
     notes = [
-        f"Ranked by accuracy on the validation split, seeds {', '.join(map(str, recipe.seeds))}. Test samples were not used. "
-        "The accuracy of the best point is optimistic; evaluate it on the test split."
+        f"Ranked by {metric.title} on the validation split{lower}, seeds {', '.join(map(str, recipe.seeds))}. "
+        f"Test samples were not used. The {metric.title} of the best point is optimistic; evaluate it on the test split."
     ]
     if done:
         values = as_overrides({path: str(value) for path, value in done[0].params.items()})
         notes.append("Best point: " + shlex.join(["kdcore", "run", space.source, *space.overrides, *values]))
-    headings = ["point", *paths, "validation accuracy, %", "state"]
+    headings = ["point", *paths, f"validation {metric.heading}", "state"]
     if not any(row[-1] for row in rows):  # all points are complete
         headings, rows = headings[:-1], [row[:-1] for row in rows]
     return Table(f"Sweep of {recipe.name}, {len(rows)} points", headings, rows, notes, strong=[0] if done else []), records
-
-
-def _best(trials: Sequence[FrozenTrial]) -> FrozenTrial | None:
-    done = [each for each in trials if each.state == TrialState.COMPLETE]
-    return max(done, key=lambda each: each.value or 0.0) if done else None
 
 
 def _format_value(value: object) -> str:

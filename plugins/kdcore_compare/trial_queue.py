@@ -26,10 +26,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from kdcore import UsageError
+from kdcore import Metric, Target, UsageError
 
 HEARTBEAT, GRACE, ATTEMPTS = 20, 120, 3
 """Interval of heartbeats, and silence after which a worker on another machine is dead, in seconds; attempts per point."""
+
+ACCURACY = Target().metric("accuracy")
 
 TAKEN = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -43,17 +45,26 @@ class TrialQueue:
         points: Values of each point; Optuna's sampler chooses those of an empty one.
         folder: Folder for the lock files of this machine's workers.
         prune: True if trials may be pruned.
+        metric: What trials are ranked by.
 
     Raises:
         UsageError: If the database cannot be opened.
     """
 
-    def __init__(self, url: str, name: str, points: Sequence[Mapping[str, str]], folder: Path, prune: bool = False):
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        points: Sequence[Mapping[str, str]],
+        folder: Path,
+        prune: bool = False,
+        metric: Metric = ACCURACY,
+    ):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         file = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else ""
         self._exclusive = FileLock(f"{file}.lock") if file else nullcontext()
         self.storage = _open_storage(url, {"connect_args": {"timeout": 60}} if file else {})
-        self.name, self.points, self.prune = name, points, prune
+        self.name, self.points, self.prune, self.metric = name, points, prune, metric
         folder.mkdir(parents=True, exist_ok=True)
         self.worker = f"claim:{uuid.uuid4().hex[:12]}"
         self._lock_path = folder / f"{self.worker.removeprefix('claim:')}.worker"
@@ -74,7 +85,7 @@ class TrialQueue:
             study_name=self.name,
             sampler=sampler,
             pruner=pruner,
-            direction="maximize",
+            direction="maximize" if self.metric.higher_is_better else "minimize",
             load_if_exists=True,
         )
 
@@ -113,6 +124,11 @@ class TrialQueue:
             elif mine:
                 return Trial(study, number)
         return None
+
+    def best_first(self) -> list[FrozenTrial]:
+        """The trials that are complete, the best first."""
+        done = [each for each in self.trials() if each.state == TrialState.COMPLETE and each.value is not None]
+        return sorted(done, key=lambda each: each.value or 0.0, reverse=self.metric.higher_is_better)
 
     def unfinished(self) -> bool:
         """True if any trial still waits or runs, on any machine."""

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from optuna.trial import Trial
 
-from kdcore import FinishedRun, KdcoreError, RunListener, StagePlan, StoppedError, load_recipe, provenance_of
+from kdcore import FinishedRun, KdcoreError, Metric, RunListener, StagePlan, StoppedError, load_recipe, provenance_of
 from kdcore_compare.ensure_runs import ensure_runs, interrupted_run
 from kdcore_compare.search_space import SearchSpace, as_overrides
 from kdcore_compare.trial_queue import TrialQueue
 
 
 class PruningListener(RunListener):
-    """Reports the student's validation accuracy to Optuna after each epoch, and stops a trial that Optuna prunes.
+    """Reports the student's metric on the validation split to Optuna after each epoch, and stops a trial that Optuna prunes.
 
     Only the first seed is reported.
 
@@ -23,13 +23,15 @@ class PruningListener(RunListener):
         trial: The trial; None for one that is not pruned.
         seed: The first seed.
         to: Receives every event.
+        metric: Name of the metric.
     """
 
-    def __init__(self, trial: Trial | None, seed: int, to: RunListener):
+    def __init__(self, trial: Trial | None, seed: int, to: RunListener, metric: str):
         self.pruned, self._trial, self._first_seed, self._epochs, self._seed, self._to = False, trial, seed, 0, seed, to
         self.reading, self.stage_started, self.stage_finished = to.reading, to.stage_started, to.stage_finished  # type: ignore[method-assign]
         self.stepped, self.say = to.stepped, to.say  # type: ignore[method-assign]
         self._students: set[str] = set()
+        self._metric = metric
 
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
         """Note the seed and the students: the learners of the last stage."""
@@ -37,10 +39,13 @@ class PruningListener(RunListener):
         self._to.arm_started(seed, arm, stages)
 
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> str | None:
-        """Report the students' validation accuracy, averaged if there are several."""
+        """Report the students' metric on the validation split, averaged if there are several."""
         asked = self._to.epoch_finished(stage, epoch, metrics)
-        found = [metrics[name] for each in stage.learners if (name := f"validation/{each}/accuracy") in metrics]
+        names = [f"validation/{each}/{self._metric}" for each in stage.learners]
+        found = [metrics[name] for name in names if name in metrics]
         if self._trial is None or self._seed != self._first_seed or not found or set(stage.learners) != self._students:
+            return asked
+        if np.isnan(found).any():
             return asked
         self._epochs += 1
         self._trial.report(float(np.mean(found)), self._epochs)
@@ -73,7 +78,7 @@ def run_trial(
     Raises:
         StoppedError: On request; the trial is given back.
     """
-    values = {key.path: key.suggest(trial) for key in space.keys}
+    values, metric = {key.path: key.suggest(trial) for key in space.keys}, queue.metric
     number = trial.user_attrs["point"]
     overrides = [*space.overrides, *as_overrides(values)]
     say(f"point {number}: {' '.join(as_overrides(values))}")
@@ -86,10 +91,10 @@ def run_trial(
         overrides += [f"tracking.tags={all_tags}"]
         recipe = load_recipe(space.source, overrides)
         fresh = prune and interrupted_run(recipe, "validation", provenance_of(recipe), _silent) is None
-        pruning = PruningListener(trial if fresh else None, recipe.seeds[0], listener)
+        pruning = PruningListener(trial if fresh else None, recipe.seeds[0], listener, metric.name)
         with queue.heartbeat(trial):
             runs = ensure_runs(space.source, overrides, "validation", pruning, say)
-            accuracies = validation_accuracies(runs, recipe.seeds)
+            scores = validation_scores(runs, recipe.seeds, metric)
     except StoppedError:
         if pruning is None or not pruning.pruned:
             queue.give_back(trial)
@@ -100,20 +105,27 @@ def run_trial(
         queue.fail(trial, str(error))
         say(f"point {number}: failed: {error}")
     else:
-        trial.set_user_attr("accuracies", accuracies)
-        queue.complete(trial, float(np.mean(accuracies)))
-        say(f"point {number}: validation accuracy {100 * float(np.mean(accuracies)):.1f} %")
+        trial.set_user_attr("scores", scores)
+        mean = float(np.mean(scores))
+        queue.complete(trial, mean)
+        say(f"point {number}: validation {metric.title} {f'{metric.text(mean)} {metric.unit}'.strip()}")
 
 
 def _silent(text: str) -> None:
     """Discard a line; `ensure_runs` prints it."""
 
 
-def validation_accuracies(runs: Sequence[FinishedRun], seeds: Sequence[int]) -> list[float]:
-    """The students' accuracy on the validation split for each seed, averaged if there are several students."""
+def validation_scores(runs: Sequence[FinishedRun], seeds: Sequence[int], metric: Metric) -> list[float]:
+    """The students' metric on the validation split for each seed, averaged if there are several students.
+
+    Raises:
+        KdcoreError: If it is not defined, such as mAP where no sample has a label.
+    """
     found = {}
     for run in runs:
         for seed, outcome in run.outcomes["distilled"].items():
             evaluations = outcome.evaluations()
-            found[seed] = float(np.mean([evaluations[name].accuracy for name in outcome.students]))
+            found[seed] = float(np.mean([evaluations[name].metrics()[metric.name] for name in outcome.students]))
+    if any(np.isnan(each) for each in found.values()):
+        raise KdcoreError(f"{metric.title} is not defined on the validation split")
     return [found[seed] for seed in seeds]

@@ -46,16 +46,16 @@ def declared_target(
     return Target(kind, tuple((units or {}).get(name, "") for name in names) if units else ())
 
 
-def numbers_of(rows: np.ndarray, where: str) -> list[tuple[float, ...] | None]:
+def numbers_of(rows: np.ndarray, where: str, target: Target) -> list[tuple[float, ...] | None]:
     """The numbers of each sample from rows (samples, names); None for a row of NaN.
 
     Raises:
-        DataError: If a sample has some numbers and lacks others.
+        DataError: If a sample has some values and lacks others.
     """
     missing = np.isnan(rows)
     partly = missing.any(axis=1) & ~missing.all(axis=1)
-    if partly.any():
-        raise DataError(f"{where}: row {int(partly.argmax())} has some numbers and lacks others")
+    if partly.any() and target.kind == "values":
+        raise DataError(f"{where}: row {int(partly.argmax())} has some values and lacks others")
     return [None if np.isnan(row).all() else tuple(row.tolist()) for row in rows]
 
 
@@ -65,7 +65,7 @@ def action_of(numbers: tuple[float, ...] | None, names: Sequence[str], target: T
         return UNLABELLED
     if target.kind == "values":
         return RECORDING
-    return "+".join(name for name, each in zip(names, numbers, strict=True) if each) or NOTHING
+    return "+".join(name for name, each in zip(names, numbers, strict=True) if each == 1) or NOTHING
 
 
 def read_numbers_of(text: str, names: Sequence[str], target: Target) -> tuple[float, ...]:

@@ -219,7 +219,7 @@ class Windows(Dataset):
             raise DataError(
                 f"{path}: expected {len(self.classes)} numbers for each window, not an array of shape {values.shape}"
             )
-        return numbers_of(rows, str(path))
+        return numbers_of(rows, str(path), self.target)
 
     def _weights(self, name: str) -> list[float] | None:
         source = self.weights.get(name)

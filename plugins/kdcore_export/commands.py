@@ -14,6 +14,7 @@ class Format(StrEnum):
 
     onnx = "onnx"
     torch_export = "torch-export"
+    executorch = "executorch"
 
 
 class Rule(StrEnum):
@@ -27,7 +28,7 @@ def export(
     student: Annotated[
         str, typer.Argument(help="Folder of a saved student, folder of a seed, or a run (id, folder or recipe name).")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .onnx or .pt2.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .onnx, .pt2 or .pte.")],
     format: Annotated[Format | None, typer.Option(help="File format; by default chosen by the suffix of the output.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations to eight bits (ONNX only).")] = False,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set version; by default the exporter's.")] = None,

@@ -15,19 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdcore import KdcoreError, Predictor, Target, UsageError, evaluate_target, find_student, load_predictor
+from kdcore import KdcoreError, Predictor, UsageError, find_student, load_predictor
 from kdcore_export.clips import Clips, Piece, calibration_pieces, gather, of_split, run_of
-from kdcore_export.formats import Run, format_of, onnx_runner, save
+from kdcore_export.executorch_file import refuse_missing
+from kdcore_export.formats import FIXED, Run, format_of, onnx_runner, save
 from kdcore_export.graph import Graph, facts
+from kdcore_export.measures import TOLERANCE, agreement, difference, score
 from kdcore_export.model_card import write_card
 
-TOLERANCE = 1e-4
-"""Largest difference between a file's outputs and PyTorch's, in logits and in probabilities."""
-
 RUNS, FIRST = 200, 20
-
-Outputs = list[tuple[np.ndarray, np.ndarray]]
-"""Logits and probabilities of every piece."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +54,16 @@ def export_student(request: Request) -> Iterator[str]:
     for option, used in (("--int8", request.int8), ("--opset", request.opset is not None)):
         if used and format != "onnx":
             raise UsageError(f"{option} requires --format onnx")
+    if format == "executorch":
+        refuse_missing()
     if not request.output.parent.is_dir():
         raise UsageError(f"{request.output.parent}: no such folder")
     folder = find_student(request.student, request.seed)
     predictor = load_predictor(folder, request.ensemble)
-    if request.int8 and not predictor.target.is_classes:
-        what = f"this student answers with {predictor.target.kind}"
-        raise UsageError(f"--int8 is judged by how many predicted classes stay the same, and {what}; export it without")
-    graph = Graph(predictor, request.samples)
+    graph = Graph(predictor, request.samples, fixed=format == FIXED)
     metadata = facts(predictor, graph.samples)
+    if format == FIXED:
+        metadata["batch"] = 1
     run = run_of(folder)
     clips = gather(predictor, run, graph.samples, request.check, request.dataset, request.rate)
     said = [f"student     {folder}", f"input       {'; '.join(_inputs(metadata['inputs']))}"]
@@ -84,23 +81,15 @@ def export_student(request: Request) -> Iterator[str]:
             )
         measured = [f"parity      at most {worst:.1e} off PyTorch on {len(outputs)} {clips.what}"]
         if request.int8:
-            before = file.stat().st_size
             judged = of_split(predictor, run, "validation", graph.samples) if run is not None else clips
             judged = judged if judged.pieces else clips
-            float32 = [runner(piece) for piece in judged.pieces]
-            from kdcore_export.int8 import quantise
-
-            layers = quantise(file, calibration_pieces(predictor, run, graph.samples, clips))
-            runner = onnx_runner(file)
+            lines, runner = _quantised(
+                predictor, file, runner, judged, calibration_pieces(predictor, run, graph.samples, clips)
+            )
+            measured += lines
             outputs = [runner(piece) for piece in clips.pieces]
-            small = [runner(piece) for piece in judged.pieces]
-            measured += [f"layer       {layer}" for layer in layers]
-            measured += [f"int8        {file.stat().st_size / 1024:,.0f} KiB, float32 {before / 1024:,.0f} KiB"]
-            measured += [f"agreement   {agreement(small, float32):.1%} of {len(small)} predictions unchanged ({judged.what})"]
-            if judged is not clips and (line := accuracy(judged, small, float32, "float32")) is not None:
-                measured.append(f"validation  {line}")
-        if (line := quality(predictor, clips, outputs, reference)) is not None:
-            measured.append(line)
+        if (found := score(predictor, clips, outputs, reference, "PyTorch")) is not None:
+            measured.append(f"{found[0]:<12}{found[1]}")
         measured += _costs(graph, file, runner, clips.pieces[len(clips.pieces) // 2])
         yield from measured
         file.replace(request.output)
@@ -109,50 +98,30 @@ def export_student(request: Request) -> Iterator[str]:
         yield f"card        {write_card(request.output, predictor, metadata, run.folder if run else None, measured)}"
 
 
-def difference(outputs: Outputs, reference: Outputs, target: Target | None = None) -> float:
-    """The largest difference in logits or probabilities, of values in standard deviations; NaN if there is one."""
-    scales = (1.0, np.asarray(target.std) if target and target.std else 1.0)
-    gaps = [
-        (np.abs(a - b) / scale).max()
-        for pair, other in zip(outputs, reference, strict=True)
-        for a, b, scale in zip(pair, other, scales, strict=True)
-    ]
-    return float(np.max(gaps))
+def _quantised(
+    predictor: Predictor, file: Path, float32: Run, judged: Clips, calibration: Sequence[Piece]
+) -> tuple[list[str], Run]:
+    """Quantise an ONNX file in place; returns what was done and what it cost, in lines, and what runs the file.
 
+    Args:
+        predictor: The student in it.
+        file: The file.
+        float32: Runs the file as it is.
+        judged: Recordings that it is judged on before and after.
+        calibration: Pieces to measure ranges of activations on.
+    """
+    from kdcore_export.int8 import quantise
 
-def agreement(outputs: Outputs, reference: Outputs) -> float:
-    """Share of pieces whose likeliest class is the same."""
-    return float(np.mean([a[1].argmax() == b[1].argmax() for a, b in zip(outputs, reference, strict=True)]))
-
-
-def accuracy(clips: Clips, outputs: Outputs, reference: Outputs, name: str) -> str | None:
-    """Accuracy of both, in words; None where no label is known."""
-    known = [number for number, label in enumerate(clips.labels) if label is not None]
-    if not known:
-        return None
-    here, there = (
-        np.mean([each[number][1].argmax() == clips.labels[number] for number in known]) for each in (outputs, reference)
-    )
-    return f"{here:.2%} ({name} {there:.2%}), n {len(known)}, {clips.what}"
-
-
-def quality(predictor: Predictor, clips: Clips, outputs: Outputs, reference: Outputs) -> str | None:
-    """The metric by which the target is judged, of the file and of PyTorch, in words; None where no target is known."""
-    if predictor.target.is_classes:
-        line = accuracy(clips, outputs, reference, "PyTorch")
-        return line and f"accuracy    {line}"
-    known = [number for number, label in enumerate(clips.labels) if label is not None]
-    if not known:
-        return None
-    labels = np.array([clips.labels[number] for number in known])
-    found = [
-        evaluate_target(predictor.target, predictor.classes, np.concatenate([each[n][1] for n in known]), labels)
-        for each in (outputs, reference)
-    ]
-    metric = found[0].primary
-    here, there = (metric.text(each.metrics()[metric.name]) for each in found)
-    unit = f" {metric.unit}" if metric.unit else ""
-    return f"{metric.title:<12}{here}{unit} (PyTorch {there}{unit}), n {len(known)}, {clips.what}"
+    size, before = file.stat().st_size, [float32(piece) for piece in judged.pieces]
+    layers = quantise(file, calibration)
+    runner = onnx_runner(file)
+    after = [runner(piece) for piece in judged.pieces]
+    lines = [f"layer       {layer}" for layer in layers]
+    lines.append(f"int8        {file.stat().st_size / 1024:,.0f} KiB, float32 {size / 1024:,.0f} KiB")
+    lines.append(agreement(predictor, judged, after, before))
+    if judged.what.startswith("validation") and (found := score(predictor, judged, after, before, "float32")) is not None:
+        lines.append(f"validation  {found[0]} {found[1]}")
+    return lines, runner
 
 
 def example(graph: Graph, piece: Piece) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""File formats of an export: ONNX and ``torch.export``; writing each and running it with its own runtime."""
+"""File formats of an export: ONNX, ``torch.export`` and ExecuTorch; writing each and running it with its own runtime."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ import numpy as np
 import torch
 
 from kdcore import KdcoreError, UsageError
+from kdcore_export.executorch_file import executorch_runner, save_executorch
 from kdcore_export.graph import Graph, as_text
 
-Format = Literal["onnx", "torch-export"]
-SUFFIXES: Mapping[str, Format] = {".onnx": "onnx", ".pt2": "torch-export"}
+Format = Literal["onnx", "torch-export", "executorch"]
+SUFFIXES: Mapping[str, Format] = {".onnx": "onnx", ".pt2": "torch-export", ".pte": "executorch"}
 """Ending of a file → its format."""
+
+FIXED: Format = "executorch"
+"""The format whose inputs have one shape: a single recording of a fixed length."""
 
 Run = Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
 """Runs a file: modality → values (B, T, …) gives logits and probabilities."""
@@ -82,6 +86,9 @@ def save(
     if format == "torch-export":
         _save_torch_export(graph, example, metadata, file)
         return torch_export_runner(file)
+    if format == "executorch":
+        save_executorch(graph, example, metadata, file)
+        return executorch_runner(file)
     _save_onnx(graph, example, metadata, file, opset)
     return onnx_runner(file)
 
@@ -104,7 +111,7 @@ def _save_onnx(
                 opset_version=opset,
             )
     except Exception as error:
-        raise KdcoreError(f"this student cannot be exported to ONNX: {_reason(error)}") from error
+        raise KdcoreError(f"this student cannot be exported to ONNX: {reason(error)}") from error
     assert program is not None
     model = program.model_proto
     written = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
@@ -196,7 +203,7 @@ def quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The innermost cause in one line: the exporter wraps it in pages."""
     while error.__cause__ is not None:
         error = error.__cause__

@@ -23,18 +23,19 @@ class Graph(nn.Module):
     Args:
         predictor: A student, or several.
         samples: How many samples a recording has; None for any number, if that is possible.
+        fixed: Whether it must have a fixed number of samples.
 
     Raises:
-        KdcoreError: If a transform cannot be put into a graph.
+        KdcoreError: If a transform cannot be put into a graph, or the number of samples must be fixed and is not known.
     """
 
-    def __init__(self, predictor: Predictor, samples: int | None = None):
+    def __init__(self, predictor: Predictor, samples: int | None = None, fixed: bool = False):
         super().__init__()
         self.modalities = predictor.modalities
         self.combine = predictor.combine if isinstance(predictor, Ensemble) else None
         self.target = predictor.target
         self.answer = "values" if predictor.target.kind == "values" else "probabilities"
-        self.members = nn.ModuleList(Member(student, samples) for student in students_of(predictor).values())
+        self.members = nn.ModuleList(Member(student, samples, fixed) for student in students_of(predictor).values())
         self.eval()
 
     @property
@@ -62,15 +63,16 @@ class Member(nn.Module):
     Args:
         student: A trained one.
         samples: How many samples a recording has; None for any number.
+        fixed: Whether it must have a fixed number of samples.
     """
 
-    def __init__(self, student: Student, samples: int | None):
+    def __init__(self, student: Student, samples: int | None, fixed: bool = False):
         super().__init__()
         self.modalities = student.modalities
         told = student.description.get("recorded", {})
         length = student.window[0] if student.window else None
         self.recordings = nn.ModuleList(
-            recording(branch.modality, branch.on_samples, told.get(branch.modality.name, {}), samples, length)
+            recording(branch.modality, branch.on_samples, told.get(branch.modality.name, {}), samples, length, fixed)
             for branch in student.branches
         )
         self.batch_transforms = student.model.batch_transforms
@@ -184,6 +186,7 @@ def recording(
     recorded: Mapping[str, Any],
     samples: int | None,
     window: float | None = None,
+    fixed: bool = False,
 ) -> Recording:
     """A student's transforms of recordings as a module.
 
@@ -193,15 +196,21 @@ def recording(
         recorded: ``shape``, ``dtype`` and ``rate`` of a recording.
         samples: How many samples a recording has; None for any number, if that is possible.
         window: Seconds that every recording lasts, where that is known.
+        fixed: Whether a recording must have a fixed number of samples.
 
     Raises:
         KdcoreError: If they cannot be put into a graph, or not without a number of samples.
     """
+    rate = float(recorded.get("rate") or modality.rate or 1.0)
+    if fixed:
+        samples = samples or (round(window * rate) if window else None)
+        if samples is None:
+            known = f"; those of training had {recorded['shape'][0]}" if recorded.get("shape") else ""
+            raise KdcoreError(f"{modality.name}: in this format recordings have one length; set it with --samples N{known}")
     modules = [transform.as_module() for transform in transforms]
     stuck = [type(transform).__name__ for transform, module in zip(transforms, modules, strict=True) if module is None]
     if not stuck:
         return Recording([module for module in modules if module is not None], modality, samples)
-    rate = float(recorded.get("rate") or modality.rate or 1.0)
     samples = samples or (round(window * rate) if window else None)
     if samples is None:
         raise KdcoreError(

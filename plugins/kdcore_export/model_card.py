@@ -82,10 +82,11 @@ def _what(predictor: Predictor, metadata: Mapping[str, Any], output: Path) -> It
         "| input | axes | channels | unit | rate | samples |",
         "|---|---|---|---|---|---|",
     )
+    batch = metadata.get("batch", "batch")
     for told in metadata["inputs"]:
         rate = f"{told['rate']:g} Hz" if told["rate"] else "any"
         channels, axes = (", ".join(told[key]) or "–" for key in ("channels", "axes"))
-        yield f"| `{told['name']}` | batch, {axes} | {channels} | {told['units']} | {rate} | {told['samples'] or 'any'} |"
+        yield f"| `{told['name']}` | {batch}, {axes} | {channels} | {told['units']} | {rate} | {told['samples'] or 'any'} |"
     yield ""
     window = metadata["window"]
     if window:

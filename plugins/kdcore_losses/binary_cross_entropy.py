@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, Example, LossContext, Needs
-from kdcore.functional import full_precision, weighted_mean
+from kdcore.functional import full_precision, known_mean
 from kdcore_losses.label_loss import ClassWeights, named_weights
 
 
@@ -18,16 +18,19 @@ class BinaryCrossEntropy(DistillationLoss):
         \\left( p_c\\, y_{bc} \\log \\sigma(z_{bc}) + (1 - y_{bc}) \\log (1 - \\sigma(z_{bc})) \\right)
 
     with sample weights w, 1 unless the dataset gives them, and weights p of positive samples, as
-    `torch.nn.functional.binary_cross_entropy_with_logits` has them (``pos_weight``).
+    `torch.nn.functional.binary_cross_entropy_with_logits` has them (``pos_weight``). Where some labels are not known, the
+    mean is over those that are (`kdcore.functional.known_mean`).
 
     Args:
         positive_weights: Label → weight of the samples that have it, 1 for labels that are not named; ``balanced`` gives label
-            c the weight :math:`(N - n_c) / n_c`, with :math:`n_c` of the N labelled training samples; None for 1.
+            c the weight :math:`(N_c - n_c) / n_c`, with :math:`n_c` of the :math:`N_c` training samples of which the label is
+            known; None for 1.
     """
 
     needs = Needs(labels=True)
     targets = ("labels",)
     sample_weights = True
+    partial_labels = True
     positive: Tensor | None
 
     def __init__(self, *, positive_weights: ClassWeights | None = None):
@@ -57,5 +60,8 @@ class BinaryCrossEntropy(DistillationLoss):
         """The mean over labels, and the weighted mean over the batch."""
         logits = full_precision(ctx.student.logits)
         positive = None if self.positive is None else self.positive.to(logits)
-        losses = F.binary_cross_entropy_with_logits(logits, ctx.labels.to(logits), reduction="none", pos_weight=positive)
-        return weighted_mean(losses, ctx.weights)
+
+        def losses(labels: Tensor) -> Tensor:
+            return F.binary_cross_entropy_with_logits(logits, labels, reduction="none", pos_weight=positive)
+
+        return known_mean(losses, ctx.labels.to(logits), ctx.weights)

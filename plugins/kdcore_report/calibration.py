@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kdcore import Evaluation
+from kdcore import Evaluation, LabelEvaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +18,8 @@ class Reliability:
         edges: (bins + 1,) ends of the bins; a bin holds its upper end.
         counts: (bins,) answers in each.
         confidence: (bins,) their mean confidence; NaN where there are none.
-        accuracy: (bins,) share of them that is right; NaN where there are none.
-        error: Expected calibration error.
+        accuracy: (bins,) share of them that is right; NaN where there are none. Of a label, the share of samples that have it.
+        error: Expected calibration error; NaN without answers.
     """
 
     edges: NDArray[np.float64]
@@ -43,12 +43,30 @@ def reliability(evaluation: Evaluation, bins: int = 10) -> Reliability:
         evaluation: Of one participant.
         bins: How many, of equal width.
     """
+    return _binned(evaluation.probabilities.max(axis=1), evaluation.correct, bins)
+
+
+def label_reliability(evaluation: LabelEvaluation, label: int | None = None, bins: int = 10) -> Reliability:
+    """A reliability diagram's numbers of one label, or of all labels together.
+
+    In place of confidence and accuracy stand the label's probability and the share of samples that have it.
+
+    Args:
+        evaluation: Of one participant.
+        label: Which label; None for all.
+        bins: How many, of equal width.
+    """
+    columns = slice(None) if label is None else slice(label, label + 1)
+    told = evaluation.told[:, columns]
+    return _binned(evaluation.probabilities[:, columns][told], evaluation.labels[:, columns][told], bins)
+
+
+def _binned(confidence: NDArray[np.float64], right: NDArray, bins: int) -> Reliability:
     edges = np.linspace(0, 1, bins + 1)
-    confidence = evaluation.probabilities.max(axis=1)
     which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     counts = np.bincount(which, minlength=bins)
     with np.errstate(invalid="ignore"):
         mean = np.bincount(which, confidence, bins) / counts
-        right = np.bincount(which, evaluation.correct, bins) / counts
-    error = float(np.nansum(counts * np.abs(right - mean)) / counts.sum())
-    return Reliability(edges, counts, mean, right, error)
+        share = np.bincount(which, right, bins) / counts
+    error = float(np.nansum(counts * np.abs(share - mean)) / counts.sum()) if len(right) else float("nan")
+    return Reliability(edges, counts, mean, share, error)

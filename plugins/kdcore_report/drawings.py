@@ -1,4 +1,4 @@
-"""Pages of recordings: what was recorded, and the classes along its time."""
+"""Pages of recordings: what was recorded, and the classes, labels or values along its time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from kdcore import Drawing, Labelled, Signal, UsageError
+from kdcore import Drawing, Estimated, Labelled, Signal, UsageError
 from kdcore_report.html_page import Pictures, page, section
 from kdcore_report.plots import COLOURS, new_figure, save_figure
 from kdcore_report.recordings import animation, draw_signal
@@ -45,15 +45,36 @@ def _drawn(pictures: Pictures, name: str, each: Drawing) -> str:
     if moving := animation(each.modality, each.signal):
         content += f'<figure class="example">{moving}</figure>'
     if each.predictions:
-        said = f"{each.caption}: classes along time; the darker, the more probable"
+        said = f"{each.caption}: {each.kind} along time; the darker, the more probable"
         content += pictures.figure(
             f"{name}-classes", lambda path: draw_timeline(each.predictions, each.signal, path), said, said
         )
+    elif each.kind == "labels":
+        content += f"<p>{escape(each.caption)}: no label reaches the threshold at any time.</p>"
+    if each.estimates:
+        said = f"{each.caption}: values along time"
+        content += pictures.figure(f"{name}-values", lambda path: draw_values(each.estimates, each.signal, path), said, said)
     return content
 
 
+def draw_values(estimates: Sequence[Estimated], signal: Signal, path: Path) -> None:
+    """Draw values along time: a panel for each, a line for each part of the recording."""
+    names = list(estimates[0].values)
+    figure = new_figure(7.0, 0.5 + 1.4 * len(names))
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for row, (name, axes) in enumerate(zip(names, panels, strict=True)):
+        colour, values = COLOURS[row % len(COLOURS)], [each.values[name] for each in estimates]
+        axes.hlines(values, [each.start for each in estimates], [each.end for each in estimates], colors=colour, linewidth=2)
+        axes.plot([(each.start + each.end) / 2 for each in estimates], values, color=colour, linewidth=0.8, alpha=0.6)
+        axes.set_ylabel(name, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlim(float(signal.clock[0]), float(signal.clock[-1]) or 1.0)
+    panels[-1].set_xlabel("s")
+    save_figure(figure, path)
+
+
 def draw_timeline(predictions: Sequence[Labelled], signal: Signal, path: Path) -> None:
-    """Draw classes along time: a row for each class, a bar for each part of the recording, the darker the more probable."""
+    """Draw classes or labels along time: a row for each, a bar for each part of the recording, the darker the more probable."""
     classes = list(dict.fromkeys(each.label for each in predictions))
     figure = new_figure(7.0, 0.7 + 0.3 * len(classes))
     axes = figure.add_subplot()

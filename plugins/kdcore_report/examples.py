@@ -4,15 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from kdcore import DataError, Modality, Outcome, RunContext, Signal
-from kdcore_report.saliency import BASELINE, DISTILLED, Explainer
+from kdcore import DataError, Modality, Outcome, RunContext, Signal, Target, known
+from kdcore_report.saliency import BASELINE, CERTAIN, DISTILLED, Explainer
 from kdcore_report.saliency_plots import Look
 
 MOST = 4
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one participant said of a sample.
+
+    Args:
+        who: Its name.
+        said: The class or labels that it takes the sample for, or its estimates.
+        right: Whether that is so; None of estimates.
+        number: The confidence, the probabilities of labels, or the errors of estimates.
+    """
+
+    who: str
+    said: str
+    right: bool | None
+    number: str
 
 
 @dataclass(frozen=True)
@@ -21,9 +39,9 @@ class Example:
 
     Args:
         key: Which it is.
-        label: Its class.
+        label: Its class, labels or values.
         why: What is notable about it.
-        answers: (who, class, confidence) of everybody.
+        answers: What everybody said.
         recordings: Modality → what was recorded.
         inputs: Participant → what its encoder reads (channel, height, width), where a picture is made of a signal.
         looks: Where everybody looked.
@@ -32,7 +50,7 @@ class Example:
     key: str
     label: str
     why: str
-    answers: Sequence[tuple[str, str, float]]
+    answers: Sequence[Answer]
     recordings: Mapping[str, tuple[Modality, Signal]] = field(default_factory=dict)
     inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
     looks: Sequence[Look] = ()
@@ -47,24 +65,23 @@ def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome])
         outcomes: Arm → the seed's answers.
 
     Returns:
-        Examples; none if samples have no single class.
+        Examples.
     """
-    if not run.table.target.is_classes:
-        return []
     table, explainer = run.table, Explainer(run, seed, outcomes)
     samples = {sample.key: sample for sample in table.splits.samples[run.split]}
     rows, found = table.rows[run.split], []
-    for index, why in chosen(outcomes).items():
+    picked = chosen(outcomes) if table.target.is_classes else chosen_by_error(outcomes)
+    for index, why in picked.items():
         key = table.keys[int(rows[index])]
         try:
             recordings = _recordings(run, samples[replace(key, window=0)])
         except DataError:
             continue
-        label = table.classes[int(outcomes[DISTILLED].labels[index])]
-        answers = _answers(outcomes, index, table.classes)
+        words = InWords(table.classes, table.target, outcomes[DISTILLED].labels[index])
+        answers = [words.answer(who, given) for who, given in _answers(outcomes, index)]
         inputs = _inputs(run, rows[index : index + 1])
         looks = explainer.looks(index)
-        found.append(Example(str(key), label, why, answers, recordings, inputs, looks))
+        found.append(Example(str(key), words.truth, why, answers, recordings, inputs, looks))
     return found
 
 
@@ -73,9 +90,9 @@ def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
     after = outcomes[DISTILLED]
     both = [name for name in after.students if BASELINE in outcomes and name in outcomes[BASELINE].students]
     student = (both or after.students)[0]
-    known, now = after.labels >= 0, _correct(after, student)
+    there, now = known(after.labels), _correct(after, student)
     for name in after.teachers:
-        known = known & ~np.isnan(after.probabilities[name]).any(1)  # all that is shown of a sample is there
+        there = there & ~np.isnan(after.probabilities[name]).any(1)  # all that is shown of a sample is there
     knew = _correct(after, *after.teachers) if after.teachers else np.zeros_like(now)
     before = _correct(outcomes[BASELINE], student) if both else now
     kinds = (
@@ -88,7 +105,7 @@ def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
     sure = after.probabilities[student].max(axis=1)
     found: dict[int, str] = {}
     for why, which, number in kinds:
-        rows = [row for row in np.argsort(-sure, kind="stable").tolist() if known[row] and which[row] and row not in found]
+        rows = [row for row in np.argsort(-sure, kind="stable").tolist() if there[row] and which[row] and row not in found]
         found |= dict.fromkeys(rows[:number], why)
     return dict(list(found.items())[:most])
 
@@ -98,7 +115,85 @@ def _correct(outcome: Outcome, *names: str) -> np.ndarray:
     return np.mean([outcome.probabilities[name] for name in names], axis=0).argmax(1) == outcome.labels
 
 
-def _answers(outcomes: Mapping[str, Outcome], index: int, classes: Sequence[str]) -> list[tuple[str, str, float]]:
+@dataclass(frozen=True, eq=False)
+class InWords:
+    """A sample's truth and what is said of it, in words.
+
+    Args:
+        classes: Names of the classes, labels or values.
+        target: What they are.
+        true: A class index, or (names,) numbers.
+    """
+
+    classes: Sequence[str]
+    target: Target
+    true: Any
+
+    @property
+    def truth(self) -> str:
+        """The class, the labels, or the values with their units."""
+        return self.classes[int(self.true)] if self.target.is_classes else self._numbers(np.asarray(self.true))
+
+    def answer(self, who: str, given: np.ndarray) -> Answer:
+        """What a participant said, (names,), in words."""
+        if self.target.is_classes:
+            said = int(given.argmax())
+            return Answer(who, self.classes[said], said == int(self.true), f"{100 * float(given.max()):.1f}")
+        true = np.asarray(self.true)
+        if self.target.kind == "labels":
+            said = given >= CERTAIN
+            shown: list[int] = np.flatnonzero(said | (true == 1)).tolist()
+            told = ", ".join(f"{self.classes[index]} {100 * given[index]:.1f}" for index in shown)
+            return Answer(who, self._numbers(said), bool((said == (true == 1))[~np.isnan(true)].all()), told or "–")
+        return Answer(who, self._numbers(given), None, ", ".join(f"{each:+.4g}" for each in given - true))
+
+    def _numbers(self, numbers: np.ndarray) -> str:
+        if self.target.kind == "labels":
+            return ", ".join(name for name, each in zip(self.classes, numbers, strict=True) if each == 1) or "none"
+        units = self.target.units or ("",) * len(self.classes)
+        several = len(self.classes) > 1
+        told = zip(self.classes, numbers, units, strict=True)
+        return ", ".join(f"{f'{name} ' if several else ''}{each:.4g} {unit}".strip() for name, each, unit in told)
+
+
+def chosen_by_error(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
+    """Row → why it is notable, for at most `most` rows of samples that have labels or values.
+
+    A sample's error is the mean binary cross-entropy of its known labels, or the mean absolute error of its values in standard
+    deviations.
+    """
+    after = outcomes[DISTILLED]
+    both = [name for name in after.students if BASELINE in outcomes and name in outcomes[BASELINE].students]
+    student = (both or after.students)[0]
+    there: np.ndarray = known(after.labels)
+    for name in after.teachers:
+        there = there & ~np.isnan(after.probabilities[name]).any(1)  # all that is shown of a sample is there
+    error = sample_errors(after, student)
+    gain = sample_errors(outcomes[BASELINE], student) - error if both else np.zeros_like(error)
+    kinds = (
+        ("Distillation reduces the error most", gain, gain > 0, 2),
+        ("Distillation increases the error most", -gain, gain < 0, 1),
+        ("The student's error is largest", error, there, 1),
+        ("The student's error is smallest", -error, there, 1),
+    )
+    found: dict[int, str] = {}
+    for why, by, which, number in kinds:
+        rows = [row for row in np.argsort(-by, kind="stable").tolist() if there[row] and which[row] and row not in found]
+        found |= dict.fromkeys(rows[:number], why)
+    return dict(list(found.items())[:most])
+
+
+def sample_errors(outcome: Outcome, name: str) -> np.ndarray:
+    """(n,) how far a participant is off: mean binary cross-entropy of labels, or mean absolute error in standard deviations."""
+    given, true = outcome.probabilities[name].astype(np.float64), outcome.labels
+    if outcome.target.kind == "values":
+        return np.abs((given - true) / np.asarray(outcome.target.std or 1.0)).mean(axis=1)
+    losses = -np.log(np.maximum(np.where(true == 1, given, 1 - given), np.finfo(np.float64).tiny))
+    told = ~np.isnan(true)
+    return np.where(told, losses, 0.0).sum(axis=1) / np.maximum(told.sum(axis=1), 1)
+
+
+def _answers(outcomes: Mapping[str, Outcome], index: int) -> list[tuple[str, np.ndarray]]:
     after = outcomes[DISTILLED]
     told = [(name, after.probabilities[name][index]) for name in after.teachers]
     arm = ", distilled" if BASELINE in outcomes else ""
@@ -106,7 +201,7 @@ def _answers(outcomes: Mapping[str, Outcome], index: int, classes: Sequence[str]
         alone = outcomes[BASELINE]
         told += [(f"{name}, baseline", alone.probabilities[name][index]) for name in alone.students]
     told += [(f"{name}{arm}", after.probabilities[name][index]) for name in after.students]
-    return [(who, classes[int(given.argmax())], float(given.max())) for who, given in told]
+    return told
 
 
 def _recordings(run: RunContext, sample) -> dict[str, tuple[Modality, Signal]]:

@@ -26,6 +26,10 @@ _REMARKS = {
 }
 """Kind of target → what the numbers of the table of results are."""
 
+_EXPLAINED = {"classes": "predicted class", "labels": "label", "values": "estimate"}
+_NUMBERS = {"classes": "confidence, %", "labels": "probabilities, %", "values": "error"}
+"""Kind of target → what a saliency map explains, and the numbers beside the answers to a sample."""
+
 
 def write_page(path: Path, summary: Summary, curves: Curves | None = None, examples: Sequence[Example] = ()) -> None:
     """Write the report as one HTML page without outside resources, and its pictures into ``pictures`` beside it.
@@ -240,15 +244,15 @@ def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures)
             drawn = f"example-{number + 1}-input-{name}"
             figures.append(pictures.figure(drawn, lambda p, v=values: draw_input(v, p), title, title))
         if example.looks:
-            title = "saliency: deeper red contributes more to the predicted class above it"
+            title = f"saliency: deeper red contributes more to the {_EXPLAINED[summary.target.kind]} above it"
             drawn = f"example-{number + 1}-saliency"
             figures.append(pictures.figure(drawn, lambda p, each=example.looks: draw_looks(each, p), title, title))
         answers = [
-            ("", [escape(who), f"{_mark(said == example.label)} {escape(said)}", percent(probability)])
-            for who, said, probability in example.answers
+            ("", [escape(each.who), f"{_mark(each.right)} {escape(each.said)}".strip(), escape(each.number)])
+            for each in example.answers
         ]
         heading = f"<h3>{escape(example.label)}</h3>" + note(f"{example.why}. {example.key}.")
-        body = "\n".join((heading, table(["participant", "prediction", "confidence, %"], answers), *figures))
+        body = "\n".join((heading, table(["participant", "prediction", _NUMBERS[summary.target.kind]], answers), *figures))
         shown.append(f'<div class="example">{body}</div>')
     if shown:
         of_seed = note(f"Predictions of seed {summary.seeds[0]}.") if len(summary.seeds) > 1 else ""
@@ -276,7 +280,9 @@ def _times(summary: Summary) -> Iterator[str]:
     yield section("Time", f'<div class="parts">{"".join(parts)}</div>' + table(["phase", "seconds", "%"], rows) + note(remark))
 
 
-def _mark(right: bool) -> str:
+def _mark(right: bool | None) -> str:
+    if right is None:
+        return ""
     return '<span class="right">✓</span>' if right else '<span class="wrong">✗</span>'
 
 

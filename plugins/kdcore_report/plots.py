@@ -85,20 +85,39 @@ def reliability_picture(found: Mapping[str, Reliability], path: Path) -> None:
     """Draw a reliability diagram beside another: accuracy by confidence."""
     figure = new_figure(4.0 * len(found), 3.8)
     for axes, (title, each) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
-        share = each.counts / max(1, each.counts.max())
-        for left, right, height, weight in zip(each.edges[:-1], each.edges[1:], each.accuracy, share, strict=True):
-            if weight:
-                axes.bar(
-                    left, height, right - left, align="edge", color=COLOURS[0], alpha=0.25 + 0.75 * weight, edgecolor=PAPER
-                )
-        axes.plot((0, 1), (0, 1), "--", color=INK, linewidth=1)
-        axes.set_title(f"{title}\nECE {100 * each.error:.1f} %", loc="left", fontsize=10, fontweight="bold")
-        axes.set_xlabel("confidence")
-        axes.set_ylabel("accuracy")
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1)
-        axes.spines[["top", "right"]].set_visible(False)
+        _diagram(axes, title, each, "confidence", "accuracy")
     save_figure(figure, path)
+
+
+def label_reliability_picture(found: Mapping[str, Mapping[str, Reliability]], path: Path) -> None:
+    """Draw reliability diagrams of labels: a row for each label, a column for each participant.
+
+    Args:
+        found: Label → participant → its numbers.
+        path: The PNG file to write.
+    """
+    columns = max(map(len, found.values()))
+    figure = new_figure(3.6 * columns, 3.2 * len(found))
+    for places, (label, row) in zip(figure.subplots(len(found), columns, squeeze=False), found.items(), strict=True):
+        for axes, (title, each) in zip(places, row.items(), strict=True):
+            _diagram(axes, f"{label}, {title}", each, "probability", "share with the label")
+    save_figure(figure, path)
+
+
+def _diagram(axes: Axes, title: str, found: Reliability, across: str, up: str) -> None:
+    """One reliability diagram."""
+    share = found.counts / max(1, found.counts.max())
+    for left, right, height, weight in zip(found.edges[:-1], found.edges[1:], found.accuracy, share, strict=True):
+        if weight:
+            depth = 0.25 + 0.75 * weight
+            axes.bar(left, height, right - left, align="edge", color=COLOURS[0], alpha=depth, edgecolor=PAPER)
+    axes.plot((0, 1), (0, 1), "--", color=INK, linewidth=1)
+    axes.set_title(f"{title}\nECE {100 * found.error:.1f} %", loc="left", fontsize=10, fontweight="bold")
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _matrix(

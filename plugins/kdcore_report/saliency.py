@@ -16,12 +16,16 @@ from kdcore_report.saliency_plots import Look
 
 BASELINE, DISTILLED = "baseline", "distilled"
 
+CERTAIN, MOST = 0.5, 2
+"""Probability from which a label counts as predicted, and how many labels or values of a sample are explained."""
+
 
 class Explainer:
     """Saliency of the participants of a seed, for any sample of the evaluated split.
 
     What is explained is the answer that was evaluated: teachers that a fusion joins are asked together, among the samples of
-    the same batch where it makes them depend on those.
+    the same batch where it makes them depend on those. Of labels, the logits of those that are predicted are explained, or
+    that of the likeliest one; of values, their estimates.
 
     Args:
         run: The run, in whose folder the weights are.
@@ -46,22 +50,30 @@ class Explainer:
         for arm, name in self._asked():
             who = name if arm == DISTILLED and name in self.arms[arm].teachers else f"{name}, {arm}"
             try:
-                look = self._look(self.arms[arm], arm, name, index)
+                looks = [self._look(self.arms[arm], arm, name, index, each) for each in self._outputs(arm, name, index)]
             except Exception as error:  # a plugin may raise anything, and a picture is not worth a run
                 _warn(who, error)
                 continue
-            if look.maps:
-                found.append(replace(look, who=who))
+            found += [replace(look, who=who) for look in looks if look.maps]
         return found
+
+    def _outputs(self, arm: str, name: str, index: int) -> list[int]:
+        """Which outputs of a participant are explained: the class or labels that it says, or the first values."""
+        given = self.outcomes[arm].probabilities[name][index]
+        kind = self.run.table.target.kind
+        if kind == "values":
+            return list(range(len(given)))[:MOST]
+        order = np.argsort(-given, kind="stable").tolist()
+        said = [each for each in order if given[each] >= CERTAIN] if kind == "labels" else []
+        return (said or order[:1])[:MOST]
 
     def _asked(self) -> Iterator[tuple[str, str]]:
         for role, arm in (("teachers", DISTILLED), ("students", BASELINE), ("students", DISTILLED)):
             if arm in self.arms:
                 yield from ((arm, name) for name in getattr(self.arms[arm], role) if name in self.seen)
 
-    def _look(self, distiller: Distiller, arm: str, name: str, index: int) -> Look:
-        outcome, size = self.outcomes[arm], self.run.recipe.data.batch_size
-        said = int(outcome.probabilities[name][index].argmax())
+    def _look(self, distiller: Distiller, arm: str, name: str, index: int, said: int) -> Look:
+        size = self.run.recipe.data.batch_size
         start = index // size * size
         around = _Place(distiller, self.run, name, self.rows[start : start + size], index - start)
         alone = _Place(distiller, self.run, name, self.rows[index : index + 1], 0)
@@ -71,11 +83,22 @@ class Explainer:
         maps: dict[str, Tensor] = {}
         if inputs.dim() in (4, 5):
             maps = {title: map_[place.row] for title, map_ in place.from_plugins(self.hook, inputs, said).items()}
-            if arm == DISTILLED:
+            if arm == DISTILLED and said == self._outputs(arm, name, index)[0]:
                 maps |= {title: map_[around.row] for title, map_ in around.from_losses().items()}
         shown = {title: _scaled(map_, inputs.dim() == 5) for title, map_ in maps.items()}
         pixels = inputs[place.row].float().cpu().numpy()
-        return Look(name, self.run.table.classes[said], said == int(outcome.labels[index]), pixels, shown)
+        return Look(name, *self._said(arm, name, index, said), pixels, shown)
+
+    def _said(self, arm: str, name: str, index: int, said: int) -> tuple[str, bool | None]:
+        """What a participant said, in words, and whether that is so; None of values and of unknown labels."""
+        table, outcome = self.run.table, self.outcomes[arm]
+        true = outcome.labels[index]
+        if table.target.kind == "values":
+            unit = table.target.units[said] if table.target.units else ""
+            return f"{table.classes[said]} {outcome.probabilities[name][index][said]:.4g} {unit}".strip(), None
+        if table.target.kind == "labels":
+            return table.classes[said], None if np.isnan(true[said]) else bool(true[said] == 1)
+        return table.classes[said], said == int(true)
 
 
 @dataclass(frozen=True)

@@ -28,22 +28,22 @@ class Look:
 
     Args:
         who: Its name.
-        said: The class it takes the sample for.
-        right: Whether that is so.
+        said: The class or label it takes the sample for, or a value that it estimates.
+        right: Whether that is so; None of a value.
         inputs: What its encoder read: (channel, height, width), or (time, channel, height, width).
         maps: Title → (h, w) or (time, h, w), from 0 to 1.
     """
 
     who: str
     said: str
-    right: bool
+    right: bool | None
     inputs: NDArray
     maps: Mapping[str, NDArray]
 
     @property
     def title(self) -> str:
         """In words."""
-        return f"{self.who}: {self.said} {'✓' if self.right else '✗'}"
+        return f"{self.who}: {self.said}{'' if self.right is None else ' ✓' if self.right else ' ✗'}"
 
 
 Panel = tuple[str, NDArray]

@@ -9,10 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from kdcore import LabelEvaluation, Row, Summary, ValueEvaluation
+from kdcore_report.calibration import Reliability, label_reliability
 from kdcore_report.html_page import Pictures, note, section, table
-from kdcore_report.plots import COLOURS, INK, new_figure, save_figure
+from kdcore_report.plots import COLOURS, INK, label_reliability_picture, new_figure, save_figure
 
 DISTILLED, BASELINE, ALONE = "distilled", "baseline", "student"
+
+EVERY, DRAWN = "all labels", 6
+"""Row of all labels together, and how many labels have a reliability diagram of their own."""
 
 
 def target_sections(summary: Summary, pictures: Pictures) -> Iterator[str]:
@@ -22,6 +26,7 @@ def target_sections(summary: Summary, pictures: Pictures) -> Iterator[str]:
         return
     if summary.target.kind == "labels":
         yield section("Results of each label", _labels(summary, rows))
+        yield section("Calibration", _calibration(summary, rows, pictures))
         return
     yield section("Results of each value", _values(summary, rows))
     drawn = {row.role: _pooled_values(row) for row in rows}
@@ -36,7 +41,8 @@ def _labels(summary: Summary, rows: Sequence[Row]) -> str:
     both = len(found) > 1 and {BASELINE, DISTILLED} <= set(found)
     lines = []
     for index, name in enumerate(summary.classes):
-        cells = [escape(name), str(int(first.labels[:, index].sum()))]
+        told = int(first.told[:, index].sum())
+        cells = [escape(name), f"{first.having[index]}{'' if told == first.n else f' of {told} known'}"]
         for each in found.values():
             cells += [_percent(each.by_output[index]), _percent(each.f1[index])]
         if both:
@@ -45,6 +51,25 @@ def _labels(summary: Summary, rows: Sequence[Row]) -> str:
         lines.append(("", cells))
     remark = f"Average precision (AP) and F1 at a probability of 0.5, in %, over {_seeds(summary)}, of which all count samples."
     return table([*headings, *(["gain in AP"] if both else [])], lines) + note(remark)
+
+
+def _calibration(summary: Summary, rows: Sequence[Row], pictures: Pictures) -> str:
+    """Reliability of all labels together and of the most frequent ones, and the calibration error of each."""
+    found = {row.role: _pooled_labels(row) for row in rows}
+    numbers: dict[str, dict[str, Reliability]] = {EVERY: {role: label_reliability(each) for role, each in found.items()}}
+    for index, name in enumerate(summary.classes):
+        numbers[name] = {role: label_reliability(each, index) for role, each in found.items()}
+    frequent = np.argsort(-next(iter(found.values())).having, kind="stable")[:DRAWN].tolist()
+    names = [EVERY, *(summary.classes[index] for index in sorted(frequent))]
+    drawn = {name: numbers[name] for name in names}
+    content = pictures.figure("reliability", lambda path: label_reliability_picture(drawn, path), "Reliability diagrams")
+    lines = [("", [escape(name), *(_percent(each.error) for each in row.values())]) for name, row in numbers.items()]
+    less = f" Drawn are the {DRAWN} most frequent labels." if len(summary.classes) > DRAWN else ""
+    remark = note(
+        f"Share of samples that have a label, by its probability, over {_seeds(summary)}. A well calibrated model lies on the "
+        f"diagonal. ECE: expected calibration error, in %. Fainter bars stand for fewer predictions.{less}"
+    )
+    return content + table(["label", *(f"{role}: ECE" for role in found)], lines) + remark
 
 
 def _values(summary: Summary, rows: Sequence[Row]) -> str:

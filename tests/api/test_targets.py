@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import average_precision_score
 
 import kdcore
 from kdcore import ArrayDataset, DataError, RecipeError
 from kdcore.data.targets import check_targets
 from kdcore.runs.evaluation import evaluate_run
+from kdcore_losses.binary_cross_entropy import BinaryCrossEntropy
 
 random = np.random.default_rng(0)
 N = 48
@@ -277,3 +279,51 @@ def test_numbers_that_single_precision_cannot_hold_are_refused(values, weights, 
 def test_a_unit_is_text():
     with pytest.raises(DataError, match="units: that of 'pulse' must be text, not 3"):
         ArrayDataset({"accelerometer": (np.zeros((2, 20, 3)), 50.0)}, values={"pulse": [1.0, 2.0]}, units={"pulse": 3})
+
+
+class TestLabelsThatAreNotKnown:
+    partly = np.where(np.random.default_rng(3).random((N, 3)) < 0.2, np.nan, TRUE)
+
+    @pytest.fixture
+    def here(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("KDCORE_RUNS", str(tmp_path / "runs"))
+        monkeypatch.chdir(tmp_path)
+
+    def test_a_run_counts_the_known_ones(self, here):
+        data = dataset(labels=self.partly, classes=NAMES)
+        result = kdcore.run(recipe("binary-cross-entropy", "bce", baseline=False), data=data)
+        outcome = kdcore.read_run(result.folder).outcomes["distilled"][0]
+        tested = np.isin(SUBJECTS, [1, 3, 5, 7]) & ~np.isnan(self.partly).all(1)
+        np.testing.assert_array_equal(np.sort(outcome.labels, axis=0), np.sort(self.partly[tested], axis=0))
+        given, true = outcome.probabilities["student"], outcome.labels
+        told = [~np.isnan(true[:, c]) for c in range(3)]
+        expected = np.mean([average_precision_score(true[t, c], given[t, c]) for c, t in enumerate(told)])
+        assert result.table.set_index("participant").loc["student", "map"] == pytest.approx(expected)
+        count = int(np.isnan(true).any(1).sum())
+        said = " ".join(result.summary.notes)
+        assert f"{count} of {len(true)} test samples lack some labels, which do not count" in said
+        assert "training samples lack some labels" in said
+        assert f"of {int(told[0].sum())} known" in result.report.read_text()
+
+    def test_a_loss_that_needs_all_labels_is_refused(self, here, monkeypatch):
+        monkeypatch.setattr(BinaryCrossEntropy, "partial_labels", False)
+        tree = recipe("binary-cross-entropy", "bce", baseline=False)
+        with pytest.raises(RecipeError, match="needs all labels of a sample, but some are not known") as error:
+            kdcore.run(tree, data=dataset(labels=self.partly, classes=NAMES))
+        assert {each.path for each in error.value.problems} == {"teacher_losses[0]", "losses[0]"}
+
+    def test_values_must_be_complete(self):
+        with pytest.raises(DataError, match="lacks others"):
+            kdcore.ArrayDataset({"a": (np.zeros((2, 8, 1)), 1.0)}, values=[[1, np.nan], [2, 3]])
+
+    def test_samples_say_which_labels_they_have(self):
+        found = kdcore.ArrayDataset(
+            {"a": (np.zeros((3, 8, 1)), 1.0)}, labels=np.array([[1, np.nan], [np.nan] * 2, [0, np.nan]])
+        )
+        np.testing.assert_array_equal(found.samples()[0].target, [1, np.nan])
+        assert found.samples()[1].target is None
+        assert [each.key.action for each in found.samples()] == ["label 1", "unlabelled", "none"]
+        check_targets(found, found.samples())
+        nothing = dataclasses.replace(found.samples()[0], target=(np.nan, np.nan))
+        with pytest.raises(DataError, match="none of its labels is known"):
+            check_targets(found, [nothing])

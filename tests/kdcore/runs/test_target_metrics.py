@@ -6,6 +6,7 @@ from sklearn import metrics as sk
 
 from kdcore import Target, ValueEvaluation, evaluate_target
 from kdcore.runs.gain import paired_difference
+from kdcore.runs.target_metrics import part_of
 from kdcore.training.scores import average_precisions, r_squared
 from kdcore.training.validation import Scores
 
@@ -111,3 +112,49 @@ def test_answers_of_another_form_are_refused():
         evaluate_target(LABELS, "abcd", GIVEN + 1, TRUE)
     with pytest.raises(ValueError, match="finite"):
         evaluate_target(KG, ("mass",), np.full((3, 1), np.nan), np.zeros((3, 1)))
+
+
+class TestLabelsThatAreNotKnown:
+    hidden = np.random.default_rng(5).random((N, L)) < 0.3
+    partly = np.where(hidden, np.nan, TRUE)
+
+    def test_every_metric_is_of_the_known_ones(self):
+        found = evaluate_target(LABELS, "abcd", GIVEN, self.partly)
+        rows = [~self.hidden[:, label] for label in range(L)]
+        precision = [sk.average_precision_score(TRUE[r, c], GIVEN[r, c]) for c, r in enumerate(rows)]
+        f1 = [sk.f1_score(TRUE[r, c], GIVEN[r, c] >= 0.5) for c, r in enumerate(rows)]
+        told = ~self.hidden
+        right = [all((GIVEN[n] >= 0.5)[told[n]] == TRUE[n][told[n]]) for n in range(N)]
+        own = np.where(TRUE == 1, GIVEN, 1 - GIVEN)[told]
+        expected = {
+            "map": np.mean([each for each, r, c in zip(precision, rows, range(L), strict=True) if TRUE[r, c].any()]),
+            "macro_f1": np.mean(f1),
+            "micro_f1": sk.f1_score(TRUE[told], GIVEN[told] >= 0.5),
+            "subset_accuracy": np.mean(right),
+            "loss": -np.log(np.maximum(own, np.finfo(float).tiny)).mean(),
+        }
+        assert found.metrics() == pytest.approx(expected)
+        np.testing.assert_allclose(np.nan_to_num(found.by_output), precision)
+        shares = [TRUE[r, c].mean() for c, r in enumerate(rows)]
+        assert found.constant[0] == pytest.approx(np.mean([each for each in shares if each > 0]))
+        assert found.having.tolist() == [TRUE[r, c].sum() for c, r in enumerate(rows)]
+
+    def test_resamples_and_parts(self):
+        counts = random.multinomial(N, np.full(N, 1 / N), size=3).astype(float)
+        found = evaluate_target(LABELS, "abcd", GIVEN, self.partly)
+        for value, weights in zip(found.resampled(counts), counts, strict=True):
+            each = []
+            for c in range(L):
+                r = ~self.hidden[:, c] & (weights > 0)
+                if (TRUE[r, c] == 1).any():
+                    each.append(sk.average_precision_score(TRUE[r, c], GIVEN[r, c], sample_weight=weights[r]))
+            assert value == pytest.approx(np.mean(each))
+        some = part_of(found, np.arange(N) < 30)
+        assert some.metrics() == pytest.approx(evaluate_target(LABELS, "abcd", GIVEN[:30], self.partly[:30]).metrics())
+        low, high = found.interval
+        assert low < found.metrics()["map"] < high
+
+    def test_scores_of_an_epoch_are_the_same(self):
+        metrics = evaluate_target(LABELS, "abcd", GIVEN, self.partly).metrics()
+        found = Scores.of(GIVEN, self.partly, LABELS)
+        assert (found.value, found.loss) == pytest.approx((metrics["map"], metrics["loss"]), rel=1e-5)

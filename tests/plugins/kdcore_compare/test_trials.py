@@ -8,7 +8,7 @@ from made_up import made_up
 from optuna.trial import TrialState
 from runs import tiny_recipe
 
-from kdcore import RunListener, Stage, StoppedError, Training, TrainingError, read_run
+from kdcore import RunListener, Stage, StoppedError, Target, Training, TrainingError, read_run
 from kdcore_compare import trials
 from kdcore_compare.search_space import parse_space
 from kdcore_compare.trial_queue import TrialQueue
@@ -44,7 +44,7 @@ def training(accuracies, seed=0):
 
 
 def run_all(queue, points, monkeypatch, results):
-    monkeypatch.setattr(trials, "validation_accuracies", lambda runs, seeds: [0.5])
+    monkeypatch.setattr(trials, "validation_scores", lambda runs, seeds, metric: [0.5])
     for result in results:
         monkeypatch.setattr(trials, "ensure_runs", result)
         trials.run_trial(points, queue.take(), queue, {}, RunListener(), True, lambda text: None)
@@ -83,4 +83,4 @@ def test_training_that_fails_is_noted_and_a_stop_gives_the_point_back(sweep, mon
 
 def test_the_result_is_the_students_mean_for_each_seed(tmp_path):
     run = read_run(made_up(tmp_path / "run", {0: 10, 1: 15}, split="validation"))
-    assert trials.validation_accuracies([run], [1, 0]) == [0.75, 0.5]
+    assert trials.validation_scores([run], [1, 0], Target().metric("accuracy")) == [0.75, 0.5]

@@ -50,8 +50,12 @@ def test_a_target_without_names_is_refused(tmp_path, told, said):
 def test_rows_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(DataError, match="expected 3 numbers"):
         windows(tmp_path, target="labels", classes=("a", "b", "c")).samples()
-    with pytest.raises(DataError, match="has some numbers and lacks others"):
-        windows(tmp_path, np.array([[1, np.nan]]), target="labels", classes=("a", "b")).samples()
+    with pytest.raises(DataError, match="has some values and lacks others"):
+        windows(tmp_path, np.array([[1, np.nan]]), target="values", classes=("a", "b")).samples()
+    [partly] = windows(tmp_path, np.array([[1, np.nan]]), target="labels", classes=("a", "b")).samples()
+    assert partly.target is not None
+    np.testing.assert_array_equal(partly.target, [1, np.nan])
+    assert partly.key.action == "a"
 
 
 def sensors(folder, texts, **told):

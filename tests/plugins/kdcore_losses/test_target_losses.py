@@ -80,3 +80,37 @@ def test_cross_entropy_with_weights_is_scikit_learns(classes):
 def test_focal_with_weights_by_a_loop():
     p = LOGITS.softmax(1).gather(1, CLASSES[:, None])[:, 0]
     assert float(Focal(gamma=2.0)(context(CLASSES, WEIGHTS))) == pytest.approx(weighted(-((1 - p) ** 2) * p.log()), rel=1e-5)
+
+
+PARTLY = LABELS.clone()
+PARTLY[0, 1] = PARTLY[2, 0] = PARTLY[2, 2] = PARTLY[5, 1] = float("nan")
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_labels_that_are_not_known_do_not_count(weights):
+    """Value and gradient by a loop over the known labels."""
+    logits = LOGITS.clone().requires_grad_()
+    context = LossContext(Outputs(logits), {}, Batch(torch.arange(6), {}, PARTLY, (), weights))
+    value = BinaryCrossEntropy()(context)
+    [slope] = torch.autograd.grad(value, logits)
+    total, count, slopes = 0.0, 0.0, torch.zeros(6, 3)
+    for b in range(6):
+        w = 1.0 if weights is None else float(weights[b])
+        for c in range(3):
+            if not PARTLY[b, c].isnan():
+                p, y = float(LOGITS[b, c].sigmoid()), float(PARTLY[b, c])
+                total -= w * float(np.log(p if y else 1 - p))
+                slopes[b, c] = w * (p - y)
+                count += w
+    assert value.item() == pytest.approx(total / count, rel=1e-5)
+    torch.testing.assert_close(slope, slopes / count, rtol=1e-5, atol=1e-7)
+
+
+def test_balanced_weights_count_the_known_labels_of_each():
+    known, counts = (~PARTLY.isnan()).sum(0), (PARTLY == 1).sum(0)
+    loss = BinaryCrossEntropy(positive_weights="balanced")
+    loss.setup(Example(Outputs(LOGITS), {}, 3, class_counts=counts, labelled=known))
+    ratio = (known - counts) / counts
+    expected = torch.where((counts > 0) & (ratio > 0), ratio, 1.0)
+    assert loss.positive is not None
+    torch.testing.assert_close(loss.positive, expected)

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdcore import LabelEvaluation
 from kdcore.runs.metrics import evaluate
-from kdcore_report.calibration import reliability
+from kdcore_report.calibration import label_reliability, reliability
 from kdcore_report.plots import reliability_picture
 
 
@@ -48,3 +49,26 @@ def test_diagram_is_drawn(tmp_path):
     from matplotlib.image import imread
 
     assert imread(tmp_path / "two.png").shape[1] > 1.5 * imread(tmp_path / "one.png").shape[1]
+
+
+@given(st.integers(0, 1000), st.integers(1, 4), st.integers(1, 15))
+def test_labels_are_calibrated_each_and_together(seed, labels, bins):
+    """The same equation, of the label's probability and the share of samples that have it."""
+    generator = np.random.default_rng(seed)
+    probabilities, true = generator.random((30, labels)), generator.integers(0, 2, (30, labels))
+    evaluation = LabelEvaluation(probabilities, true)
+
+    def by_hand(p, y):
+        total = 0.0
+        for m in range(bins):
+            inside = (p > m / bins) & (p <= (m + 1) / bins + 1e-15)
+            if inside.any():
+                total += inside.sum() / len(p) * abs(y[inside].mean() - p[inside].mean())
+        return total
+
+    for label in range(labels):
+        expected = by_hand(probabilities[:, label], true[:, label])
+        assert label_reliability(evaluation, label, bins).error == pytest.approx(expected, abs=1e-12)
+    found = label_reliability(evaluation, None, bins)
+    assert found.error == pytest.approx(by_hand(probabilities.ravel(), true.ravel()), abs=1e-12)
+    assert found.counts.sum() == probabilities.size

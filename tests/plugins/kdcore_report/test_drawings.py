@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from kdcore import Drawing, Labelled, Modality, Signal, UsageError
-from kdcore_report.drawings import draw_timeline, write_drawings
+from kdcore import Drawing, Estimated, Labelled, Modality, Signal, UsageError
+from kdcore_report.drawings import draw_timeline, draw_values, write_drawings
 
 WRIST = Modality("wrist", ("time", "channel"), ("channel", "time"), "m/s^2", 10.0, ("x", "y", "z"))
 SIGNAL = Signal(np.random.default_rng(0).normal(size=(50, 3)), 10.0)
@@ -37,3 +37,16 @@ def test_bars_lie_where_the_windows_do(tmp_path):
     assert abs(places["a"][2] - places["b"][1]) < 5
     widths = [last - first for _, first, last in places.values()]
     assert widths[0] == pytest.approx(widths[1], rel=0.02)
+
+
+def test_lines_of_values_lie_where_the_windows_do(tmp_path):
+    """The higher value in the right half of the picture is nearer to its top."""
+    draw_values([Estimated(0.0, 2.45, {"a": 1.0}), Estimated(2.45, 4.9, {"a": 3.0})], SIGNAL, tmp_path / "lines.png")
+    colours = imread(tmp_path / "lines.png")[..., :3]
+    rows, columns = np.nonzero(np.abs(colours - np.array((0x00, 0x72, 0xB2)) / 255).max(axis=-1) < 0.02)
+    middle = (columns.min() + columns.max()) / 2
+    top, bottom = rows.min(), rows.max()
+    right, left = columns[rows <= top + 3], columns[rows >= bottom - 3]
+    assert right.min() >= middle - 5
+    assert left.max() <= middle + 5
+    assert len(set(right)) == pytest.approx(len(set(left)), rel=0.05)

@@ -88,7 +88,7 @@ def test_pictures_of_everybody_are_in_the_report_and_with_mlflow(finished):
         assert list(example.looks[2].maps) == ["class activation"]
         for look in example.looks:
             assert (look.said, look.right) == next(
-                (said, said == example.label) for who, said, _ in example.answers if who == look.who
+                (each.said, each.said == example.label) for each in example.answers if each.who == look.who
             )
             for places in look.maps.values():
                 assert places.min() >= 0

@@ -1,0 +1,104 @@
+"""ExecuTorch programs (``.pte``), for phones, watches and boards: writing one, and running it with ExecuTorch's own runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdcore import KdcoreError, UsageError
+from kdcore_export.graph import Graph
+
+METADATA = "kdcore"
+"""Method of a program that returns the metadata as JSON text."""
+
+
+def refuse_missing() -> None:
+    """Refuse where the package is not installed.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if importlib.util.find_spec("executorch") is None:
+        raise UsageError("--format executorch requires the package executorch: pip install 'kdcore[executorch]'")
+
+
+def save_executorch(graph: Graph, example: tuple[torch.Tensor, ...], metadata: dict[str, Any], file: Path) -> None:
+    """Write a program for one recording at a time, with XNNPACK kernels for the layers that it has kernels for.
+
+    Args:
+        graph: What to write; every recording has a fixed number of samples.
+        example: A batch of inputs to trace it with.
+        metadata: For the file's users; the program's method ``kdcore`` returns it.
+        file: To write.
+
+    Raises:
+        KdcoreError: If it cannot be traced or lowered.
+    """
+    from kdcore_export.formats import quiet, reason
+
+    try:
+        with quiet(), _silent():
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # pyright: ignore[reportMissingImports]
+                XnnpackPartitioner,
+            )
+            from executorch.exir import to_edge_transform_and_lower  # pyright: ignore[reportMissingImports]
+
+            traced = torch.export.export(graph, tuple(each[:1] for each in example))
+            methods = {METADATA: json.dumps(metadata, ensure_ascii=False)}
+            edge = to_edge_transform_and_lower(traced, partitioner=[XnnpackPartitioner()], constant_methods=methods)
+            file.write_bytes(edge.to_executorch().buffer)
+    except Exception as error:
+        raise KdcoreError(f"this student cannot be exported to ExecuTorch: {reason(error)}") from error
+
+
+def executorch_runner(file: Path) -> Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]:
+    """Runs an ExecuTorch program on one core.
+
+    Raises:
+        KdcoreError: If it is no program that the runtime can load, or lacks a kernel.
+    """
+    from kdcore_export.formats import quiet
+
+    try:
+        with quiet(), _silent():
+            from executorch.extension.pybindings import portable_lib  # pyright: ignore[reportMissingImports]
+            from executorch.runtime import Runtime  # pyright: ignore[reportMissingImports]
+
+            portable_lib._unsafe_reset_threadpool(1)
+            program = Runtime.get().load_program(file)
+            method = program.load_method("forward")
+            [told] = program.load_method(METADATA).execute([])
+    except Exception as error:
+        raise KdcoreError(f"ExecuTorch cannot run the file: {str(error).splitlines()[0][:300]}") from error
+    names = [each["name"] for each in json.loads(told)["inputs"]]
+
+    def run(piece: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        with _silent():
+            outputs = method.execute([torch.from_numpy(np.ascontiguousarray(piece[name])) for name in names])
+        logits, answers = (each.numpy().copy() for each in outputs)  # the next call overwrites them
+        return logits, answers
+
+    return run
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what the runtime logs about the processor, which goes to the descriptor of standard error."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
