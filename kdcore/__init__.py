@@ -29,11 +29,12 @@ if TYPE_CHECKING:
     from kdcore.contracts.pretrained import PretrainedWeights
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Splits
+    from kdcore.contracts.sample_transform import SampleTransform
     from kdcore.contracts.schedule import Graph, Node, Schedule, Stage
     from kdcore.contracts.target import EVERY_TARGET, METRICS, Metric, Target, TargetKind, known, with_units
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.training import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Training
-    from kdcore.contracts.transform import Join, SampleTransform, Transform
+    from kdcore.contracts.transform import Join, Transform
     from kdcore.data.arrays import ArrayDataset
     from kdcore.deploy.bundle import load_predictor, load_student
     from kdcore.deploy.predictor import Predictor
@@ -116,7 +117,8 @@ _HOME = {
     "kdcore.contracts.target": ("EVERY_TARGET", "METRICS", "Metric", "Target", "TargetKind", "known", "with_units"),
     "kdcore.contracts.schedule": ("Graph", "Node", "Schedule", "Stage"),
     "kdcore.contracts.training": ("EarlyStopping", "LearningRate", "MovingAverage", "ParameterGroup", "Training"),
-    "kdcore.contracts.transform": ("Join", "SampleTransform", "Transform"),
+    "kdcore.contracts.sample_transform": ("SampleTransform",),
+    "kdcore.contracts.transform": ("Join", "Transform"),
     "kdcore.errors": (
         "DataError",
         "KdcoreDeprecationWarning",

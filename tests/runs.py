@@ -41,6 +41,7 @@ FORKS.set_forkserver_preload(
         "kdcore_losses.soft_target",
         "kdcore_signals.augmentations",
         "kdcore_signals.encoders",
+        "kdcore_signals.lengths",
         "kdcore_signals.transforms",
         "lightning_fabric",  # loads torch's compiler, which takes longer than a tiny run
         "matplotlib.backends.backend_agg",

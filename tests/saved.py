@@ -6,11 +6,13 @@ import numpy as np
 import torch
 
 from kdcore import Modality, load_predictor
-from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.branch import Branch
+from kdcore.data.pipeline import Pipeline
 from kdcore.deploy.bundle import save_student
 from kdcore.deploy.predict import predict_files
 from kdcore_signals.encoders import Cnn1d
-from kdcore_signals.transforms import Normalise, Resample
+from kdcore_signals.lengths import Resample
+from kdcore_signals.transforms import Normalise
 
 ACCELEROMETER = Modality("accelerometer", ("time", "channel"), ("channel", "time"), "m/s^2", 50.0, ("x", "y", "z"))
 CLASSES = ["sit", "stand", "walk"]

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from kdcore import Dataset, Modality, Participant, Protocol, Sample, SampleKey, SampleTransform, Signal, Splits, Transform
-from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.branch import Branch
+from kdcore.data.pipeline import Pipeline
 from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError

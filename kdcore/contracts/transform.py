@@ -1,4 +1,4 @@
-"""Transforms: from a recorded signal to the tensor an encoder reads.
+"""Transforms of batches: from equally long signals to the tensor an encoder reads.
 
 A constructor parameter ``spec`` is filled in by kdcore with the `Modality` that describes the transform's input, and is no
 option of the recipe. Give it the default None, for transforms made in code.
@@ -6,41 +6,13 @@ option of the recipe. Give it the default None, for transforms made in code.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from kdcore.contracts.modality import Modality, Signal
-
-
-class SampleTransform(ABC):
-    """Works on one recorded signal of any length, before batching: deterministic, done once, cached.
-
-    The last of them must leave every sample with the same shape.
-    """
-
-    @abstractmethod
-    def __call__(self, signal: Signal) -> Signal:
-        """The transformed signal.
-
-        Raises:
-            ValueError: If the signal is unfit; the run reports it as a bad sample, by file.
-        """
-
-    def output_spec(self, spec: Modality) -> Modality:
-        """The spec of the transformed signal, given that of the recorded one: by default the same."""
-        return spec
-
-    def as_module(self) -> nn.Module | None:
-        """The same for evenly sampled recordings of any length, as a module that an exported student can carry.
-
-        It maps a batch (B, T, …), axes as recorded, and may take nothing else from the signal. None, the default, where there
-        is no such module; an export then finds out by trial whether the transform is linear in time, and fixes T.
-        """
-        return None
+from kdcore.contracts.modality import Modality
 
 
 class Transform(nn.Module):
@@ -109,9 +81,3 @@ def concatenated(specs: tuple[Modality, ...]) -> Modality:
         description="",
         **{name: value for name, value in unknown.items() if name not in agreed},
     )
-
-
-def output_spec(transform: object, spec: Modality) -> Modality:
-    """The spec of `transform`'s output for a signal that `spec` describes; `spec` itself for a module that does not say."""
-    describe = getattr(transform, "output_spec", None)
-    return spec if describe is None else describe(spec)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
-from kdcore.data.pipeline import Branch
+from kdcore.data.branch import Branch
 from kdcore.data.reading import Reader, Recording
 from kdcore.data.reading_processes import prepared
 from kdcore.data.windows import Cutting

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from kdcore.contracts.modality import Modality
-from kdcore.contracts.transform import Join, SampleTransform, Transform, output_spec
+from kdcore.contracts.transform import Join
+from kdcore.data.branch import Branch, described
 
 CHUNK = 256
 
@@ -18,37 +18,6 @@ CHUNK = 256
 def runs_per_batch(transform: nn.Module) -> bool:
     """True if `transform` must be done per batch."""
     return bool(getattr(transform, "augmentation", False) or getattr(transform, "per_batch", False))
-
-
-@dataclass
-class Branch:
-    """One modality's transforms: first those on recordings, then those on batches.
-
-    Args:
-        modality: What the dataset says of the recorded signal.
-        on_samples: Transforms of recordings.
-        on_batches: Transforms of batches.
-        identity: Name and options of the former, as text.
-    """
-
-    modality: Modality
-    on_samples: list[SampleTransform] = field(default_factory=list)
-    on_batches: list[Transform] = field(default_factory=list)
-    identity: str = ""
-
-    @property
-    def prepared(self) -> Modality:
-        """The modality of recordings after the transforms on recordings."""
-        return reduce(_described, self.on_samples, self.modality)
-
-    @property
-    def spec(self) -> Modality:
-        """The modality of batches after all transforms."""
-        return reduce(_described, self.on_batches, self.prepared)
-
-
-def _described(spec: Modality, transform: object) -> Modality:
-    return output_spec(transform, spec)
 
 
 def bare(parts: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
@@ -113,9 +82,9 @@ class Pipeline:
         """The modality of the encoder's input."""
         specs = tuple(branch.spec for branch in self.branches)
         if len(specs) == 1:
-            return reduce(_described, self.trunk, specs[0])
+            return reduce(described, self.trunk, specs[0])
         join, *rest = self.trunk
-        return reduce(_described, rest, join.output_spec(specs))  # type: ignore[operator]
+        return reduce(described, rest, join.output_spec(specs))  # type: ignore[operator]
 
     def whole(self) -> BatchTransforms:
         """Everything that works on batches, as a saved student does it from a stacked recording on."""

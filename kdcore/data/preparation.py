@@ -16,6 +16,7 @@ from torch import Tensor
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.protocol import HELD_OUT, Protocol, Splits
 from kdcore.contracts.target import Target
+from kdcore.data.branch import Branch
 from kdcore.data.data_cache import Column, ColumnCache, Progress, Wanted
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport, listed
 from kdcore.data.fingerprint import Hashes, UnidentifiedError, fingerprint
@@ -24,7 +25,7 @@ from kdcore.data.labels import label_warnings, refuse_unlabelled, told_labels
 from kdcore.data.leakage import content_leaks
 from kdcore.data.near_copies import near_copies
 from kdcore.data.outlines import resampled_copies
-from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.pipeline import Pipeline
 from kdcore.data.signal_checks import odd_rates
 from kdcore.data.splits import (
     checked_splits,

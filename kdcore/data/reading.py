@@ -11,9 +11,9 @@ import numpy as np
 
 from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Modality, Signal
+from kdcore.data.branch import Branch
 from kdcore.data.near_copies import sketch
 from kdcore.data.outlines import outline
-from kdcore.data.pipeline import Branch
 from kdcore.data.signal_checks import measured_rate
 from kdcore.data.windows import Cutting, WindowError, cut, timed
 from kdcore.errors import DataError

@@ -29,9 +29,9 @@ from kdcore.errors import DataError
 VARIABLE = "KDCORE_WORKERS"
 """Environment variable with the number of processes that read recordings; by default one for each core, 1 for none but this."""
 
-TRIAL, WORTH = 1.0, 15.0
+TRIAL, WORTH = 0.5, 5.0
 """Seconds of reading after which the rest is estimated, and the least estimate that processes are started for. Each of them
-imports torch, which takes a few seconds."""
+takes half a second to start, or a few where a dataset or a transform of recordings imports torch."""
 
 CHUNK, LARGEST = 0.2, 64
 """Seconds of computing, and the most samples, that a process is given at a time."""

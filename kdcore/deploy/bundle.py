@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from kdcore import __version__
 from kdcore.contracts.modality import Modality
+from kdcore.contracts.sample_transform import SampleTransform, output_spec
 from kdcore.contracts.target import read_target
-from kdcore.contracts.transform import Join, SampleTransform, concatenated, output_spec
-from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.contracts.transform import Join, concatenated
+from kdcore.data.branch import Branch
+from kdcore.data.pipeline import Pipeline
 from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.student import Ensemble, Model, Rule, Student
 from kdcore.errors import CheckpointError, PluginError, UnknownComponentError, one_line

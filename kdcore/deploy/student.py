@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.target import with_units
-from kdcore.data.pipeline import BatchTransforms, Branch, bare
+from kdcore.data.branch import Branch
+from kdcore.data.pipeline import BatchTransforms, bare
 from kdcore.data.reading import as_array
 from kdcore.deploy.predictor import Predictor, Rate
 from kdcore.errors import DataError

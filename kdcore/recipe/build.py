@@ -16,8 +16,9 @@ from kdcore.contracts.fusion import TeacherFusion
 from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.modality import Modality
 from kdcore.contracts.protocol import Protocol
+from kdcore.contracts.sample_transform import SampleTransform, output_spec
 from kdcore.contracts.schedule import Schedule
-from kdcore.contracts.transform import Join, SampleTransform, concatenated, output_spec
+from kdcore.contracts.transform import Join, concatenated
 from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError, reason
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.plugin.option_schema import make

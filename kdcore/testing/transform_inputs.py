@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.contracts.transform import Join, SampleTransform
+from kdcore.contracts.sample_transform import SampleTransform
+from kdcore.contracts.transform import Join
 from kdcore.testing.case import NotApplicable
 from kdcore.testing.checks import Subject, seeded
 from kdcore.testing.signals import batches, copied, joined, recordings

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.contracts.transform import SampleTransform, output_spec
+from kdcore.contracts.sample_transform import SampleTransform, output_spec
 from kdcore.testing.case import ConformanceError, NotApplicable, require
 from kdcore.testing.checks import Subject, check, seeded
 from kdcore.testing.gradients import agree

@@ -14,7 +14,8 @@ from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.target import EVERY_TARGET, partly_known
-from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.branch import Branch
+from kdcore.data.pipeline import Pipeline
 from kdcore.data.preparation import Requirements
 from kdcore.data.table import Table
 from kdcore.errors import DataError, Problem, RecipeError

@@ -6,9 +6,9 @@ from kdcore import hookimpl
 @hookimpl
 def register_transforms(register):
     """Register the transforms, the random ones last."""
-    register("resample", "kdcore_signals.transforms:Resample")
-    register("crop", "kdcore_signals.transforms:Crop")
-    register("pad", "kdcore_signals.transforms:Pad")
+    register("resample", "kdcore_signals.lengths:Resample")
+    register("crop", "kdcore_signals.lengths:Crop")
+    register("pad", "kdcore_signals.lengths:Pad")
     register("normalise", "kdcore_signals.transforms:Normalise")
     register("scale", "kdcore_signals.transforms:Scale")
     register("magnitude", "kdcore_signals.transforms:Magnitude")

@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from kdcore import Dataset, Modality, Sample, SampleKey, Signal
-from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.branch import Branch
+from kdcore.data.pipeline import Pipeline
 from kdcore.data.preparation import load_table
 from kdcore.recipe.data_models import DataSpec
 from kdcore_datasets.protocols.subjects import CrossSubject

@@ -18,11 +18,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from kdcore.data.branch import Branch
 from kdcore.data.data_cache import ColumnCache, Wanted
-from kdcore.data.pipeline import Branch
 from kdcore.data.reading_processes import VARIABLE, usable_processes
 from kdcore_datasets.ntu_rgbd import NtuRgbd
-from kdcore_signals.transforms import Resample
+from kdcore_signals.lengths import Resample
 
 FRAMES, JOINTS, DIFFERENT = 80, 25, 20
 

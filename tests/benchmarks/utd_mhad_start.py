@@ -16,12 +16,13 @@ from tempfile import TemporaryDirectory
 
 from scipy.io import loadmat
 
-from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.branch import Branch
+from kdcore.data.pipeline import Pipeline
 from kdcore.data.preparation import load_table
 from kdcore.recipe.data_models import DataSpec
 from kdcore_datasets.protocols.subjects import CrossSubject
 from kdcore_datasets.utd_mhad import UtdMhad
-from kdcore_signals.transforms import Resample
+from kdcore_signals.lengths import Resample
 
 MODALITIES = {"accelerometer": 128, "gyroscope": 128, "skeleton": 64}
 

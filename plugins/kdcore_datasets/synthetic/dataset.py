@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import partial
+from functools import lru_cache, partial
 from typing import Annotated
 
 import numpy as np
@@ -128,39 +129,33 @@ class SyntheticMotion(Dataset):
 
     def motion(self, number: Number) -> Motion:
         """The motion behind a sample: the truth that its sensors report."""
-        person, _, trial = number
-        action, who = ACTIONS[number[1] - 1], self._subject(person)
-        return perform(self.seed, person, who, action, trial, diversity=self.diversity, variation=self.variation)
+        return _motion(self._scene, number)
 
     def mount(self, number: Number) -> imu.Mount:
         """The mounting of the inertial sensor in a sample."""
-        wearer = self._subject(number[0])
-        lengths = {"forearm": wearer.body.forearm, "thigh": wearer.body.thigh}
-        habit = stream(self.seed, "strap", number[0])
-        return imu.strap(self.placement, wearer.dominant, lengths, habit, self._chance(number, "strap"), self.misplacement)
+        return _mount(self._scene, number)
 
     def camera(self, number: Number) -> camera.Camera:
         """The camera of a sample, which sees its skeleton, rgb and depth."""
         return camera.setup(self._chance(number, "camera"), self.viewpoint)
 
-    def _subject(self, person: int) -> Subject:
-        return subject(self.seed, person, diversity=self.diversity, left_handed=self.left_handed)
+    @property
+    def _scene(self) -> _Scene:
+        return _Scene(self.seed, self.diversity, self.variation, self.left_handed, self.placement, self.misplacement)
 
     def _chance(self, number: Number, purpose: str) -> np.random.Generator:
         return stream(self.seed, *number, purpose)
 
-    def _clock(self, number: Number, modality: str, duration: float) -> tuple[np.ndarray, float, float]:
-        """Instants, start and rate; accelerometer and gyroscope are one device and start together."""
+    def _clock(self, number: Number, modality: str) -> tuple[float, float, int]:
+        """Start, rate and length; accelerometer and gyroscope are one device and start together."""
         device = "imu" if modality in ("accelerometer", "gyroscope") else modality
         start = float(self._chance(number, f"{device} clock").uniform(0, _LATEST_START))
         rate = self.modalities[modality].rate or 1.0
-        length = int((duration - start) * rate) + 1
-        return start + np.arange(length) / rate, start, rate
+        return start, rate, int((self.motion(number).duration - start) * rate) + 1
 
     def _inertial(self, modality: str, number: Number) -> Signal:
-        motion = self.motion(number)
-        t, start, rate = self._clock(number, modality, motion.duration)
-        force, spin = imu.readings(motion, self.mount(number), t)
+        start, rate, length = self._clock(number, modality)
+        force, spin = _readings(self._scene, number, start, rate, length)
         rng = self._chance(number, modality)
         if modality == "accelerometer":
             values = imu.measured(force, imu.ACCELEROMETER_ERRORS, self.noise, rng)
@@ -169,9 +164,9 @@ class SyntheticMotion(Dataset):
         return Signal(values.astype(np.float32), rate, start)
 
     def _seen(self, number: Number, modality: str) -> tuple[np.ndarray, float, float]:
-        motion = self.motion(number)
-        t, start, rate = self._clock(number, modality, motion.duration)
-        return self.camera(number).view(motion(t).joints), start, rate
+        start, rate, length = self._clock(number, modality)
+        figure = self.motion(number)(_instants(start, rate, length))
+        return self.camera(number).view(figure.joints), start, rate
 
     def _skeleton(self, number: Number) -> Signal:
         joints, start, rate = self._seen(number, "skeleton")
@@ -180,7 +175,7 @@ class SyntheticMotion(Dataset):
 
     def _rgb(self, number: Number) -> Signal:
         joints, start, rate = self._seen(number, "rgb")
-        look = render.look(stream(self.seed, "look", number[0]))
+        look = _look(self.seed, number[0])
         rng = self._chance(number, "rgb")
         return Signal(render.rgb(joints, self.camera(number), look, self.video_size, self.noise, rng), rate, start)
 
@@ -188,6 +183,54 @@ class SyntheticMotion(Dataset):
         joints, start, rate = self._seen(number, "depth")
         rng = self._chance(number, "depth")
         return Signal(render.depth(joints, self.camera(number), self.video_size, self.noise, rng), rate, start)
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What the motion of a sample and the mounting of its inertial sensor depend on, but for the sample's number."""
+
+    seed: int
+    diversity: float
+    variation: float
+    left_handed: float
+    placement: imu.Placement
+    misplacement: float
+
+    def subject(self, person: int) -> Subject:
+        return subject(self.seed, person, diversity=self.diversity, left_handed=self.left_handed)
+
+
+# A sample's modalities are read one after the other, and share most of what is computed.
+
+
+@lru_cache(maxsize=8)
+def _motion(scene: _Scene, number: Number) -> Motion:
+    person, action, trial = number
+    who, what = scene.subject(person), ACTIONS[action - 1]
+    return perform(scene.seed, person, who, what, trial, diversity=scene.diversity, variation=scene.variation)
+
+
+@lru_cache(maxsize=8)
+def _mount(scene: _Scene, number: Number) -> imu.Mount:
+    wearer = scene.subject(number[0])
+    lengths = {"forearm": wearer.body.forearm, "thigh": wearer.body.thigh}
+    habit, chance = stream(scene.seed, "strap", number[0]), stream(scene.seed, *number, "strap")
+    return imu.strap(scene.placement, wearer.dominant, lengths, habit, chance, scene.misplacement)
+
+
+@lru_cache(maxsize=8)
+def _readings(scene: _Scene, number: Number, start: float, rate: float, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Specific force and angular velocity of a faultless sensor."""
+    return imu.readings(_motion(scene, number), _mount(scene, number), _instants(start, rate, length))
+
+
+@lru_cache(maxsize=64)
+def _look(seed: int, person: int) -> render.Look:
+    return render.look(stream(seed, "look", person))
+
+
+def _instants(start: float, rate: float, length: int) -> np.ndarray:
+    return start + np.arange(length) / rate
 
 
 def _chosen(actions: list[str] | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ With the sensor's position :math:`p(t)` in the world, its orientation :math:`R(t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -90,8 +91,6 @@ def strap(
         chance: Random numbers of the trial.
         error: Scales the misplacement; 0 is a perfect fit.
     """
-    from scipy.spatial.transform import Rotation
-
     where, _, part = placement.partition("-")
     side: Side = dominant if where == "dominant" else "left" if where == "left" else "right"
     segment = "forearm" if part == "wrist" else "thigh"
@@ -101,8 +100,28 @@ def strap(
     tilt = error * (np.array([0.35, 0.1, 0.1]) * spread(habit, 3) + np.array([0.12, 0.04, 0.04]) * spread(chance, 3))
     share = (0.92 if part == "wrist" else 0.6) + error * (0.03 * spread(habit) + 0.01 * spread(chance))
     thickness = 0.03 if part == "wrist" else 0.08
-    rotation = ideal @ Rotation.from_rotvec(tilt).as_matrix()
+    rotation = ideal @ rotation_matrix(tilt)
     return Mount(side, segment, share * lengths[segment] * down + thickness * out, rotation)
+
+
+def rotation_matrix(vector: np.ndarray) -> np.ndarray:
+    """The rotation by as many radians as `vector`, (3,), is long, about its direction, (3, 3).
+
+    The same to the bit as that of `scipy.spatial.transform.Rotation`, which takes a second to import.
+    """
+    a, b, c = vector.tolist()
+    angle = math.sqrt(a * a + b * b + c * c)
+    square = angle * angle
+    half = 0.5 - square / 48 + square * square / 3840 if angle <= 1e-3 else math.sin(angle / 2) / angle
+    x, y, z, w = half * a, half * b, half * c, math.cos(angle / 2)
+    x2, y2, z2, w2 = x * x, y * y, z * z, w * w
+    return np.array(
+        [
+            [x2 - y2 - z2 + w2, 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), -x2 + y2 - z2 + w2, 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), -x2 - y2 + z2 + w2],
+        ]
+    )
 
 
 def readings(motion: Callable[[np.ndarray], Figure], mount: Mount, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -71,6 +71,10 @@ class Look:
     texture: np.ndarray
     light: float
 
+    def blotches(self, size: int) -> np.ndarray:
+        """The texture as a picture of `size` pixels, (size, size, 3)."""
+        return cv2.resize(self.texture, (size, size), interpolation=cv2.INTER_CUBIC)
+
 
 def look(rng: np.random.Generator) -> Look:
     """A person's clothes and the room they were recorded in."""
@@ -101,17 +105,20 @@ def rgb(joints: np.ndarray, camera: Camera, look: Look, size: int, noise: float,
     edges = [tuple(0.6 * c for c in colour) for colour in colours]
     points, widths, order = _strokes(joints, camera, big)
     frames = np.empty((len(joints), size, size, 3), np.uint8)
-    strokes = zip(
-        frames, _grain(rng, len(joints), (size, size, 3)), points.tolist(), widths.tolist(), order.tolist(), strict=True
-    )
-    for frame, grain, ends, width, parts in strokes:
-        picture = ground.copy()
+    grains = _grain(rng, len(joints), (size, size, 3), 4.0 * noise)
+    strokes = zip(frames, grains, points.tolist(), widths.tolist(), order.tolist(), strict=True)
+    picture, small, noisy = np.empty_like(ground), np.empty_like(frames[0]), np.empty(frames.shape[1:], np.float32)
+    line, style, shift = cv2.line, cv2.LINE_8, _SHIFT
+    for frame, grain, ends, width, parts in strokes:  # which takes most of the time of reading: no array is made anew
+        np.copyto(picture, ground)
         for p in parts:
             start, stop = ends[p]
-            cv2.line(picture, start, stop, edges[p], width[p] + 2, cv2.LINE_8, _SHIFT)
-            cv2.line(picture, start, stop, colours[p], width[p], cv2.LINE_8, _SHIFT)
-        small = cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA)
-        frame[:] = (small + 4.0 * noise * grain).clip(0, 255)
+            line(picture, start, stop, edges[p], width[p] + 2, style, shift)
+            line(picture, start, stop, colours[p], width[p], style, shift)
+        cv2.resize(picture, (size, size), small, interpolation=cv2.INTER_AREA)
+        np.add(small, grain, noisy)
+        np.clip(noisy, 0, 255, noisy)
+        np.copyto(frame, noisy, casting="unsafe")
     return frames
 
 
@@ -153,10 +160,12 @@ def depth(joints: np.ndarray, camera: Camera, size: int, noise: float, rng: np.r
     return frames[..., None]
 
 
-def _grain(rng: np.random.Generator, length: int, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-    """Standard normal pictures: cut at random from a larger one, since drawing every pixel anew would take most of the time."""
+def _grain(rng: np.random.Generator, length: int, shape: tuple[int, ...], scale: float = 1.0) -> Iterator[np.ndarray]:
+    """Normal pictures with deviation `scale`: cut at random from a larger one, since drawing every pixel anew would take most
+    of the time."""
     margin = 32
     bank = rng.standard_normal((shape[0] + margin, shape[1] + margin, *shape[2:]), dtype=np.float32)
+    bank *= scale
     for row, column in rng.integers(0, margin, (length, 2)).tolist():
         yield bank[row : row + shape[0], column : column + shape[1]]
 
@@ -189,8 +198,9 @@ def _room(camera: Camera, size: int) -> np.ndarray:
 
 
 def _background(camera: Camera, look: Look, size: int) -> np.ndarray:
-    room = _room(camera, size)
+    room = _room(camera, size)[:, :1]  # which is the same from left to right
     is_floor = (room < room.max())[..., None]
-    texture = cv2.resize(look.texture, (size, size), interpolation=cv2.INTER_CUBIC)
     slope = np.linspace(15, -15, size)[None, :, None]
-    return np.where(is_floor, look.floor, look.wall) + texture + slope
+    ground = np.where(is_floor, look.floor, look.wall) + look.blotches(size)
+    ground += slope
+    return ground

@@ -14,8 +14,9 @@ import torch
 import toys
 
 from kdcore import Signal
+from kdcore.data.branch import Branch
 from kdcore.data.data_cache import columns_in, damaged_columns
-from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.pipeline import Pipeline
 from kdcore.data.reading import as_array
 from kdcore.data.windows import Cutting, WindowError, cut, windows
 from kdcore.errors import DataError

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 import warnings
 from dataclasses import astuple
@@ -144,6 +146,16 @@ def test_long_reading_goes_on_in_other_processes(files, tmp_path, monkeypatch):
     spread = toys.table(toys.Files(files), {"student": Pipeline([toys.branch()])}, tmp_path / "two", on_bad_sample="skip")
     assert spread.inputs["student"][0].equal(alone.inputs["student"][0])
     assert spread.dropped.counts == alone.dropped.counts == {"bad recording": 1}
+
+
+def test_processes_that_read_load_no_torch():
+    modules = (
+        "kdcore.data.reading_processes kdcore_datasets.synthetic.dataset kdcore_datasets.utd_mhad kdcore_datasets.ntu_rgbd "
+    )
+    modules += "kdcore_datasets.ntu_rgbd kdcore_signals.lengths kdcore_video.clip kdcore_video.flow"
+    code = "import sys, importlib\nfor name in sys.argv[1:]:\n    importlib.import_module(name)\nprint('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code, *modules.split()], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"
 
 
 @pytest.mark.parametrize("asked", ["none", "0", "-1", "2.5"])

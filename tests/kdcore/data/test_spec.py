@@ -10,7 +10,8 @@ import yaml
 
 from kdcore import Join, Modality
 from kdcore.contracts.transform import concatenated
-from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.branch import Branch
+from kdcore.data.pipeline import Pipeline
 from kdcore.deploy.bundle import load_student, save_student
 from kdcore.errors import RecipeError
 from kdcore.recipe.build import Builder

@@ -8,7 +8,7 @@ import torch
 
 from kdcore import KdcoreError, Modality, SampleTransform, Signal
 from kdcore_export.graph import Weighted, recording
-from kdcore_signals.transforms import Crop, Pad, Resample
+from kdcore_signals.lengths import Crop, Pad, Resample
 
 SENSOR = Modality("sensor", ("time", "channel"), ("channel", "time"), "", 40.0, ("x", "y"))
 SKELETON = Modality("skeleton", ("time", "joint", "channel", "person"), ("channel", "time", "joint", "person"), "m", 30.0)

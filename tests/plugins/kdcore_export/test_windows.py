@@ -9,11 +9,12 @@ import torch
 from runtime_example import classify
 
 from kdcore import Modality, Signal, load_student
-from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.data.branch import Branch
+from kdcore.data.pipeline import Pipeline
 from kdcore.deploy.bundle import save_student
 from kdcore_export.export import Request, export_student
 from kdcore_signals.encoders import Cnn1d
-from kdcore_signals.transforms import Crop, Resample
+from kdcore_signals.lengths import Crop, Resample
 
 ACCELEROMETER = Modality("accelerometer", ("time", "channel"), ("channel", "time"), "m/s^2", 50.0, ("x", "y", "z"))
 GYROSCOPE = ACCELEROMETER.renamed("gyroscope", units="rad/s", rate=25.0)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdcore import Signal
-from kdcore_signals.transforms import Crop, Magnitude, Normalise, Pad, Resample, Scale
+from kdcore_signals.lengths import Crop, Pad, Resample
+from kdcore_signals.transforms import Magnitude, Normalise, Scale
 
 
 def signal(length, *trailing, rate=50.0, start=3.0, seed=0):
