@@ -6,6 +6,7 @@ from sklearn import metrics as sk
 
 from kdcore import Target, ValueEvaluation, evaluate_target
 from kdcore.runs.gain import paired_difference
+from kdcore.runs.target_metrics import trackable
 from kdcore.training.scores import average_precisions, r_squared
 from kdcore.training.validation import Scores
 
@@ -111,3 +112,25 @@ def test_answers_of_another_form_are_refused():
         evaluate_target(LABELS, "abcd", GIVEN + 1, TRUE)
     with pytest.raises(ValueError, match="finite"):
         evaluate_target(KG, ("mass",), np.full((3, 1), np.nan), np.zeros((3, 1)))
+
+
+def test_names_of_values_stay_apart_in_trackers():
+    names = ["höhe", "hähe", "h_he", "a/b", "a_b", "a:b", "mass", "mass_std", "é", "e\u0301", "_-9"]
+    found = trackable(names)
+    assert found[:3] == ["höhe", "hähe", "h_he"]
+    assert len({*found, *(f"{name}_std" for name in found)}) == 2 * len(names)
+    assert not [name for name in found if "/" in name or ":" in name]
+    evaluated = evaluate_target(Target("values"), names, np.zeros((2, 11)), np.ones((2, 11)) * range(11))
+    assert [evaluated.metrics()[f"mae/{name}"] for name in found] == [*range(11)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_that_no_sample_has_have_no_numbers_and_no_warning():
+    one, other = (evaluate_target(LABELS, "abcd", given, np.zeros((N, L))) for given in (GIVEN, GIVEN[::-1]))
+    assert np.isnan([one.metrics()["map"], one.constant[0], *one.interval, *one.by_output]).all()
+    for found in (paired_difference([one], [other]), paired_difference([one, other], [other, one])):
+        assert np.isnan([found.mean, found.low, found.high]).all()
+        assert found.sentence == "mAP is undefined on these test samples, so there is nothing to compare."
+        assert found.amount == "– (– to –)"
+        assert not found.helped
+    assert one.primary.spread([float("nan"), 0.5]) == "–"
