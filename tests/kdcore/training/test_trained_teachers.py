@@ -90,11 +90,17 @@ def test_whatever_would_change_the_teacher_makes_it_train_again(table, tmp_path)
     train(table, TrainedStages(folder, {"recipe": 1}))
     other_labels = replace(table, train_labels=torch.where(table.train_labels < 0, table.train_labels, 1 - table.train_labels))
     shifted = replace(table, inputs={**table.inputs, "teacher": (table.inputs["teacher"][0] + 1e-6,)})
+    weighted = replace(table, weights=torch.ones(len(table.keys)))
+    otherwise = replace(table, weights=torch.arange(1.0, len(table.keys) + 1))
+    renamed = replace(table, classes=table.classes[::-1])
     longer = teachers(epochs=3, select="best")
     store = TrainedStages(folder, {"recipe": 1})
     assert train(table, TrainedStages(folder, {"recipe": 2}))[2] == []
     assert train(other_labels, store)[2] == []
     assert train(shifted, store)[2] == []
+    assert train(weighted, store)[2] == []
+    assert train(otherwise, store)[2] == []
+    assert train(renamed, store)[2] == []
     assert train(table, store, (longer, LEARN))[2] == []
     assert train(table, store, teacher_seed=5)[2] == []
     assert train(table, store)[2] == ["teachers"]
