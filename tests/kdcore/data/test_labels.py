@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import learning
 import pytest
+import torch
 import toys
 
 from kdcore import DataError, RecipeError, load_recipe
