@@ -12,7 +12,7 @@ import toys
 from kdcore import DataError, RecipeError, load_recipe
 from kdcore.contracts.target import Target
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.targets import target_warnings
+from kdcore.data.targets import target_warnings, with_statistics
 
 
 class Gaps(toys.Files):
@@ -122,3 +122,13 @@ def test_labels_that_exclude_each_other_are_said_to_look_like_classes(rows, said
     labels = torch.tensor(rows * 2, dtype=torch.float32)
     found = target_warnings(labels, labels, {"train": torch.arange(2), "test": torch.arange(2, 4)}, Target("labels"), "ab")
     assert any("give classes instead" in each for each in found) == said
+
+
+def test_values_are_normalised_by_the_training_samples_alone():
+    told = torch.tensor([[1.0], [3.0], [100.0], [torch.nan], [500.0]])
+    rows = {"train": torch.tensor([0, 1, 3]), "transfer": torch.tensor([2]), "test": torch.tensor([4])}
+    found = with_statistics(Target("values"), told, rows, ["a"])
+    assert (found.mean, found.std) == ((2.0,), (1.0,))
+    rows["train"] = torch.tensor([3])
+    told[3:, 0], rows["transfer"] = torch.nan, torch.tensor([0, 1])
+    assert with_statistics(Target("values"), told, rows, ["a"]).mean == (2.0,), "of what else is learnt from"
