@@ -41,6 +41,17 @@ def test_a_label_that_no_sample_has_does_not_count():
     assert evaluate_target(LABELS, "abcd", GIVEN, true).metrics()["map"] == pytest.approx(others)
 
 
+def test_f1_leaves_out_labels_that_are_neither_there_nor_predicted():
+    true, given = TRUE.copy(), GIVEN.copy()
+    true[:, 1], given[:, 1] = 0, 0.1
+    true[:, 3], given[0, 3] = 0, 0.9  # predicted once, and so wrong
+    expected = sk.f1_score(true, given >= 0.5, average=None, zero_division=np.nan)
+    found = evaluate_target(LABELS, "abcd", given, true)
+    assert np.isnan(expected).tolist() == [False, True, False, False]
+    np.testing.assert_allclose(found.f1, expected)
+    assert found.metrics()["macro_f1"] == pytest.approx(np.nanmean(expected))
+
+
 def test_resamples_are_scikit_learns_sample_weights():
     counts = random.multinomial(N, np.full(N, 1 / N), size=3).astype(float)
     found = average_precisions(GIVEN, TRUE, counts)
