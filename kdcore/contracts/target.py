@@ -108,11 +108,15 @@ class Metric:
         return self.title if self.title[1:2].isupper() else self.title[0].upper() + self.title[1:]
 
     def text(self, value: float) -> str:
-        """A number of this metric, in percent if it is a fraction, without its unit."""
+        """A number of this metric, in percent if it is a fraction, without its unit; a dash if it is undefined."""
+        if math.isnan(value):
+            return "–"
         return f"{100 * value:.1f}" if self.unit == "%" else f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
 
     def signed(self, value: float) -> str:
-        """A difference with its sign."""
+        """A difference with its sign; a dash if it is undefined."""
+        if math.isnan(value):
+            return "–"
         return f"{100 * value:+.1f}" if self.unit == "%" else f"{value:+.3f}" if abs(value) < 100 else f"{value:+.4g}"
 
     def spread(self, values: Sequence[float]) -> str:
@@ -121,6 +125,8 @@ class Metric:
             return "".join(map(self.text, values))
         import numpy as np
 
+        if any(map(math.isnan, values)):
+            return "–"
         return f"{self.text(float(np.mean(values)))} ± {self.text(float(np.std(values, ddof=1)))}"
 
 

@@ -39,7 +39,7 @@ class Answers:
             raise DataError("give labels, or values to estimate, not both")
         if units and values is None:
             raise DataError("units are those of values; give values=")
-        self.classes = None if classes is None else tuple(map(str, classes))
+        self.classes = None if classes is None else tuple(map(as_text, classes))
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise DataError("classes: two classes have the same name")
         if values is None and hasattr(labels, "columns"):
@@ -50,13 +50,13 @@ class Answers:
         kind = "values" if values is not None else "labels" if self.several else "classes"
         self.target = Target(kind, self._units(units or {}))
 
-    def _by_column(self, table: Any) -> np.ndarray:
-        """The numbers of a DataFrame that has a column for each label, in the order of `classes`, by name."""
+    def _by_column(self, table: Any) -> Any:
+        """A DataFrame that has a column for each label, with its columns in the order of `classes`."""
         names = tuple(str(name) for name in table.columns)
         self.classes = names if self.classes is None else self.classes
         if sorted(names) != sorted(self.classes):
             raise DataError(f"labels: the columns are {', '.join(names)}, and classes names {', '.join(self.classes)}")
-        return np.asarray(table.to_numpy())[:, [names.index(name) for name in self.classes]]
+        return table.iloc[:, [names.index(name) for name in self.classes]]
 
     def read(self, found: Mapping[str, list[Any] | None], count: int) -> tuple[tuple[str, ...], list[Any]]:
         """Names of the classes, labels or values, and the answer of each sample.
@@ -116,11 +116,11 @@ class Answers:
     def _several(self, rows: Sequence[Any]) -> tuple[tuple[str, ...], list[tuple[float, ...] | None]]:
         named = any(isinstance(each, str) for row in rows if row is not None for each in row) or not any(map(_numbers, rows))
         if named:
-            occurring = sorted({str(each) for row in rows if row is not None for each in row})
+            occurring = sorted({as_text(each) for row in rows if row is not None for each in row})
             names = occurring if self.classes is None else self.classes
             for unknown in (each for each in occurring if each not in names):
                 raise DataError(f"labels: {unknown!r} is not one of the labels ({did_you_mean(unknown, names)})")
-            sets = [None if row is None else set(map(str, row)) for row in rows]
+            sets = [None if row is None else set(map(as_text, row)) for row in rows]
             return tuple(names), [None if each is None else tuple(float(name in each) for name in names) for each in sets]
         width = max(len(row) for row in rows if row is not None)
         names = self.classes or tuple(f"label {n}" for n in range(1, width + 1))
@@ -143,12 +143,17 @@ def action_of(answer: Answer, classes: Sequence[str], target: Target) -> str:
     return "+".join(name for name, each in zip(classes, answer, strict=True) if each == 1) or NOTHING
 
 
+def as_text(value: Any) -> str:
+    """A name as text; bytes, as HDF5 and NumPy have them, are decoded."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
 def _by_name(values: Any) -> bool:
     return isinstance(values, Mapping) or hasattr(values, "columns")
 
 
 def _named(values: Any) -> Mapping[Any, Any]:
-    return values if isinstance(values, Mapping) else {name: values[name].tolist() for name in values.columns}
+    return values if isinstance(values, Mapping) else {name: values[name] for name in values.columns}
 
 
 def _columns(values: Any) -> dict[str, Any]:
@@ -206,6 +211,8 @@ def _is_missing(value: Any) -> bool:
 def _whole(value: Any) -> Any:
     """A whole number as an int, anything else as it is."""
     value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bytes):
+        return as_text(value)
     if isinstance(value, bool):
         return str(value)
     if isinstance(value, float):

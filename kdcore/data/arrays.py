@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.units import conversion, misread_time
-from kdcore.data.array_targets import Answers, action_of
+from kdcore.data.array_targets import Answers, action_of, as_text
 from kdcore.data.sample_tables import is_table, recordings_of_table, values_of_table
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
@@ -32,8 +34,8 @@ class ArrayDataset(Dataset):
 
     - an array or tensor (samples, time, …), the axes after the first being those of a recording;
     - a list of arrays, tensors or `kdcore.Signal`, which may differ in length; None where a sample lacks the modality;
-    - a data frame with a row for each instant: a column `sample` that names the sample, perhaps a column ``time`` in seconds,
-      and the channels. Rows of one sample are in the order of time.
+    - a data frame with a row for each instant: a column `sample` that names the sample, perhaps a column ``time`` of seconds,
+      dates or durations, and the channels. Rows of one sample are in the order of time.
 
     An ``(arrays, rate)`` pair says how many samples a second they have. Arrays of several modalities are joined by position,
     tables by the names of their samples.
@@ -44,8 +46,9 @@ class ArrayDataset(Dataset):
 
     Args:
         signals: Modality → its recordings.
-        labels: One per sample: text, or whole numbers. None, NaN or -1 for an unlabelled sample. With tables also a series or
-            mapping by sample, or the name of a column. None if nothing is labelled. For samples with any number of labels, an
+        labels: One per sample: text, or whole numbers. None, NaN or -1 for an unlabelled sample. With tables also a series,
+            frame or mapping by sample, or the name of a column; a list goes by the order of the samples' names, which must be
+            the table's. None if nothing is labelled. For samples with any number of labels, an
             array (samples, labels) of 0 and 1, whose names are `classes`, or a list of lists of names; None, or a row of NaN,
             for an unlabelled sample.
         subjects: Who was recorded, likewise; protocols divide by it. None for a single subject.
@@ -187,8 +190,8 @@ class _PerSample:
             return None
         if isinstance(given, str):
             given = values_of_table(self.tables, self.sample, given)
-        if hasattr(given, "to_dict") and not hasattr(given, "columns") and self.tables:  # a series
-            given = given.to_dict()
+        if hasattr(given, "index") and hasattr(given, "to_numpy") and self.tables:  # a series, or a frame with a row per sample
+            given = dict(zip(given.index, given.to_numpy().tolist(), strict=True))
         if isinstance(given, Mapping):
             missing = [each for each in ids if each not in given]
             if missing:
@@ -197,6 +200,11 @@ class _PerSample:
         values = _array(given).tolist() if hasattr(given, "__array__") else list(given)
         if len(values) != len(ids):
             raise DataError(f"{name} has {len(values)} values for {len(ids)} samples")
+        if self.tables and not _ascending(ids):
+            raise DataError(
+                f"{name}: a list is ambiguous, because the samples of the table are not in the order of their names (it begins "
+                f"with {ids[0]!r}); give a series or mapping by sample, or the name of a column"
+            )
         return values
 
 
@@ -341,6 +349,15 @@ def _positions(signals: Mapping[str, Any]) -> int:
     return max(counts.values(), default=0)
 
 
+def _ascending(ids: Sequence[Hashable]) -> bool:
+    """True if names of samples are in order, as text or by the numbers in them."""
+    with suppress(TypeError):
+        if list(ids) == sorted(ids):  # type: ignore[type-var]
+            return True
+    natural = [[int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", str(each))] for each in ids]
+    return natural == sorted(natural)
+
+
 def _unpaired(given: Any) -> tuple[Any, float | None]:
     """Recordings and their rate, which an ``(arrays, rate)`` pair has."""
     if not isinstance(given, tuple):
@@ -361,7 +378,7 @@ def _text(value: Any, what: str, sample: Hashable) -> str:
     """A subject or trial as text: ``1`` for the number 1.0, which pandas makes of whole numbers beside missing ones."""
     if value is None or value != value:
         raise DataError(f"{what}: the sample {sample!r} has none")
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else as_text(value)
 
 
 def _weight(value: Any, sample: Hashable) -> float:

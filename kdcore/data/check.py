@@ -84,8 +84,10 @@ class DataReport:
 
     @property
     def windowless(self) -> list[str]:
-        """Splits that are cut into windows and have none."""
-        return [] if self.windows is None else [split for split in self.splits if not self.windows[split]]
+        """Splits with samples that are cut into windows and have none."""
+        if self.windows is None:
+            return []
+        return [split for split, count in self.splits.items() if count and not self.windows[split]]
 
 
 def check(source: str | Path, overrides: Sequence[str] = (), examples: bool = False) -> DataReport:

@@ -188,8 +188,9 @@ def load_table(
         return cache.columns(dataset, samples, wanted, identity, cutting, progress)
 
     columns = _columns(branches, prepared)
+    bad = _bad(columns.values(), spec)
     joined = join.rows([columns[id(branch)] for branch in branches], [branch.modality.name for branch in branches])
-    dropped += _without_rows(join, joined, _bad(columns.values(), spec))
+    dropped += _without_rows(join, joined, bad)
     odd = _odd_rates(columns, branches, dataset)
     with _raised_as(SplitError):
         warned = _refuse_copies(splits, columns, branches, dataset)

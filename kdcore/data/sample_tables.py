@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,15 +48,54 @@ def recordings_of_table(
     if values.dtype.kind not in "fiub":
         wrong = next(each for each in chosen if np.asarray(table[each].to_numpy()).dtype.kind not in "fiub")
         raise DataError(f"{name}: the column {wrong!r} holds no numbers")
-    times = np.asarray(table[TIME].to_numpy(), dtype=np.float64) if TIME in columns else None
+    times = _times(name, table[TIME]) if TIME in columns else None
     inner = _inner_shape(name, spec, len(chosen))
     rows: dict[Hashable, list[int]] = {}
     for row, each in enumerate(table[sample].tolist()):
         if each is None or each != each:
             raise DataError(f"{name}: row {row} of the table names no sample in {sample!r}")
         rows.setdefault(each, []).append(row)
+    if times is None:
+        _refuse_shuffled(name, table, rows)
     found = {each: (values[of].reshape(len(of), *inner), None if times is None else times[of]) for each, of in rows.items()}
     return found, tuple(chosen)
+
+
+def _times(name: str, column: Any) -> np.ndarray:
+    """(rows,) instants in seconds; dates count from 1970, durations from 0.
+
+    Raises:
+        DataError: If one is missing or no time.
+    """
+    kind = getattr(column.dtype, "kind", "O")
+    if kind in "Mm":
+        whole = column.to_numpy(dtype="datetime64[ns]" if kind == "M" else "timedelta64[ns]")
+        times = np.where(np.isnat(whole), np.nan, whole.astype(np.int64) / 1e9)
+    else:
+        try:
+            times = np.asarray(column.to_numpy(), dtype=np.float64)
+        except (TypeError, ValueError):
+            raise DataError(f"{name}: the column {TIME!r} holds neither seconds nor dates") from None
+    if not np.isfinite(times).all():
+        raise DataError(f"{name}: row {int((~np.isfinite(times)).argmax())} of the table has no {TIME}")
+    return times
+
+
+def _refuse_shuffled(name: str, table: Any, rows: Mapping[Hashable, Sequence[int]]) -> None:
+    """Refuse a table without times whose own row numbers say that the rows of a sample are in another order.
+
+    Raises:
+        DataError: If they do.
+    """
+    index = np.asarray(table.index)
+    if index.dtype.kind not in "iufM":
+        return
+    for each, of in rows.items():
+        if (index[of][1:] < index[of][:-1]).any():
+            raise DataError(
+                f"{name}, sample {each!r}: the table has no column {TIME!r}, and its index goes back within the sample; "
+                "sort the rows by time, then call reset_index"
+            )
 
 
 def values_of_table(tables: Sequence[Any], sample: str, column: str) -> dict[Hashable, Any]:

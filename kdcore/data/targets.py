@@ -120,6 +120,8 @@ def target_warnings(
         found = [f"{name!r} ({count} of {len(test)} test samples)" for name, count in zip(names, outside, strict=True) if count]
         return [f"values beyond the range of the training samples: {', '.join(found)}"] if found else []
     said = []
+    if len(names) > 1 and bool((train.sum(1) == 1).all()) and bool((test.sum(1) == 1).all()):
+        said.append("every sample has exactly one label: if labels exclude each other, give classes instead")
     for what, here in (("training", train), ("test", test)):
         lacking = (here != here).sum(0).tolist()
         if any(lacking):

@@ -137,6 +137,14 @@ class Predictor(ABC):
             found[name] = fitting(self, name, signal)
         return found
 
+    def rate_read(self, name: str) -> float | None:
+        """Samples per second that recordings of a modality must have; None if they are resampled, or have no rate of their own.
+
+        Args:
+            name: Of the modality.
+        """
+        return None
+
     def spans(self, signals: Mapping[str, Signal], window: tuple[float, float] | None = None) -> list[Span | None]:
         """Windows of a recording in seconds, or ``[None]`` for all of it.
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from kdcore.deploy.predictor import Predictor
 
 
+SAME_RATE = 1.25
+"""Factor between two rates below which they count as the same; `kdcore.data.signal_checks` reports others in training data."""
+
+
 def read_recording(
     student: Predictor,
     path: str | Path,
@@ -136,7 +140,7 @@ def _texts(options: Any) -> Iterator[str]:
 
 
 def fitting(student: Predictor, name: str, signal: Signal) -> Signal:
-    """The signal, if it has the axes and channels that the student reads.
+    """The signal, if it has the axes, the channels and the rate that the student reads.
 
     Raises:
         DataError: If it does not, or holds no numbers.
@@ -150,5 +154,11 @@ def fitting(student: Predictor, name: str, signal: Signal) -> Signal:
         raise DataError(f"{name}: the student reads ({wanted}), the recording has shape {values.shape}")
     if values.dtype.kind not in "fiub":
         raise DataError(f"{name}: the recording must hold numbers, not {values.dtype}")
+    rate = student.rate_read(name)
+    if rate and not 1 / SAME_RATE < signal.rate / rate < SAME_RATE:
+        raise DataError(
+            f"{name}: the student reads {rate:g} samples per second and does not resample, but the recording has "
+            f"{signal.rate:.4g}; resample it first, or train with the transform resample"
+        )
     whole = values.dtype.kind in "iub" and recorded.get("dtype", "").startswith("float")
     return signal.with_values(values.astype(np.float32)) if whole else signal

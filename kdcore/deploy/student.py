@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -61,6 +62,18 @@ class Student(Predictor, nn.Module):
     def reads(self) -> dict[str, Modality]:
         """Modalities it reads, by name, in order."""
         return self._reads
+
+    def rate_read(self, name: str) -> float | None:
+        """Samples per second that recordings of a modality must have; None if they are resampled, or have no rate of their own.
+
+        Args:
+            name: Of the modality.
+        """
+        for branch in self.branches:
+            if branch.modality.name == name and (rate := branch.modality.rate):
+                other = replace(branch, modality=replace(branch.modality, rate=2 * rate))
+                return rate if other.spec.rate == 2 * rate else None
+        return None
 
     def extra_repr(self) -> str:
         """Inputs, the rate it was trained at, and classes, for ``print(student)``."""
@@ -161,6 +174,10 @@ class Ensemble(Predictor):
     def reads(self) -> dict[str, Modality]:
         """Modalities that any of its members reads."""
         return {name: modality for member in self.members.values() for name, modality in member.reads.items()}
+
+    def rate_read(self, name: str) -> float | None:
+        """That of the first of its members that has one."""
+        return next((rate for member in self.members.values() if (rate := member.rate_read(name))), None)
 
     def logits(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
         """Logarithms of the combined probabilities, (pieces, classes); of labels log-odds, of values their mean."""

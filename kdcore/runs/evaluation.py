@@ -24,7 +24,7 @@ from kdcore.recipe.models import modalities_of
 from kdcore.runs.metrics import combine
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.paths import find_run
-from kdcore.runs.records import read_run, recipe_of
+from kdcore.runs.records import Facts, read_run, recipe_of
 from kdcore.runs.saved_students import saved_seeds
 from kdcore.runs.target_metrics import evaluate_target
 from kdcore.training.assembly import DISTILLED
@@ -119,12 +119,16 @@ def evaluate_run(run_id: str) -> Iterator[str]:
     distilled = run.outcomes[DISTILLED]
     for seed, folder in saved_seeds(recordings.folder).items():
         outcome, answers = distilled[seed], {}
-        kept = np.empty(0, dtype=np.int64)
+        kept, relabelled = np.empty(0, dtype=np.int64), 0
         for path in sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}")):
-            answers[path.name], kept = _probabilities(path, recordings, run.facts.split, outcome)
+            answers[path.name], kept, now = _probabilities(path, recordings, run.facts.split, outcome)
+            relabelled = sum(_differ(label, outcome.labels[row], recordings, run.facts) for row, label in now.items())
         if len(kept) < len(outcome.keys):
             lost = len(outcome.keys) - len(kept)
             yield f"{folder.name}: {lost} of the run's {len(outcome.keys)} samples are not there any more"
+        if relabelled:
+            what = "labels" if outcome.target.kind != "values" else "values"
+            yield f"{folder.name}: {relabelled} of {len(kept)} samples have other {what} now than in the run, whose are used"
         for name, probabilities in answers.items():
             if (gap := _difference(probabilities, outcome, name, kept)) > CLOSE:
                 what = "values, in standard deviations," if outcome.target.kind == "values" else "probabilities"
@@ -144,18 +148,32 @@ def evaluate_run(run_id: str) -> Iterator[str]:
             yield f"{folder.name} {name}: {shown}  n {int(there.sum())}"
 
 
-def _probabilities(path: Path, recordings: Recordings, split: str, outcome: Outcome) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities of a student, and which rows of the run's results they belong to."""
+def _probabilities(
+    path: Path, recordings: Recordings, split: str, outcome: Outcome
+) -> tuple[np.ndarray, np.ndarray, dict[int, int | tuple[float, ...] | None]]:
+    """Probabilities of a student, which rows of the run's results they belong to, and these rows' labels as they are now."""
     student = load_student(path, trust_code=True)  # the run's recipe names the same code
     row_of = {key: row for row, key in enumerate(outcome.keys)}
     found: dict[int, np.ndarray] = {}
-    for key, signals, _ in recordings.pieces(split, student.modalities):
+    labels: dict[int, int | tuple[float, ...] | None] = {}
+    for key, signals, label in recordings.pieces(split, student.modalities):
         if key in row_of:
             found[row_of[key]] = student.probabilities([signals])[0]
+            labels[row_of[key]] = label
     if not found:
         raise CheckpointError(f"{recordings.folder.name}: none of the samples that it was evaluated on exist any more")
     rows = sorted(found)
-    return np.stack([found[row] for row in rows]), np.array(rows)
+    return np.stack([found[row] for row in rows]), np.array(rows), labels
+
+
+def _differ(now: int | tuple[float, ...] | None, then: np.ndarray, recordings: Recordings, facts: Facts) -> bool:
+    """True if a sample's label is another than it was in the run; classes are compared by name."""
+    if then.ndim:
+        numbers = np.full(then.shape, np.nan) if now is None else np.asarray(now)
+        return not np.allclose(numbers, then, rtol=1e-6, equal_nan=True)
+    return (recordings.dataset.classes[int(now)] if isinstance(now, int) else "") != (
+        facts.classes[int(then)] if then >= 0 else ""
+    )
 
 
 def _difference(probabilities: np.ndarray, outcome: Outcome, name: str, rows: np.ndarray) -> float:

@@ -62,6 +62,8 @@ def paired_difference(with_kd: Sequence[AnyEvaluation], without: Sequence[AnyEva
 
     .. math:: \\bar d \\pm t_{0.975, S-1}\\, s_d / \\sqrt S
 
+    A metric that is undefined on the test samples, as mAP is where no sample has a label, has a difference of NaN.
+
     With one seed, it is a percentile bootstrap over the test samples (always the same resamples), which can say
     nothing about other seeds and is therefore never conclusive. Of windows, whole recordings are drawn: the windows of one are
     no independent samples.
@@ -79,12 +81,11 @@ def paired_difference(with_kd: Sequence[AnyEvaluation], without: Sequence[AnyEva
         )
     if any(not np.array_equal(one.labels, other.labels) for one, other in zip(with_kd, without, strict=True)):
         raise ValueError("evaluations of a seed must be of the same test samples in the same order")
-    metric = with_kd[0].primary
-    if len(with_kd) == 1:
-        return _one_seed(with_kd[0], without[0])
-    name = metric.name
-    pairs = zip(with_kd, without, strict=True)
-    return _several_seeds(np.array([one.metrics()[name] - other.metrics()[name] for one, other in pairs]), metric)
+    metric, pairs = with_kd[0].primary, zip(with_kd, without, strict=True)
+    found = np.array([one.metrics()[metric.name] - other.metrics()[metric.name] for one, other in pairs])
+    if np.isnan(found).any():
+        return _undefined(found, metric)
+    return _one_seed(with_kd[0], without[0]) if len(found) == 1 else _several_seeds(found, metric)
 
 
 def difference_by_subject(
@@ -113,6 +114,11 @@ def difference_by_subject(
     method = f"paired t over {len(names)} test subjects{seeds}"
     sentence = f"By test subject: {_amount(found.mean, found.low, found.high, method, metric)}."
     return replace(found, n_seeds=len(with_kd), method=method, sentence=sentence, per_seed=())
+
+
+def _undefined(differences: NDArray[np.float64], metric: Metric) -> Difference:
+    nan, sentence = float("nan"), f"{metric.capitalised} is undefined on these test samples, so there is nothing to compare."
+    return Difference(nan, nan, nan, len(differences), "none", False, sentence, tuple(differences.tolist()), metric)
 
 
 def _several_seeds(differences: NDArray[np.float64], metric: Metric) -> Difference:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import posixpath
 import re
 import shutil
 import time
+import unicodedata
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,8 +18,8 @@ from typing import Any, Literal
 from kdcore.contracts.tracker import Tracker
 from kdcore.errors import KdcoreError, TrainingError
 
-PARAM_LIMIT, TAG_LIMIT = 6000, 5000
-"""Longest values of parameters and tags, in characters."""
+KEY_LIMIT, PARAM_LIMIT, TAG_LIMIT = 250, 6000, 5000
+"""Longest names, and values of parameters and tags, in characters."""
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
@@ -283,7 +285,15 @@ def as_params(values: Mapping[str, object]) -> dict[str, str]:
 
 
 def _key(name: str) -> str:
-    return re.sub(r"[^\w.\-/ ]", "_", name, flags=re.ASCII)[:250]
+    """A name that every tracker takes; one that had to be changed ends with a digest of it, so that no two become one."""
+    name = unicodedata.normalize("NFC", name)
+    key = re.sub(r"[^\w.\-/ ]", "_", name)
+    if posixpath.normpath(f"x/{key}") != f"x/{key}":  # trackers take names for paths
+        key = re.sub(r"^\.+$|/", "_", key)
+    if key == name and len(key) <= KEY_LIMIT:
+        return key
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{key[: KEY_LIMIT - 9]}-{digest}"
 
 
 def _texts(values: Mapping[str, object], limit: int) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -99,7 +100,7 @@ class LabelEvaluation:
 
     @property
     def constant(self) -> tuple[float, str]:
-        """mAP of an answer that is the same for all samples: the mean share of samples that have a label."""
+        """mAP of an answer that is the same for all samples: the mean share of samples that have a label; NaN if none has."""
         share = self.having / np.maximum(self.told.sum(axis=0), 1)
         return float(mean_known(np.where(share > 0, share, np.nan))), "by the same answer for every sample"
 
@@ -293,6 +294,16 @@ def bootstrap_interval(found: LabelEvaluation | ValueEvaluation) -> tuple[float,
 
 
 def trackable(names: Sequence[str]) -> list[str]:
-    """Names with the letters that every tracker keeps, different for different names."""
-    found = [re.sub(r"[^A-Za-z0-9_. -]", "_", name) for name in names]
-    return [f"{each}-{number}" if found.count(each) > 1 else each for number, each in enumerate(found, start=1)]
+    """Names without the characters that a metric's name has for itself, different for different names.
+
+    A name that stands for another one's standard deviation, as ``height_std`` beside ``height``, counts as the same.
+    """
+    plain = [re.sub(r"[^\w. -]", "_", unicodedata.normalize("NFC", name)) for name in names]
+    found: list[str] = []
+    for number, name in enumerate(plain, start=1):
+        others = {*found, *plain[: number - 1], *plain[number:]}
+        taken = others | {f"{other}_std" for other in others}
+        while name in taken:
+            name = f"{name}-{number}"
+        found.append(name)
+    return found

@@ -56,11 +56,15 @@ class TrainedStages:
         tensors += [table.present[name] for name in stage.learners if name in table.present]
         columns = [distiller.participant(name).columns for name in stage.learners]
         tensors += [each for each in columns if each is not None]
+        tensors += [] if table.weights is None else [table.weights[rows]]
         if distiller.class_embeddings is not None:
             tensors.append(distiller.class_embeddings)
         facts = {
             "recipe": self.identity,
             "stage": asdict(stage),
+            "classes": table.classes,
+            "target": asdict(table.target),
+            "weighted": table.weights is not None,
             "torch": torch.__version__,
             "device": str(rows.device),
             "threads": torch.get_num_threads(),

@@ -73,10 +73,26 @@ def notes(comparison: Comparison) -> list[str]:
     tests = dict.fromkeys(each.test for each in comparison.differences.values() if each.low is not None)
     lines += [f"Intervals and p values: {test}." for test in tests]
     lines += [f"{label}: {each.test}." for label, each in comparison.differences.items() if each.low is None and each.n > 1]
+    lines += _unpaired_runs(comparison)
     if any(each.n < 2 for each in comparison.differences.values()):
         lines.append("One seed allows no conclusion about other seeds.")
     lines += _different_versions(comparison.entries)
     return lines + [f"Conflict ignored because of --anyway: {reason}." for reason in comparison.waived]
+
+
+def _unpaired_runs(comparison: Comparison) -> list[str]:
+    """A note for each entry whose means are over other runs than its difference, which is over those that pair up."""
+    said = []
+    for each in comparison.others:
+        reference = comparison.references[each.label]
+        common = each.observations.keys() & reference.observations.keys()
+        if common and any(entry.observations.keys() != common for entry in (each, reference)):
+            seeds = ", ".join(map(str, sorted({seed for seed, _ in common})))
+            said.append(
+                f"{each.label}: the difference is over the {len(common)} runs that both have (seeds {seeds}), and the means "
+                "over all."
+            )
+    return said
 
 
 def _different_versions(entries: Sequence[Entry]) -> list[str]:

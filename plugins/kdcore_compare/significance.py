@@ -13,6 +13,9 @@ ROUNDING = 1e-12
 """A standard deviation below this is rounding error."""
 
 
+UNDEFINED = "the metric is undefined on some test samples: no conclusion is possible"
+
+
 @dataclass(frozen=True)
 class Difference:
     """A mean difference with its confidence interval and p value.
@@ -85,6 +88,8 @@ def paired(differences: Sequence[float], unit: str = "seeds", overlap: float = 0
     """
     d = np.asarray(differences, dtype=np.float64)
     n, mean = len(d), float(d.mean())
+    if np.isnan(mean):
+        return Difference(mean, None, None, None, n, UNDEFINED)
     if n < 2:
         return Difference(mean, None, None, None, n, f"a single pair ({unit}): no conclusion is possible")
     name = "corrected resampled t-test (Nadeau and Bengio)" if overlap else "paired Student's t-test"
@@ -107,6 +112,8 @@ def unpaired(one: Sequence[float], other: Sequence[float]) -> Difference:
     """
     a, b = np.asarray(one, dtype=np.float64), np.asarray(other, dtype=np.float64)
     n, mean = len(a) + len(b), float(a.mean() - b.mean())
+    if np.isnan(mean):
+        return Difference(mean, None, None, None, n, UNDEFINED)
     if min(len(a), len(b)) < 2:
         return Difference(mean, None, None, None, n, "one run: no conclusion is possible")
     of_one, of_other = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)

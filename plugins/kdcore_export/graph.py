@@ -210,7 +210,9 @@ def recording(
     modules = [transform.as_module() for transform in transforms]
     stuck = [type(transform).__name__ for transform, module in zip(transforms, modules, strict=True) if module is None]
     if not stuck:
-        return Recording([module for module in modules if module is not None], modality, samples)
+        found = Recording([module for module in modules if module is not None], modality, samples)
+        found.samples = samples or _only_length(found, recorded)
+        return found
     samples = samples or (round(window * rate) if window else None)
     if samples is None:
         raise KdcoreError(
@@ -224,6 +226,16 @@ def recording(
             f"{modality.name}: {names} cannot be exported as a graph: not linear in time, and not all are separate modules"
         )
     return Recording([Weighted(weights)], modality, samples)
+
+
+def _only_length(steps: Recording, recorded: Mapping[str, Any]) -> int | None:
+    """The only number of samples that a student takes whose transforms do not change it; None if they make it any."""
+    length, *rest = recorded.get("shape") or (0,)
+    if not length:
+        return None
+    kind = torch.uint8 if recorded.get("dtype") == "uint8" else torch.float32
+    one, other = (steps(torch.zeros(1, count, *rest, dtype=kind)).shape for count in (length, length + 1))
+    return None if one == other else length
 
 
 def _by_trial(transforms: Sequence[SampleTransform], samples: int, rest: tuple[int, ...], rate: float) -> Tensor | None:

@@ -242,3 +242,72 @@ def test_a_dataset_passes_the_checks_of_datasets():
     assert data.samples() == data.samples()
     assert len({sample.key for sample in data.samples()}) == N
     assert isinstance(data, kdcore.Dataset)
+
+
+def table_of(order: list[str], **columns) -> pd.DataFrame:
+    rows = [{"sample": name, "x": v[0], "y": v[1], "z": v[2]} for n, name in enumerate(order) for v in WRIST[n].astype(float)]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def test_what_is_said_per_sample_goes_by_name_not_by_place():
+    order, told = [*"fabcde"], pd.Series(range(6), index=[*"abcdef"], dtype=float)
+    given = {"accelerometer": (table_of(order), 20.0)}
+    frame = pd.DataFrame({"number": told, "twice": 2 * told})
+    expected = [(told[name], 2 * told[name]) for name in order]
+    assert [each.target for each in ArrayDataset(given, values=frame).samples()] == expected
+    assert [each.target[0] for each in ArrayDataset(given, values={"number": told}).samples()] == [each for each, _ in expected]
+    assert [each.weight for each in ArrayDataset(given, LABELS and told.astype(str), weights=told + 1).samples()] == [
+        told[name] + 1 for name in order
+    ]
+    several = pd.DataFrame({"odd": told % 2, "large": told // 3})
+    found = ArrayDataset(given, labels=several, classes=["large", "odd"]).samples()
+    assert [each.target for each in found] == [(told[name] // 3, told[name] % 2) for name in order]
+    with pytest.raises(DataError, match="has no value for the sample 'f'"):
+        ArrayDataset(given, values=frame.drop("f"))
+
+
+@pytest.mark.parametrize(
+    ("order", "clear"), [([*"abcdef"], True), (["1", "2", "9", "10", "11", "12"], True), ([*"bacdef"], False)]
+)
+def test_a_list_for_a_table_whose_samples_are_in_no_order_is_refused(order, clear):
+    given = {"accelerometer": (table_of(order), 20.0)}
+    if clear:
+        assert [data.classes[each.label] for data in [ArrayDataset(given, LABELS)] for each in data.samples()] == LABELS
+        return
+    for told in ({"labels": LABELS}, {"labels": np.array(LABELS)}, {"values": np.arange(6.0)}, {"subjects": range(6)}):
+        with pytest.raises(
+            DataError, match=r"a list is ambiguous, because .* \(it begins with 'b'\); give a series or mapping"
+        ):
+            ArrayDataset(given, **told)
+
+
+def test_times_may_be_dates_of_any_zone_or_durations():
+    seconds = np.tile(np.arange(20) / 50, N)
+    dates = pd.Series(pd.to_datetime(seconds + 1.7e9, unit="s", utc=True))
+    forms = [dates, dates.dt.tz_convert("Asia/Kathmandu"), dates.dt.tz_localize(None), dates.astype("datetime64[us, UTC]")]
+    for time, start in [*((form, 1.7e9) for form in forms), (pd.to_timedelta(seconds, unit="s"), 0.0)]:
+        data = ArrayDataset({"accelerometer": table_of([*"abcdef"], time=time)}, LABELS)
+        signal = data.read(data.samples()[3], "accelerometer")
+        assert signal.rate == pytest.approx(50, rel=1e-4)
+        assert signal.start == pytest.approx(start)
+    missing = dates.copy()
+    missing[7] = pd.NaT
+    for time, said in ((missing, "row 7 of the table has no time"), ("noon", "holds neither seconds nor dates")):
+        with pytest.raises(DataError, match=said):
+            ArrayDataset({"accelerometer": table_of([*"abcdef"], time=time)}, LABELS)
+    with pytest.raises(DataError, match="row 2 of the table has no time"):
+        ArrayDataset({"accelerometer": table_of([*"abcdef"], time=np.where(np.arange(120) == 2, np.nan, seconds))}, LABELS)
+
+
+def test_a_shuffled_table_without_times_is_refused():
+    table = table_of([*"abcdef"])
+    with pytest.raises(DataError, match="its index goes back within the sample; sort the rows by time"):
+        ArrayDataset({"accelerometer": (table.sample(frac=1, random_state=0), 20.0)}, dict(zip("abcdef", LABELS, strict=True)))
+    apart = pd.concat([table[n::2] for n in range(2)]).reset_index(drop=True)  # of one sample: all in order
+    assert len(ArrayDataset({"accelerometer": (apart, 20.0)}, LABELS).samples()) == N
+
+
+def test_names_in_bytes_are_read_as_text():
+    data = ArrayDataset({"accelerometer": (WRIST, 50.0)}, np.array(LABELS).astype("S"), np.array(["ann", "bö"] * 3))
+    assert data.classes == ("run", "sit", "walk")
+    assert ArrayDataset({"accelerometer": (WRIST, 50.0)}, LABELS, [b"ann", "bö".encode()] * 3).samples()[1].key.subject == "bö"

@@ -47,9 +47,10 @@ def test_windows_are_counted_and_recordings_too_short_for_one_are_named(recordin
     assert check(recordings / "watch.yaml").windows is None
     found = check(recordings / "watch.yaml", ["data.window={length: 1, hop: 0.5}"])
     assert found.windows == {"train": 6, "test": 6}
-    assert found.short == []
+    assert (found.short, found.windowless) == ([], []), "that nothing validates is no fault"
     found = check(recordings / "watch.yaml", ["data.window={length: 5}"])
     assert found.windows == {"train": 0, "test": 0}
+    assert found.windowless == ["train", "test"]
     assert len(found.short) == 4
     assert found.short[0].endswith(": 2.05 s")
 
@@ -130,3 +131,10 @@ def test_copies_other_units_and_constant_signals_are_said(recordings):
     assert found.dropped.counts == {"bad recording": 1}  # its time runs backwards
     assert sum(found.splits.values()) == 5
     assert "stand" in found.warnings[0]
+
+
+def test_where_all_recordings_are_bad_a_run_says_why(recordings):
+    for file in recordings.glob("*.csv"):
+        file.write_text(file.read_text().replace("9.", "nine."))
+    with pytest.raises(DataError, match=r"4 bad samples .*\n.*'nine\."):
+        dry_run(str(recordings / "watch.yaml"))

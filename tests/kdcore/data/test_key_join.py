@@ -21,7 +21,12 @@ MODALITIES = ("a", "b")
 def recordings(draw):
     """Samples with one modality or both, their splits, and the columns, in which some samples have no or several windows."""
     samples = [
-        Sample(SampleKey(str(number), "1", "1"), number % 3 or None, dict.fromkeys(draw(st.sampled_from(["a", "b", "ab"]))))
+        Sample(
+            SampleKey(str(number), "1", "1"),
+            number % 3 or None,
+            dict.fromkeys(draw(st.sampled_from(["a", "b", "ab"]))),
+            weight=draw(st.sampled_from([1.0, 0.5 + number])),
+        )
         for number in range(draw(st.integers(1, 6)))
     ]
     places = [draw(st.sampled_from(["train", "test", ""])) for _ in samples]
@@ -62,6 +67,9 @@ def test_joins_as_keys_do(drawn):
         return
     assert list(joined.keys) == [key for key, _ in expected]
     assert joined.labels.tolist() == [-1 if sample.label is None else sample.label for _, sample in expected]
+    weights = [sample.weight for _, sample in expected]
+    assert (joined.weights is None) == all(each.weight == 1 for each in samples)
+    assert joined.weights is None or joined.weights.tolist() == weights
     for split, rows in joined.by_split.items():
         assert rows.tolist() == [row for row, (_, sample) in enumerate(expected) if split_of[sample.key] == split]
     for name, column, keys in zip(MODALITIES, columns, by_key, strict=True):

@@ -6,10 +6,13 @@ from dataclasses import replace
 
 import learning
 import pytest
+import torch
 import toys
 
 from kdcore import DataError, RecipeError, load_recipe
+from kdcore.contracts.target import Target
 from kdcore.data.pipeline import Pipeline
+from kdcore.data.targets import target_warnings, with_statistics
 
 
 class Gaps(toys.Files):
@@ -112,3 +115,20 @@ def test_what_cannot_be_meant_is_refused(tmp_path, gone, labels, said):
 def test_what_a_recipe_cannot_mean_is_refused_at_validation(labels, said):
     with pytest.raises(RecipeError, match=said):
         load_recipe("quickstart", ["data.labels=null", f"data.labels={labels}"])
+
+
+@pytest.mark.parametrize(("rows", "said"), [([[1, 0], [0, 1]], True), ([[1, 1], [0, 1]], False), ([[0, 0], [0, 1]], False)])
+def test_labels_that_exclude_each_other_are_said_to_look_like_classes(rows, said):
+    labels = torch.tensor(rows * 2, dtype=torch.float32)
+    found = target_warnings(labels, labels, {"train": torch.arange(2), "test": torch.arange(2, 4)}, Target("labels"), "ab")
+    assert any("give classes instead" in each for each in found) == said
+
+
+def test_values_are_normalised_by_the_training_samples_alone():
+    told = torch.tensor([[1.0], [3.0], [100.0], [torch.nan], [500.0]])
+    rows = {"train": torch.tensor([0, 1, 3]), "transfer": torch.tensor([2]), "test": torch.tensor([4])}
+    found = with_statistics(Target("values"), told, rows, ["a"])
+    assert (found.mean, found.std) == ((2.0,), (1.0,))
+    rows["train"] = torch.tensor([3])
+    told[3:, 0], rows["transfer"] = torch.nan, torch.tensor([0, 1])
+    assert with_statistics(Target("values"), told, rows, ["a"]).mean == (2.0,), "of what else is learnt from"

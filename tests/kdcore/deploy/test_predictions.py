@@ -102,6 +102,8 @@ def test_a_stream_gives_the_windows_of_the_whole_recording(folder, samples, leng
         size = chunks[number % len(chunks)]
         found += stream.push(values[first : first + size])
         first, number = first + size, number + 1
+        assert sum(map(len, stream._kept)) <= 50 * (length + hop) + size + 2, "no more than the next window needs"
+        assert len(stream._recent) <= smoothing.windows
     signals = {"accelerometer": Signal(values, 50.0)}
     try:
         expected = smoothed(student.predict(signals, (length, hop)), smoothing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,9 @@ from saved import ACCELEROMETER, CLASSES, LENGTH, saved_student, walk
 
 import kdcore
 from kdcore import DataError, Signal
+from kdcore.deploy.streaming import StreamingPredictor
+from kdcore.deploy.student import Ensemble
+from kdcore_signals.transforms import Crop, Resample
 
 GYROSCOPE = ACCELEROMETER.renamed("gyroscope", units="rad/s", rate=None)
 
@@ -138,3 +142,30 @@ def test_examples_in_docstrings(folder, monkeypatch, documented):
     [example] = doctest.DocTestFinder().find(documented, globs={"student": kdcore.load_student(folder)})
     assert len(example.examples) >= 3
     assert doctest.DocTestRunner().run(example).failed == 0
+
+
+def test_recordings_of_another_rate_are_refused_where_nothing_resamples(tmp_path):
+    """A network reads samples, not seconds: at 100 Hz, a walk would look half as fast."""
+    student = kdcore.load_student(saved_student(tmp_path / "a"))
+    assert student.rate_read("accelerometer") is None
+    for transforms, rate, read in (
+        ([Resample(rate=25.0)], 100.0, None),
+        ([Crop(length=LENGTH)], 100.0, 50.0),
+        ([Crop(length=LENGTH)], 41.0, 50.0),
+        ([], 60.0, 50.0),
+    ):
+        student.branches[0].on_samples = transforms
+        assert student.rate_read("accelerometer") == read
+        values = walk(LENGTH * 4)
+        if read and not 0.8 < rate / read < 1.25:
+            for given in (values, (values, rate), Signal(values, rate)):
+                with pytest.raises(DataError, match="reads 50 samples per second and does not resample, but the recording has"):
+                    student.predict(given, rate=rate)
+            with pytest.raises(DataError, match="does not resample"):
+                StreamingPredictor(student, rate, (0.5, 0.5)).push(values)
+    student.branches[0].modality = replace(student.branches[0].modality, rate=None)
+    assert student.rate_read("accelerometer") is None, "it was trained on recordings of any rate"
+    both = kdcore.load_predictor(saved_student(tmp_path / "b"))
+    assert Ensemble({"a": student, "b": both}).rate_read("accelerometer") is None
+    both.branches[0].on_samples = []
+    assert Ensemble({"a": student, "b": both}).rate_read("accelerometer") == 50.0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from runs import encoder, tiny_recipe
 
 from kdcore.errors import CheckpointError
-from kdcore.runs.evaluation import Recordings, evaluate_run
+from kdcore.runs.evaluation import Recordings, _differ, evaluate_run
 from kdcore.runs.outcome import read_outcome
 from kdcore.runs.paths import find_run, recipe_name
 
@@ -95,3 +97,41 @@ def test_a_run_is_found_by_its_recipes_name(tmp_path, monkeypatch):
         find_run("20260102")
     assert recipe_name("20260102-000000-a-b-abcdef-2") == "a-b"
     assert recipe_name("a-b") == ""
+
+
+@pytest.mark.slow
+def test_labels_that_are_others_now_are_said(windowed, monkeypatch):
+    [run] = windowed.runs
+    pieces = Recordings.pieces
+
+    def changed(self, split, modalities):
+        for number, piece in enumerate(pieces(self, split, modalities)):
+            yield piece._replace(label=(piece.label + 1) % 3) if number < 5 else piece
+
+    before = [*evaluate_run(str(run))]
+    monkeypatch.setattr(Recordings, "pieces", changed)
+    said, *after = evaluate_run(str(run))
+    assert said.startswith("seed-0: 5 of ")
+    assert said.endswith(" samples have other labels now than in the run, whose are used")
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "differ"),
+    [
+        (0, 1, False),  # another order of the same classes
+        (1, 1, True),
+        (None, -1, False),
+        (None, 0, True),
+        (0, -1, True),
+        ((1.0, 2.5), (1.0, 2.5), False),
+        ((1.0, 2.6), (1.0, 2.5), True),
+        (None, (np.nan, np.nan), False),
+        (None, (1.0, 1.0), True),
+    ],
+)
+def test_labels_are_compared_by_name_and_by_number(now, then, differ):
+    recordings = SimpleNamespace(dataset=SimpleNamespace(classes=["walk", "sit"]))
+    facts = SimpleNamespace(classes=["sit", "walk"])
+    then = np.float32(then) if isinstance(then, tuple) else np.array([then])[0]
+    assert _differ(now, then, recordings, facts) == differ

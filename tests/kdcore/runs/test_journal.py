@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdcore.contracts.tracker import Tracker
 from kdcore.errors import KdcoreError, TrainingError
-from kdcore.runs.journal import Journal
+from kdcore.runs.journal import Journal, RunJournal
 
 
 def committed(journal, start=0):
@@ -118,3 +119,21 @@ def test_a_disk_that_takes_no_more_leaves_whole_lines(tmp_path):
     journal._file = inner
     journal.commit()
     assert committed(Journal(tmp_path)) == [1]
+
+
+def test_no_two_names_become_one_and_trackers_take_them_all(tmp_path):
+    from mlflow.utils.validation import _validate_metric_name
+
+    journal = RunJournal(tmp_path, Tracker(), "experiment")
+    names = ["höhe", "hähe", "h_he", "a+b", "a*b", "a_b", "/a", "a/", "a//b", "a/./b", "mae/..", "..", ".", "é", "a\n", "a"]
+    names += ["x" * 250, "x" * 251, "x" * 252, "e\u0302\u0303", "日本/語"]
+    journal.metrics("root", {name: n for n, name in enumerate(names)}, 0)
+    journal.params("root", {name: n for n, name in enumerate(names)})
+    journal.commit()
+    metrics, params = (record["values"] for _, record in journal.file.read(0))
+    assert [*metrics.values()] == [float(n) for n in range(len(names))]
+    assert [*params.values()] == [str(n) for n in range(len(names))]
+    for name in (*metrics, *params):
+        _validate_metric_name(name)
+        assert len(name) <= 250
+    assert {"höhe", "a_b", "日本/語", "x" * 250} <= {*metrics}, "what is valid stays as it is"

@@ -235,3 +235,14 @@ def test_the_gain_by_subject_is_a_t_interval_over_the_means_of_subjects(seeds):
     assert (found.method, found.n_seeds) == (said, seeds)
     assert found.sentence.startswith("By test subject: ")
     assert difference_by_subject(with_kd, without, ["s1", "s2", "s3", "s4"] * 22 + ["s1"] * 2) is None
+
+
+def test_the_effective_count_is_that_of_a_loop_over_few_recordings():
+    """Of three recordings, the factor G / (G - 1) and the quantile of t weigh much."""
+    right, groups = np.array([1, 1, 1, 0, 1, 0, 0, 1, 1, 1]), np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2])
+    share = right.mean()
+    squares = sum((right[groups == g] - share).sum() ** 2 for g in range(3))
+    variance = 3 / 2 * squares / len(right) ** 2
+    expected = share * (1 - share) / variance * (stats.norm.ppf(0.975) / stats.t.ppf(0.975, 2)) ** 2
+    assert effective_count(right, groups) == pytest.approx(expected)
+    assert expected < 3

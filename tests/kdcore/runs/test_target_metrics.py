@@ -6,7 +6,7 @@ from sklearn import metrics as sk
 
 from kdcore import Target, ValueEvaluation, evaluate_target
 from kdcore.runs.gain import paired_difference
-from kdcore.runs.target_metrics import part_of
+from kdcore.runs.target_metrics import part_of, trackable
 from kdcore.training.scores import average_precisions, r_squared
 from kdcore.training.validation import Scores
 
@@ -39,6 +39,17 @@ def test_a_label_that_no_sample_has_does_not_count():
     with np.errstate(invalid="ignore"):
         others = sk.average_precision_score(true[:, [0, 2, 3]], GIVEN[:, [0, 2, 3]])
     assert evaluate_target(LABELS, "abcd", GIVEN, true).metrics()["map"] == pytest.approx(others)
+
+
+def test_f1_leaves_out_labels_that_are_neither_there_nor_predicted():
+    true, given = TRUE.copy(), GIVEN.copy()
+    true[:, 1], given[:, 1] = 0, 0.1
+    true[:, 3], given[0, 3] = 0, 0.9  # predicted once, and so wrong
+    expected = sk.f1_score(true, given >= 0.5, average=None, zero_division=np.nan)
+    found = evaluate_target(LABELS, "abcd", given, true)
+    assert np.isnan(expected).tolist() == [False, True, False, False]
+    np.testing.assert_allclose(found.f1, expected)
+    assert found.metrics()["macro_f1"] == pytest.approx(np.nanmean(expected))
 
 
 def test_resamples_are_scikit_learns_sample_weights():
@@ -158,3 +169,25 @@ class TestLabelsThatAreNotKnown:
         metrics = evaluate_target(LABELS, "abcd", GIVEN, self.partly).metrics()
         found = Scores.of(GIVEN, self.partly, LABELS)
         assert (found.value, found.loss) == pytest.approx((metrics["map"], metrics["loss"]), rel=1e-5)
+
+
+def test_names_of_values_stay_apart_in_trackers():
+    names = ["höhe", "hähe", "h_he", "a/b", "a_b", "a:b", "mass", "mass_std", "é", "e\u0301", "_-9"]
+    found = trackable(names)
+    assert found[:3] == ["höhe", "hähe", "h_he"]
+    assert len({*found, *(f"{name}_std" for name in found)}) == 2 * len(names)
+    assert not [name for name in found if "/" in name or ":" in name]
+    evaluated = evaluate_target(Target("values"), names, np.zeros((2, 11)), np.ones((2, 11)) * range(11))
+    assert [evaluated.metrics()[f"mae/{name}"] for name in found] == [*range(11)]
+
+
+@pytest.mark.filterwarnings("error")
+def test_labels_that_no_sample_has_have_no_numbers_and_no_warning():
+    one, other = (evaluate_target(LABELS, "abcd", given, np.zeros((N, L))) for given in (GIVEN, GIVEN[::-1]))
+    assert np.isnan([one.metrics()["map"], one.constant[0], *one.interval, *one.by_output]).all()
+    for found in (paired_difference([one], [other]), paired_difference([one, other], [other, one])):
+        assert np.isnan([found.mean, found.low, found.high]).all()
+        assert found.sentence == "mAP is undefined on these test samples, so there is nothing to compare."
+        assert found.amount == "– (– to –)"
+        assert not found.helped
+    assert one.primary.spread([float("nan"), 0.5]) == "–"

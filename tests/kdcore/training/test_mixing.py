@@ -12,6 +12,7 @@ import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from learning import Imitate, Labels, distiller, students, teachers
+from lightning_fabric import Fabric
 from torch.nn import functional as F
 
 from kdcore import DataError, RecipeError, load_recipe
@@ -21,6 +22,7 @@ from kdcore.recipe.data_models import MixSpec
 from kdcore.training.mixing import Mix, draw
 from kdcore.training.participants import TermSpec
 from kdcore.training.preflight import preflight
+from kdcore.training.sources import cached_sources
 from kdcore.training.step import StageStep
 
 CPU = torch.device("cpu")
@@ -125,6 +127,38 @@ def test_labels_that_are_not_told_count_on_neither_side(table, known):
     torch.testing.assert_close(values[0], expected.detach())
     total.backward()
     assert all(bool(p.grad.isfinite().all()) for p in made.participant("student").parameters() if p.grad is not None)
+
+
+class Weighed(Labels):
+    sample_weights = True
+
+    def forward(self, ctx):
+        return (ctx.weights * F.cross_entropy(ctx.student.logits, ctx.labels, reduction="none")).sum() / ctx.weights.sum()
+
+
+def test_each_label_of_a_mixed_sample_counts_by_the_weight_of_the_sample_that_it_comes_from(table):
+    rows, weights = table.rows["train"], torch.arange(1.0, len(table.keys) + 1)
+    made = distiller(table, [TermSpec("labels", 1.0, Weighed)]).eval()
+    mixed = replace(table, mix=MixSpec(name="mixup"), weights=weights)
+    step = StageStep(made, students(taught=()), mixed, True)
+    step.mix_seed = 3
+    with torch.no_grad():
+        value = step(rows, rows)[1][0]
+        mix, labels, own = draw(mixed.mix, len(rows), 3, CPU), table.train_labels[rows], weights[rows]
+        logits = made.participant("student").encoder(mix(table.inputs["student"][0][rows], LAYOUT, "student"))
+    expected = 0.0
+    for share, whose in ((mix.share, range(len(rows))), (1 - mix.share, mix.partner.tolist())):
+        losses = torch.stack([F.cross_entropy(logits[i], labels[j]) * own[j] for i, j in enumerate(whose)])
+        expected += share * losses.sum() / own[list(whose)].sum()
+    torch.testing.assert_close(value, expected)
+
+
+def test_outputs_of_teachers_are_not_looked_up_for_mixed_batches(table):
+    made, fabric = distiller(table), Fabric(accelerator="cpu", devices=1)
+    stage = students()
+    assert set(cached_sources(made, stage, table, 3, 1 << 30, fabric)) == {"teacher"}
+    mixed = replace(table, mix=MixSpec(name="mixup"))
+    assert cached_sources(made, stage, mixed, 3, 1 << 30, fabric) == {}
 
 
 @pytest.mark.parametrize("sampler", ["shuffled", "balanced"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+import toys
+from learning import Labels
 from torch import nn
 
 from kdcore import Batch, DistillationLoss, Example, Needs, Outputs, Participant, StagePlan, Training
@@ -103,3 +105,20 @@ def test_a_module_returns_to_the_modes_it_was_in():
     with evaluating(module):
         assert not any(each.training for each in module.modules())
     assert [each.training for each in module.modules()] == [True, True, False, False]
+
+
+def test_a_term_is_about_the_classes_that_everybody_in_it_knows():
+    knows = {"all": None, "some": [0, -1, 1, 2, -1], "others": [-1, 0, 1, -1, 2], "every": [4, 3, 2, 1, 0]}
+    members = {name: toys.participant(name, 2, classes=5, columns=columns) for name, columns in knows.items()}
+    made = Distiller({name: members[name] for name in ("some", "others", "every")}, {"all": members["all"]})
+    for teachers, expected in [
+        ((), None),
+        (("every",), None),
+        (("some",), [0, 2, 3]),
+        (("some", "others"), [2]),
+        (("others", "every"), [1, 2, 4]),
+    ]:
+        found = made.known_classes("all", TermSpec("term", 1.0, Labels, teachers))
+        assert (None if found is None else found.tolist()) == expected
+    logits = members["others"].collect(torch.tensor([[1.0, 2.0, 3.0]])).logits
+    assert logits.tolist() == [[-torch.inf, 1.0, 2.0, -torch.inf, 3.0]]

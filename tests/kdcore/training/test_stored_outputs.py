@@ -218,3 +218,12 @@ def test_values_in_other_units_are_refused(tmp_path):
     read_outputs(path, keys, ["hr", "speed"], replace(target, units=()))
     with pytest.raises(DataError, match="its 'hr' is in bpm, and the run's in Hz"):
         read_outputs(path, keys, ["hr", "speed"], replace(target, units=("Hz", "m/s")))
+
+
+def test_stored_values_are_normalised_as_the_runs_values_are_each_by_its_own_statistics(tmp_path):
+    keys, target = [key(n) for n in range(3)], Target("values", (), (60.0, 1.0), (10.0, 0.5))
+    said, path = numbers((3, 2), 0), tmp_path / "outputs.npz"
+    write_outputs(path, StoredOutputs(keys, said, ["speed", "hr"], kind="values"))
+    found = read_outputs(path, keys[::-1], ["hr", "speed"], target)
+    expected = [[(said[n, 1] - 60) / 10, (said[n, 0] - 1) / 0.5] for n in (2, 1, 0)]
+    np.testing.assert_allclose(found.at(torch.arange(3)).logits, expected, rtol=1e-5)

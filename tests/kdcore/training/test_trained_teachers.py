@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,11 +15,14 @@ from learning import Labels, students, teachers
 from lightning_fabric import Fabric
 from torch.nn import functional as F
 
+import kdcore
 from kdcore import DistillationLoss, Example, Needs, StoppedError
 from kdcore.data.pipeline import Pipeline
+from kdcore.recipe.plan import make_plan
+from kdcore.runs.arms import trained_stages
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.participants import Distiller, TermSpec
-from kdcore.training.trained_teachers import TrainedStages, _digest, claimed
+from kdcore.training.trained_teachers import TrainedStages, _code_of, _digest, claimed
 
 TEACH = teachers(select="best")
 LEARN = students()
@@ -90,11 +96,20 @@ def test_whatever_would_change_the_teacher_makes_it_train_again(table, tmp_path)
     train(table, TrainedStages(folder, {"recipe": 1}))
     other_labels = replace(table, train_labels=torch.where(table.train_labels < 0, table.train_labels, 1 - table.train_labels))
     shifted = replace(table, inputs={**table.inputs, "teacher": (table.inputs["teacher"][0] + 1e-6,)})
+    weighted = replace(table, weights=torch.ones(len(table.keys)))
+    otherwise = replace(table, weights=torch.arange(1.0, len(table.keys) + 1))
+    renamed = replace(table, classes=table.classes[::-1])
+    held_out = table.labels.clone()
+    held_out[table.rows["validation"]] = 1 - held_out[table.rows["validation"]]
     longer = teachers(epochs=3, select="best")
     store = TrainedStages(folder, {"recipe": 1})
     assert train(table, TrainedStages(folder, {"recipe": 2}))[2] == []
     assert train(other_labels, store)[2] == []
     assert train(shifted, store)[2] == []
+    assert train(weighted, store)[2] == []
+    assert train(otherwise, store)[2] == []
+    assert train(renamed, store)[2] == []
+    assert train(replace(table, labels=held_out), store)[2] == [], "they choose the epoch"
     assert train(table, store, (longer, LEARN))[2] == []
     assert train(table, store, teacher_seed=5)[2] == []
     assert train(table, store)[2] == ["teachers"]
@@ -141,3 +156,40 @@ def test_what_was_kept_and_is_damaged_is_trained_again(table, tmp_path):
     again, _, reused = train(table, store)
     assert not reused
     assert same(again, weights)
+
+
+def test_other_code_makes_teachers_train_again(table, tmp_path, monkeypatch):
+    store = TrainedStages(tmp_path / "kept", {})
+    train(table, store)
+    (tmp_path / "package").mkdir()
+    for name, text in (("__init__", ""), ("network", "import torch\n\nclass Network(torch.nn.Module):\n    pass\n")):
+        (tmp_path / "package" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    network = importlib.import_module("package.network").Network()
+    codes = [_code_of([network])]
+    (tmp_path / "package" / "__init__.py").write_text("# edited")
+    codes.append(_code_of([network]))
+    assert codes[0].keys() == codes[1].keys() == {str(tmp_path / "package"), str(Path(kdcore.__file__).parent)}
+    assert codes[0] != codes[1]
+    monkeypatch.setattr("kdcore.training.trained_teachers._code_of", lambda modules: codes[1])
+    assert train(table, store)[2] == []
+    assert train(table, store)[2] == ["teachers"]
+
+
+def test_whatever_the_recipe_says_of_teachers_tells_them_apart():
+    def identity(*changes, seed=0):
+        plan = make_plan(kdcore.load_recipe("quickstart", ["engine.reuse_teachers=true", *changes]))
+        return json.dumps(trained_stages(plan, seed, False).identity, sort_keys=True, default=str)
+
+    same = identity()
+    assert identity("student.encoder.width=8", "losses.soft-target.temperature=2", "name=other") == same
+    changes = [
+        "teacher_losses=[{name: cross-entropy, label_smoothing: 0.1}]",
+        "data.sampler=balanced",
+        "data.mix={name: mixup, learners: all}",
+        "data.batch_size=7",
+        "teachers.skeleton.encoder.width=8",
+        "engine.precision=bf16-mixed",
+    ]
+    assert len({same, identity(seed=1), *map(identity, changes)}) == len(changes) + 2
+    assert trained_stages(make_plan(kdcore.load_recipe("quickstart", ["engine.reuse_teachers=true"])), 0, True) is None

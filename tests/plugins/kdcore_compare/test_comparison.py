@@ -42,6 +42,7 @@ def test_seeds_are_paired_and_the_interval_is_scipys(pair):
     assert "| other | 3 | 75.0 ± 5.0 |" in text
     assert "| +20.0 | +7.6 to +32.4 | 0.020 | better |" in text
     assert "paired Student's t-test, two-sided, 3 seeds, 2 degrees of freedom" in text
+    assert "that both have" not in text
 
 
 def test_only_common_seeds_are_paired(tmp_path):
@@ -50,6 +51,7 @@ def test_only_common_seeds_are_paired(tmp_path):
     found = compare_sources([str(one), str(other)])
     assert found.differences["other"].n == 2
     assert found.differences["other"].mean == pytest.approx(0.075)
+    assert "other: the difference is over the 2 runs that both have (seeds 0, 1), and the means over all." in text_of(found)
 
 
 def test_without_a_common_seed_welch_is_used_and_named(tmp_path):

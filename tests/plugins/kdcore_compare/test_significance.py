@@ -85,3 +85,20 @@ def test_equal_differences_are_no_proof(value, said):
 
 def test_an_interval_around_zero_is_unclear():
     assert paired([0.1, -0.1, 0.05]).verdict() == "unclear"
+
+
+def test_repeated_folds_have_the_corrected_error_of_nadeau_and_bengio():
+    d, share = [0.02, 0.05, -0.01, 0.04, 0.03, 0.0], 1 / 3
+    found = paired(d, "folds", overlap=share)
+    error = np.std(d, ddof=1) * np.sqrt(1 / len(d) + share)
+    quantile = stats.t.ppf(0.975, len(d) - 1)
+    assert (found.low, found.high) == pytest.approx((np.mean(d) - quantile * error, np.mean(d) + quantile * error))
+    assert found.p == pytest.approx(2 * stats.t.sf(np.mean(d) / error, len(d) - 1))
+    assert "Nadeau and Bengio" in found.test
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_undefined_metric_has_no_p_value():
+    for found in (paired([0.1, float("nan"), 0.2]), unpaired([0.1, float("nan")], [0.1, 0.2])):
+        assert (found.low, found.high, found.p, found.verdict()) == (None, None, None, "no conclusion")
+        assert "undefined" in found.test

@@ -100,6 +100,14 @@ def test_stratified_folds_are_the_greedy_ones(seed):
         assert splits.rule.startswith(f"Fold {fold} of 3 with similar shares of every class. By subject: train ")
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_samples_without_a_label_are_a_class_of_their_own(seed):
+    samples = uneven(seed)
+    blank = [Sample(each.key, None) if each.label == 2 else each for each in samples]
+    for fold, expected in enumerate(greedy(samples, 3), 1):
+        assert subjects(StratifiedSubjectFolds(folds=3, fold=fold).split(blank), "test") == expected
+
+
 def test_stratified_folds_have_the_rare_class_everywhere():
     """Three of nine subjects, next to each other, have a rare class; folds in natural order have it once."""
     samples = [Sample(SampleKey(f"s{s}", str(a), "1"), a) for s in range(1, 10) for a in (0, 1, 2) if a < 2 or s in (1, 2, 3)]

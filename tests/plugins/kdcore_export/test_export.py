@@ -17,12 +17,15 @@ import torch
 from saved import ALONE
 from scipy.stats import binomtest
 
-from kdcore import KdcoreError, Signal, load_predictor, load_student
+from kdcore import DataError, KdcoreError, Modality, Signal, load_predictor, load_student
+from kdcore.data.pipeline import Branch, Pipeline
+from kdcore.deploy.bundle import save_student
 from kdcore.deploy.onnx_student import load_onnx
 from kdcore.runs.outcome import read_outcome
 from kdcore_export import formats
 from kdcore_export.clips import gather
 from kdcore_export.export import Request, difference, export_student
+from kdcore_signals.encoders import Cnn1d
 
 
 def clip(samples, seed=0):
@@ -274,6 +277,42 @@ def test_an_exported_file_predicts_like_its_student_without_torch(students, expo
         load_onnx(tmp_path / "bad.onnx")
     with pytest.raises(KdcoreError, match=r"reads 50 samples per second, not 25"):
         load_onnx(file).predict(x, rate=25.0)
+
+
+def fixed_student(folder, window=None):
+    """A student without a transform that changes the number of samples."""
+    spec = Modality("accelerometer", ("time", "channel"), ("channel", "time"), "m/s^2", 50.0, ("x", "y", "z"))
+    torch.manual_seed(0)
+    told = {
+        "name": "fixed",
+        "classes": ["sit", "stand", "walk"],
+        "in_shape": [3, 25],
+        "encoder": {"name": "cnn1d", "width": 8, "depth": 2},
+        "transforms": {"accelerometer": [], "joined": []},
+        "recorded": {"accelerometer": {"shape": [25, 3], "dtype": "float32", "rate": 50.0}},
+        "dataset": {"name": "synthetic-motion", "fingerprint": "", "options": {}},
+        "window": window,
+    }
+    return save_student(folder, Pipeline([Branch(spec)]), Cnn1d(3, (3, 25), width=8, depth=2).eval(), told)
+
+
+@pytest.mark.parametrize("window", [None, {"length": 0.5, "hop": 0.5}])
+def test_a_file_that_reads_one_number_of_samples_says_so_and_refuses_others(tmp_path, window):
+    file = tmp_path / "fixed.onnx"
+    said(export_student(Request(str(fixed_student(tmp_path / "fixed", window)), file)))
+    student, loaded = load_student(tmp_path / "fixed"), load_onnx(file)
+    [told] = json.loads(onnxruntime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map["kdcore.inputs"])
+    assert told["samples"] == 25
+    x = clip(77)
+    expected = student.probabilities([{"accelerometer": Signal(x[:25], 50.0)}])
+    np.testing.assert_allclose(loaded.probabilities([{"accelerometer": Signal(x[:25], 50.0)}]), expected, atol=1e-5)
+    for count in (24, 26, 27, 77):
+        piece = {"accelerometer": Signal(x[:count], 50.0)}
+        if count == 26 and window:  # rounding; the first samples are meant
+            np.testing.assert_allclose(loaded.probabilities([piece]), expected, atol=1e-5)
+            continue
+        with pytest.raises(DataError, match=f"reads 25 samples, the recording has {count}"):
+            loaded.probabilities([piece])
 
 
 def test_preprocessing_stays_in_floats(exported):

@@ -35,6 +35,14 @@ def test_error_is_guos(seed, classes, bins):
     assert found.counts.sum() == 30
 
 
+def test_a_confidence_on_an_edge_is_in_the_bin_below_as_guos_intervals_have_it():
+    sure = np.array([0.5, 0.5, 0.625, 0.75, 1.0])
+    found = reliability(evaluate(np.stack([sure, 1 - sure], axis=1), np.array([0, 1, 0, 0, 0])), 4)
+    assert found.counts.tolist() == [0, 2, 2, 1]
+    assert found.accuracy[1:].tolist() == [0.5, 1.0, 1.0]
+    assert found.error == pytest.approx((2 * 0 + 2 * (1 - 0.6875) + 0) / 5)
+
+
 def test_certain_and_right_is_calibrated_certain_and_wrong_is_not():
     labels = np.array([0, 1, 2, 0])
     assert reliability(evaluate(np.eye(3)[labels], labels)).error == 0
