@@ -379,6 +379,7 @@ def known_mean(loss: Callable[[Tensor], Tensor], labels: Tensor, weights: Tensor
     return (share * losses).sum() / share.sum()
 
 
+@in_full_precision
 def weighted_mean(values: Tensor, weights: Tensor | None) -> Tensor:
     r"""Weighted mean over samples of the means of their other axes.
 

@@ -56,7 +56,7 @@ class Answers:
         self.classes = names if self.classes is None else self.classes
         if sorted(names) != sorted(self.classes):
             raise DataError(f"labels: the columns are {', '.join(names)}, and classes names {', '.join(self.classes)}")
-        return table.iloc[:, [names.index(name) for name in self.classes]]
+        return table.astype(object).where(table.notna(), None).iloc[:, [names.index(name) for name in self.classes]]
 
     def read(self, found: Mapping[str, list[Any] | None], count: int) -> tuple[tuple[str, ...], list[Any]]:
         """Names of the classes, labels or values, and the answer of each sample.

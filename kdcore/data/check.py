@@ -21,6 +21,7 @@ from kdcore.data.preparation import asked_splits, listed_samples, with_shares_mi
 from kdcore.data.reading import content_hash
 from kdcore.data.signal_checks import Measured, measure, odd_ranges, odd_signals
 from kdcore.data.splits import class_warnings, complete_samples, without
+from kdcore.data.targets import lacking_labels
 from kdcore.data.windows import windows
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
@@ -148,7 +149,7 @@ def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Data
     report.leaks += [*leaks, *near_copies(usable, found.sketches, found.contents, dataset.read)]
     alike = resampled_copies(usable, found.outlines, found.contents) if not report.leaks else []
     of_classes = class_warnings(usable, dataset.classes) if dataset.target.is_classes else []
-    report.warnings = [*dataset.notes, *of_classes, *copies, *alike]
+    report.warnings = [*dataset.notes, *of_classes, *unknown_labels(usable, dataset), *copies, *alike]
     report.target, report.values = dataset.target, value_ranges(usable, dataset)
     report.weights = weight_ranges(usable)
     for modality, measured in found.measured.items():
@@ -247,6 +248,17 @@ def names_of(sample: Sample, dataset: Dataset) -> list[str]:
     if dataset.target.kind == "values":
         return ["with values"]
     return [name for name, each in zip(dataset.classes, sample.target or (), strict=True) if each == 1] or ["no label"]
+
+
+def unknown_labels(splits: Splits, dataset: Dataset) -> list[str]:
+    """A sentence for each split of which some samples have labels that are not known."""
+    if dataset.target.kind != "labels":
+        return []
+    found = []
+    for split, members in splits.samples.items():
+        told = np.array([each.target for each in members if each.target is not None], dtype=np.float64)
+        found += lacking_labels(told, dataset.classes, split) if len(told) else []
+    return found
 
 
 def value_ranges(splits: Splits, dataset: Dataset) -> dict[str, dict[str, tuple[float, float, float]]]:

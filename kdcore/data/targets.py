@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample
@@ -123,13 +124,25 @@ def target_warnings(
     if len(names) > 1 and bool((train.sum(1) == 1).all()) and bool((test.sum(1) == 1).all()):
         said.append("every sample has exactly one label: if labels exclude each other, give classes instead")
     for what, here in (("training", train), ("test", test)):
-        lacking = (here != here).sum(0).tolist()
-        if any(lacking):
-            listed = ", ".join(f"{name!r} ({count})" for name, count in zip(names, lacking, strict=True) if count)
-            partly = int((here != here).any(1).sum())
-            said.append(f"{partly} of {len(here)} {what} samples lack some labels, which do not count: {listed}")
+        said += lacking_labels(here.cpu(), names, what)
         for how, missing in (("no", ~(here == 1).any(0)), ("every", ~(here == 0).any(0))):
             if bool(missing.any()):
                 listed = ", ".join(repr(name) for name, each in zip(names, missing.tolist(), strict=True) if each)
                 said.append(f"labels that {how} {what} sample has: {listed}")
     return said
+
+
+def lacking_labels(labels: ArrayLike, names: Sequence[str], what: str) -> list[str]:
+    """A sentence on samples of which some labels are not known; none if there are no such samples.
+
+    Args:
+        labels: (N, names), NaN where unknown, of samples with at least one known label.
+        names: Of the labels.
+        what: Which samples they are, such as ``training``.
+    """
+    lacking = np.isnan(np.asarray(labels))
+    if not lacking.any():
+        return []
+    counts = zip(names, lacking.sum(0).tolist(), strict=True)
+    listed = ", ".join(f"{name!r} ({count})" for name, count in counts if count)
+    return [f"{int(lacking.any(1).sum())} of {len(lacking)} {what} samples lack some labels, which do not count: {listed}"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -327,3 +328,22 @@ class TestLabelsThatAreNotKnown:
         nothing = dataclasses.replace(found.samples()[0], target=(np.nan, np.nan))
         with pytest.raises(DataError, match="none of its labels is known"):
             check_targets(found, [nothing])
+
+    def test_data_check_counts_them(self, here):
+        from kdcore.data.check import unknown_labels
+
+        data = dataset(labels=self.partly, classes=NAMES)
+        told = [each for each in data.samples() if each.target is not None]
+        splits = SimpleNamespace(samples={"train": told[:20], "test": told[20:]})
+        found = unknown_labels(splits, data)
+        for sentence, split, rows in zip(found, ("train", "test"), (told[:20], told[20:]), strict=True):
+            lacking = np.isnan([each.target for each in rows])
+            assert sentence.startswith(f"{lacking.any(1).sum()} of {len(rows)} {split} samples lack some labels")
+            for name, count in zip(NAMES, lacking.sum(0), strict=True):
+                assert (f"{name!r} ({count})" in sentence) == (count > 0)
+
+    @pytest.mark.parametrize("kind", [float, "Int64", object])
+    def test_empty_cells_of_a_table(self, kind):
+        table = pd.DataFrame({"walk": [1, None, 0], "talk": [0, 1, None]}).astype(kind)
+        found = kdcore.ArrayDataset({"a": (np.zeros((3, 8, 1)), 1.0)}, labels=table)
+        np.testing.assert_array_equal([each.target for each in found.samples()], [[1, 0], [np.nan, 1], [0, np.nan]])

@@ -24,6 +24,7 @@ from kdcore.functional import (
     full_precision,
     gram_similarities,
     in_full_precision,
+    known_mean,
     label_losses,
     mean_over_frames,
     mean_over_positions,
@@ -59,6 +60,7 @@ BLOCKS = {
     "adaptive_mean": (lambda x: adaptive_mean(x, 1, 4), (4, 6, 2)),
     "same_positions": (lambda a, b: torch.cat([x.flatten() for x in same_positions(a, b)]), (2, 3, 6), (2, 4, 4, 5)),
     "weighted_mean": (lambda x, w: weighted_mean(x, w.exp()), (4, 3), (4,)),
+    "known_mean": (lambda x, w: known_mean(lambda y: (y - 1) ** 2, x, w.abs()), (4, 3), (4,)),
     "weighted_mean without weights": (lambda x: weighted_mean(x, None), (4, 3)),
 }
 every_block = pytest.mark.parametrize("name", BLOCKS)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,8 +38,6 @@ def test_the_package_is_asked_for(tmp_path, monkeypatch):
 
 
 def test_the_ending_stands_for_the_format(tmp_path, monkeypatch):
-    from pathlib import Path
-
     assert format_of(Path("student.pte"), None) == "executorch"
     with pytest.raises(UsageError, match=r"--format executorch is written as \.pte"):
         format_of(Path("student.onnx"), "executorch")
@@ -99,3 +99,21 @@ def test_a_program_that_answers_otherwise_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(KdcoreError, match="differ from PyTorch's"):
         list(export_student(Request(str(folder), tmp_path / "s.pte", samples=60)))
     assert not (tmp_path / "s.pte").exists()
+
+
+@installed
+def test_the_example_runs_a_program(tmp_path):
+    folder, file, x = saved_student(tmp_path / "s"), tmp_path / "s.pte", walk(80)
+    list(export_student(Request(str(folder), file, samples=60, card=False)))
+    np.save(tmp_path / "x.npy", x)
+    script = Path(__file__).parents[3] / "docs/examples/executorch/classify.py"
+    shown, said = (
+        subprocess.run([sys.executable, script, file, *given], capture_output=True, text=True, check=True).stdout
+        for given in ((), (tmp_path / "x.npy",))
+    )
+    assert shown == "accelerometer: 60 samples at 50.0 Hz, m/s^2, x, y, z\n"
+    lines = dict(line.rsplit(" ", 1) for line in said.splitlines())
+    probabilities = load_student(folder).predict(x[:60])[0]
+    assert {name: float(p) for name, p in lines.items()} == pytest.approx(
+        dict(zip(CLASSES, probabilities.tolist(), strict=True)), abs=6e-4
+    )

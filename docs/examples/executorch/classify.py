@@ -1,0 +1,35 @@
+"""Classify a recording with an exported ExecuTorch program; needs NumPy, torch and executorch, and no kdcore.
+
+python classify.py student.pte                  # the program's inputs
+python classify.py student.pte recording.npy    # an array (samples, channels) in the units that are shown
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import torch
+from executorch.runtime import Runtime
+
+
+def main(program_file: str, *recordings: str) -> None:
+    """Print the inputs of a program, or its answer to a recording for each of them."""
+    program = Runtime.get().load_program(program_file)
+    [text] = program.load_method("kdcore").execute([])
+    facts = json.loads(text)
+    for each in facts["inputs"] if not recordings else ():
+        print(f"{each['name']}: {each['samples']} samples at {each['rate']} Hz, {each['units']}, {', '.join(each['channels'])}")
+    if recordings:
+        signals = []
+        for file, told in zip(recordings, facts["inputs"], strict=True):
+            values = np.load(file)[: told["samples"]].astype(told["dtype"])
+            signals.append(torch.from_numpy(values)[None])
+        _, answers = program.load_method("forward").execute(signals)
+        for name, number in zip(facts["classes"], answers[0].tolist(), strict=True):
+            print(f"{name} {number:.3f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
