@@ -24,6 +24,7 @@ from torch import Tensor
 
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.data.branch import Branch
+from kdcore.data.mapped import opened
 from kdcore.data.reading import Reader, Recording
 from kdcore.data.reading_processes import prepared
 from kdcore.data.windows import Cutting
@@ -214,15 +215,15 @@ class ColumnCache:
         size = int(np.prod(shape)) * dtype.itemsize
         path = entry / "values.bin"
         if not len(recorded):
-            array = np.zeros(shape, dtype)
+            values = torch.from_numpy(np.zeros(shape, dtype))
         elif size > self.memory_limit:
-            array = np.memmap(path, dtype, "c", shape=shape)  # copy-on-write: torch asks for a writable array
+            values = opened(path, shape, dtype)
         else:
-            array = np.fromfile(path, dtype).reshape(shape)
+            values = torch.from_numpy(np.fromfile(path, dtype).reshape(shape))
         bad = {int(number): text for number, text in head["bad"]}
         windows = np.array(head["windows"], np.int64)
         said = (head[name] for name in SAID[1:])
-        return Column(samples, recorded, windows, torch.from_numpy(array), bad, *said)
+        return Column(samples, recorded, windows, values, bad, *said)
 
 
 class _Building:

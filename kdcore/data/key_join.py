@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from torch import Tensor
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.protocol import Splits
 from kdcore.data.data_cache import Column, window_keys
+from kdcore.data.mapped import rows_of
 from kdcore.errors import DataError
 
 Positions = NDArray[np.int64]
@@ -147,13 +150,20 @@ class JoinedRows:
         """(N,) whether a column has each row."""
         return np.isin(self.code, self.codes(column, modality), assume_unique=True)
 
-    def values_of(self, column: Column, modality: str) -> Tensor:
+    def values_of(self, column: Column, modality: str, limit: int = sys.maxsize, folder: Path | None = None) -> Tensor:
         """(N, …) a column's values row by row; its first one stands in where there is none.
 
         They are the column's own tensor where nothing is to be moved.
+
+        Args:
+            column: The column.
+            modality: Its modality.
+            limit: Bytes that they may take in memory.
+            folder: Where they are kept if they take more.
         """
         codes = self.codes(column, modality)
         if not len(codes) or np.array_equal(codes, self.code):
             return column.values
         row = np.searchsorted(codes, self.code).clip(max=len(codes) - 1)
-        return column.values[torch.from_numpy(np.where(codes[row] == self.code, row, 0))]
+        rows = torch.from_numpy(np.where(codes[row] == self.code, row, 0))
+        return rows_of(column.values, rows, limit, folder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,8 @@ LONG, FEW = 1024, 96
 """Samples to which a longer recording is averaged; samples in its middle, of the channel that varies most, in which noise is
 looked for."""
 
-BLOCK, COMPARISONS, FOUND = 512, 500, 5
-"""Test samples that are compared at once; pairs that are compared at most, and lines, per modality."""
+BLOCK, OTHERS, COMPARISONS, FOUND = 512, 16384, 500, 5
+"""Test samples and other samples that are compared at once; pairs that are compared at most, and lines, per modality."""
 
 RECORDED, SMOOTH = "r", "s"
 """First character of the outline of a recording with noise, and of one without: two smooth ones may be alike by nature."""
@@ -115,12 +116,12 @@ def _likely(one: NDArray[np.floating[Any]], two: NDArray[np.floating[Any]]) -> I
         return
     best: list[tuple[float, int, int]] = []
     flat = two.reshape(len(two), -1)
-    for start in range(0, len(one), BLOCK):
-        correlation = np.abs(one[start : start + BLOCK].reshape(-1, flat.shape[1]) @ flat.T)
-        rows, columns = np.nonzero(correlation > LIKELY)
+    for start, other in product(range(0, len(one), BLOCK), range(0, len(two), OTHERS)):
+        correlation = one[start : start + BLOCK].reshape(-1, flat.shape[1]) @ flat[other : other + OTHERS].T
+        rows, columns = np.nonzero(np.abs(correlation, out=correlation) > LIKELY)
         values = correlation[rows, columns]
         top = np.argsort(-values)[:COMPARISONS]
-        best += zip(values[top].tolist(), (start + rows[top]).tolist(), columns[top].tolist(), strict=True)
+        best += zip(values[top].tolist(), (start + rows[top]).tolist(), (other + columns[top]).tolist(), strict=True)
         best = sorted(best, reverse=True)[:COMPARISONS]
     yield from ((row, column) for _, row, column in best)
 

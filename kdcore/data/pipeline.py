@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from kdcore.contracts.modality import Modality
 from kdcore.contracts.transform import Join
 from kdcore.data.branch import Branch, described
+from kdcore.data.mapped import empty, rows_of
 
 CHUNK = 256
 
@@ -112,47 +115,70 @@ class Pipeline:
             module.statistics_from = origin  # type: ignore[assignment]  # not a parameter
         return True
 
-    def prepare(self, columns: Sequence[Tensor], train: Tensor, limit: int) -> tuple[Tensor, ...]:
+    def prepare(self, columns: Sequence[Tensor], train: Tensor, limit: int, folder: Path | None = None) -> tuple[Tensor, ...]:
         """Do once what can be done once, and keep the rest as `batch_transforms`.
 
         Args:
             columns: One tensor (N, …) per branch.
             train: Rows of the training split, all that a fitted transform may see.
             limit: Bytes that the result of a transform may take; what would take more is done per batch instead.
+            folder: Where what takes more is kept while transforms are fitted.
 
         Returns:
             The participant's entry of the table: one tensor, or one per branch if the join is yet to come.
         """
+        room = Room(limit, folder)
         done, rests = [], []
         for branch, column in zip(self.branches, columns, strict=True):
-            column, rest = _advance(branch.on_batches, column, train, limit)
+            column, rest = _advance(branch.on_batches, column, train, room)
             done.append(column)
             rests.append(rest)
         trunk = self.trunk
         if any(rests):
-            _fit_rest(self, columns, train)
+            _fit_rest(self, columns, train, room)
         else:
             rests = []
             if len(done) > 1 and not runs_per_batch(trunk[0]):
-                done, trunk = [_in_chunks(trunk[0], tuple(done))], trunk[1:]
+                done, trunk = [_in_chunks(trunk[0], tuple(done), room)], trunk[1:]
             if len(done) == 1:
-                done[0], trunk = _advance(trunk, done[0], train, limit)
+                done[0], trunk = _advance(trunk, done[0], train, room)
         self.batch_transforms = BatchTransforms(rests, trunk)
         return tuple(done)
 
 
-def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, limit: int) -> tuple[Tensor, list[nn.Module]]:
+@dataclass(frozen=True)
+class Room:
+    """The place that results of transforms may take.
+
+    Args:
+        limit: Bytes in memory.
+        folder: Where larger ones are kept; the system's folder of temporary files by default.
+    """
+
+    limit: int
+    folder: Path | None = None
+
+    def rows(self, x: Tensor, rows: Tensor) -> Tensor:
+        """``x[rows]``, on disk if it is large."""
+        return rows_of(x, rows, self.limit, self.folder)
+
+    def empty(self, shape: Sequence[int], like: Tensor) -> Tensor:
+        """An uninitialised tensor of a type, on disk if it is large."""
+        return empty(shape, like.dtype, self.limit, self.folder)
+
+
+def _advance(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, room: Room) -> tuple[Tensor, list[nn.Module]]:
     """Apply `transforms` to all of `x` up to the first that must run per batch; return the result and the rest."""
     for index, transform in enumerate(transforms):
         if runs_per_batch(transform):
-            _fit_following(transforms[index:], x, train)
+            _fit_following(transforms[index:], x, train, room)
             return x, list(transforms[index:])
-        _fit(transform, x, train)
+        _fit(transform, x, train, room)
         per_sample = _apply(transform, x[:1])
-        if per_sample.numel() * per_sample.element_size() * len(x) > limit:
-            _fit_following(transforms[index:], x, train)
+        if per_sample.numel() * per_sample.element_size() * len(x) > room.limit:
+            _fit_following(transforms[index:], x, train, room)
             return x, list(transforms[index:])
-        x = _in_chunks(transform, x)
+        x = _in_chunks(transform, x, room)
     return x, []
 
 
@@ -160,32 +186,37 @@ def _needs_fit(transform: nn.Module) -> bool:
     return getattr(transform, "fitted", False) and not getattr(transform, "statistics_from", "")
 
 
-def _fit(transform: nn.Module, x: Tensor, train: Tensor) -> None:
+def _fit(transform: nn.Module, x: Tensor, train: Tensor, room: Room) -> None:
     if _needs_fit(transform):
-        transform.fit(x[train])  # type: ignore[operator]
+        transform.fit(room.rows(x, train))  # type: ignore[operator]
 
 
-def _fit_following(transforms: Sequence[nn.Module], x: Tensor, train: Tensor) -> None:
+def _fit_following(transforms: Sequence[nn.Module], x: Tensor, train: Tensor, room: Room) -> None:
     """Fit what comes after a transform that runs per batch on training samples as they are without augmentation."""
-    if not any(map(_needs_fit, transforms)):
+    last = max((index for index, each in enumerate(transforms) if _needs_fit(each)), default=-1)
+    if last < 0:
         return
-    sample = x[train]
-    for transform in transforms:
+    sample = room.rows(x, train)
+    for transform in transforms[: last + 1]:
         if _needs_fit(transform):
             transform.fit(sample)  # type: ignore[operator]
-        if not getattr(transform, "augmentation", False) or getattr(transform, "per_batch", False):
-            sample = _in_chunks(transform, sample)
+        if transform is not transforms[last] and (
+            not getattr(transform, "augmentation", False) or getattr(transform, "per_batch", False)
+        ):
+            sample = _in_chunks(transform, sample, room)
 
 
-def _fit_rest(pipeline: Pipeline, columns: Sequence[Tensor], train: Tensor) -> None:
+def _fit_rest(pipeline: Pipeline, columns: Sequence[Tensor], train: Tensor, room: Room) -> None:
     """Fit the trunk on training samples taken through the branches, which have transforms on batches, without augmentation."""
     if not any(map(_needs_fit, pipeline.trunk)):
         return
-    head = BatchTransforms([branch.on_batches for branch in pipeline.branches], []).eval()
-    signal = tuple(column[train] for column in columns)
-    parts = head(bare(signal))
-    x = _in_chunks(pipeline.trunk[0], parts) if len(signal) > 1 else parts
-    _fit_following(pipeline.trunk[1:] if len(signal) > 1 else pipeline.trunk, x, torch.arange(len(train)))
+    parts = []
+    for branch, column in zip(pipeline.branches, columns, strict=True):
+        part = room.rows(column, train)
+        head = BatchTransforms([branch.on_batches], []).eval()
+        parts.append(_in_chunks(head, part, room) if branch.on_batches else part)
+    x = _in_chunks(pipeline.trunk[0], tuple(parts), room) if len(parts) > 1 else parts[0]
+    _fit_following(pipeline.trunk[1:] if len(parts) > 1 else pipeline.trunk, x, torch.arange(len(train)), room)
 
 
 @torch.no_grad()
@@ -197,12 +228,14 @@ def _apply(transform: nn.Module, x: Tensor | tuple[Tensor, ...]) -> Tensor:
         transform.train(was)
 
 
-def _in_chunks(transform: nn.Module, x: Tensor | tuple[Tensor, ...]) -> Tensor:
+def _in_chunks(transform: nn.Module, x: Tensor | tuple[Tensor, ...], room: Room) -> Tensor:
     size = len(x[0]) if isinstance(x, tuple) else len(x)
-    pieces = [
-        _apply(
-            transform, tuple(part[start : start + CHUNK] for part in x) if isinstance(x, tuple) else x[start : start + CHUNK]
-        )
-        for start in range(0, size, CHUNK)
-    ]
-    return torch.cat(pieces)
+    found = None
+    for start in range(0, size, CHUNK):
+        span = slice(start, start + CHUNK)
+        piece = _apply(transform, tuple(part[span] for part in x) if isinstance(x, tuple) else x[span])
+        if found is None:
+            found = room.empty((size, *piece.shape[1:]), piece)
+        found[span] = piece
+    assert found is not None
+    return found

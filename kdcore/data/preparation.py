@@ -201,9 +201,10 @@ def load_table(
     present = _present(pipelines, columns, joined, requirements.together)
     inputs = {
         name: pipeline.prepare(
-            [joined.values_of(columns[id(each)], each.modality.name) for each in pipeline.branches],
+            [joined.values_of(columns[id(each)], each.modality.name, memory_limit, folder) for each in pipeline.branches],
             _fitting_rows(name, rows["train"], present),
             memory_limit,
+            folder,
         )
         for name, pipeline in pipelines.items()
     }

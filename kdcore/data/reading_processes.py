@@ -6,6 +6,7 @@ module and nothing of the program that needs them, so that a script without ``if
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import queue
@@ -112,10 +113,9 @@ class Workers:
     def start(cls, reader: Reader, count: int) -> Workers | None:
         """Start processes; None if the reader cannot be sent to them: it is large, or made of what no file defines."""
         try:
-            content = pickle.dumps(replace(reader, branches=[replace(each, on_batches=[]) for each in reader.branches]))
-        except Exception:  # a plugin's classes may raise anything
-            return None
-        if len(content) > LIGHT:
+            content = _Bounded()
+            pickle.dump(replace(reader, branches=[replace(each, on_batches=[]) for each in reader.branches]), content, 5)
+        except Exception:  # a plugin's classes may raise anything, and a large dataset raises here
             return None
         made = []
         for _ in range(count):
@@ -123,7 +123,7 @@ class Workers:
             pipe = subprocess.PIPE
             process = subprocess.Popen(words, stdin=pipe, stdout=pipe, env=_environment(), process_group=0)  # Ctrl-C is for us
             made.append(process)
-        return cls(reader, made, (_plugin_files(), _threads(), content))
+        return cls(reader, made, (_plugin_files(), _threads(), content.getvalue()))
 
     def _load(self, process: subprocess.Popen[bytes], message: Any) -> None:
         with suppress(OSError, EOFError, pickle.UnpicklingError):
@@ -188,6 +188,15 @@ class Workers:
                 with suppress(OSError):  # what is left to be written has no reader
                     pipe.close()  # type: ignore[union-attr]
             process.wait()
+
+
+class _Bounded(io.BytesIO):
+    """Refuses more than `LIGHT` bytes, before they are in memory."""
+
+    def write(self, content: Any) -> int:
+        if self.tell() + memoryview(content).nbytes > LIGHT:
+            raise ValueError("too much")
+        return super().write(content)
 
 
 def _environment() -> dict[str, str]:

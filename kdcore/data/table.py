@@ -13,6 +13,7 @@ from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.protocol import HELD_OUT, Splits
 from kdcore.contracts.target import OF_CLASSES, Target, known, partly_known
 from kdcore.data.dropped import DropReport
+from kdcore.data.mapped import read_ahead
 from kdcore.data.pipeline import bare
 from kdcore.data.sampling import balanced, shuffled
 from kdcore.errors import TrainingError
@@ -174,5 +175,8 @@ class Table:
 def _take(part: Tensor, rows: Tensor) -> Tensor:
     """``part[rows]`` on the rows' device, wherever `part` is kept."""
     if part.device == rows.device:
+        read_ahead(part, rows)
         return part.index_select(0, rows)
-    return part.index_select(0, rows.to(part.device)).to(rows.device, non_blocking=True)
+    here = rows.to(part.device)
+    read_ahead(part, here)
+    return part.index_select(0, here).to(rows.device, non_blocking=True)

@@ -28,6 +28,10 @@ History = list[tuple[dict[str, float], int]]
 """The tracked values, in order: (metrics, step)."""
 
 
+HASHED = 1 << 22
+"""Values that are hashed at a time."""
+
+
 class TrainedStages:
     """Finished stages in which teachers learnt alone, under a hash of all that made them what they are.
 
@@ -121,8 +125,10 @@ def claimed(store: TrainedStages | None, key: str | None, stopped: Callable[[], 
 
 
 def _digest(tensor: Tensor) -> str:
-    content = tensor.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format).view(torch.uint8)
-    return f"{tensor.dtype}{tuple(tensor.shape)}{hashlib.sha256(content.numpy().data).hexdigest()}"
+    digest = hashlib.sha256()
+    for part in tensor.detach().reshape(-1).split(HASHED):  # a tensor on disk must not be copied whole
+        digest.update(part.cpu().contiguous().view(torch.uint8).numpy().data)
+    return f"{tensor.dtype}{tuple(tensor.shape)}{digest.hexdigest()}"
 
 
 def _code_of(modules: Sequence[torch.nn.Module]) -> dict[str, str]:
