@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import mmap
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdcore import DataError, refuse_bomb
+from kdcore import DataError, one_line, refuse_bomb
 
 SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 BLOCK, KEPT = 1 << 20, 1 << 26
 """Bytes of rows that are read at once, at least a chunk of the file; bytes of rows that are kept in memory for each array."""
+
+COLLECTION = b"GCOL\1\0\0\0"
+"""The begin of a collection of objects of any size."""
+
+SEARCHED = 1 << 32
+"""Bytes of a file that is searched for damaged collections, at most."""
 
 LISTED = 20
 """Arrays that a message names."""
@@ -94,8 +102,23 @@ def _h5py(path: Path) -> Any:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[Any]:
-    """An array of a file, found without following links."""
+    """An array of a file, found without following links.
+
+    Raises:
+        DataError: If there is none, it is refused, or reading it fails.
+    """
     h5py = _h5py(path)
+    try:
+        with _array(path, name, h5py) as found:
+            yield found
+    except DataError:
+        raise
+    except Exception as error:  # the library reports damage by many kinds of exception
+        raise DataError(f"{path}: cannot be read as an array of windows ({one_line(error)})") from error
+
+
+@contextmanager
+def _array(path: Path, name: str, h5py: Any) -> Iterator[Any]:
     with h5py.File(path, "r") as file:
         found: Any = file
         for part in filter(None, name.split("/")):
@@ -118,6 +141,49 @@ def _require_plain(path: Path, name: str, found: Any, h5py: Any) -> None:
         raise DataError(f"{path}: refused: {name!r} holds neither numbers nor text but {found.dtype}")
     if not found.shape:
         raise DataError(f"{path}: {name!r} is a single value, not an array")
+    text = h5py.check_string_dtype(found.dtype)
+    if text and text.length is None:
+        _refuse_damaged_text(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _refuse_damaged_text(path: Path, stamp: int) -> None:
+    """Refuse a file whose texts of any length are damaged so that the HDF5 library would read them for ever.
+
+    They are in collections of numbered objects, each with its size (HDF5 File Format Specification, III.E); a size that is not
+    theirs leads astray. Files beyond `SEARCHED` are not looked through.
+
+    Args:
+        path: The file.
+        stamp: Its time of change, so that a changed file is looked at again.
+
+    Raises:
+        DataError: If there is such a collection.
+    """
+    del stamp
+    if not 0 < path.stat().st_size <= SEARCHED:
+        return
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        start = content.find(COLLECTION)
+        while start >= 0:
+            if not _is_whole(content, start):
+                raise DataError(f"{path}: damaged: its collection of texts at byte {start} is not whole")
+            start = content.find(COLLECTION, start + 1)
+
+
+def _is_whole(content: mmap.mmap, start: int) -> bool:
+    """True if the objects of the collection at `start` follow each other to its end; their sizes are numbers of 8 bytes."""
+    stop = start + int.from_bytes(content[start + 8 : start + 16], "little")
+    place = start + 16
+    if not place < stop <= len(content):
+        return False
+    while place + 16 <= stop:
+        number, size = (int.from_bytes(content[place + at : place + at + n], "little") for at, n in ((0, 2), (8, 8)))
+        step = 16 + (size + 7) // 8 * 8 if number else size  # object 0 is what is free, its own head included
+        if not 16 <= step <= stop - place:
+            return False
+        place += step
+    return True
 
 
 def _unknown(path: Path, name: str) -> DataError:

@@ -117,10 +117,6 @@ def _case(parts: list[str], place: str) -> np.ndarray:
     return np.array(rows, dtype=np.float64).T
 
 
-def _number(text: str) -> float:
-    return np.nan if text.lower() in _MISSING else float(text)
-
-
 def _stacked(cases: list[np.ndarray]) -> np.ndarray:
     if len({len(case) for case in cases}) == 1:
         return np.stack(cases)

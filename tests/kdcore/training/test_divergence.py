@@ -10,7 +10,7 @@ import pytest
 import torch
 from learning import engine, fit, state_of, students
 
-from kdcore import DistillationLoss
+from kdcore import DistillationLoss, Target
 from kdcore.errors import TrainingError
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.summary import _chance_notes
@@ -162,3 +162,22 @@ def test_a_student_no_better_than_the_most_frequent_class_is_named():
         "teacher", "constant", "constant without distillation"
     ]  # fmt: skip
     assert "60.0 % accuracy, and 60.0 % by always predicting the most frequent class" in notes[1]
+
+
+def test_of_values_a_larger_error_than_the_means_is_no_better_than_chance():
+    """Lower is better for MAE; always 2, the mean of the training samples, is wrong by 1."""
+    labels, target = np.array([[1.0], [3.0]]), Target("values", ("kg",), (2.0,), (1.0,))
+    answers = {"good": labels + 0.5, "poor": labels + 1.5}
+    found = {
+        "distilled": [Outcome("distilled", answers, labels, [], {}, 0.0, [], ["good", "poor"], target=target, names=["m"])]
+    }
+    [note] = _chance_notes(found, {arm: [each.evaluations() for each in seeds] for arm, seeds in found.items()})
+    assert note.startswith("poor is no better than chance: 1.500 kg MAE, and 1.000 kg by always estimating the mean")
+
+
+def test_teachers_are_joined_where_all_of_them_answer():
+    labels, gone = np.array([0, 1, 0]), [np.nan, np.nan]
+    answers = {"a": np.array([gone, [0.2, 0.8], [0.6, 0.4]]), "b": np.array([[1.0, 0.0], gone, [0.2, 0.8]])}
+    found = Outcome("distilled", answers, labels, list("xyz"), {}, 0.0, ["a", "b"], []).evaluations()["teachers (mean)"]
+    assert found.rows.tolist() == [2]
+    np.testing.assert_allclose(found.probabilities, [[0.4, 0.6]])

@@ -6,11 +6,14 @@ import csv
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 from mlflow import MlflowClient
+from optuna.distributions import IntDistribution
+from optuna.trial import create_trial
 from quick import QUICK, runs_of
 from runs import Home
 
@@ -149,3 +152,21 @@ def test_a_wrong_ending_is_said_before_anything_is_run(tmp_path, database):
         assert home.finish(*command, "--output", "table.pdf") == 2
     assert home.said().count("error: --output table.pdf: cannot tell the format from the suffix") == 2
     assert not runs_of(home)
+
+
+@pytest.mark.parametrize(("values", "tied"), [((0.5, 0.8, 0.8), True), ((0.8, 0.5, 0.5), False), ((0.8,), False)])
+def test_points_that_share_the_highest_accuracy_are_counted(values, tied):
+    space = SimpleNamespace(keys=[SimpleNamespace(path="x")], source="r.yaml", overrides=[])
+    recipe = SimpleNamespace(name="r", seeds=[0])
+    trials = [
+        create_trial(
+            params={"x": n},
+            distributions={"x": IntDistribution(0, 9)},
+            value=value,
+            user_attrs={"point": n, "accuracies": [value]},
+        )
+        for n, value in enumerate(values)
+    ]
+    table, _ = sweep_module.sweep_table(space, trials, recipe)
+    assert ("2 points share the highest accuracy; the best point is the first of them." in table.notes) == tied
+    assert table.rows[0][0] == str(int(np.argmax(values)))

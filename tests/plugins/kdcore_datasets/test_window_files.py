@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kdcore import DataError
-from kdcore_datasets.hdf5 import Hdf5Rows
+from kdcore_datasets.hdf5 import Hdf5Rows, _refuse_damaged_text
 from kdcore_datasets.window_arrays import Windows, WindowSet
 from kdcore_datasets.window_files import load_rows, located
 
@@ -136,6 +137,31 @@ def test_what_an_hdf5_file_holds_is_said(tmp_path):
     (tmp_path / "b.h5").write_bytes(b"no")
     with pytest.raises(DataError, match=r"b\.h5: cannot be read as an array of windows"):
         load_rows(tmp_path / "b.h5", "x")
+
+
+def test_damaged_texts_of_hdf5_are_refused_and_not_read_for_ever(tmp_path):
+    """A size that leads astray once kept the library busy until it was killed."""
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["y"] = [name.encode() for name in ["walk", "sit", "stand"] * 9]
+        file["x"] = np.arange(9.0)
+    whole = path.read_bytes()
+    start, changed, refused = whole.index(b"GCOL"), 0, 0
+    assert Hdf5Rows(path, "y")[26] == b"stand"
+    for place in (*range(16), 24, 25, 31, 24 + 24, 24 + 25 * 24, 24 + 27 * 24, 31 + 27 * 24):
+        for flip in (1, 0x20, 0x80):
+            content = bytearray(whole)
+            content[start + place] ^= flip
+            path.unlink()
+            path.write_bytes(content)
+            _refuse_damaged_text.cache_clear()
+            with suppress(DataError):
+                assert len(np.asarray(Hdf5Rows(path, "y"))) == 27
+                refused -= 1
+            refused, changed = refused + 1, changed + 1
+            assert Hdf5Rows(path, "x")[8] == 8, "numbers are not texts"
+    assert refused > changed / 2
 
 
 def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
