@@ -53,7 +53,8 @@ def format_of(output: Path, asked: str | None) -> Format:
         right = next(suffix for suffix, name in SUFFIXES.items() if name == asked)
         raise UsageError(f"{output}: --format {asked} is written as {right}, and {output.suffix} is {ending}")
     if not (ending or asked):
-        raise UsageError(f"{output}: the ending must be {' or '.join(SUFFIXES)}, or set --format")
+        *others, last = SUFFIXES
+        raise UsageError(f"{output}: the ending must be {', '.join(others)} or {last}, or set --format")
     return asked or ending  # type: ignore[return-value]
 
 

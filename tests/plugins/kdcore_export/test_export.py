@@ -218,7 +218,7 @@ def test_the_ending_decides_the_format(name, asked, format):
     [
         ("e.pt2", "onnx", r"--format onnx is written as \.onnx, and \.pt2 is torch-export"),
         ("e.onnx", "torch-export", r"--format torch-export is written as \.pt2"),
-        ("e.bin", None, r"the ending must be \.onnx or \.pt2, or set --format"),
+        ("e.bin", None, r"the ending must be \.onnx, \.pt2 or \.pte, or set --format"),
         ("e.onnx", "tflite", "no format 'tflite'"),
     ],
 )
