@@ -146,6 +146,12 @@ class Table:
         weights = None if self.weights is None else self.weights.index_select(0, rows)
         return Batch(rows, signals, self.train_labels.index_select(0, rows) if labelled else None, self.keys, weights)
 
+    def read_ahead(self, rows: Tensor, participants: Iterable[str]) -> None:
+        """Have the system read the samples of a later batch meanwhile; nothing for data in memory."""
+        for name in participants:
+            for part in self.inputs.get(name, ()):
+                read_ahead(part, rows)
+
     def to(self, device: torch.device, limit: int) -> Table:
         """The table with its tensors on `device`; inputs only if they take no more than `limit` bytes together."""
         size = sum(part.numel() * part.element_size() for parts in self.inputs.values() for part in parts)

@@ -238,6 +238,7 @@ class Engine:
         told, batches = time.monotonic(), order.split(context.batch_size)[: context.steps]
         for index, batch in enumerate(batches[context.index :], context.index):
             self._begin_step(context, index)
+            self.table.read_ahead(order[(index + 1) * context.batch_size :][: context.batch_size], context.step.inputs)
             yield batch, batch if alone else batch.split(share)[self.fabric.global_rank]
             now = time.monotonic()
             if now - told > 0.2:
