@@ -132,8 +132,7 @@ def train(table: Table, pipeline: Pipeline, steps: int, batch: int) -> float:
     for number, rows in enumerate(batches):
         if number == 1:  # after libraries have loaded what a first step needs
             began = time.perf_counter()
-        if number + 1 < len(batches):
-            table.read_ahead(batches[number + 1], ["student"])
+        table.read_ahead(batches[number + 1 : number + 2], ["student"])
         found = table.batch(rows, ["student"])
         assert found.labels is not None
         logits = student(pipeline.batch_transforms.train()(found.signals["student"]).flatten(1))
