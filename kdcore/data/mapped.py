@@ -85,7 +85,7 @@ def read_ahead(x: Tensor, rows: Tensor) -> None:
 
     Without it each row is waited for in turn, and the system reads what lies around it.
     """
-    if x not in _FILES or not len(rows) or not hasattr(mmap, "MADV_WILLNEED"):
+    if not len(_FILES) or x not in _FILES or not hasattr(mmap, "MADV_WILLNEED"):
         return
     file, address = _FILES[x]
     size, page = x.stride(0) * x.element_size(), mmap.PAGESIZE

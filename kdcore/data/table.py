@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -151,6 +152,17 @@ class Table:
             signals[name] = bare(tuple([_take(part, rows) for part in self.inputs[name]]))
         weights = None if self.weights is None else self.weights.index_select(0, rows)
         return Batch(rows, signals, self.train_labels.index_select(0, rows) if labelled else None, self.keys, weights)
+
+    def read_ahead(self, batches: Sequence[Tensor], participants: Sequence[str]) -> None:
+        """Have the system read the samples of later batches meanwhile; nothing for data in memory.
+
+        Args:
+            batches: The rows of each, (B,) int64.
+            participants: Whose signals will be wanted.
+        """
+        for rows, name in product(batches, participants):
+            for part in self.inputs.get(name, ()):
+                read_ahead(part, rows)
 
     def to(self, device: torch.device, limit: int) -> Table:
         """The table with its tensors on `device`; inputs only if they take no more than `limit` bytes together."""

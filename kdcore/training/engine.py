@@ -238,6 +238,7 @@ class Engine:
         told, batches = time.monotonic(), order.split(context.batch_size)[: context.steps]
         for index, batch in enumerate(batches[context.index :], context.index):
             self._begin_step(context, index)
+            self.table.read_ahead(batches[index + 1 : index + 2], context.step.inputs)
             yield batch, batch if alone else batch.split(share)[self.fabric.global_rank]
             now = time.monotonic()
             if now - told > 0.2:
@@ -346,8 +347,8 @@ class Engine:
         """Copies of all that `learners` train, by name."""
         owned = [module for name in self.distiller.owners(learners) for module in self.distiller.owned(name)]
         names = {id(tensor) for module in owned for tensor in module.state_dict(keep_vars=True).values()}
-        kept = self.distiller.state_dict(keep_vars=True)
-        return {name: tensor.detach().clone() for name, tensor in kept.items() if id(tensor) in names}
+        kept = self.distiller.state_dict(keep_vars=True).items()
+        return {name: tensor.detach().clone() for name, tensor in kept if id(tensor) in names}
 
     def _load(self, weights: Mapping[str, Tensor]) -> None:
         self.distiller.load_state_dict(weights, strict=False)

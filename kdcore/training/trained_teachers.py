@@ -127,7 +127,8 @@ def claimed(store: TrainedStages | None, key: str | None, stopped: Callable[[], 
 def _digest(tensor: Tensor) -> str:
     digest = hashlib.sha256()
     for part in tensor.detach().reshape(-1).split(HASHED):  # a tensor on disk must not be copied whole
-        digest.update(part.cpu().contiguous().view(torch.uint8).numpy().data)
+        content = part.cpu().clone(memory_format=torch.contiguous_format)  # `contiguous` leaves a single value as it is
+        digest.update(content.view(torch.uint8).numpy().data)
     return f"{tensor.dtype}{tuple(tensor.shape)}{digest.hexdigest()}"
 
 

@@ -128,9 +128,11 @@ def train(table: Table, pipeline: Pipeline, steps: int, batch: int) -> float:
     optimizer = torch.optim.SGD(student.parameters(), 0.001)
     order = table.epoch_order(table.training_rows("train"), 0)[: (steps + 1) * batch]
     began = 0.0
-    for number, rows in enumerate(order.split(batch)):
+    batches = order.split(batch)
+    for number, rows in enumerate(batches):
         if number == 1:  # after libraries have loaded what a first step needs
             began = time.perf_counter()
+        table.read_ahead(batches[number + 1 : number + 2], ["student"])
         found = table.batch(rows, ["student"])
         assert found.labels is not None
         logits = student(pipeline.batch_transforms.train()(found.signals["student"]).flatten(1))

@@ -64,6 +64,26 @@ def test_a_frozen_teacher_is_left_as_it_is(table):
     assert not same_state(state_of(made.students), learner)
 
 
+def test_the_next_batch_is_read_ahead_of_its_step(table, monkeypatch):
+    events, batch = [], type(table).batch
+
+    def read(self, rows, *args, **options):
+        events.append(("read", rows.tolist()))
+        return batch(self, rows, *args, **options)
+
+    monkeypatch.setattr(type(table), "batch", read)
+    monkeypatch.setattr(
+        type(table), "read_ahead", lambda self, batches, names: events.append(("ahead", [*map(torch.Tensor.tolist, batches)]))
+    )
+    fit(distiller(table), table, [students(epochs=1)])
+    ahead = [(place, rows) for place, (what, rows) in enumerate(events) if what == "ahead"]
+    assert len(ahead) > 2
+    for place, rows in ahead[:-1]:
+        assert [what for what, _ in events[place + 1 : place + 4]] == ["read", "ahead", "read"]
+        assert [events[place + 3][1]] == rows
+    assert ahead[-1][1] == []
+
+
 def count_calls(made, name):
     calls = []
     made.participant(name).encoder.register_forward_hook(lambda module, args, output: calls.append(len(output)))
