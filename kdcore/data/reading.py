@@ -128,8 +128,9 @@ def as_array(signal: Signal, branch: Branch, spec: Modality | None = None) -> np
     if not len(signal):
         raise ValueError(f"the {branch.modality.name} signal is empty")
     recorded = signal.values
-    for transform in branch.on_samples:
-        signal = transform(signal)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused below, in words
+        for transform in branch.on_samples:
+            signal = transform(signal)
     values = signal.values
     spec = spec or branch.prepared
     if values.ndim != len(spec.axes):

@@ -48,7 +48,7 @@ def recordings_of_table(
     if values.dtype.kind not in "fiub":
         wrong = next(each for each in chosen if np.asarray(table[each].to_numpy()).dtype.kind not in "fiub")
         raise DataError(f"{name}: the column {wrong!r} holds no numbers")
-    times = _times(name, table[TIME]) if TIME in columns else None
+    times = instants(name, table[TIME], TIME) if TIME in columns else None
     inner = _inner_shape(name, spec, len(chosen))
     rows: dict[Hashable, list[int]] = {}
     for row, each in enumerate(table[sample].tolist()):
@@ -61,8 +61,13 @@ def recordings_of_table(
     return found, tuple(chosen)
 
 
-def _times(name: str, column: Any) -> np.ndarray:
-    """(rows,) instants in seconds; dates count from 1970, durations from 0.
+def instants(name: str, column: Any, called: str) -> np.ndarray:
+    """The instants (rows,) of a data frame's column in seconds; dates count from 1970, durations from 0.
+
+    Args:
+        name: Of the modality.
+        column: The column.
+        called: Its name.
 
     Raises:
         DataError: If one is missing or no time.
@@ -75,9 +80,9 @@ def _times(name: str, column: Any) -> np.ndarray:
         try:
             times = np.asarray(column.to_numpy(), dtype=np.float64)
         except (TypeError, ValueError):
-            raise DataError(f"{name}: the column {TIME!r} holds neither seconds nor dates") from None
+            raise DataError(f"{name}: the column {called!r} holds neither seconds nor dates") from None
     if not np.isfinite(times).all():
-        raise DataError(f"{name}: row {int((~np.isfinite(times)).argmax())} of the table has no {TIME}")
+        raise DataError(f"{name}: row {int((~np.isfinite(times)).argmax())} of the table has no {called}")
     return times
 
 
@@ -87,15 +92,18 @@ def _refuse_shuffled(name: str, table: Any, rows: Mapping[Hashable, Sequence[int
     Raises:
         DataError: If they do.
     """
-    index = np.asarray(table.index)
-    if index.dtype.kind not in "iufM":
-        return
     for each, of in rows.items():
-        if (index[of][1:] < index[of][:-1]).any():
+        if goes_back(table.index, of):
             raise DataError(
                 f"{name}, sample {each!r}: the table has no column {TIME!r}, and its index goes back within the sample; "
                 "sort the rows by time, then call reset_index"
             )
+
+
+def goes_back(index: Any, rows: Sequence[int] | slice = slice(None)) -> bool:
+    """True if the numbers or dates that a data frame calls some of its rows by are not in order."""
+    numbers = np.asarray(index)
+    return numbers.dtype.kind in "iufM" and bool((numbers[rows][1:] < numbers[rows][:-1]).any())
 
 
 def values_of_table(tables: Sequence[Any], sample: str, column: str) -> dict[Hashable, Any]:

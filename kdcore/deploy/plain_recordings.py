@@ -19,6 +19,7 @@ import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.units import SECONDS, conversion
+from kdcore.data.sample_tables import goes_back, instants, is_table
 from kdcore.data.signal_checks import looks_like_g
 from kdcore.errors import DataError
 
@@ -271,7 +272,10 @@ def check_clock(times: np.ndarray, name: str, rate: float) -> None:
         return
     unit = _without_unit(name)[1] or re.split(r"[^a-zµ]+", name.lower())[-1]
     scales = [SECONDS[unit]] if unit in SECONDS else sorted(set(SECONDS.values()))
-    step = float(np.median(np.diff(times)))
+    steps = np.diff(times)
+    if (steps < 0).any() and not (steps <= 0).all():
+        raise DataError(f"column {name!r} goes back at row {int((steps < 0).argmax()) + 2}; sort the rows by time")
+    step = float(np.median(steps))
     if not any(abs(step * scale * rate - 1) < 0.05 for scale in scales):
         raise DataError(f"column {name!r} rises by {step:g} a row, which is not {rate:g} samples per second")
 
@@ -311,13 +315,28 @@ def as_signal(values: Any, modality: Modality, rate: float | None, channels: int
             raise DataError(f"{modality.name}: the signal says {values.rate:g} samples per second, rate= says {rate:g}")
         return values
     rate = known_rate(rate, modality)
-    if hasattr(values, "columns") and hasattr(values, "to_numpy"):
-        return from_columns([str(name) for name in values.columns], values.to_numpy(), modality, rate, "", channels)
+    if is_table(values):
+        names = [str(name) for name in values.columns]
+        if not any(map(_is_time, names)) and goes_back(values.index):
+            raise DataError(
+                f"{modality.name}: the table has no column of times, and its index goes back; sort the rows by time, then call "
+                "reset_index"
+            )
+        return from_columns(names, _with_seconds(values, modality).to_numpy(), modality, rate, "", channels)
     array = as_numpy(values)
     if array is None:
         raise DataError(f"{modality.name}: a recording must be a path, an array or a Signal, not {type(values).__name__}")
     warn_of_g(array, modality)
     return Signal(array, rate)
+
+
+def _with_seconds(table: Any, modality: Modality) -> Any:
+    """A data frame whose dates and durations are seconds."""
+    dated = [place for place, kind in enumerate(table.dtypes) if getattr(kind, "kind", "O") in "Mm"]
+    table = table.copy() if dated else table
+    for place in dated:
+        table.isetitem(place, instants(modality.name, table.iloc[:, place], str(table.columns[place])))
+    return table
 
 
 def as_numpy(values: Any) -> np.ndarray | None:

@@ -91,6 +91,7 @@ def test_a_file_of_ones_own_tables(tmp_path):
         (np.array([["a", "b", "c"]]), "must hold numbers, not <U1"),
     ],
 )
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_recording_that_does_not_fit_is_named_with_the_reason(tmp_path, values, said):
     folder = saved_student(tmp_path / "student")
     np.save(tmp_path / "odd.npy", values)

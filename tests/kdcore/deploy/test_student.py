@@ -169,3 +169,18 @@ def test_recordings_of_another_rate_are_refused_where_nothing_resamples(tmp_path
     assert Ensemble({"a": student, "b": both}).rate_read("accelerometer") is None
     both.branches[0].on_samples = []
     assert Ensemble({"a": student, "b": both}).rate_read("accelerometer") == 50.0
+
+
+def test_rows_of_a_frame_that_are_not_in_the_order_of_time_are_refused(folder):
+    student, values = kdcore.load_student(folder), walk(70)
+    frame, seconds = pd.DataFrame(values, columns=["x", "y", "z"]), np.arange(70) / 50
+    expected = student.predict(values)
+    zones = pd.Series(pd.to_datetime(seconds + 1.7e9, unit="s", utc=True))
+    for time in (seconds, 1000 * seconds, zones, zones.dt.tz_convert("Asia/Tokyo"), pd.to_timedelta(seconds, unit="s")):
+        np.testing.assert_allclose(student.predict(frame.assign(time=time)), expected, atol=1e-5)
+    with pytest.raises(DataError, match="no column of times, and its index goes back; sort the rows by time"):
+        student.predict(frame.sample(frac=1, random_state=0))
+    halves = pd.concat([frame.assign(time=seconds)[40:], frame.assign(time=seconds)[:40]])
+    with pytest.raises(DataError, match="column 'time' goes back at row 31; sort the rows by time"):
+        student.predict(halves)
+    np.testing.assert_allclose(student.predict(halves.sort_values("time")), expected, atol=1e-5)
