@@ -233,9 +233,8 @@ class Engine:
 
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
         """(rows of the whole batch, this process's share) of the steps of an epoch that are left."""
-        order = self.table.epoch_order(context.rows, self._epoch_seed(context))
-        share, alone = context.batch_size // self.fabric.world_size, self.fabric.world_size == 1
-        told, batches = time.monotonic(), order.split(context.batch_size)[: context.steps]
+        batches = self.table.epoch_order(context.rows, self._epoch_seed(context)).split(context.batch_size)[: context.steps]
+        told, share, alone = time.monotonic(), context.batch_size // self.fabric.world_size, self.fabric.world_size == 1
         for index, batch in enumerate(batches[context.index :], context.index):
             self._begin_step(context, index)
             self.table.read_ahead(batches[index + 1 : index + 2], context.step.inputs)
