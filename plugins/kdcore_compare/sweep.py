@@ -238,7 +238,7 @@ def sweep_table(space: SearchSpace, queue: TrialQueue, recipe: Recipe) -> tuple[
     ]
     if done:
         if (tied := sum(each.value == done[0].value for each in done)) > 1:
-            notes.append(f"{tied} points share the highest accuracy; the best point is the first of them.")
+            notes.append(f"{tied} points share the best {metric.title}; the best point is the first of them.")
         values = as_overrides({path: str(value) for path, value in done[0].params.items()})
         notes.append("Best point: " + shlex.join(["kdcore", "run", space.source, *space.overrides, *values]))
     headings = ["point", *paths, f"validation {metric.heading}", "state"]

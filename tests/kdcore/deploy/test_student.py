@@ -15,7 +15,7 @@ import kdcore
 from kdcore import DataError, Signal
 from kdcore.deploy.streaming import StreamingPredictor
 from kdcore.deploy.student import Ensemble
-from kdcore_signals.transforms import Crop, Resample
+from kdcore_signals.lengths import Crop, Resample
 
 GYROSCOPE = ACCELEROMETER.renamed("gyroscope", units="rad/s", rate=None)
 

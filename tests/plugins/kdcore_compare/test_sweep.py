@@ -17,7 +17,7 @@ from optuna.trial import create_trial
 from quick import QUICK, runs_of
 from runs import Home
 
-from kdcore import load_recipe, read_run
+from kdcore import Target, load_recipe, read_run
 from kdcore_compare import sweep as sweep_module
 from kdcore_compare.trial_queue import TrialQueue
 from kdcore_mlflow import tracker as tracking
@@ -155,7 +155,7 @@ def test_a_wrong_ending_is_said_before_anything_is_run(tmp_path, database):
 
 
 @pytest.mark.parametrize(("values", "tied"), [((0.5, 0.8, 0.8), True), ((0.8, 0.5, 0.5), False), ((0.8,), False)])
-def test_points_that_share_the_highest_accuracy_are_counted(values, tied):
+def test_points_that_share_the_best_value_are_counted(values, tied):
     space = SimpleNamespace(keys=[SimpleNamespace(path="x")], source="r.yaml", overrides=[])
     recipe = SimpleNamespace(name="r", seeds=[0])
     trials = [
@@ -163,10 +163,16 @@ def test_points_that_share_the_highest_accuracy_are_counted(values, tied):
             params={"x": n},
             distributions={"x": IntDistribution(0, 9)},
             value=value,
-            user_attrs={"point": n, "accuracies": [value]},
+            user_attrs={"point": n, "scores": [value]},
         )
         for n, value in enumerate(values)
     ]
-    table, _ = sweep_module.sweep_table(space, trials, recipe)
-    assert ("2 points share the highest accuracy; the best point is the first of them." in table.notes) == tied
+    target = Target("classes")
+    queue = SimpleNamespace(
+        metric=target.metric(target.primary),
+        trials=lambda: trials,
+        best_first=lambda: sorted(trials, key=lambda trial: -trial.value),
+    )
+    table, _ = sweep_module.sweep_table(space, queue, recipe)
+    assert ("2 points share the best accuracy; the best point is the first of them." in table.notes) == tied
     assert table.rows[0][0] == str(int(np.argmax(values)))
