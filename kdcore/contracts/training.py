@@ -225,6 +225,9 @@ class Training:
         optimizer: Name of a `torch.optim` class (``adamw``, ``sgd`` …) and its options; lr 1e-3 unless given.
         learning_rate: Its change over epochs.
         gradient_clip: Largest gradient norm of a learner, None for no limit.
+        gradients: What the gradients of a learner's weighted terms become: their ``sum``; by ``pcgrad``, the sum without the
+            part of each that works against another (Yu et al. 2020); by ``mgda``, the shortest convex combination (Désidéri
+            2012). The latter two take a backward pass more for each term, and need a single process.
         select: ``last`` epoch's weights, or those of the epoch ``best`` on the validation split, by the metric of
             `early_stopping`; without, by accuracy, or by the metric by which the dataset's target is judged.
         batch_size: Samples per step, None for the recipe's.
@@ -239,6 +242,7 @@ class Training:
     optimizer: Annotated[dict[str, Any], _Optimizer()] = field(default_factory=lambda: {"name": "adamw", "lr": 1e-3})
     learning_rate: LearningRate = LearningRate()
     gradient_clip: Annotated[float, Gt(0)] | None = None
+    gradients: Literal["sum", "pcgrad", "mgda"] = "sum"
     select: Literal["last", "best"] = "last"
     batch_size: Annotated[int, Ge(1)] | None = None
     accumulate: Annotated[int, Ge(1)] = 1

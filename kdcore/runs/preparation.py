@@ -181,6 +181,9 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
     if processes > 1 and assembly.recipe.data.mix:
         raise TrainingError("data.mix needs a single process: a sample's partner may be with another one")
     for stage in assembly.stages(DISTILLED):
+        rule = next((each.gradients for each in stage.training.values() if each.gradients != "sum"), "")
+        if rule and (processes > 1 or assembly.recipe.engine.precision == "16-mixed"):
+            raise TrainingError(f"stage {stage.name}: gradients: {rule} requires a single process, in 32-true or bf16-mixed")
         if stage.batch_size % processes:
             size = stage.batch_size
             raise TrainingError(f"stage {stage.name}: batch_size {size} cannot be shared equally by {processes} processes")

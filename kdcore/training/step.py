@@ -86,6 +86,9 @@ class StageStep(nn.Module):
         self.watch, self.phases = GradientWatch(), Phases()
         self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
         self._partly_labelled = labelled and table.is_partly_labelled(stage.split)
+        self.balanced: dict[str, list[Tensor]] = {
+            name: [] for name in stage.learners if stage.training[name].gradients != "sum"
+        }  # learner → weighted values of the last batch, where their gradients are not just added
         self.mix = table.mix if is_mixed(table.mix, stage, distiller) else None
         self.mix_seed: int | None = None  # decides how the next batch is mixed
         self.presence = self._presence(table)
@@ -112,6 +115,7 @@ class StageStep(nn.Module):
             local: (b,) those of them that this process puts through networks.
         """
         total, values, watched = None, [], []
+        self.balanced = {name: [] for name in self.balanced}
         for term, context in self.contexts(rows, local):
             self.phases.now(LOSSES)
             value = self.value(term, context)
@@ -123,6 +127,8 @@ class StageStep(nn.Module):
             if weight:
                 weighted = value if weight == 1 else value * weight
                 total = weighted if total is None else total + weighted
+                if term.learner in self.balanced:
+                    self.balanced[term.learner].append(weighted)
         if watched:
             self.phases.now(CHECKS)
             self.watch.look(watched)

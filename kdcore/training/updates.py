@@ -10,9 +10,11 @@ from torch import Tensor
 
 from kdcore.errors import TrainingError
 from kdcore.training.divergence import Skipping
+from kdcore.training.gradient_balance import combined
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import BACKWARD, OPTIMIZER, OWN, TEACHERS_BACKWARD, Phases
+from kdcore.training.randomness import derive
 from kdcore.training.stage_context import StageContext
 
 if TYPE_CHECKING:
@@ -65,7 +67,10 @@ class Updates:
                 for parameter in learner.parameters:
                     parameter.grad = None
         self.phases.now(BACKWARD if context.step.studying else TEACHERS_BACKWARD)
+        balanced = self._balanced(context)
         self.fabric.backward(total)
+        for parameter, gradient in balanced:
+            parameter.grad = gradient
         self.phases.now(OWN)
         context.record(values, total.detach())
         if self.skipping and self.skipping.skips(total, context.learners):
@@ -85,6 +90,21 @@ class Updates:
         if self.scaler and stepped:
             self.scaler.update()
         context.gathered = 0
+
+    def _balanced(self, context: StageContext) -> list[tuple[Tensor, Tensor]]:
+        """(parameter, gradient with those gathered before) of learners that do not just add the gradients of their terms."""
+        found: list[tuple[Tensor, Tensor]] = []
+        for learner in context.learners:
+            terms = [each for each in context.step.balanced.get(learner.name, ()) if each.requires_grad]
+            if len(terms) < 2:
+                continue
+            seed = derive(context.before + context.epoch, "gradients", learner.name, context.index)
+            parameters = [each for each in learner.parameters if each.requires_grad]
+            gradients = combined(context.training(learner.name).gradients, terms, parameters, seed)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    found.append((parameter, gradient if parameter.grad is None else parameter.grad + gradient))
+        return found
 
     def _step(self, context: StageContext, learner: Learner) -> bool:
         """Step a learner's optimizer with the mean of the gathered gradients; returns whether it has any."""
