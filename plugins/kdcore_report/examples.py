@@ -149,7 +149,9 @@ class InWords:
 
     def _numbers(self, numbers: np.ndarray) -> str:
         if self.target.kind == "labels":
-            return ", ".join(name for name, each in zip(self.classes, numbers, strict=True) if each == 1) or "none"
+            told = list(zip(self.classes, numbers, strict=True))
+            unknown = ", ".join(name for name, each in told if each != each)
+            return (", ".join(name for name, each in told if each == 1) or "none") + (f"; {unknown} unknown" if unknown else "")
         units = self.target.units or ("",) * len(self.classes)
         several = len(self.classes) > 1
         told = zip(self.classes, numbers, units, strict=True)

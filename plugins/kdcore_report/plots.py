@@ -112,7 +112,8 @@ def _diagram(axes: Axes, title: str, found: Reliability, across: str, up: str) -
             depth = 0.25 + 0.75 * weight
             axes.bar(left, height, right - left, align="edge", color=COLOURS[0], alpha=depth, edgecolor=PAPER)
     axes.plot((0, 1), (0, 1), "--", color=INK, linewidth=1)
-    axes.set_title(f"{title}\nECE {100 * found.error:.1f} %", loc="left", fontsize=10, fontweight="bold")
+    error = "–" if np.isnan(found.error) else f"{100 * found.error:.1f} %"
+    axes.set_title(f"{title}\nECE {error}", loc="left", fontsize=10, fontweight="bold")
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.set_xlim(0, 1)

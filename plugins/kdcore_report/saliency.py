@@ -97,6 +97,9 @@ class Explainer:
             unit = table.target.units[said] if table.target.units else ""
             return f"{table.classes[said]} {outcome.probabilities[name][index][said]:.4g} {unit}".strip(), None
         if table.target.kind == "labels":
+            given = float(outcome.probabilities[name][index][said])
+            if given < CERTAIN:  # the likeliest label is explained, but none was predicted
+                return f"{table.classes[said]} {100 * given:.0f} %, not predicted", None
             return table.classes[said], None if np.isnan(true[said]) else bool(true[said] == 1)
         return table.classes[said], said == int(true)
 

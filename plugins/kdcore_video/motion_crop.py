@@ -45,7 +45,7 @@ class MotionCrop(SampleTransform):
     never larger than the frame's short side. The box is resized to `size`, by the nearest pixel, so that people are of similar
     height in all recordings. Put the transform before ``clip``, with the same `size`.
 
-    If nothing moves, the middle square of the whole frames is kept, with a warning, or the recording is refused (`still`).
+    A recording in which nothing moves is a bad sample, or the middle square of its whole frames is kept, with a warning (`still`).
 
     Shapes: (T, H, W, 1) → (T, size, size, 1), uint16.
 
@@ -58,7 +58,7 @@ class MotionCrop(SampleTransform):
         distance: Distance at which the person's median pixel is put, by adding a constant to all measurements of a recording;
             None to leave distances as they are. Without measurement, pixels stay 0.
         smallest: Smallest moving region, as a share of the frame's pixels; smaller ones are noise.
-        still: What to do with a recording in which nothing moves: ``keep`` its whole frames, or ``refuse`` it.
+        still: What to do with a recording in which nothing moves: ``refuse`` it, or ``keep`` its whole frames as they are.
         spec: Description of the recordings.
 
     Raises:
@@ -75,7 +75,7 @@ class MotionCrop(SampleTransform):
         background: Annotated[int, Ge(0), Le(FARTHEST)] | None = None,
         distance: Annotated[float, Gt(0), Le(FARTHEST)] | None = None,
         smallest: Annotated[float, Gt(0), Lt(1)] = 0.001,
-        still: Literal["keep", "refuse"] = "keep",
+        still: Literal["refuse", "keep"] = "refuse",
         spec: Modality | None = None,
     ):
         if spec and spec.units not in ("", "mm"):
@@ -87,7 +87,7 @@ class MotionCrop(SampleTransform):
         self.background = background
         self.distance = distance
         self.smallest = smallest
-        self.still: Literal["keep", "refuse"] = still
+        self.still: Literal["refuse", "keep"] = still
 
     def __call__(self, signal: Signal) -> Signal:
         """The recording, cropped.

@@ -65,6 +65,8 @@ def test_what_is_explained_is_the_logit_of_a_label_or_the_estimate_of_a_value(fi
             order = np.argsort(-given).tolist()
             wanted = [each for each in order if given[each] >= 0.5] or order[:1]
             said = [("ab"[each], bool(outcomes["distilled"].labels[index][each])) for each in wanted]
+            if given[wanted[0]] < 0.5:
+                said = [(f"{'ab'[wanted[0]]} {100 * given[wanted[0]]:.0f} %, not predicted", None)]
         else:
             wanted, said = [0, 1], [(f"{'ab'[each]} {given[each]:.4g}", None) for each in (0, 1)]
         assert [(each.said, each.right) for each in looks] == said
@@ -120,6 +122,9 @@ def test_answers_in_words():
     assert (answer.said, answer.right, answer.number) == ("walk, talk", False, "walk 90.0, talk 60.0, wave 20.0")
     assert several.answer("student", np.array([0.9, 0.1, 0.7])).right
     assert InWords(["walk"], Target("labels"), np.array([0.0])).truth == "none"
+    partly = InWords(["walk", "talk", "wave"], Target("labels"), np.array([1.0, np.nan, 0.0]))
+    assert partly.truth == "walk; talk unknown"
+    assert InWords(["walk"], Target("labels"), np.array([np.nan])).truth == "none; walk unknown"
     pulse = InWords(["pulse", "speed"], Target("values", ("bpm", "")), np.array([60.0, 1.0]))
     assert pulse.truth == "pulse 60 bpm, speed 1"
     answer = pulse.answer("student", np.array([62.5, 0.75]))

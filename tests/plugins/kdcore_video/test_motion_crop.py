@@ -133,10 +133,10 @@ def test_the_largest_of_two_moving_things():
 def test_a_recording_in_which_nothing_moves():
     video, _ = scene([60] * FRAMES, seed=1, holes=0.05)
     with pytest.warns(UserWarning, match="nothing moves"):
-        kept = MotionCrop(background=WALL)(recording(video))
+        kept = MotionCrop(background=WALL, still="keep")(recording(video))
     assert np.array_equal(kept.values[..., 0], video[:, :, 20:120])
     with pytest.raises(ValueError, match="nothing moves"):
-        MotionCrop(still="refuse")(recording(video))
+        MotionCrop()(recording(video))
 
 
 def test_motion_smaller_than_asked_for_is_noise():
