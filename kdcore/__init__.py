@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.protocol import Protocol, Splits
     from kdcore.contracts.sample_transform import SampleTransform
     from kdcore.contracts.schedule import Graph, Node, Schedule, Stage
-    from kdcore.contracts.target import EVERY_TARGET, METRICS, Metric, Target, TargetKind, known, with_units
+    from kdcore.contracts.target import EVERY_TARGET, METRICS, THRESHOLD, Metric, Target, TargetKind, known, with_units
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.training import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Training
     from kdcore.contracts.transform import Join, Transform
@@ -114,7 +114,16 @@ _HOME = {
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Splits"),
-    "kdcore.contracts.target": ("EVERY_TARGET", "METRICS", "Metric", "Target", "TargetKind", "known", "with_units"),
+    "kdcore.contracts.target": (
+        "EVERY_TARGET",
+        "METRICS",
+        "THRESHOLD",
+        "Metric",
+        "Target",
+        "TargetKind",
+        "known",
+        "with_units",
+    ),
     "kdcore.contracts.schedule": ("Graph", "Node", "Schedule", "Stage"),
     "kdcore.contracts.training": ("EarlyStopping", "LearningRate", "MovingAverage", "ParameterGroup", "Training"),
     "kdcore.contracts.sample_transform": ("SampleTransform",),

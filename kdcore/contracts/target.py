@@ -15,6 +15,9 @@ EVERY_TARGET: tuple[TargetKind, ...] = get_args(TargetKind)
 IN_WORDS = {"classes": "one class per sample", "labels": "any number of labels per sample", "values": "values to estimate"}
 """Kind of target → what it is."""
 
+THRESHOLD = 0.5
+"""Probability from which a label counts as predicted, unless another is asked for."""
+
 
 @dataclass(frozen=True)
 class Target:

@@ -8,14 +8,11 @@ from typing import Literal
 import numpy as np
 
 from kdcore.contracts.modality import Signal
-from kdcore.contracts.target import OF_CLASSES, Target
+from kdcore.contracts.target import OF_CLASSES, THRESHOLD, Target
 from kdcore.data.windows import Span, cut
 from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.recordings import fitting
 from kdcore.errors import DataError
-
-THRESHOLD = 0.5
-"""Probability from which a label counts as predicted, by default."""
 
 HALF = 0.5
 """Share of votes from which a label counts."""

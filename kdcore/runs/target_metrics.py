@@ -11,12 +11,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from kdcore.contracts.target import METRICS, Metric, Target
+from kdcore.contracts.target import METRICS, THRESHOLD, Metric, Target
 from kdcore.runs.metrics import CONFIDENCE, Evaluation, evaluate
 from kdcore.training.scores import average_precisions, mean_known, r_squared
-
-THRESHOLD = 0.5
-"""Probability from which a label counts as predicted."""
 
 RESAMPLES, AT_ONCE = 2_000, 100
 """Resamples of a bootstrap, and how many of them are computed together."""

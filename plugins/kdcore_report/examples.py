@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdcore import DataError, Modality, Outcome, RunContext, Signal, Target, known
-from kdcore_report.saliency import BASELINE, CERTAIN, DISTILLED, Explainer
+from kdcore import THRESHOLD, DataError, Modality, Outcome, RunContext, Signal, Target, known
+from kdcore_report.saliency import BASELINE, DISTILLED, Explainer
 from kdcore_report.saliency_plots import Look
 
 MOST = 4
@@ -141,7 +141,7 @@ class InWords:
             return Answer(who, self.classes[said], said == int(self.true), f"{100 * float(given.max()):.1f}")
         true = np.asarray(self.true)
         if self.target.kind == "labels":
-            said = given >= CERTAIN
+            said = given >= THRESHOLD
             shown: list[int] = np.flatnonzero(said | (true == 1)).tolist()
             told = ", ".join(f"{self.classes[index]} {100 * given[index]:.1f}" for index in shown)
             return Answer(who, self._numbers(said), bool((said == (true == 1))[~np.isnan(true)].all()), told or "–")

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcore import DistillationLoss, Distiller, KdcoreError, Outcome, Outputs, RunContext, restore_participants
+from kdcore import THRESHOLD, DistillationLoss, Distiller, KdcoreError, Outcome, Outputs, RunContext, restore_participants
 from kdcore_report.saliency_plots import Look
 
 BASELINE, DISTILLED = "baseline", "distilled"
 
-CERTAIN, MOST = 0.5, 2
-"""Probability from which a label counts as predicted, and how many labels or values of a sample are explained."""
+MOST = 2
+"""How many labels or values of a sample are explained."""
 
 
 class Explainer:
@@ -64,7 +64,7 @@ class Explainer:
         if kind == "values":
             return list(range(len(given)))[:MOST]
         order = np.argsort(-given, kind="stable").tolist()
-        said = [each for each in order if given[each] >= CERTAIN] if kind == "labels" else []
+        said = [each for each in order if given[each] >= THRESHOLD] if kind == "labels" else []
         return (said or order[:1])[:MOST]
 
     def _asked(self) -> Iterator[tuple[str, str]]:
@@ -98,7 +98,7 @@ class Explainer:
             return f"{table.classes[said]} {outcome.probabilities[name][index][said]:.4g} {unit}".strip(), None
         if table.target.kind == "labels":
             given = float(outcome.probabilities[name][index][said])
-            if given < CERTAIN:  # the likeliest label is explained, but none was predicted
+            if given < THRESHOLD:  # the likeliest label is explained, but none was predicted
                 return f"{table.classes[said]} {100 * given:.0f} %, not predicted", None
             return table.classes[said], None if np.isnan(true[said]) else bool(true[said] == 1)
         return table.classes[said], said == int(true)

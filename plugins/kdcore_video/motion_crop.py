@@ -45,7 +45,8 @@ class MotionCrop(SampleTransform):
     never larger than the frame's short side. The box is resized to `size`, by the nearest pixel, so that people are of similar
     height in all recordings. Put the transform before ``clip``, with the same `size`.
 
-    A recording in which nothing moves is a bad sample, or the middle square of its whole frames is kept, with a warning (`still`).
+    A recording in which nothing moves is a bad sample, unless `still` says to keep the middle square of its whole frames,
+    with a warning.
 
     Shapes: (T, H, W, 1) → (T, size, size, 1), uint16.
 
