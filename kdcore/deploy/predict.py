@@ -70,7 +70,7 @@ class Prediction:
         shown = best[:top] if self.target.is_classes else [each for each in best if self.classes[each] in self.labels]
         said = "  ".join(f"{self.classes[index]} {self.probabilities[index]:.3f}" for index in shown)
         nearest = f"{self.classes[best[0]]} {self.probabilities[best[0]]:.3f}"
-        return f"{where}: {said or f'no label reaches {self.threshold:g} (likeliest: {nearest})'}"
+        return f"{where}: {said or f'no label reaches {self.threshold:g} (highest: {nearest})'}"
 
     def record(self) -> dict[str, Any]:
         """Everything as plain values."""

@@ -128,7 +128,7 @@ def labels_of(value: Any, target: TargetKind) -> Tensor | None:
     told = numbers[~lacking]
     if target == "labels" and bool(((told != 0) & (told != 1)).any()):
         wrong = told[(told != 0) & (told != 1)][0]
-        raise DataError(f"a label must be 0 or 1, not {float(wrong):g}; NaN in all columns is an unlabelled sample")
+        raise DataError(f"a label must be 0 or 1, or NaN where it is not known, not {float(wrong):g}")
     if bool(told.isinf().any()):
         raise DataError("values must be finite numbers; NaN in all columns is an unlabelled sample")
     return numbers
@@ -334,7 +334,7 @@ class LoaderEngine(Engine):
 
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch."""
-        count, told = 0, time.monotonic()
+        count, labelled, told = 0, False, time.monotonic()
         for index, loaded in enumerate(self.loader):
             if index == self.steps:
                 break
@@ -342,6 +342,7 @@ class LoaderEngine(Engine):
             if (batch.weights is not None) != self.weighted:
                 raise DataError("some batches have weights and others have none; give every batch weights")
             self._refuse_partial(context, batch)
+            labelled = labelled or (batch.labels is not None and bool(known(batch.labels).any()))
             rows = self.table.take(batch)
             self._begin_step(context, index)
             yield rows, rows
@@ -349,6 +350,11 @@ class LoaderEngine(Engine):
                 told = now
                 self.listener.stepped(context.stage, context.epoch, count)
         self.phases.end_steps()
+        reading = [term.spec.id for term in context.step.terms if term.loss.needs.labels]
+        if reading and not labelled:
+            raise DataError(
+                f"the loader gave no labelled sample in epoch {context.epoch + 1}, but the loss {reading[0]!r} reads labels"
+            )
         if count < self.steps:
             raise DataError(
                 f"the loader gave {count} batches in epoch {context.epoch + 1}, but {self.steps} were expected; give steps="

@@ -39,6 +39,7 @@ class TermCheck:
         value: Value of the loss, not weighted.
         gradient: Norm of the loss's gradient with respect to the learner's parameters, not weighted.
         parameters: Parameters of the loss itself, which are trained with the learner.
+        samples: Samples that the term was computed on.
     """
 
     stage: str
@@ -48,6 +49,7 @@ class TermCheck:
     value: float
     gradient: float
     parameters: int = 0
+    samples: int = 0
 
 
 @dataclass
@@ -112,7 +114,10 @@ def _check_stage(
             checks[index] = _check_term(distiller, stage, step, term, context)
         if all(check.gradient > 0 for check in checks.values()):
             break
+    unknown = table.labelled_count(rows) is None  # of a loader: later batches may have labels
     for check in checks.values():
+        if check.samples == 0 and unknown:
+            continue
         _refuse_useless(distiller, check, [other for other in checks.values() if other.learner == check.learner])
     found.terms += checks.values()
 
@@ -130,7 +135,9 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
             raise DataError(f"{called}: {error}") from error
     gradient = _gradient(value, _trainable(distiller, term.learner))
     _refuse_taught_teachers(value, distiller, term.learner, term.spec.id)
-    return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient, parameters)
+    return TermCheck(
+        stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient, parameters, len(context.batch)
+    )
 
 
 def _largest(weight: float | Ramp, epochs: int) -> float:
