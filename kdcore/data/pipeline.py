@@ -14,6 +14,7 @@ from kdcore.contracts.modality import Modality
 from kdcore.contracts.transform import Join
 from kdcore.data.branch import Branch, described
 from kdcore.data.mapped import empty, rows_of
+from kdcore.errors import DataError
 
 CHUNK = 256
 
@@ -236,6 +237,11 @@ def _in_chunks(transform: nn.Module, x: Tensor | tuple[Tensor, ...], room: Room)
         piece = _apply(transform, tuple(part[span] for part in x) if isinstance(x, tuple) else x[span])
         if found is None:
             found = room.empty((size, *piece.shape[1:]), piece)
+        if piece.shape != found[span].shape or piece.dtype != found.dtype:
+            raise DataError(
+                f"{type(transform).__name__} gives rows of the shape {tuple(found.shape[1:])} ({found.dtype}) for some windows and "
+                f"{tuple(piece.shape[1:])} ({piece.dtype}) for others, or another number of rows; it must treat all windows alike"
+            )
         found[span] = piece
     assert found is not None
     return found
