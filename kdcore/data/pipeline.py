@@ -238,9 +238,10 @@ def _in_chunks(transform: nn.Module, x: Tensor | tuple[Tensor, ...], room: Room)
         if found is None:
             found = room.empty((size, *piece.shape[1:]), piece)
         if piece.shape != found[span].shape or piece.dtype != found.dtype:
+            one, other = (f"{tuple(each.shape[1:])} of {each.dtype}" for each in (found, piece))
             raise DataError(
-                f"{type(transform).__name__} gives rows of the shape {tuple(found.shape[1:])} ({found.dtype}) for some windows and "
-                f"{tuple(piece.shape[1:])} ({piece.dtype}) for others, or another number of rows; it must treat all windows alike"
+                f"{type(transform).__name__} must give a row for each window, all of one shape and type, but gives {one} "
+                f"first and {other} later"
             )
         found[span] = piece
     assert found is not None
