@@ -11,12 +11,6 @@ from kdcore.contracts.target import Target
 from kdcore.errors import DataError
 from kdcore.suggestions import did_you_mean
 
-UNLABELLED = "unlabelled"
-"""Action, in a sample's key, of a sample without a label."""
-
-RECORDING, NOTHING = "recording", "none"
-"""Actions of samples with values, and of samples that have none of several labels."""
-
 Answer = int | tuple[float, ...] | None
 """A class index, or the numbers of another target; None where nothing is known."""
 
@@ -134,17 +128,6 @@ class Answers:
                 what = f"must have {len(names)} numbers, each 0 or 1, or NaN where it is not known"
                 raise DataError(f"labels: sample {number} {what}, not {list(row)!r}")
         return tuple(names), found
-
-
-def action_of(answer: Answer, classes: Sequence[str], target: Target) -> str:
-    """The action in a sample's key: its class or labels; of values the same for all."""
-    if answer is None:
-        return UNLABELLED
-    if isinstance(answer, int):
-        return classes[answer]
-    if target.kind == "values":
-        return RECORDING
-    return "+".join(name for name, each in zip(classes, answer, strict=True) if each == 1) or NOTHING
 
 
 def as_text(value: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.units import conversion, misread_time
-from kdcore.data.array_targets import Answers, action_of, as_text
+from kdcore.data.array_targets import Answers, as_text
 from kdcore.data.sample_tables import is_table, one_for_each, plain_values, recordings_of_table, values_of_table
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
@@ -134,7 +134,7 @@ class ArrayDataset(Dataset):
         samples: dict[SampleKey, Sample] = {}
         for row, each in enumerate(ids):
             answer, weight = targets[row], 1.0 if weights is None else _weight(weights[row], each)
-            action = action_of(answer, self.classes, self.target)
+            action = self.target.action_of(answer, self.classes)
             subject = "1" if subjects is None else _text(subjects[row], "subjects", each)
             told = {name: _text(values[row], name, each) for name, values in others.items() if values is not None}
             counts[subject, action, *told.values()] += 1
