@@ -69,6 +69,28 @@ class Target:
             return Metric(name, f"{found.title} of {of}" if of else found.title, found.unit, found.higher_is_better)
         return Metric(name, f"{found.title} of {of}" if of else found.title, self.unit or "", found.higher_is_better)
 
+    def labels_of(self, answer: Sequence[float], names: Sequence[str]) -> list[str]:
+        """The labels that a sample has.
+
+        Args:
+            answer: 1 for each label that it has, 0 or NaN for any other.
+            names: Of the labels.
+        """
+        return [name for name, each in zip(names, answer, strict=True) if each == 1]
+
+    def action_of(self, answer: int | Sequence[float] | None, names: Sequence[str]) -> str:
+        """The action in a sample's key: its class or labels, ``none`` without a label, ``recording`` where it has values.
+
+        Args:
+            answer: The position of its class, or its numbers; None (``unlabelled``) where nothing is known.
+            names: Of the classes, labels or values.
+        """
+        if answer is None:
+            return "unlabelled"
+        if isinstance(answer, int):
+            return names[answer]
+        return "recording" if self.kind == "values" else "+".join(self.labels_of(answer, names)) or "none"
+
     def normalised(self, values: Any) -> Any:
         """Values (…, names), an array or a tensor, with mean 0 and standard deviation 1 over the training samples."""
         return (values - _like(self.mean, values)) / _like(self.std, values)

@@ -11,12 +11,6 @@ from kdcore.contracts.target import Target
 from kdcore.errors import DataError
 from kdcore.suggestions import did_you_mean
 
-UNLABELLED = "unlabelled"
-"""Action, in a sample's key, of a sample without a label."""
-
-RECORDING, NOTHING = "recording", "none"
-"""Actions of samples with values, and of samples that have none of several labels."""
-
 Answer = int | tuple[float, ...] | None
 """A class index, or the numbers of another target; None where nothing is known."""
 
@@ -53,9 +47,13 @@ class Answers:
     def _by_column(self, table: Any) -> Any:
         """A DataFrame that has a column for each label, with its columns in the order of `classes`."""
         names = tuple(str(name) for name in table.columns)
+        if len(set(names)) < len(names):
+            raise DataError("labels: two columns have the same name")
         self.classes = names if self.classes is None else self.classes
         if sorted(names) != sorted(self.classes):
             raise DataError(f"labels: the columns are {', '.join(names)}, and classes names {', '.join(self.classes)}")
+        if not hasattr(table, "iloc"):  # not pandas
+            return np.array([list(table[name]) for name in self.classes], dtype=object).T
         return table.astype(object).where(table.notna(), None).iloc[:, [names.index(name) for name in self.classes]]
 
     def read(self, found: Mapping[str, list[Any] | None], count: int) -> tuple[tuple[str, ...], list[Any]]:
@@ -132,20 +130,16 @@ class Answers:
         return tuple(names), found
 
 
-def action_of(answer: Answer, classes: Sequence[str], target: Target) -> str:
-    """The action in a sample's key: its class or labels; of values the same for all."""
-    if answer is None:
-        return UNLABELLED
-    if isinstance(answer, int):
-        return classes[answer]
-    if target.kind == "values":
-        return RECORDING
-    return "+".join(name for name, each in zip(classes, answer, strict=True) if each == 1) or NOTHING
-
-
 def as_text(value: Any) -> str:
-    """A name as text; bytes, as HDF5 and NumPy have them, are decoded."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    """A name as text; bytes, as HDF5 and NumPy have them, are decoded.
+
+    Raises:
+        DataError: If bytes are not UTF-8.
+    """
+    try:
+        return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+    except UnicodeDecodeError:
+        raise DataError(f"the name {value!r} is not UTF-8; decode it to text first") from None
 
 
 def _by_name(values: Any) -> bool:

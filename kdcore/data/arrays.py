@@ -14,8 +14,8 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.units import conversion, misread_time
-from kdcore.data.array_targets import Answers, action_of, as_text
-from kdcore.data.sample_tables import is_table, recordings_of_table, values_of_table
+from kdcore.data.array_targets import Answers, as_text
+from kdcore.data.sample_tables import is_table, one_for_each, plain_values, recordings_of_table, values_of_table
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.suggestions import did_you_mean, or_meant
@@ -134,7 +134,7 @@ class ArrayDataset(Dataset):
         samples: dict[SampleKey, Sample] = {}
         for row, each in enumerate(ids):
             answer, weight = targets[row], 1.0 if weights is None else _weight(weights[row], each)
-            action = action_of(answer, self.classes, self.target)
+            action = self.target.action_of(answer, self.classes)
             subject = "1" if subjects is None else _text(subjects[row], "subjects", each)
             told = {name: _text(values[row], name, each) for name, values in others.items() if values is not None}
             counts[subject, action, *told.values()] += 1
@@ -191,12 +191,15 @@ class _PerSample:
         if isinstance(given, str):
             given = values_of_table(self.tables, self.sample, given)
         if hasattr(given, "index") and hasattr(given, "to_numpy") and self.tables:  # a series, or a frame with a row per sample
-            given = dict(zip(given.index, given.to_numpy().tolist(), strict=True))
+            rows = plain_values(given) if given.ndim == 1 else given.to_numpy().tolist()
+            given = one_for_each(zip(given.index, rows, strict=True), name)
         if isinstance(given, Mapping):
             missing = [each for each in ids if each not in given]
             if missing:
                 raise DataError(f"{name} has no value for the sample {missing[0]!r} ({len(missing)} of {len(ids)} are missing)")
             return [given[each] for each in ids]
+        if hasattr(given, "notna") and given.ndim == 1:
+            given = plain_values(given)
         values = _array(given).tolist() if hasattr(given, "__array__") else list(given)
         if len(values) != len(ids):
             raise DataError(f"{name} has {len(values)} values for {len(ids)} samples")

@@ -247,7 +247,7 @@ def names_of(sample: Sample, dataset: Dataset) -> list[str]:
         return [dataset.classes[sample.label]]
     if dataset.target.kind == "values":
         return ["with values"]
-    return [name for name, each in zip(dataset.classes, sample.target or (), strict=True) if each == 1] or ["no label"]
+    return dataset.target.labels_of(sample.target or (), dataset.classes) or ["no label"]
 
 
 def unknown_labels(splits: Splits, dataset: Dataset) -> list[str]:

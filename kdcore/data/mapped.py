@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
@@ -39,7 +40,7 @@ def empty(shape: Sequence[int], dtype: torch.dtype, limit: int, folder: Path | N
         folder: Where the file is; the system's folder of temporary files by default.
 
     Raises:
-        DataError: If the disk has no room for the file.
+        DataError: If the disk has no room for the file, or it cannot be created.
     """
     size = math.prod(shape) * dtype.itemsize
     if size <= limit:
@@ -50,9 +51,10 @@ def empty(shape: Sequence[int], dtype: torch.dtype, limit: int, folder: Path | N
                 os.posix_fallocate(file.fileno(), 0, size)
             array = np.memmap(file, np.uint8, "w+", shape=(size,))
     except OSError as error:
-        raise DataError(
-            f"no room for {size / 1e9:.1f} GB of data in {folder or 'temporary files'}: {error.strerror}"
-        ) from error
+        where = folder or "the folder of temporary files"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise DataError(f"no room for {size / 1e9:.1f} GB of data in {where}: {error.strerror}") from error
+        raise DataError(f"cannot create a temporary file of {size / 1e9:.1f} GB in {where}: {error}") from error
     return _known(torch.from_numpy(array).view(dtype).view(tuple(shape)), array)
 
 

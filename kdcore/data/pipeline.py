@@ -14,6 +14,7 @@ from kdcore.contracts.modality import Modality
 from kdcore.contracts.transform import Join
 from kdcore.data.branch import Branch, described
 from kdcore.data.mapped import empty, rows_of
+from kdcore.errors import DataError
 
 CHUNK = 256
 
@@ -236,6 +237,12 @@ def _in_chunks(transform: nn.Module, x: Tensor | tuple[Tensor, ...], room: Room)
         piece = _apply(transform, tuple(part[span] for part in x) if isinstance(x, tuple) else x[span])
         if found is None:
             found = room.empty((size, *piece.shape[1:]), piece)
+        if piece.shape != found[span].shape or piece.dtype != found.dtype:
+            one, other = (f"{tuple(each.shape[1:])} of {each.dtype}" for each in (found, piece))
+            raise DataError(
+                f"{type(transform).__name__} must give a row for each window, all of one shape and type, but gives {one} "
+                f"first and {other} later"
+            )
         found[span] = piece
     assert found is not None
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def recordings_of_table(
     times = instants(name, table[TIME], TIME) if TIME in columns else None
     inner = _inner_shape(name, spec, len(chosen))
     rows: dict[Hashable, list[int]] = {}
-    for row, each in enumerate(table[sample].tolist()):
+    for row, each in enumerate(plain_values(table[sample])):
         if each is None or each != each:
             raise DataError(f"{name}: row {row} of the table names no sample in {sample!r}")
         rows.setdefault(each, []).append(row)
@@ -73,6 +73,9 @@ def instants(name: str, column: Any, called: str) -> np.ndarray:
         DataError: If one is missing or no time.
     """
     kind = getattr(column.dtype, "kind", "O")
+    if kind == "O" and hasattr(column, "infer_objects"):  # pandas has dates and durations as objects, too
+        column = column.infer_objects()
+        kind = getattr(column.dtype, "kind", "O")
     if kind in "Mm":
         whole = column.to_numpy(dtype="datetime64[ns]" if kind == "M" else "timedelta64[ns]")
         times = np.where(np.isnat(whole), np.nan, whole.astype(np.int64) / 1e9)
@@ -93,7 +96,7 @@ def _refuse_shuffled(name: str, table: Any, rows: Mapping[Hashable, Sequence[int
         DataError: If they do.
     """
     for each, of in rows.items():
-        if goes_back(table.index, of):
+        if goes_back(getattr(table, "index", None), of):
             raise DataError(
                 f"{name}, sample {each!r}: the table has no column {TIME!r}, and its index goes back within the sample; "
                 "sort the rows by time, then call reset_index"
@@ -101,9 +104,45 @@ def _refuse_shuffled(name: str, table: Any, rows: Mapping[Hashable, Sequence[int
 
 
 def goes_back(index: Any, rows: Sequence[int] | slice = slice(None)) -> bool:
-    """True if the numbers or dates that a data frame calls some of its rows by are not in order."""
-    numbers = np.asarray(index)
-    return numbers.dtype.kind in "iufM" and bool((numbers[rows][1:] < numbers[rows][:-1]).any())
+    """True if the numbers, dates or durations that a data frame calls some of its rows by are not in order.
+
+    Args:
+        index: Of the data frame; None for a data frame that has none.
+        rows: Which rows.
+    """
+    kind = getattr(getattr(index, "dtype", None), "kind", "O")
+    return kind in "iufMm" and not index[rows].dropna().is_monotonic_increasing
+
+
+def plain_values(column: Any) -> list[Any]:
+    """The values of a data frame's column; None where a column of objects or of a nullable type has none."""
+    if hasattr(column, "notna") and (not isinstance(column.dtype, np.dtype) or column.dtype == object):
+        column = column.astype(object).where(column.notna(), None)
+    return column.to_numpy().tolist()
+
+
+def one_for_each(pairs: Iterable[tuple[Hashable, Any]], what: str) -> dict[Hashable, Any]:
+    """Sample → the one value that all of its rows have.
+
+    Args:
+        pairs: The sample and the value of each row.
+        what: What the values are, for the message.
+
+    Raises:
+        DataError: If a sample has two values.
+    """
+    found: dict[Hashable, Any] = {}
+    for each, value in pairs:
+        first = found.setdefault(each, value)
+        if not _same(first, value):
+            raise DataError(f"{what} says both {first!r} and {value!r} for the sample {each!r}")
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other or (one != one and other != other))
 
 
 def values_of_table(tables: Sequence[Any], sample: str, column: str) -> dict[Hashable, Any]:
@@ -116,13 +155,8 @@ def values_of_table(tables: Sequence[Any], sample: str, column: str) -> dict[Has
     if not having:
         known = sorted({str(each) for table in tables for each in table.columns})
         raise DataError(f"no table has a column {column!r} ({did_you_mean(column, known)})")
-    found: dict[Hashable, Any] = {}
-    for table in having:
-        for each, value in zip(table[sample].tolist(), table[column].tolist(), strict=True):
-            first = found.setdefault(each, value)
-            if first != value and not (first != first and value != value):
-                raise DataError(f"the column {column!r} says both {first!r} and {value!r} for the sample {each!r}")
-    return found
+    pairs = (pair for table in having for pair in zip(plain_values(table[sample]), plain_values(table[column]), strict=True))
+    return one_for_each(pairs, f"the column {column!r}")
 
 
 def _channels(name: str, columns: Sequence[str], spec: Modality, others: Collection[str]) -> list[str]:

@@ -125,7 +125,8 @@ def target_warnings(
         said.append("every sample has exactly one label: if labels exclude each other, give classes instead")
     for what, here in (("training", train), ("test", test)):
         said += lacking_labels(here.cpu(), names, what)
-        for how, missing in (("no", ~(here == 1).any(0)), ("every", ~(here == 0).any(0))):
+        stated = (here == here).any(0)  # of a label that is never known, nothing is said
+        for how, missing in (("no", stated & ~(here == 1).any(0)), ("every", stated & ~(here == 0).any(0))):
             if bool(missing.any()):
                 listed = ", ".join(repr(name) for name, each in zip(names, missing.tolist(), strict=True) if each)
                 said.append(f"labels that {how} {what} sample has: {listed}")

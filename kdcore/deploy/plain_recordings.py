@@ -317,7 +317,7 @@ def as_signal(values: Any, modality: Modality, rate: float | None, channels: int
     rate = known_rate(rate, modality)
     if is_table(values):
         names = [str(name) for name in values.columns]
-        if not any(map(_is_time, names)) and goes_back(values.index):
+        if not any(map(_is_time, names)) and goes_back(getattr(values, "index", None)):
             raise DataError(
                 f"{modality.name}: the table has no column of times, and its index goes back; sort the rows by time, then call "
                 "reset_index"

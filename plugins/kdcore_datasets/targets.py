@@ -8,8 +8,8 @@ import numpy as np
 
 from kdcore import DataError, Target, TargetKind
 
-UNLABELLED, NOTHING, RECORDING = "unlabelled", "none", "recording"
-"""Actions, in a sample's key, of samples without a target, with none of several labels, and with values."""
+NOTHING = "none"
+"""Action, in a sample's key, of a sample that has none of several labels."""
 
 
 def declared_target(
@@ -57,15 +57,6 @@ def numbers_of(rows: np.ndarray, where: str, target: Target) -> list[tuple[float
     if partly.any() and target.kind == "values":
         raise DataError(f"{where}: row {int(partly.argmax())} has some values and lacks others")
     return [None if np.isnan(row).all() else tuple(row.tolist()) for row in rows]
-
-
-def action_of(numbers: tuple[float, ...] | None, names: Sequence[str], target: Target) -> str:
-    """The action in a sample's key: its labels; of values the same for all."""
-    if numbers is None:
-        return UNLABELLED
-    if target.kind == "values":
-        return RECORDING
-    return "+".join(name for name, each in zip(names, numbers, strict=True) if each == 1) or NOTHING
 
 
 def read_numbers_of(text: str, names: Sequence[str], target: Target) -> tuple[float, ...]:

@@ -17,7 +17,7 @@ from kdcore_datasets.file_formats import require_finite
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.modalities import ACCELEROMETER, FACTORS, GYROSCOPE, ORIENTATION, Unit
 from kdcore_datasets.protocols.partition import in_order, listed, natural
-from kdcore_datasets.targets import action_of, declared_target, numbers_of
+from kdcore_datasets.targets import declared_target, numbers_of
 from kdcore_datasets.window_files import load_rows, located
 
 _STRICT = {"extra": "forbid"}
@@ -157,7 +157,7 @@ class Windows(Dataset):
                     if label is None and self.unlabelled == "bad":
                         unusable.append(Unusable(f"{name}, window {row}", "no label", "no label", subject))
                         continue
-                    key = SampleKey(subject, action_of(label, self.classes, self.target), str(row), session=name)
+                    key = SampleKey(subject, self.target.action_of(label, self.classes), str(row), session=name)
                     found.append(Sample(key, None, where, label, weight))
                     continue
                 if label not in number and (label or self.unlabelled == "bad"):

@@ -311,3 +311,77 @@ def test_names_in_bytes_are_read_as_text():
     data = ArrayDataset({"accelerometer": (WRIST, 50.0)}, np.array(LABELS).astype("S"), np.array(["ann", "bö"] * 3))
     assert data.classes == ("run", "sit", "walk")
     assert ArrayDataset({"accelerometer": (WRIST, 50.0)}, LABELS, [b"ann", "bö".encode()] * 3).samples()[1].key.subject == "bö"
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        pd.timedelta_range("0s", periods=20, freq="20ms"),
+        pd.date_range("2024-01-01", periods=20, freq="20ms", tz="Europe/Madrid"),
+        pd.Index(range(20), dtype="Int64"),
+    ],
+    ids=["durations", "dates with a time zone", "nullable numbers"],
+)
+def test_rows_out_of_order_by_any_index_of_times_are_refused(index):
+    table = pd.DataFrame(WRIST[0], columns=[*"xyz"], index=index).assign(sample="a")
+    kept = ArrayDataset({"accelerometer": (table, 50.0)}, {"a": "walk"})
+    np.testing.assert_array_equal(values(kept, "accelerometer")[0], WRIST[0])
+    with pytest.raises(DataError, match="its index goes back within the sample"):
+        ArrayDataset({"accelerometer": (table.iloc[::-1], 50.0)}, {"a": "walk"})
+
+
+def two_samples() -> pd.DataFrame:
+    return pd.DataFrame(WRIST[:2].reshape(-1, 3), columns=[*"xyz"]).assign(sample=["a"] * 20 + ["b"] * 20)
+
+
+def test_a_series_with_two_values_for_a_sample_is_refused():
+    signals = {"accelerometer": (two_samples(), 50.0)}
+    with pytest.raises(DataError, match="labels says both 0 and 1 for the sample 'a'"):
+        ArrayDataset(signals, pd.Series([0, 1, 1], index=["a", "a", "b"]))
+    data = ArrayDataset(signals, pd.Series([0, 0, 1], index=["a", "a", "b"]))
+    assert [sample.label for sample in data.samples()] == [0, 1]
+
+
+def test_a_nullable_column_may_lack_labels():
+    table = two_samples().assign(label=pd.array([3] * 20 + [None] * 20, dtype="Int64"))
+    data = ArrayDataset({"accelerometer": (table, 50.0)}, labels="label")
+    assert [sample.label for sample in data.samples()] == [0, None]
+    assert data.classes == ("3",)
+
+
+def test_names_in_another_encoding_are_refused():
+    with pytest.raises(DataError, match=r"b'\\xe9' is not UTF-8"):
+        ArrayDataset({"accelerometer": (WRIST[:2], 50.0)}, [b"\xe9", b"\xe8"])
+    data = ArrayDataset({"accelerometer": (WRIST[:2], 50.0)}, ["é".encode(), "è".encode()])
+    assert set(data.classes) == {"é", "è"}
+
+
+def test_two_columns_of_labels_with_one_name_are_refused():
+    with pytest.raises(DataError, match="labels: two columns have the same name"):
+        ArrayDataset({"accelerometer": (WRIST[:2], 50.0)}, pd.DataFrame([[0, 1], [1, 0]], columns=["a", "a"]))
+
+
+def test_dates_in_a_column_of_objects_are_times():
+    dates = pd.Series(list(pd.date_range("2024-01-01", periods=20, freq="20ms")) * 2, dtype=object)
+    data = ArrayDataset({"accelerometer": two_samples().assign(time=dates)}, {"a": "walk", "b": "sit"})
+    assert [data.read(sample, "accelerometer").rate for sample in data.samples()] == pytest.approx([50.0, 50.0], abs=1e-3)
+
+
+class Polars:
+    """What a data frame of polars has: columns without an index."""
+
+    def __init__(self, columns):
+        self.frame, self.columns = columns, list(columns)
+        self.dtypes = [object()] * len(columns)
+
+    def __getitem__(self, name):
+        return self.frame[name]
+
+    def to_numpy(self):
+        return np.stack(list(self.frame.values()), 1)
+
+
+def test_labels_of_a_table_without_an_index_are_read_by_column():
+    labels = Polars({"walk": [1, 0], "sit": [0, 1]})
+    data = ArrayDataset({"accelerometer": (WRIST[:2], 50.0)}, labels, classes=["sit", "walk"])
+    assert [sample.target for sample in data.samples()] == [(0.0, 1.0), (1.0, 0.0)]

@@ -18,7 +18,7 @@ from kdcore_datasets.pattern import PathPattern
 from kdcore_datasets.protocols.partition import in_order, listed, natural
 from kdcore_datasets.sensor_csv.options import Device, KeyField, Label
 from kdcore_datasets.sensor_csv.recordings import Run, Stretch, fault, gaps, read_signal, runs, stamps, stretches
-from kdcore_datasets.targets import action_of, declared_target, read_numbers_of
+from kdcore_datasets.targets import declared_target, read_numbers_of
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class SensorCsv(Dataset):
         except ValueError as error:
             unusable.append(Unusable(f"{self.root}: {piece.key}", "unknown label", str(error), piece.key.subject))
             return None
-        key = replace(piece.key, action=action_of(numbers, self.classes, self.target))
+        key = replace(piece.key, action=self.target.action_of(numbers, self.classes))
         return Sample(key, None, piece.sources, numbers, weight)
 
     def _labelled(self, unusable: list[Unusable]) -> Iterator[_Piece]:

@@ -132,3 +132,29 @@ def test_values_are_normalised_by_the_training_samples_alone():
     rows["train"] = torch.tensor([3])
     told[3:, 0], rows["transfer"] = torch.nan, torch.tensor([0, 1])
     assert with_statistics(Target("values"), told, rows, ["a"]).mean == (2.0,), "of what else is learnt from"
+
+
+def test_nothing_is_said_of_a_label_that_no_test_sample_is_told():
+    train, test = [[1.0, 0.0], [0.0, 1.0]], [[1.0, torch.nan], [0.0, torch.nan]]
+    labels = torch.tensor(train + test)
+    found = target_warnings(labels, labels, {"train": torch.arange(2), "test": torch.arange(2, 4)}, Target("labels"), "ab")
+    assert found == ["2 of 2 test samples lack some labels, which do not count: 'b' (2)"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "action"),
+    [
+        ("classes", 1, "b"),
+        ("classes", None, "unlabelled"),
+        ("labels", (1.0, 0.0, 1.0), "a+c"),
+        ("labels", (torch.nan, 0.0, 1.0), "c"),
+        ("labels", (0.0, 0.0, 0.0), "none"),
+        ("values", (1.0, 1.0, 1.0), "recording"),
+    ],
+)
+def test_an_action_says_what_a_sample_has(kind, answer, action):
+    assert Target(kind).action_of(answer, "abc") == action
+
+
+def test_labels_that_are_not_known_are_not_among_those_a_sample_has():
+    assert Target("labels").labels_of((1.0, torch.nan, 0.0), "abc") == ["a"]

@@ -144,3 +144,8 @@ def test_memory_does_not_grow_with_the_size_of_samples(tmp_path):
     (small, little), (large, much) = found
     assert much - little > 140e6
     assert large - small < 70e6
+
+
+def test_a_file_that_cannot_be_created_is_not_called_a_full_disk(tmp_path):
+    with pytest.raises(DataError, match=r"cannot create a temporary file of 0\.0 GB in .*missing.*No such file"):
+        mapped.empty((5,), torch.float32, NOTHING, tmp_path / "missing")

@@ -8,7 +8,8 @@ import toys
 from torch import nn
 
 from kdcore import Join
-from kdcore.data.pipeline import Pipeline
+from kdcore.data.pipeline import CHUNK, Pipeline, Room, _in_chunks
+from kdcore.errors import DataError
 
 TRAIN = torch.tensor([0, 2, 3])
 
@@ -102,3 +103,24 @@ def test_modalities_are_joined_in_their_order(column, per_batch, join):
     torch.testing.assert_close(read(pipeline, inputs, torch.arange(6)), expected)
     torch.testing.assert_close(pipeline.whole()((column, other)), expected)
     assert all(len(seen) == len(TRAIN) for centre in centres for seen in centre.seen)
+
+
+class Uneven(nn.Module):
+    """Gives the second chunk another shape or type."""
+
+    def __init__(self, other):
+        super().__init__()
+        self.other, self.calls = other, 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x if self.calls == 1 else self.other(x)
+
+
+@pytest.mark.parametrize("other", [lambda x: x[..., :1], lambda x: x.double(), lambda x: x[:1]], ids=["shape", "type", "rows"])
+def test_a_transform_that_gives_chunks_of_different_forms_is_refused(other):
+    room = Room(1 << 30, None)
+    x = torch.randn(2 * CHUNK, 3, 4)
+    assert torch.equal(_in_chunks(Uneven(lambda x: x), x, room), x)
+    with pytest.raises(DataError, match="Uneven must give a row for each window"):
+        _in_chunks(Uneven(other), x, room)

@@ -12,7 +12,7 @@ from saved import ACCELEROMETER, CLASSES, lines, saved_student, walk
 from kdcore import DataError, Modality, Signal, load_student
 from kdcore.cli.main import main
 from kdcore.contracts.units import conversion
-from kdcore.deploy.plain_recordings import choose_columns, plain_array, read_table
+from kdcore.deploy.plain_recordings import as_signal, choose_columns, plain_array, read_table
 
 GYROSCOPE = ACCELEROMETER.renamed("gyroscope", units="rad/s")
 VALUES = np.arange(30, dtype=float).reshape(10, 3) % 7 - 3.25
@@ -190,3 +190,16 @@ def test_accelerations_that_look_like_g_are_pointed_out(recwarn, scale, header, 
     values = scale * unit / np.linalg.norm(unit, axis=1, keepdims=True)
     read_table("\n".join([header, *(",".join(map(str, row)) for row in values)]), ACCELEROMETER, 50.0, units)
     assert ["as in g, and are read as m/s^2" in str(each.message) for each in recwarn] == [True] * warned
+
+
+def test_a_table_without_an_index_is_read():
+    class Polars:
+        """What a data frame of polars has."""
+
+        columns, dtypes = ["x", "y", "z"], [np.dtype(float)] * 3
+
+        def to_numpy(self):
+            return VALUES
+
+    assert not hasattr(Polars(), "index")
+    np.testing.assert_allclose(as_signal(Polars(), ACCELEROMETER, 50.0).values, VALUES)
