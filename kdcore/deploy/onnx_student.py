@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.deploy.predictor import Predictor
-from kdcore.errors import CheckpointError, DataError, UsageError
+from kdcore.errors import CheckpointError, DataError, UsageError, one_line
 
 PREFIX = "kdcore."
 """Of the metadata keys that ``kdcore export`` writes."""
@@ -54,7 +54,7 @@ class OnnxStudent(Predictor):
         try:
             return np.asarray(self._session.run(["logits"], dict(batch))[0])
         except Exception as error:  # ONNX Runtime's own kinds of error have no common base
-            raise DataError(f"the exported student cannot read this recording: {str(error).splitlines()[0][:200]}") from error
+            raise DataError(f"the exported student cannot read this recording: {one_line(error)}") from error
 
     def _array(self, name: str, signal: Signal) -> np.ndarray:
         values, wanted = signal.values, self._inputs[name]["samples"]

@@ -45,9 +45,9 @@ class PruningListener(RunListener):
         found = [metrics[name] for name in names if name in metrics]
         if self._trial is None or self._seed != self._first_seed or not found or set(stage.learners) != self._students:
             return asked
+        self._epochs += 1
         if np.isnan(found).any():
             return asked
-        self._epochs += 1
         self._trial.report(float(np.mean(found)), self._epochs)
         if self._trial.should_prune():
             self.pruned = True

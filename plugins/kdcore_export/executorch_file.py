@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdcore import KdcoreError, UsageError
+from kdcore import KdcoreError, UsageError, one_line
 from kdcore_export.graph import Graph
 
 METADATA = "kdcore"
@@ -78,7 +78,7 @@ def executorch_runner(file: Path) -> Callable[[Mapping[str, np.ndarray]], tuple[
             method = program.load_method("forward")
             [told] = program.load_method(METADATA).execute([])
     except Exception as error:
-        raise KdcoreError(f"ExecuTorch cannot run the file: {str(error).splitlines()[0][:300]}") from error
+        raise KdcoreError(f"ExecuTorch cannot run the file: {one_line(error)}") from error
     names = [each["name"] for each in json.loads(told)["inputs"]]
 
     def run(piece: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -211,7 +211,7 @@ def recording(
     stuck = [type(transform).__name__ for transform, module in zip(transforms, modules, strict=True) if module is None]
     if not stuck:
         found = Recording([module for module in modules if module is not None], modality, samples)
-        found.samples = samples or _only_length(found, recorded)
+        found.samples = samples or _only_length(found, recorded, round(window * rate) if window else None)
         return found
     samples = samples or (round(window * rate) if window else None)
     if samples is None:
@@ -228,10 +228,11 @@ def recording(
     return Recording([Weighted(weights)], modality, samples)
 
 
-def _only_length(steps: Recording, recorded: Mapping[str, Any]) -> int | None:
+def _only_length(steps: Recording, recorded: Mapping[str, Any], window: int | None) -> int | None:
     """The only number of samples that a student takes whose transforms do not change it; None if they make it any."""
     length, *rest = recorded.get("shape") or (0,)
-    if not length:
+    length = window or length  # what is recorded is longer than the windows that are read
+    if not length or not recorded.get("shape"):
         return None
     kind = torch.uint8 if recorded.get("dtype") == "uint8" else torch.float32
     one, other = (steps(torch.zeros(1, count, *rest, dtype=kind)).shape for count in (length, length + 1))

@@ -43,10 +43,13 @@ PACKAGES = {
 }
 """timm model → the package with its weights."""
 
+DEFAULT_TAG = ".in1k"
+"""The tag of ImageNet weights in timm's names."""
+
 
 def packaged(model: str) -> PretrainedWeights | None:
     """The weights of a timm model in a package, None if no package is known."""
-    package = PACKAGES.get(model)
+    package = PACKAGES.get(model.removesuffix(DEFAULT_TAG))
     if package is None:
         return None
     try:

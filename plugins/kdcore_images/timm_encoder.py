@@ -132,7 +132,9 @@ def create(
         _load(backbone, model, channels, weights)
         return backbone, ()
     if package and package.tensors:
-        _fill(backbone, channels, dict(package.tensors()))
+        if missing := _fill(backbone, channels, dict(package.tensors())):
+            lacking = f"{len(missing)} tensors are missing, e.g. {missing[0]}"
+            raise DataError(f"{package.source}: these are not weights of {model}: {lacking}")
         return backbone, (f"the backbone starts from the weights of {model} in {package.source}, licence {package.licence}",)
     return backbone, (_downloaded(backbone),) if download else ()
 

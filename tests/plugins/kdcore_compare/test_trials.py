@@ -58,6 +58,12 @@ def test_who_falls_behind_is_stopped(sweep, monkeypatch):
     assert sweep[0].trials()[5].last_step == 1
 
 
+def test_an_epoch_without_a_metric_counts(sweep, monkeypatch):
+    states = run_all(*sweep, monkeypatch, [training([float("nan"), 0.5, 0.6])])
+    assert states[0] == TrialState.COMPLETE
+    assert sweep[0].trials()[0].intermediate_values == {2: 0.5, 3: 0.6}
+
+
 def test_other_seeds_than_the_first_are_not_watched(sweep, monkeypatch):
     states = run_all(*sweep, monkeypatch, [training([0.9])] * 5 + [training([0.1], seed=1)])
     assert states[5] == TrialState.COMPLETE

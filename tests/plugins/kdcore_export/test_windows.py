@@ -13,6 +13,7 @@ from kdcore.data.branch import Branch
 from kdcore.data.pipeline import Pipeline
 from kdcore.deploy.bundle import save_student
 from kdcore_export.export import Request, export_student
+from kdcore_export.graph import recording
 from kdcore_signals.encoders import Cnn1d
 from kdcore_signals.lengths import Crop, Resample
 
@@ -61,3 +62,9 @@ def test_each_window_is_answered_as_by_the_student(folder, tmp_path):
     assert answers == wanted
     assert len(wanted) == 5
     assert "give one file for each of accelerometer, gyroscope" in classify(file, tmp_path / "a.npy").stderr
+
+
+def test_without_transforms_a_window_is_what_is_read_and_not_a_whole_recording():
+    recorded = {"shape": [500, 3], "dtype": "float32", "rate": 50.0}
+    assert recording(ACCELEROMETER, [], recorded, None, window=0.8).samples == 40
+    assert recording(ACCELEROMETER, [], recorded, None).samples == 500

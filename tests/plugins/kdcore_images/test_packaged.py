@@ -88,6 +88,18 @@ def test_it_knows_what_is_on_a_picture():
 
 
 @needs_weights
+def test_weights_that_lack_tensors_are_refused(monkeypatch):
+    monkeypatch.setattr("kdcore_images.packaged.read", lambda model, path: {"nothing": torch.zeros(1)})
+    with pytest.raises(DataError, match=r"these are not weights of .* tensors are missing"):
+        TimmEncoder(5, (3, 64, 64), model=MODEL, pretrained=True)
+
+
+@needs_weights
+def test_timms_default_tag_names_the_same_weights():
+    assert packaged(f"{MODEL}.in1k").source == packaged(MODEL).source
+
+
+@needs_weights
 @pytest.mark.parametrize("channels", [1, 3, 6])
 def test_an_encoder_starts_from_them_and_says_so(channels, monkeypatch):
     created = timm.create_model
