@@ -17,6 +17,6 @@ def _walker() -> Signal:
     return Signal(depth, rate=30.0)
 
 
-WALKER = Case({"size": 24, "background": 4000, "distance": 2500}, inputs=_walker())
+WALKER = Case({"size": 24, "background": 4000, "distance": 2500, "still": "keep"}, inputs=_walker())
 
 cases = {"motion-crop": WALKER, "frames": CASE, "tsn": CASE, "trn": CASE, "tsm": CASE}
