@@ -83,5 +83,7 @@ def quickly(words: list[str], shell: Shell) -> list[str]:
     """Settings that keep a run from looking for accelerators, and from training where nothing comes of it."""
     if words[1] != "run":
         return []
+    if "--profile" in words:  # requires training steps
+        return ["engine.accelerator=cpu", "seeds=[0]", "schedule.teachers.epochs=1", "schedule.student.epochs=1"]
     needed = "deploy-the-student" in shell.folder.parts or "--dry-run" in words
     return ["engine.accelerator=cpu", *([] if needed else ["--dry-run"])]
