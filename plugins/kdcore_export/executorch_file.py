@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from kdcore import KdcoreError, UsageError, one_line
+from kdcore_export.exporters import quiet, reason
 from kdcore_export.graph import Graph
 
 METADATA = "kdcore"
@@ -43,8 +44,6 @@ def save_executorch(graph: Graph, example: tuple[torch.Tensor, ...], metadata: d
     Raises:
         KdcoreError: If it cannot be traced or lowered.
     """
-    from kdcore_export.formats import quiet, reason
-
     try:
         with quiet(), _silent():
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # pyright: ignore[reportMissingImports]
@@ -66,8 +65,6 @@ def executorch_runner(file: Path) -> Callable[[Mapping[str, np.ndarray]], tuple[
     Raises:
         KdcoreError: If it is no program that the runtime can load, or lacks a kernel.
     """
-    from kdcore_export.formats import quiet
-
     try:
         with quiet(), _silent():
             from executorch.extension.pybindings import portable_lib  # pyright: ignore[reportMissingImports]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import io
 import json
-import logging
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,6 +15,7 @@ import torch
 
 from kdcore import KdcoreError, UsageError
 from kdcore_export.executorch_file import executorch_runner, save_executorch
+from kdcore_export.exporters import quiet, reason
 from kdcore_export.graph import Graph, as_text
 
 Format = Literal["onnx", "torch-export", "executorch"]
@@ -189,24 +187,3 @@ def torch_export_runner(file: Path) -> Run:
         return logits.numpy(), probabilities.numpy()
 
     return run
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence exporters and quantisers, which print their progress and log warnings about themselves."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
-
-
-def reason(error: BaseException) -> str:
-    """The innermost cause in one line: the exporter wraps it in pages."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"

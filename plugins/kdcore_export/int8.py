@@ -11,7 +11,8 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 
 from kdcore import KdcoreError
-from kdcore_export.formats import ENCODER, quiet
+from kdcore_export.exporters import quiet
+from kdcore_export.formats import ENCODER
 
 STATIC = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 RECURRENT = ("LSTM", "GRU", "RNN")
