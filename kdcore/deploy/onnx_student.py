@@ -99,7 +99,7 @@ def load_onnx(file: str | Path) -> OnnxStudent:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own kinds of error have no common base
-        raise CheckpointError(f"{path}: not a readable ONNX file: {str(error).splitlines()[0][:200]}") from error
+        raise CheckpointError(f"{path}: not a readable ONNX file: {one_line(error)}") from error
     told = session.get_modelmeta().custom_metadata_map
     try:
         description = {key.removeprefix(PREFIX): json.loads(value) for key, value in told.items() if key.startswith(PREFIX)}

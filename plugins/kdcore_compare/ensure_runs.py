@@ -87,7 +87,7 @@ def reusable_runs(recipe: Recipe, split: Split = "test", now: Provenance | None 
 
 
 def report_changes(recipe: Recipe, split: Split, now: Provenance, say: Callable[[str], None]) -> None:
-    """Tell the user which finished runs of a recipe are not reused, and why."""
+    """Report finished runs of a recipe that are not reused, with the reason of each."""
     for each in _candidates(recipe, split):
         if reasons := now.changes_since(each.facts):
             say(f"{each.folder.name} is not reused: {'; '.join(reasons)}")

@@ -8,7 +8,19 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from kdcore import KdcoreError, Plan, Ramp, Recipe, RecipeError, StoppedError, UsageError, dry_run, load_recipe, make_plan
+from kdcore import (
+    KdcoreError,
+    Plan,
+    Ramp,
+    Recipe,
+    RecipeError,
+    StoppedError,
+    UsageError,
+    dry_run,
+    load_recipe,
+    make_plan,
+    one_line,
+)
 from kdcore_compare.train_variants import group_name, named_overrides
 
 if TYPE_CHECKING:
@@ -172,7 +184,7 @@ def _parameters(found: Preflight | None, student: str, base: Sequence[dict[str, 
 
 
 def _reason(error: KdcoreError) -> str:
-    return error.problems[0].message if isinstance(error, RecipeError) else str(error).splitlines()[0]
+    return error.problems[0].message if isinstance(error, RecipeError) else one_line(error)
 
 
 def _distils(plan: Plan) -> bool:

@@ -8,7 +8,18 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from kdcore import FinishedRun, KdcoreError, Recipe, RunListener, TrainingError, UsageError, dry_run, load_recipe, provenance_of
+from kdcore import (
+    FinishedRun,
+    KdcoreError,
+    Recipe,
+    RunListener,
+    TrainingError,
+    UsageError,
+    dry_run,
+    load_recipe,
+    one_line,
+    provenance_of,
+)
 from kdcore_compare.ensure_runs import Split, ensure_runs, interrupted_run, missing_seeds
 from kdcore_compare.parallel import Parallel
 from kdcore_compare.tables import Format, Table, render, stderr_console
@@ -81,7 +92,7 @@ def train_variants(
         except TrainingError as error:
             if failures is None:
                 raise
-            failed[label] = str(error).splitlines()[0]
+            failed[label] = one_line(error)
     if failures is not None:
         failures |= failed
     return found

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
-from kdcore import KdcoreError, UsageError
+from kdcore import KdcoreError, UsageError, one_line
 from kdcore_export.executorch_file import executorch_runner, save_executorch
 from kdcore_export.exporters import quiet, reason
 from kdcore_export.graph import Graph, as_text
@@ -152,7 +152,7 @@ def onnx_runner(file: Path) -> Run:
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its kinds of error have no common base
-        raise KdcoreError(f"ONNX Runtime cannot run the file: {str(error).splitlines()[0][:300]}") from error
+        raise KdcoreError(f"ONNX Runtime cannot run the file: {one_line(error)}") from error
 
     def run(piece: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         logits, probabilities = session.run(None, dict(piece))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdcore import KdcoreError, UsageError, find_run
+from kdcore import KdcoreError, UsageError, find_run, one_line
 from kdcore_mlflow.tracker import tracked_runs
 
 
@@ -31,7 +31,7 @@ def register_student(run_id: str, name: str, alias: str = "", seed: int | None =
     try:
         version = _version(uri, runs[f"seed-{chosen}"], name, alias, student)
     except MlflowException as error:
-        raise KdcoreError(f"MLflow at {uri}: {str(error).splitlines()[0]}") from error
+        raise KdcoreError(f"MLflow at {uri}: {one_line(error)}") from error
     return f"{name} version {version}" + (f", models:/{name}@{alias}" if alias else f", models:/{name}/{version}")
 
 

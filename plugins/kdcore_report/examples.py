@@ -18,7 +18,7 @@ MOST = 4
 
 @dataclass(frozen=True)
 class Answer:
-    """What one participant said of a sample.
+    """A participant's answer for a sample.
 
     Args:
         who: Its name.
@@ -135,7 +135,7 @@ class InWords:
         return self.classes[int(self.true)] if self.target.is_classes else self._numbers(np.asarray(self.true))
 
     def answer(self, who: str, given: np.ndarray) -> Answer:
-        """What a participant said, (names,), in words."""
+        """A participant's answer, (names,), in words."""
         if self.target.is_classes:
             said = int(given.argmax())
             return Answer(who, self.classes[said], said == int(self.true), f"{100 * float(given.max()):.1f}")

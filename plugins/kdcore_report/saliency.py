@@ -58,7 +58,7 @@ class Explainer:
         return found
 
     def _outputs(self, arm: str, name: str, index: int) -> list[int]:
-        """Which outputs of a participant are explained: the class or labels that it says, or the first values."""
+        """Outputs of a participant that are explained: the class or labels that it predicts, or the first values."""
         given = self.outcomes[arm].probabilities[name][index]
         kind = self.run.table.target.kind
         if kind == "values":
@@ -90,7 +90,7 @@ class Explainer:
         return Look(name, *self._said(arm, name, index, said), pixels, shown)
 
     def _said(self, arm: str, name: str, index: int, said: int) -> tuple[str, bool | None]:
-        """What a participant said, in words, and whether that is so; None of values and of unknown labels."""
+        """A participant's answer in words, and whether it is right; None for values and unknown labels."""
         table, outcome = self.run.table, self.outcomes[arm]
         true = outcome.labels[index]
         if table.target.kind == "values":

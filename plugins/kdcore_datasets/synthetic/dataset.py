@@ -187,7 +187,7 @@ class SyntheticMotion(Dataset):
 
 @dataclass(frozen=True)
 class _Scene:
-    """What the motion of a sample and the mounting of its inertial sensor depend on, but for the sample's number."""
+    """Key of a sample's motion and of the mounting of its inertial sensor, without the sample's number."""
 
     seed: int
     diversity: float
