@@ -282,7 +282,8 @@ class Tsm(FrameEncoder):
         pretrained: Start from published weights: those in an installed package (``kdcore[pretrained]``), or else timm's, which
             timm downloads unless it has them already. The run's notes say which, and their licence.
         weights: File of weights for the backbone; its classifier is left out.
-        drop_rate: Dropout of the backbone's features.
+        embedding: Units of a layer between a frame's features and the classifier, None for no such layer.
+        drop_rate: Dropout of the backbone's features, before the embedding.
         partial_bn: Freeze all batch normalisation but the first, for pretrained backbones.
         fraction: One channel in this many is shifted each way.
 
@@ -303,11 +304,12 @@ class Tsm(FrameEncoder):
         backbone: str = "resnet18",
         pretrained: bool = False,
         weights: Path | None = None,
+        embedding: Count | None = None,
         drop_rate: Share = 0.5,
         partial_bn: bool = False,
         fraction: Annotated[int, Ge(2)] = 8,
     ):
-        super().__init__(in_shape, backbone, pretrained, weights, 1.0, None, drop_rate, partial_bn)
+        super().__init__(in_shape, backbone, pretrained, weights, 1.0, embedding, drop_rate, partial_bn)
         self._shift(in_shape[0], fraction)
         self.classifier = nn.Linear(self.features, num_classes)
 
