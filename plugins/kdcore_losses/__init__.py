@@ -54,3 +54,4 @@ def register_losses(register):
     register("srd", "kdcore_losses.srd:SimpleRecipe")
     register("mgd", "kdcore_losses.mgd:MaskedGenerative")
     register("reviewkd", "kdcore_losses.reviewkd:KnowledgeReview")
+    register("cat-kd", "kdcore_losses.cat_kd:ClassAttention")
