@@ -12,6 +12,7 @@ cases = {
     "top-k": [Case({"k": 3}), Case({"k": 3, "student": "all"})],
     "ttm": [Case(), Case({"weighted": True})],
     "nst": [Case({"kernel": kernel}) for kernel in ("linear", "polynomial", "gaussian")],
+    "fitnet": [Case(), Case({"regressor": "never"})],
     "fsp": Case({"pairs": [["low", "low"], ["high", "high"]]}, MAPS),
     "reviewkd": Case({"pairs": [["low", "low"], ["high", "high"]], "width": 6}, MAPS),
     "cat-kd": [Case({}, {"student/features": (6, 6, 6), "teacher/features": (8, 5, 5)}), Case({"normalise": True, "size": 3})],

@@ -167,3 +167,41 @@ def test_networks_without_a_linear_classifier_are_refused():
         distilled(Net(5), Net(7, twice=True), data())
     with pytest.raises(RecipeError, match="reads the classifier of student, but no linear layer"):
         distilled(Net(5, twice=True), Net(7), data())
+
+
+def test_classes_that_a_teacher_has_in_another_order_are_put_in_the_runs():
+    torch.manual_seed(0)
+    net = Net(5)
+    teacher = kdcore.Participant("teacher", net, {"features": "conv"}, columns=[2, -1, 0])
+    x = torch.randn(B, 2, 10)
+    assert teacher.classifier is None
+    assert teacher.find_classifier(x) is net.fc
+    assert teacher.classifier is not None
+    found = teacher(x)
+    weight, bias = teacher.classifier.weight, teacher.classifier.bias
+    assert bias[1] == found.logits[0, 1] == -torch.inf
+    torch.testing.assert_close(found.features["features"].mean(dim=2) @ weight.T + bias, found.logits)
+    known = Outputs(found.logits, found.features, classifier=teacher.classifier).of_classes(torch.tensor([0, 2]))
+    own = outputs((4, 6), 0).of_classes(torch.tensor([0, 2]))
+    ctx = context(Outputs(own.logits.float(), own.features, classifier=own.classifier), known.detach())
+    theirs = np.einsum("kc,bcp->bkp", net.fc.weight[[2, 0]].detach(), F.adaptive_avg_pool1d(net.conv(x), 2).detach())
+    mine = np.einsum("kc,bcp->bkp", own.classifier.weight, F.adaptive_avg_pool1d(own.features["features"], 2))
+    assert built(ClassAttention(), ctx)(ctx).item() == pytest.approx(((theirs - mine) ** 2).mean(), rel=1e-5)
+
+
+def test_stored_outputs_have_no_classifier(tmp_path):
+    network = {"modality": "accelerometer", "encoder": "cnn1d", "taps": {"features": "blocks.3"}}
+    tree = {
+        "version": 1,
+        "name": "stored",
+        "data": {"dataset": "synthetic-motion", "protocol": "cross-subject"},
+        "teachers": {"offline": {"outputs": str(tmp_path / "teacher.npz")}},
+        "student": network,
+        "losses": ["cross-entropy", "cat-kd"],
+    }
+    (tmp_path / "teacher.npz").touch()
+    with pytest.raises(RecipeError) as refused:
+        kdcore.load_recipe(tree)
+    (found,) = refused.value.problems
+    said = "the loss 'cat-kd' reads the classifiers of networks, but 'offline' is a file of stored outputs"
+    assert (found.path, found.message) == ("losses[1]", said)
