@@ -308,6 +308,7 @@ class Assembly:
         if given.known_classes is not None:
             raise RecipeError([self.builder.problem(path, f"{what} does not know all classes of the run")])
         layer.requires_grad_(False)
+        self._notes[f"{name}: answers through the classifier of {source}; without distillation it trains its own"] = None
 
     def _class_counts(self, table: Table, arm: str) -> dict[str, Counts]:
         """Learner → how many samples it is told to be of each class; None where nobody knows, or labels are withheld."""
