@@ -124,16 +124,19 @@ class Participant(nn.Module):
         Returns:
             The layer, which `classifier` shows from then on; None if the encoder changes its outputs, or has no such layer.
         """
-        outputs: list[tuple[nn.Linear, Any]] = []
-        linear = [module for module in self.encoder.modules() if isinstance(module, nn.Linear)]
-        hooks = [module.register_forward_hook(lambda layer, args, out: outputs.append((layer, out))) for module in linear]
+        outputs: list[tuple[nn.Module, Any]] = []
+
+        def record(module: nn.Module, args: Any, output: Any) -> None:
+            outputs.append((module, output))
+
+        hooks = [each.register_forward_hook(record) for each in self.encoder.modules() if isinstance(each, nn.Linear)]
         try:
             found = self.encoder(self.input(signal))
         finally:
             for hook in hooks:
                 hook.remove()
             self._features = {}
-        self.last_layer = [layer for layer, out in outputs if out is found]
+        self.last_layer = [layer for layer, output in outputs if output is found and isinstance(layer, nn.Linear)]
         return self.last_layer[0] if self.last_layer else None
 
     def _recorder(self, tap: str) -> Callable[[nn.Module, Any, Any], None]:

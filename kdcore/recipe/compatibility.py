@@ -296,6 +296,8 @@ class _Compatibility:
                 self._add(path, f"{source!r} is a moving average, so its classifier is not finished")
             elif why := self._without_classifier(source):
                 self._add(path, f"{why}, which has no classifier to answer through")
+            elif (head := self.specs[source].weights) and head.head == "drop" and "*" in self.specs[source].freeze:
+                self._add(path, f"the classifier of {source!r} is neither loaded nor trained (head: drop, and all is frozen)")
             elif source not in read:
                 what = f"no term of {name!r} reads {source!r}, so its features are not those of this classifier"
                 self._add(path, what, "add a loss on features, such as one with the tap before the classifier")

@@ -57,7 +57,7 @@ class ClassAttention(DistillationLoss):
         """Check that the classifiers read the means of the taps.
 
         Raises:
-            ValueError: If one does not, or an activation has no positions.
+            ValueError: If one does not, an activation has no positions, or a teacher has other classes.
         """
         named = {"the student": (self.student_tap, example.student)}
         for name, (tap, outputs) in (named | {n: (self.teacher_tap, each) for n, each in example.teachers.items()}).items():
@@ -69,6 +69,12 @@ class ClassAttention(DistillationLoss):
                 raise ValueError(
                     f"the logits of {name} are not those of its classifier for the mean of the tap {tap!r}, "
                     f"{tuple(features.shape)}; tap the activation right before global average pooling"
+                )
+
+            if outputs.logits.shape[1] != example.student.logits.shape[1]:
+                mine, theirs = example.student.logits.shape[1], outputs.logits.shape[1]
+                raise ValueError(
+                    f"cat-kd compares the maps of each class, but the student has {mine} classes and {name} {theirs}"
                 )
 
     def forward(self, ctx: LossContext) -> Tensor:

@@ -40,6 +40,11 @@ REFUSED = {
         "student",
         "'average' is a moving average, so its classifier is not finished",
     ),
+    "an untrained head": (
+        ["teachers.big.weights={file: weights.safetensors, head: drop}", 'teachers.big.freeze=["*"]'],
+        "student",
+        "the classifier of 'big' is neither loaded nor trained (head: drop, and all is frozen)",
+    ),
     "read by no term": (
         ["losses=[cross-entropy, {name: feature, teacher: block, student: block, teachers: [small]}]"],
         "student",

@@ -106,6 +106,8 @@ def test_other_taps_are_refused():
     wider = Outputs(good.logits, {"features": torch.zeros(B, 7, 5).double()}, classifier=good.classifier)
     with pytest.raises(ValueError, match="logits of the student are not"):
         built(ClassAttention(), context(wider, good))
+    with pytest.raises(ValueError, match="maps of each class, but the student has 4 classes and teacher 1"):
+        built(ClassAttention(), context(good, outputs((3, 5), 0).of_classes(torch.tensor([2]))))
     with pytest.raises(ValueError, match=r"compares positions, but the tap 'features' of the student, \(3, 3\), has none"):
         built(ClassAttention(), context(outputs((3,), 0), good))
 
