@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kdcore.shares import shortest_shares
+
 __all__ = [
     "adaptive_mean",
     "angle_cosines",
@@ -32,6 +34,7 @@ __all__ = [
     "mean_over_positions",
     "per_sample",
     "same_positions",
+    "shortest_shares",
     "softened_kl",
     "unit_rows",
     "weighted_mean",
@@ -190,8 +193,7 @@ def gram_similarities(x: Tensor) -> Tensor:
     Returns:
         (B, B), not symmetric in general.
 
-    Source: F. Tung, G. Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, https://arxiv.org/abs/1907.09682, Eqs.
-    (1)-(3).
+    Source: F. Tung, G. Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, https://arxiv.org/abs/1907.09682, (1)-(3).
     """
     rows = x.flatten(1)
     return F.normalize(rows @ rows.T, dim=1)

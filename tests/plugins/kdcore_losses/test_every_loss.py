@@ -24,7 +24,7 @@ MAP, SEQUENCE, VECTOR, CLIP = (6, 5, 4), (6, 7), (6,), (4, 3, 4, 2)
 
 MINIMUM = {
     *("soft-target", "logits", "consistency", "dkd", "logit-std", "dist", "mlld", "js", "top-k", "bce", "ca-mkd", "average"),
-    *("eb-kd", "amtml-kd", "skd-direction"),
+    *("eb-kd", "ae-kd", "amtml-kd", "skd-direction"),
     *("c2kd", "graph-distillation", "hallucination", "attention-transfer", "rkd", "similarity-preserving"),
     *("correlation-congruence", "pkt", "cka", "nst", "affinity", "fsp", "ickd", "cat-kd"),
 }
@@ -54,7 +54,10 @@ NO_MINIMUM = {
 }
 """All the others, and why they are not."""
 
-PARTLY_DETACHED = {"wsld": "no gradient flows through its weights; its gradient is tested beside its value"}
+PARTLY_DETACHED = {
+    "wsld": "no gradient flows through its weights; its gradient is tested beside its value",
+    "ae-kd": "no gradient flows through its weights; its gradient is tested beside its value",
+}
 RANDOM = {"mgd": "masks each sample at random"}
 CLASSES_DIFFER = {"graph-distillation": "learns a weight for each class's logit"}
 ON_SCALES = {
