@@ -44,7 +44,6 @@ SMALLEST_SQUARE = 1e-12
 """Squared distances below this count as zero: the square root has no finite gradient there."""
 
 _FULL = (torch.float32, torch.float64)
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -193,7 +192,8 @@ def gram_similarities(x: Tensor) -> Tensor:
     Returns:
         (B, B), not symmetric in general.
 
-    Source: F. Tung, G. Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, https://arxiv.org/abs/1907.09682, (1)-(3).
+    Source: F. Tung, G. Mori, "Similarity-Preserving Knowledge Distillation", ICCV 2019, https://arxiv.org/abs/1907.09682, Eqs.
+    (1)-(3).
     """
     rows = x.flatten(1)
     return F.normalize(rows @ rows.T, dim=1)
