@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdcore.shares import shortest_shares
-
 __all__ = [
     "adaptive_mean",
     "angle_cosines",
@@ -34,7 +32,6 @@ __all__ = [
     "mean_over_positions",
     "per_sample",
     "same_positions",
-    "shortest_shares",
     "softened_kl",
     "unit_rows",
     "weighted_mean",
@@ -44,6 +41,7 @@ SMALLEST_SQUARE = 1e-12
 """Squared distances below this count as zero: the square root has no finite gradient there."""
 
 _FULL = (torch.float32, torch.float64)
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -31,8 +31,10 @@ def shortest_shares(vectors: Tensor, largest: float = 1.0) -> Tensor:
     """
     from scipy.optimize import nnls
 
-    vectors, count = vectors if vectors.dtype == torch.float64 else vectors.float(), len(vectors)
-    products = (vectors @ vectors.T).double().cpu()
+    count = len(vectors)
+    with torch.autocast(vectors.device.type, enabled=False):
+        vectors = vectors if vectors.dtype == torch.float64 else vectors.float()
+        products = (vectors @ vectors.T).double().cpu()
     longest = float(products.diagonal().max())
     if not longest > 0 or not torch.isfinite(products).all():
         return torch.full((count,), 1 / count, dtype=torch.float64)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kdcore.functional import shortest_shares
+from kdcore.shares import shortest_shares
 
 
 def project_conflicts(gradients: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,7 +9,8 @@ from annotated_types import Gt, Le
 from torch import Tensor
 
 from kdcore import LossContext, Needs, Ramp
-from kdcore.functional import shortest_shares, softened_kl
+from kdcore.functional import softened_kl
+from kdcore.shares import shortest_shares
 from kdcore_losses.logit_loss import LogitLoss
 
 

@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import minimize
 
 from kdcore import Example
-from kdcore.functional import shortest_shares
+from kdcore.shares import shortest_shares
 from kdcore_losses.ae_kd import AdaptiveEnsemble
 from kdcore_losses.amtml_kd import AdaptiveTeachers
 from kdcore_losses.average import AveragedTeachers
