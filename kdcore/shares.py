@@ -13,10 +13,10 @@ from torch import Tensor
 def shortest_shares(vectors: Tensor, largest: float = 1.0) -> Tensor:
     r"""Shares of the shortest convex combination of vectors, such as gradients of several terms or teachers.
 
-    .. math:: \min_\alpha \Big\lVert \sum_k \alpha_k g_k \Big\rVert^2, \quad 0 \le \alpha_k \le C, \quad \sum_k \alpha_k = 1
+    .. math:: \min_\alpha \Big\| \sum_k \alpha_k g_k \Big\|^2, \quad 0 \le \alpha_k \le C, \quad \sum_k \alpha_k = 1
 
     With :math:`L^\top L` the vectors' products and V the corners of the shares that C allows, the nonnegative :math:`\beta`
-    that makes :math:`\lVert L V \beta \rVert^2 + (\sum_j \beta_j - 1)^2` least gives :math:`\alpha = V \beta / \sum_j \beta_j`.
+    that makes :math:`\| L V \beta \|^2 + (\sum_j \beta_j - 1)^2` least gives :math:`\alpha = V \beta / \sum_j \beta_j`.
 
     Args:
         vectors: g, a row for each of K vectors, (K, n).
