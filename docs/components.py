@@ -90,7 +90,24 @@ def _call(entry: Entry, options: dict[str, Any], needs: Needs, shapes: Shapes, s
         found = ", ".join(f'"{tap}": {tensor(*shape)}' for tap, shape in taps.items())
         return f"kdcore.Outputs({tensor(5)}, {{{found}}})" if taps or needs.ablated else tensor(5)
 
+    def classified(name: str, taps: Mapping[str, tuple[int, ...]], learns: bool) -> str:
+        """A network that averages its first tap over positions and classifies the mean."""
+        tap, shape = next(iter(taps.items()))
+        x, layer, grad = f"{name}_map", f"{name}_layer", ", requires_grad=True" if learns else ""
+        return "\n".join(
+            [
+                f"{x} = torch.randn({', '.join(map(str, (8, *shape)))}{grad})",
+                f"{layer} = torch.nn.Linear({shape[0]}, 5)",
+                f"{name} = kdcore.Outputs(",
+                f'    {layer}({x}.flatten(2).mean(2)), {{"{tap}": {x}}},',
+                f"    classifier=kdcore.Classifier({layer}.weight, {layer}.bias),",
+                ")",
+            ]
+        )
+
     def outputs(name: str, taps: Mapping[str, tuple[int, ...]], learns: bool = False) -> str:
+        if needs.classifiers and taps:
+            return classified(name, taps, learns)
         said = f"{name} = {drawn(taps, 8, learns)}"
         if needs.ablated:  # the outputs for an input of zeros
             rows = 8 if learns and needs.ablated == "mixed" else 1

@@ -15,7 +15,7 @@ from pluggy import HookimplMarker
 if TYPE_CHECKING:
     from kdcore.archives import refuse_bomb, refuse_parquet_bomb
     from kdcore.cli.console import ConsoleListener
-    from kdcore.contracts.batch import Batch, LossContext, Outputs
+    from kdcore.contracts.batch import Batch, Classifier, LossContext, Outputs
     from kdcore.contracts.dataset import Dataset, Sample, SampleKey, Unusable
     from kdcore.contracts.drawing import Drawing, Estimated, Labelled
     from kdcore.contracts.embeddings import ClassEmbeddings
@@ -100,7 +100,7 @@ hookimpl = HookimplMarker("kdcore")
 _HOME = {
     "kdcore.archives": ("refuse_bomb", "refuse_parquet_bomb"),
     "kdcore.cli.console": ("ConsoleListener",),
-    "kdcore.contracts.batch": ("Batch", "LossContext", "Outputs"),
+    "kdcore.contracts.batch": ("Batch", "Classifier", "LossContext", "Outputs"),
     "kdcore.contracts.dataset": ("Dataset", "Sample", "SampleKey", "Unusable"),
     "kdcore.contracts.drawing": ("Drawing", "Estimated", "Labelled"),
     "kdcore.contracts.embeddings": ("ClassEmbeddings",),

@@ -156,7 +156,7 @@ def step_of(made: Trial, distiller: Distiller, stage: StagePlan) -> tuple[StageS
 
 
 def activations(weights: Weights, x: Tensor, learning: bool) -> Weights:
-    """Everything that a `cnn1d` computes: each block, the last one before its rectifier, the pooled features, the logits."""
+    """Everything that a `cnn1d` computes: each block, also before its rectifier, projector, pooled features, logits."""
     depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
     found: Weights = {}
     for block in range(depth):
@@ -169,6 +169,12 @@ def activations(weights: Weights, x: Tensor, learning: bool) -> Weights:
         if block < depth - 1:
             x = F.max_pool1d(x, 2, ceil_mode=True)
         found[layer] = x
+    for number in (0, 3, 6) if "projector.0.weight" in weights else ():
+        kernel, norm = weights[f"projector.{number}.weight"], f"projector.{number + 1}"
+        x = F.conv1d(x, kernel, padding=kernel.shape[2] // 2)
+        mean, variance = weights[f"{norm}.running_mean"].clone(), weights[f"{norm}.running_var"].clone()
+        x = F.relu(F.batch_norm(x, mean, variance, weights[f"{norm}.weight"], weights[f"{norm}.bias"], learning))
+        found["projector"] = x
     found["pool"] = x.mean(2)
     found["logits"] = F.linear(found["pool"], weights["fc.weight"], weights["fc.bias"])
     return found

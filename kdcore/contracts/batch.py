@@ -122,6 +122,33 @@ class MixedBatch(AnonymousBatch):
 
 
 @dataclass(frozen=True)
+class Classifier:
+    r"""The linear layer whose outputs are a participant's logits.
+
+    .. math:: z = W f + b
+
+    Args:
+        weight: W, (classes, C).
+        bias: b, (classes,); zeros where the layer has none.
+    """
+
+    weight: Tensor
+    bias: Tensor
+
+    def of_classes(self, classes: Tensor) -> Classifier:
+        """The rows of some classes alone.
+
+        Args:
+            classes: (k,) int64, classes of the run.
+        """
+        return Classifier(self.weight[classes], self.bias[classes])
+
+    def detach(self) -> Classifier:
+        """The same numbers without a graph."""
+        return Classifier(self.weight.detach(), self.bias.detach())
+
+
+@dataclass(frozen=True)
 class Outputs:
     """The outputs of a participant.
 
@@ -130,11 +157,13 @@ class Outputs:
         features: Tap name → activation, (B, …).
         ablated: Answers to an all-zero input where a loss asked for them, else None. They have batch size 1,
             since all zero inputs are equal, or B where the loss's needs say ``mixed``.
+        classifier: The layer that the logits come from, where a loss asked for it, else None.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
     ablated: Outputs | None = None
+    classifier: Classifier | None = None
 
     def select(self, index: Tensor) -> Outputs:
         """The outputs of some samples of the batch.
@@ -153,7 +182,7 @@ class Outputs:
         ablated = self.ablated
         if ablated is not None and len(ablated.logits) == count:
             ablated = ablated.select(index)
-        return Outputs(self.logits[index], features, ablated)
+        return Outputs(self.logits[index], features, ablated, self.classifier)
 
     def of_classes(self, classes: Tensor) -> Outputs:
         """The outputs with the logits of some classes alone.
@@ -161,7 +190,12 @@ class Outputs:
         Args:
             classes: (k,) int64, classes of the run.
         """
-        return Outputs(self.logits[:, classes], self.features, self.ablated and self.ablated.of_classes(classes))
+        return Outputs(
+            self.logits[:, classes],
+            self.features,
+            self.ablated and self.ablated.of_classes(classes),
+            self.classifier and self.classifier.of_classes(classes),
+        )
 
     def detach(self) -> Outputs:
         """The same numbers without a graph."""
@@ -169,6 +203,7 @@ class Outputs:
             self.logits.detach(),
             {tap: value.detach() for tap, value in self.features.items()},
             self.ablated.detach() if self.ablated else None,
+            self.classifier.detach() if self.classifier else None,
         )
 
 

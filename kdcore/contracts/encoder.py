@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from kdcore.contracts.batch import Outputs
+from kdcore.contracts.batch import Classifier, Outputs
 
 
 class Encoder(nn.Module):
@@ -84,6 +84,7 @@ class Participant(nn.Module):
         self.taps = dict(taps or {})
         self._features: dict[str, Tensor] = {}
         self._hooks: list[RemovableHandle] = []
+        self.last_layer: list[nn.Linear] = []  # a list, so that it is not registered twice
         modules = dict(encoder.named_modules())
         self._frozen = [  # a list, so that they are not registered twice
             module
@@ -101,6 +102,42 @@ class Participant(nn.Module):
         if self.columns is None or bool((self.columns >= 0).all()):
             return None
         return (self.columns >= 0).nonzero().flatten()
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """The linear layer that its logits come from, one row for each class of the run; None unless one was found.
+
+        Classes that the encoder does not know have a bias of minus infinity.
+        """
+        if not self.last_layer:
+            return None
+        weight, bias = self.last_layer[0].weight, self.last_layer[0].bias
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        if self.columns is None:
+            return Classifier(weight, bias)
+        rows = self.columns.clamp_min(0)
+        return Classifier(weight[rows], bias[rows].masked_fill(self.columns < 0, -torch.inf))
+
+    def find_classifier(self, signal: Tensor | tuple[Tensor, ...]) -> nn.Linear | None:
+        """Find the linear layer whose outputs are the encoder's, by running the encoder on a batch's entry.
+
+        Returns:
+            The layer, which `classifier` shows from then on; None if the encoder changes its outputs, or has no such layer.
+        """
+        outputs: list[tuple[nn.Module, Any]] = []
+
+        def record(module: nn.Module, args: Any, output: Any) -> None:
+            outputs.append((module, output))
+
+        hooks = [each.register_forward_hook(record) for each in self.encoder.modules() if isinstance(each, nn.Linear)]
+        try:
+            found = self.encoder(self.input(signal))
+        finally:
+            for hook in hooks:
+                hook.remove()
+            self._features = {}
+        self.last_layer = [layer for layer, output in outputs if output is found and isinstance(layer, nn.Linear)]
+        return self.last_layer[0] if self.last_layer else None
 
     def _recorder(self, tap: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, args: Any, output: Any) -> None:

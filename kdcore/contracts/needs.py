@@ -19,6 +19,8 @@ class Needs:
             (as many as the batch, in the same forward pass as the batch).
         student_taps: Taps that the learner must have.
         teacher_taps: Taps that every teacher must have.
+        classifiers: Reads `Outputs.classifier` of the learner and of all whom the term reads. A network whose logits are not
+            the outputs of a linear layer is refused.
         baseline: Whether the term belongs to the baseline's objective. Set it to False for distillation that needs neither
             teachers nor peers, such as self-distillation.
     """
@@ -30,6 +32,7 @@ class Needs:
     ablated: Literal["single", "mixed"] | None = None
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
+    classifiers: bool = False
     baseline: bool = True
 
     @property

@@ -228,6 +228,8 @@ class Training:
         gradients: What the gradients of a learner's weighted terms become: their ``sum``; by ``pcgrad``, the sum without the
             part of each that works against another (Yu et al. 2020); by ``mgda``, the shortest convex combination (Désidéri
             2012). The latter two take a backward pass more for each term, and need a single process.
+        largest_share: Largest share of a term in the combination by ``mgda`` (C of Du et al. 2020); 1 for no limit. All terms
+            have the same share if it is 1 divided by their number, or less.
         select: ``last`` epoch's weights, or those of the epoch ``best`` on the validation split, by the metric of
             `early_stopping`; without, by accuracy, or by the metric by which the dataset's target is judged.
         batch_size: Samples per step, None for the recipe's.
@@ -243,6 +245,7 @@ class Training:
     learning_rate: LearningRate = LearningRate()
     gradient_clip: Annotated[float, Gt(0)] | None = None
     gradients: Literal["sum", "pcgrad", "mgda"] = "sum"
+    largest_share: Annotated[float, Gt(0), Le(1)] = 1.0
     select: Literal["last", "best"] = "last"
     batch_size: Annotated[int, Ge(1)] | None = None
     accumulate: Annotated[int, Ge(1)] = 1
@@ -251,6 +254,10 @@ class Training:
     parameter_groups: tuple[ParameterGroup, ...] = ()
     decay_norms_and_biases: bool = True
     __pydantic_config__ = _STRICT
+
+    def __post_init__(self) -> None:
+        if self.largest_share < 1 and self.gradients != "mgda":
+            raise ValueError(f"'largest_share' does not go with gradients {self.gradients!r}; it is for 'mgda'")
 
     @property
     def reads_validation(self) -> str:

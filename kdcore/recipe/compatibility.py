@@ -60,6 +60,7 @@ class _Compatibility:
         self.graph = recipe_graph(recipe, self.needs.get)
         self.terms = {name: terms_of(recipe, self.graph, name, self.needs.get) for name in self.specs}
         self._objectives()
+        self._reused_classifiers()
         self._unread_edges()
         if not self.problems:
             self._schedule()
@@ -229,6 +230,9 @@ class _Compatibility:
                 f"{what} reads labels, which are withheld from students",
                 "leave it out, or set data.labels to 'given'",
             )
+        for each in (name, *term.sources) if needs.classifiers else ():
+            if why := self._without_classifier(each):
+                yield f"{what} reads the classifiers of networks, but {why}", "leave it out, or give a network of modules"
         for wanted, there, role, group in (
             (needs.teachers, len(term.teachers), "teacher", "teachers"),
             (needs.peers, len(term.peers), "peer", "students"),
@@ -267,6 +271,36 @@ class _Compatibility:
                     hint = did_you_mean(tap, sorted(self.specs[lacking[0]].taps), "declared are")
                     who = "{learner}" if lacking == [name] else " and ".join(map(repr, lacking))
                     yield f"the loss {term.term.name!r} needs the tap {tap!r} of {who}", hint
+
+    def _without_classifier(self, name: str) -> str:
+        """The reason why participant `name` has no linear layer that a recipe could name; empty if it may have one."""
+        spec = self.specs[name]
+        if spec.outputs is not None:
+            return f"{name!r} is a file of stored outputs"
+        entry = self.checked.known.get((*steps(self.recipe.path_of(name)), "encoder"))
+        return f"the encoder of {name!r} is a finished network" if entry and component_facts(entry).fixed else ""
+
+    def _reused_classifiers(self) -> None:
+        """A learner that answers through a teacher's classifier learns from that teacher, which has one and keeps it."""
+        for name, spec in {**self.recipe.teachers, **self.recipe.student_specs}.items():
+            source, path = spec.classifier_from, f"{self.recipe.path_of(name)}.classifier_from"
+            if source is None or not self._known(path, name, source) or source not in self.specs:
+                continue
+            read = {each for term in self.terms[name] if term.term.active for each in term.teachers}
+            if source in peers_of(self.graph, name):
+                self._add(path, f"{source!r} is trained together with {name!r}, so its classifier is not finished")
+            elif source not in self.graph.nodes[name].learns_from:
+                hint = f"add it to {self.recipe.path_of(name)}.learns_from"
+                self._add(path, f"{name!r} does not learn from {source!r}, whose classifier it answers through", hint)
+            elif self.specs[source].follows is not None and not self._without_classifier(source):
+                self._add(path, f"{source!r} is a moving average, so its classifier is not finished")
+            elif why := self._without_classifier(source):
+                self._add(path, f"{why}, which has no classifier to answer through")
+            elif (head := self.specs[source].weights) and head.head == "drop" and "*" in self.specs[source].freeze:
+                self._add(path, f"the classifier of {source!r} is neither loaded nor trained (head: drop, and all is frozen)")
+            elif source not in read:
+                what = f"no term of {name!r} reads {source!r}, so its features are not those of this classifier"
+                self._add(path, what, "add a loss on features, such as one with the tap before the classifier")
 
     def _unread_edges(self) -> None:
         """An edge that the recipe declares has an effect."""

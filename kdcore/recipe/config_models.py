@@ -209,6 +209,9 @@ class ParticipantSpec(Section):
     classes: Annotated[list[str], MinLen(1), AfterValidator(_different)] | None = None
     """Class names in the order of the outputs of its weights, or of a teacher's encoder that comes with its own; those of the
     run, or those that the file of weights names, by default."""
+    classifier_from: str | None = None
+    """Teacher whose classifier, the last linear layer, it answers through: copied when the teacher is trained, and frozen. Its
+    own has to have the same shape. Without distillation it trains its own."""
     augment_frozen: bool = False
     """Augment its input also while it teaches without learning; its outputs are then not cached."""
     learns_from: list[str] | None = None

@@ -43,6 +43,10 @@ def schedule_problems(
             if not graph.nodes[each].trains:
                 yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, which has nothing to train", ""
             early = [s for s in graph.nodes[each].learns_from if graph.nodes[s].trains and s not in {*trained, *stage.learners}]
+            reused = recipe.participants[each].classifier_from
+            if reused in stage.learners:
+                what = f"{name} trains {each!r} together with {reused!r}, whose classifier it answers through"
+                yield stage.name, what, f"train {reused!r} before"
             if early:
                 what = f"{name} trains {each!r} in stage {stage.name!r}, before {quoted(early)}, which it learns from"
                 yield stage.name, what, "leave out 'schedule' to train in the order of the graph, or change 'learns_from'"

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdcore.contracts.batch import Batch, LossContext, Outputs
+from kdcore.contracts.batch import Batch, Classifier, LossContext, Outputs
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.needs import Needs
 from kdcore.contracts.progress import Progress
 from kdcore.contracts.target import TargetKind
+from kdcore.functional import mean_over_positions
 from kdcore.training.module_checks import set_up
 
 SAMPLES, CLASSES, WIDTH = 6, 5, 8
@@ -59,8 +60,16 @@ def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0,
     def outputs(taps: Mapping[str, Shape], rows: int) -> Outputs:
         return Outputs(2 * draw(rows, CLASSES), {tap: draw(rows, *shape) for tap, shape in taps.items()})
 
+    def classified(found: Outputs) -> Outputs:
+        """Outputs whose logits come from a classifier of the first tap's mean over positions."""
+        pooled = [mean_over_positions(x) for x in found.features.values()]
+        classifier = Classifier(draw(CLASSES, pooled[0].shape[1] if pooled else WIDTH), draw(CLASSES))
+        logits = pooled[0] @ classifier.weight.T + classifier.bias if pooled else found.logits
+        return replace(found, logits=logits, classifier=classifier)
+
     def participant(taps: Mapping[str, Shape], blank: int) -> Outputs:
-        return replace(outputs(taps, samples), ablated=outputs(taps, blank) if needs.ablated else None)
+        found = replace(outputs(taps, samples), ablated=outputs(taps, blank) if needs.ablated else None)
+        return classified(found) if needs.classifiers else found
 
     found = LossContext(
         participant(shapes.student, samples if needs.ablated == "mixed" else 1),
@@ -88,7 +97,9 @@ def mapped(ctx: LossContext, change: Change) -> LossContext:
     def outputs(name: str, each: Outputs) -> Outputs:
         features = {tap: change(f"{name}.features.{tap}", value) for tap, value in each.features.items()}
         ablated = outputs(f"{name}.ablated", each.ablated) if each.ablated else None
-        return Outputs(change(f"{name}.logits", each.logits), features, ablated)
+        of, layer = f"{name}.classifier", each.classifier
+        classifier = layer and Classifier(change(f"{of}.weight", layer.weight), change(f"{of}.bias", layer.bias))
+        return Outputs(change(f"{name}.logits", each.logits), features, ablated, classifier)
 
     batch = ctx.batch
     return LossContext(

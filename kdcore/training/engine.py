@@ -26,7 +26,7 @@ from kdcore.training.participants import Distiller
 from kdcore.training.phases import CHECKPOINTS, EVALUATION, TEACHERS, Phases
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
 from kdcore.training.settings import Checkpoint, Settings
-from kdcore.training.sources import cached_sources, set_modes
+from kdcore.training.sources import begin_stage, cached_sources, set_modes
 from kdcore.training.stage_context import StageContext, optimizer_steps
 from kdcore.training.step import StageStep
 from kdcore.training.trained_teachers import History, TrainedStages, claimed
@@ -166,7 +166,7 @@ class Engine:
         if batch_size % self.fabric.world_size:
             raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
         learners = [self._learner(name, stage) for name in self.distiller.owners(stage.learners)]
-        set_modes(self.distiller, stage)
+        begin_stage(self.distiller, stage)
         limit, gather = (self.settings.cache_limit if self.settings.teacher_cache else None), gatherer(self.fabric.world_size)
         with self.phases.during(TEACHERS):
             cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)

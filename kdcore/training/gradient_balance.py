@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from kdcore.shares import shortest_shares
 
 
 def project_conflicts(gradients: Tensor, generator: torch.Generator) -> Tensor:
@@ -36,17 +38,12 @@ def project_conflicts(gradients: Tensor, generator: torch.Generator) -> Tensor:
     return total
 
 
-def shortest(gradients: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    r"""MGDA: the shortest convex combination of gradients, whose negative decreases every term, or is 0.
-
-    .. math:: \min_{\alpha \ge 0, \sum_k \alpha_k = 1} \Big\lVert \sum_k \alpha_k g_k \Big\rVert^2
-
-    With :math:`L^\top L` the gradients' products, the nonnegative :math:`\beta` that makes
-    :math:`\lVert L \beta \rVert^2 + (\sum_k \beta_k - 1)^2` least is :math:`\alpha` but for a factor.
+def shortest(gradients: Tensor, largest: float = 1.0) -> Tensor:
+    """MGDA: the shortest convex combination of gradients, whose negative decreases every term, or is 0.
 
     Args:
         gradients: (K, P), a row for each term.
-        generator: Not used.
+        largest: Largest share of a term; below 1, no term can decide alone, and one that disagrees with most others may grow.
 
     Returns:
         (P,)
@@ -54,34 +51,23 @@ def shortest(gradients: Tensor, generator: torch.Generator | None = None) -> Ten
     Source: J.-A. Désidéri, "Multiple-Gradient Descent Algorithm", C. R. Math. 2012; O. Sener, V. Koltun, "Multi-Task Learning
     as Multi-Objective Optimization", NeurIPS 2018, https://arxiv.org/abs/1810.04650, Algorithm 2.
     """
-    from scipy.optimize import nnls
-
-    products = (gradients @ gradients.T).double().cpu()
-    largest = float(products.diagonal().max())
-    if not largest > 0 or not torch.isfinite(products).all():
-        return gradients.mean(0)
-    values, vectors = torch.linalg.eigh(products / largest)
-    root = vectors * values.clamp(min=0).sqrt()
-    rows = torch.cat([root.T, torch.ones(1, len(gradients), dtype=root.dtype)]).numpy()
-    shares, _ = nnls(rows, [*[0.0] * len(gradients), 1.0])
-    return torch.from_numpy(shares / shares.sum()).to(gradients) @ gradients
+    return shortest_shares(gradients, largest).to(gradients) @ gradients
 
 
-RULES: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {"pcgrad": project_conflicts, "mgda": shortest}
-"""Value of the option `gradients` → how the gradients of several terms become one."""
-
-
-def combined(rule: str, terms: Sequence[Tensor], parameters: Sequence[Tensor], seed: int) -> list[Tensor | None]:
+def combined(
+    rule: str, terms: Sequence[Tensor], parameters: Sequence[Tensor], seed: int, largest: float = 1.0
+) -> list[Tensor | None]:
     """The gradient of each parameter, None where no term reaches it; the graph is kept.
 
     The rule combines the gradients of parameters that several terms reach, all of them together as one vector. Parameters of a
     single term, such as a loss's own, have that term's gradient.
 
     Args:
-        rule: One of `RULES`.
+        rule: ``pcgrad`` or ``mgda``.
         terms: Weighted values of a learner's terms.
         parameters: Of the learner.
-        seed: Of the random orders.
+        seed: Of the random orders of ``pcgrad``.
+        largest: Largest share of a term in ``mgda``.
     """
     each = [torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True) for term in terms]
     reached = [sum(grads[index] is not None for grads in each) for index in range(len(parameters))]
@@ -92,9 +78,12 @@ def combined(rule: str, terms: Sequence[Tensor], parameters: Sequence[Tensor], s
     if not shared:
         return found
     rows = [torch.cat([_flat(grads[index], parameters[index]) for index in shared]) for grads in each]
-    generator = torch.Generator().manual_seed(seed)
-    together = RULES[rule](torch.stack(rows), generator).split([parameters[index].numel() for index in shared])
-    for index, part in zip(shared, together, strict=True):
+    if rule == "mgda":
+        together = shortest(torch.stack(rows), largest)
+    else:
+        together = project_conflicts(torch.stack(rows), torch.Generator().manual_seed(seed))
+    parts = together.split([parameters[index].numel() for index in shared])
+    for index, part in zip(shared, parts, strict=True):
         found[index] = part.view_as(parameters[index])
     return found
 

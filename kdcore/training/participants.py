@@ -94,6 +94,7 @@ class Distiller(nn.Module):
 
     Attributes:
         fused: Teachers that run together and whose fusion learns with them; none if each runs on its own.
+        reused: Learner → the teacher whose classifier it answers through.
     """
 
     class_embeddings: Tensor | None
@@ -115,6 +116,7 @@ class Distiller(nn.Module):
         sources = sources or Sources()
         self.averages = dict(sources.averages)
         self.stored = dict(sources.stored)
+        self.reused: dict[str, str] = {}
         self._members = {**students, **teachers}
         self.fused = [] if type(self.fusion) is TeacherFusion else [name for name in teachers if name not in self.averages]
         self.register_buffer("class_embeddings", class_embeddings, persistent=False)
@@ -135,6 +137,23 @@ class Distiller(nn.Module):
         if not known:
             return None
         return torch.tensor(sorted(set.intersection(*(set(each.tolist()) for each in known))), device=known[0].device)
+
+    def with_classifier(self, name: str, outputs: Outputs) -> Outputs:
+        """The outputs of participant `name` with its classifier."""
+        return replace(outputs, classifier=self.participant(name).classifier)
+
+    @torch.no_grad()
+    def reuse_classifiers(self, learners: Sequence[str]) -> None:
+        """Give those of `learners` that answer through a teacher's classifier its present weights, and their averages, too."""
+        for learner in learners:
+            given = self.participant(self.reused[learner]).classifier if learner in self.reused else None
+            if given is None:
+                continue
+            for name in (learner, *(name for name, each in self.averages.items() if each.follows == learner)):
+                layer = self.participant(name).last_layer[0]
+                layer.weight.copy_(given.weight)
+                if layer.bias is not None:
+                    layer.bias.copy_(given.bias)
 
     def add_terms(
         self, learner: str, specs: Sequence[TermSpec], example: Callable[[TermSpec], Example], how: SetUp = _set_up

@@ -58,4 +58,8 @@ def _tensors(context: LossContext) -> dict[str, Tensor]:
     outputs: dict[str, Outputs] = {"the student": context.student, **context.teachers, **context.peers}
     found = {f"logits of {name}": each.logits for name, each in outputs.items()}
     found |= {f"features {tap!r} of {name}": x for name, each in outputs.items() for tap, x in each.features.items()}
+    for name, each in outputs.items():
+        if each.classifier is not None:
+            found |= {f"weights of the classifier of {name}": each.classifier.weight}
+            found |= {f"bias of the classifier of {name}": each.classifier.bias}
     return found | ({"labels": context.batch.labels} if context.batch.labels is not None else {})

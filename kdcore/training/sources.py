@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
+def begin_stage(distiller: Distiller, stage: StagePlan) -> None:
+    """Give learners the classifiers that they reuse, as their teachers have them now, and everybody their mode."""
+    distiller.reuse_classifiers(stage.learners)
+    set_modes(distiller, stage)
+
+
 def set_modes(distiller: Distiller, stage: StagePlan) -> None:
     """Learners train; everybody else evaluates and is given no gradient."""
     distiller.eval()

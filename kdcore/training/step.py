@@ -214,6 +214,7 @@ class StageStep(nn.Module):
                 embeddings,
                 self.progress[term.learner],
             )
+            context = self._with_classifiers(term, context)
             if labelled is not None and some and term.loss.needs.labels and not mix:
                 context = context.select(labelled)
             if classes is not None:
@@ -276,8 +277,20 @@ class StageStep(nn.Module):
                 distiller.class_embeddings,
                 self.progress[term.learner],
             )
+            context = self._with_classifiers(term, context)
             found.append((term, context if classes is None else _of_classes(context, classes, term.loss.needs.labels)))
         return found
+
+    def _with_classifiers(self, term: StepTerm, context: LossContext) -> LossContext:
+        """The context with the classifiers of all whom the term reads, if its loss reads them; the learner's has a graph."""
+        if not term.loss.needs.classifiers:
+            return context
+
+        def read(group: Mapping[str, Outputs]) -> dict[str, Outputs]:
+            return {name: self.distiller.with_classifier(name, each).detach() for name, each in group.items()}
+
+        student = self.distiller.with_classifier(term.learner, context.student)
+        return replace(context, student=student, teachers=read(context.teachers), peers=read(context.peers))
 
     def _outputs_where_present(self, rows: Tensor, batch: Batch) -> tuple[dict[str, Outputs], dict[str, Tensor]]:
         """Outputs of everybody on the rows that they have; and participant → (B,) place of each row among them, -1 if not."""

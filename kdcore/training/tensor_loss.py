@@ -174,6 +174,8 @@ class TensorLoss(nn.Module):
         missing += [f"the student's features {tap!r}" for tap in needs.student_taps if tap not in student.features]
         for name, each in teachers.items():
             missing += [f"the features {tap!r} of {name}" for tap in needs.teacher_taps if tap not in each.features]
+        if needs.classifiers and any(each.classifier is None for each in (student, *teachers.values(), *peers.values())):
+            missing.append("classifiers, kdcore.Outputs(…, classifier=kdcore.Classifier(weight, bias))")
         if needs.ablated and any(each.ablated is None for each in (student, *teachers.values())):
             missing.append("outputs for an all-zero input, kdcore.Outputs(…, ablated=…)")
         if missing:

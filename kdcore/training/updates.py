@@ -100,7 +100,8 @@ class Updates:
                 continue
             seed = derive(context.before + context.epoch, "gradients", learner.name, context.index)
             parameters = [each for each in learner.parameters if each.requires_grad]
-            gradients = combined(context.training(learner.name).gradients, terms, parameters, seed)
+            training = context.training(learner.name)
+            gradients = combined(training.gradients, terms, parameters, seed, training.largest_share)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     found.append((parameter, gradient if parameter.grad is None else parameter.grad + gradient))

@@ -36,12 +36,16 @@ def _stage(made: Plan, arm: str, number: int, stage: StagePlan) -> Iterator[str]
         rate = training.optimizer.get("lr", 1e-3)
         how = f"{training.optimizer.get('name', 'adamw')} lr {rate:g}, {training.learning_rate.name}, {training.select} epoch"
         yield f"     {_described(each)}: {', '.join([how, *_options(training)])}"
+        if arm == "distilled" and each.spec.classifier_from:
+            yield f"       answers through the classifier of {each.spec.classifier_from} (frozen)"
         for term in each.terms_in(arm):
             yield f"       {_term(made, arm, stage, term)}"
 
 
 def _options(training: Training) -> Iterator[str]:
     """Options of a training that most do without."""
+    if training.gradients != "sum":
+        yield training.gradients + (f", shares of at most {training.largest_share:g}" if training.largest_share < 1 else "")
     if training.accumulate > 1:
         yield f"{training.accumulate} batches a step"
     if stopping := training.early_stopping:
@@ -112,6 +116,7 @@ def record(made: Plan) -> dict[str, Any]:
                 "encoder": each.spec.encoder.name if each.spec.encoder else None,
                 "follows": each.spec.follows,
                 "outputs": str(each.spec.outputs) if each.spec.outputs else None,
+                "classifier_from": each.spec.classifier_from,
                 "teachers": list(each.teachers),
                 "peers": list(each.peers),
             }

@@ -33,6 +33,7 @@ def register_losses(register):
     register("bce", "kdcore_losses.bce:BinaryDivergence")
     register("average", "kdcore_losses.average:AveragedTeachers")
     register("eb-kd", "kdcore_losses.eb_kd:EntropyBased")
+    register("ae-kd", "kdcore_losses.ae_kd:AdaptiveEnsemble")
     register("amtml-kd", "kdcore_losses.amtml_kd:AdaptiveTeachers")
     register("c2kd", "kdcore_losses.c2kd:SelectiveDistillation")
     register("hallucination", "kdcore_losses.hallucination:Hallucination")
@@ -54,3 +55,4 @@ def register_losses(register):
     register("srd", "kdcore_losses.srd:SimpleRecipe")
     register("mgd", "kdcore_losses.mgd:MaskedGenerative")
     register("reviewkd", "kdcore_losses.reviewkd:KnowledgeReview")
+    register("cat-kd", "kdcore_losses.cat_kd:ClassAttention")

@@ -24,19 +24,31 @@ class FitNet(FeatureLoss):
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).
-        regressor: Translate ``always``, or only where ``needed`` because the numbers of channels differ.
+        regressor: Translate ``always``, only where ``needed`` because the numbers of channels differ, or ``never``, for a
+            student whose activation itself has to be the teacher's, as in SimKD.
     """
 
-    def __init__(self, *, pairs: Pairs = DEFAULT, regressor: Literal["always", "needed"] = "always"):
+    def __init__(self, *, pairs: Pairs = DEFAULT, regressor: Literal["always", "needed", "never"] = "always"):
         super().__init__(pairs)
         self.regressor = regressor
         self.regressors = nn.ModuleDict()
 
     def setup(self, example: Example) -> None:
-        """Create a regressor for every teacher and pair."""
+        """Create a regressor for every teacher and pair.
+
+        Raises:
+            ValueError: If numbers of channels differ that nothing may translate.
+        """
         for key, student, teacher in self.examples(example):
-            if self.regressor == "always" or student.shape[1] != teacher.shape[1]:
-                self.regressors[key] = Regressor(student.shape[1], teacher.shape[1]).to(student)
+            mine, theirs = student.shape[1], teacher.shape[1]
+            if self.regressor == "never":
+                if mine != theirs:
+                    raise ValueError(
+                        f"without a regressor, fitnet compares equally many channels, but the student has {mine} and the "
+                        f"teacher {theirs}; give the student a layer of {theirs}, such as an encoder's option 'projector'"
+                    )
+            elif self.regressor == "always" or mine != theirs:
+                self.regressors[key] = Regressor(mine, theirs).to(student)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
         """The mean over samples, channels and positions."""

@@ -75,7 +75,8 @@ class Cnn1d(Chain):
     """A compact 1-D convolutional network for windows (C, T) of a wearable sensor; 0.14 M parameters by default.
 
     Each block is convolution, normalisation, ReLU and, but in the last, max pooling by 2. Channels double from block to
-    block up to four times `width`. Layers to tap: ``blocks.0`` … (B, channels, T'), ``pool``, ``fc0``, ``fc``.
+    block up to four times `width`. Layers to tap: ``blocks.0`` … (B, channels, T'), ``projector``, ``pool``, ``fc0``,
+    ``fc``.
 
     Args:
         num_classes: Number of classes.
@@ -86,6 +87,8 @@ class Cnn1d(Chain):
         dropout: Before the classifier.
         norm: Normalisation after each convolution; ``group`` does not look at the rest of the batch.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
+        projector: Channels of a layer ``projector`` before the mean, three convolutions of which the inner one is half as wide;
+            None for none. It gives a student as many features as a teacher has whose classifier it answers through.
     """
 
     def __init__(
@@ -99,11 +102,12 @@ class Cnn1d(Chain):
         dropout: Share = 0.3,
         norm: Norm = "batch",
         embedding: Count | None = None,
+        projector: Annotated[int, Ge(2)] | None = None,
     ):
         sizes = _widths(in_shape, 2, "(channels, time)", width, depth)
-        super().__init__(
-            _blocks(1, sizes, kernel, norm), {"pool": GlobalAverage(), **head(sizes[-1], num_classes, embedding, dropout)}
-        )
+        layers = _projected(1, sizes[-1], projector, norm) | {"pool": GlobalAverage()}
+        features = projector or sizes[-1]
+        super().__init__(_blocks(1, sizes, kernel, norm), layers | head(features, num_classes, embedding, dropout))
 
 
 class LateFusionCnn1d(Chain):
@@ -189,6 +193,8 @@ class Cnn2d(Chain):
         dropout: Before the classifier.
         norm: Normalisation after each convolution; ``group`` does not look at the rest of the batch.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
+        projector: Channels of a layer ``projector`` before the mean, three convolutions of which the inner one is half as wide;
+            None for none. It gives a student as many features as a teacher has whose classifier it answers through.
     """
 
     def __init__(
@@ -202,11 +208,12 @@ class Cnn2d(Chain):
         dropout: Share = 0.3,
         norm: Norm = "batch",
         embedding: Count | None = None,
+        projector: Annotated[int, Ge(2)] | None = None,
     ):
         sizes = _widths(in_shape, 3, "(channels, height, width)", width, depth)
-        super().__init__(
-            _blocks(2, sizes, kernel, norm), {"pool": GlobalAverage(), **head(sizes[-1], num_classes, embedding, dropout)}
-        )
+        layers = _projected(2, sizes[-1], projector, norm) | {"pool": GlobalAverage()}
+        features = projector or sizes[-1]
+        super().__init__(_blocks(2, sizes, kernel, norm), layers | head(features, num_classes, embedding, dropout))
 
 
 def _widths(in_shape: tuple[int, ...], axes: int, wanted: str, width: int, depth: int) -> list[int]:
@@ -215,18 +222,30 @@ def _widths(in_shape: tuple[int, ...], axes: int, wanted: str, width: int, depth
     return [in_shape[0], *(width * min(4, 2**i) for i in range(depth))]
 
 
-def _blocks(dims: int, sizes: list[int], kernel: int, norm: Norm) -> list[nn.Module]:
+def _projected(dims: int, inputs: int, outputs: int | None, norm: Norm) -> dict[str, nn.Module]:
+    """The layer ``projector`` from `inputs` channels to `outputs`, as SimKD has it; none if `outputs` is None."""
+    if outputs is None:
+        return {}
+    sizes = [(inputs, outputs // 2, 1), (outputs // 2, outputs // 2, 3), (outputs // 2, outputs, 1)]
+    return {"projector": nn.Sequential(*(layer for each in sizes for layer in _convolution(dims, *each, norm)))}
+
+
+def _convolution(dims: int, inputs: int, outputs: int, kernel: int, norm: Norm) -> list[nn.Module]:
+    """A convolution that keeps lengths, normalisation and ReLU."""
     convolution = (nn.Conv1d, nn.Conv2d)[dims - 1]
-    batch_norm = (nn.BatchNorm1d, nn.BatchNorm2d)[dims - 1]
+    layers: list[nn.Module] = [convolution(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")]
+    if norm == "batch":
+        layers.append((nn.BatchNorm1d, nn.BatchNorm2d)[dims - 1](outputs))
+    elif norm == "group":
+        layers.append(nn.GroupNorm(8, outputs))
+    return [*layers, nn.ReLU()]
+
+
+def _blocks(dims: int, sizes: list[int], kernel: int, norm: Norm) -> list[nn.Module]:
     max_pool = (nn.MaxPool1d, nn.MaxPool2d)[dims - 1]
     blocks: list[nn.Module] = []
     for number, (inputs, outputs) in enumerate(pairwise(sizes), start=1):
-        layers: list[nn.Module] = [convolution(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")]
-        if norm == "batch":
-            layers.append(batch_norm(outputs))
-        elif norm == "group":
-            layers.append(nn.GroupNorm(8, outputs))
-        layers.append(nn.ReLU())
+        layers = _convolution(dims, inputs, outputs, kernel, norm)
         if number < len(sizes) - 1:
             layers.append(max_pool(2, ceil_mode=True))  # rounding up, so that a short window never shrinks to nothing
         blocks.append(nn.Sequential(*layers))

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torchvision.models import resnet18
 
-from kdcore import Batch, DistillationLoss, Entry, Example, LossContext, Outputs, plugin_manager
+from kdcore import Batch, Classifier, DistillationLoss, Entry, Example, LossContext, Outputs, plugin_manager
 from kdcore.plugin.option_schema import make
 from kdcore_losses.conformance import cases
 
@@ -50,6 +50,10 @@ def context(loss: DistillationLoss, batch: int, classes: int, width: int, shape:
 
     def outputs(taps: Sequence[str], learns: bool) -> Outputs:
         features = {tap: torch.randn(batch, width, *shape, device=device).requires_grad_(learns) for tap in taps}
+        if needs.classifiers:
+            weight, bias = torch.randn(classes, width, device=device), torch.zeros(classes, device=device)
+            logits = next(iter(features.values())).detach().reshape(batch, width, -1).mean(2) @ weight.T
+            return Outputs(logits.requires_grad_(learns), features, classifier=Classifier(weight.requires_grad_(learns), bias))
         return Outputs(torch.randn(batch, classes, device=device).requires_grad_(learns), features)
 
     teachers = {f"teacher{number}": outputs(needs.teacher_taps, False) for number in range(needs.teachers)}

@@ -99,7 +99,7 @@ def test_losses_and_fusions_are_found():
     ids=["bfloat16", "float16 elsewhere", "float64"],
 )
 def test_parameters_of_feature_losses_stay_in_float32_at_least(name, change, dtype, device):
-    options = {"features": 1.0} if name == "ca-mkd" else {}
+    options = {"features": 1.0} if name == "ca-mkd" else {"regressor": "always"}
     ctx = loss_bench(SUBJECTS["loss", name]).ctx
     loss = SUBJECTS["loss", name].made(options)
     tap = torch.ones(len(ctx.batch), 3, 4)

@@ -192,3 +192,15 @@ def test_mars_compares_the_mean_features_of_frames_and_flow(trial):
     assert found["student/fitnet"] == pytest.approx(expected, rel=1e-4)
     assert float(total) == pytest.approx(found["student/cross-entropy"] + 50 * expected, rel=1e-4)
     assert not list(distiller.losses("student")["fitnet"].parameters())
+
+
+def test_simkd_compares_the_projectors_output_itself_and_freezes_the_classifier(one_batch):
+    taps = "teachers.skeleton.taps={features: blocks.1}"
+    overrides = [*network("teachers.skeleton", SKELETON, 8), *network("student"), "student.encoder.projector=16", taps]
+    found = one_batch("simkd", *overrides)
+    member = found.distiller.participant("student")
+    expected = F.mse_loss(found.by_hand["student"]["projector"], found.by_hand["skeleton"]["blocks.1"])
+    assert found.terms["student/fitnet"] == pytest.approx(float(expected), rel=1e-4)
+    assert not list(found.loss("student", "fitnet").parameters())
+    assert [name for name, each in member.encoder.named_parameters() if not each.requires_grad] == ["fc.weight", "fc.bias"]
+    assert found.distiller.reused == {"student": "skeleton"}

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from torch import nn
 from torch.nn import functional as F
 
-from kdcore import Participant
+from kdcore import Participant, Training
 from kdcore.training.gradient_balance import combined, project_conflicts, shortest
 from kdcore.training.participants import Distiller, TermSpec
 
@@ -64,21 +64,44 @@ def test_the_shortest_of_two_is_the_closed_form():
         torch.testing.assert_close(shortest(torch.stack([a, b])), share * a + (1 - share) * b)
 
 
+def scipys(gradients, largest):
+    """The shares that make the combination shortest, by a general solver."""
+    products, terms = (gradients @ gradients.T).numpy(), len(gradients)
+    return minimize(
+        lambda shares: shares @ products @ shares,
+        np.full(terms, 1 / terms),
+        bounds=[(0, largest)] * terms,
+        constraints={"type": "eq", "fun": lambda shares: shares.sum() - 1},
+        tol=1e-12,
+    )
+
+
 @pytest.mark.parametrize("terms", [3, 5])
 def test_the_shortest_of_several_is_scipys_and_decreases_every_term(terms):
     gradients = drawn(terms, size=40, seed=terms) + 0.3
-    products = (gradients @ gradients.T).numpy()
-    rule = {"type": "eq", "fun": lambda shares: shares.sum() - 1}
-    best = minimize(
-        lambda shares: shares @ products @ shares,
-        np.full(terms, 1 / terms),
-        bounds=[(0, 1)] * terms,
-        constraints=rule,
-        tol=1e-12,
-    )
     found = shortest(gradients)
-    assert float(found @ found) == pytest.approx(best.fun, rel=1e-5)
+    assert float(found @ found) == pytest.approx(scipys(gradients, 1).fun, rel=1e-5)
     assert float((gradients @ found).min()) > 0
+
+
+@pytest.mark.parametrize("largest", [0.25, 1 / 3, 0.4, 0.6, 0.9])
+@pytest.mark.parametrize("terms", [2, 3, 5])
+def test_no_share_exceeds_the_largest_that_is_asked_for(terms, largest):
+    for seed in range(5):
+        gradients = drawn(terms, size=9, seed=seed) * torch.arange(1.0, terms + 1)[:, None]
+        found, limit = shortest(gradients, largest), max(largest, 1 / terms)
+        shares = torch.linalg.lstsq(gradients.T, found).solution
+        assert float(shares.sum()) == pytest.approx(1)
+        assert float(shares.min()) > -1e-9
+        assert float(shares.max()) < limit + 1e-9
+        assert float(found @ found) == pytest.approx(scipys(gradients, limit).fun, rel=1e-5)
+    if largest * terms <= 1:
+        torch.testing.assert_close(found, gradients.mean(0))
+
+
+def test_a_limit_is_for_mgda():
+    with pytest.raises(ValueError, match="'largest_share' does not go with gradients 'pcgrad'; it is for 'mgda'"):
+        Training(gradients="pcgrad", largest_share=0.6)
 
 
 def test_parameters_of_one_term_keep_its_gradient_and_unreached_ones_none():
@@ -92,8 +115,10 @@ def test_parameters_of_one_term_keep_its_gradient_and_unreached_ones_none():
     assert float(combined("mgda", terms, [shared, own, idle], 0)[0]) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize(("rule", "accumulate"), [("pcgrad", 1), ("mgda", 1), ("pcgrad", 2)])
-def test_training_takes_the_combined_gradient(tmp_path, rule, accumulate):
+@pytest.mark.parametrize(
+    ("rule", "accumulate", "largest"), [("pcgrad", 1, 1), ("mgda", 1, 1), ("mgda", 1, 0.6), ("pcgrad", 2, 1)]
+)
+def test_training_takes_the_combined_gradient(tmp_path, rule, accumulate, largest):
     """Against a loop by hand, whose terms conflict: cross-entropy, and cross-entropy with the other class."""
     table = learning.table(tmp_path)
     rows: list[torch.Tensor] = []
@@ -109,6 +134,7 @@ def test_training_takes_the_combined_gradient(tmp_path, rule, accumulate):
     made = Distiller({}, {"student": Participant("student", encoder)})
     made.add_terms("student", [TermSpec("labels", 1.0, Labels), TermSpec("other", 0.4, Other)], lambda _: None)
     options = {"optimizer": {"name": "sgd", "lr": 0.1}, "gradients": rule, "accumulate": accumulate}
+    options["largest_share"] = largest
     fit(made, table, [replace(learning.students(epochs=2, taught=(), **options), accumulate=accumulate)])
 
     optimizer, parameters = torch.optim.SGD(theirs.parameters(), lr=0.1), list(theirs.parameters())
@@ -126,7 +152,7 @@ def test_training_takes_the_combined_gradient(tmp_path, rule, accumulate):
                     both = min(float(a @ b), 0.0)
                     sums += a - both / (b @ b) * b + b - both / (a @ a) * a
                 else:
-                    share = (((b - a) @ b) / ((a - b) @ (a - b))).clamp(0, 1)
+                    share = (((b - a) @ b) / ((a - b) @ (a - b))).clamp(1 - largest, largest)
                     sums += share * a + (1 - share) * b
             for parameter, part in zip(parameters, sums.split([p.numel() for p in parameters]), strict=True):
                 parameter.grad = part.view_as(parameter) / len(group)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdcore import Batch, DistillationLoss, Example, LossContext, Outputs, RecipeError, load_recipe
+from kdcore import Batch, Classifier, DistillationLoss, Example, LossContext, Outputs, RecipeError, load_recipe
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
 from kdcore_losses.conformance import cases
@@ -23,25 +23,10 @@ CLASSES = 5
 MAP, SEQUENCE, VECTOR, CLIP = (6, 5, 4), (6, 7), (6,), (4, 3, 4, 2)
 
 MINIMUM = {
-    *(
-        "soft-target",
-        "logits",
-        "consistency",
-        "dkd",
-        "logit-std",
-        "dist",
-        "mlld",
-        "js",
-        "top-k",
-        "bce",
-        "ca-mkd",
-        "average",
-        "eb-kd",
-        "amtml-kd",
-        "skd-direction",
-    ),
+    *("soft-target", "logits", "consistency", "dkd", "logit-std", "dist", "mlld", "js", "top-k", "bce", "ca-mkd", "average"),
+    *("eb-kd", "ae-kd", "amtml-kd", "skd-direction"),
     *("c2kd", "graph-distillation", "hallucination", "attention-transfer", "rkd", "similarity-preserving"),
-    *("correlation-congruence", "pkt", "cka", "nst", "affinity", "fsp", "ickd"),
+    *("correlation-congruence", "pkt", "cka", "nst", "affinity", "fsp", "ickd", "cat-kd"),
 }
 """They are 0, with no gradient, for a student that answers like its teachers."""
 
@@ -69,19 +54,14 @@ NO_MINIMUM = {
 }
 """All the others, and why they are not."""
 
-PARTLY_DETACHED = {"wsld": "no gradient flows through its weights; its gradient is tested beside its value"}
+PARTLY_DETACHED = {
+    "wsld": "no gradient flows through its weights; its gradient is tested beside its value",
+    "ae-kd": "no gradient flows through its weights; its gradient is tested beside its value",
+}
 RANDOM = {"mgd": "masks each sample at random"}
 CLASSES_DIFFER = {"graph-distillation": "learns a weight for each class's logit"}
 ON_SCALES = {
-    "similarity-preserving",
-    "correlation-congruence",
-    "attention-transfer",
-    "rkd",
-    "pkt",
-    "cka",
-    "nst",
-    "affinity",
-    "ickd",
+    *("similarity-preserving", "correlation-congruence", "attention-transfer", "rkd", "pkt", "cka", "nst", "affinity", "ickd"),
 }
 """Losses on activations that a factor of either side's does not change."""
 
@@ -143,7 +123,8 @@ def context(loss: DistillationLoss, student=MAP, teacher=MAP, batch=4, seed=0, d
     def outputs(taps, shape, learns):
         logits = (2 * torch.randn(batch, CLASSES, generator=draw, dtype=torch.float64)).to(dtype).requires_grad_(learns)
         drawn = {tap: torch.randn(batch, *shape, generator=draw, dtype=torch.float64) for tap in taps}
-        return Outputs(logits, {tap: x.to(dtype).requires_grad_(learns) for tap, x in drawn.items()})
+        found = Outputs(logits, {tap: x.to(dtype).requires_grad_(learns) for tap, x in drawn.items()})
+        return classified(found, draw, learns) if needs.classifiers else found
 
     names = [f"t{n}" for n in range(teachers if needs.teachers else 0)]
     labels = torch.arange(batch) * 2 % CLASSES
@@ -155,12 +136,23 @@ def context(loss: DistillationLoss, student=MAP, teacher=MAP, batch=4, seed=0, d
     return LossContext(own, theirs, Batch(torch.arange(batch), {}, labels, [None] * (batch + 3)))  # type: ignore[list-item]
 
 
+def classified(found: Outputs, draw: torch.Generator, learns: bool) -> Outputs:
+    """Outputs whose logits are those of a linear layer for the mean over positions of their only activation."""
+    (features,) = found.features.values()
+    drawn = [torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((CLASSES, features.shape[1]), (CLASSES,))]
+    weight, bias = (each.to(features.dtype) for each in drawn)
+    logits = (features.detach().flatten(2).mean(2) if features.ndim > 2 else features.detach()) @ weight.T + bias
+    return replace(found, logits=logits.requires_grad_(learns), classifier=Classifier(weight, bias))
+
+
 def changed(ctx: LossContext, change: Callable[[str, Tensor], Tensor]) -> LossContext:
     """Every output and label changed; `change` is told whose and what, as in ``student logits``."""
 
     def outputs(whose, each):
         features = {tap: change(f"{whose} features", x) for tap, x in each.features.items()}
-        return Outputs(change(f"{whose} logits", each.logits), features)
+        layer = each.classifier
+        classifier = layer and Classifier(change(f"{whose} layer", layer.weight), change(f"{whose} layer", layer.bias))
+        return Outputs(change(f"{whose} logits", each.logits), features, classifier=classifier)
 
     labels = None if ctx.batch.labels is None else change("labels", ctx.batch.labels)
     batch = replace(ctx.batch, labels=labels, rows=change("rows", ctx.batch.rows))
@@ -170,7 +162,7 @@ def changed(ctx: LossContext, change: Callable[[str, Tensor], Tensor]) -> LossCo
 
 def changed_leaves(outputs: Outputs) -> Outputs:
     leaf = {tap: x.detach().clone().requires_grad_() for tap, x in outputs.features.items()}
-    return Outputs(outputs.logits.detach().clone().requires_grad_(), leaf)
+    return replace(outputs, logits=outputs.logits.detach().clone().requires_grad_(), features=leaf)
 
 
 def value(loss: DistillationLoss, ctx: LossContext) -> Tensor:
@@ -207,7 +199,8 @@ def test_the_gradient_is_the_values(loss):
     assert value_before.ndim == 0
 
     def of_student(logits, *features):
-        return value(ready, replace(ctx, student=Outputs(logits, dict(zip(ctx.student.features, features, strict=True)))))
+        found = replace(ctx.student, logits=logits, features=dict(zip(ctx.student.features, features, strict=True)))
+        return value(ready, replace(ctx, student=found))
 
     assert torch.autograd.gradcheck(of_student, leaves(ctx), fast_mode=True)
     assert any(gradient.any() for gradient in gradients(value(ready, ctx), ctx))
@@ -251,7 +244,9 @@ def test_equal_student_and_teachers_are_the_minimum(loss):
 def test_the_order_of_samples_does_not_matter(loss):
     ctx = context(loss.make())
     ready, order = loss.built(ctx), torch.tensor([2, 0, 3, 1])
-    torch.testing.assert_close(value(ready, changed(ctx, lambda name, x: x[order])), value(ready, ctx))
+    torch.testing.assert_close(
+        value(ready, changed(ctx, lambda name, x: x if "layer" in name else x[order])), value(ready, ctx)
+    )
 
 
 @each_loss(lambda loss: loss.make().needs.teachers == 1 and loss.name not in {*RANDOM, "ca-mkd"})
@@ -269,13 +264,11 @@ def test_the_order_of_classes_does_not_matter(loss):
     ready, order = loss.built(ctx), torch.tensor([3, 1, 4, 0, 2])
 
     def turn(name, x):
-        return (
-            x[:, order]
-            if x.ndim == 2 and ("logits" in name or name == "labels")
-            else order.argsort()[x]
-            if name == "labels"
-            else x
-        )
+        if "layer" in name:
+            return x[order]
+        if x.ndim == 2 and ("logits" in name or name == "labels"):
+            return x[:, order]
+        return order.argsort()[x] if name == "labels" else x
 
     torch.testing.assert_close(value(ready, changed(ctx, turn)), value(ready, ctx))
 

@@ -14,6 +14,7 @@ from kdcore import Example
 from kdcore_losses.ab import ActivationBoundaries
 from kdcore_losses.connectors import ChannelNorm, convolution
 from kdcore_losses.factor_transfer import FactorTransfer
+from kdcore_losses.fitnet import FitNet
 from kdcore_losses.fsp import SolutionFlow
 from kdcore_losses.hallucination import Hallucination
 from kdcore_losses.ickd import InterChannelCorrelation
@@ -167,6 +168,13 @@ def test_hallucination_by_loops(ctx, teacher):
     pairs = zip(student.ravel(), teacher.ravel(), strict=True)
     wanted = np.mean([(1 / (1 + math.exp(-s)) - 1 / (1 + math.exp(-t))) ** 2 for s, t in pairs])
     assert loss(found).item() == pytest.approx(wanted, rel=1e-9)
+
+
+def test_fitnet_without_regressor_is_the_plain_error(ctx):
+    loss = built(FitNet(regressor="never"), found := ctx(S, T))
+    assert loss(found).item() == pytest.approx(np.mean((S - T) ** 2), rel=1e-9)
+    with pytest.raises(ValueError, match="equally many channels, but the student has 4 and the teacher 5; give the student a"):
+        built(FitNet(regressor="never"), ctx(S, W))
 
 
 def test_variational_information_by_loops(ctx):

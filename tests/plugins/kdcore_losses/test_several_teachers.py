@@ -7,8 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 
 from kdcore import Example
+from kdcore.shares import shortest_shares
+from kdcore_losses.ae_kd import AdaptiveEnsemble
 from kdcore_losses.amtml_kd import AdaptiveTeachers
 from kdcore_losses.average import AveragedTeachers
 from kdcore_losses.eb_kd import EntropyBased, entropy_weights
@@ -76,6 +79,42 @@ def test_the_surer_teacher_counts_more():
     assert weights.sum(dim=0).item() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("largest", [0.2, 0.4, 0.6, 1.0])
+def test_weights_by_agreement_of_gradients(ctx, largest):
+    """The gradients by automatic differentiation of each teacher's own term, the weights by a general solver."""
+    logits, terms = ctx.student.logits, []
+    for each in ctx.teachers.values():
+        p, q = (each.logits / 4).softmax(dim=1), (logits / 4).log_softmax(dim=1)
+        terms.append(16 * (p * (p.log() - q)).sum(dim=1).mean())
+    each = torch.stack([torch.autograd.grad(term, logits, retain_graph=True)[0] for term in terms])
+    g = each.sum(dim=1).numpy()  # of the mean over samples
+    limit = max(largest, 1 / K)
+    best = minimize(
+        lambda shares: ((shares @ g) ** 2).sum() * 1e4,
+        np.full(K, 1 / K),
+        bounds=[(0, limit)] * K,
+        constraints={"type": "eq", "fun": lambda shares: shares.sum() - 1},
+        tol=1e-14,
+    )
+    assert best.x.max() <= limit + 1e-9
+    found = AdaptiveEnsemble(largest_share=largest)(ctx)
+    assert found.item() == pytest.approx(sum(w * term.item() for w, term in zip(best.x, terms, strict=True)), rel=1e-4)
+    (gradient,) = torch.autograd.grad(found, logits)
+    torch.testing.assert_close(gradient, torch.einsum("k,kbc->bc", torch.from_numpy(best.x), each), rtol=1e-3, atol=1e-4)
+
+
+def test_a_teacher_against_two_others_is_limited(context):
+    """Two teachers agree, the third says the opposite: without a limit, half of the weight is its own."""
+    one = torch.from_numpy(np.random.default_rng(0).normal(size=C)).expand(B, C)
+    ctx = context(torch.zeros(B, C).double(), [one, one, -one])
+    gradients = torch.stack([1 / C - (each.logits / 4).softmax(dim=1).mean(dim=0) for each in ctx.teachers.values()])
+    assert shortest_shares(gradients, 1.0)[2] > 0.45
+    assert shortest_shares(gradients, 0.4)[2] == pytest.approx(0.4)
+    divergences = [SoftTarget()(context(ctx.student.logits, [each.logits])) for each in ctx.teachers.values()]
+    wanted = 0.6 * divergences[0] + 0.4 * divergences[2]
+    assert AdaptiveEnsemble(largest_share=0.4)(ctx).item() == pytest.approx(wanted.item())
+
+
 def test_learnt_weights_by_loops(ctx):
     loss = built(AdaptiveTeachers(), ctx)
     factors = [loss.factors[f"teacher{k}"].detach().numpy() for k in range(K)]
@@ -119,6 +158,8 @@ def test_features_of_unlike_width_are_refused_unless_left_out(context):
     assert GraphDistillation(features=0.0).needs.student_taps == ()
 
 
-@pytest.mark.parametrize("loss", [AveragedTeachers(), EntropyBased(), AdaptiveTeachers(), GraphDistillation()])
+@pytest.mark.parametrize(
+    "loss", [AveragedTeachers(), EntropyBased(), AdaptiveEnsemble(), AdaptiveTeachers(), GraphDistillation()]
+)
 def test_they_ask_for_two_teachers(loss):
     assert loss.needs.teachers == 2
