@@ -218,7 +218,7 @@ def _main(
     _write_to(stdout=folder / "stdout.txt", stderr=folder / "stderr.txt")
     if jobs:
         fork_jobs(jobs)
-    calls = {name: _watch(name, die[1] if die and die[0] == name else 0) for name in COUNTED}
+    calls = {name: watch(name, die[1] if die and die[0] == name else 0) for name in COUNTED}
     try:
         _run(command, figures)
     except SystemExit:
@@ -230,7 +230,8 @@ def _main(
         (folder / f"calls-{command[0]}.json").write_text(json.dumps({name: len(made) for name, made in calls.items()}))
 
 
-def _watch(name: str, fatal: int) -> list[None]:
+def watch(name: str, fatal: int) -> list[None]:
+    """Note the calls of ``module:function`` in this process, which kills itself at call number `fatal`, counted from 1."""
     module, _, path = name.partition(":")
     *outer, attribute = path.split(".")
     owner = importlib.import_module(module)

@@ -119,7 +119,10 @@ def channels_of(values: ArrayLike, groups: int = GROUPS) -> NDArray[np.float64]:
     flat = flat.reshape(len(flat), -1)
     if flat.shape[1] > groups:
         starts, sizes = _groups(flat.shape[1], groups)
-        flat = np.add.reduceat(flat, starts, axis=1, dtype=np.float64) / sizes
+        if flat.dtype == np.uint8 and flat.shape[1] % groups == 0:  # pixels: the same sums, in a quarter of the time
+            flat = flat.reshape(len(flat), groups, -1).sum(axis=2, dtype=np.uint32) / sizes
+        else:
+            flat = np.add.reduceat(flat, starts, axis=1, dtype=np.float64) / sizes
     flat = flat.astype(np.float64)
     return flat if np.isfinite(flat).all() else flat[:0]
 

@@ -298,7 +298,8 @@ class EngineSpec(Section):
 
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps", "tpu"] = "auto"
     devices: Annotated[int, Ge(1), Le(MOST_DEVICES)] | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = 1
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several processes train; ``fsdp`` divides weights, gradients and optimizers among them."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     deterministic: bool = True
     compile: bool = False

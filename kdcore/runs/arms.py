@@ -37,6 +37,7 @@ def settings_of(recipe: Recipe, seed: int) -> Settings:
         engine.checkpoint_seconds,
         engine.log_every,
         engine.skipped_steps if engine.on_nan == "skip-step" else None,
+        engine.strategy == "fsdp",
     )
 
 

@@ -53,7 +53,7 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
         raise UsageError(f"the outputs of {participant!r} depend on the other samples of a batch, so they cannot be stored")
     if distiller.participant(participant).known_classes is not None:
         raise UsageError(f"{participant!r} does not know all classes of its run, so its outputs cannot be stored")
-    fabric = make_fabric(recipe.engine)
+    fabric = make_fabric(recipe.engine.model_copy(update={"devices": 1, "strategy": "auto"}))
     parts = {name: _having(table, participant, rows) for name, rows in table.rows.items()}
     found = [
         cache_teachers(distiller, [participant], rows, table, recipe.data.batch_size, sys.maxsize, fabric)[participant]

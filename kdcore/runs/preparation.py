@@ -34,6 +34,7 @@ from kdcore.training.phases import DATA, Phases
 from kdcore.training.precision_check import check_precision
 from kdcore.training.preflight import Preflight, preflight
 from kdcore.training.randomness import make_deterministic
+from kdcore.training.sharding import undividable
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -106,6 +107,7 @@ def prepare(
         )
     _refuse_missing_split(table, split)
     _refuse_unequal_shares(assembly, fabric.world_size)
+    _refuse_undividable(assembly)
     _refuse_blind_choice(assembly, table)
     _refuse_idle_split(assembly, table)
     if folder:
@@ -187,6 +189,21 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
         if stage.batch_size % processes:
             size = stage.batch_size
             raise TrainingError(f"stage {stage.name}: batch_size {size} cannot be shared equally by {processes} processes")
+
+
+def _refuse_undividable(assembly: Assembly) -> None:
+    """Weights are divided only where the result is known to be that of one process."""
+    if assembly.recipe.engine.strategy != "fsdp":
+        return
+    if assembly.recipe.fusion:
+        raise TrainingError("engine.strategy: fsdp cannot divide teachers that a fusion runs in stages; use ddp, or no fusion")
+    members = assembly.plan.participants.values()
+    if any(each.spec.classifier_from or any(term.needs.classifiers for term in each.terms) for each in members):
+        raise TrainingError("engine.strategy: fsdp cannot divide networks whose classifiers others read; use ddp")
+    for stage in assembly.stages(DISTILLED):
+        for training in stage.training.values():
+            if why := undividable(training.optimizer):
+                raise TrainingError(f"stage {stage.name}: engine.strategy: fsdp does not go with {why}")
 
 
 def _refuse_idle_split(assembly: Assembly, table: Table) -> None:

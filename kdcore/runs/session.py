@@ -195,6 +195,7 @@ class RunSession:
             lengths = self._note_training(engine, seed, arm) if self.writes else []
             size, notes = self.recipe.data.batch_size, [*engine.notes, *lengths]
             self.phases.trace = None
+            distiller = engine.shards.joined(distiller, lambda seed=seed, arm=arm: self._distiller(seed, arm))
             with self.phases.during(EVALUATION):
                 outcome = evaluate_arm(arm, distiller, self.context.table, self.split, size, self.fabric, seconds)
             outcome = replace(outcome, notes=notes)

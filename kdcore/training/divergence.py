@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kdcore.errors import TrainingError
 from kdcore.training.learner import Learner
+from kdcore.training.sharding import in_full
 
 FEWEST_EPOCHS = 3
 """Epochs from which on a loss that grew in each of them is worth a word."""
@@ -43,7 +44,7 @@ class Skipping:
             return False
         parameters = [] if self.scaled else [each for learner in learners for each in learner.parameters]
         gradients = [each.grad for each in parameters if each.grad is not None]
-        looked_at = [torch.linalg.vector_norm(each).float() for each in gradients]
+        looked_at = [in_full(torch.linalg.vector_norm(each)).float() for each in gradients]
         if self.local or not looked_at:
             looked_at.append(total.detach().float())
         if bool(torch.isfinite(torch.stack(looked_at)).all()):

@@ -26,6 +26,7 @@ from kdcore.training.participants import Distiller
 from kdcore.training.phases import CHECKPOINTS, EVALUATION, TEACHERS, Phases
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
 from kdcore.training.settings import Checkpoint, Settings
+from kdcore.training.sharding import Divided, Undivided
 from kdcore.training.sources import begin_stage, cached_sources, set_modes
 from kdcore.training.stage_context import StageContext, optimizer_steps
 from kdcore.training.step import StageStep
@@ -77,7 +78,8 @@ class Engine:
         self.watch, self.phases = GradientWatch(taps=not settings.compile), phases or Phases()
         if fabric.device.type == "cuda":
             self.phases.synchronise = torch.cuda.synchronize
-        self.updates = Updates(fabric, distiller, scaler, self.skipping, self.phases)
+        self.shards = Divided(fabric, distiller) if settings.sharded else Undivided()
+        self.updates = Updates(fabric, distiller, scaler, self.skipping, self.phases, self.shards)
         self.report = EpochReport(distiller, record, self.listener, self.watch, self.skipping, settings.log_every)
         self.spacing, self._stopped_by_callback = Spacing(settings.checkpoint_seconds), False
 
@@ -189,7 +191,8 @@ class Engine:
             training = stage.training.get(name) or stage.training[self.distiller.fused[0]]
             rows, batch_size = self._rows(stage)
             steps = optimizer_steps(len(rows) // batch_size, stage.accumulate)
-            self.learners[name] = Learner.of(name, self.distiller.owned(name), training, steps, self.scaler is not None)
+            fused = self.scaler is None and not self.settings.sharded
+            self.learners[name] = Learner.of(name, self.distiller.owned(name), training, steps, fused)
         return self.learners[name]
 
     def _epochs(self, context: StageContext, state: Mapping[str, Any] | None) -> Iterator[int]:
@@ -329,7 +332,7 @@ class Engine:
         if self.fabric.world_size == 1:
             return step.forward
         synchronise_batch_norm(step)
-        return self.fabric.setup_module(step)
+        return step.forward if self.settings.sharded else self.fabric.setup_module(step)
 
     def _stop_agreed(self) -> bool:
         """True if any process was asked to stop; all of them must stop after the same epoch."""
@@ -350,7 +353,7 @@ class Engine:
         return {name: tensor.detach().clone() for name, tensor in kept if id(tensor) in names}
 
     def _load(self, weights: Mapping[str, Tensor]) -> None:
-        self.distiller.load_state_dict(weights, strict=False)
+        self.distiller.load_state_dict(self.shards.parts(weights), strict=False)
 
     def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, context: StageContext | None = None) -> None:
         """Save where training stands; if asked to stop, stop."""
@@ -369,7 +372,7 @@ class Engine:
         for learner in self.learners.values():
             weights |= learner.tensors()
         stream = context.step.teacher_randomness if context and step else None
-        return weights, {
+        state = {
             "stage": ordinal,
             "epoch": epoch,
             "step": step,
@@ -384,10 +387,12 @@ class Engine:
             "notes": list(self.notes),
             "skipped": self.skipping.count if self.skipping else 0,
         }
+        return self.shards.whole((weights, state))
 
     def _restore(self, stages: Sequence[StagePlan], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
         """Load a checkpoint; returns the stage to continue with."""
-        self.distiller.load_state_dict({name: tensor for name, tensor in weights.items() if "|" not in name})
+        own = self.shards.parts({name: tensor for name, tensor in weights.items() if "|" not in name})
+        self.distiller.load_state_dict(own)
         self.watch.restore(state["watch"])
         self.report.notes = list(state["notes"])
         if self.skipping:
@@ -396,5 +401,5 @@ class Engine:
         for stage in stages[: first + 1]:
             for name in self.distiller.owners(stage.learners):
                 if name in state["learners"] and name not in self.learners:
-                    self._learner(name, stage).restore(state["learners"][name], weights)
+                    self.shards.restore(self._learner(name, stage), state["learners"][name], weights)
         return first

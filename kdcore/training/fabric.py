@@ -100,11 +100,11 @@ def make_fabric(engine: EngineSpec, scaler: torch.amp.GradScaler | None = None) 
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     else:
         _refuse_too_many(engine.accelerator, devices)
-    strategy = (
-        "ddp_find_unused_parameters_true"
-        if engine.strategy == "ddp" or nodes > 1 or (isinstance(devices, int) and devices > 1)
-        else "auto"
-    )
+    strategy: Any = "auto"
+    if engine.strategy == "fsdp":
+        strategy = _fsdp(engine, nodes > 1 or devices != 1)
+    elif engine.strategy == "ddp" or nodes > 1 or (isinstance(devices, int) and devices > 1):
+        strategy = "ddp_find_unused_parameters_true"
     how: dict[str, Any] = {"precision": engine.precision}
     if scaler is not None:
         how = {"plugins": MixedPrecision("16-mixed", _device_type(engine), scaler)}
@@ -112,6 +112,21 @@ def make_fabric(engine: EngineSpec, scaler: torch.amp.GradScaler | None = None) 
         return Fabric(accelerator=engine.accelerator, devices=devices, num_nodes=nodes, strategy=strategy, **how)  # type: ignore[arg-type]
     except (ValueError, RuntimeError, TypeError) as error:
         raise KdcoreError(f"engine: {error}") from error
+
+
+def _fsdp(engine: EngineSpec, several: bool) -> Any:
+    """The strategy that divides weights among processes. Fabric's own ``fsdp`` is FSDP1, which needs GPUs."""
+    from lightning_fabric.strategies import ModelParallelStrategy
+
+    from kdcore.training.sharding import divide
+
+    if not several:
+        raise KdcoreError("engine.strategy: fsdp divides weights among processes; set engine.devices, or start with torchrun")
+    if engine.precision == "16-mixed":
+        raise KdcoreError("engine.strategy: fsdp is for the precisions 32-true and bf16-mixed, not 16-mixed")
+    if engine.compile:
+        raise KdcoreError("engine.strategy: fsdp does not go with engine.compile")
+    return ModelParallelStrategy(lambda distiller, mesh: divide(distiller))
 
 
 def _refuse_absent(accelerator: str) -> None:

@@ -61,7 +61,7 @@ class Learner:
     best: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, name: str, modules: Sequence[nn.Module], training: Training, steps: int = 1, scaled: bool = False) -> Learner:
+    def of(cls, name: str, modules: Sequence[nn.Module], training: Training, steps: int = 1, fused: bool = True) -> Learner:
         """A learner at its start; without an optimizer if everything in `modules` is frozen.
 
         Args:
@@ -69,8 +69,9 @@ class Learner:
             modules: All that it owns.
             training: How it is trained.
             steps: Optimizer steps of an epoch.
-            scaled: Whether a gradient scaler skips steps. torch's fused SGD would then start from momentum that it has not
-                initialised, if the first step is skipped.
+            fused: Take a fused optimizer where torch has one. Not where a gradient scaler skips steps: torch's fused SGD would
+                start from momentum that it has not initialised, if the first step is skipped. Nor for divided weights, for
+                which torch has fused Adam alone.
 
         Raises:
             TrainingError: If a pattern of a parameter group matches nothing, or the optimizer has no weight decay to change.
@@ -82,7 +83,7 @@ class Learner:
         if nothing := unmatched(modules, training) if name != FUSION else []:
             raise TrainingError(f"{name}: parameter_groups: no trainable parameter of its encoder matches {nothing[0][2]!r}")
         groups = grouped(modules, trainable, training)
-        optimizer = build_optimizer(training.optimizer, groups.optimized, fused=not scaled)
+        optimizer = build_optimizer(training.optimizer, groups.optimized, fused=fused)
         if groups.decays and "weight_decay" not in optimizer.defaults:
             raise TrainingError(
                 f"{name}: {groups.decays} is about weight decay, which {type(optimizer).__name__} does not have"

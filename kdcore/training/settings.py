@@ -26,6 +26,7 @@ class Settings:
         checkpoint_seconds: Time between checkpoints within a stage.
         log_every: Batches that one logged value is the mean of.
         skipped_steps: Steps that are not finite and may be skipped; None to stop at the first.
+        sharded: Divide the weights of encoders among processes.
     """
 
     seed: int
@@ -37,3 +38,4 @@ class Settings:
     checkpoint_seconds: float = 30.0
     log_every: int = 10
     skipped_steps: int | None = None
+    sharded: bool = False

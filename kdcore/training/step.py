@@ -22,6 +22,7 @@ from kdcore.training.module_checks import not_a_scalar
 from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.phases import BATCHES, CHECKS, FORWARD, LOSSES, OWN, TEACHERS, TEACHERS_FORWARD, Phases
 from kdcore.training.randomness import RandomStream
+from kdcore.training.sharding import local_sum
 from kdcore.training.teacher_cache import CachedOutputs, sees_random_input
 
 _PLAIN = nullcontext()
@@ -134,7 +135,7 @@ class StageStep(nn.Module):
             self.watch.look(watched)
             self.phases.now(OWN)
         if total is None:  # every weight is 0 at this epoch
-            total = sum((parameter.sum() for parameter in self.parameters()), values[0]) * 0.0
+            total = local_sum(self.parameters(), values[0]) * 0.0
         return total, values
 
     def value(self, term: StepTerm, context: LossContext) -> Tensor:
@@ -223,12 +224,12 @@ class StageStep(nn.Module):
         return found
 
     def _whole(self, rows: Tensor, batch: Batch) -> Batch:
-        """The samples of all processes, without inputs of the others; `batch` itself in a single process."""
+        """The samples of all processes, without inputs; `batch` itself in a single process."""
         if not self.gather:
             return batch
         weights = None if self.table.weights is None else self.table.weights[rows]
         labels = self.table.train_labels[rows] if self.labelled else None
-        return replace(batch, rows=rows, labels=labels, weights=weights)
+        return replace(batch, rows=rows, signals={}, labels=labels, weights=weights)
 
     def _presence(self, table: Table) -> dict[str, Tensor]:
         """Participant of this stage → (N,) bool, which rows of the table it has; without those that have all."""

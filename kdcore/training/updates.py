@@ -15,6 +15,7 @@ from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import BACKWARD, OPTIMIZER, OWN, TEACHERS_BACKWARD, Phases
 from kdcore.training.randomness import derive
+from kdcore.training.sharding import Undivided
 from kdcore.training.stage_context import StageContext
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Updates:
         scaler: Scales the loss, for float16; None for other precisions.
         skipping: Skips steps that are not finite; None to leave them to the end of the epoch, which refuses them.
         phases: Divides the time of steps.
+        shards: Weights as processes have them.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Updates:
         scaler: torch.amp.GradScaler | None,
         skipping: Skipping | None,
         phases: Phases,
+        shards: Undivided,
     ):
         self.fabric, self.distiller, self.scaler, self.skipping, self.phases = fabric, distiller, scaler, skipping, phases
+        self.shards = shards
 
     def begin(self, state: Mapping[str, Any] | None) -> None:
         """Start the gradient scaler, where the precision has one, from a checkpoint's state or afresh."""
@@ -69,6 +73,7 @@ class Updates:
         self.phases.now(BACKWARD if context.step.studying else TEACHERS_BACKWARD)
         balanced = self._balanced(context)
         self.fabric.backward(total)
+        self.shards.average_rest(context.learners)
         for parameter, gradient in balanced:
             parameter.grad = gradient
         self.phases.now(OWN)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -44,39 +43,51 @@ def _bodies(lines: _Lines) -> tuple[int, dict[str, dict[int, np.ndarray]]]:
     count = lines.whole_number("number of frames")
     if count == 0:
         raise DataError(f"{lines.path}: holds no frames")
-    bodies: dict[str, dict[int, np.ndarray]] = {}
+    seen: list[tuple[str, int, int]] = []  # tracking id, frame, line
+    numbers: list[float] = []
     for frame in range(count):
         for _ in range(lines.whole_number("number of bodies")):
             identity = lines.next()[0]
             if lines.whole_number("number of joints") != JOINTS:
                 raise lines.wrong(f"a body has {JOINTS} joints")
-            bodies.setdefault(identity, {})[frame] = lines.positions(JOINTS).astype(np.float32)
+            seen.append((identity, frame, lines.number))
+            numbers += lines.positions(JOINTS)
     lines.end(f"the file continues after the {count} frames that it declares")
-    if not bodies:
+    if not seen:
         raise DataError(f"{lines.path}: no body was seen in any of its {count} frames")
+    positions = np.array(numbers).reshape(-1, JOINTS, 3)
+    if not (fit := measurable(positions).all(axis=2)).all():
+        body, joint = np.argwhere(~fit)[0]
+        lines.number = seen[body][2] + int(joint) + 1
+        raise lines.wrong("a joint's position is not finite, or is too large")
+    bodies: dict[str, dict[int, np.ndarray]] = {}
+    for (identity, frame, _), joints in zip(seen, positions.astype(np.float32), strict=True):
+        bodies.setdefault(identity, {})[frame] = joints
     return count, bodies
 
 
 class _Lines:
-    """The fields of one line after the other."""
+    """The fields of one line after the other.
+
+    Attributes:
+        number: Lines that were taken.
+    """
 
     def __init__(self, path: Path, lines: list[str]):
-        self.path = path
-        self.number = 0
-        self._fields: Iterator[list[str]] = (line.split() for line in lines)
+        self.path, self.lines, self.number = path, lines, 0
 
     def next(self) -> list[str]:
+        fields = self.lines[self.number].split() if self.number < len(self.lines) else []
         self.number += 1
-        fields = next(self._fields, [])
         if not fields:
             raise self.wrong("the file ends early")
         return fields
 
     def end(self, otherwise: str) -> None:
         """Refuse anything but blank lines."""
-        for fields in self._fields:
+        for line in self.lines[self.number :]:
             self.number += 1
-            if fields:
+            if line.split():
                 raise self.wrong(otherwise)
 
     def whole_number(self, what: str) -> int:
@@ -85,18 +96,17 @@ class _Lines:
             raise self.wrong(f"expected the {what}, found {' '.join(fields)[:40]!r}")
         return int(fields[0])
 
-    def positions(self, count: int) -> np.ndarray:
-        """As many positions, (count, 3)."""
-        taken = list(islice(self._fields, count))
+    def positions(self, count: int) -> list[float]:
+        """The first three numbers of as many lines, one after the other."""
+        taken = self.lines[self.number : self.number + count]
         try:
-            values = np.array([(float(x), float(y), float(z)) for x, y, z, *_ in taken])
+            numbers = list(map(float, chain.from_iterable([line.split(None, 3)[:3] for line in taken])))
         except ValueError:
-            values = np.empty(0)
-        if values.shape == (count, 3) and measurable(values).all():
+            numbers = []
+        if len(numbers) == 3 * count:
             self.number += count
-            return values
-        self._fields = chain(taken, self._fields)
-        return np.array([self.position() for _ in range(count)])  # which says what is wrong with which line
+            return numbers
+        return [number for _ in range(count) for number in self.position()]  # which says what is wrong with which line
 
     def position(self) -> tuple[float, float, float]:
         fields = self.next()
@@ -104,8 +114,6 @@ class _Lines:
             x, y, z = (float(field) for field in fields[:3])
         except ValueError as error:
             raise self.wrong("expected a joint's x, y and z") from error
-        if not measurable(np.array([x, y, z])).all():
-            raise self.wrong("a joint's position is not finite, or is too large")
         return x, y, z
 
     def wrong(self, what: str) -> DataError:

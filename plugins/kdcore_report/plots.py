@@ -6,7 +6,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -55,7 +55,8 @@ def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float
     """
     columns = min(columns, len(curves))
     rows = math.ceil(len(curves) / columns)
-    figure = new_figure(3.4 * columns + 0.6, 2.5 * rows + 0.5)
+    width, height = 3.4 * columns + 0.6, 2.5 * rows + 0.5
+    figure = new_figure(width, height, layout=None)
     names = list(dict.fromkeys(name for lines in curves.values() for name in lines))
     places = figure.subplots(rows, columns, squeeze=False).flat
     for (title, lines), axes in zip(curves.items(), places, strict=False):  # panels last: what is left of them stays
@@ -65,7 +66,7 @@ def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float
             style = ("-", "--", ":", "-.")[number // len(COLOURS) % 4]
             marker = "o" if sum(map(math.isfinite, values)) == 1 else None
             axes.plot(steps, values, style, color=COLOURS[number % len(COLOURS)], label=name, linewidth=1.4, marker=marker)
-        axes.set_title(title, loc="left", fontsize=9, fontweight="bold")
+        axes.set_title(title, y=1.0, pad=15, loc="left", fontsize=9, fontweight="bold")  # above a power of ten, if there is one
         axes.set_xlabel("epoch", fontsize=8)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.tick_params(labelsize=8)
@@ -74,10 +75,16 @@ def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float
     for axes in places:
         axes.set_axis_off()
     shown = dict(item for axes in figure.axes for item in zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    below = 0.0
     if len(shown) > 1:
-        figure.legend(
-            shown.values(), shown.keys(), frameon=False, fontsize=8, loc="outside lower center", ncols=min(4, len(shown))
-        )
+        below = 0.1 + 0.18 * math.ceil(len(shown) / 4)
+        figure.legend(shown.values(), shown.keys(), frameon=False, fontsize=8, loc="lower center", ncols=min(4, len(shown)))
+    # Room for labels and titles in inches. A layout engine would measure each of them twice, which takes longer than to draw.
+    left, right, bottom, top, across, down = 0.7, 0.15, 0.5 + below, 0.42, 0.75, 0.9
+    panel = (width - left - right - across * (columns - 1)) / columns, (height - bottom - top - down * (rows - 1)) / rows
+    figure.subplots_adjust(
+        left / width, bottom / height, 1 - right / width, 1 - top / height, across / panel[0], down / panel[1]
+    )
     save_figure(figure, path)
 
 
@@ -158,12 +165,12 @@ def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
     axes.set_ylabel("true")
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     """An empty figure, in inches, that matplotlib's global state knows nothing of."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained", facecolor=PAPER)
+    figure = Figure(figsize=(width, height), dpi=110, layout=layout, facecolor=PAPER)
     FigureCanvasAgg(figure)
     return figure
 

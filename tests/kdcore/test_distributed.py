@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
-from collections import defaultdict
 
 import numpy as np
 import pytest
 import ranks
 import torch
-from runs import FORKS, TIME_LIMIT, encoder, job, results_of, tracked
+from joint_runs import assert_same_course, forked, without_chance
+from runs import FORKS, TIME_LIMIT, results_of, tracked
 
 
 def spawn(target, folder, world_size):
@@ -43,51 +42,6 @@ def test_gradients_and_running_statistics_are_those_of_one_process(tmp_path, wor
 
 def test_all_processes_agree_on_when_a_checkpoint_is_due(tmp_path):
     assert spawn(ranks.due_at_different_times, tmp_path, 2) == [True, True]
-
-
-LOSSES = ["cross-entropy", {"name": "soft-target", "temperature": 4}, {"name": "rkd", "weight": 5.0}]
-
-
-def without_chance(new_home, **sections):
-    """A home whose recipe has no dropout and no augmentation, so that only rounding tells runs apart."""
-    plain = [{"name": "resample", "length": 12}]
-    return new_home(
-        teachers={
-            "skeleton": {
-                "modality": "skeleton",
-                "transforms": [*plain, {"name": "centre", "layout": "utd-mhad-20"}, "joints-to-channels", "normalise"],
-                "encoder": encoder(dropout=0.0),
-                "taps": {"features": "pool"},
-            }
-        },
-        student={
-            "modality": "accelerometer",
-            "transforms": [*plain, "normalise"],
-            "encoder": encoder(dropout=0.0),
-            "taps": {"features": "pool"},
-        },
-        losses=LOSSES,
-        seeds=[0],
-        **sections,
-    )
-
-
-def histories(home):
-    found = defaultdict(list)
-    for key, step, value in tracked(home)["tiny seed 0"][2]:
-        found[key].append((step, value))
-    return found
-
-
-def assert_same_course(home, other):
-    ours, theirs = histories(home), histories(other)
-    assert ours.keys() == theirs.keys()
-    for key in theirs:
-        if "train/" in key or "learning_rate" in key:
-            np.testing.assert_allclose(
-                ours[key], theirs[key], rtol=1e-5, atol=1e-6, err_msg=key
-            )  # sums of float32 in another order
-    assert {"train/student/rkd", "train/skeleton/cross-entropy", "baseline/train/student/cross-entropy"} <= theirs.keys()
 
 
 def torchrun(home, *command, processes=2):
@@ -126,32 +80,6 @@ def test_two_processes_learn_as_one(new_home):
     assert ours.keys() == theirs.keys()
     probabilities = [each["seed-0-distilled.npz"]["probabilities.student"] for each in (ours, theirs)]
     np.testing.assert_allclose(*probabilities, rtol=1e-3, atol=1e-4)
-
-
-def forked(home, *command, processes=2):
-    """Exit statuses of processes that find in their environment what torchrun would have put there."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    every = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none", "GROUP_RANK": 0}
-    every |= {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes, **home.environment, "CUDA_VISIBLE_DEVICES": ""}
-    ranks = [
-        FORKS.Process(
-            target=job,
-            args=(
-                {**os.environ, **{key: str(value) for key, value in every.items()}, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                str(home.folder),
-                command,
-                *[str(home.folder / f"{name}.txt") for name in ("stdout", "stderr")],
-            ),
-        )
-        for rank in range(processes)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(TIME_LIMIT)
-    return [process.exitcode for process in ranks]
 
 
 @pytest.mark.slow

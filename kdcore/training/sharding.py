@@ -1,0 +1,222 @@
+"""Weights divided among processes: each keeps a part of every network, which is whole only while it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from kdcore.errors import KdcoreError
+from kdcore.training.learner import Learner
+from kdcore.training.participants import Distiller
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+LEAST = 1 << 20
+"""Parameters from which on a block of a network is gathered on its own, not together with the rest of the network."""
+
+
+class Undivided:
+    """Weights that every process has in full."""
+
+    def whole(self, state: Any) -> Any:
+        """`state` as one process would have it."""
+        return state
+
+    def parts(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """This process's parts of weights of the distiller."""
+        return weights
+
+    def restore(self, learner: Learner, state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        """Let a learner continue from a checkpoint."""
+        learner.restore(state, weights)
+
+    def average_rest(self, learners: Iterable[Learner]) -> None:
+        """Average those gradients over processes that nothing else averages."""
+
+    def joined(self, distiller: Distiller, build: Callable[[], Distiller]) -> Distiller:
+        """`distiller`, or if its weights are divided, one from `build` with the same weights in full."""
+        return distiller
+
+
+class Divided(Undivided):
+    """Weights, gradients and optimizers' states of all encoders, divided by torch's ``fully_shard`` (FSDP2).
+
+    An encoder's weights are gathered before it computes, forward and backward, and parted again after it. Each process
+    receives the mean over processes of its part of the gradients. Blocks with many parameters are gathered one at a time.
+    Losses, scalars and networks in files stay undivided.
+
+    Args:
+        fabric: With the strategy that `make_fabric` chooses for ``fsdp``, launched.
+        distiller: The participants, in full and on their device.
+    """
+
+    def __init__(self, fabric: Fabric, distiller: Distiller):
+        self.fabric, self.distiller = fabric, distiller
+        fabric.setup_module(distiller)
+
+    def whole(self, state: Any) -> Any:
+        """`state` with each divided tensor in full, on the CPU, in the first process; others get nothing."""
+        return _whole(state, self.fabric.is_global_zero)
+
+    def parts(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """This process's parts of weights of the distiller, which are full or parts already."""
+        like = self.distiller.state_dict()
+        return {name: _part(tensor, like[name]) for name, tensor in weights.items()}
+
+    def restore(self, learner: Learner, state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        """Let a learner continue from a checkpoint, whose tensors are full."""
+        if learner.optimizer:
+            parameters = [each for group in learner.optimizer.param_groups for each in group["params"]]
+            kept = state["optimizer"]
+            divided = {index: _parts_of(each, parameters[index]) for index, each in kept["state"].items()}
+            state = {**state, "optimizer": {**kept, "state": divided}}
+        best, average = f"best|{learner.name}|", f"average|{learner.name}|"
+        like = {f"{best}{name}": tensor for name, tensor in self.distiller.state_dict().items()}
+        if learner.average:
+            like |= {f"{average}{index}": each for index, each in enumerate(learner.average.parameters)}
+        own = {name: tensor for name, tensor in weights.items() if name.startswith((best, average))}
+        learner.restore(state, {name: _part(tensor, like[name]) for name, tensor in own.items()})
+
+    def average_rest(self, learners: Iterable[Learner]) -> None:
+        """Average the gradients of parameters that are not divided."""
+        for learner in learners:
+            for each in learner.parameters:
+                if each.grad is not None and not is_part(each):
+                    dist.all_reduce(each.grad)
+                    each.grad /= self.fabric.world_size
+
+    def joined(self, distiller: Distiller, build: Callable[[], Distiller]) -> Distiller:
+        """A distiller from `build` with the weights of `distiller` in full, in every process."""
+        fresh = build()
+        fresh.load_state_dict(_whole(distiller.state_dict(), True))
+        return fresh
+
+
+def undividable(optimizer: Mapping[str, Any]) -> str:
+    """What of an optimizer torch cannot compute of parts of weights; empty if there is nothing."""
+    name = str(optimizer.get("name", "adamw")).lower()
+    if name in ("adafactor", "rprop"):
+        return f"the optimizer {name!r}; use adamw or sgd"
+    return f"a fused {name!r}; leave out 'fused'" if optimizer.get("fused") and name not in ("adam", "adamw") else ""
+
+
+def is_part(tensor: Tensor) -> bool:
+    """True for a tensor of which this process has a part."""
+    return hasattr(tensor, "full_tensor")
+
+
+def in_full(tensor: Tensor) -> Tensor:
+    """`tensor` itself, or all of it if this process has a part; then all processes must ask."""
+    return tensor.full_tensor() if is_part(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def local_sum(parameters: Iterable[Tensor], start: Tensor) -> Tensor:
+    """`start` plus the sum of all that this process has of `parameters`."""
+    return sum((each.to_local().sum() if is_part(each) else each.sum() for each in parameters), start)  # type: ignore[attr-defined]
+
+
+def divide(distiller: Distiller, least: int = LEAST) -> Distiller:
+    """Divide the encoders of all participants among all processes, in place.
+
+    Args:
+        distiller: The participants.
+        least: Parameters from which on a block is gathered on its own.
+
+    Raises:
+        KdcoreError: If this version of torch cannot, or a network cannot be divided.
+    """
+    try:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+    except ImportError as error:
+        raise KdcoreError("engine.strategy: fsdp requires torch 2.6 or later") from error
+    mesh = None
+    for name in distiller.networks:
+        member = distiller.participant(name)
+        encoder, tapped = member.encoder, [*member.taps.values()]
+        parameters = list(encoder.parameters())
+        if getattr(encoder, "fixed", False) or not parameters:
+            continue
+        mesh = mesh or init_device_mesh(parameters[0].device.type, (dist.get_world_size(),))
+        scalars = {each for each in parameters if each.ndim == 0}
+        features: list[Any] = []
+        for path in set(tapped):
+            encoder.get_submodule(path).register_forward_hook(lambda _, __, output, kept=features: kept.append(output))
+        # What an encoder returns makes its weights whole again, backward. A loss may read a tap and not the logits.
+        encoder.register_forward_hook(lambda _, __, logits, kept=features: (logits, *_emptied(kept)))
+        try:
+            for block in (*large_blocks(encoder, tapped, least), encoder):
+                fully_shard(block, mesh=mesh, reshard_after_forward=True, ignored_params=scalars)
+        except (ValueError, NotImplementedError) as error:
+            raise KdcoreError(f"engine.strategy: fsdp cannot divide the network of {name}: {error}") from error
+        encoder.register_forward_hook(lambda _, __, outputs: outputs[0])
+    return distiller
+
+
+def _emptied(kept: list[Any]) -> list[Any]:
+    found = list(kept)
+    kept.clear()
+    return found
+
+
+def large_blocks(encoder: nn.Module, tapped: Sequence[str], least: int) -> Iterator[nn.Module]:
+    """The elements of lists and sequences that are gathered on their own, inner ones first.
+
+    Args:
+        encoder: The network.
+        tapped: Paths of modules whose outputs losses read; an element that has one within it is gathered with the rest, and
+            so is one that shares a weight with the rest.
+        least: Parameters that an element has at least, without those of its own such elements.
+    """
+    modules = dict(encoder.named_modules())
+    places: dict[int, list[str]] = {}
+    for path, parameter in encoder.named_parameters(remove_duplicate=False):
+        places.setdefault(id(parameter), []).append(path)
+    shared = [each for each in places.values() if len(each) > 1]
+    taken: set[int] = set()
+    for path, module in reversed(modules.items()):
+        parent, _, _ = path.rpartition(".")
+        inside = f"{path}."
+        listed = bool(path) and isinstance(modules[parent], nn.ModuleList | nn.Sequential)
+        if not listed or isinstance(module, nn.ModuleList | nn.ModuleDict) or any(tap.startswith(inside) for tap in tapped):
+            continue
+        if any(len({each.startswith(inside) for each in group}) > 1 for group in shared):
+            continue
+        own = [each for each in module.parameters() if id(each) not in taken and each.ndim]
+        if sum(each.numel() for each in own) >= least:
+            taken |= {id(each) for each in own}
+            yield module
+
+
+def _whole(state: Any, keep: bool) -> Any:
+    if isinstance(state, Tensor):
+        if not is_part(state):
+            return state
+        full = in_full(state)
+        return full.cpu() if keep else full.new_empty(0)
+    if isinstance(state, Mapping):
+        return {key: _whole(each, keep) for key, each in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_whole(each, keep) for each in state)
+    return state
+
+
+def _part(tensor: Tensor, like: Tensor) -> Tensor:
+    if not is_part(like) or is_part(tensor):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    full = tensor.to(like.device, like.dtype)
+    return distribute_tensor(full, like.device_mesh, like.placements, src_data_rank=None)  # type: ignore[attr-defined]
+
+
+def _parts_of(state: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
+    """An optimizer's state of one parameter, whose tensors of the parameter's shape are divided as it is."""
+    return {
+        key: _part(each, parameter) if isinstance(each, Tensor) and each.shape == parameter.shape else each
+        for key, each in state.items()
+    }
