@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
     from kdcore.contracts.options import IfSet
-    from kdcore.contracts.pretrained import PretrainedWeights
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Splits
     from kdcore.contracts.sample_transform import SampleTransform
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from kdcore.plugin.hookspecs import API_VERSION
     from kdcore.plugin.manager import PluginManager, plugin_manager
     from kdcore.plugin.option_schema import describe, options_model
+    from kdcore.plugin.pretrained import PretrainedWeights, pretrained_backbone
     from kdcore.plugin.registry import KINDS, Entry
     from kdcore.recipe.build import Builder
     from kdcore.recipe.graph import LearnerTerm, StagePlan
@@ -110,7 +110,6 @@ _HOME = {
     "kdcore.contracts.loss": ("DistillationLoss", "Example"),
     "kdcore.contracts.needs": ("Needs",),
     "kdcore.contracts.options": ("IfSet",),
-    "kdcore.contracts.pretrained": ("PretrainedWeights",),
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Splits"),
@@ -161,6 +160,7 @@ _HOME = {
     "kdcore.plugin.manager": ("PluginManager", "plugin_manager"),
     "kdcore.plugin.constructors": ("TERM_KEYS",),
     "kdcore.plugin.option_schema": ("describe", "options_model"),
+    "kdcore.plugin.pretrained": ("PretrainedWeights", "pretrained_backbone"),
     "kdcore.plugin.registry": ("Entry", "KINDS"),
     "kdcore.recipe.merge": ("TERM_LISTS",),
     "kdcore.suggestions": ("did_you_mean",),
