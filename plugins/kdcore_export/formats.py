@@ -15,7 +15,7 @@ import torch
 
 from kdcore import KdcoreError, UsageError, one_line
 from kdcore_export.executorch_file import executorch_runner, save_executorch
-from kdcore_export.exporters import quiet, reason
+from kdcore_export.exporters import innermost_cause, quiet
 from kdcore_export.graph import Graph, as_text
 
 Format = Literal["onnx", "torch-export", "executorch"]
@@ -110,7 +110,7 @@ def _save_onnx(
                 opset_version=opset,
             )
     except Exception as error:
-        raise KdcoreError(f"this student cannot be exported to ONNX: {reason(error)}") from error
+        raise KdcoreError(f"this student cannot be exported to ONNX: {innermost_cause(error)}") from error
     assert program is not None
     model = program.model_proto
     written = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
