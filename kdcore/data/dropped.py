@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kdcore.contracts.dataset import SampleKey
+
 BAD = "bad recording"
 NO_SPLIT = "in no split"
 SHORT = "shorter than a window"
@@ -31,6 +33,11 @@ class Dropped:
     reason: str
     detail: str = ""
     split: str = ""
+
+    @classmethod
+    def of(cls, key: SampleKey, reason: str, detail: str = "", split: str = "") -> Dropped:
+        """A sample that was dropped."""
+        return cls(str(key), key.subject, reason, detail, split)
 
     def __str__(self) -> str:
         return f"{self.what}: {self.detail or self.reason}"

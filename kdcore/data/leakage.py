@@ -105,7 +105,7 @@ def content_leaks(splits: Splits, contents: Mapping[str, Mapping[SampleKey, str]
     leaks, copies = [], []
     if not any(contents.values()):
         return leaks, copies
-    split_of = {sample.key: split for split, samples in splits.samples.items() for sample in samples}
+    split_of = splits.split_of
     for modality, group in equal_contents([sample for members in splits.samples.values() for sample in members], contents):
         said = " and ".join(f"{sample.key} ({split_of[sample.key]})" for sample in group[:3])
         line = f"the {modality} of {said}{f' and {len(group) - 3} more' if len(group) > 3 else ''} is the same, value by value"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -180,6 +180,16 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         return {"student": self.student} if self.student is not None else dict(self.students)
 
     @property
+    def modalities(self) -> list[str]:
+        """Every modality that a participant reads, sorted."""
+        return _modalities(self.participants)
+
+    @property
+    def student_modalities(self) -> list[str]:
+        """Every modality that a student reads, sorted."""
+        return _modalities(self.student_specs)
+
+    @property
     def participants(self) -> dict[str, ParticipantSpec]:
         """Teachers, then students, by name; a moving average reads what the participant that it follows reads."""
         named = {**self.teachers, **self.student_specs}
@@ -295,6 +305,5 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         return (file, line) if file is not None and line is not None else None
 
 
-def modalities_of(specs: Iterable[ParticipantSpec]) -> list[str]:
-    """Every modality that participants use, once."""
-    return sorted({modality for spec in specs for modality in spec.modalities})
+def _modalities(specs: Mapping[str, ParticipantSpec]) -> list[str]:
+    return sorted({modality for spec in specs.values() for modality in spec.modalities})

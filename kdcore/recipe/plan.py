@@ -148,16 +148,6 @@ class Plan:
             read |= found
         return tuple(name for name in self.teachers if name not in read)
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Splits that are learnt from."""
-        return tuple(dict.fromkeys(stage.split for stage in self.stages[DISTILLED]))
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Every modality that a participant reads, sorted."""
-        return tuple(sorted({modality for each in self.participants.values() for modality in each.spec.modalities}))
-
     def problem(self, path: str, message: str, hint: str = "") -> Problem:
         """A problem at `path` of the recipe, with file and line."""
         file, line = self.recipe.locate(path) or (None, None)

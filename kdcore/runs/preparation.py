@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kdcore.cache import cache_folder
-from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError, TrainingError
 from kdcore.plugin.files import is_file
@@ -92,25 +90,15 @@ def prepare(
     dataset = builder.dataset()
     with builder.locating_data_errors():
         assembly = Assembly(builder, dataset, plan)
-    limit = recipe.data.memory_bytes
-    with builder.locating_data_errors(), phases.during(DATA):
-        table = load_table(
-            dataset,
-            builder.protocol(),
-            recipe.filled_data,
-            assembly.pipelines,
-            cache_folder(),
-            limit,
-            reading,
-            assembly.requirements,
-        )
+        with phases.during(DATA):
+            table = assembly.load_table(reading)
     _refuse_missing_split(table, split)
     _refuse_unequal_shares(assembly, fabric.world_size)
     _refuse_blind_choice(assembly, table)
     _refuse_idle_split(assembly, table)
     if folder:
         refuse_other_recordings(folder, table)
-    table = table.to(fabric.device, limit)
+    table = table.to(fabric.device, recipe.data.memory_bytes)
     withheld = recipe.data.labels == "withheld"
     with builder.locating_data_errors():
         distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
