@@ -60,14 +60,6 @@ class DropReport:
         """Reason → how many, the most frequent first."""
         return dict(Counter(each.reason for each in self.entries).most_common())
 
-    @property
-    def by_subject(self) -> dict[str, dict[str, int]]:
-        """Subject → reason → how many."""
-        found: dict[str, Counter[str]] = {}
-        for each in self.entries:
-            found.setdefault(each.subject, Counter())[each.reason] += 1
-        return {subject: dict(counts) for subject, counts in sorted(found.items())}
-
     def lines(self) -> list[str]:
         """A line for each reason: how many, of which subjects, and the first one."""
         said = []

@@ -76,7 +76,7 @@ def _version_key(name: str) -> str:
     return name if name == "kdcore" or ":" in name else f"plugin {name}"
 
 
-def provenance_of(recipe: Recipe, plugins: PluginManager | None = None) -> Provenance:
+def provenance_of(recipe: Recipe) -> Provenance:
     """The provenance that a run of `recipe` would have now. Lists and hashes the recordings; reads none.
 
     Raises:
@@ -84,7 +84,7 @@ def provenance_of(recipe: Recipe, plugins: PluginManager | None = None) -> Prove
     """
     from kdcore import __version__
 
-    plugins = plugins or plugin_manager()
+    plugins = plugin_manager()
     builder = Builder(recipe, plugins)
     with builder.locating_data_errors():
         dataset = builder.dataset()

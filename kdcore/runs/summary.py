@@ -379,15 +379,3 @@ def _selection(rules: Mapping[str, str]) -> str:
     if len(set(rules.values())) == 1:
         return described(next(iter(rules.values())))
     return "; ".join(f"{name}: {described(rule)}" for name, rule in rules.items())
-
-
-def percent(value: float) -> str:
-    """A fraction in percent, without the sign."""
-    return f"{100 * value:.1f}"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation, in percent."""
-    if len(values) < 2:
-        return "".join(map(percent, values))
-    return f"{percent(float(np.mean(values)))} ± {percent(float(np.std(values, ddof=1)))}"
