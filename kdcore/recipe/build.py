@@ -59,8 +59,7 @@ class Builder:
 
     def problem(self, path: str, message: str, hint: str = "") -> Problem:
         """A problem at `path` of the recipe, with file and line."""
-        file, line = self.recipe.locate(path) or (None, None)
-        return Problem(path, message, file, line, hint)
+        return self.recipe.problem(path, message, hint)
 
     @contextmanager
     def locating_data_errors(self) -> Iterator[None]:

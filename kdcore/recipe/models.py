@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, Valida
 
 from kdcore.contracts.needs import Needs
 from kdcore.contracts.training import Training
-from kdcore.errors import RecipeError
+from kdcore.errors import Problem, RecipeError
 from kdcore.plugin.facts import component_facts
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.registry import Registry
@@ -190,9 +190,14 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         return _modalities(self.student_specs)
 
     @property
+    def specs(self) -> dict[str, ParticipantSpec]:
+        """Teachers, then students, by name, as they are written."""
+        return {**self.teachers, **self.student_specs}
+
+    @property
     def participants(self) -> dict[str, ParticipantSpec]:
         """Teachers, then students, by name; a moving average reads what the participant that it follows reads."""
-        named = {**self.teachers, **self.student_specs}
+        named = self.specs
         return {name: self._like_followed(spec, named) for name, spec in named.items()}
 
     @staticmethod
@@ -210,10 +215,15 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
 
     def terms_of(self, name: str) -> tuple[str, list[Term]]:
         """The path of the objective of participant `name` in the recipe, and its terms."""
-        own = (self.teachers if name in self.teachers else self.student_specs)[name].losses
+        own = self.specs[name].losses
         if own is not None:
             return f"{self.path_of(name)}.losses", own
         return ("teacher_losses", self.teacher_losses) if name in self.teachers else ("losses", self.losses)
+
+    def term_paths(self, name: str) -> list[str]:
+        """The path of each term in the objective of participant `name`."""
+        path, terms = self.terms_of(name)
+        return [f"{path}[{index}]" for index in range(len(terms))]
 
     @property
     def is_checked(self) -> bool:
@@ -303,6 +313,11 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         """File and line of ``losses[2].temperature``, or of what it stands in; None if the command line or code said it."""
         file, line = place_of(self._places, steps(path))
         return (file, line) if file is not None and line is not None else None
+
+    def problem(self, path: str, message: str, hint: str = "") -> Problem:
+        """A problem at `path`, with file and line."""
+        file, line = self.locate(path) or (None, None)
+        return Problem(path, message, file, line, hint)
 
 
 def _modalities(specs: Mapping[str, ParticipantSpec]) -> list[str]:

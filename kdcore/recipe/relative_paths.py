@@ -7,10 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdcore.errors import PluginError
 from kdcore.plugin.manager import PluginManager
-from kdcore.plugin.option_schema import is_path, options_model
-from kdcore.recipe.components import components, participants, split
+from kdcore.recipe.components import known_components, participants
 from kdcore.recipe.yaml import Node, Steps
 
 
@@ -30,13 +28,7 @@ def _places(tree: Mapping[str, Any], plugins: PluginManager) -> Iterator[Steps]:
         weights = written.get("weights")
         yield (*path, "weights", "file") if isinstance(weights, Mapping) else (*path, "weights")
         yield (*path, "outputs")
-    for path, kind, written in components(tree):
-        name, options = split(kind, written) or ("", {})
-        try:
-            fields = options_model(plugins.registry.get(kind, name)).model_fields if options else {}
-        except PluginError:
-            continue  # reported where components are checked
-        yield from ((*path, key) for key in options if key in fields and is_path(fields[key].annotation))
+    yield from ((*each.path, key) for each in known_components(tree, plugins) for key in each.files)
 
 
 def _whole_at(node: Node, place: Steps) -> Node:

@@ -20,13 +20,13 @@ from kdcore.deploy.predictor import cut_pieces
 from kdcore.errors import CheckpointError, DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
+from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.metrics import combine
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.paths import find_run
 from kdcore.runs.records import Facts, read_run, recipe_of
 from kdcore.runs.saved_students import saved_seeds
 from kdcore.runs.target_metrics import evaluate_target
-from kdcore.training.assembly import DISTILLED
 
 CLOSE = 1e-3
 """Largest difference between a run's own result and the same student's now: in probability, or in a value's deviations."""

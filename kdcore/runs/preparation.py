@@ -15,14 +15,14 @@ from kdcore.errors import DataError, RecipeError, TrainingError
 from kdcore.plugin.files import is_file
 from kdcore.recipe.build import Builder, module_meant
 from kdcore.recipe.models import EngineSpec
-from kdcore.recipe.plan import Plan
+from kdcore.recipe.plan import DISTILLED, Plan
 from kdcore.recipe.schedule_checks import place_in_schedule
 from kdcore.recipe.yaml import dump
 from kdcore.runs.extension import Extension, copy_states
 from kdcore.runs.paths import new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
 from kdcore.runs.state import RunState
-from kdcore.training.assembly import DISTILLED, Assembly
+from kdcore.training.assembly import Assembly
 from kdcore.training.checkpoint import write_file
 from kdcore.training.fabric import OneCpu
 from kdcore.training.learner import Learner

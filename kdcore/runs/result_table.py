@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.summary import Summary
-from kdcore.training.assembly import DISTILLED
 
 if TYPE_CHECKING:
     from rich.table import Table

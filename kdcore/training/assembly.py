@@ -15,6 +15,7 @@ from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.target import EVERY_TARGET, partly_known
+from kdcore.contracts.training import MovingAverage
 from kdcore.data.branch import Branch
 from kdcore.data.data_cache import Progress
 from kdcore.data.pipeline import Pipeline
@@ -31,8 +32,6 @@ from kdcore.training.participants import Average, Distiller, Sources, TermSpec
 from kdcore.training.randomness import derive, seed_everything
 from kdcore.training.stored_outputs import read_outputs
 from kdcore.training.teacher_cache import CachedOutputs
-
-__all__ = ["BASELINE", "DISTILLED", "Assembly", "parameter_counts"]
 
 T = TypeVar("T")
 
@@ -59,7 +58,7 @@ class Assembly:
         }
         self.pipelines = {name: self.pipeline(name) for name in self.specs}
         self._notes: dict[str, None] = {}
-        self.loaded = LoadedWeights(builder, plan, self.specs, dataset)
+        self.loaded = LoadedWeights(plan, self.specs, dataset)
         for name, pipeline in self.pipelines.items():
             self.loaded.give_statistics(self.recipe.participants[name].follows or name, pipeline)
 
@@ -157,7 +156,7 @@ class Assembly:
         averages, stored, problems = {}, {}, []
         for name, each in self.plan.participants.items():
             if each.spec.follows is not None:
-                averages[name] = Average(each.spec.follows, each.spec.momentum, each.spec.warmup)
+                averages[name] = Average(each.spec.follows, MovingAverage(each.spec.momentum, each.spec.warmup))
             if each.spec.outputs is not None:
                 try:
                     stored[name] = self._stored(name, each.spec, table)
