@@ -24,10 +24,9 @@ from kdcore.recipe.models import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.overrides import apply_overrides
 from kdcore.recipe.participants import written_out
 from kdcore.recipe.plausibility import impossible_numbers, missing_files
-from kdcore.recipe.plugin_files import located
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.python_values import node_of
-from kdcore.recipe.relative_paths import with_whole_paths
+from kdcore.recipe.relative_paths import located, with_whole_paths
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
 from kdcore.recipe.validate import check_components
 from kdcore.recipe.yaml import Node, Steps, read, steps

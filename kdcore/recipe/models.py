@@ -16,7 +16,9 @@ from kdcore.contracts.needs import Needs
 from kdcore.contracts.training import Training
 from kdcore.errors import Problem, RecipeError
 from kdcore.plugin.facts import component_facts
+from kdcore.plugin.files import with_fingerprints
 from kdcore.plugin.manager import plugin_manager
+from kdcore.plugin.option_schema import filled_options
 from kdcore.plugin.registry import Registry
 from kdcore.recipe.components import JOINED, components, split
 from kdcore.recipe.config_models import (
@@ -30,8 +32,6 @@ from kdcore.recipe.config_models import (
     wrong,
 )
 from kdcore.recipe.data_models import DataSpec, WindowSpec
-from kdcore.recipe.defaults import filled_options
-from kdcore.recipe.plugin_files import with_fingerprints
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.python_values import node_of
 from kdcore.recipe.yaml import Steps, dump, place_of, steps
