@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from kdcore.deploy.recordings import read_recording
     from kdcore.deploy.student import Ensemble, Student
     from kdcore.errors import (
+        CheckpointError,
         DataError,
         KdcoreDeprecationWarning,
         KdcoreError,
@@ -128,6 +129,7 @@ _HOME = {
     "kdcore.contracts.sample_transform": ("SampleTransform",),
     "kdcore.contracts.transform": ("Join", "Transform"),
     "kdcore.errors": (
+        "CheckpointError",
         "DataError",
         "KdcoreDeprecationWarning",
         "KdcoreError",

@@ -115,11 +115,12 @@ def _threshold(given: float | None, student: Predictor) -> float:
 
 
 def _predictor(student: str, seed: int | None, ensemble: str):
-    """A saved student, an ensemble, or an exported ONNX file, which needs no PyTorch."""
-    if student.endswith(".onnx"):
-        from kdcore.deploy.onnx_student import load_onnx
+    """A saved student, an ensemble, or a file that a plugin opens, which may need no PyTorch."""
+    from kdcore.plugin.manager import plugin_manager
 
-        return load_onnx(student)
+    exported = plugin_manager().hook.open_predictor(path=Path(student))
+    if exported is not None:
+        return exported
     from kdcore.deploy.bundle import load_predictor
     from kdcore.runs.saved_students import find_student
 

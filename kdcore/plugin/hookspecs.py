@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.drawing import Drawing
     from kdcore.contracts.encoder import Participant
     from kdcore.contracts.tracker import Tracker
+    from kdcore.deploy.predictor import Predictor
     from kdcore.plugin.deprecation import Deprecation
     from kdcore.plugin.pretrained import PretrainedWeights
     from kdcore.recipe.graph import StagePlan
@@ -126,6 +127,11 @@ def draw_recordings(title: str, drawings: Sequence[Drawing], path: Path) -> Path
 
     Called by ``kdcore data check --pictures`` and ``kdcore predict --plot``.
     """
+
+
+@hookspec(firstresult=True)
+def open_predictor(path: Path) -> Predictor | None:
+    """Open a file that is a student in a format of the plugin, for ``kdcore predict``; None to leave it to another plugin."""
 
 
 @hookspec(firstresult=True)
