@@ -128,6 +128,7 @@ _HOME = {
     "kdcore.contracts.training": ("EarlyStopping", "LearningRate", "MovingAverage", "ParameterGroup", "Training"),
     "kdcore.contracts.sample_transform": ("SampleTransform",),
     "kdcore.contracts.transform": ("Join", "Transform"),
+    "kdcore.contracts.units": ("UNITS",),
     "kdcore.errors": (
         "CheckpointError",
         "DataError",

@@ -173,11 +173,6 @@ def command_names(app: Any) -> set[str]:
 def refuse_missing(words: Sequence[str], app: Any, plugins: PluginManager) -> None:
     """Refuse a command of a plugin that is not in use.
 
-    Args:
-        words: The command line.
-        app: The typer app, with the commands of all plugins that are in use.
-        plugins: These plugins.
-
     Raises:
         UsageError: If it is one; the message names the plugin, and why it is not in use.
     """

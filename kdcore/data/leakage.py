@@ -96,12 +96,7 @@ def _same_source(one: Sample, other: Sample, modality: str) -> bool:
 
 
 def content_leaks(splits: Splits, contents: Mapping[str, Mapping[SampleKey, str]]) -> tuple[list[str], list[str]]:
-    """Recordings with equal values in several splits: those that leak into the test split, and all other copies.
-
-    Args:
-        splits: The samples of each split.
-        contents: As in `equal_contents`.
-    """
+    """Recordings with equal values in several splits: those that leak into the test split, and all other copies."""
     leaks, copies = [], []
     if not any(contents.values()):
         return leaks, copies

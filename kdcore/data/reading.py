@@ -64,10 +64,6 @@ class Reader:
     def prepare(self, sample: Sample, wanted: Sequence[int]) -> list[Recording]:
         """Prepare a sample.
 
-        Args:
-            sample: The sample.
-            wanted: Positions of the branches that want it.
-
         Returns:
             One recording for each of them.
 

@@ -94,12 +94,7 @@ class Table:
         return not bool(known(self.train_labels[self.training_rows(split)]).all())
 
     def epoch_order(self, rows: Tensor, seed: int) -> Tensor:
-        """`rows` in the order of an epoch, which depends on `seed`, the labels and the sampler alone.
-
-        Args:
-            rows: (N,) int64, those of a stage.
-            seed: Of the epoch.
-        """
+        """`rows` in the order of an epoch, which depends on `seed`, the labels and the sampler alone."""
         labels = self.train_labels[rows].cpu()
         order = balanced(labels, seed) if self.sampler == "balanced" else shuffled(len(rows), seed)
         return rows[order.to(rows.device)]

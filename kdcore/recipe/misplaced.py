@@ -26,13 +26,7 @@ _SECTIONS: tuple[tuple[Steps, type], ...] = (
 
 
 class Misplaced:
-    """Finds where an unknown key would be valid: as an option of a component that the recipe uses, or in a section.
-
-    Args:
-        tree: The recipe's plain values.
-        plugins: Who provides its components.
-        top: The keys of a recipe.
-    """
+    """Finds where an unknown key would be valid: as an option of a component that the recipe uses, or in a section."""
 
     def __init__(self, tree: Mapping[str, Any], plugins: PluginManager, top: frozenset[str]):
         self.tree, self.plugins, self.top = tree, plugins, top

@@ -76,11 +76,6 @@ class LoadedWeights:
     def load(self, name: str, encoder: nn.Module, build: Callable[[int], nn.Module]) -> None:
         """Load the participant's weights, if it has any, into its encoder.
 
-        Args:
-            name: Of the participant.
-            encoder: Its network.
-            build: Constructs the network for a number of classes.
-
         Raises:
             RecipeError: If they do not match, with an account of what did not.
         """
@@ -125,10 +120,6 @@ class LoadedWeights:
 
     def check_scale(self, name: str, target: Target) -> None:
         """Check that a frozen network answers with values normalised as the run normalises them.
-
-        Args:
-            name: Of the participant.
-            target: The run's, with its statistics.
 
         Raises:
             RecipeError: If its file of weights says otherwise.
