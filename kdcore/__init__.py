@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from kdcore.contracts.modality import Modality, Signal
     from kdcore.contracts.needs import Needs
     from kdcore.contracts.options import IfSet
-    from kdcore.contracts.pretrained import PretrainedWeights
     from kdcore.contracts.progress import Progress, Ramp
     from kdcore.contracts.protocol import Protocol, Splits
     from kdcore.contracts.sample_transform import SampleTransform
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from kdcore.deploy.recordings import read_recording
     from kdcore.deploy.student import Ensemble, Student
     from kdcore.errors import (
+        CheckpointError,
         DataError,
         KdcoreDeprecationWarning,
         KdcoreError,
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from kdcore.plugin.hookspecs import API_VERSION
     from kdcore.plugin.manager import PluginManager, plugin_manager
     from kdcore.plugin.option_schema import describe, options_model
+    from kdcore.plugin.pretrained import PretrainedWeights, pretrained_backbone
     from kdcore.plugin.registry import KINDS, Entry
     from kdcore.recipe.build import Builder
     from kdcore.recipe.graph import LearnerTerm, StagePlan
@@ -110,7 +111,6 @@ _HOME = {
     "kdcore.contracts.loss": ("DistillationLoss", "Example"),
     "kdcore.contracts.needs": ("Needs",),
     "kdcore.contracts.options": ("IfSet",),
-    "kdcore.contracts.pretrained": ("PretrainedWeights",),
     "kdcore.contracts.progress": ("Progress", "Ramp"),
     "kdcore.contracts.modality": ("Modality", "Signal"),
     "kdcore.contracts.protocol": ("Protocol", "Splits"),
@@ -128,7 +128,9 @@ _HOME = {
     "kdcore.contracts.training": ("EarlyStopping", "LearningRate", "MovingAverage", "ParameterGroup", "Training"),
     "kdcore.contracts.sample_transform": ("SampleTransform",),
     "kdcore.contracts.transform": ("Join", "Transform"),
+    "kdcore.contracts.units": ("UNITS",),
     "kdcore.errors": (
+        "CheckpointError",
         "DataError",
         "KdcoreDeprecationWarning",
         "KdcoreError",
@@ -161,6 +163,7 @@ _HOME = {
     "kdcore.plugin.manager": ("PluginManager", "plugin_manager"),
     "kdcore.plugin.constructors": ("TERM_KEYS",),
     "kdcore.plugin.option_schema": ("describe", "options_model"),
+    "kdcore.plugin.pretrained": ("PretrainedWeights", "pretrained_backbone"),
     "kdcore.plugin.registry": ("Entry", "KINDS"),
     "kdcore.recipe.merge": ("TERM_LISTS",),
     "kdcore.suggestions": ("did_you_mean",),

@@ -37,3 +37,11 @@ def by_hand(student, teacher, loader, epochs: int, lr: float, objective) -> nn.M
 def same(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
     for (name, a), (_, b) in zip(one.state_dict().items(), other.state_dict().items(), strict=True):
         torch.testing.assert_close(a, b, msg=name, **(tolerance or {"rtol": 0, "atol": 0}))
+
+
+def lambda_module(teacher: nn.Module, factor: float) -> nn.Module:
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return teacher(factor * x)
+
+    return Scaled()

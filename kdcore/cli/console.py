@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
+from rich.text import Text
 
-from kdcore.cli.next_step import next_step
 from kdcore.cli.tables import SafeConsole, output, show_table
 from kdcore.recipe.graph import StagePlan
+from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.callbacks import RunListener
+from kdcore.runs.progress import epoch_numbers
 from kdcore.runs.result import Result
-from kdcore.runs.result_table import table
+from kdcore.runs.summary import Summary
 from kdcore.training.preflight import Preflight
+
+MORE_SEEDS = "seeds=[0,1,2,3,4]"
+
+LONG, MOST_SEEDS = ("reads", "parameters"), 3
+"""Columns left to the report, and the number of seeds up to which each has a column."""
 
 
 class ConsoleListener(RunListener):
@@ -71,11 +80,7 @@ class ConsoleListener(RunListener):
 
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
         self._epochs = epoch + 1
-        shown = {name: value for name, value in metrics.items() if name.startswith("validation/")}
-        shown = shown or {name: value for name, value in metrics.items() if name.endswith("/total")}
-        self._note = "  ".join(
-            f"{name.removeprefix('validation/').removeprefix('train/')} {value:.3f}" for name, value in shown.items()
-        )
+        self._note = epoch_numbers(metrics)
         if self._task is not None:
             self._progress.update(self._task, completed=(epoch + 1) * self._steps, note=self._note)
 
@@ -112,7 +117,7 @@ def show_result(result: Result) -> None:
     console, summary = output(), result.summary
     for note in summary.notes:
         _line(console, "note", note)
-    show_table(console, table(summary))
+    show_table(console, result_table(summary))
     if summary.answer:
         console.print(summary.answer, style="bold", markup=False, highlight=False)
     console.print()
@@ -121,6 +126,56 @@ def show_result(result: Result) -> None:
     if result.tracking:
         _line(console, "tracking", result.tracking)
     _line(console, "next", next_step(summary))
+
+
+def result_table(summary: Summary) -> Table:
+    """The table of results that a run prints last."""
+    found = Table(
+        title=Text(f"{summary.name}: {summary.split} {summary.metric.heading}"),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    # A terminal is narrow: what the report has beyond these is left to it.
+    crowded = len(summary.seeds) > MOST_SEEDS
+    columns = [each for each in summary.headings() if each not in LONG and not (crowded and each.startswith("seed "))]
+    for heading in columns:
+        left = heading in ("participant", "role")
+        found.add_column(Text(heading), justify="left" if left else "right", no_wrap=not left)
+    for row in summary.rows:
+        named = dict(zip(summary.headings(), row.cells(), strict=True))
+        found.add_row(
+            *(Text(named[heading]) for heading in columns), style="bold" if row.role in (DISTILLED, "student") else None
+        )
+    return found
+
+
+def next_step(summary: Summary) -> str:
+    """Suggest in one line what to do after this result.
+
+    A single pair of trainings is worth repeating with more seeds, a student that gained is worth using, and one that did not
+    is worth another method.
+    """
+    difference = summary.difference
+    if difference is not None and len(summary.seeds) == 1:
+        return f"repeat it with more seeds: {_with_more_seeds(summary)}"
+    if difference is not None and not (difference.conclusive and difference.helped):
+        return "try another method or another weight: kdcore recipes list"
+    student = summary.row("distilled", "student")
+    if student is None:
+        return f"evaluate the saved students again: kdcore evaluate {shlex.quote(summary.folder.name)}"
+    folder = summary.folder / "students" / f"seed-{summary.seeds[0]}" / student.participant
+    return f"use the student on a recording: kdcore predict {shlex.quote(str(folder))} FILE"
+
+
+def _with_more_seeds(summary: Summary) -> str:
+    words = [word for word in shlex.split(summary.command) if not word.startswith("seeds=")]
+    if words[:2] == ["kdcore", "resume"]:  # an extension has the seeds of the run that it extends
+        words = ["kdcore", "run", str(summary.folder / "recipe.yaml")]
+    if not words:
+        return f"set {MORE_SEEDS} in the recipe"
+    return shlex.join([*words, MORE_SEEDS])
 
 
 def show_profile(result: Result) -> None:

@@ -14,8 +14,6 @@ import typer
 
 from kdcore import __version__
 from kdcore.cli import cache, data, models, plugins, recipes, run, runs
-from kdcore.cli.outputs import outputs
-from kdcore.cli.plugin_commands import refuse_missing
 from kdcore.cli.predict import predict
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError, printable
 
@@ -31,7 +29,7 @@ app = typer.Typer(
     epilog=f"kdcore --version prints the version. {PLUGIN_FILES}",
 )
 app.command(epilog=f"{run.EXAMPLES}\n\n{PLUGIN_FILES}")(run.run)
-for command in (run.resume, run.validate, run.evaluate, outputs):
+for command in (run.resume, run.validate, run.evaluate, run.outputs):
     app.command(epilog=PLUGIN_FILES)(command)
 app.command()(predict)
 app.add_typer(data.app, name="data")
@@ -69,7 +67,7 @@ def _command() -> None:
             return
         manager = found_plugins() if words[:1] == ["plugins"] else plugin_manager()
         manager.add_commands(app)
-        refuse_missing(words, app, manager)
+        plugins.refuse_missing(words, app, manager)
         shows_group = words in ([], ["data"], ["recipes"], ["models"])
         asks_for_help = shows_group or not {"-h", "--help"}.isdisjoint(words)
         try:

@@ -1,17 +1,40 @@
-"""Commands about plugins and the components that they provide."""
+"""Commands about plugins and the components that they provide, and the commands that shipped plugins add."""
 
 from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable
-from typing import Annotated, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kdcore.cli.arguments import complete_component, complete_kind
 from kdcore.errors import UnknownComponentError, UsageError
 from kdcore.suggestions import or_meant
+
+if TYPE_CHECKING:
+    from kdcore.plugin.manager import PluginManager
+
+SHIPPED = {
+    "data new": "datasets",
+    "compare": "compare",
+    "compare-methods": "compare",
+    "ablate": "compare",
+    "cross-validate": "compare",
+    "sweep": "compare",
+    "seeds": "compare",
+    "reproduce": "compare",
+    "new-plugin": "devtools",
+    "check-plugin": "devtools",
+    "schema": "devtools",
+    "export": "export",
+    "plan": "inspect",
+    "sync": "mlflow",
+    "register": "mlflow",
+    "report": "report",
+}
+"""Command → the plugin that adds it."""
 
 
 def list_components(
@@ -137,3 +160,27 @@ def _show_plugins(rows: list[dict[str, Any]]) -> None:
         )
     print(f"Plugins (kdcore has plugin API {API_VERSION})")
     show_table(output(), shown)
+
+
+def command_names(app: Any) -> set[str]:
+    """Commands of a typer app, those of its groups as ``group command``."""
+    names = {each.name or each.callback.__name__.replace("_", "-") for each in app.registered_commands}
+    for group in app.registered_groups:
+        names |= {group.name, *(f"{group.name} {each}" for each in command_names(group.typer_instance))}
+    return names
+
+
+def refuse_missing(words: Sequence[str], app: Any, plugins: PluginManager) -> None:
+    """Refuse a command of a plugin that is not in use.
+
+    Raises:
+        UsageError: If it is one; the message names the plugin, and why it is not in use.
+    """
+    wanted = next((each for each in (" ".join(words[:2]), *words[:1]) if each in SHIPPED), "")
+    if not wanted or wanted in command_names(app):
+        return
+    plugin = plugins.plugins.get(SHIPPED[wanted])
+    why = plugin.failure if plugin and plugin.failure else "" if plugin else "it is not installed; reinstall kdcore"
+    raise UsageError(
+        f"'kdcore {wanted}' is a command of the plugin {SHIPPED[wanted]!r}, which is not in use" + (f": {why}" if why else "")
+    )

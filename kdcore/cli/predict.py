@@ -13,6 +13,7 @@ from kdcore.errors import UsageError
 
 if TYPE_CHECKING:
     from kdcore.deploy.predictor import Predictor
+    from kdcore.deploy.streaming import Smoothing
 
 
 def predict(
@@ -56,33 +57,48 @@ def predict(
     from kdcore.cli.pictures import draw, refuse_path
     from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions
     from kdcore.deploy.shipped_models import find_model
-    from kdcore.deploy.streaming import Smoothing, chosen_window
 
     refuse_path("--plot", plot)
     files = [*([student] if model else []), *(files or [])]
-    if not files:
-        raise UsageError(f"no recording to classify with {student!r}: give a file, or - for standard input")
-    if plot and STANDARD_INPUT in files:
-        raise UsageError("--plot requires recordings in files, not standard input (-)")
+    _refuse_files(student, files, dataset, plot)
     found = _predictor(str(find_model(model)) if model else student, seed, ensemble)
-    smooth = Smoothing(smoothing, "majority" if majority else "mean")
-    windows = chosen_window(window, hop, found.window)
-    if windows is None and (smoothing > 1 or majority):
-        raise UsageError(f"--{'majority' if majority else 'smoothing'} requires --window")
+    windows, smooth = _windows(window, hop, smoothing, majority, found)
     limit = _threshold(threshold, found)
     if top is not None and not found.target.is_classes:
         raise UsageError(f"--top requires a student of classes; this one answers with {found.target.kind}")
-    if STANDARD_INPUT not in files:
-        predictions = predict_files(found, files, dataset, rate, windows, smooth, units, limit)
-    elif len(files) > 1 or dataset:
-        raise UsageError("standard input (-) is a single plain table")
-    else:
+    if STANDARD_INPUT in files:
         predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units, limit)
+    else:
+        predictions = predict_files(found, files, dataset, rate, windows, smooth, units, limit)
     if plot:
         predictions = list(predictions)
     write_predictions(predictions, output, top or 3)
     if plot:
         print(draw("Predictions along time", drawings(found, list(predictions)), plot), file=sys.stderr)
+
+
+def _refuse_files(student: str, files: list[str], dataset: str, plot: Path | None) -> None:
+    """Refuse recordings that cannot be classified together, or not with these options."""
+    from kdcore.deploy.predict import STANDARD_INPUT
+
+    if not files:
+        raise UsageError(f"no recording to classify with {student!r}: give a file, or - for standard input")
+    if STANDARD_INPUT in files and plot:
+        raise UsageError("--plot requires recordings in files, not standard input (-)")
+    if STANDARD_INPUT in files and (len(files) > 1 or dataset):
+        raise UsageError("standard input (-) is a single plain table")
+
+
+def _windows(
+    length: float | None, hop: float | None, smoothing: int, majority: bool, student: Predictor
+) -> tuple[tuple[float, float] | None, Smoothing]:
+    """Length and hop of windows in seconds, None for whole recordings, and how windows are smoothed."""
+    from kdcore.deploy.streaming import Smoothing, chosen_window
+
+    windows = chosen_window(length, hop, student.window)
+    if windows is None and (smoothing > 1 or majority):
+        raise UsageError(f"--{'majority' if majority else 'smoothing'} requires --window")
+    return windows, Smoothing(smoothing, "majority" if majority else "mean")
 
 
 def _threshold(given: float | None, student: Predictor) -> float:
@@ -99,11 +115,12 @@ def _threshold(given: float | None, student: Predictor) -> float:
 
 
 def _predictor(student: str, seed: int | None, ensemble: str):
-    """A saved student, an ensemble, or an exported ONNX file, which needs no PyTorch."""
-    if student.endswith(".onnx"):
-        from kdcore.deploy.onnx_student import load_onnx
+    """A saved student, an ensemble, or a file that a plugin opens, which may need no PyTorch."""
+    from kdcore.plugin.manager import plugin_manager
 
-        return load_onnx(student)
+    exported = plugin_manager().hook.open_predictor(path=Path(student))
+    if exported is not None:
+        return exported
     from kdcore.deploy.bundle import load_predictor
     from kdcore.runs.saved_students import find_student
 

@@ -1,7 +1,8 @@
-"""Commands that check, run and evaluate a recipe."""
+"""Commands that check, run and evaluate a recipe, and store what its participants answer."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -97,6 +98,20 @@ def evaluate(run_id: RunArgument) -> None:
 
     for line in evaluate_run(run_id):
         print(line)
+
+
+def outputs(
+    run_id: RunArgument,
+    of: Annotated[str, typer.Option(help="Name of the teacher or student.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .parquet, .npz or .safetensors.")],
+    seed: Annotated[int | None, typer.Option(help="Seed of the run; the first by default.")] = None,
+) -> None:
+    """Store a trained participant's outputs in a file that recipes use as a teacher (`outputs:`)."""
+    from kdcore.runs.outputs import store_outputs
+
+    counts = store_outputs(run_id, of, output, seed)
+    splits = ", ".join(f"{count} of {split}" for split, count in counts.items())
+    print(f"{output}: outputs of {of} for {sum(counts.values())} samples ({splits})")
 
 
 def _plugin_files() -> list[str]:

@@ -82,6 +82,9 @@ class Unusable:
     subject: str = ""
     fault: bool = True
 
+    def __str__(self) -> str:
+        return f"{self.what}: {self.detail or self.reason}"
+
 
 class Dataset(ABC):
     """A collection of recordings. Constructors only note their options; they open no file.

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdcore.contracts.dataset import Sample
+from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.target import EVERY_TARGET, TargetKind
 
 HELD_OUT = ("validation", "test")
@@ -28,6 +28,11 @@ class Splits:
     samples: Mapping[str, tuple[Sample, ...]]
     rule: str
     disjoint: tuple[str, ...] = ()
+
+    @property
+    def split_of(self) -> dict[SampleKey, str]:
+        """Sample → its split."""
+        return {sample.key: split for split, members in self.samples.items() for sample in members}
 
 
 class Protocol(ABC):

@@ -38,7 +38,7 @@ class SampleTransform(ABC):
         return None
 
 
-def output_spec(transform: object, spec: Modality) -> Modality:
-    """The spec of `transform`'s output for a signal that `spec` describes; `spec` itself for a module that does not say."""
+def output_spec(spec: Modality, transform: object) -> Modality:
+    """`spec` after one more transform; as it is after a module that does not say."""
     describe = getattr(transform, "output_spec", None)
     return spec if describe is None else describe(spec)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 STANDARD_GRAVITY = 9.80665
 """One g in m/s²."""
 
-FACTORS: Mapping[str, tuple[str, float]] = {
+UNITS: Mapping[str, tuple[str, float]] = {
     "m/s^2": ("m/s^2", 1.0),
     "g": ("m/s^2", STANDARD_GRAVITY),
     "mg": ("m/s^2", STANDARD_GRAVITY / 1000),
@@ -78,7 +78,7 @@ def conversion(unit: str, wanted: str) -> float:
     """Factor from `unit` to `wanted`.
 
     Args:
-        unit: Such as ``g``; see `FACTORS` and `SPELLINGS`.
+        unit: Such as ``g``; see `UNITS` and `SPELLINGS`.
         wanted: Unit to convert to.
 
     Raises:
@@ -87,7 +87,7 @@ def conversion(unit: str, wanted: str) -> float:
     old, new = (SPELLINGS.get(each.strip().lower(), each.strip()) for each in (unit, wanted))
     if old == new:
         return 1.0
-    if old not in FACTORS or new not in FACTORS or FACTORS[old][0] != FACTORS[new][0]:
-        known = [name for name, (base, _) in FACTORS.items() if base == FACTORS.get(new, ("",))[0]]
+    if old not in UNITS or new not in UNITS or UNITS[old][0] != UNITS[new][0]:
+        known = [name for name, (base, _) in UNITS.items() if base == UNITS.get(new, ("",))[0]]
         raise ValueError(f"cannot convert {unit!r} to {wanted!r}" + (f" (known: {', '.join(known)})" if known else ""))
-    return FACTORS[old][1] / FACTORS[new][1]
+    return UNITS[old][1] / UNITS[new][1]

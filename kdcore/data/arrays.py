@@ -200,7 +200,7 @@ class _PerSample:
             return [given[each] for each in ids]
         if hasattr(given, "notna") and given.ndim == 1:
             given = plain_values(given)
-        values = _array(given).tolist() if hasattr(given, "__array__") else list(given)
+        values = as_numpy(given).tolist() if hasattr(given, "__array__") else list(given)
         if len(values) != len(ids):
             raise DataError(f"{name} has {len(values)} values for {len(ids)} samples")
         if self.tables and not _ascending(ids):
@@ -242,7 +242,7 @@ class _Recordings:
             raise DataError(
                 f"{self.name}: recordings are an array (samples, time, …), a list of arrays, or a table, not a {kind}"
             )
-        return _array(given)
+        return as_numpy(given)
 
     def _signal(self, sample: Hashable, given: Any, times: np.ndarray | None = None) -> Signal:
         where = f"{self.name}, sample {sample!r}"
@@ -250,7 +250,7 @@ class _Recordings:
             return given.with_values(self._values(given.values, where))
         if isinstance(given, str):
             raise DataError(f"{where}: a recording cannot be text; read files with a registered dataset, or load them first")
-        values = self._values(_array(given), where)
+        values = self._values(as_numpy(given), where)
         rate = self.rate
         if times is not None and len(times) > 1:
             steps = np.diff(times)
@@ -370,7 +370,8 @@ def _unpaired(given: Any) -> tuple[Any, float | None]:
     raise DataError("a tuple is an (arrays, rate) pair; give several recordings as a list")
 
 
-def _array(values: Any) -> np.ndarray:
+def as_numpy(values: Any) -> np.ndarray:
+    """An array, a tensor on any device, or whatever NumPy makes an array of, as an array."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if str(values.dtype) == "torch.bfloat16" else values

@@ -32,14 +32,9 @@ class Branch:
     @property
     def prepared(self) -> Modality:
         """The modality of recordings after the transforms on recordings."""
-        return reduce(described, self.on_samples, self.modality)
+        return reduce(output_spec, self.on_samples, self.modality)
 
     @property
     def spec(self) -> Modality:
         """The modality of batches after all transforms."""
-        return reduce(described, self.on_batches, self.prepared)
-
-
-def described(spec: Modality, transform: object) -> Modality:
-    """`spec` after one more transform."""
-    return output_spec(transform, spec)
+        return reduce(output_spec, self.on_batches, self.prepared)

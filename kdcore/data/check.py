@@ -28,7 +28,6 @@ from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
 from kdcore.recipe.data_models import WindowSpec
 from kdcore.recipe.load import load_recipe
-from kdcore.recipe.models import modalities_of
 
 
 @dataclass
@@ -106,20 +105,19 @@ def check(source: str | Path, overrides: Sequence[str] = (), examples: bool = Fa
     recipe = load_recipe(source, overrides, plugins, files=False)
     builder = Builder(recipe, plugins)
     dataset = builder.dataset()
-    modalities = modalities_of(recipe.participants.values())
+    modalities, required = recipe.modalities, recipe.student_modalities
     with builder.locating_data_errors():
         samples, dropped = listed_samples(dataset, "skip")
-        faults = [f"{each.what}: {each.detail or each.reason}" for each in dataset.unusable if each.fault]
+        faults = [str(each) for each in dataset.unusable if each.fault]
         whole = asked_splits(builder.protocol(), samples)
         treatment = "mask" if recipe.data.missing == "mask" else "drop"
-        required = modalities_of(recipe.student_specs.values())
         kept, lacking = complete_samples(samples, modalities, treatment, required)
         shares: list[Dropped] = []
         splits = without(whole, lacking)
         kept, splits, left_out = with_shares_missing(kept, splits, recipe.data, modalities, required, shares)
-    split_of = {sample.key: split for split, members in whole.samples.items() for sample in members}
+    split_of = whole.split_of
     dropped += [*lacking.values(), *shares]
-    dropped += [Dropped(str(each.key), each.key.subject, NO_SPLIT) for each in kept if each.key not in split_of]
+    dropped += [Dropped.of(each.key, NO_SPLIT) for each in kept if each.key not in split_of]
     missing = [str(each) for each in lacking.values()]
     report = DataReport(recipe.data.dataset.name, splits.rule, missing=missing, broken=faults, leaks=audit(whole))
     report.left_out = left_out
@@ -197,7 +195,7 @@ class _Reading:
                 self.broken.setdefault(source if isinstance(source, Path) else why, why)
         if why:
             self.unreadable.add(sample.key)
-            self.dropped.append(Dropped(str(sample.key), sample.key.subject, BAD, why, split))
+            self.dropped.append(Dropped.of(sample.key, BAD, why, split))
             return
         for modality, signal in signals.items():
             self.measured[modality].append(measure(sample.key, signal))
@@ -226,7 +224,7 @@ class _Reading:
         if not count:
             shortest = f"{min(signal.duration for signal in signals.values()):.2f} s"
             self.short.append(f"{sample.key}: {shortest}")
-            self.dropped.append(Dropped(str(sample.key), sample.key.subject, SHORT, shortest, split))
+            self.dropped.append(Dropped.of(sample.key, SHORT, shortest, split))
 
 
 def _ranges(measured: Sequence[Measured]) -> dict[str, tuple[float, float, float]]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kdcore.contracts.dataset import SampleKey
+
 BAD = "bad recording"
 NO_SPLIT = "in no split"
 SHORT = "shorter than a window"
@@ -32,6 +34,11 @@ class Dropped:
     detail: str = ""
     split: str = ""
 
+    @classmethod
+    def of(cls, key: SampleKey, reason: str, detail: str = "", split: str = "") -> Dropped:
+        """A sample that was dropped."""
+        return cls(str(key), key.subject, reason, detail, split)
+
     def __str__(self) -> str:
         return f"{self.what}: {self.detail or self.reason}"
 
@@ -52,14 +59,6 @@ class DropReport:
     def counts(self) -> dict[str, int]:
         """Reason → how many, the most frequent first."""
         return dict(Counter(each.reason for each in self.entries).most_common())
-
-    @property
-    def by_subject(self) -> dict[str, dict[str, int]]:
-        """Subject → reason → how many."""
-        found: dict[str, Counter[str]] = {}
-        for each in self.entries:
-            found.setdefault(each.subject, Counter())[each.reason] += 1
-        return {subject: dict(counts) for subject, counts in sorted(found.items())}
 
     def lines(self) -> list[str]:
         """A line for each reason: how many, of which subjects, and the first one."""

@@ -96,16 +96,11 @@ def _same_source(one: Sample, other: Sample, modality: str) -> bool:
 
 
 def content_leaks(splits: Splits, contents: Mapping[str, Mapping[SampleKey, str]]) -> tuple[list[str], list[str]]:
-    """Recordings with equal values in several splits: those that leak into the test split, and all other copies.
-
-    Args:
-        splits: The samples of each split.
-        contents: As in `equal_contents`.
-    """
+    """Recordings with equal values in several splits: those that leak into the test split, and all other copies."""
     leaks, copies = [], []
     if not any(contents.values()):
         return leaks, copies
-    split_of = {sample.key: split for split, samples in splits.samples.items() for sample in samples}
+    split_of = splits.split_of
     for modality, group in equal_contents([sample for members in splits.samples.values() for sample in members], contents):
         said = " and ".join(f"{sample.key} ({split_of[sample.key]})" for sample in group[:3])
         line = f"the {modality} of {said}{f' and {len(group) - 3} more' if len(group) > 3 else ''} is the same, value by value"

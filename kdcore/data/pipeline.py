@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.contracts.modality import Modality
+from kdcore.contracts.sample_transform import output_spec
 from kdcore.contracts.transform import Join
-from kdcore.data.branch import Branch, described
+from kdcore.data.branch import Branch
 from kdcore.data.mapped import empty, rows_of
 from kdcore.errors import DataError
 
@@ -37,11 +38,6 @@ class BatchTransforms(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(nn.ModuleList(branch) for branch in branches)
         self.trunk = nn.ModuleList(trunk)
-
-    @property
-    def random(self) -> bool:
-        """True if training changes its input at random."""
-        return any(getattr(module, "augmentation", False) for module in self.modules())
 
     def _run(self, modules: Iterable[nn.Module], x: Tensor) -> Tensor:
         for module in modules:
@@ -86,9 +82,9 @@ class Pipeline:
         """The modality of the encoder's input."""
         specs = tuple(branch.spec for branch in self.branches)
         if len(specs) == 1:
-            return reduce(described, self.trunk, specs[0])
+            return reduce(output_spec, self.trunk, specs[0])
         join, *rest = self.trunk
-        return reduce(described, rest, join.output_spec(specs))  # type: ignore[operator]
+        return reduce(output_spec, rest, join.output_spec(specs))  # type: ignore[operator]
 
     def whole(self) -> BatchTransforms:
         """Everything that works on batches, as a saved student does it from a stacked recording on."""

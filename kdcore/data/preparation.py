@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +51,7 @@ def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequ
     with _raised_as(ListingError):
         samples = dataset.samples()
         check_targets(dataset, samples)
-    faults = [f"{each.what}: {each.detail or each.reason}" for each in dataset.unusable if each.fault]
+    faults = [str(each) for each in dataset.unusable if each.fault]
     if faults and on_bad_sample == "error":
         what = f"{len(faults)} recordings cannot be used (data.on_bad_sample: skip leaves them out)"
         raise ListingError(listed(what, faults))
@@ -115,13 +115,13 @@ def load_splits(
     """
     samples, dropped = listed_samples(dataset, spec.on_bad_sample)
     whole = asked_splits(protocol, samples)
-    split_of = {sample.key: split for split, members in whole.samples.items() for sample in members}
+    split_of = whole.split_of
     try:
         kept, lacking = complete_samples(samples, modalities, spec.missing, required)
     except DataError as error:
         raise DataError(listed(str(error), list(dataset.notes)) if dataset.notes else str(error)) from error
     dropped += [replace(each, split=split_of.get(key, "")) for key, each in lacking.items()]
-    dropped += [Dropped(str(each.key), each.key.subject, NO_SPLIT) for each in kept if each.key not in split_of]
+    dropped += [Dropped.of(each.key, NO_SPLIT) for each in kept if each.key not in split_of]
     with _raised_as(SplitError):
         fit = (len(dataset.classes), spec.labels != "withheld", dataset.target)
         splits = checked_splits(whole, *fit)
@@ -179,43 +179,41 @@ def load_table(
     identity = _identity(dataset, samples, spec, folder)
     samples, splits, said = with_shares_missing(samples, splits, spec, modalities, required, dropped)
     cutting = Cutting(spec.window.length, spec.window.hop or spec.window.length, tuple(modalities)) if spec.window else None
-    cache = ColumnCache(folder, memory_limit)
-
     join = KeyJoin(samples, splits, 0 if dataset.target.is_classes else len(dataset.classes))
-
-    def prepared(branches: Sequence[Branch]) -> Sequence[Column]:
-        wanted = [Wanted(each, join.having(each.modality.name).tolist()) for each in branches]
-        return cache.columns(dataset, samples, wanted, identity, cutting, progress)
-
-    columns = _columns(branches, prepared)
+    columns = _columns(branches, join, ColumnCache(folder, memory_limit), dataset, identity, cutting, progress)
     bad = _bad(columns.values(), spec)
     joined = join.rows([columns[id(branch)] for branch in branches], [branch.modality.name for branch in branches])
     dropped += _without_rows(join, joined, bad)
     odd = _odd_rates(columns, branches, dataset)
     with _raised_as(SplitError):
         warned = _refuse_copies(splits, columns, branches, dataset)
-    keys, labels, rows = joined.keys, joined.labels, joined.by_split
+    rows = joined.by_split
     _refuse_empty(rows, odd)
     train_labels, target, told = _training_labels(dataset, spec, joined)
-    warned += told
     present = _present(pipelines, columns, joined, requirements.together)
-    inputs = {
-        name: pipeline.prepare(
-            [joined.values_of(columns[id(each)], each.modality.name, memory_limit, folder) for each in pipeline.branches],
-            _fitting_rows(name, rows["train"], present),
-            memory_limit,
-            folder,
-        )
-        for name, pipeline in pipelines.items()
-    }
-    warned += [*dataset.notes, *odd, *said, *_absences(present, rows)]
+    inputs = _inputs(pipelines, columns, joined, present, memory_limit, folder)
+    warned += [*told, *dataset.notes, *odd, *said, *_absences(present, rows)]
     warned += class_warnings(join.used(joined), dataset.classes) if dataset.target.is_classes else []
     report = DropReport(tuple(dropped))
     for warning in [*warned, *report.lines()]:
         warnings.warn(warning, stacklevel=2)
-    identity = identity or f"unknown-{uuid4().hex[:8]}"  # equal to no other run's
-    classes, batching = tuple(dataset.classes), (spec.sampler, spec.mix, target, joined.weights)
-    return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, tuple(warned), present, *batching)
+    return Table(
+        keys=joined.keys,
+        labels=joined.labels,
+        train_labels=train_labels,
+        rows=rows,
+        inputs=inputs,
+        classes=tuple(dataset.classes),
+        splits=splits,
+        fingerprint=identity or f"unknown-{uuid4().hex[:8]}",  # equal to no other run's
+        dropped=report,
+        warnings=tuple(warned),
+        present=present,
+        sampler=spec.sampler,
+        mix=spec.mix,
+        target=target,
+        weights=joined.weights,
+    )
 
 
 def _refuse_empty(rows: Mapping[str, Tensor], odd: list[str]) -> None:
@@ -263,7 +261,7 @@ def with_shares_missing(
     )
     samples = [without_signals(sample, gone.get(sample.key, ())) for sample in samples]
     kept, lacking = complete_samples(samples, modalities, spec.missing, required)
-    split_of = {sample.key: split for split, members in splits.samples.items() for sample in members}
+    split_of = splits.split_of
     dropped += [replace(each, reason=f"{each.reason}, left out", split=split_of.get(key, "")) for key, each in lacking.items()]
     said = []
     for modality, share in sorted(spec.missing_shares.items()):
@@ -317,13 +315,40 @@ def _require_time_first(branches: Iterable[Branch]) -> None:
             raise DataError(f"{modality.name}: a recording's first axis is time, the dataset says {modality.axes}")
 
 
-def _columns(branches: Sequence[Branch], prepare: Callable[[Sequence[Branch]], Sequence[Column]]) -> dict[int, Column]:
+def _columns(
+    branches: Sequence[Branch],
+    join: KeyJoin,
+    cache: ColumnCache,
+    dataset: Dataset,
+    identity: str | None,
+    cutting: Cutting | None,
+    progress: Progress,
+) -> dict[int, Column]:
     """Columns by the `id` of their branch. Branches of one modality with the same transforms share a column."""
     same = {id(branch): (branch.modality.name, branch.identity) for branch in branches}
-    first = {same[id(branch)]: branch for branch in reversed(branches)}
-    distinct = [branch for branch in branches if first[same[id(branch)]] is branch]
-    shared = {same[id(branch)]: column for branch, column in zip(distinct, prepare(distinct), strict=True)}
+    distinct: dict[tuple[str, str], Branch] = {}
+    for branch in branches:
+        distinct.setdefault(same[id(branch)], branch)
+    wanted = [Wanted(each, join.having(each.modality.name).tolist()) for each in distinct.values()]
+    found = cache.columns(dataset, join.samples, wanted, identity, cutting, progress)
+    shared = dict(zip(distinct, found, strict=True))
     return {id(branch): shared[same[id(branch)]] for branch in branches}
+
+
+def _inputs(
+    pipelines: Mapping[str, Pipeline],
+    columns: Mapping[int, Column],
+    joined: JoinedRows,
+    present: Mapping[str, Tensor],
+    limit: int,
+    folder: Path,
+) -> dict[str, tuple[Tensor, ...]]:
+    """Each participant's inputs, row by row, after those of its transforms that are done once."""
+    train, found = joined.by_split["train"], {}
+    for name, pipeline in pipelines.items():
+        parts = [joined.values_of(columns[id(each)], each.modality.name, limit, folder) for each in pipeline.branches]
+        found[name] = pipeline.prepare(parts, _fitting_rows(name, train, present), limit, folder)
+    return found
 
 
 def _bad(columns: Iterable[Column], spec: DataSpec) -> dict[SampleKey, str]:
@@ -339,7 +364,7 @@ def _without_rows(join: KeyJoin, joined: JoinedRows, bad: Mapping[SampleKey, str
     """The samples of all splits that became no row: bad ones, and those shorter than a window."""
     for split, sample in join.unused(joined):
         key = sample.key
-        yield Dropped(str(key), key.subject, BAD if key in bad else SHORT, bad.get(key, ""), split)
+        yield Dropped.of(key, BAD if key in bad else SHORT, bad.get(key, ""), split)
 
 
 def _by_key(samples: Sequence[Sample], texts: Sequence[str]) -> dict[SampleKey, str]:

@@ -18,6 +18,9 @@ from kdcore.data.signal_checks import measured_rate
 from kdcore.data.windows import Cutting, WindowError, cut, timed
 from kdcore.errors import DataError
 
+SHORTEST = 8
+"""Samples from which on equal recordings are copies rather than chance."""
+
 
 @dataclass(frozen=True)
 class Recording:
@@ -61,10 +64,6 @@ class Reader:
     def prepare(self, sample: Sample, wanted: Sequence[int]) -> list[Recording]:
         """Prepare a sample.
 
-        Args:
-            sample: The sample.
-            wanted: Positions of the branches that want it.
-
         Returns:
             One recording for each of them.
 
@@ -104,10 +103,10 @@ class Reader:
             yield as_array(cut(signal, span), branch, spec)
 
 
-def content_hash(signal: Signal, shortest: int = 8) -> str:
+def content_hash(signal: Signal) -> str:
     """Hash of a recording's values; empty for one that is constant or so short that equal ones may be chance."""
     values = np.ascontiguousarray(signal.values)
-    if len(values) < shortest or (values == values[:1]).all():
+    if len(values) < SHORTEST or (values == values[:1]).all():
         return ""
     digest = hashlib.sha256(f"{values.dtype}{values.shape}".encode())
     digest.update(values.data if values.dtype.kind in "biufc" else values.tobytes())

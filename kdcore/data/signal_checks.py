@@ -10,9 +10,8 @@ import numpy as np
 
 from kdcore.contracts.dataset import SampleKey
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.contracts.units import HIGHEST_RATE, LOWEST_RATE, misread_time, time_factor
+from kdcore.contracts.units import HIGHEST_RATE, LOWEST_RATE, STANDARD_GRAVITY, misread_time, time_factor
 
-STANDARD_GRAVITY = 9.80665
 FACTORS = {
     ("m/s^2", STANDARD_GRAVITY): "g",
     ("rad/s", 180 / np.pi): "deg/s",

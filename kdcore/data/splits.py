@@ -37,7 +37,7 @@ def complete_samples(
     for sample in samples:
         if absent := sorted(wanted - sample.sources.keys()):
             reason = f"no {', no '.join(absent)}"
-            lacking[sample.key] = Dropped(str(sample.key), sample.key.subject, reason, reason)
+            lacking[sample.key] = Dropped.of(sample.key, reason, reason)
         else:
             kept.append(sample)
     if lacking and missing == "error":

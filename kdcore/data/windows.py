@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+from kdcore.contracts.dataset import Dataset, Sample
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.units import misread_time
 from kdcore.errors import DataError
@@ -17,11 +17,6 @@ MOST_WINDOWS = 100_000
 
 Span = tuple[float, float]
 """Start and end in seconds, on the clock that a sample's modalities share."""
-
-
-def recorded(key: SampleKey) -> SampleKey:
-    """The sample that a window was cut from."""
-    return replace(key, window=0)
 
 
 class WindowError(DataError):

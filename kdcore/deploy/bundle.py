@@ -297,7 +297,7 @@ def _chain(specs: Sequence[Mapping[str, Any]], signals: tuple[Modality, ...], pl
     for spec in specs:
         each = _component(plugins, "transform", spec, {"spec": signal})
         joins = isinstance(each, Join) and len(signals) > 1 and not made
-        signal = each.output_spec(signals) if joins else output_spec(each, signal)
+        signal = each.output_spec(signals) if joins else output_spec(signal, each)
         made.append(each)
     return made
 

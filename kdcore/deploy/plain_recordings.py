@@ -19,6 +19,7 @@ import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.units import SECONDS, conversion
+from kdcore.data.arrays import as_numpy
 from kdcore.data.sample_tables import goes_back, instants, is_table
 from kdcore.data.signal_checks import looks_like_g
 from kdcore.errors import DataError
@@ -323,9 +324,9 @@ def as_signal(values: Any, modality: Modality, rate: float | None, channels: int
                 "reset_index"
             )
         return from_columns(names, _with_seconds(values, modality).to_numpy(), modality, rate, "", channels)
-    array = as_numpy(values)
-    if array is None:
+    if not hasattr(values, "__array__"):
         raise DataError(f"{modality.name}: a recording must be a path, an array or a Signal, not {type(values).__name__}")
+    array = as_numpy(values)
     warn_of_g(array, modality)
     return Signal(array, rate)
 
@@ -337,14 +338,6 @@ def _with_seconds(table: Any, modality: Modality) -> Any:
     for place in dated:
         table.isetitem(place, instants(modality.name, table.iloc[:, place], str(table.columns[place])))
     return table
-
-
-def as_numpy(values: Any) -> np.ndarray | None:
-    """A NumPy array or a tensor on any device as an array; None for anything else."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = values.float() if str(values.dtype) == "torch.bfloat16" else values
-    return np.asarray(values) if hasattr(values, "__array__") else None
 
 
 def known_rate(rate: float | None, modality: Modality, option: str = "rate=") -> float:

@@ -203,12 +203,7 @@ def predict_stream(
 
 
 def drawings(student: Predictor, predictions: Sequence[Prediction]) -> list[Drawing]:
-    """Every modality of every recording, with the predictions along its time.
-
-    Args:
-        student: The student that made them.
-        predictions: Of recordings, as `predict_files` gives them.
-    """
+    """Every modality of every recording, with the predictions along its time."""
     by_recording: dict[str, list[Prediction]] = {}
     for each in predictions:
         by_recording.setdefault(each.recording, []).append(each)

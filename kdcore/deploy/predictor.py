@@ -12,8 +12,9 @@ import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.target import Target, read_target
+from kdcore.data.arrays import as_numpy
 from kdcore.data.windows import Span, cut, timed, windows
-from kdcore.deploy.plain_recordings import as_numpy, as_signal, rate_for
+from kdcore.deploy.plain_recordings import as_signal, rate_for
 from kdcore.deploy.recordings import fitting, read_recording
 from kdcore.errors import DataError
 
@@ -194,7 +195,7 @@ class Predictor(ABC):
             return values
         if hasattr(values, "columns") or not hasattr(values, "ndim"):
             return None
-        return list(as_numpy(values)) if values.ndim == len(self.reads[name].axes) + 1 else None  # type: ignore[arg-type]
+        return list(as_numpy(values)) if values.ndim == len(self.reads[name].axes) + 1 else None
 
     def _channels(self, name: str) -> int:
         shape = self.description.get("recorded", {}).get(name, {}).get("shape")

@@ -6,9 +6,11 @@ import hashlib
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from kdcore.errors import PluginError
 
@@ -42,6 +44,11 @@ def fingerprint(path: Path) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     except OSError as error:
         raise PluginError(f"could not read it: {error.strerror}") from error
+
+
+def with_fingerprints(plugins: Iterable[str]) -> list[Any]:
+    """A recipe's plugins as its hash knows them: a file by what it holds, wherever it is."""
+    return [[plugin_name(Path(each)), fingerprint(Path(each))] if is_file(each) else each for each in plugins]
 
 
 def import_file(path: Path) -> ModuleType:

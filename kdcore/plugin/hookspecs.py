@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
     from kdcore.contracts.drawing import Drawing
     from kdcore.contracts.encoder import Participant
-    from kdcore.contracts.pretrained import PretrainedWeights
     from kdcore.contracts.tracker import Tracker
+    from kdcore.deploy.predictor import Predictor
     from kdcore.plugin.deprecation import Deprecation
+    from kdcore.plugin.pretrained import PretrainedWeights
     from kdcore.recipe.graph import StagePlan
     from kdcore.recipe.models import Recipe
     from kdcore.runs.context import RunContext
@@ -68,7 +69,7 @@ def register_encoders(register: Register) -> None:
 def pretrained_weights(model: str) -> PretrainedWeights | None:
     """Return the published weights of a backbone that a package brings, for encoders with ``pretrained: true``.
 
-    `model` is the backbone's name, e.g. of a timm model. Return None to leave it to another plugin, and `PretrainedWeights`
+    `model` is the backbone's name, e.g. ``resnet18``. Return None to leave it to another plugin, and `PretrainedWeights`
     without tensors if the package is known and not installed.
     """
 
@@ -126,6 +127,11 @@ def draw_recordings(title: str, drawings: Sequence[Drawing], path: Path) -> Path
 
     Called by ``kdcore data check --pictures`` and ``kdcore predict --plot``.
     """
+
+
+@hookspec(firstresult=True)
+def open_predictor(path: Path) -> Predictor | None:
+    """Open a file that is a student in a format of the plugin, for ``kdcore predict``; None to leave it to another plugin."""
 
 
 @hookspec(firstresult=True)

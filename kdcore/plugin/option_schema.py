@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
-from pydantic_core import to_jsonable_python
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
+from kdcore.contracts.options import IfSet
 from kdcore.plugin.codec import NotEncodableError, decode_hint, encode_hint
 from kdcore.plugin.component_cache import recall, remember
 from kdcore.plugin.constructors import Parameter, model_of, read_parameters, settled_parameters
@@ -71,6 +73,18 @@ def validated(entry: Entry, options: Mapping[str, Any]) -> BaseModel:
         PluginError: If there is no schema.
     """
     return options_model(entry).model_validate_json(json.dumps(options), strict=True)
+
+
+def filled_options(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain values of all options, without those whose default a recipe cannot express, such as a function.
+
+    Options marked `IfSet` are left out while they have their default, whether that is written or not.
+    """
+    values = validated(entry, options)
+    unsayable = {name for name, value in values if name not in options and not _sayable(value)}
+    fields = type(values).model_fields
+    unset = {name for name, value in values if _only_if_set(fields[name]) and value == fields[name].get_default()}
+    return values.model_dump(mode="json", exclude=unsayable | unset)
 
 
 def make(entry: Entry, options: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Any:
@@ -181,6 +195,20 @@ def _nested(name: str, hint: Any, above: tuple[type, ...]) -> Iterator[Option]:
 def _option(name: str, parameter: Parameter) -> Option:
     default = "" if parameter.required else _default_text(parameter.default)
     return Option(name, hint_text(parameter.hint), default, parameter.required, parameter.description)
+
+
+def _only_if_set(field: FieldInfo) -> bool:
+    """True if an option is marked `IfSet`. Pydantic wraps the annotation of one whose default is None in ``Optional``."""
+    inside = [mark for each in get_args(field.annotation) for mark in getattr(each, "__metadata__", ())]
+    return IfSet() in [*field.metadata, *inside]
+
+
+def _sayable(value: Any) -> bool:
+    try:
+        to_jsonable_python(value)
+    except (PydanticSerializationError, ValueError):
+        return False
+    return True
 
 
 def _doc_of_object(component: Any) -> str:

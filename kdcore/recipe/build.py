@@ -17,7 +17,6 @@ from kdcore.contracts.loss import DistillationLoss
 from kdcore.contracts.modality import Modality
 from kdcore.contracts.protocol import Protocol
 from kdcore.contracts.sample_transform import SampleTransform, output_spec
-from kdcore.contracts.schedule import Schedule
 from kdcore.contracts.transform import Join, concatenated
 from kdcore.errors import KdcoreError, ListingError, Problem, RecipeError, SplitError, reason
 from kdcore.plugin.manager import PluginManager, plugin_manager
@@ -60,8 +59,7 @@ class Builder:
 
     def problem(self, path: str, message: str, hint: str = "") -> Problem:
         """A problem at `path` of the recipe, with file and line."""
-        file, line = self.recipe.locate(path) or (None, None)
-        return Problem(path, message, file, line, hint)
+        return self.recipe.problem(path, message, hint)
 
     @contextmanager
     def locating_data_errors(self) -> Iterator[None]:
@@ -89,10 +87,6 @@ class Builder:
     def protocol(self) -> Protocol:
         """The split rule."""
         return self.component("protocol", self.recipe.data.protocol, "data.protocol")
-
-    def schedule(self) -> Schedule | None:
-        """The order of training; None for the order of the graph."""
-        return self.component("schedule", self.recipe.schedule, "schedule") if self.recipe.schedule else None
 
     def fusion(self) -> TeacherFusion:
         """The fusion of the teachers."""
@@ -168,7 +162,7 @@ class Builder:
                 self._batch_transforms[transform] = where
             joins = isinstance(transform, Join) and len(signals) > 1 and index == 0
             try:
-                signal = transform.output_spec(signals) if joins else output_spec(transform, signal)  # type: ignore[union-attr]
+                signal = transform.output_spec(signals) if joins else output_spec(signal, transform)  # type: ignore[union-attr]
             except Exception as error:  # a plugin's method may raise anything
                 raise RecipeError([self.problem(where, f"transform {spec.name!r}: {reason(error)}")]) from error
         return on_samples, on_batches, json.dumps(identity, sort_keys=True, default=str)

@@ -85,8 +85,8 @@ class _Compatibility:
         return component_facts(entry) if entry else None
 
     def _term_paths(self) -> list[str]:
-        lists = dict(self.recipe.terms_of(name) for name in self.specs if self.specs[name].is_network)
-        return [f"{path}[{index}]" for path, terms in lists.items() for index in range(len(terms))]
+        networks = (name for name, spec in self.specs.items() if spec.is_network)
+        return list(dict.fromkeys(path for name in networks for path in self.recipe.term_paths(name)))
 
     def _needs(self, path: str) -> Needs | None:
         if (given := self.recipe.given(path)) is not None:
@@ -98,7 +98,7 @@ class _Compatibility:
         known, called = self._known_modalities()
         if known is None:
             return
-        for name, spec in {**self.recipe.teachers, **self.recipe.student_specs}.items():
+        for name, spec in self.recipe.specs.items():
             where: Steps = (*steps(self.recipe.path_of(name)), "modality")
             for index, modality in enumerate(spec.modalities):
                 if modality not in known:
@@ -132,7 +132,7 @@ class _Compatibility:
 
     def _edges(self) -> None:
         """Every name that a participant or a term gives as a source exists."""
-        for name, spec in {**self.recipe.teachers, **self.recipe.student_specs}.items():
+        for name, spec in self.recipe.specs.items():
             path = self.recipe.path_of(name)
             for index, source in enumerate(spec.learns_from or ()):
                 self._known(f"{path}.learns_from[{index}]", name, source)
@@ -155,7 +155,7 @@ class _Compatibility:
 
     def _fixed(self) -> None:
         """A finished network is neither trained, tapped, fused nor loaded."""
-        for name, spec in {**self.recipe.teachers, **self.recipe.student_specs}.items():
+        for name, spec in self.recipe.specs.items():
             path = self.recipe.path_of(name)
             entry = self.checked.known.get((*steps(path), "encoder"))
             if spec.encoder is None or entry is None or not component_facts(entry).fixed:
@@ -305,7 +305,8 @@ class _Compatibility:
     def _unread_edges(self) -> None:
         """An edge that the recipe declares has an effect."""
         for name, spec in self.specs.items():
-            if not spec.is_network or spec.learns_from is None or any(self.needs.get(p) is None for p in self._paths(name)):
+            paths = self.recipe.term_paths(name)
+            if not spec.is_network or spec.learns_from is None or any(self.needs.get(path) is None for path in paths):
                 continue
             read = {source for term in self.terms[name] if term.term.active for source in term.sources}
             for index, source in enumerate(spec.learns_from):
@@ -316,10 +317,6 @@ class _Compatibility:
                         f"no term of {name!r} reads {source!r}, so learning from it has no effect",
                         f"add a loss that reads {kind} to the objective of {name!r}, or remove {source!r} here",
                     )
-
-    def _paths(self, name: str) -> list[str]:
-        path, terms = self.recipe.terms_of(name)
-        return [f"{path}[{index}]" for index in range(len(terms))]
 
     def _count(self, group: str) -> float:
         """The number of participants in a group, unusable ones too; infinity if it is not a mapping."""

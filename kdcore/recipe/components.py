@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from pydantic.fields import FieldInfo
+
+from kdcore.errors import PluginError
 from kdcore.plugin.constructors import TERM_KEYS
+from kdcore.plugin.manager import PluginManager
+from kdcore.plugin.option_schema import is_path, options_model
 from kdcore.recipe.yaml import Steps
 
 JOINED = "joined"
@@ -23,6 +28,33 @@ def components(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, str, Any]]:
     for key in ("losses", "teacher_losses"):
         yield from _each((key,), tree.get(key), "loss")
     yield from _one((), tree, fusion="fusion", class_embeddings="class_embedding", schedule="schedule")
+
+
+class Known(NamedTuple):
+    """A component that a plugin provides: its place, its options as written, and all options that it takes."""
+
+    path: Steps
+    kind: str
+    name: str
+    options: dict[str, Any]
+    fields: Mapping[str, FieldInfo]
+
+    @property
+    def files(self) -> list[str]:
+        """The options that are written and whose type is a path."""
+        return [key for key in self.options if key in self.fields and is_path(self.fields[key].annotation)]
+
+
+def known_components(tree: Mapping[str, Any], plugins: PluginManager) -> Iterator[Known]:
+    """Iterate over the components in a recipe's plain values, without those that are unknown or broken."""
+    for path, kind, written in components(tree):
+        if component := split(kind, written):
+            name, options = component
+            try:
+                fields = options_model(plugins.registry.get(kind, name)).model_fields
+            except PluginError:
+                continue  # reported where components are checked
+            yield Known(path, kind, name, options, fields)
 
 
 def participants(tree: Mapping[str, Any]) -> Iterator[tuple[Steps, Mapping[str, Any]]]:

@@ -73,9 +73,7 @@ def _sources(recipe: Recipe, name: str, needs_of: NeedsOf) -> Iterable[str]:
         return spec.learns_from
     if name in recipe.teachers:
         return ()
-    path, terms = recipe.terms_of(name)
-    found = [needs_of(f"{path}[{index}]") for index in range(len(terms))]
-    reads_peers = any(needs.peers for needs in found if needs)
+    reads_peers = any(needs.peers for path in recipe.term_paths(name) if (needs := needs_of(path)))
     return (*recipe.teachers, *(recipe.student_specs if reads_peers else ()))
 
 
@@ -95,15 +93,13 @@ def peers_of(graph: Graph, name: str) -> tuple[str, ...]:
 def terms_of(recipe: Recipe, graph: Graph, name: str, needs_of: NeedsOf) -> list[LearnerTerm]:
     """The objective of participant `name`; terms whose loss is not known are left out."""
     teachers, peers = teachers_of(graph, name), peers_of(graph, name)
-    path, terms = recipe.terms_of(name)
     found = []
-    for index, term in enumerate(terms):
-        where = f"{path}[{index}]"
-        needs = needs_of(where)
+    for path, term in zip(recipe.term_paths(name), recipe.terms_of(name)[1], strict=True):
+        needs = needs_of(path)
         if needs is not None:
             chosen = _read(term, needs, teachers, peers)
             read = [tuple(each for each in group if each in chosen) for group in (teachers, peers)]
-            found.append(LearnerTerm(where, term, needs, *read))
+            found.append(LearnerTerm(path, term, needs, *read))
     return found
 
 

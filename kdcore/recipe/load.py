@@ -24,10 +24,9 @@ from kdcore.recipe.models import DEFAULT_TEACHER_LOSSES, Recipe
 from kdcore.recipe.overrides import apply_overrides
 from kdcore.recipe.participants import written_out
 from kdcore.recipe.plausibility import impossible_numbers, missing_files
-from kdcore.recipe.plugin_files import located
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.python_values import node_of
-from kdcore.recipe.relative_paths import with_whole_paths
+from kdcore.recipe.relative_paths import located, with_whole_paths
 from kdcore.recipe.shipped import find_recipe, find_source, list_recipes
 from kdcore.recipe.validate import check_components
 from kdcore.recipe.yaml import Node, Steps, read, steps
@@ -78,36 +77,50 @@ def load_recipe(
     if isinstance(source, Recipe) and source.is_checked and not overrides and data in (None, source.given_dataset):
         return source
     plugins = plugins or plugin_manager()
-    early: list[Problem] = []
-    node = _read_with_bases(source, early)
-    node = apply_overrides(node, overrides, early)
-    node = written_out(node, early)
     objects = {**(source._objects if isinstance(source, Recipe) else {}), **(objects or {})}
     if data is not None:
         objects["data.dataset"] = data
+    early: list[Problem] = []
+    written = written_out(apply_overrides(_read_with_bases(source, early), overrides, early), early)
     if "data.dataset" in objects:
-        node = _on(node)
-    removed = dict(node.places())  # what null took away is missed where that was said
-    node = located(without_nulls(node), plugins.files)
-    node = with_whole_paths(node, plugins)
-    tree = node.plain()
-    misplaced = Misplaced({"teacher_losses": DEFAULT_TEACHER_LOSSES} | tree, plugins, frozenset(Recipe.model_fields))
-    places = Places(removed | dict(node.places()), "command line" if isinstance(source, str | Path) else "", misplaced.hint)
+        written = _on(written)
+    node = with_whole_paths(located(without_nulls(written), plugins.files), plugins)
+    whole = {"teacher_losses": DEFAULT_TEACHER_LOSSES} | node.plain()
+    hint = Misplaced(whole, plugins, frozenset(Recipe.model_fields)).hint
+    lines = dict(written.places()) | dict(node.places())  # what null took away is missed where that was said
+    places = Places(lines, "command line" if isinstance(source, str | Path) else "", hint)
     early += impossible_numbers(node, places, plugins)
-    recipe, found = _validated(tree, places)
-    stand_in = recipe or _stand_in(tree, found)
-    checked = check_components({"teacher_losses": DEFAULT_TEACHER_LOSSES} | tree, places, plugins)
-    found += checked.problems
-    if stand_in:
-        stand_in._objects = objects
-        found += check_compatibility(stand_in, tree, checked, places)
-    if files and stand_in:
-        found += missing_files(stand_in, tree, places, plugins)
+    recipe, found = _checked(node.plain(), whole, places, plugins, objects, files)
     problems = early + [problem for problem in found if not _follows(problem, early)]
     if problems or recipe is None:
         raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))
     recipe._places, recipe._registry, recipe._objects = places.places, plugins.registry, objects
     return recipe
+
+
+def _checked(
+    tree: Any, whole: Any, places: Places, plugins: PluginManager, objects: Mapping[str, Any], files: bool
+) -> tuple[Recipe | None, list[Problem]]:
+    """The recipe that `tree` says, None if values of it are wrong, and all that is wrong.
+
+    Args:
+        tree: As written.
+        whole: The same with the losses that teachers have by default.
+        places: Lines of the values.
+        plugins: Who provides components.
+        objects: Path → what was passed in Python.
+        files: Whether files must exist.
+    """
+    recipe, problems = _validated(tree, places)
+    stand_in = recipe or _stand_in(tree, problems)
+    components = check_components(whole, places, plugins)
+    problems += components.problems
+    if stand_in:
+        stand_in._objects = objects
+        problems += check_compatibility(stand_in, tree, components, places)
+        if files:
+            problems += missing_files(stand_in, tree, places, plugins)
+    return recipe, problems
 
 
 def _on(node: Node) -> Node:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
 from kdcore.contracts.training import LearningRate, Training
-from kdcore.errors import PluginError
 from kdcore.plugin.manager import PluginManager
-from kdcore.plugin.option_schema import options_model
-from kdcore.recipe.components import components, split
+from kdcore.recipe.components import Known, known_components
 from kdcore.recipe.config_models import EngineSpec, ParticipantSpec, TrackingSpec
 from kdcore.recipe.data_models import DataSpec, WindowSpec
 from kdcore.recipe.problems import fields_of
@@ -28,13 +26,7 @@ _SECTIONS: tuple[tuple[Steps, type], ...] = (
 
 
 class Misplaced:
-    """Finds where an unknown key would be valid: as an option of a component that the recipe uses, or in a section.
-
-    Args:
-        tree: The recipe's plain values.
-        plugins: Who provides its components.
-        top: The keys of a recipe.
-    """
+    """Finds where an unknown key would be valid: as an option of a component that the recipe uses, or in a section."""
 
     def __init__(self, tree: Mapping[str, Any], plugins: PluginManager, top: frozenset[str]):
         self.tree, self.plugins, self.top = tree, plugins, top
@@ -42,28 +34,18 @@ class Misplaced:
     def hint(self, path: Steps) -> str:
         """Suggest the place where the key at `path` is valid; empty if it is valid nowhere else."""
         key = str(path[-1])
-        options = [(place, of) for place, names, of in self._options if key in names and place != path[:-1]]
-        if options:
-            place, of = min(options, key=lambda each: _distance(each[0], path))
-            return f"did you mean {dotted((*place, key))!r}, an option of the {of}?"
+        if takers := [each for each in self._components if key in each.fields and each.path != path[:-1]]:
+            near = min(takers, key=lambda each: _distance(each.path, path))
+            of = f"{near.kind.replace('_', ' ')} {near.name!r}"
+            return f"did you mean {dotted((*near.path, key))!r}, an option of the {of}?"
         place = next((place for place, model in _SECTIONS if key in fields_of(model) and place != path[:-1]), None)
         if place is None and key in self.top and len(path) > 1:
             place = ()
         return "" if place is None else f"did you mean {dotted((*place, key))!r}{'' if place else ', at the top level'}?"
 
     @cached_property
-    def _options(self) -> list[tuple[Steps, frozenset[str], str]]:
-        """Place of each component, the names of its options, and what it is."""
-        return list(self._found())
-
-    def _found(self) -> Iterator[tuple[Steps, frozenset[str], str]]:
-        for path, kind, written in components(self.tree):
-            if component := split(kind, written):
-                try:
-                    names = frozenset(options_model(self.plugins.registry.get(kind, component[0])).model_fields)
-                except PluginError:
-                    continue
-                yield path, names, f"{kind.replace('_', ' ')} {component[0]!r}"
+    def _components(self) -> list[Known]:
+        return list(known_components(self.tree, self.plugins))
 
 
 def _distance(place: Steps, path: Steps) -> tuple[int, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,9 +14,11 @@ from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, Valida
 
 from kdcore.contracts.needs import Needs
 from kdcore.contracts.training import Training
-from kdcore.errors import RecipeError
+from kdcore.errors import Problem, RecipeError
 from kdcore.plugin.facts import component_facts
+from kdcore.plugin.files import with_fingerprints
 from kdcore.plugin.manager import plugin_manager
+from kdcore.plugin.option_schema import filled_options
 from kdcore.plugin.registry import Registry
 from kdcore.recipe.components import JOINED, components, split
 from kdcore.recipe.config_models import (
@@ -30,8 +32,6 @@ from kdcore.recipe.config_models import (
     wrong,
 )
 from kdcore.recipe.data_models import DataSpec, WindowSpec
-from kdcore.recipe.defaults import filled_options
-from kdcore.recipe.plugin_files import with_fingerprints
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.python_values import node_of
 from kdcore.recipe.yaml import Steps, dump, place_of, steps
@@ -180,9 +180,24 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         return {"student": self.student} if self.student is not None else dict(self.students)
 
     @property
+    def modalities(self) -> list[str]:
+        """Every modality that a participant reads, sorted."""
+        return _modalities(self.participants)
+
+    @property
+    def student_modalities(self) -> list[str]:
+        """Every modality that a student reads, sorted."""
+        return _modalities(self.student_specs)
+
+    @property
+    def specs(self) -> dict[str, ParticipantSpec]:
+        """Teachers, then students, by name, as they are written."""
+        return {**self.teachers, **self.student_specs}
+
+    @property
     def participants(self) -> dict[str, ParticipantSpec]:
         """Teachers, then students, by name; a moving average reads what the participant that it follows reads."""
-        named = {**self.teachers, **self.student_specs}
+        named = self.specs
         return {name: self._like_followed(spec, named) for name, spec in named.items()}
 
     @staticmethod
@@ -200,10 +215,15 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
 
     def terms_of(self, name: str) -> tuple[str, list[Term]]:
         """The path of the objective of participant `name` in the recipe, and its terms."""
-        own = (self.teachers if name in self.teachers else self.student_specs)[name].losses
+        own = self.specs[name].losses
         if own is not None:
             return f"{self.path_of(name)}.losses", own
         return ("teacher_losses", self.teacher_losses) if name in self.teachers else ("losses", self.losses)
+
+    def term_paths(self, name: str) -> list[str]:
+        """The path of each term in the objective of participant `name`."""
+        path, terms = self.terms_of(name)
+        return [f"{path}[{index}]" for index in range(len(terms))]
 
     @property
     def is_checked(self) -> bool:
@@ -294,7 +314,11 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         file, line = place_of(self._places, steps(path))
         return (file, line) if file is not None and line is not None else None
 
+    def problem(self, path: str, message: str, hint: str = "") -> Problem:
+        """A problem at `path`, with file and line."""
+        file, line = self.locate(path) or (None, None)
+        return Problem(path, message, file, line, hint)
 
-def modalities_of(specs: Iterable[ParticipantSpec]) -> list[str]:
-    """Every modality that participants use, once."""
-    return sorted({modality for spec in specs for modality in spec.modalities})
+
+def _modalities(specs: Mapping[str, ParticipantSpec]) -> list[str]:
+    return sorted({modality for spec in specs.values() for modality in spec.modalities})

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from kdcore.contracts.schedule import Graph, GraphSchedule, Stage
-from kdcore.errors import Problem, RecipeError
+from kdcore.errors import RecipeError
 from kdcore.plugin.facts import ask, component_facts
 from kdcore.recipe.config_models import ParticipantSpec
 from kdcore.recipe.graph import LearnerTerm, StagePlan, peers_of, recipe_graph, stage_plans, teachers_of, terms_of
@@ -148,20 +148,10 @@ class Plan:
             read |= found
         return tuple(name for name in self.teachers if name not in read)
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """Splits that are learnt from."""
-        return tuple(dict.fromkeys(stage.split for stage in self.stages[DISTILLED]))
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """Every modality that a participant reads, sorted."""
-        return tuple(sorted({modality for each in self.participants.values() for modality in each.spec.modalities}))
-
-    def problem(self, path: str, message: str, hint: str = "") -> Problem:
-        """A problem at `path` of the recipe, with file and line."""
-        file, line = self.recipe.locate(path) or (None, None)
-        return Problem(path, message, file, line, hint)
+    def filled_spec(self, name: str) -> Mapping[str, Any]:
+        """Participant `name` as plain values, with every default written out."""
+        group, _, key = self.participants[name].path.partition(".")
+        return self.filled[group][key] if key else self.filled[group]
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -176,8 +166,8 @@ def make_plan(recipe: Recipe) -> Plan:
     graph = recipe_graph(recipe, recipe.needs_of)
     terms = {name: terms_of(recipe, graph, name, recipe.needs_of) for name in recipe.participants}
     stages = _stages(recipe, graph)
-    found = list(schedule_problems(recipe, graph, stages, terms))
-    filled = recipe.filled()
+    if found := list(schedule_problems(recipe, graph, stages, terms)):
+        raise RecipeError([recipe.problem(place_in_schedule(recipe, stage), what, hint) for stage, what, hint in found])
     participants = {
         name: ParticipantPlan(
             name,
@@ -190,14 +180,12 @@ def make_plan(recipe: Recipe) -> Plan:
         )
         for name, spec in recipe.participants.items()
     }
-    plan = Plan(recipe, filled, recipe.digest(filled, "description", "tracking"), graph, participants, {})
-    if found:
-        raise RecipeError([plan.problem(place_in_schedule(recipe, stage), what, hint) for stage, what, hint in found])
     distilled = tuple(stage_plans(recipe, graph, stages, terms))
     arms = {DISTILLED: distilled}
     if recipe.baseline and any(each.has_baseline for each in participants.values() if each.role == "student"):
         arms[BASELINE] = tuple(_baseline_stages(participants, distilled))
-    return Plan(recipe, filled, plan.hash, graph, participants, arms)
+    filled = recipe.filled()
+    return Plan(recipe, filled, recipe.digest(filled, "description", "tracking"), graph, participants, arms)
 
 
 def _stages(recipe: Recipe, graph: Graph) -> tuple[Stage, ...]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdcore.errors import PluginError, Problem
+from kdcore.errors import Problem
 from kdcore.plugin.manager import PluginManager
-from kdcore.plugin.option_schema import is_path, options_model
-from kdcore.recipe.components import components, split
+from kdcore.recipe.components import known_components
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.problems import Places
 from kdcore.recipe.yaml import Node, Steps, steps
@@ -37,7 +36,7 @@ def impossible_numbers(recipe: Node, places: Places, plugins: PluginManager) -> 
 def missing_files(recipe: Recipe, tree: Mapping[str, Any], places: Places, plugins: PluginManager) -> list[Problem]:
     """Problems of files that do not exist: weights, stored outputs, and those that options of encoders and protocols name."""
     found = [places.problem(path, wrong) for path, file in _files(tree, plugins) if (wrong := _unreadable(file))]
-    for name, spec in {**recipe.teachers, **recipe.student_specs}.items():
+    for name, spec in recipe.specs.items():
         path = recipe.path_of(name)
         if spec.weights and (wrong := _unreadable(spec.weights.file)):
             found.append(places.problem(steps(f"{path}.weights"), wrong))
@@ -48,17 +47,10 @@ def missing_files(recipe: Recipe, tree: Mapping[str, Any], places: Places, plugi
 
 def _files(tree: Mapping[str, Any], plugins: PluginManager) -> Iterator[tuple[Steps, Path]]:
     """Options of encoders and of the protocol that are paths."""
-    for path, kind, written in components(tree):
-        name, options = split(kind, written) or ("", {})
-        if kind not in ("encoder", "protocol") or not options:
-            continue
-        try:
-            fields = options_model(plugins.registry.get(kind, name)).model_fields
-        except PluginError:
-            continue  # reported where components are checked
-        for key, value in options.items():
-            if key in fields and is_path(fields[key].annotation) and isinstance(value, str):
-                yield (*path, key), Path(value)
+    for each in known_components(tree, plugins):
+        for key in each.files if each.kind in ("encoder", "protocol") else ():
+            if isinstance(each.options[key], str):
+                yield (*each.path, key), Path(each.options[key])
 
 
 def _numbers(tree: Any, path: Steps = ()) -> Iterator[tuple[Steps, int | float]]:
@@ -71,14 +63,11 @@ def _numbers(tree: Any, path: Steps = ()) -> Iterator[tuple[Steps, int | float]]
 
 def _infinite_by_default(tree: Mapping[str, Any], path: Steps, plugins: PluginManager) -> bool:
     """True if `path` is an option of a component whose default is the same infinite number."""
-    for where, kind, written in components(tree):
-        component = split(kind, written)
-        if component and path[:-1] == where:
-            try:
-                field = options_model(plugins.registry.get(kind, component[0])).model_fields.get(str(path[-1]))
-            except PluginError:
-                return False
-            return field is not None and isinstance(field.default, float) and field.default == written[path[-1]]
+    key = str(path[-1])
+    for each in known_components(tree, plugins):
+        if each.path == path[:-1] and key in each.fields:
+            default = each.fields[key].default
+            return isinstance(default, float) and default == each.options.get(key)
     return False
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from kdcore.errors import PluginError
+from kdcore.plugin.files import is_file, plugin_name
 from kdcore.plugin.manager import PluginManager
-from kdcore.plugin.option_schema import is_path, options_model
-from kdcore.recipe.components import components, participants, split
+from kdcore.recipe.components import known_components, participants
 from kdcore.recipe.yaml import Node, Steps
 
 
@@ -30,13 +29,7 @@ def _places(tree: Mapping[str, Any], plugins: PluginManager) -> Iterator[Steps]:
         weights = written.get("weights")
         yield (*path, "weights", "file") if isinstance(weights, Mapping) else (*path, "weights")
         yield (*path, "outputs")
-    for path, kind, written in components(tree):
-        name, options = split(kind, written) or ("", {})
-        try:
-            fields = options_model(plugins.registry.get(kind, name)).model_fields if options else {}
-        except PluginError:
-            continue  # reported where components are checked
-        yield from ((*path, key) for key in options if key in fields and is_path(fields[key].annotation))
+    yield from ((*each.path, key) for each in known_components(tree, plugins) for key in each.files)
 
 
 def _whole_at(node: Node, place: Steps) -> Node:
@@ -60,3 +53,19 @@ def _whole_at(node: Node, place: Steps) -> Node:
     if node.is_list and isinstance(step, int) and step < len(node.value):
         return node.replaced([*node.value[:step], _whole_at(node.value[step], rest), *node.value[step + 1 :]])
     return node
+
+
+def located(recipe: Node, asked_for: Iterable[Path] = ()) -> Node:
+    """A recipe whose plugin files are said as whole paths, those beside it that say so, and with those asked for besides."""
+    listed = recipe.get("plugins") or Node([])
+    if not listed.is_list:
+        return recipe
+    entries = [each.replaced(str(_whole_path(each))) if is_file(each.value) else each for each in listed.value]
+    named = {plugin_name(Path(each.value)) for each in entries if is_file(each.value)}
+    entries += [Node(str(path)) for path in asked_for if plugin_name(path) not in named]
+    return recipe.replaced({**recipe.value, "plugins": listed.replaced(entries)}) if entries else recipe
+
+
+def _whole_path(entry: Node) -> Path:
+    folder = entry.file.parent if entry.file else Path()
+    return Path(os.path.abspath(folder / os.path.expanduser(entry.value)))

@@ -54,17 +54,7 @@ def trained_stages(plan: Plan, seed: int, retrain: bool) -> TrainedStages | None
 def evaluate_arm(
     arm: str, distiller: Distiller, table: Table, split: str, batch_size: int, fabric: Fabric, seconds: float
 ) -> Outcome:
-    """Evaluate all participants of an arm; the one time that test data are looked at, if `split` is the test split.
-
-    Args:
-        arm: ``distilled`` or ``baseline``.
-        distiller: The participants.
-        table: The samples.
-        split: Split to evaluate.
-        batch_size: Samples to evaluate at once.
-        fabric: Devices, precision, processes.
-        seconds: Time that training took.
-    """
+    """Evaluate all participants of an arm; the one time that test data are looked at, if `split` is the test split."""
     rows = table.rows[split]
     stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
     teachers = [name for name in distiller.teachers if _has_any(table, name, rows)]

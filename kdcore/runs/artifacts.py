@@ -17,8 +17,8 @@ from kdcore.data.table import Table
 from kdcore.deploy.bundle import WEIGHTS, save_student
 from kdcore.deploy.student import Model
 from kdcore.errors import CheckpointError
+from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.context import RunContext
-from kdcore.training.assembly import DISTILLED
 from kdcore.training.checkpoint import load_weights, save_weights
 from kdcore.training.participants import Distiller
 from kdcore.training.randomness import random_state, restore_random_state
@@ -87,15 +87,9 @@ def _target_of(run: RunContext) -> dict[str, Any]:
 
 def _chains_of(run: RunContext, name: str) -> dict[str, Any]:
     """Transforms of each modality and of the joined ones, with every default filled in."""
-    spec, member = run.assembly.specs[name], _filled(run, name)
+    spec, member = run.assembly.specs[name], run.assembly.plan.filled_spec(name)
     chains = member["transforms"] if isinstance(member["transforms"], dict) else {spec.modalities[0]: member["transforms"]}
     return {key: chains.get(key, []) for key in (*spec.modalities, "joined")}
-
-
-def _filled(run: RunContext, name: str) -> dict[str, Any]:
-    group, _, key = run.recipe.path_of(name).partition(".")
-    filled = run.assembly.plan.filled[group]
-    return filled[key] if key else filled
 
 
 def _description(run: RunContext, name: str) -> dict[str, Any]:
@@ -117,7 +111,7 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
         **_target_of(run),
         "in_shape": list(in_shape),
         "recorded": {modality: _recorded(run, modality) for modality in spec.modalities},
-        "encoder": _filled(run, name)["encoder"],
+        "encoder": assembly.plan.filled_spec(name)["encoder"],
         "transforms": _chains_of(run, name),
         "window": filled["data"]["window"],
     }

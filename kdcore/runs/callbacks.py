@@ -23,12 +23,7 @@ class RunListener(Listener):
 
 
 class HookCaller(RunListener):
-    """Passes everything on to the user's listener, and stages to the plugins' hooks.
-
-    Args:
-        to: The user's listener.
-        plugins: Whose hooks are called.
-    """
+    """Passes everything on to the user's listener, and stages to the plugins' hooks."""
 
     def __init__(self, to: RunListener, plugins: PluginManager):
         self._to, self._hook, self._seed = to, plugins.hook, 0

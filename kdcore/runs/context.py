@@ -12,8 +12,6 @@ from typing import Any
 import torch
 
 from kdcore import __version__
-from kdcore.cache import cache_folder
-from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
@@ -121,17 +119,8 @@ def reopen(run: FinishedRun) -> RunContext:
     plugins = plugin_manager()
     recipe = recipe_of(run.folder, plugins)
     builder = Builder(recipe, plugins)
-    dataset, data = builder.dataset(), recipe.filled_data
-    assembly = Assembly(builder, dataset, make_plan(recipe))
-    table = load_table(
-        dataset,
-        builder.protocol(),
-        data,
-        assembly.pipelines,
-        cache_folder(),
-        data.memory_bytes,
-        requirements=assembly.requirements,
-    )
+    assembly = Assembly(builder, builder.dataset(), make_plan(recipe))
+    table = assembly.load_table()
     if table.fingerprint != run.facts.fingerprint:
         raise DataError("the recordings are no longer those that the run was made on")
     versions = versions_used(recipe, plugins)

@@ -119,11 +119,10 @@ def distil(
     networks = _networks(student, teachers)
     objects = {f"{_place(name)}.encoder": network for name, network in networks.items()}
     terms = [_term(index, each, objects) for index, each in enumerate(losses)]
-    rate, described = _named(learning_rate), _named(optimizer)
     training = {
         "epochs": epochs,
-        "optimizer": described,
-        "learning_rate": rate,
+        "optimizer": _named(optimizer),
+        "learning_rate": _named(learning_rate),
         "gradient_clip": gradient_clip,
         "select": select,
         "accumulate": accumulate,
@@ -131,17 +130,12 @@ def distil(
         "ema": None if ema is None else dict(ema),
         "parameter_groups": [dict(each) for each in parameter_groups],
     }
-    engine = {**_accelerator(device), "precision": precision}
-    monitor = rate.get("monitor") if isinstance(rate, Mapping) else ""
-    plateau = rate == "plateau" or (isinstance(rate, Mapping) and rate.get("name") == "plateau")
-    follows = plateau and monitor != "training-loss"
-    reads = {"select='best'": select == "best", "early_stopping": early_stopping is not None, "'plateau'": follows}
-    for key in (key for key, wanted in reads.items() if wanted and validation is None):
-        raise UsageError(f"{key} requires validation=, a loader of labelled batches")
+    told = {"losses": terms, "training": training, "engine": {**_accelerator(device), "precision": precision}, "seeds": [seed]}
+    if validation is None:
+        _refuse_unvalidated(training)
     if target not in EVERY_TARGET:
         raise UsageError(f"target={target!r} is not one of {', '.join(EVERY_TARGET)}")
     given = _Given(networks, loader, partial(_unpacked, unpack, tuple(networks), target), target, validation, steps)
-    told = {"losses": terms, "training": training, "engine": engine, "seeds": [seed]}
     with preserved_torch(), _teachers_frozen(networks):
         torch.manual_seed(seed)
         first = given.first()
@@ -231,6 +225,16 @@ def _term(index: int, given: Any, objects: dict[str, Any]) -> Any:
 
 def _named(given: str | Mapping[str, Any]) -> Any:
     return {"name": given} if isinstance(given, str) else given
+
+
+def _refuse_unvalidated(training: Mapping[str, Any]) -> None:
+    """Refuse options of `training` that read scores of a validation loader."""
+    rate = training["learning_rate"]
+    plateau = isinstance(rate, Mapping) and rate.get("name") == "plateau" and rate.get("monitor") != "training-loss"
+    stops = training["early_stopping"] is not None
+    for key, wanted in {"select='best'": training["select"] == "best", "early_stopping": stops, "'plateau'": plateau}.items():
+        if wanted:
+            raise UsageError(f"{key} requires validation=, a loader of labelled batches")
 
 
 def _accelerator(device: str | torch.device) -> dict[str, Any]:

@@ -20,14 +20,13 @@ from kdcore.deploy.predictor import cut_pieces
 from kdcore.errors import CheckpointError, DataError
 from kdcore.plugin.manager import plugin_manager
 from kdcore.recipe.build import Builder
-from kdcore.recipe.models import modalities_of
+from kdcore.recipe.plan import DISTILLED
 from kdcore.runs.metrics import combine
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.paths import find_run
 from kdcore.runs.records import Facts, read_run, recipe_of
 from kdcore.runs.saved_students import saved_seeds
 from kdcore.runs.target_metrics import evaluate_target
-from kdcore.training.assembly import DISTILLED
 
 CLOSE = 1e-3
 """Largest difference between a run's own result and the same student's now: in probability, or in a value's deviations."""
@@ -65,9 +64,8 @@ class Recordings:
         self.dataset: Dataset = builder.dataset()
         self.skip_bad = recipe.data.on_bad_sample == "skip"
         self.window = recipe.data.window
-        self.modalities = modalities_of(recipe.participants.values())
+        self.modalities, required = recipe.modalities, recipe.student_modalities
         with builder.locating_data_errors():
-            required = modalities_of(recipe.student_specs.values())
             self.splits: Splits = load_splits(self.dataset, builder.protocol(), recipe.data, self.modalities, required)[1]
 
     def pieces(self, split: str, modalities: Sequence[str]) -> Iterator[Piece]:

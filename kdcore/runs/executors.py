@@ -6,26 +6,22 @@ from pydantic import ValidationError
 
 from kdcore.contracts.executor import Executor
 from kdcore.errors import KdcoreError, Problem, RecipeError, UsageError, one_line
-from kdcore.plugin.manager import PluginManager, plugin_manager
+from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
 from kdcore.recipe.components import split
 from kdcore.recipe.problems import Places, found_by_schema
 from kdcore.recipe.yaml import parse
 
 
-def make_executor(written: str, plugins: PluginManager | None = None) -> Executor:
-    """Construct an executor.
-
-    Args:
-        written: ``NAME`` or ``{name: NAME, option: value, …}``, as recipes write components.
-        plugins: Who provides executors; the installed ones by default.
+def make_executor(written: str) -> Executor:
+    """Construct the executor that ``NAME`` or ``{name: NAME, option: value, …}`` asks for.
 
     Raises:
         UsageError: If an option is wrong, or the executor cannot be used here.
         PluginError: If no plugin provides it, with the names that there are.
     """
     name, options = _read(written)
-    entry = (plugins or plugin_manager()).registry.get("executor", name)
+    entry = plugin_manager().registry.get("executor", name)
     try:
         return make(entry, options)
     except ValidationError as error:

@@ -54,11 +54,6 @@ class Extension:
 def extension(folder: Path, before: Plan, after: Plan) -> Extension:
     """Check that a finished run can be continued with more epochs.
 
-    Args:
-        folder: Of the run.
-        before: Its plan.
-        after: The plan with more epochs.
-
     Raises:
         UsageError: If anything but the epochs of the last stage changes, or they do not grow.
         CheckpointError: If the run has not finished, or kept no final states.

@@ -19,11 +19,6 @@ def new_run_id(name: str, digest: str, now: datetime) -> str:
     """A run's name: when it began in UTC, its recipe's name, and a piece of the recipe's hash.
 
     Ids of UTC sort by age in every time zone, and when clocks are put back in autumn.
-
-    Args:
-        name: Of the recipe.
-        digest: Hash of the recipe.
-        now: A time with its time zone.
     """
     base = f"{now.astimezone(UTC):%Y%m%d-%H%M%S}-{name}-{digest[:6]}"
     taken = runs_folder()

@@ -10,21 +10,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kdcore.cache import cache_folder
-from kdcore.data.preparation import load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, RecipeError, TrainingError
 from kdcore.plugin.files import is_file
 from kdcore.recipe.build import Builder, module_meant
 from kdcore.recipe.models import EngineSpec
-from kdcore.recipe.plan import Plan
+from kdcore.recipe.plan import DISTILLED, Plan
 from kdcore.recipe.schedule_checks import place_in_schedule
 from kdcore.recipe.yaml import dump
 from kdcore.runs.extension import Extension, copy_states
 from kdcore.runs.paths import new_run_id, runs_folder
 from kdcore.runs.records import refuse_other_recordings
 from kdcore.runs.state import RunState
-from kdcore.training.assembly import DISTILLED, Assembly
+from kdcore.training.assembly import Assembly
 from kdcore.training.checkpoint import write_file
 from kdcore.training.fabric import OneCpu
 from kdcore.training.learner import Learner
@@ -93,18 +91,8 @@ def prepare(
     dataset = builder.dataset()
     with builder.locating_data_errors():
         assembly = Assembly(builder, dataset, plan)
-    limit = recipe.data.memory_bytes
-    with builder.locating_data_errors(), phases.during(DATA):
-        table = load_table(
-            dataset,
-            builder.protocol(),
-            recipe.filled_data,
-            assembly.pipelines,
-            cache_folder(),
-            limit,
-            reading,
-            assembly.requirements,
-        )
+        with phases.during(DATA):
+            table = assembly.load_table(reading)
     _refuse_missing_split(table, split)
     _refuse_unequal_shares(assembly, fabric.world_size)
     _refuse_undividable(assembly)
@@ -112,7 +100,7 @@ def prepare(
     _refuse_idle_split(assembly, table)
     if folder:
         refuse_other_recordings(folder, table)
-    table = table.to(fabric.device, limit)
+    table = table.to(fabric.device, recipe.data.memory_bytes)
     withheld = recipe.data.labels == "withheld"
     with builder.locating_data_errors():
         distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)

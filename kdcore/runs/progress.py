@@ -51,9 +51,7 @@ class ProgressDisplay(RunListener):
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
         """Update the bar and the numbers beside it."""
         self._epochs = epoch + 1
-        chosen = {name: value for name, value in metrics.items() if name.startswith("validation/")}
-        chosen = chosen or {name: value for name, value in metrics.items() if name.endswith("/total")}
-        self._note = "  ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in chosen.items())
+        self._note = epoch_numbers(metrics)
         self._bar(f"{self._title}{stage.name}", (epoch + 1) / stage.epochs)
 
     def stage_finished(self, stage: StagePlan) -> None:
@@ -134,6 +132,13 @@ def listener_for(callbacks: Sequence[RunListener], progress: bool | None) -> Run
     """
     shown = in_notebook() if progress is None else progress
     return Callbacks([*([ProgressDisplay()] if shown else []), *callbacks])
+
+
+def epoch_numbers(metrics: Mapping[str, float]) -> str:
+    """The metrics of an epoch that people follow: those of the validation split, or else the losses."""
+    chosen = {name: value for name, value in metrics.items() if name.startswith("validation/")}
+    chosen = chosen or {name: value for name, value in metrics.items() if name.endswith("/total")}
+    return "  ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in chosen.items())
 
 
 def in_notebook() -> bool:

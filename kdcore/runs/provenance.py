@@ -15,7 +15,7 @@ from kdcore.data.preparation import listed_samples, recordings_fingerprint
 from kdcore.data.splits import complete_samples
 from kdcore.plugin.manager import PluginManager, plugin_manager
 from kdcore.recipe.build import Builder, factories_used, versions_used
-from kdcore.recipe.models import Recipe, modalities_of
+from kdcore.recipe.models import Recipe
 from kdcore.training.trained_teachers import package_home, source_hash
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _version_key(name: str) -> str:
     return name if name == "kdcore" or ":" in name else f"plugin {name}"
 
 
-def provenance_of(recipe: Recipe, plugins: PluginManager | None = None) -> Provenance:
+def provenance_of(recipe: Recipe) -> Provenance:
     """The provenance that a run of `recipe` would have now. Lists and hashes the recordings; reads none.
 
     Raises:
@@ -84,14 +84,12 @@ def provenance_of(recipe: Recipe, plugins: PluginManager | None = None) -> Prove
     """
     from kdcore import __version__
 
-    plugins = plugins or plugin_manager()
+    plugins = plugin_manager()
     builder = Builder(recipe, plugins)
     with builder.locating_data_errors():
         dataset = builder.dataset()
-        modalities = modalities_of(recipe.participants.values())
         listed, _ = listed_samples(dataset, recipe.data.on_bad_sample)
-        required = modalities_of(recipe.student_specs.values())
-        samples, _ = complete_samples(listed, modalities, recipe.data.missing, required)
+        samples, _ = complete_samples(listed, recipe.modalities, recipe.data.missing, recipe.student_modalities)
         try:
             fingerprint = recordings_fingerprint(dataset, samples, recipe.filled_data, cache_folder())
         except UnidentifiedError:

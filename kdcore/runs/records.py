@@ -91,11 +91,7 @@ class Facts:
 
 
 def installed_versions(plugins: Mapping[str, str]) -> dict[str, str]:
-    """Name → version of what a run's numbers depend on.
-
-    Args:
-        plugins: Plugin → version.
-    """
+    """Name → version of what a run's numbers depend on."""
     packages = {name: version(name) for name in ("torch", "numpy")}
     named = {f"plugin {name}": number for name, number in sorted(plugins.items())}
     return {"kdcore": __version__, "python": platform.python_version(), **packages, **named}
@@ -198,10 +194,6 @@ def outcome_file(folder: Path, seed: int, arm: str) -> Path:
 
 def refuse_other_recordings(folder: Path, table: Table) -> None:
     """Go on with a run only on what it began with.
-
-    Args:
-        folder: Of a run that was stopped.
-        table: What there is to learn from now.
 
     Raises:
         CheckpointError: If recordings were changed, added or taken away since.

@@ -14,15 +14,18 @@ from kdcore.contracts.progress import Ramp
 from kdcore.contracts.target import METRICS, OF_CLASSES, Metric, Target, read_target
 from kdcore.recipe.data_models import SomeLabels
 from kdcore.recipe.models import DataSpec, ParticipantSpec, Recipe
+from kdcore.recipe.plan import BASELINE, DISTILLED
 from kdcore.runs.gain import Difference, difference_by_subject, paired_difference
 from kdcore.runs.outcome import JOINT_TEACHERS, Outcome
 from kdcore.runs.records import Facts, FinishedRun
 from kdcore.runs.target_metrics import AnyEvaluation
 from kdcore.runs.tracked_metrics import metric_group
-from kdcore.training.assembly import BASELINE, DISTILLED
 
 ByArm = Mapping[str, Sequence[dict[str, Any]]]
 """Arm → each seed's evaluations by name."""
+
+Pairs = Mapping[str, tuple[list[AnyEvaluation], list[AnyEvaluation]]]
+"""Student → each seed's evaluations with distillation, and without."""
 
 Role = Literal[
     "teacher",
@@ -180,6 +183,7 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
     facts = run.facts
     outcomes = {arm: [seeds[seed] for seed in facts.seeds] for arm, seeds in run.outcomes.items()}
     by_arm = {arm: [outcome.evaluations() for outcome in seeds] for arm, seeds in outcomes.items()}
+    pairs = _in_both(facts, by_arm, outcomes)
     return Summary(
         name=recipe.name,
         description=recipe.description,
@@ -188,8 +192,8 @@ def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
         seeds=facts.seeds,
         classes=facts.classes,
         rows=[*_teachers(recipe, facts, outcomes, by_arm), *_students(recipe, facts, outcomes, by_arm)],
-        differences=_differences(facts, by_arm, outcomes),
-        by_subject=_by_subject(facts, by_arm, outcomes),
+        differences={name: paired_difference(*pair) for name, pair in pairs.items()},
+        by_subject=_by_subject(facts, pairs, outcomes),
         no_baseline=facts.no_baseline,
         versions=facts.versions,
         recipe=recipe.to_yaml(),
@@ -340,24 +344,23 @@ def _reads(recipe: Recipe, name: str) -> str:
     return " + ".join(recipe.participants[name].modalities)
 
 
-def _differences(facts: Facts, by_arm: ByArm, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Difference]:
-    """The gain of every student that both arms have."""
+def _in_both(facts: Facts, by_arm: ByArm, outcomes: Mapping[str, Sequence[Outcome]]) -> Pairs:
+    """Student that both arms have and that is distilled → its evaluations with distillation, and without."""
     alone = outcomes[BASELINE][0].students if BASELINE in outcomes else ()
     return {
-        name: paired_difference([each[name] for each in by_arm[DISTILLED]], [each[name] for each in by_arm[BASELINE]])
+        name: ([each[name] for each in by_arm[DISTILLED]], [each[name] for each in by_arm[BASELINE]])
         for name in outcomes[DISTILLED][0].students
         if name in alone and name in facts.distilled
     }
 
 
-def _by_subject(facts: Facts, by_arm: ByArm, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Difference]:
-    """As `_differences`, with intervals over test subjects; for classes alone."""
+def _by_subject(facts: Facts, pairs: Pairs, outcomes: Mapping[str, Sequence[Outcome]]) -> dict[str, Difference]:
+    """The gain of each student with an interval over test subjects; for classes alone."""
     if facts.target:
         return {}
     subjects = outcomes[DISTILLED][0].subjects()
     found = {}
-    for name in _differences(facts, by_arm, outcomes):
-        one, other = ([each[name] for each in by_arm[arm]] for arm in (DISTILLED, BASELINE))
+    for name, (one, other) in pairs.items():
         of_rows = subjects if one[0].rows is None else subjects[one[0].rows]
         if difference := difference_by_subject(one, other, of_rows):
             found[name] = difference
@@ -379,15 +382,3 @@ def _selection(rules: Mapping[str, str]) -> str:
     if len(set(rules.values())) == 1:
         return described(next(iter(rules.values())))
     return "; ".join(f"{name}: {described(rule)}" for name, rule in rules.items())
-
-
-def percent(value: float) -> str:
-    """A fraction in percent, without the sign."""
-    return f"{100 * value:.1f}"
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation, in percent."""
-    if len(values) < 2:
-        return "".join(map(percent, values))
-    return f"{percent(float(np.mean(values)))} ± {percent(float(np.std(values, ddof=1)))}"

@@ -268,16 +268,15 @@ def _like(found: AnyEvaluation, answers: Numbers, labels: NDArray) -> AnyEvaluat
     return evaluate_target(Target("classes" if isinstance(found, Evaluation) else "labels"), (), answers, labels)
 
 
-def resamples(groups: NDArray[np.int64], number: int = RESAMPLES) -> Iterator[Numbers]:
-    """Bootstrap resamples of whole groups, always the same: how often each sample counts, (R, N), `number` rows in all.
+def resamples(groups: NDArray[np.int64]) -> Iterator[Numbers]:
+    """Bootstrap resamples of whole groups, always the same: how often each sample counts, (R, N), `RESAMPLES` rows in all.
 
     Args:
         groups: (N,) 0, 1, …, the group of each sample.
-        number: Resamples.
     """
     random, count = np.random.default_rng(0), int(groups.max()) + 1
-    for first in range(0, number, AT_ONCE):
-        drawn = random.multinomial(count, np.full(count, 1 / count), size=min(AT_ONCE, number - first))
+    for first in range(0, RESAMPLES, AT_ONCE):
+        drawn = random.multinomial(count, np.full(count, 1 / count), size=min(AT_ONCE, RESAMPLES - first))
         yield drawn.astype(np.float64)[:, groups]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from kdcore.recipe.plan import BASELINE
 from kdcore.runs.outcome import ENSEMBLES, JOINT_TEACHERS, Outcome
-from kdcore.training.assembly import BASELINE
 
 if TYPE_CHECKING:
     from kdcore.runs.summary import Summary

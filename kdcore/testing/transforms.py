@@ -70,7 +70,7 @@ def spec_true(subject: Subject) -> None:
         transform = ready(subject, x)
         shape = tuple(values(apply(transform, x)).shape)
         for given in readings(x):
-            said = transform.output_spec(given) if isinstance(given, tuple) else output_spec(transform, given)
+            said = transform.output_spec(given) if isinstance(given, tuple) else output_spec(given, transform)
             untrue.append(_untrue(said, shape, isinstance(x, Signal)))
     require(not untrue or not all(untrue), f"its output_spec says {untrue and untrue[0]}")
 

@@ -9,14 +9,17 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from kdcore.cache import cache_folder
 from kdcore.contracts.batch import Batch, Outputs
 from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.loss import DistillationLoss, Example
 from kdcore.contracts.target import EVERY_TARGET, partly_known
+from kdcore.contracts.training import MovingAverage
 from kdcore.data.branch import Branch
+from kdcore.data.data_cache import Progress
 from kdcore.data.pipeline import Pipeline
-from kdcore.data.preparation import Requirements
+from kdcore.data.preparation import Requirements, load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, Problem, RecipeError
 from kdcore.recipe.build import Builder, module_meant
@@ -29,8 +32,6 @@ from kdcore.training.participants import Average, Distiller, Sources, TermSpec
 from kdcore.training.randomness import derive, seed_everything
 from kdcore.training.stored_outputs import read_outputs
 from kdcore.training.teacher_cache import CachedOutputs
-
-__all__ = ["BASELINE", "DISTILLED", "Assembly", "parameter_counts"]
 
 T = TypeVar("T")
 
@@ -57,15 +58,24 @@ class Assembly:
         }
         self.pipelines = {name: self.pipeline(name) for name in self.specs}
         self._notes: dict[str, None] = {}
-        self.loaded = LoadedWeights(builder, plan, self.specs, dataset)
+        self.loaded = LoadedWeights(plan, self.specs, dataset)
         for name, pipeline in self.pipelines.items():
             self.loaded.give_statistics(self.recipe.participants[name].follows or name, pipeline)
 
-    @property
-    def requirements(self) -> Requirements:
-        """Signals that a sample must have if `data.missing` is ``mask``."""
+    def load_table(self, reading: Progress = lambda done, total, what: None) -> Table:
+        """Read and prepare the recordings for all participants.
+
+        Args:
+            reading: Told (done, total, what) while recordings are read.
+
+        Raises:
+            DataError: If recordings, splits or shapes are unfit.
+        """
         together = tuple(name for name in self.plan.graph.fused if name in self.specs)
-        return Requirements(frozenset(name for name in self.plan.students if name in self.specs), together)
+        requirements = Requirements(frozenset(name for name in self.plan.students if name in self.specs), together)
+        data, protocol = self.recipe.filled_data, self.builder.protocol()
+        limit = data.memory_bytes
+        return load_table(self.dataset, protocol, data, self.pipelines, cache_folder(), limit, reading, requirements)
 
     @property
     def notes(self) -> list[str]:
@@ -89,11 +99,6 @@ class Assembly:
     def stages(self, arm: str) -> tuple[StagePlan, ...]:
         """The stages of an arm."""
         return self.plan.stages[arm]
-
-    @property
-    def arms(self) -> tuple[str, ...]:
-        """The arms that each seed trains, in order."""
-        return self.plan.arms
 
     def distiller(self, table: Table, seed: int, arm: str, device: torch.device) -> Distiller:
         """The participants of an arm with fresh weights, fusion and losses, on `device`.
@@ -151,7 +156,7 @@ class Assembly:
         averages, stored, problems = {}, {}, []
         for name, each in self.plan.participants.items():
             if each.spec.follows is not None:
-                averages[name] = Average(each.spec.follows, each.spec.momentum, each.spec.warmup)
+                averages[name] = Average(each.spec.follows, MovingAverage(each.spec.momentum, each.spec.warmup))
             if each.spec.outputs is not None:
                 try:
                     stored[name] = self._stored(name, each.spec, table)

@@ -94,12 +94,7 @@ def _cannot_write(path: Path, error: OSError) -> TrainingError:
 
 
 class Checkpoints:
-    """The checkpoints of one run, in a folder; the newest `keep` stay.
-
-    Args:
-        folder: Where they are.
-        keep: How many stay.
-    """
+    """The checkpoints of one run, in a folder; the newest `keep` stay."""
 
     def __init__(self, folder: Path, keep: int = 2):
         self.folder = folder

@@ -237,15 +237,13 @@ class Engine:
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
         """(rows of the whole batch, this process's share) of the steps of an epoch that are left."""
         batches = self.table.epoch_order(context.rows, self._epoch_seed(context)).split(context.batch_size)[: context.steps]
-        told, share, alone = time.monotonic(), context.batch_size // self.fabric.world_size, self.fabric.world_size == 1
+        share, alone = context.batch_size // self.fabric.world_size, self.fabric.world_size == 1
         for index, batch in enumerate(batches[context.index :], context.index):
             self._begin_step(context, index)
             self.table.read_ahead(batches[index + 1 : index + 2], context.step.inputs)
             yield batch, batch if alone else batch.split(share)[self.fabric.global_rank]
             now = time.monotonic()
-            if now - told > 0.2:
-                told = now
-                self.listener.stepped(context.stage, context.epoch, index + 1)
+            self.report.stepped(context, index + 1, now)
             within = alone and index + 1 < context.steps and context.completes_step(index)
             if within and (self.stop_requested or self._due(now)):
                 self._checkpoint(context.ordinal, context.epoch, index + 1, context)

@@ -15,6 +15,9 @@ from kdcore.training.participants import Distiller
 from kdcore.training.stage_context import StageContext
 from kdcore.training.validation import Scores, reads_loss
 
+INTERVAL = 0.2
+"""Seconds between two reports of the steps of an epoch."""
+
 
 class EpochReport:
     """Tracks the values of epochs.
@@ -41,6 +44,13 @@ class EpochReport:
         self.skipping, self.log_every = skipping, log_every
         self.notes: list[str] = []
         self.history: list[list[float]] = []
+        self._told = 0.0
+
+    def stepped(self, context: StageContext, done: int, now: float) -> None:
+        """So many steps of an epoch are done, which the listener is told now and then."""
+        if now - self._told > INTERVAL:
+            self._told = now
+            self.listener.stepped(context.stage, context.epoch, done)
 
     def values(self, context: StageContext) -> tuple[list[tuple[str, Learner, float]], dict[str, float]]:
         """Track the values of an epoch's batches.

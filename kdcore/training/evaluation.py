@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdcore.contracts.target import Target
 from kdcore.data.table import Table
@@ -30,15 +31,13 @@ def predict(
     Raises:
         TrainingError: If outputs are not finite numbers, as after training that diverged.
     """
-    modes = [(module, module.training) for module in distiller.modules()]
-    distiller.eval()
     fused = distiller.fused if set(names) & set(distiller.fused) and distiller.fusion.batch_dependent else []
     live = [*fused, *(name for name in names if name not in fused and name not in distiller.stored)]
     teachers = [name for name in live if name in distiller.teachers]
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     partial = table.complete(live, rows) is not None
-    for piece in rows.split(batch_size):
-        with fabric.autocast():
+    with evaluating(distiller), fabric.autocast():
+        for piece in rows.split(batch_size):
             for group in _apart(distiller, teachers, live) if partial else [live]:
                 there = table.complete(group, piece)
                 own = piece if there is None else piece[there]
@@ -54,8 +53,6 @@ def predict(
                     found[name].append(part if there is None else _spread(part, there))
             for name in (each for each in names if each in distiller.stored):
                 found[name].append(answers(distiller.stored[name].at(piece).logits, table.target))
-    for module, training in modes:
-        module.training = training
     probabilities = {name: torch.cat(pieces).cpu().numpy() for name, pieces in found.items()}
     for name, each in probabilities.items():
         there = table.complete([name], rows)
@@ -63,6 +60,18 @@ def predict(
         if not np.isfinite(own).all():
             raise TrainingError(f"{name}: its outputs are not finite numbers; try a smaller learning rate or gradient_clip")
     return probabilities
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within it, `module` is in evaluation mode; afterwards, each part of it is in the mode that it was in."""
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for each, training in modes:
+            each.training = training
 
 
 def answers(logits: Tensor, target: Target) -> Tensor:

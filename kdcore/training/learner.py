@@ -155,14 +155,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _scheduler(
     optimizer: torch.optim.Optimizer, rule: LearningRate, rates: Sequence[float], steps: int
 ) -> OneCycleLR | ReduceLROnPlateau | None:
-    """The scheduler of torch that a rule asks for; None where a factor for each epoch does.
-
-    Args:
-        optimizer: Whose rate it sets.
-        rule: The rule.
-        rates: Of the optimizer's groups.
-        steps: Optimizer steps in all.
-    """
+    """The scheduler of torch that a rule asks for; None where a factor for each epoch does."""
     if rule.name == "one-cycle":
         return OneCycleLR(
             optimizer,

@@ -12,7 +12,6 @@ from kdcore.contracts.dataset import Dataset
 from kdcore.contracts.target import Target
 from kdcore.data.pipeline import Pipeline
 from kdcore.errors import CheckpointError, DataError, ListingError, RecipeError
-from kdcore.recipe.build import Builder
 from kdcore.recipe.models import ParticipantSpec
 from kdcore.recipe.plan import Plan
 from kdcore.training.weight_files import WeightFile, read_weight_file
@@ -27,7 +26,6 @@ class LoadedWeights:
     the weights of the classes that both know are copied.
 
     Args:
-        builder: Reports problems.
         plan: What the run does.
         specs: Participants with a network, by name.
         dataset: Says the classes of the run, once they matter; it may have to list its recordings to know them.
@@ -36,8 +34,8 @@ class LoadedWeights:
         RecipeError: If a file cannot be read, or contradicts the recipe.
     """
 
-    def __init__(self, builder: Builder, plan: Plan, specs: Mapping[str, ParticipantSpec], dataset: Dataset):
-        self.builder, self.plan, self.specs, self.dataset = builder, plan, specs, dataset
+    def __init__(self, plan: Plan, specs: Mapping[str, ParticipantSpec], dataset: Dataset):
+        self.plan, self.specs, self.dataset = plan, specs, dataset
         self.files: dict[str, WeightFile] = {}
         self.notes: dict[str, None] = {}
         problems = []
@@ -48,7 +46,7 @@ class LoadedWeights:
                 self.files[name] = read_weight_file(spec.weights.file)
                 self._refuse_contradiction(name)
             except CheckpointError as error:
-                problems.append(builder.problem(f"{self._path(name)}.weights", str(error)))
+                problems.append(plan.recipe.problem(f"{self._path(name)}.weights", str(error)))
         if problems:
             raise RecipeError(problems)
         for name in (each for each in specs if self._named(each)):
@@ -78,11 +76,6 @@ class LoadedWeights:
     def load(self, name: str, encoder: nn.Module, build: Callable[[int], nn.Module]) -> None:
         """Load the participant's weights, if it has any, into its encoder.
 
-        Args:
-            name: Of the participant.
-            encoder: Its network.
-            build: Constructs the network for a number of classes.
-
         Raises:
             RecipeError: If they do not match, with an account of what did not.
         """
@@ -95,10 +88,10 @@ class LoadedWeights:
         try:
             notes = load_matching(encoder, file, spec, head, self._named(name), classes)
         except CheckpointError as error:
-            raise RecipeError([self.builder.problem(f"{self._path(name)}.weights", str(error))]) from error
+            raise RecipeError([self.plan.recipe.problem(f"{self._path(name)}.weights", str(error))]) from error
         except (RuntimeError, ValueError, TypeError) as error:  # of the encoder's own hooks for loading
             what = f"{file.path} does not fit the encoder: {error}"
-            raise RecipeError([self.builder.problem(f"{self._path(name)}.weights", what)]) from error
+            raise RecipeError([self.plan.recipe.problem(f"{self._path(name)}.weights", what)]) from error
         frozen = not any(each.requires_grad for each in encoder.parameters())
         if spec.head == "drop" and frozen:
             notes.append("its head is untrained and frozen: use its features only, its logits are meaningless")
@@ -122,15 +115,11 @@ class LoadedWeights:
             self._note(name, f"{file.path.name}: its preprocessing statistics are used, and not fitted to this run's data")
         else:
             self._note(name, f"{file.path.name}: its preprocessing statistics do not fit the recipe's transforms; fitted again")
-        if file.transforms and _chains(file.transforms) != _chains(self._transforms(name)):
+        if file.transforms and _chains(file.transforms) != _chains(self.plan.filled_spec(name)["transforms"]):
             self._note(name, f"{file.path.name}: its weights were trained with other transforms than the recipe has")
 
     def check_scale(self, name: str, target: Target) -> None:
         """Check that a frozen network answers with values normalised as the run normalises them.
-
-        Args:
-            name: Of the participant.
-            target: The run's, with its statistics.
 
         Raises:
             RecipeError: If its file of weights says otherwise.
@@ -147,7 +136,7 @@ class LoadedWeights:
                     f"{theirs[1]:.6g}, and this run's training samples have {mean:.6g} and {std:.6g}"
                 )
                 hint = "store its outputs with kdcore outputs, which are in units, and name that file as 'outputs'"
-                raise RecipeError([self.builder.problem(f"{self._path(name)}.weights", what, hint)])
+                raise RecipeError([self.plan.recipe.problem(f"{self._path(name)}.weights", what, hint)])
 
     def _path(self, name: str) -> str:
         return self.plan.recipe.path_of(name)
@@ -201,21 +190,16 @@ class LoadedWeights:
         unknown = [each for each, column in zip(self.run_classes, columns, strict=True) if column < 0]
         if unknown and self.dataset.target.kind == "values":
             what = f"{name!r} does not estimate the value {unknown[0]!r} (it estimates: {some(classes)})"
-            raise RecipeError([self.builder.problem(f"{self._path(name)}.classes", what)])
+            raise RecipeError([self.plan.recipe.problem(f"{self._path(name)}.classes", what)])
         if len(unknown) == len(self.run_classes):
             what = f"{name!r} knows none of the run's classes (it has {some(classes)}; the run has {some(self.run_classes)})"
-            raise RecipeError([self.builder.problem(f"{self._path(name)}.classes", what)])
+            raise RecipeError([self.plan.recipe.problem(f"{self._path(name)}.classes", what)])
         self._note(name, "its logits were put in the order of the run's classes by name")
         if unused := [each for each in classes if each not in self.run_classes]:
             self._note(name, f"logits of {len(unused)} classes that the run does not have were left out: {some(unused)}")
         if unknown:
             rest = len(self.run_classes) - len(unknown)
             self._note(name, f"terms that read it are computed among the {rest} classes it knows, without {some(unknown)}")
-
-    def _transforms(self, name: str) -> Any:
-        group, _, key = self._path(name).partition(".")
-        filled = self.plan.filled[group]
-        return (filled[key] if key else filled)["transforms"]
 
 
 _OUTPUTS = {"classes": "logits of one class", "labels": "logits of several labels", "values": "normalised values"}

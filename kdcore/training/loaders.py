@@ -35,10 +35,6 @@ INDEX, WEIGHTS = ("index", "indices"), ("weights", "weight")
 """Keys of a batch that is a mapping, besides the names of participants."""
 
 
-INTERVAL = 0.2
-"""Seconds between two reports of the steps of an epoch."""
-
-
 @dataclass(frozen=True)
 class LoadedBatch:
     """One batch of a loader.
@@ -334,7 +330,7 @@ class LoaderEngine(Engine):
 
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch."""
-        count, labelled, told = 0, False, time.monotonic()
+        count, labelled = 0, False
         for index, loaded in enumerate(self.loader):
             if index == self.steps:
                 break
@@ -346,9 +342,7 @@ class LoaderEngine(Engine):
             rows = self.table.take(batch)
             self._begin_step(context, index)
             yield rows, rows
-            if (now := time.monotonic()) - told > INTERVAL:
-                told = now
-                self.listener.stepped(context.stage, context.epoch, count)
+            self.report.stepped(context, count, time.monotonic())
         self.phases.end_steps()
         reading = [term.spec.id for term in context.step.terms if term.loss.needs.labels]
         if reading and not labelled:

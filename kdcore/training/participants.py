@@ -49,17 +49,11 @@ class Average:
 
     Args:
         follows: Name of the learner.
-        momentum: Share of the old average that an update keeps.
-        warmup: Keep at most n / (n + 1) of it in update n, counted from 0.
+        rule: Momentum and warmup.
     """
 
     follows: str
-    momentum: float
-    warmup: bool = True
-
-    def decay(self, update: int) -> float:
-        """Share of the old average that update `update` keeps."""
-        return MovingAverage(self.momentum, self.warmup).decay(update)
+    rule: MovingAverage
 
 
 SetUp = Callable[[TermSpec, DistillationLoss, Example], None]
@@ -259,7 +253,7 @@ class Distiller(nn.Module):
         for name, average in self.averages.items():
             if average.follows == learner and name in self.teachers:
                 mine, theirs = self.participant(name).encoder, self.participant(learner).encoder
-                step = get_ema_multi_avg_fn(average.decay(update))
+                step = get_ema_multi_avg_fn(average.rule.decay(update))
                 step(list(mine.parameters()), list(theirs.parameters()), update)
                 for old, new in zip(mine.buffers(), theirs.buffers(), strict=True):
                     old.copy_(new)

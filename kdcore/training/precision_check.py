@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
+from kdcore.training.evaluation import evaluating
 from kdcore.training.participants import Distiller
 
 if TYPE_CHECKING:
@@ -31,16 +32,13 @@ def check_precision(distiller: Distiller, table: Table, rows: Tensor, fabric: Fa
     """
     if precision == "32-true":
         return
-    modes = [(module, module.training) for module in distiller.modules()]
-    distiller.eval()
-    for name in distiller.networks:
-        signal = table.batch(rows, [name]).signals[name]
-        exact = distiller.participant(name)(signal).logits.float()
-        with fabric.autocast():
-            first, second = (distiller.participant(name)(signal).logits.float() for _ in range(2))
-        _refuse_difference(name, precision, exact, first, second)
-    for module, training in modes:
-        module.training = training
+    with evaluating(distiller):
+        for name in distiller.networks:
+            signal = table.batch(rows, [name]).signals[name]
+            exact = distiller.participant(name)(signal).logits.float()
+            with fabric.autocast():
+                first, second = (distiller.participant(name)(signal).logits.float() for _ in range(2))
+            _refuse_difference(name, precision, exact, first, second)
 
 
 def _refuse_difference(name: str, precision: str, exact: Tensor, first: Tensor, second: Tensor) -> None:

@@ -121,9 +121,6 @@ class StageContext:
     def refuse_infinite(self, values: Tensor) -> None:
         """Raise an error that names the first value of an epoch that is not finite.
 
-        Args:
-            values: As `StageContext.values`.
-
         Raises:
             TrainingError: If there is one.
         """

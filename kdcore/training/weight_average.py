@@ -13,12 +13,7 @@ from kdcore.contracts.training import MovingAverage
 
 
 class WeightAverage:
-    """The average of some parameters over a learner's optimizer steps; buffers are not averaged.
-
-    Args:
-        parameters: What is averaged.
-        how: Momentum and warmup.
-    """
+    """The average of some parameters over a learner's optimizer steps; buffers are not averaged."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], how: MovingAverage):
         self.parameters, self.how = list(parameters), how

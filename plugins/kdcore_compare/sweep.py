@@ -86,7 +86,7 @@ def sweep(
     name = study or family + _digest(now)
     url = storage or f"sqlite:///{home / 'sweeps.db'}"
     with FileLock(home / f"{name}.begin.lock"):  # workers that start together would all create the tables
-        queue = TrialQueue(url, name, space.points(), home / name, prune and bool(search), metric)
+        queue = TrialQueue(url, name, space.points(), home / name, metric, prune and bool(search))
     try:
         _check_provenance(queue, now, family)
         if parallel.active:

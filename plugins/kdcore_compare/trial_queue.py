@@ -26,12 +26,10 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from kdcore import Metric, Target, UsageError
+from kdcore import Metric, UsageError
 
 HEARTBEAT, GRACE, ATTEMPTS = 20, 120, 3
 """Interval of heartbeats, and silence after which a worker on another machine is dead, in seconds; attempts per point."""
-
-ACCURACY = Target().metric("accuracy")
 
 TAKEN = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -44,8 +42,8 @@ class TrialQueue:
         name: Name of the study.
         points: Values of each point; Optuna's sampler chooses those of an empty one.
         folder: Folder for the lock files of this machine's workers.
-        prune: True if trials may be pruned.
         metric: What trials are ranked by.
+        prune: True if trials may be pruned.
 
     Raises:
         UsageError: If the database cannot be opened.
@@ -57,8 +55,8 @@ class TrialQueue:
         name: str,
         points: Sequence[Mapping[str, str]],
         folder: Path,
+        metric: Metric,
         prune: bool = False,
-        metric: Metric = ACCURACY,
     ):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         file = url.removeprefix("sqlite:///") if url.startswith("sqlite:///") else ""

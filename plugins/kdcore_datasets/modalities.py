@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 from typing import Literal
 
-from kdcore import Modality
-
-STANDARD_GRAVITY = 9.80665
-"""One g in m/s²."""
+from kdcore import UNITS, Modality
 
 Unit = Literal["m/s^2", "g", "mg", "rad/s", "deg/s", "rad", "deg", "m", "cm", "mm"]
-FACTORS: dict[str, float] = {
-    "m/s^2": 1.0,
-    "g": STANDARD_GRAVITY,
-    "mg": STANDARD_GRAVITY / 1000,
-    "rad/s": 1.0,
-    "deg/s": math.pi / 180,
-    "rad": 1.0,
-    "deg": math.pi / 180,
-    "m": 1.0,
-    "cm": 0.01,
-    "mm": 0.001,
-}
+FACTORS = {unit: factor for unit, (_, factor) in UNITS.items()}
 """Unit → factor to m/s², rad/s, rad or m."""
+
+STANDARD_GRAVITY = FACTORS["g"]
+"""One g in m/s²."""
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
 SECONDS: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}

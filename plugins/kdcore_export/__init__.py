@@ -12,6 +12,16 @@ def register_encoders(register):
 
 
 @hookimpl
+def open_predictor(path):
+    """Open a student that ``kdcore export`` wrote as ONNX."""
+    if path.suffix != ".onnx":
+        return None
+    from kdcore_export.onnx_student import load_onnx
+
+    return load_onnx(path)
+
+
+@hookimpl
 def register_commands(cli):
     """Add ``export``."""
     from kdcore_export.commands import export

@@ -29,12 +29,14 @@ class Clips:
         signals: Evenly sampled, by modality.
         pieces: The same as arrays.
         labels: Of each; None where unknown.
+        split: Split of the run that they are; empty for others.
     """
 
     what: str
     signals: list[dict[str, Signal]] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
     labels: list[int | tuple[float, ...] | None] = field(default_factory=list)
+    split: str = ""
 
 
 def gather(
@@ -71,7 +73,7 @@ def gather(
 
 def of_split(predictor: Predictor, run: Recordings, split: str, samples: Samples) -> Clips:
     """The samples of a split of the run, cut into windows as the run cut them."""
-    found = Clips(f"{split} recordings of its run" if run.window is None else f"{split} windows of its run")
+    found = Clips(f"{split} {'recordings' if run.window is None else 'windows'} of its run", split=split)
     for piece in run.pieces(split, predictor.modalities):
         _add(found, predictor, piece.signals, piece.label, samples)
     return found

@@ -119,7 +119,7 @@ def _quantised(
     lines = [f"layer       {layer}" for layer in layers]
     lines.append(f"int8        {file.stat().st_size / 1024:,.0f} KiB, float32 {size / 1024:,.0f} KiB")
     lines.append(agreement(predictor, judged, after, before))
-    if judged.what.startswith("validation") and (found := score(predictor, judged, after, before, "float32")) is not None:
+    if judged.split == "validation" and (found := score(predictor, judged, after, before, "float32")) is not None:
         lines.append(f"validation  {found[0]} {found[1]}")
     return lines, runner
 

@@ -22,8 +22,8 @@ def quiet() -> Iterator[None]:
         logging.disable(level)
 
 
-def reason(error: BaseException) -> str:
-    """The innermost cause in one line: the exporter wraps it in pages."""
+def innermost_cause(error: BaseException) -> str:
+    """The innermost cause of an error in one line: the exporter wraps it in pages."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]

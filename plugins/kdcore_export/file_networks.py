@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kdcore import Encoder, trusts_code
+from kdcore_export.onnx_student import open_session
 
 Kind = Literal["logits", "probabilities"]
 _CLOSE = 1e-4
@@ -263,13 +264,8 @@ class ExportedNetwork(_TorchFile):
 
 
 def _session(file: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
     try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        return open_session(file)
     except Exception as error:  # its kinds of error have no common base
         raise ValueError(f"{file.name}: not a readable ONNX file ({_first_line(error)})") from error
 

@@ -15,8 +15,9 @@ import torch
 
 from kdcore import KdcoreError, UsageError, one_line
 from kdcore_export.executorch_file import executorch_runner, save_executorch
-from kdcore_export.exporters import quiet, reason
+from kdcore_export.exporters import innermost_cause, quiet
 from kdcore_export.graph import Graph, as_text
+from kdcore_export.onnx_student import PREFIX, open_session
 
 Format = Literal["onnx", "torch-export", "executorch"]
 SUFFIXES: Mapping[str, Format] = {".onnx": "onnx", ".pt2": "torch-export", ".pte": "executorch"}
@@ -27,9 +28,6 @@ FIXED: Format = "executorch"
 
 Run = Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
 """Runs a file: modality → values (B, T, …) gives logits and probabilities."""
-
-PREFIX = "kdcore."
-"""Of every key of an ONNX file's metadata."""
 
 FACTS = "kdcore.json"
 """Extra file with the metadata inside a ``torch.export`` file."""
@@ -110,7 +108,7 @@ def _save_onnx(
                 opset_version=opset,
             )
     except Exception as error:
-        raise KdcoreError(f"this student cannot be exported to ONNX: {reason(error)}") from error
+        raise KdcoreError(f"this student cannot be exported to ONNX: {innermost_cause(error)}") from error
     assert program is not None
     model = program.model_proto
     written = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
@@ -144,13 +142,8 @@ def onnx_runner(file: Path) -> Run:
     Raises:
         KdcoreError: If it is no ONNX file that ONNX Runtime can run.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        session = open_session(file)
     except Exception as error:  # its kinds of error have no common base
         raise KdcoreError(f"ONNX Runtime cannot run the file: {one_line(error)}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from kdcore import DataError, Encoder, plugin_manager
+from kdcore import DataError, Encoder, pretrained_backbone
 
 
 class TimmEncoder(Encoder):
@@ -115,35 +116,22 @@ def create(
     if not timm.is_model(model):
         near = timm.list_models(f"*{model}*")[:5]
         raise DataError(f"timm has no model {model!r}" + (f"; it has {', '.join(near)}" if near else ""))
-    wanted = pretrained and weights is None
-    package = plugin_manager().hook.pretrained_weights(model=model) if wanted else None
-    download = wanted and not (package and package.tensors)
-    try:
-        backbone = timm.create_model(model, pretrained=download, in_chans=channels, num_classes=0, **arguments)
-    except Exception as error:  # a download fails in as many ways as there are libraries between here and the server
-        if not download:
-            raise
-        install = f"install {package.install}, or " if package else ""
-        raise DataError(
-            f"weights of {model} cannot be downloaded ({type(error).__name__}); {install}fetch them elsewhere and name the "
-            f"file with `weights`, or set `pretrained: false`"
-        ) from error
+
+    def construct(download: bool) -> nn.Module:
+        return timm.create_model(model, pretrained=download, in_chans=channels, num_classes=0, **arguments)
+
+    if pretrained and weights is None:
+        return pretrained_backbone(model, construct, partial(_fill, model, channels), _downloaded)
+    backbone = construct(False)
     if weights:
         _load(backbone, model, channels, weights)
-        return backbone, ()
-    if package and package.tensors:
-        if missing := _fill(backbone, channels, dict(package.tensors())):
-            lacking = f"{len(missing)} tensors are missing, e.g. {missing[0]}"
-            raise DataError(f"{package.source}: these are not weights of {model}: {lacking}")
-        return backbone, (f"the backbone starts from the weights of {model} in {package.source}, licence {package.licence}",)
-    return backbone, (_downloaded(backbone),) if download else ()
+    return backbone, ()
 
 
 def _downloaded(backbone: Any) -> str:
-    """A sentence on the weights that timm has downloaded."""
     about = backbone.pretrained_cfg
     where = about.get("hf_hub_id") or about.get("url") or "an unknown source"
-    return f"the backbone starts from weights that timm downloaded from {where}, licence {about.get('license') or 'not stated'}"
+    return f"timm downloaded from {where}, licence {about.get('license') or 'not stated'}"
 
 
 def _load(backbone: nn.Module, model: str, channels: int, path: Path) -> None:
@@ -152,21 +140,27 @@ def _load(backbone: nn.Module, model: str, channels: int, path: Path) -> None:
     if not path.is_file():
         raise DataError(f"{path}: no such file of weights for {model}")
     try:
-        missing = _fill(backbone, channels, load_state_dict(str(path)))
+        _fill(model, channels, backbone, load_state_dict(str(path)), str(path))
+    except DataError:
+        raise
     except Exception as error:  # unpickling, too, may fail in any way
         raise DataError(f"{path}: cannot be used as weights of {model}: {error}") from error
-    if missing:
-        raise DataError(f"{path}: these are not weights of {model}: {len(missing)} tensors are missing, e.g. {missing[0]}")
 
 
-def _fill(backbone: nn.Module, channels: int, state: dict[str, Tensor]) -> list[str]:
-    """Load `state`, its first convolution adapted to the channels; returns the names of tensors that it lacks."""
+def _fill(model: str, channels: int, backbone: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Load `state`, its first convolution adapted to the channels.
+
+    Raises:
+        DataError: If tensors are missing.
+    """
     from timm.models import adapt_input_conv
 
     first = f"{getattr(backbone, 'pretrained_cfg', {}).get('first_conv')}.weight"
     if first in state:
         state[first] = adapt_input_conv(channels, state[first])
-    return backbone.load_state_dict(state, strict=False).missing_keys
+    if missing := backbone.load_state_dict(state, strict=False).missing_keys:
+        lacking = f"{len(missing)} tensors are missing, e.g. {missing[0]}"
+        raise DataError(f"{source}: these are not weights of {model}: {lacking}")
 
 
 Cut = Mapping[str, Sequence[str]]

@@ -15,6 +15,9 @@ from kdcore_report.saliency_plots import Look
 
 MOST = 4
 
+Kind = tuple[str, np.ndarray, np.ndarray, int]
+"""Why samples are notable; the number by which they are ordered, largest first; which they are; and how many are shown."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -70,8 +73,7 @@ def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome])
     table, explainer = run.table, Explainer(run, seed, outcomes)
     samples = {sample.key: sample for sample in table.splits.samples[run.split]}
     rows, found = table.rows[run.split], []
-    picked = chosen(outcomes) if table.target.is_classes else chosen_by_error(outcomes)
-    for index, why in picked.items():
+    for index, why in chosen(outcomes).items():
         key = table.keys[int(rows[index])]
         try:
             recordings = _recordings(run, samples[replace(key, window=0)])
@@ -86,28 +88,49 @@ def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome])
 
 
 def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
-    """Row → why it is notable, for at most `most` rows; the most confident answers first."""
+    """Row → why it is notable, for at most `most` rows.
+
+    Of classes, the most confident answers come first. Of labels and values, those by whose error the rows differ; see
+    `sample_errors`.
+    """
     after = outcomes[DISTILLED]
     both = [name for name in after.students if BASELINE in outcomes and name in outcomes[BASELINE].students]
-    student = (both or after.students)[0]
-    there, now = known(after.labels), _correct(after, student)
+    student, before = (both or after.students)[0], outcomes[BASELINE] if both else after
+    kinds = _by_correctness(before, after, student) if after.target.is_classes else _by_error(before, after, student)
+    there: np.ndarray = known(after.labels)
     for name in after.teachers:
         there = there & ~np.isnan(after.probabilities[name]).any(1)  # all that is shown of a sample is there
-    knew = _correct(after, *after.teachers) if after.teachers else np.zeros_like(now)
-    before = _correct(outcomes[BASELINE], student) if both else now
-    kinds = (
-        ("The teachers and the distilled student are correct, the baseline is wrong", knew & ~before & now, 2),
-        ("Only the distilled student is correct", ~before & now, 1),
-        ("Only the baseline is correct", before & ~now, 1),
-        ("The student is wrong", ~now, 1),
-        ("The student is correct", now, 1),
-    )
-    sure = after.probabilities[student].max(axis=1)
     found: dict[int, str] = {}
-    for why, which, number in kinds:
-        rows = [row for row in np.argsort(-sure, kind="stable").tolist() if there[row] and which[row] and row not in found]
+    for why, order, which, number in kinds:
+        rows = [row for row in np.argsort(-order, kind="stable").tolist() if there[row] and which[row] and row not in found]
         found |= dict.fromkeys(rows[:number], why)
     return dict(list(found.items())[:most])
+
+
+def _by_correctness(before: Outcome, after: Outcome, student: str) -> list[Kind]:
+    """Kinds of notable samples by whom classifies them correctly, without distillation (`before`) and with it."""
+    old, new = _correct(before, student), _correct(after, student)
+    knew = _correct(after, *after.teachers) if after.teachers else np.zeros_like(new)
+    sure = after.probabilities[student].max(axis=1)
+    return [
+        ("The teachers and the distilled student are correct, the baseline is wrong", sure, knew & ~old & new, 2),
+        ("Only the distilled student is correct", sure, ~old & new, 1),
+        ("Only the baseline is correct", sure, old & ~new, 1),
+        ("The student is wrong", sure, ~new, 1),
+        ("The student is correct", sure, new, 1),
+    ]
+
+
+def _by_error(before: Outcome, after: Outcome, student: str) -> list[Kind]:
+    """Kinds of notable samples by the student's error without distillation (`before`) and with it."""
+    error = sample_errors(after, student)
+    gain = sample_errors(before, student) - error
+    return [
+        ("Distillation reduces the error most", gain, gain > 0, 2),
+        ("Distillation increases the error most", -gain, gain < 0, 1),
+        ("The student's error is largest", error, np.ones_like(error, bool), 1),
+        ("The student's error is smallest", -error, np.ones_like(error, bool), 1),
+    ]
 
 
 def _correct(outcome: Outcome, *names: str) -> np.ndarray:
@@ -156,33 +179,6 @@ class InWords:
         several = len(self.classes) > 1
         told = zip(self.classes, numbers, units, strict=True)
         return ", ".join(f"{f'{name} ' if several else ''}{each:.4g} {unit}".strip() for name, each, unit in told)
-
-
-def chosen_by_error(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
-    """Row → why it is notable, for at most `most` rows of samples that have labels or values.
-
-    A sample's error is the mean binary cross-entropy of its known labels, or the mean absolute error of its values in standard
-    deviations.
-    """
-    after = outcomes[DISTILLED]
-    both = [name for name in after.students if BASELINE in outcomes and name in outcomes[BASELINE].students]
-    student = (both or after.students)[0]
-    there: np.ndarray = known(after.labels)
-    for name in after.teachers:
-        there = there & ~np.isnan(after.probabilities[name]).any(1)  # all that is shown of a sample is there
-    error = sample_errors(after, student)
-    gain = sample_errors(outcomes[BASELINE], student) - error if both else np.zeros_like(error)
-    kinds = (
-        ("Distillation reduces the error most", gain, gain > 0, 2),
-        ("Distillation increases the error most", -gain, gain < 0, 1),
-        ("The student's error is largest", error, there, 1),
-        ("The student's error is smallest", -error, there, 1),
-    )
-    found: dict[int, str] = {}
-    for why, by, which, number in kinds:
-        rows = [row for row in np.argsort(-by, kind="stable").tolist() if there[row] and which[row] and row not in found]
-        found |= dict.fromkeys(rows[:number], why)
-    return dict(list(found.items())[:most])
 
 
 def sample_errors(outcome: Outcome, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcore import DataError, plugin_manager
+from kdcore import DataError, pretrained_backbone
 
 
 def create(name: str, channels: int, pretrained: bool, weights: Path | None, width: float) -> tuple[nn.Module, tuple[str, ...]]:
@@ -56,26 +56,19 @@ def _timm(name: str, channels: int, pretrained: bool, weights: Path | None) -> t
     if not timm.is_model(name):
         near = timm.list_models(f"*{name}*")[:5]
         raise DataError(f"no backbone {name!r}: neither bn-inception nor a timm model" + (f" such as {near}" if near else ""))
-    wanted = pretrained and weights is None
-    package = plugin_manager().hook.pretrained_weights(model=name) if wanted else None
-    download = wanted and not (package and package.tensors)
-    try:
-        backbone = timm.create_model(name, pretrained=download, in_chans=channels, num_classes=0)
-    except Exception as error:  # a download fails in as many ways as there are libraries between here and the server
-        if not download:
-            raise
-        install = f"install {package.install}, or " if package else ""
-        raise DataError(
-            f"weights of {name} cannot be downloaded ({type(error).__name__}); {install}fetch them elsewhere and name the "
-            f"file with `weights`, or set `pretrained: false`"
-        ) from error
+
+    def construct(download: bool) -> nn.Module:
+        return timm.create_model(name, pretrained=download, in_chans=channels, num_classes=0)
+
+    def fill(backbone: nn.Module, state: dict[str, Tensor], source: str) -> None:
+        load(backbone, _adapted(backbone, channels, state), source)
+
+    if pretrained and weights is None:
+        return pretrained_backbone(name, construct, fill, _downloaded)
+    backbone = construct(False)
     if weights:
-        load(backbone, _adapted(backbone, channels, tensors(weights)), str(weights))
-        return backbone, ()
-    if package and package.tensors:
-        load(backbone, _adapted(backbone, channels, dict(package.tensors())), package.source)
-        return backbone, (f"the backbone starts from the weights of {name} in {package.source}, licence {package.licence}",)
-    return backbone, (_downloaded(backbone),) if download else ()
+        fill(backbone, tensors(weights), str(weights))
+    return backbone, ()
 
 
 def _adapted(backbone: nn.Module, channels: int, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -87,10 +80,9 @@ def _adapted(backbone: nn.Module, channels: int, state: dict[str, Tensor]) -> di
 
 
 def _downloaded(backbone: Any) -> str:
-    """A sentence on the weights that timm has downloaded."""
     about = backbone.pretrained_cfg
     where = about.get("hf_hub_id") or about.get("url") or "an unknown source"
-    return f"the backbone starts from weights that timm downloaded from {where}, licence {about.get('license') or 'not stated'}"
+    return f"timm downloaded from {where}, licence {about.get('license') or 'not stated'}"
 
 
 def tensors(path: Path) -> dict[str, Tensor]:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import pytest
 import torch
-from distil_loops import CLASSES, SGD, by_hand, mlp, same, soft_target
+from distil_loops import SGD, by_hand, mlp, same, soft_target
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import kdcore
 from kdcore import DataError, DistillationLoss, Needs, RecipeError, RunListener, TrainingError, UsageError
 from kdcore.training.randomness import derive, seed_everything
-
-
-@pytest.fixture
-def given():
-    """Student, teacher, and samples."""
-    torch.manual_seed(0)
-    x, y = torch.randn(44, 6), torch.randint(CLASSES, (44,))
-    return mlp(8), mlp(16), TensorDataset(x, y)
 
 
 def test_weights_are_those_of_a_loop_by_hand(given):
@@ -115,58 +106,6 @@ def test_two_calls_in_one_process_do_not_touch_each_other(given):
     same(first, third)
 
 
-class Forms(Dataset):
-    """The same samples, in any form of batch."""
-
-    def __init__(self, samples: TensorDataset, form: Any):
-        self.samples, self.form = samples, form
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Any:
-        x, y = self.samples[index]
-        return self.form(x, y, index)
-
-
-FORMS = {
-    "pair": lambda x, y, i: (x, y),
-    "teachers' input for all": lambda x, y, i: (x, 2 * x, y),
-    "teachers' input by name": lambda x, y, i: (x, {"big": 2 * x}, y),
-    "by name": lambda x, y, i: {"student": x, "big": 2 * x, "labels": y},
-    "shared, by name": lambda x, y, i: {"x": x, "y": y, "index": i},
-    "shared and one by name": lambda x, y, i: {"x": x, "big": 2 * x, "label": y},
-}
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_forms_of_batches(given, form):
-    student, teacher, samples = given
-    other = copy.deepcopy(student)
-    loader = DataLoader(Forms(samples, FORMS[form]), batch_size=8)
-    options = {"optimizer": SGD, "device": "cpu"}
-    kdcore.distil(student, {"big": teacher}, loader, ["dist", "cross-entropy"], epochs=2, **options)
-    factor = 1.0 if form in ("pair", "shared, by name") else 2.0
-    dist = kdcore.loss("dist")
-    by_hand(
-        other,
-        lambda_module(teacher, factor),
-        DataLoader(samples, batch_size=8),
-        2,
-        0.1,
-        lambda z, t, y: dist(z, t) * 1.0 + F.cross_entropy(z, y) * 1.0,
-    )
-    same(student, other)
-
-
-def lambda_module(teacher: nn.Module, factor: float) -> nn.Module:
-    class Scaled(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return teacher(factor * x)
-
-    return Scaled()
-
-
 def test_several_teachers_ramps_and_learning_rates(given):
     student, teacher, samples = given
     torch.manual_seed(2)
@@ -214,28 +153,6 @@ def test_validation_accuracy_and_the_best_epoch(given):
     assert own == pytest.approx(found.history["accuracy"].max())
 
 
-def test_unlabelled_samples_are_left_out_of_terms_that_read_labels(given):
-    student, teacher, samples = given
-    x, y = samples.tensors[0], samples.tensors[1].clone()
-    y[::2] = -1
-    other = copy.deepcopy(student)
-    loader = DataLoader(TensorDataset(x, y), batch_size=8)
-    kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=2, optimizer=SGD, device="cpu")
-    dist = kdcore.loss("dist")
-    by_hand(other, teacher, loader, 2, 0.1, lambda z, t, y: dist(z, t) + F.cross_entropy(z[y >= 0], y[y >= 0]))
-    same(student, other, rtol=1e-5, atol=1e-6)
-
-
-def test_batches_without_labels(given):
-    student, teacher, samples = given
-    loader = [samples.tensors[0][:16], samples.tensors[0][16:32]]
-    before = copy.deepcopy(student)
-    kdcore.distil(student, teacher, loader, ["dist"], epochs=1, device="cpu")
-    assert not torch.equal(before[0].weight, student[0].weight)
-    with pytest.raises(DataError, match="'cross-entropy' reads labels, but the batches have none"):
-        kdcore.distil(student, teacher, loader, ["cross-entropy"], device="cpu")
-
-
 def test_a_loss_that_learns_is_trained_with_the_student(given):
     student, teacher, samples = given
     weights = []
@@ -255,43 +172,6 @@ def test_a_loss_that_learns_is_trained_with_the_student(given):
     found = kdcore.distil(student, teacher, DataLoader(samples, 8), [Regressor(), "dist"], epochs=2, taps=taps, device="cpu")
     assert not torch.equal(weights[-1], weights[1])
     assert list(found.history.columns) == ["epoch", "total", "Regressor", "dist", "learning_rate"]
-
-
-def test_losses_that_remember_samples_need_their_numbers(given):
-    student, teacher, samples = given
-    taps = {"student": {"features": "1"}, "big": {"features": "1"}}
-    options = {"taps": taps, "epochs": 1, "device": "cpu"}
-    with pytest.raises(DataError, match="give each batch an 'index'"):
-        kdcore.distil(student, {"big": teacher}, DataLoader(samples, 8), ["crd"], **options)
-    numbered = DataLoader(Forms(samples, FORMS["shared, by name"]), batch_size=8)
-    kdcore.distil(student, {"big": teacher}, numbered, ["crd"], **options)
-
-
-class Endless(IterableDataset):
-    def __iter__(self):
-        for number in range(1000):
-            yield torch.full((6,), float(number % 5)), number % CLASSES
-
-
-def test_a_loader_without_a_length_needs_steps(given):
-    student, teacher, _ = given
-    loader = DataLoader(Endless(), batch_size=4)
-    with pytest.raises(UsageError, match="steps="):
-        kdcore.distil(student, teacher, loader, ["dist"], device="cpu")
-    found = kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=2, steps=3, device="cpu")
-    assert len(found.history) == 2
-    with pytest.raises(DataError, match="gave 250 batches in epoch 1, but 300 were expected"):
-        kdcore.distil(student, teacher, loader, ["dist", "cross-entropy"], epochs=1, steps=300, device="cpu")
-
-
-def test_unpack_reads_any_batch(given):
-    student, teacher, samples = given
-    other = copy.deepcopy(student)
-    odd = [{"pixels": x[None], "meta": {"target": y[None]}} for x, y in samples]
-    options = {"optimizer": SGD, "device": "cpu", "epochs": 1}
-    kdcore.distil(student, teacher, odd, ["dist"], unpack=lambda b: (b["pixels"], b["meta"]["target"]), **options)
-    kdcore.distil(other, teacher, DataLoader(samples, 1), ["dist"], **options)
-    same(student, other)
 
 
 def test_callbacks_and_progress(given, capsys):

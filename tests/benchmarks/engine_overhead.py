@@ -21,8 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdcore import Example, Outputs, Participant, RunJournal, SampleKey, Splits, StagePlan, Training
-from kdcore.data.sampling import shuffled
-from kdcore.data.table import Table
+from kdcore.data.table import Table, shuffled
 from kdcore.recipe.models import EngineSpec
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.fabric import make_fabric

@@ -277,7 +277,7 @@ def test_an_array_that_claims_terabytes_is_refused(tmp_path):
 
 def test_onnx_with_tensors_in_other_files_is_refused(tmp_path):
     onnx = pytest.importorskip("onnx")
-    from kdcore.deploy.onnx_student import load_onnx
+    from kdcore_export.onnx_student import load_onnx
 
     outside = tmp_path / "secret.bin"
     outside.write_bytes(np.arange(4, dtype=np.float32).tobytes())

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import typer
 
-from kdcore.cli.plugin_commands import SHIPPED, command_names, refuse_missing
+from kdcore.cli.plugins import SHIPPED, command_names, refuse_missing
 from kdcore.errors import UsageError
 from kdcore.plugin.manager import PluginManager, found_plugins
 

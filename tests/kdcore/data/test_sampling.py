@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdcore import RecipeError, load_recipe
-from kdcore.data.sampling import balanced, shuffled
+from kdcore.data.table import balanced, shuffled
 
 
 @given(labels=st.lists(st.integers(-1, 4), min_size=1, max_size=60), seed=st.integers(0, 10**6))

@@ -15,10 +15,10 @@ from saved import ACCELEROMETER, CLASSES, saved_student, walk
 
 from kdcore import DataError, Signal, load_student
 from kdcore.cli.main import main
-from kdcore.deploy.onnx_student import load_onnx
 from kdcore.deploy.predict import predict_stream
 from kdcore.deploy.streaming import Smoothing, StreamingPredictor, smoothed
 from kdcore.errors import KdcoreError
+from kdcore_export.onnx_student import load_onnx
 
 
 @pytest.fixture(scope="module")

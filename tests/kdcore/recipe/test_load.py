@@ -9,23 +9,8 @@ import yaml
 
 import kdcore.recipe.shipped as shipped
 from kdcore import Ramp
-from kdcore.errors import Problem, RecipeError
+from kdcore.errors import RecipeError
 from kdcore.recipe.load import find_recipe, list_recipes, load_recipe
-from kdcore.recipe.overrides import apply_overrides
-from kdcore.recipe.yaml import Node
-
-BASE = "extends: recipe.yaml\n"
-
-
-@pytest.fixture
-def extend(write, valid, plugins):
-    """Loads a recipe that extends the valid one."""
-
-    def extend(text, *overrides):
-        write(valid)
-        return load_recipe(write(BASE + text, "child.yaml"), overrides, plugins)
-
-    return extend
 
 
 def test_a_whole_recipe(load):
@@ -112,92 +97,6 @@ def test_locate(load, valid, tmp_path):
     assert recipe.locate("engine.threads") is None
 
 
-# Extending
-
-
-def test_mappings_merge_and_lists_are_replaced(extend):
-    recipe = extend("name: child\nteachers: {acc: {encoder: {dropout: 0.1}}}\nseeds: [7]\nstudent: {taps: [a, layers.1]}\n")
-    assert (recipe.name, recipe.seeds, recipe.tracking.experiment) == ("child", [7], "child")
-    assert recipe.teachers["acc"].encoder.options == {"width": 8, "dropout": 0.1}
-    assert recipe.teachers["gyro"].encoder.options == {"width": 8, "dropout": 0.1}
-    assert recipe.student.taps == {"a": "a", "layers.1": "layers.1"}
-
-
-def test_a_bare_name_below_takes_options(extend):
-    assert extend("student: {encoder: {width: 2}}\n").student.encoder.flat() == {"name": "net", "width": 2}
-
-
-def test_another_component_drops_the_options_below(extend):
-    recipe = extend("teachers: {acc: {encoder: {name: fake/net, dropout: 0.1}}}\n")
-    assert recipe.teachers["acc"].encoder.options == {"dropout": 0.1}
-
-
-def test_null_takes_away_what_was_inherited(extend, load, valid):
-    recipe = extend(
-        "teachers: {gyro: null, acc: {taps: null, encoder: {dropout: null}}}\nlosses: [cross-entropy]\nseeds: null\n"
-    )
-    assert list(recipe.teachers) == ["acc"]
-    assert recipe.teachers["acc"].taps == {}
-    assert recipe.teachers["acc"].encoder.options == {"width": 8, "dropout": None}
-    assert recipe.seeds == [0]
-    assert load(valid, "teachers.gyro=null").teachers.keys() == {"acc"}
-
-
-def test_losses_by_name(extend):
-    recipe = extend(
-        "losses: {soft-target: {weight: 0}, late: null, cross-entropy: {}, extra: {name: soft-target, weight: 2}}\n"
-    )
-    assert [(term.id, term.weight) for term in recipe.losses] == [("cross-entropy", 1.0), ("soft-target", 0.0), ("extra", 2.0)]
-    assert not recipe.losses[1].active
-    assert recipe.losses[1].options == {"temperature": 2}
-
-
-def test_bases_in_order_and_a_diamond(write, valid, plugins):
-    write(valid)
-    write(BASE + "name: b\ndescription: b\n", "b.yaml")
-    write(BASE + "name: c\n", "c.yaml")
-    recipe = load_recipe(write("extends: [b.yaml, c.yaml]\n", "d.yaml"), (), plugins)
-    assert (recipe.name, recipe.description) == ("c", "b")
-
-
-def test_lines_of_the_file_that_said_it(extend, tmp_path):
-    recipe = extend("losses:\n  soft-target:\n    weight: 0.25\n")
-    assert recipe.locate("losses[1].weight") == (tmp_path / "child.yaml", 4)
-    assert recipe.locate("losses[1].temperature") == (tmp_path / "recipe.yaml", 20)
-    assert recipe.locate("seeds") == (tmp_path / "recipe.yaml", 23)
-
-
-def test_problems_name_the_file_that_said_it(extend, write, valid, plugins, tmp_path):
-    with pytest.raises(RecipeError) as caught:
-        extend("losses: {soft-target: {temprature: 3}}\n")
-    [found] = caught.value.problems
-    assert (found.file, found.line, found.path) == (tmp_path / "child.yaml", 2, "losses[1].temprature")
-
-
-def test_extending_what_is_not_there(write, valid, plugins, tmp_path):
-    write(valid, "base.yaml")
-    with pytest.raises(RecipeError) as caught:
-        load_recipe(write("name: x\nextends: bse.yaml\n"), (), plugins)
-    [found] = caught.value.problems
-    assert (found.file, found.line, found.path) == (tmp_path / "recipe.yaml", 2, "extends")
-    assert found.hint == "did you mean 'base.yaml'?"
-
-
-def test_extending_in_a_circle(write, plugins):
-    write("extends: b.yaml\n", "a.yaml")
-    write("name: b\nextends: sub/c.yaml\n", "b.yaml")
-    with pytest.raises(RecipeError) as caught:
-        load_recipe(write("extends: ../a.yaml\n", "sub/c.yaml"), (), plugins)
-    [found] = caught.value.problems
-    assert found.message == "circular `extends:` reference: c.yaml → a.yaml → b.yaml → c.yaml"
-    assert (found.file.name, found.line) == ("b.yaml", 2)
-
-
-def test_extends_is_a_name_or_names(write, plugins):
-    with pytest.raises(RecipeError, match=r"recipe\.yaml:1: extends: must be a file"):
-        load_recipe(write("extends: {a: b}\n"), (), plugins)
-
-
 # Participants like others
 
 
@@ -224,110 +123,6 @@ def test_copies(load, valid):
 @pytest.mark.parametrize("copies", ["0", "x", "1.5", "true", "101"])
 def test_copies_are_counted(problems, valid, copies):
     assert [each.path for each in problems(valid, f"student.copies={copies}")] == ["student.copies"]
-
-
-# Overrides
-
-
-@pytest.mark.parametrize("text", ["{action}.parquet", "s{subject}_{action}.csv", "{a}/{b}", "@watch", "{a}: {b}.csv"])
-def test_overrides_that_are_no_yaml_are_text(text):
-    problems: list[Problem] = []
-    root = apply_overrides(Node({}), [f"data.pattern={text}"], problems)
-    assert not problems
-    assert root.plain() == {"data": {"pattern": text}}
-
-
-@pytest.mark.parametrize("text", ["{name: x", "[1, 2", "{a: [1, 2}", '"x', "{a: b: c}"])
-def test_overrides_that_are_broken_yaml_are_problems(text):
-    problems: list[Problem] = []
-    apply_overrides(Node({}), [f"data.pattern={text}"], problems)
-    assert len(problems) == 1
-
-
-def test_overrides(load, valid):
-    recipe = load(
-        valid,
-        "losses.late.weight=0.1",
-        "losses[1].weight={start: 0, stop: 1, epochs: 2}",
-        "losses.soft-target.temperature=1e1",
-        "teachers.acc.transforms[0].length=32",
-        "teachers.acc.transforms.cut.at=end",
-        "data.protocol=fake/halves",
-        "engine.threads=1",
-        "description=a = b",
-        "tracking.tags.who=me",
-    )
-    assert recipe.losses[2].weight == 0.1
-    assert recipe.losses[1].weight == Ramp(0, 1, 2)
-    assert recipe.losses[1].options == {"temperature": 10.0}
-    assert recipe.teachers["gyro"].transforms[0].options == {"length": 32, "at": "end"}
-    assert recipe.data.protocol.name == "fake/halves"
-    assert recipe.description == "a = b"
-    assert recipe.tracking.tags == {"who": "me"}
-
-
-@pytest.mark.parametrize("turn", [1, -1])
-def test_another_name_drops_options_whatever_the_order(load, valid, turn):
-    text = valid.replace("root: /nowhere", "root: /nowhere, kind: large")
-    recipe = load(text, *["data.dataset.name=fake/folder", "data.dataset.root=~/x"][::turn])
-    assert recipe.data.dataset.options == {"root": "~/x"}
-    assert recipe.filled()["data"]["dataset"]["root"] == str(Path.home() / "x")
-
-
-def test_the_same_name_keeps_options(load, valid):
-    assert load(valid, "data.dataset.name=folder").data.dataset.options == {"root": "/nowhere"}
-
-
-def test_qualified_names_in_overrides(load, valid, problems):
-    text = valid.replace("- {name: soft-target,", "- {name: fake/soft-target,")
-    assert load(text, "losses.fake/soft-target.temperature=9").losses[1].options == {"temperature": 9}
-    assert load(text, "losses.soft-target.temperature=9").losses[1].options == {"temperature": 9}
-    assert [term.name for term in load(text, "losses.fake/soft-target=null").losses] == ["cross-entropy", "feature"]
-    assert load(text, "losses={fake/soft-target: {weight: 3}}").losses[1].weight == 3
-    assert load(text, "student.encoder=fake/net").student.encoder.name == "fake/net"
-    [found] = problems(valid, "losses.other/soft-target.weight=3")
-    assert (found.path, found.hint) == ("losses.other/soft-target", "did you mean 'soft-target'?")
-
-
-def test_a_qualified_name_that_two_terms_have_is_refused(valid, problems):
-    twice = valid.replace("  - cross-entropy\n", "  - {name: fake/soft-target, id: a}\n  - {name: fake/soft-target, id: b}\n")
-    [found] = problems(twice, "losses.fake/soft-target.weight=3")
-    assert (found.path, found.hint) == ("losses.fake/soft-target", "did you mean 'soft-target'?")
-
-
-def test_losses_as_one_override(load, valid):
-    assert len(load(valid, "losses=[cross-entropy]").losses) == 1
-    assert len(load(valid, "losses={late: null}").losses) == 2
-    assert len(load(valid, "losses.late=null").losses) == 2
-
-
-@pytest.mark.parametrize(
-    ("override", "path", "hint"),
-    [
-        ("data.batch_siz=3", "data.batch_siz", "did you mean 'batch_size'?"),
-        ("dta.batch_size=3", "dta", "did you mean 'data'?"),
-        ("losses.lat.weight=3", "losses.lat", "did you mean 'late'?"),
-        ("losses[7].weight=3", "losses[7]", "entries: cross-entropy, soft-target, late"),
-        ("losses[1].temprature=3", "losses[1].temprature", "did you mean 'temperature'?"),
-        ("seeds[0].x=3", "seeds[0].x", ""),
-        ("teachers.gyro.transforms[0].length=3", "teachers.gyro.transforms[0]", ""),
-        ("data.batch_size=many", "data.batch_size", ""),
-        ("name={a: 1, a: 2}", "name", ""),
-        ("name=[", "name", ""),
-        ("name=!!python/name:os.system", "name", ""),
-        ("seeds[3]=1", "seeds[3]", "it has 2 entries, counted from 0"),
-        ("seeds.x=1", "seeds.x", "it has 2 entries, counted from 0"),
-        ("extends=quickstart", "extends", "write a file that extends it"),
-        ("losses[-1].weight=3", "", "entries are counted from 0; negative indices are not supported"),
-        ("name", "", "write path=value, e.g. data.batch_size=32"),
-        ("=3", "", "write path=value, e.g. data.batch_size=32"),
-        ("a..b=3", "", "write path=value, e.g. data.batch_size=32"),
-    ],
-)
-def test_overrides_that_lead_nowhere(problems, valid, override, path, hint):
-    found = problems(valid, override)
-    assert [(each.path, each.file, each.line, each.hint) for each in found] == [(path, None, None, hint)]
-    assert "command line" in found[0].message or not path
 
 
 # Shipped recipes

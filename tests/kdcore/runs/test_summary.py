@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 from summaries import summary
 
+from kdcore.cli.console import result_table
 from kdcore.runs.journal import flattened
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.records import Facts, FinishedRun
-from kdcore.runs.result_table import table
 from kdcore.runs.summary import summarise
 from kdcore.runs.tracked_metrics import means
 
@@ -20,7 +20,7 @@ def test_the_terminals_table_has_the_numbers():
 
     console = Console(width=200, record=True, file=io.StringIO())
     found = summary(name="[red]odd")
-    console.print(table(found))
+    console.print(result_table(found))
     shown = console.export_text()
     assert "80.0 ± 5.0" in shown
     assert "teacher ensemble" in shown
@@ -32,7 +32,7 @@ def test_the_terminals_table_fits_a_terminal_with_few_seeds_or_many():
 
     for seeds in ((0,), (0, 1, 2), tuple(range(20))):
         console = Console(width=80, record=True, file=io.StringIO())
-        console.print(table(summary(seeds=seeds)))
+        console.print(result_table(summary(seeds=seeds)))
         shown = console.export_text()
         assert "…" not in shown
         assert ("seed 0" in shown) == (len(seeds) < 20)
@@ -75,7 +75,7 @@ def test_a_student_without_teachers_is_a_student():
     found = summary_of(outcome("distilled", ["student"], 6), no_baseline="the student has no teacher")
     assert [row.role for row in found.rows] == ["student"]
     assert found.answer == ""
-    assert table(found).caption is None
+    assert result_table(found).caption is None
     assert means(found)["student/accuracy"] == 0.75
     assert found.row("student").participant == "student"
 

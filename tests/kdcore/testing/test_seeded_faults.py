@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulty_data
 import faulty_encoders
+import faulty_loss_state
 import faulty_losses
 import faulty_plans
 import faulty_transforms
@@ -14,7 +15,7 @@ from faults import SPECIMENS, Specimen
 from kdcore.plugin.registry import KINDS
 from kdcore.testing import check_component, checks_of
 
-MODULES = (faulty_data, faulty_encoders, faulty_losses, faulty_plans, faulty_transforms)
+MODULES = (faulty_data, faulty_encoders, faulty_loss_state, faulty_losses, faulty_plans, faulty_transforms)
 ON_GPU = set() if torch.cuda.is_available() else {"devices_agree"}
 """Checks that find nothing on this machine."""
 

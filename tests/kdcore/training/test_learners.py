@@ -14,6 +14,7 @@ from learning import Imitate, Labels, engine, fit, same_state, state_of
 from torch import nn
 
 from kdcore import DistillationLoss, Example, LearningRate, Participant, TeacherFusion, Training
+from kdcore.contracts.training import MovingAverage
 from kdcore.training.callback import Listener
 from kdcore.training.participants import Average, Distiller, Sources, TermSpec
 from kdcore.training.trained_teachers import TrainedStages
@@ -237,7 +238,7 @@ def averaged(table, momentum, warmup, terms=None, augmented=False):
         return Participant(name, nn.Sequential(*layers, nn.Linear(4, 2)), {"input": "0", "features": "5"}, live, augmented)
 
     table.inputs["average"] = table.inputs["student"]
-    sources = Sources({"average": Average("student", momentum, warmup)})
+    sources = Sources({"average": Average("student", MovingAverage(momentum, warmup))})
     made = Distiller({"average": participant("average", 5)}, {"student": participant("student", 2)}, None, None, sources)
     default = [LABELS, TermSpec("imitate", 0.5, Imitate, ("average",))]
     return with_terms(made, table, {"student": terms or default})
@@ -293,7 +294,7 @@ def test_a_teacher_that_an_average_follows_is_trained_again_rather_than_reused(t
     states = []
     for _ in range(2):
         members = {name: quiet(name, 3, seed) for name, seed in (("teacher", 1), ("average", 5))}
-        made = Distiller(members, {}, None, None, Sources({"average": Average("teacher", 0.9)}))
+        made = Distiller(members, {}, None, None, Sources({"average": Average("teacher", MovingAverage(0.9))}))
         with_terms(made, table, {"teacher": [LABELS]})
         runner = engine(made, table, trained=store)
         runner.fit([learning.teachers()])

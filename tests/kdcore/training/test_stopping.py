@@ -11,6 +11,7 @@ from learning import Imitate, Labels, Recorded, distiller, engine, one, same_sta
 from lightning_fabric.plugins.precision import MixedPrecision
 
 from kdcore import LearningRate, Training
+from kdcore.contracts.training import MovingAverage
 from kdcore.errors import StoppedError
 from kdcore.recipe.data_models import MixSpec
 from kdcore.training.checkpoint import Checkpoints
@@ -74,7 +75,7 @@ def average(table):
     """A moving average of the student that is shown an augmentation of its own."""
     table.inputs["teacher"], table.batch_transforms["teacher"] = table.inputs["student"], table.batch_transforms["student"]
     made = distiller(table, teacher={"augment_frozen": True, "channels": 2})
-    made.averages = {"teacher": Average("student", 0.9)}
+    made.averages = {"teacher": Average("student", MovingAverage(0.9))}
     return made, [students(epochs=3)]
 
 

@@ -1,66 +1,29 @@
-"""Options of `training` against plain loops of PyTorch: accumulation, moving averages, groups, rates, early stopping."""
+"""Options of `training` against plain loops of PyTorch: accumulation, moving averages, groups, rates."""
 
 from __future__ import annotations
 
-import copy
 import math
-from dataclasses import replace
 from itertools import chain
 
 import learning
-import numpy as np
 import pytest
 import torch
-from learning import Labels, Recorded, engine, fit, same_state, state_of
+from learning import engine, fit, same_state, state_of
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.precision import MixedPrecision
+from lone_student import layers, stage, student
 from torch import nn
 from torch.nn import functional as F
 
 from kdcore import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Participant, Training
-from kdcore.errors import StoppedError, TrainingError
-from kdcore.training.callback import Listener, reason_to_stop
+from kdcore.errors import TrainingError
+from kdcore.training.callback import Listener
 from kdcore.training.evaluation import predict
 from kdcore.training.learner import Learner
-from kdcore.training.participants import Distiller, TermSpec
-from kdcore.training.trained_teachers import TrainedStages
-from kdcore.training.validation import Scores
-
-SGD = {"name": "sgd", "lr": 0.1, "momentum": 0.9}
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     return learning.table(tmp_path_factory.mktemp("data"))
-
-
-def layers(norm=True):
-    middle = nn.BatchNorm1d(4) if norm else nn.Identity()
-    return [nn.Conv1d(2, 4, 3), middle, nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2)]
-
-
-class Rows(Labels):
-    """Cross-entropy; notes the rows of each batch, and the parameters before it."""
-
-    def __init__(self, rows, encoder=None, weights=None):
-        super().__init__()
-        self.rows, self.watched, self.weights = rows, [encoder], weights
-
-    def forward(self, ctx):
-        self.rows.append(ctx.batch.rows.tolist())
-        if self.weights is not None:
-            self.weights.append([p.detach().double().clone() for p in self.watched[0].parameters()])
-        return super().forward(ctx)
-
-
-def student(table, norm=False, double=True, weights=None):
-    """A student that draws no random numbers, its first state, and the batches that it will see."""
-    torch.manual_seed(5)
-    encoder = nn.Sequential(*layers(norm))
-    rows: list[list[int]] = []
-    made = Distiller({}, {"student": Participant("student", encoder)})
-    made.add_terms("student", [TermSpec("labels", 1.0, lambda: Rows(rows, encoder, weights))], lambda _: None)
-    return made, copy.deepcopy(encoder), rows
 
 
 @pytest.fixture
@@ -70,11 +33,6 @@ def exact(table, monkeypatch):
     torch.set_default_dtype(torch.float64)
     yield table
     torch.set_default_dtype(torch.float32)
-
-
-def stage(epochs=2, **options):
-    made = learning.students(epochs=epochs, taught=(), **{"optimizer": SGD} | options)
-    return replace(made, accumulate=options.get("accumulate", 1))
 
 
 def loss_of(encoder, table, rows):
@@ -276,99 +234,6 @@ def test_options_of_other_rules_are_refused(rule, said):
         LearningRate(**rule)
 
 
-# Early stopping
-
-
-def test_scores_by_loops():
-    chances = np.random.default_rng(0).dirichlet(np.ones(3), 20).astype(np.float32)
-    labels = np.random.default_rng(1).integers(0, 3, 20)
-    found = Scores.of(chances, labels)
-    assert found.loss == pytest.approx(-sum(math.log(chances[n][labels[n]]) for n in range(20)) / 20, rel=1e-6)
-    assert found.value == sum(max(range(3), key=lambda c, n=n: chances[n][c]) == labels[n] for n in range(20)) / 20
-    missing = np.vstack([chances, np.full((4, 3), np.nan)])
-    assert Scores.of(missing, np.append(labels, [0, 0, 0, 0])) == found
-
-
-def epochs_by_hand(scores, patience, least):
-    """The epochs that are trained, by the definition."""
-    for epoch in range(1, len(scores) + 1):
-        records = [n for n in range(epoch) if all(scores[n] > each + least for each in running(scores[:n], least))]
-        if epoch - 1 - records[-1] >= patience:
-            return epoch
-    return len(scores)
-
-
-def running(scores, least):
-    """Scores that counted as improvements."""
-    found = []
-    for each in scores:
-        if not found or each > found[-1] + least:
-            found.append(each)
-    return found
-
-
-@pytest.mark.parametrize(("metric", "patience", "least"), [("accuracy", 2, 0.0), ("loss", 2, 0.0), ("loss", 1, 0.05)])
-def test_training_stops_when_it_no_longer_improves_and_restores_the_best(table, metric, patience, least):
-    sgd = {"name": "sgd", "lr": 1.0}
-    full, _, _ = student(table, norm=True)
-    states, scores = [], []
-
-    class Keeper(Listener):
-        def epoch_finished(self, stage, epoch, metrics):
-            states.append(state_of(full))
-
-    watching = EarlyStopping(10**6, metric)
-    _, values = fit(full, table, [stage(20, optimizer=sgd, early_stopping=watching)], listener=Keeper())
-    sign = 1 if metric == "accuracy" else -1
-    scores = [sign * each for each in values[f"validation/student/{metric}"].values()]
-    length = epochs_by_hand(scores, patience, least)
-    assert 1 < length < 20, "it does not stop early: choose another learning rate"
-    made, _, _ = student(table, norm=True)
-    rule = EarlyStopping(patience, metric, least)
-    runner, _ = fit(made, table, [stage(20, optimizer=sgd, early_stopping=rule, select="best")])
-    assert runner.learners["student"].epochs == length
-    best = max(range(length), key=lambda epoch: (scores[epoch], -epoch))
-    assert same_state(state_of(made), states[best])
-    assert [each for each in runner.notes if f"ended after {length} of 20 epochs: validation {metric}" in each]
-
-
-# Callbacks that stop a stage
-
-
-class Stops(Listener):
-    def __init__(self, after):
-        self.after = after
-
-    def epoch_finished(self, stage, epoch, metrics):
-        return "enough" if epoch + 1 == self.after else None
-
-
-def test_a_callback_ends_a_stage_and_the_next_one_begins(table, tmp_path):
-    store = TrainedStages(tmp_path / "kept", {})
-    states = []
-    for listener in (Stops(1), None):
-        made = learning.distiller(table)
-        runner, _ = fit(
-            made, table, [learning.teachers(epochs=3), learning.students(epochs=2)], listener=listener, trained=store
-        )
-        states.append(state_of(made.participant("teacher")))
-        assert runner.learners["teacher"].epochs == (1 if listener else 3)
-        assert runner.learners["student"].epochs == (1 if listener else 2)
-        if listener:
-            assert runner.notes == [
-                "teachers ended after 1 of 3 epochs: enough",
-                "student ended after 1 of 2 epochs: enough",
-            ]
-    assert not same_state(*states), "the stopped stage was reused"
-
-
-@pytest.mark.parametrize("answer", [True, 3, ""])
-def test_an_answer_that_is_no_reason_is_refused(answer):
-    with pytest.raises(TrainingError, match="return the reason to end the stage as text, or None"):
-        reason_to_stop([None, answer])
-    assert reason_to_stop([None, "one", "other"]) == "one; other"
-
-
 # Resuming
 
 OPTIONS = {
@@ -408,83 +273,3 @@ def test_resumed_from_every_checkpoint_training_ends_with_the_same_bits(table, o
         assert same_state(state_of(made), state_of(whole))
         assert again.notes == runner.notes
         assert again.learners["student"].steps == runner.learners["student"].steps
-
-
-def test_a_stage_that_stops_early_as_the_process_is_asked_to_stop_is_not_trained_on(table):
-    kept = []
-
-    class Ends(Stops):
-        def epoch_finished(self, stage, epoch, metrics):
-            runner.stop_requested = epoch == 0
-            return super().epoch_finished(stage, epoch, metrics)
-
-    made, _, _ = student(table)
-    runner = engine(made, table, save=lambda weights, state: kept.append((weights, state)), listener=Ends(1))
-    with pytest.raises(StoppedError):
-        runner.fit([stage(5)])
-    again, _, _ = student(table)
-    resumed = engine(again, table)
-    resumed.fit([stage(5)], kept[-1])
-    assert resumed.learners["student"].epochs == 1
-    assert resumed.notes == ["student ended after 1 of 5 epochs: enough"]
-
-
-# float16
-
-
-def scaled(table, made, scaler, plan, **options):
-    """An engine whose losses a scaler scales, as for float16, with arithmetic that stays as it is."""
-    runner = engine(made, table, scaler=scaler, record=Recorded(), **options)
-    precision = MixedPrecision("bf16-mixed", "cpu")
-    precision.scaler = scaler
-    runner.fabric._precision = runner.fabric._strategy.precision = precision
-    runner.fit(plan)
-    return runner
-
-
-@pytest.mark.parametrize("options", [{}, {"accumulate": 3, "gradient_clip": 0.05}], ids=["plain", "accumulated"])
-def test_the_scale_of_a_loss_changes_nothing(table, options):
-    states = []
-    for scale in (1.0, 2.0**12):
-        made, _, _ = student(table)
-        scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=10**6)
-        runner = engine(made, table, scaler=scaler)
-        runner.updates.begin = lambda state: None
-        precision = MixedPrecision("bf16-mixed", "cpu")
-        precision.scaler = scaler
-        runner.fabric._precision = runner.fabric._strategy.precision = precision
-        runner.fit([stage(**options)])
-        assert scaler.get_scale() == scale
-        states.append(state_of(made))
-    for name in states[0]:
-        torch.testing.assert_close(states[0][name], states[1][name], rtol=1e-4, atol=1e-6)
-
-
-class Overflows(Labels):
-    """Cross-entropy whose gradient is infinite while the loss is scaled by 2 ** 14 or more."""
-
-    def forward(self, ctx):
-        logits = ctx.student.logits.clone()
-        logits.register_hook(lambda gradient: gradient / 0 if float(gradient.abs().max()) > self.most else gradient)
-        return F.cross_entropy(logits, ctx.labels)
-
-
-@pytest.mark.parametrize("skipped", [None, 0])
-def test_an_overflow_lowers_the_scale_and_is_no_step_that_is_skipped(table, skipped):
-    Overflows.most = 2.0**13
-    made, _, _ = student(table)
-    made.terms["student"]["labels"] = Overflows()
-    settings = replace(learning.SETTINGS, skipped_steps=skipped)
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
-    runner = scaled(table, made, scaler, [stage()], settings=settings)
-    assert 2.0**10 < scaler.get_scale() < 2.0**16
-    assert runner.learners["student"].steps == 8
-    assert all(bool(torch.isfinite(each).all()) for each in made.state_dict().values())
-
-
-def test_gradients_that_no_scale_makes_finite_are_an_error(table):
-    Overflows.most = 0.0
-    made, _, _ = student(table)
-    made.terms["student"]["labels"] = Overflows()
-    with pytest.raises(TrainingError, match="in 16-mixed, gradients are not finite numbers however small the loss is scaled"):
-        scaled(table, made, torch.amp.GradScaler("cpu"), [stage(20)])

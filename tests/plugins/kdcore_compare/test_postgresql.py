@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from quick import QUICK, runs_of
 from runs import Home
 
+from kdcore import METRICS
 from kdcore_compare.trial_queue import TrialQueue
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'kdcore[postgresql]'")
@@ -83,9 +84,10 @@ from pathlib import Path
 url, folder, host, points = sys.argv[1:5]
 points = [str(number) for number in range(int(points))]
 socket.gethostname = lambda: host
+from kdcore import METRICS
 from kdcore_compare import trial_queue
 trial_queue.HEARTBEAT, trial_queue.GRACE = 1, 4
-queue = trial_queue.TrialQueue(url, "shared", [{"x": each} for each in points], Path(folder) / host)
+queue = trial_queue.TrialQueue(url, "shared", [{"x": each} for each in points], Path(folder) / host, METRICS["accuracy"])
 while queue.unfinished():
     trial = queue.take()
     if trial is None:
@@ -103,7 +105,8 @@ queue.close()
 
 
 def test_workers_on_several_machines_run_every_point_once_and_take_over_from_a_dead_one(database_url, tmp_path):
-    queue = TrialQueue(database_url, "shared", [{"x": str(n)} for n in range(POINTS)], tmp_path)  # creates the tables
+    points = [{"x": str(n)} for n in range(POINTS)]
+    queue = TrialQueue(database_url, "shared", points, tmp_path, METRICS["accuracy"])  # creates the tables
     queue.close()
     start = [sys.executable, "-c", WORKER, database_url, str(tmp_path)]
     dies = subprocess.run([*start, "dies", str(POINTS)], capture_output=True, text=True)

@@ -17,7 +17,7 @@ from optuna.trial import create_trial
 from quick import QUICK, runs_of
 from runs import Home
 
-from kdcore import Target, load_recipe, read_run
+from kdcore import METRICS, Target, load_recipe, read_run
 from kdcore_compare import sweep as sweep_module
 from kdcore_compare.trial_queue import TrialQueue
 from kdcore_mlflow import tracker as tracking
@@ -136,7 +136,7 @@ def test_points_wait_for_the_sweeps_run_but_not_for_ever(tmp_path, monkeypatch, 
     monkeypatch.setattr(tracking, "LONGEST_PAUSE", 0.01)
     monkeypatch.setattr(sweep_module, "MLFLOW_TIMEOUT", 30 if parent else 0.1)
     recipe = load_recipe(str(Home(tmp_path / "home", tmp_path / "mlflow.db").write(**QUICK).recipe))
-    queue = TrialQueue(f"sqlite:///{tmp_path / 'sweeps.db'}", "s", [{}], tmp_path / "workers")
+    queue = TrialQueue(f"sqlite:///{tmp_path / 'sweeps.db'}", "s", [{}], tmp_path / "workers", METRICS["accuracy"])
     try:
         tags = sweep_module._trial_tags(queue, recipe, tmp_path)
     finally:

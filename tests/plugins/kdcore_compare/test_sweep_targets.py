@@ -49,7 +49,7 @@ def test_points_are_ranked_by_the_targets_metric(tmp_path, monkeypatch, capsys, 
 
 def test_the_study_minimises_errors_and_prunes_by_them(tmp_path):
     mae = Target("values", ("bpm",)).metric("mae")
-    queue = TrialQueue(f"sqlite:///{tmp_path / 'sweeps.db'}", "s", [{}] * 7, tmp_path / "workers", True, mae)
+    queue = TrialQueue(f"sqlite:///{tmp_path / 'sweeps.db'}", "s", [{}] * 7, tmp_path / "workers", mae, True)
     stage = Stage("student", ("student",), Training(), 10)
     pruned = []
     try:

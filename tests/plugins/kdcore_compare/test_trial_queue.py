@@ -10,9 +10,10 @@ import threading
 import pytest
 from optuna.trial import TrialState
 
-from kdcore import UsageError
+from kdcore import METRICS, UsageError
 from kdcore_compare.trial_queue import ATTEMPTS, TrialQueue
 
+ACCURACY = METRICS["accuracy"]
 POINTS = [{"x": str(value)} for value in range(6)]
 
 
@@ -22,7 +23,7 @@ def worker(tmp_path):
     made = []
 
     def make(points=POINTS, prune=False):
-        made.append(TrialQueue(f"sqlite:///{tmp_path / 'sweeps.db'}", "test", points, tmp_path / "workers", prune))
+        made.append(TrialQueue(f"sqlite:///{tmp_path / 'sweeps.db'}", "test", points, tmp_path / "workers", ACCURACY, prune))
         return made[-1]
 
     yield make
@@ -69,9 +70,9 @@ def test_points_that_two_workers_let_wait_are_run_once(worker):
 KILLED = """
 import sys, os, signal
 from pathlib import Path
-from kdcore import UsageError
+from kdcore import METRICS
 from kdcore_compare.trial_queue import TrialQueue
-queue = TrialQueue(sys.argv[1], "test", [{}] * 3, Path(sys.argv[2]))
+queue = TrialQueue(sys.argv[1], "test", [{}] * 3, Path(sys.argv[2]), METRICS["accuracy"])
 trial = queue.take()
 print(trial.suggest_float("x", 0, 1), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -152,7 +153,7 @@ def test_a_search_can_be_made_longer(worker):
 )
 def test_what_is_no_database_is_said_in_a_line_without_the_password(tmp_path, url, said):
     with pytest.raises(UsageError) as refused:
-        TrialQueue(url, "test", POINTS, tmp_path / "workers")
+        TrialQueue(url, "test", POINTS, tmp_path / "workers", ACCURACY)
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
     assert "eim" not in str(refused.value)
@@ -163,4 +164,4 @@ def test_a_missing_driver_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "psycopg2", None)
     said = r"me:\*\*\*@host/sweeps: the Python package psycopg2? is not installed, install it with pip"
     with pytest.raises(UsageError, match=said):
-        TrialQueue("postgresql://me:geheim@host/sweeps", "test", POINTS, tmp_path / "workers")
+        TrialQueue("postgresql://me:geheim@host/sweeps", "test", POINTS, tmp_path / "workers", ACCURACY)

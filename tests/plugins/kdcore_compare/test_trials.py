@@ -8,7 +8,7 @@ from made_up import made_up
 from optuna.trial import TrialState
 from runs import tiny_recipe
 
-from kdcore import RunListener, Stage, StoppedError, Target, Training, TrainingError, read_run
+from kdcore import METRICS, RunListener, Stage, StoppedError, Target, Training, TrainingError, read_run
 from kdcore_compare import trials
 from kdcore_compare.search_space import parse_space
 from kdcore_compare.trial_queue import TrialQueue
@@ -23,7 +23,9 @@ def sweep(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(tiny_recipe(tmp_path / "mlflow.db", "tiny", seeds=[0])))
     points = parse_space(str(path), [], [], 10, ["losses.soft-target.weight=0.1:1"])
-    queue = TrialQueue(f"sqlite:///{tmp_path / 'sweeps.db'}", "test", points.points(), tmp_path / "workers", prune=True)
+    queue = TrialQueue(
+        f"sqlite:///{tmp_path / 'sweeps.db'}", "test", points.points(), tmp_path / "workers", METRICS["accuracy"], True
+    )
     yield queue, points
     queue.close()
 

@@ -20,11 +20,11 @@ from scipy.stats import binomtest
 from kdcore import DataError, KdcoreError, Modality, Signal, load_predictor, load_student
 from kdcore.data.pipeline import Branch, Pipeline
 from kdcore.deploy.bundle import save_student
-from kdcore.deploy.onnx_student import load_onnx
 from kdcore.runs.outcome import read_outcome
 from kdcore_export import formats
 from kdcore_export.clips import gather
 from kdcore_export.export import Request, difference, export_student
+from kdcore_export.onnx_student import load_onnx
 from kdcore_signals.encoders import Cnn1d
 
 

@@ -13,7 +13,7 @@ from window_targets import LABELS, VALUES, write_recipe
 
 import kdcore
 from kdcore import Outcome, Target, read_run, reopen, restore_participants
-from kdcore_report.examples import InWords, chosen_by_error, gather_examples, sample_errors
+from kdcore_report.examples import InWords, chosen, gather_examples, sample_errors
 from kdcore_report.saliency import Explainer
 
 NETWORK = {
@@ -98,7 +98,7 @@ def test_samples_are_chosen_by_their_errors(finished):
         else:
             expected = np.abs(given - true) @ (1 / np.asarray(outcome.target.std)) / 2
         np.testing.assert_allclose(errors, expected, rtol=1e-5)
-        picked = chosen_by_error(each.outcomes)
+        picked = chosen(each.outcomes)
         assert list(picked) == [errors.argmax(), errors.argmin()]
         assert [example.why for example in gather_examples(each.run, 0, each.outcomes)] == list(picked.values())
 
@@ -109,7 +109,7 @@ def test_what_distillation_changed_comes_first():
         return Outcome("distilled", *told, {}, 0.0, (), ("student",), target=Target("values"))
 
     arms = {"distilled": outcome([1.0, 5.0, 0.0, 2.0]), "baseline": outcome([4.0, 1.0, 0.5, 2.0])}
-    found = chosen_by_error(arms)
+    found = chosen(arms)
     assert list(found) == [0, 2, 1, 3]
     assert found[0] == found[2] == "Distillation reduces the error most"
     assert found[1] == "Distillation increases the error most"

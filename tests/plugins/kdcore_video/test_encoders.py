@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from kdcore import DataError, Participant, PretrainedWeights
-from kdcore_video import backbones
+from kdcore.plugin import pretrained
 from kdcore_video.encoders import Frames, TemporalShift, Trn, Tsm, Tsn
 
 SHAPE = (4, 3, 32, 32)
@@ -166,7 +166,7 @@ def test_weights_from_a_package(channels, monkeypatch):
         def pretrained_weights(self, model):
             return found if model == "test_resnet" else None
 
-    monkeypatch.setattr(backbones, "plugin_manager", lambda: SimpleNamespace(hook=Hook()))
+    monkeypatch.setattr(pretrained, "plugin_manager", lambda: SimpleNamespace(hook=Hook()))
     model = Trn(5, (4, channels, 32, 32), pretrained=True, **SMALL)
     assert torch.equal(model.backbone.get_parameter("layer4.0.conv1.weight"), source.get_parameter("layer4.0.conv1.weight"))
     first = next(name for name, module in source.named_modules() if isinstance(module, nn.Conv2d)) + ".weight"

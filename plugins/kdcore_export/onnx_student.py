@@ -9,12 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from kdcore.contracts.modality import Modality, Signal
-from kdcore.deploy.predictor import Predictor
-from kdcore.errors import CheckpointError, DataError, UsageError, one_line
+from kdcore import CheckpointError, DataError, Modality, Predictor, Signal, UsageError, one_line
 
 PREFIX = "kdcore."
 """Of the metadata keys that ``kdcore export`` writes."""
+
+
+def open_session(file: Path) -> Any:
+    """Open an ONNX file with ONNX Runtime, on one thread.
+
+    Raises:
+        Exception: ONNX Runtime's own, if it cannot read the file; they have no common base.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
 class OnnxStudent(Predictor):
@@ -87,18 +99,13 @@ def load_onnx(file: str | Path) -> OnnxStudent:
         UsageError: If ONNX Runtime is not installed.
     """
     path = Path(file)
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UsageError(f"{path}: an ONNX file needs ONNX Runtime: pip install 'kdcore[export]'") from error
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's own kinds of error have no common base
+        session = open_session(path)
+    except ImportError as error:
+        raise UsageError(f"{path}: an ONNX file needs ONNX Runtime: pip install 'kdcore[export]'") from error
+    except Exception as error:
         raise CheckpointError(f"{path}: not a readable ONNX file: {one_line(error)}") from error
     told = session.get_modelmeta().custom_metadata_map
     try:

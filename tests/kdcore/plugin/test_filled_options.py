@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdcore.plugin.manager import plugin_manager
-from kdcore.recipe.defaults import filled_options
+from kdcore.plugin.option_schema import filled_options
 
 ADDED = {"target": "values", "value_units": {"speed": "m/s"}, "weight": "weight"}
 
