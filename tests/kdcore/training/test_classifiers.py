@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from kdcore import Builder, Participant, RecipeError, load_recipe, load_student
+from kdcore.contracts.training import MovingAverage
 from kdcore.runs.run import dry_run
 from kdcore.training.participants import Average, TermSpec
 
@@ -95,7 +96,7 @@ def test_averages_of_it_have_that_classifier_too(table):
     x = table.batch(table.rows["train"], ["student"]).signals["student"]
     average.find_classifier(x)
     made.teachers["average"] = made._members["average"] = average
-    made.averages["average"] = Average("student", 0.999, warmup=False)
+    made.averages["average"] = Average("student", MovingAverage(0.999, warmup=False))
     made.reuse_classifiers(["student"])
     assert torch.equal(average.encoder[6].weight, made.participant("teacher").encoder[6].weight)
 
