@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -71,11 +70,10 @@ def prepare(folder: Path, cache: Path) -> None:
     here = after.user + after.system - before.user - before.system
     others = after.children_user + after.children_system
     count, cpu = len(samples), here + others
-    memory = [peak.most >> 20, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10]
     assert told, "no progress was shown"
     assert told[-1][:2] == (count, count), f"the last progress that was shown is {told[-1]}"
-    print(f"{count} files: {wall:.1f} s ({count / wall:.0f} a second), CPU {here:.1f} s and {memory[0]} MB here", end="")
-    print(f"; in {usable_processes()} others CPU {others:.1f} s, {memory[1]} MB each" if others else "", end="")
+    print(f"{count} files: {wall:.1f} s ({count / wall:.0f} a second), CPU {here:.1f} s and {peak.most >> 20} MB here", end="")
+    print(f"; in {usable_processes()} others CPU {others:.1f} s" if others else "", end="")
     print(f"; {ALL:,}: {wall / count * ALL / 60:.1f} min, CPU {cpu / count * ALL / 60:.1f} min")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import cv2
 import numpy as np
@@ -107,15 +108,10 @@ def rgb(joints: np.ndarray, camera: Camera, look: Look, size: int, noise: float,
     points, widths, order = _strokes(joints, camera, big)
     frames = np.empty((len(joints), size, size, 3), np.uint8)
     grains = _grain(rng, len(joints), (size, size, 3), 4.0 * noise)
-    # Most of the time of reading is spent below. No array is made anew, and no list holds lists, which Python would search
-    # for cycles.
-    ends = np.take_along_axis(points.reshape(*order.shape, 4), order[..., None], axis=1).reshape(-1, 4).T
-    strokes = zip(
-        *ends.tolist(), np.take_along_axis(widths, order, axis=1).ravel().tolist(), order.ravel().tolist(), strict=True
-    )
+    strokes = _painted(order, points, widths)
     picture, small, noisy = np.empty_like(ground), np.empty_like(frames[0]), np.empty(frames.shape[1:], np.float32)
     line, style, shift = cv2.line, cv2.LINE_8, _SHIFT
-    for frame, grain in zip(frames, grains, strict=True):
+    for frame, grain in zip(frames, grains, strict=True):  # which takes most of the time of reading: no array is made anew
         np.copyto(picture, ground)
         for x0, y0, x1, y1, width, p in islice(strokes, len(PARTS)):
             start, stop = (x0, y0), (x1, y1)
@@ -147,19 +143,11 @@ def depth(joints: np.ndarray, camera: Camera, size: int, noise: float, rng: np.r
     near = joints[:, _ENDS, 2] - _RADII[:, None]
     frames = np.empty((len(joints), size, size), np.uint16)
     error = 1.425e-6 * noise
-    strokes = zip(
-        frames,
-        _grain(rng, len(joints), (size, size)),
-        points.tolist(),
-        widths.tolist(),
-        near.tolist(),
-        order.tolist(),
-        strict=True,
-    )
-    for frame, grain, ends, width, away, parts in strokes:
+    strokes = _painted(order, points, widths, near)
+    for frame, grain in zip(frames, _grain(rng, len(joints), (size, size)), strict=True):
         picture = room.copy()
-        for p in parts:
-            _slanted(picture, ends[p], width[p], away[p])
+        for x0, y0, x1, y1, width, near0, near1, _ in islice(strokes, len(PARTS)):
+            _slanted(picture, (x0, y0), (x1, y1), width, (near0, near1))
         true = picture[::_OVERSAMPLING, ::_OVERSAMPLING].astype(np.float32)
         frame[:] = (true + error * true * true * grain).clip(0, 65535)
     if noise:
@@ -185,9 +173,25 @@ def _strokes(joints: np.ndarray, camera: Camera, size: int) -> tuple[np.ndarray,
     return points, widths, np.argsort(-(away - _RADII), axis=1, kind="stable")
 
 
-def _slanted(picture: np.ndarray, ends: list[list[int]], width: int, away: list[float]) -> None:
+def _painted(order: np.ndarray, *values: np.ndarray) -> Iterator[tuple[Any, ...]]:
+    """The numbers of every part of every frame, from back to front, and last which part it is.
+
+    No list holds lists: Python would search many of them for cycles, which takes longer than to make them.
+
+    Args:
+        order: (T, P), parts from back to front.
+        values: (T, P, …).
+    """
+    columns = []
+    for each in values:
+        ordered = np.take_along_axis(each.reshape(*order.shape, -1), order[..., None], axis=1)
+        columns += ordered.reshape(order.size, -1).T.tolist()
+    return zip(*columns, order.ravel().tolist(), strict=True)
+
+
+def _slanted(picture: np.ndarray, first: tuple[int, int], last: tuple[int, int], width: int, away: tuple[float, float]) -> None:
     """One part whose distance changes from end to end, in pieces of even distance, the far ones first."""
-    (x0, y0), (x1, y1) = ends
+    (x0, y0), (x1, y1) = first, last
     count = _PIECES if abs(away[1] - away[0]) > _EVEN else 1
     for i in range(count) if away[0] > away[1] else range(count - 1, -1, -1):
         u, v = i / count, (i + 1) / count

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import toys
@@ -9,7 +11,7 @@ import toys
 from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.modality import Signal
 from kdcore.contracts.protocol import Splits
-from kdcore.data.near_copies import common_share, near_copies, sketch
+from kdcore.data.near_copies import channels_of, common_share, near_copies, sketch
 from kdcore.data.pipeline import Pipeline
 from kdcore.errors import SplitError
 
@@ -52,6 +54,15 @@ def test_copies_are_found(how, channels):
     assert line.startswith("the wrist of subject 8")
     assert "subject 2" in line
     assert "100 %" in line
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [24, 26])
+def test_many_channels_are_means_of_neighbours(dtype, channels):
+    values = np.random.default_rng(0).integers(0, 256, (5, channels)).astype(dtype)
+    edges = [group * channels // 8 for group in range(9)]
+    expected = [[row[a:b].astype(float).mean() for a, b in pairwise(edges)] for row in values]
+    np.testing.assert_allclose(channels_of(values), expected, rtol=1e-15)
 
 
 def test_other_recordings_are_no_copies():
