@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import hashlib
-import inspect
 import io
 import json
 import os
@@ -34,12 +33,9 @@ class Facts:
     Args:
         needs: The inputs that a loss needs.
         modalities: A dataset's modalities by name.
-        classes: A dataset's class names; None also where they are read from its files.
         batch_dependent: Whether the outputs of a fusion depend on the other samples of a batch.
         augmentation: Whether a transform changes its input at random.
-        per_batch: Whether a transform is applied to every batch and never cached.
         fixed: Whether an encoder is a finished network, which is never trained and has no taps.
-        fitted: Whether a transform is fitted to the training samples.
         targets: Kinds of targets that a loss, protocol, fusion or encoder is for; None if it says nothing.
         sample_weights: Whether a loss weighs samples.
         target: A dataset's target.
@@ -48,11 +44,8 @@ class Facts:
 
     needs: Needs | None = None
     modalities: Mapping[str, Modality] | None = None
-    classes: tuple[str, ...] | None = None
     batch_dependent: bool = False
     augmentation: bool = False
-    per_batch: bool = False
-    fitted: bool = False
     fixed: bool = False
     targets: tuple[TargetKind, ...] | None = None
     sample_weights: bool = False
@@ -106,16 +99,14 @@ def ask(entry: Entry, options: Mapping[str, Any] | None, question: Callable[...,
 def facts_of(component: Any) -> Facts:
     """Return facts about a component, or about its class."""
     needs, modalities = getattr(component, "needs", None), getattr(component, "modalities", None)
-    classes = inspect.getattr_static(component, "classes", None)  # never computes them, which may read files
     flags = {
         name: getattr(component, name, False) is True
-        for name in ("batch_dependent", "augmentation", "per_batch", "fitted", "fixed", "sample_weights", "weighted")
+        for name in ("batch_dependent", "augmentation", "fixed", "sample_weights", "weighted")
     }
     targets, target = getattr(component, "targets", None), getattr(component, "target", None)
     return Facts(
         needs if isinstance(needs, Needs) else None,
         dict(modalities) if isinstance(modalities, Mapping) else None,
-        tuple(classes) if isinstance(classes, Sequence) and not isinstance(classes, str) else None,
         targets=targets if isinstance(targets, tuple) and set(targets) <= set(EVERY_TARGET) else None,
         target=target if isinstance(target, Target) else Target(),
         **flags,

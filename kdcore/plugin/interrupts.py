@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,3 +27,16 @@ def interrupts() -> Iterator[list[int]]:
         yield received
     finally:
         signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def guarded(failed: Callable[[BaseException], None]) -> Iterator[None]:
+    """Within it, code of a plugin may raise anything, even end the process: `failed` is told. A user's Ctrl-C goes on."""
+    received: list[int] = []
+    try:
+        with interrupts() as received:
+            yield
+    except BaseException as error:
+        if received:
+            raise
+        failed(error)

@@ -18,7 +18,7 @@ import pluggy
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, PluginError, one_line
 from kdcore.plugin import hookspecs
 from kdcore.plugin.files import files_asked_for, fingerprint, import_file, is_file, plugin_name, what_happened
-from kdcore.plugin.interrupts import interrupts
+from kdcore.plugin.interrupts import guarded
 from kdcore.plugin.registry import KINDS, SERVICES, Registry, check_name
 from kdcore.suggestions import nearest
 
@@ -101,17 +101,11 @@ class PluginManager:
             return
         plugin = Plugin(point.name, *_package(point.dist), point.value)
         self.plugins[point.name] = plugin
-        interrupted: list[int] = []
         doing = "could not import it"
-        try:
-            with interrupts() as interrupted:
-                module = point.load()
-                doing = "could not register its components"
-                self.register(point.name, module)
-        except BaseException as error:  # a plugin may raise anything, and a script may end the process
-            if interrupted:
-                raise
-            self._fail(plugin, _reason(error, plugin, doing), error)
+        with guarded(lambda error: self._fail(plugin, _reason(error, plugin, doing), error)):
+            module = point.load()
+            doing = "could not register its components"
+            self.register(point.name, module)
 
     def add_file(self, path: Path) -> Plugin:
         """Load a plugin that is a file. A copy of a file that is already loaded counts as the same plugin.
@@ -121,8 +115,14 @@ class PluginManager:
         """
         name, known = plugin_name(path), self.plugins.get(plugin_name(path))
         plugin = Plugin(name, "", "", str(path))
-        interrupted: list[int] = []
-        try:
+
+        def failed(error: BaseException) -> None:
+            self._drop(name)
+            plugin.failure, plugin.cause = what_happened(error, path), error
+            self.plugins[name] = plugin
+            raise PluginError(f"plugin file {path}: {plugin.failure}") from error
+
+        with guarded(failed):
             plugin.version = f"file {fingerprint(path)}"
             if known and not known.failure:
                 if known.version == plugin.version:
@@ -130,16 +130,8 @@ class PluginManager:
                 name = str(path)
                 raise PluginError(f"the plugin name {plugin.name!r} is taken ({known.origin}); rename the file")
             self.plugins[name] = plugin
-            with interrupts() as interrupted:
-                self.register(name, import_file(path))
-                self._refuse_unusable(plugin)
-        except BaseException as error:  # a file may raise anything, and a script may end the process
-            if interrupted:
-                raise
-            self._drop(name)
-            plugin.failure, plugin.cause = what_happened(error, path), error
-            self.plugins[name] = plugin
-            raise PluginError(f"plugin file {path}: {plugin.failure}") from error
+            self.register(name, import_file(path))
+            self._refuse_unusable(plugin)
         return plugin
 
     def _refuse_unusable(self, plugin: Plugin) -> None:
@@ -185,15 +177,11 @@ class PluginManager:
 
     def add_commands(self, cli: Any) -> None:
         """Let plugins add commands to the command line. A plugin that fails is set aside."""
-        interrupted: list[int] = []
+        doing = "could not add its commands"
         for name, module in self._pluggy.list_name_plugin():
-            try:
-                with interrupts() as interrupted:
-                    self._only(module, "register_commands")(cli=cli)
-            except BaseException as error:
-                if interrupted:
-                    raise
-                self._fail(self.plugins[name], _reason(error, self.plugins[name], "could not add its commands"), error)
+            plugin = self.plugins[name]
+            with guarded(lambda error, plugin=plugin: self._fail(plugin, _reason(error, plugin, doing), error)):
+                self._only(module, "register_commands")(cli=cli)
 
     def _fill_registry(self, name: str, module: object) -> None:
         for kind, plural in (KINDS | SERVICES).items():

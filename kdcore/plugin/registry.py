@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import Any
 
 from kdcore.errors import PluginError, UnknownComponentError
-from kdcore.plugin.interrupts import interrupts
+from kdcore.plugin.interrupts import guarded
 from kdcore.suggestions import or_meant
 
 FROM_PYTHON = "from-python"
@@ -91,15 +91,8 @@ class Entry:
             PluginError: If it cannot be imported, with the cause.
         """
         module, _, attribute = self.target.partition(":")
-        interrupted: list[int] = []
-        try:
-            with interrupts() as interrupted:
-                found = import_module(module)
-                for part in attribute.split("."):
-                    found = getattr(found, part)
-        except BaseException as error:  # a module may raise anything, and a script may end the process
-            if interrupted:
-                raise
+
+        def failed(error: BaseException) -> None:
             missing = isinstance(error, ModuleNotFoundError) and error.name
             if self.is_factory:
                 raise PluginError(f"{self.described}: {_factory_fault(module, error, missing or '')}") from error
@@ -107,6 +100,11 @@ class Entry:
                 f"install the package that has {missing!r}, or reinstall the plugin" if missing else "report this to its author"
             )
             raise PluginError(f"{self.located}: could not load it: {type(error).__name__}: {error}; {advice}") from error
+
+        with guarded(failed):
+            found = import_module(module)
+            for part in attribute.split("."):
+                found = getattr(found, part)
         if self.is_factory and not callable(found):
             raise PluginError(
                 f"{self.described}: it is a {type(found).__name__}, not a function or class that returns a network"

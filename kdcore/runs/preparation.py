@@ -117,7 +117,7 @@ def make_folder(
     folder = runs_folder() / fabric.broadcast(_claimed_id(plan) if fabric.is_global_zero else "")
     if fabric.is_global_zero:
         _write_recipe(plan, folder)
-        state = RunState(folder, command=command, split=split, retrain=retrain)
+        state = RunState(folder, command=tuple(command), split=split, retrain=retrain)
         if extends:
             copy_states(extends[0], folder, plan)
             state.extends = extends[1].record()

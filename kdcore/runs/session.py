@@ -202,7 +202,7 @@ class RunSession:
             if self.writes:
                 with self.phases.during(CHECKPOINTS):
                     self._save(distiller, seed, outcome)
-                self.state.done.append([seed, arm])
+                self.state.done.append((seed, arm))
                 self._settle()
                 self.checkpoints.clear()
             self.fabric.barrier()
@@ -227,14 +227,14 @@ class RunSession:
 
     def _pending(self) -> list[tuple[int, str]]:
         arms = [(seed, arm) for seed in self.recipe.seeds for arm in self.plan.arms]
-        return [(seed, arm) for seed, arm in arms if [seed, arm] not in self.state.done]
+        return [each for each in arms if each not in self.state.done]
 
     def _resume_point(self) -> Checkpoint | None:
         """The checkpoint to resume from, with the journal taken back to where it was made."""
         loaded = self.checkpoints.load()
         if loaded:
             check_state(loaded[1], self.checkpoints.folder)
-        if loaded and [loaded[1]["seed"], loaded[1]["arm"]] in self.state.done:
+        if loaded and (loaded[1]["seed"], loaded[1]["arm"]) in self.state.done:
             loaded = None
         if self.journal:
             self.journal.rewind(loaded[1]["journal"] if loaded else self.state.journal)
@@ -378,7 +378,7 @@ class RunSession:
             TrainingError: If a student had other epochs or steps without distillation, and neither arm ended early.
         """
         learners = {name: each for name, each in engine.learners.items() if name in self.plan.students}
-        mine = {name: [each.epochs, each.steps, each.ended] for name, each in learners.items()}
+        mine = {name: (each.epochs, each.steps, each.ended) for name, each in learners.items()}
         self.state.trained[f"{seed}/{arm}"] = mine
         said = compare_lengths(self.state.trained.get(f"{seed}/{DISTILLED}", {}), mine) if arm == BASELINE else []
         for sentence in said:

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from kdcore.errors import CheckpointError
 from kdcore.runs.journal import Journal, as_params, flattened
-
-KEPT: Mapping[str, type] = {
-    "done": list,
-    "journal": int,
-    "complete": bool,
-    "command": list,
-    "split": str,
-    "retrain": bool,
-    "trained": dict,
-    "extends": dict,
-}
-"""Fields of `RunState` that are kept in its file, with their types."""
-
 
 CHECKPOINTED: Mapping[str, type] = {
     "seed": int,
@@ -49,7 +38,7 @@ class RunState:
 
     Args:
         folder: Of the run.
-        done: ``[seed, arm]`` pairs that are finished.
+        done: Seeds and arms that are finished.
         journal: Position in the run's journal that belongs to them, in bytes.
         complete: Whether the whole run is finished.
         command: Repeats the run.
@@ -60,13 +49,13 @@ class RunState:
     """
 
     folder: Path
-    done: list[list[Any]] = field(default_factory=list)
+    done: list[tuple[int, str]] = field(default_factory=list)
     journal: int = 0
     complete: bool = False
-    command: Sequence[str] = ()
+    command: tuple[str, ...] = ()
     split: str = "test"
     retrain: bool = False
-    trained: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
+    trained: dict[str, dict[str, tuple[int, int, str]]] = field(default_factory=dict)
     extends: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -76,8 +65,7 @@ class RunState:
 
     def content(self) -> bytes:
         """As it is written to `path`."""
-        kept = {name: getattr(self, name) for name in KEPT}
-        return json.dumps({**kept, "command": list(self.command)}).encode()
+        return json.dumps({name: value for name, value in asdict(self).items() if name != "folder"}).encode()
 
     @classmethod
     def read(cls, folder: Path) -> RunState:
@@ -96,26 +84,13 @@ class RunState:
             raise CheckpointError(f"{path}:{error.lineno}: damaged: {error.msg}; {advice}") from error
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}; {advice}") from error
-        wrong = [name for name in KEPT if not isinstance(content, dict) or not _fits(name, content)]
-        if wrong:
-            raise CheckpointError(f"{path}:1: damaged: {wrong[0]!r} is missing, or is not what was written; {advice}")
-        return cls(folder, **{name: content[name] for name in KEPT})
-
-
-def _fits(name: str, content: dict[str, Any]) -> bool:
-    value = content.get(name)
-    if name == "done":
-        return isinstance(value, list) and all(isinstance(each, list) and list(map(type, each)) == [int, str] for each in value)
-    if name == "command":
-        return isinstance(value, list) and all(isinstance(each, str) for each in value)
-    if name == "trained":
-        arms = list(value.values()) if isinstance(value, dict) else [None]
-        return all(isinstance(arm, dict) and all(map(_is_length, arm.values())) for arm in arms)
-    return type(value) is KEPT[name]
-
-
-def _is_length(value: Any) -> bool:
-    return isinstance(value, list) and list(map(type, value)) == [int, int, str]
+        wrong = [each.name for each in fields(cls)[1:] if not isinstance(content, dict) or each.name not in content]
+        try:
+            if not wrong:
+                return TypeAdapter(cls).validate_json(json.dumps({**content, "folder": str(folder)}), strict=True)
+        except ValidationError as error:
+            wrong = [error.errors()[0]["loc"][0]]
+        raise CheckpointError(f"{path}:1: damaged: {wrong[0]!r} is missing, or is not what was written; {advice}")
 
 
 def check_state(state: Mapping[str, Any], checkpoints: Path) -> None:

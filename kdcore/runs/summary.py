@@ -24,7 +24,7 @@ from kdcore.runs.tracked_metrics import metric_group
 ByArm = Mapping[str, Sequence[dict[str, Any]]]
 """Arm → each seed's evaluations by name."""
 
-Pairs = Mapping[str, tuple[list[AnyEvaluation], list[AnyEvaluation]]]
+Pairs = Mapping[str, tuple[list[Any], list[Any]]]
 """Student → each seed's evaluations with distillation, and without."""
 
 Role = Literal[

@@ -38,7 +38,7 @@ def read_ts(path: Path, stamp: int) -> dict[str, np.ndarray]:
         lines = ((number, line.strip()) for number, line in enumerate(file, start=1))
         content = ((number, line) for number, line in lines if line and not line.startswith(("#", "%")))
         header = _header(content, path)
-        known = _labels(header, path)
+        known = _labels(header)
         count = 0
         for number, line in content:
             parts = [part.strip() for part in line.split(":")]
@@ -77,7 +77,7 @@ def _header(content: Iterator[tuple[int, str]], path: Path) -> dict[str, str]:
     return found
 
 
-def _labels(header: dict[str, str], path: Path) -> tuple[str, ...] | None:
+def _labels(header: dict[str, str]) -> tuple[str, ...] | None:
     """The class labels that the header lists, which may be none; None if the cases have no label."""
     words = header.get("@classlabel", "false").split()
     if not _is_true(words[0] if words else ""):

@@ -172,7 +172,7 @@ def _rows(stretch: Stretch, device: Device, kind: str) -> tuple[np.ndarray, np.n
         raise DataError(f"{stretch.path}: no row of {kind} from row {stretch.first + 1} to {stretch.last} has all values")
     values, known, times, edges = _trimmed(values, known, times)
     return (
-        _filled(values, known, times, device.missing_values.interpolate, stretch, kind),
+        _filled(values, times, device.missing_values.interpolate, stretch, kind),
         times,
         Gaps(int((~known).sum()), lost + edges),
     )
@@ -184,9 +184,7 @@ def _trimmed(values: np.ndarray, known: np.ndarray, times: np.ndarray) -> tuple[
     return values[first:last], known[first:last], times[first:last], len(known) - (last - first)
 
 
-def _filled(
-    values: np.ndarray, known: np.ndarray, times: np.ndarray, longest: float, stretch: Stretch, kind: str
-) -> np.ndarray:
+def _filled(values: np.ndarray, times: np.ndarray, longest: float, stretch: Stretch, kind: str) -> np.ndarray:
     """`values` with each column interpolated over time; the first and the last row are complete.
 
     Raises:

@@ -60,9 +60,9 @@ class Beat:
         """0 before, 1 after, over all repetitions."""
         return rise(self.t, self.lead, self.repeats * self.period)
 
-    def pulse(self, up: float, stay: float, down: float, after: float = 0.0) -> np.ndarray:
-        """In every repetition, 0 → 1 → 0 with these durations in seconds, `after` seconds into it."""
-        starts = self.lead + after + self.period * np.arange(self.repeats)
+    def pulse(self, up: float, stay: float, down: float) -> np.ndarray:
+        """In every repetition, 0 → 1 → 0 with these durations in seconds."""
+        starts = self.lead + self.period * np.arange(self.repeats)
         return sum((rise(self.t, s, up) - rise(self.t, s + up + stay, down) for s in starts), np.zeros_like(self.t))
 
 

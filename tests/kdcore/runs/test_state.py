@@ -19,7 +19,8 @@ GOOD |= {"trained": {"0/distilled": {"student": [2, 8, ""]}}, "extends": {}}
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path):
-    state = RunState(tmp_path, [[0, "distilled"]], 7, False, ["kdcore"], "test", False, GOOD["trained"])
+    trained = {"0/distilled": {"student": (2, 8, "")}}
+    state = RunState(tmp_path, [(0, "distilled")], 7, False, ("kdcore",), "test", False, trained)
     state.path.write_bytes(state.content())
     assert RunState.read(tmp_path) == state
     assert json.loads(state.path.read_text()) == GOOD
