@@ -47,7 +47,7 @@ class Sample:
         sources: Modality name → file (a `Path`, which enters the dataset's fingerprint) or whatever else
             the dataset's `read` understands. A modality that was not recorded is absent.
         target: In place of the label where the dataset's target is ``labels`` (0 or 1 for each name, NaN where it is not
-            known) or ``values`` (a number for each); None where nothing is known.
+            known) or ``values`` (a number for each, NaN where it is not known); None where nothing is known.
         weight: Weight of the sample in terms that read labels; greater than 0.
     """
 
