@@ -57,6 +57,7 @@ def predict(
     from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions
     from kdcore.deploy.shipped_models import find_model
     from kdcore.deploy.streaming import Smoothing, chosen_window
+    from kdcore.user_warnings import counted
 
     refuse_path("--plot", plot)
     files = [*([student] if model else []), *(files or [])]
@@ -78,9 +79,10 @@ def predict(
         raise UsageError("standard input (-) is a single plain table")
     else:
         predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units, limit)
-    if plot:
-        predictions = list(predictions)
-    write_predictions(predictions, output, top or 3)
+    with counted("recordings"):
+        if plot:
+            predictions = list(predictions)
+        write_predictions(predictions, output, top or 3)
     if plot:
         print(draw("Predictions along time", drawings(found, list(predictions)), plot), file=sys.stderr)
 

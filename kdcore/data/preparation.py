@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ from kdcore.data.targets import check_targets, target_warnings, with_statistics
 from kdcore.data.windows import Cutting
 from kdcore.errors import DataError, ListingError, SplitError
 from kdcore.recipe.data_models import DataSpec
+from kdcore.user_warnings import warn
 
 
 def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequence[Sample], list[Dropped]]:
@@ -212,7 +212,7 @@ def load_table(
     warned += class_warnings(join.used(joined), dataset.classes) if dataset.target.is_classes else []
     report = DropReport(tuple(dropped))
     for warning in [*warned, *report.lines()]:
-        warnings.warn(warning, stacklevel=2)
+        warn(warning)
     identity = identity or f"unknown-{uuid4().hex[:8]}"  # equal to no other run's
     classes, batching = tuple(dataset.classes), (spec.sampler, spec.mix, target, joined.weights)
     return Table(keys, labels, train_labels, rows, inputs, classes, splits, identity, report, tuple(warned), present, *batching)
@@ -307,7 +307,7 @@ def _identity(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folde
     try:
         return recordings_fingerprint(dataset, samples, spec, folder)
     except UnidentifiedError as error:
-        warnings.warn(f"prepared data are not cached: {error}", stacklevel=3)
+        warn(f"prepared data are not cached: {error}")
         return None
 
 
