@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,19 @@ class Sample:
     def is_labelled(self) -> bool:
         """True if its class, labels or values are known."""
         return self.label is not None or self.target is not None
+
+
+LARGEST = 1e30
+"""Magnitude beyond which sums in float32 may overflow; values and weights below its inverse may vanish."""
+
+
+def wrong_weight(weight: float) -> str:
+    """The fault of a sample's weight; empty if it has none."""
+    if not (math.isfinite(weight) and weight > 0):
+        return f"its weight must be a number greater than 0, not {weight:g}; leave out samples that should not count"
+    if not 1 / LARGEST < weight < LARGEST:
+        return f"its weight must be between {1 / LARGEST:g} and {LARGEST:g}, not {weight:g}"
+    return ""
 
 
 @dataclass(frozen=True)

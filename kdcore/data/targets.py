@@ -10,13 +10,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from kdcore.contracts.dataset import Dataset, Sample
+from kdcore.contracts.dataset import LARGEST, Dataset, Sample, wrong_weight
 from kdcore.contracts.protocol import HELD_OUT
 from kdcore.contracts.target import Target, known
 from kdcore.errors import DataError
-
-LARGEST = 1e30
-"""Magnitude beyond which sums in float32 may overflow; values and weights below its inverse may vanish."""
 
 
 def check_targets(dataset: Dataset, samples: Sequence[Sample]) -> None:
@@ -72,11 +69,7 @@ def _refuse_unresolved(numbers: Sequence[Sequence[float]], names: Sequence[str])
 def _wrong_weight(sample: Sample, weighted: bool) -> str:
     if sample.weight != 1.0 and not weighted:
         return "it has a weight, but the dataset does not declare that samples may have one (weighted)"
-    if not (np.isfinite(sample.weight) and sample.weight > 0):
-        return f"its weight must be a number greater than 0, not {sample.weight:g}; leave out samples that should not count"
-    if not 1 / LARGEST < sample.weight < LARGEST:
-        return f"its weight must be between {1 / LARGEST:g} and {LARGEST:g}, not {sample.weight:g}"
-    return ""
+    return wrong_weight(sample.weight)
 
 
 def with_statistics(target: Target, told: Tensor, rows: Mapping[str, Tensor], names: Sequence[str]) -> Target:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.contracts.units import SECONDS, conversion
+from kdcore.contracts.units import SECONDS, conversion, same_rate
 from kdcore.data.sample_tables import goes_back, instants, is_table
 from kdcore.data.signal_checks import looks_like_g
 from kdcore.errors import DataError
@@ -276,7 +276,7 @@ def check_clock(times: np.ndarray, name: str, rate: float) -> None:
     if (steps < 0).any() and not (steps <= 0).all():
         raise DataError(f"column {name!r} goes back at row {int((steps < 0).argmax()) + 2}; sort the rows by time")
     step = float(np.median(steps))
-    if not any(abs(step * scale * rate - 1) < 0.05 for scale in scales):
+    if not any(same_rate(step * scale * rate, 1.0) for scale in scales):
         raise DataError(f"column {name!r} rises by {step:g} a row, which is not {rate:g} samples per second")
 
 

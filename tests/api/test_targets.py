@@ -193,12 +193,18 @@ def test_weights_of_one_are_no_weights_to_the_bit_and_others_are_not(tmp_path, m
     monkeypatch.chdir(tmp_path)
     labels = [NAMES[n % 3] for n in range(N)]
     tree = recipe("cross-entropy", "soft-target", baseline=False, training={"epochs": 1})
-    plain, ones, others = (
-        student_weights(kdcore.run(tree, data=dataset(labels=labels, **told)))
+    results = [
+        kdcore.run(tree, data=dataset(labels=labels, **told))
         for told in ({}, {"weights": np.ones(N)}, {"weights": np.linspace(0.1, 5, N)})
-    )
+    ]
+    plain, ones, others = map(student_weights, results)
     assert ones == plain
     assert others != plain
+    outcome = kdcore.read_run(results[2].folder).outcomes["distilled"][0]
+    accuracy = (outcome.probabilities["student"].argmax(1) == outcome.labels).mean()
+    assert results[2].table.set_index("participant").loc["student", "accuracy"] == pytest.approx(accuracy)
+    said = [any("metrics count every sample alike" in note for note in each.summary.notes) for each in results]
+    assert said == [False, False, True]
 
 
 def test_stored_outputs_of_values_are_in_units(tmp_path):
@@ -245,9 +251,12 @@ class TestArrays:
 
     @pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
     def test_a_weight_must_be_greater_than_0(self, weight):
-        found = kdcore.ArrayDataset({"a": (np.zeros((2, 8, 1)), 1.0)}, labels=[0, 1], weights=[1.0, weight])
+        for weights in ([1.0, weight], [weight, weight]):
+            with pytest.raises(DataError, match=r"weights: sample \d: its weight must be a number greater than 0"):
+                kdcore.ArrayDataset({"a": (np.zeros((2, 8, 1)), 1.0)}, labels=[0, 1], weights=weights)
+        found = kdcore.ArrayDataset({"a": (np.zeros((2, 8, 1)), 1.0)}, labels=[0, 1], weights=[1.0, 2.0])
         with pytest.raises(DataError, match="greater than 0"):
-            check_targets(found, found.samples())
+            check_targets(found, [dataclasses.replace(each, weight=weight) for each in found.samples()])
 
 
 @pytest.mark.parametrize("classes", [None, ["a", "b", "c"]])
@@ -271,9 +280,12 @@ def test_a_table_of_labels_is_read_by_its_column_names(classes):
     ],
 )
 def test_numbers_that_single_precision_cannot_hold_are_refused(values, weights, message):
-    data = ArrayDataset({"accelerometer": (np.zeros((6, 20, 3)), 50.0)}, values={"pulse": values}, weights=weights)
-    with pytest.raises(DataError, match=message):
+    def checked():
+        data = ArrayDataset({"accelerometer": (np.zeros((6, 20, 3)), 50.0)}, values={"pulse": values}, weights=weights)
         check_targets(data, list(data.samples()))
+
+    with pytest.raises(DataError, match=message):
+        checked()
 
 
 def test_a_unit_is_text():

@@ -69,9 +69,9 @@ def test_they_are_given_though_the_work_fails():
         with counted("files"):
             warn("long")
             warn("long")
-            raise ValueError
+            raise ValueError("broken")
 
-    with pytest.warns(UserWarning, match=r"long \(2 files\)"), pytest.raises(ValueError, match=""):
+    with pytest.warns(UserWarning, match=r"long \(2 files\)"), pytest.raises(ValueError, match="broken"):
         work()
 
 
