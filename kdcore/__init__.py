@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from kdcore.training.participants import Distiller
     from kdcore.training.tensor_loss import TensorLoss, loss
     from kdcore.trust import trusts_code
+    from kdcore.user_warnings import warn
 
 __version__ = "0.1.0"
 
@@ -185,6 +186,7 @@ _HOME = {
     "kdcore.runs.provenance": ("Provenance", "provenance_of"),
     "kdcore.runs.paths": ("find_run", "runs_folder"),
     "kdcore.trust": ("trusts_code",),
+    "kdcore.user_warnings": ("warn",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

@@ -360,14 +360,14 @@ def same_positions(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
 
 @in_full_precision
 def known_mean(loss: Callable[[Tensor], Tensor], labels: Tensor, weights: Tensor | None) -> Tensor:
-    r"""Weighted mean of the losses of all labels that are known.
+    r"""Weighted mean of the losses of all labels or values that are known.
 
     .. math:: \frac{\sum_b w_b \sum_c k_{bc}\, \ell_{bc}}{\sum_b w_b \sum_c k_{bc}}
 
     with k = 1 for a label that is known and 0 for another.
 
     Args:
-        loss: From labels (B, L), 0 in place of unknown ones, to the losses (B, L).
+        loss: From labels or values (B, L), 0 in place of unknown ones, to the losses (B, L).
         labels: (B, L), NaN where unknown; at least one is known.
         weights: (B,), greater than 0; None for 1.
     """

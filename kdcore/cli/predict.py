@@ -57,6 +57,7 @@ def predict(
     from kdcore.cli.pictures import draw, refuse_path
     from kdcore.deploy.predict import STANDARD_INPUT, drawings, predict_files, predict_stream, write_predictions
     from kdcore.deploy.shipped_models import find_model
+    from kdcore.user_warnings import counted
 
     refuse_path("--plot", plot)
     files = [*([student] if model else []), *(files or [])]
@@ -70,9 +71,10 @@ def predict(
         predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units, limit)
     else:
         predictions = predict_files(found, files, dataset, rate, windows, smooth, units, limit)
-    if plot:
-        predictions = list(predictions)
-    write_predictions(predictions, output, top or 3)
+    with counted("recordings"):
+        if plot:
+            predictions = list(predictions)
+        write_predictions(predictions, output, top or 3)
     if plot:
         print(draw("Predictions along time", drawings(found, list(predictions)), plot), file=sys.stderr)
 

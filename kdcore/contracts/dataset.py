@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class Sample:
         sources: Modality name → file (a `Path`, which enters the dataset's fingerprint) or whatever else
             the dataset's `read` understands. A modality that was not recorded is absent.
         target: In place of the label where the dataset's target is ``labels`` (0 or 1 for each name, NaN where it is not
-            known) or ``values`` (a number for each); None where nothing is known.
+            known) or ``values`` (a number for each, NaN where it is not known); None where nothing is known.
         weight: Weight of the sample in terms that read labels; greater than 0.
     """
 
@@ -61,6 +62,19 @@ class Sample:
     def is_labelled(self) -> bool:
         """True if its class, labels or values are known."""
         return self.label is not None or self.target is not None
+
+
+LARGEST = 1e30
+"""Magnitude beyond which sums in float32 may overflow; values and weights below its inverse may vanish."""
+
+
+def wrong_weight(weight: float) -> str:
+    """The fault of a sample's weight; empty if it has none."""
+    if not (math.isfinite(weight) and weight > 0):
+        return f"its weight must be a number greater than 0, not {weight:g}; leave out samples that should not count"
+    if not 1 / LARGEST < weight < LARGEST:
+        return f"its weight must be between {1 / LARGEST:g} and {LARGEST:g}, not {weight:g}"
+    return ""
 
 
 @dataclass(frozen=True)

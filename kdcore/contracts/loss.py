@@ -60,9 +60,9 @@ class DistillationLoss(nn.Module):
             takes no softmax of logits is for ``kdcore.EVERY_TARGET``. Others are refused before training.
         sample_weights: True if it reads labels and weighs samples by `LossContext.weights`. A loss that reads labels and does
             not is refused before training where the dataset gives weights.
-        partial_labels: True if it reads several labels of a sample and leaves out those that are NaN, which are not known; see
-            `kdcore.functional.known_mean`. A loss that reads labels and does not is refused before training where some labels
-            of a sample are known and others are not.
+        partial_labels: True if it reads several labels or values of a sample and leaves out those that are NaN, which are
+            not known; see `kdcore.functional.known_mean`. A loss that reads labels and does not is refused
+            before training where some labels of a sample are known and others are not.
     """
 
     needs: Needs = Needs()

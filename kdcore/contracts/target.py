@@ -200,7 +200,7 @@ def read_target(written: Any) -> Target:
 
 
 def known(labels: Any) -> Any:
-    """Mask of the samples whose target is known, or, of several labels, at least one of them.
+    """Mask of the samples whose target is known, or, of several labels or values, at least one of them.
 
     Args:
         labels: (N,) class indices, -1 where unknown, or (N, names) numbers, NaN where unknown; an array or a tensor.

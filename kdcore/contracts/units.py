@@ -40,6 +40,29 @@ USUAL_RATE = 50.0
 """Samples per second that recordings of movement have, roughly."""
 
 
+SAME_RATE = 0.05
+"""Relative difference between two rates up to which they count as the same."""
+
+
+def same_rate(one: float, other: float) -> bool:
+    """True if two rates differ by no more than `SAME_RATE`; clocks of devices are not exact."""
+    return abs(one / other - 1) <= SAME_RATE
+
+
+def rounded_rate(rate: float, resolution: float) -> float:
+    """The roundest rate whose step differs from that of `rate` by no more than the clock can tell.
+
+    Args:
+        rate: Samples per second, greater than 0, by the time stamps.
+        resolution: Of the time stamps, in seconds.
+    """
+    for digits in range(6):
+        found = round(rate, digits)
+        if found > 0 and abs(1 / found - 1 / rate) <= resolution:
+            return found
+    return round(rate, 6)
+
+
 def time_factor(rate: float, nominal: float | None = None) -> float:
     """The power of 1000 by which time stamps seem to be misread; 1.0 if the rate that they give is plausible.
 

@@ -104,12 +104,7 @@ class Answers:
             numbers = tuple(float("nan") if each is None else float(each) for each in row)
         except (TypeError, ValueError):
             raise DataError(f"{what}: those of sample {number} are not numbers: {list(row)!r}") from None
-        missing = [each != each for each in numbers]
-        if all(missing):
-            return None
-        if any(missing) and self.target.kind == "values":
-            raise DataError(f"{what}: sample {number} has some and lacks others: {list(row)!r}")
-        return numbers
+        return None if all(each != each for each in numbers) else numbers
 
     def _several(self, rows: Sequence[Any]) -> tuple[tuple[str, ...], list[tuple[float, ...] | None]]:
         named = any(isinstance(each, str) for row in rows if row is not None for each in row) or not any(map(_numbers, rows))

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from kdcore.contracts.dataset import Dataset, Sample, SampleKey
+from kdcore.contracts.dataset import Dataset, Sample, SampleKey, wrong_weight
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.contracts.units import conversion, misread_time
+from kdcore.contracts.units import conversion, misread_time, rounded_rate, same_rate
 from kdcore.data.array_targets import Answers, as_text
 from kdcore.data.sample_tables import is_table, one_for_each, plain_values, recordings_of_table, values_of_table
 from kdcore.errors import DataError
@@ -257,9 +257,9 @@ class _Recordings:
             if steps.min() <= 0:
                 raise DataError(f"{where}: its times do not increase at row {int(steps.argmin()) + 1}")
             measured = 1 / float(np.median(steps))
-            if rate is not None and abs(measured / rate - 1) > 0.05:
+            if rate is not None and not same_rate(measured, rate):
                 raise DataError(f"{where}: its times give {measured:.4g} samples per second, but the rate is {rate:g}")
-            rate = rate or round(measured, 6)
+            rate = rate or rounded_rate(measured, float(np.spacing(np.abs(times).max())))
             if self.rate is None:
                 self.unit = self.unit or misread_time(measured)
             steady = np.ptp(steps) <= 0.01 * steps.mean()
@@ -387,6 +387,9 @@ def _text(value: Any, what: str, sample: Hashable) -> str:
 
 def _weight(value: Any, sample: Hashable) -> float:
     try:
-        return float(value)
+        weight = float(value)
     except (TypeError, ValueError):
         raise DataError(f"weights: {value!r} of the sample {sample!r} is not a number") from None
+    if wrong := wrong_weight(weight):
+        raise DataError(f"weights: sample {sample!r}: {wrong}")
+    return weight

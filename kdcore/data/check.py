@@ -12,7 +12,7 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample, SampleKey
 from kdcore.contracts.modality import Modality, Signal
 from kdcore.contracts.protocol import Splits
-from kdcore.contracts.target import OF_CLASSES, Target, with_units
+from kdcore.contracts.target import OF_CLASSES, Target, known, with_units
 from kdcore.data.dropped import BAD, NO_SPLIT, SHORT, Dropped, DropReport
 from kdcore.data.leakage import audit, content_leaks
 from kdcore.data.near_copies import near_copies, sketch
@@ -21,7 +21,7 @@ from kdcore.data.preparation import asked_splits, listed_samples, with_shares_mi
 from kdcore.data.reading import content_hash
 from kdcore.data.signal_checks import Measured, measure, odd_ranges, odd_signals
 from kdcore.data.splits import class_warnings, complete_samples, without
-from kdcore.data.targets import lacking_labels
+from kdcore.data.targets import lacking_numbers
 from kdcore.data.windows import windows
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
@@ -147,7 +147,7 @@ def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Data
     report.leaks += [*leaks, *near_copies(usable, found.sketches, found.contents, dataset.read)]
     alike = resampled_copies(usable, found.outlines, found.contents) if not report.leaks else []
     of_classes = class_warnings(usable, dataset.classes) if dataset.target.is_classes else []
-    report.warnings = [*dataset.notes, *of_classes, *unknown_labels(usable, dataset), *copies, *alike]
+    report.warnings = [*dataset.notes, *of_classes, *unknown_numbers(usable, dataset), *copies, *alike]
     report.target, report.values = dataset.target, value_ranges(usable, dataset)
     report.weights = weight_ranges(usable)
     for modality, measured in found.measured.items():
@@ -248,14 +248,14 @@ def names_of(sample: Sample, dataset: Dataset) -> list[str]:
     return dataset.target.labels_of(sample.target or (), dataset.classes) or ["no label"]
 
 
-def unknown_labels(splits: Splits, dataset: Dataset) -> list[str]:
-    """A sentence for each split of which some samples have labels that are not known."""
-    if dataset.target.kind != "labels":
+def unknown_numbers(splits: Splits, dataset: Dataset) -> list[str]:
+    """A sentence for each split of which some samples have labels or values that are not known."""
+    if dataset.target.is_classes:
         return []
     found = []
     for split, members in splits.samples.items():
         told = np.array([each.target for each in members if each.target is not None], dtype=np.float64)
-        found += lacking_labels(told, dataset.classes, split) if len(told) else []
+        found += lacking_numbers(told, dataset.classes, split, dataset.target.kind) if len(told) else []
     return found
 
 
@@ -268,7 +268,7 @@ def value_ranges(splits: Splits, dataset: Dataset) -> dict[str, dict[str, tuple[
         for split, members in splits.samples.items()
     }
     return {
-        name: {split: _range(each[:, index]) for split, each in numbers.items() if len(each)}
+        name: {split: _range(each[:, index]) for split, each in numbers.items() if len(each) and known(each[:, [index]]).any()}
         for index, name in enumerate(with_units(dataset.classes, dataset.target))
     }
 
@@ -281,7 +281,7 @@ def weight_ranges(splits: Splits) -> dict[str, tuple[float, float, float]]:
 
 
 def _range(numbers: np.ndarray) -> tuple[float, float, float]:
-    return float(numbers.min()), float(numbers.mean()), float(numbers.max())
+    return float(np.nanmin(numbers)), float(np.nanmean(numbers)), float(np.nanmax(numbers))
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:

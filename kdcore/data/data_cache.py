@@ -9,7 +9,6 @@ import os
 import socket
 import sys
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, replace
@@ -30,6 +29,7 @@ from kdcore.data.reading_processes import prepared
 from kdcore.data.windows import Cutting
 from kdcore.errors import DataError
 from kdcore.recipe.data_models import as_bytes
+from kdcore.user_warnings import warn
 
 FORMAT = 9
 
@@ -140,7 +140,7 @@ class ColumnCache:
             missing = {entry: each for entry, each in zip(entries, wanted, strict=True) if _head(entry) is None}
             for entry in missing:
                 if entry.exists():
-                    warnings.warn(f"prepared data in {entry} are damaged; rebuilding them", stacklevel=2)
+                    warn(f"prepared data in {entry} are damaged; rebuilding them")
                 _remove(entry)
             if missing:
                 self._make(missing, dataset, samples, cutting, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -40,6 +39,7 @@ from kdcore.data.targets import check_targets, target_warnings, with_statistics
 from kdcore.data.windows import Cutting
 from kdcore.errors import DataError, ListingError, SplitError
 from kdcore.recipe.data_models import DataSpec
+from kdcore.user_warnings import warn
 
 
 def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequence[Sample], list[Dropped]]:
@@ -196,7 +196,7 @@ def load_table(
     warned += class_warnings(join.used(joined), dataset.classes) if dataset.target.is_classes else []
     report = DropReport(tuple(dropped))
     for warning in [*warned, *report.lines()]:
-        warnings.warn(warning, stacklevel=2)
+        warn(warning)
     return Table(
         keys=joined.keys,
         labels=joined.labels,
@@ -305,7 +305,7 @@ def _identity(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folde
     try:
         return recordings_fingerprint(dataset, samples, spec, folder)
     except UnidentifiedError as error:
-        warnings.warn(f"prepared data are not cached: {error}", stacklevel=3)
+        warn(f"prepared data are not cached: {error}")
         return None
 
 

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 from kdcore.contracts.dataset import Sample
 from kdcore.data.reading import Reader, Recording
 from kdcore.errors import DataError
+from kdcore.user_warnings import warn
 
 VARIABLE = "KDCORE_WORKERS"
 """Environment variable with the number of processes that read recordings; by default one for each core, 1 for none but this."""
@@ -107,7 +108,6 @@ class Workers:
         self._loading = [threading.Thread(target=self._load, args=(each, message), daemon=True) for each in processes]
         for thread in self._loading:
             thread.start()
-        self._shown: dict = {}
 
     @classmethod
     def start(cls, reader: Reader, count: int) -> Workers | None:
@@ -171,8 +171,8 @@ class Workers:
     def _received(self, chunk: Sequence[Task], answer: Any) -> Iterator[list[Recording]]:
         """The recordings of a chunk. A sample that a process could not prepare is prepared here, which says what is wrong."""
         recordings, warned = answer or ([None] * len(chunk), [])
-        for text, category, file, line in warned:
-            warnings.warn_explicit(text, category, file, line, registry=self._shown)
+        for text, category in warned:
+            warn(text, category)
         for task, found in zip(chunk, recordings, strict=True):
             yield self._reader.prepare(*task) if found is None else found
 
@@ -269,7 +269,7 @@ def _prepared_here(reader: Reader, tasks: Sequence[Task]) -> tuple[list[list[Rec
                 found.append(reader.prepare(*task))
             except BaseException:  # it is prepared again, and fails, in the process that asked
                 found.append(None)
-    return found, [(str(each.message), each.category, each.filename, each.lineno) for each in caught]
+    return found, [(str(each.message), each.category) for each in caught]
 
 
 def _answer(answered: BinaryIO, message: Any) -> None:

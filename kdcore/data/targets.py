@@ -10,13 +10,10 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from kdcore.contracts.dataset import Dataset, Sample
+from kdcore.contracts.dataset import LARGEST, Dataset, Sample, wrong_weight
 from kdcore.contracts.protocol import HELD_OUT
 from kdcore.contracts.target import Target, known
 from kdcore.errors import DataError
-
-LARGEST = 1e30
-"""Magnitude beyond which sums in float32 may overflow; values and weights below its inverse may vanish."""
 
 
 def check_targets(dataset: Dataset, samples: Sequence[Sample]) -> None:
@@ -44,14 +41,12 @@ def _wrong_target(sample: Sample, target: Target, count: int) -> str:
         return ""
     if len(sample.target) != count:
         return f"its target has {len(sample.target)} numbers, but the dataset has {count} {target.kind}"
-    if target.kind == "labels":
-        told = [each for each in sample.target if each == each]
-        if not told:
-            return "none of its labels is known (NaN); give no target"
-        return (
-            f"a label is 0 or 1, not {next(each for each in told if each not in (0, 1)):g}" if not set(told) <= {0, 1} else ""
-        )
-    return "" if np.isfinite(sample.target).all() else "its values are not finite numbers"
+    told = [each for each in sample.target if each == each]
+    if not told:
+        return f"none of its {target.kind} is known (NaN); give no target"
+    if target.kind == "labels" and not set(told) <= {0, 1}:
+        return f"a label is 0 or 1, not {next(each for each in told if each not in (0, 1)):g}"
+    return "" if np.isfinite(told).all() else "its values are not finite numbers"
 
 
 def _refuse_unresolved(numbers: Sequence[Sequence[float]], names: Sequence[str]) -> None:
@@ -59,8 +54,9 @@ def _refuse_unresolved(numbers: Sequence[Sequence[float]], names: Sequence[str])
     if not numbers or len({len(each) for each in numbers}) > 1:
         return
     values = np.array(numbers, np.float64)
-    peaks, spreads = np.abs(values).max(axis=0), np.ptp(values, axis=0)
-    for name, peak, spread in zip(names, peaks.tolist(), spreads.tolist(), strict=False):
+    for name, column in zip(names, values.T, strict=False):
+        told = column[~np.isnan(column)]
+        peak, spread = (float(np.abs(told).max()), float(np.ptp(told))) if len(told) else (0.0, 0.0)
         if LARGEST < peak < np.inf or 0 < peak < 1 / LARGEST:
             raise DataError(f"the value {name!r} has magnitudes of up to {peak:.3g}, beyond float32; give it in another unit")
         if 0 < spread < np.inf and np.spacing(np.float32(peak)) > 0.001 * spread:
@@ -73,11 +69,7 @@ def _refuse_unresolved(numbers: Sequence[Sequence[float]], names: Sequence[str])
 def _wrong_weight(sample: Sample, weighted: bool) -> str:
     if sample.weight != 1.0 and not weighted:
         return "it has a weight, but the dataset does not declare that samples may have one (weighted)"
-    if not (np.isfinite(sample.weight) and sample.weight > 0):
-        return f"its weight must be a number greater than 0, not {sample.weight:g}; leave out samples that should not count"
-    if not 1 / LARGEST < sample.weight < LARGEST:
-        return f"its weight must be between {1 / LARGEST:g} and {LARGEST:g}, not {sample.weight:g}"
-    return ""
+    return wrong_weight(sample.weight)
 
 
 def with_statistics(target: Target, told: Tensor, rows: Mapping[str, Tensor], names: Sequence[str]) -> Target:
@@ -91,7 +83,7 @@ def with_statistics(target: Target, told: Tensor, rows: Mapping[str, Tensor], na
         names: Of the values.
 
     Raises:
-        DataError: If a value is the same for all training samples.
+        DataError: If a value is the same for all training samples, or known of none.
     """
     if target.kind != "values":
         return target
@@ -102,7 +94,10 @@ def with_statistics(target: Target, told: Tensor, rows: Mapping[str, Tensor], na
             break
     else:
         raise DataError("no training sample has values, so they cannot be normalised")
-    mean, std = values.mean(0), values.std(0, unbiased=False)
+    if never := [name for name, each in zip(names, values.T, strict=True) if each.isnan().all()]:
+        raise DataError(f"the value {never[0]!r} is known of no training sample, so there is nothing to learn")
+    mean = values.nanmean(0)
+    std = (values - mean).square().nanmean(0).sqrt()
     if constant := [name for name, each in zip(names, std.tolist(), strict=True) if each == 0]:
         raise DataError(f"the value {constant[0]!r} is the same for all training samples, so there is nothing to learn")
     return replace(target, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
@@ -117,14 +112,17 @@ def target_warnings(
     if target.is_classes or not len(train) or not len(test):
         return []
     if target.kind == "values":
-        outside = ((test < train.amin(0)) | (test > train.amax(0))).sum(0).tolist()
-        found = [f"{name!r} ({count} of {len(test)} test samples)" for name, count in zip(names, outside, strict=True) if count]
-        return [f"values beyond the range of the training samples: {', '.join(found)}"] if found else []
+        lacking = lacking_numbers(train.cpu(), names, "training", "values")
+        lacking += lacking_numbers(test.cpu(), names, "test", "values")
+        least, largest = train.nan_to_num(torch.inf).amin(0), train.nan_to_num(-torch.inf).amax(0)
+        outside, told = ((test < least) | (test > largest)).sum(0).tolist(), (test == test).sum(0).tolist()
+        found = [f"{name!r} ({n} of {of} test samples)" for name, n, of in zip(names, outside, told, strict=True) if n]
+        return [*lacking, *([f"values beyond the range of the training samples: {', '.join(found)}"] if found else [])]
     said = []
     if len(names) > 1 and bool((train.sum(1) == 1).all()) and bool((test.sum(1) == 1).all()):
         said.append("every sample has exactly one label: if labels exclude each other, give classes instead")
     for what, here in (("training", train), ("test", test)):
-        said += lacking_labels(here.cpu(), names, what)
+        said += lacking_numbers(here.cpu(), names, what, "labels")
         stated = (here == here).any(0)  # of a label that is never known, nothing is said
         for how, missing in (("no", stated & ~(here == 1).any(0)), ("every", stated & ~(here == 0).any(0))):
             if bool(missing.any()):
@@ -133,17 +131,18 @@ def target_warnings(
     return said
 
 
-def lacking_labels(labels: ArrayLike, names: Sequence[str], what: str) -> list[str]:
-    """A sentence on samples of which some labels are not known; none if there are no such samples.
+def lacking_numbers(numbers: ArrayLike, names: Sequence[str], what: str, kind: str) -> list[str]:
+    """A sentence on samples of which some labels or values are not known; none if there are no such samples.
 
     Args:
-        labels: (N, names), NaN where unknown, of samples with at least one known label.
-        names: Of the labels.
+        numbers: (N, names), NaN where unknown, of samples of which at least one is known.
+        names: Of the labels or values.
         what: Which samples they are, such as ``training``.
+        kind: ``labels`` or ``values``.
     """
-    lacking = np.isnan(np.asarray(labels))
+    lacking = np.isnan(np.asarray(numbers))
     if not lacking.any():
         return []
     counts = zip(names, lacking.sum(0).tolist(), strict=True)
     listed = ", ".join(f"{name!r} ({count})" for name, count in counts if count)
-    return [f"{int(lacking.any(1).sum())} of {len(lacking)} {what} samples lack some labels, which do not count: {listed}"]
+    return [f"{int(lacking.any(1).sum())} of {len(lacking)} {what} samples lack some {kind}, which do not count: {listed}"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
-from kdcore.contracts.units import SECONDS, conversion
+from kdcore.contracts.units import SECONDS, conversion, same_rate
 from kdcore.data.arrays import as_numpy
 from kdcore.data.sample_tables import goes_back, instants, is_table
 from kdcore.data.signal_checks import looks_like_g
 from kdcore.errors import DataError
+from kdcore.user_warnings import warn
 
 SUFFIXES = (".csv", ".txt", ".tsv")
 """Endings of tables of numbers."""
@@ -189,7 +189,7 @@ def choose_columns(names: Sequence[str], width: int, modality: Modality, units: 
 def note_unused(columns: Columns) -> None:
     """Warn about columns that are left out."""
     if columns.unused:
-        warnings.warn(f"columns not used: {', '.join(columns.unused)}", stacklevel=3)
+        warn(f"columns not used: {', '.join(columns.unused)}")
 
 
 def warn_of_g(values: np.ndarray, modality: Modality) -> None:
@@ -198,10 +198,10 @@ def warn_of_g(values: np.ndarray, modality: Modality) -> None:
         return  # refused with the reason where it is compared with what the student reads
     size = float(np.median(np.linalg.norm(values.astype(np.float64), axis=1)))
     if looks_like_g(modality, size):
-        warnings.warn(
+        warn(
             f"{modality.name}: the vectors are about {size:.2g} long, as in g, and are read as {modality.units}; "
             "if they are in g, pass --units g or name the columns 'x [g]', 'y [g]', 'z [g]'",
-            stacklevel=3,
+            kind=f"{modality.name} in g",
         )
 
 
@@ -277,7 +277,7 @@ def check_clock(times: np.ndarray, name: str, rate: float) -> None:
     if (steps < 0).any() and not (steps <= 0).all():
         raise DataError(f"column {name!r} goes back at row {int((steps < 0).argmax()) + 2}; sort the rows by time")
     step = float(np.median(steps))
-    if not any(abs(step * scale * rate - 1) < 0.05 for scale in scales):
+    if not any(same_rate(step * scale * rate, 1.0) for scale in scales):
         raise DataError(f"column {name!r} rises by {step:g} a row, which is not {rate:g} samples per second")
 
 

@@ -18,7 +18,7 @@ from kdcore.contracts.target import OF_CLASSES, Target, with_units
 from kdcore.deploy.plain_recordings import choose_columns, header_of, known_rate, note_unused
 from kdcore.deploy.predictor import Predictor
 from kdcore.deploy.recordings import read_recording
-from kdcore.deploy.streaming import THRESHOLD, Smoothing, StreamingPredictor, decision, refuse_majority, smoothed
+from kdcore.deploy.streaming import HALF, THRESHOLD, Smoothing, StreamingPredictor, refuse_majority, smoothed, votes
 from kdcore.errors import DataError, UsageError
 
 STANDARD_INPUT = "-"
@@ -36,7 +36,8 @@ class Prediction:
         end: Of the window, in seconds.
         signals: Modality → the whole recording; None for a stream.
         target: The form of the answer.
-        threshold: Probability from which a label counts as predicted.
+        threshold: Probability from which a label counts as predicted, or has the vote of a window.
+        voted: Whether `probabilities` are shares of the windows that vote for a label, of which a half decides.
     """
 
     recording: str
@@ -47,6 +48,7 @@ class Prediction:
     signals: Mapping[str, Signal] | None = field(default=None, repr=False, compare=False)
     target: Target = OF_CLASSES
     threshold: float = THRESHOLD
+    voted: bool = False
 
     @property
     def label(self) -> str:
@@ -55,9 +57,10 @@ class Prediction:
 
     @property
     def labels(self) -> list[str]:
-        """The labels with at least the threshold's probability, the likeliest first."""
+        """The labels with at least the threshold's probability, or half of the votes; the likeliest first."""
+        least = HALF if self.voted else self.threshold
         order: list[int] = np.argsort(-self.probabilities, kind="stable").tolist()
-        return [self.classes[index] for index in order if self.probabilities[index] >= self.threshold]
+        return [self.classes[index] for index in order if self.probabilities[index] >= least]
 
     def line(self, top: int = 3) -> str:
         """One line of text with the `top` likeliest classes; all labels that reach the threshold; or all values."""
@@ -70,7 +73,8 @@ class Prediction:
         shown = best[:top] if self.target.is_classes else [each for each in best if self.classes[each] in self.labels]
         said = "  ".join(f"{self.classes[index]} {self.probabilities[index]:.3f}" for index in shown)
         nearest = f"{self.classes[best[0]]} {self.probabilities[best[0]]:.3f}"
-        return f"{where}: {said or f'no label reaches {self.threshold:g} (highest: {nearest})'}"
+        none = f"no label reaches {self.threshold:g}{' in half of the windows' if self.voted else ''}"
+        return f"{where}: {said or f'{none} (highest: {nearest})'}"
 
     def record(self) -> dict[str, Any]:
         """Everything as plain values."""
@@ -83,7 +87,8 @@ class Prediction:
         if self.target.kind == "values":
             return {**where, "values": numbers, "units": dict(zip(self.classes, self.target.units, strict=False))}
         if self.target.kind == "labels":
-            return {**where, "labels": self.labels, "threshold": self.threshold, "probabilities": numbers}
+            majority = {"majority": HALF} if self.voted else {}
+            return {**where, "labels": self.labels, "threshold": self.threshold, **majority, "probabilities": numbers}
         return {
             **where,
             "label": self.label,
@@ -126,9 +131,9 @@ def predict_files(
             spans = student.spans(signals, window)
         except DataError as error:
             raise DataError(f"{name}: {error}") from error
-        limit = decision(student.target, smoothing, threshold)
+        voted = votes(student.target, smoothing)
         for span, row in zip(spans, smoothed(probabilities, smoothing, student.target, threshold), strict=True):
-            yield Prediction(name, row, student.classes, *(span or (None, None)), signals, student.target, limit)
+            yield Prediction(name, row, student.classes, *(span or (None, None)), signals, student.target, threshold, voted)
 
 
 def _recordings(student: Predictor, files: Sequence[str | Path]) -> Iterator[tuple[str, dict[str, Path]]]:
@@ -176,7 +181,7 @@ def predict_stream(
         raise UsageError("standard input requires --window, since this student was trained on whole recordings")
     [(name, modality)] = student.reads.items()
     stream = StreamingPredictor(student, known_rate(rate, modality, "--rate"), window, smoothing, threshold)
-    limit = decision(student.target, smoothing, threshold)
+    voted = votes(student.target, smoothing)
     recorded = student.description.get("recorded", {}).get(name, {}).get("shape") or [0]
     columns, delimiter, found = None, None, 0
     for number, line in enumerate(lines, start=1):
@@ -196,7 +201,7 @@ def predict_stream(
             raise DataError(f"standard input: line {number}: not a row of numbers: {line.strip()[:80]!r}") from error
         for (start, end), probabilities in stream.push(row[None]):
             found += 1
-            told = (student.classes, start, end, None, student.target, limit)
+            told = (student.classes, start, end, None, student.target, threshold, voted)
             yield Prediction(STANDARD_INPUT, probabilities, *told)
     if not found:
         raise DataError(f"standard input: {stream.count} samples are shorter than a window of {window[0]:g} s")
@@ -276,7 +281,7 @@ def _write_csv(predictions: Iterable[Prediction], file: IO[str]) -> None:
         shares = record.pop("values" if kind == "values" else "probabilities").values()
         if kind == "labels":
             record["labels"] = ";".join(record["labels"])
-        told = [value for key, value in record.items() if key not in ("units", "threshold")]
+        told = [value for key, value in record.items() if key not in ("units", "threshold", "majority")]
         writer.writerow(["" if value is None else value for value in (*told, *shares)])
         file.flush()
 

@@ -17,6 +17,7 @@ from kdcore.data.windows import Span, cut, timed, windows
 from kdcore.deploy.plain_recordings import as_signal, rate_for
 from kdcore.deploy.recordings import fitting, read_recording
 from kdcore.errors import DataError
+from kdcore.user_warnings import counted
 
 Rate = float | Mapping[str, float] | None
 """Samples per second of every modality, or by name."""
@@ -97,7 +98,8 @@ class Predictor(ABC):
             (5, 3)
         """
         batch = self._batch(recordings)
-        made = [self.pieces(self.signals(each, rate), window) for each in ([recordings] if batch is None else batch)]
+        with counted("recordings"):
+            made = [self.pieces(self.signals(each, rate), window) for each in ([recordings] if batch is None else batch)]
         if not made:
             raise DataError("an empty list holds no recording")
         found = self.probabilities([piece for pieces in made for piece in pieces])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdcore.contracts.modality import Modality, Signal
+from kdcore.contracts.units import same_rate
 from kdcore.deploy.plain_recordings import SUFFIXES, header_of, known_rate, plain_array
 from kdcore.errors import DataError, KdcoreError
 from kdcore.plugin.manager import plugin_manager
@@ -19,10 +20,6 @@ from kdcore.plugin.registry import FROM_PYTHON
 if TYPE_CHECKING:
     from kdcore.contracts.dataset import Dataset
     from kdcore.deploy.predictor import Predictor
-
-
-SAME_RATE = 1.25
-"""Factor between two rates below which they count as the same; `kdcore.data.signal_checks` reports others in training data."""
 
 
 def read_recording(
@@ -93,7 +90,7 @@ def _at_rate(signal: Signal, rate: float | None, units: str, path: Path) -> Sign
         return replace(signal, rate=rate)
     span = float(signal.clock[-1] - signal.clock[0]) if len(signal) > 1 else 0.0
     mean = (len(signal) - 1) / span if span > 0 else signal.rate
-    if abs(mean / rate - 1) > 0.05:
+    if not same_rate(mean, rate):
         raise DataError(f"{path}: its time stamps say {mean:.4g} samples per second, --rate says {rate:g}")
     return signal
 
@@ -155,7 +152,7 @@ def fitting(student: Predictor, name: str, signal: Signal) -> Signal:
     if values.dtype.kind not in "fiub":
         raise DataError(f"{name}: the recording must hold numbers, not {values.dtype}")
     rate = student.rate_read(name)
-    if rate and not 1 / SAME_RATE < signal.rate / rate < SAME_RATE:
+    if rate and not same_rate(signal.rate, rate):
         raise DataError(
             f"{name}: the student reads {rate:g} samples per second and does not resample, but the recording has "
             f"{signal.rate:.4g}; resample it first, or train with the transform resample"

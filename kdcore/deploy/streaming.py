@@ -70,10 +70,9 @@ def refuse_majority(student: Predictor, smoothing: Smoothing) -> None:
         )
 
 
-def decision(target: Target, smoothing: Smoothing, threshold: float) -> float:
-    """The number from which a label counts as predicted, after smoothing: a half of the votes, or the threshold."""
-    voted = target.kind == "labels" and smoothing.rule == "majority" and smoothing.windows > 1
-    return HALF if voted else threshold
+def votes(target: Target, smoothing: Smoothing) -> bool:
+    """True if what smoothing gives of labels are shares of votes, of which a half decides."""
+    return target.kind == "labels" and smoothing.rule == "majority" and smoothing.windows > 1
 
 
 def smoothed(

@@ -17,6 +17,7 @@ from kdcore.data.pipeline import BatchTransforms, bare
 from kdcore.data.reading import as_array
 from kdcore.deploy.predictor import Predictor, Rate
 from kdcore.errors import DataError
+from kdcore.user_warnings import counted
 
 Rule = Literal["average", "max"]
 """The rule by which an ensemble combines the probabilities of its students."""
@@ -105,7 +106,8 @@ class Student(Predictor, nn.Module):
             DataError: If a recording is unfit, or a modality or rate is missing.
         """
         batch = self._batch(recordings)
-        made = [self.pieces(self.signals(each, rate), window) for each in ([recordings] if batch is None else batch)]
+        with counted("recordings"):
+            made = [self.pieces(self.signals(each, rate), window) for each in ([recordings] if batch is None else batch)]
         with torch.no_grad():
             return self._ready([piece for pieces in made for piece in pieces])
 

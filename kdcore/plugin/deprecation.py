@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 from kdcore import __version__
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError
+from kdcore.user_warnings import warn
 
 WARNING_RELEASES = 2
 
@@ -35,7 +35,7 @@ class Deprecation:
             return "warned"
         return "refused" if passed == WARNING_RELEASES else "gone"
 
-    def used(self, by: str = "", version: str = __version__, stacklevel: int = 3) -> None:
+    def used(self, by: str = "", version: str = __version__) -> None:
         """Warn about a use of it.
 
         Raises:
@@ -45,7 +45,7 @@ class Deprecation:
         stage = self.stage(version)
         if stage == "warned":
             text = f"{user}{self.what}, which is deprecated since kdcore {self.since} and will be refused; use {self.instead}"
-            warnings.warn(text, KdcoreDeprecationWarning, stacklevel=stacklevel)
+            warn(text, KdcoreDeprecationWarning)
         elif stage != "announced":
             raise KdcoreError(f"{user}{self.what}, which kdcore {version} no longer has; use {self.instead}")
 

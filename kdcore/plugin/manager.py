@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from kdcore.plugin.files import files_asked_for, fingerprint, import_file, is_fi
 from kdcore.plugin.interrupts import guarded
 from kdcore.plugin.registry import KINDS, SERVICES, Registry, check_name
 from kdcore.suggestions import nearest
+from kdcore.user_warnings import warn
 
 GROUP = "kdcore"
 
@@ -206,7 +206,7 @@ class PluginManager:
         message = f"plugin {plugin.name!r} ({plugin.distribution or plugin.target}) is not used: {reason}"
         if os.environ.get("KDCORE_STRICT_PLUGINS") == "1":
             raise PluginError(message) from cause
-        warnings.warn(message, PluginWarning, stacklevel=2)
+        warn(message, PluginWarning)
 
 
 def _suggested(name: str, known: Iterable[str]) -> str:
@@ -234,7 +234,7 @@ def _check_api(plugin: Plugin, api: object) -> None:
         raise PluginError(f"written for plugin API {api}, this kdcore has {newest}; install a newer version of the plugin")
     if api < newest:
         said = f"plugin {plugin.name!r} ({plugin.origin}) was written for plugin API {api}; install a version for API {newest}"
-        warnings.warn(said, KdcoreDeprecationWarning, stacklevel=4)
+        warn(said, KdcoreDeprecationWarning)
 
 
 def _reason(error: BaseException, plugin: Plugin, doing: str) -> str:

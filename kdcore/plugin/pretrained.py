@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from kdcore.downloads import hub_downloads
 from kdcore.errors import DataError
 from kdcore.plugin.manager import plugin_manager
 
@@ -43,7 +44,7 @@ def pretrained_backbone(
 
     Args:
         model: Name of the backbone, as the hook `pretrained_weights` takes it.
-        construct: Constructs it; asked with True to download its weights, too.
+        construct: Constructs it; asked with True to download its weights, too. Imports the library that does.
         load: Loads tensors, by the backbone's names, into it; given the source of the tensors for its errors.
         downloaded: Where downloaded weights come from, with their licence, in words that follow "weights that".
 
@@ -59,7 +60,10 @@ def pretrained_backbone(
         load(backbone, dict(package.tensors()), package.source)
         return backbone, (f"the backbone starts from the weights of {model} in {package.source}, licence {package.licence}",)
     try:
-        backbone = construct(True)
+        with hub_downloads():
+            backbone = construct(True)
+    except DataError:
+        raise
     except Exception as error:  # a download fails in as many ways as there are libraries between here and the server
         install = f"install {package.install}, or " if package else ""
         raise DataError(

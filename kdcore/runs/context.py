@@ -51,10 +51,15 @@ class RunContext:
     journal: RunJournal | None = None
 
 
+UNWEIGHTED = "samples have weights: terms that read labels heed them, metrics count every sample alike"
+"""Note on the results of a run whose samples have weights."""
+
+
 def facts_of(run: RunContext) -> Facts:
     """Collect what is to be known of a run later."""
     plan = run.assembly.plan
     stages = plan.stages[DISTILLED]
+    unweighted = [UNWEIGHTED] if run.table.weights is not None else []
     return Facts(
         name=run.recipe.name,
         recipe_hash=plan.hash,
@@ -74,7 +79,7 @@ def facts_of(run: RunContext) -> Facts:
         machine=_machine(run.table.labels.device),
         command=list(run.command),
         dropped=run.table.dropped.record(),
-        notes=[*run.table.dropped.lines(), *run.table.warnings, *run.assembly.notes],
+        notes=[*run.table.dropped.lines(), *run.table.warnings, *unweighted, *run.assembly.notes],
         no_baseline=plan.no_baseline,
         distilled=list(plan.distilled),
         target={} if run.table.target.is_classes else asdict(run.table.target),

@@ -79,7 +79,7 @@ def paired_difference(with_kd: Sequence[AnyEvaluation], without: Sequence[AnyEva
         raise ValueError(
             f"one evaluation with and one without distillation per seed is needed, not {len(with_kd)} and {len(without)}"
         )
-    if any(not np.array_equal(one.labels, other.labels) for one, other in zip(with_kd, without, strict=True)):
+    if any(not np.array_equal(one.labels, other.labels, equal_nan=True) for one, other in zip(with_kd, without, strict=True)):
         raise ValueError("evaluations of a seed must be of the same test samples in the same order")
     metric, pairs = with_kd[0].primary, zip(with_kd, without, strict=True)
     found = np.array([one.metrics()[metric.name] - other.metrics()[metric.name] for one, other in pairs])

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from kdcore.contracts.target import METRICS, THRESHOLD, Metric, Target
 from kdcore.runs.metrics import CONFIDENCE, Evaluation, evaluate
-from kdcore.training.scores import average_precisions, mean_known, r_squared
+from kdcore.training.scores import average_precisions, mean_errors, mean_known, r_squared
 
 RESAMPLES, AT_ONCE = 2_000, 100
 """Resamples of a bootstrap, and how many of them are computed together."""
@@ -117,7 +117,7 @@ class ValueEvaluation:
 
     Args:
         answers: (N, V) estimates, in the values' units.
-        labels: (N, V) true values.
+        labels: (N, V) true values, NaN where not known: that sample does not count for that value.
         names: Of the values.
         target: With units, and with the mean of each value over the training samples.
         rows: (N,) places of these samples among all labelled ones; None for all of them.
@@ -153,8 +153,13 @@ class ValueEvaluation:
 
     @property
     def having(self) -> NDArray[np.int64]:
-        """(V,) samples with each value: all."""
-        return np.full(len(self.names), self.n)
+        """(V,) samples of which each value is known."""
+        return self.told.sum(axis=0)
+
+    @property
+    def told(self) -> NDArray[np.bool_]:
+        """(N, V) which values are known."""
+        return ~np.isnan(self.labels)
 
     @property
     def by_output(self) -> Numbers:
@@ -164,12 +169,12 @@ class ValueEvaluation:
     @cached_property
     def mae(self) -> Numbers:
         """(V,) mean absolute error."""
-        return np.abs(self.answers - self.labels).mean(axis=0)
+        return mean_errors(np.abs(self.answers - self.labels))
 
     @cached_property
     def rmse(self) -> Numbers:
         """(V,) root of the mean squared error."""
-        return np.sqrt(((self.answers - self.labels) ** 2).mean(axis=0))
+        return np.sqrt(mean_errors((self.answers - self.labels) ** 2))
 
     @cached_property
     def r2(self) -> Numbers:
@@ -179,7 +184,7 @@ class ValueEvaluation:
     def metrics(self) -> dict[str, float]:
         """The numbers to track: MAE, RMSE and R², of each value where there are several, and their means.
 
-        Of values in several units, MAE and RMSE have no mean.
+        Of values in several units, MAE and RMSE have no mean. What is not known does not count.
         """
         kinds = {"mae": self.mae, "rmse": self.rmse, "r2": self.r2}
         several = self.target.unit is None
@@ -193,7 +198,7 @@ class ValueEvaluation:
     @property
     def constant(self) -> tuple[float, str]:
         """The primary metric of an answer that is always the mean of the training samples."""
-        mean = np.broadcast_to(np.asarray(self.target.mean or self.labels.mean(axis=0)), self.labels.shape)
+        mean = np.broadcast_to(np.asarray(self.target.mean or mean_known(self.labels.T)), self.labels.shape)
         same = ValueEvaluation(mean, self.labels, self.names, self.target)
         return same.metrics()[self.primary.name], "by always estimating the mean of the training samples"
 
@@ -201,7 +206,7 @@ class ValueEvaluation:
         """(R,) the primary metric of R resamples, in which each sample counts `counts` (R, N) times."""
         if self.primary.name == "r2":
             return mean_known(r_squared(self.answers, self.labels, counts))
-        return counts @ np.abs(self.answers - self.labels).mean(axis=1) / counts.sum(axis=1)
+        return mean_known(mean_errors(np.abs(self.answers - self.labels), counts))
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -221,7 +226,7 @@ def evaluate_target(
         target: The form of the labels.
         names: Of the classes, labels or values.
         answers: (N, names): class probabilities, probabilities of labels, or values in their units.
-        labels: (N,) class indices, or (N, names); labels that are not known are NaN or -1.
+        labels: (N,) class indices, or (N, names) with NaN where a label or a value is not known; -1 is no known label, too.
         recordings: (N,) which recording each sample is a window of, any values; by default, every sample has its own.
 
     Raises:
@@ -236,7 +241,7 @@ def evaluate_target(
         )
     if target.kind == "labels":
         true = np.where(np.isnan(true), -1.0, true)
-    if not (np.isfinite(given).all() and np.isfinite(true).all()):
+    if not np.isfinite(given).all() or np.isinf(true).any() or np.isnan(true).all():
         raise ValueError(f"answers and {target.kind} must be finite numbers")
     groups = None if recordings is None else np.unique(np.asarray(recordings), return_inverse=True)[1].reshape(-1)
     if target.kind == "values":

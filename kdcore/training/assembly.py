@@ -144,8 +144,10 @@ class Assembly:
             for term in self.plan.participants[name].terms_in(arm):
                 loss = distiller.losses(name).get(self._term_spec(term, arm).id)
                 if loss is not None and loss.needs.labels and not loss.partial_labels:
-                    what = f"the loss {term.term.name!r} needs all labels of a sample, but some are not known (NaN)"
-                    problems.append(self.builder.problem(term.path, what, "use 'binary-cross-entropy'"))
+                    kind = table.target.kind
+                    what = f"the loss {term.term.name!r} needs all {kind} of a sample, but some are not known (NaN)"
+                    instead = "use 'binary-cross-entropy'" if kind == "labels" else "use 'regression'"
+                    problems.append(self.builder.problem(term.path, what, instead))
         if problems:
             raise RecipeError(list(dict.fromkeys(problems)))
 

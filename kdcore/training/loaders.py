@@ -119,14 +119,12 @@ def labels_of(value: Any, target: TargetKind) -> Tensor | None:
     if numbers.ndim != 2:
         raise DataError(f"the {target} of a batch must be (samples, {target}), not of the shape {tuple(numbers.shape)}")
     lacking = numbers.isnan()
-    if target == "values" and partly_known(numbers):
-        raise DataError("a sample has some values and lacks others (NaN)")
     told = numbers[~lacking]
     if target == "labels" and bool(((told != 0) & (told != 1)).any()):
         wrong = told[(told != 0) & (told != 1)][0]
         raise DataError(f"a label must be 0 or 1, or NaN where it is not known, not {float(wrong):g}")
     if bool(told.isinf().any()):
-        raise DataError("values must be finite numbers; NaN in all columns is an unlabelled sample")
+        raise DataError("values must be finite numbers, or NaN where they are not known")
     return numbers
 
 
@@ -360,7 +358,8 @@ class LoaderEngine(Engine):
         for term in context.step.terms:
             needy = term.loss.needs.labels and not term.loss.partial_labels
             if needy and batch.labels is not None and partly_known(batch.labels):
-                raise DataError(f"the loss {term.spec.id!r} needs all labels of a sample, but some are not known (NaN)")
+                what = context.step.table.target.kind
+                raise DataError(f"the loss {term.spec.id!r} needs all {what} of a sample, but some are not known (NaN)")
 
     def _scores(self, stage: StagePlan) -> dict[str, Scores]:
         """Scores of each learner on the labelled samples of the validation loader."""

@@ -47,6 +47,23 @@ def mean_average_precision(probabilities: Numbers, labels: NDArray) -> float:
     return float(mean_known(average_precisions(probabilities, labels)))
 
 
+def mean_errors(errors: Numbers, counts: Numbers | None = None) -> Numbers:
+    """The mean error of each value over the samples that count and of which the value is known.
+
+    Args:
+        errors: (N, V) of each sample, NaN where the true value is not known.
+        counts: (R, N) how often each sample counts in each of R resamples; each once by default.
+
+    Returns:
+        (R, V), NaN where no value that counts is known; (V,) without `counts`.
+    """
+    weights = np.ones((1, len(errors))) if counts is None else counts
+    told = ~np.isnan(errors)
+    number, total = weights @ told, weights @ np.where(told, errors, 0.0)
+    found = np.divide(total, number, out=np.full_like(total, np.nan), where=number > 0)
+    return found[0] if counts is None else found
+
+
 def r_squared(answers: Numbers, values: Numbers, counts: Numbers | None = None) -> Numbers:
     r"""Coefficient of determination of each value.
 
@@ -54,18 +71,19 @@ def r_squared(answers: Numbers, values: Numbers, counts: Numbers | None = None) 
 
     Args:
         answers: (N, V) estimates.
-        values: (N, V) true ones.
+        values: (N, V) true ones, NaN where not known: that sample does not count for that value.
         counts: (R, N) how often each sample counts in each of R resamples; each once by default.
 
     Returns:
         (R, V), NaN where all true values that count are equal; (V,) without `counts`.
     """
     weights = np.ones((1, len(values))) if counts is None else counts
-    total = weights.sum(axis=1, keepdims=True)
-    shifted = values - values.mean(axis=0)  # does not change differences, keeps digits
+    told = ~np.isnan(values)
+    total = np.maximum(weights @ told, 1.0)
+    shifted = np.where(told, values - mean_known(values.T), 0.0)  # does not change differences, keeps digits
     mean = weights @ shifted / total
     spread = weights @ shifted**2 - total * mean**2
-    errors = weights @ (answers - values) ** 2
+    errors = weights @ np.where(told, answers - values, 0.0) ** 2
     fit = spread > 1e-12 * np.maximum(weights @ shifted**2, np.finfo(np.float64).tiny)
     found = 1 - np.divide(errors, spread, out=np.full_like(errors, np.nan), where=fit)
     return found[0] if counts is None else found

@@ -14,7 +14,7 @@ from kdcore.contracts.training import Training
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.learner import Learner
 from kdcore.training.participants import FUSION, Distiller
-from kdcore.training.scores import mean_average_precision, mean_known, r_squared
+from kdcore.training.scores import mean_average_precision, mean_errors, mean_known, r_squared
 from kdcore.training.stage_context import StageContext
 
 
@@ -74,9 +74,9 @@ def scored(answers: np.ndarray, labels: np.ndarray, target: Target) -> tuple[flo
     if target.kind == "labels":
         own = np.where(true == 1, given, 1 - given)[~np.isnan(true)]
         return mean_average_precision(given, true), float(-np.log(np.maximum(own, smallest)).mean())
-    loss = float(((target.normalised(given) - target.normalised(true)) ** 2).mean())
-    value = float(np.abs(given - true).mean()) if target.primary == "mae" else float(mean_known(r_squared(given, true)))
-    return value, loss
+    loss = float(np.nanmean((target.normalised(given) - target.normalised(true)) ** 2))
+    each = mean_errors(np.abs(given - true)) if target.primary == "mae" else r_squared(given, true)
+    return float(mean_known(each)), loss
 
 
 def chosen_together(stage: StagePlan, distiller: Distiller) -> list[tuple[str, ...]]:

@@ -65,7 +65,7 @@ def _different_samples(one: Entry, other: Entry, names: str) -> list[str]:
         if here.keys != theirs.keys:
             differing = sorted(set(here.keys) ^ set(theirs.keys))
             return [f"{names}: different samples under the same split rule: only one of them has {differing[0]}"]
-        if not np.array_equal(here.evaluation.labels, theirs.evaluation.labels):
+        if not np.array_equal(here.evaluation.labels, theirs.evaluation.labels, equal_nan=True):
             return [f"{names}: different labels of the same samples"]
     return []
 

@@ -137,11 +137,12 @@ _KINDS = {"classes": "class", "labels": "label", "values": "value"}
 
 
 def _having(entry: Entry) -> list[int]:
-    """The distinct samples of each class, with each label or with each value."""
+    """The distinct samples of each class, with each label or with a known value."""
     labels = np.array(list(entry.labels.values()))
     if labels.ndim == 1:
         return np.bincount(labels, minlength=len(entry.facts[0].classes)).tolist()
-    return labels.sum(axis=0).tolist() if isinstance(entry.example, LabelEvaluation) else [len(labels)] * labels.shape[1]
+    having = labels == 1 if isinstance(entry.example, LabelEvaluation) else ~np.isnan(labels)
+    return having.sum(axis=0).tolist()
 
 
 def _class_notes(comparison: Comparison, reference: Entry) -> list[str]:

@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kdcore import DataError, Target, TargetKind
+from kdcore import Target, TargetKind
 
 NOTHING = "none"
 """Action, in a sample's key, of a sample that has none of several labels."""
+
+UNKNOWN = "?"
+"""Mark, in a text of labels or values, of what is not known."""
+
+KEEP = "to keep what has no label, set unlabelled: keep and data.labels: partial"
 
 
 def declared_target(
@@ -36,9 +41,10 @@ def declared_target(
     if kind != "classes" and not names:
         raise ValueError(f"{dataset}: target {kind!r} requires 'classes', the names of the {kind}")
     for name in names if kind == "labels" else ():
-        if name == NOTHING or not name.strip() or ";" in name:
+        if name == NOTHING or not name.strip() or ";" in name or name.startswith(UNKNOWN):
             raise ValueError(
-                f"{dataset}: {name!r} cannot be the name of a label; {NOTHING!r} and ';' have a meaning of their own"
+                f"{dataset}: {name!r} cannot be the name of a label; {NOTHING!r}, ';' and a leading {UNKNOWN!r} have a meaning "
+                "of their own"
             )
     for name in units or ():
         if kind != "values" or name not in names:
@@ -46,34 +52,49 @@ def declared_target(
     return Target(kind, tuple((units or {}).get(name, "") for name in names) if units else ())
 
 
-def numbers_of(rows: np.ndarray, where: str, target: Target) -> list[tuple[float, ...] | None]:
-    """The numbers of each sample from rows (samples, names); None for a row of NaN.
-
-    Raises:
-        DataError: If a sample has some values and lacks others.
-    """
-    missing = np.isnan(rows)
-    partly = missing.any(axis=1) & ~missing.all(axis=1)
-    if partly.any() and target.kind == "values":
-        raise DataError(f"{where}: row {int(partly.argmax())} has some values and lacks others")
+def numbers_of(rows: np.ndarray) -> list[tuple[float, ...] | None]:
+    """The numbers of each sample from rows (samples, names), NaN where unknown; None for a row of NaN."""
     return [None if np.isnan(row).all() else tuple(row.tolist()) for row in rows]
 
 
-def read_numbers_of(text: str, names: Sequence[str], target: Target) -> tuple[float, ...]:
-    """The numbers that a text of labels or values, separated by semicolons, stands for.
+def read_numbers_of(text: str, names: Sequence[str], target: Target) -> tuple[float, ...] | None:
+    """The numbers that a text of labels or values, separated by semicolons, stands for; NaN where unknown, None if all are.
+
+    Of labels, ``?talk`` says that it is not known whether there is ``talk``, and ``?`` that of any label that the text does not
+    name. Of values, ``?``, ``nan`` and an empty part stand for one that is not known.
 
     Raises:
-        ValueError: If a label is not one of `names`, or a value is no number.
+        ValueError: If a label is not one of `names` or named twice, or a value is no number.
     """
-    parts = [part.strip() for part in text.split(";") if part.strip()]
-    if target.kind == "values":
-        if len(parts) != len(names):
-            raise ValueError(f"{text!r} is {len(parts)} values, and {len(names)} are expected")
-        try:
-            return tuple(map(float, parts))
-        except ValueError:
-            raise ValueError(f"{text!r} is not a number for each of {', '.join(names)}") from None
-    parts = [] if parts == [NOTHING] and NOTHING not in names else parts
-    for unknown in (part for part in parts if part not in names):
-        raise ValueError(f"label {unknown!r} is not one of {', '.join(names)}")
-    return tuple(float(name in parts) for name in names)
+    parts = [part.strip() for part in text.split(";")]
+    found = _read_values(text, parts, names) if target.kind == "values" else _read_labels(text, parts, names)
+    return None if all(each != each for each in found) else found
+
+
+def _read_values(text: str, parts: list[str], names: Sequence[str]) -> tuple[float, ...]:
+    if len(parts) == len(names) + 1 and not parts[-1]:  # the text ends with a semicolon
+        parts = parts[:-1]
+    if len(parts) != len(names) and parts != [UNKNOWN] and any(parts):
+        raise ValueError(f"{text!r} is {len(parts)} values, and {len(names)} are expected")
+    try:
+        found = [np.nan if part in ("", UNKNOWN) else float(part) for part in parts]
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number for each of {', '.join(names)}") from None
+    if np.isinf(found).any():
+        raise ValueError(f"{text!r} is not finite")
+    return tuple(found)
+
+
+def _read_labels(text: str, parts: list[str], names: Sequence[str]) -> tuple[float, ...]:
+    parts = [part for part in parts if part]
+    if parts == [NOTHING]:
+        return (0.0,) * len(names)
+    told = {part: 1.0 for part in parts if not part.startswith(UNKNOWN)}
+    unknown = {part.removeprefix(UNKNOWN).strip() for part in parts if part.startswith(UNKNOWN)}
+    for name in (*told, *(unknown - {""})):
+        if name not in names:
+            raise ValueError(f"label {name!r} is not one of {', '.join(names)}")
+        if name in told and name in unknown:
+            raise ValueError(f"{text!r} says of {name!r} that it is there, and that it is not known")
+    rest = np.nan if "" in unknown or not parts else 0.0
+    return tuple(np.nan if name in unknown else told.get(name, rest) for name in names)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
+from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable, warn
 from kdcore_datasets.classes import UTD_MHAD
 from kdcore_datasets.file_formats import read_variable, read_video, require_finite, require_shape
 from kdcore_datasets.folders import entries, existing_folder, subfolder
@@ -118,7 +117,7 @@ class UtdMhad(Dataset):
         above = root.resolve().parent
         beside = listed([name for each in _FOLDERS if each != kind and (above / (name := self._folder(each))).is_dir()])
         told = f"; beside it, in {above}: {beside}" if beside else ""
-        warnings.warn(f"{root}: holds {kind} recordings only; {self._folders_there(root)}{told}", stacklevel=3)
+        warn(f"{root}: holds {kind} recordings only; {self._folders_there(root)}{told}")
 
     def _files(self, root: Path, kind: Kind) -> list[tuple[Place, Path]]:
         folder = subfolder(root, self._folder(kind))

@@ -17,7 +17,7 @@ from kdcore_datasets.file_formats import require_finite
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.modalities import ACCELEROMETER, FACTORS, GYROSCOPE, ORIENTATION, Unit
 from kdcore_datasets.protocols.partition import in_order, listed, natural
-from kdcore_datasets.targets import declared_target, numbers_of
+from kdcore_datasets.targets import KEEP, declared_target, numbers_of
 from kdcore_datasets.window_files import load_rows, located
 
 _STRICT = {"extra": "forbid"}
@@ -155,13 +155,13 @@ class Windows(Dataset):
                 weight = 1.0 if weights is None else weights[row]
                 if not isinstance(label, str):
                     if label is None and self.unlabelled == "bad":
-                        unusable.append(Unusable(f"{name}, window {row}", "no label", "no label", subject))
+                        unusable.append(Unusable(f"{name}, window {row}", "no label", KEEP, subject))
                         continue
                     key = SampleKey(subject, self.target.action_of(label, self.classes), str(row), session=name)
                     found.append(Sample(key, None, where, label, weight))
                     continue
                 if label not in number and (label or self.unlabelled == "bad"):
-                    what = f"label {label!r} is not one of the classes {listed(list(number))}" if label else "no label"
+                    what = f"label {label!r} is not one of the classes {listed(list(number))}" if label else KEEP
                     unusable.append(Unusable(f"{name}, window {row}", "unknown label" if label else "no label", what, subject))
                     continue
                 key = SampleKey(subject, label, str(row), session=name)
@@ -219,7 +219,7 @@ class Windows(Dataset):
             raise DataError(
                 f"{path}: expected {len(self.classes)} numbers for each window, not an array of shape {values.shape}"
             )
-        return numbers_of(rows, str(path), self.target)
+        return numbers_of(rows)
 
     def _weights(self, name: str) -> list[float] | None:
         source = self.weights.get(name)

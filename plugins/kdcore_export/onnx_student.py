@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdcore import CheckpointError, DataError, Modality, Predictor, Signal, UsageError, one_line
+from kdcore.contracts.units import same_rate
 
 PREFIX = "kdcore."
 """Of the metadata keys that ``kdcore export`` writes."""
@@ -71,7 +72,7 @@ class OnnxStudent(Predictor):
     def _array(self, name: str, signal: Signal) -> np.ndarray:
         values, wanted = signal.values, self._inputs[name]["samples"]
         rate = self._inputs[name]["rate"]
-        if rate and abs(signal.rate / rate - 1) > 0.05:
+        if rate and not same_rate(signal.rate, rate):
             raise DataError(f"{name}: the exported student reads {rate:g} samples per second, not {signal.rate:g}")
         if not len(values):
             raise DataError(f"the {name} signal is empty")

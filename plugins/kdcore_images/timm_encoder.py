@@ -111,13 +111,13 @@ def create(
     Raises:
         DataError: If there is no such model, or its weights cannot be loaded.
     """
-    import timm
-
-    if not timm.is_model(model):
-        near = timm.list_models(f"*{model}*")[:5]
-        raise DataError(f"timm has no model {model!r}" + (f"; it has {', '.join(near)}" if near else ""))
 
     def construct(download: bool) -> nn.Module:
+        import timm
+
+        if not timm.is_model(model):
+            near = timm.list_models(f"*{model}*")[:5]
+            raise DataError(f"timm has no model {model!r}" + (f"; it has {', '.join(near)}" if near else ""))
         return timm.create_model(model, pretrained=download, in_chans=channels, num_classes=0, **arguments)
 
     if pretrained and weights is None:

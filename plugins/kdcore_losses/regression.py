@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kdcore import DistillationLoss, LossContext, Needs
-from kdcore.functional import full_precision, weighted_mean
+from kdcore.functional import full_precision, known_mean, weighted_mean
 
 
 class Regression(DistillationLoss):
@@ -20,7 +20,8 @@ class Regression(DistillationLoss):
         \\ell(d) = d^2, \\quad |d|, \\quad
         \\begin{cases} d^2 / 2 & |d| < \\delta \\\\ \\delta (|d| - \\delta / 2) & \\text{otherwise} \\end{cases}
 
-    for ``squared``, ``absolute`` and ``huber``, with sample weights w, 1 unless the dataset gives them.
+    for ``squared``, ``absolute`` and ``huber``, with sample weights w, 1 unless the dataset gives them. Where some values are
+    not known, the mean is over those that are (`kdcore.functional.known_mean`).
 
     Args:
         error: ℓ, one of ``squared``, ``absolute`` and ``huber``.
@@ -30,6 +31,7 @@ class Regression(DistillationLoss):
     needs = Needs(labels=True)
     targets = ("values",)
     sample_weights = True
+    partial_labels = True
 
     def __init__(self, *, error: Literal["squared", "absolute", "huber"] = "squared", delta: Annotated[float, Gt(0)] = 1.0):
         super().__init__()
@@ -38,14 +40,15 @@ class Regression(DistillationLoss):
     def forward(self, ctx: LossContext) -> Tensor:
         """The mean over values, and the weighted mean over the batch."""
         outputs = full_precision(ctx.student.logits)
-        values = ctx.labels.to(outputs)
-        if self.error == "squared":
-            losses = F.mse_loss(outputs, values, reduction="none")
-        elif self.error == "absolute":
-            losses = F.l1_loss(outputs, values, reduction="none")
-        else:
-            losses = F.huber_loss(outputs, values, reduction="none", delta=self.delta)
-        return weighted_mean(losses, ctx.weights)
+
+        def losses(values: Tensor) -> Tensor:
+            if self.error == "squared":
+                return F.mse_loss(outputs, values, reduction="none")
+            if self.error == "absolute":
+                return F.l1_loss(outputs, values, reduction="none")
+            return F.huber_loss(outputs, values, reduction="none", delta=self.delta)
+
+        return known_mean(losses, ctx.labels.to(outputs), ctx.weights)
 
 
 class BoundedRegression(DistillationLoss):
@@ -55,7 +58,8 @@ class BoundedRegression(DistillationLoss):
         \\begin{cases} e^S_b & e^S_b + m > e^k_b \\\\ 0 & \\text{otherwise} \\end{cases}, \\quad
         e_b = \\frac1V \\|z_b - y_b\\|_2^2
 
-    with sample weights w, 1 unless the dataset gives them; outputs and values are normalised by the training samples. G. Chen
+    with sample weights w, 1 unless the dataset gives them; outputs and values are normalised by the training samples. Where
+    some values of a sample are not known, e is the mean over those that are. G. Chen
     et al., "Learning Efficient Object Detection Models with Knowledge Distillation", NIPS 2017,
     https://papers.nips.cc/paper/2017/hash/e1e32e235eee1f970470a3a6658dfdd5-Abstract.html.
 
@@ -66,6 +70,7 @@ class BoundedRegression(DistillationLoss):
     needs = Needs(labels=True, teachers=1)
     targets = ("values",)
     sample_weights = True
+    partial_labels = True
 
     def __init__(self, *, margin: Annotated[float, Ge(0)] = 0.0):
         super().__init__()
@@ -75,7 +80,14 @@ class BoundedRegression(DistillationLoss):
         """The mean over teachers, and the weighted mean over the batch."""
         outputs = full_precision(ctx.student.logits)
         values = ctx.labels.to(outputs)
-        own = ((outputs - values) ** 2).mean(dim=1)
-        errors = [((full_precision(each.logits) - values) ** 2).mean(dim=1) for each in ctx.teachers.values()]
+        own = _squared_error(outputs, values)
+        errors = [_squared_error(full_precision(each.logits), values) for each in ctx.teachers.values()]
         bounded = torch.stack([torch.where(own + self.margin > each, own, 0.0) for each in errors], dim=1)
         return weighted_mean(bounded, ctx.weights)
+
+
+def _squared_error(outputs: Tensor, values: Tensor) -> Tensor:
+    """(B,) mean squared error of the values (B, V) of each sample that are known, not NaN; at least one is."""
+    there = values == values
+    squares = (outputs - torch.where(there, values, outputs.detach())) ** 2
+    return squares.sum(dim=1) / there.sum(dim=1)

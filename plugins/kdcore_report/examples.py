@@ -168,7 +168,8 @@ class InWords:
             shown: list[int] = np.flatnonzero(said | (true == 1)).tolist()
             told = ", ".join(f"{self.classes[index]} {100 * given[index]:.1f}" for index in shown)
             return Answer(who, self._numbers(said), bool((said == (true == 1))[~np.isnan(true)].all()), told or "–")
-        return Answer(who, self._numbers(given), None, ", ".join(f"{each:+.4g}" for each in given - true))
+        errors = ("–" if each != each else f"{each:+.4g}" for each in (given - true).tolist())
+        return Answer(who, self._numbers(given), None, ", ".join(errors))
 
     def _numbers(self, numbers: np.ndarray) -> str:
         if self.target.kind == "labels":
@@ -178,15 +179,19 @@ class InWords:
         units = self.target.units or ("",) * len(self.classes)
         several = len(self.classes) > 1
         told = zip(self.classes, numbers, units, strict=True)
-        return ", ".join(f"{f'{name} ' if several else ''}{each:.4g} {unit}".strip() for name, each, unit in told)
+        return ", ".join(
+            f"{f'{name} ' if several else ''}{'unknown' if each != each else f'{each:.4g} {unit}'}".strip()
+            for name, each, unit in told
+        )
 
 
 def sample_errors(outcome: Outcome, name: str) -> np.ndarray:
     """(n,) how far a participant is off: mean binary cross-entropy of labels, or mean absolute error in standard deviations."""
     given, true = outcome.probabilities[name].astype(np.float64), outcome.labels
     if outcome.target.kind == "values":
-        return np.abs((given - true) / np.asarray(outcome.target.std or 1.0)).mean(axis=1)
-    losses = -np.log(np.maximum(np.where(true == 1, given, 1 - given), np.finfo(np.float64).tiny))
+        losses = np.abs((given - true) / np.asarray(outcome.target.std or 1.0))
+    else:
+        losses = -np.log(np.maximum(np.where(true == 1, given, 1 - given), np.finfo(np.float64).tiny))
     told = ~np.isnan(true)
     return np.where(told, losses, 0.0).sum(axis=1) / np.maximum(told.sum(axis=1), 1)
 

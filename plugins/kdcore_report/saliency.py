@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdcore import THRESHOLD, DistillationLoss, Distiller, KdcoreError, Outcome, Outputs, RunContext, restore_participants
+from kdcore import THRESHOLD, DistillationLoss, Distiller, KdcoreError, Outcome, Outputs, RunContext, restore_participants, warn
 from kdcore_report.saliency_plots import Look
 
 BASELINE, DISTILLED = "baseline", "distilled"
@@ -168,4 +167,4 @@ def _scaled(map_: Tensor, of_clip: bool) -> np.ndarray:
 
 
 def _warn(who: str, error: Exception) -> None:
-    warnings.warn(f"no saliency map of {who}: {type(error).__name__}: {error}", stacklevel=2)
+    warn(f"no saliency map of {who}: {type(error).__name__}: {error}")

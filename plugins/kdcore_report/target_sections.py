@@ -74,13 +74,17 @@ def _calibration(summary: Summary, rows: Sequence[Row], pictures: Pictures) -> s
 
 def _values(summary: Summary, rows: Sequence[Row]) -> str:
     found = {row.role: _pooled_values(row) for row in rows}
+    first = next(iter(found.values()))
+    partly = not first.told.all()
     headings = ["value", "unit", *(f"{role}: {what}" for role in found for what in ("MAE", "RMSE", "R²"))]
+    headings += ["samples of which it is known"] if partly else []
     units = summary.target.units or ("",) * len(summary.classes)
     lines = []
     for index, name in enumerate(summary.classes):
         cells = [escape(name), escape(units[index]) or "–"]
         for each in found.values():
-            cells += [f"{each.mae[index]:.4g}", f"{each.rmse[index]:.4g}", f"{each.r2[index]:.3f}"]
+            cells += [_number(each.mae[index], ".4g"), _number(each.rmse[index], ".4g"), _number(each.r2[index], ".3f")]
+        cells += [f"{first.having[index]} of {first.n}"] if partly else []
         lines.append(("", cells))
     remark = (
         f"MAE and RMSE in the unit of the value; lower is better. R²: 1 is exact, 0 a constant answer. Over {_seeds(summary)}."
@@ -95,8 +99,8 @@ def scatter_picture(found: dict[str, ValueEvaluation], path: Path) -> None:
     figure = new_figure(3.6 * len(found), 3.4 * len(first.names))
     places = figure.subplots(len(first.names), len(found), squeeze=False)
     for index, (name, unit) in enumerate(zip(first.names, units, strict=True)):
-        every = [part[:, index] for each in found.values() for part in (each.labels, each.answers)]
-        low, high = min(part.min() for part in every), max(part.max() for part in every)
+        every = np.concatenate([part[:, index] for each in found.values() for part in (each.labels, each.answers)])
+        low, high = np.nanmin(every), np.nanmax(every)
         for axes, (role, each) in zip(places[index], found.items(), strict=True):
             axes.plot((low, high), (low, high), "--", color=INK, linewidth=1)
             axes.plot(each.labels[:, index], each.answers[:, index], "o", color=COLOURS[0], markersize=3, alpha=0.5)
@@ -120,6 +124,10 @@ def _pooled_values(row: Row) -> ValueEvaluation:
     every = [each for each in row.evaluations if isinstance(each, ValueEvaluation)]
     answers, labels = (np.concatenate(each) for each in zip(*((e.answers, e.labels) for e in every), strict=True))
     return ValueEvaluation(answers, labels, every[0].names, every[0].target)
+
+
+def _number(value: float, form: str) -> str:
+    return "–" if np.isnan(value) else format(value, form)
 
 
 def _percent(value: float) -> str:

@@ -51,13 +51,13 @@ def freeze_norms(backbone: nn.Module) -> None:
 
 
 def _timm(name: str, channels: int, pretrained: bool, weights: Path | None) -> tuple[nn.Module, tuple[str, ...]]:
-    import timm
-
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name}*")[:5]
-        raise DataError(f"no backbone {name!r}: neither bn-inception nor a timm model" + (f" such as {near}" if near else ""))
-
     def construct(download: bool) -> nn.Module:
+        import timm
+
+        if not timm.is_model(name):
+            near = timm.list_models(f"*{name}*")[:5]
+            such = f" such as {near}" if near else ""
+            raise DataError(f"no backbone {name!r}: neither bn-inception nor a timm model{such}")
         return timm.create_model(name, pretrained=download, in_chans=channels, num_classes=0)
 
     def fill(backbone: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
-from kdcore import Modality, SampleTransform, Signal
+from kdcore import Modality, SampleTransform, Signal, warn
 from kdcore_video.clip import fitted
 
 FARTHEST = 65535
@@ -104,7 +103,7 @@ class MotionCrop(SampleTransform):
         if person is None:
             if self.still == "refuse":
                 raise ValueError("nothing moves in this recording")
-            warnings.warn("motion-crop: nothing moves in a recording; its whole frames are kept", stacklevel=2)
+            warn("motion-crop: nothing moves in a recording; its whole frames are kept")
             return replace(signal, values=fitted(video, size, "crop"))
         top, left, side = box(person, self.margin)
         cut = np.s_[:, top : top + side, left : left + side]

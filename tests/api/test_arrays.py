@@ -361,6 +361,16 @@ def test_two_columns_of_labels_with_one_name_are_refused():
         ArrayDataset({"accelerometer": (WRIST[:2], 50.0)}, pd.DataFrame([[0, 1], [1, 0]], columns=["a", "a"]))
 
 
+@pytest.mark.parametrize("rate", [25, 31.25, 50, 102.4, 512])
+@pytest.mark.parametrize("unit", ["ns", "us"])
+def test_dates_do_not_make_a_rate_look_off(rate, unit):
+    starts = pd.to_datetime(["2024-01-01 00:00:07.3", "2024-06-30 17:11:01.123456"])
+    dates = [start + pd.to_timedelta(np.arange(20) / rate, unit="s").as_unit(unit) for start in starts]
+    table = two_samples().assign(time=[each for of in dates for each in of])
+    data = ArrayDataset({"accelerometer": table}, {"a": "walk", "b": "sit"})
+    assert data.modalities["accelerometer"].rate == rate
+
+
 def test_dates_in_a_column_of_objects_are_times():
     dates = pd.Series(list(pd.date_range("2024-01-01", periods=20, freq="20ms")) * 2, dtype=object)
     data = ArrayDataset({"accelerometer": two_samples().assign(time=dates)}, {"a": "walk", "b": "sit"})

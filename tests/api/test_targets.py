@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, mean_absolute_error, r2_score
 
 import kdcore
 from kdcore import ArrayDataset, DataError, RecipeError
@@ -193,12 +193,18 @@ def test_weights_of_one_are_no_weights_to_the_bit_and_others_are_not(tmp_path, m
     monkeypatch.chdir(tmp_path)
     labels = [NAMES[n % 3] for n in range(N)]
     tree = recipe("cross-entropy", "soft-target", baseline=False, training={"epochs": 1})
-    plain, ones, others = (
-        student_weights(kdcore.run(tree, data=dataset(labels=labels, **told)))
+    results = [
+        kdcore.run(tree, data=dataset(labels=labels, **told))
         for told in ({}, {"weights": np.ones(N)}, {"weights": np.linspace(0.1, 5, N)})
-    )
+    ]
+    plain, ones, others = map(student_weights, results)
     assert ones == plain
     assert others != plain
+    outcome = kdcore.read_run(results[2].folder).outcomes["distilled"][0]
+    accuracy = (outcome.probabilities["student"].argmax(1) == outcome.labels).mean()
+    assert results[2].table.set_index("participant").loc["student", "accuracy"] == pytest.approx(accuracy)
+    said = [any("metrics count every sample alike" in note for note in each.summary.notes) for each in results]
+    assert said == [False, False, True]
 
 
 def test_stored_outputs_of_values_are_in_units(tmp_path):
@@ -234,7 +240,6 @@ class TestArrays:
             ({"labels": [["run"]] * 3, "classes": ["walk"]}, "'run' is not one of the labels"),
             ({"labels": [1, 2, 3], "values": [1, 2, 3]}, "not both"),
             ({"values": {"x": ["a", "b", "c"]}}, "are not numbers"),
-            ({"values": {"x": [1, 2, np.nan], "y": [1, 2, 3]}}, "lacks others"),
             ({"values": [1, 2, 3], "units": {"y": "m"}}, "there is no value 'y'"),
             ({"values": [1, 2]}, "2 values for 3 samples"),
             ({"labels": [0, 1, 0], "weights": ["heavy", 1, 1]}, "is not a number"),
@@ -246,9 +251,12 @@ class TestArrays:
 
     @pytest.mark.parametrize("weight", [0.0, -1.0, np.nan, np.inf])
     def test_a_weight_must_be_greater_than_0(self, weight):
-        found = kdcore.ArrayDataset({"a": (np.zeros((2, 8, 1)), 1.0)}, labels=[0, 1], weights=[1.0, weight])
+        for weights in ([1.0, weight], [weight, weight]):
+            with pytest.raises(DataError, match=r"weights: sample \d: its weight must be a number greater than 0"):
+                kdcore.ArrayDataset({"a": (np.zeros((2, 8, 1)), 1.0)}, labels=[0, 1], weights=weights)
+        found = kdcore.ArrayDataset({"a": (np.zeros((2, 8, 1)), 1.0)}, labels=[0, 1], weights=[1.0, 2.0])
         with pytest.raises(DataError, match="greater than 0"):
-            check_targets(found, found.samples())
+            check_targets(found, [dataclasses.replace(each, weight=weight) for each in found.samples()])
 
 
 @pytest.mark.parametrize("classes", [None, ["a", "b", "c"]])
@@ -272,9 +280,12 @@ def test_a_table_of_labels_is_read_by_its_column_names(classes):
     ],
 )
 def test_numbers_that_single_precision_cannot_hold_are_refused(values, weights, message):
-    data = ArrayDataset({"accelerometer": (np.zeros((6, 20, 3)), 50.0)}, values={"pulse": values}, weights=weights)
-    with pytest.raises(DataError, match=message):
+    def checked():
+        data = ArrayDataset({"accelerometer": (np.zeros((6, 20, 3)), 50.0)}, values={"pulse": values}, weights=weights)
         check_targets(data, list(data.samples()))
+
+    with pytest.raises(DataError, match=message):
+        checked()
 
 
 def test_a_unit_is_text():
@@ -313,10 +324,6 @@ class TestLabelsThatAreNotKnown:
             kdcore.run(tree, data=dataset(labels=self.partly, classes=NAMES))
         assert {each.path for each in error.value.problems} == {"teacher_losses[0]", "losses[0]"}
 
-    def test_values_must_be_complete(self):
-        with pytest.raises(DataError, match="lacks others"):
-            kdcore.ArrayDataset({"a": (np.zeros((2, 8, 1)), 1.0)}, values=[[1, np.nan], [2, 3]])
-
     def test_samples_say_which_labels_they_have(self):
         found = kdcore.ArrayDataset(
             {"a": (np.zeros((3, 8, 1)), 1.0)}, labels=np.array([[1, np.nan], [np.nan] * 2, [0, np.nan]])
@@ -330,12 +337,12 @@ class TestLabelsThatAreNotKnown:
             check_targets(found, [nothing])
 
     def test_data_check_counts_them(self, here):
-        from kdcore.data.check import unknown_labels
+        from kdcore.data.check import unknown_numbers
 
         data = dataset(labels=self.partly, classes=NAMES)
         told = [each for each in data.samples() if each.target is not None]
         splits = SimpleNamespace(samples={"train": told[:20], "test": told[20:]})
-        found = unknown_labels(splits, data)
+        found = unknown_numbers(splits, data)
         for sentence, split, rows in zip(found, ("train", "test"), (told[:20], told[20:]), strict=True):
             lacking = np.isnan([each.target for each in rows])
             assert sentence.startswith(f"{lacking.any(1).sum()} of {len(rows)} {split} samples lack some labels")
@@ -347,3 +354,42 @@ class TestLabelsThatAreNotKnown:
         table = pd.DataFrame({"walk": [1, None, 0], "talk": [0, 1, None]}).astype(kind)
         found = kdcore.ArrayDataset({"a": (np.zeros((3, 8, 1)), 1.0)}, labels=table)
         np.testing.assert_array_equal([each.target for each in found.samples()], [[1, 0], [np.nan, 1], [0, np.nan]])
+
+
+class TestValuesThatAreNotKnown:
+    true = np.stack([60 + 10 * TRUE[:, 0], 1 + 0.2 * TRUE[:, 1]], axis=1) + np.random.default_rng(1).normal(0, 0.01, (N, 2))
+    partly = np.where(np.random.default_rng(4).random((N, 2)) < 0.25, np.nan, true)
+
+    @pytest.mark.parametrize("units", [None, {"pulse": "bpm", "speed": "m/s"}])
+    def test_a_run_counts_the_known_ones(self, units, tmp_path, monkeypatch):
+        monkeypatch.setenv("KDCORE_RUNS", str(tmp_path / "runs"))
+        data = dataset(values={"pulse": self.partly[:, 0], "speed": self.partly[:, 1]}, units=units)
+        changed = {"data": {"labels": "partial", "protocol": "cross-subject"}, "training": {"epochs": 2}}
+        result = kdcore.run(recipe("regression", "bounded-regression", **changed), data=data)
+        outcome = kdcore.read_run(result.folder).outcomes["distilled"][0]
+        told = ~np.isnan(outcome.labels)
+        assert not told.all()
+        row, given = (
+            result.table.query("participant == 'student' and arm == 'distilled'").iloc[0],
+            outcome.probabilities["student"],
+        )
+        mae = [mean_absolute_error(outcome.labels[t, v], given[t, v]) for v, t in enumerate(told.T)]
+        r2 = [r2_score(outcome.labels[t, v], given[t, v]) for v, t in enumerate(told.T)]
+        assert row["r2"] == pytest.approx(np.mean(r2))
+        if units is None:
+            assert row["mae"] == pytest.approx(np.mean(mae))
+        trained = self.partly[np.isin(SUBJECTS, [0, 2, 4, 6])]
+        assert outcome.target.mean == pytest.approx(np.nanmean(trained, axis=0), rel=1e-6)
+        assert outcome.target.std == pytest.approx(np.nanstd(trained, axis=0), rel=1e-4)
+        tested = told.any(1)
+        assert f"{(~told).any(1)[tested].sum()} of {tested.sum()} test samples lack some values" in " ".join(
+            result.summary.notes
+        )
+        assert f"{told[:, 0].sum()} of {tested.sum()}</td>" in result.report.read_text()
+        assert ">nan" not in result.report.read_text()
+
+    def test_a_value_that_is_known_of_no_training_sample_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("KDCORE_RUNS", str(tmp_path / "runs"))
+        partly = np.where((np.arange(2) == 1) & np.isin(SUBJECTS, [0, 2, 4, 6])[:, None], np.nan, self.true)
+        with pytest.raises(DataError, match="'value 2' is known of no training sample"):
+            kdcore.run(recipe("regression", "logits"), data=dataset(values=partly))

@@ -18,7 +18,7 @@ from kdcore_datasets.pattern import PathPattern
 from kdcore_datasets.protocols.partition import in_order, listed, natural
 from kdcore_datasets.sensor_csv.options import Device, KeyField, Label
 from kdcore_datasets.sensor_csv.recordings import Run, Stretch, fault, gaps, read_signal, runs, stamps, stretches
-from kdcore_datasets.targets import declared_target, read_numbers_of
+from kdcore_datasets.targets import KEEP, declared_target, read_numbers_of
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,14 @@ class SensorCsv(Dataset):
         classes: Class names in the order of the labels; if empty, the labels that occur, in natural order (which needs the
             files).
         ignore_labels: Labels whose samples are left out; whole texts, such as ``walk;talk``, for other targets.
-        unlabelled: ``bad`` counts a recording without a label among the bad ones, ``keep`` keeps it, as
+        unlabelled: ``bad`` counts a recording without a label, labels or values among the bad ones, ``keep`` keeps it, as
             ``data.labels: partial`` needs it.
         key_columns: Parts of the key that are columns of the first device, e.g. ``subject: user``.
         min_duration: Pieces shorter than this many seconds are left out.
         target: ``classes``: a recording has one label. ``labels``: any number of them, separated by semicolons, such as
-            ``walk;talk``, or ``none``. ``values``: numbers to estimate, separated by semicolons. Labels and values need
-            `classes`, their names.
+            ``walk;talk``, or ``none``; ``walk;?talk`` where it is not known whether there is ``talk``, and ``walk;?`` where
+            no other label is known. ``values``: numbers to estimate, separated by semicolons, empty or ``?`` where one is not
+            known. Labels and values need `classes`, their names.
         value_units: Value → its unit, for ``values``.
         weight: Column of the first device that holds the weight of a recording; it is cut where that changes.
 
@@ -187,28 +188,33 @@ class SensorCsv(Dataset):
             return None
         if self.label is None:
             return Sample(key, None, sources, weight=weight)
-        if not text and self.unlabelled == "keep":
-            return Sample(replace(key, action=text), None, sources, weight=weight)
-        if text and not self.target.is_classes and text not in self.ignore_labels:
-            return self._with_numbers(piece, weight, unusable)
-        if text in labels and text not in self.ignore_labels:
-            return Sample(replace(key, action=text), labels[text], sources, weight=weight)
         if text in self.ignore_labels:
             unusable.append(Unusable(str(key), "ignored label", repr(text), key.subject, fault=False))
-        else:
-            detail = f"label {text!r} is not one of the classes {listed(list(labels))}" if text else "a row has no label"
-            unusable.append(Unusable(f"{self.root}: {key}", "unknown label" if text else "no label", detail, key.subject))
-        return None
-
-    def _with_numbers(self, piece: _Piece, weight: float, unusable: list[Unusable]) -> Sample | None:
-        """The sample of a piece whose text is labels or values."""
-        try:
-            numbers = read_numbers_of(piece.text, self.classes, self.target)
-        except ValueError as error:
-            unusable.append(Unusable(f"{self.root}: {piece.key}", "unknown label", str(error), piece.key.subject))
             return None
-        key = replace(piece.key, action=self.target.action_of(numbers, self.classes))
-        return Sample(key, None, piece.sources, numbers, weight)
+        try:
+            answer = self._answer(text, labels)
+        except ValueError as error:
+            unusable.append(Unusable(f"{self.root}: {key}", "unknown label", str(error), key.subject))
+            return None
+        if answer is None and self.unlabelled == "bad":
+            detail = f"none of the {self.target.kind} of {text!r} is known" if text else "a row has no label"
+            unusable.append(Unusable(f"{self.root}: {key}", "no label", f"{detail} ({KEEP})", key.subject))
+            return None
+        label, numbers = (answer, None) if isinstance(answer, int) else (None, answer)
+        action = text if label is not None else self.target.action_of(numbers, self.classes)
+        return Sample(replace(key, action=action), label, sources, numbers, weight)
+
+    def _answer(self, text: str, labels: Mapping[str, int]) -> int | tuple[float, ...] | None:
+        """The class index or the numbers that a text stands for; None where it says nothing.
+
+        Raises:
+            ValueError: If it stands for none.
+        """
+        if not self.target.is_classes:
+            return read_numbers_of(text, self.classes, self.target)
+        if text and text not in labels:
+            raise ValueError(f"label {text!r} is not one of the classes {listed(list(labels))}")
+        return labels[text] if text else None
 
     def _labelled(self, unusable: list[Unusable]) -> Iterator[_Piece]:
         """Everything there is; what breaks goes to `unusable`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from saved import CLASSES, saved_student, walk
 
 from kdcore import Target, load_student
 from kdcore.cli.main import main
-from kdcore.deploy.predict import drawings, predict_files, predict_stream
+from kdcore.deploy.predict import Prediction, drawings, predict_files, predict_stream
 from kdcore.deploy.streaming import Smoothing, smoothed
 
 LABELS, VALUES = Target("labels"), Target("values", ("bpm", "", "m"), (60.0, 0.0, 1.0), (5.0, 1.0, 2.0))
@@ -66,7 +66,20 @@ def test_a_stream_of_labels_is_voted_on_as_a_file_is(students, tmp_path):
         np.testing.assert_allclose(one.probabilities, (recent >= 0.45).mean(axis=0), atol=1e-9)
         np.testing.assert_allclose(one.probabilities, other.probabilities)
         assert one.labels == other.labels
-        assert one.threshold == 0.5
+        assert one.labels == [name for name, share in ranked(one) if share >= 0.5]
+        assert one.record()["threshold"] == 0.45
+        assert one.record()["majority"] == 0.5
+
+
+def ranked(prediction):
+    return sorted(zip(prediction.classes, prediction.probabilities, strict=True), key=lambda each: -each[1])
+
+
+def test_without_a_label_the_line_says_what_none_of_them_reached():
+    none = Prediction("x", np.array([0.2, 0.4]), ["walk", "talk"], target=LABELS, threshold=0.9)
+    assert none.line() == "x: no label reaches 0.9 (highest: talk 0.400)"
+    assert replace(none, voted=True).line() == "x: no label reaches 0.9 in half of the windows (highest: talk 0.400)"
+    assert replace(none, probabilities=np.array([0.2, 0.5]), voted=True).labels == ["talk"]
 
 
 def test_values_have_no_majority(students, tmp_path, monkeypatch, capsys):

@@ -38,7 +38,7 @@ def test_a_use_is_warned_of_with_what_to_do():
     with pytest.warns(
         KdcoreDeprecationWarning, match=r"^plugin 'a' uses the hook 'register_nets', which is deprecated since"
     ) as made:
-        OLD.used("plugin 'a'", "0.4.0", stacklevel=2)
+        OLD.used("plugin 'a'", "0.4.0")
     assert "use register_encoders" in str(made[0].message)
     assert made[0].filename == __file__
 

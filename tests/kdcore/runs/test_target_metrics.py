@@ -125,6 +125,52 @@ def test_answers_of_another_form_are_refused():
         evaluate_target(KG, ("mass",), np.full((3, 1), np.nan), np.zeros((3, 1)))
 
 
+class TestValuesThatAreNotKnown:
+    hidden = np.random.default_rng(6).random((N, 2)) < 0.3
+    true = np.random.default_rng(7).normal([60, 1], [10, 0.2], (N, 2))
+    given = true + np.random.default_rng(8).normal(0, [3, 0.1], (N, 2))
+    partly = np.where(hidden, np.nan, true)
+
+    @pytest.mark.parametrize("units", [(), ("bpm", "m/s")])
+    def test_every_metric_is_of_the_known_ones(self, units):
+        found = evaluate_target(Target("values", units), ("pulse", "speed"), self.given, self.partly)
+        rows = [~self.hidden[:, v] for v in range(2)]
+        mae = [sk.mean_absolute_error(self.true[r, v], self.given[r, v]) for v, r in enumerate(rows)]
+        r2 = [sk.r2_score(self.true[r, v], self.given[r, v]) for v, r in enumerate(rows)]
+        metrics = found.metrics()
+        assert [metrics["mae/pulse"], metrics["mae/speed"]] == pytest.approx(mae)
+        assert metrics["r2"] == pytest.approx(np.mean(r2))
+        assert metrics.get("mae") == (None if units else pytest.approx(np.mean(mae)))
+        assert metrics["rmse/speed"] == pytest.approx(
+            np.sqrt(sk.mean_squared_error(self.true[rows[1], 1], self.given[rows[1], 1]))
+        )
+        assert found.having.tolist() == [r.sum() for r in rows]
+        counts = np.random.default_rng(9).multinomial(N, np.full(N, 1 / N), size=3).astype(float)
+        score = sk.r2_score if units else sk.mean_absolute_error
+        for value, weights in zip(found.resampled(counts), counts, strict=True):
+            each = [score(self.true[r, v], self.given[r, v], sample_weight=weights[r]) for v, r in enumerate(rows)]
+            assert value == pytest.approx(np.mean(each))
+
+    def test_a_value_that_no_sample_has_does_not_count(self):
+        partly = np.stack([self.true[:, 0], np.full(N, np.nan)], axis=1)
+        found = evaluate_target(Target("values"), ("pulse", "speed"), self.given, partly)
+        assert found.metrics()["mae"] == pytest.approx(sk.mean_absolute_error(self.true[:, 0], self.given[:, 0]))
+        assert np.isnan(found.metrics()["r2/speed"])
+
+    def test_gains_are_paired(self):
+        one, other = (evaluate_target(Target("values"), ("a", "b"), self.given + by, self.partly) for by in (0.0, 1.0))
+        found = paired_difference([one], [other])
+        assert found.mean == pytest.approx(one.metrics()["mae"] - other.metrics()["mae"])
+        assert found.low < found.mean < found.high
+
+    def test_scores_on_validation(self):
+        target = Target("values", (), (60.0, 1.0), (10.0, 0.2))
+        found = Scores.of(self.given, self.partly, target)
+        squares = [((self.given[:, v] - self.true[:, v]) / target.std[v])[~self.hidden[:, v]] ** 2 for v in range(2)]
+        assert found.loss == pytest.approx(np.concatenate(squares).mean())
+        assert found.value == pytest.approx(evaluate_target(target, ("a", "b"), self.given, self.partly).metrics()["mae"])
+
+
 class TestLabelsThatAreNotKnown:
     hidden = np.random.default_rng(5).random((N, L)) < 0.3
     partly = np.where(hidden, np.nan, TRUE)

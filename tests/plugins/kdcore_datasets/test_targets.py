@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from kdcore import DataError
+from kdcore import DataError, Target
 from kdcore.data.check import check
 from kdcore_datasets.sensor_csv.dataset import SensorCsv
 from kdcore_datasets.sensor_csv.options import Device, Label
+from kdcore_datasets.targets import read_numbers_of
 from kdcore_datasets.window_arrays import Windows, WindowSet
 
 ROWS = np.array([[1, 0], [0, 0], [1, 1], [np.nan, np.nan]])
@@ -50,12 +51,11 @@ def test_a_target_without_names_is_refused(tmp_path, told, said):
 def test_rows_that_do_not_fit_are_named(tmp_path):
     with pytest.raises(DataError, match="expected 3 numbers"):
         windows(tmp_path, target="labels", classes=("a", "b", "c")).samples()
-    with pytest.raises(DataError, match="has some values and lacks others"):
-        windows(tmp_path, np.array([[1, np.nan]]), target="values", classes=("a", "b")).samples()
-    [partly] = windows(tmp_path, np.array([[1, np.nan]]), target="labels", classes=("a", "b")).samples()
-    assert partly.target is not None
-    np.testing.assert_array_equal(partly.target, [1, np.nan])
-    assert partly.key.action == "a"
+    for kind, action in (("labels", "a"), ("values", "recording")):
+        [partly] = windows(tmp_path, np.array([[1, np.nan]]), target=kind, classes=("a", "b")).samples()
+        assert partly.target is not None
+        np.testing.assert_array_equal(partly.target, [1, np.nan])
+        assert partly.key.action == action
 
 
 def sensors(folder, texts, **told):
@@ -72,6 +72,59 @@ def test_sensor_files_with_labels_and_weights(tmp_path):
     data = sensors(tmp_path, ["walk;talk", "none", "talk", "run"], target="labels", classes=("walk", "talk"), weight="weight")
     assert [(each.target, each.weight) for each in data.samples()] == [((0.0, 0.0), 2.0), ((0.0, 1.0), 3.0), ((1.0, 1.0), 1.0)]
     assert ["'run' is not one of walk, talk" in each.detail for each in data.unusable] == [True]
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "expected"),
+    [
+        ("labels", "walk;?talk", (1.0, NAN, 0.0)),
+        ("labels", "?talk", (0.0, NAN, 0.0)),
+        ("labels", "walk;?", (1.0, NAN, NAN)),
+        ("labels", "walk; ? talk;", (1.0, NAN, 0.0)),
+        ("labels", "?walk;?talk;?run", None),
+        ("labels", "?", None),
+        ("labels", ";", None),
+        ("labels", "", None),
+        ("labels", "none", (0.0, 0.0, 0.0)),
+        ("labels", "none;walk", "'none' is not one of"),
+        ("labels", "?jump", "'jump' is not one of"),
+        ("labels", "walk;?walk", "that it is there, and that it is not known"),
+        ("values", "1;2;", (1.0, 2.0, NAN)),
+        ("values", ";2;3", (NAN, 2.0, 3.0)),
+        ("values", "1;2;3;", (1.0, 2.0, 3.0)),
+        ("values", "1;?;nan", (1.0, NAN, NAN)),
+        ("values", "?", None),
+        ("values", ";;", None),
+        ("values", "nan;?;", None),
+        ("values", "1;2", "is 2 values, and 3 are expected"),
+        ("values", "1;2;inf", "not finite"),
+        ("values", "1;2;3;4", "is 4 values"),
+    ],
+)
+def test_texts_say_what_is_not_known(kind, text, expected):
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            read_numbers_of(text, ("walk", "talk", "run"), Target(kind))
+    else:
+        assert str(read_numbers_of(text, ("walk", "talk", "run"), Target(kind))) == str(expected)  # NaN is not equal to itself
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"), [("classes", ["walk", "", "talk"]), ("labels", ["walk;?", "", "?"]), ("values", ["1;2", ";", "?;nan"])]
+)
+def test_sensor_files_without_a_label(tmp_path, kind, texts):
+    names = {"classes": ("walk", "talk")} | ({} if kind == "classes" else {"target": kind})
+    kept = sensors(tmp_path, texts, unlabelled="keep", **names)
+    actions = {each.key.trial: each.key.action for each in kept.samples() if not each.is_labelled}
+    empty = ["a-2"] if kind == "classes" else ["a-2", "a-3"]
+    assert actions == dict.fromkeys(empty, "unlabelled")
+    left_out = sensors(tmp_path, texts, **names)
+    assert len(left_out.samples()) == 3 - len(empty)
+    assert [each.reason for each in left_out.unusable] == ["no label"] * len(empty)
+    assert all("set unlabelled: keep and data.labels: partial" in each.detail for each in left_out.unusable)
 
 
 def test_sensor_files_with_values(tmp_path):

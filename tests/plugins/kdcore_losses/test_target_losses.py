@@ -106,6 +106,39 @@ def test_labels_that_are_not_known_do_not_count(weights):
     torch.testing.assert_close(slope, slopes / count, rtol=1e-5, atol=1e-7)
 
 
+NOT_ALL = torch.where(PARTLY.isnan(), torch.nan, VALUES)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("error", ["squared", "absolute"])
+def test_values_that_are_not_known_do_not_count(weights, error):
+    """Value and gradient by a loop over the known values."""
+    logits = LOGITS.clone().requires_grad_()
+    context = LossContext(Outputs(logits), {}, Batch(torch.arange(6), {}, NOT_ALL, (), weights))
+    value = Regression(error=error)(context)
+    [slope] = torch.autograd.grad(value, logits)
+    total, count, slopes = 0.0, 0.0, torch.zeros(6, 3)
+    for b in range(6):
+        w = 1.0 if weights is None else float(weights[b])
+        for c in range(3):
+            if not PARTLY[b, c].isnan():
+                d = float(LOGITS[b, c] - VALUES[b, c])
+                total += w * (d * d if error == "squared" else abs(d))
+                slopes[b, c] = w * (2 * d if error == "squared" else np.sign(d))
+                count += w
+    assert value.item() == pytest.approx(total / count, rel=1e-5)
+    torch.testing.assert_close(slope, slopes / count, rtol=1e-5, atol=1e-6)
+
+
+def test_bounded_regression_leaves_out_values_that_are_not_known():
+    known = ~NOT_ALL.isnan().numpy()
+    wanted = []
+    for b in range(6):
+        own, theirs = (float(((each[b] - VALUES[b])[known[b]] ** 2).mean()) for each in (LOGITS, TEACHER))
+        wanted.append(own if own + 0.2 > theirs else 0.0)
+    assert float(BoundedRegression(margin=0.2)(context(NOT_ALL))) == pytest.approx(np.mean(wanted), rel=1e-5)
+
+
 def test_balanced_weights_count_the_known_labels_of_each():
     known, counts = (~PARTLY.isnan()).sum(0), (PARTLY == 1).sum(0)
     loss = BinaryCrossEntropy(positive_weights="balanced")
