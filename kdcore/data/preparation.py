@@ -155,17 +155,9 @@ def load_table(
     progress: Progress = lambda done, total, what: None,
     requirements: Requirements | None = None,
 ) -> Table:
-    """Read, join, split and prepare everything that `pipelines` ask for.
+    """Read, join, split and prepare everything that `pipelines` (by participant) ask for.
 
-    Args:
-        dataset: Where samples come from.
-        protocol: How they are divided.
-        spec: The recipe's data section.
-        pipelines: Participant → its transforms; what cannot be done once is left in each one's `batch_transforms`.
-        folder: Of cached columns.
-        memory_limit: Bytes a tensor may take in memory.
-        progress: Told (done, total, what) while recordings are read.
-        requirements: What a sample must have where `spec.missing` is ``mask``; everything by default.
+    What cannot be done once is left in their `batch_transforms`. A tensor takes at most `memory_limit` bytes in memory.
 
     Raises:
         DataError: If recordings, splits or shapes are unfit.
@@ -187,12 +179,11 @@ def load_table(
     odd = _odd_rates(columns, branches, dataset)
     with _raised_as(SplitError):
         warned = _refuse_copies(splits, columns, branches, dataset)
-    rows = joined.by_split
-    _refuse_empty(rows, odd)
+    _refuse_empty(joined.by_split, odd)
     train_labels, target, told = _training_labels(dataset, spec, joined)
     present = _present(pipelines, columns, joined, requirements.together)
     inputs = _inputs(pipelines, columns, joined, present, memory_limit, folder)
-    warned += [*told, *dataset.notes, *odd, *said, *_absences(present, rows)]
+    warned += [*told, *dataset.notes, *odd, *said, *_absences(present, joined.by_split)]
     warned += class_warnings(join.used(joined), dataset.classes) if dataset.target.is_classes else []
     report = DropReport(tuple(dropped))
     for warning in [*warned, *report.lines()]:
@@ -201,7 +192,7 @@ def load_table(
         keys=joined.keys,
         labels=joined.labels,
         train_labels=train_labels,
-        rows=rows,
+        rows=joined.by_split,
         inputs=inputs,
         classes=tuple(dataset.classes),
         splits=splits,
