@@ -70,6 +70,8 @@ def predict(
     windows = chosen_window(window, hop, found.window)
     if windows is None and (smoothing > 1 or majority):
         raise UsageError(f"--{'majority' if majority else 'smoothing'} requires --window")
+    if majority and smoothing < 2:
+        raise UsageError("--majority requires --smoothing, the number of windows that vote: at least 2")
     limit = _threshold(threshold, found)
     if top is not None and not found.target.is_classes:
         raise UsageError(f"--top requires a student of classes; this one answers with {found.target.kind}")
