@@ -100,6 +100,8 @@ def _windows(
     windows = chosen_window(length, hop, student.window)
     if windows is None and (smoothing > 1 or majority):
         raise UsageError(f"--{'majority' if majority else 'smoothing'} requires --window")
+    if majority and smoothing < 2:
+        raise UsageError("--majority requires --smoothing, the number of windows that vote: at least 2")
     return windows, Smoothing(smoothing, "majority" if majority else "mean")
 
 

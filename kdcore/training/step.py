@@ -128,7 +128,7 @@ class StageStep(nn.Module):
             if weight:
                 weighted = value if weight == 1 else value * weight
                 total = weighted if total is None else total + weighted
-                if term.learner in self.balanced:
+                if term.learner in self.balanced and not self._is_empty(term, context):
                     self.balanced[term.learner].append(weighted)
         if watched:
             self.phases.now(CHECKS)
@@ -155,6 +155,12 @@ class StageStep(nn.Module):
         if len(parts) == 1:
             return values[0]
         return torch.stack([share * value for (share, _), value in zip(parts, values, strict=True)]).sum()
+
+    def _is_empty(self, term: StepTerm, context: LossContext) -> bool:
+        """True if a batch has no sample for a term, whose gradient of 0 would say that there is nothing to gain from it."""
+        labels = context.batch.labels
+        mixed = self._drawn is not None and labels is not None and term.loss.needs.labels
+        return not len(context.batch) or (mixed and not bool(known(labels).any()))
 
     def _by_label(self, term: StepTerm, context: LossContext) -> Iterator[tuple[float, LossContext]]:
         """(share, context) of each label that the samples of a batch have."""

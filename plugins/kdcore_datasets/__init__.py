@@ -21,6 +21,7 @@ def register_datasets(register):
     register("skeleton-collection", "kdcore_datasets.skeleton_collection:SkeletonCollection")
     register("skeleton-npz", "kdcore_datasets.skeleton_files:SkeletonFiles")
     register("skeleton-json", "kdcore_datasets.skeleton_files:SkeletonFiles")
+    register("skeleton-text", "kdcore_datasets.skeleton_files:SkeletonFiles")
     register("windows", "kdcore_datasets.window_arrays:Windows")
     register("uci-har", "kdcore_datasets.window_arrays:UciHar")
     register("synthetic-motion", "kdcore_datasets.synthetic.dataset:SyntheticMotion")

@@ -1,7 +1,8 @@
-"""`skeleton-npz` and `skeleton-json`: one's own skeleton clips, one file each."""
+"""`skeleton-npz`, `skeleton-json` and `skeleton-text`: one's own skeleton clips, one file each."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Gt
 
-from kdcore import DataError, Dataset, Sample, Signal, Unusable, refuse_bomb
+from kdcore import DataError, Dataset, IfSet, Sample, Signal, Unusable, refuse_bomb
 from kdcore_datasets.file_formats import require_finite, require_shape
 from kdcore_datasets.folders import existing_folder
 from kdcore_datasets.modalities import FACTORS, SKELETON
@@ -24,8 +25,8 @@ Axis = Literal["time", "joint", "channel", "person"]
 class SkeletonFiles(Dataset):
     """Skeleton clips, one per file; the path contains subject, action and trial.
 
-    A file is a NumPy ``.npz`` archive with an array called `variable`, or JSON (``.json``): nested lists, bare or under the key
-    `variable`.
+    A file is a NumPy ``.npz`` archive with an array called `variable`; JSON (``.json``): nested lists, bare or under the key
+    `variable`; or text (``.txt``, ``.csv``): numbers between blanks or commas, of a frame in each row, or of a joint.
 
     Args:
         root: Folder of the clips.
@@ -35,6 +36,8 @@ class SkeletonFiles(Dataset):
         skeleton: The skeleton layout: a name such as ``ntu-25``, or joints, edges and centre.
         rate: Frames per second.
         units: Unit of the positions.
+        joints: Rows of a text file that make a frame: those of its joints, x, y and z first; further columns, such as a
+            confidence, are left out. None for files in which a row is a frame, x, y and z of each joint.
         classes: Class names in the order of the labels; if empty, the actions that occur, in natural order (which needs the
             files).
 
@@ -52,6 +55,7 @@ class SkeletonFiles(Dataset):
         skeleton: str | dict[str, Any] = "",
         rate: Annotated[float, Gt(0)] = 30.0,
         units: Literal["m", "cm", "mm"] = "m",
+        joints: Annotated[Annotated[int, Gt(0)] | None, IfSet()] = None,
         classes: tuple[str, ...] = (),
     ):
         self.root = root
@@ -60,8 +64,9 @@ class SkeletonFiles(Dataset):
         self.axes = axes
         self.rate = rate
         self.units = units
+        self.joints = joints
         self._classes = classes
-        self.version = f"1 {variable} {axes} {rate} {units}"
+        self.version = f"1 {variable} {axes} {rate} {units}" + (f" {joints}" if joints else "")
         persons = None if "person" in axes else 1
         self.modalities = {"skeleton": SKELETON.renamed("skeleton", rate=rate, skeleton=skeleton, persons=persons)}
         if "action" not in self.pattern.fields:
@@ -108,7 +113,26 @@ class SkeletonFiles(Dataset):
         return Signal((values * FACTORS[self.units]).astype(np.float32), self.rate)
 
     def _array(self, path: Path) -> np.ndarray:
+        if path.suffix in (".txt", ".csv"):
+            return _from_text(path, self.joints).transpose([("time", "joint", "channel").index(axis) for axis in self.axes])
         return _from_json(path, self.variable) if path.suffix == ".json" else _from_npz(path, self.variable)
+
+
+def _from_text(path: Path, joints: int | None) -> np.ndarray:
+    """Positions (time, joint, 3)."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = np.loadtxt(io.StringIO(text.replace(",", " ")), ndmin=2)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is not a text file of numbers with equal rows ({error})") from error
+    count, width = rows.shape
+    if joints is None:
+        if not count or width % 3:
+            raise DataError(f"{path}: a row is a frame, x, y and z of each joint, but it has {width} columns; set joints")
+        return rows.reshape(count, width // 3, 3)
+    if not count or count % joints or width < 3:
+        raise DataError(f"{path}: expected {joints} rows of at least 3 columns for each frame, but it has {count} of {width}")
+    return rows[:, :3].reshape(count // joints, joints, 3)
 
 
 def _from_npz(path: Path, variable: str) -> np.ndarray:

@@ -72,6 +72,8 @@ def skeletons(suffix: str):
             path = folder / f"1_{action}_1.{suffix}"
             if suffix == "npz":
                 np.savez(path, joints=values)
+            elif suffix == "txt":
+                np.savetxt(path, values.reshape(5, 9))
             else:
                 path.write_text(str({"joints": values.tolist()}).replace("'", '"'))
         return {"root": folder, "pattern": f"{{subject}}_{{action}}_{{trial}}.{suffix}"}
@@ -96,6 +98,7 @@ CASES = {
         "sensor-csv": Case(sensor_csv),
         "skeleton-npz": Case(skeletons("npz")),
         "skeleton-json": Case(skeletons("json")),
+        "skeleton-text": Case(skeletons("txt")),
         "skeleton-collection": Case(collection),
     }
 }

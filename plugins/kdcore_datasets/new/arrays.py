@@ -51,7 +51,8 @@ def guess_arrays(root: Path, files: Sequence[str], rate: float | None) -> Guess 
         why["axes",] = f"the {channels} along the shorter axis are taken for channels"
     if rate is None:
         why["rate",] = f"{FILL_IN}: samples per second"
-    return Guess(section, why)
+    alone = {"train", "test"} <= set(sets) and not any("subjects" in each for each in sets.values())
+    return Guess(section, why, protocol="cross-session" if alone else "cross-subject")
 
 
 def _shapes(root: Path, files: Sequence[str]) -> dict[str, tuple[int, ...]]:

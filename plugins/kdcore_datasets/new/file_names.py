@@ -47,8 +47,8 @@ _TOKEN = re.compile(r"\d+|[^\W\d_]+|[\W_]")
 
 
 def kind_of(word: str) -> str:
-    """The kind of signal that a word means; empty if none."""
-    return next((kind for kind, words in KINDS.items() if word.lower() in words), "")
+    """The kind of signal that a word means, or one of several with a hyphen between them; empty if none."""
+    return next((kind for kind, words in KINDS.items() if set(word.lower().split("-")) & set(words)), "")
 
 
 @dataclass
@@ -81,18 +81,27 @@ def read_names(paths: Sequence[str], labelled: bool) -> Names:
     rows = [_TOKEN.findall(path) for path in chosen]
     columns = [tuple(row[position] for row in rows) for position in range(len(rows[0]))]
     meaning = _meanings(columns, labelled)
-    devices = next((column for column, (name, _) in meaning.items() if name == "device"), None)
+    devices = [column for column, (name, _) in meaning.items() if name == "device"]
     names = Names({}, {}, others=[path for path in paths if shape_of(path) != shape])
     for number, (path, row) in enumerate(zip(chosen, rows, strict=True)):
-        device = devices[number] if devices else ""
+        device = _device([column[number] for column in devices])
         names.files.setdefault(device, []).append(path)
         pieces = [
-            f"{{{meaning[column][0]}}}" if column in meaning and column != devices else token
+            f"{{{meaning[column][0]}}}" if column in meaning and column not in devices else token
             for token, column in zip(row, columns, strict=True)
         ]
         names.patterns.setdefault(device, "".join(pieces))
     names.fields = {name: (why, sorted(set(column))) for column, (name, why) in meaning.items() if name != "device"}
     return names
+
+
+def _device(words: Sequence[str]) -> str:
+    """One name of several words, of which those that mean the same kind of signal are said once."""
+    found: list[str] = []
+    for word in words:
+        if not (kind_of(word) and any(kind_of(each) == kind_of(word) for each in found)):
+            found.append(word)
+    return "-".join(found)
 
 
 def shape_of(path: str) -> tuple[str, ...]:
@@ -108,7 +117,7 @@ def _meanings(columns: Sequence[tuple[str, ...]], labelled: bool) -> dict[tuple[
         if len(set(column)) == 1 or column in found:
             continue
         values = {value.lower() for value in column}
-        if values <= set(DEVICES) and "device" not in _taken(found):
+        if values <= set(DEVICES):
             found[column] = ("device", "")
             continue
         before = [each[0].lower() for each in columns[max(0, position - 2) : position] if len(set(each)) == 1]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kdcore_datasets.new.guess import Guess
 from kdcore_datasets.new.text_tables import read_table
@@ -35,6 +36,88 @@ _PUBLISHED = (
 )
 
 
+@dataclass(frozen=True)
+class _Table:
+    """A published dataset of tables without a header.
+
+    Args:
+        name: What it is called.
+        files: Pattern of its files from their folder on.
+        pattern: The same in a recipe.
+        width: Columns.
+        devices: Device → kind of signal → the first of its three columns, counted from 0.
+        label: Column of labels.
+        labels: What these are.
+        chosen: What was chosen among the columns.
+        units: Kind of signal → unit, where that is not the usual one.
+        options: Further options of each device.
+    """
+
+    name: str
+    files: str
+    pattern: str
+    width: int
+    devices: Mapping[str, Mapping[str, int]]
+    label: int
+    labels: str
+    chosen: str
+    units: Mapping[str, str]
+    options: Mapping[str, Any]
+
+
+_TABLES = (
+    _Table(  # https://doi.org/10.24432/C5NW2H: three units of 17 columns from the fourth on
+        "PAMAP2",
+        r"Protocol/subject\d+\.dat",
+        "Protocol/subject{subject}.dat",
+        54,
+        {name: {"accelerometer": at + 1, "gyroscope": at + 7} for name, at in (("hand", 3), ("chest", 20), ("ankle", 37))},
+        1,
+        "activity ids",
+        "the accelerometer of ±16 g, and the gyroscope",
+        {},
+        {"time_column": 0, "delimiter": " ", "header": False, "missing_values": {"interpolate": 0.5}},
+    ),
+    _Table(  # https://doi.org/10.24432/C5M027: five inertial units of 13 columns from the 38th on
+        "OPPORTUNITY",
+        r"S\d-(ADL\d|Drill)\.dat",
+        "S{subject}-{session}.dat",
+        250,
+        {
+            name: {"accelerometer": 37 + 13 * number}
+            for number, name in enumerate(("back", "right-upper-arm", "right-lower-arm", "left-upper-arm", "left-lower-arm"))
+        },
+        243,
+        "locomotion; 244 to 249 are other tracks of labels",
+        "the accelerometers of the inertial units; the unit of their gyroscopes is not published",
+        {"accelerometer": "mg"},
+        {
+            "time_column": 0,
+            "time_unit": "ms",
+            "delimiter": " ",
+            "header": False,
+            "missing_values": {"interpolate": 0.5},
+        },
+    ),
+    _Table(  # https://doi.org/10.24432/C5TW22
+        "mHealth",
+        r"mHealth_subject\d+\.log",
+        "mHealth_subject{subject}.log",
+        24,
+        {
+            "chest": {"accelerometer": 0},
+            "ankle": {"accelerometer": 5, "gyroscope": 8},
+            "arm": {"accelerometer": 14, "gyroscope": 17},
+        },
+        23,
+        "activities",
+        "without ECG and magnetometers",
+        {"gyroscope": "deg/s"},
+        {"rate": 50.0, "delimiter": "\t", "header": False},
+    ),
+)
+
+
 def guess_published(root: Path, files: Sequence[str]) -> Guess | None:
     """The published dataset whose files these are; None if they are of none."""
     for each in _PUBLISHED:
@@ -45,35 +128,52 @@ def guess_published(root: Path, files: Sequence[str]) -> Guess | None:
                 home = root if each.root else Path(whole[: found.start(1)])
                 why = {("name",): f"files are named like {Path(file).name}"}
                 return Guess({"name": each.name, "root": str(home.absolute())}, why, gaps=True)
-    return _pamap2(root, files)
+    return next(filter(None, (_table(root, files, each) for each in _TABLES)), None) or _msr_action_3d(root, files)
 
 
-def _pamap2(root: Path, files: Sequence[str]) -> Guess | None:
-    """PAMAP2, https://doi.org/10.24432/C5NW2H: 54 columns without a header, three units of 17 columns from the fourth on."""
-    found = [file for file in files if re.search(r"(^|/)Protocol/subject\d+\.dat$", file)]
-    table = read_table(root / found[0]) if found else None
-    if table is None or table.width != 54 or table.names:
+def _msr_action_3d(root: Path, files: Sequence[str]) -> Guess | None:
+    """MSR-Action3D, https://doi.org/10.1109/CVPRW.2010.5543273: twenty rows a frame, x, y, z and a confidence."""
+    pattern = re.compile(r"(^|.*/)a\d+_s\d+_e\d+_skeleton3D\.txt$")
+    homes = [match[1] for file in files if (match := pattern.match(file))]
+    if not homes:
         return None
-    pattern = f"{found[0].rpartition('/')[0]}/subject{{subject}}.dat"
-    devices = {
-        name: {
-            "pattern": pattern,
-            "columns": {
-                "accelerometer": [start + 1, start + 2, start + 3],
-                "gyroscope": [start + 7, start + 8, start + 9],
-            },
-            "time_column": 0,
-            "delimiter": " ",
-            "header": False,
-            "missing_values": {"interpolate": 0.5},
-        }
-        for name, start in (("hand", 3), ("chest", 20), ("ankle", 37))
+    section = {
+        "name": "skeleton-text",
+        "root": str(root.absolute()),
+        "pattern": homes[0] + "a{action}_s{subject}_e{trial}_skeleton3D.txt",
+        "joints": 20,
+        "rate": 15,
     }
+    why = {("pattern",): "MSR-Action3D as published: 20 joints, a row for each", ("rate",): "as published"}
+    return Guess(section, why, gaps=True)
+
+
+def _table(root: Path, files: Sequence[str], known: _Table) -> Guess | None:
+    """The dataset of tables that are laid out as published; None if there are none."""
+    pattern = re.compile(rf"(^|.*/){known.files}$")
+    found = [(file, match[1]) for file in files if (match := pattern.match(file))]
+    table = read_table(root / found[0][0]) if found else None
+    if table is None or table.width != known.width or table.names:
+        return None
+    home = found[0][1]
+    devices: dict[str, Any] = {
+        name: {
+            "pattern": home + known.pattern,
+            "columns": {kind: [first, first + 1, first + 2] for kind, first in kinds.items()},
+            **({"units": units} if (units := {k: u for k, u in known.units.items() if k in kinds}) else {}),
+            **known.options,
+        }
+        for name, kinds in known.devices.items()
+    }
+    first = next(iter(devices))
     why = {
-        ("devices",): "PAMAP2 as published: 54 columns without a header",
-        ("devices", "hand", "columns"): "the accelerometer of ±16 g, and the gyroscope",
-        ("label",): "activity ids",
+        ("devices",): f"{known.name} as published: {known.width} columns without a header",
+        ("devices", first, "columns"): known.chosen,
+        ("label",): known.labels,
         ("ignore_labels",): "0 is any other activity",
     }
-    section = {"name": "sensor-csv", "root": str(root.absolute()), "devices": devices, "label": {"column": 1}}
-    return Guess({**section, "ignore_labels": ["0"]}, why, window=True, gaps=True)
+    section = {"name": "sensor-csv", "root": str(root.absolute()), "devices": devices, "label": {"column": known.label}}
+    left = [file for file in files if (root / file).suffix == (root / found[0][0]).suffix and file not in dict(found)]
+    shown = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
+    notes = [f"{len(left)} files are left out: {shown}"] if left else []
+    return Guess({**section, "ignore_labels": ["0"]}, why, notes, window=True, gaps=True)

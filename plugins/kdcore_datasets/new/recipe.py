@@ -15,6 +15,9 @@ from kdcore_datasets.new.guess import FILL_IN, Guess, section
 from kdcore_datasets.new.published import guess_published
 from kdcore_datasets.new.sensor_files import guess_sensor_files
 
+ARCHIVES = (".zip", ".tar", ".tgz", ".rar", ".7z")
+"""Suffixes of archives."""
+
 MOST = 100_000
 """Files of a folder that are listed."""
 
@@ -63,13 +66,17 @@ def look(folder: Path, rate: float | None = None) -> Guess:
         DataError: If there is no folder, or no dataset reads what it holds.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: {'is not a folder' if folder.exists() else 'there is no such folder'}")
+        packed = folder.suffix in ARCHIVES and folder.is_file()
+        what = "is an archive; unpack it, and give the folder" if packed else "is not a folder"
+        raise DataError(f"{folder}: {what if folder.exists() else 'there is no such folder'}")
     files = list(_files(folder))
     found = guess_published(folder, files) or guess_arrays(folder, files, rate) or guess_sensor_files(folder, files, rate)
     if found is None:
         kinds = sorted({Path(file).suffix or "no suffix" for file in files})
         held = f"{len(files)} files ({', '.join(kinds[:8])})" if files else "no files"
-        raise DataError(f"{folder}: no dataset reads {held}; see kdcore list datasets")
+        packed = any(file.endswith(ARCHIVES) for file in files)
+        what = "unpack the archives first" if packed else "see kdcore list datasets"
+        raise DataError(f"{folder}: no dataset reads {held}; {what}")
     return found
 
 
@@ -135,16 +142,18 @@ def recipe_text(name: str, guess: Guess, modalities: list[str]) -> str:
     if guess.gaps:
         lines += ["  on_bad_sample: skip  # broken recordings are left out and listed"]
     if len(modalities) > 1:
-        lines += ["teachers:", "  teacher:", *_participant(modalities[1], 4)]
-    lines += ["student:", *_participant(modalities[0], 2)]
+        lines += ["teachers:", "  teacher:", *_participant(modalities[1], 4, guess)]
+    lines += ["student:", *_participant(modalities[0], 2, guess)]
     lines += [f"losses: [cross-entropy{', soft-target' if len(modalities) > 1 else ''}]"]
     return "\n".join(lines) + "\n"
 
 
-def _participant(modality: str, indent: int) -> list[str]:
+def _participant(modality: str, indent: int, guess: Guess) -> list[str]:
     steps = "[{name: resample, length: 64}, normalise]"
     if modality == "skeleton":
-        steps = "[{name: resample, length: 64}, centre, joints-to-channels, normalise]"
+        unknown = guess.dataset["name"].startswith("skeleton-") and not guess.dataset.get("skeleton")  # which joint is where
+        centre = "" if unknown else "centre, "
+        steps = f"[{{name: resample, length: 64}}, {centre}joints-to-channels, normalise]"
     lines = [f"modality: {modality}", f"transforms: {steps}", "encoder: cnn1d"]
     return [" " * indent + line for line in lines]
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdcore import DataError
 from kdcore_datasets.new.file_names import Names, kind_of, read_names, shape_of
 from kdcore_datasets.new.guess import FILL_IN, Guess, Place
-from kdcore_datasets.new.text_tables import Columns, TextTable, acceleration_unit, read_columns, read_table
+from kdcore_datasets.new.text_tables import Columns, TextTable, acceleration_unit, has_decimal_commas, read_columns, read_table
 
 SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".log", ".data", ".gz", ".bz2", ".xz", ".zst")
 _SHAPES, _EXAMPLES = 40, 5
@@ -49,6 +50,8 @@ def _tables(root: Path, files: Sequence[str]) -> dict[tuple[str, ...], tuple[lis
         groups.setdefault((*shape_of(file), Path(file).suffix), []).append(file)
     found = {}
     for shape, group in sorted(groups.items(), key=lambda item: -len(item[1]))[:_SHAPES]:
+        if has_decimal_commas(root / group[0]):
+            raise DataError(f"{root / group[0]}: has decimal commas, which are not read; write its numbers with decimal points")
         tables = (read_table(root / file) for file in group[:_EXAMPLES])
         table = next((each for each in tables if each is not None and read_columns(each).groups), None)
         if table is not None:
@@ -71,9 +74,10 @@ def _add_devices(guess: Guess, word: str, pattern: str, table: TextTable, column
         made |= {"delimiter": table.delimiter} if table.delimiter != "," else {}
         made |= {"header": False} if not table.names else {}
         made |= {"record_end": table.record_end} if table.record_end else {}
-        if columns.gaps:
+        if columns.gaps or table.record_end:  # rows of WISDM lack values here and there
             made["missing_values"] = {"interpolate": 0.5}
-            guess.why[(*place, "missing_values")] = "some cells are empty or NaN: gaps of up to 0.5 s are filled"
+            some = "some cells are" if columns.gaps else "cells may be"
+            guess.why[(*place, "missing_values")] = f"{some} empty or NaN: gaps of up to 0.5 s are filled"
         if not table.names:
             guess.why[(*place, "columns")] = "no header: guessed from the numbers, counted from 0; check them"
         guess.dataset["devices"][device] = made
@@ -117,7 +121,8 @@ def _add_time(guess: Guess, made: dict[str, Any], place: Place, table: TextTable
     if columns.unit != "s":
         made["time_unit"] = columns.unit
     shown = "" if columns.rate is None else f"; about {columns.rate:.3g} samples per second"
-    guess.why[(*place, "time_column")] = f"time stamps in {'s' if columns.unit == 'iso' else columns.unit}{shown}"
+    what = "dates" if columns.unit == "iso" else f"time stamps in {columns.unit}"
+    guess.why[(*place, "time_column")] = f"{what}{shown}"
 
 
 def _add_key(guess: Guess, names: Names, table: TextTable, columns: Columns) -> None:
@@ -129,6 +134,10 @@ def _add_key(guess: Guess, names: Names, table: TextTable, columns: Columns) -> 
     if columns.label is not None:
         guess.dataset["label"] = {"column": table.called(columns.label)}
         found = sorted(set(table.texts(columns.label)))
+        if "" in found:
+            guess.dataset["ignore_labels"] = [""]
+            guess.why["ignore_labels",] = "rows without a label; see unlabelled to keep them"
+            found.remove("")
         guess.why["label",] = f"in the first rows: {', '.join(found[:4])}{' …' if len(found) > 4 else ''}"
     elif "action" in names.fields:
         guess.dataset["label"] = {"path": "action"}

@@ -25,6 +25,8 @@ _MISSING = {"", "nan", "na", "n/a", "null", "none", "?"}
 _LABEL = {"label", "labels", "activity", "activityid", "class", "action", "gesture", "activitylabel", "annotation", "target"}
 _SUBJECT = {"subject", "user", "participant", "person", "subjectid", "userid", "volunteer"}
 _TIME = {"time", "timestamp", "timestamps", "t", "ts", "epoch", "datetime", "date", "unixtime", "timems", "times", "seconds"}
+_FILLERS = {"attr", "attribute", "value", "val", "data", "sensor", "raw", "axis"}
+"""Words in the names of columns that mean nothing, as in ``attr_time``."""
 _RATES = (4.0, 1000.0)
 """Sampling rates of wearables in Hz; a unit of time stamps gives at most one rate in between."""
 
@@ -72,6 +74,14 @@ def read_table(path: Path) -> TextTable | None:
         if len(lines) >= 3:
             return _table(lines)
     return None
+
+
+def has_decimal_commas(path: Path) -> bool:
+    """True for a file whose rows are numbers with decimal commas, between semicolons or tabs."""
+    with suppress(OSError, UnicodeDecodeError, EOFError), open_text(path) as file:
+        rows = [re.split(r"[;\t]", line.strip()) for line in islice(file, 1, 20)]
+        return bool(rows) and all(sum(bool(re.fullmatch(r"[-+]?\d+,\d+", cell)) for cell in row) >= 2 for row in rows)
+    return False
 
 
 def _table(lines: Sequence[str]) -> TextTable | None:
@@ -125,6 +135,10 @@ def plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", re.sub(r"[(\[].*?[)\]]", "", name.lower()))
 
 
+def _without_fillers(name: str) -> str:
+    return "_".join(part for part in name.split("_") if part.lower() not in _FILLERS) or name
+
+
 @dataclass
 class Columns:
     """The roles of a table's columns.
@@ -150,7 +164,7 @@ class Columns:
 
 def read_columns(table: TextTable) -> Columns:
     """Find the time, the label, the subject and the signals of a table."""
-    names = [plain(name) for name in table.names]
+    names = [plain(_without_fillers(name)) for name in table.names]
     label = _named(names, _LABEL)
     subject = _named(names, _SUBJECT)
     if not names:
@@ -228,7 +242,7 @@ def _by_name(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str], 
     groups: dict[tuple[str, str], list[int]] = {}
     loose = []
     for column in columns:
-        words = list(_words(table.names[column]))
+        words = list(_words(_without_fillers(table.names[column])))
         kind = next(filter(None, map(kind_of, words)), "")
         if not kind:
             if words and words[-1] in ("x", "y", "z") and len(words) == 1:

@@ -135,8 +135,13 @@ def listed(values: Sequence[str]) -> str:
 def both_sides(
     existing: list[str], train: Sequence[Value], test: Sequence[Value], field: str, default_train: list[str]
 ) -> tuple[list[str], list[str]]:
-    """Training and test values; a side that is not listed gets all the others."""
+    """Training and test values; a side that is not listed gets all the others.
+
+    Without any list, values called ``train`` and ``test`` are what they are called.
+    """
     if not train and not test:
+        named = [value for value in existing if value.casefold() in ("train", "test")]
+        default_train = default_train if len(named) < 2 else [value for value in existing if value.casefold() != "test"]
         return default_train, [value for value in existing if value not in default_train]
     chosen_train, chosen_test = matching(train, existing, field), matching(test, existing, field)
     return (

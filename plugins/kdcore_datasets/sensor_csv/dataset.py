@@ -181,6 +181,8 @@ class SensorCsv(Dataset):
 
     def _sample(self, piece: _Piece, labels: Mapping[str, int], unusable: list[Unusable]) -> Sample | None:
         key, text, sources = piece.key, piece.text, piece.sources
+        if self.label is not None:
+            key = replace(key, action=text or self.target.action_of(None, self.classes))
         try:
             weight = float(piece.weight)
         except ValueError:

@@ -50,7 +50,8 @@ class Device:
         record_end: Character that ends a row besides the end of the line, such as ``;``.
         missing_values: Treatment of rows in which a value of a signal is missing or no number. ``error`` makes the recording a
             bad one. ``drop`` leaves the row out. ``{interpolate: 0.5}`` fills gaps of at most 0.5 seconds, leaves out rows
-            before the first value and after the last, and makes a recording with a longer gap a bad one.
+            before the first value and after the last, and makes a recording with a longer gap a bad one. A time stamp of 0
+            after later ones is a missing one.
         placement: Where the device is worn.
 
     Raises:

@@ -77,13 +77,22 @@ def _second(text: str) -> float:
 
 def fault(path: Path, device: Device, run: Run) -> tuple[str, str] | None:
     """The fault in the time of a run's rows, in short and in full; None if there is none."""
-    times = stamps(path, device)[run.first : run.last]
+    times = _of_rows(path, device, slice(run.first, run.last))
     known = np.isfinite(times)
     if not (known.all() if device.missing_values == "error" else known[0] and known[-1]):
         return "unreadable time", _unreadable_time(path, device, run.first + int((~known).argmax()))
     if (np.diff(times[known]) < 0).any():
         return "time runs backwards", f"{path}: time stamps go back in rows {run.first + 1} to {run.last}"
     return None
+
+
+def _of_rows(path: Path, device: Device, rows: slice) -> np.ndarray:
+    """Times of some rows; where values may be missing, NaN for a time stamp of 0 after later ones, which stands for none."""
+    times = stamps(path, device)[rows]
+    if device.missing_values == "error":
+        return times
+    fallen = (times == 0) & (np.fmax.accumulate(times) > 0)
+    return np.where(fallen, np.nan, times)
 
 
 def _unreadable_time(path: Path, device: Device, row: int) -> str:
@@ -156,7 +165,7 @@ def _rows(stretch: Stretch, device: Device, kind: str) -> tuple[np.ndarray, np.n
     """Values and times in seconds of a stretch's rows, without missing ones, and how many of those there were."""
     rows = slice(stretch.first, stretch.last)
     layout = (device.delimiter, device.header)
-    times = stamps(stretch.path, device)[rows]
+    times = _of_rows(stretch.path, device, rows)
     if device.missing_values == "error":
         values = read_numbers(stretch.path, device.columns[kind], *layout, rows, device.record_end)
         if not np.isfinite(times).all():

@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 from torch import nn
 from torch.nn import functional as F
 
-from kdcore import Participant, Training
+from kdcore import DistillationLoss, Participant, Training
 from kdcore.training.gradient_balance import combined, project_conflicts, shortest
 from kdcore.training.participants import Distiller, TermSpec
 
@@ -159,3 +159,30 @@ def test_training_takes_the_combined_gradient(tmp_path, rule, accumulate, larges
             optimizer.step()
     for mine, by_hand in zip(encoder.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(mine, by_hand, rtol=1e-4, atol=1e-6)
+
+
+class Free(DistillationLoss):
+    """Draws the logits to 1; reads no label."""
+
+    def forward(self, ctx):
+        return ((ctx.student.logits - 1) ** 2).mean()
+
+
+@pytest.mark.parametrize("rule", ["pcgrad", "mgda"])
+def test_a_term_without_a_sample_in_a_batch_does_not_decide(tmp_path, rule):
+    """The shortest combination with a gradient of 0 is 0: unlabelled batches would teach nothing."""
+    table = learning.table(tmp_path)
+    table = replace(table, train_labels=torch.full_like(table.train_labels, -1))
+    torch.manual_seed(5)
+    encoder = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2))
+    found = []
+    for specs in ([TermSpec("free", 1.0, Free)], [TermSpec("labels", 1.0, Labels), TermSpec("free", 1.0, Free)]):
+        mine = copy.deepcopy(encoder)
+        made = Distiller({}, {"student": Participant("student", mine)})
+        made.add_terms("student", specs, lambda _: None)
+        options = {"optimizer": {"name": "sgd", "lr": 0.1}, "gradients": rule if len(specs) > 1 else "sum"}
+        fit(made, table, [learning.students(epochs=2, taught=(), **options)])
+        found.append(list(mine.parameters()))
+    for one, other, start in zip(*found, encoder.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(found[1][-1], start)

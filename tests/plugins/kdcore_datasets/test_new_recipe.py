@@ -52,7 +52,7 @@ def test_a_file_with_a_semicolon_at_the_end_of_its_lines(tmp_path):
     [device] = options["devices"].values()
     assert device == {
         "pattern": "WISDM_raw.txt", "columns": {"accelerometer": [3, 4, 5]}, "time_column": 2, "time_unit": "ns",
-        "header": False, "record_end": ";",
+        "header": False, "record_end": ";", "missing_values": {"interpolate": 0.5},
     }  # fmt: skip
     assert (options["label"], options["key_columns"]) == ({"column": 1}, {"subject": 0})
     assert sorted((each.key.subject, each.key.action) for each in samples) == sorted(

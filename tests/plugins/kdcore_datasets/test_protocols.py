@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -345,3 +346,14 @@ def test_whatever_a_list_holds_out_a_split_is_refused_or_clean(keys, test, valid
         tested = {key.subject for key in splits["test"]}
         assert not tested & {key.subject for key in splits["train"] + splits["validation"]}
     assert audit(found) == [] or "nearly the same name" in audit(found)[0]
+
+
+@pytest.mark.parametrize("field", ["subject", "session"])
+def test_values_called_train_and_test_are_what_they_are_called(field: str):
+    names = ("test", "train", "extra")
+    keys = [SampleKey("s", "a", str(n)) for n in range(12)]
+    samples = [Sample(replace(key, **{field: names[n % 3]}), n // 3 % 2) for n, key in enumerate(keys)]
+    rule = CrossSubject() if field == "subject" else CrossSession()
+    splits = rule.split(samples).samples
+    assert values(splits["test"], field) == {"test"}
+    assert values(splits["train"], field) == {"train", "extra"}

@@ -85,3 +85,30 @@ def test_what_cannot_be_meant(tmp_path: Path):
     data = SkeletonFiles(root=tmp_path, pattern="{action}.npz", classes=("wave",))
     assert data.samples() == []
     assert [each.detail for each in data.unusable] == ["'jump' is not one of the classes wave"]
+
+
+@pytest.mark.parametrize("joints", [None, 4])
+@pytest.mark.parametrize("suffix", [".txt", ".csv"])
+def test_text(tmp_path: Path, joints: int | None, suffix: str):
+    clip = np.random.default_rng(0).normal(size=(5, 4, 3)).round(6)
+    rows = clip.reshape(5, 12) if joints is None else np.concatenate([clip, np.ones((5, 4, 1))], axis=2).reshape(20, 4)
+    np.savetxt(tmp_path / f"wave_1{suffix}", rows, fmt="%.6f", delimiter="," if suffix == ".csv" else " ")
+    data = SkeletonFiles(root=tmp_path, pattern=f"{{action}}_{{trial}}{suffix}", joints=joints, units="cm")
+    [sample] = data.samples()
+    np.testing.assert_allclose(data.read(sample, "skeleton").values[..., 0], clip / 100, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "joints", "said"),
+    [
+        ("1 2 3\n4 5\n", 2, "not a text file of numbers with equal rows"),
+        ("1 2 3\n" * 5, 2, "expected 2 rows of at least 3 columns for each frame, but it has 5 of 3"),
+        ("1 2 3 4\n" * 4, None, "but it has 4 columns; set joints"),
+        ("", 2, "but it has 0"),
+    ],
+)
+def test_damaged_text(tmp_path: Path, content: str, joints: int | None, said: str):
+    (tmp_path / "wave_1.txt").write_text(content)
+    data = SkeletonFiles(root=tmp_path, pattern="{action}_{trial}.txt", joints=joints)
+    with pytest.raises(DataError, match=said):
+        data.read(data.samples()[0], "skeleton")
