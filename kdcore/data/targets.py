@@ -115,8 +115,9 @@ def target_warnings(
         lacking = lacking_numbers(train.cpu(), names, "training", "values")
         lacking += lacking_numbers(test.cpu(), names, "test", "values")
         least, largest = train.nan_to_num(torch.inf).amin(0), train.nan_to_num(-torch.inf).amax(0)
-        outside, given = ((test < least) | (test > largest)).sum(0).tolist(), (test == test).sum(0).tolist()
-        found = [f"{name!r} ({n} of {of} test samples)" for name, n, of in zip(names, outside, given, strict=True) if n]
+        outside, stated = ((test < least) | (test > largest)).sum(0), test.isfinite().sum(0)
+        counts = zip(names, outside.tolist(), stated.tolist(), strict=True)
+        found = [f"{name!r} ({count} of {of} test samples)" for name, count, of in counts if count]
         return [*lacking, *([f"values beyond the range of the training samples: {', '.join(found)}"] if found else [])]
     said = []
     if len(names) > 1 and bool((train.sum(1) == 1).all()) and bool((test.sum(1) == 1).all()):

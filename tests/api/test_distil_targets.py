@@ -79,6 +79,22 @@ class TestOtherTargets:
 
         self.run(x, y, ["regression", "logits"], objective, "values")
 
+    def test_values_that_are_not_known_are_left_out(self, x):
+        random = torch.Generator().manual_seed(3)
+        y = x[:, :CLASSES].clone()
+        y[torch.rand(44, CLASSES, generator=random) < 0.3] = float("nan")
+        y[3] = float("nan")
+
+        def objective(z, t, y):
+            there = ~y.isnan()
+            return F.mse_loss(z[there], y[there])
+
+        held = DataLoader(TensorDataset(x, y), batch_size=8)
+        student, found = self.run(x, y, ["regression"], objective, "values", validation=held)
+        with torch.no_grad():
+            each = (student(x) - y).abs().nanmean(0)
+        assert found.history["mae"].iloc[-1] == pytest.approx(each.mean().item(), rel=1e-5)
+
     def test_labels_that_are_not_known_are_left_out(self, x):
         random = torch.Generator().manual_seed(2)
         y = (torch.rand(44, CLASSES, generator=random) < 0.4).float()
