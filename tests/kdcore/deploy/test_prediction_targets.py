@@ -90,6 +90,14 @@ def test_values_have_no_majority(students, tmp_path, monkeypatch, capsys):
     assert command(monkeypatch, *words) == 0
 
 
+def test_a_majority_of_one_window_is_none(students, tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "x.npy", walk(200))
+    words = ["predict", students["labels"], tmp_path / "x.npy", "--window", "1", "--majority"]
+    assert command(monkeypatch, *words) != 0
+    assert "--majority requires --smoothing, the number of windows that vote" in capsys.readouterr().err
+    assert command(monkeypatch, *words, "--smoothing", "2") == 0
+
+
 def test_pictures_have_what_the_predictions_say(students, tmp_path):
     np.save(tmp_path / "x.npy", walk(200))
     for kind, folder in students.items():
