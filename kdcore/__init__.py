@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from kdcore.contracts.tracker import Tracker
     from kdcore.contracts.training import EarlyStopping, LearningRate, MovingAverage, ParameterGroup, Training
     from kdcore.contracts.transform import Join, Transform
+    from kdcore.contracts.units import UNITS, same_rate
     from kdcore.data.arrays import ArrayDataset
     from kdcore.deploy.bundle import load_predictor, load_student
     from kdcore.deploy.predictor import Predictor
@@ -129,7 +130,7 @@ _HOME = {
     "kdcore.contracts.training": ("EarlyStopping", "LearningRate", "MovingAverage", "ParameterGroup", "Training"),
     "kdcore.contracts.sample_transform": ("SampleTransform",),
     "kdcore.contracts.transform": ("Join", "Transform"),
-    "kdcore.contracts.units": ("UNITS",),
+    "kdcore.contracts.units": ("UNITS", "same_rate"),
     "kdcore.errors": (
         "CheckpointError",
         "DataError",

@@ -90,7 +90,7 @@ def train(
     training = Training(optimizer=dict(options), gradient_clip=0.5, epochs=1, ema=MovingAverage(0.9))
     learner = Learner.of("student", made.owned("student"), training, fused=not sharded)
     if start:
-        made.load_state_dict(shards.parts({name: each for name, each in start[0].items() if "|" not in name}))
+        shards.load(made, {name: each for name, each in start[0].items() if "|" not in name}, strict=True)
         shards.restore(learner, start[1], start[0])
     numbers = sum(local_sum([torch.ones_like(each)], torch.zeros(())).item() for each in learner.parameters)
     assert numbers <= sum(each.numel() for each in learner.parameters) * (0.6 if sharded else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +72,7 @@ def predict(
         predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units, limit)
     else:
         predictions = predict_files(found, files, dataset, rate, windows, smooth, units, limit)
-    with counted("recordings"):
+    with nullcontext() if STANDARD_INPUT in files else counted("recordings"):  # a stream may not end
         if plot:
             predictions = list(predictions)
         write_predictions(predictions, output, top or 3)

@@ -45,7 +45,7 @@ SAME_RATE = 0.05
 
 
 def same_rate(one: float, other: float) -> bool:
-    """True if two rates differ by no more than `SAME_RATE`; clocks of devices are not exact."""
+    """True if `one` differs from `other` by no more than `SAME_RATE`; clocks of devices are not exact."""
     return abs(one / other - 1) <= SAME_RATE
 
 

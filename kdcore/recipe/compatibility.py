@@ -282,7 +282,7 @@ class _Compatibility:
 
     def _reused_classifiers(self) -> None:
         """A learner that answers through a teacher's classifier learns from that teacher, which has one and keeps it."""
-        for name, spec in {**self.recipe.teachers, **self.recipe.student_specs}.items():
+        for name, spec in self.recipe.specs.items():
             source, path = spec.classifier_from, f"{self.recipe.path_of(name)}.classifier_from"
             if source is None or not self._known(path, name, source) or source not in self.specs:
                 continue

@@ -51,7 +51,7 @@ class RunContext:
     journal: RunJournal | None = None
 
 
-UNWEIGHTED = "samples have weights: terms that read labels heed them, metrics count every sample alike"
+UNWEIGHTED = "samples have weights: terms that read labels use them, metrics count every sample alike"
 """Note on the results of a run whose samples have weights."""
 
 

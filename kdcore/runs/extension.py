@@ -21,7 +21,7 @@ from kdcore.training.settings import Checkpoint
 FINISHED, START = "finished", "start"
 """Folders of a run: the states in which its arms ended, and those of another run from which they started."""
 
-CURVES = ("train/", "validation/", "learning_rate/")
+CURVES = ("train/", "train_step/", "validation/", "learning_rate/")
 """Beginnings of the metrics of single epochs and steps."""
 
 

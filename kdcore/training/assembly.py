@@ -26,6 +26,7 @@ from kdcore.recipe.build import Builder, module_meant
 from kdcore.recipe.graph import LearnerTerm, StagePlan
 from kdcore.recipe.models import ParticipantSpec
 from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
+from kdcore.training.classifiers import find_classifiers, with_classifier
 from kdcore.training.loaded_weights import LoadedWeights
 from kdcore.training.module_checks import set_up
 from kdcore.training.participants import Average, Distiller, Sources, TermSpec
@@ -268,54 +269,12 @@ class Assembly:
             what = "could not run the teachers together"
             outputs |= self._try("fusion", what, lambda: distiller.run_teachers(list(fused), batch))
         outputs |= {name: stored.at(batch.rows) for name, stored in distiller.stored.items()}
-        outputs |= self._classifiers(distiller, batch, arm, outputs)
+        classified, notes = find_classifiers(self.plan, distiller, batch, arm)
+        self._notes |= dict.fromkeys(notes)
+        outputs |= {name: with_classifier(distiller, name, outputs[name]) for name in classified}
         for name in (*distiller.teachers, *distiller.students):
             if name in counts:
                 self._add_terms(distiller, name, outputs, seed, arm, counts[name])
-
-    def _classifiers(self, distiller: Distiller, batch: Batch, arm: str, outputs: Mapping[str, Outputs]) -> dict[str, Outputs]:
-        """Outputs with the classifiers that losses read; those that learners take from their teachers are frozen.
-
-        Raises:
-            RecipeError: If a network has none, or a learner's is not like the one that it is to answer through.
-        """
-        wanted: dict[str, tuple[str, str]] = {}
-        for name in distiller.networks:
-            for term in self.plan.participants[name].terms_in(arm):
-                sources = (*term.teachers, *term.peers) if arm == DISTILLED else ()
-                if term.needs.classifiers:
-                    told = term.path, f"the loss {term.term.name!r} reads the classifier of"
-                    wanted |= dict.fromkeys((name, *sources), told)
-        reused = {name: each.classifier_from for name, each in self.specs.items() if each.classifier_from}
-        for name, source in reused.items() if arm == DISTILLED else ():
-            told = f"{self.recipe.path_of(name)}.classifier_from", f"{name} answers through the classifier of"
-            wanted |= dict.fromkeys((name, source, *(n for n, e in distiller.averages.items() if e.follows == name)), told)
-        for name, (path, what) in wanted.items():
-            if distiller.participant(name).find_classifier(batch.signals[name]) is None:
-                what = f"{what} {name}, but no linear layer of its encoder gives its logits as they are"
-                raise RecipeError([self.builder.problem(path, what)])
-        if arm == DISTILLED:
-            for name, source in reused.items():
-                distiller.reused[name] = source
-                self._freeze_classifier(distiller, name, source)
-        return {name: distiller.with_classifier(name, outputs[name]) for name in wanted}
-
-    def _freeze_classifier(self, distiller: Distiller, name: str, source: str) -> None:
-        """Freeze the classifier of `name`, which becomes that of `source`."""
-        given, layer = distiller.participant(source), distiller.participant(name).last_layer[0]
-        theirs, what = given.last_layer[0], f"the classifier of {source}"
-        path = f"{self.recipe.path_of(name)}.classifier_from"
-        mine, wanted = layer.in_features, theirs.in_features
-        if mine != wanted:
-            what = f"{what} reads {wanted} features, but that of {name} {mine}"
-            hint = f"let a layer before it give {wanted}, such as an encoder's option 'embedding' or 'projector'"
-            raise RecipeError([self.builder.problem(path, what, hint)])
-        if layer.bias is None and theirs.bias is not None:
-            raise RecipeError([self.builder.problem(path, f"{what} has a bias, but that of {name} has none")])
-        if given.known_classes is not None:
-            raise RecipeError([self.builder.problem(path, f"{what} does not know all classes of the run")])
-        layer.requires_grad_(False)
-        self._notes[f"{name}: answers through the classifier of {source}; without distillation it trains its own"] = None
 
     def _class_counts(self, table: Table, arm: str) -> dict[str, Counts]:
         """Learner → how many samples it is told to be of each class; None where nobody knows, or labels are withheld."""

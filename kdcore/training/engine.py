@@ -132,7 +132,7 @@ class Engine:
         kept = self.trained.load(key) if self.trained else None
         if kept is None:
             return False
-        self._load(kept[0])
+        self.shards.load(self.distiller, kept[0])
         for metrics, step in kept[1]:
             self.report.record(metrics, step)
         self.listener.stage_reused(stage)
@@ -320,7 +320,7 @@ class Engine:
                 if learner.average:
                     learner.average.apply()
                 if learner.best:
-                    self._load(learner.best)
+                    self.shards.load(self.distiller, learner.best)
 
     def _withheld(self, stage: StagePlan) -> bool:
         """True if the learners of `stage` may not see labels."""
@@ -349,9 +349,6 @@ class Engine:
         names = {id(tensor) for module in owned for tensor in module.state_dict(keep_vars=True).values()}
         kept = self.distiller.state_dict(keep_vars=True).items()
         return {name: tensor.detach().clone() for name, tensor in kept if id(tensor) in names}
-
-    def _load(self, weights: Mapping[str, Tensor]) -> None:
-        self.distiller.load_state_dict(self.shards.parts(weights), strict=False)
 
     def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, context: StageContext | None = None) -> None:
         """Save where training stands; if asked to stop, stop."""
@@ -389,8 +386,8 @@ class Engine:
 
     def _restore(self, stages: Sequence[StagePlan], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
         """Load a checkpoint; returns the stage to continue with."""
-        own = self.shards.parts({name: tensor for name, tensor in weights.items() if "|" not in name})
-        self.distiller.load_state_dict(own)
+        own = {name: tensor for name, tensor in weights.items() if "|" not in name}
+        self.shards.load(self.distiller, own, strict=True)
         self.watch.restore(state["watch"])
         self.report.notes = list(state["notes"])
         if self.skipping:

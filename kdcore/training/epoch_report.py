@@ -67,7 +67,8 @@ class EpochReport:
         every = max(self.log_every, accumulate)
         for piece, chunk in enumerate(values.split(every)):
             chunk = chunk[finite[piece * every : (piece + 1) * every]]
-            means = zip((f"{name} (step)" for name in names), owners, chunk.mean(0).tolist(), strict=True)
+            by_step = (name.replace("train/", "train_step/", 1) for name in names)
+            means = zip(by_step, owners, chunk.mean(0).tolist(), strict=True)
             began = piece * every // accumulate
             self.track(means if len(chunk) else (), lambda learner, began=began: learner.steps - steps + began)
         means = values[finite].mean(0).tolist()

@@ -132,23 +132,6 @@ class Distiller(nn.Module):
             return None
         return torch.tensor(sorted(set.intersection(*(set(each.tolist()) for each in known))), device=known[0].device)
 
-    def with_classifier(self, name: str, outputs: Outputs) -> Outputs:
-        """The outputs of participant `name` with its classifier."""
-        return replace(outputs, classifier=self.participant(name).classifier)
-
-    @torch.no_grad()
-    def reuse_classifiers(self, learners: Sequence[str]) -> None:
-        """Give those of `learners` that answer through a teacher's classifier its present weights, and their averages, too."""
-        for learner in learners:
-            given = self.participant(self.reused[learner]).classifier if learner in self.reused else None
-            if given is None:
-                continue
-            for name in (learner, *(name for name, each in self.averages.items() if each.follows == learner)):
-                layer = self.participant(name).last_layer[0]
-                layer.weight.copy_(given.weight)
-                if layer.bias is not None:
-                    layer.bias.copy_(given.bias)
-
     def add_terms(
         self, learner: str, specs: Sequence[TermSpec], example: Callable[[TermSpec], Example], how: SetUp = _set_up
     ) -> None:

@@ -26,9 +26,9 @@ class Undivided:
         """`state` as one process would have it."""
         return state
 
-    def parts(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """This process's parts of weights of the distiller."""
-        return weights
+    def load(self, distiller: Distiller, weights: Mapping[str, Tensor], strict: bool = False) -> None:
+        """Load weights that are full, or that this process has; all of them if `strict`."""
+        distiller.load_state_dict(weights, strict=strict)
 
     def restore(self, learner: Learner, state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         """Let a learner continue from a checkpoint."""
@@ -62,10 +62,10 @@ class Divided(Undivided):
         """`state` with each divided tensor in full, on the CPU, in the first process; others get nothing."""
         return _whole(state, self.fabric.is_global_zero)
 
-    def parts(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """This process's parts of weights of the distiller, which are full or parts already."""
-        like = self.distiller.state_dict()
-        return {name: _part(tensor, like[name]) for name, tensor in weights.items()}
+    def load(self, distiller: Distiller, weights: Mapping[str, Tensor], strict: bool = False) -> None:
+        """Load this process's parts of weights, which are full or parts already."""
+        like = distiller.state_dict()
+        distiller.load_state_dict({name: _part(tensor, like[name]) for name, tensor in weights.items()}, strict=strict)
 
     def restore(self, learner: Learner, state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         """Let a learner continue from a checkpoint, whose tensors are full."""
@@ -97,7 +97,7 @@ class Divided(Undivided):
 
 
 def undividable(optimizer: Mapping[str, Any]) -> str:
-    """What of an optimizer torch cannot compute of parts of weights; empty if there is nothing."""
+    """The part of an optimizer's options that torch cannot compute on divided weights; empty if there is none."""
     name = str(optimizer.get("name", "adamw")).lower()
     if name in ("adafactor", "rprop"):
         return f"the optimizer {name!r}; use adamw or sgd"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kdcore.data.table import Table
 from kdcore.recipe.graph import StagePlan
+from kdcore.training.classifiers import copy_classifiers
 from kdcore.training.mixing import is_mixed
 from kdcore.training.participants import Distiller
 from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, repeatable
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def begin_stage(distiller: Distiller, stage: StagePlan) -> None:
     """Give learners the classifiers that they reuse, as their teachers have them now, and everybody their mode."""
-    distiller.reuse_classifiers(stage.learners)
+    copy_classifiers(distiller, stage.learners)
     set_modes(distiller, stage)
 
 

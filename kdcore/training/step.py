@@ -16,6 +16,7 @@ from kdcore.contracts.target import known
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
+from kdcore.training.classifiers import with_classifiers
 from kdcore.training.gradient_watch import GradientWatch, TermValue
 from kdcore.training.mixing import Mix, draw, is_mixed
 from kdcore.training.module_checks import not_a_scalar
@@ -221,7 +222,8 @@ class StageStep(nn.Module):
                 embeddings,
                 self.progress[term.learner],
             )
-            context = self._with_classifiers(term, context)
+            if term.loss.needs.classifiers:
+                context = with_classifiers(distiller, term.learner, context)
             if labelled is not None and some and term.loss.needs.labels and not mix:
                 context = context.select(labelled)
             if classes is not None:
@@ -284,20 +286,10 @@ class StageStep(nn.Module):
                 distiller.class_embeddings,
                 self.progress[term.learner],
             )
-            context = self._with_classifiers(term, context)
+            if term.loss.needs.classifiers:
+                context = with_classifiers(distiller, term.learner, context)
             found.append((term, context if classes is None else _of_classes(context, classes, term.loss.needs.labels)))
         return found
-
-    def _with_classifiers(self, term: StepTerm, context: LossContext) -> LossContext:
-        """The context with the classifiers of all whom the term reads, if its loss reads them; the learner's has a graph."""
-        if not term.loss.needs.classifiers:
-            return context
-
-        def read(group: Mapping[str, Outputs]) -> dict[str, Outputs]:
-            return {name: self.distiller.with_classifier(name, each).detach() for name, each in group.items()}
-
-        student = self.distiller.with_classifier(term.learner, context.student)
-        return replace(context, student=student, teachers=read(context.teachers), peers=read(context.peers))
 
     def _outputs_where_present(self, rows: Tensor, batch: Batch) -> tuple[dict[str, Outputs], dict[str, Tensor]]:
         """Outputs of everybody on the rows that they have; and participant → (B,) place of each row among them, -1 if not."""

@@ -31,7 +31,7 @@ def difference(outputs: Outputs, reference: Outputs, target: Target | None = Non
 
 
 def agreement(predictor: Predictor, clips: Clips, outputs: Outputs, reference: Outputs) -> str:
-    """Lines on how exported predictions agree with the student's: the share that is the same, or how far values moved."""
+    """A line on the agreement of an exported file with its student: the share of equal predictions, or how far values moved."""
     target, count = predictor.target, len(outputs)
     here, there = (np.concatenate([each[1] for each in answers]) for answers in (outputs, reference))
     if target.is_classes:

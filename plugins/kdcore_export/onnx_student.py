@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kdcore import CheckpointError, DataError, Modality, Predictor, Signal, UsageError, one_line
-from kdcore.contracts.units import same_rate
+from kdcore import CheckpointError, DataError, Modality, Predictor, Signal, UsageError, one_line, same_rate
 
 PREFIX = "kdcore."
 """Of the metadata keys that ``kdcore export`` writes."""

@@ -48,4 +48,4 @@ def _curve_title(metric: str) -> str:
     if kind == "validation":
         return f"{learner}: validation {what}"
     what = "total loss" if what == "total" else what
-    return f"{learner}: {what}" if kind == "train" and not what.endswith(" _step_") else ""
+    return f"{learner}: {what}" if kind == "train" else ""

@@ -19,4 +19,10 @@ def _walker() -> Signal:
 
 WALKER = Case({"size": 24, "background": 4000, "distance": 2500, "still": "keep"}, inputs=_walker())
 
-cases = {"motion-crop": WALKER, "frames": CASE, "tsn": CASE, "trn": CASE, "tsm": CASE}
+cases = {
+    "motion-crop": WALKER,
+    "frames": CASE,
+    "tsn": CASE,
+    "trn": CASE,
+    "tsm": [CASE, Case({"backbone": "resnet10t", "embedding": 6}, inputs=CASE.inputs)],
+}

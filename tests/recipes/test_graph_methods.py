@@ -59,7 +59,7 @@ def test_takd_trains_each_network_from_the_one_before_it(trial, learner, teacher
 
     values = hand.train(batches, lambda rows: made.input(learner, rows), lambda rows: made.table.labels[rows], teaches)
     for index, term in enumerate(("cross-entropy", "soft-target")):
-        found = list(recorded[f"train/{learner}/{term} (step)"].values())
+        found = list(recorded[f"train_step/{learner}/{term}"].values())
         assert found == pytest.approx(
             [each[index] for each in values], rel=1e-4, abs=1e-5
         )  # the divergence is multiplied by 16
@@ -171,7 +171,7 @@ def test_mean_teachers_supervised_term_is_the_mean_over_labelled_rows(mean_teach
         known = taught[rows] >= 0
         expected.append(float(cross_entropy(logits[known], taught[rows][known])) if bool(known.any()) else 0.0)
     assert any(bool((taught[rows] < 0).any()) for rows in mean_teacher.rows)
-    found = list(mean_teacher.recorded["train/student/cross-entropy (step)"].values())
+    found = list(mean_teacher.recorded["train_step/student/cross-entropy"].values())
     assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 

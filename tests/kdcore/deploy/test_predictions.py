@@ -128,6 +128,23 @@ def test_each_window_is_predicted_as_soon_as_it_is_complete(folder):
     assert stops == [(50, 0.0), (75, 0.5), (100, 1.0)]
 
 
+def test_a_stream_is_warned_of_before_it_ends(folder, monkeypatch, recwarn):
+    said = []
+
+    def lines():
+        yield "x,y,z,light\n"
+        for number, row in enumerate(walk(60)):
+            if number == 55:  # the first window has been predicted
+                said.extend(str(each.message) for each in recwarn)
+            yield ",".join(map(str, row)) + ",1\n"
+
+    monkeypatch.setattr("sys.argv", ["kdcore", "predict", str(folder), "-", "--window", "1"])
+    monkeypatch.setattr(sys, "stdin", lines())
+    with pytest.raises(SystemExit):
+        main()
+    assert "columns not used: light" in said
+
+
 def test_standard_input(folder, monkeypatch, capfd):
     values = walk(75)
     text = "x,y,z\n" + "\n".join(",".join(map(str, row)) for row in values)

@@ -15,9 +15,10 @@ from runs import Home, encoder, results_of, tiny_recipe
 from safetensors.torch import load_file
 from torch import nn
 
-from kdcore import Builder, Participant, RecipeError, load_recipe, load_student
+from kdcore import Builder, LossContext, Participant, RecipeError, load_recipe, load_student
 from kdcore.contracts.training import MovingAverage
 from kdcore.runs.run import dry_run
+from kdcore.training.classifiers import copy_classifiers, with_classifiers
 from kdcore.training.participants import Average, TermSpec
 
 KILLED = -signal.SIGKILL
@@ -51,6 +52,21 @@ def test_the_last_layer_is_found_by_what_it_gives(table):
     found = teacher(x)
     assert found.features.keys() == before
     torch.testing.assert_close(found.features["features"] @ teacher.classifier.weight.T + teacher.classifier.bias, found.logits)
+
+
+def test_the_classifiers_of_others_have_no_graph(table):
+    made = learning.distiller(table)
+    batch = table.batch(table.rows["train"], made.networks)
+    for name in made.networks:
+        made.participant(name).requires_grad_().find_classifier(batch.signals[name])
+    outputs = {name: made.participant(name)(batch.signals[name]) for name in made.networks}
+    context = LossContext(outputs["student"], {"teacher": outputs["teacher"]}, batch, {"teacher": outputs["teacher"]})
+    found = with_classifiers(made, "student", context)
+    assert found.student.classifier.weight.requires_grad
+    for each in (found.teachers["teacher"], found.peers["teacher"]):
+        assert torch.equal(each.classifier.weight, made.participant("teacher").classifier.weight)
+        assert not each.classifier.weight.requires_grad
+        assert not each.classifier.bias.requires_grad
 
 
 @pytest.mark.parametrize("end", [nn.LogSoftmax(dim=1), nn.Flatten()])
@@ -97,7 +113,7 @@ def test_averages_of_it_have_that_classifier_too(table):
     average.find_classifier(x)
     made.teachers["average"] = made._members["average"] = average
     made.averages["average"] = Average("student", MovingAverage(0.999, warmup=False))
-    made.reuse_classifiers(["student"])
+    copy_classifiers(made, ["student"])
     assert torch.equal(average.encoder[6].weight, made.participant("teacher").encoder[6].weight)
 
 

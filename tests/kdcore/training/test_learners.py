@@ -205,8 +205,8 @@ def test_each_learners_metrics_are_recorded_at_its_own_epoch(table):
     for key in ("train/{}/labels", "learning_rate/{}", "validation/{}/accuracy"):
         assert list(values[key.format("student")]) == [1, 2, 3, 4, 5]
         assert list(values[key.format("teacher")]) == [1, 2, 3]
-    assert list(values["train/student/labels (step)"]) == list(range(0, 20, 2))
-    assert list(values["train/teacher/labels (step)"]) == list(range(0, 12, 2))
+    assert list(values["train_step/student/labels"]) == list(range(0, 20, 2))
+    assert list(values["train_step/teacher/labels"]) == list(range(0, 12, 2))
 
 
 class Noisy(DistillationLoss):

@@ -64,7 +64,7 @@ def test_accumulation_is_one_step_on_the_samples_of_all_its_batches(exact, accum
     agree(made.participant("student").encoder, reference)
     steps = 2 * math.ceil(4 / accumulate)
     assert runner.learners["student"].steps == steps
-    assert max(values["train/student/labels (step)"]) < steps
+    assert max(values["train_step/student/labels"]) < steps
 
 
 def test_no_checkpoint_is_made_while_gradients_wait(table):

@@ -146,6 +146,16 @@ def test_every_residual_block_is_shifted():
         Tsm(5, SHAPE, backbone="test_efficientnet")
 
 
+@pytest.mark.parametrize("encoder", [Frames, Tsn, Tsm])
+def test_an_embedding_stands_between_features_and_classifier(encoder):
+    model = encoder(5, SHAPE, **SMALL, embedding=7).eval()
+    seen = []
+    model.mean["features"].register_forward_hook(lambda _, __, output: seen.append(output))
+    logits = model(torch.randn(2, *SHAPE))
+    assert seen[0].shape == (2, 7)
+    torch.testing.assert_close(logits, model.classifier(seen[0]))
+
+
 def test_weights_from_a_file(tmp_path):
     source = timm.create_model("test_resnet")
     path = tmp_path / "weights.pt"

@@ -1,0 +1,102 @@
+"""Classifiers of networks: found for losses that read them, and copied to learners that answer through their teacher's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from kdcore.contracts.batch import Batch, LossContext, Outputs
+from kdcore.errors import RecipeError
+from kdcore.recipe.plan import DISTILLED, Plan
+from kdcore.training.participants import Distiller
+
+
+def find_classifiers(plan: Plan, distiller: Distiller, batch: Batch, arm: str) -> tuple[list[str], list[str]]:
+    """Find the classifiers that an arm needs. Those of learners that answer through their teacher's are frozen.
+
+    Returns:
+        The participants whose classifiers were found, and notes for the run.
+
+    Raises:
+        RecipeError: If a network has none, or a learner's is not like the one that it is to answer through.
+    """
+    wanted: dict[str, tuple[str, str]] = {}
+    for name in distiller.networks:
+        for term in plan.participants[name].terms_in(arm):
+            sources = (*term.teachers, *term.peers) if arm == DISTILLED else ()
+            if term.needs.classifiers:
+                told = term.path, f"the loss {term.term.name!r} reads the classifier of"
+                wanted |= dict.fromkeys((name, *sources), told)
+    reused = {
+        name: each.spec.classifier_from
+        for name, each in plan.participants.items()
+        if each.spec.classifier_from and arm == DISTILLED
+    }
+    for name, source in reused.items():
+        told = f"{plan.recipe.path_of(name)}.classifier_from", f"{name} answers through the classifier of"
+        wanted |= dict.fromkeys((name, source, *_averages(distiller, name)), told)
+    for name, (path, what) in wanted.items():
+        if distiller.participant(name).find_classifier(batch.signals[name]) is None:
+            what = f"{what} {name}, but no linear layer of its encoder gives its logits as they are"
+            raise RecipeError([plan.recipe.problem(path, what)])
+    for name, source in reused.items():
+        _freeze(plan, distiller, name, source)
+    distiller.reused.update(reused)
+    notes = [
+        f"{name}: answers through the classifier of {source}; without distillation it trains its own"
+        for name, source in reused.items()
+    ]
+    return list(wanted), notes
+
+
+def with_classifier(distiller: Distiller, name: str, outputs: Outputs) -> Outputs:
+    """The outputs of participant `name` with its classifier."""
+    return replace(outputs, classifier=distiller.participant(name).classifier)
+
+
+def with_classifiers(distiller: Distiller, learner: str, context: LossContext) -> LossContext:
+    """The context of one of `learner`'s terms with the classifiers of all whom it reads; the learner's has a graph."""
+
+    def read(group: Mapping[str, Outputs]) -> dict[str, Outputs]:
+        return {name: with_classifier(distiller, name, each).detach() for name, each in group.items()}
+
+    student = with_classifier(distiller, learner, context.student)
+    return replace(context, student=student, teachers=read(context.teachers), peers=read(context.peers))
+
+
+@torch.no_grad()
+def copy_classifiers(distiller: Distiller, learners: Sequence[str]) -> None:
+    """Give those of `learners` that answer through a teacher's classifier its present weights, and their averages, too."""
+    for learner in learners:
+        given = distiller.participant(distiller.reused[learner]).classifier if learner in distiller.reused else None
+        if given is None:
+            continue
+        for name in (learner, *_averages(distiller, learner)):
+            layer = distiller.participant(name).last_layer[0]
+            layer.weight.copy_(given.weight)
+            if layer.bias is not None:
+                layer.bias.copy_(given.bias)
+
+
+def _averages(distiller: Distiller, learner: str) -> list[str]:
+    """The moving averages that follow a learner."""
+    return [name for name, each in distiller.averages.items() if each.follows == learner]
+
+
+def _freeze(plan: Plan, distiller: Distiller, name: str, source: str) -> None:
+    """Freeze the classifier of `name`, which becomes that of `source`."""
+    given, layer = distiller.participant(source), distiller.participant(name).last_layer[0]
+    theirs, what, hint = given.last_layer[0], f"the classifier of {source}", ""
+    mine, wanted, wrong = layer.in_features, theirs.in_features, ""
+    if mine != wanted:
+        wrong = f"{what} reads {wanted} features, but that of {name} {mine}"
+        hint = f"let a layer before it give {wanted}, such as an encoder's option 'embedding' or 'projector'"
+    elif layer.bias is None and theirs.bias is not None:
+        wrong = f"{what} has a bias, but that of {name} has none"
+    elif given.known_classes is not None:
+        wrong = f"{what} does not know all classes of the run"
+    if wrong:
+        raise RecipeError([plan.recipe.problem(f"{plan.recipe.path_of(name)}.classifier_from", wrong, hint)])
+    layer.requires_grad_(False)
