@@ -106,7 +106,7 @@ class StageContext:
     @property
     def total_name(self) -> str:
         """The metric of the sum of all terms."""
-        return f"train/{'+'.join(self.stage.learners)}/total"
+        return f"train/{' and '.join(self.stage.learners)}/total"
 
     @property
     def names(self) -> list[str]:

@@ -44,7 +44,6 @@ def _curve_title(metric: str) -> str:
     """``train/student/total`` as ``student: total loss``; empty if it is no curve by epoch."""
     kind, _, rest = metric.partition("/")
     learner, _, what = rest.rpartition("/")
-    learner = learner.replace("+", " + ")
     if kind == "validation":
         return f"{learner}: validation {what}"
     what = "total loss" if what == "total" else what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
@@ -207,6 +208,8 @@ def test_each_learners_metrics_are_recorded_at_its_own_epoch(table):
         assert list(values[key.format("teacher")]) == [1, 2, 3]
     assert list(values["train_step/student/labels"]) == list(range(0, 20, 2))
     assert list(values["train_step/teacher/labels"]) == list(range(0, 12, 2))
+    assert "train/teacher and student/total" in values
+    assert [name for name in values if not re.fullmatch(r"[\w.\-/ ]+", name)] == []  # MLflow would refuse others
 
 
 class Noisy(DistillationLoss):
