@@ -80,6 +80,22 @@ def usage(entry: Entry) -> str:
     raise PluginError(f"the loss {entry.name!r} could be called with none of the usual activations; give a case of it")
 
 
+def _classified(name: str, taps: Mapping[str, tuple[int, ...]], learns: bool) -> str:
+    """A network that averages its first tap over positions and classifies the mean."""
+    tap, shape = next(iter(taps.items()))
+    x, layer, grad = f"{name}_map", f"{name}_layer", ", requires_grad=True" if learns else ""
+    return "\n".join(
+        [
+            f"{x} = torch.randn({', '.join(map(str, (8, *shape)))}{grad})",
+            f"{layer} = torch.nn.Linear({shape[0]}, 5)",
+            f"{name} = kdcore.Outputs(",
+            f'    {layer}({x}.flatten(2).mean(2)), {{"{tap}": {x}}},',
+            f"    classifier=kdcore.Classifier({layer}.weight, {layer}.bias),",
+            ")",
+        ]
+    )
+
+
 def _call(entry: Entry, options: dict[str, Any], needs: Needs, shapes: Shapes, set_up: bool, index: bool) -> str:
     """A call with random outputs of networks: 8 samples, 5 classes."""
 
@@ -90,24 +106,9 @@ def _call(entry: Entry, options: dict[str, Any], needs: Needs, shapes: Shapes, s
         found = ", ".join(f'"{tap}": {tensor(*shape)}' for tap, shape in taps.items())
         return f"kdcore.Outputs({tensor(5)}, {{{found}}})" if taps or needs.ablated else tensor(5)
 
-    def classified(name: str, taps: Mapping[str, tuple[int, ...]], learns: bool) -> str:
-        """A network that averages its first tap over positions and classifies the mean."""
-        tap, shape = next(iter(taps.items()))
-        x, layer, grad = f"{name}_map", f"{name}_layer", ", requires_grad=True" if learns else ""
-        return "\n".join(
-            [
-                f"{x} = torch.randn({', '.join(map(str, (8, *shape)))}{grad})",
-                f"{layer} = torch.nn.Linear({shape[0]}, 5)",
-                f"{name} = kdcore.Outputs(",
-                f'    {layer}({x}.flatten(2).mean(2)), {{"{tap}": {x}}},',
-                f"    classifier=kdcore.Classifier({layer}.weight, {layer}.bias),",
-                ")",
-            ]
-        )
-
     def outputs(name: str, taps: Mapping[str, tuple[int, ...]], learns: bool = False) -> str:
         if needs.classifiers and taps:
-            return classified(name, taps, learns)
+            return _classified(name, taps, learns)
         said = f"{name} = {drawn(taps, 8, learns)}"
         if needs.ablated:  # the outputs for an input of zeros
             rows = 8 if learns and needs.ablated == "mixed" else 1
