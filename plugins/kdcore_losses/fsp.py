@@ -11,6 +11,7 @@ from torch import Tensor
 from kdcore import Example, LossContext
 from kdcore.functional import same_positions
 from kdcore_losses.features import Comparison, FeatureLoss, Pairs
+from kdcore_losses.matrix_products import squared_distance
 
 
 class SolutionFlow(FeatureLoss):
@@ -61,11 +62,11 @@ class SolutionFlow(FeatureLoss):
 
 def _distance(start: Comparison, stop: Comparison) -> Tensor:
     with torch.autocast(start[1].device.type, enabled=False):
-        student, teacher = _flow(start[1], stop[1]), _flow(start[2], stop[2])
-        return (student - teacher).square().sum(dim=(1, 2)).mean()
+        student, teacher = _positions(start[1], stop[1]), _positions(start[2], stop[2])
+        return squared_distance(*student, *teacher).mean()
 
 
-def _flow(start: Tensor, stop: Tensor) -> Tensor:
-    """G, (B, channels of `start`, channels of `stop`)."""
+def _positions(start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, C, P) and (B, C', P) activations, the first divided by P, so that their product is G."""
     start, stop = (x.flatten(2) if x.ndim > 2 else x[:, :, None] for x in same_positions(start, stop))
-    return start @ stop.mT / start.shape[2]
+    return start / start.shape[2], stop

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdcore import Example
 from kdcore.functional import full_precision
 from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs, require_positions
+from kdcore_losses.matrix_products import squared_distance
 from kdcore_losses.regressor import Regressor
 
 
@@ -45,9 +45,12 @@ class InterChannelCorrelation(FeatureLoss):
         """The mean over samples and pairs of channels."""
         student = self.regressors[key](student) if key in self.regressors else student
         with torch.autocast(student.device.type, enabled=False):
-            return F.mse_loss(_correlation(full_precision(student)), _correlation(full_precision(teacher)))
+            student, teacher = full_precision(student).flatten(2), full_precision(teacher).flatten(2)
+            distances = squared_distance(_scaled(student), student, _scaled(teacher), teacher)
+            return distances.mean() / student.shape[1] ** 2
 
 
-def _correlation(x: Tensor) -> Tensor:
-    x = x.flatten(2)
-    return F.normalize(x @ x.mT, dim=2)
+def _scaled(x: Tensor) -> Tensor:
+    """(B, C, P) rows divided by the length of their row of G, so that the product with `x` has rows of length one."""
+    squared = ((x @ (x.mT @ x)) * x).sum(dim=2, keepdim=True)
+    return x / squared.clamp_min(1e-24).sqrt()  # bounded before the root, whose gradient at 0 is infinite: channels may be dead
