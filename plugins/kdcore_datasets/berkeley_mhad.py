@@ -11,7 +11,7 @@ import numpy as np
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal
 from kdcore_datasets.bvh import read_bvh
 from kdcore_datasets.classes import BERKELEY_MHAD
-from kdcore_datasets.delimited import read_numbers
+from kdcore_datasets.delimited import TextLayout, read_numbers
 from kdcore_datasets.folders import entries, existing_folder, subfolder
 from kdcore_datasets.modalities import ACCELEROMETER, SKELETON, STANDARD_GRAVITY
 
@@ -103,4 +103,4 @@ def _skeleton_files(root: Path) -> Iterator[File]:
 
 
 def _table(path: Path) -> np.ndarray:
-    return read_numbers(path, (0, 1, 2, 3), delimiter=" ", header=False)
+    return read_numbers(path, (0, 1, 2, 3), TextLayout(" ", header=False))

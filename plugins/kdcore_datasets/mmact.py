@@ -11,7 +11,7 @@ import numpy as np
 
 from kdcore import DataError, Dataset, Sample, SampleKey, Signal, Unusable
 from kdcore_datasets.classes import MMACT
-from kdcore_datasets.delimited import read_numbers, read_texts
+from kdcore_datasets.delimited import TextLayout, read_numbers, read_texts
 from kdcore_datasets.file_formats import read_video
 from kdcore_datasets.folders import existing_folder, subfolder
 from kdcore_datasets.modalities import ACCELEROMETER, GYROSCOPE, ORIENTATION, RGB
@@ -105,7 +105,7 @@ class Mmact(Dataset):
             return Signal(values, rate or _VIDEO_RATE)
         start = min(_times(Path(str(each)))[0].min() for name, each in sample.sources.items() if name != "rgb")
         times, lines = _times(path)
-        values = read_numbers(path, (1, 2, 3), header=False)[lines]
+        values = read_numbers(path, (1, 2, 3), TextLayout(header=False))[lines]
         if len(times) < 2:
             raise DataError(f"{path}: time does not advance")
         values = np.deg2rad(values) if modality == "orientation" else values
@@ -115,7 +115,7 @@ class Mmact(Dataset):
 
 def _times(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Distinct times in seconds, in order, and the lines they stand in."""
-    stamps = read_texts(path, (0,), header=False)[:, 0]
+    stamps = read_texts(path, (0,), TextLayout(header=False))[:, 0]
     try:
         moments = [datetime.fromisoformat(stamp.replace("_", "T")).replace(tzinfo=UTC) for stamp in stamps.tolist()]
     except ValueError as error:

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdcore import DataError
 from kdcore_datasets.new.file_names import Names, kind_of, read_names, shape_of
 from kdcore_datasets.new.guess import FILL_IN, Guess, Place
-from kdcore_datasets.new.text_tables import Columns, TextTable, acceleration_unit, has_decimal_commas, read_columns, read_table
+from kdcore_datasets.new.text_tables import Columns, TextTable, acceleration_unit, read_columns, read_table
 
 SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".log", ".data", ".gz", ".bz2", ".xz", ".zst")
 _SHAPES, _EXAMPLES = 40, 5
@@ -50,8 +49,6 @@ def _tables(root: Path, files: Sequence[str]) -> dict[tuple[str, ...], tuple[lis
         groups.setdefault((*shape_of(file), Path(file).suffix), []).append(file)
     found = {}
     for shape, group in sorted(groups.items(), key=lambda item: -len(item[1]))[:_SHAPES]:
-        if has_decimal_commas(root / group[0]):
-            raise DataError(f"{root / group[0]}: has decimal commas, which are not read; write its numbers with decimal points")
         tables = (read_table(root / file) for file in group[:_EXAMPLES])
         table = next((each for each in tables if each is not None and read_columns(each).groups), None)
         if table is not None:
@@ -74,6 +71,7 @@ def _add_devices(guess: Guess, word: str, pattern: str, table: TextTable, column
         made |= {"delimiter": table.delimiter} if table.delimiter != "," else {}
         made |= {"header": False} if not table.names else {}
         made |= {"record_end": table.record_end} if table.record_end else {}
+        made |= {"decimal": table.decimal} if table.decimal != "." else {}
         if columns.gaps or table.record_end:  # rows of WISDM lack values here and there
             made["missing_values"] = {"interpolate": 0.5}
             some = "some cells are" if columns.gaps else "cells may be"

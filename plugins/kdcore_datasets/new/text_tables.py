@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from kdcore_datasets.delimited import open_text
+from kdcore_datasets.delimited import TextLayout, open_text
 from kdcore_datasets.modalities import SECONDS
 from kdcore_datasets.new.file_names import kind_of
 
@@ -40,12 +41,14 @@ class TextTable:
         record_end: What ends a row, besides the end of the line.
         names: The header; empty without one.
         rows: Cells as text.
+        decimal: Decimal mark of numbers.
     """
 
     delimiter: str
     record_end: str
     names: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    decimal: Literal[".", ","] = "."
 
     @property
     def width(self) -> int:
@@ -58,7 +61,8 @@ class TextTable:
 
     def numbers(self, column: int) -> np.ndarray:
         """The cells of a column as float64, NaN where they are no numbers."""
-        return np.array([_number(text) for text in self.texts(column)])
+        layout = TextLayout(decimal=self.decimal)
+        return np.array([layout.number(text) for text in self.texts(column)], dtype=np.float64)
 
     def called(self, column: int) -> str | int:
         """The column as a recipe names it."""
@@ -76,34 +80,35 @@ def read_table(path: Path) -> TextTable | None:
     return None
 
 
-def has_decimal_commas(path: Path) -> bool:
-    """True for a file whose rows are numbers with decimal commas, between semicolons or tabs."""
-    with suppress(OSError, UnicodeDecodeError, EOFError), open_text(path) as file:
-        rows = [re.split(r"[;\t]", line.strip()) for line in islice(file, 1, 20)]
-        return bool(rows) and all(sum(bool(re.fullmatch(r"[-+]?\d+,\d+", cell)) for cell in row) >= 2 for row in rows)
-    return False
-
-
 def _table(lines: Sequence[str]) -> TextTable | None:
     ends = ";" if sum(line.endswith(";") for line in lines) > 0.9 * len(lines) else ""
     plain = [line.rstrip(";,").rstrip() if ends else line for line in lines]
+    layout = TextLayout(decimal="," if _have_decimal_commas(plain) else ".")
     best: tuple[int, str, list[list[str]]] | None = None
     for delimiter in _DELIMITERS:
+        if delimiter == layout.decimal:
+            continue
         rows = _split(plain, delimiter)
         widths = [len(row) for row in rows[1:]]
         width = max(set(widths), key=widths.count)
-        numeric = sum(np.isfinite(_number(text)) for text in rows[len(rows) // 2][:width])
+        numeric = sum(_is_finite(text, layout) for text in rows[len(rows) // 2][:width])
         regular = widths.count(width) >= 0.9 * len(widths)
         if width > 1 and regular and numeric >= 2 and (best is None or numeric > best[0]):
             best = (numeric, delimiter, [row for row in rows if len(row) == width])
     if best is None:
         return None
     _, delimiter, rows = best
-    header = _is_header(rows)
+    header = _is_header(rows, layout)
     names = tuple(rows[0]) if header else ()
     if len(set(names)) < len(names):
         names = ()
-    return TextTable(delimiter, ends, names, tuple(tuple(row) for row in rows[int(header) :]))
+    return TextTable(delimiter, ends, names, tuple(tuple(row) for row in rows[int(header) :]), layout.decimal)
+
+
+def _have_decimal_commas(lines: Sequence[str]) -> bool:
+    """True for rows of numbers with decimal commas, between semicolons, tabs or bars."""
+    rows = [re.split(r"[;\t|]", line) for line in lines[1:20]]
+    return all(sum(bool(re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell)) for cell in row) >= 2 for row in rows)
 
 
 def _split(lines: Sequence[str], delimiter: str) -> list[list[str]]:
@@ -112,22 +117,20 @@ def _split(lines: Sequence[str], delimiter: str) -> list[list[str]]:
     return [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
 
 
-def _is_header(rows: Sequence[Sequence[str]]) -> bool:
+def _is_header(rows: Sequence[Sequence[str]], layout: TextLayout) -> bool:
     """True if the first row has text in a column of numbers."""
     below = rows[1 : min(len(rows), 20)]
-    numeric = [all(_is_value(row[n]) for row in below) for n in range(len(rows[0]))]
-    return any(fits and not _is_value(cell) for fits, cell in zip(numeric, rows[0], strict=True))
+    numeric = [all(_is_value(row[n], layout) for row in below) for n in range(len(rows[0]))]
+    return any(fits and not _is_value(cell, layout) for fits, cell in zip(numeric, rows[0], strict=True))
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan
+def _is_finite(text: str, layout: TextLayout) -> bool:
+    value = layout.number(text)
+    return value is not None and bool(np.isfinite(value))
 
 
-def _is_value(text: str) -> bool:
-    return text.lower() in _MISSING or np.isfinite(_number(text))
+def _is_value(text: str, layout: TextLayout) -> bool:
+    return text.lower() in _MISSING or _is_finite(text, layout)
 
 
 def plain(name: str) -> str:
@@ -188,7 +191,8 @@ def _named(names: Sequence[str], known: set[str]) -> int | None:
 
 def _is_words(table: TextTable, column: int) -> bool:
     texts = table.texts(column)
-    return all(not np.isfinite(_number(text)) and text.lower() not in _MISSING for text in texts) and not _dates(texts)
+    words = all(text.lower() not in _MISSING for text in texts) and not np.isfinite(table.numbers(column)).any()
+    return words and not _dates(texts)
 
 
 def _is_constant_count(table: TextTable, column: int) -> bool:

@@ -138,7 +138,7 @@ class SensorCsv(Dataset):
             sources = (source for sample in samples for each, source in sample.sources.items() if self._of(each) == name)
             path = next(map(_path, sources), None)
             columns = [column for group in device.columns.values() for column in group]
-            if path and device.header and seems_headerless(path, columns, device.delimiter, device.record_end):
+            if path and device.header and seems_headerless(path, columns, device.layout):
                 yield f"{name}: the first line of {path} looks like data, and is not read; without a header, set header: false"
 
     def _of(self, modality: str) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Gt
 
 from kdcore import Modality
-from kdcore_datasets.delimited import Column
+from kdcore_datasets.delimited import Column, TextLayout
 from kdcore_datasets.modalities import ACCELEROMETER, GYROSCOPE, ORIENTATION, TimeUnit, Unit
 from kdcore_datasets.pattern import PathPattern
 
@@ -48,6 +48,8 @@ class Device:
         delimiter: Separator of columns; a blank means any white space.
         header: Whether the first line names the columns.
         record_end: Character that ends a row besides the end of the line, such as ``;``.
+        decimal: Decimal mark of numbers. With a comma, a number with a point counts as missing, since the point may separate
+            thousands.
         missing_values: Treatment of rows in which a value of a signal is missing or no number. ``error`` makes the recording a
             bad one. ``drop`` leaves the row out. ``{interpolate: 0.5}`` fills gaps of at most 0.5 seconds, leaves out rows
             before the first value and after the last, and makes a recording with a longer gap a bad one. A time stamp of 0
@@ -55,7 +57,7 @@ class Device:
         placement: Where the device is worn.
 
     Raises:
-        ValueError: If neither rate nor time column is given, or the pattern is malformed.
+        ValueError: If neither rate nor time column is given, the pattern is malformed, or the decimal mark is the delimiter.
     """
 
     pattern: str
@@ -67,6 +69,7 @@ class Device:
     delimiter: str = ","
     header: bool = True
     record_end: str = ""
+    decimal: Literal[".", ","] = "."
     missing_values: MissingValues = "error"
     placement: str = ""
     __pydantic_config__ = _STRICT
@@ -79,9 +82,18 @@ class Device:
             raise ValueError(f"device with pattern {self.pattern!r}: rate must be positive, not {self.rate}")
         if not self.columns or not all(self.columns.values()):
             raise ValueError(f"device with pattern {self.pattern!r}: name at least one column for each kind of signal")
+        if self.delimiter == self.decimal:
+            raise ValueError(
+                f"device with pattern {self.pattern!r}: the delimiter and the decimal mark are both {self.decimal!r}"
+            )
         unknown = sorted(set(self.units) - set(self.columns))
         if unknown:
             raise ValueError(f"device with pattern {self.pattern!r}: units are given for {unknown}, which have no columns")
+
+    @property
+    def layout(self) -> TextLayout:
+        """The way in which its files are written."""
+        return TextLayout(self.delimiter, self.header, self.record_end, self.decimal)
 
     def modality(self, kind: str, name: str) -> Modality:
         """The modality called `name` that this device's `kind` of signal is."""

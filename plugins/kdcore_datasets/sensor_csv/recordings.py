@@ -44,7 +44,7 @@ class Run:
 
 def runs(path: Path, device: Device, columns: Sequence[Column]) -> Iterator[Run]:
     """Contiguous rows of `path` over which `columns` do not change, in order."""
-    texts = read_texts(path, columns, device.delimiter, device.header, device.record_end)
+    texts = read_texts(path, columns, device.layout)
     changes = np.flatnonzero((texts[1:] != texts[:-1]).any(axis=1)) + 1
     edges = [0, *changes.tolist(), len(texts)]
     for first, last in pairwise(edges):
@@ -55,10 +55,10 @@ def stamps(path: Path, device: Device) -> np.ndarray:
     """Time of every row in seconds, NaN where it is missing; counted from 0 for a device without a time column."""
     if device.time_column is None:
         first = next(iter(device.columns.values()))[0]
-        return np.arange(len(read_gappy(path, [first], device.delimiter, device.header, device.record_end))) / _given(device)
+        return np.arange(len(read_gappy(path, [first], device.layout))) / _given(device)
     if device.time_unit == "iso":
-        return _seconds(read_texts(path, [device.time_column], device.delimiter, device.header, device.record_end)[:, 0])
-    found = read_gappy(path, [device.time_column], device.delimiter, device.header, device.record_end)[:, 0]
+        return _seconds(read_texts(path, [device.time_column], device.layout)[:, 0])
+    found = read_gappy(path, [device.time_column], device.layout)[:, 0]
     return found * SECONDS[device.time_unit]
 
 
@@ -100,7 +100,7 @@ def _unreadable_time(path: Path, device: Device, row: int) -> str:
     if device.time_unit != "iso":
         try:
             rows = slice(row, row + 1)
-            read_numbers(path, [device.time_column], device.delimiter, device.header, rows, device.record_end)
+            read_numbers(path, [device.time_column], device.layout, rows)
         except DataError as error:
             return str(error)
     return f"{path}: row {row + 1}: column {device.time_column!r} is no {'date' if device.time_unit == 'iso' else 'number'}"
@@ -164,14 +164,13 @@ def gaps(stretch: Stretch, device: Device, kind: str) -> Gaps:
 def _rows(stretch: Stretch, device: Device, kind: str) -> tuple[np.ndarray, np.ndarray, Gaps]:
     """Values and times in seconds of a stretch's rows, without missing ones, and how many of those there were."""
     rows = slice(stretch.first, stretch.last)
-    layout = (device.delimiter, device.header)
     times = _of_rows(stretch.path, device, rows)
     if device.missing_values == "error":
-        values = read_numbers(stretch.path, device.columns[kind], *layout, rows, device.record_end)
+        values = read_numbers(stretch.path, device.columns[kind], device.layout, rows)
         if not np.isfinite(times).all():
             raise DataError(_unreadable_time(stretch.path, device, stretch.first + int((~np.isfinite(times)).argmax())))
         return values, times, Gaps()
-    values = read_gappy(stretch.path, device.columns[kind], *layout, device.record_end)[rows]
+    values = read_gappy(stretch.path, device.columns[kind], device.layout)[rows]
     timed = np.isfinite(times)
     values, times, lost = values[timed], times[timed], int((~timed).sum())
     known = np.asarray(np.isfinite(values).all(axis=1))

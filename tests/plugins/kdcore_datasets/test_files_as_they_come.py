@@ -237,6 +237,33 @@ def test_clocks_without_anything_in_common_are_named(tmp_path):
     assert "01_phone.csv from 5000.000 to 5000.070 s" in note
 
 
+def test_decimal_commas(tmp_path):
+    """Numbers with commas are read, in one go or, where a cell is missing, row by row."""
+    rows = [["1,5;-2,25;3e-1"], ["1,6;2;3,5"], ["1,7;,5;4"]]
+    recording(tmp_path, rows, header="x;y;z")
+    data = one_device(tmp_path, delimiter=";", decimal=",")
+    expected = [[1.5, -2.25, 0.3], [1.6, 2, 3.5], [1.7, 0.5, 4]]
+    np.testing.assert_allclose(data.read(data.samples()[0], "accelerometer-wrist").values, expected, rtol=1e-6)
+    recording(tmp_path, [*rows, [";;"]], header="x;y;z")
+    data = one_device(tmp_path, delimiter=";", decimal=",", missing_values="drop")
+    np.testing.assert_allclose(data.read(data.samples()[0], "accelerometer-wrist").values, expected, rtol=1e-6)
+
+
+def test_point_is_no_decimal_mark_beside_commas(tmp_path):
+    """1.500 may be one and a half or fifteen hundred."""
+    recording(tmp_path, [["1,5;2;3"], ["1.500;2;3"]], header="x;y;z")
+    data = one_device(tmp_path, delimiter=";", decimal=",")
+    with pytest.raises(
+        DataError, match=r"line 3: column 'x' is '1\.500', not a number; `decimal` is ',', and a point may separate"
+    ):
+        data.read(data.samples()[0], "accelerometer-wrist")
+
+
+def test_decimal_mark_may_not_be_the_delimiter(tmp_path):
+    with pytest.raises(ValueError, match=r"the delimiter and the decimal mark are both ','"):
+        one_device(tmp_path, decimal=",")
+
+
 @pytest.mark.parametrize(
     "rows",
     [

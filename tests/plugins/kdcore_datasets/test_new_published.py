@@ -181,18 +181,32 @@ def test_parts_called_train_and_test_stay_what_they_are(tmp_path):
     }  # fmt: skip
 
 
-def test_archives_and_decimal_commas_are_named(tmp_path):
+def test_archives_are_named(tmp_path):
     (tmp_path / "z").mkdir()
     (tmp_path / "z" / "archive.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match="unpack the archives first"):
         look(tmp_path / "z")
     with pytest.raises(DataError, match=r"archive\.zip: is an archive; unpack it"):
         look(tmp_path / "z" / "archive.zip")
-    rows = [[f"{n / 50:.2f}".replace(".", ","), *(f"{each:.3f}".replace(".", ",") for each in x)]
-            for n, x in enumerate(acceleration(30))]  # fmt: skip
-    written(tmp_path / "d" / "s1_a.csv", rows, ";", header="t;x;y;z")
-    with pytest.raises(DataError, match=r"s1_a\.csv: has decimal commas"):
-        look(tmp_path / "d")
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"], ids=["semicolon", "tab"])
+def test_decimal_commas(tmp_path, delimiter):
+    """The same numbers with decimal points and with commas give the same guess, rate and samples."""
+    rows = [[f"{n / 50:.2f}", *(f"{each:.3f}" for each in x)] for n, x in enumerate(acceleration(30))]
+    for mark in ".,":
+        cells = [[cell.replace(".", mark) for cell in row] for row in rows]
+        for name in ("s1_sit_1", "s1_walk_1", "s2_sit_1", "s2_walk_1"):
+            written(tmp_path / f"d{ord(mark)}" / f"{name}.csv", cells, delimiter, header=delimiter.join("txyz"))
+        new_recipe(tmp_path / f"d{ord(mark)}", tmp_path / f"made{mark}.yaml")
+    point, comma = (Builder(load_recipe(tmp_path / f"made{mark}.yaml")).dataset() for mark in ".,")
+    assert [each.decimal for each in comma.devices.values()] == [","]
+    for a, b in zip(point.samples(), comma.samples(), strict=True):
+        assert a.key == b.key
+        (modality,) = point.modalities
+        x, y = point.read(a, modality), comma.read(b, modality)
+        assert x.rate == y.rate
+        assert np.array_equal(x.values, y.values)
 
 
 def test_names_in_any_script(tmp_path):

@@ -180,7 +180,10 @@ def test_a_raw_file_for_prediction(two_devices: Path):
         ("t\tx\ty\tz\n1\t2\t3\t4\n", r"is its `delimiter` '\\t'.$"),
         ("t,x,y,z\n1;2;3;4\n", r"line 2 has 1 column.s., none for 'x'; is its `delimiter` ';'.$"),
         ("t,x,y,z\n1,2,3,oops\n2,2,3,4\n", "line 2: column 'z' is 'oops', not a number$"),
-        ('t,x,y,z\n1,2,3,"0,12"\n2,2,3,4\n', "line 2: column 'z' is '0,12', not a number; decimal commas are not read$"),
+        (
+            't,x,y,z\n1,2,3,"0,12"\n2,2,3,4\n',
+            r"line 2: column 'z' is '0,12', not a number; are these decimal commas\? set `decimal: ','`$",
+        ),
         ("t,x,y,z\n1,2,3,inf\n2,2,3,4\n", r"line 2: column 'z' is inf, not a finite number up to 1e\+30 .1 such"),
         ("t,x,y,z\n1,2,3,4\n\n2,2,3,1e308\n", r"line 4: column 'z' is 1e\+308, not a finite"),
         ("t,x,y,z\n1,2,3,4\n", "needs at least two"),
