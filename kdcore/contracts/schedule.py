@@ -21,6 +21,7 @@ class Node:
         trains: False if there is nothing to train: stored outputs, a moving average, or a network that is frozen whole.
         training: Its own training; None for the schedule's.
         split: Split that it learns from; None for the schedule's choice.
+        starts_from: Participant whose trained weights it starts from; None for weights of its own.
     """
 
     name: str
@@ -29,6 +30,12 @@ class Node:
     trains: bool = True
     training: Training | None = None
     split: str | None = None
+    starts_from: str | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Participants that it learns from or starts from."""
+        return self.learns_from if self.starts_from is None else (*self.learns_from, self.starts_from)
 
 
 @dataclass(frozen=True)
@@ -63,14 +70,14 @@ class Graph:
         return tuple(name for name, node in self.nodes.items() if node.role == "student" and node.trains)
 
     def reaches(self, name: str) -> set[str]:
-        """All that `name` learns from, directly or through others; itself too if it is in a circle."""
+        """All that `name` learns or starts from, directly or through others; itself too if it is in a circle."""
         found: set[str] = set()
-        waiting = list(self.nodes[name].learns_from)
+        waiting = list(self.nodes[name].sources)
         while waiting:
             source = waiting.pop()
             if source not in found:
                 found.add(source)
-                waiting += self.nodes[source].learns_from
+                waiting += self.nodes[source].sources
         return found
 
     def circle(self, name: str) -> tuple[str, ...]:

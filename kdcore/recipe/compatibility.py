@@ -61,6 +61,7 @@ class _Compatibility:
         self.terms = {name: terms_of(recipe, self.graph, name, self.needs.get) for name in self.specs}
         self._objectives()
         self._reused_classifiers()
+        self._starting_points()
         self._unread_edges()
         if not self.problems:
             self._schedule()
@@ -301,6 +302,24 @@ class _Compatibility:
             elif source not in read:
                 what = f"no term of {name!r} reads {source!r}, so its features are not those of this classifier"
                 self._add(path, what, "add a loss on features, such as one with the tap before the classifier")
+
+    def _starting_points(self) -> None:
+        """A learner that starts from another's weights has the same encoder, and something to train."""
+        for name, spec in self.recipe.specs.items():
+            source, path = spec.starts_from, f"{self.recipe.path_of(name)}.starts_from"
+            if source is None or not self._known(path, name, source) or source not in self.specs:
+                continue
+            other = self.specs[source]
+            if not other.is_network:
+                kind = "a moving average" if other.follows else "a file of stored outputs"
+                self._add(path, f"{source!r} is {kind}, which has no trained weights of its own to start from")
+            elif source in self.graph.circle(name):
+                self._add(path, f"{source!r} is trained together with {name!r}, so its weights are not finished")
+            elif spec.encoder and other.encoder and spec.encoder.name != other.encoder.name:
+                what = f"the encoder of {name!r} is {spec.encoder.name!r}, and that of {source!r} is {other.encoder.name!r}"
+                self._add(path, what, "use the same encoder with the same sizes")
+            elif not self.graph.nodes[name].trains:
+                self._add(path, f"all of {name!r} is frozen, so it is never trained", f"use {source!r} in its place")
 
     def _unread_edges(self) -> None:
         """An edge that the recipe declares has an effect."""

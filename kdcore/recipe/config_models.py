@@ -212,6 +212,9 @@ class ParticipantSpec(Section):
     classifier_from: str | None = None
     """Teacher whose classifier, the last linear layer, it answers through: copied when the teacher is trained, and frozen. Its
     own has to have the same shape. Without distillation it trains its own."""
+    starts_from: str | None = None
+    """Participant with the same encoder whose trained weights it starts from, such as one that was pretrained without labels.
+    Without distillation it starts from its own weights and is trained for as many epochs more."""
     augment_frozen: bool = False
     """Augment its input also while it teaches without learning; its outputs are then not cached."""
     learns_from: list[str] | None = None
@@ -247,6 +250,8 @@ class ParticipantSpec(Section):
             for key in ("modality", "encoder"):
                 if getattr(self, key) is None:
                     raise wrong(f"the key {key!r} is missing", (key,))
+            if self.weights is not None and self.starts_from is not None:
+                raise wrong("'weights' and 'starts_from' exclude each other", ("starts_from",))
             return self
         allowed = {"follows": ("momentum", "warmup", "augment_frozen"), "outputs": ()}[kinds[0]]
         for key in sorted(changed - {kinds[0], *allowed}):

@@ -59,6 +59,7 @@ def recipe_graph(recipe: Recipe, needs_of: NeedsOf) -> Graph:
             spec.is_network and ("*" not in spec.freeze or name in fused),
             spec.training,
             spec.split,
+            spec.starts_from if spec.starts_from in specs and spec.starts_from != name else None,
         )
     return Graph(nodes, fused, recipe.training)
 

@@ -30,6 +30,7 @@ class ParticipantPlan:
         teachers: Those that it learns from.
         peers: Those that it learns from while they learn from it.
         terms: Its objective.
+        inherits: True if the weights that it starts from are those of a teacher, or were distilled.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ParticipantPlan:
     teachers: tuple[str, ...] = ()
     peers: tuple[str, ...] = ()
     terms: tuple[LearnerTerm, ...] = ()
+    inherits: bool = False
 
     def terms_in(self, arm: str) -> tuple[LearnerTerm, ...]:
         """The terms with a weight that an arm trains it with."""
@@ -46,12 +48,12 @@ class ParticipantPlan:
 
     @property
     def distils(self) -> bool:
-        """True if distillation adds to its objective."""
-        return self.terms_in(DISTILLED) != self.terms_in(BASELINE)
+        """True if distillation adds to its objective, or to the weights that it starts from."""
+        return self.inherits or self.terms_in(DISTILLED) != self.terms_in(BASELINE)
 
     @property
     def has_baseline(self) -> bool:
-        """True if distillation adds to its objective, and leaves something without it."""
+        """True if it is distilled, and something of its objective is left without distillation."""
         return self.distils and bool(self.terms_in(BASELINE))
 
 
@@ -107,6 +109,13 @@ class Plan:
         return tuple(name for name in self.students if self.participants[name].distils)
 
     @property
+    def extra_epochs(self) -> dict[str, int]:
+        """Student → epochs that its baseline has more, since it lacks the participant whose weights the student starts from."""
+        last = {arm: {n: own.epochs for s in stages for n, own in s.training.items()} for arm, stages in self.stages.items()}
+        without = last.get(BASELINE, {})
+        return {name: epochs - last[DISTILLED][name] for name, epochs in without.items() if epochs > last[DISTILLED][name]}
+
+    @property
     def no_baseline(self) -> str:
         """The reason why no student is trained without distillation; empty if one is."""
         if BASELINE in self.stages:
@@ -143,7 +152,8 @@ class Plan:
         waiting = list(self.students)
         while waiting:
             each = self.participants[waiting.pop()]
-            found = {source for term in each.terms_in(DISTILLED) for source in term.sources} | {each.spec.follows or ""}
+            found = {source for term in each.terms_in(DISTILLED) for source in term.sources}
+            found |= {each.spec.follows or "", each.spec.starts_from or ""}
             waiting += [name for name in found - read if name in self.participants]
             read |= found
         return tuple(name for name in self.teachers if name not in read)
@@ -180,6 +190,7 @@ def make_plan(recipe: Recipe) -> Plan:
         )
         for name, spec in recipe.participants.items()
     }
+    participants |= {name: replace(each, inherits=_inherits(participants, each)) for name, each in participants.items()}
     distilled = tuple(stage_plans(recipe, graph, stages, terms))
     arms = {DISTILLED: distilled}
     if recipe.baseline and any(each.has_baseline for each in participants.values() if each.role == "student"):
@@ -195,12 +206,54 @@ def _stages(recipe: Recipe, graph: Graph) -> tuple[Stage, ...]:
     return ask(recipe.registry.get("schedule", schedule.name), schedule.options, stages_of, graph)
 
 
+def _inherits(participants: Mapping[str, ParticipantPlan], each: ParticipantPlan) -> bool:
+    """True if the weights that a participant starts from are those of a teacher, or were distilled."""
+    origin = participants.get(each.spec.starts_from or "")
+    return origin is not None and (origin.role == "teacher" or origin.distils or _inherits(participants, origin))
+
+
 def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan]) -> list[StagePlan]:
-    """The stages of the students alone: same epochs, batches and split, without anyone to learn from."""
-    found = []
+    """The stages of the students alone: same epochs, batches and split, without anyone to learn from.
+
+    A student that starts from a participant which these stages lack is trained for as many epochs more.
+    """
+    members = _baseline_members(participants, stages)
+    more = {name: _epochs_before(participants, stages, members, name) for name in members}
+    found: list[StagePlan] = []
+    trained: set[str] = set()
     for stage in stages:
-        students = [n for n in stage.learners if participants[n].role == "student" and participants[n].terms_in(BASELINE)]
-        if any(participants[name].has_baseline for name in students):
-            training = {name: stage.training[name] for name in students}
-            found.append(replace(stage, learners=tuple(students), sources=(), training=training))
+        groups: dict[int, list[str]] = {}
+        for name in (name for name in stage.learners if name in members):
+            groups.setdefault(0 if name in trained else more[name], []).append(name)
+        for epochs, names in groups.items():
+            trained |= set(names)
+            training = {name: replace(own := stage.training[name], epochs=own.epochs + more[name]) for name in names}
+            order = stage.order if len(groups) == 1 else "+".join(names)
+            label = stage.name if len(groups) == 1 else order
+            length = stage.epochs + epochs
+            own = replace(stage, name=label, learners=tuple(names), sources=(), training=training, epochs=length, order=order)
+            found.append(own)
     return found
+
+
+def _baseline_members(participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan]) -> set[str]:
+    """Students that are trained without distillation: those of stages with a student that has a baseline, and their origins."""
+    able = {name for name, each in participants.items() if each.role == "student" and each.terms_in(BASELINE)}
+    found: set[str] = set()
+    for stage in reversed(stages):
+        own = able & set(stage.learners)
+        if own & found or any(participants[name].has_baseline for name in own):
+            found |= own
+            found |= {origin for name in own if (origin := participants[name].spec.starts_from) in able}
+    return found
+
+
+def _epochs_before(
+    participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan], members: set[str], name: str
+) -> int:
+    """The epochs of training behind the weights that a student starts from, where the baseline does not have them."""
+    origin = participants[name].spec.starts_from
+    if origin is None or origin in members:
+        return 0
+    own = sum(stage.epochs for stage in stages if origin in stage.learners)
+    return own + _epochs_before(participants, stages, members, origin)

@@ -42,13 +42,17 @@ def schedule_problems(
         for each in stage.learners:
             if not graph.nodes[each].trains:
                 yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, which has nothing to train", ""
-            early = [s for s in graph.nodes[each].learns_from if graph.nodes[s].trains and s not in {*trained, *stage.learners}]
-            reused = recipe.participants[each].classifier_from
-            if reused in stage.learners:
-                what = f"{name} trains {each!r} together with {reused!r}, whose classifier it answers through"
-                yield stage.name, what, f"train {reused!r} before"
+            node, spec = graph.nodes[each], recipe.participants[each]
+            early = [s for s in node.sources if graph.nodes[s].trains and s not in {*trained, *stage.learners}]
+            for source, why in (
+                (spec.classifier_from, "whose classifier it answers through"),
+                (node.starts_from, "whose weights it starts from"),
+            ):
+                if source in stage.learners:
+                    yield stage.name, f"{name} trains {each!r} together with {source!r}, {why}", f"train {source!r} before"
             if early:
-                what = f"{name} trains {each!r} in stage {stage.name!r}, before {quoted(early)}, which it learns from"
+                verb = "learns" if set(early) <= set(node.learns_from) else "starts"
+                what = f"{name} trains {each!r} in stage {stage.name!r}, before {quoted(early)}, which it {verb} from"
                 yield stage.name, what, "leave out 'schedule' to train in the order of the graph, or change 'learns_from'"
         trained |= set(stage.learners)
     idle = [each for each, node in graph.nodes.items() if node.trains and each not in trained]

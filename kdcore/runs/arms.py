@@ -52,13 +52,23 @@ def trained_stages(plan: Plan, seed: int, retrain: bool) -> TrainedStages | None
 
 
 def evaluate_arm(
-    arm: str, distiller: Distiller, table: Table, split: str, batch_size: int, fabric: Fabric, seconds: float
+    arm: str,
+    distiller: Distiller,
+    table: Table,
+    split: str,
+    batch_size: int,
+    fabric: Fabric,
+    seconds: float,
+    answerless: Sequence[str] = (),
 ) -> Outcome:
-    """Evaluate all participants of an arm; the one time that test data are looked at, if `split` is the test split."""
+    """Evaluate the participants of an arm; the one time that test data are looked at, if `split` is the test split.
+
+    Those whose logits nothing trains, `answerless`, are left out, unless no student would be left.
+    """
     rows = table.rows[split]
     stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
-    teachers = [name for name in distiller.teachers if _has_any(table, name, rows)]
-    students = list(distiller.students)
+    teachers = [name for name in distiller.teachers if name not in answerless and _has_any(table, name, rows)]
+    students = [name for name in distiller.students if name not in answerless] or list(distiller.students)
     probabilities = predict(distiller, [*teachers, *stored, *students], rows, table, batch_size, fabric)
     networks = {name: distiller.participant(name) for name in distiller.networks}
     return Outcome(
@@ -83,12 +93,15 @@ def _has_any(table: Table, name: str, rows: Tensor) -> bool:
     return there is None or bool(there.any())
 
 
-def compare_lengths(distilled: Mapping[str, Sequence[Any]], baseline: Mapping[str, Sequence[Any]]) -> list[str]:
+def compare_lengths(
+    distilled: Mapping[str, Sequence[Any]], baseline: Mapping[str, Sequence[Any]], extra: Mapping[str, int]
+) -> list[str]:
     """Compare the lengths of training of each student that both arms have.
 
     Args:
         distilled: Student → its epochs, its optimizer steps, and the reason if it was stopped before its last epoch.
         baseline: Likewise, without distillation.
+        extra: Student → epochs that the baseline has more, in place of those behind the weights that the student starts from.
 
     Returns:
         A sentence for each student that was stopped early in either arm, which both may be by the same rule.
@@ -101,14 +114,21 @@ def compare_lengths(distilled: Mapping[str, Sequence[Any]], baseline: Mapping[st
         if name not in distilled:
             continue
         others, other_steps, other_ended = distilled[name]
+        wanted = others + extra.get(name, 0)
         if ended or other_ended:
             said.append(
                 f"{name} was trained for {epochs} epochs ({steps} steps) without distillation and for {others} ({other_steps}) "
-                "with it: both arms had the same limit and could end early by the same rule"
+                f"with it: {_limits(extra.get(name, 0))} could end early by the same rule"
             )
-        elif (epochs, steps) != (others, other_steps):
+        elif epochs != wanted or steps * others != other_steps * epochs:
             raise TrainingError(
                 f"{name} was trained for {others} epochs and {other_steps} steps with distillation, and for {epochs} epochs "
                 f"and {steps} steps without; a baseline must have the same"
+                + (f" and {extra[name]} epochs more" if name in extra else "")
             )
     return said
+
+
+def _limits(extra: int) -> str:
+    """The limits of both arms, for people."""
+    return f"the first had a limit of {extra} epochs more, and both" if extra else "both arms had the same limit and"

@@ -75,7 +75,8 @@ def extension(folder: Path, before: Plan, after: Plan) -> Extension:
             raise UsageError(
                 f"stage {last.name!r} was trained for {last.epochs} epochs; an extension has more, not {longer.epochs}"
             )
-        epochs |= {name: (last.training[name].epochs, longer.training[name].epochs) for name in last.learners}
+        for name in last.learners:
+            epochs.setdefault(name, (last.training[name].epochs, longer.training[name].epochs))
         differs |= dict.fromkeys(_differences(last))
     states = [final_state(folder, seed, arm) for seed in before.recipe.seeds for arm in before.arms]
     if missing := [path for path in states if not path.is_dir()]:

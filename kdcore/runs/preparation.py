@@ -106,8 +106,25 @@ def prepare(
         distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
         _refuse_unmatched_groups(assembly, distiller)
         found = preflight(distiller, assembly.stages(DISTILLED), table, recipe.data.batch_size, withheld)
+    _note_answerless(assembly, found)
     check_precision(distiller, table, table.rows["train"][: recipe.data.batch_size], fabric, recipe.engine.precision)
     return Prepared(assembly, table, found, distiller)
+
+
+def _note_answerless(assembly: Assembly, found: Preflight) -> None:
+    """Say who is not evaluated, and refuse to choose an epoch by predictions that mean nothing."""
+    problems = []
+    for name in found.answerless:
+        alone = set(assembly.plan.students) <= set(found.answerless) and name in assembly.plan.students
+        what = "its accuracy means nothing" if alone else "it is not evaluated"
+        assembly.note(f"{name}: no term trains the layers that its classes come from, so {what}")
+        for stage in assembly.stages(DISTILLED):
+            key = stage.training[name].reads_validation if name in stage.training else ""
+            if key:
+                why = f"{name!r} cannot {NEEDED_FOR[key]}: no term trains the layers that its classes come from"
+                problems.append(assembly.builder.problem(f"{place_in_schedule(assembly.recipe, stage.name)}.{key}", why))
+    if problems:
+        raise RecipeError(list(dict.fromkeys(problems)))
 
 
 def make_folder(
@@ -188,6 +205,8 @@ def _refuse_undividable(assembly: Assembly) -> None:
     members = assembly.plan.participants.values()
     if any(each.spec.classifier_from or any(term.needs.classifiers for term in each.terms) for each in members):
         raise TrainingError("engine.strategy: fsdp cannot divide networks whose classifiers others read; use ddp")
+    if any(each.spec.starts_from for each in members):
+        raise TrainingError("engine.strategy: fsdp cannot start a network from the weights of another; use ddp")
     for stage in assembly.stages(DISTILLED):
         for training in stage.training.values():
             if why := undividable(training.optimizer):

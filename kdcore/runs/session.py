@@ -135,6 +135,7 @@ class RunSession:
             if self.folder and self.writes:
                 stack.enter_context(locked(self.folder))
             prepared = self._prepared = self.prepare(self.fabric)
+            self._answerless = prepared.found.answerless
             if not self.writes:  # what all processes do alike is told by one
                 self.listener = HookCaller(RunListener(), self.plugins)
             if self.folder is None:
@@ -197,8 +198,8 @@ class RunSession:
             self.phases.trace = None
             distiller = engine.shards.joined(distiller, lambda seed=seed, arm=arm: self._distiller(seed, arm))
             with self.phases.during(EVALUATION):
-                outcome = evaluate_arm(arm, distiller, self.context.table, self.split, size, self.fabric, seconds)
-            outcome = replace(outcome, notes=notes)
+                where = self.context.table, self.split, size, self.fabric
+                outcome = replace(evaluate_arm(arm, distiller, *where, seconds, self._answerless), notes=notes)
             if self.writes:
                 with self.phases.during(CHECKPOINTS):
                     self._save(distiller, seed, outcome)
@@ -377,10 +378,11 @@ class RunSession:
         Raises:
             TrainingError: If a student had other epochs or steps without distillation, and neither arm ended early.
         """
-        learners = {name: each for name, each in engine.learners.items() if name in self.plan.students}
-        mine = {name: (each.epochs, each.steps, each.ended) for name, each in learners.items()}
+        learners = [(name, each) for name, each in engine.learners.items() if name in self.plan.students]
+        mine = {name: (each.epochs, each.steps, each.ended) for name, each in learners}
         self.state.trained[f"{seed}/{arm}"] = mine
-        said = compare_lengths(self.state.trained.get(f"{seed}/{DISTILLED}", {}), mine) if arm == BASELINE else []
+        distilled, extra = self.state.trained.get(f"{seed}/{DISTILLED}", {}), self.plan.extra_epochs
+        said = compare_lengths(distilled, mine, extra) if arm == BASELINE else []
         for sentence in said:
             self.listener.say(f"seed {seed}: {sentence}")
         return said

@@ -29,6 +29,7 @@ from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
 from kdcore.training.classifiers import find_classifiers, with_classifier
 from kdcore.training.loaded_weights import LoadedWeights
 from kdcore.training.module_checks import set_up
+from kdcore.training.origins import find_origins
 from kdcore.training.participants import Average, Distiller, Sources, TermSpec
 from kdcore.training.randomness import derive, seed_everything
 from kdcore.training.stored_outputs import read_outputs
@@ -80,8 +81,12 @@ class Assembly:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about the weights that participants start from, for the console and the report."""
+        """Sentences about participants and their weights, for the console and the report."""
         return [*self.loaded.notes, *self._notes]
+
+    def note(self, sentence: str) -> None:
+        """Add a sentence to `notes`."""
+        self._notes[sentence] = None
 
     def pipeline(self, name: str) -> Pipeline:
         """The participant's transforms."""
@@ -270,7 +275,7 @@ class Assembly:
             outputs |= self._try("fusion", what, lambda: distiller.run_teachers(list(fused), batch))
         outputs |= {name: stored.at(batch.rows) for name, stored in distiller.stored.items()}
         classified, notes = find_classifiers(self.plan, distiller, batch, arm)
-        self._notes |= dict.fromkeys(notes)
+        self._notes |= dict.fromkeys((*find_origins(self.plan, distiller), *notes))
         outputs |= {name: with_classifier(distiller, name, outputs[name]) for name in classified}
         for name in (*distiller.teachers, *distiller.students):
             if name in counts:

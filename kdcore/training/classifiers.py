@@ -36,7 +36,7 @@ def find_classifiers(plan: Plan, distiller: Distiller, batch: Batch, arm: str) -
     }
     for name, source in reused.items():
         told = f"{plan.recipe.path_of(name)}.classifier_from", f"{name} answers through the classifier of"
-        wanted |= dict.fromkeys((name, source, *_averages(distiller, name)), told)
+        wanted |= dict.fromkeys((name, source, *distiller.followers(name)), told)
     for name, (path, what) in wanted.items():
         if distiller.participant(name).find_classifier(batch.signals[name]) is None:
             what = f"{what} {name}, but no linear layer of its encoder gives its logits as they are"
@@ -73,16 +73,11 @@ def copy_classifiers(distiller: Distiller, learners: Sequence[str]) -> None:
         given = distiller.participant(distiller.reused[learner]).classifier if learner in distiller.reused else None
         if given is None:
             continue
-        for name in (learner, *_averages(distiller, learner)):
+        for name in (learner, *distiller.followers(learner)):
             layer = distiller.participant(name).last_layer[0]
             layer.weight.copy_(given.weight)
             if layer.bias is not None:
                 layer.bias.copy_(given.bias)
-
-
-def _averages(distiller: Distiller, learner: str) -> list[str]:
-    """The moving averages that follow a learner."""
-    return [name for name, each in distiller.averages.items() if each.follows == learner]
 
 
 def _freeze(plan: Plan, distiller: Distiller, name: str, source: str) -> None:

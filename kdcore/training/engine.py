@@ -167,12 +167,13 @@ class Engine:
         rows, batch_size = self._rows(stage)
         if batch_size % self.fabric.world_size:
             raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
+        new = [name for name in stage.learners if self.learners.keys().isdisjoint(self.distiller.owners([name]))]
+        begin_stage(self.distiller, stage, new)  # before averages of weights begin
         learners = [self._learner(name, stage) for name in self.distiller.owners(stage.learners)]
-        begin_stage(self.distiller, stage)
-        limit, gather = (self.settings.cache_limit if self.settings.teacher_cache else None), gatherer(self.fabric.world_size)
+        limit = self.settings.cache_limit if self.settings.teacher_cache else None
         with self.phases.during(TEACHERS):
             cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)
-        step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gather)
+        step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gatherer(self.fabric.world_size))
         step.watch, step.phases = self.watch, self.phases
         if self.settings.compile:
             for name in stage.learners:

@@ -89,6 +89,7 @@ class Distiller(nn.Module):
     Attributes:
         fused: Teachers that run together and whose fusion learns with them; none if each runs on its own.
         reused: Learner → the teacher whose classifier it answers through.
+        origins: Learner → the participant whose trained weights it starts from.
     """
 
     class_embeddings: Tensor | None
@@ -111,6 +112,7 @@ class Distiller(nn.Module):
         self.averages = dict(sources.averages)
         self.stored = dict(sources.stored)
         self.reused: dict[str, str] = {}
+        self.origins: dict[str, str] = {}
         self._members = {**students, **teachers}
         self.fused = [] if type(self.fusion) is TeacherFusion else [name for name in teachers if name not in self.averages]
         self.register_buffer("class_embeddings", class_embeddings, persistent=False)
@@ -123,6 +125,10 @@ class Distiller(nn.Module):
     def participant(self, name: str) -> Participant:
         """The teacher or student called `name`."""
         return self._members[name]
+
+    def followers(self, name: str) -> list[str]:
+        """The moving averages that follow a participant."""
+        return [average for average, each in self.averages.items() if each.follows == name]
 
     def known_classes(self, learner: str, spec: TermSpec) -> Tensor | None:
         """The classes of the run that all know whom a term of `learner` reads, itself among them, (k,) int64; None for all."""

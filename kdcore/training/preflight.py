@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -40,6 +41,7 @@ class TermCheck:
         gradient: Norm of the loss's gradient with respect to the learner's parameters, not weighted.
         parameters: Parameters of the loss itself, which are trained with the learner.
         samples: Samples that the term was computed on.
+        reached: Names of the learner's parameters that get a gradient.
     """
 
     stage: str
@@ -50,17 +52,29 @@ class TermCheck:
     gradient: float
     parameters: int = 0
     samples: int = 0
+    reached: frozenset[str] = frozenset()
 
 
 @dataclass
 class Preflight:
-    """The result of checking one batch."""
+    """The result of checking one batch.
+
+    Args:
+        terms: The terms of all stages.
+        inputs: Participant → shape of its encoder's input, without the batch.
+        features: Participant → tap → shape, without the batch.
+        parameters: Participant → number of its encoder's parameters.
+        trained: Participant → number of those that are trained.
+        answerless: Participants with parameters that their logits depend on and no term trains, so that their predictions mean
+            nothing: a network that is pretrained by its features alone, for example.
+    """
 
     terms: list[TermCheck] = field(default_factory=list)
     inputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
     features: dict[str, dict[str, tuple[int, ...]]] = field(default_factory=dict)
     parameters: dict[str, int] = field(default_factory=dict)
     trained: dict[str, int] = field(default_factory=dict)
+    answerless: tuple[str, ...] = ()
 
 
 def preflight(distiller: Distiller, stages: Sequence[StagePlan], table: Table, batch_size: int, withheld: bool) -> Preflight:
@@ -82,6 +96,7 @@ def preflight(distiller: Distiller, stages: Sequence[StagePlan], table: Table, b
                 seen.add(stage.learners)
                 _check_stage(distiller, stage, table, batch_size, withheld, found)
         _note_shapes(distiller, table, found)
+        found.answerless = tuple(_answerless(distiller, table, found.terms))
     _refuse_late(distiller, [name for name in distiller.state_dict() if name not in before])
     _refuse_unregistered(distiller)
     distiller.load_state_dict(before)
@@ -133,11 +148,11 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
             value = step.value(term, context)
         except DataError as error:  # of samples that cannot be told apart
             raise DataError(f"{called}: {error}") from error
-    gradient = _gradient(value, _trainable(distiller, term.learner))
+    gradients = _gradients(value, _trainable(distiller, term.learner))
     _refuse_taught_teachers(value, distiller, term.learner, term.spec.id)
-    return TermCheck(
-        stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient, parameters, len(context.batch)
-    )
+    value, reached = value.detach(), frozenset(name for name, each in gradients.items() if each > 0)
+    samples, gradient = len(context.batch), _norm(gradients)
+    return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value), gradient, parameters, samples, reached)
 
 
 def _largest(weight: float | Ramp, epochs: int) -> float:
@@ -170,15 +185,48 @@ def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[Term
         )
 
 
-def _trainable(distiller: Distiller, name: str) -> list[nn.Parameter]:
-    return [parameter for parameter in distiller.participant(name).parameters() if parameter.requires_grad]
+def _trainable(distiller: Distiller, name: str) -> dict[str, nn.Parameter]:
+    return {key: parameter for key, parameter in distiller.participant(name).named_parameters() if parameter.requires_grad}
 
 
-def _gradient(value: Tensor, parameters: Sequence[nn.Parameter]) -> float:
+def _gradients(value: Tensor, parameters: Mapping[str, nn.Parameter]) -> dict[str, float]:
+    """Norm of the gradient with respect to each parameter."""
     if not value.requires_grad or not parameters:
-        return 0.0
-    gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-    return float(torch.stack([each.norm() for each in gradients if each is not None] or [torch.zeros(())]).norm())
+        return {}
+    gradients = torch.autograd.grad(value, list(parameters.values()), retain_graph=True, allow_unused=True)
+    return {name: 0.0 if each is None else float(each.norm()) for name, each in zip(parameters, gradients, strict=True)}
+
+
+def _norm(gradients: Mapping[str, float]) -> float:
+    return math.hypot(*gradients.values())
+
+
+def _answerless(distiller: Distiller, table: Table, checks: Sequence[TermCheck]) -> Iterator[str]:
+    """Learners whose logits depend on parameters that no term trains, here or where their weights come from."""
+    reached: dict[str, set[str]] = {}
+    for name in {check.learner for check in checks}:
+        own = [check for check in checks if check.learner == name]
+        if all(check.samples for check in own):
+            reached[name] = set().union(*(check.reached for check in own))
+    for name in distiller.networks:
+        source: str | None = name
+        known: set[str] = set()
+        while source is not None and source in reached:
+            known |= reached[source]
+            source = distiller.origins.get(source)
+        if source is None and distiller.fused.count(name) == 0:
+            yield from [name] if _read_by_logits(distiller, table, name) - known else []
+
+
+def _read_by_logits(distiller: Distiller, table: Table, name: str) -> set[str]:
+    """Names of the trained parameters that a participant's logits depend on."""
+    member = distiller.participant(name)
+    member.eval()
+    rows = table.training_rows("train", [name])[:2]
+    with torch.enable_grad():
+        logits = member(table.batch(rows, [name]).signals[name]).logits
+        weights = torch.linspace(1, 2, logits.numel(), device=logits.device).reshape(logits.shape)  # equal ones may cancel
+        return {key for key, each in _gradients((logits * weights).sum(), _trainable(distiller, name)).items() if each > 0}
 
 
 def _refuse_taught_teachers(value: Tensor, distiller: Distiller, learner: str, term: str) -> None:
@@ -186,7 +234,7 @@ def _refuse_taught_teachers(value: Tensor, distiller: Distiller, learner: str, t
     for name in others:
         if learner in distiller.fused and name in distiller.fused:  # they may learn through one another
             continue
-        if _gradient(value, _trainable(distiller, name)) > 0:
+        if _norm(_gradients(value, _trainable(distiller, name))) > 0:
             raise TrainingError(f"{distiller.called(learner, term)} sends a gradient to {name}, which must not learn from it")
 
 

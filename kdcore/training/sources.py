@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from kdcore.data.table import Table
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.classifiers import copy_classifiers
 from kdcore.training.mixing import is_mixed
+from kdcore.training.origins import copy_origins
 from kdcore.training.participants import Distiller
 from kdcore.training.teacher_cache import CachedOutputs, cache_teachers, repeatable
 
@@ -15,8 +17,15 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def begin_stage(distiller: Distiller, stage: StagePlan) -> None:
-    """Give learners the classifiers that they reuse, as their teachers have them now, and everybody their mode."""
+def begin_stage(distiller: Distiller, stage: StagePlan, new: Sequence[str]) -> None:
+    """Copy the weights that learners start from or reuse, as they are now, and set all modes.
+
+    Args:
+        distiller: All participants.
+        stage: The stage.
+        new: Learners that have not been trained before; the others keep what they have learned.
+    """
+    copy_origins(distiller, new)
     copy_classifiers(distiller, stage.learners)
     set_modes(distiller, stage)
 

@@ -48,7 +48,8 @@ class TrainedStages:
         """The stage's hash before it begins; None if it is not teachers learning alone, once."""
         again = sum(bool(set(each.learners) & set(stage.learners)) for each in stages) > 1
         followed = any(average.follows in stage.learners for average in distiller.averages.values())
-        if stage.sources or again or followed or not set(stage.learners) <= set(distiller.teachers):
+        started = bool(distiller.origins.keys() & set(stage.learners))
+        if stage.sources or again or followed or started or not set(stage.learners) <= set(distiller.teachers):
             return None
         owned = [module for name in distiller.owners(stage.learners) for module in distiller.owned(name)]
         modules = [part for module in owned for part in module.modules()]

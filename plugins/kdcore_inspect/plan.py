@@ -38,6 +38,8 @@ def _stage(made: Plan, arm: str, number: int, stage: StagePlan) -> Iterator[str]
         yield f"     {_described(each)}: {', '.join([how, *_options(training)])}"
         if arm == "distilled" and each.spec.classifier_from:
             yield f"       answers through the classifier of {each.spec.classifier_from} (frozen)"
+        if each.spec.starts_from in made.members(arm):
+            yield f"       starts from the weights of {each.spec.starts_from}"
         for term in each.terms_in(arm):
             yield f"       {_term(made, arm, stage, term)}"
 
@@ -117,6 +119,7 @@ def record(made: Plan) -> dict[str, Any]:
                 "follows": each.spec.follows,
                 "outputs": str(each.spec.outputs) if each.spec.outputs else None,
                 "classifier_from": each.spec.classifier_from,
+                "starts_from": each.spec.starts_from,
                 "teachers": list(each.teachers),
                 "peers": list(each.peers),
             }

@@ -1,0 +1,54 @@
+"""Trained weights that other participants start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdcore.errors import RecipeError
+from kdcore.recipe.plan import Plan
+from kdcore.training.participants import Distiller
+
+
+def find_origins(plan: Plan, distiller: Distiller) -> list[str]:
+    """Tell an arm's learners whose weights they start from.
+
+    Returns:
+        Notes for the run.
+
+    Raises:
+        RecipeError: If a learner's encoder has other weights than the one that it starts from, or other classes.
+    """
+    notes = []
+    for name in distiller.networks:
+        source = plan.participants[name].spec.starts_from
+        if source is None or source not in distiller.networks:
+            continue
+        if wrong := _difference(distiller, name, source):
+            raise RecipeError([plan.recipe.problem(f"{plan.recipe.path_of(name)}.starts_from", wrong)])
+        distiller.origins[name] = source
+        more = plan.extra_epochs.get(name)
+        without = f"; without distillation it starts from its own and is trained for {more} epochs more" if more else ""
+        notes.append(f"{name}: starts from the weights of {source}{without}")
+    return notes
+
+
+def _difference(distiller: Distiller, name: str, source: str) -> str:
+    """The first weight that two encoders do not share, or their classes; empty if they agree."""
+    mine, theirs = (distiller.participant(each).encoder.state_dict() for each in (name, source))
+    for key in dict.fromkeys((*theirs, *mine)):
+        shapes = [tuple(weights[key].shape) if key in weights else None for weights in (mine, theirs)]
+        if shapes[0] != shapes[1]:
+            there = [f"has the shape {shape}" if shape is not None else "does not exist" for shape in shapes]
+            return f"{key!r} of {name!r} {there[0]}, and that of {source!r} {there[1]}"
+    if distiller.participant(source).known_classes is not None:
+        return f"the network of {source!r} does not know all classes of the run"
+    return ""
+
+
+def copy_origins(distiller: Distiller, learners: Sequence[str]) -> None:
+    """Give those of `learners` that start from another participant its present weights, and their moving averages, too."""
+    for learner in learners:
+        if learner in distiller.origins:
+            weights = distiller.participant(distiller.origins[learner]).encoder.state_dict()
+            for name in (learner, *distiller.followers(learner)):
+                distiller.participant(name).encoder.load_state_dict(weights)
