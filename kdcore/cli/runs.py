@@ -118,7 +118,8 @@ def _computed_gain(folder: Path) -> str:
         return ""
     if "baseline" not in run.outcomes:
         return "no baseline" if run.facts.distilled else "–"
-    student = next(iter(run.outcomes["distilled"].values())).students[0]
+    with_it, without = (next(iter(run.outcomes[arm].values())).students for arm in ("distilled", "baseline"))
+    student = next(name for name in with_it if name in without and name in run.facts.distilled)
 
     def of(arm: str) -> list[Evaluation]:
         outcomes: Mapping[int, Any] = run.outcomes[arm]

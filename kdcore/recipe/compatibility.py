@@ -173,9 +173,9 @@ class _Compatibility:
             if self.recipe.fusion and name in self.recipe.teachers:
                 self._add("fusion", f"{what}, which no fusion can train with other teachers")
 
-    def _known(self, path: str, name: str, source: str) -> bool:
+    def _known(self, path: str, name: str, source: str, verb: str = "learn") -> bool:
         if source == name:
-            self._add(path, f"{name!r} cannot learn from itself")
+            self._add(path, f"{name!r} cannot {verb} from itself")
         elif source not in self.written:
             self._add(path, f"there is no participant {source!r}", did_you_mean(source, sorted(self.written), "participants"))
         return source in self.written and source != name
@@ -307,7 +307,7 @@ class _Compatibility:
         """A learner that starts from another's weights has the same encoder, and something to train."""
         for name, spec in self.recipe.specs.items():
             source, path = spec.starts_from, f"{self.recipe.path_of(name)}.starts_from"
-            if source is None or not self._known(path, name, source) or source not in self.specs:
+            if source is None or not self._known(path, name, source, "start") or source not in self.specs:
                 continue
             other = self.specs[source]
             if not other.is_network:
@@ -320,6 +320,16 @@ class _Compatibility:
                 self._add(path, what, "use the same encoder with the same sizes")
             elif not self.graph.nodes[name].trains:
                 self._add(path, f"all of {name!r} is frozen, so it is never trained", f"use {source!r} in its place")
+            elif spec.freeze and self.recipe.baseline and not self._in_baseline(source):
+                what = (
+                    f"without distillation {name!r} does not start from {source!r}, so what it freezes would never be trained"
+                )
+                self._add(path, what, "set baseline: false, or freeze nothing")
+
+    def _in_baseline(self, name: str) -> bool:
+        """True for a student with a term that does not distil, which is trained without distillation, too."""
+        own = any(term.term.active and term.needs.in_baseline for term in self.terms[name])
+        return own and name not in self.recipe.teachers
 
     def _unread_edges(self) -> None:
         """An edge that the recipe declares has an effect."""

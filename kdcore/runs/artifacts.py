@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -44,19 +45,26 @@ def fusion_file(folder: Path, seed: int) -> Path:
     return folder / "fusion" / f"seed-{seed}.safetensors"
 
 
-def save_participants(run: RunContext, distiller: Distiller, seed: int, arm: str) -> dict[str, str]:
-    """Save everybody of an arm; of the baseline, the first seed's students alone.
+def save_participants(run: RunContext, distiller: Distiller, seed: int, arm: str, students: Sequence[str]) -> dict[str, str]:
+    """Save the participants of an arm; of the baseline, only the first seed's students.
+
+    Args:
+        run: The run.
+        distiller: The participants of the arm.
+        seed: Seed of the arm.
+        arm: ``distilled`` or ``baseline``.
+        students: Students that are ready for use. Of others, only the weights are saved, as those of teachers are.
 
     Returns:
         Teacher → digest of its weights.
     """
     digests = {}
     if arm == DISTILLED:
-        for name in distiller.teachers:
+        for name in (*distiller.teachers, *(each for each in distiller.students if each not in students)):
             digests[name] = _save_weights(run, distiller, name, teacher_file(run.folder, seed, name))
         if weights := distiller.fusion.state_dict():
             save_weights(fusion_file(run.folder, seed), weights)
-        for name in distiller.students:
+        for name in students:
             folder = student_folder(run.folder, seed, name)
             encoder = distiller.participant(name).encoder
             save_student(folder, run.assembly.pipelines[name], encoder, _description(run, name))
@@ -147,7 +155,8 @@ def restore_participants(run: RunContext, seed: int, arm: str) -> Distiller:
         restore_random_state(before)
     files = {name: teacher_file(run.folder, seed, name) for name in distiller.teachers}
     for name in distiller.students:
-        whole = student_folder(run.folder, seed, name) / WEIGHTS
+        whole, weights = student_folder(run.folder, seed, name) / WEIGHTS, teacher_file(run.folder, seed, name)
+        whole = weights if weights.is_file() else whole
         files[name] = whole if arm == DISTILLED else baseline_file(run.folder, seed, name)
     try:
         for name, path in files.items():

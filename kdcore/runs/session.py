@@ -367,7 +367,7 @@ class RunSession:
         for name, evaluation in outcome.evaluations().items():
             group = metric_group(self.split, outcome, name, self.plan.students, self.plan.distilled)
             self.journal.metrics(child, {f"{group}/{metric}": value for metric, value in evaluation.metrics().items()}, 0)
-        digests = save_participants(run, distiller, seed, outcome.arm)
+        digests = save_participants(run, distiller, seed, outcome.arm, outcome.students)
         if digests:
             self.journal.tags(child, {f"teacher.{name}": digest for name, digest in digests.items()})
         self.plugins.hook.arm_finished(run=run, seed=seed, arm=outcome.arm, outcome=outcome)

@@ -109,7 +109,8 @@ def _record_models(run: RunContext, journal: RunJournal) -> None:
 
 def _models(run: RunContext, seed: int) -> dict[str, Path]:
     """Model → folder of what it loads: students of one modality, since MLflow's example input is one array."""
-    students = run.recipe.student_specs
+    specs = run.recipe.student_specs.items()
+    students = {name: spec for name, spec in specs if student_folder(run.folder, seed, name).is_dir()}
     found = {name: student_folder(run.folder, seed, name) for name, spec in students.items() if len(spec.modalities) == 1}
     if len(students) > 1 and len({modality for spec in students.values() for modality in spec.modalities}) == 1:
         found["ensemble"] = run.folder / "students" / f"seed-{seed}"

@@ -69,7 +69,8 @@ class Explainer:
     def _asked(self) -> Iterator[tuple[str, str]]:
         for role, arm in (("teachers", DISTILLED), ("students", BASELINE), ("students", DISTILLED)):
             if arm in self.arms:
-                yield from ((arm, name) for name in getattr(self.arms[arm], role) if name in self.seen)
+                known = self.seen & self.outcomes[arm].probabilities.keys()
+                yield from ((arm, name) for name in getattr(self.arms[arm], role) if name in known)
 
     def _look(self, distiller: Distiller, arm: str, name: str, index: int, said: int) -> Look:
         size = self.run.recipe.data.batch_size

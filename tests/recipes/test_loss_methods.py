@@ -204,3 +204,14 @@ def test_simkd_compares_the_projectors_output_itself_and_freezes_the_classifier(
     assert not list(found.loss("student", "fitnet").parameters())
     assert [name for name, each in member.encoder.named_parameters() if not each.requires_grad] == ["fc.weight", "fc.bias"]
     assert found.distiller.reused == {"student": "skeleton"}
+
+
+def test_contrastive_pretraining_starts_the_second_phase_from_the_first(trial):
+    overrides = [*network("teachers.skeleton", SKELETON, 8), *network("students.pretrained"), "teachers.skeleton.split=train"]
+    made = trial("contrastive-pretraining", *overrides)
+    distiller = made.distiller()
+    assert distiller.origins == {"fine-tuned": "pretrained"}
+    assert [stage.learners for stage in made.stages()] == [("skeleton",), ("pretrained",), ("fine-tuned",)]
+    assert {name: list(specs) for name, specs in distiller.specs.items()} == {
+        "skeleton": ["cross-entropy"], "pretrained": ["infonce"], "fine-tuned": ["cross-entropy"]
+    }  # fmt: skip

@@ -1,0 +1,195 @@
+"""A learner that starts from the trained weights of another participant."""
+
+from __future__ import annotations
+
+import re
+import signal
+from pathlib import Path
+
+import learning
+import pytest
+import torch
+import yaml
+from learning import Imitate, Labels, fit
+from runs import Home, results_of, tiny_recipe
+from safetensors.torch import load_file
+
+from kdcore import RecipeError
+from kdcore.cli.runs import _computed_gain
+from kdcore.contracts.training import MovingAverage
+from kdcore.runs.run import dry_run
+from kdcore.training.origins import copy_origins
+from kdcore.training.participants import Average, TermSpec
+
+KILLED = -signal.SIGKILL
+TERMS = {"student": [TermSpec("imitate", 1.0, Imitate, teachers=("teacher",))], "other": [TermSpec("labels", 1.0, Labels)]}
+
+
+@pytest.fixture
+def table(tmp_path):
+    return learning.table(tmp_path)
+
+
+def pair(table, origin=True):
+    """A student that imitates, and another one that learns from labels, from the first one's weights."""
+    made = learning.distiller(table, TERMS, students=("student", "other"))
+    if origin:
+        made.origins["other"] = "student"
+    return made
+
+
+def stages(**training):
+    return [learning.students(), learning.students(learners=("other",), taught=(), **training)]
+
+
+def test_training_goes_on_from_the_origins_weights(table):
+    """The same two stages, with the weights loaded by hand between them."""
+    made, by_hand = pair(table), pair(table, origin=False)
+    fit(made, table, stages())
+    fit(by_hand, table, stages()[:1])
+    by_hand.participant("other").encoder.load_state_dict(by_hand.participant("student").encoder.state_dict())
+    fit(by_hand, table, stages()[1:])
+    for name in ("student", "other"):
+        assert learning.same_state(made.participant(name).state_dict(), by_hand.participant(name).state_dict())
+
+
+def test_without_an_origin_it_would_be_another_network(table):
+    made, alone = pair(table), pair(table, origin=False)
+    fit(made, table, stages())
+    fit(alone, table, stages())
+    assert not learning.same_state(made.participant("other").state_dict(), alone.participant("other").state_dict())
+
+
+def test_an_average_of_weights_begins_with_those_of_the_origin(table):
+    """With a momentum near 1, the average of training stays where it begins."""
+    made = pair(table)
+    fit(made, table, stages(ema=MovingAverage(0.999999, warmup=False)))
+    mine, origin = (dict(made.participant(name).encoder.named_parameters()) for name in ("other", "student"))
+    for key, value in mine.items():
+        torch.testing.assert_close(value, origin[key], rtol=0, atol=1e-5)
+
+
+def test_it_starts_once_though_it_has_several_stages(table):
+    first, second = learning.students(), learning.one(learning.Training(epochs=2), "other")
+    made, by_hand = pair(table), pair(table, origin=False)
+    fit(made, table, [first, second, second])
+    fit(by_hand, table, [first])
+    by_hand.participant("other").encoder.load_state_dict(by_hand.participant("student").encoder.state_dict())
+    fit(by_hand, table, [second, second])
+    assert learning.same_state(made.participant("other").state_dict(), by_hand.participant("other").state_dict())
+
+
+def test_moving_averages_that_follow_it_start_there_too(table):
+    made = pair(table)
+    average = learning.distiller(table).participant("student")
+    made.teachers["average"] = made._members["average"] = average
+    made.averages["average"] = Average("other", MovingAverage(0.999, warmup=False))
+    with torch.no_grad():
+        made.participant("student").encoder[6].weight.fill_(3)
+    copy_origins(made, ["other"])
+    assert learning.same_state(average.encoder.state_dict(), made.participant("student").encoder.state_dict())
+
+
+# Runs
+
+
+def sections(**tuned):
+    """Sections of the tiny recipe in which one student learns features without labels, and another starts from it."""
+    recipe = tiny_recipe(Path("unused"), "")
+    taps = {"taps": {"features": "blocks.1"}}
+    return {
+        "teachers": {"skeleton": recipe["teachers"]["skeleton"] | taps},
+        "student": None,
+        "students": {
+            "pretrained": recipe["student"] | taps | {"losses": ["fitnet"]},
+            "tuned": {"like": "pretrained", "starts_from": "pretrained", "learns_from": [], "losses": ["cross-entropy"]}
+            | tuned,
+        },
+        "losses": None,
+        "schedule": None,
+        "training": {"epochs": 2, "optimizer": {"name": "adamw", "lr": 0.001}},
+        "seeds": [0],
+    }
+
+
+def origin_home(home: Home, **tuned) -> Home:
+    """A home with the tiny recipe, without the keys that these sections replace."""
+    home.write(**sections(**tuned))
+    recipe = {key: value for key, value in yaml.safe_load(home.recipe.read_text()).items() if value is not None}
+    home.recipe.write_text(yaml.safe_dump(recipe))
+    return home
+
+
+def said(home: Home) -> str:
+    return " ".join(home.said().split())
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, database):
+    home = origin_home(Home(tmp_path_factory.mktemp("origin"), database))
+    assert home.run() == 0, home.said()
+    return home
+
+
+def test_a_network_whose_classes_nothing_trains_is_not_evaluated(home):
+    run = home.runs[0]
+    found = results_of(run)
+    assert any("tuned" in name for name in found)
+    assert not any("pretrained" in name for name in found if "results" in name)
+    assert "pretrained: no term trains the layers that its classes come from, so it is not evaluated" in said(home)
+    assert [path.name for path in (run / "students/seed-0").iterdir()] == ["tuned"]
+    assert (run / "teachers/seed-0/pretrained.safetensors").is_file()
+
+
+def test_its_baseline_starts_afresh_and_is_trained_for_longer(home):
+    assert "without distillation it starts from its own and is trained for 2 epochs more" in said(home)
+    run = home.runs[0]
+    pretrained = load_file(run / "teachers/seed-0/pretrained.safetensors")
+    tuned = load_file(run / "students/seed-0/tuned/weights.safetensors")
+    baseline = load_file(run / "baseline/seed-0/tuned.safetensors")
+    key = "encoder.blocks.0.0.weight"
+    near, far = (torch.dist(each[key], pretrained[key]) for each in (tuned, baseline))
+    assert 0 < near < far / 3
+
+
+def test_the_list_of_runs_shows_the_gain_of_the_student_that_has_one(home):
+    assert re.fullmatch(r"[+-]\d+\.\d \(.*\)", _computed_gain(home.runs[0]))
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_the_same(home, tmp_path, database):
+    killed, step = origin_home(Home(tmp_path / "killed", database)), "torch.optim:AdamW.step"
+    assert killed.run(die=(step, 18)) == KILLED, killed.said()  # in the first epoch of the second student
+    assert killed.resume(die=(step, 2)) == KILLED, killed.said()
+    assert killed.resume() == 0, killed.said()
+    ours, theirs = results_of(killed.runs[0]), results_of(home.runs[0])
+    assert [name for name in theirs if ours[name] != theirs[name]] == []
+
+
+@pytest.mark.parametrize(
+    ("tuned", "message"),
+    [
+        (
+            {"encoder": {"name": "cnn1d", "width": 6, "depth": 2}},
+            r"students\.tuned\.starts_from: 'blocks\.0\.0\.weight' of 'tuned' has the shape \(6, 3, \d\), and that of "
+            r"'pretrained' has the shape \(4, 3, \d\)",
+        ),
+        (
+            {"encoder": {"name": "cnn1d", "width": 4, "depth": 1}},
+            r"'blocks\.1\.\S+' of 'tuned' does not exist, and that of 'pretrained' has the shape",
+        ),
+    ],
+    ids=["wider", "shallower"],
+)
+def test_another_network_is_refused(tmp_path, database, tuned, message):
+    home = origin_home(Home(tmp_path / "other", database), taps={"features": "blocks.0"}, **tuned)
+    with pytest.raises(RecipeError, match=message):
+        dry_run(home.recipe)
+
+
+def test_an_epoch_is_not_chosen_by_predictions_that_mean_nothing(tmp_path, database):
+    home = origin_home(Home(tmp_path / "best", database))
+    with pytest.raises(
+        RecipeError, match="'pretrained' cannot select the best epoch: no term trains the layers that its classes"
+    ):
+        dry_run(home.recipe, ["students.pretrained.training={epochs: 2, select: best}"])
