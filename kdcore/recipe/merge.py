@@ -9,6 +9,9 @@ from kdcore.recipe.yaml import Node
 TERM_LISTS = ("losses", "teacher_losses")
 """Lists whose entries can also be addressed by name."""
 
+TEXTS = {"weights": "file", "labels": None}
+"""Key → the key of a mapping that a text stands for; None if a mapping replaces it. Other texts are names of components."""
+
 
 def merge_recipes(base: Node, over: Node) -> Node:
     """`over` laid over `base`, both whole recipes.
@@ -26,14 +29,21 @@ def merge_recipes(base: Node, over: Node) -> Node:
 def _merge_entry(below: Node | None, key: str, node: Node, option: bool) -> Node:
     if key in TERM_LISTS and node.is_mapping and not option:
         return _merge_terms(below if below and below.is_list else node.replaced([]), node)
-    return merge(below, node, option) if below else node
+    return merge(below, node, option, TEXTS.get(key, "name")) if below else node
 
 
-def merge(base: Node, over: Node, option: bool = False) -> Node:
-    """`over` laid over `base`, both parts of a recipe. A text is the name of a component, unless it is an `option` of one."""
-    if not over.is_mapping or (option and isinstance(base.value, str)):
+def merge(base: Node, over: Node, option: bool = False, text: str | None = "name") -> Node:
+    """`over` laid over `base`, both parts of a recipe.
+
+    Args:
+        base: The part below.
+        over: The part above.
+        option: True for an option of a component, whose texts are values.
+        text: Key of a mapping that a text below stands for; None if a mapping replaces it.
+    """
+    if not over.is_mapping or (isinstance(base.value, str) and (option or text is None)):
         return over
-    below = base.replaced({"name": base}) if isinstance(base.value, str) and "name" not in over.value else base
+    below = base.replaced({text: base}) if isinstance(base.value, str) and text not in over.value else base
     if not below.is_mapping or _renamed(below, over):
         return over
     merged = dict(below.value)

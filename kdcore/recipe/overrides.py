@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdcore.errors import Problem, RecipeError
-from kdcore.recipe.merge import find_entry, labels_of, merge, merge_recipes
+from kdcore.recipe.merge import TEXTS, find_entry, labels_of, merge, merge_recipes
 from kdcore.recipe.yaml import Node, Steps, dotted, parse, steps
 from kdcore.suggestions import did_you_mean
 
@@ -72,14 +72,15 @@ def _is_enclosed(value: str) -> bool:
 
 def _assigned(node: Node | None, path: Steps, value: Node, done: Steps, option: bool = False) -> Node:
     """`node`, an `option` of a component or not, with `value` at `path`, which `done` has led to."""
+    text = "name" if option else TEXTS.get(str(done[-1]) if done else "", "name")
     if not path:
-        return merge(node, value, option) if node else value
+        return merge(node, value, option, text) if node else value
     step, rest = path[0], path[1:]
     here = (*done, step)
     if node is None or node.value is None:
         node = Node({})
     if isinstance(node.value, str):
-        node = node.replaced({"name": node})
+        node = node.replaced({text: node} if text else {})
     if node.is_list:
         return _assigned_in_list(node, step, rest, value, here)
     if not node.is_mapping or isinstance(step, int):

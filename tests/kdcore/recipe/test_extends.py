@@ -31,6 +31,17 @@ def test_a_bare_name_below_takes_options(extend):
     assert extend("student: {encoder: {width: 2}}\n").student.encoder.flat() == {"name": "net", "width": 2}
 
 
+def test_a_share_of_labels_replaces_the_word_below(load, valid, extend):
+    assert load(valid, "data.labels=given", "data.labels.share=0.2").data.labels.share == 0.2
+    assert extend("data: {labels: given}\n", "data.labels={share: 0.3}").data.labels.share == 0.3
+
+
+def test_a_file_of_weights_below_takes_options(load, valid, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"")
+    found = load(valid, f"student.weights={tmp_path}/a.safetensors", "student.weights.prefix=net.").student.weights
+    assert (found.file.name, found.prefix) == ("a.safetensors", "net.")
+
+
 def test_another_component_drops_the_options_below(extend):
     recipe = extend("teachers: {acc: {encoder: {name: fake/net, dropout: 0.1}}}\n")
     assert recipe.teachers["acc"].encoder.options == {"dropout": 0.1}
