@@ -42,7 +42,7 @@ def settings_of(recipe: Recipe, seed: int) -> Settings:
 
 
 def trained_stages(plan: Plan, seed: int, retrain: bool) -> TrainedStages | None:
-    """The store that keeps the teachers of a seed for other runs; None if the recipe, or whoever runs it, does not want it."""
+    """Store of trained teachers for reuse by other runs; None if the recipe or the user declines reuse."""
     if retrain or not plan.recipe.engine.reuse_teachers:
         return None
     filled = plan.filled
@@ -61,9 +61,9 @@ def evaluate_arm(
     seconds: float,
     answerless: Sequence[str] = (),
 ) -> Outcome:
-    """Evaluate the participants of an arm; the one time that test data are looked at, if `split` is the test split.
+    """Evaluate the participants of an arm. If `split` is the test split, this is the only time that test data are used.
 
-    Those whose logits nothing trains, `answerless`, are left out, unless no student would be left.
+    Participants whose logits no term trains (`answerless`) are left out, unless no student would remain.
     """
     rows = table.rows[split]
     stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
@@ -130,5 +130,5 @@ def compare_lengths(
 
 
 def _limits(extra: int) -> str:
-    """The limits of both arms, for people."""
+    """Describe the limits of both arms for a message."""
     return f"the first had a limit of {extra} epochs more, and both" if extra else "both arms had the same limit and"

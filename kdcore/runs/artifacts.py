@@ -36,7 +36,7 @@ def student_folder(folder: Path, seed: int, name: str) -> Path:
 
 
 def baseline_file(folder: Path, seed: int, name: str) -> Path:
-    """File of the weights of a student trained without distillation; those of the first seed alone are kept."""
+    """File of a baseline's weights; only the first seed's are saved."""
     return folder / "baseline" / f"seed-{seed}" / f"{name}.safetensors"
 
 
@@ -143,10 +143,10 @@ def _first_sample(table: Table, modality: str) -> Sample:
 
 
 def restore_participants(run: RunContext, seed: int, arm: str) -> Distiller:
-    """Restore everybody of an arm as they were when it ended, in evaluation mode. Random number generators are left alone.
+    """Restore the trained participants of an arm, in evaluation mode. Random states are not changed.
 
     Raises:
-        CheckpointError: If somebody's weights are missing, or do not fit.
+        CheckpointError: If weights are missing or do not fit.
     """
     before = random_state()
     try:

@@ -10,7 +10,7 @@ from kdcore.training.callback import Listener, reason_to_stop
 
 
 class RunListener(Listener):
-    """Told how a run goes, beside its stages."""
+    """Receives the events of a run: those of its stages, and those below."""
 
     def reading(self, done: int, total: int, what: str) -> None:
         """Samples are being read; `what` names the modalities."""
@@ -19,11 +19,11 @@ class RunListener(Listener):
         """Training of a seed's arm begins, ``distilled`` or ``baseline``; empty if the recipe does not distil."""
 
     def say(self, text: str) -> None:
-        """A line for the user."""
+        """Show a line to the user."""
 
 
 class HookCaller(RunListener):
-    """Passes everything on to the user's listener, and stages to the plugins' hooks."""
+    """Passes all events on to the user's listener, and events of stages to the plugins' hooks."""
 
     def __init__(self, to: RunListener, plugins: PluginManager):
         self._to, self._hook, self._seed = to, plugins.hook, 0

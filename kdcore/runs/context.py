@@ -26,7 +26,7 @@ from kdcore.training.assembly import Assembly
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run: what it is made from, and where its results go.
+    """A run: its recipe, data and folders.
 
     Args:
         recipe: The checked recipe.
@@ -56,7 +56,7 @@ UNWEIGHTED = "samples have weights: terms that read labels use them, metrics cou
 
 
 def facts_of(run: RunContext) -> Facts:
-    """Collect what is to be known of a run later."""
+    """Collect the facts of a run that are stored with its results."""
     plan = run.assembly.plan
     stages = plan.stages[DISTILLED]
     unweighted = [UNWEIGHTED] if run.table.weights is not None else []
@@ -115,10 +115,10 @@ def _machine(device: torch.device) -> str:
 
 
 def reopen(run: FinishedRun) -> RunContext:
-    """Read the data of a finished run again, and make its context from them.
+    """Reconstruct the context of a finished run, and read its data again.
 
     Raises:
-        DataError: If the recordings cannot be read, or are not those that the run was made on.
+        DataError: If the recordings cannot be read, or differ from those of the run.
         KdcoreError: If the run's recipe cannot be used here.
     """
     plugins = plugin_manager()

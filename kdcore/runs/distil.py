@@ -1,4 +1,4 @@
-"""Distillation of networks of one's own, from a data loader and without a recipe."""
+"""Distillation of your own networks on the batches of a data loader, without a recipe."""
 
 from __future__ import annotations
 
@@ -60,46 +60,46 @@ def distil(
     callbacks: Sequence[RunListener] = (),
     progress: bool | None = None,
 ) -> Distilled:
-    """Train a student of your own with trained teachers of your own, on the batches of any loader; no recipe and no files.
+    """Train your own student with your own trained teachers, on the batches of any loader, without a recipe.
 
-    The student is trained in place, by the loop, the steps and the checks that recipes use. Teachers are in evaluation mode and
-    frozen meanwhile; afterwards they are as before. All networks are on `device` afterwards.
+    The student is trained in place, with the same loop, steps and checks as recipes. Teachers are frozen and in evaluation
+    mode during training, and restored afterwards. All networks are moved to `device`.
 
-    A batch is ``(x, labels)``; ``(x, teachers' x, labels)``, where the second is one input for all teachers or teacher → input;
-    or a dictionary with ``x`` for all participants or an input under the name of each (``student``, and the teachers'), perhaps
-    ``labels``, ``weights``, how much each sample counts in terms that read labels, and ``index``, the number of each sample in
-    the data, which losses that remember samples need. A batch without labels is ``x`` alone, or such a dictionary. An
-    unlabelled sample has the label -1, or NaN in all columns.
+    A batch is one of: ``(x, labels)``; ``(x, teachers' x, labels)``, where the second is one input for all teachers or a
+    mapping teacher → input; ``x`` alone, without labels; or a dictionary. A dictionary has ``x`` for all participants, or
+    an input for each under its name (``student``, and the teachers' names); optionally ``labels``; ``weights``, the weight
+    of each sample in terms that read labels; and ``index``, the index of each sample in the data, for losses with a memory
+    of samples. An unlabelled sample has the label -1, or NaN in all columns.
 
     Args:
-        student: From the input to logits (B, classes).
-        teachers: A teacher, which is then called ``teacher``, or several by name; ``{}`` for training without any.
-        loader: Gives the batches of an epoch each time it is iterated, such as a `torch.utils.data.DataLoader`. It is asked for
-            one batch before training, on which everything is checked.
+        student: Network from inputs to logits (B, classes).
+        teachers: One teacher, which gets the name ``teacher``, or several by name; ``{}`` to train without teachers.
+        loader: Iterable over the batches of an epoch, such as a `torch.utils.data.DataLoader`. One batch is read before
+            training, for checks.
         losses: Terms of the objective. A term is written as in a recipe, ``"dist"`` or ``{"name": "dist", "weight": 2}``, or is
-            a `kdcore.DistillationLoss`, or what `kdcore.loss` returns; or a pair of such a term and its weight.
+            a `kdcore.DistillationLoss`, or a result of `kdcore.loss`; or a pair of such a term and its weight.
         epochs: Passes over the loader.
-        target: ``classes``: labels (B,) are class indices. ``labels``: they are (B, names) of 0 and 1. ``values``: they are
-            numbers (B, names), or (B,) of one value, and networks answer with the same numbers; normalise them yourself.
+        target: ``classes``: labels (B,) are class indices. ``labels``: labels (B, names) are 0 or 1. ``values``: labels are
+            numbers (B, names), or (B,) for one value, and networks output the same numbers; normalise them yourself.
         validation: A loader of labelled batches, for the accuracy after each epoch, or mAP of labels and MAE of values.
         taps: Participant → paths of its modules whose outputs losses read, or tap → path, as
             ``{"student": ["layer4"], "big": {"layer4": "blocks.11"}}``.
         optimizer: Name of an optimizer of `torch.optim`, or a mapping with ``name`` and options; ``lr`` is 1e-3 by default.
         learning_rate: ``constant``, ``cosine`` …, or a mapping with ``name`` and options; see `kdcore.LearningRate`.
         gradient_clip: Largest norm of the gradient.
-        select: Keep the weights of the ``last`` epoch, or of that which is ``best`` on the validation loader.
-        accumulate: Batches that make one optimizer step.
+        select: Keep the weights of the ``last`` epoch, or of the ``best`` epoch on the validation loader.
+        accumulate: Batches per optimizer step.
         early_stopping: Options of `kdcore.EarlyStopping`, such as ``{"patience": 5, "metric": "loss"}``; None for none.
         ema: Options of `kdcore.MovingAverage`, to keep the average of the student's weights; None for the weights themselves.
-        parameter_groups: Options of `kdcore.ParameterGroup`, for modules with a learning rate, a weight decay or a start of
-            their own.
+        parameter_groups: Options of `kdcore.ParameterGroup`, for modules with their own learning rate, weight decay or first
+            epoch.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``32-true``, or mixed precision.
-        seed: Seeds each epoch, so that the same call on the same networks gives the same weights; loaders with a generator of
-            their own are not affected.
-        steps: Batches of an epoch; the loader's length by default.
-        unpack: Makes one of the forms above of what the loader gives.
-        callbacks: Told how it goes.
+        seed: Seed of each epoch, so that the same call on the same networks gives the same weights. Loaders with their own
+            generator are not affected.
+        steps: Batches per epoch; the loader's length by default.
+        unpack: Converts an item of the loader to one of the forms above.
+        callbacks: Callbacks that receive the events of training.
         progress: Whether to show the progress; by default, in a notebook.
 
     Raises:
@@ -156,7 +156,7 @@ class _Given:
     steps: int | None
 
     def first(self) -> LoadedBatch:
-        """A batch to check everything on; the loader's own generators are afterwards as they were."""
+        """A batch for the checks; the state of the loader's generators is restored."""
         holders = (self.loader, getattr(self.loader, "sampler", None))
         generators = {id(each): each for holder in holders if (each := getattr(holder, "generator", None)) is not None}
         states = [(each, each.get_state()) for each in generators.values()]
@@ -204,7 +204,7 @@ def _place(name: str) -> str:
 
 
 def _term(index: int, given: Any, objects: dict[str, Any]) -> Any:
-    """A term as a recipe writes it; a loss that is an object is noted in `objects`."""
+    """Convert a term to the form of a recipe; a loss that is an object is stored in `objects`."""
     weight = None
     if isinstance(given, tuple):
         if len(given) != 2:
@@ -255,7 +255,7 @@ def _unpacked(unpack: Callable[[Any], Any] | None, names: tuple[str, ...], targe
 
 @contextmanager
 def _teachers_frozen(networks: Mapping[str, nn.Module]) -> Iterator[None]:
-    """For a while, teachers may be frozen and set to evaluation mode; the student stays as training leaves it."""
+    """Restore modes and `requires_grad` of the teachers afterwards."""
     teachers = [network for name, network in networks.items() if name != STUDENT]
     modes = [(module, module.training) for network in teachers for module in network.modules()]
     trained = [(parameter, parameter.requires_grad) for network in teachers for parameter in network.parameters()]
@@ -272,7 +272,7 @@ def _teachers_frozen(networks: Mapping[str, nn.Module]) -> Iterator[None]:
 def _planned(
     given: _Given, taps: Mapping[str, Any], told: Mapping[str, Any], objects: Mapping[str, Any], first: LoadedBatch
 ) -> Plan:
-    """The plan of the recipe that says the same, with everything checked."""
+    """Plan of the equivalent recipe, after all checks."""
     if unknown := [name for name in taps if name not in given.networks]:
         raise UsageError(f"taps: there is no participant {unknown[0]!r} ({did_you_mean(unknown[0], given.networks)})")
     described: dict[str, Any] = {
@@ -292,7 +292,7 @@ def _planned(
 
 
 def _described(given: _Given, first: LoadedBatch, outputs: int) -> Batches:
-    """The batches as a dataset, whose targets are in the scale that networks answer in."""
+    """Describe the batches as a dataset, with targets on the scale of the networks' outputs."""
     size = outputs if given.target == "values" else 0
     return Batches(outputs, Target(given.target, mean=(0.0,) * size, std=(1.0,) * size), first.weights is not None)
 
@@ -341,7 +341,7 @@ def _trained(plan: Plan, given: _Given, first: LoadedBatch, listener: RunListene
 
 @torch.no_grad()
 def _outputs(networks: Mapping[str, nn.Module], table: LoaderTable) -> dict[str, int]:
-    """The number of logits of each network; without those that fail, which is said where everything is set up."""
+    """Number of logits of each network; networks that fail are left out, since set-up reports them."""
     found = {}
     for name, network in networks.items():
         mode = network.training
@@ -353,7 +353,7 @@ def _outputs(networks: Mapping[str, nn.Module], table: LoaderTable) -> dict[str,
 
 @contextmanager
 def _sizes_noted(sizes: Mapping[str, int]) -> Iterator[None]:
-    """Add to an error about shapes that the networks have different numbers of classes, which is its usual cause."""
+    """Add the numbers of classes to an error about shapes, if the networks differ in them."""
     try:
         yield
     except RuntimeError as error:

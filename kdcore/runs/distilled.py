@@ -1,4 +1,4 @@
-"""The result of distillation without a recipe, and what its epochs were like."""
+"""The result of distillation without a recipe, with its history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finished run's saved students, evaluated again on the samples that the run was evaluated on."""
+"""Evaluation of a finished run's saved students, on the samples of the run's own evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Executors by name, as the command line gives them."""
+"""Executors by name, for the command line."""
 
 from __future__ import annotations
 

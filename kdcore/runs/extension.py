@@ -1,4 +1,4 @@
-"""More epochs for a finished run: a new run that starts from the state in which the other one ended."""
+"""Extension of a finished run: a new run that continues it for more epochs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Extension:
     Args:
         run: Its id.
         epochs: Learner → its epochs in that run and in this one.
-        differs: The reasons why the result is not that of a run with so many epochs from the start; empty if it is, to the bit.
+        differs: Reasons why the result differs from that of a longer run from the start; empty if it is bit-identical.
     """
 
     run: str
@@ -44,7 +44,7 @@ class Extension:
         return {**asdict(self), "epochs": {name: list(each) for name, each in self.epochs.items()}, "differs": [*self.differs]}
 
     def lines(self) -> list[str]:
-        """For the results: what was extended, whether that equals a longer run, and what was known before."""
+        """Lines for the results: the extended run, and whether the result equals that of a longer run."""
         longer = ", ".join(f"{name} from {few} to {many} epochs" for name, (few, many) in self.epochs.items())
         exact = "; ".join(self.differs) or "the same, bit for bit, as a run of so many epochs from the start"
         known = "its results were known before: choose the number of epochs on a validation split"
@@ -107,7 +107,7 @@ def _of_one_epoch(stage: StagePlan) -> dict[str, Training]:
 
 
 def _differences(stage: StagePlan) -> Iterator[str]:
-    """The reasons why a stage that is continued is not what a longer one would have been."""
+    """Reasons why an extended stage differs from a longer one."""
     for name, training in stage.training.items():
         rule = training.learning_rate.name
         if rule == "one-cycle":

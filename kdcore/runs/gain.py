@@ -20,16 +20,16 @@ FEWEST_SUBJECTS = 5
 
 @dataclass(frozen=True)
 class Difference:
-    """The student's result with distillation minus that without: in accuracy, mAP, MAE or R², as the target is judged.
+    """Difference between a student's results with and without distillation, in the main metric of the target.
 
     Args:
         mean: Mean difference over seeds, as a fraction (0.01 is one percentage point), or in the unit of the values.
         low: Lower end of the 95 % interval.
         high: Upper end of it.
-        n_seeds: How many pairs of runs.
-        method: How the interval was made.
-        conclusive: Whether several seeds agree so well that the interval leaves out zero.
-        sentence: All of it in words.
+        n_seeds: Number of seeds.
+        method: Method of the interval.
+        conclusive: True if there are several seeds and the interval excludes zero.
+        sentence: The result in words.
         per_seed: The difference of each seed, in the run's order.
         metric: What the numbers are of. Where lower is better, as of MAE, a gain is negative.
     """
@@ -56,7 +56,7 @@ class Difference:
 
 
 def paired_difference(with_kd: Sequence[AnyEvaluation], without: Sequence[AnyEvaluation]) -> Difference:
-    """Did distillation help? Both students of a seed start alike and answer the same samples, so differences are paired.
+    """Compute whether distillation helped, with differences paired by seed and sample.
 
     With several seeds, the interval is Student's t over the seeds' differences:
 
@@ -91,7 +91,7 @@ def paired_difference(with_kd: Sequence[AnyEvaluation], without: Sequence[AnyEva
 def difference_by_subject(
     with_kd: Sequence[Evaluation], without: Sequence[Evaluation], subjects: ArrayLike
 ) -> Difference | None:
-    """The gain for people: each test subject counts once, with the mean of its differences over seeds.
+    """Compute the gain over test subjects: each subject counts once, with its mean difference over seeds.
 
     The interval is Student's t over the subjects' differences. It covers the variation between people, which an interval over
     seeds does not; that of the training data is in neither.

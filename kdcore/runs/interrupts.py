@@ -13,7 +13,7 @@ from kdcore.errors import StoppedError
 
 @dataclass
 class Interrupts:
-    """The request to stop that a signal made.
+    """Handling of signals that ask a run to stop.
 
     Args:
         say: Shows a line to the user.

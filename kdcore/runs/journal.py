@@ -136,7 +136,7 @@ class Journal:
             return hashlib.sha256(file.read(min(position, MARKED))).hexdigest()[:16]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def _write(self, line: bytes) -> None:
@@ -221,7 +221,7 @@ class RunJournal:
         tags: Mapping[str, object] | None = None,
         params: Mapping[str, object] | None = None,
     ) -> None:
-        """Begin a run, or go on with it where it has been begun before.
+        """Begin a run, or resume it if it has begun.
 
         Args:
             run: What it is called here.

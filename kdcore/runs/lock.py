@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one process at a time works on a run."""
+"""Lock of a run's folder, so that only one process works on a run."""
 
 from __future__ import annotations
 

@@ -18,16 +18,16 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One participant's answers to N samples of C classes, and what they are worth.
+    """Predictions of one participant for N samples of C classes, with their metrics.
 
     Args:
-        accuracy: Share of samples answered right.
-        accuracy_interval: Wilson's 95 % interval of it: how sure N samples can make us; windows of one recording count as
-            many independent samples as `effective_count` says.
+        accuracy: Share of correct predictions.
+        accuracy_interval: Wilson's 95 % interval of the accuracy; windows of one recording count as `effective_count`
+            independent samples.
         macro_f1: F1 averaged over the classes that occur among labels or predictions.
         loss: Mean negative log-likelihood of the true class, in nats.
         confusion: (C, C) counts; row = true class, column = predicted.
-        recall: (C,) share of each class answered right; NaN where the class has no sample.
+        recall: (C,) recall of each class; NaN where the class has no sample.
         predictions: (N,) most probable classes.
         labels: (N,) true classes.
         probabilities: (N, C) class probabilities.
@@ -78,12 +78,12 @@ class Evaluation:
 
     @property
     def constant(self) -> tuple[float, str]:
-        """Accuracy of an answer that is always the most frequent class."""
+        """Accuracy of always predicting the most frequent class."""
         return float(self.confusion.sum(axis=1).max() / self.n), "by always predicting the most frequent class"
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """(N,) which samples were answered right."""
+        """(N,) bool, True for correct predictions."""
         return self.predictions == self.labels
 
     def metrics(self) -> dict[str, float]:
@@ -92,7 +92,7 @@ class Evaluation:
 
 
 def evaluate(probabilities: ArrayLike, labels: ArrayLike, recordings: ArrayLike | None = None) -> Evaluation:
-    """Compare class probabilities with the truth.
+    """Evaluate class probabilities.
 
     Args:
         probabilities: (N, C), rows that sum to 1.
@@ -131,7 +131,7 @@ def evaluate(probabilities: ArrayLike, labels: ArrayLike, recordings: ArrayLike 
 
 
 def effective_count(correct: ArrayLike, recordings: ArrayLike) -> float:
-    """The number of independent samples that say as much of an accuracy as N windows of G recordings.
+    """Number of independent samples that determine an accuracy as precisely as N windows of G recordings.
 
     Windows of one recording are alike, the more so if they overlap. With :math:`c_i` for the correctness of window i,
     :math:`\\hat p` for its mean, and :math:`z_g = \\sum_{i \\in g} (c_i - \\hat p)` for recording g:
@@ -147,8 +147,8 @@ def effective_count(correct: ArrayLike, recordings: ArrayLike) -> float:
     from Survey Data", Survey Methodology 1998.
 
     Args:
-        correct: (N,) which windows were answered right.
-        recordings: (N,) whose they are, integers from 0.
+        correct: (N,) bool, True for correct predictions.
+        recordings: (N,) recording of each window, integers from 0.
     """
     right, groups = np.asarray(correct, dtype=np.float64), np.asarray(recordings)
     share, size, count = right.mean(), len(right), int(groups.max()) + 1
@@ -193,7 +193,7 @@ def _macro_f1(confusion: NDArray[np.int64]) -> float:
 def combine(
     probabilities: Sequence[ArrayLike], rule: Literal["average", "max"] = "average", of_classes: bool = True
 ) -> NDArray[np.float64]:
-    """The answer of several participants together.
+    """Combine the predictions of several participants.
 
     Args:
         probabilities: One (N, C) array per participant, of the same samples.

@@ -1,4 +1,4 @@
-"""Everything of a run up to its first step, checked."""
+"""Preparation of a run: data, participants, and all checks before the first step."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ NEEDED_FOR = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that a run needs to begin.
+    """A prepared run.
 
     Args:
-        assembly: Makes its distillers.
-        table: What they learn from and are evaluated on, on the run's device.
-        found: What one batch showed.
-        distiller: The participants that it was shown to: those of the first seed's distilled arm, untrained.
+        assembly: Constructs participants.
+        table: Prepared samples, on the run's device.
+        found: Result of the checks on one batch.
+        distiller: Untrained participants of the first seed's distilled arm, with which the checks were made.
     """
 
     assembly: Assembly
@@ -71,16 +71,16 @@ def prepare(
     reading: Callable[[int, int, str], None],
     phases: Phases,
 ) -> Prepared:
-    """Start the processes, read the recordings, and send one batch through everything.
+    """Start the processes, read the recordings, and check everything with one batch.
 
     Args:
-        plan: What is run.
+        plan: Plan of the run.
         builder: Constructs the recipe's components.
-        fabric: Devices, precision, processes; for a rehearsal, `OneCpu` will do.
+        fabric: Devices, precision, processes; `OneCpu` for a dry run.
         split: Split to evaluate on.
-        folder: Of the run to go on with; None for a new one.
-        reading: Told (done, total, what) while recordings are read.
-        phases: Divides the time that this takes.
+        folder: Folder of the run to resume; None for a new run.
+        reading: Called with (done, total, what) while recordings are read.
+        phases: Measures where the time goes.
 
     Raises:
         KdcoreError: If the recipe or the recordings are at fault; nothing but prepared data has been written.
@@ -112,7 +112,7 @@ def prepare(
 
 
 def _note_answerless(assembly: Assembly, found: Preflight) -> None:
-    """Say who is not evaluated, and refuse to choose an epoch by predictions that mean nothing."""
+    """Report participants that are not evaluated, and refuse to choose their epochs by their predictions."""
     problems = []
     for name in found.answerless:
         alone = set(assembly.plan.students) <= set(found.answerless) and name in assembly.plan.students
@@ -197,7 +197,7 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
 
 
 def _refuse_undividable(assembly: Assembly) -> None:
-    """Weights are divided only where the result is known to be that of one process."""
+    """Refuse to shard weights where the result could differ from that of one process."""
     if assembly.recipe.engine.strategy != "fsdp":
         return
     if assembly.recipe.fusion:
@@ -214,7 +214,7 @@ def _refuse_undividable(assembly: Assembly) -> None:
 
 
 def _refuse_idle_split(assembly: Assembly, table: Table) -> None:
-    """A split that a protocol sets apart for teachers is there for them to learn from."""
+    """Refuse a split for teachers that no participant is trained on."""
     stages = assembly.stages(DISTILLED)
     trains_teachers = any(set(stage.learners) & set(assembly.plan.teachers) for stage in stages)
     idle = set(table.rows) - {"train", "validation", "test"} - {stage.split for stage in stages}
@@ -224,7 +224,7 @@ def _refuse_idle_split(assembly: Assembly, table: Table) -> None:
 
 
 def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
-    """The best epoch, early stopping and the like go by labelled samples of a validation split."""
+    """Refuse to choose epochs without labelled validation samples."""
     withheld = assembly.plan.students if assembly.recipe.data.labels == "withheld" else ()
     problems = []
     for stage in assembly.stages(DISTILLED):
@@ -244,7 +244,7 @@ def _can_choose(table: Table) -> bool:
 
 
 def _refuse_unmatched_groups(assembly: Assembly, distiller: Distiller) -> None:
-    """A parameter group is about modules that there are, and an optimizer that has its options."""
+    """Refuse parameter groups without matching modules, or with options that the optimizer lacks."""
     problems = []
     for stage in assembly.stages(DISTILLED):
         where = f"{place_in_schedule(assembly.recipe, stage.name)}.parameter_groups"

@@ -1,4 +1,4 @@
-"""Progress of what is trained from Python: in a notebook a line that is updated, elsewhere a line per stage."""
+"""Progress of training from Python: an updated line in a notebook, a line per stage elsewhere."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVENTS = tuple(name for name in dir(RunListener) if not name.startswith("_"))
 
 
 class ProgressDisplay(RunListener):
-    """Shows which stage is trained, how far it is, and how long finished stages took.
+    """Shows the current stage, its progress, and the durations of finished stages.
 
     It writes HTML to a notebook's output through IPython, and plain text elsewhere; no control codes of terminals, and no
     widgets.

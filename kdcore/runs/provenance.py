@@ -27,7 +27,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything that a run of a recipe would depend on if it were started now.
+    """Everything that a run of a recipe depends on, as of now.
 
     Args:
         fingerprint: Identity of the recordings; ``unknown`` if kdcore cannot identify them.

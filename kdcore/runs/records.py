@@ -1,4 +1,4 @@
-"""Records of runs, read back: what was run, on what data, and every prediction on the samples it was evaluated on."""
+"""Records of finished runs: facts, provenance and predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FACTS = "run.json"
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts that must agree for two runs to be compared, and facts that may explain why they differ.
+    """Facts of a run: those that must agree for two runs to be comparable, and those that may explain differences.
 
     Args:
         name: Of the recipe.

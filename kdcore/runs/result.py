@@ -28,9 +28,9 @@ class Result:
 
     Args:
         summary: Its results.
-        folder: Where its files are.
-        report: The file that a plugin wrote for people to read; None without such a plugin.
-        tracking: How to look at what was tracked; empty if nothing was.
+        folder: Folder of its files.
+        report: File of the report; None without a report plugin.
+        tracking: Command that shows the tracked values; empty if nothing was tracked.
         run_ids: Local name of a run → its id with the tracker.
         phases: Phase → seconds that the run has taken.
         traces: Traces of some training steps, where they were asked for.

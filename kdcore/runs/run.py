@@ -37,23 +37,23 @@ def run(
     profile: bool = False,
     began: float | None = None,
 ) -> Result | None:
-    """Run a recipe from the start. Returns None in all processes of a distributed run but the first.
+    """Run a recipe. Returns None in all processes of a distributed run but the first.
 
-    Random number generators, the number of threads and torch's settings are afterwards as they were before. Runs in one process
-    follow one another; two threads must not run at once, since they would share torch's random numbers.
+    The random state, the number of threads and torch's settings are restored afterwards. Do not run two recipes at the same
+    time in threads of one process, since they would share torch's random state.
 
     Args:
         source: Path of a recipe, name of a shipped one, a dictionary with the content of a recipe, or a `kdcore.Recipe`.
         overrides: ``key=value`` each.
         data: A dataset in place of the recipe's, such as a `kdcore.ArrayDataset`; the recipe may then leave ``data.dataset``
             out.
-        callbacks: Told how it goes.
-        progress: Whether to show the progress; by default, in a notebook.
-        command: What a person types to repeat it.
-        split: Split to evaluate on. With ``validation``, to choose among recipes, test samples are never used.
-        retrain: Train teachers even if other runs have trained them (`engine.reuse_teachers`).
-        profile: Measure every training step, and write traces of some into the run's folder. Results are the same bit for bit.
-        began: Reading of `time.perf_counter` from which the run's time counts; now by default.
+        callbacks: Callbacks that receive the events of the run.
+        progress: Whether to show progress; by default, in a notebook.
+        command: Command that repeats the run.
+        split: Split to evaluate on. With ``validation``, for choosing among recipes, test samples are never used.
+        retrain: Train teachers even if another run has trained them (`engine.reuse_teachers`).
+        profile: Measure every training step, and write traces of some steps into the run's folder. Results are bit-identical.
+        began: Value of `time.perf_counter` at the start of the run; now by default.
 
     Raises:
         KdcoreError: With a message for the user; nothing is written if the recipe or the data are at fault.
@@ -78,9 +78,9 @@ def resume(
     profile: bool = False,
     began: float | None = None,
 ) -> Result | None:
-    """Resume an interrupted run, to the same end as if it had not been interrupted; or give a finished run more epochs.
+    """Resume an interrupted run, with the same result as without the interruption; or train a finished run for more epochs.
 
-    More epochs make a new run, which starts from the state in which the finished one ended and records which one that is.
+    More epochs make a new run, which starts from the final state of the finished run and records its id.
 
     Args:
         run_id: Its id or folder.
@@ -119,7 +119,7 @@ def dry_run(
     callbacks: Sequence[RunListener] = (),
     split: Literal["test", "validation"] = "test",
 ) -> Preflight | None:
-    """Pass one batch through everything: shapes, terms, gradients. Trains nothing, and writes nothing but prepared data.
+    """Check a recipe with one batch: shapes, terms and gradients. Nothing is trained, and only prepared data are written.
 
     Returns None in all processes of a distributed run but the first.
     """

@@ -11,7 +11,7 @@ from kdcore.runs.paths import find_run
 
 
 def find_student(where: str | Path, seed: int | None = None) -> Path:
-    """The folder of a saved student, or of all students of a seed, which answer as an ensemble.
+    """Find the folder of a saved student, or of all students of a seed, which form an ensemble.
 
     Args:
         where: That folder; a run's id, folder or recipe's name (its latest run); or the name of a shipped model.

@@ -1,4 +1,4 @@
-"""Constructs the participants of an arm from a plan and its data."""
+"""Construction of the participants of an arm from a plan and a dataset."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Assembly:
 
     Args:
         builder: Constructs components.
-        dataset: Says classes and modalities.
-        plan: What the run does.
+        dataset: Provides classes and modalities.
+        plan: The plan of the run.
     """
 
     def __init__(self, builder: Builder, dataset: Dataset, plan: Plan):
@@ -68,10 +68,10 @@ class Assembly:
         """Read and prepare the recordings for all participants.
 
         Args:
-            reading: Told (done, total, what) while recordings are read.
+            reading: Called with (done, total, what) while recordings are read.
 
         Raises:
-            DataError: If recordings, splits or shapes are unfit.
+            DataError: If recordings, splits or shapes are unusable.
         """
         together = tuple(name for name in self.plan.graph.fused if name in self.specs)
         requirements = Requirements(frozenset(name for name in self.plan.students if name in self.specs), together)
@@ -175,7 +175,7 @@ class Assembly:
         return Sources(averages, stored)
 
     def _stored(self, name: str, spec: ParticipantSpec, table: Table) -> CachedOutputs:
-        """The stored outputs of a teacher, for all rows that somebody learns from by them.
+        """Stored outputs of a teacher, for all rows on which a learner reads them.
 
         Raises:
             DataError: If the file cannot be used, or lacks samples, classes or taps that are needed.
@@ -231,7 +231,7 @@ class Assembly:
             raise RecipeError(self._tap_problems(encoder, spec, path)) from error
 
     def _refuse_other_target(self, encoder: torch.nn.Module, spec: ParticipantSpec, path: str) -> None:
-        """Refuse an encoder whose outputs, with its options, are no answers of the dataset's kind."""
+        """Refuse an encoder whose outputs do not match the dataset's target."""
         kinds, kind = getattr(encoder, "targets", EVERY_TARGET), self.dataset.target.kind
         if isinstance(kinds, tuple) and set(kinds) <= set(EVERY_TARGET) and kind not in kinds:
             what = f"{self._encoder_name(spec)!r} with these options is for the target {' and '.join(map(repr, kinds))}"
@@ -262,7 +262,7 @@ class Assembly:
 
     @torch.no_grad()
     def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str, counts: Mapping[str, Counts]) -> None:
-        """Let fusion and losses make their parameters from one batch's outputs."""
+        """Set up fusion and losses with the outputs for one batch."""
         distiller.eval()
         fused = {name: distiller.teachers[name] for name in distiller.fused}
         if fused:
@@ -282,7 +282,7 @@ class Assembly:
                 self._add_terms(distiller, name, outputs, seed, arm, counts[name])
 
     def _class_counts(self, table: Table, arm: str) -> dict[str, Counts]:
-        """Learner → how many samples it is told to be of each class; None where nobody knows, or labels are withheld."""
+        """Learner → its labelled training samples per class and in all; None where unknown or withheld."""
         rows: dict[str, list[Tensor]] = {}
         for stage in self.plan.stages[arm]:
             for name in stage.learners:
@@ -328,10 +328,10 @@ class Assembly:
         self._try(spec.path, what, lambda: set_up(loss, example))
 
     def _outputs(self, distiller: Distiller, name: str, batch: Batch) -> Outputs:
-        """A participant's outputs, without others.
+        """Outputs of a participant that runs alone.
 
         Raises:
-            RecipeError: If its encoder cannot read what the transforms make.
+            RecipeError: If its encoder cannot read the transformed input.
         """
         shape, path = shape_of(distiller.participant(name).input(batch.signals[name])), f"{self.recipe.path_of(name)}.encoder"
         what = f"{name} cannot read an input of shape {shape}"
@@ -341,13 +341,13 @@ class Assembly:
         return outputs
 
     def _wrong_logits(self, name: str, outputs: Outputs, samples: int) -> str:
-        """The problem with the shape of a participant's logits; empty if there is none."""
+        """Problem with the shape of a participant's logits; empty if there is none."""
         wanted = (samples, len(self.dataset.classes))
         shape = shape_of(outputs.logits)
         return "" if shape == wanted else f"{name} returns {shape} where logits {wanted} are expected, a number for each class"
 
     def _try(self, path: str, what: str, action: Callable[[], T]) -> T:
-        """The result of `action`; an exception that it raises is a problem at `path`."""
+        """Return the result of `action`; report an exception as a problem at `path`."""
         try:
             return action()
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:

@@ -1,4 +1,4 @@
-"""Checkpoints: written so that a crash at any moment leaves a whole one, read so that nothing in one is executed."""
+"""Checkpoints. A crash at any moment leaves a complete one, and reading one never executes code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ABOUT = ("kdcore", "student")
 
 
 class Spacing:
-    """The time between checkpoints: some seconds, and longer where saving would take more than a share of it.
+    """Interval between checkpoints; it grows where saving takes too large a share of the time.
 
     Args:
         seconds: Time from one checkpoint to the next; 0 for as often as possible.
@@ -52,7 +52,7 @@ class Spacing:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Within it, a checkpoint is written."""
+        """Measure how long saving takes."""
         began = time.monotonic()
         yield
         self._saved_at = time.monotonic()
@@ -60,7 +60,7 @@ class Spacing:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write `path` in one step: it is whole or it is as before.
+    """Write `path` atomically.
 
     Raises:
         TrainingError: If the disk is full or the folder cannot be written.
@@ -141,7 +141,7 @@ class Checkpoints:
         return read_checkpoint(found[-1]) if found else None
 
     def clear(self) -> None:
-        """Forget all of them, once what they lead to is saved; at no moment is one half gone."""
+        """Delete all checkpoints, once the results are saved; a crash never leaves a partial one."""
         gone = self.folder.with_name(f".{self.folder.name}.gone")
         shutil.rmtree(gone, ignore_errors=True)
         if self.folder.exists():

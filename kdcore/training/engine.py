@@ -1,4 +1,4 @@
-"""The training loop: takes the learners of one arm through its stages, on Lightning Fabric."""
+"""The training loop of one arm: stages, epochs and steps, on Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class Engine:
     Args:
         fabric: Devices, precision, processes.
         distiller: The participants.
-        table: What they learn from, on the fabric's device.
-        settings: See there.
-        record: Takes (metrics, step) for tracking.
-        save: Takes (weights, state) for a checkpoint.
-        listener: Told how it goes.
-        trained: Where stages of teachers alone are kept, to be trained once; None to train them always.
+        table: Prepared samples, on the fabric's device.
+        settings: Seed, batch size, precision and the like.
+        record: Called with (metrics, step) to track values.
+        save: Called with (weights, state) to write a checkpoint.
+        listener: Receives the events of training.
+        trained: Store of finished stages of teachers, from which other runs reuse them; None to always train.
         scaler: Scales the loss, for float16; None for other precisions.
-        finish: Takes (weights, state) when the last stage has been trained, before the weights that are asked for are chosen.
-        phases: Divides the time that training takes; None to measure nothing that anyone asks for.
+        finish: Called with (weights, state) after the last stage, before the averaged or best weights are loaded.
+        phases: Measures where the time goes; None for no measurement.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Engine:
                         self.updates.take(context, total, values)
 
     def _stages(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None) -> Generator[StageContext, None, None]:
-        """The stages that are left, each ready to be trained; what follows a stage is done when the next one is asked for."""
+        """Yield the remaining stages, ready to be trained; each is finished when the generator resumes."""
         self.updates.begin(checkpoint[1] if checkpoint else None)
         first = self._restore(stages, *checkpoint) if checkpoint else 0
         for ordinal, stage in enumerate(stages):
@@ -128,7 +128,7 @@ class Engine:
                 self._checkpoint(ordinal + 1)
 
     def _reuse(self, key: str, stage: StagePlan) -> bool:
-        """Take a stage that was trained before, if there is one."""
+        """Load the weights of a stage that another run has trained; returns False if there are none."""
         kept = self.trained.load(key) if self.trained else None
         if kept is None:
             return False
@@ -141,7 +141,7 @@ class Engine:
 
     @contextmanager
     def _remembered(self, key: str | None, stage: StagePlan) -> Iterator[None]:
-        """Keep a stage under `key` once it is trained, with everything that it records; None keeps nothing."""
+        """Save a stage in the store under `key` after training, with its tracked values; None saves nothing."""
         if key is None or self.trained is None:
             yield
             return
@@ -183,7 +183,7 @@ class Engine:
         return StageContext(ordinal, stage, learners, step, self._distributed(step), rows, batch_size, before, last)
 
     def _rows(self, stage: StagePlan) -> tuple[Tensor, int]:
-        """The rows that a stage learns from, and how many of them make a batch."""
+        """Training rows of a stage, and its batch size."""
         rows = self.table.training_rows(stage.split, stage.learners)
         return rows, min(stage.batch_size, len(rows))
 
@@ -197,7 +197,7 @@ class Engine:
         return self.learners[name]
 
     def _epochs(self, context: StageContext, state: Mapping[str, Any] | None) -> Iterator[int]:
-        """The epochs of a stage that are left; what follows an epoch is done when the next one is asked for."""
+        """Yield the remaining epochs of a stage; each is finished when the generator resumes."""
         if state and state["stage"] != context.ordinal:
             state = None
         self.listener.stage_started(context.stage, context.steps)
@@ -218,7 +218,7 @@ class Engine:
                 self._checkpoint(context.ordinal, epoch + 1, 0, context)
 
     def _begin_epoch(self, context: StageContext, epoch: int, resumed: Mapping[str, Any] | None) -> None:
-        """Set modes, rates and random numbers for an epoch, from its start or from where a checkpoint was made within it."""
+        """Set modes, learning rates and the random state, for the start of an epoch or for a checkpoint within it."""
         set_modes(self.distiller, context.stage)
         context.epoch, context.index, context.gathered = epoch, resumed["step"] if resumed else 0, 0
         context.start_from(resumed["values"].to(context.rows.device) if resumed else None)
@@ -236,7 +236,7 @@ class Engine:
         return derive(self.settings.seed, context.stage.order, context.before + context.epoch)
 
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
-        """(rows of the whole batch, this process's share) of the steps of an epoch that are left."""
+        """Yield (rows of the whole batch, rows of this process) for the remaining steps of an epoch."""
         batches = self.table.epoch_order(context.rows, self._epoch_seed(context)).split(context.batch_size)[: context.steps]
         share, alone = context.batch_size // self.fabric.world_size, self.fabric.world_size == 1
         for index, batch in enumerate(batches[context.index :], context.index):
@@ -251,7 +251,7 @@ class Engine:
         self.phases.end_steps()
 
     def _begin_step(self, context: StageContext, index: int) -> None:
-        """Pass the present step to the terms of a stage."""
+        """Update the progress that the terms of a stage see."""
         self.phases.begin_step()
         context.index = index
         for learner in context.learners:
@@ -264,7 +264,7 @@ class Engine:
             self.skipping.remember(context.step.learning)
 
     def _end_epoch(self, context: StageContext) -> None:
-        """Record an epoch's values, validate, and decide whether the stage goes on."""
+        """Track an epoch's values, validate, and decide whether the stage ends."""
         stage = context.stage
         found, means = self.report.values(context)
         self.updates.refuse_tiny_scale(context)
@@ -288,14 +288,14 @@ class Engine:
         self.report.note(f"{context.stage.name} ended after {context.done} of {epochs} epochs: {context.ended}")
 
     def _agreed(self, asked: str | None) -> str:
-        """The reason for which a callback of any process wants the stage to end; empty if none does."""
+        """Reason why a callback of any process ends the stage; empty if none does."""
         if self.fabric.world_size == 1:
             return asked or ""
         wanted = self.fabric.all_reduce(torch.tensor(float(bool(asked)), device=self.fabric.device), reduce_op="max")
         return (asked or "a callback of another process asked for it") if bool(wanted) else ""
 
     def _validate(self, context: StageContext) -> dict[str, Scores]:
-        """Scores of each learner on the validation split; remembers the best epoch."""
+        """Evaluate each learner on the validation split, and keep the weights of its best epoch."""
         stage = context.stage
         with averages_applied(context.learners):
             scores = self._scores(stage)
@@ -315,7 +315,7 @@ class Engine:
         return {name: Scores.of(each, labels, self.table.target) for name, each in probabilities.items()}
 
     def _keep_chosen(self, context: StageContext) -> None:
-        """Give learners that have been trained to the end the weights that are asked for: averaged, or of the best epoch."""
+        """Load the averaged or best weights into learners that no later stage trains."""
         for learner in context.learners:
             if learner.name in context.last:
                 if learner.average:
@@ -324,7 +324,7 @@ class Engine:
                     self.shards.load(self.distiller, learner.best)
 
     def _withheld(self, stage: StagePlan) -> bool:
-        """True if the learners of `stage` may not see labels."""
+        """True if labels are withheld from the learners of `stage`."""
         return self.settings.labels_withheld and any(name in self.distiller.students for name in stage.learners)
 
     def _distributed(self, step: StageStep) -> Callable[..., tuple[Tensor, list[Tensor]]]:
@@ -334,7 +334,7 @@ class Engine:
         return step.forward if self.settings.sharded else self.fabric.setup_module(step)
 
     def _stop_agreed(self) -> bool:
-        """True if any process was asked to stop; all of them must stop after the same epoch."""
+        """True if any process was asked to stop, so that all stop after the same epoch."""
         if self.fabric.world_size > 1:
             asked = torch.tensor(float(self.stop_requested), device=self.fabric.device)
             self.stop_requested = bool(self.fabric.all_reduce(asked, reduce_op="max"))
@@ -345,14 +345,14 @@ class Engine:
         return due if self.fabric.world_size == 1 else self.fabric.broadcast(due)  # clocks differ, what is done must not
 
     def _weights(self, learners: Sequence[str]) -> dict[str, Tensor]:
-        """Copies of all that `learners` train, by name."""
+        """Copies of all tensors that `learners` own, by name."""
         owned = [module for name in self.distiller.owners(learners) for module in self.distiller.owned(name)]
         names = {id(tensor) for module in owned for tensor in module.state_dict(keep_vars=True).values()}
         kept = self.distiller.state_dict(keep_vars=True).items()
         return {name: tensor.detach().clone() for name, tensor in kept if id(tensor) in names}
 
     def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, context: StageContext | None = None) -> None:
-        """Save where training stands; if asked to stop, stop."""
+        """Save the state of training; raise StoppedError if asked to stop."""
         if context and not self.skipping:
             context.refuse_infinite(context.values.cpu())  # nothing resumes from weights that are not numbers
         with self.phases.during(CHECKPOINTS), self.spacing.saving():
@@ -363,7 +363,7 @@ class Engine:
     def _state(
         self, ordinal: int, epoch: int, step: int, context: StageContext | None
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights and everything else that training continues from."""
+        """Weights, and the rest of the state that training resumes from."""
         weights = dict(self.distiller.state_dict())
         for learner in self.learners.values():
             weights |= learner.tensors()
@@ -386,7 +386,7 @@ class Engine:
         return self.shards.whole((weights, state))
 
     def _restore(self, stages: Sequence[StagePlan], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
-        """Load a checkpoint; returns the stage to continue with."""
+        """Load a checkpoint; returns the index of the stage to resume."""
         own = {name: tensor for name, tensor in weights.items() if "|" not in name}
         self.shards.load(self.distiller, own, strict=True)
         self.watch.restore(state["watch"])

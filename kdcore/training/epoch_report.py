@@ -1,4 +1,4 @@
-"""The report of an epoch: tracked values, notes, and events for listeners."""
+"""Tracked values, notes and events of each epoch."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class EpochReport:
 
     Args:
         distiller: The participants.
-        record: Takes (metrics, step) for tracking.
-        listener: Told how it goes.
+        record: Called with (metrics, step) to track values.
+        listener: Receives the events of training.
         watch: Compares the gradients of terms.
-        skipping: Counts skipped steps; None if none may be skipped.
-        log_every: Batches that one logged value is the mean of.
+        skipping: Counts skipped steps; None if no step may be skipped.
+        log_every: Number of batches that a logged value averages.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class EpochReport:
         self._told = 0.0
 
     def stepped(self, context: StageContext, done: int, now: float) -> None:
-        """So many steps of an epoch are done, which the listener is told now and then."""
+        """Report progress within an epoch to the listener, at most a few times per second."""
         if now - self._told > INTERVAL:
             self._told = now
             self.listener.stepped(context.stage, context.epoch, done)
@@ -56,7 +56,7 @@ class EpochReport:
         """Track the values of an epoch's batches.
 
         Returns:
-            The means over the epoch and the learning rates, each with its metric and whose epochs it is recorded by; and
+            (metric, learner whose epochs count, value) for the means over the epoch and the learning rates; and
             ``learner/term`` → mean.
         """
         values, names = context.values.cpu(), context.names
@@ -88,14 +88,14 @@ class EpochReport:
         ]
 
     def vanished(self, context: StageContext) -> list[tuple[str, Learner, float]]:
-        """Say which terms had no gradient that matters in this epoch; (metric, learner, share of the largest gradient)."""
+        """Report terms with a negligible gradient in this epoch: (metric, learner, share of the largest gradient)."""
         learner_of = {learner.name: learner for learner in context.learners}
         shares = []
         for name, (gradient, largest, rival) in self.watch.vanished().items():
             learner, term = name.split("/", 1)
             beside = f" against {largest:.2g} of {rival.split('/', 1)[1]!r}" if rival != name else ""
             self.listener.say(
-                f"{self.distiller.called(learner, term)} no longer matters in stage {context.stage.name}, epoch "
+                f"{self.distiller.describe_term(learner, term)} no longer matters in stage {context.stage.name}, epoch "
                 f"{context.epoch + 1}: its gradient on the outputs of {learner} is {gradient:.2g} with its weight{beside}. "
                 "Look for detach, saturation or a margin that every sample meets; if that is intended, ignore this line"
             )
@@ -103,7 +103,7 @@ class EpochReport:
         return shares
 
     def _finite(self, context: StageContext, values: Tensor) -> Tensor:
-        """True for every batch of an epoch that was not skipped; those that were are counted and said."""
+        """True for each batch of an epoch that was not skipped; skipped batches are counted and reported."""
         finite = torch.isfinite(values).all(dim=1)
         if not self.skipping or bool(finite.all()) or not bool(finite.any()):
             context.refuse_infinite(values)
@@ -116,13 +116,13 @@ class EpochReport:
         return finite
 
     def note(self, *notes: str) -> None:
-        """Say what a reader of the results must know, and keep it for them."""
+        """Report a remark, and keep it for the results."""
         self.notes += notes
         for note in notes:
             self.listener.say(note)
 
     def track(self, values: Iterable[tuple[str, Learner, float]], at: Callable[[Learner], int]) -> None:
-        """Record values, each where its learner is: learners of one stage may have had different numbers of epochs."""
+        """Record values at the epoch of each learner; learners of one stage may have had different numbers of epochs."""
         metrics: dict[int, dict[str, float]] = {}
         for name, learner, value in values:
             metrics.setdefault(at(learner), {})[name] = value

@@ -1,4 +1,4 @@
-"""Answers of trained participants: probabilities of classes or labels, or estimated values."""
+"""Predictions of trained participants: probabilities of classes or labels, or estimated values."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 def predict(
     distiller: Distiller, names: Sequence[str], rows: Tensor, table: Table, batch_size: int, fabric: Fabric
 ) -> dict[str, np.ndarray]:
-    """Answers (n, classes) of participants `names` for `rows`, in batches of `batch_size` in that order.
+    """Compute predictions (n, classes) of participants `names` for `rows`, in batches of `batch_size`, in this order.
 
-    They are class probabilities, probabilities of labels, or values in their units, as the table's target is. Rows that lack a
+    They are class probabilities, label probabilities, or values in their units, depending on the target. Rows without a
     participant's signals are NaN.
 
     Raises:
@@ -75,7 +75,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def answers(logits: Tensor, target: Target) -> Tensor:
-    """The answers (B, classes) that logits (B, classes) stand for, in single precision."""
+    """Convert logits (B, classes) to predictions (B, classes), in float32."""
     if target.kind == "values":
         return target.in_units(logits.float())
     return logits.float().softmax(-1) if target.is_classes else logits.float().sigmoid()
@@ -86,7 +86,7 @@ def _apart(distiller: Distiller, teachers: Sequence[str], live: Sequence[str]) -
 
 
 def _spread(values: Tensor, there: Tensor) -> Tensor:
-    """(k, classes) at the k places of a batch where `there` is true, and NaN at the others."""
+    """Scatter (k, classes) to the k rows where `there` is True; other rows are NaN."""
     whole = values.new_full((len(there), values.shape[1]), torch.nan)
     whole[there] = values
     return whole

@@ -1,4 +1,4 @@
-"""Training on the batches of a data loader: the engine's loop with batches that come from outside."""
+"""Training on the batches of a `torch.utils.data.DataLoader` or any other iterable."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class LoadedBatch:
     Args:
         signals: Participant → its input.
         labels: (B,) int64, or (B, names) floats for another target than ``classes``; None if there are none.
-        index: (B,) int64, the number of each sample in the data; None if the loader does not say it.
-        weights: (B,) floats greater than 0; None if all samples count the same.
+        index: (B,) int64, index of each sample in the data; None if the loader does not give it.
+        weights: (B,) positive floats; None for equal weights.
     """
 
     signals: Mapping[str, Any]
@@ -57,16 +57,16 @@ class LoadedBatch:
 
 
 def read_batch(batch: Any, student: str, teachers: Sequence[str], target: TargetKind = "classes") -> LoadedBatch:
-    """A loader's batch in one of the forms that `kdcore.distil` describes.
+    """Read a batch of a loader in one of the forms that `kdcore.distil` documents.
 
     Args:
-        batch: What the loader gives.
+        batch: An item of the loader.
         student: Name of the student.
         teachers: Names of the teachers.
-        target: What the labels are.
+        target: The kind of labels.
 
     Raises:
-        DataError: If it has none of them, or an input or label is unfit.
+        DataError: If the batch has none of these forms, or an input or label is unusable.
     """
     everybody = (student, *teachers)
     if isinstance(batch, Mapping):
@@ -106,10 +106,10 @@ def _input(value: Any) -> Any:
 
 
 def labels_of(value: Any, target: TargetKind) -> Tensor | None:
-    """Labels of a batch, in the form that `LoadedBatch` has them.
+    """Convert the labels of a batch to the form of `LoadedBatch`.
 
     Raises:
-        DataError: If they are none of the target.
+        DataError: If they do not match the target.
     """
     if value is None or target == "classes":
         return _whole(value, "labels", "; for other targets set target='labels' or target='values'")
@@ -170,10 +170,10 @@ def _checked(batch: LoadedBatch, everybody: Sequence[str]) -> LoadedBatch:
 
 
 class Batches(Dataset):
-    """The dataset of a recipe whose samples come from a loader: it has classes, labels or values, and no recordings.
+    """Dataset of a recipe whose samples come from a loader: classes, labels or values without recordings.
 
     Args:
-        outputs: How many classes, labels or values there are.
+        outputs: Number of classes, labels or values.
         target: The form of the labels.
         weighted: Whether batches have weights.
     """
@@ -194,11 +194,11 @@ class Batches(Dataset):
 
 
 class LoaderTable(Table):
-    """The current batch of a loader, as the table whose rows are its samples.
+    """A table whose rows are the samples of a loader's current batch.
 
     Args:
-        batch: The first batch, on which everything is set up and checked.
-        device: Where batches are put.
+        batch: The first batch, which is used for set-up and checks.
+        device: Device of the batches.
     """
 
     def __init__(self, batch: LoadedBatch, device: torch.device):
@@ -213,7 +213,7 @@ class LoaderTable(Table):
         self.current = self._moved(batch)
 
     def describe(self, batches: Batches) -> None:
-        """Note what the labels are, once it is known how many outputs there are.
+        """Set the target once the number of outputs is known.
 
         Raises:
             DataError: If samples have another number of labels or values than the student has outputs.
@@ -232,13 +232,13 @@ class LoaderTable(Table):
         return LoadedBatch(signals, *others)
 
     def take(self, batch: LoadedBatch) -> Tensor:
-        """Make `batch` the current one; returns its rows, which count from 0."""
+        """Make `batch` the current one; returns its rows, counted from 0."""
         self.current = self._moved(batch)
         self._all = torch.arange(len(batch), device=self.device)
         return self._all
 
     def is_partly_labelled(self, split: str) -> bool:
-        """True: what later batches have is not known."""
+        """True: later batches are not known."""
         return True
 
     def class_counts(self, rows: Tensor) -> Tensor | None:
@@ -250,7 +250,7 @@ class LoaderTable(Table):
         return None
 
     def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True, stand_ins: bool = False) -> Batch:
-        """Samples of the current batch, in which every participant has its input."""
+        """Samples of the current batch, with the input of every participant."""
         current = self.current
 
         def chosen(value: Any) -> Any:
@@ -267,7 +267,7 @@ class LoaderTable(Table):
 
 
 class LoaderAssembly(Assembly):
-    """Constructs participants from networks that were passed in Python, which take a loader's inputs as they are."""
+    """Assembly of networks that were passed from Python and read a loader's inputs without transforms."""
 
     def pipeline(self, name: str) -> Pipeline:
         """No transforms."""
@@ -301,11 +301,11 @@ class LoaderEngine(Engine):
     """Trains the learners of one stage on the batches of a loader.
 
     Args:
-        loader: Gives the batches of an epoch each time it is iterated.
-        steps: Batches of an epoch.
-        unpack: Makes a `LoadedBatch` of what the loader gives.
-        validation: Likewise, for the accuracy after each epoch; None for no validation.
-        options: Of `Engine`; its table is a `LoaderTable`.
+        loader: Yields the batches of an epoch each time it is iterated.
+        steps: Batches per epoch.
+        unpack: Converts an item of the loader to a `LoadedBatch`.
+        validation: Loader for the validation after each epoch; None for no validation.
+        options: Options of `Engine`, whose table is a `LoaderTable`.
     """
 
     table: LoaderTable
@@ -354,7 +354,7 @@ class LoaderEngine(Engine):
 
     @staticmethod
     def _refuse_partial(context: StageContext, batch: LoadedBatch) -> None:
-        """Refuse labels of which some are not known where a term needs all of them."""
+        """Refuse partly known labels if a term requires all of them."""
         for term in context.step.terms:
             needy = term.loss.needs.labels and not term.loss.partial_labels
             if needy and batch.labels is not None and partly_known(batch.labels):

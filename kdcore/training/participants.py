@@ -26,12 +26,12 @@ class TermSpec:
 
     Args:
         id: Its name in logs.
-        weight: A number, or one that changes over epochs.
+        weight: A number, or a ramp over epochs.
         build: Constructs the loss.
         teachers: Teachers that it reads.
         peers: Peers that it reads.
-        path: Where the recipe has it.
-        loss: What it is, for people: ``loss 'cosine' of plugin 'my-loss'``.
+        path: Path in the recipe.
+        loss: Description of the loss for messages: ``loss 'cosine' of plugin 'my-loss'``.
     """
 
     id: str
@@ -45,7 +45,7 @@ class TermSpec:
 
 @dataclass(frozen=True)
 class Average:
-    """The way a moving average follows a learner.
+    """Settings of a participant that is the moving average of a learner.
 
     Args:
         follows: Name of the learner.
@@ -65,10 +65,10 @@ def _set_up(spec: TermSpec, loss: DistillationLoss, example: Example) -> None:
 
 @dataclass
 class Sources:
-    """Participants without a network that learns.
+    """Participants that are never trained.
 
     Args:
-        averages: Moving average → how it follows a learner; their networks are among the teachers.
+        averages: Moving average → its settings; the networks are among the teachers.
         stored: Teacher → its stored outputs.
     """
 
@@ -77,19 +77,19 @@ class Sources:
 
 
 class Distiller(nn.Module):
-    """All that learns in one arm of a run, and what it learns from.
+    """All participants of one arm, with their fusion and losses.
 
     Args:
         teachers: Teachers with a network, by name.
         students: Students by name.
-        fusion: How the teachers run together.
+        fusion: Exchanges features among the teachers.
         class_embeddings: (classes, D), or None.
         sources: Moving averages and stored outputs.
 
     Attributes:
-        fused: Teachers that run together and whose fusion learns with them; none if each runs on its own.
-        reused: Learner → the teacher whose classifier it answers through.
-        origins: Learner → the participant whose trained weights it starts from.
+        fused: Teachers that run through the fusion, which is trained with them; empty without a fusion.
+        reused: Learner → teacher whose classifier it uses.
+        origins: Learner → participant whose trained weights it starts from.
     """
 
     class_embeddings: Tensor | None
@@ -131,7 +131,7 @@ class Distiller(nn.Module):
         return [average for average, each in self.averages.items() if each.follows == name]
 
     def known_classes(self, learner: str, spec: TermSpec) -> Tensor | None:
-        """The classes of the run that all know whom a term of `learner` reads, itself among them, (k,) int64; None for all."""
+        """Classes that `learner` and all sources of a term know, (k,) int64; None for all classes."""
         networks = [name for name in (learner, *spec.teachers, *spec.peers) if name in self.networks]
         known = [each for name in networks if (each := self.participant(name).known_classes) is not None]
         if not known:
@@ -141,12 +141,12 @@ class Distiller(nn.Module):
     def add_terms(
         self, learner: str, specs: Sequence[TermSpec], example: Callable[[TermSpec], Example], how: SetUp = _set_up
     ) -> None:
-        """Give `learner` its objective.
+        """Construct the losses of `learner`.
 
         Args:
-            learner: Its name.
+            learner: Name of the learner.
             specs: Its terms.
-            example: The outputs that a term is shown to make its parameters.
+            example: Returns the outputs that a loss is set up with.
             how: Sets up one loss.
         """
         losses = {spec.id: spec.build() for spec in specs}
@@ -155,8 +155,8 @@ class Distiller(nn.Module):
         self.terms[learner] = nn.ModuleDict(losses)
         self.specs[learner] = {spec.id: spec for spec in specs}
 
-    def called(self, learner: str, term: str) -> str:
-        """A term and its loss, for people."""
+    def describe_term(self, learner: str, term: str) -> str:
+        """Describe a term and its loss for a message."""
         origin = self.specs[learner][term].loss
         return f"term {term!r} of {learner}" + (f" ({origin})" if origin else "")
 
@@ -165,22 +165,22 @@ class Distiller(nn.Module):
         return dict(self.terms[learner].items()) if learner in self.terms else {}  # type: ignore[union-attr,arg-type]
 
     def owned(self, learner: str) -> list[nn.Module]:
-        """The modules that belong to a learner: its network and its losses; ``fusion`` owns the fusion."""
+        """Modules that are trained with a learner: its network and its losses. The owner ``fusion`` has the fusion."""
         if learner == FUSION:
             return [self.fusion]
         return [self.participant(learner), *([self.terms[learner]] if learner in self.terms else [])]
 
     def owners(self, learners: Sequence[str]) -> list[str]:
-        """`learners`, and the fusion if a teacher among them runs through it."""
+        """Owners of what a stage trains: `learners`, and ``fusion`` if one of them is fused."""
         return [*learners, *([FUSION] if set(learners) & set(self.fused) else [])]
 
     def run_apart(self, names: Sequence[str]) -> list[list[str]]:
-        """Groups of participants that can run without one another: those that are fused, and each of the others."""
+        """Groups of participants that run independently: the fused teachers, and each of the others."""
         fused = [name for name in names if name in self.fused]
         return [*([fused] if fused else []), *([name] for name in names if name not in fused)]
 
     def run_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
-        """Outputs of the teachers `names`; those that are fused run together."""
+        """Outputs of the teachers `names`; fused teachers run together."""
         if not self.fused:
             return {name: self.forward(name, batch) for name in names}
         fused = [name for name in names if name in self.fused]
@@ -188,7 +188,7 @@ class Distiller(nn.Module):
         return {name: found[name] if name in found else self.forward(name, batch) for name in names}
 
     def forward(self, name: str, batch: Batch, ablated: str | None = None) -> Outputs:
-        """Outputs of one participant, with those for an all-zero input where a loss needs them."""
+        """Outputs of one participant, with outputs for an all-zero input where a loss reads them."""
         member = self.participant(name)
         x = member.input(batch.signals[name])
         if ablated == "mixed":
@@ -202,7 +202,7 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def ablated_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
-        """Outputs of the participants `names` for one all-zero input each; the same whenever they are frozen."""
+        """Outputs of the participants `names` for an all-zero input; constant while they are frozen."""
         with self.mixed(None):
             zero = {name: _nothing(self.participant(name).input(batch.signals[name])) for name in names}
         with self.ready(names), self.mixed(None):
@@ -210,7 +210,7 @@ class Distiller(nn.Module):
 
     @contextmanager
     def ready(self, names: Sequence[str]) -> Iterator[None]:
-        """For a while, batches hold what the encoders of `names` read, with nothing left to do."""
+        """Treat the signals of a batch as final inputs of the encoders of `names`, without transforms."""
         transforms = {name: self.participant(name).batch_transforms for name in names}
         try:
             for name in names:
@@ -222,7 +222,7 @@ class Distiller(nn.Module):
 
     @contextmanager
     def mixed(self, mix: Callable[[Tensor, tuple[str, ...], str], Tensor] | None) -> Iterator[None]:
-        """For a while, the inputs of all participants are mixed so; None for not at all."""
+        """Mix the inputs of all participants within the context; None for no mixing."""
         members = [self.participant(name) for name in self.networks]
         before = [member.mix for member in members]
         try:
@@ -235,7 +235,7 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def update_averages(self, learner: str, update: int) -> None:
-        """Let the averages that follow `learner` take its weights in, after its step number `update`, counted from 0.
+        """Update the averages that follow `learner` after its optimizer step number `update`, counted from 0.
 
         Parameters are averaged; buffers, such as running statistics, are copied, as `torch.optim.swa_utils` does.
         """
@@ -257,13 +257,13 @@ def _half(outputs: Outputs, which: int) -> Outputs:
 
 
 def _nothing(x: Tensor) -> Tensor:
-    """One sample of zeros like those of `x`, all of them one number in memory: an encoder may see that its frames are equal."""
+    """One all-zero sample shaped like those of `x`, expanded from one number, so that an encoder can detect equal frames."""
     return x.new_zeros(()).expand_as(x[:1])
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """`module` in evaluation mode for a while; each submodule returns to the mode it was in."""
+    """Set `module` to evaluation mode within the context, then restore the mode of each submodule."""
     training = [each for each in module.modules() if each.training]
     for each in training:
         each.training = False

@@ -142,7 +142,7 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     parameters = sum(each.numel() for each in term.loss.parameters() if each.requires_grad)
     if not len(context.batch):  # no labelled sample in this batch
         return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0, parameters)
-    called = distiller.called(term.learner, term.spec.id)
+    called = distiller.describe_term(term.learner, term.spec.id)
     with side_effects_refused(called, context):
         try:
             value = step.value(term, context)
@@ -162,7 +162,7 @@ def _largest(weight: float | Ramp, epochs: int) -> float:
 
 def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[TermCheck]) -> None:
     """Refuse a term that is not finite or whose gradient does not matter beside the largest one of its learner."""
-    called = distiller.called(check.learner, check.term)
+    called = distiller.describe_term(check.learner, check.term)
     numbers = f"its value is {check.value} and its gradient {check.gradient} on the first batch"
     if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
         raise TrainingError(f"{called}: {numbers}; look for a logarithm or root of 0, or a division by 0")
@@ -235,7 +235,9 @@ def _refuse_taught_teachers(value: Tensor, distiller: Distiller, learner: str, t
         if learner in distiller.fused and name in distiller.fused:  # they may learn through one another
             continue
         if _norm(_gradients(value, _trainable(distiller, name))) > 0:
-            raise TrainingError(f"{distiller.called(learner, term)} sends a gradient to {name}, which must not learn from it")
+            raise TrainingError(
+                f"{distiller.describe_term(learner, term)} sends a gradient to {name}, which must not learn from it"
+            )
 
 
 def _refuse_unregistered(distiller: Distiller) -> None:
@@ -258,7 +260,7 @@ def _owner(distiller: Distiller, path: str) -> tuple[str, str]:
     name, _, within = rest.partition(".")
     if kind == "terms":
         term, _, within = within.partition(".")
-        return distiller.called(name, term), within
+        return distiller.describe_term(name, term), within
     return ("the fusion", rest) if kind == "fusion" else (f"the encoder of {name}", within.removeprefix("encoder."))
 
 

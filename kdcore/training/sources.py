@@ -1,4 +1,4 @@
-"""Participants that do not learn in a stage: their modes, and their outputs computed once."""
+"""The start of a stage: copied weights, modes of networks, and cached outputs of sources."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def begin_stage(distiller: Distiller, stage: StagePlan, new: Sequence[str]) -> N
 
 
 def set_modes(distiller: Distiller, stage: StagePlan) -> None:
-    """Learners train; everybody else evaluates and is given no gradient."""
+    """Set learners to training mode and all other participants to evaluation mode."""
     distiller.eval()
     for name in distiller.owners(stage.learners):
         for module in distiller.owned(name):
@@ -45,14 +45,14 @@ def set_modes(distiller: Distiller, stage: StagePlan) -> None:
 def cached_sources(
     distiller: Distiller, stage: StagePlan, table: Table, batch_size: int, limit: int | None, fabric: Fabric
 ) -> dict[str, CachedOutputs]:
-    """Outputs of those frozen participants that give the same for a sample every time.
+    """Compute the outputs of frozen participants whose outputs for a sample never change.
 
     Args:
         distiller: The participants.
         stage: The stage that reads them.
-        table: The samples.
-        batch_size: Of the passes.
-        limit: Bytes that one participant's outputs may take; None to compute nothing beforehand.
+        table: Prepared samples.
+        batch_size: Samples per forward pass.
+        limit: Memory limit for one participant's outputs, in bytes; None to cache nothing.
         fabric: Devices, precision, processes.
     """
     if limit is None or is_mixed(table.mix, stage, distiller):

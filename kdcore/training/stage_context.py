@@ -29,18 +29,18 @@ class StageContext:
         stage: Its learners, their sources and their training.
         learners: Its learners, and the fusion if that learns.
         step: Its objective.
-        module: `step`, or what distributes it.
-        rows: Rows that are learnt from.
-        batch_size: Rows per step, all processes together.
+        module: `step`, or its distributed wrapper.
+        rows: Training rows.
+        batch_size: Rows per step, over all processes.
         before: Epochs of earlier stages with the same order of samples, which is the same in both arms.
         last: Learners that no later stage trains.
-        epoch: The epoch under way, counted from 0 in this stage.
-        index: The step under way, counted from 0 in this epoch.
-        gathered: Batches whose gradients wait for the next optimizer step.
-        done: Epochs of this stage that are over.
-        ended: The reason why no further epoch follows, whatever the stage's epochs; empty if there is none.
-        earlier: `values` of steps whose single values were put together; None for none.
-        recorded: Single values of the steps since then, `terms + 1` to a step.
+        epoch: Current epoch, counted from 0 in this stage.
+        index: Current step, counted from 0 in this epoch.
+        gathered: Batches whose gradients have been accumulated for the next optimizer step.
+        done: Finished epochs of this stage.
+        ended: Reason why the stage ends before its last epoch; empty if it does not.
+        earlier: `values` of earlier steps as one tensor; None if there are none.
+        recorded: Values of later steps, `terms + 1` per step.
     """
 
     ordinal: int
@@ -61,7 +61,7 @@ class StageContext:
     recorded: list[Tensor] = field(default_factory=list)
 
     def record(self, values: Sequence[Tensor], total: Tensor) -> None:
-        """Keep the values of a step; no kernel runs for that, but once in a while."""
+        """Record the values of a step; tensors are stacked only now and then, which saves a kernel per step."""
         self.recorded += (*values, total)
         if len(self.recorded) > LONGEST:
             self.start_from(self.values)
@@ -73,12 +73,12 @@ class StageContext:
         self.start_from(values)
 
     def start_from(self, values: Tensor | None) -> None:
-        """Let the epoch's values so far be these; None for none."""
+        """Restore the values of the epoch's earlier steps; None if there are none."""
         self.earlier, self.recorded = values, []
 
     @property
     def values(self) -> Tensor:
-        """(steps so far, terms + 1): each term's value at each step of this epoch, and last their weighted sum."""
+        """(steps so far, terms + 1): value of each term at each step of this epoch; the last column is their weighted sum."""
         device, width = self.rows.device, len(self.step.names) + 1
         found = torch.zeros(0, width, device=device) if self.earlier is None else self.earlier
         if self.recorded:
@@ -87,7 +87,7 @@ class StageContext:
 
     @cached_property
     def steps(self) -> int:
-        """Steps of an epoch; rows that do not fill a batch are left out of it."""
+        """Steps per epoch; rows that do not fill a batch are dropped."""
         return len(self.rows) // self.batch_size
 
     @property
@@ -100,7 +100,7 @@ class StageContext:
         return (index + 1) % self.stage.accumulate == 0 or index + 1 == self.steps
 
     def training(self, learner: str) -> Training:
-        """The training of a learner; of the fusion, that of the teachers that run through it."""
+        """Training settings of a learner; the fusion has those of its teachers."""
         return self.stage.training[self.step.fused[0] if learner == FUSION else learner]
 
     @property
@@ -115,7 +115,7 @@ class StageContext:
 
     @property
     def first(self) -> Learner:
-        """The first learner, by whose steps and epochs the sum of all terms is recorded."""
+        """The first learner; the sum of all terms is recorded at its steps and epochs."""
         return self.learners[0]
 
     def refuse_infinite(self, values: Tensor) -> None:
@@ -133,12 +133,12 @@ class StageContext:
         history = f"; in this epoch it was {float(before[0]):.4g} first" if len(before) else ""
         history += f" and {float(before[-1]):.4g} last" if len(before) > 1 else ""
         raise TrainingError(
-            f"{self.names[which]} is {float(values[step, which])} {where}{self.step.called(which)}{history}. "
+            f"{self.names[which]} is {float(values[step, which])} {where}{self.step.describe_term(which)}{history}. "
             f"Learning rate: {rates}. If the value grew, try a smaller learning rate, a smaller weight, or "
             "gradient_clip; if it did not, look for a logarithm or root of 0, or a division by 0, in the loss"
         )
 
 
 def optimizer_steps(batches: int, accumulate: int) -> int:
-    """Optimizer steps of `batches` batches, of which `accumulate` make one; the last step takes what is left."""
+    """Optimizer steps for `batches` batches, `accumulate` batches per step; the last step may have fewer."""
     return -(-batches // accumulate)

@@ -1,4 +1,4 @@
-"""One step of a stage: from the rows of a batch to the weighted sum of all terms."""
+"""One training step of a stage: from the rows of a batch to the weighted sum of all terms."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _PLAIN = nullcontext()
 
 @dataclass(frozen=True)
 class StepTerm:
-    """A term of one learner as a step computes it.
+    """A term of one learner, with its loss.
 
     Args:
-        learner: Whose objective it belongs to.
+        learner: Name of the learner.
         spec: The term.
-        loss: Its loss.
+        loss: The constructed loss.
     """
 
     learner: str
@@ -45,15 +45,15 @@ class StepTerm:
 
 
 class StageStep(nn.Module):
-    """The objective of one stage as a function of rows: what is compiled, distributed and differentiated.
+    """The objective of one stage as a function of rows; this module is compiled and distributed.
 
     Args:
-        distiller: Everybody.
-        stage: Learners, and those that they learn from.
-        table: Where rows are looked up.
-        labelled: Whether learners may see labels.
-        cached: Outputs of frozen teachers, by name; teachers without are run live.
-        gather: Makes one rank's outputs those of the whole batch; None in a single process.
+        distiller: All participants of the arm, with their losses.
+        stage: The stage: its learners and their sources.
+        table: Prepared samples, indexed by row.
+        labelled: Whether losses may read labels.
+        cached: Teacher → its precomputed outputs; other teachers run in every step.
+        gather: Gathers a tensor from all processes; None for a single process.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class StageStep(nn.Module):
         self.stage, self.table, self.labelled, self.gather = stage, table, labelled, gather
         self.cached = {**distiller.stored, **(cached or {})}
         self.fused = [name for name in stage.learners if name in distiller.fused]
-        self.teaching = [name for name in stage.learners if name in distiller.teachers]
-        self.studying = [name for name in stage.learners if name in distiller.students]
+        self.teacher_learners = [name for name in stage.learners if name in distiller.teachers]
+        self.student_learners = [name for name in stage.learners if name in distiller.students]
         self.live_teachers = [name for name in stage.sources if name not in self.cached]
-        self.inputs = [*self.teaching, *self.studying, *self.live_teachers]
+        self.inputs = [*self.teacher_learners, *self.student_learners, *self.live_teachers]
         self.ablation = {name: _ablation(distiller.losses(name)) for name in stage.learners}
         self._ablated = any(self.ablation.values())
         self.terms = [
@@ -100,21 +100,21 @@ class StageStep(nn.Module):
 
     @property
     def distiller(self) -> Distiller:
-        """Everybody."""
+        """All participants of the arm."""
         return self._distiller[0]
 
-    def called(self, index: int) -> str:
-        """``: term … of …`` for the term at this place of `names`; empty for the sum of all, which follows them."""
+    def describe_term(self, index: int) -> str:
+        """Describe the term at `index` of `names` for a message; empty for the total, which comes last."""
         if index >= len(self.terms):
             return ""
-        return f": {self.distiller.called(self.terms[index].learner, self.terms[index].spec.id)}"
+        return f": {self.distiller.describe_term(self.terms[index].learner, self.terms[index].spec.id)}"
 
     def forward(self, rows: Tensor, local: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The weighted sum of all terms, and each term's value, detached, in the order of `names`.
+        """Compute the weighted sum of all terms, and each term's detached value, in the order of `names`.
 
         Args:
             rows: (B,) rows of the whole batch.
-            local: (b,) those of them that this process puts through networks.
+            local: (b,) rows that this process runs through the networks.
         """
         total, values, watched = None, [], []
         self.balanced = {name: [] for name in self.balanced}
@@ -140,7 +140,7 @@ class StageStep(nn.Module):
         return total, values
 
     def value(self, term: StepTerm, context: LossContext) -> Tensor:
-        """The value of a term: 0 for no samples, and of mixed ones the mean over both samples' labels, by their shares.
+        """Compute a term: 0 for an empty batch; for mixed samples, the mean over both labels, weighted by their shares.
 
         Raises:
             TrainingError: If the loss returns anything but a scalar.
@@ -158,13 +158,13 @@ class StageStep(nn.Module):
         return torch.stack([share * value for (share, _), value in zip(parts, values, strict=True)]).sum()
 
     def _is_empty(self, term: StepTerm, context: LossContext) -> bool:
-        """True if a batch has no sample for a term, whose gradient of 0 would say that there is nothing to gain from it."""
+        """True if a term has no sample in the batch; its zero gradient must not enter gradient balancing."""
         labels = context.batch.labels
         mixed = self._drawn is not None and labels is not None and term.loss.needs.labels
         return not len(context.batch) or (mixed and not bool(known(labels).any()))
 
     def _by_label(self, term: StepTerm, context: LossContext) -> Iterator[tuple[float, LossContext]]:
-        """(share, context) of each label that the samples of a batch have."""
+        """Contexts for each of the labels of mixed samples, with their shares."""
         mix, labels = self._drawn, context.batch.labels
         if not isinstance(context.batch, MixedBatch) or mix is None or labels is None or not term.loss.needs.labels:
             yield 1.0, context
@@ -179,10 +179,10 @@ class StageStep(nn.Module):
     def refuse(self, term: StepTerm, value: object, like: Tensor) -> None:
         """Raise a TrainingError if a loss returned anything but a scalar tensor where `like` is."""
         if wrong := not_a_scalar(value, like):
-            raise TrainingError(f"{self.distiller.called(term.learner, term.spec.id)}: {wrong}")
+            raise TrainingError(f"{self.distiller.describe_term(term.learner, term.spec.id)}: {wrong}")
 
     def contexts(self, rows: Tensor, local: Tensor) -> list[tuple[StepTerm, LossContext]]:
-        """The context of each term for a batch; empty for a term that reads labels where no sample has one."""
+        """Yield each term with its context; the context is empty if the term reads labels and no sample has one."""
         distiller = self.distiller
         if self.presence:
             return self._contexts_where_present(rows)
@@ -196,14 +196,14 @@ class StageStep(nn.Module):
             now(TEACHERS)
             sources = self._sources(rows, batch)
             outputs: dict[str, Outputs] = {}
-            if self.teaching:
+            if self.teacher_learners:
                 now(TEACHERS_FORWARD)
                 with self.teacher_randomness or _PLAIN:
                     outputs = self._gathered(distiller.run_teachers(self.fused, batch))
-                    outputs |= self._outputs([name for name in self.teaching if name not in outputs], batch)
-            if self.studying:
+                    outputs |= self._outputs([name for name in self.teacher_learners if name not in outputs], batch)
+            if self.student_learners:
                 now(FORWARD)
-            outputs |= self._outputs(self.studying, batch)
+            outputs |= self._outputs(self.student_learners, batch)
             now(OWN)
         if mix:
             whole = MixedBatch(len(whole), {}, whole.labels, whole.weights)
@@ -232,7 +232,7 @@ class StageStep(nn.Module):
         return found
 
     def _whole(self, rows: Tensor, batch: Batch) -> Batch:
-        """The samples of all processes, without inputs; `batch` itself in a single process."""
+        """The batch of all processes, without inputs; `batch` itself for a single process."""
         if not self.gather:
             return batch
         weights = None if self.table.weights is None else self.table.weights[rows]
@@ -240,7 +240,7 @@ class StageStep(nn.Module):
         return replace(batch, rows=rows, signals={}, labels=labels, weights=weights)
 
     def _presence(self, table: Table) -> dict[str, Tensor]:
-        """Participant of this stage → (N,) bool, which rows of the table it has; without those that have all."""
+        """Participant of this stage → (N,) bool, rows for which it has signals; participants with all rows are left out."""
         found = {name: table.present[name] for name in self.inputs if name in table.present}
         for name in self.stage.sources:
             if name in table.present:
@@ -252,10 +252,10 @@ class StageStep(nn.Module):
         return found
 
     def _contexts_where_present(self, rows: Tensor) -> list[tuple[StepTerm, LossContext]]:
-        """As `contexts`, where some rows lack the signals of some participants: each runs on the rows that it has.
+        """Yield contexts where some samples lack signals: each participant runs on the rows that it has.
 
-        A term is given the rows that all of its participants have. A learner with fewer than two rows of a batch sits it out,
-        because batch normalisation cannot normalise one.
+        A term is computed on the rows that all of its participants have. A learner with fewer than two rows skips the batch,
+        because batch normalisation requires two.
         """
         self.phases.now(BATCHES)
         distiller, batch = self.distiller, self.table.batch(rows, self.inputs, self.labelled, stand_ins=True)
@@ -292,7 +292,7 @@ class StageStep(nn.Module):
         return found
 
     def _outputs_where_present(self, rows: Tensor, batch: Batch) -> tuple[dict[str, Outputs], dict[str, Tensor]]:
-        """Outputs of everybody on the rows that they have; and participant → (B,) place of each row among them, -1 if not."""
+        """Outputs of each participant on the rows that it has, and the index of each row among them, (B,), -1 if absent."""
         distiller, outputs = self.distiller, dict[str, Outputs]()
         places: dict[str, Tensor] = {}
         self.phases.now(TEACHERS)
@@ -308,12 +308,12 @@ class StageStep(nn.Module):
                 )
         outputs = self._with_blanks(outputs, rows)
         self.phases.now(TEACHERS_FORWARD)
-        for group in distiller.run_apart(self.teaching):
+        for group in distiller.run_apart(self.teacher_learners):
             with self.teacher_randomness or _PLAIN:
                 run = distiller.run_teachers if group == self.fused else self._outputs
                 outputs |= self._some(group, rows, batch, places, 2, lambda part, run=run, group=group: run(group, part))
         self.phases.now(FORWARD)
-        return outputs | self._outputs(self.studying, batch), places
+        return outputs | self._outputs(self.student_learners, batch), places
 
     def _some(
         self,
@@ -324,7 +324,7 @@ class StageStep(nn.Module):
         least: int,
         run: Callable[[Batch], Mapping[str, Outputs]],
     ) -> Mapping[str, Outputs]:
-        """Outputs of a group on the rows that all of it have, noted in `places`; empty ones if fewer than `least` have."""
+        """Outputs of a group on the rows that all members have, recorded in `places`; empty below `least` rows."""
         masks = [self.presence[name][rows] for name in group if name in self.presence]
         if not masks or bool((mask := torch.stack(masks).all(0)).all()):
             return run(batch)
@@ -339,7 +339,7 @@ class StageStep(nn.Module):
         return run(replace(batch, signals=signals).select(index))
 
     def _nothing(self, name: str) -> Outputs:
-        """Outputs of a learner for no row; whatever is made of them gives its parameters a gradient of 0."""
+        """Empty outputs of a learner, connected to its parameters with zero gradient."""
         zero = torch.zeros((), device=self.table.labels.device)
         for parameter in self.distiller.participant(name).parameters():
             zero = zero + parameter.sum() if parameter.requires_grad else zero
@@ -349,7 +349,7 @@ class StageStep(nn.Module):
         return self._gathered({name: self.distiller.forward(name, batch, self.ablation[name]) for name in names})
 
     def _sources(self, rows: Tensor, batch: Batch) -> dict[str, Outputs]:
-        """Outputs of those that do not learn in this stage."""
+        """Outputs of the sources, which are not trained in this stage."""
         found = {name: self.cached[name].at(rows) for name in self.stage.sources if name in self.cached}
         if self.live_teachers:
             with torch.no_grad(), self.teacher_randomness or _PLAIN:
@@ -357,7 +357,7 @@ class StageStep(nn.Module):
         return self._with_blanks(found, rows)
 
     def _with_blanks(self, found: dict[str, Outputs], rows: Tensor) -> dict[str, Outputs]:
-        """Sources' outputs with those for an all-zero input, where a loss reads these."""
+        """Add outputs for an all-zero input to the sources' outputs, where a loss reads them."""
         if self._ablated and found:
             names = self.stage.sources
             networks = [name for name in names if name not in self.distiller.stored]
@@ -368,9 +368,9 @@ class StageStep(nn.Module):
         return found
 
     def _needs_stream(self) -> bool:
-        """True if teachers would draw random numbers between those of students, which the baseline trains without them."""
+        """True if teachers need random numbers of their own, so that students draw the same numbers in both arms."""
         random = [name for name in self.live_teachers if sees_random_input(self.distiller.participant(name))]
-        return bool(self.studying) and bool(self.teaching or random)
+        return bool(self.student_learners) and bool(self.teacher_learners or random)
 
     def _gathered(self, outputs: dict[str, Outputs]) -> dict[str, Outputs]:
         gather = self.gather
@@ -380,7 +380,7 @@ class StageStep(nn.Module):
 
 
 def _of_classes(context: LossContext, classes: Tensor, reads_labels: bool) -> LossContext:
-    """The context among the classes that all participants know, without samples of others if the loss reads labels."""
+    """Restrict a context to the classes that all participants know; drop samples of other classes if the loss reads labels."""
     context = context.of_classes(classes)
     if reads_labels and context.batch.labels is not None:
         context = context.select(known(context.labels).nonzero().flatten())
@@ -388,7 +388,7 @@ def _of_classes(context: LossContext, classes: Tensor, reads_labels: bool) -> Lo
 
 
 def _gather(outputs: Outputs, gather: Callable[[Tensor], Tensor], mixed: bool) -> Outputs:
-    """One rank's outputs made the whole batch's; a single ablated output is every rank's already."""
+    """Gather outputs from all processes; a single ablated output is the same everywhere."""
     ablated = _gather(outputs.ablated, gather, False) if outputs.ablated is not None and mixed else outputs.ablated
     return Outputs(gather(outputs.logits), {tap: gather(x) for tap, x in outputs.features.items()}, ablated)
 

@@ -243,7 +243,7 @@ def read_outputs(
     classes: Sequence[str],
     target: Target = OF_CLASSES,
 ) -> CachedOutputs:
-    """Stored outputs as a teacher's answers to the rows of a table.
+    """Read stored outputs, and arrange them by the rows of a table.
 
     Args:
         path: The file.

@@ -1,4 +1,4 @@
-"""Outputs of frozen teachers, computed once per sample and looked up afterwards."""
+"""Outputs of frozen teachers, computed once per sample."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class CachedOutputs:
     """A teacher's outputs by row of the table.
 
     Args:
-        position: (N,) int64: place of each row's outputs in the tensors below, -1 where there are none.
+        position: (N,) int64, index of each row's outputs in the tensors below, -1 if it has none.
         logits: (n, classes).
         features: Tap → (n, …), or (n, S, …) where each sample has several rows of an activation, such as a clip's frames.
-        folded: Taps of the latter kind; they are looked up as (B·S, …).
+        folded: Taps of the latter kind; they are returned as (B·S, …).
     """
 
     def __init__(self, position: Tensor, logits: Tensor, features: Mapping[str, Tensor], folded: Sequence[str] = ()):
@@ -33,7 +33,7 @@ class CachedOutputs:
 
     @classmethod
     def of_batches(cls, rows: Tensor, outputs: Sequence[Outputs], sizes: Sequence[int], count: int) -> CachedOutputs:
-        """The outputs for `rows`, given in batches of `sizes` in that order; `count` rows has the whole table."""
+        """Collect the outputs of consecutive batches of `rows` with the given `sizes`; the table has `count` rows."""
         position = torch.full((count,), -1, dtype=torch.long, device=rows.device)
         position[rows] = torch.arange(len(rows), device=rows.device)
         features = {
@@ -44,7 +44,7 @@ class CachedOutputs:
         return cls(position, torch.cat([each.logits for each in outputs]), features, folded)
 
     def covers(self, rows: Tensor) -> Tensor:
-        """(B,) bool: whether there are outputs for each of `rows`."""
+        """(B,) bool, True for rows that have outputs."""
         return self.position[rows] >= 0
 
     def at(self, rows: Tensor) -> Outputs:
@@ -62,7 +62,7 @@ class CachedOutputs:
 
 
 def per_sample(value: Tensor, count: int) -> Tensor:
-    """(B·S, …) as (B, S, …): several rows of an activation may belong to one sample."""
+    """Reshape (B·S, …) to (B, S, …), for activations with several rows per sample."""
     return value if len(value) == count else value.unflatten(0, (count, -1))
 
 
@@ -85,7 +85,7 @@ def cache_teachers(
 
 
 def repeatable(distiller: Distiller, sources: Iterable[str]) -> list[str]:
-    """The frozen ones of `sources` whose outputs for a sample are the same every time."""
+    """Sources whose outputs for a sample never change while they are frozen."""
     frozen = [name for name in sources if name not in distiller.stored and name not in distiller.averages]
     random = [name for name in frozen if sees_random_input(distiller.participant(name))]
     fused = [name for name in frozen if name in distiller.fused]
@@ -95,7 +95,7 @@ def repeatable(distiller: Distiller, sources: Iterable[str]) -> list[str]:
 
 
 def sees_random_input(participant: Participant) -> bool:
-    """True if a participant that is not learning is still shown augmented inputs."""
+    """True if a frozen participant reads augmented inputs."""
     return participant.augment_frozen and any(
         getattr(module, "augmentation", False) for module in participant.batch_transforms.modules()
     )

@@ -1,4 +1,4 @@
-"""Optimizer steps: gradients of one or several batches, clipped, scaled, and applied to every learner of a stage."""
+"""Optimizer steps: gradients are accumulated, clipped, scaled and applied to every learner of a stage."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ SMALLEST_SCALE = 2.0**-14
 
 
 class Updates:
-    """Differentiates batches and steps optimizers.
+    """Backward passes and optimizer steps.
 
     Args:
         fabric: Devices, precision, processes.
         distiller: The participants.
         scaler: Scales the loss, for float16; None for other precisions.
-        skipping: Skips steps that are not finite; None to leave them to the end of the epoch, which refuses them.
-        phases: Divides the time of steps.
-        shards: Weights as processes have them.
+        skipping: Skips steps with non-finite values; None to raise an error at the end of the epoch.
+        phases: Measures where the time goes.
+        shards: Weights as the processes hold them.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class Updates:
         self.shards = shards
 
     def begin(self, state: Mapping[str, Any] | None) -> None:
-        """Start the gradient scaler, where the precision has one, from a checkpoint's state or afresh."""
+        """Initialise the gradient scaler, if any, or restore it from a checkpoint."""
         if self.scaler:
             fresh = {**self.scaler.state_dict(), "scale": 2.0**16, "_growth_tracker": 0}
             self.scaler.load_state_dict(dict(state["scaler"]) if state else fresh)
 
     def take(self, context: StageContext, total: Tensor, values: Sequence[Tensor]) -> None:
-        """Add a batch's gradients to those gathered, and step every learner's optimizer if the batch completes a step.
+        """Accumulate the gradients of a batch; step every learner's optimizer if the batch completes a step.
 
-        The gradient of a step is the mean over its batches. A batch that is skipped takes with it those gathered before it for
-        the same step; the step still counts.
+        The gradient of a step is the mean over its batches. A skipped batch discards the gradients accumulated for the same
+        step; the step still counts.
 
         Args:
             context: The stage.
@@ -70,7 +70,7 @@ class Updates:
             for learner in context.learners:
                 for parameter in learner.parameters:
                     parameter.grad = None
-        self.phases.now(BACKWARD if context.step.studying else TEACHERS_BACKWARD)
+        self.phases.now(BACKWARD if context.step.student_learners else TEACHERS_BACKWARD)
         balanced = self._balanced(context)
         self.fabric.backward(total)
         self.shards.average_rest(context.learners)
@@ -97,7 +97,7 @@ class Updates:
         context.gathered = 0
 
     def _balanced(self, context: StageContext) -> list[tuple[Tensor, Tensor]]:
-        """(parameter, gradient with those gathered before) of learners that do not just add the gradients of their terms."""
+        """Balanced gradients, with the accumulated ones, of learners whose terms' gradients are not simply added."""
         found: list[tuple[Tensor, Tensor]] = []
         for learner in context.learners:
             terms = [each for each in context.step.balanced.get(learner.name, ()) if each.requires_grad]
@@ -113,7 +113,7 @@ class Updates:
         return found
 
     def _step(self, context: StageContext, learner: Learner) -> bool:
-        """Step a learner's optimizer with the mean of the gathered gradients; returns whether it has any."""
+        """Step a learner's optimizer with the mean of the accumulated gradients; returns False if it has none."""
         stepped = False
         if learner.optimizer:
             largest = context.training(learner.name).gradient_clip
@@ -140,10 +140,10 @@ class Updates:
         return stepped
 
     def refuse_tiny_scale(self, context: StageContext) -> None:
-        """Check after an epoch that the scaler has found a scale at which gradients are finite.
+        """Check after an epoch that the gradient scaler has not become too small.
 
         Raises:
-            TrainingError: If not; the optimizers would skip every further step in silence.
+            TrainingError: If it has; the optimizers would silently skip every further step.
         """
         if self.scaler and self.scaler.get_scale() < SMALLEST_SCALE:
             raise TrainingError(

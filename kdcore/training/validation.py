@@ -1,4 +1,4 @@
-"""Scores on the validation split after each epoch: the best epoch, early stopping, and rates that follow a metric."""
+"""Validation after each epoch: best epoch, early stopping, and learning rates that follow a metric."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from kdcore.training.stage_context import StageContext
 
 @dataclass(frozen=True)
 class Scores:
-    """A learner on the validation split.
+    """Scores of a learner on the validation split.
 
     Args:
         value: The metric `name`; accuracies and mAP from 0 to 1.
         loss: Mean cross-entropy in nats; of labels the mean binary one, of values the mean squared error of normalised ones.
-        name: Of the metric by which the target is judged: ``accuracy``, ``map``, ``mae`` or ``r2``.
+        name: Main metric of the target: ``accuracy``, ``map``, ``mae`` or ``r2``.
         higher_is_better: Whether a larger `value` is better.
     """
 
@@ -36,10 +36,10 @@ class Scores:
 
     @classmethod
     def of(cls, answers: np.ndarray, labels: np.ndarray, target: Target = OF_CLASSES) -> Scores:
-        """The scores of answers (n, classes) for labels; rows that are NaN, without a signal, do not count.
+        """Compute scores of predictions; rows of NaN, which have no signal, are ignored.
 
         Args:
-            answers: As `kdcore.training.evaluation.predict` returns them.
+            answers: (n, classes) predictions, as `kdcore.training.evaluation.predict` returns them.
             labels: (n,), or (n, names) for another target than ``classes``.
             target: The form of the labels.
         """
@@ -52,7 +52,7 @@ class Scores:
         return cls(value, loss, metric.name, metric.higher_is_better)
 
     def at(self, metric: str) -> float:
-        """The metric, the larger the better: the loss, or else the metric by which the target is judged."""
+        """The loss or the main metric, with the sign that makes larger values better."""
         if metric == "loss":
             return -self.loss
         return self.value if self.higher_is_better else -self.value
@@ -65,7 +65,7 @@ class Scores:
 
 
 def scored(answers: np.ndarray, labels: np.ndarray, target: Target) -> tuple[float, float]:
-    """The metric by which `target` is judged, and the mean loss."""
+    """Main metric of `target`, and the mean loss."""
     smallest = np.finfo(np.float32).tiny  # a probability of 0 is one that float32 cannot hold
     if target.is_classes:
         own = answers[np.arange(len(labels)), labels].astype(np.float64)
@@ -80,24 +80,24 @@ def scored(answers: np.ndarray, labels: np.ndarray, target: Target) -> tuple[flo
 
 
 def chosen_together(stage: StagePlan, distiller: Distiller) -> list[tuple[str, ...]]:
-    """Learners whose best epoch is one choice: those of one fusion; every other learner has its own."""
+    """Groups of learners that share their best epoch: the teachers of a fusion, and each other learner alone."""
     fused = tuple(name for name in stage.learners if name in distiller.fused)
     return [*([fused] if fused else []), *((name,) for name in stage.learners if name not in fused)]
 
 
 def metric_of(training: Training) -> str:
-    """The metric that chooses the best epoch; ``accuracy`` stands for the metric by which the target is judged."""
+    """Metric that selects the best epoch; ``accuracy`` stands for the main metric of the target."""
     return training.early_stopping.metric if training.early_stopping else "accuracy"
 
 
 def reads_loss(training: Training) -> bool:
-    """True if the validation loss decides anything."""
+    """True if a choice depends on the validation loss."""
     rule = training.learning_rate
     return metric_of(training) == "loss" or (rule.name == "plateau" and rule.monitor == "validation-loss")
 
 
 def improved(learner: Learner, training: Training, score: Scores) -> bool:
-    """Note an epoch's scores for early stopping; returns True if the epoch is the best so far."""
+    """Update early stopping with an epoch's score; returns True if the epoch is the best so far."""
     value = score.at(metric_of(training))
     if training.early_stopping:
         better = value > learner.reference + training.early_stopping.min_delta
@@ -109,7 +109,7 @@ def improved(learner: Learner, training: Training, score: Scores) -> bool:
 
 
 def early_end(context: StageContext, groups: Sequence[tuple[str, ...]]) -> str:
-    """The reason why a stage ends after this epoch because no learner improves any more; empty if it does not end."""
+    """Reason why early stopping ends the stage after this epoch; empty if it does not."""
     learners = {learner.name: learner for learner in context.learners}
     for names in groups:
         stopping = context.training(names[0]).early_stopping
@@ -125,13 +125,13 @@ def early_end(context: StageContext, groups: Sequence[tuple[str, ...]]) -> str:
 def follow_plateaus(
     context: StageContext, groups: Iterable[tuple[str, ...]], scores: Mapping[str, Scores], means: Mapping[str, float]
 ) -> None:
-    """Let rates that follow a metric follow it.
+    """Step the learning rates that follow a metric.
 
     Args:
         context: The stage.
-        groups: As `chosen_together` has them; a group follows its mean.
-        scores: Of each learner.
-        means: ``learner/term`` → mean of the epoch.
+        groups: Groups of `chosen_together`; a group follows its mean.
+        scores: Learner → scores.
+        means: ``learner/term`` → mean over the epoch.
     """
     learners = {learner.name: learner for learner in context.learners}
     for names in groups:
@@ -155,7 +155,7 @@ def _monitored(
 
 @contextmanager
 def averages_applied(learners: Iterable[Learner]) -> Iterator[None]:
-    """For a while, learners with a moving average of their weights have that."""
+    """Give learners with a moving average its weights within the context."""
     with ExitStack() as stack:
         for learner in learners:
             if learner.average:

@@ -65,7 +65,7 @@ def _add_devices(guess: Guess, word: str, pattern: str, table: TextTable, column
     for device, groups in kinds.items():
         place = ("devices", device)
         made: dict[str, Any] = {"pattern": pattern}
-        made["columns"] = {kind: [table.called(n) for n in group] for kind, group in groups.items()}
+        made["columns"] = {kind: [table.column_name(n) for n in group] for kind, group in groups.items()}
         _add_units(guess, made, place, table, groups)
         _add_time(guess, made, place, table, columns, rate)
         made |= {"delimiter": table.delimiter} if table.delimiter != "," else {}
@@ -109,7 +109,7 @@ def _add_time(guess: Guess, made: dict[str, Any], place: Place, table: TextTable
         if rate is None:
             guess.why[(*place, "rate")] = f"{FILL_IN}: samples per second; there is no column of time stamps"
         return
-    made["time_column"] = table.called(columns.time)
+    made["time_column"] = table.column_name(columns.time)
     if rate is not None:
         made["rate"] = rate
     if not columns.unit:
@@ -130,7 +130,7 @@ def _add_key(guess: Guess, names: Names, table: TextTable, columns: Columns) -> 
         said = "; ".join(f"{{{name}}} is {why}" for name, (why, _) in names.fields.items())
         guess.why["devices", device, "pattern"] = said
     if columns.label is not None:
-        guess.dataset["label"] = {"column": table.called(columns.label)}
+        guess.dataset["label"] = {"column": table.column_name(columns.label)}
         found = sorted(set(table.texts(columns.label)))
         if "" in found:
             guess.dataset["ignore_labels"] = [""]
@@ -144,7 +144,7 @@ def _add_key(guess: Guess, names: Names, table: TextTable, columns: Columns) -> 
         guess.dataset["label"] = {"column": None}
         guess.why["label", "column"] = f"{FILL_IN}: the column of labels, or path: action and {{action}} in the patterns"
     if columns.subject is not None:
-        guess.dataset["key_columns"] = {"subject": table.called(columns.subject)}
+        guess.dataset["key_columns"] = {"subject": table.column_name(columns.subject)}
         if not table.names:
             guess.why["key_columns",] = "whole numbers that seldom change; check them"
     elif "subject" not in names.fields:

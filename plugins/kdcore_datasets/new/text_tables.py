@@ -64,7 +64,7 @@ class TextTable:
         layout = TextLayout(decimal=self.decimal)
         return np.array([layout.number(text) for text in self.texts(column)], dtype=np.float64)
 
-    def called(self, column: int) -> str | int:
+    def column_name(self, column: int) -> str | int:
         """The column as a recipe names it."""
         return self.names[column] if self.names else column
 

@@ -127,13 +127,22 @@ def test_an_extension_says_whether_it_equals_a_longer_run(finished, rule, same):
 
 
 def test_arms_of_other_lengths_are_refused_unless_a_rule_ended_one():
-    assert compare_lengths({"a": [3, 9, ""]}, {"a": [3, 9, ""]}) == []
+    assert compare_lengths({"a": [3, 9, ""]}, {"a": [3, 9, ""]}, {}) == []
     with pytest.raises(TrainingError, match="a was trained for 3 epochs and 9 steps with distillation, and for 2 epochs"):
-        compare_lengths({"a": [3, 9, ""]}, {"a": [2, 6, ""]})
+        compare_lengths({"a": [3, 9, ""]}, {"a": [2, 6, ""]}, {})
     with pytest.raises(TrainingError, match="a baseline must have the same"):
-        compare_lengths({"a": [3, 9, ""]}, {"a": [3, 8, ""]})
-    (said,) = compare_lengths({"a": [3, 9, "rule"]}, {"a": [5, 15, ""], "b": [1, 1, "rule"]})
+        compare_lengths({"a": [3, 9, ""]}, {"a": [3, 8, ""]}, {})
+    (said,) = compare_lengths({"a": [3, 9, "rule"]}, {"a": [5, 15, ""], "b": [1, 1, "rule"]}, {})
     assert said.startswith("a was trained for 5 epochs (15 steps) without distillation and for 3 (9) with it")
+
+
+def test_a_baseline_without_the_students_first_phase_has_its_epochs_more():
+    assert compare_lengths({"a": [3, 9, ""]}, {"a": [7, 21, ""]}, {"a": 4}) == []
+    for wrong in ([3, 9, ""], [6, 18, ""], [7, 20, ""]):
+        with pytest.raises(TrainingError, match="a baseline must have the same and 4 epochs more"):
+            compare_lengths({"a": [3, 9, ""]}, {"a": wrong}, {"a": 4})
+    (said,) = compare_lengths({"a": [3, 9, ""]}, {"a": [5, 15, "rule"]}, {"a": 4})
+    assert said.endswith("the first had a limit of 4 epochs more, and both could end early by the same rule")
 
 
 def test_both_arms_stop_early_and_the_results_say_so(home):
