@@ -59,6 +59,7 @@ def evaluate_arm(
     batch_size: int,
     fabric: Fabric,
     seconds: float,
+    notes: Sequence[str],
     answerless: Sequence[str] = (),
 ) -> Outcome:
     """Evaluate the participants of an arm. If `split` is the test split, this is the only time that test data are used.
@@ -82,6 +83,7 @@ def evaluate_arm(
         students,
         most_memory(fabric.device),
         parameter_counts(networks, trained=True),
+        notes=list(notes),
         target=table.target,
         names=() if table.target.is_classes else table.classes,
     )

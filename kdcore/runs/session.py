@@ -193,13 +193,12 @@ class RunSession:
             began = time.monotonic()
             yield ArmTraining(seed, arm, engine, stages, self._checkpoint_of(seed, arm))
             seconds = time.monotonic() - began
-            lengths = self._note_training(engine, seed, arm) if self.writes else []
-            size, notes = self.recipe.data.batch_size, [*engine.notes, *lengths]
+            notes = [*engine.notes, *(self._note_training(engine, seed, arm) if self.writes else ())]
             self.phases.trace = None
             distiller = engine.shards.joined(distiller, lambda seed=seed, arm=arm: self._distiller(seed, arm))
             with self.phases.during(EVALUATION):
-                where = self.context.table, self.split, size, self.fabric
-                outcome = replace(evaluate_arm(arm, distiller, *where, seconds, self._answerless), notes=notes)
+                where = self.context.table, self.split, self.recipe.data.batch_size, self.fabric
+                outcome = evaluate_arm(arm, distiller, *where, seconds, notes, self._answerless)
             if self.writes:
                 with self.phases.during(CHECKPOINTS):
                     self._save(distiller, seed, outcome)

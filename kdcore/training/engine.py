@@ -175,9 +175,8 @@ class Engine:
             cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)
         step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gatherer(self.fabric.world_size))
         step.watch, step.phases = self.watch, self.phases
-        if self.settings.compile:
-            for name in stage.learners:
-                self.distiller.participant(name).encoder.compile()
+        for name in stage.learners if self.settings.compile else ():
+            self.distiller.participant(name).encoder.compile()
         last = frozenset(learner.name for learner in learners) - later
         self._stopped_by_callback = False
         return StageContext(ordinal, stage, learners, step, self._distributed(step), rows, batch_size, before, last)
