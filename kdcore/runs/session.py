@@ -118,8 +118,7 @@ class RunSession:
 
     def prepare(self, fabric: Fabric | OneCpu) -> Prepared:
         """Read the data, and check everything before anything is written."""
-        found = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say)
-        self.tracker = found or Tracker()
+        self.tracker = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say) or Tracker()
         known = self.folder or (self.extends[0] if self.extends else None)
         with self.phases.during(CHECKS):
             reading = self.listener.reading if fabric.is_global_zero else RunListener().reading
@@ -377,8 +376,8 @@ class RunSession:
         Raises:
             TrainingError: If a student had other epochs or steps without distillation, and neither arm ended early.
         """
-        learners = [(name, each) for name, each in engine.learners.items() if name in self.plan.students]
-        mine = {name: (each.epochs, each.steps, each.ended) for name, each in learners}
+        learners, students = engine.learners.items(), self.plan.students
+        mine = {name: (each.epochs, each.steps, each.ended) for name, each in learners if name in students}
         self.state.trained[f"{seed}/{arm}"] = mine
         distilled, extra = self.state.trained.get(f"{seed}/{DISTILLED}", {}), self.plan.extra_epochs
         said = compare_lengths(distilled, mine, extra) if arm == BASELINE else []
