@@ -18,7 +18,7 @@ class Batch:
     """The same B samples for every participant, joined by key.
 
     Args:
-        rows: (B,) int64: rows of `table`.
+        rows: (B,) int64, rows of `table`.
         signals: Participant → its input, (B, …); a tuple where several modalities are joined later.
         labels: (B,) int64 class indices; (B, names) floats where the dataset's target is ``labels`` (0 or 1) or ``values``
             (normalised by the training samples). None where withheld.
@@ -63,7 +63,7 @@ class Batch:
 
 
 class AnonymousBatch(Batch):
-    """Samples that are not known from one epoch to the next, such as those of a loader that does not number them.
+    """A batch of samples without identities, such as those of a loader that gives no indices.
 
     Args:
         size: B.
@@ -87,10 +87,10 @@ class AnonymousBatch(Batch):
 
     @property
     def rows(self) -> Tensor:  # type: ignore[override]
-        """There are none: a loss that remembers samples cannot be used.
+        """Not available: a loss with a memory of samples cannot be used.
 
         Raises:
-            DataError: Always; it says how to number samples.
+            DataError: Always; the message says how to provide indices.
         """
         raise DataError(f"this loss remembers samples, and {self.why}")
 
@@ -136,7 +136,7 @@ class Classifier:
     bias: Tensor
 
     def of_classes(self, classes: Tensor) -> Classifier:
-        """The rows of some classes alone.
+        """Select the rows of some classes.
 
         Args:
             classes: (k,) int64, classes of the run.
@@ -155,9 +155,9 @@ class Outputs:
     Args:
         logits: (B, classes).
         features: Tap name → activation, (B, …).
-        ablated: Answers to an all-zero input where a loss asked for them, else None. They have batch size 1,
-            since all zero inputs are equal, or B where the loss's needs say ``mixed``.
-        classifier: The layer that the logits come from, where a loss asked for it, else None.
+        ablated: Outputs for an all-zero input if the loss declares that it reads them, else None. Their batch size is 1,
+            since all zero inputs are equal, or B if the loss declares ``mixed``.
+        classifier: The linear layer before the logits if the loss declares that it reads it, else None.
     """
 
     logits: Tensor
@@ -185,7 +185,7 @@ class Outputs:
         return Outputs(self.logits[index], features, ablated, self.classifier)
 
     def of_classes(self, classes: Tensor) -> Outputs:
-        """The outputs with the logits of some classes alone.
+        """Select the logits of some classes.
 
         Args:
             classes: (k,) int64, classes of the run.
@@ -209,7 +209,7 @@ class Outputs:
 
 @dataclass(frozen=True)
 class LossContext:
-    """Everything a loss may look at.
+    """The inputs of a loss.
 
     Args:
         student: The learner's outputs; the only ones that carry a graph.
@@ -243,9 +243,9 @@ class LossContext:
         )
 
     def of_classes(self, classes: Tensor) -> LossContext:
-        """The context as if there were no other classes: logits, labels and class embeddings of `classes` alone, in that order.
+        """Restrict logits, labels and class embeddings to `classes`, in that order.
 
-        Samples of other classes stay, with -1 for their label; where samples have several labels, they keep those of `classes`.
+        Samples of other classes stay, with the label -1; samples with several labels keep those of `classes`.
 
         Args:
             classes: (k,) int64, classes of the run.
@@ -269,9 +269,9 @@ class LossContext:
 
     @property
     def weights(self) -> Tensor | None:
-        """(B,) floats greater than 0, the weights of the samples; None where all weigh the same.
+        """(B,) positive floats, the weights of the samples; None for equal weights.
 
-        A loss that reads labels and heeds them sets `DistillationLoss.sample_weights`.
+        A loss that reads labels and uses the weights sets `DistillationLoss.sample_weights`.
         """
         return self.batch.weights
 

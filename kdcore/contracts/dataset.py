@@ -40,15 +40,15 @@ class SampleKey:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: its key, its label, and where each of its modalities lies.
+    """One sample: its key, its label, and the source of each modality.
 
     Args:
         key: Identity, unique within the dataset.
-        label: Index into the dataset's classes; None where nothing is known.
-        sources: Modality name → file (a `Path`, which enters the dataset's fingerprint) or whatever else
-            the dataset's `read` understands. A modality that was not recorded is absent.
-        target: In place of the label where the dataset's target is ``labels`` (0 or 1 for each name, NaN where it is not
-            known) or ``values`` (a number for each, NaN where it is not known); None where nothing is known.
+        label: Index into the dataset's classes; None if unknown.
+        sources: Modality name → file (a `Path`, which enters the dataset's fingerprint) or another object that the dataset's
+            `read` accepts. A modality that was not recorded is absent.
+        target: Replaces the label if the dataset's target is ``labels`` (0 or 1 for each name, NaN if unknown) or ``values``
+            (a number for each name, NaN if unknown); None if nothing is known.
         weight: Weight of the sample in terms that read labels; greater than 0.
     """
 
@@ -69,7 +69,7 @@ LARGEST = 1e30
 
 
 def wrong_weight(weight: float) -> str:
-    """The fault of a sample's weight; empty if it has none."""
+    """Problem with a sample's weight; empty if there is none."""
     if not (math.isfinite(weight) and weight > 0):
         return f"its weight must be a number greater than 0, not {weight:g}; leave out samples that should not count"
     if not 1 / LARGEST < weight < LARGEST:
@@ -79,15 +79,15 @@ def wrong_weight(weight: float) -> str:
 
 @dataclass(frozen=True)
 class Unusable:
-    """Something that a dataset found and that does not become a sample.
+    """A recording that does not become a sample.
 
     Args:
-        what: The file, and the rows of it where they matter.
-        reason: Why, in a few words that are the same for all alike, e.g. ``fewer than two rows``.
-        detail: What is wrong with this one.
-        subject: Whose it is, if that is known.
-        fault: True for a recording that is broken, about which the recipe's ``on_bad_sample`` decides; False for one that the
-            dataset's options leave out.
+        what: The file, with its rows if they matter.
+        reason: Short reason, the same for all recordings with this problem, e.g. ``fewer than two rows``.
+        detail: Details of this recording's problem.
+        subject: Its subject, if known.
+        fault: True for a broken recording, which the recipe's ``on_bad_sample`` applies to; False for one that the dataset's
+            options exclude.
     """
 
     what: str
@@ -101,16 +101,16 @@ class Unusable:
 
 
 class Dataset(ABC):
-    """A collection of recordings. Constructors only note their options; they open no file.
+    """A collection of recordings. A constructor only stores its options and opens no file.
 
     Attributes:
-        classes: Names of the classes, in the order of the labels; of the labels or values where the target is another.
+        classes: Names of the classes, in the order of the labels; for other targets, names of the labels or values.
         target: Whether a sample has one class (the default), several labels, or values to estimate. The constructor sets it.
         weighted: True if samples may have weights; the constructor sets it.
-        modalities: What a sample may have, by name.
-        version: Changes when the same files would be read differently; part of the fingerprint.
-        unusable: What `samples` found beside the samples; it sets it anew each time it lists them.
-        notes: Sentences on what a person should know of the recordings, such as values that are filled in; `samples` sets them.
+        modalities: The modalities of the dataset, by name.
+        version: Part of the fingerprint; change it when the same files are read differently.
+        unusable: Recordings that do not become samples; `samples` sets it.
+        notes: Remarks on the recordings, such as interpolated values; `samples` sets them.
     """
 
     classes: Sequence[str]
@@ -123,9 +123,9 @@ class Dataset(ABC):
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:
-        """Every sample, in an order that does not depend on the file system.
+        """List every sample, in an order that does not depend on the file system.
 
-        A recording that breaks while it is listed does not stop the others: it is noted in `unusable`.
+        Add recordings that are found to be broken to `unusable`, instead of raising an error.
 
         Raises:
             DataError: If the folder is missing, unreadable or holds no recordings.
@@ -133,14 +133,14 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(self, sample: Sample, modality: str) -> Signal:
-        """One signal of a sample, as recorded.
+        """Read one signal of a sample, as recorded.
 
         Raises:
             DataError: If the file is damaged, naming it and what is wrong.
         """
 
     def read_file(self, path: Path, modality: str) -> Signal:
-        """A raw file of this dataset's format that belongs to no sample, for prediction.
+        """Read a file of this dataset's format that is not one of its samples, for prediction.
 
         Raises:
             DataError: If the file cannot be read as that modality.

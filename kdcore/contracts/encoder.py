@@ -23,20 +23,19 @@ class Encoder(nn.Module):
     trained student is loaded, whose weights replace them.
 
     Attributes:
-        fixed: True for a finished network whose modules nothing can reach, such as one in a file. It has no taps and is never
-            trained: a recipe that uses it says ``freeze: ["*"]``.
-        notes: A line for each fact about the network that its run should record, such as source and licence of pretrained
-            weights.
+        fixed: True for an opaque network, such as one loaded from an ONNX file. It has no taps and is never trained: a recipe
+            that uses it sets ``freeze: ["*"]``.
+        notes: Facts about the network that its run records, such as source and licence of pretrained weights.
     """
 
     fixed: ClassVar[bool] = False
     notes: tuple[str, ...] = ()
 
     def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """Named steps which, run one after the other on the input, give the same logits as `forward`.
+        """Return named modules that, applied in order, compute the same logits as `forward`.
 
         Raises:
-            NotImplementedError: If the encoder cannot be cut into stages.
+            NotImplementedError: If the encoder is not divided into stages.
         """
         raise NotImplementedError(f"{type(self).__name__} does not expose stages")
 
@@ -46,15 +45,14 @@ class Participant(nn.Module):
 
     Args:
         name: As the recipe names it.
-        encoder: Tensor → logits.
+        encoder: Network from an input tensor to logits.
         taps: Tap name → path of a submodule of `encoder`, whose output is recorded.
-        batch_transforms: What is applied to each batch before the encoder; identity by default.
-        augment_frozen: Augment its input also while it teaches without learning; otherwise a frozen teacher is
-            shown recordings as they are.
-        frozen: Paths of modules within `encoder` that stay in evaluation mode, with all below; ``*`` for all.
+        batch_transforms: Transforms of each batch before the encoder; identity by default.
+        augment_frozen: Apply augmentations also while the participant is frozen.
+        frozen: Paths of modules within `encoder` that stay in evaluation mode, with their submodules; ``*`` for all.
         layout: Names of the axes of the encoder's input, without the batch axis; empty if unknown.
-        columns: For each class of the run, the place of its logit among the encoder's outputs, -1 for a class that the encoder
-            does not know, whose logit is minus infinity; None where the outputs are the run's classes.
+        columns: For each class of the run, the index of its logit among the encoder's outputs, -1 for a class that the
+            encoder does not know, whose logit is minus infinity; None if the outputs are the run's classes.
 
     Raises:
         KeyError: If a tap names no submodule; the message lists those there are.
@@ -119,10 +117,10 @@ class Participant(nn.Module):
         return Classifier(weight[rows], bias[rows].masked_fill(self.columns < 0, -torch.inf))
 
     def find_classifier(self, signal: Tensor | tuple[Tensor, ...]) -> nn.Linear | None:
-        """Find the linear layer whose outputs are the encoder's, by running the encoder on a batch's entry.
+        """Find the linear layer whose outputs are the encoder's outputs, by running the encoder on a batch.
 
         Returns:
-            The layer, which `classifier` shows from then on; None if the encoder changes its outputs, or has no such layer.
+            The layer, which `classifier` then describes; None if there is no such layer.
         """
         outputs: list[tuple[nn.Module, Any]] = []
 
@@ -146,25 +144,25 @@ class Participant(nn.Module):
         return record
 
     def release(self) -> nn.Module:
-        """The encoder, without the hooks that record its taps; the participant has none from then on."""
+        """Remove the hooks that record taps, and return the encoder."""
         for hook in self._hooks:
             hook.remove()
         return self.encoder
 
     def train(self, mode: bool = True) -> Participant:
-        """Set the mode of everything but frozen modules, whose running statistics must not change."""
+        """Set the mode of all modules but frozen ones, whose running statistics must not change."""
         super().train(mode)
         for module in self._frozen:
             module.training = False
         return self
 
     def input(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """The encoder's input, made from a batch's entry for this participant, and mixed where training mixes its batches."""
+        """Compute the encoder's input from this participant's entry of a batch, mixed where training mixes batches."""
         x: Any = signal if type(self.batch_transforms) is nn.Identity else self.batch_transforms(signal)
         return x if self.mix is None else self.mix(x, self.layout, self.name)
 
     def collect(self, logits: Tensor) -> Outputs:
-        """The encoder's `logits`, one for each class of the run, with the activations that the taps recorded; forgets them."""
+        """Return the logits, one for each class of the run, with the recorded activations, and clear the record."""
         features: Mapping[str, Tensor] = {}
         if self.taps:
             features, self._features = self._features, {}
@@ -173,5 +171,5 @@ class Participant(nn.Module):
         return Outputs(logits, features)
 
     def forward(self, signal: Tensor | tuple[Tensor, ...]) -> Outputs:
-        """Outputs for a batch's entry of this participant."""
+        """Compute the outputs for this participant's entry of a batch."""
         return self.collect(self.encoder(self.input(signal)))

@@ -1,4 +1,4 @@
-"""Teacher fusion: how teachers run together."""
+"""Teacher fusion: the exchange of features among teachers."""
 
 from __future__ import annotations
 

@@ -18,17 +18,16 @@ Role = Literal["student", "teacher"]
 
 @dataclass(frozen=True)
 class Example:
-    """One batch's outputs, from which a loss can read shapes before training.
+    """Outputs for one batch, from which a loss reads shapes before training.
 
     Args:
         student: The learner's outputs.
         teachers: Teachers' outputs by name.
         num_classes: Number of classes.
         class_names: Their names, in order; ``0``, ``1`` … if they have none.
-        class_counts: (classes,) int64, training samples whose label is told, by class; of several labels a sample, those that
-            have each label. None if nobody counted them.
-        labelled: Training samples whose label is told; (names,) int64 where samples have several labels, of which some may not
-            be known. None if nobody counted them.
+        class_counts: (classes,) int64, labelled training samples of each class, or with each label. None if unknown.
+        labelled: Number of labelled training samples; (names,) int64 if samples have several labels, some of which may be
+            unknown. None if unknown.
     """
 
     student: Outputs
@@ -44,7 +43,7 @@ class Example:
 
 
 class DistillationLoss(nn.Module):
-    """One named term of the objective; all that the author of a loss writes.
+    """Base class of distillation losses: one named term of the objective.
 
     Constructor parameters are the recipe's options. `needs` is a class attribute, or set by the constructor where it depends
     on options. Parameters (a regressor, say) are trained with the student: create them in the constructor, or in
@@ -52,17 +51,17 @@ class DistillationLoss(nn.Module):
     precision, because `kdcore.functional` converts activations to float32.
 
     Attributes:
-        needs: What it must be given.
-        temperature_power: For a loss with an option ``temperature``: k, if logits and temperature c times as large make
-            its value c^k times as large, which is 2 for soft targets multiplied by T² and 0 for others. None says nothing;
-            a declared one is checked by `kdcore.testing`.
-        targets: Kinds of targets that it is for: ``classes`` alone, unless it says otherwise. A loss that reads no labels and
-            takes no softmax of logits is for ``kdcore.EVERY_TARGET``. Others are refused before training.
-        sample_weights: True if it reads labels and weighs samples by `LossContext.weights`. A loss that reads labels and does
-            not is refused before training where the dataset gives weights.
-        partial_labels: True if it reads several labels or values of a sample and leaves out those that are NaN, which are
-            not known; see `kdcore.functional.known_mean`. A loss that reads labels and does not is refused
-            before training where some labels of a sample are known and others are not.
+        needs: The inputs that the loss requires.
+        temperature_power: For a loss with an option ``temperature``: k, if scaling logits and temperature by c scales the
+            value by c^k; 2 for soft targets multiplied by T², 0 for others. `kdcore.testing` checks it; None declares
+            nothing.
+        targets: Supported kinds of targets, ``("classes",)`` by default. A loss that reads no labels and takes no softmax of
+            logits sets ``kdcore.EVERY_TARGET``. Recipes with other targets are refused.
+        sample_weights: True if the loss reads labels and uses `LossContext.weights`. A loss that reads labels and ignores the
+            weights is refused if the dataset has weights.
+        partial_labels: True if the loss reads several labels or values per sample and ignores NaN, which marks unknown ones;
+            see `kdcore.functional.known_mean`. Other losses that read labels are refused if labels are partly
+            known.
     """
 
     needs: Needs = Needs()
@@ -75,11 +74,11 @@ class DistillationLoss(nn.Module):
         """Create parameters whose shapes depend on the participants; called once, before training.
 
         Raises:
-            ValueError: If these shapes cannot meet, saying why.
+            ValueError: If the shapes do not fit; the message gives the reason.
         """
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The term's value, a scalar, averaged over the batch."""
+        """Compute the value of the term: a scalar, averaged over the batch."""
         raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -92,11 +91,11 @@ class DistillationLoss(nn.Module):
         return super()._apply(applied, recurse)
 
     def maps(self, outputs: Outputs, role: Role, class_embeddings: Tensor | None) -> Mapping[str, Tensor]:
-        """The maps that it compares of a participant, if they have height and width; drawn over its inputs in a run's report.
+        """Return the spatial maps that the loss compares, for the report, which draws them over the inputs.
 
         Args:
-            outputs: The participant's, with the answers to an all-zero input where `needs` says so.
-            role: Whether it learns by this term or is learnt from.
+            outputs: Outputs of a participant, with those for an all-zero input if `needs` declares them.
+            role: Role of the participant in this term.
             class_embeddings: (classes, D), None unless the recipe declares them.
 
         Returns:

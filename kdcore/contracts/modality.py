@@ -1,4 +1,4 @@
-"""Modalities: what kind of signal a sensor gives, and one recorded signal."""
+"""Modalities: kinds of signals, and recorded signals."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Modality:
-    """A named kind of signal, and all that is known of it: the spec that travels from the dataset to the encoder.
+    """A named kind of signal with its specification, which is passed from the dataset through transforms to the encoder.
 
-    A dataset says it of what it records; each transform says how its output differs (`output_spec`), and components take
-    what they need to know from it. What is empty or None is unknown.
+    A dataset declares it for its recordings, transforms declare how their output differs (`output_spec`), and components read
+    it. Empty fields and None mean unknown.
 
     Args:
-        name: As recipes write it, e.g. ``accelerometer``.
-        axes: Names of a recorded array's axes; where there is ``time``, it is the first.
-        layout: The same names in the order an encoder's tensor has them (without the batch axis).
+        name: Name in recipes, e.g. ``accelerometer``.
+        axes: Names of a recorded array's axes; ``time``, if present, is the first.
+        layout: The same names in the order of an encoder's input, without the batch axis.
         units: Unit of the values, e.g. ``m/s^2``; ``1`` for numbers without one.
         rate: Nominal sampling rate in Hz, None where recordings differ.
         channels: Names of the entries along the ``channel`` axis.
@@ -53,9 +53,9 @@ class Modality:
             raise ValueError(f"modality {self.name!r}: layout {self.layout} is not a permutation of axes {self.axes}")
 
     def matching(self, shape: Sequence[int]) -> Modality | None:
-        """The spec without what a tensor of `shape` (no batch axis) contradicts; None if it has other axes.
+        """The specification without fields that contradict `shape` (no batch axis); None if the number of axes differs.
 
-        A transform that changes a tensor's shape and does not say so makes what it was told of its input untrue.
+        A transform may change a tensor's shape without declaring it; the fields about that axis are then no longer valid.
         """
         if len(shape) != len(self.layout):
             return None

@@ -18,11 +18,11 @@ class Splits:
     """Samples divided by a protocol into splits.
 
     Args:
-        samples: ``train``, ``validation`` (may be empty) and ``test``; a protocol may add ``teacher``, the samples
-            teachers learn from where they must not be the students'.
+        samples: ``train``, ``validation`` (may be empty) and ``test``; a protocol may add ``teacher``, training samples of
+            teachers that students do not have.
         rule: The rule in one sentence, recorded with every run.
-        disjoint: Fields of `SampleKey` (e.g. ``subject``) of which no value may stand both in a
-            split that is learnt from and in the test split; the leakage audit checks it.
+        disjoint: Fields of `SampleKey` (e.g. ``subject``) whose values may not occur in both a training split and the test
+            split; the leakage audit checks this.
     """
 
     samples: Mapping[str, tuple[Sample, ...]]
@@ -36,10 +36,10 @@ class Splits:
 
 
 class Protocol(ABC):
-    """A rule that says which samples train, validate and test.
+    """A rule that divides samples into training, validation and test splits.
 
     Attributes:
-        targets: Kinds of targets that it is for; a rule that reads class labels is for ``("classes",)``.
+        targets: Supported kinds of targets; a rule that reads class labels sets ``("classes",)``.
     """
 
     targets: tuple[TargetKind, ...] = EVERY_TARGET
@@ -49,5 +49,5 @@ class Protocol(ABC):
         """Divide `samples`.
 
         Raises:
-            DataError: If the samples do not admit this rule (an unknown subject, an empty split).
+            DataError: If the rule cannot be applied to the samples (an unknown subject, an empty split).
         """

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 class SampleTransform(ABC):
-    """Works on one recorded signal of any length, before batching: deterministic, done once, cached.
+    """Base class of deterministic transforms of one recorded signal of any length, computed once and cached.
 
-    The last of them must leave every sample with the same shape.
+    After the last of them, all samples must have the same shape.
     """
 
     @abstractmethod
@@ -22,7 +22,7 @@ class SampleTransform(ABC):
         """The transformed signal.
 
         Raises:
-            ValueError: If the signal is unfit; the run reports it as a bad sample, by file.
+            ValueError: If the signal cannot be transformed; the run reports it as a bad sample with its file.
         """
 
     def output_spec(self, spec: Modality) -> Modality:
@@ -30,10 +30,10 @@ class SampleTransform(ABC):
         return spec
 
     def as_module(self) -> nn.Module | None:
-        """The same for evenly sampled recordings of any length, as a module that an exported student can carry.
+        """Return an equivalent module for evenly sampled recordings of any length, for exported students.
 
-        It maps a batch (B, T, …), axes as recorded, and may take nothing else from the signal. None, the default, where there
-        is no such module; an export then finds out by trial whether the transform is linear in time, and fixes T.
+        It maps a batch (B, T, …), with axes as recorded, and reads nothing else of the signal. None, the default, if there is
+        no such module; an export then tests whether the transform is linear in time, and fixes T.
         """
         return None
 

@@ -1,4 +1,4 @@
-"""Training schedules: the graph of who learns from whom, and the stages that train it."""
+"""Training schedules: the graph of participants, and the stages that train it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Node:
 
     Args:
         name: As the recipe names it.
-        role: Whether the recipe lists it under `teachers` or under `students`.
+        role: Section of the recipe that lists it: `teachers` or `students`.
         learns_from: Participants that it learns from.
         trains: False if there is nothing to train: stored outputs, a moving average, or a network that is frozen whole.
         training: Its own training; None for the schedule's.
@@ -70,7 +70,7 @@ class Graph:
         return tuple(name for name, node in self.nodes.items() if node.role == "student" and node.trains)
 
     def reaches(self, name: str) -> set[str]:
-        """All that `name` learns or starts from, directly or through others; itself too if it is in a circle."""
+        """All direct and indirect sources of `name`, including itself if it is in a circle."""
         found: set[str] = set()
         waiting = list(self.nodes[name].sources)
         while waiting:
@@ -81,12 +81,12 @@ class Graph:
         return found
 
     def circle(self, name: str) -> tuple[str, ...]:
-        """`name` and those that learn from it and from whom it learns, directly or through others."""
+        """`name` and all participants that are both its direct or indirect sources and its learners."""
         mine = self.reaches(name)
         return tuple(other for other in self.nodes if other == name or (other in mine and name in self.reaches(other)))
 
     def groups(self, names: Iterable[str] | None = None) -> tuple[tuple[str, ...], ...]:
-        """Participants that must train side by side, each group after all that it learns from.
+        """Groups of participants that must be trained together, each group after all of its sources.
 
         A group is a circle, the teachers of one fusion, or a single participant.
 
@@ -114,7 +114,7 @@ class Graph:
         return tuple(done)
 
     def generations(self, names: Iterable[str] | None = None) -> tuple[tuple[str, ...], ...]:
-        """Participants in as few steps as possible: each step learns from earlier ones, or within itself in a circle.
+        """Participants in as few steps as possible, each step after the sources of its members.
 
         Args:
             names: Participants to order; all that are trained by default.
@@ -134,16 +134,16 @@ class Graph:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training.
+    """A stage of training, in which each learner minimises its own objective.
 
-    Each learner minimises its own terms. Those it learns from either learn beside it or answer without learning.
+    The sources of a learner are either trained in the same stage or frozen.
 
     Args:
-        name: Shown in progress and metric names.
-        learners: Participants that learn.
-        training: How they learn; a participant with a training of its own keeps that.
+        name: Name in progress and metrics.
+        learners: Participants that are trained.
+        training: Training settings; a participant's own `training` replaces them.
         epochs: Epochs of this stage.
-        split: Split that is learnt from.
+        split: Split to train on.
     """
 
     name: str
@@ -158,16 +158,16 @@ class Schedule(ABC):
 
     @abstractmethod
     def stages(self, graph: Graph) -> Iterator[Stage]:
-        """The stages in order; the same ones each time it is called.
+        """Return the stages in order. Repeated calls return the same stages.
 
         Args:
-            graph: Who learns from whom. Every participant in `graph.teachers` and `graph.students` must learn, and must not
-                learn before those that it learns from.
+            graph: Graph of participants. Every participant in `graph.teachers` and `graph.students` must be trained, and not
+                before its sources.
         """
 
 
 class GraphSchedule(Schedule):
-    """The default schedule: each group of the graph is trained to the end after those that it learns from."""
+    """The default schedule: each group of the graph is trained to the end, after its sources."""
 
     def stages(self, graph: Graph) -> Iterator[Stage]:
         """A stage for each of `Graph.groups`, named after its participants."""

@@ -1,4 +1,4 @@
-"""Targets: the form of what a dataset tells of its samples, and of what networks answer."""
+"""Targets: the form of labels and of network outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trackers: what sends a run's records to a tracking service."""
+"""Trackers, which send a run's records to a tracking service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Tracker:
-    """Sends what a run records to a tracking service while the run goes on; this base class sends nothing.
+    """Base class of trackers, which send a run's records during the run; this class sends nothing.
 
     Every record is on disk, in the run's journal, before a tracker sees it. Records count once they are committed: a killed run
     discards the rest, so a tracker sends committed records only. It must never slow or stop training.

@@ -129,7 +129,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """The end of a stage before its last epoch, when a metric on the validation split no longer improves.
+    """Early stopping: end a stage when a metric on the validation split no longer improves.
 
     The stage ends after an epoch if none of its learners has improved by more than `min_delta` over its best for `patience`
     epochs. ``select: best`` then restores the weights of the best epoch by the same metric.
@@ -174,7 +174,7 @@ class MovingAverage:
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters of an encoder that are trained otherwise than the rest.
+    """Modules of an encoder with their own training options.
 
     Args:
         modules: Paths of modules in the encoder, each with all below, or patterns such as ``layer[12].*``.
@@ -236,7 +236,7 @@ class Training:
         accumulate: Batches whose mean gradient makes one optimizer step; the last step of an epoch takes what is left.
         early_stopping: End a stage when its learners no longer improve; None to train for all epochs.
         ema: Moving average of a learner's parameters, which is what is evaluated and saved; None for the parameters themselves.
-        parameter_groups: Modules with a learning rate, a weight decay or a start of their own; the first that matches counts.
+        parameter_groups: Modules with their own learning rate, weight decay or first epoch; the first match counts.
         decay_norms_and_biases: Whether weight decay applies to normalisation layers and to parameters with one axis, too.
     """
 

@@ -16,16 +16,16 @@ from kdcore.contracts.modality import Modality
 
 
 class Transform(nn.Module):
-    """Works on batches ``(B, …)`` of equal shape, on the batch's device.
+    """Base class of transforms of batches ``(B, …)``, on the batch's device.
 
-    A deterministic one is done once per sample and cached, unless one that runs per batch stands before it.
-    Buffers (such as fitted statistics) travel with the saved student.
+    A deterministic transform is computed once per sample and cached, unless a transform that runs per batch precedes it.
+    Buffers (such as fitted statistics) are saved with the student.
 
     Attributes:
-        augmentation: True for random changes: done per batch, and only while training.
-        per_batch: True to be done per batch always, never cached: to save memory (bytes to floats), or, together with
-            `augmentation`, because evaluation needs a counterpart of it (``self.training`` tells which is asked for).
-        fitted: True if `fit` must see the training samples first.
+        augmentation: True for random transforms, which run per batch and only in training.
+        per_batch: True to always run per batch, without caching: to save memory (bytes to floats), or, together with
+            `augmentation`, if evaluation needs a counterpart (``self.training`` tells them apart).
+        fitted: True if `fit` must be called with the training samples first.
     """
 
     augmentation: ClassVar[bool] = False
@@ -40,7 +40,7 @@ class Transform(nn.Module):
         return spec
 
     def fit(self, x: Tensor) -> None:
-        """Learn statistics from the training split ``x`` of shape (N, …), and from nothing else."""
+        """Fit statistics to the training split ``x`` of shape (N, …)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` of shape (B, …) transformed.
