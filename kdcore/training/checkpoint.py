@@ -1,4 +1,4 @@
-"""Checkpoints. A crash at any moment leaves a complete one, and reading one never executes code."""
+"""Checkpoints: written atomically, so that a crash never leaves a partial one, and loaded without executing code."""
 
 from __future__ import annotations
 
@@ -25,34 +25,34 @@ from kdcore.archives import refuse_bomb
 from kdcore.errors import CheckpointError, DataError, TrainingError
 
 SAVED_BY_TORCH = (b"PK\x03\x04", b"\x80")
-"""Beginnings of files that `torch.save` writes: a zip archive, or a pickle in the format before torch 1.6."""
+"""Magic bytes of files that `torch.save` writes: a zip archive, or a pickle in the format before torch 1.6."""
 
 WEIGHTS, STATE, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 
 LARGEST_SHARE = 0.05
-"""Share of the time that writing checkpoints may take, if they need not be written as often as possible."""
+"""Largest share of the training time spent on writing checkpoints, unless the interval is 0."""
 
 ABOUT = ("kdcore", "student")
-"""Keys of a weights file's metadata that have, as JSON, classes and versions: in files of teachers, of saved students."""
+"""Metadata keys under which a weights file holds classes and versions as JSON: in teachers' files, in saved students."""
 
 
 class Spacing:
-    """Interval between checkpoints; it grows where saving takes too large a share of the time.
+    """Decides when the next checkpoint is due: after an interval that grows if saving is slow.
 
     Args:
-        seconds: Time from one checkpoint to the next; 0 for as often as possible.
+        seconds: Shortest interval in seconds; 0 to save after every optimizer step.
     """
 
     def __init__(self, seconds: float):
         self.seconds, self._saved_at, self._took = seconds, time.monotonic(), 0.0
 
     def due(self, now: float) -> bool:
-        """True if it is time for the next one."""
+        """True if a checkpoint is due at `now`, a reading of `time.monotonic`."""
         return now - self._saved_at >= (max(self.seconds, self._took / LARGEST_SHARE) if self.seconds else 0.0)
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Measure how long saving takes."""
+        """Context in which a checkpoint is written; measures how long that takes."""
         began = time.monotonic()
         yield
         self._saved_at = time.monotonic()
@@ -60,7 +60,7 @@ class Spacing:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write `path` atomically.
+    """Write `path` atomically: through a temporary file, synced and renamed.
 
     Raises:
         TrainingError: If the disk is full or the folder cannot be written.
@@ -101,11 +101,11 @@ class Checkpoints:
         self.keep = keep
 
     def save(self, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> Path:
-        """Save a checkpoint: written beside its place, synced, then renamed into it.
+        """Save a checkpoint: written to a temporary folder, synced, then renamed.
 
         Args:
             weights: Name → tensor.
-            state: Numbers, text, lists, dicts and tensors: all that ``weights_only=True`` will load.
+            state: Numbers, strings, lists, dicts and tensors only, which ``weights_only=True`` can load.
 
         Raises:
             TrainingError: If it cannot be written.
@@ -141,7 +141,7 @@ class Checkpoints:
         return read_checkpoint(found[-1]) if found else None
 
     def clear(self) -> None:
-        """Delete all checkpoints, once the results are saved; a crash never leaves a partial one."""
+        """Delete all checkpoints. The folder is renamed first, so that a crash leaves no partly deleted checkpoint."""
         gone = self.folder.with_name(f".{self.folder.name}.gone")
         shutil.rmtree(gone, ignore_errors=True)
         if self.folder.exists():
@@ -173,7 +173,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """Tensors from a safetensors file.
 
     Raises:
-        CheckpointError: If it is none.
+        CheckpointError: If the file cannot be read or is not a safetensors file.
     """
     try:
         return load_tensors(path.read_bytes())
@@ -184,10 +184,10 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Plain data from a file that `torch.save` wrote; refuses code.
+    """Load plain data from a file that `torch.save` wrote, with ``weights_only=True``.
 
     Raises:
-        CheckpointError: If it holds anything but data, is damaged, or is a file of another kind.
+        CheckpointError: If it holds anything but data, is damaged, or has another format.
     """
     try:
         with open(path, "rb") as file:
@@ -204,12 +204,12 @@ def load_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(str(error)) from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # a damaged pickle may fail in any way there is
+    except Exception as error:  # unpickling damaged data can raise any exception
         raise CheckpointError(f"{path}: damaged: {error}") from error
 
 
 def save_weights(path: Path, weights: Mapping[str, Tensor], about: Mapping[str, Any] | None = None) -> str:
-    """Write tensors, and plain facts about them, to a safetensors file in one step; returns a hash of its content."""
+    """Write tensors, with `about` as JSON metadata, to a safetensors file atomically; returns the SHA-256 of the file."""
     content = _tensor_bytes(weights, {ABOUT[0]: json.dumps(about, sort_keys=True)} if about else None)
     write_file(path, content)
     return hashlib.sha256(content).hexdigest()

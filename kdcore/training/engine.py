@@ -1,4 +1,4 @@
-"""The training loop of one arm: stages, epochs and steps, on Lightning Fabric."""
+"""The training loop: trains the learners of one arm stage by stage, on Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class Engine:
 
     Args:
         fabric: Devices, precision, processes.
-        distiller: The participants.
-        table: Prepared samples, on the fabric's device.
-        settings: Seed, batch size, precision and the like.
-        record: Called with (metrics, step) to track values.
+        distiller: All participants of the arm, with their losses.
+        table: Prepared samples, indexed by row, on the fabric's device.
+        settings: Options of the training loop.
+        record: Called with (metrics, step) to track metrics.
         save: Called with (weights, state) to write a checkpoint.
-        listener: Receives the events of training.
-        trained: Store of finished stages of teachers, from which other runs reuse them; None to always train.
-        scaler: Scales the loss, for float16; None for other precisions.
-        finish: Called with (weights, state) after the last stage, before the averaged or best weights are loaded.
-        phases: Measures where the time goes; None for no measurement.
+        listener: Callbacks for stages, steps and epochs.
+        trained: Store of finished teacher stages to reuse; None to train every stage. Ignored with several processes.
+        scaler: Gradient scaler for float16; None for other precisions.
+        finish: Called with (weights, state) after the last epoch of the last stage, before averaged or best weights are loaded.
+        phases: Timer of the training phases; a new one by default.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Engine:
         """Train through `stages`, from the start or from a checkpoint.
 
         Raises:
-            TrainingError: If a term stops being finite.
-            StoppedError: If asked to stop, after saving.
+            TrainingError: If a loss becomes NaN or infinite.
+            StoppedError: If a stop was requested, after a checkpoint was saved.
         """
         with closing(self._stages(stages, checkpoint)) as contexts:
             for context in contexts:
@@ -104,7 +104,7 @@ class Engine:
                         self.updates.take(context, total, values)
 
     def _stages(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None) -> Generator[StageContext, None, None]:
-        """Yield the remaining stages, ready to be trained; each is finished when the generator resumes."""
+        """Yield a context for each remaining stage; the code after ``yield`` finishes the stage when the loop resumes."""
         self.updates.begin(checkpoint[1] if checkpoint else None)
         first = self._restore(stages, *checkpoint) if checkpoint else 0
         for ordinal, stage in enumerate(stages):
@@ -128,7 +128,7 @@ class Engine:
                 self._checkpoint(ordinal + 1)
 
     def _reuse(self, key: str, stage: StagePlan) -> bool:
-        """Load the weights of a stage that another run has trained; returns False if there are none."""
+        """Load the result of a stage that an earlier run trained; returns False if there is none."""
         kept = self.trained.load(key) if self.trained else None
         if kept is None:
             return False
@@ -141,7 +141,7 @@ class Engine:
 
     @contextmanager
     def _remembered(self, key: str | None, stage: StagePlan) -> Iterator[None]:
-        """Save a stage in the store under `key` after training, with its tracked values; None saves nothing."""
+        """Store the stage trained inside this context under `key`, with its metrics and notes; None stores nothing."""
         if key is None or self.trained is None:
             yield
             return
@@ -182,7 +182,7 @@ class Engine:
         return StageContext(ordinal, stage, learners, step, self._distributed(step), rows, batch_size, before, last)
 
     def _rows(self, stage: StagePlan) -> tuple[Tensor, int]:
-        """Training rows of a stage, and its batch size."""
+        """The training rows of a stage, and its batch size."""
         rows = self.table.training_rows(stage.split, stage.learners)
         return rows, min(stage.batch_size, len(rows))
 
@@ -196,7 +196,7 @@ class Engine:
         return self.learners[name]
 
     def _epochs(self, context: StageContext, state: Mapping[str, Any] | None) -> Iterator[int]:
-        """Yield the remaining epochs of a stage; each is finished when the generator resumes."""
+        """Yield the remaining epochs of a stage; the code after ``yield`` ends the epoch when the loop resumes."""
         if state and state["stage"] != context.ordinal:
             state = None
         self.listener.stage_started(context.stage, context.steps)
@@ -217,7 +217,7 @@ class Engine:
                 self._checkpoint(context.ordinal, epoch + 1, 0, context)
 
     def _begin_epoch(self, context: StageContext, epoch: int, resumed: Mapping[str, Any] | None) -> None:
-        """Set modes, learning rates and the random state, for the start of an epoch or for a checkpoint within it."""
+        """Set train and eval modes, learning rates and random state, at the start of an epoch or where a checkpoint left off."""
         set_modes(self.distiller, context.stage)
         context.epoch, context.index, context.gathered = epoch, resumed["step"] if resumed else 0, 0
         context.start_from(resumed["values"].to(context.rows.device) if resumed else None)
@@ -227,6 +227,7 @@ class Engine:
             restore_random_state(resumed["random"])
         else:
             self.watch.begin_epoch()
+            # Each epoch is seeded, so that it does not depend on stages loaded instead of trained, or missing in the baseline.
             seed_everything(derive(self._epoch_seed(context), self.fabric.global_rank))
         for learner in context.learners:
             learner.begin_epoch(context.training(learner.name))
@@ -235,7 +236,8 @@ class Engine:
         return derive(self.settings.seed, context.stage.order, context.before + context.epoch)
 
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (rows of the whole batch, rows of this process) for the remaining steps of an epoch."""
+        """Yield (rows of the global batch, rows of this process) for each remaining step of an epoch."""
+        # The order depends on the epoch's seed only: a resumed epoch draws it again and skips the batches already done.
         batches = self.table.epoch_order(context.rows, self._epoch_seed(context)).split(context.batch_size)[: context.steps]
         share, alone = context.batch_size // self.fabric.world_size, self.fabric.world_size == 1
         for index, batch in enumerate(batches[context.index :], context.index):
@@ -244,13 +246,14 @@ class Engine:
             yield batch, batch if alone else batch.split(share)[self.fabric.global_rank]
             now = time.monotonic()
             self.report.stepped(context, index + 1, now)
+            # A checkpoint holds no accumulated gradients, and no random state of other processes.
             within = alone and index + 1 < context.steps and context.completes_step(index)
             if within and (self.stop_requested or self._due(now)):
                 self._checkpoint(context.ordinal, context.epoch, index + 1, context)
         self.phases.end_steps()
 
     def _begin_step(self, context: StageContext, index: int) -> None:
-        """Update the progress that the terms of a stage see."""
+        """Give the losses their progress, and the gradient watch and the step guard the state before this step."""
         self.phases.begin_step()
         context.index = index
         for learner in context.learners:
@@ -263,7 +266,7 @@ class Engine:
             self.skipping.remember(context.step.learning)
 
     def _end_epoch(self, context: StageContext) -> None:
-        """Track an epoch's values, validate, and decide whether the stage ends."""
+        """Record the metrics of an epoch, validate, and decide whether the stage ends early."""
         stage = context.stage
         found, means = self.report.values(context)
         self.updates.refuse_tiny_scale(context)
@@ -287,14 +290,14 @@ class Engine:
         self.report.note(f"{context.stage.name} ended after {context.done} of {epochs} epochs: {context.ended}")
 
     def _agreed(self, asked: str | None) -> str:
-        """Reason why a callback of any process ends the stage; empty if none does."""
+        """The reason why a callback in any process wants to end the stage; empty if none does."""
         if self.fabric.world_size == 1:
             return asked or ""
         wanted = self.fabric.all_reduce(torch.tensor(float(bool(asked)), device=self.fabric.device), reduce_op="max")
         return (asked or "a callback of another process asked for it") if bool(wanted) else ""
 
     def _validate(self, context: StageContext) -> dict[str, Scores]:
-        """Evaluate each learner on the validation split, and keep the weights of its best epoch."""
+        """Scores of each learner on the validation split; keeps the weights of the best epoch."""
         stage = context.stage
         with averages_applied(context.learners):
             scores = self._scores(stage)
@@ -314,7 +317,7 @@ class Engine:
         return {name: Scores.of(each, labels, self.table.target) for name, each in probabilities.items()}
 
     def _keep_chosen(self, context: StageContext) -> None:
-        """Load the averaged or best weights into learners that no later stage trains."""
+        """Load the averaged or best weights, as configured, into learners that no later stage trains."""
         for learner in context.learners:
             if learner.name in context.last:
                 if learner.average:
@@ -333,7 +336,7 @@ class Engine:
         return step.forward if self.settings.sharded else self.fabric.setup_module(step)
 
     def _stop_agreed(self) -> bool:
-        """True if any process was asked to stop, so that all stop after the same epoch."""
+        """True if a stop was requested in any process; all processes must stop after the same epoch."""
         if self.fabric.world_size > 1:
             asked = torch.tensor(float(self.stop_requested), device=self.fabric.device)
             self.stop_requested = bool(self.fabric.all_reduce(asked, reduce_op="max"))
@@ -341,19 +344,19 @@ class Engine:
 
     def _due(self, now: float | None = None) -> bool:
         due = self.spacing.due(now or time.monotonic())
-        return due if self.fabric.world_size == 1 else self.fabric.broadcast(due)  # clocks differ, what is done must not
+        return due if self.fabric.world_size == 1 else self.fabric.broadcast(due)  # clocks differ; all processes must agree
 
     def _weights(self, learners: Sequence[str]) -> dict[str, Tensor]:
-        """Copies of all tensors that `learners` own, by name."""
+        """Copies of the parameters and buffers of `learners` and their losses, by their names in the distiller."""
         owned = [module for name in self.distiller.owners(learners) for module in self.distiller.owned(name)]
         names = {id(tensor) for module in owned for tensor in module.state_dict(keep_vars=True).values()}
         kept = self.distiller.state_dict(keep_vars=True).items()
         return {name: tensor.detach().clone() for name, tensor in kept if id(tensor) in names}
 
     def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, context: StageContext | None = None) -> None:
-        """Save the state of training; raise StoppedError if asked to stop."""
+        """Save a checkpoint, and raise `StoppedError` if a stop was requested."""
         if context and not self.skipping:
-            context.refuse_infinite(context.values.cpu())  # nothing resumes from weights that are not numbers
+            context.refuse_infinite(context.values.cpu())  # do not save weights that NaN losses have spoiled
         with self.phases.during(CHECKPOINTS), self.spacing.saving():
             self.save(*self._state(ordinal, epoch, step, context))
         if self.stop_requested:
@@ -362,7 +365,7 @@ class Engine:
     def _state(
         self, ordinal: int, epoch: int, step: int, context: StageContext | None
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Weights, and the rest of the state that training resumes from."""
+        """The weights and the rest of the training state, as a checkpoint stores them."""
         weights = dict(self.distiller.state_dict())
         for learner in self.learners.values():
             weights |= learner.tensors()
@@ -385,8 +388,8 @@ class Engine:
         return self.shards.whole((weights, state))
 
     def _restore(self, stages: Sequence[StagePlan], weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> int:
-        """Load a checkpoint; returns the index of the stage to resume."""
-        own = {name: tensor for name, tensor in weights.items() if "|" not in name}
+        """Load a checkpoint; returns the index of the stage to continue with."""
+        own = {name: tensor for name, tensor in weights.items() if "|" not in name}  # others are for `Learner.restore`
         self.shards.load(self.distiller, own, strict=True)
         self.watch.restore(state["watch"])
         self.report.notes = list(state["notes"])

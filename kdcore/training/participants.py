@@ -22,16 +22,16 @@ from kdcore.training.teacher_cache import CachedOutputs
 
 @dataclass(frozen=True)
 class TermSpec:
-    """One weighted term of a learner's objective.
+    """One weighted loss term of a learner's objective.
 
     Args:
-        id: Its name in logs.
-        weight: A number, or a ramp over epochs.
+        id: Name in logs.
+        weight: Constant weight, or a ramp over epochs.
         build: Constructs the loss.
-        teachers: Teachers that it reads.
-        peers: Peers that it reads.
-        path: Path in the recipe.
-        loss: Description of the loss for messages: ``loss 'cosine' of plugin 'my-loss'``.
+        teachers: Names of the teachers whose outputs the loss reads.
+        peers: Names of the peers whose outputs the loss reads.
+        path: Path in the recipe, such as ``losses[2]``.
+        loss: Description for messages, such as ``loss 'cosine' of plugin 'my-loss'``.
     """
 
     id: str
@@ -45,11 +45,11 @@ class TermSpec:
 
 @dataclass(frozen=True)
 class Average:
-    """Settings of a participant that is the moving average of a learner.
+    """A teacher whose weights are a moving average of a learner's.
 
     Args:
         follows: Name of the learner.
-        rule: Momentum and warmup.
+        rule: Momentum and warmup of the average.
     """
 
     follows: str
@@ -65,11 +65,11 @@ def _set_up(spec: TermSpec, loss: DistillationLoss, example: Example) -> None:
 
 @dataclass
 class Sources:
-    """Participants that are never trained.
+    """Teachers that no optimizer trains.
 
     Args:
-        averages: Moving average → its settings; the networks are among the teachers.
-        stored: Teacher → its stored outputs.
+        averages: Teacher → the learner whose weights it averages; its network is among the teachers, too.
+        stored: Teacher without a network → its stored outputs.
     """
 
     averages: Mapping[str, Average] = field(default_factory=dict)
@@ -77,19 +77,20 @@ class Sources:
 
 
 class Distiller(nn.Module):
-    """All participants of one arm, with their fusion and losses.
+    """All participants of one arm of a run, with their losses.
 
     Args:
-        teachers: Teachers with a network, by name.
-        students: Students by name.
-        fusion: Exchanges features among the teachers.
-        class_embeddings: (classes, D), or None.
+        teachers: Name → teacher with a network.
+        students: Name → student.
+        fusion: Runs the teachers together; by default each runs on its own.
+        class_embeddings: (classes, D) float32, or None.
         sources: Moving averages and stored outputs.
 
     Attributes:
-        fused: Teachers that run through the fusion, which is trained with them; empty without a fusion.
-        reused: Learner → teacher whose classifier it uses.
-        origins: Learner → participant whose trained weights it starts from.
+        terms: Learner → its losses by term.
+        specs: Learner → the specifications of its terms.
+        fused: Names of the teachers that the fusion runs and trains with; empty if each runs on its own.
+        reused: Learner → the teacher whose classifier it uses.
     """
 
     class_embeddings: Tensor | None
@@ -112,8 +113,7 @@ class Distiller(nn.Module):
         self.averages = dict(sources.averages)
         self.stored = dict(sources.stored)
         self.reused: dict[str, str] = {}
-        self.origins: dict[str, str] = {}
-        self._members = {**students, **teachers}
+        self._members = {**students, **teachers}  # a dict, which nn.Module does not register: the two above already are
         self.fused = [] if type(self.fusion) is TeacherFusion else [name for name in teachers if name not in self.averages]
         self.register_buffer("class_embeddings", class_embeddings, persistent=False)
 
@@ -123,7 +123,7 @@ class Distiller(nn.Module):
         return [*self.teachers, *self.students]
 
     def participant(self, name: str) -> Participant:
-        """The teacher or student called `name`."""
+        """The teacher or student with the name `name`."""
         return self._members[name]
 
     def followers(self, name: str) -> list[str]:
@@ -131,7 +131,7 @@ class Distiller(nn.Module):
         return [average for average, each in self.averages.items() if each.follows == name]
 
     def known_classes(self, learner: str, spec: TermSpec) -> Tensor | None:
-        """Classes that `learner` and all sources of a term know, (k,) int64; None for all classes."""
+        """(k,) int64 indices of the classes that `learner` and all networks its term reads know; None if they know all."""
         networks = [name for name in (learner, *spec.teachers, *spec.peers) if name in self.networks]
         known = [each for name in networks if (each := self.participant(name).known_classes) is not None]
         if not known:
@@ -141,12 +141,12 @@ class Distiller(nn.Module):
     def add_terms(
         self, learner: str, specs: Sequence[TermSpec], example: Callable[[TermSpec], Example], how: SetUp = _set_up
     ) -> None:
-        """Construct the losses of `learner`.
+        """Construct and set up the losses of a learner.
 
         Args:
             learner: Name of the learner.
             specs: Its terms.
-            example: Returns the outputs that a loss is set up with.
+            example: Returns the example outputs from which a term's loss sizes its parameters.
             how: Sets up one loss.
         """
         losses = {spec.id: spec.build() for spec in specs}
@@ -155,8 +155,8 @@ class Distiller(nn.Module):
         self.terms[learner] = nn.ModuleDict(losses)
         self.specs[learner] = {spec.id: spec for spec in specs}
 
-    def describe_term(self, learner: str, term: str) -> str:
-        """Describe a term and its loss for a message."""
+    def called(self, learner: str, term: str) -> str:
+        """Describe a term and its loss, for messages."""
         origin = self.specs[learner][term].loss
         return f"term {term!r} of {learner}" + (f" ({origin})" if origin else "")
 
@@ -165,22 +165,22 @@ class Distiller(nn.Module):
         return dict(self.terms[learner].items()) if learner in self.terms else {}  # type: ignore[union-attr,arg-type]
 
     def owned(self, learner: str) -> list[nn.Module]:
-        """Modules that are trained with a learner: its network and its losses. The owner ``fusion`` has the fusion."""
+        """The modules whose parameters a learner trains: its network and its losses; for ``fusion``, the fusion."""
         if learner == FUSION:
             return [self.fusion]
         return [self.participant(learner), *([self.terms[learner]] if learner in self.terms else [])]
 
     def owners(self, learners: Sequence[str]) -> list[str]:
-        """Owners of what a stage trains: `learners`, and ``fusion`` if one of them is fused."""
+        """`learners`, plus ``fusion`` if one of them is a fused teacher."""
         return [*learners, *([FUSION] if set(learners) & set(self.fused) else [])]
 
     def run_apart(self, names: Sequence[str]) -> list[list[str]]:
-        """Groups of participants that run independently: the fused teachers, and each of the others."""
+        """Group participants that must run together: all fused teachers in one group, each of the others alone."""
         fused = [name for name in names if name in self.fused]
         return [*([fused] if fused else []), *([name] for name in names if name not in fused)]
 
     def run_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
-        """Outputs of the teachers `names`; fused teachers run together."""
+        """Run the teachers `names`; fused ones run together through the fusion."""
         if not self.fused:
             return {name: self.forward(name, batch) for name in names}
         fused = [name for name in names if name in self.fused]
@@ -188,7 +188,14 @@ class Distiller(nn.Module):
         return {name: found[name] if name in found else self.forward(name, batch) for name in names}
 
     def forward(self, name: str, batch: Batch, ablated: str | None = None) -> Outputs:
-        """Outputs of one participant, with outputs for an all-zero input where a loss reads them."""
+        """Run one participant.
+
+        Args:
+            name: Name of the participant.
+            batch: Samples with the participant's signals.
+            ablated: ``mixed`` to add outputs for all-zero inputs, one per sample, computed in the same pass; ``single`` to add
+                the output for one all-zero input in evaluation mode; None for neither.
+        """
         member = self.participant(name)
         x = member.input(batch.signals[name])
         if ablated == "mixed":
@@ -202,7 +209,7 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def ablated_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
-        """Outputs of the participants `names` for an all-zero input; constant while they are frozen."""
+        """Outputs of the participants `names` for one all-zero input each. They are constant while the networks are frozen."""
         with self.mixed(None):
             zero = {name: _nothing(self.participant(name).input(batch.signals[name])) for name in names}
         with self.ready(names), self.mixed(None):
@@ -210,7 +217,7 @@ class Distiller(nn.Module):
 
     @contextmanager
     def ready(self, names: Sequence[str]) -> Iterator[None]:
-        """Treat the signals of a batch as final inputs of the encoders of `names`, without transforms."""
+        """Context in which the inputs of `names` bypass their batch transforms."""
         transforms = {name: self.participant(name).batch_transforms for name in names}
         try:
             for name in names:
@@ -222,7 +229,7 @@ class Distiller(nn.Module):
 
     @contextmanager
     def mixed(self, mix: Callable[[Tensor, tuple[str, ...], str], Tensor] | None) -> Iterator[None]:
-        """Mix the inputs of all participants within the context; None for no mixing."""
+        """Context in which `mix` is applied to the inputs of all participants; None disables mixing."""
         members = [self.participant(name) for name in self.networks]
         before = [member.mix for member in members]
         try:
@@ -235,7 +242,7 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def update_averages(self, learner: str, update: int) -> None:
-        """Update the averages that follow `learner` after its optimizer step number `update`, counted from 0.
+        """Update the moving averages that follow `learner`, after its optimizer step `update`, counted from 0.
 
         Parameters are averaged; buffers, such as running statistics, are copied, as `torch.optim.swa_utils` does.
         """
@@ -249,7 +256,7 @@ class Distiller(nn.Module):
 
 
 FUSION = "fusion"
-"""Names the fusion where learners are named; a recipe's participants cannot be called so."""
+"""Name of the fusion among learners; reserved, so no participant of a recipe has it."""
 
 
 def _half(outputs: Outputs, which: int) -> Outputs:
@@ -257,13 +264,13 @@ def _half(outputs: Outputs, which: int) -> Outputs:
 
 
 def _nothing(x: Tensor) -> Tensor:
-    """One all-zero sample shaped like those of `x`, expanded from one number, so that an encoder can detect equal frames."""
+    """One all-zero sample like those of `x`, expanded from a scalar: stride 0 tells an encoder that all frames are equal."""
     return x.new_zeros(()).expand_as(x[:1])
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Set `module` to evaluation mode within the context, then restore the mode of each submodule."""
+    """Context in which `module` is in evaluation mode; each submodule returns to its mode afterwards."""
     training = [each for each in module.modules() if each.training]
     for each in training:
         each.training = False

@@ -1,4 +1,4 @@
-"""Checks of a run before its first step, on one batch and without leaving a trace."""
+"""Checks before the first training step, on a few batches; weights and random state are left unchanged."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from kdcore.training.side_effects import side_effects_refused
 from kdcore.training.step import StageStep, StepTerm
 
 TRIES = 4
+"""Batches tried until every term has a gradient: a hinge, for example, is flat where every sample meets its margin."""
 
 FAINT = 1e-12
-"""Gradient that no optimizer makes a step of: Adam divides by no less than 1e-8."""
+"""Gradient norm below which no optimizer makes progress: Adam adds 1e-8 to its denominator."""
 
 
 @dataclass(frozen=True)
 class TermCheck:
-    """One term on one batch.
+    """The result of checking one term on one batch.
 
     Args:
         stage: Name of the stage.
-        learner: The learner whose objective has the term.
-        term: Label of the term.
-        weight: Its weight; the largest one of a ramp.
-        value: Value of the loss, not weighted.
-        gradient: Norm of the loss's gradient with respect to the learner's parameters, not weighted.
-        parameters: Parameters of the loss itself, which are trained with the learner.
-        samples: Samples that the term was computed on.
-        reached: Names of the learner's parameters that get a gradient.
+        learner: Name of the learner.
+        term: Name of the term.
+        weight: Weight of the term; the largest one of a ramp.
+        value: Unweighted loss.
+        gradient: Norm of the unweighted loss's gradient with respect to the learner's parameters.
+        parameters: Number of trainable parameters of the loss.
+        samples: Number of samples in the batch that the term reads.
     """
 
     stage: str
@@ -57,16 +57,14 @@ class TermCheck:
 
 @dataclass
 class Preflight:
-    """The result of checking one batch.
+    """The result of the checks before training.
 
     Args:
-        terms: The terms of all stages.
-        inputs: Participant → shape of its encoder's input, without the batch.
-        features: Participant → tap → shape, without the batch.
+        terms: Checks of all terms.
+        inputs: Participant → shape of its encoder's input, without the batch axis.
+        features: Participant → tap → shape of the activation, without the batch axis.
         parameters: Participant → number of its encoder's parameters.
         trained: Participant → number of those that are trained.
-        answerless: Participants with parameters that their logits depend on and no term trains, so that their predictions mean
-            nothing: a network that is pretrained by its features alone, for example.
     """
 
     terms: list[TermCheck] = field(default_factory=list)
@@ -78,18 +76,25 @@ class Preflight:
 
 
 def preflight(distiller: Distiller, stages: Sequence[StagePlan], table: Table, batch_size: int, withheld: bool) -> Preflight:
-    """Send a batch through every stage.
+    """Compute the losses and gradients of every stage on a few batches.
+
+    Args:
+        distiller: All participants of the arm, with their losses.
+        stages: The stages of the arm.
+        table: Prepared samples, indexed by row.
+        batch_size: Samples per batch.
+        withheld: Whether labels are withheld from students.
 
     Raises:
-        TrainingError: If a stage has nothing to learn, if a weighted term gives its learner no gradient, gives a teacher
-            one, or is not finite, or if something would never be trained or saved.
+        TrainingError: If all of a stage's learners are frozen; if a term gives its learner no gradient, gives a teacher one,
+            or is not finite; or if a parameter would not be trained or saved.
     """
     _refuse_unregistered(distiller)
     _refuse_late(distiller, [name for name, parameter in distiller.named_parameters() if is_lazy(parameter)])
     found = Preflight()
     seen: set[tuple[str, ...]] = set()
     before = {name: tensor.clone() for name, tensor in distiller.state_dict().items()}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng():  # a run with checks must draw the same random numbers as one without
         torch.manual_seed(0)
         for stage in stages:
             if stage.learners not in seen:
@@ -99,7 +104,7 @@ def preflight(distiller: Distiller, stages: Sequence[StagePlan], table: Table, b
         found.answerless = tuple(_answerless(distiller, table, found.terms))
     _refuse_late(distiller, [name for name in distiller.state_dict() if name not in before])
     _refuse_unregistered(distiller)
-    distiller.load_state_dict(before)
+    distiller.load_state_dict(before)  # the passes in training mode have updated running statistics
     return found
 
 
@@ -119,7 +124,7 @@ def _check_stage(
     poor = (~known(table.train_labels[rows])).long()
     for mask in step.presence.values():
         poor = poor + (~mask[rows]).long()
-    rows = rows[poor.argsort(stable=True)]  # those with a label and all signals first
+    rows = rows[poor.argsort(stable=True)]  # rows with a label and all signals first, to check as many terms as possible
     checks: dict[int, TermCheck] = {}
     for start in range(TRIES):
         batch = rows.roll(-start * batch_size)[: min(batch_size, len(rows))]
@@ -129,7 +134,7 @@ def _check_stage(
             checks[index] = _check_term(distiller, stage, step, term, context)
         if all(check.gradient > 0 for check in checks.values()):
             break
-    unknown = table.labelled_count(rows) is None  # of a loader: later batches may have labels
+    unknown = table.labelled_count(rows) is None  # a data loader: later batches may have labels
     for check in checks.values():
         if check.samples == 0 and unknown:
             continue
@@ -146,7 +151,7 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     with side_effects_refused(called, context):
         try:
             value = step.value(term, context)
-        except DataError as error:  # of samples that cannot be told apart
+        except DataError as error:  # the loss reads sample indices, which this batch lacks
             raise DataError(f"{called}: {error}") from error
     gradients = _gradients(value, _trainable(distiller, term.learner))
     _refuse_taught_teachers(value, distiller, term.learner, term.spec.id)
@@ -161,8 +166,8 @@ def _largest(weight: float | Ramp, epochs: int) -> float:
 
 
 def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[TermCheck]) -> None:
-    """Refuse a term that is not finite or whose gradient does not matter beside the largest one of its learner."""
-    called = distiller.describe_term(check.learner, check.term)
+    """Refuse a term that is not finite, or whose gradient is negligible compared with the largest of its learner."""
+    called = distiller.called(check.learner, check.term)
     numbers = f"its value is {check.value} and its gradient {check.gradient} on the first batch"
     if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
         raise TrainingError(f"{called}: {numbers}; look for a logarithm or root of 0, or a division by 0")
@@ -232,7 +237,7 @@ def _read_by_logits(distiller: Distiller, table: Table, name: str) -> set[str]:
 def _refuse_taught_teachers(value: Tensor, distiller: Distiller, learner: str, term: str) -> None:
     others = [name for name in distiller.networks if name != learner]
     for name in others:
-        if learner in distiller.fused and name in distiller.fused:  # they may learn through one another
+        if learner in distiller.fused and name in distiller.fused:  # the fusion may send gradients from one to the other
             continue
         if _norm(_gradients(value, _trainable(distiller, name))) > 0:
             raise TrainingError(
@@ -247,7 +252,7 @@ def _refuse_unregistered(distiller: Distiller) -> None:
 
 
 def _refuse_late(distiller: Distiller, names: Sequence[str]) -> None:
-    """Refuse parameters and buffers that have no shape before the first step."""
+    """Refuse lazy parameters, and parameters and buffers created during the first pass: the optimizer misses them."""
     if names:
         owners = [_owner(distiller, name) for name in names]
         first = owners[0][0]
@@ -255,7 +260,7 @@ def _refuse_late(distiller: Distiller, names: Sequence[str]) -> None:
 
 
 def _owner(distiller: Distiller, path: str) -> tuple[str, str]:
-    """The participant that a part of `distiller` belongs to, and the part's name there."""
+    """The participant, term or fusion that a parameter of `distiller` belongs to, and the parameter's name there."""
     kind, _, rest = path.partition(".")
     name, _, within = rest.partition(".")
     if kind == "terms":

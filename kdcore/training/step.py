@@ -1,4 +1,4 @@
-"""One training step of a stage: from the rows of a batch to the weighted sum of all terms."""
+"""One training step: from the rows of a batch to the weighted sum of all loss terms."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _PLAIN = nullcontext()
 
 @dataclass(frozen=True)
 class StepTerm:
-    """A term of one learner, with its loss.
+    """A loss term of one learner.
 
     Args:
-        learner: Name of the learner.
-        spec: The term.
-        loss: The constructed loss.
+        learner: Name of the learner whose objective has the term.
+        spec: The term's name, weight and participants.
+        loss: The loss module.
     """
 
     learner: str
@@ -45,15 +45,15 @@ class StepTerm:
 
 
 class StageStep(nn.Module):
-    """The objective of one stage as a function of rows; this module is compiled and distributed.
+    """The objective of one stage as a module: maps the rows of a batch to the total loss. DDP wraps this module.
 
     Args:
         distiller: All participants of the arm, with their losses.
-        stage: The stage: its learners and their sources.
+        stage: The learners of the stage and their sources.
         table: Prepared samples, indexed by row.
         labelled: Whether losses may read labels.
-        cached: Teacher → its precomputed outputs; other teachers run in every step.
-        gather: Gathers a tensor from all processes; None for a single process.
+        cached: Teacher → its cached outputs; other teachers run in every step.
+        gather: Gathers a tensor from all ranks along its batch axis, differentiably; None in a single process.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class StageStep(nn.Module):
         super().__init__()
         owned = [module for name in distiller.owners(stage.learners) for module in distiller.owned(name)]
         self.learning = nn.ModuleList(owned)
-        self._distiller = [distiller]  # in a list, so that only what learns counts as this module's own
+        self._distiller = [distiller]  # in a list, which nn.Module does not register: DDP must see no frozen teachers
         self.stage, self.table, self.labelled, self.gather = stage, table, labelled, gather
         self.cached = {**distiller.stored, **(cached or {})}
         self.fused = [name for name in stage.learners if name in distiller.fused]
@@ -86,13 +86,13 @@ class StageStep(nn.Module):
         self._known = [distiller.known_classes(term.learner, term.spec) for term in self.terms]
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
         self.watch, self.phases = GradientWatch(), Phases()
-        self.progress = {name: Progress() for name in stage.learners}  # no argument: precision wrappers take tensors only
+        self.progress = {name: Progress() for name in stage.learners}  # not an argument, which Fabric's wrapper would convert
         self._partly_labelled = labelled and table.is_partly_labelled(stage.split)
         self.balanced: dict[str, list[Tensor]] = {
             name: [] for name in stage.learners if stage.training[name].gradients != "sum"
-        }  # learner → weighted values of the last batch, where their gradients are not just added
+        }  # learner → weighted term values of the last batch, for learners that combine gradients by another rule than the sum
         self.mix = table.mix if is_mixed(table.mix, stage, distiller) else None
-        self.mix_seed: int | None = None  # decides how the next batch is mixed
+        self.mix_seed: int | None = None  # seed of the next batch's mixup or cutmix
         self.presence = self._presence(table)
         self._blank: dict[str, Outputs] | None = None
         self._drawn: Mix | None = None
@@ -103,18 +103,18 @@ class StageStep(nn.Module):
         """All participants of the arm."""
         return self._distiller[0]
 
-    def describe_term(self, index: int) -> str:
-        """Describe the term at `index` of `names` for a message; empty for the total, which comes last."""
+    def called(self, index: int) -> str:
+        """``: term … of …`` for the column `index` of the recorded values; empty for the last column, the total."""
         if index >= len(self.terms):
             return ""
         return f": {self.distiller.describe_term(self.terms[index].learner, self.terms[index].spec.id)}"
 
     def forward(self, rows: Tensor, local: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Compute the weighted sum of all terms, and each term's detached value, in the order of `names`.
+        """Compute the weighted sum of all terms, and the detached value of each term in the order of `names`.
 
         Args:
-            rows: (B,) rows of the whole batch.
-            local: (b,) rows that this process runs through the networks.
+            rows: (B,) int64, rows of the global batch.
+            local: (b,) int64, the rows that this process runs through the networks; `rows` in a single process.
         """
         total, values, watched = None, [], []
         self.balanced = {name: [] for name in self.balanced}
@@ -135,12 +135,12 @@ class StageStep(nn.Module):
             self.phases.now(CHECKS)
             self.watch.look(watched)
             self.phases.now(OWN)
-        if total is None:  # every weight is 0 at this epoch
+        if total is None:  # every weight is 0 in this epoch, but backward, and DDP, still need a graph to all parameters
             total = local_sum(self.parameters(), values[0]) * 0.0
         return total, values
 
     def value(self, term: StepTerm, context: LossContext) -> Tensor:
-        """Compute a term: 0 for an empty batch; for mixed samples, the mean over both labels, weighted by their shares.
+        """The scalar value of a term: 0 for an empty batch; for a mixed one, the mean for both label sets, weighted by share.
 
         Raises:
             TrainingError: If the loss returns anything but a scalar.
@@ -158,13 +158,13 @@ class StageStep(nn.Module):
         return torch.stack([share * value for (share, _), value in zip(parts, values, strict=True)]).sum()
 
     def _is_empty(self, term: StepTerm, context: LossContext) -> bool:
-        """True if a term has no sample in the batch; its zero gradient must not enter gradient balancing."""
+        """True if a batch has no sample for a term. MGDA would take its gradient of 0 for a stationary point."""
         labels = context.batch.labels
         mixed = self._drawn is not None and labels is not None and term.loss.needs.labels
         return not len(context.batch) or (mixed and not bool(known(labels).any()))
 
     def _by_label(self, term: StepTerm, context: LossContext) -> Iterator[tuple[float, LossContext]]:
-        """Contexts for each of the labels of mixed samples, with their shares."""
+        """Yield (share, context) for each of the two label sets of a mixed batch; (1, context) for any other batch."""
         mix, labels = self._drawn, context.batch.labels
         if not isinstance(context.batch, MixedBatch) or mix is None or labels is None or not term.loss.needs.labels:
             yield 1.0, context
@@ -177,12 +177,12 @@ class StageStep(nn.Module):
             yield share, part if len(told) == len(own) else part.select(told)
 
     def refuse(self, term: StepTerm, value: object, like: Tensor) -> None:
-        """Raise a TrainingError if a loss returned anything but a scalar tensor where `like` is."""
+        """Raise a TrainingError if a loss returned anything but a scalar tensor on the device of `like`."""
         if wrong := not_a_scalar(value, like):
             raise TrainingError(f"{self.distiller.describe_term(term.learner, term.spec.id)}: {wrong}")
 
     def contexts(self, rows: Tensor, local: Tensor) -> list[tuple[StepTerm, LossContext]]:
-        """Yield each term with its context; the context is empty if the term reads labels and no sample has one."""
+        """Run the networks, and build each term's context; that of a term that reads labels has the labelled samples only."""
         distiller = self.distiller
         if self.presence:
             return self._contexts_where_present(rows)
@@ -211,7 +211,7 @@ class StageStep(nn.Module):
         read |= sources
         labelled = known(whole.labels).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
         some = labelled is not None and len(labelled) < len(whole)
-        undeclared = whole.with_labels(None) if mix or some else whole  # what a loss that declares no labels may read
+        undeclared = whole.with_labels(None) if mix or some else whole  # for losses that do not declare that they read labels
         found, embeddings = [], distiller.class_embeddings
         for term, classes in zip(self.terms, self._known, strict=True):
             context = LossContext(
@@ -232,7 +232,7 @@ class StageStep(nn.Module):
         return found
 
     def _whole(self, rows: Tensor, batch: Batch) -> Batch:
-        """The batch of all processes, without inputs; `batch` itself for a single process."""
+        """The global batch of all processes, without inputs; `batch` itself in a single process."""
         if not self.gather:
             return batch
         weights = None if self.table.weights is None else self.table.weights[rows]
@@ -240,7 +240,7 @@ class StageStep(nn.Module):
         return replace(batch, rows=rows, signals={}, labels=labels, weights=weights)
 
     def _presence(self, table: Table) -> dict[str, Tensor]:
-        """Participant of this stage → (N,) bool, rows for which it has signals; participants with all rows are left out."""
+        """Participant → (N,) bool mask of the table's rows that have its signals; without participants that have all rows."""
         found = {name: table.present[name] for name in self.inputs if name in table.present}
         for name in self.stage.sources:
             if name in table.present:
@@ -252,10 +252,9 @@ class StageStep(nn.Module):
         return found
 
     def _contexts_where_present(self, rows: Tensor) -> list[tuple[StepTerm, LossContext]]:
-        """Yield contexts where some samples lack signals: each participant runs on the rows that it has.
+        """Like `contexts` for missing modalities: each participant runs on its own rows, a term on those that all of its have.
 
-        A term is computed on the rows that all of its participants have. A learner with fewer than two rows skips the batch,
-        because batch normalisation requires two.
+        A learning teacher with fewer than two rows in a batch is skipped: batch normalisation cannot train on one sample.
         """
         self.phases.now(BATCHES)
         distiller, batch = self.distiller, self.table.batch(rows, self.inputs, self.labelled, stand_ins=True)
@@ -292,7 +291,7 @@ class StageStep(nn.Module):
         return found
 
     def _outputs_where_present(self, rows: Tensor, batch: Batch) -> tuple[dict[str, Outputs], dict[str, Tensor]]:
-        """Outputs of each participant on the rows that it has, and the index of each row among them, (B,), -1 if absent."""
+        """Outputs of each participant for the rows it has, and participant → (B,) index of each row in them, -1 if missing."""
         distiller, outputs = self.distiller, dict[str, Outputs]()
         places: dict[str, Tensor] = {}
         self.phases.now(TEACHERS)
@@ -324,7 +323,7 @@ class StageStep(nn.Module):
         least: int,
         run: Callable[[Batch], Mapping[str, Outputs]],
     ) -> Mapping[str, Outputs]:
-        """Outputs of a group on the rows that all members have, recorded in `places`; empty below `least` rows."""
+        """Run a group on the rows that all its members have, and note their indices in `places`; empty below `least` rows."""
         masks = [self.presence[name][rows] for name in group if name in self.presence]
         if not masks or bool((mask := torch.stack(masks).all(0)).all()):
             return run(batch)
@@ -339,7 +338,7 @@ class StageStep(nn.Module):
         return run(replace(batch, signals=signals).select(index))
 
     def _nothing(self, name: str) -> Outputs:
-        """Empty outputs of a learner, connected to its parameters with zero gradient."""
+        """Empty outputs of a learner, connected to its parameters: backward then gives them zero gradients instead of None."""
         zero = torch.zeros((), device=self.table.labels.device)
         for parameter in self.distiller.participant(name).parameters():
             zero = zero + parameter.sum() if parameter.requires_grad else zero
@@ -349,7 +348,7 @@ class StageStep(nn.Module):
         return self._gathered({name: self.distiller.forward(name, batch, self.ablation[name]) for name in names})
 
     def _sources(self, rows: Tensor, batch: Batch) -> dict[str, Outputs]:
-        """Outputs of the sources, which are not trained in this stage."""
+        """Outputs of the participants that do not train in this stage, without a graph."""
         found = {name: self.cached[name].at(rows) for name in self.stage.sources if name in self.cached}
         if self.live_teachers:
             with torch.no_grad(), self.teacher_randomness or _PLAIN:
@@ -357,7 +356,7 @@ class StageStep(nn.Module):
         return self._with_blanks(found, rows)
 
     def _with_blanks(self, found: dict[str, Outputs], rows: Tensor) -> dict[str, Outputs]:
-        """Add outputs for an all-zero input to the sources' outputs, where a loss reads them."""
+        """Add the outputs for an all-zero input to those of the sources, if a loss reads them."""
         if self._ablated and found:
             names = self.stage.sources
             networks = [name for name in names if name not in self.distiller.stored]
@@ -368,7 +367,7 @@ class StageStep(nn.Module):
         return found
 
     def _needs_stream(self) -> bool:
-        """True if teachers need random numbers of their own, so that students draw the same numbers in both arms."""
+        """True if teachers draw random numbers in students' steps; a stream of their own keeps both arms' draws the same."""
         random = [name for name in self.live_teachers if sees_random_input(self.distiller.participant(name))]
         return bool(self.student_learners) and bool(self.teacher_learners or random)
 
@@ -380,7 +379,7 @@ class StageStep(nn.Module):
 
 
 def _of_classes(context: LossContext, classes: Tensor, reads_labels: bool) -> LossContext:
-    """Restrict a context to the classes that all participants know; drop samples of other classes if the loss reads labels."""
+    """Restrict a context to `classes`; if the loss reads labels, drop the samples of other classes."""
     context = context.of_classes(classes)
     if reads_labels and context.batch.labels is not None:
         context = context.select(known(context.labels).nonzero().flatten())
@@ -388,7 +387,7 @@ def _of_classes(context: LossContext, classes: Tensor, reads_labels: bool) -> Lo
 
 
 def _gather(outputs: Outputs, gather: Callable[[Tensor], Tensor], mixed: bool) -> Outputs:
-    """Gather outputs from all processes; a single ablated output is the same everywhere."""
+    """Gather outputs from all ranks; a single ablated output is the same on every rank."""
     ablated = _gather(outputs.ablated, gather, False) if outputs.ablated is not None and mixed else outputs.ablated
     return Outputs(gather(outputs.logits), {tap: gather(x) for tap, x in outputs.features.items()}, ablated)
 

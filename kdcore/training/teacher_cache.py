@@ -1,4 +1,4 @@
-"""Outputs of frozen teachers, computed once per sample."""
+"""Cache of frozen teachers' outputs: computed once per sample, looked up in every step."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class CachedOutputs:
-    """A teacher's outputs by row of the table.
+    """A teacher's outputs, indexed by row of the table.
 
     Args:
-        position: (N,) int64, index of each row's outputs in the tensors below, -1 if it has none.
-        logits: (n, classes).
-        features: Tap → (n, …), or (n, S, …) where each sample has several rows of an activation, such as a clip's frames.
-        folded: Taps of the latter kind; they are returned as (B·S, …).
+        position: (N,) int64, index of each row of the table in the tensors below, -1 for rows without outputs.
+        logits: (n, classes) logits.
+        features: Tap → (n, …), or (n, S, …) for activations with S rows per sample, such as the frames of a clip.
+        folded: Taps with S rows per sample; they are returned as (B·S, …).
     """
 
     def __init__(self, position: Tensor, logits: Tensor, features: Mapping[str, Tensor], folded: Sequence[str] = ()):
@@ -33,7 +33,14 @@ class CachedOutputs:
 
     @classmethod
     def of_batches(cls, rows: Tensor, outputs: Sequence[Outputs], sizes: Sequence[int], count: int) -> CachedOutputs:
-        """Collect the outputs of consecutive batches of `rows` with the given `sizes`; the table has `count` rows."""
+        """Concatenate batches of outputs.
+
+        Args:
+            rows: (n,) int64, the table's rows in the order of the batches.
+            outputs: Outputs of each batch.
+            sizes: Number of samples in each batch.
+            count: Number of rows of the table, N.
+        """
         position = torch.full((count,), -1, dtype=torch.long, device=rows.device)
         position[rows] = torch.arange(len(rows), device=rows.device)
         features = {
@@ -44,11 +51,11 @@ class CachedOutputs:
         return cls(position, torch.cat([each.logits for each in outputs]), features, folded)
 
     def covers(self, rows: Tensor) -> Tensor:
-        """(B,) bool, True for rows that have outputs."""
+        """(B,) bool mask of the `rows` that have outputs."""
         return self.position[rows] >= 0
 
     def at(self, rows: Tensor) -> Outputs:
-        """The outputs for `rows`."""
+        """Look up the outputs for `rows`, (B,) int64."""
         where = self.position[rows]
         features = {
             tap: value[where].flatten(0, 1) if tap in self.folded else value[where] for tap, value in self.features.items()
@@ -56,13 +63,13 @@ class CachedOutputs:
         return Outputs(self.logits[where], features)
 
     def to(self, device: torch.device) -> CachedOutputs:
-        """The same on another device."""
+        """Copy to a device."""
         features = {tap: value.to(device) for tap, value in self.features.items()}
         return CachedOutputs(self.position.to(device), self.logits.to(device), features, tuple(self.folded))
 
 
 def per_sample(value: Tensor, count: int) -> Tensor:
-    """Reshape (B·S, …) to (B, S, …), for activations with several rows per sample."""
+    """Reshape (B·S, …) to (B, S, …) for `count` samples, if an activation has several rows per sample."""
     return value if len(value) == count else value.unflatten(0, (count, -1))
 
 
@@ -70,7 +77,7 @@ def per_sample(value: Tensor, count: int) -> Tensor:
 def cache_teachers(
     distiller: Distiller, names: Sequence[str], rows: Tensor, table: Table, batch_size: int, limit: int, fabric: Fabric
 ) -> dict[str, CachedOutputs]:
-    """Outputs of frozen participants for all `rows`; empty if they would take more than `limit` bytes."""
+    """Compute the outputs of frozen participants for all `rows`; empty if they would exceed `limit` bytes."""
     outputs, sizes, taken = [], [], 0
     for piece in rows.split(batch_size) if names else ():
         with fabric.autocast():
@@ -79,13 +86,13 @@ def cache_teachers(
         taken += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         outputs.append(found)
         sizes.append(len(piece))
-        if taken / sum(sizes) * len(rows) > limit:
+        if taken / sum(sizes) * len(rows) > limit:  # extrapolated, so the first batch usually decides
             return {}
     return {name: CachedOutputs.of_batches(rows, [each[name] for each in outputs], sizes, len(table.keys)) for name in names}
 
 
 def repeatable(distiller: Distiller, sources: Iterable[str]) -> list[str]:
-    """Sources whose outputs for a sample never change while they are frozen."""
+    """The `sources` whose outputs for a sample never change in a stage, so that they can be cached."""
     frozen = [name for name in sources if name not in distiller.stored and name not in distiller.averages]
     random = [name for name in frozen if sees_random_input(distiller.participant(name))]
     fused = [name for name in frozen if name in distiller.fused]
@@ -95,7 +102,7 @@ def repeatable(distiller: Distiller, sources: Iterable[str]) -> list[str]:
 
 
 def sees_random_input(participant: Participant) -> bool:
-    """True if a frozen participant reads augmented inputs."""
+    """True if a participant's inputs are augmented even while it is frozen."""
     return participant.augment_frozen and any(
         getattr(module, "augmentation", False) for module in participant.batch_transforms.modules()
     )
