@@ -197,8 +197,7 @@ class Engine:
 
     def _epochs(self, context: StageContext, state: Mapping[str, Any] | None) -> Iterator[int]:
         """Yield the remaining epochs of a stage; the code after ``yield`` ends the epoch when the loop resumes."""
-        if state and state["stage"] != context.ordinal:
-            state = None
+        state = state if state and state["stage"] == context.ordinal else None
         self.listener.stage_started(context.stage, context.steps)
         self.phases.begin_stage(context.stage.name, context.stage.epochs * context.steps)
         context.ended, context.done = (str(state["ended"]), int(state["epoch"])) if state else ("", 0)
@@ -217,7 +216,7 @@ class Engine:
                 self._checkpoint(context.ordinal, epoch + 1, 0, context)
 
     def _begin_epoch(self, context: StageContext, epoch: int, resumed: Mapping[str, Any] | None) -> None:
-        """Set train and eval modes, learning rates and random state, at the start of an epoch or where a checkpoint left off."""
+        """Set modes, learning rates and random state, at the start of an epoch or where a checkpoint left off."""
         set_modes(self.distiller, context.stage)
         context.epoch, context.index, context.gathered = epoch, resumed["step"] if resumed else 0, 0
         context.start_from(resumed["values"].to(context.rows.device) if resumed else None)
@@ -286,8 +285,8 @@ class Engine:
     def _say_ended(self, context: StageContext) -> None:
         for learner in context.learners:
             learner.ended = context.ended
-        epochs = context.stage.epochs
-        self.report.note(f"{context.stage.name} ended after {context.done} of {epochs} epochs: {context.ended}")
+        stage = context.stage
+        self.report.note(f"{stage.name} ended after {context.done} of {stage.epochs} epochs: {context.ended}")
 
     def _agreed(self, asked: str | None) -> str:
         """The reason why a callback in any process wants to end the stage; empty if none does."""
@@ -298,10 +297,9 @@ class Engine:
 
     def _validate(self, context: StageContext) -> dict[str, Scores]:
         """Scores of each learner on the validation split; keeps the weights of the best epoch."""
-        stage = context.stage
         with averages_applied(context.learners):
-            scores = self._scores(stage)
-            for names in chosen_together(stage, self.distiller) if scores else ():
+            scores = self._scores(context.stage)
+            for names in chosen_together(context.stage, self.distiller) if scores else ():
                 learner = self.learners[names[0]]
                 if improved(learner, context.training(names[0]), Scores.mean([scores[name] for name in names])):
                     learner.best = self._weights(names)
@@ -318,12 +316,11 @@ class Engine:
 
     def _keep_chosen(self, context: StageContext) -> None:
         """Load the averaged or best weights, as configured, into learners that no later stage trains."""
-        for learner in context.learners:
-            if learner.name in context.last:
-                if learner.average:
-                    learner.average.apply()
-                if learner.best:
-                    self.shards.load(self.distiller, learner.best)
+        for learner in (each for each in context.learners if each.name in context.last):
+            if learner.average:
+                learner.average.apply()
+            if learner.best:
+                self.shards.load(self.distiller, learner.best)
 
     def _withheld(self, stage: StagePlan) -> bool:
         """True if labels are withheld from the learners of `stage`."""

@@ -91,6 +91,7 @@ class Distiller(nn.Module):
         specs: Learner → the specifications of its terms.
         fused: Names of the teachers that the fusion runs and trains with; empty if each runs on its own.
         reused: Learner → the teacher whose classifier it uses.
+        origins: Learner → the participant whose trained weights it starts from.
     """
 
     class_embeddings: Tensor | None
@@ -113,6 +114,7 @@ class Distiller(nn.Module):
         self.averages = dict(sources.averages)
         self.stored = dict(sources.stored)
         self.reused: dict[str, str] = {}
+        self.origins: dict[str, str] = {}
         self._members = {**students, **teachers}  # a dict, which nn.Module does not register: the two above already are
         self.fused = [] if type(self.fusion) is TeacherFusion else [name for name in teachers if name not in self.averages]
         self.register_buffer("class_embeddings", class_embeddings, persistent=False)
@@ -155,7 +157,7 @@ class Distiller(nn.Module):
         self.terms[learner] = nn.ModuleDict(losses)
         self.specs[learner] = {spec.id: spec for spec in specs}
 
-    def called(self, learner: str, term: str) -> str:
+    def describe_term(self, learner: str, term: str) -> str:
         """Describe a term and its loss, for messages."""
         origin = self.specs[learner][term].loss
         return f"term {term!r} of {learner}" + (f" ({origin})" if origin else "")

@@ -167,7 +167,7 @@ def _largest(weight: float | Ramp, epochs: int) -> float:
 
 def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[TermCheck]) -> None:
     """Refuse a term that is not finite, or whose gradient is negligible compared with the largest of its learner."""
-    called = distiller.called(check.learner, check.term)
+    called = distiller.describe_term(check.learner, check.term)
     numbers = f"its value is {check.value} and its gradient {check.gradient} on the first batch"
     if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
         raise TrainingError(f"{called}: {numbers}; look for a logarithm or root of 0, or a division by 0")

@@ -103,7 +103,7 @@ class StageStep(nn.Module):
         """All participants of the arm."""
         return self._distiller[0]
 
-    def called(self, index: int) -> str:
+    def describe_term(self, index: int) -> str:
         """``: term … of …`` for the column `index` of the recorded values; empty for the last column, the total."""
         if index >= len(self.terms):
             return ""
