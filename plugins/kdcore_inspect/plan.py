@@ -85,7 +85,7 @@ def _kind(made: Plan, stage: StagePlan, name: str) -> str:
 
 
 def mermaid(made: Plan) -> Iterator[str]:
-    """Lines of a plan as a Mermaid diagram: an arrow for each source that a learner reads."""
+    """Lines of a plan as a Mermaid diagram: an arrow for each source that a learner reads or starts from."""
     yield "graph LR"
     for each in made.participants.values():
         kind = f"average of {each.spec.follows}" if each.spec.follows else "stored outputs" if each.spec.outputs else ""
@@ -95,6 +95,8 @@ def mermaid(made: Plan) -> Iterator[str]:
     for each in made.participants.values():
         if each.spec.follows:
             yield f"  {_node(each.spec.follows)} -. follows .-> {_node(each.name)}"
+        if each.spec.starts_from:
+            yield f"  {_node(each.spec.starts_from)} -. weights .-> {_node(each.name)}"
         for source in dict.fromkeys(name for term in each.terms_in("distilled") for name in term.sources):
             terms = ", ".join(str(term.term.id) for term in each.terms_in("distilled") if source in term.sources)
             yield f'  {_node(source)} -- "{terms}" --> {_node(each.name)}'

@@ -47,3 +47,12 @@ def test_the_tree_says_how_outputs_of_a_source_are_obtained(takd):
     lines = list(tree(uncached))
     assert sum("← teacher (frozen)" in line for line in lines) == 1
     assert not any("cached" in line for line in lines)
+
+
+def test_weights_that_a_participant_starts_from_are_shown():
+    made = make_plan(load_recipe("methods/contrastive-pretraining", []))
+    assert "  pretrained -. weights .-> fine_tuned" in list(mermaid(made))
+    lines = list(tree(made))
+    baseline = next(index for index, line in enumerate(lines) if line.startswith("baseline"))
+    assert [index < baseline for index, line in enumerate(lines) if "starts from the weights of pretrained" in line] == [True]
+    assert any("fine-tuned: 80 epochs" in line for line in lines[baseline:])
