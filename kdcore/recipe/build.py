@@ -1,4 +1,4 @@
-"""From a recipe to live objects, each component made by the plugin that provides it."""
+"""Construction of a recipe's components."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from kdcore.suggestions import nearest
 
 
 class Builder:
-    """Makes a recipe's components.
+    """Constructs the components of a recipe.
 
     Args:
-        recipe: Checked by the loader.
-        plugins: Who provides them; the installed ones by default.
+        recipe: A recipe that `load_recipe` has checked.
+        plugins: Plugins that provide the components; the installed ones by default.
     """
 
     def __init__(self, recipe: Recipe, plugins: PluginManager | None = None):
@@ -40,10 +40,10 @@ class Builder:
         self._batch_transforms: dict[nn.Module, str] = {}
 
     def component(self, kind: str, spec: Component, where: str, /, **given: Any) -> Any:
-        """One component with its options, and what kdcore gives it.
+        """Construct a component with its options and the arguments that kdcore provides.
 
         Raises:
-            RecipeError: If its constructor refuses, naming the place in the recipe.
+            RecipeError: If its constructor raises an error; names the line of the recipe.
         """
         entry = self.plugins.registry.get(kind, spec.name)
         if entry.name == FROM_PYTHON:
@@ -63,7 +63,7 @@ class Builder:
 
     @contextmanager
     def locating_data_errors(self) -> Iterator[None]:
-        """Within it, recordings that are not found, divided or transformed are problems of the lines that ask for that."""
+        """Attribute errors about recordings to the lines of the recipe that name dataset, protocol or transform."""
         try:
             yield
         except (ListingError, SplitError, ValueError) as error:
@@ -133,16 +133,16 @@ class Builder:
     def transforms(
         self, path: str, specs: Sequence[Component], *signals: Modality
     ) -> tuple[list[SampleTransform], list[nn.Module], str]:
-        """Transforms on recordings, transforms on batches, and an identity of the former.
+        """Construct a list of transforms: those of recordings, those of batches, and an identity of the former.
 
         Args:
-            path: Where they stand in the recipe.
+            path: Path of the list in the recipe.
             specs: The transforms, in order.
-            signals: What their input is; several where they join modalities, or follow the join.
+            signals: Specification of their input; several if they join modalities.
 
         Raises:
-            RecipeError: If one cannot be constructed, contradicts what is known of its input, or works on recordings but
-                follows one that works on batches.
+            RecipeError: If a transform cannot be constructed, contradicts the specification of its input, or works on
+                recordings but follows one that works on batches.
         """
         on_samples: list[SampleTransform] = []
         on_batches: list[nn.Module] = []

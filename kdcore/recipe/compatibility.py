@@ -1,4 +1,4 @@
-"""Checks of a recipe's parts against one another, as far as they are possible without data and networks."""
+"""Checks of the parts of a recipe against each other, without data and networks."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class _Compatibility:
             yield from loss_problems(term.term.name, facts, self.target, self.weighted, self.recipe.registry)
 
     def _edges(self) -> None:
-        """Every name that a participant or a term gives as a source exists."""
+        """Check that sources exist and may be used."""
         for name, spec in self.recipe.specs.items():
             path = self.recipe.path_of(name)
             for index, source in enumerate(spec.learns_from or ()):
@@ -155,7 +155,7 @@ class _Compatibility:
                 self._add(path, f"a student must be a network, not {kind}", "list it under 'teachers'")
 
     def _fixed(self) -> None:
-        """A finished network is neither trained, tapped, fused nor loaded."""
+        """Check that opaque networks are not trained, tapped, fused or loaded."""
         for name, spec in self.recipe.specs.items():
             path = self.recipe.path_of(name)
             entry = self.checked.known.get((*steps(path), "encoder"))
@@ -181,7 +181,7 @@ class _Compatibility:
         return source in self.written and source != name
 
     def _objectives(self) -> None:
-        """Each term finds what it needs at each learner that has it."""
+        """Check that each learner meets the needs of its terms."""
         found: dict[tuple[str, str, str], list[str]] = {}
         for name, spec in self.specs.items():
             if not spec.is_network:
@@ -282,7 +282,7 @@ class _Compatibility:
         return f"the encoder of {name!r} is a finished network" if entry and component_facts(entry).fixed else ""
 
     def _reused_classifiers(self) -> None:
-        """A learner that answers through a teacher's classifier learns from that teacher, which has one and keeps it."""
+        """Check `classifier_from`: the learner learns from that teacher, whose classifier exists and is finished before."""
         for name, spec in self.recipe.specs.items():
             source, path = spec.classifier_from, f"{self.recipe.path_of(name)}.classifier_from"
             if source is None or not self._known(path, name, source) or source not in self.specs:
@@ -304,7 +304,7 @@ class _Compatibility:
                 self._add(path, what, "add a loss on features, such as one with the tap before the classifier")
 
     def _starting_points(self) -> None:
-        """A learner that starts from another's weights has the same encoder, and something to train."""
+        """Check `starts_from`: the participant exists, has the same encoder, and is finished before."""
         for name, spec in self.recipe.specs.items():
             source, path = spec.starts_from, f"{self.recipe.path_of(name)}.starts_from"
             if source is None or not self._known(path, name, source, "start") or source not in self.specs:
@@ -327,12 +327,12 @@ class _Compatibility:
                 self._add(path, what, "set baseline: false, or freeze nothing")
 
     def _in_baseline(self, name: str) -> bool:
-        """True for a student with a term that does not distil, which is trained without distillation, too."""
+        """True for a student that has a term without distillation, and so is trained in the baseline."""
         own = any(term.term.active and term.needs.in_baseline for term in self.terms[name])
         return own and name not in self.recipe.teachers
 
     def _unread_edges(self) -> None:
-        """An edge that the recipe declares has an effect."""
+        """Check that each declared source is read by a term."""
         for name, spec in self.specs.items():
             paths = self.recipe.term_paths(name)
             if not spec.is_network or spec.learns_from is None or any(self.needs.get(path) is None for path in paths):

@@ -35,7 +35,7 @@ STORED = (".parquet", ".npz", ".safetensors")
 
 
 def wrong(message: str, at: Steps = (), instead: Steps = ()) -> PydanticCustomError:
-    """An error whose place is `at`, below the field that is validated; or `instead`, from the top, if that was said later."""
+    """Create an error at the place `at` below the validated field; or at `instead`, from the top, if that was written later."""
     return PydanticCustomError("recipe", "{message}", {"message": message, "at": at, "instead": instead})
 
 
@@ -79,7 +79,7 @@ def _named(taps: Any) -> Any:
 
 
 class Section(BaseModel):
-    """Part of a recipe: knows its keys and refuses others."""
+    """A section of a recipe, which refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
 
@@ -160,7 +160,7 @@ _Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class WeightsSpec(Section):
-    """Weights to start from, and the way that they are matched to the encoder; written ``{file: x, …}`` or just ``x``."""
+    """Initial weights, and how they are matched to the encoder; written ``{file: x, …}`` or just ``x``."""
 
     file: Annotated[Path, Strict(False), AfterValidator(_home)]
     """A safetensors file, a PyTorch file that holds data only, or a folder with either as Hugging Face stores models."""

@@ -1,4 +1,4 @@
-"""The graph of a recipe: who learns from whom, and by which terms."""
+"""The graph of a recipe: participants, their sources, and the terms that read them."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class LearnerTerm:
     """A term of one learner's objective.
 
     Args:
-        path: Where the recipe has it.
-        term: As the recipe has it.
-        needs: Of its loss.
+        path: Path in the recipe.
+        term: The term as written.
+        needs: Needs of its loss.
         teachers: Teachers that it reads.
         peers: Peers that it reads.
     """
@@ -36,16 +36,16 @@ class LearnerTerm:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """All that it reads besides its learner."""
+        """Teachers and peers that it reads."""
         return (*self.teachers, *self.peers)
 
 
 def recipe_graph(recipe: Recipe, needs_of: NeedsOf) -> Graph:
-    """The graph of learners and their sources; names that no participant has are left out.
+    """Build the graph of learners and their sources; unknown names are left out.
 
     Args:
         recipe: The recipe.
-        needs_of: Says whether a student's objective reads peers, in which case it learns from all other students by default.
+        needs_of: Needs of the loss at a path. A student whose objective reads peers learns from all other students by default.
     """
     specs = recipe.participants
     fused = tuple(name for name in recipe.teachers if specs[name].is_network) if recipe.fusion else ()
@@ -79,20 +79,20 @@ def _sources(recipe: Recipe, name: str, needs_of: NeedsOf) -> Iterable[str]:
 
 
 def teachers_of(graph: Graph, name: str) -> tuple[str, ...]:
-    """Those that `name` learns from, without those that it trains with in a circle."""
+    """Sources of `name` that are not its peers."""
     peers = peers_of(graph, name)
     return tuple(source for source in graph.nodes if source in graph.nodes[name].learns_from and source not in peers)
 
 
 def peers_of(graph: Graph, name: str) -> tuple[str, ...]:
-    """Those that `name` learns from while they learn from it, directly or through others."""
+    """Sources of `name` that also learn from it, directly or indirectly."""
     circle = graph.circle(name)
     sources = graph.nodes[name].learns_from
     return tuple(other for other in circle if other != name and other in sources and graph.nodes[other].trains)
 
 
 def terms_of(recipe: Recipe, graph: Graph, name: str, needs_of: NeedsOf) -> list[LearnerTerm]:
-    """The objective of participant `name`; terms whose loss is not known are left out."""
+    """Terms of participant `name`; terms with an unknown loss are left out."""
     teachers, peers = teachers_of(graph, name), peers_of(graph, name)
     found = []
     for path, term in zip(recipe.term_paths(name), recipe.terms_of(name)[1], strict=True):
@@ -105,25 +105,25 @@ def terms_of(recipe: Recipe, graph: Graph, name: str, needs_of: NeedsOf) -> list
 
 
 def _read(term: Term, needs: Needs, teachers: Sequence[str], peers: Sequence[str]) -> set[str]:
-    """Those that a term is given: what its loss declares to need, of them the ones that the term names if it names any."""
+    """Sources that a term reads: those that its loss declares, restricted to `teachers` of the term if given."""
     declared = {*(teachers if needs.teachers else ()), *(peers if needs.peers else ())}
     return declared if term.teachers is None else declared & set(term.teachers)
 
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage as it is run: who learns, from whom, and how.
+    """A planned stage: learners, sources and training settings.
 
     Args:
-        name: Shown in progress and metric names.
-        learners: Participants that learn.
-        sources: Participants that learners read without training them.
-        training: Learner → how it is trained, with its epochs over all stages.
+        name: Name in progress and metrics.
+        learners: Participants that are trained.
+        sources: Frozen participants that the learners read.
+        training: Learner → its training settings; `epochs` counts all stages.
         epochs: Epochs of this stage.
-        split: Split that is learnt from.
+        split: Split to train on.
         batch_size: Samples per step.
-        order: Names the order of samples; the same in both arms.
-        accumulate: Batches that make one optimizer step.
+        order: Seed name of the order of samples; the same in both arms.
+        accumulate: Batches per optimizer step.
     """
 
     name: str
@@ -138,7 +138,7 @@ class StagePlan:
 
 
 def stage_plans(recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: dict[str, list[LearnerTerm]]) -> list[StagePlan]:
-    """The stages of a schedule with the training of each learner, split where learners train for different lengths of time."""
+    """Plan the stages of a schedule; a stage is divided if its learners train for different numbers of epochs."""
     found = []
     for stage in stages:
         for learners, own in _same_length(graph, stage, stages):
@@ -161,7 +161,7 @@ def stage_plans(recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: di
 
 
 def _same_length(graph: Graph, stage: Stage, stages: Sequence[Stage]) -> list[tuple[tuple[str, ...], Training | None]]:
-    """Learners of a stage that can share it, with the training that sets its length if that is not the schedule's."""
+    """Groups of learners that can share a stage, each with the training that sets its length, or None for the schedule's."""
     alone = {name for name in stage.learners if sum(name in other.learners for other in stages) == 1}
     groups: dict[Any, list[str]] = {}
     for name in stage.learners:

@@ -1,4 +1,4 @@
-"""From a file or a dictionary to a checked recipe: every problem at once, nothing run, nothing written, no data opened."""
+"""Loading of recipes: all problems are reported at once; nothing is run or written, and no data are opened."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ def load_recipe(
     files: bool = True,
     objects: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """The recipe in a file or dictionary, with everything checked that can be before data are read.
+    """Load a recipe from a file or dictionary, and check everything that can be checked before data are read.
 
     Args:
-        source: A file, the name of a shipped recipe, or a dictionary with the content of a recipe. In a dictionary, a function
-            or class may stand for an encoder. A recipe that was made in code is checked now.
+        source: A file, the name of a shipped recipe, a dictionary with the content of a recipe, or a `kdcore.Recipe`. In a
+            dictionary, an encoder may be a function or class.
         overrides: ``path=value``, e.g. ``losses.gsdm.weight=0.1`` or ``data.dataset.name=utd-mhad``.
-        plugins: Who provides its components; the installed ones by default.
-        data: A dataset in place of the recipe's, which then needs none.
-        files: Check that the files of weights and stored outputs exist; a finished run does not need them any more.
-        objects: Path → object, in place of the component that the recipe has there under the name ``from-python``.
+        plugins: Plugins that provide the components; the installed ones by default.
+        data: A dataset that replaces the recipe's.
+        files: Whether files of weights and stored outputs must exist; a finished run no longer needs them.
+        objects: Path → object that replaces the component ``from-python`` there.
 
     Raises:
         RecipeError: With every problem found, each with its file, line, path and, where there is one, the nearest valid name.
@@ -101,7 +101,7 @@ def load_recipe(
 def _checked(
     tree: Any, whole: Any, places: Places, plugins: PluginManager, objects: Mapping[str, Any], files: bool
 ) -> tuple[Recipe | None, list[Problem]]:
-    """The recipe that `tree` says, None if values of it are wrong, and all that is wrong.
+    """Parse `tree`: the recipe, or None if values are wrong, and all problems.
 
     Args:
         tree: As written.
@@ -197,7 +197,7 @@ def _extended(name: Node, file: Path, chain: tuple[Path, ...]) -> Path:
 
 
 def _shown(file: Path) -> Path:
-    """`file` as short as it can be said from here."""
+    """Shortest path of `file`, relative to the current folder if possible."""
     absolute, here = file.resolve(), Path.cwd()
     return absolute.relative_to(here) if absolute.is_relative_to(here) else file
 
@@ -210,7 +210,7 @@ def _validated(tree: Any, places: Places) -> tuple[Recipe | None, list[Problem]]
 
 
 def _stand_in(tree: Any, problems: Sequence[Problem]) -> Recipe | None:
-    """The recipe without the values that are wrong, so that what is left can be checked in the same go."""
+    """The recipe without the wrong values, so that the rest can be checked in the same pass."""
     tree = deepcopy(tree)
     for holder, key in [_keyed(tree, steps(problem.path)) for problem in problems]:
         holder.pop(key, None)
@@ -235,7 +235,7 @@ def _keyed(tree: Any, path: Steps) -> tuple[dict[Any, Any], str | int]:
 
 
 def _once(problems: Sequence[Problem]) -> Iterable[Problem]:
-    """`problems` without those that another participant has only for being like the first."""
+    """Remove problems that a participant only inherits through `like`."""
     found: dict[Any, Problem] = {}
     for each in problems:
         within = re.sub(r"^(student|(teachers|students)\.[^.]+)\.", "", each.path)

@@ -1,4 +1,4 @@
-"""The recipe: everything that a file may say, and what it means if it says nothing."""
+"""The recipe: its keys, and their defaults."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _own_name(name: str, info: ValidationInfo, at: Steps = ()) -> None:
 
 
 class _CheckedWhenCalled(type(Section)):
-    """Makes ``Recipe(…)`` read its arguments as a file is read, and report what is wrong with them as for a file."""
+    """Lets ``Recipe(…)`` parse its arguments like a file, with the same errors."""
 
     def __call__(cls, **values: Any) -> Any:
         tree = node_of(values).plain()
@@ -97,13 +97,13 @@ _Participants = dict[Annotated[str, AfterValidator(_name)], ParticipantSpec]
 
 
 class Recipe(Section, metaclass=_CheckedWhenCalled):
-    """An experiment, declared.
+    """The declaration of an experiment.
 
-    `kdcore.load_recipe` makes one from a file or from a dictionary, with everything checked. ``Recipe(version=1, …)`` checks
-    keys and values; whether its components exist and fit together is checked when it is run, or by `kdcore.load_recipe`.
+    `kdcore.load_recipe` reads one from a file or a dictionary and checks all of it. ``Recipe(version=1, …)`` checks keys and
+    values; components are checked when the recipe is run, or by `kdcore.load_recipe`.
 
     Raises:
-        RecipeError: If a key or a value is wrong, with every problem.
+        RecipeError: If a key or a value is wrong; lists all problems.
     """
 
     version: Literal[1]
@@ -258,9 +258,9 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
             yield kind, Component(name=name, options=options)
 
     def filled(self) -> dict[str, Any]:
-        """The whole recipe as plain values, with every default written out, those of components' options too.
+        """The recipe as plain values, with all defaults filled in, including those of components' options.
 
-        Loaded as a recipe, it gives the same again.
+        Loading the result gives an equal recipe.
 
         Raises:
             PluginError: If a component is unknown or broken.
@@ -277,12 +277,12 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the filled recipe without description and tracking, whatever the order of its keys."""
+        """SHA-256 of the filled recipe without description and tracking, independent of the order of keys."""
         return self.digest(self.filled(), "description", "tracking")
 
     @property
     def variant(self) -> str:
-        """As `hash`, but without name, seeds and baseline: the same for runs that may count as one configuration."""
+        """Like `hash`, but without name, seeds and baseline: equal for runs of one configuration."""
         return self.digest(self.filled(), *self.NO_CONFIGURATION)
 
     def digest(self, filled: Mapping[str, Any], *without: str) -> str:
@@ -310,7 +310,7 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
         return lists[holder][int(index.rstrip("]"))]
 
     def locate(self, path: str) -> tuple[Path, int] | None:
-        """File and line of ``losses[2].temperature``, or of what it stands in; None if the command line or code said it."""
+        """File and line of a path such as ``losses[2].temperature``, or of its section; None if it was set elsewhere."""
         file, line = place_of(self._places, steps(path))
         return (file, line) if file is not None and line is not None else None
 

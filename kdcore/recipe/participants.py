@@ -1,4 +1,4 @@
-"""Participants described by others: ``like: acc`` and ``copies: 3``."""
+"""Expansion of ``like: acc`` and ``copies: 3``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdcore.suggestions import did_you_mean
 
 
 def written_out(root: Node, problems: list[Problem]) -> Node:
-    """`root` with every ``like`` and ``copies`` replaced by what it stands for."""
+    """Expand every ``like`` and ``copies`` of a recipe."""
     resolved = _Likes(root, problems).resolve()
     student = resolved.get("student")
     copies = student.get("copies") if student else None
@@ -69,7 +69,7 @@ class _Likes:
         return merge(_without(other, "copies"), own)
 
     def _circle(self, path: Steps, like: Node, members: tuple[str, ...]) -> None:
-        """Told in the same words, at the same place, of whoever is in it: thus once, and no member's missing keys besides."""
+        """Report a circle once, at its first member, and no missing keys of its members."""
         first, names = self.circles.setdefault(frozenset(members), (like, " → ".join((*members, members[0]))))
         self._problem(path, first, f"circular `like:` reference: {names}")
 

@@ -1,4 +1,4 @@
-"""The plan of a run: everything that follows from a recipe before data are read, decided once."""
+"""The plan of a run: everything that follows from a recipe before data are read."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Arm = Literal["distilled", "baseline"]
 
 @dataclass(frozen=True)
 class ParticipantPlan:
-    """One participant.
+    """The plan of one participant.
 
     Args:
-        name: As the recipe names it.
-        role: Whether the recipe lists it under `teachers` or under `students`.
-        path: Where it stands in the recipe.
-        spec: As the recipe describes it; a moving average has the description of the participant that it follows.
-        teachers: Those that it learns from.
-        peers: Those that it learns from while they learn from it.
+        name: Name in the recipe.
+        role: Section of the recipe that lists it: `teachers` or `students`.
+        path: Path in the recipe.
+        spec: Its section of the recipe; a moving average has that of the participant that it follows.
+        teachers: Sources that do not learn from it.
+        peers: Sources that also learn from it.
         terms: Its objective.
-        inherits: True if the weights that it starts from are those of a teacher, or were distilled.
+        inherits: True if it starts from the weights of a teacher, or of a distilled student.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ParticipantPlan:
     inherits: bool = False
 
     def terms_in(self, arm: str) -> tuple[LearnerTerm, ...]:
-        """The terms with a weight that an arm trains it with."""
+        """Terms of an arm with a non-zero weight."""
         return tuple(term for term in self.terms if term.term.active and (arm == DISTILLED or term.needs.in_baseline))
 
     @property
@@ -59,14 +59,14 @@ class ParticipantPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages, participants and arms of a run, before anything is trained.
+    """The participants, arms and stages of a run.
 
     Args:
         recipe: The recipe.
-        filled: The recipe as plain values, with every default written out.
+        filled: The recipe as plain values, with all defaults filled in.
         hash: SHA-256 of `filled` without description and tracking.
-        graph: Who learns from whom.
-        participants: By name, teachers first.
+        graph: Graph of participants.
+        participants: Name → plan, teachers first.
         stages: Arm → its stages in order.
     """
 
@@ -93,31 +93,31 @@ class Plan:
         return tuple(name for name, each in self.participants.items() if each.role == "student")
 
     def members(self, arm: str) -> tuple[str, ...]:
-        """Participants that an arm has."""
+        """Participants of an arm."""
         if arm == DISTILLED:
             return tuple(self.participants)
         return tuple(name for name in self.students if any(name in stage.learners for stage in self.stages[BASELINE]))
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """Students that are trained with and without distillation."""
+        """Students that are trained in both arms."""
         return tuple(n for n in self.students if BASELINE in self.stages and self.participants[n].has_baseline)
 
     @property
     def distilled(self) -> tuple[str, ...]:
-        """Students with a term that distils in their objective."""
+        """Students that learn by distillation."""
         return tuple(name for name in self.students if self.participants[name].distils)
 
     @property
     def extra_epochs(self) -> dict[str, int]:
-        """Student → epochs that its baseline has more, since it lacks the participant whose weights the student starts from."""
+        """Student → extra epochs of its baseline, which replace those of the participant that the student starts from."""
         last = {arm: {n: own.epochs for s in stages for n, own in s.training.items()} for arm, stages in self.stages.items()}
         without = last.get(BASELINE, {})
         return {name: epochs - last[DISTILLED][name] for name, epochs in without.items() if epochs > last[DISTILLED][name]}
 
     @property
     def no_baseline(self) -> str:
-        """The reason why no student is trained without distillation; empty if one is."""
+        """Reason why there is no baseline; empty if there is one."""
         if BASELINE in self.stages:
             return ""
         if not self.recipe.baseline:
@@ -127,7 +127,7 @@ class Plan:
         return "no term of a student's objective distils"
 
     def caches(self, name: str) -> bool:
-        """True if the outputs of `name` are computed once per sample while it teaches without learning."""
+        """True if the outputs of `name` are cached per sample while it is frozen."""
         spec = self.participants[name].spec
         if not (self.recipe.engine.teacher_cache and spec.is_network) or self._sees_random_input(spec):
             return False
@@ -147,7 +147,7 @@ class Plan:
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """Teachers that no student learns from, directly or through others."""
+        """Teachers that no student learns from, directly or indirectly."""
         read: set[str] = set()
         waiting = list(self.students)
         while waiting:
@@ -207,15 +207,15 @@ def _stages(recipe: Recipe, graph: Graph) -> tuple[Stage, ...]:
 
 
 def _inherits(participants: Mapping[str, ParticipantPlan], each: ParticipantPlan) -> bool:
-    """True if the weights that a participant starts from are those of a teacher, or were distilled."""
+    """True if a participant starts from the weights of a teacher, or of a distilled student."""
     origin = participants.get(each.spec.starts_from or "")
     return origin is not None and (origin.role == "teacher" or origin.distils or _inherits(participants, origin))
 
 
 def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan]) -> list[StagePlan]:
-    """The stages of the students alone: same epochs, batches and split, without anyone to learn from.
+    """Stages of the baseline: the students with the same epochs, batches and split, but without sources.
 
-    A student that starts from a participant which these stages lack is trained for as many epochs more.
+    A student that starts from a participant without a baseline is trained for the epochs of both.
     """
     members = _baseline_members(participants, stages)
     more = {name: _epochs_before(participants, stages, members, name) for name in members}
@@ -237,7 +237,7 @@ def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequen
 
 
 def _baseline_members(participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan]) -> set[str]:
-    """Students that are trained without distillation: those of stages with a student that has a baseline, and their origins."""
+    """Students of the baseline: those in a stage with a student that has a baseline, and the students that they start from."""
     able = {name for name, each in participants.items() if each.role == "student" and each.terms_in(BASELINE)}
     found: set[str] = set()
     for stage in reversed(stages):
@@ -251,7 +251,7 @@ def _baseline_members(participants: Mapping[str, ParticipantPlan], stages: Seque
 def _epochs_before(
     participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan], members: set[str], name: str
 ) -> int:
-    """The epochs of training behind the weights that a student starts from, where the baseline does not have them."""
+    """Epochs of the participants that a student starts from, if the baseline does not have them."""
     origin = participants[name].spec.starts_from
     if origin is None or origin in members:
         return 0

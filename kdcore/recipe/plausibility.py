@@ -1,4 +1,4 @@
-"""Values that no recipe can mean, whatever component reads them: numbers beyond any computation, files that do not exist."""
+"""Values that are wrong for any component: numbers out of range, and missing files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pydantic's errors in the words of recipes: by path, file and line, with the nearest valid name."""
+"""Conversion of pydantic's errors to problems with path, file, line and the nearest valid name."""
 
 from __future__ import annotations
 
