@@ -1,4 +1,4 @@
-"""Training on the batches of a data loader: the engine's loop with batches that come from outside."""
+"""Training on the batches of a `DataLoader`, with the same engine as runs from recipes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kdcore.training.stage_context import StageContext
 from kdcore.training.validation import Scores
 
 INPUT = "input"
-"""Modality that all participants read."""
+"""Modality of all participants."""
 
 INPUTS, LABELS = ("x", "inputs", "input"), ("labels", "label", "y", "targets", "target")
 INDEX, WEIGHTS = ("index", "indices"), ("weights", "weight")
@@ -40,10 +40,10 @@ class LoadedBatch:
     """One batch of a loader.
 
     Args:
-        signals: Participant → its input.
-        labels: (B,) int64, or (B, names) floats for another target than ``classes``; None if there are none.
-        index: (B,) int64, the number of each sample in the data; None if the loader does not say it.
-        weights: (B,) floats greater than 0; None if all samples count the same.
+        signals: Participant → its input: a tensor (B, …) or a tuple of tensors.
+        labels: (B,) int64, or (B, names) float32 for other targets than ``classes``; None for unlabelled batches.
+        index: (B,) int64, index of each sample in the dataset; None if unknown.
+        weights: (B,) float32 sample weights greater than 0; None for equal weights.
     """
 
     signals: Mapping[str, Any]
@@ -57,16 +57,16 @@ class LoadedBatch:
 
 
 def read_batch(batch: Any, student: str, teachers: Sequence[str], target: TargetKind = "classes") -> LoadedBatch:
-    """A loader's batch in one of the forms that `kdcore.distil` describes.
+    """Convert a loader's batch from one of the forms that `kdcore.distil` documents.
 
     Args:
-        batch: What the loader gives.
+        batch: A batch of the loader.
         student: Name of the student.
         teachers: Names of the teachers.
-        target: What the labels are.
+        target: Kind of the labels.
 
     Raises:
-        DataError: If it has none of them, or an input or label is unfit.
+        DataError: If the batch has another form, or an input or label is invalid.
     """
     everybody = (student, *teachers)
     if isinstance(batch, Mapping):
@@ -106,10 +106,10 @@ def _input(value: Any) -> Any:
 
 
 def labels_of(value: Any, target: TargetKind) -> Tensor | None:
-    """Labels of a batch, in the form that `LoadedBatch` has them.
+    """Convert the labels of a batch to a tensor, as `LoadedBatch` has them.
 
     Raises:
-        DataError: If they are none of the target.
+        DataError: If they do not match the target.
     """
     if value is None or target == "classes":
         return _whole(value, "labels", "; for other targets set target='labels' or target='values'")
@@ -129,7 +129,7 @@ def labels_of(value: Any, target: TargetKind) -> Tensor | None:
 
 
 def _whole(value: Any, what: str, hint: str = "") -> Tensor | None:
-    """One whole number for each sample."""
+    """Convert to (B,) int64, refusing fractions and NaN."""
     if value is None:
         return None
     numbers = torch.as_tensor(value)
@@ -170,12 +170,12 @@ def _checked(batch: LoadedBatch, everybody: Sequence[str]) -> LoadedBatch:
 
 
 class Batches(Dataset):
-    """The dataset of a recipe whose samples come from a loader: it has classes, labels or values, and no recordings.
+    """The dataset of a recipe whose samples come from a loader: it has classes, labels or values, but no recordings.
 
     Args:
-        outputs: How many classes, labels or values there are.
-        target: The form of the labels.
-        weighted: Whether batches have weights.
+        outputs: Number of classes, labels or values.
+        target: Kind of the labels.
+        weighted: Whether batches have sample weights.
     """
 
     modalities: Mapping[str, Modality] = {INPUT: Modality(INPUT, ("sample",), ("sample",), "")}
@@ -194,11 +194,11 @@ class Batches(Dataset):
 
 
 class LoaderTable(Table):
-    """The current batch of a loader, as the table whose rows are its samples.
+    """A table whose rows are the samples of the loader's current batch.
 
     Args:
-        batch: The first batch, on which everything is set up and checked.
-        device: Where batches are put.
+        batch: The first batch, used for setup and checks.
+        device: Device to which batches are moved.
     """
 
     def __init__(self, batch: LoadedBatch, device: torch.device):
@@ -213,10 +213,10 @@ class LoaderTable(Table):
         self.current = self._moved(batch)
 
     def describe(self, batches: Batches) -> None:
-        """Note what the labels are, once it is known how many outputs there are.
+        """Set classes and target, once the number of outputs is known.
 
         Raises:
-            DataError: If samples have another number of labels or values than the student has outputs.
+            DataError: If the number of labels or values per sample differs from the student's outputs.
         """
         self.classes, self.target = tuple(batches.classes), batches.target
         if self.labels.ndim == 2 and batches.classes and self.labels.shape[1] != len(batches.classes):
@@ -232,13 +232,13 @@ class LoaderTable(Table):
         return LoadedBatch(signals, *others)
 
     def take(self, batch: LoadedBatch) -> Tensor:
-        """Make `batch` the current one; returns its rows, which count from 0."""
+        """Make `batch` the current batch; returns its rows, 0 to B - 1."""
         self.current = self._moved(batch)
         self._all = torch.arange(len(batch), device=self.device)
         return self._all
 
     def is_partly_labelled(self, split: str) -> bool:
-        """True: what later batches have is not known."""
+        """True: later batches may be partly labelled."""
         return True
 
     def class_counts(self, rows: Tensor) -> Tensor | None:
@@ -250,7 +250,7 @@ class LoaderTable(Table):
         return None
 
     def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True, stand_ins: bool = False) -> Batch:
-        """Samples of the current batch, in which every participant has its input."""
+        """Select samples of the current batch; every participant has an input for each."""
         current = self.current
 
         def chosen(value: Any) -> Any:
@@ -267,7 +267,7 @@ class LoaderTable(Table):
 
 
 class LoaderAssembly(Assembly):
-    """Constructs participants from networks that were passed in Python, which take a loader's inputs as they are."""
+    """Constructs participants from networks passed as Python objects, which read the loader's inputs unchanged."""
 
     def pipeline(self, name: str) -> Pipeline:
         """No transforms."""
@@ -289,11 +289,11 @@ class LoaderAssembly(Assembly):
 
 
 class _AsItIs(Pipeline):
-    """The way of an input that is not changed."""
+    """A pipeline without transforms."""
 
     @property
     def spec(self) -> Any:
-        """Nothing is known of the input."""
+        """None: the input's layout is unknown."""
         return None
 
 
@@ -301,11 +301,11 @@ class LoaderEngine(Engine):
     """Trains the learners of one stage on the batches of a loader.
 
     Args:
-        loader: Gives the batches of an epoch each time it is iterated.
-        steps: Batches of an epoch.
-        unpack: Makes a `LoadedBatch` of what the loader gives.
-        validation: Likewise, for the accuracy after each epoch; None for no validation.
-        options: Of `Engine`; its table is a `LoaderTable`.
+        loader: Yields the batches of one epoch each time it is iterated.
+        steps: Batches per epoch.
+        unpack: Converts a batch of the loader to a `LoadedBatch`.
+        validation: Loader of the validation batches; None for no validation.
+        options: Arguments of `Engine`; its table is a `LoaderTable`.
     """
 
     table: LoaderTable
@@ -327,7 +327,7 @@ class LoaderEngine(Engine):
         return torch.arange(self.steps), 1
 
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch."""
+        """Yield the rows of each batch of an epoch."""
         count, labelled = 0, False
         for index, loaded in enumerate(self.loader):
             if index == self.steps:
@@ -354,7 +354,7 @@ class LoaderEngine(Engine):
 
     @staticmethod
     def _refuse_partial(context: StageContext, batch: LoadedBatch) -> None:
-        """Refuse labels of which some are not known where a term needs all of them."""
+        """Refuse partly known labels if a term needs all labels of a sample."""
         for term in context.step.terms:
             needy = term.loss.needs.labels and not term.loss.partial_labels
             if needy and batch.labels is not None and partly_known(batch.labels):
