@@ -43,7 +43,7 @@ def shortest(gradients: Tensor, largest: float = 1.0) -> Tensor:
 
     Args:
         gradients: (K, P), one row per term.
-        largest: Largest share of one term, in (1/K, 1]. Below 1, the loss of a term that conflicts with the others may grow.
+        largest: Upper bound on one term's share. Below 1, the loss of a term that conflicts with most others may grow.
 
     Returns:
         (P,)
@@ -67,7 +67,7 @@ def combined(
         terms: Weighted scalar values of a learner's terms.
         parameters: The learner's trainable parameters.
         seed: Seed of the random orders of ``pcgrad``.
-        largest: Largest share of one term in ``mgda``.
+        largest: Upper bound on one term's share in ``mgda``.
     """
     each = [torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True) for term in terms]
     reached = [sum(grads[index] is not None for grads in each) for index in range(len(parameters))]

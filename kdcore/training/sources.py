@@ -1,4 +1,4 @@
-"""Participants that do not learn in a stage: their modes, and their outputs computed once."""
+"""Start of a stage: train and eval modes, reused classifiers, and cached outputs of frozen participants."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def begin_stage(distiller: Distiller, stage: StagePlan) -> None:
-    """Give learners the classifiers that they reuse, as their teachers have them now, and everybody their mode."""
+    """Copy reused classifiers to learners, and set train and eval modes."""
     copy_classifiers(distiller, stage.learners)
     set_modes(distiller, stage)
 
 
 def set_modes(distiller: Distiller, stage: StagePlan) -> None:
-    """Learners train; everybody else evaluates and is given no gradient."""
+    """Put the stage's learners into training mode and all others into evaluation mode."""
     distiller.eval()
     for name in distiller.owners(stage.learners):
         for module in distiller.owned(name):
@@ -36,14 +36,14 @@ def set_modes(distiller: Distiller, stage: StagePlan) -> None:
 def cached_sources(
     distiller: Distiller, stage: StagePlan, table: Table, batch_size: int, limit: int | None, fabric: Fabric
 ) -> dict[str, CachedOutputs]:
-    """Outputs of those frozen participants that give the same for a sample every time.
+    """Compute the outputs of frozen participants whose outputs for a sample never change in a stage.
 
     Args:
-        distiller: The participants.
-        stage: The stage that reads them.
-        table: The samples.
-        batch_size: Of the passes.
-        limit: Bytes that one participant's outputs may take; None to compute nothing beforehand.
+        distiller: All participants of the arm.
+        stage: The stage that reads the outputs.
+        table: Prepared samples, indexed by row.
+        batch_size: Samples per batch.
+        limit: Largest size of the outputs in bytes; None to cache nothing.
         fabric: Devices, precision, processes.
     """
     if limit is None or is_mixed(table.mix, stage, distiller):
