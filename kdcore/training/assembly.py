@@ -38,16 +38,16 @@ from kdcore.training.teacher_cache import CachedOutputs
 T = TypeVar("T")
 
 Counts = tuple[Tensor | None, int | Tensor | None]
-"""Training samples of each class, and all that are labelled; None where nobody counted them."""
+"""Numbers of training samples per class, and of labelled ones; None where they are unknown."""
 
 
 class Assembly:
     """Constructs the participants of a run: one set per seed and arm.
 
     Args:
-        builder: Constructs components.
-        dataset: Provides classes and modalities.
-        plan: The plan of the run.
+        builder: Constructs components from the recipe.
+        dataset: The dataset, with its classes and modalities.
+        plan: The validated plan of the run.
     """
 
     def __init__(self, builder: Builder, dataset: Dataset, plan: Plan):
@@ -68,10 +68,10 @@ class Assembly:
         """Read and prepare the recordings for all participants.
 
         Args:
-            reading: Called with (done, total, what) while recordings are read.
+            reading: Progress callback, called with (done, total, what).
 
         Raises:
-            DataError: If recordings, splits or shapes are unusable.
+            DataError: If recordings cannot be read, or splits or shapes are invalid.
         """
         together = tuple(name for name in self.plan.graph.fused if name in self.specs)
         requirements = Requirements(frozenset(name for name in self.plan.students if name in self.specs), together)
@@ -81,7 +81,7 @@ class Assembly:
 
     @property
     def notes(self) -> list[str]:
-        """Sentences about participants and their weights, for the console and the report."""
+        """Remarks on pretrained weights, encoders and classifiers, for the console and the report."""
         return [*self.loaded.notes, *self._notes]
 
     def note(self, sentence: str) -> None:
@@ -112,7 +112,7 @@ class Assembly:
         The same seed gives the same students in either arm.
 
         Raises:
-            RecipeError: If encoders, taps, fusion or losses do not fit the data or one another.
+            RecipeError: If encoders, taps, fusion or losses do not match the data or each other.
         """
         names = [name for name in self.plan.members(arm) if name in self.specs]
         rows = table.rows["train"]
@@ -175,7 +175,7 @@ class Assembly:
         return Sources(averages, stored)
 
     def _stored(self, name: str, spec: ParticipantSpec, table: Table) -> CachedOutputs:
-        """Stored outputs of a teacher, for all rows on which a learner reads them.
+        """Load the stored outputs of a teacher, and check that they cover all training rows that read them.
 
         Raises:
             DataError: If the file cannot be used, or lacks samples, classes or taps that are needed.
@@ -216,6 +216,7 @@ class Assembly:
             axes = ", ".join(layout) or f"unknown ones of sizes {shape}"
             what = f"cutmix replaces a stretch of time, and the input of {name} has no time axis (its axes: {axes})"
             raise RecipeError([self.builder.problem("data.mix", what, "mixup mixes inputs of any axes")])
+        # Seeded by participant, so that the same student starts from the same weights in both arms.
         seed_everything(derive(seed, "init", source))
         build = partial(self.builder.encoder, path, spec, in_shape=shape, signal=signal)
         encoder = build(num_classes=len(self.loaded.classes(source)))
@@ -231,7 +232,7 @@ class Assembly:
             raise RecipeError(self._tap_problems(encoder, spec, path)) from error
 
     def _refuse_other_target(self, encoder: torch.nn.Module, spec: ParticipantSpec, path: str) -> None:
-        """Refuse an encoder whose outputs do not match the dataset's target."""
+        """Refuse an encoder whose outputs, with its options, do not match the dataset's target."""
         kinds, kind = getattr(encoder, "targets", EVERY_TARGET), self.dataset.target.kind
         if isinstance(kinds, tuple) and set(kinds) <= set(EVERY_TARGET) and kind not in kinds:
             what = f"{self._encoder_name(spec)!r} with these options is for the target {' and '.join(map(repr, kinds))}"
@@ -262,7 +263,7 @@ class Assembly:
 
     @torch.no_grad()
     def _set_up(self, distiller: Distiller, batch: Batch, seed: int, arm: str, counts: Mapping[str, Counts]) -> None:
-        """Set up fusion and losses with the outputs for one batch."""
+        """Create the parameters of fusion and losses from the outputs for one batch."""
         distiller.eval()
         fused = {name: distiller.teachers[name] for name in distiller.fused}
         if fused:
@@ -282,7 +283,7 @@ class Assembly:
                 self._add_terms(distiller, name, outputs, seed, arm, counts[name])
 
     def _class_counts(self, table: Table, arm: str) -> dict[str, Counts]:
-        """Learner → its labelled training samples per class and in all; None where unknown or withheld."""
+        """Learner → class counts of its training samples; None if unknown, or if labels are withheld from it."""
         rows: dict[str, list[Tensor]] = {}
         for stage in self.plan.stages[arm]:
             for name in stage.learners:
@@ -328,10 +329,10 @@ class Assembly:
         self._try(spec.path, what, lambda: set_up(loss, example))
 
     def _outputs(self, distiller: Distiller, name: str, batch: Batch) -> Outputs:
-        """Outputs of a participant that runs alone.
+        """The outputs of one participant.
 
         Raises:
-            RecipeError: If its encoder cannot read the transformed input.
+            RecipeError: If its encoder fails on the transformed inputs, or its logits have a wrong shape.
         """
         shape, path = shape_of(distiller.participant(name).input(batch.signals[name])), f"{self.recipe.path_of(name)}.encoder"
         what = f"{name} cannot read an input of shape {shape}"
@@ -341,13 +342,13 @@ class Assembly:
         return outputs
 
     def _wrong_logits(self, name: str, outputs: Outputs, samples: int) -> str:
-        """Problem with the shape of a participant's logits; empty if there is none."""
+        """Describe what is wrong with the shape of a participant's logits; empty if nothing is."""
         wanted = (samples, len(self.dataset.classes))
         shape = shape_of(outputs.logits)
         return "" if shape == wanted else f"{name} returns {shape} where logits {wanted} are expected, a number for each class"
 
     def _try(self, path: str, what: str, action: Callable[[], T]) -> T:
-        """Return the result of `action`; report an exception as a problem at `path`."""
+        """Return the result of `action`; report an exception of the component as a problem at `path`."""
         try:
             return action()
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError) as error:

@@ -1,4 +1,4 @@
-"""Callbacks: methods that are called while training goes on."""
+"""Callbacks of the training loop."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ from kdcore.recipe.graph import StagePlan
 
 
 class Listener:
-    """Told how training goes; does nothing by itself."""
+    """Base class of training callbacks; every method does nothing."""
 
     def stage_started(self, stage: StagePlan, steps: int) -> None:
-        """`stage` begins; an epoch has `steps` steps."""
+        """Called when `stage` begins; its epochs have `steps` steps."""
 
     def stepped(self, stage: StagePlan, epoch: int, step: int) -> None:
-        """Some steps of an epoch have been done; called a few times a second."""
+        """Called a few times per second within an epoch, after `step` of its steps."""
 
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> str | None:
-        """An epoch has ended. Return the reason to end the stage here; None to go on."""
+        """Called after an epoch. Return a reason to end the stage here, or None to continue."""
 
     def stage_finished(self, stage: StagePlan) -> None:
-        """`stage` has ended."""
+        """Called when `stage` has ended."""
 
     def stage_reused(self, stage: StagePlan) -> None:
-        """`stage` has been trained before and is taken from there."""
+        """Called when the result of `stage` was loaded from an earlier run."""
 
     def say(self, text: str) -> None:
-        """A line for the user."""
+        """Show a line of text to the user."""
 
 
 def reason_to_stop(answers: Iterable[Any]) -> str | None:
-    """Combine the reasons that several `epoch_finished` returned.
+    """Combine the return values of several `epoch_finished` callbacks.
 
     Raises:
-        TrainingError: If one returned anything but a text or None.
+        TrainingError: If one is neither a non-empty string nor None.
     """
     reasons = [each for each in answers if each is not None]
     for each in reasons:

@@ -1,4 +1,4 @@
-"""Classifiers of networks: found for losses that read them, and copied to learners that answer through their teacher's."""
+"""Classification layers: found for losses that read them, and copied to learners that reuse their teacher's."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from kdcore.training.participants import Distiller
 
 
 def find_classifiers(plan: Plan, distiller: Distiller, batch: Batch, arm: str) -> tuple[list[str], list[str]]:
-    """Find the classifiers that an arm needs. Those of learners that answer through their teacher's are frozen.
+    """Find the classifiers that an arm needs, and freeze those of learners that reuse their teacher's (``classifier_from``).
 
     Returns:
         The participants whose classifiers were found, and notes for the run.
 
     Raises:
-        RecipeError: If a network has none, or a learner's is not like the one that it is to answer through.
+        RecipeError: If a network has no linear classifier, or a learner's has another shape than the one it reuses.
     """
     wanted: dict[str, tuple[str, str]] = {}
     for name in distiller.networks:
@@ -52,12 +52,12 @@ def find_classifiers(plan: Plan, distiller: Distiller, batch: Batch, arm: str) -
 
 
 def with_classifier(distiller: Distiller, name: str, outputs: Outputs) -> Outputs:
-    """The outputs of participant `name` with its classifier."""
+    """Add the classifier of participant `name` to its outputs."""
     return replace(outputs, classifier=distiller.participant(name).classifier)
 
 
 def with_classifiers(distiller: Distiller, learner: str, context: LossContext) -> LossContext:
-    """The context of one of `learner`'s terms with the classifiers of all whom it reads; the learner's has a graph."""
+    """Add the classifiers of the learner and its sources to a context; only the learner's is differentiable."""
 
     def read(group: Mapping[str, Outputs]) -> dict[str, Outputs]:
         return {name: with_classifier(distiller, name, each).detach() for name, each in group.items()}
@@ -68,7 +68,7 @@ def with_classifiers(distiller: Distiller, learner: str, context: LossContext) -
 
 @torch.no_grad()
 def copy_classifiers(distiller: Distiller, learners: Sequence[str]) -> None:
-    """Give those of `learners` that answer through a teacher's classifier its present weights, and their averages, too."""
+    """Copy the current classifier weights of their teachers to `learners` that reuse them, and to their moving averages."""
     for learner in learners:
         given = distiller.participant(distiller.reused[learner]).classifier if learner in distiller.reused else None
         if given is None:
@@ -81,7 +81,7 @@ def copy_classifiers(distiller: Distiller, learners: Sequence[str]) -> None:
 
 
 def _freeze(plan: Plan, distiller: Distiller, name: str, source: str) -> None:
-    """Freeze the classifier of `name`, which becomes that of `source`."""
+    """Freeze the classifier of `name`, which will hold the weights of that of `source`; refuse it if shapes differ."""
     given, layer = distiller.participant(source), distiller.participant(name).last_layer[0]
     theirs, what, hint = given.last_layer[0], f"the classifier of {source}", ""
     mine, wanted, wrong = layer.in_features, theirs.in_features, ""

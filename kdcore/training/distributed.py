@@ -1,4 +1,4 @@
-"""Several processes, one batch: losses see the whole batch, and so does batch normalisation."""
+"""Data-parallel training in which losses and batch normalisation see the global batch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class _Gather(torch.autograd.Function):
-    """Concatenate the ranks' equal shares; backward, sum what every rank's loss says about one's own share."""
+    """All-gather along the batch axis; the backward pass sums the gradients of all ranks for this rank's share."""
 
     @staticmethod
     def forward(ctx: Any, share: Tensor) -> Tensor:
@@ -31,10 +31,10 @@ class _Gather(torch.autograd.Function):
 
 
 def gatherer(world_size: int) -> Callable[[Tensor], Tensor] | None:
-    """Makes a rank's share of an output the whole batch's, differentiably; None in a single process.
+    """Return a differentiable all-gather along the batch axis; None in a single process.
 
-    Every rank then computes the same loss of the whole batch. Since each of the equal losses sends a gradient to a share, and
-    DDP averages over ranks, parameters get exactly the gradient that one process would have given them.
+    Every rank then computes the same loss of the global batch. The backward pass sums these equal losses over ranks and DDP
+    averages over ranks, so parameters get the same gradient as in a single process.
     """
     return _Gather.apply if world_size > 1 else None
 
@@ -56,9 +56,9 @@ class _Sum(torch.autograd.Function):
 
 
 def synchronise_batch_norm(module: nn.Module) -> None:
-    """Make every batch normalisation inside `module` train on the whole batch of all processes, on any device.
+    """Make every batch normalisation in `module` use the statistics of the global batch, on any device.
 
-    torch's own ``SyncBatchNorm`` runs on GPUs only; this one keeps modules, names and buffers as they are.
+    PyTorch's ``SyncBatchNorm`` runs on GPUs only. This function replaces `forward` and keeps modules, names and buffers.
     """
     for norm in module.modules():
         if isinstance(norm, _BatchNorm):

@@ -1,4 +1,4 @@
-"""Training that diverges: steps that are not finite, skipped if the recipe says so, and losses that only grow."""
+"""Diverging training: skips steps with NaN or infinite values if allowed, and reports losses that grow in every epoch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kdcore.training.learner import Learner
 from kdcore.training.sharding import in_full
 
 FEWEST_EPOCHS = 3
-"""Epochs from which on a loss that grew in each of them is worth a word."""
+"""Fewest epochs after which a loss that grew in every epoch is reported."""
 
 
 class Skipping:
-    """Skips steps whose loss or gradients are not finite numbers, so that they change nothing but the count of steps.
+    """Skips steps whose loss or gradients are NaN or infinite; they change nothing but the step count.
 
     Args:
-        limit: Steps that may be skipped; one more is an error.
-        local: Whether the loss itself is looked at; gradients alone are the same in all processes.
-        scaled: Whether a gradient scaler deals with gradients, which it lets overflow now and then.
+        limit: Largest number of skipped steps; one more is an error.
+        local: Also check the loss. False with several processes: only gradients, which are the same in all of them, may decide.
+        scaled: Leave gradients to the gradient scaler, which lets them overflow occasionally.
     """
 
     def __init__(self, limit: int, local: bool = True, scaled: bool = False):
@@ -30,15 +30,15 @@ class Skipping:
         self._buffers: list[tuple[Tensor, Tensor]] = []
 
     def remember(self, modules: Iterable[nn.Module]) -> None:
-        """Keep the buffers of what learns, such as running statistics, as they are before a step."""
+        """Copy the buffers of the learners' modules, such as running statistics, before a step."""
         found = {id(buffer): buffer for module in modules for buffer in module.buffers()}
         self._buffers = [(buffer, buffer.clone()) for buffer in found.values()]
 
     def skips(self, total: Tensor, learners: Sequence[Learner]) -> bool:
-        """Return True to skip the step that has just been differentiated; its gradients are then dropped.
+        """True if the step must be skipped, after its backward pass; gradients are then dropped and buffers restored.
 
         Raises:
-            TrainingError: If the limit is passed.
+            TrainingError: If more than `limit` steps were skipped.
         """
         if self.scaled and not self.local:
             return False
@@ -64,11 +64,11 @@ class Skipping:
 
 
 def only_grew(history: Sequence[Sequence[float]], names: Sequence[str]) -> list[str]:
-    """Learners whose every term was larger after each epoch than before, in a sentence each.
+    """Describe the learners all of whose terms grew in every epoch, one sentence each.
 
     Args:
-        history: Mean of every term for each epoch of a stage.
-        names: ``learner/term`` of the columns.
+        history: Epoch → mean of each term.
+        names: ``learner/term`` of each column.
     """
     if len(history) < FEWEST_EPOCHS:
         return []

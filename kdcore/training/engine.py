@@ -216,7 +216,7 @@ class Engine:
                 self._checkpoint(context.ordinal, epoch + 1, 0, context)
 
     def _begin_epoch(self, context: StageContext, epoch: int, resumed: Mapping[str, Any] | None) -> None:
-        """Set modes, learning rates and random state, at the start of an epoch or where a checkpoint left off."""
+        """Set train and eval modes, learning rates and random state, for a new epoch or one that a checkpoint interrupted."""
         set_modes(self.distiller, context.stage)
         context.epoch, context.index, context.gathered = epoch, resumed["step"] if resumed else 0, 0
         context.start_from(resumed["values"].to(context.rows.device) if resumed else None)

@@ -1,4 +1,4 @@
-"""Tracked values, notes and events of each epoch."""
+"""Metrics, notes and callbacks of an epoch."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ INTERVAL = 0.2
 
 
 class EpochReport:
-    """Tracks the values of epochs.
+    """Tracks the metrics of epochs and collects notes on the training.
 
     Args:
-        distiller: The participants.
-        record: Called with (metrics, step) to track values.
-        listener: Receives the events of training.
-        watch: Compares the gradients of terms.
-        skipping: Counts skipped steps; None if no step may be skipped.
-        log_every: Number of batches that a logged value averages.
+        distiller: All participants of the arm, with their losses.
+        record: Called with (metrics, step) to track metrics.
+        listener: Training callbacks.
+        watch: Finds terms with a vanished gradient.
+        skipping: Skips steps that are not finite; None if such steps are errors.
+        log_every: Number of batches averaged into one logged value.
     """
 
     def __init__(
@@ -47,17 +47,17 @@ class EpochReport:
         self._told = 0.0
 
     def stepped(self, context: StageContext, done: int, now: float) -> None:
-        """Report progress within an epoch to the listener, at most a few times per second."""
+        """Call the listener after `done` steps of an epoch, at most once per `INTERVAL`."""
         if now - self._told > INTERVAL:
             self._told = now
             self.listener.stepped(context.stage, context.epoch, done)
 
     def values(self, context: StageContext) -> tuple[list[tuple[str, Learner, float]], dict[str, float]]:
-        """Track the values of an epoch's batches.
+        """Track the losses of an epoch's batches.
 
         Returns:
-            (metric, learner whose epochs count, value) for the means over the epoch and the learning rates; and
-            ``learner/term`` → mean.
+            (metric, learner, value) for the means over the epoch and the learning rates; and ``learner/term`` → mean. The
+            learner's epoch count is the step at which the metric is recorded.
         """
         values, names = context.values.cpu(), context.names
         finite = self._finite(context, values)
@@ -78,7 +78,7 @@ class EpochReport:
         return found, dict(zip(context.step.names, means, strict=False))
 
     def scores(self, context: StageContext, scores: Mapping[str, Scores]) -> list[tuple[str, Learner, float]]:
-        """The metrics of learners on the validation split."""
+        """(metric, learner, value) for the validation split."""
         learner_of = {learner.name: learner for learner in context.learners}
         found = [(f"validation/{name}/{each.name}", learner_of[name], each.value) for name, each in scores.items()]
         return found + [
@@ -88,7 +88,7 @@ class EpochReport:
         ]
 
     def vanished(self, context: StageContext) -> list[tuple[str, Learner, float]]:
-        """Report terms with a negligible gradient in this epoch: (metric, learner, share of the largest gradient)."""
+        """Report terms whose gradient vanished in this epoch; returns (metric, learner, share of the largest gradient)."""
         learner_of = {learner.name: learner for learner in context.learners}
         shares = []
         for name, (gradient, largest, rival) in self.watch.vanished().items():
@@ -103,7 +103,7 @@ class EpochReport:
         return shares
 
     def _finite(self, context: StageContext, values: Tensor) -> Tensor:
-        """True for each batch of an epoch that was not skipped; skipped batches are counted and reported."""
+        """(steps,) bool mask of the batches that were not skipped; reports the number of skipped ones."""
         finite = torch.isfinite(values).all(dim=1)
         if not self.skipping or bool(finite.all()) or not bool(finite.any()):
             context.refuse_infinite(values)
@@ -116,13 +116,13 @@ class EpochReport:
         return finite
 
     def note(self, *notes: str) -> None:
-        """Report a remark, and keep it for the results."""
+        """Show notes to the user, and keep them for the results."""
         self.notes += notes
         for note in notes:
             self.listener.say(note)
 
     def track(self, values: Iterable[tuple[str, Learner, float]], at: Callable[[Learner], int]) -> None:
-        """Record values at the epoch of each learner; learners of one stage may have had different numbers of epochs."""
+        """Record values at each learner's own step `at`: learners of one stage may have trained for different times."""
         metrics: dict[int, dict[str, float]] = {}
         for name, learner, value in values:
             metrics.setdefault(at(learner), {})[name] = value

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 def predict(
     distiller: Distiller, names: Sequence[str], rows: Tensor, table: Table, batch_size: int, fabric: Fabric
 ) -> dict[str, np.ndarray]:
-    """Compute predictions (n, classes) of participants `names` for `rows`, in batches of `batch_size`, in this order.
+    """Predict `rows` with the participants `names`, in evaluation mode.
 
-    They are class probabilities, label probabilities, or values in their units, depending on the target. Rows without a
-    participant's signals are NaN.
+    Returns:
+        Participant → (n, classes) array: class probabilities, label probabilities or values in their units, depending on the
+        table's target. Rows without the participant's signals are NaN.
 
     Raises:
-        TrainingError: If outputs are not finite numbers, as after training that diverged.
+        TrainingError: If outputs are NaN or infinite, for example after diverged training.
     """
     fused = distiller.fused if set(names) & set(distiller.fused) and distiller.fusion.batch_dependent else []
     live = [*fused, *(name for name in names if name not in fused and name not in distiller.stored)]
@@ -64,7 +65,7 @@ def predict(
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within it, `module` is in evaluation mode; afterwards, each part of it is in the mode that it was in."""
+    """Context in which `module` is in evaluation mode; each submodule returns to its mode afterwards."""
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
     try:
@@ -75,7 +76,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def answers(logits: Tensor, target: Target) -> Tensor:
-    """Convert logits (B, classes) to predictions (B, classes), in float32."""
+    """Turn logits (B, classes) into float32 predictions (B, classes): softmax, sigmoid, or values in their units."""
     if target.kind == "values":
         return target.in_units(logits.float())
     return logits.float().softmax(-1) if target.is_classes else logits.float().sigmoid()
@@ -86,7 +87,7 @@ def _apart(distiller: Distiller, teachers: Sequence[str], live: Sequence[str]) -
 
 
 def _spread(values: Tensor, there: Tensor) -> Tensor:
-    """Scatter (k, classes) to the k rows where `there` is True; other rows are NaN."""
+    """Scatter (k, classes) to the k rows of a batch where `there` is True; the other rows are NaN."""
     whole = values.new_full((len(there), values.shape[1]), torch.nan)
     whole[there] = values
     return whole

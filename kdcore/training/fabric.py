@@ -1,4 +1,4 @@
-"""Lightning Fabric as a recipe asks for it."""
+"""Lightning Fabric, configured from a recipe."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _AS_IT_IS = nullcontext()
 
 @dataclass(frozen=True)
 class OneCpu:
-    """The part of Fabric's interface that one process on the CPU in float32 needs.
+    """A replacement for Fabric for a single process on the CPU in float32.
 
-    Importing Lightning Fabric takes as long as importing torch, since it imports torch's compiler; and its wrappers take as
-    long as a training step of a small network.
+    It saves time: importing Lightning Fabric takes as long as importing torch, because it imports torch's compiler, and its
+    wrappers take as long as a training step of a small network.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -56,7 +56,7 @@ class OneCpu:
 
 
 def one_cpu(engine: EngineSpec) -> OneCpu | None:
-    """`OneCpu` if that is all the recipe's engine asks for on this machine, else None."""
+    """`OneCpu` if it satisfies the recipe's ``engine`` section on this machine, else None."""
     on_cpu = engine.accelerator == "cpu" or (
         engine.accelerator == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
     )
@@ -66,7 +66,7 @@ def one_cpu(engine: EngineSpec) -> OneCpu | None:
 
 
 def gradient_scaler(engine: EngineSpec) -> torch.amp.GradScaler | None:
-    """The scaler of gradients that float16 needs; None for other precisions."""
+    """The gradient scaler for float16; None for other precisions."""
     return torch.amp.GradScaler(_device_type(engine)) if engine.precision == "16-mixed" else None
 
 
@@ -75,11 +75,11 @@ def _device_type(engine: EngineSpec) -> str:
 
 
 def make_fabric(engine: EngineSpec, scaler: torch.amp.GradScaler | None = None) -> Fabric:
-    """Fabric as the recipe wants it, or as ``torchrun`` has started this process; `OneCpu` in its place where that will do.
+    """Create Fabric from the recipe and the environment that ``torchrun`` sets; `OneCpu` where that suffices.
 
     Args:
-        engine: The recipe's section.
-        scaler: Scales the loss before it is differentiated; the engine unscales, since it steps several optimizers.
+        engine: The recipe's ``engine`` section.
+        scaler: Scales the loss before the backward pass. The engine unscales, because it steps several optimizers.
 
     Raises:
         KdcoreError: If accelerator, devices or precision are not available.
@@ -115,7 +115,7 @@ def make_fabric(engine: EngineSpec, scaler: torch.amp.GradScaler | None = None) 
 
 
 def _fsdp(engine: EngineSpec, several: bool) -> Any:
-    """The strategy that divides weights among processes. Fabric's own ``fsdp`` is FSDP1, which needs GPUs."""
+    """The strategy that shards weights across processes (FSDP2). Fabric's own ``fsdp`` is FSDP1, which requires GPUs."""
     from lightning_fabric.strategies import ModelParallelStrategy
 
     from kdcore.training.sharding import divide
@@ -139,7 +139,7 @@ def _refuse_absent(accelerator: str) -> None:
 
 
 def _refuse_too_many(accelerator: str, devices: int | str) -> None:
-    """Refuse more devices than there are: a process for each would be started, and they would depend on each other."""
+    """Refuse more devices than the machine has, before a process is started for each."""
     if not isinstance(devices, int):
         return
     on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
@@ -150,13 +150,13 @@ def _refuse_too_many(accelerator: str, devices: int | str) -> None:
 
 
 def forget_most_memory(device: torch.device) -> None:
-    """Let `most_memory` of an accelerator count from now."""
+    """Reset the peak that `most_memory` reports, on an accelerator."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def most_memory(device: torch.device) -> int | None:
-    """Most bytes in use at once: on an accelerator since it was last reset, on a CPU by this process; None if unknown."""
+    """Peak memory in bytes: of an accelerator since the last reset, or of this process on a CPU; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

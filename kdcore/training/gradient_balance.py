@@ -1,4 +1,4 @@
-"""Gradients of a learner's terms, combined by another rule than their sum."""
+"""Multi-task gradient rules: PCGrad and MGDA instead of the sum of a learner's term gradients."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from kdcore.shares import shortest_shares
 
 
 def project_conflicts(gradients: Tensor, generator: torch.Generator) -> Tensor:
-    r"""PCGrad: the sum of gradients, each without its part against another.
+    r"""PCGrad: the sum of gradients, each projected onto the normal plane of those it conflicts with.
 
     .. math:: g_i \leftarrow g_i - \frac{\min(g_i^\top g_j, 0)}{\lVert g_j \rVert^2} g_j
 
     for every other gradient :math:`g_j` as it was, in random order.
 
     Args:
-        gradients: (K, P), a row for each term.
-        generator: Draws the orders.
+        gradients: (K, P), one row per term.
+        generator: Draws the random orders.
 
     Returns:
         (P,)
@@ -42,8 +42,8 @@ def shortest(gradients: Tensor, largest: float = 1.0) -> Tensor:
     """MGDA: the shortest convex combination of gradients, whose negative decreases every term, or is 0.
 
     Args:
-        gradients: (K, P), a row for each term.
-        largest: Largest share of a term; below 1, no term can decide alone, and one that disagrees with most others may grow.
+        gradients: (K, P), one row per term.
+        largest: Upper bound on one term's share. Below 1, the loss of a term that conflicts with most others may grow.
 
     Returns:
         (P,)
@@ -57,17 +57,17 @@ def shortest(gradients: Tensor, largest: float = 1.0) -> Tensor:
 def combined(
     rule: str, terms: Sequence[Tensor], parameters: Sequence[Tensor], seed: int, largest: float = 1.0
 ) -> list[Tensor | None]:
-    """The gradient of each parameter, None where no term reaches it; the graph is kept.
+    """Compute the combined gradient of each parameter; None for parameters that no term depends on. The graph is retained.
 
-    The rule combines the gradients of parameters that several terms reach, all of them together as one vector. Parameters of a
-    single term, such as a loss's own, have that term's gradient.
+    The rule applies to the parameters that several terms depend on, as one flat vector. Parameters of a single term, such as
+    those of its loss, get that term's gradient.
 
     Args:
         rule: ``pcgrad`` or ``mgda``.
-        terms: Weighted values of a learner's terms.
-        parameters: Of the learner.
-        seed: Of the random orders of ``pcgrad``.
-        largest: Largest share of a term in ``mgda``.
+        terms: Weighted scalar values of a learner's terms.
+        parameters: The learner's trainable parameters.
+        seed: Seed of the random orders of ``pcgrad``.
+        largest: Upper bound on one term's share in ``mgda``.
     """
     each = [torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True) for term in terms]
     reached = [sum(grads[index] is not None for grads in each) for index in range(len(parameters))]

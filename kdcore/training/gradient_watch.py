@@ -1,4 +1,4 @@
-"""Watch for terms whose gradient vanishes while their learner is trained."""
+"""Detects loss terms whose gradient vanishes during training."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from torch import Tensor
 from kdcore.contracts.batch import Outputs
 
 NEGLIGIBLE = 1e-7
-"""Share of the largest gradient of a learner below which a term does not matter; float32 has seven digits."""
+"""Share of the learner's largest gradient below which a term has no effect; float32 has seven digits."""
 
 LOOKS = 4
-"""Steps of an epoch that are looked at, evenly spaced, and looks in a row after which a term has vanished."""
+"""Number of evenly spaced steps checked per epoch, and of consecutive checks after which a term counts as vanished."""
 
 HALF_SCALE = 1024.0
-"""Factor on gradients in half precision, so that small ones are not rounded to 0."""
+"""Loss scale for gradients in float16, so that small ones do not underflow."""
 
 
 @dataclass(frozen=True)
 class TermValue:
-    """A term at one step.
+    """A loss term at one step.
 
     Args:
         name: ``learner/term``.
-        value: Its value, with a graph.
-        weight: At this step.
-        outputs: The learner's outputs that it was given.
+        value: Unweighted scalar loss, with its graph.
+        weight: Weight at this step.
+        outputs: The learner's outputs that the loss read.
     """
 
     name: str
@@ -41,20 +41,25 @@ class TermValue:
 
     @property
     def learner(self) -> str:
-        """The participant it belongs to."""
+        """Name of the learner."""
         return self.name.split("/")[0]
 
 
 @dataclass
 class GradientWatch:
-    """Compares the gradients of a learner's terms with one another at a few steps of each epoch.
+    """Compares the gradients of a learner's terms at a few steps of each epoch. Training itself is not affected.
 
-    Gradients are taken with respect to the learner's outputs, which costs little: those of logits alone where that settles
-    it. Nothing that training computes is changed.
+    Gradients are taken with respect to the learner's outputs, which is cheap: first the logits, and the features only for a
+    term without a gradient on the logits.
 
     Args:
-        taps: Whether gradients of features may be taken; they run part of the learner's backward pass a second time, which
-            a compiled one does not allow.
+        taps: Also take gradients with respect to features. This runs part of the learner's backward pass twice, which a
+            compiled module does not allow.
+        looking: Whether the current step is checked.
+        settled: ``learner/term`` of terms that need no further check in this epoch.
+        dry: ``learner/term`` → number of consecutive checks with a negligible gradient.
+        seen: ``learner/term`` → last (gradient, largest gradient of the learner, term with the largest gradient).
+        told: Terms already reported as vanished.
     """
 
     taps: bool = True
@@ -65,24 +70,24 @@ class GradientWatch:
     told: list[str] = field(default_factory=list)
 
     def begin_epoch(self) -> None:
-        """Forget which terms were found to matter in the last epoch."""
+        """Check all terms again in this epoch."""
         self.settled = set()
 
     def begin_step(self, step: int, steps: int, names: Iterable[str]) -> None:
-        """Decide whether to look at the step that begins.
+        """Decide whether to check the next step.
 
         Args:
-            step: Step of the epoch, counted from 0.
-            steps: Steps of an epoch.
+            step: Index of the step in the epoch, from 0.
+            steps: Steps per epoch.
             names: ``learner/term`` of all terms.
         """
         self.looking = step in _due(steps) and not set(names) <= self.settled | set(self.told)
 
     def look(self, terms: Sequence[TermValue]) -> None:
-        """Compare the terms of a step, learner by learner.
+        """Compare the gradients of a step's terms, learner by learner.
 
         Args:
-            terms: Those that the batch has samples for.
+            terms: Terms for which the batch has samples.
         """
         for learner in dict.fromkeys(term.learner for term in terms):
             mine = [term for term in terms if term.learner == learner]
@@ -114,30 +119,30 @@ class GradientWatch:
                 self.seen[name] = (gradient, found[largest], largest)
 
     def vanished(self) -> dict[str, tuple[float, float, str]]:
-        """Terms that did not matter throughout the epoch that ends, each returned once.
+        """Terms whose gradient was negligible in the last `LOOKS` checks; each is returned once.
 
         Returns:
-            ``learner/term`` → norm of its gradient with its weight when last looked at, that of the largest term of its
-            learner, and the name of that term.
+            ``learner/term`` → (weighted gradient norm at the last check, largest weighted gradient norm of the learner, name
+            of the term with the largest).
         """
         new = [name for name, count in self.dry.items() if count >= LOOKS and name not in self.told]
         self.told += new
         return {name: self.seen[name] for name in new}
 
     def state(self) -> dict[str, Any]:
-        """All that later steps depend on, as plain data for a checkpoint."""
+        """The state as plain data for a checkpoint."""
         seen = {name: list(each) for name, each in self.seen.items()}
         return {"settled": sorted(self.settled), "dry": dict(self.dry), "seen": seen, "told": list(self.told)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state`."""
+        """Restore what `state` returned."""
         self.settled, self.dry, self.told = set(state["settled"]), dict(state["dry"]), list(state["told"])
         self.seen = {name: (each[0], each[1], each[2]) for name, each in state["seen"].items()}
 
 
 @cache
 def _due(steps: int) -> frozenset[int]:
-    """The steps of an epoch that are looked at."""
+    """Indices of the steps of an epoch that are checked."""
     return frozenset(max(0, steps * look // LOOKS - 1) for look in range(1, LOOKS + 1))
 
 

@@ -1,4 +1,4 @@
-"""A learner's state from stage to stage: its optimizer, its progress and its best weights."""
+"""The training state of a learner, kept across stages: optimizer, progress and best weights."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from kdcore.training.participants import FUSION
 from kdcore.training.weight_average import WeightAverage
 
 PLAIN = ("rates", "epochs", "steps", "best_score", "reference", "stale", "ended")
-"""Fields of `Learner` that are kept in a checkpoint as they are."""
+"""Fields of `Learner` that a checkpoint stores unchanged."""
 
 
 @dataclass
 class Learner:
-    """One learner's state, or the fusion's.
+    """The training state of one learner, or of the fusion.
 
     Args:
-        name: Of the participant.
-        parameters: All that it trains: its network's and its losses'.
-        optimizer: Of those that are not frozen.
-        rates: Learning rate of each of the optimizer's parameter groups, before it changes over epochs.
-        factors: Of these, as a share of the optimizer's ``lr``.
-        frozen: What it does not train in its first epochs.
-        scheduler: Of torch, where that sets the rate.
-        average: Of its parameters, where that is evaluated in their place.
-        epochs: Epochs it has had.
-        steps: Optimizer steps it has had.
-        best_score: Its best score on the validation split, where the best epoch is asked for.
-        reference: The score that further epochs must exceed, where training stops early.
-        stale: Epochs since then.
-        ended: The reason why a stage that trained it ended early; empty if none did.
-        best: Its weights after the best epoch.
+        name: Name of the participant.
+        parameters: Parameters of its network and its losses, frozen ones included.
+        optimizer: Optimizer of the trainable parameters; None if there are none.
+        rates: Initial learning rate of each parameter group.
+        factors: Learning rate of each parameter group, as a factor on the optimizer's ``lr``.
+        frozen: Parameter groups that are frozen in the first epochs.
+        scheduler: PyTorch scheduler; None if the learning rate is set once per epoch.
+        average: Exponential moving average of its parameters, if one is configured.
+        epochs: Epochs trained so far.
+        steps: Optimizer steps so far.
+        best_score: Best validation score so far, with ``select: best``.
+        reference: Score that an epoch must exceed, with early stopping.
+        stale: Epochs since `reference` was last exceeded.
+        ended: Reason why a stage of this learner ended early; empty if none did.
+        best: Weights after the best epoch.
     """
 
     name: str
@@ -62,19 +62,20 @@ class Learner:
 
     @classmethod
     def of(cls, name: str, modules: Sequence[nn.Module], training: Training, steps: int = 1, fused: bool = True) -> Learner:
-        """A learner at its start; without an optimizer if everything in `modules` is frozen.
+        """Create a learner with a new optimizer; without one if all parameters of `modules` are frozen.
 
         Args:
-            name: Of the participant.
-            modules: All that it owns.
-            training: How it is trained.
-            steps: Optimizer steps of an epoch.
-            fused: Take a fused optimizer where torch has one. Not where a gradient scaler skips steps: torch's fused SGD would
-                start from momentum that it has not initialised, if the first step is skipped. Nor for divided weights, for
-                which torch has fused Adam alone.
+            name: Name of the participant.
+            modules: Its network and losses.
+            training: Optimizer, learning rate, epochs and other options of its training.
+            steps: Optimizer steps per epoch.
+            fused: Use a fused optimizer where PyTorch has one. Must be False with a gradient scaler, because fused SGD reads
+                uninitialised momentum if the scaler skips the first step; and with sharded weights, which only fused Adam
+                supports.
 
         Raises:
-            TrainingError: If a pattern of a parameter group matches nothing, or the optimizer has no weight decay to change.
+            TrainingError: If a pattern of a parameter group matches nothing, or weight decay is configured for an optimizer
+                without it.
         """
         parameters = list(dict.fromkeys(parameter for module in modules for parameter in module.parameters()))
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
@@ -95,13 +96,13 @@ class Learner:
 
     @property
     def rate(self) -> float:
-        """Learning rate of the first parameter group that has the optimizer's ``lr``, or of the first."""
+        """Current learning rate of the first parameter group with factor 1, or of the first group."""
         if not self.optimizer:
             return 0.0
         return self.optimizer.param_groups[self.factors.index(1.0) if 1.0 in self.factors else 0]["lr"]
 
     def begin_epoch(self, training: Training) -> None:
-        """Give the optimizer the learning rate of the epoch that begins, and frozen modules their mode."""
+        """Set the learning rate for the next epoch, and put frozen modules into evaluation mode."""
         for each in self.still_frozen:
             for module in each.modules:
                 module.training = False
@@ -113,30 +114,30 @@ class Learner:
 
     @property
     def still_frozen(self) -> list[Frozen]:
-        """The groups that are frozen in the present epoch."""
+        """The parameter groups that are frozen in the current epoch."""
         return [each for each in self.frozen if self.epochs < each.epochs]
 
     def end_step(self) -> None:
-        """Count an optimizer step, and let a rate that changes with every step change."""
+        """Count an optimizer step, and step a scheduler that works per step."""
         self.steps += 1
         if isinstance(self.scheduler, OneCycleLR) and self.steps < self.scheduler.total_steps:
             self.scheduler.step()
 
     def state(self) -> dict[str, Any]:
-        """All but weights, as plain data for a checkpoint."""
+        """The state without weights, as plain data for a checkpoint."""
         plain = {name: getattr(self, name) for name in PLAIN}
         scheduler = self.scheduler.state_dict() if self.scheduler else None
         return {"optimizer": self.optimizer.state_dict() if self.optimizer else None, "scheduler": scheduler, **plain}
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights that a checkpoint needs besides the present ones."""
+        """Best and averaged weights, which a checkpoint stores besides the current ones."""
         found = {f"best|{self.name}|{key}": tensor for key, tensor in self.best.items()}
         if self.average:
             found |= {f"average|{self.name}|{key}": tensor for key, tensor in self.average.tensors().items()}
         return found
 
     def restore(self, state: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Continue from a `state`, and from the `tensors` kept beside it."""
+        """Restore what `state` and `tensors` returned."""
         if self.optimizer:
             self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
@@ -155,7 +156,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _scheduler(
     optimizer: torch.optim.Optimizer, rule: LearningRate, rates: Sequence[float], steps: int
 ) -> OneCycleLR | ReduceLROnPlateau | None:
-    """The scheduler of torch that a rule asks for; None where a factor for each epoch does."""
+    """The PyTorch scheduler of a rule; None for rules that set a factor once per epoch."""
     if rule.name == "one-cycle":
         return OneCycleLR(
             optimizer,

@@ -1,4 +1,4 @@
-"""Files of weights that participants start from: what of them is used, and the classes that their networks know."""
+"""Pretrained weights of participants: loading, preprocessing statistics, and the classes that their networks know."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ from kdcore.training.weight_matching import Head, load_matching, some
 
 
 class LoadedWeights:
-    """The weights that the participants of a plan start from, and the classes of their networks.
+    """The pretrained weights of a plan's participants, and the classes of their networks.
 
-    A teacher's network may have other classes than the run, or the same in another order: its logits are then put in the run's
-    order by name. A network that starts from such weights and is trained has a head for the run's classes instead, into which
-    the weights of the classes that both know are copied.
+    A frozen teacher may have other classes than the run, or another class order: its logits are reordered by class name. A
+    network that is trained further gets a head for the run's classes, into which the weights of shared classes are copied.
 
     Args:
-        plan: What the run does.
-        specs: Participants with a network, by name.
-        dataset: Says the classes of the run, once they matter; it may have to list its recordings to know them.
+        plan: The validated plan of the run.
+        specs: Name → participant with a network.
+        dataset: The dataset. Its classes are read late, because it may have to list its recordings to know them.
 
     Raises:
         RecipeError: If a file cannot be read, or contradicts the recipe.
@@ -54,18 +53,18 @@ class LoadedWeights:
 
     @cached_property
     def run_classes(self) -> tuple[str, ...]:
-        """Class names of the run."""
+        """Class names of the run, read from the dataset once needed."""
         try:
             return tuple(self.dataset.classes)
         except DataError as error:
             raise ListingError(str(error)) from error
 
     def classes(self, name: str) -> tuple[str, ...]:
-        """Class names of the outputs of a participant's network."""
+        """Class names of a participant's logits, in order."""
         return self._named(name) if self._has_own_outputs(name) else self.run_classes
 
     def columns(self, name: str) -> list[int] | None:
-        """For each class of the run, its place among the network's outputs, -1 where it has none; None if they are the same."""
+        """For each class of the run, its column in the network's logits, -1 if missing; None if the classes are the same."""
         if not self._named(name):
             return None
         classes = self.classes(name)
@@ -74,10 +73,15 @@ class LoadedWeights:
         return [classes.index(each) if each in classes else -1 for each in self.run_classes]
 
     def load(self, name: str, encoder: nn.Module, build: Callable[[int], nn.Module]) -> None:
-        """Load the participant's weights, if it has any, into its encoder.
+        """Load a participant's pretrained weights, if it has any, into its encoder.
+
+        Args:
+            name: Name of the participant.
+            encoder: Its encoder.
+            build: Constructs the encoder for a number of classes, to tell its head from its other weights.
 
         Raises:
-            RecipeError: If they do not match, with an account of what did not.
+            RecipeError: If names or shapes do not match; the message lists what does not.
         """
         file, spec = self.files.get(name), self.specs[name].weights
         if file is None or spec is None:
@@ -99,7 +103,7 @@ class LoadedWeights:
             self._note(name, f"{file.path.name}: {note}")
 
     def give_statistics(self, name: str, pipeline: Pipeline) -> None:
-        """Give a participant's transforms the statistics that its file of weights has, instead of fitting them."""
+        """Load the preprocessing statistics of a weights file into the transforms, instead of fitting them."""
         file = self.files.get(name)
         if file is None:
             return
@@ -119,10 +123,10 @@ class LoadedWeights:
             self._note(name, f"{file.path.name}: its weights were trained with other transforms than the recipe has")
 
     def check_scale(self, name: str, target: Target) -> None:
-        """Check that a frozen network answers with values normalised as the run normalises them.
+        """Check that a frozen network predicts values normalised with the run's mean and standard deviation.
 
         Raises:
-            RecipeError: If its file of weights says otherwise.
+            RecipeError: If its weights file has other ones.
         """
         file, spec = self.files.get(name), self.specs[name]
         if file is None or file.target is None or not target.mean or "*" not in spec.freeze or self._head(name) == "drop":
@@ -145,12 +149,12 @@ class LoadedWeights:
         self.notes[f"{name}: {text}"] = None
 
     def _named(self, name: str) -> tuple[str, ...]:
-        """Class names of the participant's weights or own encoder; empty if unknown."""
+        """Class names from the recipe or the weights file; empty if unknown."""
         given, file = self.specs[name].classes, self.files.get(name)
         return tuple(given) if given else file.classes if file else ()
 
     def _has_own_outputs(self, name: str) -> bool:
-        """True if the participant's network has the classes of its weights rather than the run's."""
+        """True if the participant's network keeps the classes of its weights instead of the run's."""
         named, spec = self._named(name), self.specs[name]
         if not named or named == self.run_classes or self.plan.participants[name].role != "teacher":
             return False
@@ -179,10 +183,10 @@ class LoadedWeights:
             )
 
     def _note_classes(self, name: str) -> None:
-        """Say how a network's classes differ from the run's.
+        """Note how a network's classes differ from the run's.
 
         Raises:
-            RecipeError: If they have none in common.
+            RecipeError: If they have no class in common.
         """
         columns, classes = self.columns(name), self.classes(name)
         if columns is None:
@@ -206,11 +210,11 @@ _OUTPUTS = {"classes": "logits of one class", "labels": "logits of several label
 
 
 def _in_words(modalities: Mapping[str, str]) -> str:
-    """Modalities with their units."""
+    """Format modalities with their units."""
     return " and ".join(f"{name} in {units}" if units else name for name, units in modalities.items())
 
 
 def _chains(transforms: Any) -> list[Any]:
-    """Lists of transforms that are not empty, whether written for one modality or for several."""
+    """The non-empty lists of transforms, written either as one list or per modality."""
     chains: Sequence[Any] = list(transforms.values()) if isinstance(transforms, Mapping) else [transforms]
     return [chain for chain in chains if chain]

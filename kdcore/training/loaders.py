@@ -1,4 +1,4 @@
-"""Training on the batches of a `torch.utils.data.DataLoader` or any other iterable."""
+"""Training on the batches of a `DataLoader`, with the same engine as runs from recipes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from kdcore.training.stage_context import StageContext
 from kdcore.training.validation import Scores
 
 INPUT = "input"
-"""Modality that all participants read."""
+"""Modality of all participants."""
 
 INPUTS, LABELS = ("x", "inputs", "input"), ("labels", "label", "y", "targets", "target")
 INDEX, WEIGHTS = ("index", "indices"), ("weights", "weight")
@@ -40,10 +40,10 @@ class LoadedBatch:
     """One batch of a loader.
 
     Args:
-        signals: Participant → its input.
-        labels: (B,) int64, or (B, names) floats for another target than ``classes``; None if there are none.
-        index: (B,) int64, index of each sample in the data; None if the loader does not give it.
-        weights: (B,) positive floats; None for equal weights.
+        signals: Participant → its input: a tensor (B, …) or a tuple of tensors.
+        labels: (B,) int64, or (B, names) float32 for other targets than ``classes``; None for unlabelled batches.
+        index: (B,) int64, index of each sample in the dataset; None if unknown.
+        weights: (B,) float32 sample weights greater than 0; None for equal weights.
     """
 
     signals: Mapping[str, Any]
@@ -57,16 +57,16 @@ class LoadedBatch:
 
 
 def read_batch(batch: Any, student: str, teachers: Sequence[str], target: TargetKind = "classes") -> LoadedBatch:
-    """Read a batch of a loader in one of the forms that `kdcore.distil` documents.
+    """Convert a loader's batch from one of the forms that `kdcore.distil` documents.
 
     Args:
-        batch: An item of the loader.
+        batch: A batch of the loader.
         student: Name of the student.
         teachers: Names of the teachers.
-        target: The kind of labels.
+        target: Kind of the labels.
 
     Raises:
-        DataError: If the batch has none of these forms, or an input or label is unusable.
+        DataError: If the batch has another form, or an input or label is invalid.
     """
     everybody = (student, *teachers)
     if isinstance(batch, Mapping):
@@ -106,7 +106,7 @@ def _input(value: Any) -> Any:
 
 
 def labels_of(value: Any, target: TargetKind) -> Tensor | None:
-    """Convert the labels of a batch to the form of `LoadedBatch`.
+    """Convert the labels of a batch to a tensor, as `LoadedBatch` has them.
 
     Raises:
         DataError: If they do not match the target.
@@ -129,7 +129,7 @@ def labels_of(value: Any, target: TargetKind) -> Tensor | None:
 
 
 def _whole(value: Any, what: str, hint: str = "") -> Tensor | None:
-    """One whole number for each sample."""
+    """Convert to (B,) int64, refusing fractions and NaN."""
     if value is None:
         return None
     numbers = torch.as_tensor(value)
@@ -170,12 +170,12 @@ def _checked(batch: LoadedBatch, everybody: Sequence[str]) -> LoadedBatch:
 
 
 class Batches(Dataset):
-    """Dataset of a recipe whose samples come from a loader: classes, labels or values without recordings.
+    """The dataset of a recipe whose samples come from a loader: it has classes, labels or values, but no recordings.
 
     Args:
         outputs: Number of classes, labels or values.
-        target: The form of the labels.
-        weighted: Whether batches have weights.
+        target: Kind of the labels.
+        weighted: Whether batches have sample weights.
     """
 
     modalities: Mapping[str, Modality] = {INPUT: Modality(INPUT, ("sample",), ("sample",), "")}
@@ -194,11 +194,11 @@ class Batches(Dataset):
 
 
 class LoaderTable(Table):
-    """A table whose rows are the samples of a loader's current batch.
+    """A table whose rows are the samples of the loader's current batch.
 
     Args:
-        batch: The first batch, which is used for set-up and checks.
-        device: Device of the batches.
+        batch: The first batch, used for setup and checks.
+        device: Device to which batches are moved.
     """
 
     def __init__(self, batch: LoadedBatch, device: torch.device):
@@ -213,10 +213,10 @@ class LoaderTable(Table):
         self.current = self._moved(batch)
 
     def describe(self, batches: Batches) -> None:
-        """Set the target once the number of outputs is known.
+        """Set classes and target, once the number of outputs is known.
 
         Raises:
-            DataError: If samples have another number of labels or values than the student has outputs.
+            DataError: If the number of labels or values per sample differs from the student's outputs.
         """
         self.classes, self.target = tuple(batches.classes), batches.target
         if self.labels.ndim == 2 and batches.classes and self.labels.shape[1] != len(batches.classes):
@@ -232,13 +232,13 @@ class LoaderTable(Table):
         return LoadedBatch(signals, *others)
 
     def take(self, batch: LoadedBatch) -> Tensor:
-        """Make `batch` the current one; returns its rows, counted from 0."""
+        """Make `batch` the current batch; returns its rows, 0 to B - 1."""
         self.current = self._moved(batch)
         self._all = torch.arange(len(batch), device=self.device)
         return self._all
 
     def is_partly_labelled(self, split: str) -> bool:
-        """True: later batches are not known."""
+        """True: later batches may be partly labelled."""
         return True
 
     def class_counts(self, rows: Tensor) -> Tensor | None:
@@ -250,7 +250,7 @@ class LoaderTable(Table):
         return None
 
     def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True, stand_ins: bool = False) -> Batch:
-        """Samples of the current batch, with the input of every participant."""
+        """Select samples of the current batch; every participant has an input for each."""
         current = self.current
 
         def chosen(value: Any) -> Any:
@@ -267,7 +267,7 @@ class LoaderTable(Table):
 
 
 class LoaderAssembly(Assembly):
-    """Assembly of networks that were passed from Python and read a loader's inputs without transforms."""
+    """Constructs participants from networks passed as Python objects, which read the loader's inputs unchanged."""
 
     def pipeline(self, name: str) -> Pipeline:
         """No transforms."""
@@ -289,11 +289,11 @@ class LoaderAssembly(Assembly):
 
 
 class _AsItIs(Pipeline):
-    """The way of an input that is not changed."""
+    """A pipeline without transforms."""
 
     @property
     def spec(self) -> Any:
-        """Nothing is known of the input."""
+        """None: the input's layout is unknown."""
         return None
 
 
@@ -301,11 +301,11 @@ class LoaderEngine(Engine):
     """Trains the learners of one stage on the batches of a loader.
 
     Args:
-        loader: Yields the batches of an epoch each time it is iterated.
+        loader: Yields the batches of one epoch each time it is iterated.
         steps: Batches per epoch.
-        unpack: Converts an item of the loader to a `LoadedBatch`.
-        validation: Loader for the validation after each epoch; None for no validation.
-        options: Options of `Engine`, whose table is a `LoaderTable`.
+        unpack: Converts a batch of the loader to a `LoadedBatch`.
+        validation: Loader of the validation batches; None for no validation.
+        options: Arguments of `Engine`; its table is a `LoaderTable`.
     """
 
     table: LoaderTable
@@ -327,7 +327,7 @@ class LoaderEngine(Engine):
         return torch.arange(self.steps), 1
 
     def _batches(self, context: StageContext) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch."""
+        """Yield the rows of each batch of an epoch."""
         count, labelled = 0, False
         for index, loaded in enumerate(self.loader):
             if index == self.steps:
@@ -354,7 +354,7 @@ class LoaderEngine(Engine):
 
     @staticmethod
     def _refuse_partial(context: StageContext, batch: LoadedBatch) -> None:
-        """Refuse partly known labels if a term requires all of them."""
+        """Refuse partly known labels if a term needs all labels of a sample."""
         for term in context.step.terms:
             needy = term.loss.needs.labels and not term.loss.partial_labels
             if needy and batch.labels is not None and partly_known(batch.labels):

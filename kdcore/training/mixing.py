@@ -1,4 +1,4 @@
-"""Batches whose samples are mixed with one another: mixup and cutmix, alike for every participant."""
+"""Mixup and cutmix, with the same partners and shares for every participant."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from kdcore.training.participants import Distiller
 
 @dataclass(frozen=True)
 class Mix:
-    """The mixture of one batch, the same for the inputs of every participant.
+    """Mixes the inputs of one batch, in the same way for every participant.
 
     .. math:: \\tilde x_i = \\lambda x_i + (1 - \\lambda) x_{\\pi(i)}
 
-    for mixup. Cutmix takes a stretch of time from the partner, a share 1 - λ of the whole, and all else from the sample.
+    for mixup. Cutmix replaces a time interval, a share 1 - λ of the duration, by that of the partner.
 
     Args:
-        partner: (B,) int64, π: the sample that each is mixed with.
-        share: λ, each sample's own share.
-        span: Start and end of the stretch as shares of the time; None for mixup.
+        partner: (B,) int64, the permutation π.
+        share: λ, in [0, 1].
+        span: Start and end of the interval as fractions of the duration; None for mixup.
     """
 
     partner: Tensor
@@ -33,15 +33,15 @@ class Mix:
     span: tuple[float, float] | None = None
 
     def __call__(self, x: Tensor, layout: tuple[str, ...], name: str) -> Tensor:
-        """The mixed inputs (B, …) of the participant `name`.
+        """Mix the inputs of a participant.
 
         Args:
-            x: Inputs of its encoder.
-            layout: Names of their axes without the batch axis.
-            name: Its name.
+            x: (B, …) floating-point inputs of its encoder.
+            layout: Axis names of `x` without the batch axis; cutmix needs ``time``.
+            name: Name of the participant, for messages.
 
         Raises:
-            TrainingError: If they are whole numbers.
+            TrainingError: If the inputs are integers.
         """
         if not x.is_floating_point():
             raise TrainingError(f"data.mix: the input of {name} is {x.dtype}, and only floating-point inputs can be mixed")
@@ -56,18 +56,20 @@ class Mix:
 
 
 def is_mixed(spec: MixSpec | None, stage: StagePlan, distiller: Distiller) -> bool:
-    """Return True if the batches of a stage are mixed."""
+    """True if the batches of a stage are mixed."""
     return spec is not None and (spec.learners == "all" or any(name in distiller.students for name in stage.learners))
 
 
 def draw(spec: MixSpec, count: int, seed: int | None, device: torch.device) -> Mix | None:
-    """The mixture of a batch of `count` samples, which depends on `seed` alone; None for a batch that is not mixed.
+    """Draw the mixing of a batch; None for a batch that is not mixed.
+
+    The draw depends on `seed` only, so both arms mix alike and a resumed run repeats it.
 
     Args:
-        spec: The recipe's.
-        count: B.
-        seed: Of the step; None for a batch that is mixed in any case.
-        device: Where the batch is.
+        spec: The recipe's ``data.mix`` section.
+        count: Batch size B.
+        seed: Seed of the step; None to mix regardless of the probability.
+        device: Device of the batch.
     """
     random = np.random.default_rng(seed or 0)
     if random.random() >= spec.probability and seed is not None:

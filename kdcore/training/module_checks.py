@@ -1,4 +1,4 @@
-"""Mistakes in a plugin's modules that would show far from where they were made, or never."""
+"""Checks for mistakes in plugin modules that would otherwise surface late or never."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _METHODS = tuple(name for name, member in vars(DistillationLoss).items() if isro
 
 
 def set_up(loss: DistillationLoss, example: Example) -> None:
-    """Let a loss make its parameters.
+    """Call a loss's `setup`, which creates its parameters.
 
     Raises:
-        ValueError: If it cannot, or has put something where a method of losses is.
-        Exception: Whatever else it raises.
+        ValueError: If a tap or key is missing, or an attribute shadows a method of `DistillationLoss`.
+        Exception: Any exception of the loss.
     """
     try:
         loss.setup(example)
@@ -33,11 +33,11 @@ def set_up(loss: DistillationLoss, example: Example) -> None:
 
 
 def not_a_scalar(value: object, like: Tensor | None = None) -> str:
-    """The problem with the type of value that a loss returned; empty if there is none.
+    """Describe what is wrong with the return value of a loss; empty if it is a real scalar tensor.
 
     Args:
-        value: What it returned.
-        like: Of what it was given, whose device it must be on.
+        value: The return value.
+        like: A tensor on the device that the value must be on; None to skip that check.
     """
     if isinstance(value, Tensor) and value.shape == ():
         if like is not None and value.device != like.device:
@@ -48,12 +48,12 @@ def not_a_scalar(value: object, like: Tensor | None = None) -> str:
 
 
 def unregistered(module: nn.Module) -> list[str]:
-    """Names of tensors and modules that a module holds where neither `state_dict` nor `to` nor an optimizer sees them."""
+    """Names of tensors and modules in plain attributes, which `state_dict`, `to` and optimizers do not see."""
     return list(dict.fromkeys(name for name, _ in _unregistered(module)))
 
 
 def never_trained(module: nn.Module) -> list[str]:
-    """Names of those among the `unregistered` that would learn if an optimizer saw them."""
+    """Names of the `unregistered` tensors and modules that require gradients, and so were meant to be trained."""
     known = {id(parameter) for parameter in module.parameters()}
     found = [name for name, held in _unregistered(module) if any(id(each) not in known for each in _learning(held))]
     return list(dict.fromkeys(found))
@@ -71,7 +71,7 @@ _OWN = frozenset(vars(nn.Module()))
 
 
 def _held(value: object, entered: set[int]) -> Iterator[Tensor | nn.Module]:
-    """Tensors and modules in `value`, or in the containers that it is made of."""
+    """Tensors and modules in `value`, including nested containers."""
     if isinstance(value, Tensor | nn.Module):
         yield value
     elif isinstance(value, Mapping | list | tuple | set) and id(value) not in entered:

@@ -1,4 +1,4 @@
-"""A learner's parameters in groups with a learning rate, a weight decay or a start of their own."""
+"""Parameter groups of a learner, with their own learning rate, weight decay or frozen epochs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.
 
 @dataclass
 class Frozen:
-    """Parameters and modules that a learner does not train in its first epochs.
+    """Parameters and modules that are frozen in a learner's first epochs.
 
     Args:
-        epochs: Number of epochs.
-        parameters: They get no gradient.
-        modules: They stay in evaluation mode.
+        epochs: Number of frozen epochs.
+        parameters: Parameters that get no gradient.
+        modules: Modules that stay in evaluation mode.
     """
 
     epochs: int
@@ -33,13 +33,13 @@ class Frozen:
 
 @dataclass
 class Groups:
-    """The trainable parameters of a learner as its optimizer has them.
+    """The trainable parameters of a learner, for its optimizer.
 
     Args:
-        optimized: For the optimizer: a list of parameters, or of groups.
+        optimized: The optimizer's first argument: a list of parameters, or of parameter groups.
         factors: Factor on the learning rate of each group.
-        frozen: What is frozen at first.
-        decays: The key that changes the weight decay of some; empty if none does.
+        frozen: Groups that are frozen in the first epochs.
+        decays: The recipe key that changes the weight decay of some groups; empty if none does.
     """
 
     optimized: list[Any]
@@ -49,12 +49,12 @@ class Groups:
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
-    """True if a module or parameter at `path` is one of `patterns`, or lies below one."""
+    """True if `path`, or a module that contains it, matches one of the glob `patterns`."""
     return any(fnmatchcase(path, each) or fnmatchcase(path, f"{each}.*") for each in patterns)
 
 
 def unmatched(modules: Sequence[nn.Module], training: Training) -> list[tuple[int, int, str]]:
-    """Patterns that no trainable parameter of a learner matches: (group, place in it, pattern)."""
+    """Patterns that match no trainable parameter of a learner, as (group, index in the group, pattern)."""
     paths = [path for encoder in _encoders(modules) for path, each in encoder.named_parameters() if each.requires_grad]
     return [
         (index, place, pattern)
@@ -65,12 +65,12 @@ def unmatched(modules: Sequence[nn.Module], training: Training) -> list[tuple[in
 
 
 def grouped(modules: Sequence[nn.Module], trainable: Sequence[nn.Parameter], training: Training) -> Groups:
-    """The groups of a learner's trainable parameters.
+    """Divide a learner's trainable parameters into groups.
 
     Args:
-        modules: All that the learner owns; patterns are about the encoders among them.
-        trainable: Its parameters that are not frozen.
-        training: Says the groups.
+        modules: The learner's network and losses; patterns match parameters of its encoder.
+        trainable: Its trainable parameters.
+        training: Options of its training, with the groups.
     """
     if not training.parameter_groups and training.decay_norms_and_biases:
         return Groups(list(trainable), [1.0], [])
@@ -100,7 +100,7 @@ def _encoders(modules: Sequence[nn.Module]) -> list[nn.Module]:
 
 
 def _assigned(modules: Sequence[nn.Module], groups: Sequence[ParameterGroup]) -> Iterator[tuple[int, int]]:
-    """Identity of a parameter → the first group that it matches."""
+    """Yield (id of a parameter, index of the first group that it matches)."""
     for encoder in _encoders(modules):
         for path, parameter in encoder.named_parameters():
             index = next((index for index, group in enumerate(groups) if matches(path, group.modules)), None)

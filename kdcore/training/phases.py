@@ -1,4 +1,4 @@
-"""Phases of a run: where its time goes."""
+"""Timing of a run, divided into phases."""
 
 from __future__ import annotations
 
@@ -47,28 +47,28 @@ ORDER = (
     TRACES,
     OWN,
 )
-"""All phases, in the order in which they are shown."""
+"""All phases, in display order."""
 
 SAMPLED = 16
-"""One in so many training steps is divided into phases; with a profile, every step is."""
+"""One training step in `SAMPLED` is timed by phase; with a profile, every step is."""
 
 _UNDIVIDED = "training"
 
 
 class Phases:
-    """A stopwatch that divides the time of a run among phases; each moment belongs to one of them.
+    """A timer that assigns every moment of a run to one phase.
 
-    What belongs to no other phase is `OWN`. Some training steps are divided exactly, and the others in the same proportions,
-    without those of a stage's first step, in which libraries warm up.
+    Time outside all other phases is `OWN`. A sample of the training steps is timed phase by phase; the time of the other steps
+    is divided in the same proportions. A stage's first step, in which libraries warm up, is timed but not used as a proportion.
 
     Args:
-        profile: Divide every training step instead of one in `SAMPLED`.
+        profile: Time every training step by phase instead of one in `SAMPLED`.
         began: Reading of `time.perf_counter` at which `START` began; now by default.
 
     Attributes:
         seconds: Phase → seconds so far.
-        synchronise: Waits for the device to finish its work, where that is not the CPU.
-        trace: Records some steps of each stage; None for none.
+        synchronise: Waits for the device to finish its queued work; None on a CPU.
+        trace: Records a Chrome trace of some steps of each stage; None to record nothing.
     """
 
     def __init__(self, profile: bool = False, began: float | None = None):
@@ -85,11 +85,11 @@ class Phases:
         self._typical: dict[str, float] = {}
 
     def add(self, seconds: Mapping[str, float]) -> None:
-        """Count time that an earlier process spent."""
+        """Add the seconds of an earlier process of the same run."""
         _add(self.seconds, seconds)
 
     def enter(self, phase: str) -> str:
-        """Begin a phase; returns the one that was under way."""
+        """Begin a phase; returns the previous one."""
         if self.synchronise and self._into is not self.seconds:
             self.synchronise()
         now = time.perf_counter()
@@ -101,7 +101,7 @@ class Phases:
 
     @contextmanager
     def during(self, phase: str) -> Iterator[None]:
-        """Count what happens within as `phase`, and return to the phase that is under way."""
+        """Context that is timed as `phase`; the previous phase continues afterwards."""
         before, into = self.enter(phase), self._into
         self._into = self.seconds
         try:
@@ -111,13 +111,13 @@ class Phases:
             self._into = into
 
     def begin_stage(self, name: str, steps: int) -> None:
-        """A stage of training begins, of so many steps in all."""
+        """Begin a stage of `steps` training steps."""
         self._count, self._first, self._fresh, self._typical, self._shares = 0, {}, {}, {}, {}
         if self.trace:
             self.trace.begin_stage(name, steps)
 
     def begin_step(self) -> None:
-        """A training step begins, and with it its phase `OWN`."""
+        """Begin a training step, in phase `OWN`."""
         count = self._count
         self._count = count + 1
         if self.trace:
@@ -131,7 +131,7 @@ class Phases:
             self._into, self.now = self.seconds, _nothing
 
     def end_steps(self) -> None:
-        """The steps of an epoch are over, or training has ended within them: share out the time of those not divided."""
+        """End the steps of an epoch, and divide the time of the steps that were not timed by phase."""
         self.enter(OWN)
         self._into, self.now = self.seconds, _nothing
         first, fresh = self._first, self._fresh
@@ -145,13 +145,13 @@ class Phases:
         _add(self.seconds, {phase: undivided * share for phase, share in shares.items()})
 
     def end_stage(self) -> None:
-        """A stage of training is over."""
+        """End a stage of training."""
         if self.trace:
             with self.during(TRACES):
                 self.trace.end_stage()
 
     def listed(self) -> dict[str, float]:
-        """Phase → seconds so far, in the order in which they are shown."""
+        """Phase → seconds so far, in display order."""
         self.enter(self._phase)
         if self._into is not self.seconds or _UNDIVIDED in self.seconds:
             self.end_steps()
@@ -159,7 +159,7 @@ class Phases:
 
 
 def in_order(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Phase → seconds, in the order in which they are shown; those of plugins and later versions follow."""
+    """Sort phases into display order; unknown ones, of plugins and later versions, follow."""
     known = {phase: seconds[phase] for phase in ORDER if seconds.get(phase)}
     return known | {phase: spent for phase, spent in seconds.items() if spent and phase not in known}
 
@@ -170,4 +170,4 @@ def _add(to: dict[str, float], seconds: Mapping[str, float]) -> None:
 
 
 def _nothing(phase: str) -> None:
-    """Count no phase of this step."""
+    """Ignore the phases of a step that is not sampled."""

@@ -25,7 +25,7 @@ TOLERANCE = 0.5
 def check_precision(distiller: Distiller, table: Table, rows: Tensor, fabric: Fabric | OneCpu, precision: str) -> None:
     """Run every network on `rows` under the run's autocast and in float32, and compare the logits.
 
-    The half-precision pass runs twice, which tells a fault of the platform from one of the network.
+    The half-precision pass runs twice: results that differ point to the platform, equal ones to the network.
 
     Raises:
         TrainingError: If logits differ by more than `TOLERANCE`, or are not finite in half precision alone.
@@ -60,7 +60,7 @@ def _refuse_difference(name: str, precision: str, exact: Tensor, first: Tensor, 
 
 
 def _differs(exact: Tensor, half: Tensor) -> bool:
-    """True if `half` is not `exact` but for rounding. Nothing is said of logits that are not finite in float32 either."""
+    """True if `half` differs from `exact` by more than rounding. Logits that are not finite in float32 are ignored."""
     known = exact.isfinite()
     if not known.any():
         return False

@@ -1,4 +1,4 @@
-"""Seeds: every draw of a run follows from its seed and from what is drawn."""
+"""Random seeds and states. Every random draw of a run depends only on the run's seed and on the purpose of the draw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def derive(seed: int, *what: object) -> int:
-    """A seed for one purpose, independent of those for others."""
+    """Derive a seed for one purpose, statistically independent of seeds for other purposes."""
     digest = hashlib.sha256("|".join(map(str, (seed, *what))).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -29,10 +29,10 @@ def seed_everything(seed: int) -> None:
 
 
 def make_deterministic(compiler: bool = False) -> None:
-    """Ask torch for algorithms that give the same bits each time, on any device.
+    """Make PyTorch use deterministic algorithms where it has them, and warn where it has none.
 
     Args:
-        compiler: Ask torch's compiler, too, which has to be imported for this and takes as long as torch itself.
+        compiler: Also configure torch.compile. This imports it, which takes as long as importing torch.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
@@ -44,7 +44,7 @@ def make_deterministic(compiler: bool = False) -> None:
 
 @contextmanager
 def preserved_torch() -> Iterator[None]:
-    """Within it, random numbers and torch's settings may change; afterwards they are as they were."""
+    """Context that restores random states and PyTorch's global settings afterwards."""
     random_numbers, threads = random_state(), torch.get_num_threads()
     benchmark, workspace = torch.backends.cudnn.benchmark, os.environ.get("CUBLAS_WORKSPACE_CONFIG")
     deterministic = torch.get_deterministic_debug_mode()
@@ -62,7 +62,7 @@ def preserved_torch() -> Iterator[None]:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of the random number generators, as plain data."""
+    """The states of all global random number generators, as plain data for a checkpoint."""
     version, keys, gauss = random.getstate()
     name, words, position, has_gauss, cached = cast(tuple, np.random.get_state(legacy=True))
     return {
@@ -74,7 +74,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Set the generators back to a `random_state`."""
+    """Restore the states that `random_state` returned."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     name, words, position, has_gauss, cached = state["numpy"]
@@ -85,9 +85,10 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 class RandomStream:
-    """A stream of torch's random numbers of its own: within it, draws leave those of everyone else as they were.
+    """Context with its own PyTorch random state: draws within it do not advance the global generators.
 
-    When entered first, it starts at a seed derived from the one that torch was seeded with, so that its draws are others.
+    When first entered, it is seeded from `torch.initial_seed`, by a derived seed that makes its draws differ from the global
+    ones.
     """
 
     def __init__(self) -> None:

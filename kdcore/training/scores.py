@@ -1,4 +1,4 @@
-"""Metrics of labels and of values, of samples that may count several times, as in a bootstrap."""
+"""Metrics for labels and values, with sample counts for bootstrap resamples."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def average_precisions(probabilities: Numbers, labels: NDArray, counts: Numbers 
 
 
 def mean_average_precision(probabilities: Numbers, labels: NDArray) -> float:
-    """The mean average precision over the labels that a sample has; NaN if there is none."""
+    """Mean average precision over the labels that at least one sample has; NaN if there is none."""
     return float(mean_known(average_precisions(probabilities, labels)))
 
 
 def mean_errors(errors: Numbers, counts: Numbers | None = None) -> Numbers:
-    """The mean error of each value over the samples that count and of which the value is known.
+    """Mean error of each value over the samples whose true value is known.
 
     Args:
-        errors: (N, V) of each sample, NaN where the true value is not known.
+        errors: (N, V) absolute errors, NaN where the true value is unknown.
         counts: (R, N) how often each sample counts in each of R resamples; each once by default.
 
     Returns:
@@ -90,7 +90,7 @@ def r_squared(answers: Numbers, values: Numbers, counts: Numbers | None = None) 
 
 
 def mean_known(values: Numbers) -> Numbers:
-    """The mean over the last axis of what is not NaN; NaN where all are."""
+    """Mean over the last axis without NaN, as `numpy.nanmean`, but without a warning where all are NaN."""
     there = ~np.isnan(values)
     count = there.sum(axis=-1)
     total = np.where(there, values, 0.0).sum(axis=-1)

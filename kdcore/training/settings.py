@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 Checkpoint = tuple[Mapping[str, Tensor], Mapping[str, Any]]
-"""Weights, and the state that goes with them."""
+"""Weights and training state."""
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,16 @@ class Settings:
     """The engine's options besides the stages.
 
     Args:
-        seed: Of this run.
-        batch_size: For evaluation and for the outputs of frozen teachers.
-        labels_withheld: Students are shown no labels.
-        compile: Compile learners' encoders.
-        teacher_cache: Compute a frozen teacher's outputs once per sample where that changes nothing.
-        cache_limit: Bytes that one teacher's outputs may take.
-        checkpoint_seconds: Time between checkpoints within a stage.
-        log_every: Batches that one logged value is the mean of.
-        skipped_steps: Steps that are not finite and may be skipped; None to stop at the first.
-        sharded: Divide the weights of encoders among processes.
+        seed: Seed of the run.
+        batch_size: Samples per batch for evaluation and for cached teachers' outputs.
+        labels_withheld: Withhold labels from students.
+        compile: Compile the learners' encoders with `torch.compile`.
+        teacher_cache: Cache the outputs of frozen teachers whose outputs for a sample never change.
+        cache_limit: Largest size of the cached outputs, in bytes; teachers run live if they would exceed it.
+        checkpoint_seconds: Seconds between checkpoints within a stage; 0 to save after every optimizer step.
+        log_every: Number of batches averaged into one logged value.
+        skipped_steps: Number of steps with NaN or infinite values that may be skipped; None to stop at the first.
+        sharded: Shard encoders' weights across processes (FSDP2).
     """
 
     seed: int

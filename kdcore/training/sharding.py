@@ -1,4 +1,4 @@
-"""Weights divided among processes: each keeps a part of every network, which is whole only while it computes."""
+"""Weights sharded across processes with FSDP2: each process keeps a shard of every network."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 LEAST = 1 << 20
-"""Parameters from which on a block of a network is gathered on its own, not together with the rest of the network."""
+"""Fewest parameters of a block that is gathered on its own instead of with the rest of its network."""
 
 
 class Undivided:
-    """Weights that every process has in full."""
+    """Weights of which every process has a full copy."""
 
     def whole(self, state: Any) -> Any:
-        """`state` as one process would have it."""
+        """`state` with full tensors."""
         return state
 
     def load(self, distiller: Distiller, weights: Mapping[str, Tensor], strict: bool = False) -> None:
-        """Load weights that are full, or that this process has; all of them if `strict`."""
+        """Load full weights, or this process's shards; if `strict`, all names must match."""
         distiller.load_state_dict(weights, strict=strict)
 
     def restore(self, learner: Learner, state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-        """Let a learner continue from a checkpoint."""
+        """Restore a learner from a checkpoint."""
         learner.restore(state, weights)
 
     def average_rest(self, learners: Iterable[Learner]) -> None:
-        """Average those gradients over processes that nothing else averages."""
+        """Average over processes the gradients that neither DDP nor FSDP averages."""
 
     def joined(self, distiller: Distiller, build: Callable[[], Distiller]) -> Distiller:
-        """`distiller`, or if its weights are divided, one from `build` with the same weights in full."""
+        """`distiller`, or if its weights are sharded, one from `build` with the same full weights."""
         return distiller
 
 
 class Divided(Undivided):
-    """Weights, gradients and optimizers' states of all encoders, divided by torch's ``fully_shard`` (FSDP2).
+    """Weights, gradients and optimizer states of all encoders, sharded by ``fully_shard`` (FSDP2).
 
-    An encoder's weights are gathered before it computes, forward and backward, and parted again after it. Each process
-    receives the mean over processes of its part of the gradients. Blocks with many parameters are gathered one at a time.
-    Losses, scalars and networks in files stay undivided.
+    An encoder's weights are gathered before its forward and backward passes and resharded afterwards. Each process receives
+    its shard of the gradients, averaged over processes. Large blocks are gathered one at a time. Losses, scalar parameters and
+    encoders with ``fixed`` weights are not sharded.
 
     Args:
-        fabric: With the strategy that `make_fabric` chooses for ``fsdp``, launched.
-        distiller: The participants, in full and on their device.
+        fabric: A launched Fabric with the strategy that `make_fabric` chooses for ``fsdp``.
+        distiller: All participants, with full weights, on their device. Sharded in place.
     """
 
     def __init__(self, fabric: Fabric, distiller: Distiller):
@@ -59,16 +59,16 @@ class Divided(Undivided):
         fabric.setup_module(distiller)
 
     def whole(self, state: Any) -> Any:
-        """`state` with each divided tensor in full, on the CPU, in the first process; others get nothing."""
+        """`state` with full tensors on the CPU, in the first process; other processes get empty tensors."""
         return _whole(state, self.fabric.is_global_zero)
 
     def load(self, distiller: Distiller, weights: Mapping[str, Tensor], strict: bool = False) -> None:
-        """Load this process's parts of weights, which are full or parts already."""
+        """Load weights, given as full tensors or as this process's shards."""
         like = distiller.state_dict()
         distiller.load_state_dict({name: _part(tensor, like[name]) for name, tensor in weights.items()}, strict=strict)
 
     def restore(self, learner: Learner, state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-        """Let a learner continue from a checkpoint, whose tensors are full."""
+        """Restore a learner from a checkpoint, whose tensors are full."""
         if learner.optimizer:
             parameters = [each for group in learner.optimizer.param_groups for each in group["params"]]
             kept = state["optimizer"]
@@ -82,7 +82,7 @@ class Divided(Undivided):
         learner.restore(state, {name: _part(tensor, like[name]) for name, tensor in own.items()})
 
     def average_rest(self, learners: Iterable[Learner]) -> None:
-        """Average the gradients of parameters that are not divided."""
+        """Average over processes the gradients of parameters that are not sharded."""
         for learner in learners:
             for each in learner.parameters:
                 if each.grad is not None and not is_part(each):
@@ -90,14 +90,14 @@ class Divided(Undivided):
                     each.grad /= self.fabric.world_size
 
     def joined(self, distiller: Distiller, build: Callable[[], Distiller]) -> Distiller:
-        """A distiller from `build` with the weights of `distiller` in full, in every process."""
+        """A distiller from `build` with the full weights of `distiller`, in every process."""
         fresh = build()
         fresh.load_state_dict(_whole(distiller.state_dict(), True))
         return fresh
 
 
 def undividable(optimizer: Mapping[str, Any]) -> str:
-    """The part of an optimizer's options that torch cannot compute on divided weights; empty if there is none."""
+    """The optimizer option that PyTorch does not support with sharded weights; empty if there is none."""
     name = str(optimizer.get("name", "adamw")).lower()
     if name in ("adafactor", "rprop"):
         return f"the optimizer {name!r}; use adamw or sgd"
@@ -105,29 +105,29 @@ def undividable(optimizer: Mapping[str, Any]) -> str:
 
 
 def is_part(tensor: Tensor) -> bool:
-    """True for a tensor of which this process has a part."""
+    """True for a sharded tensor (``DTensor``)."""
     return hasattr(tensor, "full_tensor")
 
 
 def in_full(tensor: Tensor) -> Tensor:
-    """`tensor` itself, or all of it if this process has a part; then all processes must ask."""
+    """The full tensor. For a sharded one, this is a collective: all processes must call it."""
     return tensor.full_tensor() if is_part(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def local_sum(parameters: Iterable[Tensor], start: Tensor) -> Tensor:
-    """`start` plus the sum of all that this process has of `parameters`."""
+    """`start` plus the sum of this process's shards of `parameters`."""
     return sum((each.to_local().sum() if is_part(each) else each.sum() for each in parameters), start)  # type: ignore[attr-defined]
 
 
 def divide(distiller: Distiller, least: int = LEAST) -> Distiller:
-    """Divide the encoders of all participants among all processes, in place.
+    """Shard the encoders of all participants across all processes, in place.
 
     Args:
-        distiller: The participants.
-        least: Parameters from which on a block is gathered on its own.
+        distiller: All participants of the arm.
+        least: Fewest parameters of a block that is gathered on its own.
 
     Raises:
-        KdcoreError: If this version of torch cannot, or a network cannot be divided.
+        KdcoreError: If torch is too old, or a network cannot be sharded.
     """
     try:
         from torch.distributed.device_mesh import init_device_mesh
@@ -146,7 +146,8 @@ def divide(distiller: Distiller, least: int = LEAST) -> Distiller:
         features: list[Any] = []
         for path in set(tapped):
             encoder.get_submodule(path).register_forward_hook(lambda _, __, output, kept=features: kept.append(output))
-        # What an encoder returns makes its weights whole again, backward. A loss may read a tap and not the logits.
+        # FSDP gathers the weights for backward when a gradient reaches the encoder's outputs. A loss may read only a tap, so
+        # taps must be outputs, too; the last hook below removes them again.
         encoder.register_forward_hook(lambda _, __, logits, kept=features: (logits, *_emptied(kept)))
         try:
             for block in (*large_blocks(encoder, tapped, least), encoder):
@@ -164,13 +165,13 @@ def _emptied(kept: list[Any]) -> list[Any]:
 
 
 def large_blocks(encoder: nn.Module, tapped: Sequence[str], least: int) -> Iterator[nn.Module]:
-    """The elements of lists and sequences that are gathered on their own, inner ones first.
+    """Elements of `nn.ModuleList` and `nn.Sequential` that are gathered on their own, inner ones first.
 
     Args:
         encoder: The network.
-        tapped: Paths of modules whose outputs losses read; an element that has one within it is gathered with the rest, and
-            so is one that shares a weight with the rest.
-        least: Parameters that an element has at least, without those of its own such elements.
+        tapped: Paths of modules whose outputs losses read. An element that contains one, or that shares a weight with the
+            rest of the network, is gathered with the rest.
+        least: Fewest parameters of an element, not counting those of its inner elements.
     """
     modules = dict(encoder.named_modules())
     places: dict[int, list[str]] = {}
@@ -215,7 +216,7 @@ def _part(tensor: Tensor, like: Tensor) -> Tensor:
 
 
 def _parts_of(state: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
-    """An optimizer's state of one parameter, whose tensors of the parameter's shape are divided as it is."""
+    """Shard the optimizer state of one parameter like the parameter itself; tensors of other shapes are kept."""
     return {
         key: _part(each, parameter) if isinstance(each, Tensor) and each.shape == parameter.shape else each
         for key, each in state.items()

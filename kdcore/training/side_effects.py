@@ -1,4 +1,4 @@
-"""Side effects of a loss that would change what others compute: global settings of torch, and outputs changed in place."""
+"""Detects side effects of a loss: changed global settings of PyTorch, and in-place changes of its inputs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from kdcore.errors import TrainingError
 
 @contextmanager
 def side_effects_refused(called: str, context: LossContext) -> Iterator[None]:
-    """Within it, a loss is computed that must leave torch's settings and the tensors that it is given as they are.
+    """Context in which a loss is computed; refuses changes of PyTorch's global settings and of the loss's inputs.
 
     Args:
-        called: The term, as a message names it.
-        context: What its loss is given.
+        called: Description of the term, for messages.
+        context: The loss's input.
 
     Raises:
-        TrainingError: If it does not; the settings are as before.
+        TrainingError: If the loss changes either; the settings are restored.
     """
     before, given = _settings(), _tensors(context)
     copies = [tensor.detach().clone() for tensor in given.values()]
@@ -54,7 +54,7 @@ def _settings() -> dict[str, object]:
 
 
 def _tensors(context: LossContext) -> dict[str, Tensor]:
-    """Tensors that a loss is given, by their name in a message."""
+    """Description → input tensor of a loss."""
     outputs: dict[str, Outputs] = {"the student": context.student, **context.teachers, **context.peers}
     found = {f"logits of {name}": each.logits for name, each in outputs.items()}
     found |= {f"features {tap!r} of {name}": x for name, each in outputs.items() for tap, x in each.features.items()}

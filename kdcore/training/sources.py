@@ -1,4 +1,4 @@
-"""The start of a stage: copied weights, modes of networks, and cached outputs of sources."""
+"""Start of a stage: train and eval modes, reused classifiers, and cached outputs of frozen participants."""
 
 from __future__ import annotations
 
@@ -17,21 +17,14 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def begin_stage(distiller: Distiller, stage: StagePlan, new: Sequence[str]) -> None:
-    """Copy the weights that learners start from or reuse, as they are now, and set all modes.
-
-    Args:
-        distiller: All participants.
-        stage: The stage.
-        new: Learners that have not been trained before; the others keep what they have learned.
-    """
-    copy_origins(distiller, new)
+def begin_stage(distiller: Distiller, stage: StagePlan) -> None:
+    """Copy reused classifiers to learners, and set train and eval modes."""
     copy_classifiers(distiller, stage.learners)
     set_modes(distiller, stage)
 
 
 def set_modes(distiller: Distiller, stage: StagePlan) -> None:
-    """Set learners to training mode and all other participants to evaluation mode."""
+    """Put the stage's learners into training mode and all others into evaluation mode."""
     distiller.eval()
     for name in distiller.owners(stage.learners):
         for module in distiller.owned(name):
@@ -45,14 +38,14 @@ def set_modes(distiller: Distiller, stage: StagePlan) -> None:
 def cached_sources(
     distiller: Distiller, stage: StagePlan, table: Table, batch_size: int, limit: int | None, fabric: Fabric
 ) -> dict[str, CachedOutputs]:
-    """Compute the outputs of frozen participants whose outputs for a sample never change.
+    """Compute the outputs of frozen participants whose outputs for a sample never change in a stage.
 
     Args:
-        distiller: The participants.
-        stage: The stage that reads them.
-        table: Prepared samples.
-        batch_size: Samples per forward pass.
-        limit: Memory limit for one participant's outputs, in bytes; None to cache nothing.
+        distiller: All participants of the arm.
+        stage: The stage that reads the outputs.
+        table: Prepared samples, indexed by row.
+        batch_size: Samples per batch.
+        limit: Largest size of the outputs in bytes; None to cache nothing.
         fabric: Devices, precision, processes.
     """
     if limit is None or is_mixed(table.mix, stage, distiller):

@@ -1,4 +1,4 @@
-"""A stage under way: its learners, its objective, and the values of the epoch."""
+"""The state of the current stage: its learners, its objective, and the loss values of the epoch."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from kdcore.training.participants import FUSION
 from kdcore.training.step import StageStep
 
 LONGEST = 4096
-"""Single values that are kept before they become one tensor."""
+"""Number of scalar tensors collected before they are stacked into one tensor."""
 
 
 @dataclass
 class StageContext:
-    """A stage under way.
+    """The state of the current stage.
 
     Args:
-        ordinal: Its index among the stages.
-        stage: Its learners, their sources and their training.
-        learners: Its learners, and the fusion if that learns.
+        ordinal: Index of the stage.
+        stage: Learners, sources and training options of the stage.
+        learners: Its learners, and the fusion if it is trained.
         step: Its objective.
-        module: `step`, or its distributed wrapper.
-        rows: Training rows.
-        batch_size: Rows per step, over all processes.
-        before: Epochs of earlier stages with the same order of samples, which is the same in both arms.
+        module: Called to compute the loss: ``step.forward``, or the DDP wrapper of `step`.
+        rows: (n,) int64, the training rows.
+        batch_size: Rows per step, summed over all processes.
+        before: Epochs of earlier stages with the same seed of the sample order. Equal in both arms, so orders are, too.
         last: Learners that no later stage trains.
-        epoch: Current epoch, counted from 0 in this stage.
-        index: Current step, counted from 0 in this epoch.
-        gathered: Batches whose gradients have been accumulated for the next optimizer step.
+        epoch: Index of the current epoch in this stage, from 0.
+        index: Index of the current batch in this epoch, from 0.
+        gathered: Number of batches accumulated for the next optimizer step.
         done: Finished epochs of this stage.
-        ended: Reason why the stage ends before its last epoch; empty if it does not.
-        earlier: `values` of earlier steps as one tensor; None if there are none.
-        recorded: Values of later steps, `terms + 1` per step.
+        ended: Reason why the stage ends early; empty if it does not.
+        earlier: Stacked values of earlier steps, as in `values`; None if there are none.
+        recorded: Scalar tensors of the later steps, `terms + 1` per step.
     """
 
     ordinal: int
@@ -61,7 +61,7 @@ class StageContext:
     recorded: list[Tensor] = field(default_factory=list)
 
     def record(self, values: Sequence[Tensor], total: Tensor) -> None:
-        """Record the values of a step; tensors are stacked only now and then, which saves a kernel per step."""
+        """Keep the values of a step. No kernel is launched, except when `LONGEST` scalars are stacked."""
         self.recorded += (*values, total)
         if len(self.recorded) > LONGEST:
             self.start_from(self.values)
@@ -73,12 +73,12 @@ class StageContext:
         self.start_from(values)
 
     def start_from(self, values: Tensor | None) -> None:
-        """Restore the values of the epoch's earlier steps; None if there are none."""
+        """Set the values of the epoch's earlier steps; None for none."""
         self.earlier, self.recorded = values, []
 
     @property
     def values(self) -> Tensor:
-        """(steps so far, terms + 1): value of each term at each step of this epoch; the last column is their weighted sum."""
+        """(steps so far, terms + 1) float32: the value of each term at each step of this epoch, then their weighted sum."""
         device, width = self.rows.device, len(self.step.names) + 1
         found = torch.zeros(0, width, device=device) if self.earlier is None else self.earlier
         if self.recorded:
@@ -87,42 +87,42 @@ class StageContext:
 
     @cached_property
     def steps(self) -> int:
-        """Steps per epoch; rows that do not fill a batch are dropped."""
+        """Batches per epoch; an incomplete last batch is dropped."""
         return len(self.rows) // self.batch_size
 
     @property
     def optimizer_steps(self) -> int:
-        """Optimizer steps of an epoch."""
+        """Optimizer steps per epoch."""
         return optimizer_steps(self.steps, self.stage.accumulate)
 
     def completes_step(self, index: int) -> bool:
-        """True if the batch `index` of an epoch is the last one of an optimizer step."""
+        """True if batch `index` of an epoch is the last one of an optimizer step."""
         return (index + 1) % self.stage.accumulate == 0 or index + 1 == self.steps
 
     def training(self, learner: str) -> Training:
-        """Training settings of a learner; the fusion has those of its teachers."""
+        """Training options of a learner; the fusion has those of its teachers."""
         return self.stage.training[self.step.fused[0] if learner == FUSION else learner]
 
     @property
     def total_name(self) -> str:
-        """The metric of the sum of all terms."""
+        """Metric name of the weighted sum of all terms."""
         return f"train/{' and '.join(self.stage.learners)}/total"
 
     @property
     def names(self) -> list[str]:
-        """The metrics of the columns of `values`."""
+        """Metric names of the columns of `values`."""
         return [*(f"train/{name}" for name in self.step.names), self.total_name]
 
     @property
     def first(self) -> Learner:
-        """The first learner; the sum of all terms is recorded at its steps and epochs."""
+        """The first learner; the weighted sum of all terms is recorded at its steps and epochs."""
         return self.learners[0]
 
     def refuse_infinite(self, values: Tensor) -> None:
-        """Raise an error that names the first value of an epoch that is not finite.
+        """Check that all values of an epoch are finite.
 
         Raises:
-            TrainingError: If there is one.
+            TrainingError: If one is NaN or infinite; names the first.
         """
         if bool(torch.isfinite(values).all()):
             return
@@ -140,5 +140,5 @@ class StageContext:
 
 
 def optimizer_steps(batches: int, accumulate: int) -> int:
-    """Optimizer steps for `batches` batches, `accumulate` batches per step; the last step may have fewer."""
+    """Optimizer steps for `batches` batches, `accumulate` per step; the last step may have fewer."""
     return -(-batches // accumulate)

@@ -14,20 +14,20 @@ from typing import Any
 import torch
 
 SKIPPED, TRACED = 3, 8
-"""Steps of a stage before those that are traced, in which libraries warm up; and steps that are traced."""
+"""Number of warm-up steps before the trace, and number of traced steps, per stage."""
 
 _KINETO = re.compile(rb"^\w+:\d{4}-\d\d-\d\d .*\.cpp:\d+\].*\n", re.MULTILINE)
 
 
 class StepTrace:
-    """Records some steps of each stage with torch's profiler, and writes them as traces for ``chrome://tracing`` or Perfetto.
+    """Records some steps of each stage with `torch.profiler`, as Chrome traces for ``chrome://tracing`` or Perfetto.
 
-    Operators are on the timeline together with the phases of `Phases`. Nothing that training computes is changed.
+    The traces show operators together with the phases of `Phases`. Training itself is not affected.
 
     Args:
-        folder: Where ``PREFIX-STAGE.json`` is written.
-        prefix: Of the files' names.
-        steps: Steps to record of a stage.
+        folder: Folder of the files ``PREFIX-STAGE.json``.
+        prefix: Prefix of the file names.
+        steps: Steps to record per stage.
     """
 
     def __init__(self, folder: Path, prefix: str, steps: int = TRACED):
@@ -37,12 +37,12 @@ class StepTrace:
         self._phase: Any = None
 
     def begin_stage(self, name: str, steps: int) -> None:
-        """A stage begins, of so many steps in all."""
+        """Begin a stage of `steps` steps."""
         self._file = f"{self.prefix}-{name.replace('/', '-')}.json"
         self._start = max(0, min(SKIPPED, steps - self.steps))
 
     def begin_step(self, step: int) -> None:
-        """Step `step` of the stage begins, counted from 0 where this process began with it."""
+        """Begin step `step` of the stage, counted from 0 at the stage's first step in this process."""
         if step == self._start:
             activities = [torch.profiler.ProfilerActivity.CPU]
             if torch.cuda.is_available():
@@ -54,14 +54,14 @@ class StepTrace:
             self.end_stage()
 
     def annotate(self, phase: str) -> None:
-        """Mark on the timeline that a phase begins."""
+        """Mark the beginning of a phase in the trace."""
         if self._profiler:
             self._close_phase()
             self._phase = torch.profiler.record_function(phase)
             self._phase.__enter__()
 
     def end_stage(self) -> None:
-        """Write what was recorded, if anything is being recorded."""
+        """Write the trace, if one is being recorded."""
         if not self._profiler:
             return
         self._close_phase()
@@ -81,7 +81,7 @@ class StepTrace:
 
 @contextmanager
 def _without_kineto_log() -> Iterator[None]:
-    """Drop the lines that the profiler's library writes to stderr whenever it starts and stops, at any log level."""
+    """Drop the log lines that the Kineto library writes to stderr, at any log level, when a profiler starts and stops."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with TemporaryFile() as file:

@@ -32,7 +32,7 @@ class StoredOutputs:
     """A participant's outputs for some samples.
 
     Args:
-        keys: Identities of the n samples.
+        keys: Keys of the n samples.
         logits: (n, classes) float32; values in their units where the target is ``values``.
         classes: Class names in the order of the logits.
         features: Tap → (n, …), or (n, S, …) for taps in `folded`.
@@ -60,7 +60,7 @@ class StoredOutputs:
         about: Mapping[str, Any],
         target: Target = OF_CLASSES,
     ) -> StoredOutputs:
-        """Outputs computed split by split, in the order of `keys`; values in their units."""
+        """Concatenate the outputs of several splits, in the order of `keys`; values are converted to their units."""
 
         def joined(tensors: list[Tensor]) -> np.ndarray:
             return torch.cat(tensors).float().cpu().numpy()
@@ -74,7 +74,7 @@ class StoredOutputs:
 
     @property
     def head(self) -> dict[str, str]:
-        """All but the arrays, as text."""
+        """The metadata, as strings."""
         return {
             "classes": json.dumps(list(self.classes)),
             "folded": json.dumps(list(self.folded)),
@@ -243,16 +243,16 @@ def read_outputs(
     classes: Sequence[str],
     target: Target = OF_CLASSES,
 ) -> CachedOutputs:
-    """Read stored outputs, and arrange them by the rows of a table.
+    """Read stored outputs, and join them to the rows of a table by sample key.
 
     Args:
         path: The file.
-        keys: Identities of the table's rows.
-        classes: Class names of the run; logits of a file that names its classes are put in this order.
-        target: The run's; values are normalised with its statistics.
+        keys: Keys of the table's rows.
+        classes: Class names of the run. If the file names its classes, its logits are reordered to match.
+        target: Target of the run; values are normalised with its mean and standard deviation.
 
     Raises:
-        DataError: If the file cannot be used, or its classes are others.
+        DataError: If the file is invalid, or has other samples, classes or units than the run.
     """
     found = load_outputs(path)
     if (found.kind or target.kind) != target.kind:
@@ -275,7 +275,7 @@ def read_outputs(
 
 
 def _check_units(path: Path, found: StoredOutputs, names: Sequence[str], target: Target) -> None:
-    """Refuse values in other units than the run's, as far as both have units."""
+    """Refuse values in other units than the run's."""
     theirs = dict(zip(found.classes, found.units, strict=False))
     for name, unit in zip(names, target.units, strict=False):
         if theirs.get(name, unit) != unit:
@@ -283,7 +283,7 @@ def _check_units(path: Path, found: StoredOutputs, names: Sequence[str], target:
 
 
 def _order(path: Path, theirs: Sequence[str], ours: Sequence[str]) -> list[int]:
-    """For each class of the run, its place among the file's logits."""
+    """For each class of the run, its column in the file's logits."""
     if missing := [name for name in ours if name not in theirs]:
         raise DataError(
             f"{path}: it has no logits for the class {missing[0]!r} ({len(missing)} of {len(ours)} classes are missing)"

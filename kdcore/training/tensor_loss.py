@@ -1,4 +1,4 @@
-"""Registered losses on plain tensors, for training loops that are not kdcore's."""
+"""Registered losses as modules on plain tensors, for other training loops."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ TEACHER = "teacher"
 
 
 def loss(name: str, /, **options: Any) -> TensorLoss:
-    """A registered loss as a function of tensors; ``kdcore list losses`` shows all.
+    """Construct a registered loss as a module on tensors; ``kdcore list losses`` lists all losses.
 
     Args:
-        name: Such as ``dist``, or ``plugin/name``.
-        options: The loss's own, as a recipe gives them; ``kdcore describe NAME`` shows them.
+        name: Name of the loss, such as ``dist`` or ``plugin/name``.
+        options: Options of the loss, as in a recipe; ``kdcore describe NAME`` lists them.
 
     Raises:
         UnknownComponentError: If there is no such loss.
@@ -52,11 +52,11 @@ def loss(name: str, /, **options: Any) -> TensorLoss:
 
 
 def constructed(name: str, options: Mapping[str, Any]) -> DistillationLoss:
-    """A registered loss with these options.
+    """Validate options, and construct a registered loss.
 
     Raises:
         UnknownComponentError: If there is no such loss.
-        RecipeError: If an option is wrong, or the loss refuses.
+        RecipeError: If an option is wrong, or the constructor fails.
     """
     entry = plugin_manager().registry.get("loss", name)
     try:
@@ -68,14 +68,14 @@ def constructed(name: str, options: Mapping[str, Any]) -> DistillationLoss:
 
 
 class TensorLoss(nn.Module):
-    """A distillation loss that is called with tensors. Its parameters, if it has any, are trained like those of other modules.
+    """A distillation loss that is called with tensors. Its parameters, if any, must be passed to the optimizer.
 
     Args:
         term: The loss.
-        name: What messages call it.
+        name: Name for error messages; the class name by default.
 
     Attributes:
-        needs: Inputs that the loss must be given.
+        needs: Inputs that the loss requires.
     """
 
     def __init__(self, term: DistillationLoss, name: str = ""):
@@ -86,18 +86,20 @@ class TensorLoss(nn.Module):
 
     @property
     def needs(self) -> Needs:
-        """Inputs that the loss must be given."""
+        """Inputs that the loss requires."""
         return self.term.needs
 
     def setup(self, student: Answers, teacher: Answers | Mapping[str, Answers] | None = None) -> TensorLoss:
-        """Create the parameters whose shapes depend on the networks. Required once, before the optimizer, for losses with such.
+        """Create the parameters whose shapes depend on the networks. Losses with such parameters require one call.
+
+        Call it before creating the optimizer.
 
         Args:
             student: Outputs of the student for any batch.
-            teacher: Outputs of the teacher, or name → outputs of several.
+            teacher: Outputs of the teacher, or name → outputs for several teachers.
 
         Raises:
-            ValueError: If their shapes cannot meet.
+            ValueError: If the shapes do not match.
         """
         outputs, teachers = _outputs(student), _named(teacher)
         with torch.no_grad():
@@ -117,21 +119,19 @@ class TensorLoss(nn.Module):
         index: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        """The loss of a batch, a scalar.
-
-        No gradient goes to teachers and peers.
+        """Compute the loss of a batch, a scalar. Outputs of teachers and peers are detached.
 
         Args:
             student: Logits (B, classes), or `kdcore.Outputs` with activations by tap.
-            teacher: Likewise; name → outputs where there are several.
+            teacher: Outputs of the teacher, or name → outputs for several teachers.
             labels: (B,) int64.
-            peers: As `teacher`, for losses between students.
+            peers: Outputs of peers, for losses between students; as `teacher`.
             class_embeddings: (classes, D), for losses that read them.
-            index: (B,) int64, the number of each sample in the data, for losses that remember samples.
-            progress: Where training is, for options that change over epochs.
+            index: (B,) int64, index of each sample in the dataset, for losses with a memory of samples.
+            progress: Current epoch and step, for options that change over epochs.
 
         Raises:
-            UsageError: If something that the loss needs is not given.
+            UsageError: If an input that the loss requires is missing.
         """
         outputs, teachers, others = _outputs(student), _named(teacher), _named(peers, "peer")
         self._refuse_missing(outputs, teachers, others, labels, class_embeddings)
@@ -145,7 +145,7 @@ class TensorLoss(nn.Module):
         return value
 
     def _set_up_at_once(self, student: Outputs, teachers: Mapping[str, Outputs]) -> None:
-        """Set up a loss at its first call, unless that makes parameters, which an optimizer made before would not train."""
+        """Set up the loss at its first call; refuse it if that creates parameters, which an existing optimizer would miss."""
         trial = deepcopy(self.term)
         with torch.no_grad():
             set_up(trial, Example(student.detach(), teachers, student.logits.shape[1]))
@@ -197,7 +197,7 @@ def _outputs(given: Answers) -> Outputs:
 
 
 def _named(given: Answers | Mapping[str, Answers] | None, name: str = TEACHER) -> dict[str, Outputs]:
-    """Outputs by name, without a graph."""
+    """Detached outputs by name."""
     if given is None:
         return {}
     several = given if isinstance(given, Mapping) else {name: given}

@@ -1,4 +1,4 @@
-"""Teachers trained once: a stage that would come out the same, bit for bit, is taken from where it was kept."""
+"""Store of trained teachers: a teacher stage that would give bit-identical weights is loaded instead of trained again."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from kdcore.training.checkpoint import Checkpoints
 from kdcore.training.participants import Distiller
 
 PAUSE = 0.5
-"""Interval at which a waiting run looks whether it was asked to stop, in seconds."""
+"""Seconds between checks for a stop request while waiting for the lock."""
 
 History = list[tuple[dict[str, float], int]]
-"""The tracked values, in order: (metrics, step)."""
+"""Tracked (metrics, step), in order."""
 
 
 HASHED = 1 << 22
-"""Values that are hashed at a time."""
+"""Number of elements hashed at a time."""
 
 
 class TrainedStages:
-    """Finished stages in which teachers learnt alone, under a hash of all that made them what they are.
+    """Finished stages that train teachers only, stored under a hash of everything that determines the result.
 
     Args:
-        folder: Where they are kept.
-        identity: What of the recipe decides how teachers learn, as plain values.
+        folder: Folder of the store.
+        identity: The parts of the recipe that affect how teachers train, as plain values.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]):
@@ -45,7 +45,11 @@ class TrainedStages:
         self.identity = dict(identity)
 
     def key(self, stages: Sequence[StagePlan], stage: StagePlan, distiller: Distiller, table: Table) -> str | None:
-        """The stage's hash before it begins; None if it is not teachers learning alone, once."""
+        """The hash of a stage before it begins; None if it cannot be stored.
+
+        A stage can be stored if it trains only teachers, reads no other participant, is followed by no moving average, and no
+        other stage trains the same teachers.
+        """
         again = sum(bool(set(each.learners) & set(stage.learners)) for each in stages) > 1
         followed = any(average.follows in stage.learners for average in distiller.averages.values())
         started = bool(distiller.origins.keys() & set(stage.learners))
@@ -79,7 +83,7 @@ class TrainedStages:
         return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
     def load(self, key: str) -> tuple[dict[str, Tensor], History, list[str]] | None:
-        """Weights, history and notes of the stage, if it was trained before and what was kept is whole."""
+        """Load the weights, history and notes of a stage; None if it is not stored or damaged."""
         try:
             kept = Checkpoints(self.folder / key).load()
         except CheckpointError:
@@ -90,24 +94,24 @@ class TrainedStages:
         return kept[0], history, list(kept[1].get("notes", ()))
 
     def save(self, key: str, weights: Mapping[str, Tensor], history: History, notes: Sequence[str] = ()) -> None:
-        """Keep a stage that has been trained."""
+        """Store a trained stage."""
         state = {"history": [[metrics, step] for metrics, step in history], "notes": list(notes)}
         Checkpoints(self.folder / key, keep=1).save(weights, state)
 
 
 @contextmanager
 def claimed(store: TrainedStages | None, key: str | None, stopped: Callable[[], bool]) -> Iterator[None]:
-    """Hold the lock on a stage, so that of several runs that need it one trains it and the others wait for what it keeps.
+    """Hold the lock on a stage, so that one of several concurrent runs trains it and the others wait and load the result.
 
     The operating system, or the server of a shared file system, frees the lock of a process that dies.
 
     Args:
-        store: Where stages are kept; None for nowhere.
-        key: The stage's hash; None for a stage that is not kept.
-        stopped: Tells whether to stop waiting.
+        store: The store; None for no lock.
+        key: The stage's hash; None for no lock.
+        stopped: Returns True to stop waiting.
 
     Raises:
-        StoppedError: If asked to stop while another run has the lock.
+        StoppedError: If a stop was requested while another run has the lock.
     """
     if store is None or key is None:
         yield
@@ -134,7 +138,7 @@ def _digest(tensor: Tensor) -> str:
 
 
 def _code_of(modules: Sequence[torch.nn.Module]) -> dict[str, str]:
-    """A hash of the sources of kdcore and of every package that the modules come from, but torch's own."""
+    """Hash the sources of kdcore and of every package that defines one of the modules, except torch."""
     homes = {package_home(type(module).__module__) for module in modules} | {package_home("kdcore")}
     return {str(home): source_hash(home) for home in sorted(filter(None, homes)) if home.name != "torch"}
 

@@ -1,4 +1,4 @@
-"""Optimizer steps: gradients are accumulated, clipped, scaled and applied to every learner of a stage."""
+"""Backward passes and optimizer steps: gradient accumulation, scaling, clipping and moving averages."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 SMALLEST_SCALE = 2.0**-14
-"""Scale of the loss below which gradients that are not finite are not an overflow of float16."""
+"""Loss scale below which infinite gradients cannot be caused by an overflow of float16."""
 
 
 class Updates:
-    """Backward passes and optimizer steps.
+    """Runs backward passes and optimizer steps.
 
     Args:
         fabric: Devices, precision, processes.
-        distiller: The participants.
-        scaler: Scales the loss, for float16; None for other precisions.
-        skipping: Skips steps with non-finite values; None to raise an error at the end of the epoch.
-        phases: Measures where the time goes.
-        shards: Weights as the processes hold them.
+        distiller: All participants of the arm, with their losses.
+        scaler: Gradient scaler for float16; None for other precisions.
+        skipping: Skips steps with NaN or infinite values; None to raise an error for them at the end of the epoch.
+        phases: Timer of the training phases.
+        shards: Handles weights that are sharded across processes.
     """
 
     def __init__(
@@ -50,21 +50,21 @@ class Updates:
         self.shards = shards
 
     def begin(self, state: Mapping[str, Any] | None) -> None:
-        """Initialise the gradient scaler, if any, or restore it from a checkpoint."""
+        """Reset the gradient scaler, if there is one, or restore it from a checkpoint's state."""
         if self.scaler:
             fresh = {**self.scaler.state_dict(), "scale": 2.0**16, "_growth_tracker": 0}
             self.scaler.load_state_dict(dict(state["scaler"]) if state else fresh)
 
     def take(self, context: StageContext, total: Tensor, values: Sequence[Tensor]) -> None:
-        """Accumulate the gradients of a batch; step every learner's optimizer if the batch completes a step.
+        """Accumulate the gradients of a batch, and step all optimizers if the batch completes an optimizer step.
 
-        The gradient of a step is the mean over its batches. A skipped batch discards the gradients accumulated for the same
-        step; the step still counts.
+        The gradient of an optimizer step is the mean over its batches. A skipped batch discards the gradients accumulated
+        before it for the same step; the step is still counted.
 
         Args:
-            context: The stage.
-            total: The batch's weighted sum of all terms.
-            values: Each term's value.
+            context: The current stage.
+            total: Weighted sum of all terms, a scalar with its graph.
+            values: Detached value of each term.
         """
         if not context.gathered:
             for learner in context.learners:
@@ -97,7 +97,7 @@ class Updates:
         context.gathered = 0
 
     def _balanced(self, context: StageContext) -> list[tuple[Tensor, Tensor]]:
-        """Balanced gradients, with the accumulated ones, of learners whose terms' gradients are not simply added."""
+        """(parameter, accumulated gradient) of learners with a gradient rule other than the sum."""
         found: list[tuple[Tensor, Tensor]] = []
         for learner in context.learners:
             terms = [each for each in context.step.balanced.get(learner.name, ()) if each.requires_grad]
@@ -113,7 +113,7 @@ class Updates:
         return found
 
     def _step(self, context: StageContext, learner: Learner) -> bool:
-        """Step a learner's optimizer with the mean of the accumulated gradients; returns False if it has none."""
+        """Step a learner's optimizer with the mean of the accumulated gradients; returns False if there is no gradient."""
         stepped = False
         if learner.optimizer:
             largest = context.training(learner.name).gradient_clip
@@ -127,7 +127,7 @@ class Updates:
                         each.grad.div_(context.gathered)
             if self.scaler and largest and stepped:
                 self.scaler.unscale_(learner.optimizer)
-            if largest:  # each on its own, so that none depends on who learns beside it
+            if largest:  # per learner, so that its result does not depend on the other learners of the stage
                 torch.nn.utils.clip_grad_norm_(learner.parameters, largest)
             if self.scaler is None:
                 learner.optimizer.step()
@@ -140,10 +140,10 @@ class Updates:
         return stepped
 
     def refuse_tiny_scale(self, context: StageContext) -> None:
-        """Check after an epoch that the gradient scaler has not become too small.
+        """Check after an epoch that the gradient scaler has found a scale with finite gradients.
 
         Raises:
-            TrainingError: If it has; the optimizers would silently skip every further step.
+            TrainingError: If it has not: the optimizers would silently skip every further step.
         """
         if self.scaler and self.scaler.get_scale() < SMALLEST_SCALE:
             raise TrainingError(

@@ -1,4 +1,4 @@
-"""Validation after each epoch: best epoch, early stopping, and learning rates that follow a metric."""
+"""Validation after each epoch: scores, best epoch, early stopping and learning rates that follow a metric."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from kdcore.training.stage_context import StageContext
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of a learner on the validation split.
+    """The scores of a learner on the validation split.
 
     Args:
-        value: The metric `name`; accuracies and mAP from 0 to 1.
-        loss: Mean cross-entropy in nats; of labels the mean binary one, of values the mean squared error of normalised ones.
-        name: Main metric of the target: ``accuracy``, ``map``, ``mae`` or ``r2``.
+        value: Primary metric of the target; accuracy and mAP in [0, 1].
+        loss: Mean cross-entropy in nats; for labels, mean binary cross-entropy; for values, MSE of normalised values.
+        name: Name of the primary metric: ``accuracy``, ``map``, ``mae`` or ``r2``.
         higher_is_better: Whether a larger `value` is better.
     """
 
@@ -36,12 +36,12 @@ class Scores:
 
     @classmethod
     def of(cls, answers: np.ndarray, labels: np.ndarray, target: Target = OF_CLASSES) -> Scores:
-        """Compute scores of predictions; rows of NaN, which have no signal, are ignored.
+        """Score predictions. Rows that are NaN, because the sample lacks the participant's signal, are ignored.
 
         Args:
-            answers: (n, classes) predictions, as `kdcore.training.evaluation.predict` returns them.
-            labels: (n,), or (n, names) for another target than ``classes``.
-            target: The form of the labels.
+            answers: (n, classes) predictions, as returned by `kdcore.training.evaluation.predict`.
+            labels: (n,) int64, or (n, names) for other targets than ``classes``.
+            target: Kind of the labels.
         """
         metric = target.metric(target.primary)
         there = ~np.isnan(answers).any(axis=1)
@@ -52,21 +52,21 @@ class Scores:
         return cls(value, loss, metric.name, metric.higher_is_better)
 
     def at(self, metric: str) -> float:
-        """The loss or the main metric, with the sign that makes larger values better."""
+        """The metric ``loss`` or the primary metric, with its sign such that larger is better."""
         if metric == "loss":
             return -self.loss
         return self.value if self.higher_is_better else -self.value
 
     @staticmethod
     def mean(scores: Sequence[Scores]) -> Scores:
-        """The mean of several learners' scores."""
+        """The mean scores of several learners."""
         value, loss = sum(s.value for s in scores) / len(scores), sum(s.loss for s in scores) / len(scores)
         return replace(scores[0], value=value, loss=loss)
 
 
 def scored(answers: np.ndarray, labels: np.ndarray, target: Target) -> tuple[float, float]:
-    """Main metric of `target`, and the mean loss."""
-    smallest = np.finfo(np.float32).tiny  # a probability of 0 is one that float32 cannot hold
+    """The primary metric of `target`, and the mean loss."""
+    smallest = np.finfo(np.float32).tiny  # a probability of 0 has underflowed in float32; avoids log(0)
     if target.is_classes:
         own = answers[np.arange(len(labels)), labels].astype(np.float64)
         return float((answers.argmax(1) == labels).mean()), float(-np.log(np.maximum(own, smallest)).mean())
@@ -80,24 +80,24 @@ def scored(answers: np.ndarray, labels: np.ndarray, target: Target) -> tuple[flo
 
 
 def chosen_together(stage: StagePlan, distiller: Distiller) -> list[tuple[str, ...]]:
-    """Groups of learners that share their best epoch: the teachers of a fusion, and each other learner alone."""
+    """Groups of learners that share one best epoch: all fused teachers in one group, every other learner alone."""
     fused = tuple(name for name in stage.learners if name in distiller.fused)
     return [*([fused] if fused else []), *((name,) for name in stage.learners if name not in fused)]
 
 
 def metric_of(training: Training) -> str:
-    """Metric that selects the best epoch; ``accuracy`` stands for the main metric of the target."""
+    """The metric that selects the best epoch: ``loss``, or ``accuracy`` for the target's primary metric."""
     return training.early_stopping.metric if training.early_stopping else "accuracy"
 
 
 def reads_loss(training: Training) -> bool:
-    """True if a choice depends on the validation loss."""
+    """True if early stopping or the learning rate depends on the validation loss."""
     rule = training.learning_rate
     return metric_of(training) == "loss" or (rule.name == "plateau" and rule.monitor == "validation-loss")
 
 
 def improved(learner: Learner, training: Training, score: Scores) -> bool:
-    """Update early stopping with an epoch's score; returns True if the epoch is the best so far."""
+    """Update early stopping with an epoch's score; returns True if the epoch is the best so far and must be kept."""
     value = score.at(metric_of(training))
     if training.early_stopping:
         better = value > learner.reference + training.early_stopping.min_delta
@@ -109,7 +109,7 @@ def improved(learner: Learner, training: Training, score: Scores) -> bool:
 
 
 def early_end(context: StageContext, groups: Sequence[tuple[str, ...]]) -> str:
-    """Reason why early stopping ends the stage after this epoch; empty if it does not."""
+    """The reason to stop the stage early; empty unless every learner's patience is exhausted."""
     learners = {learner.name: learner for learner in context.learners}
     for names in groups:
         stopping = context.training(names[0]).early_stopping
@@ -125,13 +125,13 @@ def early_end(context: StageContext, groups: Sequence[tuple[str, ...]]) -> str:
 def follow_plateaus(
     context: StageContext, groups: Iterable[tuple[str, ...]], scores: Mapping[str, Scores], means: Mapping[str, float]
 ) -> None:
-    """Step the learning rates that follow a metric.
+    """Step the `ReduceLROnPlateau` schedulers of a stage.
 
     Args:
-        context: The stage.
-        groups: Groups of `chosen_together`; a group follows its mean.
-        scores: Learner → scores.
-        means: ``learner/term`` → mean over the epoch.
+        context: The current stage.
+        groups: Groups of learners from `chosen_together`; the schedulers of a group see its mean.
+        scores: Learner → validation scores.
+        means: ``learner/term`` → mean loss of the epoch.
     """
     learners = {learner.name: learner for learner in context.learners}
     for names in groups:
@@ -155,7 +155,7 @@ def _monitored(
 
 @contextmanager
 def averages_applied(learners: Iterable[Learner]) -> Iterator[None]:
-    """Give learners with a moving average its weights within the context."""
+    """Context in which learners with a moving average (``ema``) have the averaged weights."""
     with ExitStack() as stack:
         for learner in learners:
             if learner.average:

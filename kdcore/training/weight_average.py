@@ -1,4 +1,4 @@
-"""A learner's moving average of its own parameters: what is evaluated and saved in their place."""
+"""Exponential moving average of a learner's parameters, evaluated and saved in their place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kdcore.contracts.training import MovingAverage
 
 
 class WeightAverage:
-    """The average of some parameters over a learner's optimizer steps; buffers are not averaged."""
+    """Exponential moving average of parameters over optimizer steps; buffers are not averaged."""
 
     def __init__(self, parameters: Sequence[nn.Parameter], how: MovingAverage):
         self.parameters, self.how = list(parameters), how
@@ -21,18 +21,18 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the parameters after optimizer step `step`, counted from 0."""
+        """Update the averages after optimizer step `step`, counted from 0."""
         get_ema_multi_avg_fn(self.how.decay(step))(self.values, self.parameters, step)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def apply(self) -> None:
-        """Give the parameters their averages."""
+        """Copy the averages to the parameters."""
         for parameter, value in zip(self.parameters, self.values, strict=True):
             parameter.copy_(value)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Give the parameters their averages for a while."""
+        """Context in which the parameters have the averaged values."""
         live = [each.detach().clone() for each in self.parameters]
         self.apply()
         try:
@@ -43,9 +43,9 @@ class WeightAverage:
                     parameter.copy_(value)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The averages by their place, for a checkpoint."""
+        """Index → average, for a checkpoint."""
         return {str(index): value for index, value in enumerate(self.values)}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Continue from the averages of a checkpoint."""
+        """Restore what `tensors` returned."""
         self.values = [tensors[str(index)].to(each.device).clone() for index, each in enumerate(self.parameters)]

@@ -1,4 +1,4 @@
-"""Files of weights as others and kdcore write them, read without executing anything."""
+"""Reads weights files of kdcore, PyTorch and Hugging Face, without executing code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WEIGHTS_IN_FOLDERS = (
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
 )
-"""Files of weights in a folder, in the order in which they are looked for: Hugging Face's, and that of a saved student."""
+"""File names of weights in a folder, in search order: those of Hugging Face and of a saved student."""
 
 DESCRIPTION = "student.json"
 _COMPILED = "_orig_mod."
@@ -31,18 +31,17 @@ _COMPILED = "_orig_mod."
 
 @dataclass(frozen=True)
 class WeightFile:
-    """The content of a file, or of a folder, of weights.
+    """The content of a weights file or folder.
 
     Args:
-        path: As the recipe names it.
-        tensors: Name → tensor; nested mappings are joined by dots, and ``_orig_mod.`` of compiled modules is left out.
-        classes: Class names in the order of the head's outputs; empty where the file does not say.
-        transforms: Transforms by modality, as the recipe of the run that wrote the file has them; empty where unknown.
-        versions: Package → version, of kdcore and its plugins at the time.
-        notes: What was changed in reading it.
-        modalities: Modality → units of what the network read; empty where the file does not say.
-        target: What its outputs are: of classes, labels, or values normalised by these statistics; None where the file does not
-            say.
+        path: Path in the recipe.
+        tensors: Name → tensor. Keys of nested mappings are joined by dots; ``_orig_mod.`` of compiled modules is removed.
+        classes: Class names in the order of the head's outputs; empty if unknown.
+        transforms: Transforms from the recipe of the run that wrote the file; empty if unknown.
+        versions: Package → version of kdcore and its plugins that wrote the file; empty for other files.
+        notes: Changes made while reading.
+        modalities: Modality → units of the network's inputs; empty if unknown.
+        target: Target that the network was trained for, with the statistics of values; None if unknown.
     """
 
     path: Path
@@ -56,7 +55,7 @@ class WeightFile:
 
     @property
     def statistics(self) -> dict[str, Tensor]:
-        """Fitted statistics of the preprocessing, where kdcore wrote the file; named as in a pipeline's transforms."""
+        """Fitted preprocessing statistics, by their names in the batch transforms; empty if kdcore did not write the file."""
         prefix = "batch_transforms."
         ours = bool(self.versions) and all(name.startswith((prefix, "encoder.")) for name in self.tensors)
         return {name.removeprefix(prefix): each for name, each in self.tensors.items() if ours and name.startswith(prefix)}
@@ -66,11 +65,11 @@ def read_weight_file(path: Path) -> WeightFile:
     """Read a safetensors file, a PyTorch file that holds data only, or a folder with either.
 
     Args:
-        path: ``.safetensors``; any other suffix is read by `torch.load` with ``weights_only=True``; or a folder as Hugging Face
-            stores models (one file, or shards with an index), or that of a saved student.
+        path: A ``.safetensors`` file; a file with any other suffix, read by `torch.load` with ``weights_only=True``; a folder
+            in Hugging Face's layout (one file, or shards with an index); or the folder of a saved student.
 
     Raises:
-        CheckpointError: If it is missing, damaged, holds code or no tensors, or if a weight is not a finite number.
+        CheckpointError: If it is missing or damaged, holds code or no tensors, or has a NaN or infinite weight.
     """
     described: Mapping[str, Any] = {}
     file = path
@@ -136,7 +135,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{index}: not an index of shards: {error}") from error
     tensors: dict[str, Tensor] = {}
     for name in names:
-        if Path(name).name != name:
+        if Path(name).name != name:  # an index must not make kdcore read files outside the folder
             raise CheckpointError(f"{index}: refused: the shard {name!r} is not a file beside it")
         shard = index.with_name(name)
         tensors |= load_weights(shard) if shard.suffix == ".safetensors" else _from_pickle(shard)[0]
@@ -144,7 +143,7 @@ def _shards(index: Path) -> dict[str, Tensor]:
 
 
 def _about(file: Path) -> dict[str, Any]:
-    """The facts that kdcore writes into a safetensors file; empty for any other file."""
+    """The metadata that kdcore writes into a safetensors file; empty for any other file."""
     try:
         with safe_open(file, framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -155,7 +154,7 @@ def _about(file: Path) -> dict[str, Any]:
 
 
 def _from_pickle(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a PyTorch file, and the facts beside them."""
+    """The tensors of a PyTorch file, and its class names under ``classes``, if it has them."""
     try:
         found = load_state(file)
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""Matching of named weights to a network: prefixes, renamed tensors, heads with other classes, and an account of it."""
+"""Matches named weights to a network: prefixes, renamed tensors, heads with other classes, and a report of mismatches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kdcore.suggestions import nearest
 from kdcore.training.weight_files import WeightFile
 
 SHOWN = 5
-"""Tensors that a message names of each kind."""
+"""Number of tensors of each kind that a message lists."""
 
 _COUNTER = "num_batches_tracked"
 """Counter of batch normalisation, which old files lack; only a momentum of None reads it."""
@@ -24,25 +24,25 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Head:
-    """The tensors of a network whose size is the number of classes.
+    """The tensors of a network whose size depends on the number of classes.
 
     Args:
-        axes: Name of a tensor → the axis that has one entry for each class.
+        axes: Name of a tensor → its class axis.
     """
 
     axes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, build: Callable[[int], nn.Module], classes: int) -> Head:
-        """The head of the network that `build` constructs for a number of classes.
+        """Find the head of the network that `build` constructs for a number of classes.
 
-        It is found by constructing the network for one class more, without memory, and comparing shapes; it has no tensors if
-        the network cannot be constructed so.
+        Constructs the network for `classes` and for one class more on the meta device, and compares shapes. The head has no
+        tensors if the network cannot be constructed on the meta device.
         """
         try:
             with torch.random.fork_rng(devices=[]), torch.device("meta"):
                 first, second = (build(count).state_dict() for count in (classes, classes + 1))
-        except Exception:  # an encoder that needs real memory to be constructed
+        except Exception:  # third-party constructors may fail on the meta device in any way, for example by reading values
             return cls()
         axes = {}
         for name, each in first.items():
@@ -57,18 +57,18 @@ class Head:
 def load_matching(
     encoder: nn.Module, file: WeightFile, spec: WeightsSpec, head: Head, names: Sequence[str], classes: Sequence[str]
 ) -> list[str]:
-    """Load a file of weights into an encoder; returns what a person should know of it, in sentences.
+    """Load a weights file into an encoder; returns notes for the user.
 
     Args:
         encoder: The network.
         file: The weights.
-        spec: How the recipe wants them read; its `head` decided.
+        spec: The recipe's ``weights`` section, with `head` set.
         head: The encoder's head.
         names: Class names of the file's head; empty if unknown.
         classes: Class names of the encoder's head.
 
     Raises:
-        CheckpointError: If anything does not match, with an account of all that did not.
+        CheckpointError: If a tensor does not match; the message lists all that do not.
     """
     wanted = dict(encoder.state_dict())
     tensors, notes = _selected(file, spec, wanted)
@@ -90,7 +90,7 @@ def load_matching(
         str(each.dtype).removeprefix("torch.") for name, each in tensors.items() if _converted(each, wanted, name)
     ):
         notes.append("converted " + ", ".join(f"{count} tensors from {dtype}" for dtype, count in converted.items()))
-    encoder.load_state_dict(tensors, strict=False)  # what is missing was accounted for
+    encoder.load_state_dict(tensors, strict=False)  # a dropped head is missing; mismatches were refused above
     return [*file.notes, *notes]
 
 
@@ -99,7 +99,7 @@ def _converted(tensor: Tensor, wanted: Mapping[str, Tensor], name: str) -> bool:
 
 
 def _selected(file: WeightFile, spec: WeightsSpec, wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors of a file by their names in the encoder, as far as prefix and `rename` tell, and what was done to them."""
+    """Apply `prefix`, `ignore` and `rename` to a file's tensors; returns the tensors and notes on what was done."""
     tensors, notes = dict(file.tensors), []
     if spec.prefix is not None:
         tensors = {name.removeprefix(spec.prefix): each for name, each in tensors.items() if name.startswith(spec.prefix)}
@@ -153,7 +153,7 @@ def _refuse_unused(file: WeightFile, tensors: Mapping[str, Tensor], patterns: Se
 
 
 def _prefix(file: WeightFile, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    """The prefix, maybe empty, under which a file has most of the wanted names, and of those most of the right shape."""
+    """The prefix, possibly empty, with the most wanted names; among equals, the one with the most matching shapes."""
     scores: dict[str, list[int]] = {}
     ends: dict[str, list[str]] = {}
     for name in wanted:
@@ -177,7 +177,7 @@ def _prefix(file: WeightFile, tensors: Mapping[str, Tensor], wanted: Mapping[str
 
 
 def _same(prefixes: Sequence[str], tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
-    """True if all `prefixes` lead to equal tensors."""
+    """True if the tensors under all `prefixes` are equal."""
     first, *others = prefixes
     names = [name for name in wanted if first + name in tensors]
     return all(
@@ -195,7 +195,7 @@ def _mapped(
     names: Sequence[str],
     classes: Sequence[str],
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The head's tensors with an entry for each of `classes`: the file's where it knows the class, else the fresh ones."""
+    """Build head tensors for `classes`: from the file for classes that it knows, else from the new head; and notes."""
     if not names:
         raise CheckpointError(f"{file.path}: `head: map` needs the names of its classes, which the file lacks; add `classes`")
     if not head.axes:
@@ -210,7 +210,7 @@ def _mapped(
     found = {}
     for name, axis in head.axes.items():
         if name not in tensors:
-            continue  # accounted for among the missing ones
+            continue  # reported as missing later
         theirs = tensors[name]
         if theirs.ndim != wanted[name].ndim or theirs.shape[axis] != len(names):
             raise CheckpointError(
@@ -236,7 +236,7 @@ def _mapped(
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of the account: `count` tensors, `wanted` by the encoder or not."""
+    """A line of the report: `count` tensors, `wanted` by the encoder or only in the file."""
 
     text: str
     count: int = 1
@@ -259,7 +259,7 @@ def _mismatches(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], hea
 
 
 def _unlike(name: str, theirs: Tensor, mine: Tensor, head: Head) -> str:
-    """The reason why a tensor of the file cannot become one of the encoder; empty if it can."""
+    """The reason why a tensor of the file does not match the encoder's; empty if it does."""
     if theirs.shape != mine.shape:
         why = f"{name} {tuple(mine.shape)}: {tuple(theirs.shape)} in the file"
         if name in head.axes and theirs.ndim == mine.ndim:
@@ -271,7 +271,7 @@ def _unlike(name: str, theirs: Tensor, mine: Tensor, head: Head) -> str:
 
 
 def _account(file: WeightFile, matched: int, count: int, lines: Sequence[_Line]) -> str:
-    """A table of all that did not match, the first of each kind."""
+    """Format the mismatches, the first `SHOWN` of each kind."""
     shown = []
     for wanted in (True, False):
         kind = [line.text for line in lines if line.wanted is wanted]
@@ -280,5 +280,5 @@ def _account(file: WeightFile, matched: int, count: int, lines: Sequence[_Line])
 
 
 def some(names: Sequence[str]) -> str:
-    """The first of some names, and the number of the others."""
+    """Format the first `SHOWN` names, and the number of the others."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
