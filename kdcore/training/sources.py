@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-def begin_stage(distiller: Distiller, stage: StagePlan) -> None:
-    """Copy reused classifiers to learners, and set train and eval modes."""
+def begin_stage(distiller: Distiller, stage: StagePlan, new: Sequence[str]) -> None:
+    """Copy the weights that learners start from or reuse, as they are now, and set all modes.
+
+    Args:
+        distiller: All participants of the arm, with their losses.
+        stage: The stage.
+        new: Learners that no earlier stage has trained; the others keep what they have learned.
+    """
+    copy_origins(distiller, new)
     copy_classifiers(distiller, stage.learners)
     set_modes(distiller, stage)
 
