@@ -1,4 +1,4 @@
-"""A look at recordings before anything is trained on them."""
+"""Checks of recordings before training: the command ``kdcore data check``."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ class DataReport:
     """The result of `check`.
 
     Args:
-        dataset: Its name.
-        rule: How the samples are split.
-        classes: Class → split → samples that can be used.
-        subjects: Subject → split → samples that can be used.
-        splits: Split → samples that can be used.
-        missing: A line for each sample without a modality the recipe uses.
+        dataset: Name of the dataset.
+        rule: Rule of the protocol, in a sentence.
+        classes: Class → split → number of usable samples.
+        subjects: Subject → split → number of usable samples.
+        splits: Split → number of usable samples.
+        missing: A line for each sample that lacks a modality of the recipe.
         broken: A line for each recording that cannot be read.
-        leaks: What stands in more than one split.
-        dropped: All that does not become a sample, with the reason; the missing and the broken among them.
-        warnings: Classes and copies that make a result doubtful.
-        odd: Signals that can be read and look wrong: constant, saturated, short, in other units, wrongly timed.
-        ranges: Modality → subject → (lowest, typical, highest) value, typical being the median of a vector's length.
+        leaks: Leaks between splits.
+        dropped: All recordings that do not become samples, with reasons; includes missing and broken ones.
+        warnings: Problems of classes and copies that make results doubtful.
+        odd: Readable signals that look wrong: constant, saturated, short, in other units, wrongly timed.
+        ranges: Modality → subject → (lowest, typical, highest) value; the typical value is the median length of vectors.
         left_out: A sentence for each modality of which the recipe leaves out a share of the signals.
-        modalities: What the recipe uses, by name.
-        examples: Modality → class → the first training sample of it, if examples were asked for.
-        windows: Split → windows, if the recipe cuts recordings into such.
+        modalities: Modalities that the recipe uses, by name.
+        examples: Modality → class → first training sample, if examples were requested.
+        windows: Split → number of windows, if the recipe cuts recordings into windows.
         short: A line for each recording that is shorter than a window.
         lengths: Modality → (shortest, median, longest) number of samples in time.
         durations: Modality → the same in seconds.
@@ -133,7 +133,7 @@ def check(source: str | Path, overrides: Sequence[str] = (), examples: bool = Fa
 
 
 def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Dataset) -> None:
-    """Fill in what reading showed."""
+    """Fill in the results of reading."""
     usable = without(splits, found.unreadable)
     for split, members in usable.samples.items():
         report.splits[split] += len(members)
@@ -160,7 +160,7 @@ def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Data
 
 
 class _Reading:
-    """Every recording once: what is broken, how long they are, what they measure, and how many windows they give."""
+    """Reads every recording once, and collects problems, lengths, ranges and numbers of windows."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class _Reading:
         self.short: list[str] = []
 
     def read(self, split: str, sample: Sample) -> None:
-        """Look at one sample.
+        """Check one sample.
 
         Raises:
             WindowError: If no recording can be cut into such windows.

@@ -1,4 +1,4 @@
-"""Cache of prepared data: one modality of every sample as one tensor, read once and kept on disk."""
+"""Cache of prepared data on disk: one tensor per modality, with a row per sample or window."""
 
 from __future__ import annotations
 

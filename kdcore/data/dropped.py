@@ -18,14 +18,14 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Dropped:
-    """A recording, or part of one, that nothing learns from and nothing is tested on.
+    """A recording, or part of one, that does not become a sample.
 
     Args:
-        what: Its key; its file where it has none.
-        subject: Whose it is; empty if unknown.
-        reason: Why, in the same words for all alike.
-        detail: What is wrong with this one.
-        split: The split that it would have been in; empty if in none.
+        what: Its key, or its file if it has none.
+        subject: Its subject; empty if unknown.
+        reason: Short reason, the same for all recordings with this problem.
+        detail: Details of this recording's problem.
+        split: The split that it would belong to; empty if none.
     """
 
     what: str
@@ -45,7 +45,7 @@ class Dropped:
 
 @dataclass(frozen=True)
 class DropReport:
-    """All that was dropped. It counts as false where nothing was."""
+    """All dropped recordings; False in a boolean context if there are none."""
 
     entries: tuple[Dropped, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Identity of recordings: hashes of everything that a sample's sources name."""
+"""Fingerprints of datasets: hashes of all content that the sources of samples name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The join of the modalities' rows by sample, on positions instead of keys, so that it takes no time at 100,000 samples."""
+"""Join of the modalities' rows by sample, on integer positions instead of keys, which stays fast at 100,000 samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels of a table's rows, and those that training is told."""
+"""Labels for training: noise, withheld labels, and shares of labels."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdcore.suggestions import did_you_mean
 def told_labels(
     labels: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, num_classes: int, keys: Sequence[SampleKey]
 ) -> Tensor:
-    """`labels` with the recipe's noise, none where it withholds them, and none in the splits that nothing learns from.
+    """Labels as training sees them: with the recipe's noise, and unknown where withheld or outside training splits.
 
     Raises:
         DataError: If the recipe lists a subject or a recording that is not in the training split.
@@ -41,7 +41,7 @@ def told_labels(
 def label_warnings(
     labels: Tensor, told: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, classes: Sequence[str]
 ) -> list[str]:
-    """Sentences on the samples that have no label: those of the training split, and those that are not evaluated.
+    """Warnings about unlabelled samples of the training split, and about samples that cannot be evaluated.
 
     Raises:
         DataError: If no sample of the test split, or of the training split, has one.

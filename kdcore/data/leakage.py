@@ -1,4 +1,4 @@
-"""The leakage audit: find what stands both in a split that is learnt from and in the test split."""
+"""The leakage audit: samples, subjects and copies that occur in both a training split and the test split."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TOKEN = re.compile(r"(?<!\w)-\d+|\d+|[^\W\d_]+|[^\w\s-]")
 
 
 def audit(splits: Splits) -> list[str]:
-    """Leaks between splits that keys show; empty if there are none.
+    """Find leaks between splits by the keys of samples; empty if there are none.
 
-    No recording may stand in two splits, and no value of a field that the protocol calls disjoint may stand in both a split
-    that is learnt from and the test split: neither the same nor nearly the same name, such as ``1`` and ``01``.
+    A recording may not be in two splits. For fields that the protocol declares disjoint, a value, or a nearly equal one such
+    as ``1`` and ``01``, may not be in both a training split and the test split.
     """
     leaks = []
     keys = {split: {sample.key for sample in members} for split, members in splits.samples.items()}
