@@ -107,8 +107,8 @@ def _call(entry: Entry, options: dict[str, Any], needs: Needs, shapes: Shapes, s
         return f"kdcore.Outputs({tensor(5)}, {{{found}}})" if taps or needs.ablated else tensor(5)
 
     def outputs(name: str, taps: Mapping[str, tuple[int, ...]], learns: bool = False) -> str:
-        if needs.classifiers and taps:
-            return _classified(name, taps, learns)
+        if needs.classifiers:
+            return _classified(name, taps or {"features": (6, 4)}, learns)
         said = f"{name} = {drawn(taps, 8, learns)}"
         if needs.ablated:  # the outputs for an input of zeros
             rows = 8 if learns and needs.ablated == "mixed" else 1

@@ -47,6 +47,7 @@ NO_MINIMUM = {
     "ofd": "compares after a connector",
     "pad": "divides by a predicted variance",
     "srd": "compares after a projector",
+    "srrl": "compares after a connector",
     "mgd": "compares what a generator makes",
     "reviewkd": "compares after fusions",
     "crd": "compares with other samples",
@@ -137,8 +138,8 @@ def context(loss: DistillationLoss, student=MAP, teacher=MAP, batch=4, seed=0, d
 
 
 def classified(found: Outputs, draw: torch.Generator, learns: bool) -> Outputs:
-    """Outputs whose logits are those of a linear layer for the mean over positions of their only activation."""
-    (features,) = found.features.values()
+    """Outputs whose logits are those of a linear layer for the mean of their activation, or of an untapped one."""
+    (features,) = found.features.values() or (torch.randn(len(found.logits), 7, generator=draw).to(found.logits.dtype),)
     drawn = [torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((CLASSES, features.shape[1]), (CLASSES,))]
     weight, bias = (each.to(features.dtype) for each in drawn)
     logits = (features.detach().flatten(2).mean(2) if features.ndim > 2 else features.detach()) @ weight.T + bias
