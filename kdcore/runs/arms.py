@@ -15,7 +15,7 @@ from kdcore.recipe.plan import Plan
 from kdcore.runs.outcome import Outcome
 from kdcore.training.assembly import parameter_counts
 from kdcore.training.evaluation import predict
-from kdcore.training.fabric import most_memory
+from kdcore.training.fabric import peak_memory
 from kdcore.training.participants import Distiller
 from kdcore.training.settings import Settings
 from kdcore.training.trained_teachers import TrainedStages
@@ -70,7 +70,7 @@ def evaluate_arm(
         seconds,
         [*teachers, *stored],
         students,
-        most_memory(fabric.device),
+        peak_memory(fabric.device),
         parameter_counts(networks, trained=True),
         target=table.target,
         names=() if table.target.is_classes else table.classes,

@@ -35,7 +35,7 @@ from kdcore.runs.summary import Summary, summarise
 from kdcore.runs.tracked_metrics import means, metric_group
 from kdcore.training.checkpoint import Checkpoints, write_file
 from kdcore.training.engine import Engine
-from kdcore.training.fabric import OneCpu, forget_most_memory, gradient_scaler, make_fabric
+from kdcore.training.fabric import OneCpu, gradient_scaler, make_fabric, reset_peak_memory
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import CHECKPOINTS, CHECKS, EVALUATION, OWN, REPORT, START, TRACKING, Phases
 from kdcore.training.settings import Checkpoint
@@ -188,7 +188,7 @@ class RunSession:
             self.listener.arm_started(seed, arm if self.plan.distilled else "", stages)
             with self.phases.during(TRACKING):
                 self.plugins.hook.arm_started(run=self.context, seed=seed, arm=arm)
-            forget_most_memory(self.fabric.device)
+            reset_peak_memory(self.fabric.device)
             began = time.monotonic()
             yield ArmTraining(seed, arm, engine, stages, self._checkpoint_of(seed, arm))
             seconds = time.monotonic() - began

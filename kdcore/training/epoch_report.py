@@ -44,12 +44,12 @@ class EpochReport:
         self.skipping, self.log_every = skipping, log_every
         self.notes: list[str] = []
         self.history: list[list[float]] = []
-        self._told = 0.0
+        self._last_call = 0.0
 
     def stepped(self, context: StageContext, done: int, now: float) -> None:
         """Call the listener after `done` steps of an epoch, at most once per `INTERVAL`."""
-        if now - self._told > INTERVAL:
-            self._told = now
+        if now - self._last_call > INTERVAL:
+            self._last_call = now
             self.listener.stepped(context.stage, context.epoch, done)
 
     def values(self, context: StageContext) -> tuple[list[tuple[str, Learner, float]], dict[str, float]]:
@@ -95,7 +95,7 @@ class EpochReport:
             learner, term = name.split("/", 1)
             beside = f" against {largest:.2g} of {rival.split('/', 1)[1]!r}" if rival != name else ""
             self.listener.say(
-                f"{self.distiller.called(learner, term)} no longer matters in stage {context.stage.name}, epoch "
+                f"{self.distiller.describe_term(learner, term)} no longer matters in stage {context.stage.name}, epoch "
                 f"{context.epoch + 1}: its gradient on the outputs of {learner} is {gradient:.2g} with its weight{beside}. "
                 "Look for detach, saturation or a margin that every sample meets; if that is intended, ignore this line"
             )
