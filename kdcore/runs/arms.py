@@ -42,7 +42,7 @@ def settings_of(recipe: Recipe, seed: int) -> Settings:
 
 
 def trained_stages(plan: Plan, seed: int, retrain: bool) -> TrainedStages | None:
-    """The store that keeps the teachers of a seed for other runs; None if the recipe, or whoever runs it, does not want it."""
+    """The store of trained teachers of a seed; None if the recipe or the user disabled it."""
     if retrain or not plan.recipe.engine.reuse_teachers:
         return None
     filled = plan.filled
@@ -54,7 +54,7 @@ def trained_stages(plan: Plan, seed: int, retrain: bool) -> TrainedStages | None
 def evaluate_arm(
     arm: str, distiller: Distiller, table: Table, split: str, batch_size: int, fabric: Fabric, seconds: float
 ) -> Outcome:
-    """Evaluate all participants of an arm; the one time that test data are looked at, if `split` is the test split."""
+    """Evaluate all participants of an arm on `split`. This is the only place that evaluates the test split."""
     rows = table.rows[split]
     stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
     teachers = [name for name in distiller.teachers if _has_any(table, name, rows)]
@@ -84,17 +84,17 @@ def _has_any(table: Table, name: str, rows: Tensor) -> bool:
 
 
 def compare_lengths(distilled: Mapping[str, Sequence[Any]], baseline: Mapping[str, Sequence[Any]]) -> list[str]:
-    """Compare the lengths of training of each student that both arms have.
+    """Check that each student was trained for the same time in both arms.
 
     Args:
-        distilled: Student → its epochs, its optimizer steps, and the reason if it was stopped before its last epoch.
-        baseline: Likewise, without distillation.
+        distilled: Student → (epochs, optimizer steps, reason if it ended early) in the distilled arm.
+        baseline: The same for the baseline.
 
     Returns:
-        A sentence for each student that was stopped early in either arm, which both may be by the same rule.
+        A sentence for each student that ended early in either arm.
 
     Raises:
-        TrainingError: If other lengths differ.
+        TrainingError: If epochs or steps differ although neither arm ended early.
     """
     said = []
     for name, (epochs, steps, ended) in baseline.items():
