@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, order=True)
 class SampleKey:
-    """The recording that a sample comes from: the identity by which modalities are joined.
+    """Identifies a sample across modalities; signals with the same key are joined.
 
-    `window` counts the windows cut from one recording; a sample as recorded has window 0.
+    `window` is the index of a window cut from the recording; 0 for whole recordings.
     """
 
     subject: str
@@ -40,16 +40,16 @@ class SampleKey:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: its key, its label, and where each of its modalities lies.
+    """One sample: its key, its label, and the sources of its modalities.
 
     Args:
-        key: Identity, unique within the dataset.
-        label: Index into the dataset's classes; None where nothing is known.
-        sources: Modality name → file (a `Path`, which enters the dataset's fingerprint) or whatever else
-            the dataset's `read` understands. A modality that was not recorded is absent.
-        target: In place of the label where the dataset's target is ``labels`` (0 or 1 for each name, NaN where it is not
-            known) or ``values`` (a number for each, NaN where it is not known); None where nothing is known.
-        weight: Weight of the sample in terms that read labels; greater than 0.
+        key: Key, unique within the dataset.
+        label: Index into the dataset's classes; None if unknown.
+        sources: Modality → file (a `Path`, which enters the dataset's fingerprint), or any other object that the dataset's
+            `read` accepts. Modalities that were not recorded are absent.
+        target: Replaces the label for the targets ``labels`` (0 or 1 per name, NaN if unknown) and ``values`` (a number per
+            name, NaN if unknown); None if nothing is known.
+        weight: Sample weight in terms that read labels; greater than 0.
     """
 
     key: SampleKey
@@ -65,11 +65,11 @@ class Sample:
 
 
 LARGEST = 1e30
-"""Magnitude beyond which sums in float32 may overflow; values and weights below its inverse may vanish."""
+"""Magnitude above which sums in float32 may overflow; values and weights below its inverse may underflow."""
 
 
 def wrong_weight(weight: float) -> str:
-    """The fault of a sample's weight; empty if it has none."""
+    """Describe what is wrong with a sample weight; empty if it is valid."""
     if not (math.isfinite(weight) and weight > 0):
         return f"its weight must be a number greater than 0, not {weight:g}; leave out samples that should not count"
     if not 1 / LARGEST < weight < LARGEST:
@@ -79,15 +79,15 @@ def wrong_weight(weight: float) -> str:
 
 @dataclass(frozen=True)
 class Unusable:
-    """Something that a dataset found and that does not become a sample.
+    """A recording that a dataset found but could not or must not turn into a sample.
 
     Args:
-        what: The file, and the rows of it where they matter.
-        reason: Why, in a few words that are the same for all alike, e.g. ``fewer than two rows``.
-        detail: What is wrong with this one.
-        subject: Whose it is, if that is known.
-        fault: True for a recording that is broken, about which the recipe's ``on_bad_sample`` decides; False for one that the
-            dataset's options leave out.
+        what: The file, and its rows if only some are affected.
+        reason: Short reason, the same for all similar cases, such as ``fewer than two rows``; cases are counted by it.
+        detail: What is wrong with this recording.
+        subject: Subject of the recording, if known.
+        fault: True for a damaged recording, which the recipe's ``on_bad_sample`` handles; False for one that the dataset's
+            options exclude.
     """
 
     what: str
@@ -101,16 +101,16 @@ class Unusable:
 
 
 class Dataset(ABC):
-    """A collection of recordings. Constructors only note their options; they open no file.
+    """Base class of datasets: collections of recordings. Constructors only store their options and open no files.
 
     Attributes:
-        classes: Names of the classes, in the order of the labels; of the labels or values where the target is another.
-        target: Whether a sample has one class (the default), several labels, or values to estimate. The constructor sets it.
-        weighted: True if samples may have weights; the constructor sets it.
-        modalities: What a sample may have, by name.
-        version: Changes when the same files would be read differently; part of the fingerprint.
-        unusable: What `samples` found beside the samples; it sets it anew each time it lists them.
-        notes: Sentences on what a person should know of the recordings, such as values that are filled in; `samples` sets them.
+        classes: Class names in the order of the class indices; for other targets, names of the labels or values.
+        target: Kind of the labels: one class per sample (default), several labels, or values. Set it in the constructor.
+        weighted: True if samples may have weights. Set it in the constructor.
+        modalities: Name → modality that a sample may have.
+        version: Part of the fingerprint; change it when the same files would be read differently.
+        unusable: Recordings that did not become samples; set by each call of `samples`.
+        notes: Remarks on the recordings for the user, such as filled-in values; set by each call of `samples`.
     """
 
     classes: Sequence[str]
@@ -123,9 +123,9 @@ class Dataset(ABC):
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:
-        """Every sample, in an order that does not depend on the file system.
+        """List all samples, in an order that does not depend on the file system.
 
-        A recording that breaks while it is listed does not stop the others: it is noted in `unusable`.
+        A damaged recording does not raise: add it to `unusable`.
 
         Raises:
             DataError: If the folder is missing, unreadable or holds no recordings.
@@ -133,14 +133,14 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(self, sample: Sample, modality: str) -> Signal:
-        """One signal of a sample, as recorded.
+        """Read one signal of a sample, as recorded.
 
         Raises:
-            DataError: If the file is damaged, naming it and what is wrong.
+            DataError: If the file is damaged; names it and what is wrong.
         """
 
     def read_file(self, path: Path, modality: str) -> Signal:
-        """A raw file of this dataset's format that belongs to no sample, for prediction.
+        """Read a file in this dataset's format that belongs to no sample, for prediction.
 
         Raises:
             DataError: If the file cannot be read as that modality.

@@ -18,17 +18,16 @@ Role = Literal["student", "teacher"]
 
 @dataclass(frozen=True)
 class Example:
-    """One batch's outputs, from which a loss can read shapes before training.
+    """Outputs for one batch, from which a loss reads shapes in `DistillationLoss.setup`.
 
     Args:
-        student: The learner's outputs.
-        teachers: Teachers' outputs by name.
+        student: Outputs of the learner.
+        teachers: Teacher → its outputs.
         num_classes: Number of classes.
-        class_names: Their names, in order; ``0``, ``1`` … if they have none.
-        class_counts: (classes,) int64, training samples whose label is told, by class; of several labels a sample, those that
-            have each label. None if nobody counted them.
-        labelled: Training samples whose label is told; (names,) int64 where samples have several labels, of which some may not
-            be known. None if nobody counted them.
+        class_names: Class names in order; ``0``, ``1`` … by default.
+        class_counts: (classes,) int64, number of labelled training samples per class, or with each label. None if unknown.
+        labelled: Number of labelled training samples; for several labels per sample, (names,) int64 numbers of samples whose
+            label is known. None if unknown.
     """
 
     student: Outputs
@@ -44,25 +43,24 @@ class Example:
 
 
 class DistillationLoss(nn.Module):
-    """One named term of the objective; all that the author of a loss writes.
+    """Base class of losses: one named term of the objective.
 
-    Constructor parameters are the recipe's options. `needs` is a class attribute, or set by the constructor where it depends
-    on options. Parameters (a regressor, say) are trained with the student: create them in the constructor, or in
-    `setup` where their shapes depend on the participants. They stay in float32 at least when the loss is cast to half
-    precision, because `kdcore.functional` converts activations to float32.
+    Constructor parameters are the recipe's options. Set `needs` as a class attribute, or in the constructor if it depends on
+    options. Parameters, such as a regressor's, are trained with the student: create them in the constructor, or in `setup` if
+    their shapes depend on the networks. They stay in float32 when the loss is cast to half precision, because
+    `kdcore.functional` converts activations to float32.
 
     Attributes:
-        needs: What it must be given.
-        temperature_power: For a loss with an option ``temperature``: k, if logits and temperature c times as large make
-            its value c^k times as large, which is 2 for soft targets multiplied by T² and 0 for others. None says nothing;
-            a declared one is checked by `kdcore.testing`.
-        targets: Kinds of targets that it is for: ``classes`` alone, unless it says otherwise. A loss that reads no labels and
-            takes no softmax of logits is for ``kdcore.EVERY_TARGET``. Others are refused before training.
-        sample_weights: True if it reads labels and weighs samples by `LossContext.weights`. A loss that reads labels and does
-            not is refused before training where the dataset gives weights.
-        partial_labels: True if it reads several labels or values of a sample and leaves out those that are NaN, which are
-            not known; see `kdcore.functional.known_mean`. A loss that reads labels and does not is refused
-            before training where some labels of a sample are known and others are not.
+        needs: Inputs that the loss requires.
+        temperature_power: For a loss with an option ``temperature``: the k for which scaling logits and temperature by c scales
+            the loss by c^k; 2 for soft targets multiplied by T², 0 without that factor. None if undeclared; `kdcore.testing`
+            checks a declared value.
+        targets: Supported kinds of targets; ``classes`` only by default. Use ``kdcore.EVERY_TARGET`` for a loss that reads no
+            labels and takes no softmax of logits. Other targets are refused before training.
+        sample_weights: True if the loss reads labels and weights samples by `LossContext.weights`. Other losses that read
+            labels are refused before training if the dataset has sample weights.
+        partial_labels: True if the loss ignores unknown (NaN) entries of labels (B, names); see
+            `kdcore.functional.known_mean`. Other losses that read labels are refused if labels are partly known.
     """
 
     needs: Needs = Needs()
@@ -75,15 +73,15 @@ class DistillationLoss(nn.Module):
         """Create parameters whose shapes depend on the participants; called once, before training.
 
         Raises:
-            ValueError: If these shapes cannot meet, saying why.
+            ValueError: If the shapes do not match; says why.
         """
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The term's value, a scalar, averaged over the batch."""
+        """Compute the loss, a scalar, averaged over the batch."""
         raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or cast parameters and buffers, but keep them in float32 at least."""
+        """Move or cast parameters and buffers, but never below float32."""
 
         def applied(x: Tensor) -> Tensor:
             found = fn(x)
@@ -92,14 +90,14 @@ class DistillationLoss(nn.Module):
         return super()._apply(applied, recurse)
 
     def maps(self, outputs: Outputs, role: Role, class_embeddings: Tensor | None) -> Mapping[str, Tensor]:
-        """The maps that it compares of a participant, if they have height and width; drawn over its inputs in a run's report.
+        """The spatial maps of a participant that the loss compares, if any; reports draw them over the inputs.
 
         Args:
-            outputs: The participant's, with the answers to an all-zero input where `needs` says so.
-            role: Whether it learns by this term or is learnt from.
-            class_embeddings: (classes, D), None unless the recipe declares them.
+            outputs: Outputs of the participant, with `Outputs.ablated` if `needs` declares it.
+            role: ``student`` for the learner of the term, ``teacher`` for a source.
+            class_embeddings: (classes, D); None unless the recipe declares them.
 
         Returns:
-            Title → (B, h, w), or (B, time, h, w) for clips, at least 0.
+            Title → non-negative map (B, h, w), or (B, time, h, w) for clips.
         """
         return {}

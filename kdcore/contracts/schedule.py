@@ -12,15 +12,15 @@ from kdcore.contracts.training import Training
 
 @dataclass(frozen=True)
 class Node:
-    """A participant as a schedule sees it.
+    """A participant in the graph.
 
     Args:
-        name: As the recipe names it.
-        role: Whether the recipe lists it under `teachers` or under `students`.
-        learns_from: Participants that it learns from.
-        trains: False if there is nothing to train: stored outputs, a moving average, or a network that is frozen whole.
-        training: Its own training; None for the schedule's.
-        split: Split that it learns from; None for the schedule's choice.
+        name: Name in the recipe.
+        role: Whether the recipe lists it under `teachers` or `students`.
+        learns_from: Names of its sources.
+        trains: False for stored outputs, moving averages and fully frozen networks.
+        training: Its own training options; None for the schedule's.
+        split: Its training split; None for the schedule's choice.
     """
 
     name: str
@@ -36,9 +36,9 @@ class Graph:
     """The graph of learners and their sources.
 
     Args:
-        nodes: Every participant by name, teachers first.
+        nodes: Name → participant, teachers first.
         fused: Teachers that run through one fusion and are trained together.
-        training: For participants that neither have a training of their own nor get one from the schedule.
+        training: Default training options, for participants without their own or the schedule's.
     """
 
     nodes: Mapping[str, Node]
@@ -47,7 +47,7 @@ class Graph:
 
     @classmethod
     def of(cls, teachers: Iterable[str], students: Iterable[str]) -> Graph:
-        """The default graph: every student learns from every teacher, and teachers learn from nobody."""
+        """The default graph: every student learns from every teacher, and teachers have no sources."""
         teachers = tuple(teachers)
         nodes = {name: Node(name, "teacher") for name in teachers}
         return cls(nodes | {name: Node(name, "student", teachers) for name in students})
@@ -63,7 +63,7 @@ class Graph:
         return tuple(name for name, node in self.nodes.items() if node.role == "student" and node.trains)
 
     def reaches(self, name: str) -> set[str]:
-        """All that `name` learns from, directly or through others; itself too if it is in a circle."""
+        """Direct and indirect sources of `name`, including itself if it is part of a cycle."""
         found: set[str] = set()
         waiting = list(self.nodes[name].learns_from)
         while waiting:
@@ -74,14 +74,14 @@ class Graph:
         return found
 
     def circle(self, name: str) -> tuple[str, ...]:
-        """`name` and those that learn from it and from whom it learns, directly or through others."""
+        """The strongly connected component of `name`: participants that learn from each other, directly or indirectly."""
         mine = self.reaches(name)
         return tuple(other for other in self.nodes if other == name or (other in mine and name in self.reaches(other)))
 
     def groups(self, names: Iterable[str] | None = None) -> tuple[tuple[str, ...], ...]:
-        """Participants that must train side by side, each group after all that it learns from.
+        """Groups of participants that must train together, in an order that puts sources first.
 
-        A group is a circle, the teachers of one fusion, or a single participant.
+        A group is a cycle, the teachers of one fusion, or a single participant.
 
         Args:
             names: Participants to order; all that are trained by default.
@@ -107,7 +107,7 @@ class Graph:
         return tuple(done)
 
     def generations(self, names: Iterable[str] | None = None) -> tuple[tuple[str, ...], ...]:
-        """Participants in as few steps as possible: each step learns from earlier ones, or within itself in a circle.
+        """Participants in as few steps as possible: sources are in earlier steps, or in the same step if part of a cycle.
 
         Args:
             names: Participants to order; all that are trained by default.
@@ -127,16 +127,16 @@ class Graph:
 
 @dataclass(frozen=True)
 class Stage:
-    """One stretch of training.
+    """A stage of training.
 
-    Each learner minimises its own terms. Those it learns from either learn beside it or answer without learning.
+    Each learner minimises its own objective. Its sources are learners of the same stage, or frozen.
 
     Args:
-        name: Shown in progress and metric names.
-        learners: Participants that learn.
-        training: How they learn; a participant with a training of its own keeps that.
+        name: Name in progress and metrics.
+        learners: Participants to train.
+        training: Training options; a participant's own take precedence.
         epochs: Epochs of this stage.
-        split: Split that is learnt from.
+        split: Training split.
     """
 
     name: str
@@ -147,23 +147,23 @@ class Stage:
 
 
 class Schedule(ABC):
-    """A sequence of stages."""
+    """Base class of schedules: orders training into stages."""
 
     @abstractmethod
     def stages(self, graph: Graph) -> Iterator[Stage]:
-        """The stages in order; the same ones each time it is called.
+        """Yield the stages in order; every call must yield the same stages.
 
         Args:
-            graph: Who learns from whom. Every participant in `graph.teachers` and `graph.students` must learn, and must not
-                learn before those that it learns from.
+            graph: Participants and their sources. Every participant in `graph.teachers` and `graph.students` must be trained,
+                and not before its sources.
         """
 
 
 class GraphSchedule(Schedule):
-    """The default schedule: each group of the graph is trained to the end after those that it learns from."""
+    """The default schedule: one stage per group of the graph, sources first."""
 
     def stages(self, graph: Graph) -> Iterator[Stage]:
-        """A stage for each of `Graph.groups`, named after its participants."""
+        """Yield a stage for each of `Graph.groups`, named after its participants."""
         for group in graph.groups():
             first = graph.nodes[group[0]]
             training = first.training or graph.training
