@@ -150,7 +150,7 @@ def rows_of(distiller: Distiller, learner: str, term: str = "cross-entropy") -> 
 def step_of(made: Trial, distiller: Distiller, stage: StagePlan) -> tuple[StageStep, Tensor]:
     distiller.eval()
     for name in stage.learners:
-        for module in distiller.owned(name):
+        for module in distiller.modules_of(name):
             module.train()
     return StageStep(distiller, stage, made.table, labelled=True), made.table.rows["train"][:4]
 

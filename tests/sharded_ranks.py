@@ -15,7 +15,7 @@ from kdcore.contracts.training import MovingAverage, Training
 from kdcore.training.distributed import gatherer
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
-from kdcore.training.sharding import Divided, Undivided, divide, local_sum
+from kdcore.training.sharding import FullWeights, ShardedWeights, shard, sum_of_shards
 
 
 class Block(nn.Module):
@@ -68,7 +68,7 @@ class FakeFabric:
 
     def setup_module(self, module: Distiller) -> None:
         """Divide even small blocks."""
-        divide(module, 1)
+        shard(module, 1)
 
 
 OBJECTIVES: dict[str, Callable[[Any], Tensor]] = {
@@ -86,13 +86,13 @@ def train(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and the learner's state after some steps, from a checkpoint or from the beginning."""
     made = distiller()
-    shards = Divided(FakeFabric(), made) if sharded else Undivided()  # type: ignore[arg-type]
+    shards = ShardedWeights(FakeFabric(), made) if sharded else FullWeights()  # type: ignore[arg-type]
     training = Training(optimizer=dict(options), gradient_clip=0.5, epochs=1, ema=MovingAverage(0.9))
-    learner = Learner.of("student", made.owned("student"), training, fused=not sharded)
+    learner = Learner.of("student", made.modules_of("student"), training, fused=not sharded)
     if start:
         shards.load(made, {name: each for name, each in start[0].items() if "|" not in name}, strict=True)
         shards.restore(learner, start[1], start[0])
-    numbers = sum(local_sum([torch.ones_like(each)], torch.zeros(())).item() for each in learner.parameters)
+    numbers = sum(sum_of_shards([torch.ones_like(each)], torch.zeros(())).item() for each in learner.parameters)
     assert numbers <= sum(each.numel() for each in learner.parameters) * (0.6 if sharded else 1)
     gather = gatherer(2) if sharded else lambda x: x
     assert gather is not None
@@ -106,7 +106,7 @@ def train(
         outputs = type(outputs)(gather(outputs.logits), {name: gather(each) for name, each in outputs.features.items()})
         value = OBJECTIVES[objective](outputs)
         if objective == "unread":
-            value = local_sum((each for each in learner.parameters if each.requires_grad), value) * 0.0
+            value = sum_of_shards((each for each in learner.parameters if each.requires_grad), value) * 0.0
         torch.autograd.grad(value, list(outputs.features.values()), retain_graph=True, allow_unused=True)
         value.backward()
         shards.average_rest([learner])

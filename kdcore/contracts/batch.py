@@ -15,15 +15,15 @@ from kdcore.errors import DataError
 
 @dataclass(frozen=True)
 class Batch:
-    """The same B samples for every participant, joined by key.
+    """A batch of B samples, the same for every participant.
 
     Args:
-        rows: (B,) int64, rows of `table`.
-        signals: Participant → its input, (B, …); a tuple where several modalities are joined later.
-        labels: (B,) int64 class indices; (B, names) floats where the dataset's target is ``labels`` (0 or 1) or ``values``
-            (normalised by the training samples). None where withheld.
+        rows: (B,) int64, row of each sample in the table.
+        signals: Participant → its input (B, …), or a tuple of inputs that the participant joins.
+        labels: (B,) int64 class indices; (B, names) float32 for the targets ``labels`` (0 or 1) and ``values`` (normalised with
+            the training split's mean and standard deviation). None if withheld.
         table: Keys of all rows of the table.
-        weights: (B,) floats, weights of the samples; None where all weigh the same.
+        weights: (B,) float32 sample weights; None for equal weights.
     """
 
     rows: Tensor
@@ -37,7 +37,7 @@ class Batch:
 
     @property
     def keys(self) -> tuple[SampleKey, ...]:
-        """Identities of the samples, in order."""
+        """Keys of the samples, in order."""
         return tuple(self.table[row] for row in self.rows.tolist())
 
     def with_labels(self, labels: Tensor | None) -> Batch:
@@ -49,10 +49,10 @@ class Batch:
         return replace(self, weights=weights)
 
     def select(self, index: Tensor) -> Batch:
-        """Some samples of the batch.
+        """Select samples of the batch.
 
         Args:
-            index: (b,) int64, places in the batch.
+            index: (b,) int64, indices in the batch.
         """
         signals = {
             name: tuple(part[index] for part in signal) if isinstance(signal, tuple) else signal[index]
@@ -63,13 +63,13 @@ class Batch:
 
 
 class AnonymousBatch(Batch):
-    """A batch of samples without identities, such as those of a loader that gives no indices.
+    """A batch whose samples have no identity across epochs, such as one of a loader that yields no indices.
 
     Args:
-        size: B.
+        size: Batch size B.
         signals: Participant → its input.
-        labels: As of any batch, None where there are none.
-        weights: (B,) floats, weights of the samples; None where all weigh the same.
+        labels: Labels as in `Batch`; None if there are none.
+        weights: (B,) float32 sample weights; None for equal weights.
     """
 
     why = "they have no numbers: give each batch an 'index', (B,) of whole numbers"
@@ -87,10 +87,10 @@ class AnonymousBatch(Batch):
 
     @property
     def rows(self) -> Tensor:  # type: ignore[override]
-        """Not available: a loss with a memory of samples cannot be used.
+        """Not available: losses with a memory of samples cannot be used.
 
         Raises:
-            DataError: Always; the message says how to provide indices.
+            DataError: Always; it says how to provide indices.
         """
         raise DataError(f"this loss remembers samples, and {self.why}")
 
@@ -106,7 +106,7 @@ class AnonymousBatch(Batch):
         return type(self)(len(self), self.signals, self.labels, weights)
 
     def select(self, index: Tensor) -> AnonymousBatch:
-        """Some samples of the batch."""
+        """Select samples of the batch."""
         signals = {
             name: tuple(part[index] for part in signal) if isinstance(signal, tuple) else signal[index]
             for name, signal in self.signals.items()
@@ -116,30 +116,30 @@ class AnonymousBatch(Batch):
 
 
 class MixedBatch(AnonymousBatch):
-    """Mixtures of two samples each. A term that reads labels is computed for both samples' labels."""
+    """A batch after mixup or cutmix. A term that reads labels is computed once for each of the two label sets."""
 
     why = "mixed ones are none: leave out data.mix, or this loss"
 
 
 @dataclass(frozen=True)
 class Classifier:
-    r"""The linear layer whose outputs are a participant's logits.
+    r"""The linear layer that computes a participant's logits.
 
     .. math:: z = W f + b
 
     Args:
         weight: W, (classes, C).
-        bias: b, (classes,); zeros where the layer has none.
+        bias: b, (classes,); zeros if the layer has no bias.
     """
 
     weight: Tensor
     bias: Tensor
 
     def of_classes(self, classes: Tensor) -> Classifier:
-        """Select the rows of some classes.
+        """Select the rows of `classes`.
 
         Args:
-            classes: (k,) int64, classes of the run.
+            classes: (k,) int64 class indices.
         """
         return Classifier(self.weight[classes], self.bias[classes])
 
@@ -150,14 +150,14 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of a participant.
+    """The outputs of a participant for a batch.
 
     Args:
         logits: (B, classes).
-        features: Tap name → activation, (B, …).
-        ablated: Outputs for an all-zero input if the loss declares that it reads them, else None. Their batch size is 1,
-            since all zero inputs are equal, or B if the loss declares ``mixed``.
-        classifier: The linear layer before the logits if the loss declares that it reads it, else None.
+        features: Tap → activation, (B, …).
+        ablated: Outputs for all-zero inputs, if a loss declares ``Needs(ablated=...)``: of batch size 1 for ``single``, because
+            all zero inputs are equal, and B for ``mixed``.
+        classifier: The layer that computes the logits, if a loss declares ``Needs(classifiers=True)``.
     """
 
     logits: Tensor
@@ -166,17 +166,17 @@ class Outputs:
     classifier: Classifier | None = None
 
     def select(self, index: Tensor) -> Outputs:
-        """The outputs of some samples of the batch.
+        """Select the outputs of some samples.
 
         Args:
-            index: (b,) int64, places in the batch.
+            index: (b,) int64, indices in the batch.
         """
         count = len(self.logits)
 
         def chosen(value: Tensor) -> Tensor:
             if len(value) in (1, count):
                 return value if len(value) == 1 != count else value[index]
-            return value.unflatten(0, (count, -1))[index].flatten(0, 1)  # several rows of an activation belong to one sample
+            return value.unflatten(0, (count, -1))[index].flatten(0, 1)  # (B·S, …): S rows per sample, such as a clip's frames
 
         features = {tap: chosen(value) for tap, value in self.features.items()}
         ablated = self.ablated
@@ -185,10 +185,10 @@ class Outputs:
         return Outputs(self.logits[index], features, ablated, self.classifier)
 
     def of_classes(self, classes: Tensor) -> Outputs:
-        """Select the logits of some classes.
+        """Select the logits of `classes`.
 
         Args:
-            classes: (k,) int64, classes of the run.
+            classes: (k,) int64 class indices.
         """
         return Outputs(
             self.logits[:, classes],
@@ -209,15 +209,15 @@ class Outputs:
 
 @dataclass(frozen=True)
 class LossContext:
-    """The inputs of a loss.
+    """The input of a loss.
 
     Args:
-        student: The learner's outputs; the only ones that carry a graph.
-        teachers: Teachers by name, without a graph.
-        peers: The other students by name, without a graph.
-        batch: Keys, labels (None where withheld) and inputs.
-        class_embeddings: (classes, D), None unless the recipe declares them.
-        progress: Stage, epoch and step.
+        student: Outputs of the learner, the only ones with gradients.
+        teachers: Teacher → its detached outputs.
+        peers: Peer → its detached outputs.
+        batch: Keys, labels (None if withheld) and inputs.
+        class_embeddings: (classes, D) float32; None unless the recipe declares them.
+        progress: Current stage, epoch and step.
     """
 
     student: Outputs
@@ -228,10 +228,10 @@ class LossContext:
     progress: Progress = field(default_factory=Progress)
 
     def select(self, index: Tensor) -> LossContext:
-        """The context of some samples of the batch.
+        """Select samples of the batch.
 
         Args:
-            index: (b,) int64, places in the batch.
+            index: (b,) int64, indices in the batch.
         """
         return LossContext(
             self.student.select(index),
@@ -245,10 +245,10 @@ class LossContext:
     def of_classes(self, classes: Tensor) -> LossContext:
         """Restrict logits, labels and class embeddings to `classes`, in that order.
 
-        Samples of other classes stay, with the label -1; samples with several labels keep those of `classes`.
+        Samples of other classes stay, with the label -1. Labels (B, names) keep the columns of `classes`.
 
         Args:
-            classes: (k,) int64, classes of the run.
+            classes: (k,) int64 class indices.
         """
         batch, embeddings = self.batch, self.class_embeddings
         if batch.labels is not None and batch.labels.ndim == 2:
@@ -269,20 +269,20 @@ class LossContext:
 
     @property
     def weights(self) -> Tensor | None:
-        """(B,) positive floats, the weights of the samples; None for equal weights.
+        """(B,) float32 sample weights greater than 0; None for equal weights.
 
-        A loss that reads labels and uses the weights sets `DistillationLoss.sample_weights`.
+        A loss that reads labels and applies the weights sets `DistillationLoss.sample_weights`.
         """
         return self.batch.weights
 
     @property
     def labels(self) -> Tensor:
-        """(B,) int64 class indices; (B, names) floats where the dataset's target is ``labels`` or ``values``.
+        """(B,) int64 class indices; (B, names) float32 for the targets ``labels`` and ``values``.
 
-        A label that is not known is NaN; a loss that leaves it out sets `DistillationLoss.partial_labels`.
+        Unknown entries of (B, names) are NaN; a loss that ignores them sets `DistillationLoss.partial_labels`.
 
         Raises:
-            ValueError: Where labels are withheld; a loss that reads them must declare ``Needs(labels=True)``.
+            ValueError: If labels are withheld; a loss that reads them must declare ``Needs(labels=True)``.
         """
         if self.batch.labels is None:
             raise ValueError("labels are withheld in this run; declare Needs(labels=True) to find this before training")

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, order=True)
 class SampleKey:
-    """The recording that a sample comes from: the identity by which modalities are joined.
+    """Identifies a sample across modalities; signals with the same key are joined.
 
-    `window` counts the windows cut from one recording; a sample as recorded has window 0.
+    `window` is the index of a window cut from the recording; 0 for whole recordings.
     """
 
     subject: str
@@ -40,16 +40,16 @@ class SampleKey:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: its key, its label, and the source of each modality.
+    """One sample: its key, its label, and the sources of its modalities.
 
     Args:
-        key: Identity, unique within the dataset.
+        key: Key, unique within the dataset.
         label: Index into the dataset's classes; None if unknown.
-        sources: Modality name → file (a `Path`, which enters the dataset's fingerprint) or another object that the dataset's
-            `read` accepts. A modality that was not recorded is absent.
-        target: Replaces the label if the dataset's target is ``labels`` (0 or 1 for each name, NaN if unknown) or ``values``
-            (a number for each name, NaN if unknown); None if nothing is known.
-        weight: Weight of the sample in terms that read labels; greater than 0.
+        sources: Modality → file (a `Path`, which enters the dataset's fingerprint), or any other object that the dataset's
+            `read` accepts. Modalities that were not recorded are absent.
+        target: Replaces the label for the targets ``labels`` (0 or 1 per name, NaN if unknown) and ``values`` (a number per
+            name, NaN if unknown); None if nothing is known.
+        weight: Sample weight in terms that read labels; greater than 0.
     """
 
     key: SampleKey
@@ -65,11 +65,11 @@ class Sample:
 
 
 LARGEST = 1e30
-"""Magnitude beyond which sums in float32 may overflow; values and weights below its inverse may vanish."""
+"""Magnitude above which sums in float32 may overflow; values and weights below its inverse may underflow."""
 
 
 def wrong_weight(weight: float) -> str:
-    """Problem with a sample's weight; empty if there is none."""
+    """Describe what is wrong with a sample weight; empty if it is valid."""
     if not (math.isfinite(weight) and weight > 0):
         return f"its weight must be a number greater than 0, not {weight:g}; leave out samples that should not count"
     if not 1 / LARGEST < weight < LARGEST:
@@ -79,14 +79,14 @@ def wrong_weight(weight: float) -> str:
 
 @dataclass(frozen=True)
 class Unusable:
-    """A recording that does not become a sample.
+    """A recording that a dataset found but could not or must not turn into a sample.
 
     Args:
-        what: The file, with its rows if they matter.
-        reason: Short reason, the same for all recordings with this problem, e.g. ``fewer than two rows``.
-        detail: Details of this recording's problem.
-        subject: Its subject, if known.
-        fault: True for a broken recording, which the recipe's ``on_bad_sample`` applies to; False for one that the dataset's
+        what: The file, and its rows if only some are affected.
+        reason: Short reason, the same for all similar cases, such as ``fewer than two rows``; cases are counted by it.
+        detail: What is wrong with this recording.
+        subject: Subject of the recording, if known.
+        fault: True for a damaged recording, which the recipe's ``on_bad_sample`` handles; False for one that the dataset's
             options exclude.
     """
 
@@ -101,16 +101,16 @@ class Unusable:
 
 
 class Dataset(ABC):
-    """A collection of recordings. A constructor only stores its options and opens no file.
+    """Base class of datasets: collections of recordings. Constructors only store their options and open no files.
 
     Attributes:
-        classes: Names of the classes, in the order of the labels; for other targets, names of the labels or values.
-        target: Whether a sample has one class (the default), several labels, or values to estimate. The constructor sets it.
-        weighted: True if samples may have weights; the constructor sets it.
-        modalities: The modalities of the dataset, by name.
-        version: Part of the fingerprint; change it when the same files are read differently.
-        unusable: Recordings that do not become samples; `samples` sets it.
-        notes: Remarks on the recordings, such as interpolated values; `samples` sets them.
+        classes: Class names in the order of the class indices; for other targets, names of the labels or values.
+        target: Kind of the labels: one class per sample (default), several labels, or values. Set it in the constructor.
+        weighted: True if samples may have weights. Set it in the constructor.
+        modalities: Name → modality that a sample may have.
+        version: Part of the fingerprint; change it when the same files would be read differently.
+        unusable: Recordings that did not become samples; set by each call of `samples`.
+        notes: Remarks on the recordings for the user, such as filled-in values; set by each call of `samples`.
     """
 
     classes: Sequence[str]
@@ -123,9 +123,9 @@ class Dataset(ABC):
 
     @abstractmethod
     def samples(self) -> Sequence[Sample]:
-        """List every sample, in an order that does not depend on the file system.
+        """List all samples, in an order that does not depend on the file system.
 
-        Add recordings that are found to be broken to `unusable`, instead of raising an error.
+        A damaged recording does not raise: add it to `unusable`.
 
         Raises:
             DataError: If the folder is missing, unreadable or holds no recordings.
@@ -136,11 +136,11 @@ class Dataset(ABC):
         """Read one signal of a sample, as recorded.
 
         Raises:
-            DataError: If the file is damaged, naming it and what is wrong.
+            DataError: If the file is damaged; names it and what is wrong.
         """
 
     def read_file(self, path: Path, modality: str) -> Signal:
-        """Read a file of this dataset's format that is not one of its samples, for prediction.
+        """Read a file in this dataset's format that belongs to no sample, for prediction.
 
         Raises:
             DataError: If the file cannot be read as that modality.

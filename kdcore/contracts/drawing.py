@@ -1,4 +1,4 @@
-"""Drawings of recordings that the core asks plugins for."""
+"""Data for drawings of recordings, which plugins render."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from kdcore.contracts.target import TargetKind
 
 @dataclass(frozen=True)
 class Labelled:
-    """A class that a part of a recording was taken for, or a label that it was found to have.
+    """A predicted class or label of an interval of a recording.
 
     Args:
-        start: In seconds, on the recording's clock.
-        end: In seconds.
+        start: Start of the interval in seconds, on the recording's clock.
+        end: End of the interval in seconds.
         label: Name of the class or label.
-        probability: Of it, 0 to 1.
+        probability: Predicted probability, 0 to 1.
     """
 
     start: float
@@ -28,12 +28,12 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Estimated:
-    """Values that were estimated for a part of a recording.
+    """Predicted values of an interval of a recording.
 
     Args:
-        start: In seconds, on the recording's clock.
-        end: In seconds.
-        values: Name, with the unit if there is one → value.
+        start: Start of the interval in seconds, on the recording's clock.
+        end: End of the interval in seconds.
+        values: Name, including the unit if there is one → value.
     """
 
     start: float
@@ -46,13 +46,13 @@ class Drawing:
     """A recording to draw.
 
     Args:
-        heading: Drawings of one heading stand together.
-        caption: Below the drawing.
-        modality: Of the recording.
-        signal: What was recorded.
-        predictions: Classes or labels along its time, to be drawn below it.
-        estimates: Values along its time, likewise.
-        kind: What is drawn along its time.
+        heading: Heading of the group of drawings that this one belongs to.
+        caption: Caption below the drawing.
+        modality: Modality of the recording.
+        signal: The recorded signal.
+        predictions: Predicted classes or labels over time, drawn below the signal.
+        estimates: Predicted values over time, drawn below the signal.
+        kind: Kind of the predictions.
     """
 
     heading: str

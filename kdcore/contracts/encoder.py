@@ -13,26 +13,26 @@ from kdcore.contracts.batch import Classifier, Outputs
 
 
 class Encoder(nn.Module):
-    """A network from a tensor ``(B, *in_shape)`` to class logits ``(B, num_classes)``.
+    """Base class of encoders: networks from a tensor ``(B, *in_shape)`` to class logits ``(B, num_classes)``.
 
-    kdcore fills in the constructor parameters ``num_classes`` (int) and ``in_shape`` (tuple without the batch axis);
-    every other parameter is an option of the recipe. Any `torch.nn.Module` with such a constructor will do; deriving
-    from this class adds `stages`, which fusions need.
+    kdcore passes the constructor parameters ``num_classes`` (int) and ``in_shape`` (tuple without the batch axis); all other
+    parameters are options of the recipe. Any `torch.nn.Module` with such a constructor can be an encoder; this base class adds
+    `stages`, which some fusions require.
 
-    An option `pretrained`, and options that are paths, say where an encoder's first weights come from. They are left out when a
-    trained student is loaded, whose weights replace them.
+    An option `pretrained`, and options that are paths, are taken as sources of initial weights. They are ignored when a trained
+    student is loaded.
 
     Attributes:
-        fixed: True for an opaque network, such as one loaded from an ONNX file. It has no taps and is never trained: a recipe
-            that uses it sets ``freeze: ["*"]``.
-        notes: Facts about the network that its run records, such as source and licence of pretrained weights.
+        fixed: True for a network without accessible modules, such as an exported one in a file. It has no taps and cannot be
+            trained: recipes must set ``freeze: ["*"]``.
+        notes: Facts about the network for the run's record, such as source and licence of pretrained weights.
     """
 
     fixed: ClassVar[bool] = False
     notes: tuple[str, ...] = ()
 
     def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """Return named modules that, applied in order, compute the same logits as `forward`.
+        """Name → function; applied in order to the input, they compute the same logits as `forward`.
 
         Raises:
             NotImplementedError: If the encoder is not divided into stages.
@@ -41,21 +41,21 @@ class Encoder(nn.Module):
 
 
 class Participant(nn.Module):
-    """A teacher or a student: transforms of batches, an encoder, and taps on its inner activations.
+    """A teacher or a student: batch transforms, an encoder, and taps on its activations.
 
     Args:
-        name: As the recipe names it.
-        encoder: Network from an input tensor to logits.
-        taps: Tap name → path of a submodule of `encoder`, whose output is recorded.
-        batch_transforms: Transforms of each batch before the encoder; identity by default.
-        augment_frozen: Apply augmentations also while the participant is frozen.
-        frozen: Paths of modules within `encoder` that stay in evaluation mode, with their submodules; ``*`` for all.
-        layout: Names of the axes of the encoder's input, without the batch axis; empty if unknown.
-        columns: For each class of the run, the index of its logit among the encoder's outputs, -1 for a class that the
-            encoder does not know, whose logit is minus infinity; None if the outputs are the run's classes.
+        name: Name in the recipe.
+        encoder: Network from the transformed input to logits.
+        taps: Tap → path of a submodule of `encoder` whose output is recorded.
+        batch_transforms: Applied to each batch before the encoder; identity by default.
+        augment_frozen: Augment the input even while the participant is frozen.
+        frozen: Paths of modules in `encoder` that stay in evaluation mode, including submodules; ``*`` for all.
+        layout: Axis names of the encoder's input, without the batch axis; empty if unknown.
+        columns: For each class of the run, the column of its logit in the encoder's outputs, or -1 for a class that the encoder
+            does not know: its logit is minus infinity. None if the outputs are the run's classes in order.
 
     Raises:
-        KeyError: If a tap names no submodule; the message lists those there are.
+        KeyError: If a tap names no submodule.
     """
 
     columns: Tensor | None
@@ -82,9 +82,9 @@ class Participant(nn.Module):
         self.taps = dict(taps or {})
         self._features: dict[str, Tensor] = {}
         self._hooks: list[RemovableHandle] = []
-        self.last_layer: list[nn.Linear] = []  # a list, so that it is not registered twice
+        self.last_layer: list[nn.Linear] = []  # in a list, nn.Module does not register it a second time
         modules = dict(encoder.named_modules())
-        self._frozen = [  # a list, so that they are not registered twice
+        self._frozen = [  # in a list, nn.Module does not register them a second time
             module
             for path, module in modules.items()
             if any(each == "*" or f"{path}.".startswith(f"{each}.") for each in frozen)
@@ -103,7 +103,7 @@ class Participant(nn.Module):
 
     @property
     def classifier(self) -> Classifier | None:
-        """The linear layer that its logits come from, one row for each class of the run; None unless one was found.
+        """The linear layer that computes the logits, one row per class of the run; None unless `find_classifier` found one.
 
         Classes that the encoder does not know have a bias of minus infinity.
         """
@@ -117,10 +117,13 @@ class Participant(nn.Module):
         return Classifier(weight[rows], bias[rows].masked_fill(self.columns < 0, -torch.inf))
 
     def find_classifier(self, signal: Tensor | tuple[Tensor, ...]) -> nn.Linear | None:
-        """Find the linear layer whose outputs are the encoder's outputs, by running the encoder on a batch.
+        """Find the linear layer whose output the encoder returns, by running the encoder.
+
+        Args:
+            signal: The participant's entry of a batch.
 
         Returns:
-            The layer, which `classifier` then describes; None if there is no such layer.
+            The layer, which `classifier` returns from then on; None if the encoder does not return a linear layer's output.
         """
         outputs: list[tuple[nn.Module, Any]] = []
 
@@ -150,19 +153,19 @@ class Participant(nn.Module):
         return self.encoder
 
     def train(self, mode: bool = True) -> Participant:
-        """Set the mode of all modules but frozen ones, whose running statistics must not change."""
+        """Set the mode of all modules except frozen ones, whose running statistics must not change."""
         super().train(mode)
         for module in self._frozen:
             module.training = False
         return self
 
     def input(self, signal: Tensor | tuple[Tensor, ...]) -> Tensor:
-        """Compute the encoder's input from this participant's entry of a batch, mixed where training mixes batches."""
+        """Compute the encoder's input from the participant's entry of a batch: batch transforms, then mixup or cutmix."""
         x: Any = signal if type(self.batch_transforms) is nn.Identity else self.batch_transforms(signal)
         return x if self.mix is None else self.mix(x, self.layout, self.name)
 
     def collect(self, logits: Tensor) -> Outputs:
-        """Return the logits, one for each class of the run, with the recorded activations, and clear the record."""
+        """Combine the encoder's `logits`, reordered to the run's classes, with the recorded taps; clears the record."""
         features: Mapping[str, Tensor] = {}
         if self.taps:
             features, self._features = self._features, {}
@@ -171,5 +174,5 @@ class Participant(nn.Module):
         return Outputs(logits, features)
 
     def forward(self, signal: Tensor | tuple[Tensor, ...]) -> Outputs:
-        """Compute the outputs for this participant's entry of a batch."""
+        """Compute the outputs for the participant's entry of a batch."""
         return self.collect(self.encoder(self.input(signal)))

@@ -1,4 +1,4 @@
-"""Teacher fusion: the exchange of features among teachers."""
+"""Teacher fusion: runs several teachers together."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kdcore.contracts.target import EVERY_TARGET, TargetKind
 
 
 class TeacherFusion(nn.Module):
-    """Runs all teachers of a recipe; this base class runs each on its own.
+    """Runs all teachers of a recipe. This base class runs each on its own.
 
-    A subclass may let them exchange features: it learns with the teachers and is frozen with them.
+    A subclass may exchange features between teachers. Its parameters are trained and frozen together with the teachers.
 
     Attributes:
         batch_dependent: True if a sample's outputs depend on the other samples of its batch. Such outputs are never
             cached per sample, and evaluation uses the recipe's batch size.
-        targets: Kinds of targets that it is for; a fusion that takes a softmax of logits is for ``("classes",)``.
+        targets: Supported kinds of targets; ``("classes",)`` for a fusion that takes a softmax of logits.
     """
 
     batch_dependent: ClassVar[bool] = False

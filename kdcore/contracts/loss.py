@@ -18,16 +18,16 @@ Role = Literal["student", "teacher"]
 
 @dataclass(frozen=True)
 class Example:
-    """Outputs for one batch, from which a loss reads shapes before training.
+    """Outputs for one batch, from which a loss reads shapes in `DistillationLoss.setup`.
 
     Args:
-        student: The learner's outputs.
-        teachers: Teachers' outputs by name.
+        student: Outputs of the learner.
+        teachers: Teacher → its outputs.
         num_classes: Number of classes.
-        class_names: Their names, in order; ``0``, ``1`` … if they have none.
-        class_counts: (classes,) int64, labelled training samples of each class, or with each label. None if unknown.
-        labelled: Number of labelled training samples; (names,) int64 if samples have several labels, some of which may be
-            unknown. None if unknown.
+        class_names: Class names in order; ``0``, ``1`` … by default.
+        class_counts: (classes,) int64, number of labelled training samples per class, or with each label. None if unknown.
+        labelled: Number of labelled training samples; for several labels per sample, (names,) int64 numbers of samples whose
+            label is known. None if unknown.
     """
 
     student: Outputs
@@ -43,25 +43,24 @@ class Example:
 
 
 class DistillationLoss(nn.Module):
-    """Base class of distillation losses: one named term of the objective.
+    """Base class of losses: one named term of the objective.
 
-    Constructor parameters are the recipe's options. `needs` is a class attribute, or set by the constructor where it depends
-    on options. Parameters (a regressor, say) are trained with the student: create them in the constructor, or in
-    `setup` where their shapes depend on the participants. They stay in float32 at least when the loss is cast to half
-    precision, because `kdcore.functional` converts activations to float32.
+    Constructor parameters are the recipe's options. Set `needs` as a class attribute, or in the constructor if it depends on
+    options. Parameters, such as a regressor's, are trained with the student: create them in the constructor, or in `setup` if
+    their shapes depend on the networks. They stay in float32 when the loss is cast to half precision, because
+    `kdcore.functional` converts activations to float32.
 
     Attributes:
-        needs: The inputs that the loss requires.
-        temperature_power: For a loss with an option ``temperature``: k, if scaling logits and temperature by c scales the
-            value by c^k; 2 for soft targets multiplied by T², 0 for others. `kdcore.testing` checks it; None declares
-            nothing.
-        targets: Supported kinds of targets, ``("classes",)`` by default. A loss that reads no labels and takes no softmax of
-            logits sets ``kdcore.EVERY_TARGET``. Recipes with other targets are refused.
-        sample_weights: True if the loss reads labels and uses `LossContext.weights`. A loss that reads labels and ignores the
-            weights is refused if the dataset has weights.
-        partial_labels: True if the loss reads several labels or values per sample and ignores NaN, which marks unknown ones;
-            see `kdcore.functional.known_mean`. Other losses that read labels are refused if labels are partly
-            known.
+        needs: Inputs that the loss requires.
+        temperature_power: For a loss with an option ``temperature``: the k for which scaling logits and temperature by c scales
+            the loss by c^k; 2 for soft targets multiplied by T², 0 without that factor. None if undeclared; `kdcore.testing`
+            checks a declared value.
+        targets: Supported kinds of targets; ``classes`` only by default. Use ``kdcore.EVERY_TARGET`` for a loss that reads no
+            labels and takes no softmax of logits. Other targets are refused before training.
+        sample_weights: True if the loss reads labels and weights samples by `LossContext.weights`. Other losses that read
+            labels are refused before training if the dataset has sample weights.
+        partial_labels: True if the loss ignores unknown (NaN) entries of labels (B, names); see
+            `kdcore.functional.known_mean`. Other losses that read labels are refused if labels are partly known.
     """
 
     needs: Needs = Needs()
@@ -74,15 +73,15 @@ class DistillationLoss(nn.Module):
         """Create parameters whose shapes depend on the participants; called once, before training.
 
         Raises:
-            ValueError: If the shapes do not fit; the message gives the reason.
+            ValueError: If the shapes do not match; says why.
         """
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """Compute the value of the term: a scalar, averaged over the batch."""
+        """Compute the loss, a scalar, averaged over the batch."""
         raise NotImplementedError
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move or cast parameters and buffers, but keep them in float32 at least."""
+        """Move or cast parameters and buffers, but never below float32."""
 
         def applied(x: Tensor) -> Tensor:
             found = fn(x)
@@ -91,14 +90,14 @@ class DistillationLoss(nn.Module):
         return super()._apply(applied, recurse)
 
     def maps(self, outputs: Outputs, role: Role, class_embeddings: Tensor | None) -> Mapping[str, Tensor]:
-        """Return the spatial maps that the loss compares, for the report, which draws them over the inputs.
+        """The spatial maps of a participant that the loss compares, if any; reports draw them over the inputs.
 
         Args:
-            outputs: Outputs of a participant, with those for an all-zero input if `needs` declares them.
-            role: Role of the participant in this term.
-            class_embeddings: (classes, D), None unless the recipe declares them.
+            outputs: Outputs of the participant, with `Outputs.ablated` if `needs` declares it.
+            role: ``student`` for the learner of the term, ``teacher`` for a source.
+            class_embeddings: (classes, D); None unless the recipe declares them.
 
         Returns:
-            Title → (B, h, w), or (B, time, h, w) for clips, at least 0.
+            Title → non-negative map (B, h, w), or (B, time, h, w) for clips.
         """
         return {}

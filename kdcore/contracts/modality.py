@@ -1,4 +1,4 @@
-"""Modalities: kinds of signals, and recorded signals."""
+"""Modalities and recorded signals."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Modality:
-    """A named kind of signal with its specification, which is passed from the dataset through transforms to the encoder.
+    """The specification of a kind of signal: axes, units, rate and channels.
 
-    A dataset declares it for its recordings, transforms declare how their output differs (`output_spec`), and components read
-    it. Empty fields and None mean unknown.
+    A dataset declares it, each transform updates it in `output_spec`, and components read it. Empty or None means unknown.
 
     Args:
-        name: Name in recipes, e.g. ``accelerometer``.
-        axes: Names of a recorded array's axes; ``time``, if present, is the first.
-        layout: The same names in the order of an encoder's input, without the batch axis.
-        units: Unit of the values, e.g. ``m/s^2``; ``1`` for numbers without one.
-        rate: Nominal sampling rate in Hz, None where recordings differ.
+        name: Name in recipes, such as ``accelerometer``.
+        axes: Axis names of a recorded array; ``time``, if present, is the first.
+        layout: The same names in the order of the encoder's input, without the batch axis.
+        units: Unit of the values, such as ``m/s^2``; ``1`` if dimensionless.
+        rate: Nominal sampling rate in Hz; None if recordings differ.
         channels: Names of the entries along the ``channel`` axis.
-        placement: Where the sensor is, e.g. ``left-wrist``.
-        skeleton: The skeleton layout of joint positions: a name, or joints, edges and centre.
-        persons: Entries along the ``person`` axis.
+        placement: Position of the sensor, such as ``left-wrist``.
+        skeleton: Skeleton layout of joint positions: a name, or joints, edges and centre.
+        persons: Size of the ``person`` axis.
         description: One line for ``kdcore describe``.
-        links: Pairs of indices along the ``joint`` axis that pictures join by a line; guessed from the recording if empty.
+        links: Pairs of indices along the ``joint`` axis that pictures connect; guessed from the recording if empty.
 
     Raises:
         ValueError: If `axes` has time but does not start with it, or `layout` is no permutation of `axes`.
@@ -53,9 +52,9 @@ class Modality:
             raise ValueError(f"modality {self.name!r}: layout {self.layout} is not a permutation of axes {self.axes}")
 
     def matching(self, shape: Sequence[int]) -> Modality | None:
-        """The specification without fields that contradict `shape` (no batch axis); None if the number of axes differs.
+        """Drop channels and persons that contradict a tensor's `shape` (without batch axis); None if the axes differ.
 
-        A transform may change a tensor's shape without declaring it; the fields about that axis are then no longer valid.
+        A transform that changes the shape without updating the spec leaves wrong entries.
         """
         if len(shape) != len(self.layout):
             return None
@@ -68,7 +67,7 @@ class Modality:
         return replace(self, **untrue) if untrue else self
 
     def renamed(self, name: str, **changes: object) -> Modality:
-        """The same kind of signal under another name, e.g. one of several placements."""
+        """Copy with another name, for example for one of several placements."""
         return replace(self, name=name, **changes)  # type: ignore[arg-type]
 
 
@@ -77,10 +76,10 @@ class Signal:
     """One recording of one modality, on its own clock.
 
     Args:
-        values: Array whose axes are the modality's `axes`, time first.
-        rate: Samples per second.
-        start: Time of the first sample in seconds, on the clock that a sample's modalities share.
-        times: Time of every sample in seconds, where sampling is irregular; shape (T,).
+        values: Array with the modality's `axes`, time first.
+        rate: Sampling rate in Hz.
+        start: Time of the first sample in seconds, on the common clock of a sample's modalities.
+        times: (T,) time of each sample in seconds, for irregular sampling; None for regular sampling.
     """
 
     values: np.ndarray
@@ -93,7 +92,7 @@ class Signal:
 
     @property
     def clock(self) -> np.ndarray:
-        """Time of every sample in seconds, shape (T,)."""
+        """(T,) time of each sample in seconds."""
         import numpy as np
 
         return self.times if self.times is not None else self.start + np.arange(len(self.values)) / self.rate
@@ -104,5 +103,5 @@ class Signal:
         return float(self.clock[-1] - self.clock[0]) + 1 / self.rate if len(self) else 0.0
 
     def with_values(self, values: np.ndarray) -> Signal:
-        """The same recording with other values at the same instants."""
+        """Copy with other values at the same times."""
         return replace(self, values=values)

@@ -12,15 +12,15 @@ class Needs:
 
     Args:
         labels: Reads labels. Where only some samples are labelled, the term is computed on those.
-        teachers: Least number of teachers. A term that needs one is left out of the baseline.
-        peers: Least number of peers. A term that needs one is left out of the baseline.
+        teachers: Minimum number of teachers. A term that needs one is left out of the baseline.
+        peers: Minimum number of peers. A term that needs one is left out of the baseline.
         class_embeddings: Reads the class-embedding table.
         ablated: Reads outputs for all-zero inputs: ``single`` (one input, with running statistics) or ``mixed`` (a batch of
             them, in the same forward pass as the batch).
         student_taps: Taps that the learner must have.
         teacher_taps: Taps that every teacher must have.
-        classifiers: Reads `Outputs.classifier` of the learner and of its sources. A network whose logits are not the outputs
-            of a linear layer is refused.
+        classifiers: Reads `Outputs.classifier` of the learner and its sources. A network whose logits are not the output of a
+            linear layer is refused.
         baseline: Whether the term belongs to the baseline's objective. Set it to False for distillation that needs neither
             teachers nor peers, such as self-distillation.
     """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 LARGEST_RATE = 1e30
-"""Largest learning rate; beyond it, float32 holds no step of an optimizer."""
+"""Largest learning rate; larger steps overflow in float32."""
 
 _DECORATED = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
 """Methods of optimizers that torch hides from its compiler."""
@@ -79,7 +79,7 @@ def _problem_with(options: Mapping[str, Any]) -> str:
 
 
 def _wanted(default: Any, value: Any) -> str:
-    """The type that an option must have, if `value` has another than its default; a default of None tells nothing."""
+    """The expected type of an option, if `value` differs from the type of its default; empty if it fits or is unknown."""
     if isinstance(default, bool):
         return "" if isinstance(value, bool) else "true or false"
     if isinstance(default, int | float):
@@ -116,22 +116,22 @@ def _try(options: Mapping[str, Any]) -> None:
 
 
 def build_optimizer(options: Mapping[str, Any], parameters: Iterable[Any], fused: bool = True) -> Optimizer:
-    """Construct the optimizer that `options` describe.
+    """Construct an optimizer.
 
     Args:
-        options: Its name and options.
-        parameters: What it optimizes: parameters, or groups of them.
-        fused: Take a fused implementation where torch has one and no other is asked for.
+        options: ``name`` and options of the optimizer.
+        parameters: Parameters, or parameter groups.
+        fused: Use the fused implementation if PyTorch has one and the options choose no other.
     """
     cls, chosen = _chosen(options, fused)
     return (cls if chosen.get("differentiable") else _eager(cls))(list(parameters), **chosen)
 
 
 def _eager(cls: type[Optimizer]) -> type[Optimizer]:
-    """An optimizer's class without the decorators that concern torch's compiler and profiler.
+    """An optimizer class without the decorators for torch.compile and the profiler; the computation is the same.
 
-    They import the compiler, which takes as long as importing torch, and cost more than the step of a small network. What is
-    computed is the same. A step is not a function that torch compiles, and has no hooks.
+    The decorators import the compiler, which takes as long as importing torch, and cost more than the step of a small network.
+    Without them, a step cannot be compiled and runs no optimizer hooks.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Marks of constructor parameters, which are a component's options."""
+"""Annotations for constructor parameters, which are a component's options."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class IfSet:
-    """An option that a filled recipe leaves out while it has its default.
+    """Marks an option that filled recipes omit while it has its default value.
 
-    A component that is given a new option marks it so, as ``Annotated[int, IfSet()]``; recipes from before then keep their
-    hash, and data that were prepared by them stay valid.
+    Annotate a new option of an existing component as ``Annotated[int, IfSet()]``: older recipes then keep their hash, and
+    their prepared data stay valid.
     """

@@ -10,7 +10,7 @@ from kdcore.contracts.dataset import Sample, SampleKey
 from kdcore.contracts.target import EVERY_TARGET, TargetKind
 
 HELD_OUT = ("validation", "test")
-"""Splits that nothing learns from, whatever a schedule or a plugin asks: one chooses epochs, the other gives results."""
+"""Splits that must never be trained on: one selects epochs, the other gives the results."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Splits:
     """Samples divided by a protocol into splits.
 
     Args:
-        samples: ``train``, ``validation`` (may be empty) and ``test``; a protocol may add ``teacher``, training samples of
-            teachers that students do not have.
+        samples: Split → samples: ``train``, ``validation`` (may be empty) and ``test``. A protocol may add ``teacher``, for
+            teachers that must train on other samples than the students.
         rule: The rule in one sentence, recorded with every run.
-        disjoint: Fields of `SampleKey` (e.g. ``subject``) whose values may not occur in both a training split and the test
+        disjoint: Fields of `SampleKey`, such as ``subject``, whose values must not occur in both a training split and the test
             split; the leakage audit checks this.
     """
 
@@ -36,10 +36,10 @@ class Splits:
 
 
 class Protocol(ABC):
-    """A rule that divides samples into training, validation and test splits.
+    """Base class of protocols: rules that divide samples into training, validation and test splits.
 
     Attributes:
-        targets: Supported kinds of targets; a rule that reads class labels sets ``("classes",)``.
+        targets: Supported kinds of targets; ``("classes",)`` for a rule that reads class labels.
     """
 
     targets: tuple[TargetKind, ...] = EVERY_TARGET
@@ -49,5 +49,5 @@ class Protocol(ABC):
         """Divide `samples`.
 
         Raises:
-            DataError: If the rule cannot be applied to the samples (an unknown subject, an empty split).
+            DataError: If the rule cannot be applied, for example to an unknown subject or with an empty split.
         """

@@ -1,4 +1,4 @@
-"""Transforms of one recorded signal. This module loads no torch, so that processes that only read recordings start fast."""
+"""Transforms of one recorded signal. Does not import torch, so that processes that only read recordings start fast."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ if TYPE_CHECKING:
 
 
 class SampleTransform(ABC):
-    """Base class of deterministic transforms of one recorded signal of any length, computed once and cached.
+    """Base class of transforms of one recorded signal of any length, before batching: deterministic, applied once, cached.
 
-    After the last of them, all samples must have the same shape.
+    After the last one, all samples must have the same shape.
     """
 
     @abstractmethod
     def __call__(self, signal: Signal) -> Signal:
-        """The transformed signal.
+        """Transform a signal.
 
         Raises:
-            ValueError: If the signal cannot be transformed; the run reports it as a bad sample with its file.
+            ValueError: If the signal is invalid; the run reports its file as a bad sample.
         """
 
     def output_spec(self, spec: Modality) -> Modality:
-        """The spec of the transformed signal, given that of the recorded one: by default the same."""
+        """The spec of the transformed signal, given that of the input; the same by default."""
         return spec
 
     def as_module(self) -> nn.Module | None:
-        """Return an equivalent module for evenly sampled recordings of any length, for exported students.
+        """The transform as a module for exported students, for regularly sampled recordings of any length.
 
-        It maps a batch (B, T, …), with axes as recorded, and reads nothing else of the signal. None, the default, if there is
+        It maps a batch (B, T, …), with axes as recorded, and reads nothing else from the signal. None, the default, if there is
         no such module; an export then tests whether the transform is linear in time, and fixes T.
         """
         return None
 
 
 def output_spec(spec: Modality, transform: object) -> Modality:
-    """`spec` after one more transform; as it is after a module that does not say."""
+    """The spec after `transform`; unchanged if the transform does not define `output_spec`."""
     describe = getattr(transform, "output_spec", None)
     return spec if describe is None else describe(spec)

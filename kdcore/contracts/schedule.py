@@ -12,16 +12,15 @@ from kdcore.contracts.training import Training
 
 @dataclass(frozen=True)
 class Node:
-    """A participant as a schedule sees it.
+    """A participant in the graph.
 
     Args:
-        name: As the recipe names it.
-        role: Section of the recipe that lists it: `teachers` or `students`.
-        learns_from: Participants that it learns from.
-        trains: False if there is nothing to train: stored outputs, a moving average, or a network that is frozen whole.
-        training: Its own training; None for the schedule's.
-        split: Split that it learns from; None for the schedule's choice.
-        starts_from: Participant whose trained weights it starts from; None for weights of its own.
+        name: Name in the recipe.
+        role: Whether the recipe lists it under `teachers` or `students`.
+        learns_from: Names of its sources.
+        trains: False for stored outputs, moving averages and fully frozen networks.
+        training: Its own training options; None for the schedule's.
+        split: Its training split; None for the schedule's choice.
     """
 
     name: str
@@ -43,9 +42,9 @@ class Graph:
     """The graph of learners and their sources.
 
     Args:
-        nodes: Every participant by name, teachers first.
+        nodes: Name → participant, teachers first.
         fused: Teachers that run through one fusion and are trained together.
-        training: For participants that neither have a training of their own nor get one from the schedule.
+        training: Default training options, for participants without their own or the schedule's.
     """
 
     nodes: Mapping[str, Node]
@@ -54,7 +53,7 @@ class Graph:
 
     @classmethod
     def of(cls, teachers: Iterable[str], students: Iterable[str]) -> Graph:
-        """The default graph: every student learns from every teacher, and teachers learn from nobody."""
+        """The default graph: every student learns from every teacher, and teachers have no sources."""
         teachers = tuple(teachers)
         nodes = {name: Node(name, "teacher") for name in teachers}
         return cls(nodes | {name: Node(name, "student", teachers) for name in students})
@@ -70,7 +69,7 @@ class Graph:
         return tuple(name for name, node in self.nodes.items() if node.role == "student" and node.trains)
 
     def reaches(self, name: str) -> set[str]:
-        """All direct and indirect sources of `name`, including itself if it is in a circle."""
+        """Direct and indirect sources of `name`, including itself if it is part of a cycle."""
         found: set[str] = set()
         waiting = list(self.nodes[name].sources)
         while waiting:
@@ -81,14 +80,14 @@ class Graph:
         return found
 
     def circle(self, name: str) -> tuple[str, ...]:
-        """`name` and all participants that are both its direct or indirect sources and its learners."""
+        """The strongly connected component of `name`: participants that learn from each other, directly or indirectly."""
         mine = self.reaches(name)
         return tuple(other for other in self.nodes if other == name or (other in mine and name in self.reaches(other)))
 
     def groups(self, names: Iterable[str] | None = None) -> tuple[tuple[str, ...], ...]:
-        """Groups of participants that must be trained together, each group after all of its sources.
+        """Groups of participants that must train together, in an order that puts sources first.
 
-        A group is a circle, the teachers of one fusion, or a single participant.
+        A group is a cycle, the teachers of one fusion, or a single participant.
 
         Args:
             names: Participants to order; all that are trained by default.
@@ -114,7 +113,7 @@ class Graph:
         return tuple(done)
 
     def generations(self, names: Iterable[str] | None = None) -> tuple[tuple[str, ...], ...]:
-        """Participants in as few steps as possible, each step after the sources of its members.
+        """Participants in as few steps as possible: sources are in earlier steps, or in the same step if part of a cycle.
 
         Args:
             names: Participants to order; all that are trained by default.
@@ -134,16 +133,16 @@ class Graph:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of training, in which each learner minimises its own objective.
+    """A stage of training.
 
-    The sources of a learner are either trained in the same stage or frozen.
+    Each learner minimises its own objective. Its sources are learners of the same stage, or frozen.
 
     Args:
         name: Name in progress and metrics.
-        learners: Participants that are trained.
-        training: Training settings; a participant's own `training` replaces them.
+        learners: Participants to train.
+        training: Training options; a participant's own take precedence.
         epochs: Epochs of this stage.
-        split: Split to train on.
+        split: Training split.
     """
 
     name: str
@@ -154,23 +153,23 @@ class Stage:
 
 
 class Schedule(ABC):
-    """A sequence of stages."""
+    """Base class of schedules: orders training into stages."""
 
     @abstractmethod
     def stages(self, graph: Graph) -> Iterator[Stage]:
-        """Return the stages in order. Repeated calls return the same stages.
+        """Yield the stages in order; every call must yield the same stages.
 
         Args:
-            graph: Graph of participants. Every participant in `graph.teachers` and `graph.students` must be trained, and not
-                before its sources.
+            graph: Participants and their sources. Every participant in `graph.teachers` and `graph.students` must be trained,
+                and not before its sources.
         """
 
 
 class GraphSchedule(Schedule):
-    """The default schedule: each group of the graph is trained to the end, after its sources."""
+    """The default schedule: one stage per group of the graph, sources first."""
 
     def stages(self, graph: Graph) -> Iterator[Stage]:
-        """A stage for each of `Graph.groups`, named after its participants."""
+        """Yield a stage for each of `Graph.groups`, named after its participants."""
         for group in graph.groups():
             first = graph.nodes[group[0]]
             training = first.training or graph.training

@@ -1,4 +1,4 @@
-"""Targets: the form of labels and of network outputs."""
+"""Targets: the kinds of labels that a dataset has and networks predict, and their metrics."""
 
 from __future__ import annotations
 
@@ -8,31 +8,30 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 TargetKind = Literal["classes", "labels", "values"]
-"""A class of several for each sample, any number of labels, or numbers to be estimated."""
+"""Single-label classification, multi-label classification, or regression."""
 
 EVERY_TARGET: tuple[TargetKind, ...] = get_args(TargetKind)
 
 IN_WORDS = {"classes": "one class per sample", "labels": "any number of labels per sample", "values": "values to estimate"}
-"""Kind of target → what it is."""
+"""Kind of target → description."""
 
 THRESHOLD = 0.5
-"""Probability from which a label counts as predicted, unless another is asked for."""
+"""Default probability from which a label counts as predicted."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """The form of a dataset's targets; the names of its classes, labels or values are the dataset's `classes`.
+    """The kind of a dataset's labels. The names of its classes, labels or values are the dataset's `classes`.
 
     Args:
-        kind: ``classes``: a sample has one class, and networks answer with logits of a softmax. ``labels``: a sample has any
-            number of labels, and networks answer with logits of independent probabilities. ``values``: a sample has a number
-            for each name, and networks answer with normalised numbers.
-        units: Unit of each value, empty where it has none; for ``values`` alone.
-        mean: Mean of each value over the training samples; empty before it is known.
-        std: Standard deviation of each value over the training samples.
+        kind: ``classes``: one class per sample; networks return softmax logits. ``labels``: any number of labels per sample;
+            networks return sigmoid logits. ``values``: a number per name; networks return normalised values.
+        units: Unit of each value, empty if dimensionless; only for ``values``.
+        mean: Mean of each value over the training split; empty until known.
+        std: Standard deviation of each value over the training split.
 
     Raises:
-        ValueError: If there is no such kind, or units, mean or std are given for another kind than ``values``.
+        ValueError: If the kind is unknown, or units, mean or std are given for another kind than ``values``.
     """
 
     kind: TargetKind = "classes"
@@ -53,16 +52,16 @@ class Target:
 
     @property
     def unit(self) -> str | None:
-        """The unit that all values share; None if they have several."""
+        """The common unit of all values; None if units differ."""
         return None if len(set(self.units)) > 1 else "".join(self.units[:1])
 
     @property
     def primary(self) -> str:
-        """The metric by which results are judged: ``accuracy``, ``map``, ``mae``, or ``r2`` for values of several units."""
+        """The primary metric: ``accuracy``, ``map``, ``mae``, or ``r2`` for values with different units."""
         return {"classes": "accuracy", "labels": "map"}.get(self.kind, "mae" if self.unit is not None else "r2")
 
     def metric(self, name: str) -> Metric:
-        """The metric called `name`, in the unit of these targets."""
+        """The metric with the name `name`, such as ``mae`` or ``mae/heart rate``, in the unit of these targets."""
         base, _, of = name.partition("/")
         found = METRICS[base]
         if not found.in_units:
@@ -70,20 +69,20 @@ class Target:
         return Metric(name, f"{found.title} of {of}" if of else found.title, self.unit or "", found.higher_is_better)
 
     def labels_of(self, answer: Sequence[float], names: Sequence[str]) -> list[str]:
-        """The labels that a sample has.
+        """Names of a sample's labels.
 
         Args:
-            answer: 1 for each label that it has, 0 or NaN for any other.
-            names: Of the labels.
+            answer: Entry per name: 1 if the sample has the label, else 0 or NaN.
+            names: Label names.
         """
         return [name for name, each in zip(names, answer, strict=True) if each == 1]
 
     def action_of(self, answer: int | Sequence[float] | None, names: Sequence[str]) -> str:
-        """The action in a sample's key: its class or labels, ``none`` without a label, ``recording`` where it has values.
+        """The `action` of a sample's key: its class or labels, ``none`` without labels, or ``recording`` for values.
 
         Args:
-            answer: The position of its class, or its numbers; None (``unlabelled``) where nothing is known.
-            names: Of the classes, labels or values.
+            answer: Class index, or the numbers of another target; None if unknown, which gives ``unlabelled``.
+            names: Names of the classes, labels or values.
         """
         if answer is None:
             return "unlabelled"
@@ -92,28 +91,28 @@ class Target:
         return "recording" if self.kind == "values" else "+".join(self.labels_of(answer, names)) or "none"
 
     def normalised(self, values: Any) -> Any:
-        """Values (…, names), an array or a tensor, with mean 0 and standard deviation 1 over the training samples."""
+        """Normalise values (…, names), an array or a tensor, with the training split's mean and standard deviation."""
         return (values - _like(self.mean, values)) / _like(self.std, values)
 
     def in_units(self, outputs: Any) -> Any:
-        """The values (…, names) that a network's normalised `outputs` stand for, an array or a tensor."""
+        """Convert normalised `outputs` (…, names) of a network, an array or a tensor, to values in their units."""
         return outputs * _like(self.std, outputs) + _like(self.mean, outputs)
 
 
 OF_CLASSES = Target()
-"""The target of datasets whose samples have one class each."""
+"""The default target: one class per sample."""
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of results.
+    """An evaluation metric.
 
     Args:
-        name: As in records and trackers, such as ``macro_f1``.
-        title: As people read it, such as ``macro F1``.
-        unit: ``%`` for a fraction, which is shown in percent; otherwise shown as it is.
+        name: Name in records and trackers, such as ``macro_f1``.
+        title: Name in reports, such as ``macro F1``.
+        unit: Unit in reports; ``%`` for fractions, which are shown as percentages.
         higher_is_better: Whether larger numbers are better.
-        in_units: Whether it has the unit of the values that are estimated.
+        in_units: Whether it has the unit of the predicted values.
     """
 
     name: str
@@ -133,19 +132,19 @@ class Metric:
         return self.title if self.title[1:2].isupper() else self.title[0].upper() + self.title[1:]
 
     def text(self, value: float) -> str:
-        """A number of this metric, in percent if it is a fraction, without its unit; a dash if it is undefined."""
+        """Format a number without its unit, as a percentage if it is a fraction; a dash for NaN."""
         if math.isnan(value):
             return "–"
         return f"{100 * value:.1f}" if self.unit == "%" else f"{value:.3f}" if abs(value) < 100 else f"{value:.4g}"
 
     def signed(self, value: float) -> str:
-        """A difference with its sign; a dash if it is undefined."""
+        """Format a difference with its sign; a dash for NaN."""
         if math.isnan(value):
             return "–"
         return f"{100 * value:+.1f}" if self.unit == "%" else f"{value:+.3f}" if abs(value) < 100 else f"{value:+.4g}"
 
     def spread(self, values: Sequence[float]) -> str:
-        """Mean ± standard deviation of `values`; the only one of them without."""
+        """Format mean ± standard deviation of `values`; a single value without deviation."""
         if len(values) < 2:
             return "".join(map(self.text, values))
         import numpy as np
@@ -175,16 +174,16 @@ METRICS = {
 
 
 def with_units(names: Sequence[str], target: Target) -> list[str]:
-    """Names, each with the unit of its value in brackets if it has one."""
+    """Add the unit of each value in brackets to its name, if it has one."""
     units = target.units or ("",) * len(names)
     return [f"{name} [{unit}]" if unit else name for name, unit in zip(names, units, strict=True)]
 
 
 def read_target(written: Any) -> Target:
-    """A target that `dataclasses.asdict` made plain and JSON kept; of classes if nothing is written.
+    """Read a target from JSON, as `dataclasses.asdict` wrote it; None gives the default target.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is not a valid target.
     """
     if written is None:
         return Target()
@@ -200,29 +199,29 @@ def read_target(written: Any) -> Target:
 
 
 def known(labels: Any) -> Any:
-    """Mask of the samples whose target is known, or, of several labels or values, at least one of them.
+    """Mask of the labelled samples: those with a known class, or with at least one known label or value.
 
     Args:
-        labels: (N,) class indices, -1 where unknown, or (N, names) numbers, NaN where unknown; an array or a tensor.
+        labels: (N,) class indices, -1 if unknown; or (N, names) numbers, NaN if unknown; an array or a tensor.
 
     Returns:
-        (N,) bool, of the same library.
+        (N,) bool, an array or a tensor like `labels`.
     """
     return labels >= 0 if labels.ndim == 1 else (labels == labels).any(1)
 
 
 def partly_known(labels: Any) -> bool:
-    """True if some numbers of a sample's target are known and others are not; `labels` as of `known`."""
+    """True if a sample has both known and unknown entries; `labels` as in `known`."""
     return labels.ndim == 2 and bool((known(labels) & ~(labels == labels).all(1)).any())
 
 
 def unknown(labels: Any) -> float:
-    """The placeholder of an unknown target in `labels`: -1 for a class index, NaN for numbers."""
+    """The value that marks an unknown entry of `labels`: -1 for class indices, NaN for numbers."""
     return -1 if labels.ndim == 1 else float("nan")
 
 
 def _like(numbers: Sequence[float], values: Any) -> Any:
-    """Numbers as an array or tensor that goes with `values`."""
+    """Convert numbers to an array or a tensor like `values`."""
     if hasattr(values, "new_tensor"):
         return values.new_tensor(numbers)
     import numpy as np

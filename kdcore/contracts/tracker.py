@@ -1,4 +1,4 @@
-"""Trackers, which send a run's records to a tracking service."""
+"""Trackers: send a run's records to a tracking service."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Tracker:
-    """Base class of trackers, which send a run's records during the run; this class sends nothing.
+    """Base class of trackers, which send a run's records to a tracking service during the run. This class sends nothing.
 
-    Every record is on disk, in the run's journal, before a tracker sees it. Records count once they are committed: a killed run
-    discards the rest, so a tracker sends committed records only. It must never slow or stop training.
+    Every record is in the run's journal on disk before a tracker sees it. A killed run discards records that are not committed,
+    so a tracker must send committed records only. It must never slow down or stop training.
 
     A plugin returns an instance from the hook ``open_tracker``.
     """
@@ -22,16 +22,16 @@ class Tracker:
     """The address that records are sent to; kept in the header of a new journal."""
 
     def open(self, journal: Journal) -> None:
-        """Take the journal whose records are to be sent. Called once, before any record is added."""
+        """Receive the journal whose records are to be sent. Called once, before any record is added."""
 
     def rewind(self, position: int) -> None:
-        """Note, durably, that nothing after byte `position` was sent. Called before the journal is cut there."""
+        """Record durably that nothing after byte `position` was sent. Called before the journal is truncated there."""
 
     def recorded(self) -> None:
-        """Metrics were added; called every few steps of training."""
+        """Called after metrics were added, every few training steps."""
 
     def committed(self) -> None:
-        """Records up to ``journal.committed`` are final and may be sent."""
+        """Called after a commit: records up to ``journal.committed`` are final and may be sent."""
 
     def close(self, timeout: float = 30) -> bool:
         """Wait at most `timeout` seconds until committed records are sent; returns whether all are."""
@@ -42,5 +42,5 @@ class Tracker:
         return {}
 
     def describe(self) -> str:
-        """Say how to look at what was tracked."""
+        """Tell the user how to open the tracked run."""
         return ""

@@ -1,4 +1,4 @@
-"""Training options: epochs, optimizer, learning rate, and what ends, averages or groups."""
+"""Training options: epochs, optimizer, learning rate, early stopping, weight averaging and parameter groups."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from annotated_types import Ge, Gt, Le, Lt
 _STRICT = {"extra": "forbid"}
 
 MOST_EPOCHS = 1_000_000
-"""Epochs that a recipe may ask for; more are a slip of the pen."""
+"""Largest number of epochs in a recipe; more is taken for a typing error."""
 
 
 @dataclass(frozen=True)
 class LearningRate:
-    r"""A learning rate schedule: a factor of the optimizer's ``lr`` for each of a learner's epochs.
+    r"""A learning rate schedule: a factor on the optimizer's ``lr`` for each of a learner's epochs.
 
-    The factor is set once per epoch :math:`e = 0, \ldots, E - 1`, as by the schedulers of `torch.optim.lr_scheduler`; of
-    ``one-cycle`` it is set at every optimizer step, and of ``plateau`` it follows a metric. With
+    The factor is set once per epoch :math:`e = 0, \ldots, E - 1`, as in `torch.optim.lr_scheduler`; for ``one-cycle`` it is
+    set at every optimizer step, and for ``plateau`` it follows a metric. With
     :math:`w` epochs of warmup it is :math:`(e + 1) / (w + 1)` while :math:`e < w`, and then
 
     .. math::
@@ -30,33 +30,32 @@ class LearningRate:
         f_\text{final} + (1 - f_\text{final}) (1 - u)^p
 
     for ``constant``, ``cosine``, ``step``, ``exponential`` and ``polynomial``, with :math:`u = (e - w) / (E - w)` and power
-    :math:`p`. So a cosine comes to `final` when the last epoch is over: in the last epoch, it is still
-    :math:`(E - w - 1) / (E - w)` of its way from 1 to `final`.
+    :math:`p`. A cosine reaches `final` only after the last epoch: in the last epoch, :math:`u = (E - w - 1) / (E - w)`.
 
-    ``one-cycle`` is `torch.optim.lr_scheduler.OneCycleLR` with the optimizer's ``lr`` as its ``max_lr`` and momentum left as it
-    is; ``plateau`` is `torch.optim.lr_scheduler.ReduceLROnPlateau`.
+    ``one-cycle`` is `torch.optim.lr_scheduler.OneCycleLR` with the optimizer's ``lr`` as ``max_lr`` and constant momentum;
+    ``plateau`` is `torch.optim.lr_scheduler.ReduceLROnPlateau`.
 
     Args:
         name: ``constant``, ``cosine``, ``step`` (× `gamma` from each of `milestones` on), ``exponential`` (× `gamma` every
             epoch), ``cosine-restarts`` (a cosine every `period` epochs), ``polynomial``, ``one-cycle`` (up to the optimizer's
             ``lr`` and down again) or ``plateau`` (× `gamma` when a metric no longer improves).
-        milestones: Epochs, counted from 0, for ``step``; in ascending order.
+        milestones: Epochs at which ``step`` changes the rate, counted from 0, in ascending order.
         gamma: Factor, for ``step``, ``exponential`` and ``plateau``.
         final: Factor at the end of a cosine or polynomial.
         period: Epochs of one cosine, for ``cosine-restarts``.
-        warmup: Epochs over which the factor grows linearly to one, before the rest; not for ``one-cycle`` and ``plateau``.
+        warmup: Epochs of linear warmup before the schedule; not for ``one-cycle`` and ``plateau``.
         power: Exponent, for ``polynomial``.
         monitor: Metric of ``plateau``: ``validation-loss`` (cross-entropy), ``validation-accuracy``, or ``training-loss``, the
             weighted sum of the learner's terms.
-        patience: Epochs without an improvement that ``plateau`` tolerates.
-        threshold: Least relative improvement that ``plateau`` counts.
-        pct_start: Share of the steps in which ``one-cycle`` rises.
+        patience: Epochs without improvement before ``plateau`` reduces the rate.
+        threshold: Smallest relative improvement that ``plateau`` counts.
+        pct_start: Fraction of the steps in which ``one-cycle`` increases the rate.
         div_factor: ``one-cycle`` starts at ``lr / div_factor``.
         final_div_factor: ``one-cycle`` ends at its start divided by this.
 
     Raises:
-        ValueError: If ``step`` has no milestones, another has some, or they do not ascend from 1; or if an option is given that
-            the rule does not have.
+        ValueError: If ``step`` has no milestones, another schedule has some, or they are not increasing from 1; or if an option
+            does not belong to the schedule.
     """
 
     name: Literal["constant", "cosine", "step", "exponential", "cosine-restarts", "polynomial", "one-cycle", "plateau"] = (
@@ -93,12 +92,12 @@ class LearningRate:
 
     @property
     def by_torch(self) -> bool:
-        """True if a scheduler of torch with a state of its own sets the rate, and `factor` does not."""
+        """True if a PyTorch scheduler with its own state sets the rate instead of `factor`."""
         return self.name in ("one-cycle", "plateau")
 
     @property
     def length_matters(self) -> bool:
-        """True if the rate of an epoch depends on how many epochs there are."""
+        """True if the rate of an epoch depends on the total number of epochs."""
         return self.name in ("cosine", "polynomial", "one-cycle")
 
     def factor(self, epoch: float, epochs: int) -> float:
@@ -124,23 +123,21 @@ _OPTIONS = {
     "plateau": ("monitor", "patience", "threshold"),
     "one-cycle": ("pct_start", "div_factor", "final_div_factor"),
 }
-"""Options that one rule alone has."""
+"""Schedule → options that only it has."""
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Early stopping: end a stage when a metric on the validation split no longer improves.
+    """Ends a stage before its last epoch when a metric on the validation split stops improving.
 
-    The stage ends after an epoch if none of its learners has improved by more than `min_delta` over its best for `patience`
-    epochs. ``select: best`` then restores the weights of the best epoch by the same metric.
+    The stage ends when none of its learners has improved on its best by more than `min_delta` for `patience` epochs.
+    ``select: best`` then restores the weights of the best epoch by the same metric.
 
     Args:
-        patience: Epochs without an improvement.
-        metric: ``accuracy``, or ``loss`` (mean cross-entropy in nats). For other targets ``map``, ``mae`` or ``r2``, by which
-            they are judged, or ``loss``: of labels the mean binary cross-entropy, of values the mean squared error of
-            normalised ones.
-        min_delta: Least change that counts as an improvement, in the unit of the metric; accuracies and mAP are shares from 0
-            to 1.
+        patience: Epochs without improvement.
+        metric: ``accuracy``, or ``loss`` (mean cross-entropy in nats). For other targets, their primary metric ``map``, ``mae``
+            or ``r2``, or ``loss``: mean binary cross-entropy for labels, MSE of normalised values for values.
+        min_delta: Smallest change that counts as an improvement, in the unit of the metric; accuracy and mAP are in [0, 1].
     """
 
     patience: Annotated[int, Ge(1)] = 10
@@ -151,7 +148,7 @@ class EarlyStopping:
 
 @dataclass(frozen=True)
 class MovingAverage:
-    r"""An exponential moving average of parameters over optimizer steps :math:`n = 0, 1, \ldots`
+    r"""Exponential moving average (EMA) of parameters over optimizer steps :math:`n = 0, 1, \ldots`
 
     .. math::
         \bar\theta_n = d_n \bar\theta_{n-1} + (1 - d_n)\, \theta_n, \quad d_n = \min(\text{momentum}, n / (n + 1))
@@ -159,8 +156,8 @@ class MovingAverage:
     or :math:`d_n` = momentum without warmup, with :math:`\bar\theta_{-1}` the initial parameters.
 
     Args:
-        momentum: Share of the old average that an update keeps.
-        warmup: Keep at most :math:`n / (n + 1)`, so that the average is a plain mean at first.
+        momentum: Decay: weight of the old average in an update.
+        warmup: Limit the decay to :math:`n / (n + 1)`, so that the average is a plain mean at first.
     """
 
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.999
@@ -168,22 +165,22 @@ class MovingAverage:
     __pydantic_config__ = _STRICT
 
     def decay(self, update: int) -> float:
-        """Share of the old average that update `update` keeps, counted from 0."""
+        """Decay of update `update`, counted from 0."""
         return min(self.momentum, update / (update + 1)) if self.warmup else self.momentum
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Modules of an encoder with their own training options.
+    """Modules of an encoder with their own learning rate, weight decay or frozen epochs.
 
     Args:
-        modules: Paths of modules in the encoder, each with all below, or patterns such as ``layer[12].*``.
+        modules: Paths of modules in the encoder, including submodules, or glob patterns such as ``layer[12].*``.
         lr_factor: Factor on the optimizer's ``lr``.
-        weight_decay: In place of the optimizer's; None for that.
-        frozen_epochs: The learner's first epochs, in which these modules are frozen, running statistics included.
+        weight_decay: Replaces the optimizer's weight decay; None to keep it.
+        frozen_epochs: Number of first epochs in which the modules are frozen, including running statistics.
 
     Raises:
-        ValueError: If it names no module or changes nothing.
+        ValueError: If `modules` is empty or no other option is set.
     """
 
     modules: tuple[str, ...]
@@ -200,7 +197,7 @@ class ParameterGroup:
 
 
 class _Optimizer:
-    """An optimizer as recipes write it: a name and options that `torch.optim` has."""
+    """Pydantic annotation that validates an optimizer's name and options against `torch.optim`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
@@ -221,23 +218,23 @@ class Training:
     """Training options of a group of learners.
 
     Args:
-        epochs: Passes over the split, in all stages together.
-        optimizer: Name of a `torch.optim` class (``adamw``, ``sgd`` …) and its options; lr 1e-3 unless given.
-        learning_rate: Its change over epochs.
-        gradient_clip: Largest gradient norm of a learner, None for no limit.
-        gradients: What the gradients of a learner's weighted terms become: their ``sum``; by ``pcgrad``, the sum without the
-            part of each that works against another (Yu et al. 2020); by ``mgda``, the shortest convex combination (Désidéri
-            2012). The latter two take a backward pass more for each term, and need a single process.
-        largest_share: Largest share of a term in the combination by ``mgda`` (C of Du et al. 2020); 1 for no limit. All terms
-            have the same share if it is 1 divided by their number, or less.
-        select: ``last`` epoch's weights, or those of the epoch ``best`` on the validation split, by the metric of
-            `early_stopping`; without, by accuracy, or by the metric by which the dataset's target is judged.
-        batch_size: Samples per step, None for the recipe's.
-        accumulate: Batches whose mean gradient makes one optimizer step; the last step of an epoch takes what is left.
-        early_stopping: End a stage when its learners no longer improve; None to train for all epochs.
-        ema: Moving average of a learner's parameters, which is what is evaluated and saved; None for the parameters themselves.
-        parameter_groups: Modules with their own learning rate, weight decay or first epoch; the first match counts.
-        decay_norms_and_biases: Whether weight decay applies to normalisation layers and to parameters with one axis, too.
+        epochs: Passes over the training split, summed over all stages.
+        optimizer: ``name`` of a `torch.optim` class (``adamw``, ``sgd`` …) and its options; ``lr`` is 1e-3 by default.
+        learning_rate: Learning rate schedule.
+        gradient_clip: Maximum gradient norm of a learner; None to disable clipping.
+        gradients: Rule that combines the gradients of a learner's weighted terms: their ``sum``; ``pcgrad``, the sum of
+            gradients projected to remove conflicts (Yu et al. 2020); or ``mgda``, the shortest convex combination (Désidéri
+            2012). The last two take one more backward pass per term, and require a single process.
+        largest_share: Largest share of a term in ``mgda`` (C of Du et al. 2020); 1 for no limit. At 1 divided by the number of
+            terms, or less, all terms have the same share.
+        select: Weights to keep: of the ``last`` epoch, or of the ``best`` on the validation split by the metric of
+            `early_stopping`; without early stopping, by the target's primary metric (accuracy for classes).
+        batch_size: Samples per step; None for the recipe's ``data.batch_size``.
+        accumulate: Batches per optimizer step (gradient accumulation); the last step of an epoch may have fewer.
+        early_stopping: Ends a stage when its learners stop improving; None to train for all epochs.
+        ema: Moving average of the parameters, evaluated and saved in their place; None to disable it.
+        parameter_groups: Modules with their own learning rate, weight decay or frozen epochs; the first match applies.
+        decay_norms_and_biases: Whether weight decay also applies to normalisation layers and one-dimensional parameters.
     """
 
     epochs: Annotated[int, Ge(1), Le(MOST_EPOCHS)] = 30
@@ -278,7 +275,7 @@ class Training:
 
     @property
     def selection(self) -> str:
-        """The weights that are evaluated: ``last``, ``best`` or ``best by loss``, with ``, averaged`` where `ema` is set."""
+        """The evaluated weights: ``last``, ``best`` or ``best by loss``, plus ``, averaged`` if `ema` is set."""
         by_loss = self.early_stopping is not None and self.early_stopping.metric == "loss"
         epoch = "best by loss" if self.select == "best" and by_loss else self.select
         return epoch + (", averaged" if self.ema else "")

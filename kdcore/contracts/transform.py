@@ -1,7 +1,7 @@
-"""Transforms of batches: from equally long signals to the tensor an encoder reads.
+"""Transforms of batches: from signals of equal length to the encoder's input.
 
-A constructor parameter ``spec`` is filled in by kdcore with the `Modality` that describes the transform's input, and is no
-option of the recipe. Give it the default None, for transforms made in code.
+kdcore passes the `Modality` of the input to a constructor parameter ``spec``, which is not an option of the recipe. Give it the
+default None, for transforms constructed in Python.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from kdcore.contracts.modality import Modality
 class Transform(nn.Module):
     """Base class of transforms of batches ``(B, …)``, on the batch's device.
 
-    A deterministic transform is computed once per sample and cached, unless a transform that runs per batch precedes it.
-    Buffers (such as fitted statistics) are saved with the student.
+    A deterministic transform is applied once per sample and cached, unless one before it runs per batch. Buffers, such as
+    fitted statistics, are saved with the student.
 
     Attributes:
-        augmentation: True for random transforms, which run per batch and only in training.
-        per_batch: True to always run per batch, without caching: to save memory (bytes to floats), or, together with
-            `augmentation`, if evaluation needs a counterpart (``self.training`` tells them apart).
+        augmentation: True for random transforms: applied per batch, and only during training.
+        per_batch: True to apply the transform per batch and never cache its result: to save memory (bytes to floats), or,
+            together with `augmentation`, if evaluation needs a deterministic counterpart (see ``self.training``).
         fitted: True if `fit` must be called with the training samples first.
     """
 
@@ -33,9 +33,9 @@ class Transform(nn.Module):
     fitted: ClassVar[bool] = False
 
     def output_spec(self, spec: Modality) -> Modality:
-        """The spec of the transformed batch, given that of ``x``: by default the same.
+        """The spec of the transformed batch, given that of ``x``; the same by default.
 
-        Override it where axes, channels, rate or units change.
+        Override it if axes, channels, rate or units change.
         """
         return spec
 
@@ -43,16 +43,16 @@ class Transform(nn.Module):
         """Fit statistics to the training split ``x`` of shape (N, …)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` of shape (B, …) transformed.
+        """Transform ``x`` of shape (B, …).
 
         Raises:
-            ValueError: If batches of such a shape are unfit; the recipe's line is told before anything is trained.
+            ValueError: If the shape is not supported; reported with the recipe's line before training.
         """
         raise NotImplementedError
 
 
 class Join(nn.Module):
-    """Makes one tensor from several modalities' tensors; first in a participant's ``joined`` transforms.
+    """Joins the tensors of several modalities into one; the first of a participant's ``joined`` transforms.
 
     Plain `Join` concatenates along the channel axis, shapes (B, C_i, …) → (B, ΣC_i, …).
     """
@@ -62,12 +62,12 @@ class Join(nn.Module):
         return concatenated(specs)
 
     def forward(self, parts: tuple[Tensor, ...]) -> Tensor:
-        """One tensor from `parts`, which come in the order of the participant's modalities."""
+        """Join `parts`, given in the order of the participant's modalities."""
         return torch.cat(parts, dim=1)
 
 
 def concatenated(specs: tuple[Modality, ...]) -> Modality:
-    """The spec of parts laid side by side along the channel axis: what all of them agree on."""
+    """The spec of parts concatenated along the channel axis; entries on which they differ become unknown."""
     first, *others = specs
     if not others:
         return first

@@ -34,14 +34,14 @@ SECONDS: Mapping[str, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "
 
 
 LOWEST_RATE, HIGHEST_RATE = 0.5, 5000.0
-"""Samples per second between which a rate that only time stamps tell is plausible."""
+"""Range of plausible sampling rates in Hz, for rates derived from time stamps."""
 
 USUAL_RATE = 50.0
-"""Samples per second that recordings of movement have, roughly."""
+"""Typical sampling rate of movement recordings, in Hz."""
 
 
 SAME_RATE = 0.05
-"""Relative difference between two rates up to which they count as the same."""
+"""Relative tolerance within which two sampling rates count as equal."""
 
 
 def same_rate(one: float, other: float) -> bool:
@@ -50,11 +50,11 @@ def same_rate(one: float, other: float) -> bool:
 
 
 def rounded_rate(rate: float, resolution: float) -> float:
-    """The roundest rate whose step differs from that of `rate` by no more than the clock can tell.
+    """Round a rate to the fewest digits at which its sampling interval is within the clock's resolution.
 
     Args:
-        rate: Samples per second, greater than 0, by the time stamps.
-        resolution: Of the time stamps, in seconds.
+        rate: Sampling rate in Hz derived from time stamps, greater than 0.
+        resolution: Resolution of the time stamps in seconds.
     """
     for digits in range(6):
         found = round(rate, digits)
@@ -64,14 +64,14 @@ def rounded_rate(rate: float, resolution: float) -> float:
 
 
 def time_factor(rate: float, nominal: float | None = None) -> float:
-    """The power of 1000 by which time stamps seem to be misread; 1.0 if the rate that they give is plausible.
+    """The power of 1000 that corrects a rate whose time stamps seem to be in another unit; 1.0 if the rate is plausible.
 
     Args:
-        rate: Samples per second by the time stamps.
-        nominal: Samples per second that were declared, if any.
+        rate: Sampling rate in Hz derived from time stamps.
+        nominal: Declared sampling rate in Hz, if any.
 
     Returns:
-        What the rate must be multiplied by: 1000.0 for time stamps in ms that were read as s, 0.001 for s read as ms.
+        Factor on the rate: 1000.0 for time stamps in ms that were read as s, 0.001 for s read as ms.
     """
     if not rate > 0 or not math.isfinite(rate):
         return 1.0
@@ -83,7 +83,7 @@ def time_factor(rate: float, nominal: float | None = None) -> float:
 
 
 def misread_time(rate: float, nominal: float | None = None) -> str:
-    """The end of a sentence on a rate: which unit its time stamps seem to have; empty if the rate is plausible.
+    """A clause that says which unit the time stamps seem to have, to end a message; empty if the rate is plausible.
 
     Args:
         rate: As in `time_factor`.

@@ -15,7 +15,7 @@ from kdcore.recipe.plan import Plan
 from kdcore.runs.outcome import Outcome
 from kdcore.training.assembly import parameter_counts
 from kdcore.training.evaluation import predict
-from kdcore.training.fabric import most_memory
+from kdcore.training.fabric import peak_memory
 from kdcore.training.participants import Distiller
 from kdcore.training.settings import Settings
 from kdcore.training.trained_teachers import TrainedStages
@@ -42,7 +42,7 @@ def settings_of(recipe: Recipe, seed: int) -> Settings:
 
 
 def trained_stages(plan: Plan, seed: int, retrain: bool) -> TrainedStages | None:
-    """Store of trained teachers for reuse by other runs; None if the recipe or the user declines reuse."""
+    """The store of trained teachers of a seed; None if the recipe or the user disabled it."""
     if retrain or not plan.recipe.engine.reuse_teachers:
         return None
     filled = plan.filled
@@ -62,10 +62,7 @@ def evaluate_arm(
     notes: Sequence[str],
     answerless: Sequence[str] = (),
 ) -> Outcome:
-    """Evaluate the participants of an arm. If `split` is the test split, this is the only time that test data are used.
-
-    Participants whose logits no term trains (`answerless`) are left out, unless no student would remain.
-    """
+    """Evaluate all participants of an arm on `split`. This is the only place that evaluates the test split."""
     rows = table.rows[split]
     stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
     teachers = [name for name in distiller.teachers if name not in answerless and _has_any(table, name, rows)]
@@ -81,7 +78,7 @@ def evaluate_arm(
         seconds,
         [*teachers, *stored],
         students,
-        most_memory(fabric.device),
+        peak_memory(fabric.device),
         parameter_counts(networks, trained=True),
         notes=list(notes),
         target=table.target,
@@ -95,21 +92,18 @@ def _has_any(table: Table, name: str, rows: Tensor) -> bool:
     return there is None or bool(there.any())
 
 
-def compare_lengths(
-    distilled: Mapping[str, Sequence[Any]], baseline: Mapping[str, Sequence[Any]], extra: Mapping[str, int]
-) -> list[str]:
-    """Compare the lengths of training of each student that both arms have.
+def compare_lengths(distilled: Mapping[str, Sequence[Any]], baseline: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Check that each student was trained for the same time in both arms.
 
     Args:
-        distilled: Student → its epochs, its optimizer steps, and the reason if it was stopped before its last epoch.
-        baseline: Likewise, without distillation.
-        extra: Student → epochs that the baseline has more, in place of those behind the weights that the student starts from.
+        distilled: Student → (epochs, optimizer steps, reason if it ended early) in the distilled arm.
+        baseline: The same for the baseline.
 
     Returns:
-        A sentence for each student that was stopped early in either arm, which both may be by the same rule.
+        A sentence for each student that ended early in either arm.
 
     Raises:
-        TrainingError: If other lengths differ.
+        TrainingError: If epochs or steps differ although neither arm ended early.
     """
     said = []
     for name, (epochs, steps, ended) in baseline.items():

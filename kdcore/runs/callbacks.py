@@ -1,4 +1,4 @@
-"""Callbacks that show a run's progress to a person, and to plugins through their hooks."""
+"""Callbacks of a run, and the adapter that calls the plugins' hooks."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from kdcore.training.callback import Listener, reason_to_stop
 
 
 class RunListener(Listener):
-    """Receives the events of a run: those of its stages, and those below."""
+    """Base class of a run's callbacks; every method does nothing."""
 
     def reading(self, done: int, total: int, what: str) -> None:
-        """Samples are being read; `what` names the modalities."""
+        """Called while samples are read; `what` names the modalities."""
 
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
-        """Training of a seed's arm begins, ``distilled`` or ``baseline``; empty if the recipe does not distil."""
+        """Called when training of an arm begins: ``distilled``, ``baseline``, or empty if the recipe does not distil."""
 
     def say(self, text: str) -> None:
-        """Show a line to the user."""
+        """Show a line of text to the user."""
 
 
 class HookCaller(RunListener):
-    """Passes all events on to the user's listener, and events of stages to the plugins' hooks."""
+    """Forwards all callbacks to the user's listener, and those of stages and epochs to the plugins' hooks."""
 
     def __init__(self, to: RunListener, plugins: PluginManager):
         self._to, self._hook, self._seed = to, plugins.hook, 0

@@ -1,4 +1,4 @@
-"""A run as its hooks see it."""
+"""The context of a run, passed to hooks."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from kdcore.training.assembly import Assembly
 
 @dataclass(frozen=True)
 class RunContext:
-    """A run: its recipe, data and folders.
+    """A run, as hooks see it.
 
     Args:
-        recipe: The checked recipe.
+        recipe: The validated recipe.
         folder: The run's folder.
-        assembly: Constructs its participants; holds its dataset and its transforms.
-        table: The samples that it learns from and is evaluated on.
+        assembly: Constructs the participants; holds the dataset and the transforms.
+        table: Prepared samples of all splits, indexed by row.
         hook: Calls the plugins' hooks.
-        split: Split that is evaluated.
+        split: Split to evaluate on.
         versions: Plugin → version, of the plugins used.
-        command: Repeats the run.
-        journal: Records its metrics; None for a finished run, and in all processes of a distributed run but the first.
+        command: Command line that repeats the run.
+        journal: Records metrics; None for a finished run, and in every process of a distributed run except the first.
     """
 
     recipe: Recipe
@@ -52,11 +52,11 @@ class RunContext:
 
 
 UNWEIGHTED = "samples have weights: terms that read labels use them, metrics count every sample alike"
-"""Note on the results of a run whose samples have weights."""
+"""Note shown with the results of a run whose samples have weights."""
 
 
 def facts_of(run: RunContext) -> Facts:
-    """Collect the facts of a run that are stored with its results."""
+    """Collect the facts of a run for its record."""
     plan = run.assembly.plan
     stages = plan.stages[DISTILLED]
     unweighted = [UNWEIGHTED] if run.table.weights is not None else []
@@ -87,11 +87,11 @@ def facts_of(run: RunContext) -> Facts:
 
 
 def tags_of(run: RunContext, extends: str = "") -> dict[str, object]:
-    """Tags by which a run is found in tracking.
+    """Tags of a run for the tracker.
 
     Args:
         run: The run.
-        extends: The run that it continues; empty for none.
+        extends: Id of the run that it extends; empty for none.
     """
     return {
         "recipe": run.recipe.name,
@@ -115,11 +115,11 @@ def _machine(device: torch.device) -> str:
 
 
 def reopen(run: FinishedRun) -> RunContext:
-    """Reconstruct the context of a finished run, and read its data again.
+    """Rebuild the context of a finished run, reading its data again.
 
     Raises:
-        DataError: If the recordings cannot be read, or differ from those of the run.
-        KdcoreError: If the run's recipe cannot be used here.
+        DataError: If the recordings cannot be read, or have changed since the run.
+        KdcoreError: If the run's recipe cannot be used on this machine.
     """
     plugins = plugin_manager()
     recipe = recipe_of(run.folder, plugins)

@@ -1,4 +1,4 @@
-"""Distillation of your own networks on the batches of a data loader, without a recipe."""
+"""`kdcore.distil`: distillation of your own networks on a `DataLoader`, without a recipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from kdcore.training.settings import Settings
 from kdcore.training.tensor_loss import TensorLoss
 
 Term = str | Mapping[str, Any] | DistillationLoss | TensorLoss
-"""A term of the objective: a registered loss by name, by name with options and weight, or a loss."""
+"""A term of the objective: the name of a registered loss, a mapping with its name and options, or a loss object."""
 
 
 def distil(
@@ -60,52 +60,55 @@ def distil(
     callbacks: Sequence[RunListener] = (),
     progress: bool | None = None,
 ) -> Distilled:
-    """Train your own student with your own trained teachers, on the batches of any loader, without a recipe.
+    """Train your own student with your own trained teachers, on the batches of any loader. Needs no recipe, writes no files.
 
-    The student is trained in place, with the same loop, steps and checks as recipes. Teachers are frozen and in evaluation
-    mode during training, and restored afterwards. All networks are moved to `device`.
+    The student is trained in place, with the same training loop and checks as recipes. Teachers are frozen and in evaluation
+    mode during training, and restored afterwards. All networks are moved to `device` and stay there.
 
-    A batch is one of: ``(x, labels)``; ``(x, teachers' x, labels)``, where the second is one input for all teachers or a
-    mapping teacher → input; ``x`` alone, without labels; or a dictionary. A dictionary has ``x`` for all participants, or
-    an input for each under its name (``student``, and the teachers' names); optionally ``labels``; ``weights``, the weight
-    of each sample in terms that read labels; and ``index``, the index of each sample in the data, for losses with a memory
-    of samples. An unlabelled sample has the label -1, or NaN in all columns.
+    A batch is one of
+
+    - ``(x, labels)``, or ``x`` without labels;
+    - ``(x, teachers_x, labels)``, where ``teachers_x`` is one input for all teachers, or a mapping teacher → input;
+    - a dictionary with ``x`` for all participants, or one input per participant (``student`` and the teachers' names), and
+      optionally ``labels``; ``weights``, sample weights for terms that read labels; and ``index``, the index of each sample in
+      the dataset, which losses with a memory of samples require.
+
+    An unlabelled sample has the label -1, or NaN in all columns.
 
     Args:
-        student: Network from inputs to logits (B, classes).
-        teachers: One teacher, which gets the name ``teacher``, or several by name; ``{}`` to train without teachers.
-        loader: Iterable over the batches of an epoch, such as a `torch.utils.data.DataLoader`. One batch is read before
-            training, for checks.
-        losses: Terms of the objective. A term is written as in a recipe, ``"dist"`` or ``{"name": "dist", "weight": 2}``, or is
-            a `kdcore.DistillationLoss`, or a result of `kdcore.loss`; or a pair of such a term and its weight.
+        student: Network from the input to logits (B, classes).
+        teachers: A teacher, with the name ``teacher``, or a mapping name → teacher; ``{}`` to train without teachers.
+        loader: Yields the batches of one epoch each time it is iterated, such as a `torch.utils.data.DataLoader`. One batch is
+            read before training for checks.
+        losses: Terms of the objective. A term is written as in a recipe, ``"dist"`` or ``{"name": "dist", "weight": 2}``; or is
+            a `kdcore.DistillationLoss` or a result of `kdcore.loss`; or is a pair (term, weight).
         epochs: Passes over the loader.
-        target: ``classes``: labels (B,) are class indices. ``labels``: labels (B, names) are 0 or 1. ``values``: labels are
-            numbers (B, names), or (B,) for one value, and networks output the same numbers; normalise them yourself.
-        validation: A loader of labelled batches, for the accuracy after each epoch, or mAP of labels and MAE of values.
+        target: ``classes``: labels are class indices (B,). ``labels``: labels are 0 or 1, (B, names). ``values``: labels are
+            numbers (B, names), or (B,) for one value, in the scale that the networks predict; normalise them yourself.
+        validation: Loader of labelled batches, evaluated after each epoch: accuracy, mAP for labels, MAE for values.
         taps: Participant → paths of its modules whose outputs losses read, or tap → path, as
             ``{"student": ["layer4"], "big": {"layer4": "blocks.11"}}``.
         optimizer: Name of an optimizer of `torch.optim`, or a mapping with ``name`` and options; ``lr`` is 1e-3 by default.
         learning_rate: ``constant``, ``cosine`` …, or a mapping with ``name`` and options; see `kdcore.LearningRate`.
         gradient_clip: Largest norm of the gradient.
-        select: Keep the weights of the ``last`` epoch, or of the ``best`` epoch on the validation loader.
+        select: Keep the weights of the ``last`` epoch, or of the ``best`` one on the validation loader.
         accumulate: Batches per optimizer step.
-        early_stopping: Options of `kdcore.EarlyStopping`, such as ``{"patience": 5, "metric": "loss"}``; None for none.
-        ema: Options of `kdcore.MovingAverage`, to keep the average of the student's weights; None for the weights themselves.
-        parameter_groups: Options of `kdcore.ParameterGroup`, for modules with their own learning rate, weight decay or first
-            epoch.
+        early_stopping: Options of `kdcore.EarlyStopping`, such as ``{"patience": 5, "metric": "loss"}``; None to disable it.
+        ema: Options of `kdcore.MovingAverage`, to keep a moving average of the student's weights; None to disable it.
+        parameter_groups: Options of `kdcore.ParameterGroup`, for modules with their own learning rate, weight decay or frozen
+            epochs.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``32-true``, or mixed precision.
-        seed: Seed of each epoch, so that the same call on the same networks gives the same weights. Loaders with their own
-            generator are not affected.
-        steps: Batches per epoch; the loader's length by default.
-        unpack: Converts an item of the loader to one of the forms above.
-        callbacks: Callbacks that receive the events of training.
-        progress: Whether to show the progress; by default, in a notebook.
+        seed: Random seed of the training, set at each epoch. Loaders with their own generator are not affected.
+        steps: Batches per epoch; the length of the loader by default.
+        unpack: Converts a batch of the loader to one of the forms above.
+        callbacks: Callbacks of the training.
+        progress: Whether to show progress; by default only in a notebook.
 
     Raises:
-        RecipeError: If a term, tap or option is wrong, with the same messages as for recipes.
-        DataError: If batches have none of the forms above, or lack the labels that a term reads.
-        TrainingError: If a term gives the student no gradient, or is not finite.
+        RecipeError: If a term, tap or option is invalid, with the same messages as for recipes.
+        DataError: If a batch has none of the forms above, or lacks labels that a term reads.
+        TrainingError: If a term gives the student no gradient, or is NaN or infinite.
 
     Example:
         >>> import torch, kdcore
@@ -156,7 +159,7 @@ class _Given:
     steps: int | None
 
     def first(self) -> LoadedBatch:
-        """A batch for the checks; the state of the loader's generators is restored."""
+        """Read one batch for checks; the states of the loader's generators are restored, so training sees the same batches."""
         holders = (self.loader, getattr(self.loader, "sampler", None))
         generators = {id(each): each for holder in holders if (each := getattr(holder, "generator", None)) is not None}
         states = [(each, each.get_state()) for each in generators.values()]
@@ -173,7 +176,7 @@ class _Given:
 
     @property
     def length(self) -> int:
-        """Batches of an epoch."""
+        """Batches per epoch."""
         if self.steps is not None:
             return self.steps
         try:
@@ -204,7 +207,7 @@ def _place(name: str) -> str:
 
 
 def _term(index: int, given: Any, objects: dict[str, Any]) -> Any:
-    """Convert a term to the form of a recipe; a loss that is an object is stored in `objects`."""
+    """Write a term as in a recipe; a loss object is added to `objects` under its path."""
     weight = None
     if isinstance(given, tuple):
         if len(given) != 2:
@@ -228,7 +231,7 @@ def _named(given: str | Mapping[str, Any]) -> Any:
 
 
 def _refuse_unvalidated(training: Mapping[str, Any]) -> None:
-    """Refuse options of `training` that read scores of a validation loader."""
+    """Refuse options of `training` that require a validation loader."""
     rate = training["learning_rate"]
     plateau = isinstance(rate, Mapping) and rate.get("name") == "plateau" and rate.get("monitor") != "training-loss"
     stops = training["early_stopping"] is not None
@@ -238,7 +241,7 @@ def _refuse_unvalidated(training: Mapping[str, Any]) -> None:
 
 
 def _accelerator(device: str | torch.device) -> dict[str, Any]:
-    """A device as a recipe's engine has it."""
+    """Convert a device to options of a recipe's ``engine`` section."""
     if device == "auto":
         return {"accelerator": "auto"}
     try:
@@ -255,7 +258,7 @@ def _unpacked(unpack: Callable[[Any], Any] | None, names: tuple[str, ...], targe
 
 @contextmanager
 def _teachers_frozen(networks: Mapping[str, nn.Module]) -> Iterator[None]:
-    """Restore modes and `requires_grad` of the teachers afterwards."""
+    """Context that restores the teachers' modes and `requires_grad` afterwards, and leaves the student in evaluation mode."""
     teachers = [network for name, network in networks.items() if name != STUDENT]
     modes = [(module, module.training) for network in teachers for module in network.modules()]
     trained = [(parameter, parameter.requires_grad) for network in teachers for parameter in network.parameters()]
@@ -272,7 +275,7 @@ def _teachers_frozen(networks: Mapping[str, nn.Module]) -> Iterator[None]:
 def _planned(
     given: _Given, taps: Mapping[str, Any], told: Mapping[str, Any], objects: Mapping[str, Any], first: LoadedBatch
 ) -> Plan:
-    """Plan of the equivalent recipe, after all checks."""
+    """Validate the arguments as an equivalent recipe, and plan it."""
     if unknown := [name for name in taps if name not in given.networks]:
         raise UsageError(f"taps: there is no participant {unknown[0]!r} ({did_you_mean(unknown[0], given.networks)})")
     described: dict[str, Any] = {
@@ -292,7 +295,7 @@ def _planned(
 
 
 def _described(given: _Given, first: LoadedBatch, outputs: int) -> Batches:
-    """Describe the batches as a dataset, with targets on the scale of the networks' outputs."""
+    """Describe the batches as a dataset. Values have mean 0 and std 1: the networks predict them in their own scale."""
     size = outputs if given.target == "values" else 0
     return Batches(outputs, Target(given.target, mean=(0.0,) * size, std=(1.0,) * size), first.weights is not None)
 
@@ -304,7 +307,7 @@ def _refuse_unlabelled(plan: Plan, first: LoadedBatch) -> None:
 
 
 def _trained(plan: Plan, given: _Given, first: LoadedBatch, listener: RunListener) -> Distilled:
-    """Train the student as the plan says."""
+    """Train the student according to the plan."""
     recipe, steps, history = plan.recipe, given.length, EpochHistory()
     make_deterministic(recipe.engine.compile)
     scaler = gradient_scaler(recipe.engine)
@@ -341,7 +344,7 @@ def _trained(plan: Plan, given: _Given, first: LoadedBatch, listener: RunListene
 
 @torch.no_grad()
 def _outputs(networks: Mapping[str, nn.Module], table: LoaderTable) -> dict[str, int]:
-    """Number of logits of each network; networks that fail are left out, since set-up reports them."""
+    """Network → number of logits. Networks that fail are left out: the setup reports their error with more context."""
     found = {}
     for name, network in networks.items():
         mode = network.training
@@ -353,7 +356,7 @@ def _outputs(networks: Mapping[str, nn.Module], table: LoaderTable) -> dict[str,
 
 @contextmanager
 def _sizes_noted(sizes: Mapping[str, int]) -> Iterator[None]:
-    """Add the numbers of classes to an error about shapes, if the networks differ in them."""
+    """Add the networks' numbers of classes to a shape error, because a difference is its usual cause."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Evaluation of a finished run's saved students, on the samples of the run's own evaluation."""
+"""Evaluates the saved students of a finished run again, on the run's own samples."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from kdcore.runs.saved_students import saved_seeds
 from kdcore.runs.target_metrics import evaluate_target
 
 CLOSE = 1e-3
-"""Largest difference between a run's own result and the same student's now: in probability, or in a value's deviations."""
+"""Tolerated difference from the run's recorded predictions: in probabilities, or in standard deviations of values."""
 
 
 class Piece(NamedTuple):
-    """One sample as a run sees it: a recording, or a window of one.
+    """One sample of a run: a recording, or a window of one.
 
     Args:
         key: The sample's key as text, as in the run's results.
         signals: Modality → signal.
-        label: Class index, or the numbers of another target; None where it is unknown.
+        label: Class index, or the numbers of other targets; None if unknown.
     """
 
     key: str
@@ -69,17 +69,17 @@ class Recordings:
             self.splits: Splits = load_splits(self.dataset, builder.protocol(), recipe.data, self.modalities, required)[1]
 
     def pieces(self, split: str, modalities: Sequence[str]) -> Iterator[Piece]:
-        """Every sample of a split that can be read, cut into windows as the run cut it.
+        """Yield the samples of a split, cut into the same windows as in the run.
 
-        Windows lie within the time that *all* of the run's modalities cover, teachers' included, so a student's own clock does
-        not suffice to find them.
+        Windows lie within the time that *all* of the run's modalities cover, including the teachers'. So all modalities are
+        read, not only `modalities`.
 
         Args:
-            split: Such as ``test``.
-            modalities: Whose signals are wanted.
+            split: Name of the split, such as ``test``.
+            modalities: Modalities to return.
 
         Raises:
-            DataError: If one cannot be read, unless the run's recipe skips bad samples.
+            DataError: If a recording cannot be read, unless the run's recipe skips bad samples.
         """
         for sample in self.splits.samples.get(split, ()):
             try:
@@ -104,13 +104,13 @@ class Recordings:
 
 
 def evaluate_run(run_id: str) -> Iterator[str]:
-    """A line for every saved student of a run, and for the ensembles of a seed: its metrics and the number of samples.
+    """Yield one line per saved student and ensemble of a run, with its metrics and the number of samples.
 
     Args:
-        run_id: Id, folder or recipe's name of a finished run.
+        run_id: Id or folder of a finished run, or the name of its recipe.
 
     Raises:
-        KdcoreError: If the run is not finished or saved no student, or none of its recordings is there any more.
+        KdcoreError: If the run is not finished, saved no student, or all of its recordings are missing.
     """
     recordings = Recordings(run_id)
     run = read_run(recordings.folder)
@@ -149,7 +149,7 @@ def evaluate_run(run_id: str) -> Iterator[str]:
 def _probabilities(
     path: Path, recordings: Recordings, split: str, outcome: Outcome
 ) -> tuple[np.ndarray, np.ndarray, dict[int, int | tuple[float, ...] | None]]:
-    """Probabilities of a student, which rows of the run's results they belong to, and these rows' labels as they are now."""
+    """A student's probabilities, their rows in the run's results, and row → label that the dataset has now."""
     student = load_student(path, trust_code=True)  # the run's recipe names the same code
     row_of = {key: row for row, key in enumerate(outcome.keys)}
     found: dict[int, np.ndarray] = {}
@@ -165,7 +165,7 @@ def _probabilities(
 
 
 def _differ(now: int | tuple[float, ...] | None, then: np.ndarray, recordings: Recordings, facts: Facts) -> bool:
-    """True if a sample's label is another than it was in the run; classes are compared by name."""
+    """True if a sample's label differs from that in the run; classes are compared by name."""
     if then.ndim:
         numbers = np.full(then.shape, np.nan) if now is None else np.asarray(now)
         return not np.allclose(numbers, then, rtol=1e-6, equal_nan=True)

@@ -249,9 +249,9 @@ def _refuse_unmatched_groups(assembly: Assembly, distiller: Distiller) -> None:
     for stage in assembly.stages(DISTILLED):
         where = f"{place_in_schedule(assembly.recipe, stage.name)}.parameter_groups"
         for name, training in stage.training.items():
-            nothing = unmatched(distiller.owned(name), training)
+            nothing = unmatched(distiller.modules_of(name), training)
             if not nothing:
-                Learner.of(name, distiller.owned(name), training)  # which the optimizer may refuse
+                Learner.of(name, distiller.modules_of(name), training)  # which the optimizer may refuse
             encoder = distiller.participant(name).encoder
             for index, place, pattern in nothing:
                 what = f"no trainable parameter of {name}'s encoder matches {pattern!r}"

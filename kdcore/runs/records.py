@@ -1,4 +1,4 @@
-"""Records of finished runs: facts, provenance and predictions."""
+"""Reads the records of runs: facts, recipe and predictions."""
 
 from __future__ import annotations
 
@@ -27,36 +27,35 @@ FACTS = "run.json"
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts of a run: those that must agree for two runs to be comparable, and those that may explain differences.
+    """The facts of a run: those that must agree for two runs to be comparable, and those that may explain a difference.
 
     Args:
-        name: Of the recipe.
-        recipe_hash: Of the whole recipe.
-        variant: Of the recipe without its name, seeds and baseline: what is the same in runs of one configuration.
+        name: Name of the recipe.
+        recipe_hash: Hash of the whole recipe.
+        variant: Hash of the recipe without its name, seeds and baseline; equal for runs of one configuration.
         split: Split that was evaluated.
-        split_rule: The protocol's rule, in a sentence.
-        counts: Split → samples.
-        fingerprint: Identity of the recordings.
-        classes: Names, in the order of the labels.
-        selection: Participant → which weights were evaluated, as `Training.selection` says it.
-        modalities: Participant → what it reads.
-        seeds: In order.
-        arms: ``distilled``, and ``baseline`` where it was trained, too.
-        versions: Of Python, torch, NumPy, kdcore and the plugins used.
+        split_rule: The protocol's rule, in one sentence.
+        counts: Split → number of samples.
+        fingerprint: Hash of the recordings.
+        classes: Class names, in the order of the labels.
+        selection: Participant → the weights that were evaluated, as in `Training.selection`.
+        modalities: Participant → its modalities.
+        seeds: Random seeds, in order.
+        arms: ``distilled``, and ``baseline`` if it was trained.
+        versions: Versions of Python, torch, NumPy, kdcore and the plugins used.
         code: Package → hash of its source files, for kdcore and the plugins used.
-        files: Place in the recipe → hash of the file that it names, such as pretrained weights.
-        machine: Kind of machine and accelerator.
-        command: Repeats the run.
-        no_baseline: Why no student was trained without distillation; empty if one was.
-        distilled: Students with a term that distils in their objective.
-        dropped: Recordings that did not become samples: count, and for each reason its count, subjects and first recordings.
-        notes: A line for each reason why recordings were dropped, each warning about the splits, and what was
-            done with the files of weights that participants start from.
-        resumed: A line for each resumption with other versions or other code than before.
-        extends: The finished run that this one continues: ``run``, its ``epochs`` and those of this one by learner, and why the
-            result ``differs`` from that of a longer run, if it does; empty for none.
-        phases: Phase → seconds that it has taken, over all resumptions.
-        target: The form of what was learnt, as a `kdcore.Target` made plain; empty for classes.
+        files: Path in the recipe → hash of the file there, such as pretrained weights.
+        machine: Operating system, architecture, accelerator and number of threads.
+        command: Command line that repeats the run.
+        no_baseline: Why no baseline was trained; empty if one was.
+        distilled: Students with at least one distillation term.
+        dropped: Dropped recordings: their number, and for each reason its count, subjects and first recordings.
+        notes: Notes on dropped recordings, warnings about the splits, and notes on pretrained weights.
+        resumed: A line for each resumption with other versions or code than before.
+        extends: The finished run that this one extends: ``run``, ``epochs`` of both runs by learner, and why the result
+            ``differs`` from that of one longer run, if it does; empty for none.
+        phases: Phase → seconds, over all resumptions.
+        target: Fields of the `kdcore.Target`; empty for classes.
     """
 
     name: str
@@ -86,12 +85,12 @@ class Facts:
     target: Mapping[str, Any] = field(default_factory=dict)
 
     def content(self) -> bytes:
-        """As it is kept in a file."""
+        """The content of the run's ``run.json``."""
         return json.dumps(asdict(self), indent=1).encode()
 
 
 def installed_versions(plugins: Mapping[str, str]) -> dict[str, str]:
-    """Name → version of what a run's numbers depend on."""
+    """Versions of the packages that a run's results depend on."""
     packages = {name: version(name) for name in ("torch", "numpy")}
     named = {f"plugin {name}": number for name, number in sorted(plugins.items())}
     return {"kdcore": __version__, "python": platform.python_version(), **packages, **named}
@@ -99,12 +98,12 @@ def installed_versions(plugins: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that has ended.
+    """A finished run.
 
     Args:
-        folder: Where it is kept; one that MLflow's artifacts were downloaded to will do.
-        facts: What was run.
-        outcomes: Arm → seed → its answers.
+        folder: The run's folder, or a folder with the artifacts downloaded from MLflow.
+        facts: Facts of the run.
+        outcomes: Arm → seed → its predictions.
     """
 
     folder: Path
@@ -113,15 +112,15 @@ class FinishedRun:
 
     @property
     def recipe(self) -> Path:
-        """The recipe's file, every default filled in."""
+        """Path of the recipe with all defaults filled in."""
         return self.folder / "recipe.yaml"
 
 
 def read_run(run_id: str | Path) -> FinishedRun:
-    """A finished run, by its id or its folder.
+    """Read a finished run, by its id or folder.
 
     Raises:
-        CheckpointError: If there is no such run, it has not ended, or it is damaged.
+        CheckpointError: If there is no such run, or it is not finished or damaged.
     """
     folder = find_run(str(run_id))
     facts = read_facts(folder)
@@ -140,17 +139,17 @@ def read_run(run_id: str | Path) -> FinishedRun:
 def recipe_of(
     folder: Path, plugins: PluginManager | None = None, data: Dataset | None = None, *, files: bool = False
 ) -> Recipe:
-    """The recipe that a run was made with.
+    """Load the recipe of a run.
 
     Args:
-        folder: Of the run.
-        plugins: Who provides its components; the installed ones by default.
+        folder: Folder of the run.
+        plugins: The loaded plugins; the installed ones by default.
         data: The dataset, if the run was given one in Python.
-        files: Whether files that it was trained from must still exist.
+        files: Whether files that the recipe names, such as pretrained weights, must still exist.
 
     Raises:
-        PluginError: If a plugin that it was made with is not in use here, with the version that there was.
-        RecipeError: If the recipe cannot be used for another reason.
+        PluginError: If a plugin that the run used is missing; names its version.
+        RecipeError: If the recipe is invalid for another reason.
     """
     plugins = plugins or plugin_manager()
     try:
@@ -166,12 +165,12 @@ def recipe_of(
 
 
 def finished_runs(variant: str = "", split: str = "test") -> Iterator[FinishedRun]:
-    """Every finished run in the folder of runs, oldest first.
+    """Yield the finished runs in the folder of runs, oldest first.
 
     Args:
-        variant: Only those of this configuration (`Recipe.variant`), whatever their seeds; without extensions of runs that
-            do not give what it gives from the start.
-        split: Only those evaluated on this split.
+        variant: Only runs of this configuration (`Recipe.variant`), with any seeds. Extensions whose result differs from that
+            of one longer run are left out.
+        split: Only runs evaluated on this split.
     """
     home = runs_folder()
     for folder in sorted(home.iterdir(), key=lambda each: age_order(each.name)) if home.is_dir() else ():
@@ -188,15 +187,15 @@ def finished_runs(variant: str = "", split: str = "test") -> Iterator[FinishedRu
 
 
 def outcome_file(folder: Path, seed: int, arm: str) -> Path:
-    """The file in which a run keeps the answers of one arm of one seed."""
+    """The file with the predictions of one arm and seed."""
     return folder / "results" / f"seed-{seed}-{arm}.npz"
 
 
 def refuse_other_recordings(folder: Path, table: Table) -> None:
-    """Go on with a run only on what it began with.
+    """Refuse to resume a run on other recordings.
 
     Raises:
-        CheckpointError: If recordings were changed, added or taken away since.
+        CheckpointError: If recordings were changed, added or removed since the run started.
     """
     began = read_facts(folder)
     if began and began.fingerprint != table.fingerprint:
@@ -207,7 +206,7 @@ def refuse_other_recordings(folder: Path, table: Table) -> None:
 
 
 def resumed_facts(now: Facts, before: Facts | None) -> Facts:
-    """The facts of a run that goes on, with a line if versions or code are other ones than those that it began with."""
+    """The facts of a resumed run, with a line if versions or code have changed since it started."""
     if before is None:
         return now
     changed = sorted(name for name in {*before.versions, *now.versions} if before.versions.get(name) != now.versions.get(name))
@@ -223,15 +222,15 @@ def resumed_facts(now: Facts, before: Facts | None) -> Facts:
 
 
 def record_phases(folder: Path, phases: Mapping[str, float]) -> None:
-    """Keep the seconds that each phase of a run has taken, if its record can be written."""
+    """Write the timings of a run to its record; ignored if that fails."""
     rounded = {phase: round(seconds, 4) for phase, seconds in phases.items()}
-    with suppress(KdcoreError, OSError):  # a run that stops because the disk is full says that, and not this
+    with suppress(KdcoreError, OSError):  # must not hide the error that ends the run, such as a full disk
         if facts := read_facts(folder):
             write_file(folder / FACTS, replace(facts, phases=rounded).content())
 
 
 def read_facts(folder: Path) -> Facts | None:
-    """The record of a run, finished or not; None if it has not begun.
+    """Read the facts of a run, finished or not; None if there are none yet.
 
     Raises:
         CheckpointError: If the record is damaged.

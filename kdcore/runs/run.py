@@ -1,4 +1,4 @@
-"""Run a recipe, from a file to a finished run."""
+"""Run, resume or dry-run a recipe."""
 
 from __future__ import annotations
 
@@ -37,26 +37,25 @@ def run(
     profile: bool = False,
     began: float | None = None,
 ) -> Result | None:
-    """Run a recipe. Returns None in all processes of a distributed run but the first.
+    """Run a recipe from the start. Returns None in every process of a distributed run except the first.
 
-    The random state, the number of threads and torch's settings are restored afterwards. Do not run two recipes at the same
-    time in threads of one process, since they would share torch's random state.
+    Random states, the number of threads and PyTorch's global settings are restored afterwards. Do not call it from two threads
+    at once: they would share PyTorch's global random state.
 
     Args:
-        source: Path of a recipe, name of a shipped one, a dictionary with the content of a recipe, or a `kdcore.Recipe`.
-        overrides: ``key=value`` each.
-        data: A dataset in place of the recipe's, such as a `kdcore.ArrayDataset`; the recipe may then leave ``data.dataset``
-            out.
-        callbacks: Callbacks that receive the events of the run.
-        progress: Whether to show progress; by default, in a notebook.
-        command: Command that repeats the run.
-        split: Split to evaluate on. With ``validation``, for choosing among recipes, test samples are never used.
-        retrain: Train teachers even if another run has trained them (`engine.reuse_teachers`).
-        profile: Measure every training step, and write traces of some steps into the run's folder. Results are bit-identical.
-        began: Value of `time.perf_counter` at the start of the run; now by default.
+        source: Path of a recipe, name of a shipped recipe, a dictionary with the content of a recipe, or a `kdcore.Recipe`.
+        overrides: Overrides ``key=value``.
+        data: Dataset that replaces the recipe's, such as a `kdcore.ArrayDataset`; ``data.dataset`` is then optional.
+        callbacks: Callbacks of the run.
+        progress: Whether to show progress; by default only in a notebook.
+        command: Command line that repeats the run, for its record.
+        split: Split to evaluate on. Use ``validation`` to choose between recipes: test samples are then never used.
+        retrain: Train teachers even if other runs have trained them (overrides `engine.reuse_teachers`).
+        profile: Time every training step, and write traces of some to the run's folder. Results are bit-identical.
+        began: Reading of `time.perf_counter` at which the run's timing starts; now by default.
 
     Raises:
-        KdcoreError: With a message for the user; nothing is written if the recipe or the data are at fault.
+        KdcoreError: With a message for the user. Nothing is written if the recipe or the data are invalid.
     """
     phases, plugins = Phases(profile, began), plugin_manager()
     plan, listener = make_plan(load_recipe(source, overrides, plugins, data)), listener_for(callbacks, progress)
@@ -78,22 +77,22 @@ def resume(
     profile: bool = False,
     began: float | None = None,
 ) -> Result | None:
-    """Resume an interrupted run, with the same result as without the interruption; or train a finished run for more epochs.
+    """Resume an interrupted run with bit-identical results, or extend a finished run by more epochs.
 
-    More epochs make a new run, which starts from the final state of the finished run and records its id.
+    An extension is a new run: it starts from the final state of the finished run, and records that run's id.
 
     Args:
-        run_id: Its id or folder.
-        overrides: ``key=value`` each, for more epochs of the last stage, such as ``schedule.student.epochs=60``.
+        run_id: Id or folder of the run.
+        overrides: Overrides ``key=value`` that add epochs to the last stage, such as ``schedule.student.epochs=60``.
         data: The dataset, if the run was given one in Python.
-        callbacks: Told how it goes.
-        progress: Whether to show the progress; by default, in a notebook.
-        profile: As for `run`.
-        began: Likewise.
+        callbacks: Callbacks of the run.
+        progress: Whether to show progress; by default only in a notebook.
+        profile: See `run`.
+        began: See `run`.
 
     Raises:
-        CheckpointError: If there is no such run, or its checkpoint cannot be trusted.
-        UsageError: If an override changes anything but the epochs of the last stage.
+        CheckpointError: If there is no such run, or its checkpoint is damaged.
+        UsageError: If an override changes anything except the epochs of the last stage.
     """
     phases, folder, plugins = Phases(profile, began), find_run(str(run_id)), plugin_manager()
     plan, listener = make_plan(recipe_of(folder, plugins, data, files=True)), listener_for(callbacks, progress)
@@ -119,9 +118,9 @@ def dry_run(
     callbacks: Sequence[RunListener] = (),
     split: Literal["test", "validation"] = "test",
 ) -> Preflight | None:
-    """Check a recipe with one batch: shapes, terms and gradients. Nothing is trained, and only prepared data are written.
+    """Check shapes, losses and gradients on a few batches. Trains nothing, and writes nothing except prepared data.
 
-    Returns None in all processes of a distributed run but the first.
+    Returns None in every process of a distributed run except the first.
     """
     plugins = plugin_manager()
     with preserved_torch(), exits_attributed(plugins):
@@ -143,7 +142,7 @@ def _result(session: RunSession) -> Result | None:
 
 
 def _timed(result: Result | None) -> Result | None:
-    """The result with the time that the run took, up to the end of its tracking."""
+    """Add timings and traces to the result; read last, because tracking counts, too."""
     if result:
         facts = read_facts(result.folder)
         result.phases = in_order(facts.phases) if facts else {}

@@ -1,4 +1,4 @@
-"""A run while it is executed: its folder, its journal, and the arms that are still to be trained."""
+"""The execution of a run: its folder, its journal, and the arms left to train."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from kdcore.runs.summary import Summary, summarise
 from kdcore.runs.tracked_metrics import means, metric_group
 from kdcore.training.checkpoint import Checkpoints, write_file
 from kdcore.training.engine import Engine
-from kdcore.training.fabric import OneCpu, forget_most_memory, gradient_scaler, make_fabric
+from kdcore.training.fabric import OneCpu, gradient_scaler, make_fabric, reset_peak_memory
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import CHECKPOINTS, CHECKS, EVALUATION, OWN, REPORT, START, TRACKING, Phases
 from kdcore.training.settings import Checkpoint
@@ -47,14 +47,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ArmTraining:
-    """One arm of a seed, ready to be trained.
+    """One arm of a seed, ready to train.
 
     Args:
-        seed: The seed.
+        seed: Random seed.
         arm: ``distilled`` or ``baseline``.
-        engine: Trains its participants.
-        stages: Its stages.
-        checkpoint: Where it was interrupted; None to train it from the start.
+        engine: Trains the arm's participants.
+        stages: The arm's stages.
+        checkpoint: Checkpoint to continue from; None to start from the beginning.
     """
 
     seed: int
@@ -65,18 +65,18 @@ class ArmTraining:
 
 
 class RunSession:
-    """A run being executed; a context manager that locks its folder, and records how it ends.
+    """Context manager that executes a run: locks its folder, and records how it ends.
 
     Args:
-        plan: What is run.
-        plugins: Who provides its components.
-        listener: Told how it goes.
-        command: What a person types to repeat it.
-        folder: Of the run to resume; None for a new one.
-        split: Split that a new run is evaluated on.
+        plan: The validated plan of the run.
+        plugins: The loaded plugins.
+        listener: Callbacks of the run.
+        command: Command line that repeats the run.
+        folder: Folder of the run to resume; None for a new run.
+        split: Split to evaluate a new run on.
         retrain: Whether a new run trains teachers even if other runs have trained them.
-        extends: Folder of the finished run that a new one continues, and how far; None for none.
-        phases: Divides its time, which by default counts from now; with a profile, steps of the first arm are traced.
+        extends: Folder of the finished run that a new run extends, and by what; None for none.
+        phases: Timer of the run; a new one by default. With a profile, steps of the first arm are traced.
     """
 
     context: RunContext
@@ -117,8 +117,9 @@ class RunSession:
             return make_fabric(self.recipe.engine, self.scaler)
 
     def prepare(self, fabric: Fabric | OneCpu) -> Prepared:
-        """Read the data, and check everything before anything is written."""
-        self.tracker = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say) or Tracker()
+        """Read the data, and check the run on a few batches. Writes nothing to the run's folder."""
+        found = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say)
+        self.tracker = found or Tracker()
         known = self.folder or (self.extends[0] if self.extends else None)
         with self.phases.during(CHECKS):
             reading = self.listener.reading if fabric.is_global_zero else RunListener().reading
@@ -134,8 +135,7 @@ class RunSession:
             if self.folder and self.writes:
                 stack.enter_context(locked(self.folder))
             prepared = self._prepared = self.prepare(self.fabric)
-            self._answerless = prepared.found.answerless
-            if not self.writes:  # what all processes do alike is told by one
+            if not self.writes:  # show the progress of one process only
                 self.listener = HookCaller(RunListener(), self.plugins)
             if self.folder is None:
                 self.folder = make_folder(self.plan, self.fabric, self.command, self.split, self.retrain, self.extends)
@@ -169,15 +169,15 @@ class RunSession:
                 raise stopped from None
             if isinstance(error, KeyboardInterrupt) and self.interrupts.by_keyboard:
                 self._record_stop("KILLED", error)
-            elif error is not None:  # a plugin at work may raise anything, SystemExit too
+            elif error is not None:  # plugins can raise any exception, even SystemExit
                 self._record_stop("FAILED", error)
-            elif self.interrupts.requested:  # too late for this run, but not for further ones
+            elif self.interrupts.requested:  # too late to stop this run, but a command with several runs must stop
                 raise self.interrupts.error(
                     f"stopped after the run was finished: kdcore resume {self.folder.name} shows its results"
                 )
 
     def arms(self) -> Iterator[ArmTraining]:
-        """The arms that are still to be trained; each is evaluated and saved when the next one is asked for."""
+        """Yield the arms left to train; the code after ``yield`` evaluates and saves the arm when the loop resumes."""
         for seed, arm in self._pending():
             if self.interrupts.requested:
                 raise StoppedError("")
@@ -188,7 +188,7 @@ class RunSession:
             self.listener.arm_started(seed, arm if self.plan.distilled else "", stages)
             with self.phases.during(TRACKING):
                 self.plugins.hook.arm_started(run=self.context, seed=seed, arm=arm)
-            forget_most_memory(self.fabric.device)
+            reset_peak_memory(self.fabric.device)
             began = time.monotonic()
             yield ArmTraining(seed, arm, engine, stages, self._checkpoint_of(seed, arm))
             seconds = time.monotonic() - began
@@ -207,7 +207,7 @@ class RunSession:
             self.fabric.barrier()
 
     def conclude(self) -> tuple[Summary, Path | None]:
-        """Summarise all seeds and let plugins report; a run that was complete is reported again, and nothing else."""
+        """Summarise all seeds, and let plugins write reports. Reports of a complete run are only written again."""
         summary = summarise(self.recipe, read_run(self.context.folder), self.tracker.describe())
         with self.phases.during(REPORT):
             report = self.plugins.hook.write_report(run=self.context, summary=summary)
@@ -229,7 +229,7 @@ class RunSession:
         return [each for each in arms if each not in self.state.done]
 
     def _resume_point(self) -> Checkpoint | None:
-        """The checkpoint to resume from, with the journal taken back to where it was made."""
+        """Load the checkpoint to resume from, and cut the journal back to the position of that checkpoint."""
         loaded = self.checkpoints.load()
         if loaded:
             check_state(loaded[1], self.checkpoints.folder)
@@ -240,7 +240,7 @@ class RunSession:
         return loaded
 
     def _checkpoint_of(self, seed: int, arm: str) -> Checkpoint | None:
-        """The checkpoint that an arm is trained from: of the run that is resumed, used once, or of the run that is extended."""
+        """The checkpoint to start an arm from: that of the resumed run (once), or the final state of the extended run."""
         found, self._checkpoint = self._checkpoint, None
         if found and [found[1]["seed"], found[1]["arm"]] == [seed, arm]:
             return found
@@ -253,14 +253,14 @@ class RunSession:
         return start
 
     def _distiller(self, seed: int, arm: str) -> Distiller:
-        """The participants of an arm: those that were checked on a batch, for the first arm, else new ones."""
+        """Construct the participants of an arm; the first arm reuses those that were constructed for the checks."""
         prepared, self._prepared = self._prepared, None
         if prepared and (seed, arm) == (self.recipe.seeds[0], DISTILLED):
             return prepared.distiller
         return self.context.assembly.distiller(self.context.table, seed, arm, self.fabric.device)
 
     def _begin(self) -> None:
-        """Record what is run, on what."""
+        """Write the run's facts, and start its record in the tracker."""
         run = self.context
         if self.state.complete:
             if self.journal:
@@ -293,7 +293,7 @@ class RunSession:
             self.journal.commit()
 
     def _extended(self, facts: Facts) -> Facts:
-        """The facts of a run with those of the run that it continues."""
+        """Add the run that this one extends to the facts."""
         if not self.state.extends:
             return facts
         lines = Extension(**self.state.extends).lines()
@@ -302,7 +302,7 @@ class RunSession:
         return replace(facts, extends=self.state.extends, notes=[*facts.notes, *lines])
 
     def _record_stop(self, status: Status, error: BaseException) -> None:
-        """Record that the run stopped short, without what a resumed run records again."""
+        """Record that the run was interrupted, and discard records that a resumed run will repeat."""
         self.plugins.hook.run_failed(run=self.context, error=error)
         if self.journal is None:
             return
@@ -321,7 +321,7 @@ class RunSession:
         run, child, journal = self.context, f"seed-{seed}", self.journal
         prefix = "" if arm == DISTILLED else f"{BASELINE}/"
         if journal:
-            params = {**flattened(self.plan.filled), "seed": seed}  # the parent's, too, so that seeds of two runs compare
+            params = {**flattened(self.plan.filled), "seed": seed}  # all params, so that trackers can compare seeds across runs
             journal.start(child, f"{self.recipe.name} seed {seed}", "root", {"seed": seed}, params)
 
         def record(metrics: Mapping[str, float], step: int) -> None:
@@ -339,7 +339,7 @@ class RunSession:
         )  # fmt: skip
 
     def _finisher(self, seed: int, arm: str) -> Callable[[Mapping[str, Tensor], Mapping[str, Any]], None]:
-        """Keeps the state in which an arm ends."""
+        """Return the callback that stores the final state of an arm, for extensions."""
 
         def finish(weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
             if self.writes and self.recipe.engine.keep_final_state:
@@ -371,10 +371,10 @@ class RunSession:
         self.plugins.hook.arm_finished(run=run, seed=seed, arm=outcome.arm, outcome=outcome)
 
     def _note_training(self, engine: Engine, seed: int, arm: str) -> list[str]:
-        """Keep how long each student was trained, and compare a baseline with the distilled arm; sentences about that.
+        """Record each student's epochs and steps, and compare those of the baseline with the distilled arm; returns notes.
 
         Raises:
-            TrainingError: If a student had other epochs or steps without distillation, and neither arm ended early.
+            TrainingError: If a student's epochs or steps differ between the arms, and neither ended early.
         """
         learners, students = engine.learners.items(), self.plan.students
         mine = {name: (each.epochs, each.steps, each.ended) for name, each in learners if name in students}
@@ -386,13 +386,13 @@ class RunSession:
         return said
 
     def _keep_phases(self) -> None:
-        """Write into the run's record where its time has gone so far; nothing of a run that was complete before."""
+        """Write the timings so far to the run's record, unless the run was complete before."""
         self.phases.end_stage()
         if self.folder and self._counted:
             record_phases(self.folder, self.phases.listed())
 
     def _settle(self) -> None:
-        """Make everything recorded and finished so far final."""
+        """Commit everything recorded so far: write the state, then commit the journal up to the same position."""
         assert self.journal is not None
         self._keep_phases()
         self.state.journal = self.journal.flush()

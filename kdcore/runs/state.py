@@ -1,4 +1,4 @@
-"""The progress of a run, kept in its folder."""
+"""The state of a run, stored in its folder as ``progress.json``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHECKPOINTED: Mapping[str, type] = {
     "history": list,
     "notes": list,
 }
-"""What resuming needs of a checkpoint's state, with types."""
+"""Keys of a checkpoint's state that resuming requires, with their types."""
 
 
 @dataclass
@@ -37,15 +37,15 @@ class RunState:
     """The arguments of a run besides its recipe, and its progress.
 
     Args:
-        folder: Of the run.
-        done: Seeds and arms that are finished.
-        journal: Position in the run's journal that belongs to them, in bytes.
+        folder: Folder of the run.
+        done: Finished (seed, arm) pairs.
+        journal: Length in bytes of the run's journal up to the last of `done`.
         complete: Whether the whole run is finished.
-        command: Repeats the run.
-        split: Split that is evaluated.
+        command: Command line that repeats the run.
+        split: Split to evaluate on.
         retrain: Whether to train teachers even if other runs have trained them.
-        trained: ``seed/arm`` → student → its epochs and steps, and the reason if it was stopped before its last epoch.
-        extends: The finished run that this one continues, as `Extension.record` has it; empty for none.
+        trained: ``seed/arm`` → student → (epochs, steps, reason if it ended early).
+        extends: The finished run that this one extends, as in `Extension.record`; empty for none.
     """
 
     folder: Path
@@ -60,16 +60,16 @@ class RunState:
 
     @property
     def path(self) -> Path:
-        """The file it is kept in."""
+        """The file of the state."""
         return self.folder / "progress.json"
 
     def content(self) -> bytes:
-        """As it is written to `path`."""
+        """The content of `path`."""
         return json.dumps({name: value for name, value in asdict(self).items() if name != "folder"}).encode()
 
     @classmethod
     def read(cls, folder: Path) -> RunState:
-        """Read the state of the run in `folder`; an empty one if nothing is finished.
+        """Read the state of the run in `folder`; a new one if there is no file.
 
         Raises:
             CheckpointError: If it is damaged.
@@ -94,10 +94,10 @@ class RunState:
 
 
 def check_state(state: Mapping[str, Any], checkpoints: Path) -> None:
-    """Check that a checkpoint's state has what resuming needs.
+    """Check that a checkpoint's state has all keys that resuming requires.
 
     Raises:
-        CheckpointError: If something is missing or of another type.
+        CheckpointError: If a key is missing or its value has another type.
     """
     for name, kind in CHECKPOINTED.items():
         if type(state.get(name)) is not kind:
@@ -108,10 +108,10 @@ def check_state(state: Mapping[str, Any], checkpoints: Path) -> None:
 
 
 def refuse_edited_recipe(filled: Mapping[str, Any], journal: Journal, folder: Path) -> None:
-    """Check that a run is resumed with the recipe that it began with.
+    """Check that a run is resumed with its original recipe.
 
     Raises:
-        CheckpointError: If the recipe in its folder was edited; names the options that differ.
+        CheckpointError: If the recipe in its folder was edited; lists the options that differ.
     """
     began = next((record["values"] for _, record in journal.read(0) if record["kind"] == "params"), None)
     if began is None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdcore.errors import TrainingError
 from kdcore.training.learner import Learner
-from kdcore.training.sharding import in_full
+from kdcore.training.sharding import full_tensor_of
 
 FEWEST_EPOCHS = 3
 """Fewest epochs after which a loss that grew in every epoch is reported."""
@@ -44,7 +44,7 @@ class Skipping:
             return False
         parameters = [] if self.scaled else [each for learner in learners for each in learner.parameters]
         gradients = [each.grad for each in parameters if each.grad is not None]
-        looked_at = [in_full(torch.linalg.vector_norm(each)).float() for each in gradients]
+        looked_at = [full_tensor_of(torch.linalg.vector_norm(each)).float() for each in gradients]
         if self.local or not looked_at:
             looked_at.append(total.detach().float())
         if bool(torch.isfinite(torch.stack(looked_at)).all()):
@@ -63,7 +63,7 @@ class Skipping:
         return True
 
 
-def only_grew(history: Sequence[Sequence[float]], names: Sequence[str]) -> list[str]:
+def growing_losses(history: Sequence[Sequence[float]], names: Sequence[str]) -> list[str]:
     """Describe the learners all of whose terms grew in every epoch, one sentence each.
 
     Args:

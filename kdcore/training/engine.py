@@ -17,7 +17,7 @@ from kdcore.recipe.graph import StagePlan
 from kdcore.training.callback import Listener
 from kdcore.training.checkpoint import Spacing
 from kdcore.training.distributed import gatherer, synchronise_batch_norm
-from kdcore.training.divergence import Skipping, only_grew
+from kdcore.training.divergence import Skipping, growing_losses
 from kdcore.training.epoch_report import EpochReport
 from kdcore.training.evaluation import predict
 from kdcore.training.gradient_watch import GradientWatch
@@ -26,13 +26,13 @@ from kdcore.training.participants import Distiller
 from kdcore.training.phases import CHECKPOINTS, EVALUATION, TEACHERS, Phases
 from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
 from kdcore.training.settings import Checkpoint, Settings
-from kdcore.training.sharding import Divided, Undivided
+from kdcore.training.sharding import FullWeights, ShardedWeights
 from kdcore.training.sources import begin_stage, cached_sources, set_modes
 from kdcore.training.stage_context import StageContext, optimizer_steps
 from kdcore.training.step import StageStep
-from kdcore.training.trained_teachers import History, TrainedStages, claimed
+from kdcore.training.trained_teachers import History, TrainedStages, stage_lock
 from kdcore.training.updates import Updates
-from kdcore.training.validation import Scores, averages_applied, chosen_together, early_end, follow_plateaus, improved
+from kdcore.training.validation import Scores, averages_applied, early_end, follow_plateaus, improved, selection_groups
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -78,7 +78,7 @@ class Engine:
         self.watch, self.phases = GradientWatch(taps=not settings.compile), phases or Phases()
         if fabric.device.type == "cuda":
             self.phases.synchronise = torch.cuda.synchronize
-        self.shards = Divided(fabric, distiller) if settings.sharded else Undivided()
+        self.shards = ShardedWeights(fabric, distiller) if settings.sharded else FullWeights()
         self.updates = Updates(fabric, distiller, scaler, self.skipping, self.phases, self.shards)
         self.report = EpochReport(distiller, record, self.listener, self.watch, self.skipping, settings.log_every)
         self.spacing, self._stopped_by_callback = Spacing(settings.checkpoint_seconds), False
@@ -101,33 +101,33 @@ class Engine:
                     for rows, local in self._batches(context):
                         with self.fabric.autocast():
                             total, values = context.module(rows, local)
-                        self.updates.take(context, total, values)
+                        self.updates.update(context, total, values)
 
     def _stages(self, stages: Sequence[StagePlan], checkpoint: Checkpoint | None) -> Generator[StageContext, None, None]:
         """Yield a context for each remaining stage; the code after ``yield`` finishes the stage when the loop resumes."""
-        self.updates.begin(checkpoint[1] if checkpoint else None)
+        self.updates.reset_scaler(checkpoint[1] if checkpoint else None)
         first = self._restore(stages, *checkpoint) if checkpoint else 0
         for ordinal, stage in enumerate(stages):
             if ordinal < first:
                 continue
             resumed = checkpoint is not None and ordinal == first
             key = self.trained.key(stages, stage, self.distiller, self.table) if self.trained and not resumed else None
-            with claimed(self.trained, key, lambda: self.stop_requested):
-                if key is None or not self._reuse(key, stage):
-                    with self._remembered(key, stage):
+            with stage_lock(self.trained, key, lambda: self.stop_requested):
+                if key is None or not self._load_stored(key, stage):
+                    with self._stored(key, stage):
                         self.report.history = list(checkpoint[1]["history"]) if checkpoint and resumed else []
                         yield (context := self._context(ordinal, stages))
                         self.phases.end_stage()
                         if ordinal + 1 == len(stages):
                             self.finish(*self._state(ordinal, context.done, 0, context))
-                        self._keep_chosen(context)
-                        self.report.note(*only_grew(self.report.history, context.step.names))
+                        self._load_selected(context)
+                        self.report.note(*growing_losses(self.report.history, context.step.names))
                     self.listener.stage_finished(stage)
             self.report.history = []
             if ordinal + 1 < len(stages):
                 self._checkpoint(ordinal + 1)
 
-    def _reuse(self, key: str, stage: StagePlan) -> bool:
+    def _load_stored(self, key: str, stage: StagePlan) -> bool:
         """Load the result of a stage that an earlier run trained; returns False if there is none."""
         kept = self.trained.load(key) if self.trained else None
         if kept is None:
@@ -140,7 +140,7 @@ class Engine:
         return True
 
     @contextmanager
-    def _remembered(self, key: str | None, stage: StagePlan) -> Iterator[None]:
+    def _stored(self, key: str | None, stage: StagePlan) -> Iterator[None]:
         """Store the stage trained inside this context under `key`, with its metrics and notes; None stores nothing."""
         if key is None or self.trained is None:
             yield
@@ -163,17 +163,16 @@ class Engine:
     def _context(self, ordinal: int, stages: Sequence[StagePlan]) -> StageContext:
         stage = stages[ordinal]
         before = sum(other.epochs for other in stages[:ordinal] if other.order == stage.order)
-        later = {name for other in stages[ordinal + 1 :] for name in self.distiller.owners(other.learners)}
+        later = {name for other in stages[ordinal + 1 :] for name in self.distiller.with_fusion(other.learners)}
         rows, batch_size = self._rows(stage)
         if batch_size % self.fabric.world_size:
             raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
-        new = [name for name in stage.learners if self.learners.keys().isdisjoint(self.distiller.owners([name]))]
-        begin_stage(self.distiller, stage, new)  # before averages of weights begin
-        learners = [self._learner(name, stage) for name in self.distiller.owners(stage.learners)]
-        limit = self.settings.cache_limit if self.settings.teacher_cache else None
+        learners = [self._learner(name, stage) for name in self.distiller.with_fusion(stage.learners)]
+        begin_stage(self.distiller, stage)
+        limit, gather = (self.settings.cache_limit if self.settings.teacher_cache else None), gatherer(self.fabric.world_size)
         with self.phases.during(TEACHERS):
             cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)
-        step = StageStep(self.distiller, stage, self.table, not self._withheld(stage), cached, gatherer(self.fabric.world_size))
+        step = StageStep(self.distiller, stage, self.table, not self._withholds_labels(stage), cached, gather)
         step.watch, step.phases = self.watch, self.phases
         for name in stage.learners if self.settings.compile else ():
             self.distiller.participant(name).encoder.compile()
@@ -192,7 +191,7 @@ class Engine:
             rows, batch_size = self._rows(stage)
             steps = optimizer_steps(len(rows) // batch_size, stage.accumulate)
             fused = self.scaler is None and not self.settings.sharded
-            self.learners[name] = Learner.of(name, self.distiller.owned(name), training, steps, fused)
+            self.learners[name] = Learner.of(name, self.distiller.modules_of(name), training, steps, fused)
         return self.learners[name]
 
     def _epochs(self, context: StageContext, state: Mapping[str, Any] | None) -> Iterator[int]:
@@ -202,7 +201,7 @@ class Engine:
         self.phases.begin_stage(context.stage.name, context.stage.epochs * context.steps)
         context.ended, context.done = (str(state["ended"]), int(state["epoch"])) if state else ("", 0)
         if context.ended and context.done < context.stage.epochs and not context.first.ended:
-            self._say_ended(context)
+            self._note_early_end(context)
         for epoch in range(context.done, context.stage.epochs):
             if context.ended:
                 break
@@ -218,8 +217,8 @@ class Engine:
     def _begin_epoch(self, context: StageContext, epoch: int, resumed: Mapping[str, Any] | None) -> None:
         """Set train and eval modes, learning rates and random state, for a new epoch or one that a checkpoint interrupted."""
         set_modes(self.distiller, context.stage)
-        context.epoch, context.index, context.gathered = epoch, resumed["step"] if resumed else 0, 0
-        context.start_from(resumed["values"].to(context.rows.device) if resumed else None)
+        context.epoch, context.index, context.accumulated = epoch, resumed["step"] if resumed else 0, 0
+        context.set_values(resumed["values"].to(context.rows.device) if resumed else None)
         if context.step.teacher_randomness:
             context.step.teacher_randomness.state = resumed["teacher_random"] if resumed else None
         if resumed:
@@ -271,24 +270,24 @@ class Engine:
         self.updates.refuse_tiny_scale(context)
         with self.phases.during(EVALUATION):
             scores = self._validate(context)
-        groups = chosen_together(stage, self.distiller)
+        groups = selection_groups(stage, self.distiller)
         follow_plateaus(context, groups, scores, means)
         found += [*self.report.scores(context, scores), *self.report.vanished(context)]
         self.report.track(found, lambda learner: learner.epochs)
-        asked = self.listener.epoch_finished(stage, context.epoch, {name: value for name, _, value in found})
-        asked = self._agreed(asked)
-        context.ended = asked or early_end(context, groups)
+        metrics = {name: value for name, _, value in found}
+        reason = self._common_reason(self.listener.epoch_finished(stage, context.epoch, metrics))
+        context.ended = reason or early_end(context, groups)
         if context.ended and context.done < stage.epochs:
-            self._stopped_by_callback = bool(asked)
-            self._say_ended(context)
+            self._stopped_by_callback = bool(reason)
+            self._note_early_end(context)
 
-    def _say_ended(self, context: StageContext) -> None:
+    def _note_early_end(self, context: StageContext) -> None:
         for learner in context.learners:
             learner.ended = context.ended
         stage = context.stage
         self.report.note(f"{stage.name} ended after {context.done} of {stage.epochs} epochs: {context.ended}")
 
-    def _agreed(self, asked: str | None) -> str:
+    def _common_reason(self, asked: str | None) -> str:
         """The reason why a callback in any process wants to end the stage; empty if none does."""
         if self.fabric.world_size == 1:
             return asked or ""
@@ -298,8 +297,8 @@ class Engine:
     def _validate(self, context: StageContext) -> dict[str, Scores]:
         """Scores of each learner on the validation split; keeps the weights of the best epoch."""
         with averages_applied(context.learners):
-            scores = self._scores(context.stage)
-            for names in chosen_together(context.stage, self.distiller) if scores else ():
+            scores = self._scores(stage)
+            for names in selection_groups(stage, self.distiller) if scores else ():
                 learner = self.learners[names[0]]
                 if improved(learner, context.training(names[0]), Scores.mean([scores[name] for name in names])):
                     learner.best = self._weights(names)
@@ -308,13 +307,12 @@ class Engine:
     def _scores(self, stage: StagePlan) -> dict[str, Scores]:
         """Scores of each learner on the validation split; empty if there is none."""
         rows = self.table.labelled_rows("validation")
-        if not len(rows) or self._withheld(stage):
+        if not len(rows) or self._withholds_labels(stage):
             return {}
-        labels = self.table.labels[rows].cpu().numpy()
-        probabilities = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
-        return {name: Scores.of(each, labels, self.table.target) for name, each in probabilities.items()}
+        found = predict(self.distiller, stage.learners, rows, self.table, self.settings.batch_size, self.fabric)
+        return {name: Scores.of(x, self.table.labels[rows].cpu().numpy(), self.table.target) for name, x in found.items()}
 
-    def _keep_chosen(self, context: StageContext) -> None:
+    def _load_selected(self, context: StageContext) -> None:
         """Load the averaged or best weights, as configured, into learners that no later stage trains."""
         for learner in (each for each in context.learners if each.name in context.last):
             if learner.average:
@@ -322,7 +320,7 @@ class Engine:
             if learner.best:
                 self.shards.load(self.distiller, learner.best)
 
-    def _withheld(self, stage: StagePlan) -> bool:
+    def _withholds_labels(self, stage: StagePlan) -> bool:
         """True if labels are withheld from the learners of `stage`."""
         return self.settings.labels_withheld and any(name in self.distiller.students for name in stage.learners)
 
@@ -345,10 +343,9 @@ class Engine:
 
     def _weights(self, learners: Sequence[str]) -> dict[str, Tensor]:
         """Copies of the parameters and buffers of `learners` and their losses, by their names in the distiller."""
-        owned = [module for name in self.distiller.owners(learners) for module in self.distiller.owned(name)]
-        names = {id(tensor) for module in owned for tensor in module.state_dict(keep_vars=True).values()}
-        kept = self.distiller.state_dict(keep_vars=True).items()
-        return {name: tensor.detach().clone() for name, tensor in kept if id(tensor) in names}
+        trained = {id(x) for each in self.distiller.trained_modules(learners) for x in each.state_dict(keep_vars=True).values()}
+        state = self.distiller.state_dict(keep_vars=True)
+        return {name: tensor.detach().clone() for name, tensor in state.items() if id(tensor) in trained}
 
     def _checkpoint(self, ordinal: int, epoch: int = 0, step: int = 0, context: StageContext | None = None) -> None:
         """Save a checkpoint, and raise `StoppedError` if a stop was requested."""
@@ -394,7 +391,7 @@ class Engine:
             self.skipping.count = state["skipped"]
         first = int(state["stage"])
         for stage in stages[: first + 1]:
-            for name in self.distiller.owners(stage.learners):
+            for name in self.distiller.with_fusion(stage.learners):
                 if name in state["learners"] and name not in self.learners:
                     self.shards.restore(self._learner(name, stage), state["learners"][name], weights)
         return first

@@ -44,12 +44,12 @@ class EpochReport:
         self.skipping, self.log_every = skipping, log_every
         self.notes: list[str] = []
         self.history: list[list[float]] = []
-        self._told = 0.0
+        self._last_call = 0.0
 
     def stepped(self, context: StageContext, done: int, now: float) -> None:
         """Call the listener after `done` steps of an epoch, at most once per `INTERVAL`."""
-        if now - self._told > INTERVAL:
-            self._told = now
+        if now - self._last_call > INTERVAL:
+            self._last_call = now
             self.listener.stepped(context.stage, context.epoch, done)
 
     def values(self, context: StageContext) -> tuple[list[tuple[str, Learner, float]], dict[str, float]]:

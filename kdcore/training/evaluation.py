@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdcore.contracts.target import Target
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
-from kdcore.training.participants import Distiller
+from kdcore.training.participants import Distiller, evaluating
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -50,10 +49,10 @@ def predict(
                         part = torch.zeros(0, len(table.classes), device=piece.device)
                     else:
                         each = outputs[name] if name in outputs else distiller.participant(name)(batch.signals[name])
-                        part = answers(each.logits, table.target)
-                    found[name].append(part if there is None else _spread(part, there))
+                        part = predictions(each.logits, table.target)
+                    found[name].append(part if there is None else _scatter(part, there))
             for name in (each for each in names if each in distiller.stored):
-                found[name].append(answers(distiller.stored[name].at(piece).logits, table.target))
+                found[name].append(predictions(distiller.stored[name].at(piece).logits, table.target))
     probabilities = {name: torch.cat(pieces).cpu().numpy() for name, pieces in found.items()}
     for name, each in probabilities.items():
         there = table.complete([name], rows)
@@ -63,19 +62,7 @@ def predict(
     return probabilities
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Context in which `module` is in evaluation mode; each submodule returns to its mode afterwards."""
-    modes = [(each, each.training) for each in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for each, training in modes:
-            each.training = training
-
-
-def answers(logits: Tensor, target: Target) -> Tensor:
+def predictions(logits: Tensor, target: Target) -> Tensor:
     """Turn logits (B, classes) into float32 predictions (B, classes): softmax, sigmoid, or values in their units."""
     if target.kind == "values":
         return target.in_units(logits.float())
@@ -83,10 +70,10 @@ def answers(logits: Tensor, target: Target) -> Tensor:
 
 
 def _apart(distiller: Distiller, teachers: Sequence[str], live: Sequence[str]) -> list[list[str]]:
-    return [*distiller.run_apart(teachers), *([name] for name in live if name not in teachers)]
+    return [*distiller.independent_groups(teachers), *([name] for name in live if name not in teachers)]
 
 
-def _spread(values: Tensor, there: Tensor) -> Tensor:
+def _scatter(values: Tensor, there: Tensor) -> Tensor:
     """Scatter (k, classes) to the k rows of a batch where `there` is True; the other rows are NaN."""
     whole = values.new_full((len(there), values.shape[1]), torch.nan)
     whole[there] = values

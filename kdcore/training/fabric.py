@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-_AS_IT_IS = nullcontext()
+_NO_AUTOCAST = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class OneCpu:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Compute in float32."""
-        return _AS_IT_IS
+        return _NO_AUTOCAST
 
     def backward(self, total: Tensor) -> None:
         """Differentiate."""
@@ -118,7 +118,7 @@ def _fsdp(engine: EngineSpec, several: bool) -> Any:
     """The strategy that shards weights across processes (FSDP2). Fabric's own ``fsdp`` is FSDP1, which requires GPUs."""
     from lightning_fabric.strategies import ModelParallelStrategy
 
-    from kdcore.training.sharding import divide
+    from kdcore.training.sharding import shard
 
     if not several:
         raise KdcoreError("engine.strategy: fsdp divides weights among processes; set engine.devices, or start with torchrun")
@@ -126,7 +126,7 @@ def _fsdp(engine: EngineSpec, several: bool) -> Any:
         raise KdcoreError("engine.strategy: fsdp is for the precisions 32-true and bf16-mixed, not 16-mixed")
     if engine.compile:
         raise KdcoreError("engine.strategy: fsdp does not go with engine.compile")
-    return ModelParallelStrategy(lambda distiller, mesh: divide(distiller))
+    return ModelParallelStrategy(lambda distiller, mesh: shard(distiller))
 
 
 def _refuse_absent(accelerator: str) -> None:
@@ -149,13 +149,13 @@ def _refuse_too_many(accelerator: str, devices: int | str) -> None:
         raise KdcoreError(f"engine.devices: {devices} is more than this machine has ({there} {what})")
 
 
-def forget_most_memory(device: torch.device) -> None:
-    """Reset the peak that `most_memory` reports, on an accelerator."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Reset the peak that `peak_memory` reports, on an accelerator."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def most_memory(device: torch.device) -> int | None:
+def peak_memory(device: torch.device) -> int | None:
     """Peak memory in bytes: of an accelerator since the last reset, or of this process on a CPU; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)

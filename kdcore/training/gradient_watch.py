@@ -55,19 +55,19 @@ class GradientWatch:
     Args:
         taps: Also take gradients with respect to features. This runs part of the learner's backward pass twice, which a
             compiled module does not allow.
-        looking: Whether the current step is checked.
+        checking: Whether the current step is checked.
         settled: ``learner/term`` of terms that need no further check in this epoch.
-        dry: ``learner/term`` → number of consecutive checks with a negligible gradient.
+        negligible: ``learner/term`` → number of consecutive checks with a negligible gradient.
         seen: ``learner/term`` → last (gradient, largest gradient of the learner, term with the largest gradient).
-        told: Terms already reported as vanished.
+        reported: Terms already reported as vanished.
     """
 
     taps: bool = True
-    looking: bool = False
+    checking: bool = False
     settled: set[str] = field(default_factory=set)
-    dry: dict[str, int] = field(default_factory=dict)
+    negligible: dict[str, int] = field(default_factory=dict)
     seen: dict[str, tuple[float, float, str]] = field(default_factory=dict)
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
 
     def begin_epoch(self) -> None:
         """Check all terms again in this epoch."""
@@ -81,9 +81,9 @@ class GradientWatch:
             steps: Steps per epoch.
             names: ``learner/term`` of all terms.
         """
-        self.looking = step in _due(steps) and not set(names) <= self.settled | set(self.told)
+        self.checking = step in _due(steps) and not set(names) <= self.settled | set(self.reported)
 
-    def look(self, terms: Sequence[TermValue]) -> None:
+    def check(self, terms: Sequence[TermValue]) -> None:
         """Compare the gradients of a step's terms, learner by learner.
 
         Args:
@@ -99,7 +99,7 @@ class GradientWatch:
     def _compare(self, terms: Sequence[TermValue]) -> None:
         found = {term.name: term.weight * _norm(term.value, [term.outputs.logits]) for term in terms}
         for term in terms:
-            others = _beside_logits(term.outputs)
+            others = _features(term.outputs)
             if others and found[term.name] <= NEGLIGIBLE * max(found.values()):
                 if self.taps:
                     found[term.name] = math.hypot(found[term.name], term.weight * _norm(term.value, others))
@@ -113,9 +113,9 @@ class GradientWatch:
                 continue
             if gradient > NEGLIGIBLE * found[largest]:
                 self.settled.add(name)
-                self.dry[name] = 0
+                self.negligible[name] = 0
             else:
-                self.dry[name] = self.dry.get(name, 0) + 1
+                self.negligible[name] = self.negligible.get(name, 0) + 1
                 self.seen[name] = (gradient, found[largest], largest)
 
     def vanished(self) -> dict[str, tuple[float, float, str]]:
@@ -125,18 +125,18 @@ class GradientWatch:
             ``learner/term`` → (weighted gradient norm at the last check, largest weighted gradient norm of the learner, name
             of the term with the largest).
         """
-        new = [name for name, count in self.dry.items() if count >= LOOKS and name not in self.told]
-        self.told += new
+        new = [name for name, count in self.negligible.items() if count >= LOOKS and name not in self.reported]
+        self.reported += new
         return {name: self.seen[name] for name in new}
 
     def state(self) -> dict[str, Any]:
         """The state as plain data for a checkpoint."""
         seen = {name: list(each) for name, each in self.seen.items()}
-        return {"settled": sorted(self.settled), "dry": dict(self.dry), "seen": seen, "told": list(self.told)}
+        return {"settled": sorted(self.settled), "dry": dict(self.negligible), "seen": seen, "told": list(self.reported)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned."""
-        self.settled, self.dry, self.told = set(state["settled"]), dict(state["dry"]), list(state["told"])
+        self.settled, self.negligible, self.reported = set(state["settled"]), dict(state["dry"]), list(state["told"])
         self.seen = {name: (each[0], each[1], each[2]) for name, each in state["seen"].items()}
 
 
@@ -146,7 +146,7 @@ def _due(steps: int) -> frozenset[int]:
     return frozenset(max(0, steps * look // LOOKS - 1) for look in range(1, LOOKS + 1))
 
 
-def _beside_logits(outputs: Outputs) -> list[Tensor]:
+def _features(outputs: Outputs) -> list[Tensor]:
     found = list(outputs.features.values())
     return found + ([outputs.ablated.logits, *outputs.ablated.features.values()] if outputs.ablated else [])
 

@@ -68,14 +68,14 @@ def read_batch(batch: Any, student: str, teachers: Sequence[str], target: Target
     Raises:
         DataError: If the batch has another form, or an input or label is invalid.
     """
-    everybody = (student, *teachers)
+    names = (student, *teachers)
     if isinstance(batch, Mapping):
-        return _checked(_of_mapping(batch, everybody, target), everybody)
+        return _checked(_of_mapping(batch, names, target), names)
     parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
     if len(parts) == 1:
-        return _checked(LoadedBatch(dict.fromkeys(everybody, _input(parts[0]))), everybody)
+        return _checked(LoadedBatch(dict.fromkeys(names, _input(parts[0]))), names)
     if len(parts) == 2:
-        return _checked(LoadedBatch(dict.fromkeys(everybody, _input(parts[0])), labels_of(parts[1], target)), everybody)
+        return _checked(LoadedBatch(dict.fromkeys(names, _input(parts[0])), labels_of(parts[1], target)), names)
     if len(parts) != 3:
         raise DataError(f"a batch is (x, labels), (x, teachers' x, labels) or a dictionary, not {len(parts)} things")
     own, theirs, labels = parts
@@ -84,21 +84,21 @@ def read_batch(batch: Any, student: str, teachers: Sequence[str], target: Target
     if unknown := [name for name in theirs if name not in teachers]:
         raise DataError(f"a batch has an input for {unknown[0]!r}, but the teachers are {', '.join(teachers)}")
     inputs = {name: _input(theirs.get(name, own)) for name in teachers}
-    return _checked(LoadedBatch({student: _input(own), **inputs}, labels_of(labels, target)), everybody)
+    return _checked(LoadedBatch({student: _input(own), **inputs}, labels_of(labels, target)), names)
 
 
-def _of_mapping(batch: Mapping[str, Any], everybody: Sequence[str], target: TargetKind) -> LoadedBatch:
-    known = {*everybody, *INPUTS, *LABELS, *INDEX, *WEIGHTS}
+def _of_mapping(batch: Mapping[str, Any], names: Sequence[str], target: TargetKind) -> LoadedBatch:
+    known = {*names, *INPUTS, *LABELS, *INDEX, *WEIGHTS}
     if unknown := [str(key) for key in batch if key not in known]:
         raise DataError(f"a batch has the key {unknown[0]!r}; known are {', '.join(sorted(known))}; see unpack=")
     shared, labels, index, weights = (
         next((batch[key] for key in keys if key in batch), None) for keys in (INPUTS, LABELS, INDEX, WEIGHTS)
     )
-    signals = {name: batch.get(name, shared) for name in everybody}
+    signals = {name: batch.get(name, shared) for name in names}
     if missing := [name for name, each in signals.items() if each is None]:
         raise DataError(f"a batch has no input for {missing[0]!r}: give it under that name, or under 'x' for all")
     inputs = {name: _input(each) for name, each in signals.items()}
-    return LoadedBatch(inputs, labels_of(labels, target), _whole(index, "index"), _weights(weights))
+    return LoadedBatch(inputs, labels_of(labels, target), _integers(index, "index"), _weights(weights))
 
 
 def _input(value: Any) -> Any:
@@ -112,7 +112,7 @@ def labels_of(value: Any, target: TargetKind) -> Tensor | None:
         DataError: If they do not match the target.
     """
     if value is None or target == "classes":
-        return _whole(value, "labels", "; for other targets set target='labels' or target='values'")
+        return _integers(value, "labels", "; for other targets set target='labels' or target='values'")
     numbers = torch.as_tensor(value).float()
     if target == "values" and numbers.ndim == 1:
         numbers = numbers[:, None]
@@ -128,7 +128,7 @@ def labels_of(value: Any, target: TargetKind) -> Tensor | None:
     return numbers
 
 
-def _whole(value: Any, what: str, hint: str = "") -> Tensor | None:
+def _integers(value: Any, what: str, hint: str = "") -> Tensor | None:
     """Convert to (B,) int64, refusing fractions and NaN."""
     if value is None:
         return None
@@ -150,9 +150,9 @@ def _weights(value: Any) -> Tensor | None:
     return weights
 
 
-def _checked(batch: LoadedBatch, everybody: Sequence[str]) -> LoadedBatch:
+def _checked(batch: LoadedBatch, names: Sequence[str]) -> LoadedBatch:
     sizes = {}
-    for name in everybody:
+    for name in names:
         for part in batch.signals[name] if isinstance(batch.signals[name], tuple) else (batch.signals[name],):
             if not isinstance(part, Tensor):
                 raise DataError(
@@ -209,7 +209,7 @@ class LoaderTable(Table):
         keys = tuple(SampleKey("", "", str(number)) for number in range(len(batch)))
         splits = Splits({"train": ()}, "the batches of a loader")
         super().__init__(keys, labels, labels, {"train": rows}, {}, (), splits, "")
-        self._all = rows
+        self._rows = rows
         self.current = self._moved(batch)
 
     def describe(self, batches: Batches) -> None:
@@ -231,11 +231,11 @@ class LoaderTable(Table):
         others = (None if each is None else move(each) for each in (batch.labels, batch.index, batch.weights))
         return LoadedBatch(signals, *others)
 
-    def take(self, batch: LoadedBatch) -> Tensor:
+    def set_batch(self, batch: LoadedBatch) -> Tensor:
         """Make `batch` the current batch; returns its rows, 0 to B - 1."""
         self.current = self._moved(batch)
-        self._all = torch.arange(len(batch), device=self.device)
-        return self._all
+        self._rows = torch.arange(len(batch), device=self.device)
+        return self._rows
 
     def is_partly_labelled(self, split: str) -> bool:
         """True: later batches may be partly labelled."""
@@ -256,7 +256,7 @@ class LoaderTable(Table):
         def chosen(value: Any) -> Any:
             if isinstance(value, tuple):
                 return tuple(map(chosen, value))
-            return value if rows is self._all else value[rows]
+            return value if rows is self._rows else value[rows]
 
         signals = {name: chosen(current.signals[name]) for name in participants}
         labels = chosen(current.labels) if labelled and current.labels is not None else None
@@ -271,7 +271,7 @@ class LoaderAssembly(Assembly):
 
     def pipeline(self, name: str) -> Pipeline:
         """No transforms."""
-        return _AsItIs([])
+        return _NoTransforms([])
 
     def _participant(self, name: str, table: Table, seed: int, device: torch.device) -> Participant:
         spec, path = self.specs[name], self.recipe.path_of(name)
@@ -288,7 +288,7 @@ class LoaderAssembly(Assembly):
         return f"{name} returns {shape} where logits ({samples}, classes) are expected; wrap it in a module that returns them"
 
 
-class _AsItIs(Pipeline):
+class _NoTransforms(Pipeline):
     """A pipeline without transforms."""
 
     @property
@@ -337,7 +337,7 @@ class LoaderEngine(Engine):
                 raise DataError("some batches have weights and others have none; give every batch weights")
             self._refuse_partial(context, batch)
             labelled = labelled or (batch.labels is not None and bool(known(batch.labels).any()))
-            rows = self.table.take(batch)
+            rows = self.table.set_batch(batch)
             self._begin_step(context, index)
             yield rows, rows
             self.report.stepped(context, count, time.monotonic())
@@ -371,7 +371,7 @@ class LoaderEngine(Engine):
             batch = self.unpack(loaded)
             if batch.labels is None:
                 raise DataError("the batches of the validation loader have no labels")
-            rows, size, labels = self.table.take(batch), len(batch), batch.labels.cpu().numpy()
+            rows, size, labels = self.table.set_batch(batch), len(batch), batch.labels.cpu().numpy()
             there = known(labels)
             for name, each in predict(self.distiller, stage.learners, rows, self.table, size, self.fabric).items():
                 found[name].append(each[there])

@@ -166,17 +166,21 @@ class Distiller(nn.Module):
         """The learner's losses by term."""
         return dict(self.terms[learner].items()) if learner in self.terms else {}  # type: ignore[union-attr,arg-type]
 
-    def owned(self, learner: str) -> list[nn.Module]:
+    def modules_of(self, learner: str) -> list[nn.Module]:
         """The modules whose parameters a learner trains: its network and its losses; for ``fusion``, the fusion."""
         if learner == FUSION:
             return [self.fusion]
         return [self.participant(learner), *([self.terms[learner]] if learner in self.terms else [])]
 
-    def owners(self, learners: Sequence[str]) -> list[str]:
+    def trained_modules(self, learners: Sequence[str]) -> list[nn.Module]:
+        """The modules that train in a stage of `learners`: networks, losses and, with a fused teacher, the fusion."""
+        return [module for name in self.with_fusion(learners) for module in self.modules_of(name)]
+
+    def with_fusion(self, learners: Sequence[str]) -> list[str]:
         """`learners`, plus ``fusion`` if one of them is a fused teacher."""
         return [*learners, *([FUSION] if set(learners) & set(self.fused) else [])]
 
-    def run_apart(self, names: Sequence[str]) -> list[list[str]]:
+    def independent_groups(self, names: Sequence[str]) -> list[list[str]]:
         """Group participants that must run together: all fused teachers in one group, each of the others alone."""
         fused = [name for name in names if name in self.fused]
         return [*([fused] if fused else []), *([name] for name in names if name not in fused)]
@@ -206,14 +210,14 @@ class Distiller(nn.Module):
         outputs = member.collect(member.encoder(x))
         if ablated == "single":
             with evaluating(member.encoder):
-                outputs = replace(outputs, ablated=member.collect(member.encoder(_nothing(x))))
+                outputs = replace(outputs, ablated=member.collect(member.encoder(_zero_sample(x))))
         return outputs
 
     @torch.no_grad()
     def ablated_teachers(self, names: Sequence[str], batch: Batch) -> dict[str, Outputs]:
         """Outputs of the participants `names` for one all-zero input each. They are constant while the networks are frozen."""
         with self.mixed(None):
-            zero = {name: _nothing(self.participant(name).input(batch.signals[name])) for name in names}
+            zero = {name: _zero_sample(self.participant(name).input(batch.signals[name])) for name in names}
         with self.ready(names), self.mixed(None):
             return self.run_teachers(names, Batch(torch.zeros(1, dtype=torch.long), zero, None, batch.table))
 
@@ -250,10 +254,10 @@ class Distiller(nn.Module):
         """
         for name, average in self.averages.items():
             if average.follows == learner and name in self.teachers:
-                mine, theirs = self.participant(name).encoder, self.participant(learner).encoder
+                average_encoder, learner_encoder = self.participant(name).encoder, self.participant(learner).encoder
                 step = get_ema_multi_avg_fn(average.rule.decay(update))
-                step(list(mine.parameters()), list(theirs.parameters()), update)
-                for old, new in zip(mine.buffers(), theirs.buffers(), strict=True):
+                step(list(average_encoder.parameters()), list(learner_encoder.parameters()), update)
+                for old, new in zip(average_encoder.buffers(), learner_encoder.buffers(), strict=True):
                     old.copy_(new)
 
 
@@ -265,7 +269,7 @@ def _half(outputs: Outputs, which: int) -> Outputs:
     return Outputs(outputs.logits.chunk(2)[which], {tap: value.chunk(2)[which] for tap, value in outputs.features.items()})
 
 
-def _nothing(x: Tensor) -> Tensor:
+def _zero_sample(x: Tensor) -> Tensor:
     """One all-zero sample like those of `x`, expanded from a scalar: stride 0 tells an encoder that all frames are equal."""
     return x.new_zeros(()).expand_as(x[:1])
 
@@ -273,11 +277,10 @@ def _nothing(x: Tensor) -> Tensor:
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Context in which `module` is in evaluation mode; each submodule returns to its mode afterwards."""
-    training = [each for each in module.modules() if each.training]
-    for each in training:
-        each.training = False
+    modes = [(each, each.training) for each in module.modules()]
+    module.eval()
     try:
         yield
     finally:
-        for each in training:
-            each.training = True
+        for each, training in modes:
+            each.training = training

@@ -76,7 +76,7 @@ class Phases:
         self.profile, self.every = profile, 1 if profile else SAMPLED
         self.synchronise: Callable[[], None] | None = None
         self.trace: StepTrace | None = None
-        self.now: Callable[[str], object] = _nothing  # within a training step: `enter`, or nothing if it is not divided
+        self.mark: Callable[[str], object] = _nothing  # within a training step: `enter`, or nothing if it is not divided
         self._phase, self._since = START, time.perf_counter() if began is None else began
         self._into = self.seconds
         self._count, self._shares = 0, dict[str, float]()
@@ -125,15 +125,15 @@ class Phases:
                 self.trace.begin_step(count)
         if count == 0 or count % self.every == 1 % self.every:
             self.enter(OWN)
-            self._into, self.now = self._fresh if count else self._first, self.enter
+            self._into, self.mark = self._fresh if count else self._first, self.enter
         elif self._into is not self.seconds or self._phase != _UNDIVIDED:
             self.enter(_UNDIVIDED)
-            self._into, self.now = self.seconds, _nothing
+            self._into, self.mark = self.seconds, _nothing
 
     def end_steps(self) -> None:
         """End the steps of an epoch, and divide the time of the steps that were not timed by phase."""
         self.enter(OWN)
-        self._into, self.now = self.seconds, _nothing
+        self._into, self.mark = self.seconds, _nothing
         first, fresh = self._first, self._fresh
         self._first, self._fresh = {}, {}
         for exact in (first, fresh):

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
-from kdcore.training.evaluation import evaluating
-from kdcore.training.participants import Distiller
+from kdcore.training.participants import Distiller, evaluating
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

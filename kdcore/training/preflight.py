@@ -113,7 +113,7 @@ def _check_stage(
 ) -> None:
     labelled = not (withheld and any(name in distiller.students for name in stage.learners))
     distiller.eval()
-    learning = [module for name in distiller.owners(stage.learners) for module in distiller.owned(name)]
+    learning = distiller.trained_modules(stage.learners)
     if not any(parameter.requires_grad for module in learning for parameter in module.parameters()):
         raise TrainingError(f"stage {stage.name!r} has nothing to learn: all of {' and '.join(stage.learners)} is frozen")
     for module in learning:
@@ -122,7 +122,7 @@ def _check_stage(
     step.progress = {name: Progress(stage.name, 0, 0, stage.training[name].epochs) for name in stage.learners}
     rows = table.training_rows(stage.split, stage.learners)
     poor = (~known(table.train_labels[rows])).long()
-    for mask in step.presence.values():
+    for mask in step.present.values():
         poor = poor + (~mask[rows]).long()
     rows = rows[poor.argsort(stable=True)]  # rows with a label and all signals first, to check as many terms as possible
     checks: dict[int, TermCheck] = {}
@@ -147,17 +147,17 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     parameters = sum(each.numel() for each in term.loss.parameters() if each.requires_grad)
     if not len(context.batch):  # no labelled sample in this batch
         return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0, parameters)
-    called = distiller.describe_term(term.learner, term.spec.id)
-    with side_effects_refused(called, context):
+    description = distiller.describe_term(term.learner, term.spec.id)
+    with side_effects_refused(description, context):
         try:
             value = step.value(term, context)
         except DataError as error:  # the loss reads sample indices, which this batch lacks
-            raise DataError(f"{called}: {error}") from error
-    gradients = _gradients(value, _trainable(distiller, term.learner))
-    _refuse_taught_teachers(value, distiller, term.learner, term.spec.id)
-    value, reached = value.detach(), frozenset(name for name, each in gradients.items() if each > 0)
-    samples, gradient = len(context.batch), _norm(gradients)
-    return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value), gradient, parameters, samples, reached)
+            raise DataError(f"{description}: {error}") from error
+    gradient = _gradient(value, _trainable(distiller, term.learner))
+    _refuse_teacher_gradients(value, distiller, term.learner, term.spec.id)
+    return TermCheck(
+        stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient, parameters, len(context.batch)
+    )
 
 
 def _largest(weight: float | Ramp, epochs: int) -> float:
@@ -167,15 +167,15 @@ def _largest(weight: float | Ramp, epochs: int) -> float:
 
 def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[TermCheck]) -> None:
     """Refuse a term that is not finite, or whose gradient is negligible compared with the largest of its learner."""
-    called = distiller.describe_term(check.learner, check.term)
+    description = distiller.describe_term(check.learner, check.term)
     numbers = f"its value is {check.value} and its gradient {check.gradient} on the first batch"
     if not torch.isfinite(torch.tensor([check.value, check.gradient])).all():
-        raise TrainingError(f"{called}: {numbers}; look for a logarithm or root of 0, or a division by 0")
+        raise TrainingError(f"{description}: {numbers}; look for a logarithm or root of 0, or a division by 0")
     if not _trainable(distiller, check.learner):
         return
     if check.gradient == 0:
         why = f"is its result detached, or does it not depend on {check.learner}?"
-        raise TrainingError(f"{called} gives no gradient: {why} Look for detach, item, no_grad or argmax in its forward")
+        raise TrainingError(f"{description} gives no gradient: {why} Look for detach, item, no_grad or argmax in its forward")
     largest = max(terms, key=lambda each: each.weight * each.gradient)
     strongest = largest.weight * largest.gradient
     if strongest and strongest < FAINT:
@@ -185,7 +185,7 @@ def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[Term
         )
     if check.weight * check.gradient < NEGLIGIBLE * largest.weight * largest.gradient:
         raise TrainingError(
-            f"{called} gives a negligible gradient: {check.weight * check.gradient:.2g} with its weight, against "
+            f"{description} gives a negligible gradient: {check.weight * check.gradient:.2g} with its weight, against "
             f"{largest.weight * largest.gradient:.2g} of {largest.term!r}; raise its weight, or leave it out"
         )
 
@@ -234,12 +234,12 @@ def _read_by_logits(distiller: Distiller, table: Table, name: str) -> set[str]:
         return {key for key, each in _gradients((logits * weights).sum(), _trainable(distiller, name)).items() if each > 0}
 
 
-def _refuse_taught_teachers(value: Tensor, distiller: Distiller, learner: str, term: str) -> None:
+def _refuse_teacher_gradients(value: Tensor, distiller: Distiller, learner: str, term: str) -> None:
     others = [name for name in distiller.networks if name != learner]
     for name in others:
         if learner in distiller.fused and name in distiller.fused:  # the fusion may send gradients from one to the other
             continue
-        if _norm(_gradients(value, _trainable(distiller, name))) > 0:
+        if _gradient(value, _trainable(distiller, name)) > 0:
             raise TrainingError(
                 f"{distiller.describe_term(learner, term)} sends a gradient to {name}, which must not learn from it"
             )

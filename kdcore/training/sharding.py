@@ -19,7 +19,7 @@ LEAST = 1 << 20
 """Fewest parameters of a block that is gathered on its own instead of with the rest of its network."""
 
 
-class Undivided:
+class FullWeights:
     """Weights of which every process has a full copy."""
 
     def whole(self, state: Any) -> Any:
@@ -42,7 +42,7 @@ class Undivided:
         return distiller
 
 
-class Divided(Undivided):
+class ShardedWeights(FullWeights):
     """Weights, gradients and optimizer states of all encoders, sharded by ``fully_shard`` (FSDP2).
 
     An encoder's weights are gathered before its forward and backward passes and resharded afterwards. Each process receives
@@ -65,27 +65,27 @@ class Divided(Undivided):
     def load(self, distiller: Distiller, weights: Mapping[str, Tensor], strict: bool = False) -> None:
         """Load weights, given as full tensors or as this process's shards."""
         like = distiller.state_dict()
-        distiller.load_state_dict({name: _part(tensor, like[name]) for name, tensor in weights.items()}, strict=strict)
+        distiller.load_state_dict({name: _shard_like(tensor, like[name]) for name, tensor in weights.items()}, strict=strict)
 
     def restore(self, learner: Learner, state: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         """Restore a learner from a checkpoint, whose tensors are full."""
         if learner.optimizer:
             parameters = [each for group in learner.optimizer.param_groups for each in group["params"]]
             kept = state["optimizer"]
-            divided = {index: _parts_of(each, parameters[index]) for index, each in kept["state"].items()}
-            state = {**state, "optimizer": {**kept, "state": divided}}
+            sharded_state = {index: _shard_state(each, parameters[index]) for index, each in kept["state"].items()}
+            state = {**state, "optimizer": {**kept, "state": sharded_state}}
         best, average = f"best|{learner.name}|", f"average|{learner.name}|"
         like = {f"{best}{name}": tensor for name, tensor in self.distiller.state_dict().items()}
         if learner.average:
             like |= {f"{average}{index}": each for index, each in enumerate(learner.average.parameters)}
         own = {name: tensor for name, tensor in weights.items() if name.startswith((best, average))}
-        learner.restore(state, {name: _part(tensor, like[name]) for name, tensor in own.items()})
+        learner.restore(state, {name: _shard_like(tensor, like[name]) for name, tensor in own.items()})
 
     def average_rest(self, learners: Iterable[Learner]) -> None:
         """Average over processes the gradients of parameters that are not sharded."""
         for learner in learners:
             for each in learner.parameters:
-                if each.grad is not None and not is_part(each):
+                if each.grad is not None and not is_sharded(each):
                     dist.all_reduce(each.grad)
                     each.grad /= self.fabric.world_size
 
@@ -104,22 +104,22 @@ def undividable(optimizer: Mapping[str, Any]) -> str:
     return f"a fused {name!r}; leave out 'fused'" if optimizer.get("fused") and name not in ("adam", "adamw") else ""
 
 
-def is_part(tensor: Tensor) -> bool:
+def is_sharded(tensor: Tensor) -> bool:
     """True for a sharded tensor (``DTensor``)."""
     return hasattr(tensor, "full_tensor")
 
 
-def in_full(tensor: Tensor) -> Tensor:
+def full_tensor_of(tensor: Tensor) -> Tensor:
     """The full tensor. For a sharded one, this is a collective: all processes must call it."""
-    return tensor.full_tensor() if is_part(tensor) else tensor  # type: ignore[attr-defined]
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def local_sum(parameters: Iterable[Tensor], start: Tensor) -> Tensor:
+def sum_of_shards(parameters: Iterable[Tensor], start: Tensor) -> Tensor:
     """`start` plus the sum of this process's shards of `parameters`."""
-    return sum((each.to_local().sum() if is_part(each) else each.sum() for each in parameters), start)  # type: ignore[attr-defined]
+    return sum((each.to_local().sum() if is_sharded(each) else each.sum() for each in parameters), start)  # type: ignore[attr-defined]
 
 
-def divide(distiller: Distiller, least: int = LEAST) -> Distiller:
+def shard(distiller: Distiller, least: int = LEAST) -> Distiller:
     """Shard the encoders of all participants across all processes, in place.
 
     Args:
@@ -195,9 +195,9 @@ def large_blocks(encoder: nn.Module, tapped: Sequence[str], least: int) -> Itera
 
 def _whole(state: Any, keep: bool) -> Any:
     if isinstance(state, Tensor):
-        if not is_part(state):
+        if not is_sharded(state):
             return state
-        full = in_full(state)
+        full = full_tensor_of(state)
         return full.cpu() if keep else full.new_empty(0)
     if isinstance(state, Mapping):
         return {key: _whole(each, keep) for key, each in state.items()}
@@ -206,8 +206,8 @@ def _whole(state: Any, keep: bool) -> Any:
     return state
 
 
-def _part(tensor: Tensor, like: Tensor) -> Tensor:
-    if not is_part(like) or is_part(tensor):
+def _shard_like(tensor: Tensor, like: Tensor) -> Tensor:
+    if not is_sharded(like) or is_sharded(tensor):
         return tensor
     from torch.distributed.tensor import distribute_tensor
 
@@ -215,9 +215,9 @@ def _part(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(full, like.device_mesh, like.placements, src_data_rank=None)  # type: ignore[attr-defined]
 
 
-def _parts_of(state: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
+def _shard_state(state: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
     """Shard the optimizer state of one parameter like the parameter itself; tensors of other shapes are kept."""
     return {
-        key: _part(each, parameter) if isinstance(each, Tensor) and each.shape == parameter.shape else each
+        key: _shard_like(each, parameter) if isinstance(each, Tensor) and each.shape == parameter.shape else each
         for key, each in state.items()
     }

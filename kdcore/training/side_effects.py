@@ -14,11 +14,11 @@ from kdcore.errors import TrainingError
 
 
 @contextmanager
-def side_effects_refused(called: str, context: LossContext) -> Iterator[None]:
+def side_effects_refused(description: str, context: LossContext) -> Iterator[None]:
     """Context in which a loss is computed; refuses changes of PyTorch's global settings and of the loss's inputs.
 
     Args:
-        called: Description of the term, for messages.
+        description: Description of the term, for messages.
         context: The loss's input.
 
     Raises:
@@ -35,13 +35,13 @@ def side_effects_refused(called: str, context: LossContext) -> Iterator[None]:
     changed = [name for name in before if before[name] != after[name]]
     if changed:
         raise TrainingError(
-            f"{called} changes {' and '.join(changed)}, which affects all other code; do not change torch's global settings, "
-            "and draw random numbers from a torch.Generator of your own if they must be seeded"
+            f"{description} changes {' and '.join(changed)}, which affects all other code; do not change torch's global "
+            "settings, and draw random numbers from a torch.Generator of your own if they must be seeded"
         )
     for (name, tensor), copy in zip(given.items(), copies, strict=True):
         if not torch.equal(tensor.detach(), copy) and bool(torch.isfinite(copy).all()):
             raise TrainingError(
-                f"{called} changes the {name} that it is given in place, and other terms read them too; clone them"
+                f"{description} changes the {name} that it is given in place, and other terms read them too; clone them"
             )
 
 

@@ -33,9 +33,8 @@ def begin_stage(distiller: Distiller, stage: StagePlan, new: Sequence[str]) -> N
 def set_modes(distiller: Distiller, stage: StagePlan) -> None:
     """Put the stage's learners into training mode and all others into evaluation mode."""
     distiller.eval()
-    for name in distiller.owners(stage.learners):
-        for module in distiller.owned(name):
-            module.train()
+    for module in distiller.trained_modules(stage.learners):
+        module.train()
     for name in stage.sources:
         if name not in distiller.stored:
             member = distiller.participant(name)
@@ -61,7 +60,7 @@ def cached_sources(
     if not set(names) & set(table.present):
         return cache_teachers(distiller, names, rows, table, batch_size, limit, fabric)
     found: dict[str, CachedOutputs] = {}
-    for group in distiller.run_apart(names):
+    for group in distiller.independent_groups(names):
         there = table.complete(group, rows)
         own = rows if there is None else rows[there]
         found |= cache_teachers(distiller, group, own, table, batch_size, limit, fabric) if len(own) else {}

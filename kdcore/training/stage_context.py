@@ -36,7 +36,7 @@ class StageContext:
         last: Learners that no later stage trains.
         epoch: Index of the current epoch in this stage, from 0.
         index: Index of the current batch in this epoch, from 0.
-        gathered: Number of batches accumulated for the next optimizer step.
+        accumulated: Number of batches accumulated for the next optimizer step.
         done: Finished epochs of this stage.
         ended: Reason why the stage ends early; empty if it does not.
         earlier: Stacked values of earlier steps, as in `values`; None if there are none.
@@ -54,7 +54,7 @@ class StageContext:
     last: frozenset[str] = frozenset()
     epoch: int = 0
     index: int = 0
-    gathered: int = 0
+    accumulated: int = 0
     done: int = 0
     ended: str = ""
     earlier: Tensor | None = None
@@ -64,15 +64,15 @@ class StageContext:
         """Keep the values of a step. No kernel is launched, except when `LONGEST` scalars are stacked."""
         self.recorded += (*values, total)
         if len(self.recorded) > LONGEST:
-            self.start_from(self.values)
+            self.set_values(self.values)
 
-    def forget(self) -> None:
+    def discard_last(self) -> None:
         """Replace the values of the last step by NaN."""
         values = self.values.clone()
         values[-1] = torch.nan
-        self.start_from(values)
+        self.set_values(values)
 
-    def start_from(self, values: Tensor | None) -> None:
+    def set_values(self, values: Tensor | None) -> None:
         """Set the values of the epoch's earlier steps; None for none."""
         self.earlier, self.recorded = values, []
 
@@ -133,7 +133,7 @@ class StageContext:
         history = f"; in this epoch it was {float(before[0]):.4g} first" if len(before) else ""
         history += f" and {float(before[-1]):.4g} last" if len(before) > 1 else ""
         raise TrainingError(
-            f"{self.names[which]} is {float(values[step, which])} {where}{self.step.describe_term(which)}{history}. "
+            f"{self.names[which]} is {float(values[step, which])} {where}{self.step.describe_column(which)}{history}. "
             f"Learning rate: {rates}. If the value grew, try a smaller learning rate, a smaller weight, or "
             "gradient_clip; if it did not, look for a logarithm or root of 0, or a division by 0, in the loss"
         )

@@ -23,10 +23,10 @@ from kdcore.training.module_checks import not_a_scalar
 from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.phases import BATCHES, CHECKS, FORWARD, LOSSES, OWN, TEACHERS, TEACHERS_FORWARD, Phases
 from kdcore.training.randomness import RandomStream
-from kdcore.training.sharding import local_sum
+from kdcore.training.sharding import sum_of_shards
 from kdcore.training.teacher_cache import CachedOutputs, sees_random_input
 
-_PLAIN = nullcontext()
+_NO_CONTEXT = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ class StageStep(nn.Module):
         gather: Callable[[Tensor], Tensor] | None = None,
     ):
         super().__init__()
-        owned = [module for name in distiller.owners(stage.learners) for module in distiller.owned(name)]
-        self.learning = nn.ModuleList(owned)
+        self.learning = nn.ModuleList(distiller.trained_modules(stage.learners))
         self._distiller = [distiller]  # in a list, which nn.Module does not register: DDP must see no frozen teachers
         self.stage, self.table, self.labelled, self.gather = stage, table, labelled, gather
         self.cached = {**distiller.stored, **(cached or {})}
@@ -83,7 +82,7 @@ class StageStep(nn.Module):
             for name in stage.learners
             for term, spec in distiller.specs.get(name, {}).items()
         ]
-        self._known = [distiller.known_classes(term.learner, term.spec) for term in self.terms]
+        self._classes = [distiller.known_classes(term.learner, term.spec) for term in self.terms]
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
         self.watch, self.phases = GradientWatch(), Phases()
         self.progress = {name: Progress() for name in stage.learners}  # not an argument, which Fabric's wrapper would convert
@@ -93,9 +92,9 @@ class StageStep(nn.Module):
         }  # learner → weighted term values of the last batch, for learners that combine gradients by another rule than the sum
         self.mix = table.mix if is_mixed(table.mix, stage, distiller) else None
         self.mix_seed: int | None = None  # seed of the next batch's mixup or cutmix
-        self.presence = self._presence(table)
-        self._blank: dict[str, Outputs] | None = None
-        self._drawn: Mix | None = None
+        self.present = self._present_rows(table)
+        self._ablated_sources: dict[str, Outputs] | None = None
+        self._mixing: Mix | None = None
         self.teacher_randomness = RandomStream() if self._needs_stream() else None
 
     @property
@@ -103,7 +102,7 @@ class StageStep(nn.Module):
         """All participants of the arm."""
         return self._distiller[0]
 
-    def describe_term(self, index: int) -> str:
+    def describe_column(self, index: int) -> str:
         """``: term … of …`` for the column `index` of the recorded values; empty for the last column, the total."""
         if index >= len(self.terms):
             return ""
@@ -119,12 +118,12 @@ class StageStep(nn.Module):
         total, values, watched = None, [], []
         self.balanced = {name: [] for name in self.balanced}
         for term, context in self.contexts(rows, local):
-            self.phases.now(LOSSES)
+            self.phases.mark(LOSSES)
             value = self.value(term, context)
-            self.phases.now(OWN)
+            self.phases.mark(OWN)
             weight = context.progress.at(term.spec.weight)
             values.append(value.detach())
-            if self.watch.looking and len(context.batch):
+            if self.watch.checking and len(context.batch):
                 watched.append(TermValue(f"{term.learner}/{term.spec.id}", value, weight, context.student))
             if weight:
                 weighted = value if weight == 1 else value * weight
@@ -132,11 +131,11 @@ class StageStep(nn.Module):
                 if term.learner in self.balanced and not self._is_empty(term, context):
                     self.balanced[term.learner].append(weighted)
         if watched:
-            self.phases.now(CHECKS)
-            self.watch.look(watched)
-            self.phases.now(OWN)
+            self.phases.mark(CHECKS)
+            self.watch.check(watched)
+            self.phases.mark(OWN)
         if total is None:  # every weight is 0 in this epoch, but backward, and DDP, still need a graph to all parameters
-            total = local_sum(self.parameters(), values[0]) * 0.0
+            total = sum_of_shards(self.parameters(), values[0]) * 0.0
         return total, values
 
     def value(self, term: StepTerm, context: LossContext) -> Tensor:
@@ -145,14 +144,14 @@ class StageStep(nn.Module):
         Raises:
             TrainingError: If the loss returns anything but a scalar.
         """
-        if self._drawn is None:
+        if self._mixing is None:
             value = term.loss(context) if len(context.batch) else context.student.logits.sum() * 0.0
-            self.refuse(term, value, context.student.logits)
+            self._refuse_non_scalar(term, value, context.student.logits)
             return value
-        parts = list(self._by_label(term, context))
+        parts = list(self._label_parts(term, context))
         values = [term.loss(part) if len(part.batch) else part.student.logits.sum() * 0.0 for _, part in parts]
         for value in values:
-            self.refuse(term, value, context.student.logits)
+            self._refuse_non_scalar(term, value, context.student.logits)
         if len(parts) == 1:
             return values[0]
         return torch.stack([share * value for (share, _), value in zip(parts, values, strict=True)]).sum()
@@ -160,12 +159,12 @@ class StageStep(nn.Module):
     def _is_empty(self, term: StepTerm, context: LossContext) -> bool:
         """True if a batch has no sample for a term. MGDA would take its gradient of 0 for a stationary point."""
         labels = context.batch.labels
-        mixed = self._drawn is not None and labels is not None and term.loss.needs.labels
+        mixed = self._mixing is not None and labels is not None and term.loss.needs.labels
         return not len(context.batch) or (mixed and not bool(known(labels).any()))
 
-    def _by_label(self, term: StepTerm, context: LossContext) -> Iterator[tuple[float, LossContext]]:
+    def _label_parts(self, term: StepTerm, context: LossContext) -> Iterator[tuple[float, LossContext]]:
         """Yield (share, context) for each of the two label sets of a mixed batch; (1, context) for any other batch."""
-        mix, labels = self._drawn, context.batch.labels
+        mix, labels = self._mixing, context.batch.labels
         if not isinstance(context.batch, MixedBatch) or mix is None or labels is None or not term.loss.needs.labels:
             yield 1.0, context
             return
@@ -176,7 +175,7 @@ class StageStep(nn.Module):
             told = known(own).nonzero().flatten()
             yield share, part if len(told) == len(own) else part.select(told)
 
-    def refuse(self, term: StepTerm, value: object, like: Tensor) -> None:
+    def _refuse_non_scalar(self, term: StepTerm, value: object, like: Tensor) -> None:
         """Raise a TrainingError if a loss returned anything but a scalar tensor on the device of `like`."""
         if wrong := not_a_scalar(value, like):
             raise TrainingError(f"{self.distiller.describe_term(term.learner, term.spec.id)}: {wrong}")
@@ -184,27 +183,27 @@ class StageStep(nn.Module):
     def contexts(self, rows: Tensor, local: Tensor) -> list[tuple[StepTerm, LossContext]]:
         """Run the networks, and build each term's context; that of a term that reads labels has the labelled samples only."""
         distiller = self.distiller
-        if self.presence:
+        if self.present:
             return self._contexts_where_present(rows)
-        now = self.phases.now
-        now(BATCHES)
+        mark = self.phases.mark
+        mark(BATCHES)
         batch = self.table.batch(local, self.inputs, self.labelled)
-        now(OWN)
-        self._drawn = mix = draw(self.mix, len(rows), self.mix_seed, rows.device) if self.mix else None
-        whole = self._whole(rows, batch)
-        with distiller.mixed(mix) if mix else _PLAIN:
-            now(TEACHERS)
+        mark(OWN)
+        self._mixing = mix = draw(self.mix, len(rows), self.mix_seed, rows.device) if self.mix else None
+        whole = self._global_batch(rows, batch)
+        with distiller.mixed(mix) if mix else _NO_CONTEXT:
+            mark(TEACHERS)
             sources = self._sources(rows, batch)
             outputs: dict[str, Outputs] = {}
             if self.teacher_learners:
-                now(TEACHERS_FORWARD)
-                with self.teacher_randomness or _PLAIN:
+                mark(TEACHERS_FORWARD)
+                with self.teacher_randomness or _NO_CONTEXT:
                     outputs = self._gathered(distiller.run_teachers(self.fused, batch))
                     outputs |= self._outputs([name for name in self.teacher_learners if name not in outputs], batch)
             if self.student_learners:
-                now(FORWARD)
+                mark(FORWARD)
             outputs |= self._outputs(self.student_learners, batch)
-            now(OWN)
+            mark(OWN)
         if mix:
             whole = MixedBatch(len(whole), {}, whole.labels, whole.weights)
         read = {name: each.detach() for name, each in outputs.items()} if len(outputs) > 1 else {}
@@ -213,7 +212,7 @@ class StageStep(nn.Module):
         some = labelled is not None and len(labelled) < len(whole)
         undeclared = whole.with_labels(None) if mix or some else whole  # for losses that do not declare that they read labels
         found, embeddings = [], distiller.class_embeddings
-        for term, classes in zip(self.terms, self._known, strict=True):
+        for term, classes in zip(self.terms, self._classes, strict=True):
             context = LossContext(
                 outputs[term.learner],
                 {name: read[name] for name in term.spec.teachers},
@@ -231,7 +230,7 @@ class StageStep(nn.Module):
             found.append((term, context))
         return found
 
-    def _whole(self, rows: Tensor, batch: Batch) -> Batch:
+    def _global_batch(self, rows: Tensor, batch: Batch) -> Batch:
         """The global batch of all processes, without inputs; `batch` itself in a single process."""
         if not self.gather:
             return batch
@@ -239,7 +238,7 @@ class StageStep(nn.Module):
         labels = self.table.train_labels[rows] if self.labelled else None
         return replace(batch, rows=rows, signals={}, labels=labels, weights=weights)
 
-    def _presence(self, table: Table) -> dict[str, Tensor]:
+    def _present_rows(self, table: Table) -> dict[str, Tensor]:
         """Participant → (N,) bool mask of the table's rows that have its signals; without participants that have all rows."""
         found = {name: table.present[name] for name in self.inputs if name in table.present}
         for name in self.stage.sources:
@@ -256,13 +255,13 @@ class StageStep(nn.Module):
 
         A learning teacher with fewer than two rows in a batch is skipped: batch normalisation cannot train on one sample.
         """
-        self.phases.now(BATCHES)
+        self.phases.mark(BATCHES)
         distiller, batch = self.distiller, self.table.batch(rows, self.inputs, self.labelled, stand_ins=True)
         outputs, places = self._outputs_where_present(rows, batch)
-        self.phases.now(OWN)
+        self.phases.mark(OWN)
         labelled = known(batch.labels) if self._partly_labelled and batch.labels is not None else None
         found = []
-        for term, classes in zip(self.terms, self._known, strict=True):
+        for term, classes in zip(self.terms, self._classes, strict=True):
             names = (term.learner, *term.spec.teachers, *term.spec.peers)
             chosen = torch.ones_like(rows, dtype=torch.bool)
             for name in names:
@@ -294,27 +293,27 @@ class StageStep(nn.Module):
         """Outputs of each participant for the rows it has, and participant → (B,) index of each row in them, -1 if missing."""
         distiller, outputs = self.distiller, dict[str, Outputs]()
         places: dict[str, Tensor] = {}
-        self.phases.now(TEACHERS)
-        for group in distiller.run_apart([*self.live_teachers]):
-            with torch.no_grad(), self.teacher_randomness or _PLAIN:
-                outputs |= self._some(
+        self.phases.mark(TEACHERS)
+        for group in distiller.independent_groups([*self.live_teachers]):
+            with torch.no_grad(), self.teacher_randomness or _NO_CONTEXT:
+                outputs |= self._run_present(
                     group, rows, batch, places, 1, lambda part, group=group: distiller.run_teachers(group, part)
                 )
         for name in self.stage.sources:
             if name in self.cached:
-                outputs |= self._some(
+                outputs |= self._run_present(
                     [name], rows, batch, places, 1, lambda part, name=name: {name: self.cached[name].at(part.rows)}
                 )
-        outputs = self._with_blanks(outputs, rows)
-        self.phases.now(TEACHERS_FORWARD)
-        for group in distiller.run_apart(self.teacher_learners):
-            with self.teacher_randomness or _PLAIN:
+        outputs = self._with_ablated(outputs, rows)
+        self.phases.mark(TEACHERS_FORWARD)
+        for group in distiller.independent_groups(self.teacher_learners):
+            with self.teacher_randomness or _NO_CONTEXT:
                 run = distiller.run_teachers if group == self.fused else self._outputs
-                outputs |= self._some(group, rows, batch, places, 2, lambda part, run=run, group=group: run(group, part))
-        self.phases.now(FORWARD)
+                outputs |= self._run_present(group, rows, batch, places, 2, lambda part, run=run, group=group: run(group, part))
+        self.phases.mark(FORWARD)
         return outputs | self._outputs(self.student_learners, batch), places
 
-    def _some(
+    def _run_present(
         self,
         group: list[str],
         rows: Tensor,
@@ -324,20 +323,20 @@ class StageStep(nn.Module):
         run: Callable[[Batch], Mapping[str, Outputs]],
     ) -> Mapping[str, Outputs]:
         """Run a group on the rows that all its members have, and note their indices in `places`; empty below `least` rows."""
-        masks = [self.presence[name][rows] for name in group if name in self.presence]
+        masks = [self.present[name][rows] for name in group if name in self.present]
         if not masks or bool((mask := torch.stack(masks).all(0)).all()):
             return run(batch)
         index = mask.nonzero().flatten()
         if len(index) < least:
             places |= dict.fromkeys(group, torch.full_like(rows, -1))
-            return {name: self._nothing(name) for name in group if name in self.stage.learners}
+            return {name: self._empty_outputs(name) for name in group if name in self.stage.learners}
         place = torch.full_like(rows, -1)
         place[index] = torch.arange(len(index), device=rows.device)
         places |= dict.fromkeys(group, place)
         signals = {name: signal for name, signal in batch.signals.items() if name in group}
         return run(replace(batch, signals=signals).select(index))
 
-    def _nothing(self, name: str) -> Outputs:
+    def _empty_outputs(self, name: str) -> Outputs:
         """Empty outputs of a learner, connected to its parameters: backward then gives them zero gradients instead of None."""
         zero = torch.zeros((), device=self.table.labels.device)
         for parameter in self.distiller.participant(name).parameters():
@@ -351,19 +350,19 @@ class StageStep(nn.Module):
         """Outputs of the participants that do not train in this stage, without a graph."""
         found = {name: self.cached[name].at(rows) for name in self.stage.sources if name in self.cached}
         if self.live_teachers:
-            with torch.no_grad(), self.teacher_randomness or _PLAIN:
+            with torch.no_grad(), self.teacher_randomness or _NO_CONTEXT:
                 found |= self._gathered(self.distiller.run_teachers(self.live_teachers, batch))
-        return self._with_blanks(found, rows)
+        return self._with_ablated(found, rows)
 
-    def _with_blanks(self, found: dict[str, Outputs], rows: Tensor) -> dict[str, Outputs]:
+    def _with_ablated(self, found: dict[str, Outputs], rows: Tensor) -> dict[str, Outputs]:
         """Add the outputs for an all-zero input to those of the sources, if a loss reads them."""
         if self._ablated and found:
             names = self.stage.sources
             networks = [name for name in names if name not in self.distiller.stored]
-            if self._blank is None or set(networks) & set(self.distiller.averages):
+            if self._ablated_sources is None or set(networks) & set(self.distiller.averages):
                 shape = self.table.batch(rows[:1], networks, stand_ins=True)
-                self._blank = self.distiller.ablated_teachers(networks, shape)
-            found = {name: replace(each, ablated=self._blank.get(name)) for name, each in found.items()}
+                self._ablated_sources = self.distiller.ablated_teachers(networks, shape)
+            found = {name: replace(each, ablated=self._ablated_sources.get(name)) for name, each in found.items()}
         return found
 
     def _needs_stream(self) -> bool:

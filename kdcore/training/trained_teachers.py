@@ -55,7 +55,7 @@ class TrainedStages:
         started = bool(distiller.origins.keys() & set(stage.learners))
         if stage.sources or again or followed or started or not set(stage.learners) <= set(distiller.teachers):
             return None
-        owned = [module for name in distiller.owners(stage.learners) for module in distiller.owned(name)]
+        owned = distiller.trained_modules(stage.learners)
         modules = [part for module in owned for part in module.modules()]
         rows = table.training_rows(stage.split, stage.learners)
         held_out = table.rows.get("validation", rows[:0])
@@ -100,7 +100,7 @@ class TrainedStages:
 
 
 @contextmanager
-def claimed(store: TrainedStages | None, key: str | None, stopped: Callable[[], bool]) -> Iterator[None]:
+def stage_lock(store: TrainedStages | None, key: str | None, stopped: Callable[[], bool]) -> Iterator[None]:
     """Hold the lock on a stage, so that one of several concurrent runs trains it and the others wait and load the result.
 
     The operating system, or the server of a shared file system, frees the lock of a process that dies.

@@ -15,7 +15,7 @@ from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import BACKWARD, OPTIMIZER, OWN, TEACHERS_BACKWARD, Phases
 from kdcore.training.randomness import derive
-from kdcore.training.sharding import Undivided
+from kdcore.training.sharding import FullWeights
 from kdcore.training.stage_context import StageContext
 
 if TYPE_CHECKING:
@@ -44,18 +44,18 @@ class Updates:
         scaler: torch.amp.GradScaler | None,
         skipping: Skipping | None,
         phases: Phases,
-        shards: Undivided,
+        shards: FullWeights,
     ):
         self.fabric, self.distiller, self.scaler, self.skipping, self.phases = fabric, distiller, scaler, skipping, phases
         self.shards = shards
 
-    def begin(self, state: Mapping[str, Any] | None) -> None:
+    def reset_scaler(self, state: Mapping[str, Any] | None) -> None:
         """Reset the gradient scaler, if there is one, or restore it from a checkpoint's state."""
         if self.scaler:
             fresh = {**self.scaler.state_dict(), "scale": 2.0**16, "_growth_tracker": 0}
             self.scaler.load_state_dict(dict(state["scaler"]) if state else fresh)
 
-    def take(self, context: StageContext, total: Tensor, values: Sequence[Tensor]) -> None:
+    def update(self, context: StageContext, total: Tensor, values: Sequence[Tensor]) -> None:
         """Accumulate the gradients of a batch, and step all optimizers if the batch completes an optimizer step.
 
         The gradient of an optimizer step is the mean over its batches. A skipped batch discards the gradients accumulated
@@ -66,35 +66,35 @@ class Updates:
             total: Weighted sum of all terms, a scalar with its graph.
             values: Detached value of each term.
         """
-        if not context.gathered:
+        if not context.accumulated:
             for learner in context.learners:
                 for parameter in learner.parameters:
                     parameter.grad = None
-        self.phases.now(BACKWARD if context.step.student_learners else TEACHERS_BACKWARD)
+        self.phases.mark(BACKWARD if context.step.student_learners else TEACHERS_BACKWARD)
         balanced = self._balanced(context)
         self.fabric.backward(total)
         self.shards.average_rest(context.learners)
         for parameter, gradient in balanced:
             parameter.grad = gradient
-        self.phases.now(OWN)
+        self.phases.mark(OWN)
         context.record(values, total.detach())
         if self.skipping and self.skipping.skips(total, context.learners):
-            context.forget()
-            context.gathered = 0
+            context.discard_last()
+            context.accumulated = 0
         else:
-            context.gathered += 1
+            context.accumulated += 1
         if not context.completes_step(context.index):
             return
         stepped = False
         for learner in context.learners:
-            if context.gathered:
-                self.phases.now(OPTIMIZER)
+            if context.accumulated:
+                self.phases.mark(OPTIMIZER)
                 stepped |= self._step(context, learner)
-                self.phases.now(OWN)
+                self.phases.mark(OWN)
             learner.end_step()
         if self.scaler and stepped:
             self.scaler.update()
-        context.gathered = 0
+        context.accumulated = 0
 
     def _balanced(self, context: StageContext) -> list[tuple[Tensor, Tensor]]:
         """(parameter, accumulated gradient) of learners with a gradient rule other than the sum."""
@@ -121,10 +121,10 @@ class Updates:
                 for parameter in frozen.parameters:
                     parameter.grad = None
             stepped = any(each.grad is not None for each in learner.parameters)
-            if context.gathered > 1:
+            if context.accumulated > 1:
                 for each in learner.parameters:
                     if each.grad is not None:
-                        each.grad.div_(context.gathered)
+                        each.grad.div_(context.accumulated)
             if self.scaler and largest and stepped:
                 self.scaler.unscale_(learner.optimizer)
             if largest:  # per learner, so that its result does not depend on the other learners of the stage

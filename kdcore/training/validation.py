@@ -48,7 +48,7 @@ class Scores:
         answers, labels = answers[there], labels[there]
         if not len(labels):
             return cls(float("nan"), float("nan"), metric.name, metric.higher_is_better)
-        value, loss = scored(answers, labels, target)
+        value, loss = primary_and_loss(answers, labels, target)
         return cls(value, loss, metric.name, metric.higher_is_better)
 
     def at(self, metric: str) -> float:
@@ -64,7 +64,7 @@ class Scores:
         return replace(scores[0], value=value, loss=loss)
 
 
-def scored(answers: np.ndarray, labels: np.ndarray, target: Target) -> tuple[float, float]:
+def primary_and_loss(answers: np.ndarray, labels: np.ndarray, target: Target) -> tuple[float, float]:
     """The primary metric of `target`, and the mean loss."""
     smallest = np.finfo(np.float32).tiny  # a probability of 0 has underflowed in float32; avoids log(0)
     if target.is_classes:
@@ -79,7 +79,7 @@ def scored(answers: np.ndarray, labels: np.ndarray, target: Target) -> tuple[flo
     return float(mean_known(each)), loss
 
 
-def chosen_together(stage: StagePlan, distiller: Distiller) -> list[tuple[str, ...]]:
+def selection_groups(stage: StagePlan, distiller: Distiller) -> list[tuple[str, ...]]:
     """Groups of learners that share one best epoch: all fused teachers in one group, every other learner alone."""
     fused = tuple(name for name in stage.learners if name in distiller.fused)
     return [*([fused] if fused else []), *((name,) for name in stage.learners if name not in fused)]
@@ -129,7 +129,7 @@ def follow_plateaus(
 
     Args:
         context: The current stage.
-        groups: Groups of learners from `chosen_together`; the schedulers of a group see its mean.
+        groups: Groups of learners from `selection_groups`; the schedulers of a group see its mean.
         scores: Learner → validation scores.
         means: ``learner/term`` → mean loss of the epoch.
     """

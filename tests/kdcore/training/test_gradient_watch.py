@@ -1,4 +1,4 @@
-"""A term whose gradient vanishes during training is said once, with numbers, and looking changes nothing."""
+"""A term whose gradient vanishes during training is said once, with numbers, and checking changes nothing."""
 
 from __future__ import annotations
 
@@ -143,8 +143,8 @@ def test_looking_changes_no_number(table, monkeypatch, loss):
 
 def test_one_step_an_epoch_is_looked_at_while_every_term_matters(table, monkeypatch):
     looks = []
-    real = GradientWatch.look
-    monkeypatch.setattr(GradientWatch, "look", lambda self, terms: looks.append(len(terms)) or real(self, terms))
+    real = GradientWatch.check
+    monkeypatch.setattr(GradientWatch, "check", lambda self, terms: looks.append(len(terms)) or real(self, terms))
     trained(table, Steady, epochs=3)
     assert [number for number in looks if number] == [2, 2, 2]
 

@@ -37,7 +37,7 @@ def test_the_scale_of_a_loss_changes_nothing(table, options):
         made, _, _ = student(table)
         scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=10**6)
         runner = engine(made, table, scaler=scaler)
-        runner.updates.begin = lambda state: None
+        runner.updates.reset_scaler = lambda state: None
         precision = MixedPrecision("bf16-mixed", "cpu")
         precision.scaler = scaler
         runner.fabric._precision = runner.fabric._strategy.precision = precision

@@ -40,7 +40,7 @@ def train(phases, clock, steps, costs=STEP, warmup=0.0):
         phases.begin_step()
         clock.time += costs[OWN]
         for phase in list(costs)[1:]:
-            phases.now(phase)
+            phases.mark(phase)
             clock.time += costs[phase] + (warmup if step == 0 and phase == OPTIMIZER else 0.0)
     phases.end_steps()
 
@@ -71,7 +71,7 @@ def test_what_interrupts_a_step_is_not_counted_to_it(clock):
     phases.begin_stage("student", 40)
     for _ in range(40):
         phases.begin_step()
-        phases.now(FORWARD)
+        phases.mark(FORWARD)
         clock.time += 3.0
         with phases.during(TRACKING):
             clock.time += 10.0
@@ -89,7 +89,7 @@ def test_every_moment_is_counted_once_whatever_happens(clock):
             if act == "step":
                 phases.begin_step()
             elif act == "now":
-                phases.now(choose.choice([FORWARD, LOSSES]))
+                phases.mark(choose.choice([FORWARD, LOSSES]))
             elif act == "during":
                 with phases.during(TRACKING):
                     clock.time += choose.random()

@@ -22,7 +22,7 @@ from kdcore.recipe.plan import make_plan
 from kdcore.runs.arms import trained_stages
 from kdcore.training.engine import Engine, Settings
 from kdcore.training.participants import Distiller, TermSpec
-from kdcore.training.trained_teachers import TrainedStages, _code_of, _digest, claimed
+from kdcore.training.trained_teachers import TrainedStages, _code_of, _digest, stage_lock
 
 TEACH = teachers(select="best")
 LEARN = students()
@@ -129,7 +129,7 @@ def test_of_two_runs_that_need_a_teacher_one_trains_it_and_the_other_waits(table
     holding, released, reused = threading.Event(), threading.Event(), []
 
     def hold():
-        with claimed(store, key, lambda: False):
+        with stage_lock(store, key, lambda: False):
             holding.set()
             released.wait(10)
 
@@ -140,7 +140,7 @@ def test_of_two_runs_that_need_a_teacher_one_trains_it_and_the_other_waits(table
     threads[1].join(0.3)
     assert threads[1].is_alive()
     assert not reused
-    with pytest.raises(StoppedError), claimed(store, key, lambda: True):
+    with pytest.raises(StoppedError), stage_lock(store, key, lambda: True):
         pass
     released.set()
     for thread in threads:
