@@ -92,12 +92,15 @@ def _has_any(table: Table, name: str, rows: Tensor) -> bool:
     return there is None or bool(there.any())
 
 
-def compare_lengths(distilled: Mapping[str, Sequence[Any]], baseline: Mapping[str, Sequence[Any]]) -> list[str]:
+def compare_lengths(
+    distilled: Mapping[str, Sequence[Any]], baseline: Mapping[str, Sequence[Any]], extra: Mapping[str, int]
+) -> list[str]:
     """Check that each student was trained for the same time in both arms.
 
     Args:
         distilled: Student → (epochs, optimizer steps, reason if it ended early) in the distilled arm.
         baseline: The same for the baseline.
+        extra: Student → extra epochs of its baseline, which replace those of the participant that the student starts from.
 
     Returns:
         A sentence for each student that ended early in either arm.

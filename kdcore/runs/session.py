@@ -118,8 +118,7 @@ class RunSession:
 
     def prepare(self, fabric: Fabric | OneCpu) -> Prepared:
         """Read the data, and check the run on a few batches. Writes nothing to the run's folder."""
-        found = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say)
-        self.tracker = found or Tracker()
+        self.tracker = self.plugins.hook.open_tracker(recipe=self.recipe, say=self.listener.say) or Tracker()
         known = self.folder or (self.extends[0] if self.extends else None)
         with self.phases.during(CHECKS):
             reading = self.listener.reading if fabric.is_global_zero else RunListener().reading
@@ -135,6 +134,7 @@ class RunSession:
             if self.folder and self.writes:
                 stack.enter_context(locked(self.folder))
             prepared = self._prepared = self.prepare(self.fabric)
+            self._answerless = prepared.found.answerless
             if not self.writes:  # show the progress of one process only
                 self.listener = HookCaller(RunListener(), self.plugins)
             if self.folder is None:

@@ -167,8 +167,9 @@ class Engine:
         rows, batch_size = self._rows(stage)
         if batch_size % self.fabric.world_size:
             raise TrainingError(f"batch_size {batch_size} cannot be shared equally by {self.fabric.world_size} processes")
+        new = [name for name in stage.learners if self.learners.keys().isdisjoint(self.distiller.with_fusion([name]))]
+        begin_stage(self.distiller, stage, new)  # before averages of weights begin
         learners = [self._learner(name, stage) for name in self.distiller.with_fusion(stage.learners)]
-        begin_stage(self.distiller, stage)
         limit, gather = (self.settings.cache_limit if self.settings.teacher_cache else None), gatherer(self.fabric.world_size)
         with self.phases.during(TEACHERS):
             cached = cached_sources(self.distiller, stage, self.table, self.settings.batch_size, limit, self.fabric)
@@ -297,8 +298,8 @@ class Engine:
     def _validate(self, context: StageContext) -> dict[str, Scores]:
         """Scores of each learner on the validation split; keeps the weights of the best epoch."""
         with averages_applied(context.learners):
-            scores = self._scores(stage)
-            for names in selection_groups(stage, self.distiller) if scores else ():
+            scores = self._scores(context.stage)
+            for names in selection_groups(context.stage, self.distiller) if scores else ():
                 learner = self.learners[names[0]]
                 if improved(learner, context.training(names[0]), Scores.mean([scores[name] for name in names])):
                     learner.best = self._weights(names)

@@ -153,11 +153,11 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
             value = step.value(term, context)
         except DataError as error:  # the loss reads sample indices, which this batch lacks
             raise DataError(f"{description}: {error}") from error
-    gradient = _gradient(value, _trainable(distiller, term.learner))
+    gradients = _gradients(value, _trainable(distiller, term.learner))
     _refuse_teacher_gradients(value, distiller, term.learner, term.spec.id)
-    return TermCheck(
-        stage.name, term.learner, term.spec.id, weight, float(value.detach()), gradient, parameters, len(context.batch)
-    )
+    value, reached = value.detach(), frozenset(name for name, each in gradients.items() if each > 0)
+    samples, gradient = len(context.batch), _norm(gradients)
+    return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value), gradient, parameters, samples, reached)
 
 
 def _largest(weight: float | Ramp, epochs: int) -> float:
@@ -239,7 +239,7 @@ def _refuse_teacher_gradients(value: Tensor, distiller: Distiller, learner: str,
     for name in others:
         if learner in distiller.fused and name in distiller.fused:  # the fusion may send gradients from one to the other
             continue
-        if _gradient(value, _trainable(distiller, name)) > 0:
+        if _norm(_gradients(value, _trainable(distiller, name))) > 0:
             raise TrainingError(
                 f"{distiller.describe_term(learner, term)} sends a gradient to {name}, which must not learn from it"
             )
