@@ -1,4 +1,4 @@
-"""The files that a run saves for its participants, and participants restored from them."""
+"""Saves the participants of a run to files, and restores them."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ def fusion_file(folder: Path, seed: int) -> Path:
 
 
 def save_participants(run: RunContext, distiller: Distiller, seed: int, arm: str) -> dict[str, str]:
-    """Save everybody of an arm; of the baseline, the first seed's students alone.
+    """Save all participants of an arm; of the baseline, only the students of the first seed.
 
     Returns:
-        Teacher → digest of its weights.
+        Teacher → hash of its weights.
     """
     digests = {}
     if arm == DISTILLED:
@@ -135,10 +135,10 @@ def _first_sample(table: Table, modality: str) -> Sample:
 
 
 def restore_participants(run: RunContext, seed: int, arm: str) -> Distiller:
-    """Restore everybody of an arm as they were when it ended, in evaluation mode. Random number generators are left alone.
+    """Restore all trained participants of an arm, in evaluation mode. Random states are not changed.
 
     Raises:
-        CheckpointError: If somebody's weights are missing, or do not fit.
+        CheckpointError: If weights are missing or do not match.
     """
     before = random_state()
     try:

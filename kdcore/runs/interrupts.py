@@ -13,12 +13,12 @@ from kdcore.errors import StoppedError
 
 @dataclass
 class Interrupts:
-    """The request to stop that a signal made.
+    """Handles SIGTERM and Ctrl-C as requests to stop.
 
     Args:
         say: Shows a line to the user.
-        stop: Passes the request on to whatever is running.
-        signal: Number of the signal; 0 as long as there was none.
+        stop: Called to request the stop.
+        signal: Number of the received signal; 0 if none.
     """
 
     say: Callable[[str], None]

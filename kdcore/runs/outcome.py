@@ -1,4 +1,4 @@
-"""The outcome of one arm of one seed, kept on disk, and the summary of all of them."""
+"""The predictions of one arm and seed, stored on disk."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class Outcome:
 
     Args:
         arm: ``distilled`` or ``baseline``.
-        probabilities: Participant → (n, classes), class probabilities; of other targets probabilities of labels, or values in
-            their units. NaN in rows of samples that lack its signals.
-        labels: (n,); (n, names) of other targets.
-        keys: Which sample each row is.
-        parameters: Participant → parameters of its encoder.
-        seconds: Training took.
-        teachers: Their names.
-        students: Theirs.
-        memory: Most bytes that were in use at once: on the accelerator, else of the process so far; None if unknown.
-        trained: Participant → parameters that were trained; those of a frozen participant are not.
-        notes: What a reader of the results must know of the training.
-        target: The form of the labels, with the statistics of values.
-        names: Of the labels or values; empty for classes.
+        probabilities: Participant → (n, classes) class probabilities; for other targets, label probabilities or values in
+            their units. NaN in rows without the participant's signals.
+        labels: (n,) class indices; (n, names) for other targets.
+        keys: Sample key of each row, as text.
+        parameters: Participant → number of its encoder's parameters.
+        seconds: Training time.
+        teachers: Names of the teachers.
+        students: Names of the students.
+        memory: Peak memory in bytes, of the accelerator or else of the process; None if unknown.
+        trained: Participant → number of parameters that were trained.
+        notes: Remarks on the training, for readers of the results.
+        target: Kind of the labels, with the statistics of values.
+        names: Names of the labels or values; empty for classes.
     """
 
     arm: str
@@ -112,7 +112,7 @@ class Outcome:
 
 
 def write_outcome(path: Path, outcome: Outcome) -> None:
-    """Write an outcome in one step."""
+    """Write an outcome atomically."""
     head = {
         "arm": outcome.arm, "keys": list(outcome.keys), "parameters": dict(outcome.parameters), "seconds": outcome.seconds,
         "teachers": list(outcome.teachers), "students": list(outcome.students), "memory": outcome.memory,
@@ -127,7 +127,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
 
 
 def read_outcome(path: Path) -> Outcome:
-    """An outcome as `write_outcome` left it.
+    """Read an outcome.
 
     Raises:
         CheckpointError: If it is missing or damaged.

@@ -1,4 +1,4 @@
-"""Everything of a run up to its first step, checked."""
+"""Preparation of a run: data, participants and checks, up to the first training step."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ NEEDED_FOR = {
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything that a run needs to begin.
+    """A prepared run.
 
     Args:
-        assembly: Makes its distillers.
-        table: What they learn from and are evaluated on, on the run's device.
-        found: What one batch showed.
-        distiller: The participants that it was shown to: those of the first seed's distilled arm, untrained.
+        assembly: Constructs the participants.
+        table: Prepared samples of all splits, on the run's device.
+        found: Result of the checks before training.
+        distiller: The checked participants of the first seed's distilled arm, untrained.
     """
 
     assembly: Assembly
@@ -71,19 +71,19 @@ def prepare(
     reading: Callable[[int, int, str], None],
     phases: Phases,
 ) -> Prepared:
-    """Start the processes, read the recordings, and send one batch through everything.
+    """Launch the processes, prepare the data, construct the participants, and check them on a few batches.
 
     Args:
-        plan: What is run.
+        plan: The validated plan of the run.
         builder: Constructs the recipe's components.
-        fabric: Devices, precision, processes; for a rehearsal, `OneCpu` will do.
+        fabric: Devices, precision, processes.
         split: Split to evaluate on.
-        folder: Of the run to go on with; None for a new one.
-        reading: Told (done, total, what) while recordings are read.
-        phases: Divides the time that this takes.
+        folder: Folder of the run to resume or extend; None for a new run.
+        reading: Progress callback, called with (done, total, what).
+        phases: Timer of the run.
 
     Raises:
-        KdcoreError: If the recipe or the recordings are at fault; nothing but prepared data has been written.
+        KdcoreError: If the recipe or the recordings are invalid. Nothing except prepared data has been written.
     """
     recipe = builder.recipe
     fabric.launch()
