@@ -105,7 +105,7 @@ def prepare(
     with builder.locating_data_errors():
         distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
         _refuse_unmatched_groups(assembly, distiller)
-        found = preflight(distiller, assembly.stages(DISTILLED), table, recipe.data.batch_size, withheld)
+        found = preflight(distiller, assembly.plan.stages[DISTILLED], table, recipe.data.batch_size, withheld)
     check_precision(distiller, table, table.rows["train"][: recipe.data.batch_size], fabric, recipe.engine.precision)
     return Prepared(assembly, table, found, distiller)
 
@@ -170,7 +170,7 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
         raise TrainingError("data.missing: mask needs a single process: the processes would have different numbers of samples")
     if processes > 1 and assembly.recipe.data.mix:
         raise TrainingError("data.mix needs a single process: a sample's partner may be with another one")
-    for stage in assembly.stages(DISTILLED):
+    for stage in assembly.plan.stages[DISTILLED]:
         rule = next((each.gradients for each in stage.training.values() if each.gradients != "sum"), "")
         if rule and (processes > 1 or assembly.recipe.engine.precision == "16-mixed"):
             raise TrainingError(f"stage {stage.name}: gradients: {rule} requires a single process, in 32-true or bf16-mixed")
@@ -188,7 +188,7 @@ def _refuse_undividable(assembly: Assembly) -> None:
     members = assembly.plan.participants.values()
     if any(each.spec.classifier_from or any(term.needs.classifiers for term in each.terms) for each in members):
         raise TrainingError("engine.strategy: fsdp cannot divide networks whose classifiers others read; use ddp")
-    for stage in assembly.stages(DISTILLED):
+    for stage in assembly.plan.stages[DISTILLED]:
         for training in stage.training.values():
             if why := undividable(training.optimizer):
                 raise TrainingError(f"stage {stage.name}: engine.strategy: fsdp does not go with {why}")
@@ -196,7 +196,7 @@ def _refuse_undividable(assembly: Assembly) -> None:
 
 def _refuse_idle_split(assembly: Assembly, table: Table) -> None:
     """A split that a protocol sets apart for teachers is there for them to learn from."""
-    stages = assembly.stages(DISTILLED)
+    stages = assembly.plan.stages[DISTILLED]
     trains_teachers = any(set(stage.learners) & set(assembly.plan.teachers) for stage in stages)
     idle = set(table.rows) - {"train", "validation", "test"} - {stage.split for stage in stages}
     if trains_teachers and idle:
@@ -208,7 +208,7 @@ def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
     """The best epoch, early stopping and the like go by labelled samples of a validation split."""
     withheld = assembly.plan.students if assembly.recipe.data.labels == "withheld" else ()
     problems = []
-    for stage in assembly.stages(DISTILLED):
+    for stage in assembly.plan.stages[DISTILLED]:
         blind = not _can_choose(table) or set(stage.learners) & set(withheld)
         for key in {training.reads_validation for training in stage.training.values()} - {""} if blind else ():
             why = f"stage {stage.name!r} cannot {NEEDED_FOR[key]}: there are no labelled validation samples"
@@ -227,7 +227,7 @@ def _can_choose(table: Table) -> bool:
 def _refuse_unmatched_groups(assembly: Assembly, distiller: Distiller) -> None:
     """A parameter group is about modules that there are, and an optimizer that has its options."""
     problems = []
-    for stage in assembly.stages(DISTILLED):
+    for stage in assembly.plan.stages[DISTILLED]:
         where = f"{place_in_schedule(assembly.recipe, stage.name)}.parameter_groups"
         for name, training in stage.training.items():
             nothing = unmatched(distiller.modules_of(name), training)
