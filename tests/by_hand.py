@@ -48,7 +48,7 @@ class Trial:
         return self.assembly.recipe.data.batch_size
 
     def stages(self, arm: str = DISTILLED) -> tuple[StagePlan, ...]:
-        return self.assembly.stages(arm)
+        return self.assembly.plan.stages[arm]
 
     def distiller(self, arm: str = DISTILLED) -> Distiller:
         return self.assembly.distiller(self.table, SEED, arm, torch.device("cpu"))

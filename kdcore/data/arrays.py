@@ -28,45 +28,43 @@ _CONDITIONS = ("view", "scene", "session")
 
 
 class ArrayDataset(Dataset):
-    """A dataset of arrays in memory, for `kdcore.run` and other functions that take a dataset.
+    """A dataset of arrays in memory, for example for `kdcore.run`.
 
     The recordings of a modality are one of:
 
-    - an array or tensor (samples, time, …), where the axes after the first are those of a recording;
+    - an array or tensor (samples, time, …);
     - a list of arrays, tensors or `kdcore.Signal`, which may differ in length; None for a sample without the modality;
-    - a data frame with a row for each time step: a column `sample` with the name of the sample, optionally a column ``time``
-      of seconds, dates or durations, and the channels. Rows of a sample are in the order of time.
+    - a data frame with a row per time step: a column `sample` with the sample's name, optionally a column ``time`` (seconds,
+      dates or durations), and one column per channel. The rows of a sample must be ordered by time.
 
-    A pair ``(arrays, rate)`` sets the sampling rate in Hz. Arrays of several modalities are joined by position, tables by the
-    names of their samples.
+    Use a pair ``(arrays, rate)`` to give the sampling rate in Hz. Arrays of several modalities are joined by position, data
+    frames by the names of their samples.
 
-    A registered modality, such as ``accelerometer``, has the axes, unit and channels that its plugin declares (``kdcore list
-    modalities``). Recordings of any other modality have the axes ``time`` and ``channel``, unless `modalities` declares others.
-    A missing ``person`` axis is added.
+    A registered modality, such as ``accelerometer``, defines axes, unit and channels (see ``kdcore list modalities``).
+    Recordings of any other modality have the axes ``time`` and ``channel``, unless `modalities` says otherwise. A missing
+    ``person`` axis of size 1 is added.
 
     Args:
         signals: Modality → its recordings.
-        labels: One per sample: text, or whole numbers. None, NaN or -1 for an unlabelled sample. With tables also a series,
-            frame or mapping by sample, or the name of a column; a list goes by the order of the samples' names, which must be
-            the table's. None if nothing is labelled. For samples with any number of labels, an
-            array (samples, labels) of 0 and 1, whose names are `classes`, or a list of lists of names; None, or a row of NaN,
-            for an unlabelled sample.
-        subjects: Subject of each sample, in the same forms; protocols split by it. None for a single subject.
-        trials: Numbers that distinguish recordings of one subject and class; counted by default.
-        classes: Class names in the order of the labels; whole-number labels are indices into it. By default, the labels that
-            occur, sorted.
-        modalities: Modality → a `kdcore.Modality`, or a mapping of the fields that differ from the registered one: ``units``,
-            ``channels``, ``placement``, ``skeleton``, ``axes``, ``layout`` …, and ``like``, a registered modality to start
+        labels: One per sample: strings or integers; None, NaN or -1 for an unlabelled sample. With data frames also a series,
+            frame or mapping by sample, or the name of a column; a list must be in the order of the samples in the data frame.
+            None if no sample is labelled. For several labels per sample, an array (samples, labels) of 0 and 1 with the names
+            `classes`, or a list of lists of names; None, or a row of NaN, for an unlabelled sample.
+        subjects: Subject of each sample, in the same forms as `labels`; protocols split by it. None for a single subject.
+        trials: Trial of each sample, to distinguish recordings of one subject and class; numbered by default.
+        classes: Class names in order; integer labels are indices into it. By default, the sorted labels that occur.
+        modalities: Modality → a `kdcore.Modality`, or a mapping of differences from the registered one: ``units``,
+            ``channels``, ``placement``, ``skeleton``, ``axes``, ``layout`` …, and ``like``, the registered modality to start
             from. Values in other ``units`` than the registered modality's are converted.
-        values: Regression targets instead of labels: name → one number per sample, in the same forms. NaN in all of them for an
-            unlabelled sample. An array (samples,) or (samples, values) takes its names from `classes`.
+        values: Regression targets instead of labels: name → one number per sample, in the same forms as `labels`; NaN if
+            unknown. An array (samples,) or (samples, values) takes its names from `classes`.
         units: Value → its unit.
-        weights: Positive weight of each sample in terms that read labels.
+        weights: Sample weights greater than 0, one per sample, for terms that read labels.
         keys: ``view``, ``scene`` or ``session`` → one value per sample, for protocols that split by them.
-        sample: Column of data frames with the name of the sample.
+        sample: Column of data frames with the sample's name.
 
     Raises:
-        DataError: If lengths, shapes, labels or rates do not fit; the message names the modality and the sample.
+        DataError: If lengths, shapes, labels or rates do not match; names the modality and the sample.
 
     Example:
         >>> import numpy as np, kdcore

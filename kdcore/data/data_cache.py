@@ -1,4 +1,4 @@
-"""Cache of prepared data on disk: one tensor per modality, with a row per sample or window."""
+"""Cache of prepared data: one tensor per modality and chain of transforms, stored on disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from kdcore.user_warnings import warn
 FORMAT = 9
 
 LIMIT = "KDCORE_CACHE_LIMIT"
-"""Environment variable with the most that prepared data may take on disk, such as ``20GiB``; unlimited by default."""
+"""Environment variable with the largest size of prepared data on disk, such as ``20GiB``; unlimited by default."""
 
 FORGOTTEN = 24 * 3600
 """Seconds after which an unfinished column of another machine counts as abandoned."""
@@ -47,18 +47,18 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Column:
-    """One modality of every readable sample.
+    """The prepared signals of one modality, for all readable samples.
 
     Args:
-        samples: Those asked for.
-        recorded: (N,) position among `samples` of the one that a row was cut from, in ascending order.
-        windows: (N,) number of the row's window within its sample, 0 for a whole recording.
+        samples: The requested samples.
+        recorded: (N,) index into `samples` of each row, in ascending order.
+        windows: (N,) index of each row's window in its recording; 0 for whole recordings.
         values: (N, …) in the modality's layout.
-        bad: Position of a sample → what is wrong with its recording.
-        contents: Hash of each sample's recorded values, by which copies are found; empty for constant and very short ones.
-        sketches: What near copies of each sample's recording have in common, see `near_copies.sketch`; empty as in `contents`.
-        outlines: Each recording's slow movement, see `outlines.outline`; empty as in `contents`.
-        rates: Samples per second of each sample's recording, by its clock; 0 for a bad one.
+        bad: Index of a sample → what is wrong with its recording.
+        contents: Hash of each recording, to find copies; empty for constant and very short ones.
+        sketches: Hashes that near copies share, see `near_copies.sketch`; empty as in `contents`.
+        outlines: Low-frequency components of each recording, see `outlines.outline`; empty as in `contents`.
+        rates: Sampling rate of each recording in Hz, derived from its clock; 0 for a bad one.
     """
 
     samples: Sequence[Sample]
@@ -79,11 +79,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Wanted:
-    """A column to make.
+    """A column to prepare.
 
     Args:
-        branch: Its modality and transforms.
-        numbers: Positions of its samples among all, in ascending order.
+        branch: Modality and transforms.
+        numbers: Indices of its samples, in ascending order.
     """
 
     branch: Branch
@@ -97,11 +97,11 @@ def window_keys(samples: Sequence[Sample], recorded: NDArray[np.int64], windows:
 
 
 class ColumnCache:
-    """A folder of columns, each under the identity of all that made it.
+    """A folder of columns, each stored under a hash of everything that determines its content.
 
     Args:
-        folder: Where they are kept.
-        memory_limit: Bytes above which a column is memory-mapped instead of loaded.
+        folder: The cache folder.
+        memory_limit: Size in bytes above which a column is memory-mapped instead of loaded.
     """
 
     def __init__(self, folder: Path, memory_limit: int):
@@ -118,15 +118,15 @@ class ColumnCache:
         cutting: Cutting | None,
         progress: Progress,
     ) -> list[Column]:
-        """The columns that branches make of samples: from disk if they have been made before, else read in one pass.
+        """Load the requested columns from disk, and prepare missing ones in one pass over the recordings.
 
         Args:
-            dataset: Reads the recordings.
+            dataset: The dataset.
             samples: All samples.
-            wanted: The branches, and the samples that each wants.
-            fingerprint: Identity of the recordings; None where it is unknown, so that nothing may be kept.
-            cutting: Windows, if recordings are cut.
-            progress: Told (done, total, what) while recordings are read.
+            wanted: The requested columns.
+            fingerprint: Hash of the recordings; None if unknown: then nothing is cached.
+            cutting: Windows to cut; None for whole recordings.
+            progress: Progress callback, called with (done, total, what).
 
         Raises:
             DataError: If the samples of a branch differ in shape or the disk is full.

@@ -1,4 +1,4 @@
-"""Record of recordings that did not become samples, by reason and subject."""
+"""Record of dropped recordings, by reason and subject."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ BAD = "bad recording"
 NO_SPLIT = "in no split"
 SHORT = "shorter than a window"
 SHOWN = 20
-"""Recordings that a record or message names for each reason; the others are counted."""
+"""Number of recordings per reason that records and messages list by name; the others are only counted."""
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A recording, or part of one, that does not become a sample.
+    """A recording, or part of one, that is neither trained nor tested on.
 
     Args:
         what: Its key, or its file if it has none.
         subject: Its subject; empty if unknown.
-        reason: Short reason, the same for all recordings with this problem.
-        detail: Details of this recording's problem.
-        split: The split that it would belong to; empty if none.
+        reason: Short reason, the same for all similar cases.
+        detail: What is wrong with this recording.
+        split: Its split; empty if it is in none.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""Labels for training: noise, withheld labels, and shares of labels."""
+"""Training labels: label noise, withheld labels and labelled fractions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdcore.suggestions import did_you_mean
 def told_labels(
     labels: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, num_classes: int, keys: Sequence[SampleKey]
 ) -> Tensor:
-    """Labels as training sees them: with the recipe's noise, and unknown where withheld or outside training splits.
+    """The training labels: `labels` with the recipe's noise, without withheld labels and those of held-out splits.
 
     Raises:
         DataError: If the recipe lists a subject or a recording that is not in the training split.
@@ -41,10 +41,10 @@ def told_labels(
 def label_warnings(
     labels: Tensor, told: Tensor, rows_by_split: Mapping[str, Tensor], spec: DataSpec, classes: Sequence[str]
 ) -> list[str]:
-    """Warnings about unlabelled samples of the training split, and about samples that cannot be evaluated.
+    """Warnings about unlabelled samples in the training split, and about those left out of the evaluation.
 
     Raises:
-        DataError: If no sample of the test split, or of the training split, has one.
+        DataError: If no sample of the training or the test split is labelled.
     """
     if spec.labels in ("given", "withheld"):
         return []
@@ -105,9 +105,9 @@ def refuse_unlabelled(labels: Tensor, rows_by_split: Mapping[str, Tensor], keys:
 
 
 def noisy_labels(labels: np.ndarray, fraction: float, num_classes: int, seed: int) -> np.ndarray:
-    """A copy of `labels` (N,) in which ``round(fraction * N)`` are replaced by another class, drawn uniformly.
+    """A copy of `labels` (N,) with ``round(fraction * N)`` labels replaced by another class, drawn uniformly.
 
-    Unlabelled samples, -1, do not count and stay unlabelled.
+    Unlabelled samples (-1) are not counted and stay unlabelled.
     """
     if fraction == 0:
         return labels
@@ -120,7 +120,7 @@ def noisy_labels(labels: np.ndarray, fraction: float, num_classes: int, seed: in
 
 
 def labelled_share(labels: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """A copy of `labels` (N,) that keeps a share of each class's labels, at least one, and has -1 for the others."""
+    """A copy of `labels` (N,) that keeps a fraction of each class's labels, at least one; the others are -1."""
     generator = np.random.default_rng(seed)
     kept = np.full_like(labels, -1)
     for label in np.unique(labels[labels >= 0]):

@@ -1,4 +1,4 @@
-"""The leakage audit: samples, subjects and copies that occur in both a training split and the test split."""
+"""The leakage audit: finds samples and subjects that occur both in a training split and in the test split."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _TOKEN = re.compile(r"(?<!\w)-\d+|\d+|[^\W\d_]+|[^\w\s-]")
 
 
 def audit(splits: Splits) -> list[str]:
-    """Find leaks between splits by the keys of samples; empty if there are none.
+    """Describe the leaks between splits that keys show; empty if there are none.
 
-    A recording may not be in two splits. For fields that the protocol declares disjoint, a value, or a nearly equal one such
-    as ``1`` and ``01``, may not be in both a training split and the test split.
+    No recording may be in two splits. For the fields that the protocol declares disjoint, no value may be in both a training
+    split and the test split, even if spelled differently, such as ``1`` and ``01``.
     """
     leaks = []
     keys = {split: {sample.key for sample in members} for split, members in splits.samples.items()}
@@ -38,9 +38,9 @@ def audit(splits: Splits) -> list[str]:
 
 
 def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of names that differ only in case, blanks, ``-``, ``_``, zeros (``1``, ``01``, ``1.0``) or Unicode form.
+    """Groups of names that differ only in case, spaces, ``-``, ``_``, zeros (``1``, ``01``, ``1.0``) or Unicode form.
 
-    ``True`` counts as 1, and ``False`` as 0.
+    ``True`` is equal to 1, and ``False`` to 0.
     """
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
@@ -60,13 +60,13 @@ def _plain(name: str) -> str:
 def equal_contents(
     samples: Iterable[Sample], contents: Mapping[str, Mapping[SampleKey, str]]
 ) -> list[tuple[str, tuple[Sample, ...]]]:
-    """Modality and samples of every group whose recordings of that modality are equal, value by value.
+    """(modality, samples) of each group of equal recordings.
 
-    Samples that name the same source share a recording because the dataset says so; they count as one.
+    Samples with the same source count as one: the dataset shares the recording on purpose.
 
     Args:
-        samples: Those to look at.
-        contents: Modality → sample → hash of the recorded values; without those that say too little to compare.
+        samples: Samples to compare.
+        contents: Modality → sample → hash of the recorded values; without recordings that are too simple to compare.
     """
     found = []
     for modality, hashes in contents.items():

@@ -1,4 +1,4 @@
-"""A participant's way from recorded signals to the tensor its encoder reads, cut where caching must stop."""
+"""The transforms of a participant, divided into a cached part and a part that runs per batch."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ CHUNK = 256
 
 
 def runs_per_batch(transform: nn.Module) -> bool:
-    """True if `transform` must be done per batch."""
+    """True if `transform` must run per batch and cannot be cached."""
     return bool(getattr(transform, "augmentation", False) or getattr(transform, "per_batch", False))
 
 
 def bare(parts: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-    """A participant's entry as batches carry it: a tensor, or a tuple where several are joined later."""
+    """A participant's entry of a batch: one tensor, or a tuple of tensors to be joined later."""
     first, *others = parts
     return parts if others else first
 
 
 class BatchTransforms(nn.Module):
-    """The transforms that run per batch: the rest of each branch, the join, and those that follow it."""
+    """The transforms that run per batch: the rest of each branch, the join, and the joined transforms."""
 
     def __init__(self, branches: Sequence[Sequence[nn.Module]], trunk: Sequence[nn.Module]):
         super().__init__()
@@ -58,8 +58,8 @@ class Pipeline:
     """All transforms of one participant.
 
     Args:
-        branches: One per modality, in the participant's order.
-        trunk: What follows once all are there; starts with a `Join` where there are several branches.
+        branches: Transforms of each modality, in the participant's order.
+        trunk: Transforms after all branches; starts with a `Join` if there are several branches.
     """
 
     def __init__(self, branches: Sequence[Branch], trunk: Sequence[nn.Module] = ()):
@@ -87,18 +87,18 @@ class Pipeline:
         return reduce(output_spec, rest, join.output_spec(specs))  # type: ignore[operator]
 
     def whole(self) -> BatchTransforms:
-        """Everything that works on batches, as a saved student does it from a stacked recording on."""
+        """All transforms of batches as one module, as a saved student applies them."""
         return self._everything().eval()
 
     def take_statistics(self, saved: Mapping[str, Tensor], origin: str) -> bool:
-        """Take the statistics of fitted transforms from a saved participant, so that `prepare` does not fit them.
+        """Load the statistics of fitted transforms from a saved participant, so that `prepare` does not fit them.
 
         Args:
-            saved: Named as in `whole`.
-            origin: Where they come from, for people.
+            saved: Statistics by their names in `whole`.
+            origin: Description of their origin, for messages.
 
         Returns:
-            Whether there are any and they fit these transforms.
+            True if there are statistics and they match these transforms.
         """
         whole = self._everything()
         fitted = [module for module in whole.modules() if getattr(module, "fitted", False)]
@@ -113,16 +113,16 @@ class Pipeline:
         return True
 
     def prepare(self, columns: Sequence[Tensor], train: Tensor, limit: int, folder: Path | None = None) -> tuple[Tensor, ...]:
-        """Do once what can be done once, and keep the rest as `batch_transforms`.
+        """Apply the deterministic transforms once, and keep the others as `batch_transforms`.
 
         Args:
             columns: One tensor (N, …) per branch.
-            train: Rows of the training split, all that a fitted transform may see.
-            limit: Bytes that the result of a transform may take; what would take more is done per batch instead.
-            folder: Where what takes more is kept while transforms are fitted.
+            train: Rows of the training split; transforms are fitted to these only.
+            limit: Largest result of a transform in bytes; a transform with a larger result runs per batch instead.
+            folder: Folder of larger results while transforms are fitted.
 
         Returns:
-            The participant's entry of the table: one tensor, or one per branch if the join is yet to come.
+            The participant's entry of the table: one tensor, or one per branch if the join runs per batch.
         """
         room = Room(limit, folder)
         done, rests = [], []
@@ -145,11 +145,11 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Room:
-    """The place that results of transforms may take.
+    """Memory limit for the results of transforms.
 
     Args:
-        limit: Bytes in memory.
-        folder: Where larger ones are kept; the system's folder of temporary files by default.
+        limit: Largest result in memory, in bytes.
+        folder: Folder of larger results; the system's temporary folder by default.
     """
 
     limit: int

@@ -1,4 +1,4 @@
-"""From recordings to a table: list, split, read, transform, join."""
+"""Prepares data: lists, splits, reads, transforms and joins recordings into a table."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ from kdcore.user_warnings import warn
 
 
 def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequence[Sample], list[Dropped]]:
-    """The samples that `dataset` finds, nothing read yet, and what it found that cannot become one.
+    """List the samples of `dataset` and its unusable recordings, without reading signals.
 
     Raises:
-        ListingError: If its folder is unfit, or a recording is and `on_bad_sample` is ``error``.
+        ListingError: If its folder is invalid, or a recording is damaged and `on_bad_sample` is ``error``.
     """
     with _raised_as(ListingError):
         samples = dataset.samples()
@@ -61,10 +61,10 @@ def listed_samples(dataset: Dataset, on_bad_sample: str = "error") -> tuple[Sequ
 
 
 def asked_splits(protocol: Protocol, samples: Sequence[Sample]) -> Splits:
-    """`samples` as `protocol` divides them, not looked at for leaks.
+    """Divide `samples` by `protocol`, without checks for leakage.
 
     Raises:
-        SplitError: If they cannot be divided so.
+        SplitError: If the protocol cannot be applied.
     """
     with _raised_as(SplitError):
         return protocol.split(samples)
@@ -83,8 +83,8 @@ class Requirements:
     """Signals that a sample must have if `data.missing` is ``mask``.
 
     Args:
-        students: Participants without whose signals a sample is dropped.
-        together: Participants that run together, and so only on samples with the signals of all of them.
+        students: Students; samples without their signals are dropped.
+        together: Fused teachers; they run only on samples with the signals of all of them.
     """
 
     students: frozenset[str] = frozenset()
@@ -98,20 +98,20 @@ def load_splits(
     modalities: Sequence[str],
     required: Sequence[str] | None = None,
 ) -> tuple[list[Sample], Splits, list[Dropped]]:
-    """The samples that have `modalities`, the audited splits, and what was dropped.
+    """List, split and audit samples; returns the samples that have `modalities`, the splits, and dropped recordings.
 
-    `protocol` divides all samples there are; those that lack a modality are dropped afterwards, so that a rule such as "every
-    other subject" means the same whatever is missing.
+    The protocol divides all samples, and those that lack a modality are dropped afterwards. So a rule such as "every other
+    subject" gives the same splits whatever is missing.
 
     Args:
-        dataset: Lists the samples.
-        protocol: Divides them.
+        dataset: The dataset.
+        protocol: The protocol.
         spec: The recipe's data section.
-        modalities: All that the recipe uses.
-        required: Those without which a sample is dropped where `spec.missing` is ``mask``; all by default.
+        modalities: All modalities of the recipe.
+        required: With ``missing: mask``, the modalities that a sample must have; all by default.
 
     Raises:
-        DataError: If a sample is unfit; a ListingError if the folder is, a SplitError if the splits are.
+        DataError: If a sample is invalid; ListingError for the dataset's folder, SplitError for the splits.
     """
     samples, dropped = listed_samples(dataset, spec.on_bad_sample)
     whole = asked_splits(protocol, samples)
@@ -131,13 +131,13 @@ def load_splits(
 
 
 def recordings_fingerprint(dataset: Dataset, samples: Sequence[Sample], spec: DataSpec, folder: Path) -> str:
-    """The identity of the recordings that a run uses, as its record keeps it.
+    """The fingerprint of the recordings that a run uses.
 
     Args:
         dataset: The dataset.
         samples: The samples that have every modality in use.
         spec: The recipe's data section, with the dataset's options filled in.
-        folder: Cache folder, which remembers the hashes of unchanged files.
+        folder: Cache folder, with the hashes of unchanged files.
 
     Raises:
         UnidentifiedError: If a source holds an object without known content.
@@ -155,12 +155,13 @@ def load_table(
     progress: Progress = lambda done, total, what: None,
     requirements: Requirements | None = None,
 ) -> Table:
-    """Read, join, split and prepare everything that `pipelines` (by participant) ask for.
+    """Read, join, split and transform the signals of all participants in `pipelines`.
 
-    What cannot be done once is left in their `batch_transforms`. A tensor takes at most `memory_limit` bytes in memory.
+    Transforms that must run per batch stay in the pipelines' `batch_transforms`. Tensors larger than `memory_limit` bytes are
+    memory-mapped.
 
     Raises:
-        DataError: If recordings, splits or shapes are unfit.
+        DataError: If recordings, splits or shapes are invalid.
     """
     requirements = requirements or Requirements(frozenset(pipelines))
     branches = [branch for pipeline in pipelines.values() for branch in pipeline.branches]
@@ -216,7 +217,7 @@ def _refuse_empty(rows: Mapping[str, Tensor], odd: list[str]) -> None:
 
 
 def _training_labels(dataset: Dataset, spec: DataSpec, joined: JoinedRows) -> tuple[Tensor, Target, list[str]]:
-    """Labels of each row as training sees them, the target with the statistics of values, and warnings about both."""
+    """The training labels of each row, the target with the statistics of values, and warnings about both."""
     labels, rows, keys, names = joined.labels, joined.by_split, joined.keys, dataset.classes
     if spec.labels not in ("partial", "withheld"):
         refuse_unlabelled(labels, rows, keys)
@@ -374,7 +375,7 @@ def _odd_rates(columns: Mapping[int, Column], branches: Sequence[Branch], datase
 
 
 def _refuse_copies(splits: Splits, columns: Mapping[int, Column], branches: Sequence[Branch], dataset: Dataset) -> list[str]:
-    """Equal recordings in several splits: an error if one of them is the test split, else what a person should know."""
+    """Check for equal recordings in several splits: an error if one is the test split, else warnings."""
     contents, sketches, outlines, repeated = {}, {}, {}, {}
     for branch in branches:
         name, column = branch.modality.name, columns[id(branch)]

@@ -19,20 +19,20 @@ from kdcore.data.windows import Cutting, WindowError, cut, timed
 from kdcore.errors import DataError
 
 SHORTEST = 8
-"""Samples from which on equal recordings are copies rather than chance."""
+"""Fewest samples in time for which equal recordings are taken for copies."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording as one branch prepares it.
+    """A recording after one branch's transforms.
 
     Args:
-        pieces: Its windows, or the whole of it, each in the modality's layout; none if it is bad.
-        bad: The reason why it cannot be used; empty if it can.
+        pieces: Its windows, or the whole recording, in the modality's layout; empty if it is bad.
+        bad: Reason why it cannot be used; empty if it can.
         content: Hash of the recorded values, see `content_hash`.
-        sketch: What near copies have in common, see `near_copies.sketch`.
-        outline: Its slow movement, see `outlines.outline`.
-        rate: Samples per second, by its clock; 0 if it is bad.
+        sketch: Hashes that near copies share, see `near_copies.sketch`.
+        outline: Low-frequency components, see `outlines.outline`.
+        rate: Sampling rate in Hz derived from its clock; 0 if it is bad.
     """
 
     pieces: Sequence[np.ndarray] = ()
@@ -45,12 +45,12 @@ class Recording:
 
 @dataclass(frozen=True)
 class Reader:
-    """Prepares samples. Each signal of a sample is read once, however many branches and windows need it.
+    """Reads and transforms samples. Each signal is read once for all branches and windows.
 
     Args:
-        dataset: Reads the recordings.
-        branches: The modalities wanted, with their transforms.
-        cutting: Windows, if recordings are cut.
+        dataset: The dataset.
+        branches: Modalities to read, with their transforms.
+        cutting: Windows to cut; None for whole recordings.
     """
 
     dataset: Dataset
@@ -114,15 +114,15 @@ def content_hash(signal: Signal) -> str:
 
 
 def as_array(signal: Signal, branch: Branch, spec: Modality | None = None) -> np.ndarray:
-    """A recorded signal through its per-sample transforms, in the modality's layout.
+    """Apply the per-sample transforms to a signal; returns an array in the modality's layout.
 
     Args:
-        signal: The signal, as recorded.
+        signal: The recorded signal.
         branch: Its transforms.
-        spec: What `branch.prepared` says, if it is known.
+        spec: `branch.prepared`, if already computed.
 
     Raises:
-        ValueError: If the signal is empty, not finite, or unfit for a transform.
+        ValueError: If the signal is empty or not finite, or a transform refuses it.
     """
     if not len(signal):
         raise ValueError(f"the {branch.modality.name} signal is empty")

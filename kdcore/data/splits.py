@@ -53,13 +53,13 @@ def complete_samples(
 def left_out(
     splits: Splits, shares: Mapping[str, float], seed: int, held_out: Collection[str]
 ) -> dict[SampleKey, frozenset[str]]:
-    """Sample → modalities to leave out of it: of each modality a share of the samples that are learnt from, drawn at random.
+    """Draw, for each modality, a fraction of the training samples whose signal is to be removed; returns sample → modalities.
 
     Args:
-        splits: The samples.
-        shares: Modality → share of the samples having it, in each split that is learnt from; rounded to whole samples.
-        seed: Chooses them; each modality is drawn independently of the others.
-        held_out: Splits from which nothing is left out.
+        splits: The samples of each split.
+        shares: Modality → fraction of the samples that have it, per training split; rounded to whole samples.
+        seed: Random seed; modalities are drawn independently.
+        held_out: Splits from which nothing is removed.
     """
     found: dict[SampleKey, frozenset[str]] = {}
     for number, (modality, share) in enumerate(sorted(shares.items())):
@@ -84,10 +84,10 @@ def without(splits: Splits, left_out: Collection[SampleKey]) -> Splits:
 
 
 def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
-    """Warnings about the classes' share of each split and its subjects.
+    """Warnings about the distribution of classes over splits and subjects.
 
-    A class that is tested and not trained can only be missed; one that a single subject performs cannot be told from that
-    subject; names that are nearly the same are probably one class.
+    They concern classes that are tested but not trained, classes of a single subject (a network could recognise the subject
+    instead), and nearly equal class names, which are probably one class.
     """
     counts = {split: Counter(sample.label for sample in members) for split, members in splits.samples.items()}
     untrained = [
@@ -111,10 +111,10 @@ def class_warnings(splits: Splits, classes: Sequence[str]) -> list[str]:
 
 
 def checked_splits(splits: Splits, num_classes: int, labelled: bool, target: Target = OF_CLASSES) -> Splits:
-    """`splits` themselves, once they are fit to train on.
+    """Check that `splits` can be trained on, and return them.
 
     Raises:
-        DataError: If they leak, have no training or test samples, or train on fewer than two classes, or on no label or value.
+        DataError: If they leak, have no training or test samples, fewer than two training classes, or no training label.
     """
     if leaks := audit(splits):
         raise DataError("the splits leak:\n  " + "\n  ".join(leaks))

@@ -1,4 +1,4 @@
-"""Table of a run: every sample's tensors by participant, its label, and the split that it is in."""
+"""The table of a run: prepared samples by participant, with labels and splits."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from kdcore.recipe.data_models import MixSpec
 
 @dataclass
 class Table:
-    """All rows of a run, joined by key.
+    """The prepared samples of a run, one per row, joined by key.
 
     Args:
-        keys: Which sample each of the N rows is.
-        labels: (N,) int64, -1 where unknown; what evaluation compares with. (N, names) float32 where the target is ``labels``
-            or ``values``, in their units, and NaN where unknown.
-        train_labels: What training is told: `labels` with the recipe's label noise, values normalised; and -1 or NaN where it
-            withholds them and in the splits `HELD_OUT`.
-        rows: Split → its rows.
+        keys: Keys of the N rows.
+        labels: Labels for evaluation: (N,) int64, -1 if unknown; (N, names) float32 for the targets ``labels`` and ``values``
+            (in their units), NaN if unknown.
+        train_labels: Labels for training: `labels` with the recipe's label noise and with values normalised. They are -1 or NaN
+            where the recipe withholds labels, and in the splits `HELD_OUT`.
+        rows: Split → (n,) int64, its rows.
         inputs: Participant → one tensor (N, …), or one per modality.
         classes: Class names.
         splits: The splits, with their rule.
-        fingerprint: Identity of the recordings.
-        dropped: Recordings that became no rows, and why.
-        warnings: What a person should know of the splits before trusting a result.
-        present: Participant → (N,) bool, the rows that have its signals; without those that have all. The inputs of other rows
-            are stand-ins, which nothing may read.
-        sampler: Order of an epoch's samples: ``shuffled``, or ``balanced`` over the classes that training is told.
-        mix: Mixing of the samples of a batch with one another.
-        target: The form of the labels; of values, with the statistics that they are normalised with.
-        weights: (N,) float32, the weights of the samples; None if all weigh the same.
+        fingerprint: Hash of the recordings.
+        dropped: Recordings without a row, and why.
+        warnings: Warnings about the splits.
+        present: Participant → (N,) bool, the rows that have its signals; without participants that have all. Inputs of other
+            rows are placeholders, which must not be read.
+        sampler: Order of the samples in an epoch: ``shuffled``, or ``balanced`` over the classes of `train_labels`.
+        mix: Options of mixup or cutmix; None for neither.
+        target: Kind of the labels; for values, with the mean and standard deviation of their normalisation.
+        weights: (N,) float32 sample weights; None for equal weights.
     """
 
     keys: tuple[SampleKey, ...]
@@ -62,14 +62,14 @@ class Table:
     weights: Tensor | None = None
 
     def training_rows(self, split: str, learners: Iterable[str] = ()) -> Tensor:
-        """The rows of a split that may be learnt from; every stage of training takes its rows from here.
+        """The rows of a training split. All training stages get their rows here, so that held-out splits are never trained on.
 
         Args:
-            split: Its name.
-            learners: Participants, one of which must have the row's signals; all rows if there are none.
+            split: Name of the split.
+            learners: Keep rows that have the signals of at least one of these participants; all rows if empty.
 
         Raises:
-            TrainingError: If the split is held out, or there is none of that name.
+            TrainingError: If the split is held out or does not exist.
         """
         if split in HELD_OUT:
             raise TrainingError(f"training is not allowed on the {split} split")
@@ -85,24 +85,24 @@ class Table:
         return rows[there]
 
     def labelled_rows(self, split: str) -> Tensor:
-        """The rows of a split whose true label is known; none if there is no such split."""
+        """The labelled rows of a split; none if the split does not exist."""
         rows = self.rows.get(split)
         return self.labels.new_zeros(0) if rows is None else rows[known(self.labels[rows])]
 
     def is_partly_labelled(self, split: str) -> bool:
-        """True if training is told no label for some samples of a split."""
+        """True if some samples of a split have no training label."""
         return not bool(known(self.train_labels[self.training_rows(split)]).all())
 
     def epoch_order(self, rows: Tensor, seed: int) -> Tensor:
-        """`rows` in the order of an epoch, which depends on `seed`, the labels and the sampler alone."""
+        """`rows` in the order of an epoch, which depends only on `seed`, the labels and the sampler."""
         labels = self.train_labels[rows].cpu()
         order = balanced(labels, seed) if self.sampler == "balanced" else shuffled(len(rows), seed)
         return rows[order.to(rows.device)]
 
     def class_counts(self, rows: Tensor) -> Tensor | None:
-        """(classes,) int64: how many of `rows` training is told to be of each class, or to have each label.
+        """(classes,) int64: number of `rows` with each class or label in `train_labels`.
 
-        None if that is not known, or if there are values in place of classes.
+        None if that is unknown, or for the target ``values``.
         """
         told = self.train_labels[rows]
         told = told[known(told)]
@@ -111,9 +111,9 @@ class Table:
         return torch.bincount(told, minlength=len(self.classes)) if self.target.is_classes else None
 
     def labelled_count(self, rows: Tensor) -> int | Tensor | None:
-        """The number of `rows` that training is told a label of; None if that is not known.
+        """Number of `rows` with a training label; None if unknown.
 
-        Where samples have several labels, of which some may not be known, it is (names,), the number for each.
+        For several labels per sample, (names,) int64: the number of rows for which each label is known.
         """
         told = self.train_labels[rows]
         if self.target.kind == "labels" and partly_known(told):
@@ -121,19 +121,19 @@ class Table:
         return int(known(told).sum())
 
     def complete(self, participants: Iterable[str], rows: Tensor) -> Tensor | None:
-        """Mask of the `rows` that have the signals of all `participants`, (B,) bool; None if all have."""
+        """(B,) bool mask of the `rows` that have the signals of all `participants`; None if all rows have them."""
         masks = [self.present[name][rows] for name in participants if name in self.present]
         mask = torch.stack(masks).all(0) if masks else None
         return None if mask is None or bool(mask.all()) else mask
 
     def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True, stand_ins: bool = False) -> Batch:
-        """The samples at `rows` for `participants`.
+        """Look up a batch.
 
         Args:
             rows: (B,) int64.
-            participants: Whose signals are wanted.
-            labelled: Give the labels that training is told.
-            stand_ins: Take rows that lack a participant's signals, too; the caller does not read them.
+            participants: Participants whose signals to include.
+            labelled: Include the training labels.
+            stand_ins: Allow rows without a participant's signals; the caller must not read their placeholders.
 
         Raises:
             TrainingError: If a row lacks the signals of a participant.
@@ -148,18 +148,18 @@ class Table:
         return Batch(rows, signals, self.train_labels.index_select(0, rows) if labelled else None, self.keys, weights)
 
     def read_ahead(self, batches: Sequence[Tensor], participants: Sequence[str]) -> None:
-        """Have the system read the samples of later batches meanwhile; nothing for data in memory.
+        """Prefetch the samples of later batches from disk; does nothing for data in memory.
 
         Args:
-            batches: The rows of each, (B,) int64.
-            participants: Whose signals will be wanted.
+            batches: Rows of each batch, (B,) int64.
+            participants: Participants whose signals will be read.
         """
         for rows, name in product(batches, participants):
             for part in self.inputs.get(name, ()):
                 read_ahead(part, rows)
 
     def to(self, device: torch.device, limit: int) -> Table:
-        """The table with its tensors on `device`; inputs only if they take no more than `limit` bytes together."""
+        """Copy with tensors on `device`; inputs are moved only if they take at most `limit` bytes in total."""
         size = sum(part.numel() * part.element_size() for parts in self.inputs.values() for part in parts)
         inputs = (
             {name: tuple(part.to(device) for part in parts) for name, parts in self.inputs.items()}
@@ -189,19 +189,19 @@ def _take(part: Tensor, rows: Tensor) -> Tensor:
 
 
 def shuffled(count: int, seed: int) -> Tensor:
-    """A permutation of ``range(count)`` that depends on `seed` alone."""
+    """A permutation of ``range(count)`` that depends only on `seed`."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 def balanced(labels: Tensor, seed: int) -> Tensor:
-    """Places of N samples to draw in an epoch, so that every run of consecutive draws has about as many of each class.
+    """Draw N sample indices for an epoch, balanced over classes.
 
-    Of K classes with any sample, each K consecutive draws of labelled samples have one. A class's samples come in random order,
-    all of them before any comes again. Unlabelled samples come once each, at random places.
+    With K non-empty classes, every K consecutive draws of labelled samples contain one of each. Samples of a class are drawn
+    in random order without replacement, and again once all were drawn. Each unlabelled sample is drawn once, anywhere.
 
     Args:
         labels: (N,) int64, on the CPU; -1 for unlabelled samples.
-        seed: Decides the order, with nothing else.
+        seed: Random seed; the order depends on nothing else.
 
     Returns:
         (N,) int64, with repetitions.

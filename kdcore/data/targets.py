@@ -17,10 +17,10 @@ from kdcore.errors import DataError
 
 
 def check_targets(dataset: Dataset, samples: Sequence[Sample]) -> None:
-    """Refuse samples whose label, target or weight is not of the form that the dataset declares.
+    """Check that the labels, targets and weights of samples match the dataset's declared target.
 
     Raises:
-        DataError: If there is one, naming it.
+        DataError: If one does not; names it.
     """
     target, count = dataset.target, len(dataset.classes)
     if target.units and len(target.units) != count:
@@ -76,11 +76,10 @@ def with_statistics(target: Target, told: Tensor, rows: Mapping[str, Tensor], na
     """The target with the mean and standard deviation of each value over the training samples; any other as it is.
 
     Args:
-        target: The dataset's.
-        told: (N, names) values that training is told, NaN where it is told none.
-        rows: Split → its rows; the statistics are those of ``train``, or of all splits that are learnt from if nothing in that
-            one is told.
-        names: Of the values.
+        target: The dataset's target.
+        told: (N, names) training values, NaN if unknown or withheld.
+        rows: Split → its rows. Statistics are computed on ``train``, or on all training splits if ``train`` has no values.
+        names: Names of the values.
 
     Raises:
         DataError: If a value is the same for all training samples, or known of none.

@@ -13,14 +13,14 @@ from kdcore.contracts.units import misread_time
 from kdcore.errors import DataError
 
 MOST_WINDOWS = 100_000
-"""Windows of one recording; more are a mistake in `length` or `hop`."""
+"""Largest number of windows of one recording; more are taken for a mistake in `length` or `hop`."""
 
 Span = tuple[float, float]
 """Start and end in seconds, on the clock that a sample's modalities share."""
 
 
 class WindowError(DataError):
-    """Windows that no recording can be cut into: an error of the recipe, whatever is done about bad samples."""
+    """Windows that no recording can be cut into: an error of the recipe, not a bad sample."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Cutting:
     """Windows of equal length, cut from the time that all of a sample's modalities cover.
 
     Args:
-        length: Seconds.
-        hop: Seconds from one window's start to the next one's.
-        modalities: Whose clocks must cover a window.
+        length: Length of a window in seconds.
+        hop: Seconds between the starts of consecutive windows.
+        modalities: Modalities that must cover a window.
     """
 
     length: float

@@ -224,13 +224,13 @@ class ParticipantSpec(Section):
     training: Training | None = None
     """Its own training; the schedule's by default."""
     split: str | None = None
-    """Split that it learns from under the default schedule; ``train`` if left out."""
+    """Training split under the default schedule; ``train`` by default."""
     follows: str | None = None
-    """Participant whose weights it is a moving average of; such a teacher is never optimised."""
+    """Participant whose weights this teacher averages (EMA); such a teacher is never optimized."""
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.999
-    """Share of the old average that an update keeps; only with `follows`."""
+    """Decay of the moving average; only with `follows`."""
     warmup: bool = True
-    """Start as the plain mean: update n keeps at most n / (n + 1) of the old average; only with `follows`."""
+    """Limit the decay of update n to n / (n + 1), so that the average starts as a plain mean; only with `follows`."""
     outputs: Annotated[Path, Strict(False), AfterValidator(_stored)] | None = None
     """File of stored outputs, joined by sample key: Parquet, NPZ or safetensors."""
 

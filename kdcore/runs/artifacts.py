@@ -1,4 +1,4 @@
-"""The files that a run saves for its participants, and participants restored from them."""
+"""Saves the participants of a run to files, and restores them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def save_participants(run: RunContext, distiller: Distiller, seed: int, arm: str
         students: Students that are ready for use. Of others, only the weights are saved, as those of teachers are.
 
     Returns:
-        Teacher → digest of its weights.
+        Teacher → hash of its weights.
     """
     digests = {}
     if arm == DISTILLED:
@@ -143,10 +143,10 @@ def _first_sample(table: Table, modality: str) -> Sample:
 
 
 def restore_participants(run: RunContext, seed: int, arm: str) -> Distiller:
-    """Restore the trained participants of an arm, in evaluation mode. Random states are not changed.
+    """Restore all trained participants of an arm, in evaluation mode. Random states are not changed.
 
     Raises:
-        CheckpointError: If weights are missing or do not fit.
+        CheckpointError: If weights are missing or do not match.
     """
     before = random_state()
     try:

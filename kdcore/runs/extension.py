@@ -1,4 +1,4 @@
-"""Extension of a finished run: a new run that continues it for more epochs."""
+"""Extension of a finished run by more epochs: a new run that starts from the final state of the finished one."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ CURVES = ("train/", "train_step/", "validation/", "learning_rate/")
 
 @dataclass(frozen=True)
 class Extension:
-    """A finished run that another one continues.
+    """The finished run that a new run extends.
 
     Args:
-        run: Its id.
-        epochs: Learner → its epochs in that run and in this one.
-        differs: Reasons why the result differs from that of a longer run from the start; empty if it is bit-identical.
+        run: Id of the finished run.
+        epochs: Learner → its epochs in the finished run and in the new one.
+        differs: Reasons why the result differs from that of one longer run; empty if it is bit-identical.
     """
 
     run: str
@@ -52,7 +52,7 @@ class Extension:
 
 
 def extension(folder: Path, before: Plan, after: Plan) -> Extension:
-    """Check that a finished run can be continued with more epochs.
+    """Check that a finished run can be extended by more epochs.
 
     Raises:
         UsageError: If anything but the epochs of the last stage changes, or they do not grow.

@@ -1,4 +1,4 @@
-"""The gain: the student's result with distillation minus that without, with its interval."""
+"""The gain of distillation: the student's result minus the baseline's, with a confidence interval."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from kdcore.runs.target_metrics import AnyEvaluation, resamples
 RESAMPLES = 10_000
 
 FEWEST_SUBJECTS = 5
-"""Test subjects from which on an interval over subjects is given."""
+"""Fewest test subjects for an interval over subjects."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Difference between a student's results with and without distillation, in the main metric of the target.
+    """A gain: the student's result with distillation minus the baseline's, in the target's primary metric.
 
     Args:
-        mean: Mean difference over seeds, as a fraction (0.01 is one percentage point), or in the unit of the values.
+        mean: Mean difference over seeds, as a fraction (0.01 is one percentage point) or in the unit of the values.
         low: Lower end of the 95 % interval.
-        high: Upper end of it.
+        high: Upper end of the 95 % interval.
         n_seeds: Number of seeds.
         method: Method of the interval.
         conclusive: True if there are several seeds and the interval excludes zero.
-        sentence: The result in words.
-        per_seed: The difference of each seed, in the run's order.
-        metric: What the numbers are of. Where lower is better, as of MAE, a gain is negative.
+        sentence: The result as a sentence.
+        per_seed: Difference of each seed, in the run's order.
+        metric: The metric. If lower is better, as for MAE, an improvement is negative.
     """
 
     mean: float
@@ -56,24 +56,23 @@ class Difference:
 
 
 def paired_difference(with_kd: Sequence[AnyEvaluation], without: Sequence[AnyEvaluation]) -> Difference:
-    """Compute whether distillation helped, with differences paired by seed and sample.
+    """Compute the gain over seeds. Differences are paired: both students of a seed have equal initial weights and test samples.
 
     With several seeds, the interval is Student's t over the seeds' differences:
 
     .. math:: \\bar d \\pm t_{0.975, S-1}\\, s_d / \\sqrt S
 
-    A metric that is undefined on the test samples, as mAP is where no sample has a label, has a difference of NaN.
+    If the metric is undefined on the test samples, such as mAP without any label, the difference is NaN.
 
-    With one seed, it is a percentile bootstrap over the test samples (always the same resamples), which can say
-    nothing about other seeds and is therefore never conclusive. Of windows, whole recordings are drawn: the windows of one are
-    no independent samples.
+    With one seed, it is a percentile bootstrap over the test samples, with fixed resamples. It says nothing about other seeds,
+    and so is never conclusive. Windows are resampled by recording, because the windows of one recording are not independent.
 
     Args:
-        with_kd: The distilled student's evaluations, one per seed.
-        without: Those of its twin without distillation, same seeds in the same order.
+        with_kd: Evaluations of the distilled student, one per seed.
+        without: Evaluations of the baseline, for the same seeds in the same order.
 
     Raises:
-        ValueError: If the two do not pair up.
+        ValueError: If seeds or samples differ between the two.
     """
     if not with_kd or len(with_kd) != len(without):
         raise ValueError(
@@ -93,13 +92,13 @@ def difference_by_subject(
 ) -> Difference | None:
     """Compute the gain over test subjects: each subject counts once, with its mean difference over seeds.
 
-    The interval is Student's t over the subjects' differences. It covers the variation between people, which an interval over
-    seeds does not; that of the training data is in neither.
+    The interval is Student's t over the subjects' differences. It covers the variation between subjects, which an interval over
+    seeds does not. Neither covers the variation of the training data.
 
     Args:
-        with_kd: The distilled student's evaluations, one per seed.
-        without: Those of its twin without distillation, same seeds in the same order.
-        subjects: (N,) whose each sample is, any values.
+        with_kd: Evaluations of the distilled student, one per seed.
+        without: Evaluations of the baseline, for the same seeds in the same order.
+        subjects: (N,) subject of each sample.
 
     Returns:
         None for fewer than `FEWEST_SUBJECTS` subjects.

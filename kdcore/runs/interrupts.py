@@ -13,12 +13,12 @@ from kdcore.errors import StoppedError
 
 @dataclass
 class Interrupts:
-    """Handling of signals that ask a run to stop.
+    """Handles SIGTERM and Ctrl-C as requests to stop.
 
     Args:
         say: Shows a line to the user.
-        stop: Passes the request on to whatever is running.
-        signal: Number of the signal; 0 as long as there was none.
+        stop: Called to request the stop.
+        signal: Number of the received signal; 0 if none.
     """
 
     say: Callable[[str], None]

@@ -1,4 +1,4 @@
-"""The journal: a run's durable record of its metrics, parameters and files, on disk before a tracker sends anything."""
+"""The journal: a run's durable record of metrics, parameters and files, written before a tracker sends anything."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ MARKED = 4096
 class Journal:
     """An append-only file of JSON lines, ``<folder>/journal.jsonl``.
 
-    Its first line says where the records belong. Records count once a line ``commit`` follows them: what stands behind
-    the last one belongs to training that a killed run has to do again.
+    Its first line is a header. Records are valid once a line ``commit`` follows them: records after the last commit belong to
+    training steps that a killed run repeats.
 
     Args:
-        folder: Where it lies; made if absent.
-        uri: Where a new journal's records are to be sent.
+        folder: Folder of the journal; created if missing.
+        uri: Tracking address of a new journal.
         experiment: MLflow experiment of a new journal.
-        writable: Whether records will be added; a reader changes nothing on disk.
+        writable: Whether records will be added. A reader changes nothing on disk.
 
     Raises:
         KdcoreError: If a reader finds no journal, or the file is not a journal.
@@ -102,7 +102,7 @@ class Journal:
         return self.committed
 
     def rewind(self, position: int) -> None:
-        """Forget what was added after `position`, and commit what is left."""
+        """Truncate the journal at `position`, and commit."""
         content = self.path.read_bytes()[: max(position, self._body)]
         self.end = content.rfind(b"\n") + 1
         self.committed = _after_last_commit(content)
@@ -151,18 +151,18 @@ class Journal:
 
 
 class RunJournal:
-    """Records a run in its journal and tells the tracker what may be sent.
+    """Records a run in its journal, and tells the tracker which records are final.
 
-    A run and each of its seeds have local names: ``root``, ``seed-0`` …
+    A run and its seeds have the local names ``root``, ``seed-0`` …
 
-    A checkpoint goes between the two halves of a commit, so that no more is ever sent than is kept:
-    ``position = journal.flush()``, save the checkpoint with `position` in it, ``journal.commit()``. To resume, open the same
-    folder and `rewind` to the checkpoint's position (0 without one).
+    To save a checkpoint, call ``position = journal.flush()``, save the checkpoint with `position`, then call
+    ``journal.commit()``. In this order, no record is sent that a resumed run would repeat. To resume, open the same folder and
+    `rewind` to the checkpoint's position (0 without a checkpoint).
 
     Args:
-        folder: Where the journal and copies of artifacts are kept.
-        tracker: Sends committed records; nothing is sent by default.
-        experiment: What the run belongs to.
+        folder: Folder of the journal and of copies of artifacts.
+        tracker: Sends committed records; the default sends nothing.
+        experiment: Experiment that the run belongs to.
     """
 
     def __init__(self, folder: Path, tracker: Tracker | None = None, experiment: str = "kdcore"):

@@ -18,21 +18,20 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """Predictions of one participant for N samples of C classes, with their metrics.
+    """One participant's predictions for N samples of C classes, and their metrics.
 
     Args:
-        accuracy: Share of correct predictions.
-        accuracy_interval: Wilson's 95 % interval of the accuracy; windows of one recording count as `effective_count`
-            independent samples.
+        accuracy: Fraction of correct predictions.
+        accuracy_interval: 95 % Wilson interval of the accuracy. For windows, N is replaced by `effective_count`.
         macro_f1: F1 averaged over the classes that occur among labels or predictions.
         loss: Mean negative log-likelihood of the true class, in nats.
-        confusion: (C, C) counts; row = true class, column = predicted.
-        recall: (C,) recall of each class; NaN where the class has no sample.
-        predictions: (N,) most probable classes.
-        labels: (N,) true classes.
+        confusion: (C, C) counts; row = true class, column = predicted class.
+        recall: (C,) recall of each class; NaN for a class without samples.
+        predictions: (N,) predicted class indices.
+        labels: (N,) true class indices.
         probabilities: (N, C) class probabilities.
-        rows: (N,) places of these samples among all labelled ones; None for all of them.
-        recordings: (N,) the recording that each sample is a window of, 0, 1, …; None if every sample has its own.
+        rows: (N,) indices of these samples among all labelled ones; None for all of them.
+        recordings: (N,) index of the recording that each sample is a window of; None if there are no windows.
     """
 
     accuracy: float
@@ -96,8 +95,8 @@ def evaluate(probabilities: ArrayLike, labels: ArrayLike, recordings: ArrayLike 
 
     Args:
         probabilities: (N, C), rows that sum to 1.
-        labels: (N,) integers in 0 … C - 1.
-        recordings: (N,) which recording each sample is a window of, any values; by default, every sample has its own.
+        labels: (N,) class indices, 0 to C - 1.
+        recordings: (N,) recording that each sample is a window of, any values; None if there are no windows.
 
     Raises:
         ValueError: If shapes, probabilities or labels are not as above, or there are no samples.
@@ -131,9 +130,9 @@ def evaluate(probabilities: ArrayLike, labels: ArrayLike, recordings: ArrayLike 
 
 
 def effective_count(correct: ArrayLike, recordings: ArrayLike) -> float:
-    """Number of independent samples that determine an accuracy as precisely as N windows of G recordings.
+    """Effective sample size: independent samples whose accuracy is as certain as that of N windows of G recordings.
 
-    Windows of one recording are alike, the more so if they overlap. With :math:`c_i` for the correctness of window i,
+    Windows of one recording are correlated, the more so if they overlap. With :math:`c_i` for the correctness of window i,
     :math:`\\hat p` for its mean, and :math:`z_g = \\sum_{i \\in g} (c_i - \\hat p)` for recording g:
 
     .. math::
@@ -147,8 +146,8 @@ def effective_count(correct: ArrayLike, recordings: ArrayLike) -> float:
     from Survey Data", Survey Methodology 1998.
 
     Args:
-        correct: (N,) bool, True for correct predictions.
-        recordings: (N,) recording of each window, integers from 0.
+        correct: (N,) bool, correct predictions.
+        recordings: (N,) index of each window's recording, from 0.
     """
     right, groups = np.asarray(correct, dtype=np.float64), np.asarray(recordings)
     share, size, count = right.mean(), len(right), int(groups.max()) + 1
@@ -163,7 +162,7 @@ def effective_count(correct: ArrayLike, recordings: ArrayLike) -> float:
 
 
 def wilson_interval(right: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share of which `right` of `n` were observed.
+    """95 % Wilson interval of a proportion, for `right` of `n` samples.
 
     .. math:: \\frac{\\hat p + z^2/2n \\pm z \\sqrt{\\hat p (1 - \\hat p)/n + z^2/4n^2}}{1 + z^2/n}
 
@@ -196,9 +195,9 @@ def combine(
     """Combine the predictions of several participants.
 
     Args:
-        probabilities: One (N, C) array per participant, of the same samples.
-        rule: ``average`` of the probabilities, or the ``max`` over participants, scaled to sum to 1 again.
-        of_classes: Whether they are class probabilities; others, and values, are not scaled.
+        probabilities: One (N, C) array per participant, for the same samples.
+        rule: ``average`` of the probabilities, or the ``max`` over participants, normalised to sum to 1.
+        of_classes: True for class probabilities; others are not normalised.
 
     Returns:
         (N, C) probabilities.

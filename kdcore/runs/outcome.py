@@ -1,4 +1,4 @@
-"""The outcome of one arm of one seed, and its file."""
+"""The predictions of one arm and seed, stored on disk."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class Outcome:
 
     Args:
         arm: ``distilled`` or ``baseline``.
-        probabilities: Participant → (n, classes), class probabilities; of other targets probabilities of labels, or values in
-            their units. NaN in rows of samples that lack its signals.
-        labels: (n,); (n, names) of other targets.
-        keys: Key of each row's sample.
+        probabilities: Participant → (n, classes) class probabilities; for other targets, label probabilities or values in
+            their units. NaN in rows without the participant's signals.
+        labels: (n,) class indices; (n, names) for other targets.
+        keys: Sample key of each row, as text.
         parameters: Participant → number of its encoder's parameters.
-        seconds: Duration of training.
+        seconds: Training time.
         teachers: Names of the teachers.
         students: Names of the students.
         memory: Peak memory in bytes, of the accelerator or else of the process; None if unknown.
         trained: Participant → number of parameters that were trained.
-        notes: Remarks on the training, shown with the results.
-        target: The form of the labels, with the statistics of values.
-        names: Of the labels or values; empty for classes.
+        notes: Remarks on the training, for readers of the results.
+        target: Kind of the labels, with the statistics of values.
+        names: Names of the labels or values; empty for classes.
     """
 
     arm: str
@@ -127,7 +127,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
 
 
 def read_outcome(path: Path) -> Outcome:
-    """Read a file of `write_outcome`.
+    """Read an outcome.
 
     Raises:
         CheckpointError: If it is missing or damaged.

@@ -23,8 +23,8 @@ from kdcore.training.teacher_cache import cache_teachers
 def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | None = None) -> dict[str, int]:
     """Write the outputs of a trained participant for every sample of its run's splits.
 
-    They are computed split by split in batches of the recipe's size, as the teacher cache does, so that a student taught by the
-    file is the student taught by the participant itself.
+    Outputs are computed split by split in batches of the recipe's size, as in the teacher cache: a student distilled from the
+    file gets the same weights as one distilled from the participant.
 
     Args:
         run_id: Id or folder of a finished run.

@@ -1,4 +1,4 @@
-"""Preparation of a run: data, participants, and all checks before the first step."""
+"""Preparation of a run: data, participants and checks, up to the first training step."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ class Prepared:
     """A prepared run.
 
     Args:
-        assembly: Constructs participants.
-        table: Prepared samples, on the run's device.
-        found: Result of the checks on one batch.
-        distiller: Untrained participants of the first seed's distilled arm, with which the checks were made.
+        assembly: Constructs the participants.
+        table: Prepared samples of all splits, on the run's device.
+        found: Result of the checks before training.
+        distiller: The checked participants of the first seed's distilled arm, untrained.
     """
 
     assembly: Assembly
@@ -71,19 +71,19 @@ def prepare(
     reading: Callable[[int, int, str], None],
     phases: Phases,
 ) -> Prepared:
-    """Start the processes, read the recordings, and check everything with one batch.
+    """Launch the processes, prepare the data, construct the participants, and check them on a few batches.
 
     Args:
-        plan: Plan of the run.
+        plan: The validated plan of the run.
         builder: Constructs the recipe's components.
-        fabric: Devices, precision, processes; `OneCpu` for a dry run.
+        fabric: Devices, precision, processes.
         split: Split to evaluate on.
-        folder: Folder of the run to resume; None for a new run.
-        reading: Called with (done, total, what) while recordings are read.
-        phases: Measures where the time goes.
+        folder: Folder of the run to resume or extend; None for a new run.
+        reading: Progress callback, called with (done, total, what).
+        phases: Timer of the run.
 
     Raises:
-        KdcoreError: If the recipe or the recordings are at fault; nothing but prepared data has been written.
+        KdcoreError: If the recipe or the recordings are invalid. Nothing except prepared data has been written.
     """
     recipe = builder.recipe
     fabric.launch()
@@ -105,7 +105,7 @@ def prepare(
     with builder.locating_data_errors():
         distiller = assembly.distiller(table, recipe.seeds[0], DISTILLED, fabric.device)
         _refuse_unmatched_groups(assembly, distiller)
-        found = preflight(distiller, assembly.stages(DISTILLED), table, recipe.data.batch_size, withheld)
+        found = preflight(distiller, assembly.plan.stages[DISTILLED], table, recipe.data.batch_size, withheld)
     _note_answerless(assembly, found)
     check_precision(distiller, table, table.rows["train"][: recipe.data.batch_size], fabric, recipe.engine.precision)
     return Prepared(assembly, table, found, distiller)
@@ -118,7 +118,7 @@ def _note_answerless(assembly: Assembly, found: Preflight) -> None:
         alone = set(assembly.plan.students) <= set(found.answerless) and name in assembly.plan.students
         what = "its accuracy means nothing" if alone else "it is not evaluated"
         assembly.note(f"{name}: no term trains the layers that its classes come from, so {what}")
-        for stage in assembly.stages(DISTILLED):
+        for stage in assembly.plan.stages[DISTILLED]:
             key = stage.training[name].reads_validation if name in stage.training else ""
             if key:
                 why = f"{name!r} cannot {NEEDED_FOR[key]}: no term trains the layers that its classes come from"
@@ -187,7 +187,7 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
         raise TrainingError("data.missing: mask needs a single process: the processes would have different numbers of samples")
     if processes > 1 and assembly.recipe.data.mix:
         raise TrainingError("data.mix needs a single process: a sample's partner may be with another one")
-    for stage in assembly.stages(DISTILLED):
+    for stage in assembly.plan.stages[DISTILLED]:
         rule = next((each.gradients for each in stage.training.values() if each.gradients != "sum"), "")
         if rule and (processes > 1 or assembly.recipe.engine.precision == "16-mixed"):
             raise TrainingError(f"stage {stage.name}: gradients: {rule} requires a single process, in 32-true or bf16-mixed")
@@ -207,15 +207,15 @@ def _refuse_undividable(assembly: Assembly) -> None:
         raise TrainingError("engine.strategy: fsdp cannot divide networks whose classifiers others read; use ddp")
     if any(each.spec.starts_from for each in members):
         raise TrainingError("engine.strategy: fsdp cannot start a network from the weights of another; use ddp")
-    for stage in assembly.stages(DISTILLED):
+    for stage in assembly.plan.stages[DISTILLED]:
         for training in stage.training.values():
             if why := undividable(training.optimizer):
                 raise TrainingError(f"stage {stage.name}: engine.strategy: fsdp does not go with {why}")
 
 
 def _refuse_idle_split(assembly: Assembly, table: Table) -> None:
-    """Refuse a split for teachers that no participant is trained on."""
-    stages = assembly.stages(DISTILLED)
+    """A split that a protocol sets apart for teachers is there for them to learn from."""
+    stages = assembly.plan.stages[DISTILLED]
     trains_teachers = any(set(stage.learners) & set(assembly.plan.teachers) for stage in stages)
     idle = set(table.rows) - {"train", "validation", "test"} - {stage.split for stage in stages}
     if trains_teachers and idle:
@@ -227,7 +227,7 @@ def _refuse_blind_choice(assembly: Assembly, table: Table) -> None:
     """Refuse to choose epochs without labelled validation samples."""
     withheld = assembly.plan.students if assembly.recipe.data.labels == "withheld" else ()
     problems = []
-    for stage in assembly.stages(DISTILLED):
+    for stage in assembly.plan.stages[DISTILLED]:
         blind = not _can_choose(table) or set(stage.learners) & set(withheld)
         for key in {training.reads_validation for training in stage.training.values()} - {""} if blind else ():
             why = f"stage {stage.name!r} cannot {NEEDED_FOR[key]}: there are no labelled validation samples"
@@ -246,7 +246,7 @@ def _can_choose(table: Table) -> bool:
 def _refuse_unmatched_groups(assembly: Assembly, distiller: Distiller) -> None:
     """Refuse parameter groups without matching modules, or with options that the optimizer lacks."""
     problems = []
-    for stage in assembly.stages(DISTILLED):
+    for stage in assembly.plan.stages[DISTILLED]:
         where = f"{place_in_schedule(assembly.recipe, stage.name)}.parameter_groups"
         for name, training in stage.training.items():
             nothing = unmatched(distiller.modules_of(name), training)

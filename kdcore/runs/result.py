@@ -27,13 +27,13 @@ class Result:
     """The result of a finished run; a notebook shows its table.
 
     Args:
-        summary: Its results.
-        folder: Folder of its files.
-        report: File of the report; None without a report plugin.
-        tracking: Command that shows the tracked values; empty if nothing was tracked.
-        run_ids: Local name of a run → its id with the tracker.
-        phases: Phase → seconds that the run has taken.
-        traces: Traces of some training steps, where they were asked for.
+        summary: Summary of the results.
+        folder: Folder of the run.
+        report: Report that a plugin wrote; None without such a plugin.
+        tracking: How to open the tracked run; empty if nothing was tracked.
+        run_ids: Local name of a run → its id in the tracker.
+        phases: Phase → seconds.
+        traces: Chrome traces of some training steps, with a profile.
     """
 
     summary: Summary

@@ -1,4 +1,4 @@
-"""The summary of a run: the numbers and words of its result table, its verdict and its learning curves."""
+"""The summary of a run: its result table, its notes, and whether distillation helped."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ Role = Literal[
 
 @dataclass(frozen=True)
 class Row:
-    """One participant's results.
+    """The results of one participant.
 
     Args:
-        participant: Its name.
-        role: What it is in this run.
-        modality: What it reads, in words.
-        evaluations: On the samples evaluated, one per seed.
+        participant: Name of the participant.
+        role: Its role in the run.
+        modality: Its modalities, as text.
+        evaluations: Its evaluations, one per seed.
         parameters: Number of its encoder's parameters; None for an ensemble.
         arm: ``distilled`` or ``baseline``.
         trained: Number of parameters that were trained.
-        metrics: Prefix of its metrics' names in tracking, such as ``distilled``.
+        metrics: Prefix of its metrics in the tracker, such as ``distilled``.
     """
 
     participant: str
@@ -91,26 +91,26 @@ class Summary:
     """The results of a run, for its table, its report and its tracker.
 
     Args:
-        name: Of the recipe.
-        description: What its author says of it.
-        rule: How the samples were split.
-        selection: Which epoch's weights were evaluated, and how they were chosen.
-        seeds: In the order of every row's evaluations.
+        name: Name of the recipe.
+        description: Description from the recipe.
+        rule: The protocol's rule, in one sentence.
+        selection: Which epochs' weights were evaluated, and how they were selected.
+        seeds: Random seeds, in the order of every row's evaluations.
         classes: Class names.
-        rows: The participants, in the order to show them.
-        differences: Student → its result with distillation minus that without, for those that were trained both ways.
-        by_subject: Student → the same with an interval over test subjects, if there are enough of them.
-        no_baseline: Why no student was trained without distillation; empty if one was.
+        rows: Results of the participants, in display order.
+        differences: Student → its gain: the result with distillation minus the baseline, for students trained in both arms.
+        by_subject: Student → its gain with an interval over test subjects, if there are enough subjects.
+        no_baseline: Why no baseline was trained; empty if one was.
         versions: Package → version.
-        recipe: The recipe with every default filled in, as YAML.
-        command: Repeats the run.
-        folder: Where the run's files are.
-        tracking: How to open what was tracked.
+        recipe: The recipe with all defaults filled in, as YAML.
+        command: Command line that repeats the run.
+        folder: Folder of the run.
+        tracking: How to open the tracked run.
         split: Split that was evaluated.
-        setting: What was run, in words.
-        notes: Recordings that were dropped, by reason, and warnings about the splits.
-        phases: Phase → seconds that the run has taken, as far as they are recorded.
-        target: The form of what was learnt.
+        setting: Description of the run's setting.
+        notes: Notes on dropped recordings, splits, pretrained weights and training.
+        phases: Phase → seconds, as far as recorded.
+        target: Kind of the labels.
     """
 
     name: str
@@ -136,7 +136,7 @@ class Summary:
 
     @property
     def metric(self) -> Metric:
-        """The metric by which the results are judged."""
+        """The primary metric."""
         return self.target.metric(self.target.primary)
 
     @property
@@ -173,12 +173,12 @@ class Summary:
 
 
 def summarise(recipe: Recipe, run: FinishedRun, tracking: str = "") -> Summary:
-    """The summary of a run.
+    """Summarise a finished run.
 
     Args:
-        recipe: What was run.
-        run: What came of it.
-        tracking: How to look at what was tracked.
+        recipe: The recipe of the run.
+        run: The finished run.
+        tracking: How to open the tracked run.
     """
     facts = run.facts
     outcomes = {arm: [seeds[seed] for seed in facts.seeds] for arm, seeds in run.outcomes.items()}
@@ -236,7 +236,7 @@ def _training_notes(outcomes: Mapping[str, Sequence[Outcome]]) -> list[str]:
 def _chance_notes(
     outcomes: Mapping[str, Sequence[Outcome]], by_arm: Mapping[str, Sequence[Mapping[str, AnyEvaluation]]]
 ) -> list[str]:
-    """Participants that were no better, over all seeds, than an answer that is always the same."""
+    """Notes on participants that were no better, over all seeds, than a constant prediction."""
     said = []
     for arm, seeds in outcomes.items():
         for name in [*seeds[0].teachers, *seeds[0].students]:

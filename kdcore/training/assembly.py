@@ -23,7 +23,7 @@ from kdcore.data.preparation import Requirements, load_table
 from kdcore.data.table import Table
 from kdcore.errors import DataError, Problem, RecipeError
 from kdcore.recipe.build import Builder, module_meant
-from kdcore.recipe.graph import LearnerTerm, StagePlan
+from kdcore.recipe.graph import LearnerTerm
 from kdcore.recipe.models import ParticipantSpec
 from kdcore.recipe.plan import BASELINE, DISTILLED, Plan
 from kdcore.training.classifiers import find_classifiers, with_classifier
@@ -101,10 +101,6 @@ class Assembly:
         signals = [branch.spec for branch in branches]
         _, trunk, _ = self.builder.transforms(f"{path}.joined", spec.transforms_of("joined"), *signals)
         return Pipeline(branches, trunk)
-
-    def stages(self, arm: str) -> tuple[StagePlan, ...]:
-        """The stages of an arm."""
-        return self.plan.stages[arm]
 
     def distiller(self, table: Table, seed: int, arm: str, device: torch.device) -> Distiller:
         """The participants of an arm with fresh weights, fusion and losses, on `device`.

@@ -32,7 +32,7 @@ from kdcore.training.stage_context import StageContext, optimizer_steps
 from kdcore.training.step import StageStep
 from kdcore.training.trained_teachers import History, TrainedStages, stage_lock
 from kdcore.training.updates import Updates
-from kdcore.training.validation import Scores, averages_applied, early_end, follow_plateaus, improved, selection_groups
+from kdcore.training.validation import Scores, averages_applied, early_end, follow_plateaus, improved
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -271,7 +271,7 @@ class Engine:
         self.updates.refuse_tiny_scale(context)
         with self.phases.during(EVALUATION):
             scores = self._validate(context)
-        groups = selection_groups(stage, self.distiller)
+        groups = self.distiller.independent_groups(stage.learners)  # fused learners share one best epoch
         follow_plateaus(context, groups, scores, means)
         found += [*self.report.scores(context, scores), *self.report.vanished(context)]
         self.report.track(found, lambda learner: learner.epochs)
@@ -299,7 +299,7 @@ class Engine:
         """Scores of each learner on the validation split; keeps the weights of the best epoch."""
         with averages_applied(context.learners):
             scores = self._scores(context.stage)
-            for names in selection_groups(context.stage, self.distiller) if scores else ():
+            for names in self.distiller.independent_groups(context.stage.learners) if scores else ():
                 learner = self.learners[names[0]]
                 if improved(learner, context.training(names[0]), Scores.mean([scores[name] for name in names])):
                     learner.best = self._weights(names)

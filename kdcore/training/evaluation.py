@@ -38,7 +38,7 @@ def predict(
     partial = table.complete(live, rows) is not None
     with evaluating(distiller), fabric.autocast():
         for piece in rows.split(batch_size):
-            for group in _apart(distiller, teachers, live) if partial else [live]:
+            for group in distiller.independent_groups(live) if partial else [live]:
                 there = table.complete(group, piece)
                 own = piece if there is None else piece[there]
                 batch = table.batch(own, group, labelled=False)
@@ -67,10 +67,6 @@ def predictions(logits: Tensor, target: Target) -> Tensor:
     if target.kind == "values":
         return target.in_units(logits.float())
     return logits.float().softmax(-1) if target.is_classes else logits.float().sigmoid()
-
-
-def _apart(distiller: Distiller, teachers: Sequence[str], live: Sequence[str]) -> list[list[str]]:
-    return [*distiller.independent_groups(teachers), *([name] for name in live if name not in teachers)]
 
 
 def _scatter(values: Tensor, there: Tensor) -> Tensor:

@@ -11,9 +11,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from kdcore.contracts.target import OF_CLASSES, Target
 from kdcore.contracts.training import Training
-from kdcore.recipe.graph import StagePlan
 from kdcore.training.learner import Learner
-from kdcore.training.participants import FUSION, Distiller
+from kdcore.training.participants import FUSION
 from kdcore.training.scores import mean_average_precision, mean_errors, mean_known, r_squared
 from kdcore.training.stage_context import StageContext
 
@@ -79,12 +78,6 @@ def primary_and_loss(answers: np.ndarray, labels: np.ndarray, target: Target) ->
     return float(mean_known(each)), loss
 
 
-def selection_groups(stage: StagePlan, distiller: Distiller) -> list[tuple[str, ...]]:
-    """Groups of learners that share one best epoch: all fused teachers in one group, every other learner alone."""
-    fused = tuple(name for name in stage.learners if name in distiller.fused)
-    return [*([fused] if fused else []), *((name,) for name in stage.learners if name not in fused)]
-
-
 def metric_of(training: Training) -> str:
     """The metric that selects the best epoch: ``loss``, or ``accuracy`` for the target's primary metric."""
     return training.early_stopping.metric if training.early_stopping else "accuracy"
@@ -108,7 +101,7 @@ def improved(learner: Learner, training: Training, score: Scores) -> bool:
     return True
 
 
-def early_end(context: StageContext, groups: Sequence[tuple[str, ...]]) -> str:
+def early_end(context: StageContext, groups: Sequence[Sequence[str]]) -> str:
     """The reason to stop the stage early; empty unless every learner's patience is exhausted."""
     learners = {learner.name: learner for learner in context.learners}
     for names in groups:
@@ -123,13 +116,13 @@ def early_end(context: StageContext, groups: Sequence[tuple[str, ...]]) -> str:
 
 
 def follow_plateaus(
-    context: StageContext, groups: Iterable[tuple[str, ...]], scores: Mapping[str, Scores], means: Mapping[str, float]
+    context: StageContext, groups: Iterable[Sequence[str]], scores: Mapping[str, Scores], means: Mapping[str, float]
 ) -> None:
     """Step the `ReduceLROnPlateau` schedulers of a stage.
 
     Args:
         context: The current stage.
-        groups: Groups of learners from `selection_groups`; the schedulers of a group see its mean.
+        groups: Groups of learners that share one best epoch; the schedulers of a group see its mean.
         scores: Learner → validation scores.
         means: ``learner/term`` → mean loss of the epoch.
     """

@@ -148,7 +148,7 @@ def test_the_term_of_a_teacher_that_lacks_a_class_is_the_hand_computed_one(train
     wider = ["push", *ACTIONS]
     prepared = session_of(home, trained[1], action(wider), "losses=[cross-entropy, {name: soft-target, temperature: 2}]")
     distiller, table = prepared.distiller, prepared.table
-    [stage] = prepared.assembly.stages("distilled")
+    [stage] = prepared.assembly.plan.stages["distilled"]
     step = StageStep(distiller, stage, table, True)
     rows = table.rows["train"]
     distiller.eval()
