@@ -1,4 +1,4 @@
-"""The graph of a recipe: who learns from whom, and by which terms."""
+"""The graph of a recipe: participants, their sources, and their loss terms."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class LearnerTerm:
     """A term of one learner's objective.
 
     Args:
-        path: Where the recipe has it.
-        term: As the recipe has it.
-        needs: Of its loss.
-        teachers: Teachers that it reads.
-        peers: Peers that it reads.
+        path: Path in the recipe.
+        term: The term in the recipe.
+        needs: Needs of its loss.
+        teachers: Teachers whose outputs it reads.
+        peers: Peers whose outputs it reads.
     """
 
     path: str
@@ -78,13 +78,13 @@ def _sources(recipe: Recipe, name: str, needs_of: NeedsOf) -> Iterable[str]:
 
 
 def teachers_of(graph: Graph, name: str) -> tuple[str, ...]:
-    """Those that `name` learns from, without those that it trains with in a circle."""
+    """The sources of `name`, except peers."""
     peers = peers_of(graph, name)
     return tuple(source for source in graph.nodes if source in graph.nodes[name].learns_from and source not in peers)
 
 
 def peers_of(graph: Graph, name: str) -> tuple[str, ...]:
-    """Those that `name` learns from while they learn from it, directly or through others."""
+    """The sources of `name` that also learn from it, directly or indirectly."""
     circle = graph.circle(name)
     sources = graph.nodes[name].learns_from
     return tuple(other for other in circle if other != name and other in sources and graph.nodes[other].trains)
@@ -111,18 +111,18 @@ def _read(term: Term, needs: Needs, teachers: Sequence[str], peers: Sequence[str
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage as it is run: who learns, from whom, and how.
+    """A planned stage of training.
 
     Args:
-        name: Shown in progress and metric names.
-        learners: Participants that learn.
-        sources: Participants that learners read without training them.
-        training: Learner → how it is trained, with its epochs over all stages.
+        name: Name in progress and metrics.
+        learners: Participants to train.
+        sources: Frozen participants whose outputs the learners' losses read.
+        training: Learner → its training options, with its epochs over all stages.
         epochs: Epochs of this stage.
-        split: Split that is learnt from.
+        split: Training split.
         batch_size: Samples per step.
-        order: Names the order of samples; the same in both arms.
-        accumulate: Batches that make one optimizer step.
+        order: Seed label of the sample order; the same in both arms, so that they see the same batches.
+        accumulate: Batches per optimizer step.
     """
 
     name: str

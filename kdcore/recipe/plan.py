@@ -1,4 +1,4 @@
-"""The plan of a run: everything that follows from a recipe before data are read, decided once."""
+"""The plan of a run: everything that can be derived from a recipe without reading data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Arm = Literal["distilled", "baseline"]
 
 @dataclass(frozen=True)
 class ParticipantPlan:
-    """One participant.
+    """The plan of one participant.
 
     Args:
-        name: As the recipe names it.
-        role: Whether the recipe lists it under `teachers` or under `students`.
-        path: Where it stands in the recipe.
-        spec: As the recipe describes it; a moving average has the description of the participant that it follows.
-        teachers: Those that it learns from.
-        peers: Those that it learns from while they learn from it.
+        name: Name in the recipe.
+        role: Whether the recipe lists it under `teachers` or `students`.
+        path: Path in the recipe.
+        spec: Its section of the recipe; a moving average has that of the participant it follows.
+        teachers: Its sources, except peers.
+        peers: Its sources that also learn from it.
         terms: Its objective.
     """
 
@@ -61,10 +61,10 @@ class Plan:
 
     Args:
         recipe: The recipe.
-        filled: The recipe as plain values, with every default written out.
+        filled: The recipe as plain values, with all defaults filled in.
         hash: SHA-256 of `filled` without description and tracking.
-        graph: Who learns from whom.
-        participants: By name, teachers first.
+        graph: Participants and their sources.
+        participants: Name → participant, teachers first.
         stages: Arm → its stages in order.
     """
 
@@ -118,7 +118,7 @@ class Plan:
         return "no term of a student's objective distils"
 
     def caches(self, name: str) -> bool:
-        """True if the outputs of `name` are computed once per sample while it teaches without learning."""
+        """True if the outputs of `name` are cached while it is frozen."""
         spec = self.participants[name].spec
         if not (self.recipe.engine.teacher_cache and spec.is_network) or self._sees_random_input(spec):
             return False
@@ -196,7 +196,7 @@ def _stages(recipe: Recipe, graph: Graph) -> tuple[Stage, ...]:
 
 
 def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequence[StagePlan]) -> list[StagePlan]:
-    """The stages of the students alone: same epochs, batches and split, without anyone to learn from."""
+    """The stages of the baseline: students only, with the same epochs, batches and split, but without sources."""
     found = []
     for stage in stages:
         students = [n for n in stage.learners if participants[n].role == "student" and participants[n].terms_in(BASELINE)]
