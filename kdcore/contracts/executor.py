@@ -45,12 +45,7 @@ class Executor(ABC):
 
     A plugin registers it with the hook ``register_executors``; the parameters of its constructor are its options. A constructor
     raises `kdcore.UsageError` where it cannot be used, such as without the library that it needs, and says what to do.
-
-    Attributes:
-        shares_machine: True if all commands run on this machine and share its cores.
     """
-
-    shares_machine: bool = False
 
     @abstractmethod
     def start(self, job: Job, at_once: int) -> StartedJob:

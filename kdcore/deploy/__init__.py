@@ -1,1 +1,1 @@
-"""Trained students at work: predictors, bundles, streaming."""
+"""Deployment of trained students: predictors, saved students, streaming."""

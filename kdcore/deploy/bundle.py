@@ -96,9 +96,9 @@ def save_student(folder: Path, pipeline: Pipeline, encoder: nn.Module, descripti
     of two students cannot be mixed up.
 
     Args:
-        folder: Created if absent.
-        pipeline: Its transforms, fitted.
-        encoder: Its network.
+        folder: Folder to write; created if missing.
+        pipeline: The student's fitted transforms.
+        encoder: The student's network.
         description: ``classes``, ``encoder``, ``transforms``, ``in_shape``, ``plugins`` …: what `load_student` needs.
     """
     weights = {name: each.detach().cpu().contiguous() for name, each in Model(pipeline.whole(), encoder).state_dict().items()}
@@ -167,7 +167,7 @@ def load_predictor(
 
     Args:
         folder: A student's folder, or one with several of them.
-        rule: How an ensemble combines its students' probabilities.
+        rule: ``average`` or ``max`` of the students' probabilities, for an ensemble.
         plugins: Plugins to take encoders and transforms from; the installed ones by default.
         trust_code: As for `load_student`.
 

@@ -26,18 +26,18 @@ STANDARD_INPUT = "-"
 
 @dataclass(frozen=True)
 class Prediction:
-    """Class probabilities of one recording, or of one window of it; or probabilities of labels, or values.
+    """The prediction for one recording, or for one window of it.
 
     Args:
-        recording: Its file or files.
-        probabilities: (classes,); values in their units, where the target is ``values``.
-        classes: Names in the same order.
-        start: Of the window, in seconds; None for a whole recording.
-        end: Of the window, in seconds.
+        recording: File or files of the recording.
+        probabilities: (classes,) class or label probabilities; values in their units for the target ``values``.
+        classes: Names of the classes, labels or values, in the same order.
+        start: Start of the window in seconds; None for a whole recording.
+        end: End of the window in seconds.
         signals: Modality → the whole recording; None for a stream.
-        target: The form of the answer.
-        threshold: Probability from which a label counts as predicted, or has the vote of a window.
-        voted: Whether `probabilities` are shares of the windows that vote for a label, of which a half decides.
+        target: Kind of the prediction.
+        threshold: Probability from which a label counts as predicted, in total or in a window's vote.
+        voted: Whether `probabilities` are fractions of windows that vote for a label; a label then needs at least a half.
     """
 
     recording: str
@@ -107,16 +107,16 @@ def predict_files(
     units: str = "",
     threshold: float = THRESHOLD,
 ) -> Iterator[Prediction]:
-    """Predictions for every recording, or for every window of it.
+    """Predict every recording, or every window of it.
 
     Args:
         student: A saved student or ensemble.
-        files: One file a recording; for a student of several modalities, ``modality=file`` for each of one recording.
-        dataset: Name of the dataset whose file format they have; see `read_recording`.
-        rate: Samples per second of plain arrays and tables.
-        window: Length and hop in seconds; those that the student was trained on by default, if any.
-        smoothing: Over windows.
-        units: Of plain arrays and tables; the modality's by default.
+        files: One file per recording; for a student of several modalities, ``modality=file`` for each of one recording.
+        dataset: Name of the dataset that defines the file format; see `read_recording`.
+        rate: Sampling rate of plain arrays and tables, in Hz.
+        window: Length and hop in seconds; those of the training by default, if any.
+        smoothing: Smoothing over windows.
+        units: Units of plain arrays and tables; the modality's by default.
         threshold: Probability from which a label counts as predicted, for students of labels.
 
     Raises:
@@ -161,15 +161,15 @@ def predict_stream(
     units: str = "",
     threshold: float = THRESHOLD,
 ) -> Iterator[Prediction]:
-    """Predictions for a table that arrives line by line, each as soon as its window is complete.
+    """Predict a stream of table rows; yields each window's prediction as soon as the window is complete.
 
     Args:
-        student: Of one modality.
-        lines: Rows of numbers, with or without a line of names before them, as in a plain table.
+        student: A saved student of one modality.
+        lines: Rows of numbers, optionally after a header line, as in a plain table.
         window: Length and hop in seconds.
-        rate: Samples per second; the modality's by default.
-        smoothing: Over windows.
-        units: Of the values; the modality's by default.
+        rate: Sampling rate in Hz; the modality's by default.
+        smoothing: Smoothing over windows.
+        units: Units of the values; the modality's by default.
         threshold: Probability from which a label counts as predicted, for students of labels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Answers to raw recordings: the interface of saved students, alone, together or exported."""
+"""Prediction for raw recordings: the interface of saved students, ensembles and exported models."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Rate = float | Mapping[str, float] | None
 
 
 class Predictor(ABC):
-    """Class probabilities for raw recordings; probabilities of labels or values in their units, as it was trained.
+    """Predicts raw recordings: class probabilities, label probabilities or values in their units, depending on its target.
 
     Attributes:
-        description: Its classes, inputs, preprocessing and versions, as in ``student.json``.
+        description: Classes, inputs, preprocessing and versions, as in ``student.json``.
     """
 
     description: Mapping[str, Any]
@@ -67,25 +67,25 @@ class Predictor(ABC):
         return (window["length"], window["hop"] or window["length"]) if window else None
 
     def predict(self, recordings: Any, window: tuple[float, float] | None = None, *, rate: Rate = None) -> Any:
-        """Class probabilities of one recording or of a batch of them; of a student of labels or values, those.
+        """Predict one recording or a batch of recordings.
 
-        A recording is an array or tensor (axes as the modality has them, time first), a `Signal`, an ``(array, rate)`` pair, a
-        data frame (columns are chosen by name) or the path of a file. A student of several modalities takes a dictionary of
-        these. A list is a batch; so is an array with one axis more.
+        A recording is an array or tensor (with the modality's axes, time first), a `Signal`, a pair ``(array, rate)``, a data
+        frame (columns are selected by name) or the path of a file. A student of several modalities takes a dictionary of
+        these. A list, or an array with one more axis, is a batch.
 
         Args:
             recordings: One recording, or a list of them; or modality → recording or list.
-            window: Length and hop in seconds; those it was trained on by default.
-            rate: Samples per second of arrays, for all modalities or by name; by default the rate of the recordings that the
-                student was trained on (``print(student)`` shows it), where they had one.
+            window: Length and hop in seconds; those of the training by default.
+            rate: Sampling rate of arrays in Hz, for all modalities or by name; by default that of the training recordings, if
+                they had one (see ``print(student)``).
 
         Returns:
-            Of one recording, probabilities (windows, classes), one row if there are no windows. Of a batch of B, (B, classes);
-            where there are windows, a list of B arrays (windows, classes). For the target ``labels`` these are the independent
-            probabilities of each label, and for ``values`` the values, in their units (`target`).
+            For one recording, probabilities (windows, classes), with one row if there are no windows. For a batch of B,
+            (B, classes); with windows, a list of B arrays (windows, classes). For the target ``labels``, these are independent
+            probabilities; for ``values``, values in their units (see `target`).
 
         Raises:
-            DataError: If a recording is unfit, or a modality or rate is missing.
+            DataError: If a recording is invalid, or a modality or rate is missing.
 
         Example:
             >>> import numpy as np
@@ -212,7 +212,7 @@ def cut_pieces(signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> l
 
 
 def answers(logits: np.ndarray, target: Target) -> np.ndarray:
-    """The answers (N, classes) that logits stand for, as float32, computed in double precision."""
+    """Turn logits into predictions (N, classes), as float32, computed in double precision."""
     if target.is_classes:
         return softmax(logits)
     if target.kind == "values":

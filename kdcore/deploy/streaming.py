@@ -23,10 +23,10 @@ class Smoothing:
     """Causal smoothing: a window's probabilities are combined with those of the windows just before it.
 
     Args:
-        windows: How many windows are combined, this one included; fewer at the beginning. 1 for no smoothing.
-        rule: ``mean`` of their probabilities, or ``majority``, the share of windows whose likeliest class it was; a tie goes to
-            the class with the larger mean. Of labels, ``majority`` is the share of windows in which a label reaches the
-            threshold; it counts from a half, a tie if its mean reaches the threshold.
+        windows: Number of windows to combine, including the current one; fewer at the beginning. 1 for no smoothing.
+        rule: ``mean`` of their probabilities; or ``majority``, the fraction of windows that predict a class, where ties go to
+            the class with the larger mean. For labels, ``majority`` is the fraction of windows in which a label reaches the
+            threshold; it counts above a half, and at exactly a half if its mean reaches the threshold.
 
     Raises:
         DataError: If `windows` is less than 1.
@@ -109,15 +109,15 @@ def _trailing(values: np.ndarray, count: int) -> np.ndarray:
 
 
 class StreamingPredictor:
-    """Windows of a stream of samples, predicted as soon as they are complete.
+    """Predicts the windows of a stream of samples as soon as they are complete.
 
-    It gives the same windows and probabilities as `Predictor.predict` gives for the whole recording.
+    Windows and probabilities are the same as those of `Predictor.predict` for the whole recording.
 
     Args:
-        student: Of one modality.
-        rate: Samples per second.
+        student: A saved student of one modality.
+        rate: Sampling rate in Hz.
         window: Length and hop in seconds.
-        smoothing: Over windows.
+        smoothing: Smoothing over windows.
         threshold: Probability from which a label counts in a majority vote.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Trained students as PyTorch modules: one alone, or several that answer together."""
+"""Trained students as PyTorch modules: single students and ensembles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Rule = Literal["average", "max"]
 """The rule by which an ensemble combines the probabilities of its students."""
 
 AT_ONCE = 256
-"""Recordings or windows in one forward pass."""
+"""Number of recordings or windows in one forward pass."""
 
 
 class Model(nn.Module):
@@ -42,12 +42,13 @@ class Model(nn.Module):
 class Student(Predictor, nn.Module):
     """A trained student: a module in evaluation mode, with its preprocessing.
 
-    `predict` takes raw recordings. As a module it maps preprocessed ones to logits: ``student(student.preprocess(x))``.
+    `predict` takes raw recordings. Called as a module, it maps preprocessed ones to logits:
+    ``student(student.preprocess(x))``.
 
     Args:
-        branches: Per modality, how a recording becomes a tensor.
-        model: Tensors of the branches → logits.
-        description: Its classes, inputs, preprocessing and versions.
+        branches: Transforms of the recordings of each modality.
+        model: Batch transforms and encoder.
+        description: Classes, inputs, preprocessing and versions.
     """
 
     def __init__(self, branches: Sequence[Branch], model: Model, description: Mapping[str, Any]):
@@ -148,11 +149,11 @@ def _stacked(pieces: Sequence[Mapping[str, Signal]], branch: Branch) -> np.ndarr
 
 
 class Ensemble(Predictor):
-    """Several students that answer as one; `members` can still be asked alone.
+    """An ensemble of students; its `members` can also be used alone.
 
     Args:
-        members: Students by name, with the same classes and windows.
-        rule: ``average`` of their probabilities, or the ``max`` over students, scaled to sum to 1 again.
+        members: Name → student, with the same classes and windows.
+        rule: ``average`` of their probabilities, or the ``max`` over students, normalised to sum to 1.
 
     Raises:
         DataError: If their classes or windows differ, or there is no such rule.

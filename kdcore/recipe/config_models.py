@@ -79,7 +79,7 @@ def _named(taps: Any) -> Any:
 
 
 class Section(BaseModel):
-    """A section of a recipe, which refuses unknown keys."""
+    """Base class of a recipe's sections; refuses unknown keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, ser_json_inf_nan="constants")
 
@@ -115,11 +115,11 @@ class Term(Component):
     """A loss in the objective."""
 
     weight: Annotated[float | Ramp, AfterValidator(_possible_weight)] = 1.0
-    """Factor; 0 keeps the term out of the objective."""
+    """Weight of the loss; 0 removes the term from the objective."""
     id: str | None = None
-    """Its label in logs; the name by default, ``name-2`` where it comes again."""
+    """Name in logs; by default the name of the loss, with a number (``name-2``) if it occurs again."""
     teachers: Annotated[list[str], MinLen(1)] | None = None
-    """Those of its learner's teachers and peers that it reads; all by default."""
+    """Sources whose outputs the loss reads; by default all teachers and peers of its learner."""
 
     @property
     def active(self) -> bool:
@@ -160,19 +160,19 @@ _Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class WeightsSpec(Section):
-    """Initial weights, and how they are matched to the encoder; written ``{file: x, …}`` or just ``x``."""
+    """Pretrained weights, and how they are matched to the encoder; written ``{file: x, …}`` or just ``x``."""
 
     file: Annotated[Path, Strict(False), AfterValidator(_home)]
     """A safetensors file, a PyTorch file that holds data only, or a folder with either as Hugging Face stores models."""
     prefix: str | None = None
-    """Beginning of the names of the tensors to load, removed from them; found by itself by default."""
+    """Prefix of the tensors to load, which is removed from their names; detected by default."""
     ignore: list[_Pattern] = Field(default_factory=list)
-    """Regular expressions; tensors with a name that matches one are left out."""
+    """Regular expressions of tensor names to ignore."""
     rename: dict[_Pattern, str] = Field(default_factory=dict)
-    """Regular expression → replacement, for the names without the given `prefix`."""
+    """Regular expression → replacement, applied to tensor names after removing `prefix`."""
     head: Literal["keep", "drop", "map"] | None = None
-    """``keep`` loads the head as it is, ``drop`` starts it from fresh weights, ``map`` picks its classes by name. By default
-    ``keep``; ``map`` where the classes' names are known and those of the run are others."""
+    """``keep`` loads the head unchanged, ``drop`` initialises it at random, ``map`` selects its classes by name. The default is
+    ``keep``, or ``map`` if the file's class names are known and differ from the run's."""
 
     @model_validator(mode="before")
     @classmethod
@@ -196,33 +196,33 @@ class ParticipantSpec(Section):
 
     modality: str | Annotated[list[str], MinLen(1)] | None = None
     transforms: list[Component] | dict[str, list[Component]] = Field(default_factory=list)
-    """In order; with several modalities a list for each, and ``joined`` for those after joining."""
+    """Transforms in order; for several modalities one list each, plus ``joined`` for the joined signal."""
     encoder: Component | None = None
     taps: Annotated[dict[str, str], BeforeValidator(_named)] = Field(default_factory=dict)
-    """Tap → module path within the encoder; a list where the paths may serve as names."""
+    """Tap → path of a module in the encoder; or a list of paths, which are then the taps' names."""
     freeze: list[str] = Field(default_factory=list)
-    """Module paths within the encoder that are not trained, with all below; ``*`` for all."""
+    """Paths of modules in the encoder to freeze, including submodules; ``*`` for all."""
     freeze_statistics: bool = True
-    """Keep running statistics of frozen modules, such as those of batch normalisation, as they are."""
+    """Also freeze the running statistics of frozen modules, such as those of batch normalisation."""
     weights: WeightsSpec | None = None
-    """File of the weights to start from, and how it is read."""
+    """File with pretrained weights."""
     classes: Annotated[list[str], MinLen(1), AfterValidator(_different)] | None = None
-    """Class names in the order of the outputs of its weights, or of a teacher's encoder that comes with its own; those of the
-    run, or those that the file of weights names, by default."""
+    """Class names of the pretrained weights, or of a teacher's own encoder, in the order of the logits; by default those in the
+    weights file, or the run's."""
     classifier_from: str | None = None
-    """Teacher whose classifier, the last linear layer, it answers through: copied when the teacher is trained, and frozen. Its
-    own has to have the same shape. Without distillation it trains its own."""
+    """Teacher whose classifier (last linear layer) this participant uses: copied after the teacher's training, and frozen. Its
+    own classifier must have the same shape; the baseline trains its own."""
     starts_from: str | None = None
-    """Participant with the same encoder whose trained weights it starts from, such as one that was pretrained without labels.
-    Without distillation it starts from its own weights and is trained for as many epochs more."""
+    """Participant with the same encoder whose trained weights this one starts from, such as one that was pretrained without
+    labels. If the baseline lacks it, the baseline starts from its own weights and is trained for as many epochs more."""
     augment_frozen: bool = False
-    """Augment its input also while it teaches without learning; its outputs are then not cached."""
+    """Augment the input even while the participant is frozen; its outputs are then not cached."""
     learns_from: list[str] | None = None
-    """Participants it learns from. By default a student learns from every teacher, and a teacher from nobody."""
+    """Names of the participants to learn from. By default, students learn from all teachers, and teachers from none."""
     losses: Terms | None = None
-    """Its own objective; the recipe's `losses` or `teacher_losses` by default."""
+    """Objective of this participant; the recipe's `losses` or `teacher_losses` by default."""
     training: Training | None = None
-    """Its own training; the schedule's by default."""
+    """Training options of this participant; the schedule's by default."""
     split: str | None = None
     """Training split under the default schedule; ``train`` by default."""
     follows: str | None = None
@@ -304,34 +304,34 @@ class EngineSpec(Section):
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps", "tpu"] = "auto"
     devices: Annotated[int, Ge(1), Le(MOST_DEVICES)] | Annotated[str, Field(pattern=r"^(auto|\d+(,\d+)*,?)$")] = 1
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    """How several processes train; ``fsdp`` divides weights, gradients and optimizers among them."""
+    """Strategy for several processes; ``fsdp`` shards weights, gradients and optimizer states."""
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     deterministic: bool = True
     compile: bool = False
     threads: Annotated[int, Ge(1), Le(MOST_THREADS)] | None = None
-    """CPU threads; None for what the machine has."""
+    """Number of CPU threads; PyTorch's default if not set."""
     checkpoint_seconds: Annotated[float, Ge(0)] = 30.0
-    """Seconds between checkpoints within a stage; whatever it is, a resumed run ends the same."""
+    """Seconds between checkpoints within a stage. Does not affect the result of a resumed run."""
     keep_final_state: bool = True
-    """Keep the state in which each arm ends, optimizers included, so that a finished run can be given more epochs."""
+    """Keep the final state of each arm, including optimizers, so that a finished run can be extended by more epochs."""
     on_nan: Literal["stop", "skip-step"] = "stop"
-    """What is done about a step whose loss or gradients are not finite numbers."""
+    """What to do when a step's loss or gradients are NaN or infinite."""
     skipped_steps: Annotated[int, Ge(1)] = 10
-    """Steps that ``skip-step`` may skip in an arm; one more stops the run."""
+    """Largest number of steps that ``skip-step`` skips per arm; one more is an error."""
     log_every: Annotated[int, Ge(1)] = 10
-    """Steps that one tracked value of a term is the mean of."""
+    """Number of steps averaged into one tracked value."""
     teacher_cache: bool = True
-    """Ask a frozen teacher once per sample where that changes nothing."""
+    """Compute the outputs of a frozen teacher once per sample, if they never change."""
     reuse_teachers: bool = False
-    """Keep teachers that learnt alone in the cache folder, and take them from there when the same training of them, to the
-    bit, is asked for again: by another run, an ablation, a sweep."""
+    """Store independently trained teachers in the cache folder, and reuse them in runs, ablations and sweeps whose training of
+    the teacher would be bit-identical."""
 
 
 class TrackingSpec(Section):
     """The tracker that the run is recorded with."""
 
     experiment: str | None = None
-    """The recipe's name by default."""
+    """Name of the experiment; the recipe's name by default."""
     uri: Annotated[str, AfterValidator(_without_credentials)] | None = None
-    """Of the tracking server; a local database by default. Credentials belong into the environment."""
+    """Address of the tracking server; a local database by default. Put credentials into environment variables."""
     tags: dict[str, str] = Field(default_factory=dict)

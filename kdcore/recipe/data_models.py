@@ -38,12 +38,12 @@ def as_bytes(size: int | str) -> int:
 
 
 class WindowSpec(Section):
-    """Windows of equal length cut from every recording, after it is put in a split."""
+    """Windows of equal length, cut from every recording after splitting."""
 
     length: Annotated[float, Gt(0)]
-    """Seconds."""
+    """Length of a window in seconds."""
     hop: Annotated[float, Gt(0)] | None = None
-    """Seconds from one window's start to the next one's; the length by default."""
+    """Seconds between the starts of consecutive windows; the window length by default."""
 
 
 KeyField = Literal["subject", "action", "trial", "view", "scene", "session"]
@@ -53,16 +53,16 @@ Text = Annotated[str | int, AfterValidator(str)]
 
 
 class SomeLabels(Section):
-    """Labels for some of the samples of the training split: a share of them, or those that are listed."""
+    """Labels for some samples of the training split: a fraction of each class, or listed ones."""
 
     share: Annotated[float, Gt(0), Le(1)] | None = None
-    """Share of the samples of each class that keep their label, drawn at random; at least one of each."""
+    """Fraction of each class's samples that keep their label, drawn at random; at least one per class."""
     seed: Annotated[int, Ge(0)] = 0
-    """Chooses the samples of a share."""
+    """Random seed of the fraction."""
     subjects: Annotated[list[Text], MinLen(1)] | None = None
     """Subjects whose samples keep their label."""
     recordings: Annotated[list[Annotated[dict[KeyField, Text], MinLen(1)]], MinLen(1)] | None = None
-    """Recordings that keep their label: those that agree with an entry in all that it says, as ``{subject: 1, trial: 2}``."""
+    """Recordings that keep their label: those that match all fields of an entry, such as ``{subject: 1, trial: 2}``."""
 
     @model_validator(mode="after")
     def _one_choice(self) -> SomeLabels:
@@ -77,16 +77,16 @@ class SomeLabels(Section):
 
 
 class MixSpec(Section):
-    """Mixing of the samples of a batch with one another; written ``{name: x, …}`` or just ``x``."""
+    """Mixup or cutmix of a batch; written ``{name: x, …}`` or just ``x``."""
 
     name: Literal["mixup", "cutmix"]
-    """``mixup`` adds two samples with shares that sum to 1; ``cutmix`` replaces a stretch of time by that of another sample."""
+    """``mixup`` averages two samples with random weights; ``cutmix`` replaces a time interval by that of another sample."""
     alpha: Annotated[float, Gt(0)] = 1.0
-    """A batch's share is drawn from the distribution Beta(alpha, alpha)."""
+    """Parameter of the distribution Beta(alpha, alpha) of the mixing weight, drawn once per batch."""
     probability: Annotated[float, Gt(0), Le(1)] = 1.0
-    """Share of the batches that are mixed."""
+    """Probability that a batch is mixed."""
     learners: Literal["students", "all"] = "students"
-    """Mix the stages in which students learn, or all, so that teachers learn from mixed batches, too."""
+    """Mix only stages that train students, or ``all`` stages, including the teachers'."""
 
     @model_validator(mode="before")
     @classmethod
@@ -105,26 +105,26 @@ class DataSpec(Section):
     protocol: Component
     batch_size: Annotated[int, Ge(1)] = 16
     window: WindowSpec | None = None
-    """None for whole recordings."""
+    """Windows to cut; None for whole recordings."""
     labels: Literal["given", "partial", "withheld"] | SomeLabels = "given"
-    """The labels that are told: all; those that the dataset has, some samples having none; none to students; or some."""
+    """Labels for training: of all samples, of those that the dataset labels, none for students, or of some samples."""
     sampler: Literal["shuffled", "balanced"] = "shuffled"
-    """Order of the samples of an epoch. ``balanced`` draws every class equally often, so that samples of rare classes come
-    again; an epoch has as many steps as before."""
+    """Order of the samples in an epoch. ``balanced`` draws all classes equally often, repeating samples of rare classes; the
+    number of steps stays the same."""
     mix: MixSpec | None = None
-    """Mix the samples of each batch, alike for all participants."""
+    """Mixup or cutmix of each batch, the same for all participants."""
     label_noise: Annotated[float, Ge(0), Le(1)] = 0.0
-    """Share of the labels learnt from that are replaced by another class."""
+    """Fraction of the training labels that are replaced by another class."""
     label_noise_seed: Annotated[int, Ge(0)] = 0
-    """Seed that chooses these labels and their new classes."""
+    """Random seed of the label noise."""
     on_bad_sample: Literal["error", "skip"] = "error"
     missing: Literal["drop", "error", "mask"] = "drop"
-    """Treatment of samples that lack a modality the recipe uses. ``mask`` keeps those that lack a teacher's modality alone, and
-    computes each term on the samples that all of its participants have."""
+    """Treatment of samples that lack a modality. ``mask`` keeps samples that lack only teachers' modalities, and computes each
+    term on the samples that all of its participants have."""
     missing_shares: dict[str, Annotated[float, Gt(0), Lt(1)]] = Field(default_factory=dict)
-    """Modality → share of the training samples whose signal of it is left out, drawn at random; for experiments."""
+    """Modality → fraction of the training samples whose signal is removed at random, to study missing modalities."""
     missing_seed: Annotated[int, Ge(0)] = 0
-    """Seed that chooses these samples."""
+    """Random seed of the removed signals."""
     memory_limit: Annotated[int | str, AfterValidator(_some_bytes)] = "4GiB"
     """Size above which a tensor of all samples is memory-mapped."""
 

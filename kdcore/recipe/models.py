@@ -110,24 +110,24 @@ class Recipe(Section, metaclass=_CheckedWhenCalled):
     name: Annotated[str, MinLen(1), AfterValidator(_run_name)]
     description: str = ""
     plugins: list[str] = Field(default_factory=list)
-    """Plugins that must be there: names of installed ones, or ``.py`` files beside the recipe."""
+    """Required plugins: names of installed plugins, or ``.py`` files in the recipe's folder."""
     data: DataSpec
     teachers: _Participants = Field(default_factory=dict)
     fusion: Component | None = None
     student: ParticipantSpec | None = None
     students: _Participants = Field(default_factory=dict, validate_default=True)
-    """Several students, by name, instead of `student`."""
+    """Name → student, for several students instead of `student`."""
     class_embeddings: Component | None = None
     losses: Terms = Field(default_factory=list)
-    """The objective of students that have none of their own."""
+    """Objective of students without their own `losses`."""
     teacher_losses: Terms = Field(default_factory=lambda: [Term(name=name, id=name) for name in DEFAULT_TEACHER_LOSSES])
-    """The objective of teachers that have none of their own."""
+    """Objective of teachers without their own `losses`."""
     schedule: Component | None = None
-    """Order of training; by default everyone is trained after those that it learns from."""
+    """Schedule of the training; by default each participant is trained after its sources."""
     training: Training = Training()
-    """Training of participants that have none of their own, under the default schedule."""
+    """Training options of participants without their own, under the default schedule."""
     baseline: bool = True
-    """Train the same students without distillation, too."""
+    """Also train the same students without distillation, for comparison."""
     seeds: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] = Field(default_factory=lambda: [0])
     tracking: TrackingSpec = Field(default_factory=TrackingSpec)
     engine: EngineSpec = Field(default_factory=EngineSpec)

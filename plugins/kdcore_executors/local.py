@@ -12,8 +12,6 @@ from kdcore_executors.command import Command
 class LocalExecutor(Executor):
     """Runs each job in a process of this machine. The CPU cores are divided among them, unless ``OMP_NUM_THREADS`` is set."""
 
-    shares_machine = True
-
     def start(self, job: Job, at_once: int) -> StartedJob:
         """Start the process."""
         return _Process(Command.of(job, max(1, (os.cpu_count() or 1) // at_once)).start())
