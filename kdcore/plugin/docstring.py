@@ -76,12 +76,21 @@ def hint_text(hint: Any) -> str:
     if origin is Annotated:
         return " ".join([hint_text(args[0]), *(bound for each in args[1:] for bound in _bounds(each))])
     if origin in (Union, types.UnionType):
-        return " | ".join(map(hint_text, args))
+        return " | ".join(dict.fromkeys(_members(hint)))
     if origin is Literal:
         return " | ".join(map(repr, args))
     if args and isinstance(origin, type):
         return f"{origin.__name__}[{', '.join('…' if each is ... else hint_text(each) for each in args)}]"
     return "None" if hint in (None, type(None)) else getattr(hint, "__name__", str(hint))
+
+
+def _members(hint: Any) -> list[str]:
+    """Texts of a union's members. Pydantic wraps an annotated optional type in another one, so a None may come twice."""
+    if get_origin(hint) is Annotated and not any(map(_bounds, get_args(hint)[1:])):
+        return _members(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return [text for each in get_args(hint) for text in _members(each)]
+    return [hint_text(hint)]
 
 
 def _bounds(mark: Any) -> list[str]:

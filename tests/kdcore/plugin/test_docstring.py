@@ -1,0 +1,29 @@
+"""Type hints as text for readers of recipes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Optional
+
+import pytest
+from annotated_types import Ge, Gt
+
+from kdcore.plugin.docstring import hint_text
+
+
+@pytest.mark.parametrize(
+    ("hint", "text"),
+    [
+        (float, "float"),
+        (Annotated[float, Gt(0)] | None, "float > 0 | None"),
+        (Annotated[int, Ge(1)], "int ≥ 1"),
+        (Optional[Annotated[dict[str, str] | None, "a mark"]], "dict[str, str] | None"),  # noqa: UP045
+        (dict[str, float | None] | None, "dict[str, float | None] | None"),
+        (list[int | str] | dict[str, int | str], "list[int | str] | dict[str, int | str]"),
+        (Literal["last", "best"], "'last' | 'best'"),
+        (tuple[str | int, ...], "tuple[str | int, …]"),
+        (Any, "Any"),
+    ],
+    ids=str,
+)
+def test_hint_as_text(hint, text):
+    assert hint_text(hint) == text
