@@ -67,7 +67,7 @@ def predict(
     windows, smooth = _windows(window, hop, smoothing, majority, found)
     limit = _threshold(threshold, found)
     if top is not None and not found.target.is_classes:
-        raise UsageError(f"--top requires a student of classes; this one answers with {found.target.kind}")
+        raise UsageError(f"--top requires a student of classes; this one predicts {found.target.kind}")
     if STANDARD_INPUT in files:
         predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units, limit)
     else:
@@ -113,7 +113,7 @@ def _threshold(given: float | None, student: Predictor) -> float:
     if given is None:
         return THRESHOLD
     if student.target.kind != "labels":
-        raise UsageError(f"--threshold requires a student of labels; this one answers with {student.target.kind}")
+        raise UsageError(f"--threshold requires a student of labels; this one predicts {student.target.kind}")
     if not 0 < given < 1:
         raise UsageError(f"--threshold must be between 0 and 1, not {given:g}")
     return given

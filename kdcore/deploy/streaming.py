@@ -65,7 +65,7 @@ def refuse_majority(student: Predictor, smoothing: Smoothing) -> None:
     """
     if smoothing.rule == "majority" and student.target.kind == "values":
         raise DataError(
-            "a majority vote is about classes or labels, and this student answers with values: leave --majority out, and "
+            "a majority vote is about classes or labels, and this student predicts values: leave --majority out, and "
             "--smoothing averages the values of windows"
         )
 

@@ -292,11 +292,11 @@ class _Compatibility:
                 self._add(path, f"{source!r} is trained together with {name!r}, so its classifier is not finished")
             elif source not in self.graph.nodes[name].learns_from:
                 hint = f"add it to {self.recipe.path_of(name)}.learns_from"
-                self._add(path, f"{name!r} does not learn from {source!r}, whose classifier it answers through", hint)
+                self._add(path, f"{name!r} does not learn from {source!r}, whose classifier it uses", hint)
             elif self.specs[source].follows is not None and not self._without_classifier(source):
                 self._add(path, f"{source!r} is a moving average, so its classifier is not finished")
             elif why := self._without_classifier(source):
-                self._add(path, f"{why}, which has no classifier to answer through")
+                self._add(path, f"{why}, which has no classifier that could be used")
             elif (head := self.specs[source].weights) and head.head == "drop" and "*" in self.specs[source].freeze:
                 self._add(path, f"the classifier of {source!r} is neither loaded nor trained (head: drop, and all is frozen)")
             elif source not in read:

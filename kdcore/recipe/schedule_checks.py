@@ -45,7 +45,7 @@ def schedule_problems(
             node, spec = graph.nodes[each], recipe.participants[each]
             early = [s for s in node.sources if graph.nodes[s].trains and s not in {*trained, *stage.learners}]
             for source, why in (
-                (spec.classifier_from, "whose classifier it answers through"),
+                (spec.classifier_from, "whose classifier it uses"),
                 (node.starts_from, "whose weights it starts from"),
             ):
                 if source in stage.learners:

@@ -67,7 +67,7 @@ def loss_problems(name: str, facts: Facts, target: Target, weighted: bool, regis
         yield f"the loss {name!r} with these options {does} the target {kinds}, but {told}", _use(others)
     elif weighted and labels and not facts.sample_weights:
         others = _losses(registry, lambda each: target.kind in (each.targets or ()) and each.sample_weights, facts)
-        what = f"the loss {name!r} does not heed the weights that the dataset gives its samples"
+        what = f"the loss {name!r} ignores the weights that the dataset gives its samples"
         yield what, ", or ".join(filter(None, (_use(others), "leave out the weights")))
 
 

@@ -1,4 +1,4 @@
-"""Metrics of a participant that answers with several labels, or with values."""
+"""Metrics of participants that predict several labels, or values."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class LabelEvaluation:
     def constant(self) -> tuple[float, str]:
         """mAP of an answer that is the same for all samples: the mean share of samples that have a label; NaN if none has."""
         share = self.having / np.maximum(self.told.sum(axis=0), 1)
-        return float(mean_known(np.where(share > 0, share, np.nan))), "by the same answer for every sample"
+        return float(mean_known(np.where(share > 0, share, np.nan))), "by the same prediction for every sample"
 
     def resampled(self, counts: Numbers) -> Numbers:
         """(R,) mAP of R resamples, in which each sample counts `counts` (R, N) times."""
@@ -220,7 +220,7 @@ AnyEvaluation = Evaluation | LabelEvaluation | ValueEvaluation
 def evaluate_target(
     target: Target, names: Sequence[str], answers: ArrayLike, labels: ArrayLike, recordings: ArrayLike | None = None
 ) -> AnyEvaluation:
-    """Compare answers with the truth, whatever the target is.
+    """Evaluate predictions for any kind of target.
 
     Args:
         target: The form of the labels.
@@ -237,12 +237,12 @@ def evaluate_target(
     given, true = np.asarray(answers, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if given.ndim != 2 or 0 in given.shape or true.shape != given.shape:
         raise ValueError(
-            f"answers and {target.kind} must have the same shape (samples, names), not {given.shape} and {true.shape}"
+            f"predictions and {target.kind} must have the same shape (samples, names), not {given.shape} and {true.shape}"
         )
     if target.kind == "labels":
         true = np.where(np.isnan(true), -1.0, true)
     if not np.isfinite(given).all() or np.isinf(true).any() or np.isnan(true).all():
-        raise ValueError(f"answers and {target.kind} must be finite numbers")
+        raise ValueError(f"predictions and {target.kind} must be finite numbers")
     groups = None if recordings is None else np.unique(np.asarray(recordings), return_inverse=True)[1].reshape(-1)
     if target.kind == "values":
         return ValueEvaluation(given, true, tuple(names), target, recordings=groups)

@@ -179,7 +179,7 @@ def _by_sample(name: str, x: Tensor) -> bool:
 def weights_count_samples(subject: Subject) -> None:
     """With `sample_weights`, a weight of two counts a sample twice, and weights of one change nothing."""
     if not subject.made().sample_weights:
-        raise NotApplicable("it does not heed the weights of samples (sample_weights)")
+        raise NotApplicable("it ignores the weights of samples (sample_weights)")
     found = bench(subject)
     once, twice = torch.ones(SAMPLES), torch.arange(SAMPLES) % 2 + 1
     places = torch.arange(SAMPLES).repeat_interleave(twice)

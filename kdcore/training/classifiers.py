@@ -35,7 +35,7 @@ def find_classifiers(plan: Plan, distiller: Distiller, batch: Batch, arm: str) -
         if each.spec.classifier_from and arm == DISTILLED
     }
     for name, source in reused.items():
-        told = f"{plan.recipe.path_of(name)}.classifier_from", f"{name} answers through the classifier of"
+        told = f"{plan.recipe.path_of(name)}.classifier_from", f"{name} uses the classifier of"
         wanted |= dict.fromkeys((name, source, *distiller.followers(name)), told)
     for name, (path, what) in wanted.items():
         if distiller.participant(name).find_classifier(batch.signals[name]) is None:
@@ -45,8 +45,7 @@ def find_classifiers(plan: Plan, distiller: Distiller, batch: Batch, arm: str) -
         _freeze(plan, distiller, name, source)
     distiller.reused.update(reused)
     notes = [
-        f"{name}: answers through the classifier of {source}; without distillation it trains its own"
-        for name, source in reused.items()
+        f"{name}: uses the classifier of {source}; without distillation it trains its own" for name, source in reused.items()
     ]
     return list(wanted), notes
 

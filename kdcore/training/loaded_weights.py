@@ -111,7 +111,7 @@ class LoadedWeights:
         if file.modalities and file.modalities != reads:
             trained_on, now = _in_words(file.modalities), _in_words(reads)
             what = f"its weights were trained on {trained_on}, and here they read {now}"
-            self._note(name, f"{file.path.name}: {what}; preprocessing is fitted anew")
+            self._note(name, f"{file.path.name}: {what}; preprocessing is fitted again")
             return
         if not file.statistics:
             return

@@ -221,7 +221,7 @@ class LoaderTable(Table):
         self.classes, self.target = tuple(batches.classes), batches.target
         if self.labels.ndim == 2 and batches.classes and self.labels.shape[1] != len(batches.classes):
             what, outputs = batches.target.kind, len(batches.classes)
-            raise DataError(f"samples have {self.labels.shape[1]} {what}, but the student answers with {outputs}")
+            raise DataError(f"samples have {self.labels.shape[1]} {what}, but the student outputs {outputs}")
 
     def _moved(self, batch: LoadedBatch) -> LoadedBatch:
         def move(value: Any) -> Any:

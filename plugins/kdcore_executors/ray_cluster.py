@@ -36,7 +36,7 @@ class RayExecutor(Executor):
                 where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
                 known = "" if where == "auto" else f" at {where!r}"
                 raise UsageError(
-                    f"--executor ray: no Ray cluster answers{known}; start one with ray start --head, "
+                    f"--executor ray: no Ray cluster responds{known}; start one with ray start --head, "
                     "or give its address with --executor '{name: ray, address: HOST:PORT}'"
                 ) from error
         self.cpus = cpus

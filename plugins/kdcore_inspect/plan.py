@@ -25,7 +25,7 @@ def tree(made: Plan) -> Iterator[str]:
     if made.no_baseline:
         yield f"no baseline: {made.no_baseline}"
     if made.unread:
-        yield f"nobody learns from {', '.join(made.unread)}"
+        yield f"no participant learns from {', '.join(made.unread)}"
 
 
 def _stage(made: Plan, arm: str, number: int, stage: StagePlan) -> Iterator[str]:
@@ -37,7 +37,7 @@ def _stage(made: Plan, arm: str, number: int, stage: StagePlan) -> Iterator[str]
         how = f"{training.optimizer.get('name', 'adamw')} lr {rate:g}, {training.learning_rate.name}, {training.select} epoch"
         yield f"     {_described(each)}: {', '.join([how, *_options(training)])}"
         if arm == "distilled" and each.spec.classifier_from:
-            yield f"       answers through the classifier of {each.spec.classifier_from} (frozen)"
+            yield f"       uses the classifier of {each.spec.classifier_from} (frozen)"
         if each.spec.starts_from in made.members(arm):
             yield f"       starts from the weights of {each.spec.starts_from}"
         for term in each.terms_in(arm):

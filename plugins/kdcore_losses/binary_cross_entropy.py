@@ -49,7 +49,7 @@ class BinaryCrossEntropy(DistillationLoss):
         if isinstance(self.positive_weights, dict):
             weights = torch.tensor(named_weights(self.positive_weights, example.class_names, "positive_weights", "label"))
         elif example.class_counts is None or example.labelled is None:
-            raise ValueError("positive_weights: balanced needs the training samples of each label, which nobody counted here")
+            raise ValueError("positive_weights: balanced needs the training samples of each label, which are unknown here")
         else:
             counts = example.class_counts.double()
             balanced = (example.labelled - counts) / counts.clamp_min(1)

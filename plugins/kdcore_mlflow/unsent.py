@@ -71,7 +71,7 @@ def send_unsent(send: Send, say: Callable[[str], None], seconds: float = PATIENC
         thread = threading.Thread(target=_send, args=(send, folder, stop, result), daemon=True)
         thread.start()
         thread.join(max(0.0, deadline - time.monotonic()))
-        say(result[0] if result else f"tracking: MLflow answers slowly; {waiting_in(folder)}")
+        say(result[0] if result else f"tracking: MLflow responds slowly; {waiting_in(folder)}")
         if not result:
             stop.set()
             return

@@ -22,7 +22,7 @@ DISTILLED, BASELINE, ALONE = "distilled", "baseline", "student"
 _REMARKS = {
     "classes": "Accuracy and macro F1 in %.",
     "labels": "Mean average precision (mAP) and macro F1 at a probability of 0.5, in %.",
-    "values": "Errors in the unit of the values; lower is better. R²: 1 is exact, 0 a constant answer.",
+    "values": "Errors in the unit of the values; lower is better. R²: 1 is exact, 0 a constant value.",
 }
 """Kind of target → what the numbers of the table of results are."""
 

@@ -87,7 +87,7 @@ def _values(summary: Summary, rows: Sequence[Row]) -> str:
         cells += [f"{first.having[index]} of {first.n}"] if partly else []
         lines.append(("", cells))
     remark = (
-        f"MAE and RMSE in the unit of the value; lower is better. R²: 1 is exact, 0 a constant answer. Over {_seeds(summary)}."
+        f"MAE and RMSE in the unit of the value; lower is better. R²: 1 is exact, 0 a constant value. Over {_seeds(summary)}."
     )
     return table(headings, lines) + note(remark)
 

@@ -88,7 +88,7 @@ class Cnn1d(Chain):
         norm: Normalisation after each convolution; ``group`` does not look at the rest of the batch.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
         projector: Channels of a layer ``projector`` before the mean, three convolutions of which the inner one is half as wide;
-            None for none. It gives a student as many features as a teacher has whose classifier it answers through.
+            None for none. It gives a student as many features as a teacher has whose classifier it uses.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class Cnn2d(Chain):
         norm: Normalisation after each convolution; ``group`` does not look at the rest of the batch.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
         projector: Channels of a layer ``projector`` before the mean, three convolutions of which the inner one is half as wide;
-            None for none. It gives a student as many features as a teacher has whose classifier it answers through.
+            None for none. It gives a student as many features as a teacher has whose classifier it uses.
     """
 
     def __init__(

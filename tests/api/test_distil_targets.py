@@ -153,7 +153,7 @@ class TestOtherTargets:
             ("classes", torch.zeros(4, 3), ["cross-entropy"], DataError, r"not of the shape \(4, 3\).*target='labels'"),
             ("labels", torch.zeros(4), ["binary-cross-entropy"], DataError, r"\(samples, labels\), not of the shape \(4,\)"),
             ("labels", torch.full((4, 3), 0.5), ["binary-cross-entropy"], DataError, "not known, not 0.5"),
-            ("labels", torch.zeros(4, 2), ["binary-cross-entropy"], DataError, "have 2 labels, but the student answers with 3"),
+            ("labels", torch.zeros(4, 2), ["binary-cross-entropy"], DataError, "have 2 labels, but the student outputs 3"),
             ("labels", torch.zeros(4, 3), ["cross-entropy"], RecipeError, "use 'binary-cross-entropy'"),
             ("values", torch.full((4, 3), float("inf")), ["regression"], DataError, "finite"),
             ("values", torch.zeros(4, 3), ["soft-target"], RecipeError, "the dataset's target is 'values'"),
@@ -175,7 +175,7 @@ class TestOtherTargets:
 
     def test_a_loss_that_does_not_heed_weights(self, x):
         loader = [{"x": x[:4], "y": torch.arange(4) % 3, "weights": torch.ones(4)}]
-        with pytest.raises(RecipeError, match="'dkd' does not heed the weights"):
+        with pytest.raises(RecipeError, match="'dkd' ignores the weights"):
             kdcore.distil(mlp(4), mlp(5), loader, ["dkd"], device="cpu")
 
 

@@ -181,7 +181,7 @@ class TestRefusedBeforeTraining:
         labels = [NAMES[n % 3] for n in range(N)]
         found = problems(recipe("cross-entropy", "dkd"), dataset(labels=labels, weights=np.arange(1, N + 1)))
         assert [each for each, _ in found] == ["losses[1]"]
-        assert "does not heed the weights" in found[0][1]
+        assert "ignores the weights" in found[0][1]
 
 
 def student_weights(result):

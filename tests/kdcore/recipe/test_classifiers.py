@@ -28,12 +28,12 @@ REFUSED = {
     "not a teacher of its own": (
         ["student.learns_from=[small]"],
         "student",
-        "'student' does not learn from 'big', whose classifier it answers through",
+        "'student' does not learn from 'big', whose classifier it uses",
     ),
     "stored outputs": (
         ["teachers.file={outputs: a.npz}", "student.classifier_from=file"],
         "student",
-        "'file' is a file of stored outputs, which has no classifier to answer through",
+        "'file' is a file of stored outputs, which has no classifier that could be used",
     ),
     "a moving average": (
         ["teachers.average={follows: student}", "student.classifier_from=average"],
@@ -76,5 +76,5 @@ def test_the_teacher_is_trained_before(load, problems):
     text = re.sub("training: .*\n", "", BASE)
     load(text, ROUNDS)
     found = problems(text, TOGETHER)
-    said = "the schedule 'fixed' trains 'student' together with 'big', whose classifier it answers through (command line)"
+    said = "the schedule 'fixed' trains 'student' together with 'big', whose classifier it uses (command line)"
     assert [(each.message, each.hint) for each in found] == [(said, "train 'big' before")]

@@ -1,4 +1,4 @@
-"""A learner that answers through a teacher's classifier."""
+"""A learner that uses a teacher's classifier."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_averages_of_it_have_that_classifier_too(table):
 
 
 def sections(**student):
-    """Sections of the tiny recipe in which the student answers through the teacher's classifier."""
+    """Sections of the tiny recipe in which the student uses the teacher's classifier."""
     recipe = tiny_recipe(Path("unused"), "")
     own = {"encoder": encoder(projector=8), "taps": {"features": "projector"}, "classifier_from": "skeleton"}
     return {

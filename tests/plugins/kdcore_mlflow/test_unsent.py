@@ -150,7 +150,7 @@ def test_a_command_waits_for_a_while_only(tmp_path):
     send_unsent(lambda folder, stop: stop.wait(20), said.append, 0.1)
     assert time.monotonic() - began < 5
     assert len(said) == 1
-    assert "answers slowly" in said[0]
+    assert "responds slowly" in said[0]
 
 
 def test_what_is_gone_is_forgotten(tmp_path):
