@@ -42,6 +42,8 @@ class TermCheck:
         gradient: Norm of the unweighted loss's gradient with respect to the learner's parameters.
         parameters: Number of trainable parameters of the loss.
         samples: Number of samples in the batch that the term reads.
+        reached: Names of the learner's parameters that get a gradient.
+        reads_logits: Whether the term depends on the learner's logits.
     """
 
     stage: str
@@ -53,6 +55,7 @@ class TermCheck:
     parameters: int = 0
     samples: int = 0
     reached: frozenset[str] = frozenset()
+    reads_logits: bool = False
 
 
 @dataclass
@@ -65,6 +68,8 @@ class Preflight:
         features: Participant → tap → shape of the activation, without the batch axis.
         parameters: Participant → number of its encoder's parameters.
         trained: Participant → number of those that are trained.
+        answerless: Participants whose predictions mean nothing, since no term reads or trains what they come from: a network
+            that is pretrained by its features alone, for example.
     """
 
     terms: list[TermCheck] = field(default_factory=list)
@@ -155,9 +160,10 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
             raise DataError(f"{description}: {error}") from error
     gradients = _gradients(value, _trainable(distiller, term.learner))
     _refuse_teacher_gradients(value, distiller, term.learner, term.spec.id)
-    value, reached = value.detach(), frozenset(name for name, each in gradients.items() if each > 0)
-    samples, gradient = len(context.batch), _norm(gradients)
-    return TermCheck(stage.name, term.learner, term.spec.id, weight, float(value), gradient, parameters, samples, reached)
+    reached = frozenset(name for name, each in gradients.items() if each > 0)
+    reads = _depends_on(value, context.student.logits)
+    numbers = weight, float(value.detach()), _norm(gradients), parameters, len(context.batch)
+    return TermCheck(stage.name, term.learner, term.spec.id, *numbers, reached, reads)
 
 
 def _largest(weight: float | Ramp, epochs: int) -> float:
@@ -206,12 +212,22 @@ def _norm(gradients: Mapping[str, float]) -> float:
     return math.hypot(*gradients.values())
 
 
+def _depends_on(value: Tensor, logits: Tensor) -> bool:
+    if not (value.requires_grad and logits.requires_grad):
+        return False
+    return torch.autograd.grad(value, logits, retain_graph=True, allow_unused=True)[0] is not None
+
+
 def _answerless(distiller: Distiller, table: Table, checks: Sequence[TermCheck]) -> Iterator[str]:
-    """Learners whose logits depend on parameters that no term trains, here or where their weights come from."""
+    """Learners whose logits no term reads, and depend on parameters that no term trains, here or where their weights come from.
+
+    The first condition alone would name students that use a frozen classifier; the second alone, networks in which a parameter
+    such as a bias before batch normalisation never gets a gradient.
+    """
     reached: dict[str, set[str]] = {}
     for name in {check.learner for check in checks}:
         own = [check for check in checks if check.learner == name]
-        if all(check.samples for check in own):
+        if all(check.samples for check in own) and not any(check.reads_logits for check in own):
             reached[name] = set().union(*(check.reached for check in own))
     for name in distiller.networks:
         source: str | None = name

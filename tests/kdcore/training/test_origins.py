@@ -13,6 +13,7 @@ import yaml
 from learning import Imitate, Labels, fit
 from runs import Home, results_of, tiny_recipe
 from safetensors.torch import load_file
+from torch import nn
 
 from kdcore import RecipeError
 from kdcore.cli.runs import _computed_gain
@@ -20,6 +21,7 @@ from kdcore.contracts.training import MovingAverage
 from kdcore.runs.run import dry_run
 from kdcore.training.origins import copy_origins
 from kdcore.training.participants import Average, TermSpec
+from kdcore.training.preflight import preflight
 
 KILLED = -signal.SIGKILL
 TERMS = {"student": [TermSpec("imitate", 1.0, Imitate, teachers=("teacher",))], "other": [TermSpec("labels", 1.0, Labels)]}
@@ -88,6 +90,36 @@ def test_moving_averages_that_follow_it_start_there_too(table):
         made.participant("student").encoder[6].weight.fill_(3)
     copy_origins(made, ["other"])
     assert learning.same_state(average.encoder.state_dict(), made.participant("student").encoder.state_dict())
+
+
+class OnlyWhileEvaluating(nn.Module):
+    """Adds a bias in evaluation mode alone, so that training never reaches it, as with one that batch normalisation cancels."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.ones(width))
+
+    def forward(self, x):
+        return x if self.training else x + self.bias
+
+
+def test_networks_whose_logits_no_term_reads_are_found(table):
+    """The student imitates features; the other one learns from labels, though one of its parameters gets no gradient."""
+    made = pair(table, origin=False)
+    made.participant("other").encoder.insert(6, OnlyWhileEvaluating(4))
+    found = preflight(made, [learning.teachers(), *stages()], table, 3, False)
+    assert found.answerless == ("student",)
+    assert {check.learner: check.reads_logits for check in found.terms} == {"teacher": True, "student": False, "other": True}
+
+
+def test_predictions_of_an_origin_that_learned_them_count(table):
+    """The other one imitates features only, but starts from a student with a trained classifier."""
+    made = learning.distiller(
+        table, dict(zip(("other", "student"), TERMS.values(), strict=True)), students=("student", "other")
+    )
+    made.origins["other"] = "student"
+    found = preflight(made, [learning.students(taught=()), learning.students(learners=("other",))], table, 3, False)
+    assert found.answerless == ()
 
 
 # Runs
