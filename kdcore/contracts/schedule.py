@@ -21,6 +21,7 @@ class Node:
         trains: False for stored outputs, moving averages and fully frozen networks.
         training: Its own training options; None for the schedule's.
         split: Its training split; None for the schedule's choice.
+        starts_from: Participant whose trained weights it starts from; None for its own initial weights.
     """
 
     name: str

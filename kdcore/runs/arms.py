@@ -62,7 +62,10 @@ def evaluate_arm(
     notes: Sequence[str],
     answerless: Sequence[str] = (),
 ) -> Outcome:
-    """Evaluate all participants of an arm on `split`. This is the only place that evaluates the test split."""
+    """Evaluate the participants of an arm on `split`. This is the only place that evaluates the test split.
+
+    Participants whose logits no term trains (`answerless`) are left out, unless no student would remain.
+    """
     rows = table.rows[split]
     stored = [name for name, outputs in distiller.stored.items() if bool(outputs.covers(rows).all())]
     teachers = [name for name in distiller.teachers if name not in answerless and _has_any(table, name, rows)]
