@@ -42,5 +42,5 @@ class Tracker:
         return {}
 
     def describe(self) -> str:
-        """Tell the user how to open the tracked run."""
+        """Return instructions for viewing the tracked run."""
         return ""

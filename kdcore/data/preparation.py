@@ -157,8 +157,7 @@ def load_table(
 ) -> Table:
     """Read, join, split and transform the signals of all participants in `pipelines`.
 
-    Transforms that must run per batch stay in the pipelines' `batch_transforms`. Tensors larger than `memory_limit` bytes are
-    memory-mapped.
+    Transforms per batch stay in the pipelines' `batch_transforms`. Tensors over `memory_limit` bytes are memory-mapped.
 
     Raises:
         DataError: If recordings, splits or shapes are invalid.

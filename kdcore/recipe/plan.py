@@ -227,12 +227,11 @@ def _baseline_stages(participants: Mapping[str, ParticipantPlan], stages: Sequen
             groups.setdefault(0 if name in trained else more[name], []).append(name)
         for epochs, names in groups.items():
             trained |= set(names)
-            training = {name: replace(own := stage.training[name], epochs=own.epochs + more[name]) for name in names}
-            order = stage.order if len(groups) == 1 else "+".join(names)
-            label = stage.name if len(groups) == 1 else order
-            length = stage.epochs + epochs
-            own = replace(stage, name=label, learners=tuple(names), sources=(), training=training, epochs=length, order=order)
-            found.append(own)
+            training = {name: stage.training[name] for name in names}
+            longer = {name: replace(each, epochs=each.epochs + more[name]) for name, each in training.items()}
+            part = replace(stage, learners=tuple(names), sources=(), training=longer, epochs=stage.epochs + epochs)
+            whole = len(groups) == 1  # else the stage is divided, since its students need different numbers of epochs
+            found.append(part if whole else replace(part, name="+".join(names), order="+".join(names)))
     return found
 
 

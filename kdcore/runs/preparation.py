@@ -117,11 +117,11 @@ def _note_answerless(assembly: Assembly, found: Preflight) -> None:
     for name in found.answerless:
         alone = set(assembly.plan.students) <= set(found.answerless) and name in assembly.plan.students
         what = "its accuracy means nothing" if alone else "it is not evaluated"
-        assembly.note(f"{name}: no term trains the layers that its classes come from, so {what}")
+        assembly.note(f"{name}: no term trains the layers that its predictions come from, so {what}")
         for stage in assembly.plan.stages[DISTILLED]:
             key = stage.training[name].reads_validation if name in stage.training else ""
             if key:
-                why = f"{name!r} cannot {NEEDED_FOR[key]}: no term trains the layers that its classes come from"
+                why = f"{name!r} cannot {NEEDED_FOR[key]}: no term trains the layers that its predictions come from"
                 problems.append(assembly.builder.problem(f"{place_in_schedule(assembly.recipe, stage.name)}.{key}", why))
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))

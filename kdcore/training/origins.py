@@ -10,13 +10,13 @@ from kdcore.training.participants import Distiller
 
 
 def find_origins(plan: Plan, distiller: Distiller) -> list[str]:
-    """Tell an arm's learners whose weights they start from.
+    """Record the participant that each learner of an arm starts from.
 
     Returns:
         Notes for the run.
 
     Raises:
-        RecipeError: If a learner's encoder has other weights than the one that it starts from, or other classes.
+        RecipeError: If the two encoders do not have the same weights by name and shape, or not the same classes.
     """
     notes = []
     for name in distiller.networks:
@@ -33,7 +33,7 @@ def find_origins(plan: Plan, distiller: Distiller) -> list[str]:
 
 
 def _difference(distiller: Distiller, name: str, source: str) -> str:
-    """The first weight that two encoders do not share, or their classes; empty if they agree."""
+    """First difference between two encoders in names and shapes of weights, or in classes; empty if there is none."""
     mine, theirs = (distiller.participant(each).encoder.state_dict() for each in (name, source))
     for key in dict.fromkeys((*theirs, *mine)):
         shapes = [tuple(weights[key].shape) if key in weights else None for weights in (mine, theirs)]
@@ -46,7 +46,7 @@ def _difference(distiller: Distiller, name: str, source: str) -> str:
 
 
 def copy_origins(distiller: Distiller, learners: Sequence[str]) -> None:
-    """Give those of `learners` that start from another participant its present weights, and their moving averages, too."""
+    """Copy the current weights of their origins to `learners`, and to the moving averages that follow them."""
     for learner in learners:
         if learner in distiller.origins:
             weights = distiller.participant(distiller.origins[learner]).encoder.state_dict()

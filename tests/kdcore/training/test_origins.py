@@ -168,7 +168,7 @@ def test_a_network_whose_classes_nothing_trains_is_not_evaluated(home):
     found = results_of(run)
     assert any("tuned" in name for name in found)
     assert not any("pretrained" in name for name in found if "results" in name)
-    assert "pretrained: no term trains the layers that its classes come from, so it is not evaluated" in said(home)
+    assert "pretrained: no term trains the layers that its predictions come from, so it is not evaluated" in said(home)
     assert [path.name for path in (run / "students/seed-0").iterdir()] == ["tuned"]
     assert (run / "teachers/seed-0/pretrained.safetensors").is_file()
 
@@ -222,6 +222,6 @@ def test_another_network_is_refused(tmp_path, database, tuned, message):
 def test_an_epoch_is_not_chosen_by_predictions_that_mean_nothing(tmp_path, database):
     home = origin_home(Home(tmp_path / "best", database))
     with pytest.raises(
-        RecipeError, match="'pretrained' cannot select the best epoch: no term trains the layers that its classes"
+        RecipeError, match="'pretrained' cannot select the best epoch: no term trains the layers that its predictions"
     ):
         dry_run(home.recipe, ["students.pretrained.training={epochs: 2, select: best}"])
