@@ -257,18 +257,29 @@ def _chance_notes(
 
 def setting(recipe: Recipe, facts: Facts) -> str:
     """A description of the run's setting."""
-    learns = [_described(name, spec) for name, spec in recipe.student_specs.items()]
-    teach = [_described(name, spec) for name, spec in recipe.teachers.items()]
-    source = f" from {in_words(teach)}" if teach else ""
-    fused = f", joined by {recipe.fusion.name}" if recipe.fusion else ""
-    terms = [f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in recipe.losses if term.active]
     counts = in_words([f"{count} {split}" for split, count in facts.counts.items() if count])
     seeds = f"{len(facts.seeds)} seed{'s' if len(facts.seeds) > 1 else ''}"
     schedule = recipe.schedule.name if recipe.schedule else "order of the graph"
     return (
-        f"{in_words(learns)} learned{source}{fused} with {in_words(terms)}; schedule: {schedule}. "
+        f"{'; '.join(_objectives(recipe))}; schedule: {schedule}. "
         f"Data: {recipe.data.dataset.name}, {_called(facts)}; {counts} samples. {_labels(recipe.data)}{seeds}."
     )
+
+
+def _objectives(recipe: Recipe) -> list[str]:
+    """A clause for each group of students with the same sources and terms."""
+    groups: dict[str, list[str]] = {}
+    for name, spec in recipe.student_specs.items():
+        sources = recipe.teachers if spec.learns_from is None else spec.learns_from
+        source = in_words([_described(each, recipe.specs[each]) for each in sources])
+        fused = f", joined by {recipe.fusion.name}" if recipe.fusion and source else ""
+        terms = [term for term in recipe.terms_of(name)[1] if term.active]
+        shown = in_words([f"{term.id}{'' if term.weight == 1 else f' × {_weight(term.weight)}'}" for term in terms])
+        origin = f", starting from {spec.starts_from}" if spec.starts_from else ""
+        groups.setdefault(f"{f' from {source}' if source else ''}{fused} with {shown}{origin}", []).append(
+            _described(name, spec)
+        )
+    return [f"{in_words(students)} learned{how}" for how, students in groups.items()]
 
 
 def _called(facts: Facts) -> str:

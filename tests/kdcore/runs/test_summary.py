@@ -5,13 +5,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 from summaries import summary
 
+from kdcore import load_recipe
 from kdcore.cli.console import result_table
 from kdcore.runs.journal import flattened
 from kdcore.runs.outcome import Outcome
 from kdcore.runs.records import Facts, FinishedRun
-from kdcore.runs.summary import summarise
+from kdcore.runs.summary import _objectives, summarise
 from kdcore.runs.tracked_metrics import means
 
 
@@ -58,13 +60,16 @@ def outcome(arm, students, right, teachers=()):
 def summary_of(distilled, baseline=None, no_baseline="", distils=()):
     """The summary of one seed's outcomes, in a run whose recipe names everybody in them."""
     outcomes = {arm: {0: found} for arm, found in (("distilled", distilled), ("baseline", baseline)) if found}
-    spec = SimpleNamespace(modalities=["rgb"], encoder=SimpleNamespace(name="cnn"), follows=None)
+    spec = SimpleNamespace(
+        modalities=["rgb"], encoder=SimpleNamespace(name="cnn"), follows=None, learns_from=None, starts_from=None
+    )
     students = dict.fromkeys(distilled.students, spec)
     teachers = dict.fromkeys(distilled.teachers, spec)
     data = SimpleNamespace(dataset=SimpleNamespace(name="d"), label_noise=0, labels="told", mix=None, sampler="shuffled")
     recipe = SimpleNamespace(
         name="r", description="", participants={**teachers, **students}, student_specs=students, teachers=teachers,
-        fusion=None, losses=[], schedule=SimpleNamespace(name="s"), data=data, to_yaml=str,
+        fusion=None, schedule=SimpleNamespace(name="s"), data=data, to_yaml=str, specs={**teachers, **students},
+        terms_of=lambda name: ("losses", []),
     )  # fmt: skip
     known = ("r", "", "", "test", "", {"test": 8}, "", ["a", "b"], {"student": "last"}, {}, [0], list(outcomes))
     facts = Facts(*known, no_baseline=no_baseline, distilled=distils)
@@ -99,3 +104,28 @@ def test_a_student_that_only_the_distilled_arm_has_is_not_compared():
     assert found.row("distilled").participant == "second"
     assert [row.participant for row in found.rows if row.arm == "baseline"] == ["second"]
     assert means(found)["gain/mean"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (
+            "methods/contrastive-pretraining",
+            [
+                "pretrained (accelerometer, cnn1d) learned from skeleton (skeleton, cnn1d) with infonce",
+                "fine-tuned (accelerometer, cnn1d) learned with cross-entropy, starting from pretrained",
+            ],
+        ),
+        (
+            "methods/takd",
+            ["student (accelerometer, cnn1d) learned from assistant (accelerometer, cnn1d) with cross-entropy and soft-target"],
+        ),
+        (
+            "quickstart",
+            ["student (accelerometer, cnn1d) learned from skeleton (skeleton, cnn1d) with cross-entropy and soft-target × 4"],
+        ),
+    ],
+    ids=str,
+)
+def test_the_setting_names_each_students_own_sources_and_terms(recipe, expected):
+    assert _objectives(load_recipe(recipe)) == expected
