@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -207,6 +208,26 @@ class Outputs:
         )
 
 
+class Networks(Protocol):
+    """The networks of a term, by participant; see `LossContext.forward`. An empty name means the learner."""
+
+    def input(self, name: str, batch: Batch) -> Tensor:
+        """Compute a participant's input for a batch."""
+        ...
+
+    def axes(self, name: str) -> tuple[str, ...]:
+        """Axis names of a participant's input."""
+        ...
+
+    def forward(self, name: str, x: Tensor) -> Outputs:
+        """Run a participant on `x`."""
+        ...
+
+    def of_classes(self, classes: Tensor) -> Networks:
+        """The same networks with outputs for `classes` only."""
+        ...
+
+
 @dataclass(frozen=True)
 class LossContext:
     """The input of a loss.
@@ -218,6 +239,7 @@ class LossContext:
         batch: Keys, labels (None if withheld) and inputs.
         class_embeddings: (classes, D) float32; None unless the recipe declares them.
         progress: Current stage, epoch and step.
+        networks: The networks, if the loss declares ``Needs(forward_passes=...)``.
     """
 
     student: Outputs
@@ -226,6 +248,50 @@ class LossContext:
     peers: Mapping[str, Outputs] = field(default_factory=dict)
     class_embeddings: Tensor | None = None
     progress: Progress = field(default_factory=Progress)
+    networks: Networks | None = field(default=None, repr=False)
+
+    def input(self, of: str = "") -> Tensor:
+        """The input of a participant's network for the batch, (B, …), without augmentation.
+
+        Args:
+            of: Name of a teacher or peer; the learner by default.
+
+        Raises:
+            ValueError: If the loss does not declare ``Needs(forward_passes=...)``, or no participant has that name.
+        """
+        return self._networks.input(of, self.batch)
+
+    def axes(self, of: str = "") -> tuple[str, ...]:
+        """Axis names of `input` without the batch axis, such as ``("channel", "time")``; empty if unknown.
+
+        Args:
+            of: Name of a teacher or peer; the learner by default.
+
+        Raises:
+            ValueError: As for `input`.
+        """
+        return self._networks.axes(of)
+
+    def forward(self, x: Tensor, of: str = "") -> Outputs:
+        """Run a participant's network on inputs of the loss's own, such as transformed or mixed copies of `input`.
+
+        The learner runs in its current mode: in training, the pass updates running statistics, and its outputs have gradients.
+        Teachers and peers run in evaluation mode. Their weights get no gradient, but `x` does if it requires one.
+
+        Args:
+            x: (b, …), inputs of any batch size, with the axes of `input`.
+            of: Name of a teacher or peer; the learner by default.
+
+        Raises:
+            ValueError: As for `input`, and if `x` requires a gradient that the network cannot compute.
+        """
+        return self._networks.forward(of, x)
+
+    @property
+    def _networks(self) -> Networks:
+        if self.networks is None:
+            raise ValueError("the loss cannot run networks; declare Needs(forward_passes=...)")
+        return self.networks
 
     def select(self, index: Tensor) -> LossContext:
         """Select samples of the batch.
@@ -240,6 +306,7 @@ class LossContext:
             {name: outputs.select(index) for name, outputs in self.peers.items()},
             self.class_embeddings,
             self.progress,
+            self.networks,
         )
 
     def of_classes(self, classes: Tensor) -> LossContext:
@@ -265,6 +332,7 @@ class LossContext:
             peers={name: outputs.of_classes(classes) for name, outputs in self.peers.items()},
             batch=batch,
             class_embeddings=None if embeddings is None else embeddings[classes],
+            networks=self.networks and self.networks.of_classes(classes),
         )
 
     @property

@@ -234,6 +234,12 @@ class _Compatibility:
         for each in (name, *term.sources) if needs.classifiers else ():
             if why := self._without_classifier(each):
                 yield f"{what} reads the classifiers of networks, but {why}", "leave it out, or give a network of modules"
+        if needs.forward_passes:
+            if self.recipe.data.mix:
+                yield f"{what} runs networks on inputs of its own, which data.mix does not mix", "leave out one of them"
+            for each in (name, *(term.sources if needs.forward_passes == "all" else ())):
+                if why := self._not_run_alone(each):
+                    yield f"{what} runs networks on inputs of its own, but {why}", "leave it out, or give a network of its own"
         for wanted, there, role, group in (
             (needs.teachers, len(term.teachers), "teacher", "teachers"),
             (needs.peers, len(term.peers), "peer", "students"),
@@ -272,6 +278,13 @@ class _Compatibility:
                     hint = did_you_mean(tap, sorted(self.specs[lacking[0]].taps), "declared are")
                     who = "{learner}" if lacking == [name] else " and ".join(map(repr, lacking))
                     yield f"the loss {term.term.name!r} needs the tap {tap!r} of {who}", hint
+
+    def _not_run_alone(self, name: str) -> str:
+        """The reason why participant `name` has no network that can run on other inputs; empty if it has."""
+        if self.specs[name].outputs is not None:
+            return f"{name!r} is a file of stored outputs"
+        fused = self.recipe.fusion is not None and name in self.recipe.teachers and self.specs[name].follows is None
+        return f"{name!r} runs together with other teachers, through the fusion" if fused else ""
 
     def _without_classifier(self, name: str) -> str:
         """The reason why participant `name` has no linear layer that a recipe could name; empty if it may have one."""

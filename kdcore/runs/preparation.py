@@ -187,6 +187,8 @@ def _refuse_unequal_shares(assembly: Assembly, processes: int) -> None:
         raise TrainingError("data.missing: mask needs a single process: the processes would have different numbers of samples")
     if processes > 1 and assembly.recipe.data.mix:
         raise TrainingError("data.mix needs a single process: a sample's partner may be with another one")
+    if processes > 1 and any(term.needs.forward_passes for each in assembly.plan.participants.values() for term in each.terms):
+        raise TrainingError("losses that run networks on inputs of their own need a single process")
     for stage in assembly.plan.stages[DISTILLED]:
         rule = next((each.gradients for each in stage.training.values() if each.gradients != "sum"), "")
         if rule and (processes > 1 or assembly.recipe.engine.precision == "16-mixed"):

@@ -31,6 +31,57 @@ class Shapes:
     teacher: Mapping[str, Shape]
 
 
+@dataclass(frozen=True)
+class MadeUpNetworks:
+    """Networks for losses that run them: a sample's outputs are the mean of the context's, scaled by a number of its input.
+
+    So they keep what holds for classes, and depend on the student's tensors.
+
+    Args:
+        student: Outputs of the learner.
+        others: Teacher or peer → its outputs.
+        learner_only: Whether the loss may run the learner only.
+    """
+
+    student: Outputs
+    others: Mapping[str, Outputs]
+    learner_only: bool
+
+    def input(self, name: str, batch: Batch) -> Tensor:
+        """The input of a participant."""
+        self._of(name)
+        found = batch.signals[name or "student"]
+        assert isinstance(found, Tensor)
+        return found
+
+    def axes(self, name: str) -> tuple[str, ...]:
+        """The axes of all inputs."""
+        self._of(name)
+        return ("channel", "time")
+
+    def forward(self, name: str, x: Tensor) -> Outputs:
+        """Outputs for `x`."""
+        numbers = x.flatten(1)
+        factors = 1 + torch.tanh(numbers @ torch.linspace(-1, 1, numbers.shape[1]).to(numbers))
+
+        def scaled(value: Tensor) -> Tensor:
+            mean = value.mean(dim=0)
+            return factors.to(mean).reshape(-1, *[1] * mean.ndim) * mean
+
+        given = self._of(name)
+        return Outputs(scaled(given.logits), {tap: scaled(value) for tap, value in given.features.items()})
+
+    def of_classes(self, classes: Tensor) -> MadeUpNetworks:
+        """The same networks with outputs for `classes` only."""
+        others = {name: each.of_classes(classes) for name, each in self.others.items()}
+        return replace(self, student=self.student.of_classes(classes), others=others)
+
+    def _of(self, name: str) -> Outputs:
+        if name and self.learner_only:
+            raise ValueError(f"the loss runs {name!r}, but does not declare Needs(forward_passes='all')")
+        return self.others[name] if name else self.student
+
+
 def plausible(needs: Needs, given: Mapping[str, Shape]) -> Iterator[Shapes]:
     """Shapes that the taps may have: those given, and of the others vectors, maps or sequences."""
     usual: tuple[Shape, ...] = ((WIDTH,), (WIDTH, 6, 6), (WIDTH, 12))
@@ -74,12 +125,22 @@ def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0,
     found = LossContext(
         participant(shapes.student, samples if needs.ablated == "mixed" else 1),
         {f"teacher{n}": participant(shapes.teacher, 1) for n in range(needs.teachers)},
-        _batch(samples, labelled=needs.labels, target=target),
+        replace(_batch(samples, labelled=needs.labels, target=target), signals=signals(needs, samples, draw)),
         {f"peer{n}": participant(shapes.student, 1) for n in range(needs.peers)},
         draw(CLASSES, WIDTH) if needs.class_embeddings else None,
         Progress("student", 0, 0, 10),
     )
+    if needs.forward_passes:
+        found = replace(found, networks=MadeUpNetworks(found.student, {}, needs.forward_passes == "student"))
     return learning(found)
+
+
+def signals(needs: Needs, samples: int, draw: Callable[..., Tensor]) -> dict[str, Tensor]:
+    """Inputs of the participants: zeros of the student's only, unless the loss runs networks."""
+    if not needs.forward_passes:
+        return {"student": torch.zeros(samples, 3, 8)}
+    names = ["student", *(f"teacher{n}" for n in range(needs.teachers)), *(f"peer{n}" for n in range(needs.peers))]
+    return {name: draw(samples, 3, 8) for name in names}
 
 
 def _batch(samples: int, labelled: bool, target: TargetKind) -> Batch:
@@ -88,7 +149,7 @@ def _batch(samples: int, labelled: bool, target: TargetKind) -> Batch:
     if target != "classes":
         pattern = (torch.arange(samples)[:, None] + torch.arange(CLASSES)) % 3
         labels = (pattern == 0).double() if target == "labels" else pattern.double() - 1
-    return Batch(torch.arange(samples), {"student": torch.zeros(samples, 3, 8)}, labels if labelled else None, table)
+    return Batch(torch.arange(samples), {}, labels if labelled else None, table)
 
 
 def mapped(ctx: LossContext, change: Change) -> LossContext:
@@ -101,19 +162,25 @@ def mapped(ctx: LossContext, change: Change) -> LossContext:
         classifier = layer and Classifier(change(f"{of}.weight", layer.weight), change(f"{of}.bias", layer.bias))
         return Outputs(change(f"{name}.logits", each.logits), features, ablated, classifier)
 
-    batch = ctx.batch
+    batch, networks = ctx.batch, ctx.networks
+    student = outputs("student", ctx.student)
+    teachers = {name: outputs(f"teachers.{name}", each) for name, each in ctx.teachers.items()}
+    peers = {name: outputs(f"peers.{name}", each) for name, each in ctx.peers.items()}
+    if isinstance(networks, MadeUpNetworks):
+        networks = replace(networks, student=student, others={**teachers, **peers})
     return LossContext(
-        outputs("student", ctx.student),
-        {name: outputs(f"teachers.{name}", each) for name, each in ctx.teachers.items()},
+        student,
+        teachers,
         replace(
             batch,
             rows=change("rows", batch.rows),
             labels=None if batch.labels is None else change("labels", batch.labels),
             signals={name: change(f"signals.{name}", x) for name, x in batch.signals.items()},  # type: ignore[arg-type]
         ),
-        {name: outputs(f"peers.{name}", each) for name, each in ctx.peers.items()},
+        peers,
         None if ctx.class_embeddings is None else change("class_embeddings", ctx.class_embeddings),
         ctx.progress,
+        networks,
     )
 
 

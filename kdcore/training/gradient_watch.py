@@ -31,13 +31,13 @@ class TermValue:
         name: ``learner/term``.
         value: Unweighted scalar loss, with its graph.
         weight: Weight at this step.
-        outputs: The learner's outputs that the loss read.
+        outputs: The learner's outputs that the loss read: those of the batch, and those of the loss's own forward passes.
     """
 
     name: str
     value: Tensor
     weight: float
-    outputs: Outputs
+    outputs: Sequence[Outputs]
 
     @property
     def learner(self) -> str:
@@ -97,9 +97,9 @@ class GradientWatch:
                 self._compare(active)
 
     def _compare(self, terms: Sequence[TermValue]) -> None:
-        found = {term.name: term.weight * _norm(term.value, [term.outputs.logits]) for term in terms}
+        found = {term.name: term.weight * _norm(term.value, [each.logits for each in term.outputs]) for term in terms}
         for term in terms:
-            others = _features(term.outputs)
+            others = [feature for each in term.outputs for feature in _features(each)]
             if others and found[term.name] <= NEGLIGIBLE * max(found.values()):
                 if self.taps:
                     found[term.name] = math.hypot(found[term.name], term.weight * _norm(term.value, others))

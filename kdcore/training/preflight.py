@@ -16,6 +16,7 @@ from kdcore.contracts.target import known
 from kdcore.data.table import Table
 from kdcore.errors import DataError, TrainingError
 from kdcore.recipe.graph import StagePlan
+from kdcore.training.forward_passes import passes_of
 from kdcore.training.gradient_watch import NEGLIGIBLE
 from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained
 from kdcore.training.participants import Distiller
@@ -161,7 +162,7 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     gradients = _gradients(value, _trainable(distiller, term.learner))
     _refuse_teacher_gradients(value, distiller, term.learner, term.spec.id)
     reached = frozenset(name for name, each in gradients.items() if each > 0)
-    reads = _depends_on(value, context.student.logits)
+    reads = any(_depends_on(value, each.logits) for each in passes_of(context))
     numbers = weight, float(value.detach()), _norm(gradients), parameters, len(context.batch)
     return TermCheck(stage.name, term.learner, term.spec.id, *numbers, reached, reads)
 

@@ -16,7 +16,7 @@ from kdcore.contracts.target import known
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
-from kdcore.training.classifiers import with_classifiers
+from kdcore.training.forward_passes import passes_of, run_by, with_networks
 from kdcore.training.gradient_watch import GradientWatch, TermValue
 from kdcore.training.mixing import Mix, draw, is_mixed
 from kdcore.training.module_checks import not_a_scalar
@@ -74,7 +74,6 @@ class StageStep(nn.Module):
         self.teacher_learners = [name for name in stage.learners if name in distiller.teachers]
         self.student_learners = [name for name in stage.learners if name in distiller.students]
         self.live_teachers = [name for name in stage.sources if name not in self.cached]
-        self.inputs = [*self.teacher_learners, *self.student_learners, *self.live_teachers]
         self.ablation = {name: _ablation(distiller.losses(name)) for name in stage.learners}
         self._ablated = any(self.ablation.values())
         self.terms = [
@@ -82,6 +81,8 @@ class StageStep(nn.Module):
             for name in stage.learners
             for term, spec in distiller.specs.get(name, {}).items()
         ]
+        rerun = [name for term in self.terms for name in run_by(distiller, term.learner, term.spec)]
+        self.inputs = list(dict.fromkeys([*self.teacher_learners, *self.student_learners, *self.live_teachers, *rerun]))
         self._classes = [distiller.known_classes(term.learner, term.spec) for term in self.terms]
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
         self.watch, self.phases = GradientWatch(), Phases()
@@ -124,7 +125,7 @@ class StageStep(nn.Module):
             weight = context.progress.at(term.spec.weight)
             values.append(value.detach())
             if self.watch.checking and len(context.batch):
-                watched.append(TermValue(f"{term.learner}/{term.spec.id}", value, weight, context.student))
+                watched.append(TermValue(f"{term.learner}/{term.spec.id}", value, weight, passes_of(context)))
             if weight:
                 weighted = value if weight == 1 else value * weight
                 total = weighted if total is None else total + weighted
@@ -221,8 +222,7 @@ class StageStep(nn.Module):
                 embeddings,
                 self.progress[term.learner],
             )
-            if term.loss.needs.classifiers:
-                context = with_classifiers(distiller, term.learner, context)
+            context = with_networks(distiller, term.learner, term.spec, context)
             if labelled is not None and some and term.loss.needs.labels and not mix:
                 context = context.select(labelled)
             if classes is not None:
@@ -284,8 +284,7 @@ class StageStep(nn.Module):
                 distiller.class_embeddings,
                 self.progress[term.learner],
             )
-            if term.loss.needs.classifiers:
-                context = with_classifiers(distiller, term.learner, context)
+            context = with_networks(distiller, term.learner, term.spec, context)
             found.append((term, context if classes is None else _of_classes(context, classes, term.loss.needs.labels)))
         return found
 

@@ -166,6 +166,8 @@ class TensorLoss(nn.Module):
         class_embeddings: Tensor | None,
     ) -> None:
         needs, missing = self.needs, []
+        if needs.forward_passes:
+            raise UsageError(f"the loss {self.name!r} runs networks: use it in kdcore.distil or a recipe")
         for what, wanted, given in (("teacher", needs.teachers, teachers), ("peers", needs.peers, peers)):
             if len(given) < wanted:
                 missing.append(f"{what}=" if wanted == 1 else f"{what}={{name: outputs}} of at least {wanted}")

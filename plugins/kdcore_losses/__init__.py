@@ -53,6 +53,7 @@ def register_losses(register):
     register("ofd", "kdcore_losses.ofd:OverhaulDistillation")
     register("pad", "kdcore_losses.pad:PrimeAware")
     register("srd", "kdcore_losses.srd:SimpleRecipe")
+    register("sskd", "kdcore_losses.sskd:SelfSupervised")
     register("srrl", "kdcore_losses.srrl:SoftmaxRegression")
     register("mgd", "kdcore_losses.mgd:MaskedGenerative")
     register("reviewkd", "kdcore_losses.reviewkd:KnowledgeReview")

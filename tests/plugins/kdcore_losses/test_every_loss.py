@@ -17,6 +17,7 @@ from torch import Tensor
 from kdcore import Batch, Classifier, DistillationLoss, Example, LossContext, Outputs, RecipeError, load_recipe
 from kdcore.plugin.manager import plugin_manager
 from kdcore.plugin.option_schema import make, options_model
+from kdcore.testing.contexts import MadeUpNetworks
 from kdcore_losses.conformance import cases
 
 CLASSES = 5
@@ -48,6 +49,7 @@ NO_MINIMUM = {
     "pad": "divides by a predicted variance",
     "srd": "compares after a projector",
     "srrl": "compares after a connector",
+    "sskd": "compares after two heads",
     "mgd": "compares what a generator makes",
     "reviewkd": "compares after fusions",
     "crd": "compares with other samples",
@@ -134,7 +136,16 @@ def context(loss: DistillationLoss, student=MAP, teacher=MAP, batch=4, seed=0, d
     labels = labels if needs.labels else None
     own = outputs(needs.student_taps, student, True)
     theirs = {name: outputs(needs.teacher_taps, teacher, False) for name in names}
-    return LossContext(own, theirs, Batch(torch.arange(batch), {}, labels, [None] * (batch + 3)))  # type: ignore[list-item]
+    found = LossContext(own, theirs, Batch(torch.arange(batch), {}, labels, [None] * (batch + 3)))  # type: ignore[list-item]
+    if not needs.forward_passes:
+        return found
+    signals = {name: torch.randn(batch, 3, 8, generator=draw, dtype=torch.float64) for name in ("student", *names)}
+    return with_networks(replace(found, batch=replace(found.batch, signals=signals)))
+
+
+def with_networks(ctx: LossContext) -> LossContext:
+    """The context with networks that agree with its outputs."""
+    return replace(ctx, networks=MadeUpNetworks(ctx.student, ctx.teachers, False))
 
 
 def classified(found: Outputs, draw: torch.Generator, learns: bool) -> Outputs:
@@ -156,9 +167,11 @@ def changed(ctx: LossContext, change: Callable[[str, Tensor], Tensor]) -> LossCo
         return Outputs(change(f"{whose} logits", each.logits), features, classifier=classifier)
 
     labels = None if ctx.batch.labels is None else change("labels", ctx.batch.labels)
-    batch = replace(ctx.batch, labels=labels, rows=change("rows", ctx.batch.rows))
+    signals = {name: change("signals", x) for name, x in ctx.batch.signals.items()}
+    batch = replace(ctx.batch, labels=labels, rows=change("rows", ctx.batch.rows), signals=signals)
     own = changed_leaves(outputs("student", ctx.student.detach()))
-    return LossContext(own, {name: outputs("teacher", each) for name, each in ctx.teachers.items()}, batch)
+    found = LossContext(own, {name: outputs("teacher", each) for name, each in ctx.teachers.items()}, batch)
+    return with_networks(found) if ctx.networks else found
 
 
 def changed_leaves(outputs: Outputs) -> Outputs:
