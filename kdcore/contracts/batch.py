@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -240,6 +241,7 @@ class LossContext:
         class_embeddings: (classes, D) float32; None unless the recipe declares them.
         progress: Current stage, epoch and step.
         networks: The networks, if the loss declares ``Needs(forward_passes=...)``.
+        logged: Values that the loss logged, by name; see `log`.
     """
 
     student: Outputs
@@ -249,6 +251,26 @@ class LossContext:
     class_embeddings: Tensor | None = None
     progress: Progress = field(default_factory=Progress)
     networks: Networks | None = field(default=None, repr=False)
+    logged: MutableMapping[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def log(self, name: str, value: Tensor | float) -> None:
+        """Log a number of the loss, such as a learned temperature.
+
+        It is tracked as ``train/<learner>/<term>/<name>``, once per epoch: the value of the last batch.
+
+        Args:
+            name: Name of letters, digits, ``_``, ``-`` and ``.``.
+            value: A scalar.
+
+        Raises:
+            ValueError: If the name has other characters, or the value is not a scalar.
+        """
+        number = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float32).detach()
+        if number.numel() != 1:
+            raise ValueError(f"log({name!r}, …) requires a scalar, not a tensor of shape {tuple(number.shape)}")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+            raise ValueError(f"log({name!r}, …): a name has letters, digits, '_', '-' and '.' only")
+        self.logged[name] = number.reshape(())
 
     def input(self, of: str = "") -> Tensor:
         """The input of a participant's network for the batch, (B, …), without augmentation.
@@ -307,6 +329,7 @@ class LossContext:
             self.class_embeddings,
             self.progress,
             self.networks,
+            self.logged,
         )
 
     def of_classes(self, classes: Tensor) -> LossContext:

@@ -54,6 +54,10 @@ class Participant(nn.Module):
         columns: For each class of the run, the column of its logit in the encoder's outputs, or -1 for a class that the encoder
             does not know: its logit is minus infinity. None if the outputs are the run's classes in order.
 
+    Attributes:
+        varies: True if its outputs for a sample change from pass to pass in evaluation mode, or with the other samples of the
+            batch. They are never cached.
+
     Raises:
         KeyError: If a tap names no submodule.
     """
@@ -74,6 +78,7 @@ class Participant(nn.Module):
         super().__init__()
         self.register_buffer("columns", None if columns is None else torch.tensor(columns), persistent=False)
         self.augment_frozen = augment_frozen
+        self.varies = False
         self.name = name
         self.layout = tuple(layout)
         self.mix: Callable[[Tensor, tuple[str, ...], str], Tensor] | None = None

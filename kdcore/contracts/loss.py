@@ -28,6 +28,7 @@ class Example:
         class_counts: (classes,) int64, number of labelled training samples per class, or with each label. None if unknown.
         labelled: Number of labelled training samples; for several labels per sample, (names,) int64 numbers of samples whose
             label is known. None if unknown.
+        peers: Peer → its outputs.
     """
 
     student: Outputs
@@ -36,6 +37,7 @@ class Example:
     class_names: tuple[str, ...] = ()
     class_counts: Tensor | None = None
     labelled: int | Tensor | None = None
+    peers: Mapping[str, Outputs] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.class_names:

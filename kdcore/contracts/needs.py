@@ -11,7 +11,8 @@ class Needs:
     """Inputs that a loss requires; checked for every learner before training.
 
     Args:
-        labels: Reads labels. Where only some samples are labelled, the term is computed on those.
+        labels: Reads labels. Where only some samples are labelled, the term is computed on those. With ``optional`` it is
+            computed on all samples: unknown classes are -1, unknown labels and values NaN, also where labels are withheld.
         teachers: Minimum number of teachers. A term that needs one is left out of the baseline.
         peers: Minimum number of peers. A term that needs one is left out of the baseline.
         class_embeddings: Reads the class-embedding table.
@@ -27,7 +28,7 @@ class Needs:
             teachers nor peers, such as self-distillation.
     """
 
-    labels: bool = False
+    labels: bool | Literal["optional"] = False
     teachers: int = 0
     peers: int = 0
     class_embeddings: bool = False
@@ -37,6 +38,11 @@ class Needs:
     forward_passes: Literal["student", "all"] | None = None
     classifiers: bool = False
     baseline: bool = True
+
+    @property
+    def labelled(self) -> bool:
+        """True if the term is computed on labelled samples only."""
+        return self.labels is True
 
     @property
     def in_baseline(self) -> bool:

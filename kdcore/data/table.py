@@ -126,6 +126,12 @@ class Table:
         mask = torch.stack(masks).all(0) if masks else None
         return None if mask is None or bool(mask.all()) else mask
 
+    def unknown_labels(self, count: int) -> Tensor:
+        """Labels of `count` samples of which nothing is known: -1 (count,) for classes, else NaN (count, names)."""
+        if self.target.kind == "classes":
+            return torch.full((count,), -1, device=self.labels.device)
+        return torch.full((count, len(self.classes)), torch.nan, device=self.labels.device)
+
     def batch(self, rows: Tensor, participants: Iterable[str], labelled: bool = True, stand_ins: bool = False) -> Batch:
         """Look up a batch.
 

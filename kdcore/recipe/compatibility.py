@@ -226,7 +226,7 @@ class _Compatibility:
         needs, what = term.needs, f"the loss {term.term.name!r}"
         if needs.class_embeddings and "class_embeddings" not in self.tree:
             yield f"{what} needs class embeddings, but the recipe has none", "add 'class_embeddings'"
-        if needs.labels and self.recipe.data.labels == "withheld" and name in self.recipe.student_specs:
+        if needs.labelled and self.recipe.data.labels == "withheld" and name in self.recipe.student_specs:
             yield (
                 f"{what} reads labels, which are withheld from students",
                 "leave it out, or set data.labels to 'given'",
@@ -333,7 +333,7 @@ class _Compatibility:
                 self._add(path, what, "use the same encoder with the same sizes")
             elif not self.graph.nodes[name].trains:
                 self._add(path, f"all of {name!r} is frozen, so it is never trained", f"use {source!r} in its place")
-            elif spec.freeze and self.recipe.baseline and not self._in_baseline(source):
+            elif spec.freeze and self.recipe.baseline and self._in_baseline(name) and not self._in_baseline(source):
                 what = (
                     f"without distillation {name!r} does not start from {source!r}, so what it freezes would never be trained"
                 )

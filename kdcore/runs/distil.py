@@ -301,7 +301,7 @@ def _described(given: _Given, first: LoadedBatch, outputs: int) -> Batches:
 
 
 def _refuse_unlabelled(plan: Plan, first: LoadedBatch) -> None:
-    reading = [each.term.id for each in plan.participants[STUDENT].terms_in(DISTILLED) if each.needs.labels]
+    reading = [each.term.id for each in plan.participants[STUDENT].terms_in(DISTILLED) if each.needs.labelled]
     if reading and first.labels is None:
         raise DataError(f"the loss {reading[0]!r} reads labels, but the batches have none")
 

@@ -17,7 +17,7 @@ from kdcore.runs.records import read_run
 from kdcore.suggestions import did_you_mean
 from kdcore.training.fabric import make_fabric
 from kdcore.training.stored_outputs import StoredOutputs, check_suffix, write_outputs
-from kdcore.training.teacher_cache import cache_teachers
+from kdcore.training.teacher_cache import cache_teachers, outputs_vary
 
 
 def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | None = None) -> dict[str, int]:
@@ -51,6 +51,9 @@ def store_outputs(run_id: str | Path, participant: str, to: Path, seed: int | No
         raise UsageError(f"{run.folder.name} has no participant {participant!r} with a network ({hint})")
     if participant in distiller.fused and distiller.fusion.batch_dependent:
         raise UsageError(f"the outputs of {participant!r} depend on the other samples of a batch, so they cannot be stored")
+    part = table.batch(table.rows["train"][:2], [participant], stand_ins=True)
+    if outputs_vary(distiller.participant(participant).eval(), part.signals[participant]):
+        raise UsageError(f"the outputs of {participant!r} change from pass to pass or with the batch, so they cannot be stored")
     if distiller.participant(participant).known_classes is not None:
         raise UsageError(f"{participant!r} does not know all classes of its run, so its outputs cannot be stored")
     fabric = make_fabric(recipe.engine.model_copy(update={"devices": 1, "strategy": "auto"}))

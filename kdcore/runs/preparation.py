@@ -107,6 +107,11 @@ def prepare(
         _refuse_unmatched_groups(assembly, distiller)
         found = preflight(distiller, assembly.plan.stages[DISTILLED], table, recipe.data.batch_size, withheld)
     _note_answerless(assembly, found)
+    for check in found.terms:
+        if check.idle and check.samples:
+            names = ", ".join(check.idle[:3]) + (" …" if len(check.idle) > 3 else "")
+            what = distiller.describe_term(check.learner, check.term)
+            assembly.note(f"{what}: no gradient reaches the loss's parameters {names} on the first batch")
     check_precision(distiller, table, table.rows["train"][: recipe.data.batch_size], fabric, recipe.engine.precision)
     return Prepared(assembly, table, found, distiller)
 

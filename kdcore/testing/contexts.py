@@ -125,7 +125,7 @@ def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0,
     found = LossContext(
         participant(shapes.student, samples if needs.ablated == "mixed" else 1),
         {f"teacher{n}": participant(shapes.teacher, 1) for n in range(needs.teachers)},
-        replace(_batch(samples, labelled=needs.labels, target=target), signals=signals(needs, samples, draw)),
+        replace(_batch(samples, labelled=bool(needs.labels), target=target), signals=signals(needs, samples, draw)),
         {f"peer{n}": participant(shapes.student, 1) for n in range(needs.peers)},
         draw(CLASSES, WIDTH) if needs.class_embeddings else None,
         Progress("student", 0, 0, 10),
@@ -205,8 +205,9 @@ def example(ctx: LossContext) -> Example:
     """The example that a loss is shown before training, as in a run."""
     student = replace(ctx.student.detach(), ablated=None)
     teachers = {name: replace(each, ablated=None) for name, each in ctx.teachers.items()}
+    peers = {name: replace(each, ablated=None) for name, each in ctx.peers.items()}
     names, counts = tuple(f"class {number}" for number in range(CLASSES)), torch.arange(1, CLASSES + 1)
-    return Example(student, teachers, CLASSES, names, counts.to(student.logits.device), int(counts.sum()))
+    return Example(student, teachers, CLASSES, names, counts.to(student.logits.device), int(counts.sum()), peers)
 
 
 def ready(make: Callable[[], DistillationLoss], ctx: LossContext) -> DistillationLoss:

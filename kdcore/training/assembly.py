@@ -33,7 +33,7 @@ from kdcore.training.origins import find_origins
 from kdcore.training.participants import Average, Distiller, Sources, TermSpec
 from kdcore.training.randomness import derive, seed_everything
 from kdcore.training.stored_outputs import read_outputs
-from kdcore.training.teacher_cache import CachedOutputs
+from kdcore.training.teacher_cache import CachedOutputs, outputs_vary
 
 T = TypeVar("T")
 
@@ -145,7 +145,7 @@ class Assembly:
         for name in (*distiller.teachers, *distiller.students):
             for term in self.plan.participants[name].terms_in(arm):
                 loss = distiller.losses(name).get(self._term_spec(term, arm).id)
-                if loss is not None and loss.needs.labels and not loss.partial_labels:
+                if loss is not None and loss.needs.labelled and not loss.partial_labels:
                     kind = table.target.kind
                     what = f"the loss {term.term.name!r} needs all {kind} of a sample, but some are not known (NaN)"
                     instead = "use 'binary-cross-entropy'" if kind == "labels" else "use 'regression'"
@@ -267,6 +267,7 @@ class Assembly:
             self._try("fusion", "could not set up the fusion", lambda: distiller.fusion.setup(fused, batch))  # type: ignore[arg-type]
             distiller.fusion.to(batch.rows.device)
         outputs = {name: self._outputs(distiller, name, batch) for name in (*distiller.students, *distiller.teachers)}
+        self._find_varying(distiller, batch, arm)
         if fused:
             what = "could not run the teachers together"
             outputs |= self._try("fusion", what, lambda: distiller.run_teachers(list(fused), batch))
@@ -277,6 +278,16 @@ class Assembly:
         for name in (*distiller.teachers, *distiller.students):
             if name in counts:
                 self._add_terms(distiller, name, outputs, seed, arm, counts[name])
+
+    def _find_varying(self, distiller: Distiller, batch: Batch, arm: str) -> None:
+        """Find the sources whose outputs for a sample are not always the same."""
+        terms = [term for name in distiller.networks for term in self.plan.participants[name].terms_in(arm)]
+        for name in dict.fromkeys(name for term in terms for name in term.sources if name in distiller.networks):
+            member = distiller.participant(name)
+            member.varies = outputs_vary(member, batch.signals[name])
+            if member.varies and self.recipe.engine.teacher_cache:
+                what = "its outputs for a sample change from pass to pass, or with the batch"
+                self.note(f"{name}: {what}, so they are computed in every step instead of cached")
 
     def _class_counts(self, table: Table, arm: str) -> dict[str, Counts]:
         """Learner → class counts of its training samples; None if unknown, or if labels are withheld from it."""
@@ -304,18 +315,18 @@ class Assembly:
         specs = [self._term_spec(term, arm) for term in self.plan.participants[name].terms_in(arm)]
 
         def example(spec: TermSpec) -> Example:
-            teachers = {source: outputs[source] for source in spec.teachers}
+            teachers, peers = ({source: outputs[source] for source in group} for group in (spec.teachers, spec.peers))
             known = distiller.known_classes(name, spec)
             if known is None:
-                return Example(outputs[name], teachers, len(classes), classes, counts, labelled)
+                return Example(outputs[name], teachers, len(classes), classes, counts, labelled, peers)
             if len(known) < 2:
                 what = f"{name} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
                 raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
-            teachers = {source: each.of_classes(known) for source, each in teachers.items()}
+            teachers, peers = ({key: each.of_classes(known) for key, each in group.items()} for group in (teachers, peers))
             names = tuple(classes[index] for index in known.tolist())
             counted = None if counts is None else counts[known]
             each = labelled[known] if isinstance(labelled, Tensor) else labelled
-            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each)
+            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each, peers)
 
         seed_everything(derive(seed, "losses", name))
         distiller.add_terms(name, specs, example, partial(self._set_up_term, name))

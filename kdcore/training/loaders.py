@@ -342,7 +342,7 @@ class LoaderEngine(Engine):
             yield rows, rows
             self.report.stepped(context, count, time.monotonic())
         self.phases.end_steps()
-        reading = [term.spec.id for term in context.step.terms if term.loss.needs.labels]
+        reading = [term.spec.id for term in context.step.terms if term.loss.needs.labelled]
         if reading and not labelled:
             raise DataError(
                 f"the loader gave no labelled sample in epoch {context.epoch + 1}, but the loss {reading[0]!r} reads labels"
@@ -356,7 +356,7 @@ class LoaderEngine(Engine):
     def _refuse_partial(context: StageContext, batch: LoadedBatch) -> None:
         """Refuse partly known labels if a term needs all labels of a sample."""
         for term in context.step.terms:
-            needy = term.loss.needs.labels and not term.loss.partial_labels
+            needy = term.loss.needs.labelled and not term.loss.partial_labels
             if needy and batch.labels is not None and partly_known(batch.labels):
                 what = context.step.table.target.kind
                 raise DataError(f"the loss {term.spec.id!r} needs all {what} of a sample, but some are not known (NaN)")

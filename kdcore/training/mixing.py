@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kdcore.contracts.batch import LossContext, MixedBatch
+from kdcore.contracts.needs import Needs
+from kdcore.contracts.target import known
 from kdcore.errors import TrainingError
 from kdcore.recipe.data_models import MixSpec
 from kdcore.recipe.graph import StagePlan
@@ -53,6 +57,20 @@ class Mix:
         instants = torch.arange(x.shape[axis], device=x.device)
         taken = ((instants >= start) & (instants < stop)).view(-1, *[1] * (x.ndim - axis - 1))
         return torch.where(taken, other, x)
+
+
+def label_parts(mix: Mix | None, needs: Needs, context: LossContext) -> Iterator[tuple[float, LossContext]]:
+    """Yield (share, context) for each of the two label sets of a mixed batch; (1, context) for any other batch."""
+    labels = context.batch.labels
+    if not isinstance(context.batch, MixedBatch) or mix is None or labels is None or not needs.labels:
+        yield 1.0, context
+        return
+    weights = context.batch.weights
+    for share, whose in ((mix.share, slice(None)), (1 - mix.share, mix.partner)):
+        own, weigh = labels[whose], None if weights is None else weights[whose]
+        part = replace(context, batch=context.batch.with_labels(own).with_weights(weigh))
+        labelled = known(own).nonzero().flatten()
+        yield share, part if len(labelled) == len(own) or not needs.labelled else part.select(labelled)
 
 
 def is_mixed(spec: MixSpec | None, stage: StagePlan, distiller: Distiller) -> bool:

@@ -45,6 +45,7 @@ class TermCheck:
         samples: Number of samples in the batch that the term reads.
         reached: Names of the learner's parameters that get a gradient.
         reads_logits: Whether the term depends on the learner's logits.
+        idle: Names of the loss's trainable parameters that get no gradient.
     """
 
     stage: str
@@ -57,6 +58,7 @@ class TermCheck:
     samples: int = 0
     reached: frozenset[str] = frozenset()
     reads_logits: bool = False
+    idle: tuple[str, ...] = ()
 
 
 @dataclass
@@ -160,11 +162,13 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
         except DataError as error:  # the loss reads sample indices, which this batch lacks
             raise DataError(f"{description}: {error}") from error
     gradients = _gradients(value, _trainable(distiller, term.learner))
+    own = {name: each for name, each in term.loss.named_parameters() if each.requires_grad}
+    idle = tuple(name for name, norm in _gradients(value, own).items() if norm == 0)
     _refuse_teacher_gradients(value, distiller, term.learner, term.spec.id)
     reached = frozenset(name for name, each in gradients.items() if each > 0)
     reads = any(_depends_on(value, each.logits) for each in passes_of(context))
     numbers = weight, float(value.detach()), _norm(gradients), parameters, len(context.batch)
-    return TermCheck(stage.name, term.learner, term.spec.id, *numbers, reached, reads)
+    return TermCheck(stage.name, term.learner, term.spec.id, *numbers, reached, reads, idle)
 
 
 def _largest(weight: float | Ramp, epochs: int) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
@@ -18,13 +18,13 @@ from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.forward_passes import passes_of, run_by, with_networks
 from kdcore.training.gradient_watch import GradientWatch, TermValue
-from kdcore.training.mixing import Mix, draw, is_mixed
+from kdcore.training.mixing import Mix, draw, is_mixed, label_parts
 from kdcore.training.module_checks import not_a_scalar
 from kdcore.training.participants import Distiller, TermSpec
 from kdcore.training.phases import BATCHES, CHECKS, FORWARD, LOSSES, OWN, TEACHERS, TEACHERS_FORWARD, Phases
 from kdcore.training.randomness import RandomStream
 from kdcore.training.sharding import sum_of_shards
-from kdcore.training.teacher_cache import CachedOutputs, sees_random_input
+from kdcore.training.teacher_cache import CachedOutputs, is_random
 
 _NO_CONTEXT = nullcontext()
 
@@ -86,6 +86,7 @@ class StageStep(nn.Module):
         self._classes = [distiller.known_classes(term.learner, term.spec) for term in self.terms]
         self.names = [f"{term.learner}/{term.spec.id}" for term in self.terms]
         self.watch, self.phases = GradientWatch(), Phases()
+        self.logged: dict[str, Tensor] = {}  # learner/term/name → last value that the loss logged
         self.progress = {name: Progress() for name in stage.learners}  # not an argument, which Fabric's wrapper would convert
         self._partly_labelled = labelled and table.is_partly_labelled(stage.split)
         self.balanced: dict[str, list[Tensor]] = {
@@ -124,6 +125,7 @@ class StageStep(nn.Module):
             self.phases.mark(OWN)
             weight = context.progress.at(term.spec.weight)
             values.append(value.detach())
+            self.logged |= {f"{term.learner}/{term.spec.id}/{name}": number for name, number in context.logged.items()}
             if self.watch.checking and len(context.batch):
                 watched.append(TermValue(f"{term.learner}/{term.spec.id}", value, weight, passes_of(context)))
             if weight:
@@ -149,7 +151,7 @@ class StageStep(nn.Module):
             value = term.loss(context) if len(context.batch) else context.student.logits.sum() * 0.0
             self._refuse_non_scalar(term, value, context.student.logits)
             return value
-        parts = list(self._label_parts(term, context))
+        parts = list(label_parts(self._mixing, term.loss.needs, context))
         values = [term.loss(part) if len(part.batch) else part.student.logits.sum() * 0.0 for _, part in parts]
         for value in values:
             self._refuse_non_scalar(term, value, context.student.logits)
@@ -160,21 +162,8 @@ class StageStep(nn.Module):
     def _is_empty(self, term: StepTerm, context: LossContext) -> bool:
         """True if a batch has no sample for a term. MGDA would take its gradient of 0 for a stationary point."""
         labels = context.batch.labels
-        mixed = self._mixing is not None and labels is not None and term.loss.needs.labels
+        mixed = self._mixing is not None and labels is not None and term.loss.needs.labelled
         return not len(context.batch) or (mixed and not bool(known(labels).any()))
-
-    def _label_parts(self, term: StepTerm, context: LossContext) -> Iterator[tuple[float, LossContext]]:
-        """Yield (share, context) for each of the two label sets of a mixed batch; (1, context) for any other batch."""
-        mix, labels = self._mixing, context.batch.labels
-        if not isinstance(context.batch, MixedBatch) or mix is None or labels is None or not term.loss.needs.labels:
-            yield 1.0, context
-            return
-        weights = context.batch.weights
-        for share, whose in ((mix.share, slice(None)), (1 - mix.share, mix.partner)):
-            own, weigh = labels[whose], None if weights is None else weights[whose]
-            part = replace(context, batch=context.batch.with_labels(own).with_weights(weigh))
-            told = known(own).nonzero().flatten()
-            yield share, part if len(told) == len(own) else part.select(told)
 
     def _refuse_non_scalar(self, term: StepTerm, value: object, like: Tensor) -> None:
         """Raise a TrainingError if a loss returned anything but a scalar tensor on the device of `like`."""
@@ -217,18 +206,26 @@ class StageStep(nn.Module):
             context = LossContext(
                 outputs[term.learner],
                 {name: read[name] for name in term.spec.teachers},
-                whole if term.loss.needs.labels else undeclared,
+                self._batch_for(term, whole, undeclared),
                 {name: read[name] for name in term.spec.peers},
                 embeddings,
                 self.progress[term.learner],
             )
             context = with_networks(distiller, term.learner, term.spec, context)
-            if labelled is not None and some and term.loss.needs.labels and not mix:
+            if labelled is not None and some and term.loss.needs.labelled and not mix:
                 context = context.select(labelled)
             if classes is not None:
-                context = _of_classes(context, classes, term.loss.needs.labels and not mix)
+                context = _of_classes(context, classes, term.loss.needs.labelled and not mix)
             found.append((term, context))
         return found
+
+    def _batch_for(self, term: StepTerm, batch: Batch, undeclared: Batch) -> Batch:
+        """The batch with the labels that a term may read: `undeclared` if its loss declares none."""
+        if not term.loss.needs.labels:
+            return undeclared
+        if batch.labels is None and not term.loss.needs.labelled:
+            return batch.with_labels(self.table.unknown_labels(len(batch)))
+        return batch
 
     def _global_batch(self, rows: Tensor, batch: Batch) -> Batch:
         """The global batch of all processes, without inputs; `batch` itself in a single process."""
@@ -267,7 +264,7 @@ class StageStep(nn.Module):
             for name in names:
                 if name in places:
                     chosen = chosen & (places[name] >= 0)
-            if labelled is not None and term.loss.needs.labels:
+            if labelled is not None and term.loss.needs.labelled:
                 chosen = chosen & labelled
             index = chosen.nonzero().flatten()
 
@@ -275,17 +272,17 @@ class StageStep(nn.Module):
                 return outputs[name].select(places[name][index] if name in places else index)
 
             inputs = {name: signal for name, signal in batch.signals.items() if name in names}
-            labels = batch.labels if term.loss.needs.labels or labelled is None else None
+            undeclared = batch if labelled is None else batch.with_labels(None)
             context = LossContext(
                 of(term.learner),
                 {name: of(name).detach() for name in term.spec.teachers if name in outputs},
-                replace(batch, signals=inputs, labels=labels).select(index),
+                replace(self._batch_for(term, batch, undeclared), signals=inputs).select(index),
                 {name: of(name).detach() for name in term.spec.peers if name in outputs},
                 distiller.class_embeddings,
                 self.progress[term.learner],
             )
             context = with_networks(distiller, term.learner, term.spec, context)
-            found.append((term, context if classes is None else _of_classes(context, classes, term.loss.needs.labels)))
+            found.append((term, context if classes is None else _of_classes(context, classes, term.loss.needs.labelled)))
         return found
 
     def _outputs_where_present(self, rows: Tensor, batch: Batch) -> tuple[dict[str, Outputs], dict[str, Tensor]]:
@@ -366,7 +363,7 @@ class StageStep(nn.Module):
 
     def _needs_stream(self) -> bool:
         """True if teachers draw random numbers in students' steps; a stream of their own keeps both arms' draws the same."""
-        random = [name for name in self.live_teachers if sees_random_input(self.distiller.participant(name))]
+        random = [name for name in self.live_teachers if is_random(self.distiller.participant(name))]
         return bool(self.student_learners) and bool(self.teacher_learners or random)
 
     def _gathered(self, outputs: dict[str, Outputs]) -> dict[str, Outputs]:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from kdcore.training.participants import Distiller
 
 
+ROUNDING = 1e-2
+"""Difference of outputs, relative to the largest, that other orders of summation may explain, in half precision too."""
+
+
 class CachedOutputs:
     """A teacher's outputs, indexed by row of the table.
 
@@ -94,15 +98,49 @@ def cache_teachers(
 def repeatable(distiller: Distiller, sources: Iterable[str]) -> list[str]:
     """The `sources` whose outputs for a sample never change in a stage, so that they can be cached."""
     frozen = [name for name in sources if name not in distiller.stored and name not in distiller.averages]
-    random = [name for name in frozen if sees_random_input(distiller.participant(name))]
+    random = [name for name in frozen if is_random(distiller.participant(name))]
     fused = [name for name in frozen if name in distiller.fused]
     if fused and (distiller.fusion.batch_dependent or set(random) & set(fused)):
         random += fused
     return [name for name in frozen if name not in random]
 
 
-def sees_random_input(participant: Participant) -> bool:
-    """True if a participant's inputs are augmented even while it is frozen."""
-    return participant.augment_frozen and any(
-        getattr(module, "augmentation", False) for module in participant.batch_transforms.modules()
+def is_random(participant: Participant) -> bool:
+    """True if a frozen participant's outputs for a sample change: its inputs are augmented, or its network varies."""
+    return participant.varies or (
+        participant.augment_frozen
+        and any(getattr(module, "augmentation", False) for module in participant.batch_transforms.modules())
     )
+
+
+@torch.no_grad()
+def outputs_vary(participant: Participant, signal: Tensor | tuple[Tensor, ...]) -> bool:
+    """True if the outputs for a sample change from pass to pass, or with the other samples of its batch.
+
+    Args:
+        participant: In evaluation mode.
+        signal: Its entry of a batch.
+    """
+    x = participant.input(signal)
+    with torch.random.fork_rng():
+        state = torch.get_rng_state()
+        first = participant.collect(participant.encoder(x))
+        if not torch.equal(state, torch.get_rng_state()):
+            return True
+        again, alone = (participant.collect(participant.encoder(part)) for part in (x, x[:1]))
+    return _differ(first, again, len(x)) or _differ(first, alone, 1)
+
+
+def _differ(one: Outputs, other: Outputs, count: int) -> bool:
+    """True if the outputs for the first `count` samples differ by more than rounding."""
+    size = len(one.logits)
+    pairs = [(one.logits, other.logits), *((value, other.features[tap]) for tap, value in one.features.items())]
+    for mine, theirs in pairs:
+        if not mine.is_floating_point() or len(mine) % size or len(theirs) % count:
+            continue
+        mine, theirs = per_sample(mine, size)[:count].float(), per_sample(theirs, count).float()
+        known = mine.isfinite() & theirs.isfinite()  # logits of classes that the network does not know are infinite
+        scale = mine[known].abs().max() if bool(known.any()) else torch.zeros(())
+        if bool(((mine - theirs)[known].abs() > ROUNDING * scale).any()):
+            return True
+    return False

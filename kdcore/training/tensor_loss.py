@@ -89,7 +89,13 @@ class TensorLoss(nn.Module):
         """Inputs that the loss requires."""
         return self.term.needs
 
-    def setup(self, student: Answers, teacher: Answers | Mapping[str, Answers] | None = None) -> TensorLoss:
+    def setup(
+        self,
+        student: Answers,
+        teacher: Answers | Mapping[str, Answers] | None = None,
+        *,
+        peers: Answers | Mapping[str, Answers] | None = None,
+    ) -> TensorLoss:
         """Create the parameters whose shapes depend on the networks. Losses with such parameters require one call.
 
         Call it before creating the optimizer.
@@ -97,13 +103,14 @@ class TensorLoss(nn.Module):
         Args:
             student: Outputs of the student for any batch.
             teacher: Outputs of the teacher, or name → outputs for several teachers.
+            peers: Outputs of peers, for losses between students; as `teacher`.
 
         Raises:
             ValueError: If the shapes do not match.
         """
-        outputs, teachers = _outputs(student), _named(teacher)
+        outputs, teachers, others = _outputs(student), _named(teacher), _named(peers, "peer")
         with torch.no_grad():
-            set_up(self.term, Example(outputs, teachers, outputs.logits.shape[1]))
+            set_up(self.term, Example(outputs, teachers, outputs.logits.shape[1], peers=others))
         self.term.to(outputs.logits.device)
         self._is_set_up = True
         return self
@@ -136,26 +143,28 @@ class TensorLoss(nn.Module):
         outputs, teachers, others = _outputs(student), _named(teacher), _named(peers, "peer")
         self._refuse_missing(outputs, teachers, others, labels, class_embeddings)
         if not self._is_set_up:
-            self._set_up_at_once(outputs, teachers)
+            self._set_up_at_once(outputs, teachers, others)
         size = len(outputs.logits)
+        if labels is None and self.needs.labels:
+            labels = torch.full((size,), -1, device=outputs.logits.device)
         batch = AnonymousBatch(size, {}, labels) if index is None else Batch(index, {}, labels)
         value = self.term(LossContext(outputs, teachers, batch, others, class_embeddings, progress or Progress()))
         if wrong := not_a_scalar(value):
             raise TrainingError(f"the loss {self.name!r}: {wrong}")
         return value
 
-    def _set_up_at_once(self, student: Outputs, teachers: Mapping[str, Outputs]) -> None:
+    def _set_up_at_once(self, student: Outputs, teachers: Mapping[str, Outputs], peers: Mapping[str, Outputs]) -> None:
         """Set up the loss at its first call; refuse it if that creates parameters, which an existing optimizer would miss."""
         trial = deepcopy(self.term)
         with torch.no_grad():
-            set_up(trial, Example(student.detach(), teachers, student.logits.shape[1]))
+            set_up(trial, Example(student.detach(), teachers, student.logits.shape[1], peers=peers))
         before = dict(self.term.named_parameters())
         if made := [name for name, _ in trial.named_parameters() if name not in before]:
             raise UsageError(
                 f"the loss {self.name!r} creates parameters whose shapes depend on the networks ({', '.join(made[:3])}): call "
                 "setup(student, teacher) on it once, before the optimizer is made"
             )
-        self.setup(student.detach(), dict(teachers))
+        self.setup(student.detach(), dict(teachers), peers=dict(peers))
 
     def _refuse_missing(
         self,
@@ -171,7 +180,7 @@ class TensorLoss(nn.Module):
         for what, wanted, given in (("teacher", needs.teachers, teachers), ("peers", needs.peers, peers)):
             if len(given) < wanted:
                 missing.append(f"{what}=" if wanted == 1 else f"{what}={{name: outputs}} of at least {wanted}")
-        missing += ["labels="] if needs.labels and labels is None else []
+        missing += ["labels="] if needs.labelled and labels is None else []
         missing += ["class_embeddings="] if needs.class_embeddings and class_embeddings is None else []
         missing += [f"the student's features {tap!r}" for tap in needs.student_taps if tap not in student.features]
         for name, each in teachers.items():
