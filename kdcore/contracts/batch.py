@@ -265,7 +265,7 @@ class LossContext:
         Raises:
             ValueError: If the name has other characters, or the value is not a scalar.
         """
-        number = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float32).detach()
+        number = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float32).detach().clone()
         if number.numel() != 1:
             raise ValueError(f"log({name!r}, …) requires a scalar, not a tensor of shape {tuple(number.shape)}")
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):

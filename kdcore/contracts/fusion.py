@@ -20,10 +20,12 @@ class TeacherFusion(nn.Module):
     Attributes:
         batch_dependent: True if a sample's outputs depend on the other samples of its batch. Such outputs are never
             cached per sample, and evaluation uses the recipe's batch size.
+        taps: Names of features that it adds to the outputs of every teacher; losses may need them as teachers' taps.
         targets: Supported kinds of targets; ``("classes",)`` for a fusion that takes a softmax of logits.
     """
 
     batch_dependent: ClassVar[bool] = False
+    taps: tuple[str, ...] = ()
     targets: tuple[TargetKind, ...] = EVERY_TARGET
 
     def setup(self, teachers: Mapping[str, Participant], batch: Batch) -> None:

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from annotated_types import Ge
 
 
 @dataclass(frozen=True)
 class Ramp:
     """A number that changes over epochs, for any option typed ``float | Ramp``.
 
-    .. math:: v(e) = start + (stop - start)\\, s(\\min(1, e / epochs))
+    .. math:: v(e) = start + (stop - start)\\, s(\\min(1, \\max(0, e - after) / epochs))
 
     with :math:`s(u) = u` (linear) or :math:`(1 - \\cos \\pi u) / 2` (cosine).
 
     Args:
         start: Value in epoch 0.
-        stop: Value from epoch `epochs` on.
+        stop: Value from epoch `after` + `epochs` on.
         epochs: Length of the change, at least 1.
         shape: ``linear`` or ``cosine``.
+        after: Number of epochs before the change begins.
     """
 
     start: float
     stop: float
     epochs: int
     shape: Literal["linear", "cosine"] = "linear"
+    after: Annotated[int, Ge(0)] = 0
     __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     def at(self, epoch: int) -> float:
         """Return the value in `epoch`, counted from 0."""
-        u = min(1.0, epoch / max(1, self.epochs))
+        u = min(1.0, max(0, epoch - self.after) / max(1, self.epochs))
         return self.start + (self.stop - self.start) * (u if self.shape == "linear" else (1 - math.cos(math.pi * u)) / 2)
 
 

@@ -171,10 +171,12 @@ class MovingAverage:
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Modules of an encoder with their own learning rate, weight decay or frozen epochs.
+    """Modules of an encoder, or losses, with their own learning rate, weight decay or frozen epochs.
 
     Args:
-        modules: Paths of modules in the encoder, including submodules, or glob patterns such as ``layer[12].*``.
+        modules: Paths of modules in the encoder, including submodules, or glob patterns such as ``layer[12].*``. The
+            parameters of a loss are ``losses.<term>``, those of all losses ``losses.*``; a baseline without that term ignores
+            the pattern.
         lr_factor: Factor on the optimizer's ``lr``.
         weight_decay: Replaces the optimizer's weight decay; None to keep it.
         frozen_epochs: Number of first epochs in which the modules are frozen, including running statistics.

@@ -40,6 +40,7 @@ class Facts:
         sample_weights: Whether a loss weighs samples.
         target: A dataset's target.
         weighted: Whether the samples of a dataset may have weights.
+        taps: Features that a fusion adds to the outputs of its teachers.
     """
 
     needs: Needs | None = None
@@ -51,6 +52,7 @@ class Facts:
     sample_weights: bool = False
     target: Target = OF_CLASSES
     weighted: bool = False
+    taps: tuple[str, ...] = ()
 
 
 def component_facts(entry: Entry, options: Mapping[str, Any] | None = None) -> Facts:
@@ -104,11 +106,13 @@ def facts_of(component: Any) -> Facts:
         for name in ("batch_dependent", "augmentation", "fixed", "sample_weights", "weighted")
     }
     targets, target = getattr(component, "targets", None), getattr(component, "target", None)
+    taps = getattr(component, "taps", ())
     return Facts(
         needs if isinstance(needs, Needs) else None,
         dict(modalities) if isinstance(modalities, Mapping) else None,
         targets=targets if isinstance(targets, tuple) and set(targets) <= set(EVERY_TARGET) else None,
         target=target if isinstance(target, Target) else Target(),
+        taps=taps if isinstance(taps, tuple) else (),
         **flags,
     )
 

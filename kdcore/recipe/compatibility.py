@@ -271,20 +271,23 @@ class _Compatibility:
     def _untapped(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
         for taps, participants in ((term.needs.student_taps, (name,)), (term.needs.teacher_taps, term.teachers)):
             for tap in dict.fromkeys(taps):
-                lacking = [
-                    each for each in participants if tap not in self.specs[each].taps and self.specs[each].outputs is None
-                ]
+                lacking = [each for each in participants if tap not in self._taps(each) and self.specs[each].outputs is None]
                 if lacking:
                     hint = did_you_mean(tap, sorted(self.specs[lacking[0]].taps), "declared are")
                     who = "{learner}" if lacking == [name] else " and ".join(map(repr, lacking))
                     yield f"the loss {term.term.name!r} needs the tap {tap!r} of {who}", hint
 
+    def _taps(self, name: str) -> set[str]:
+        """The taps of `name`, and those that the fusion adds to its outputs."""
+        fusion = self.recipe.fusion if name in self.graph.fused else None
+        facts = self._facts(("fusion",)) if fusion else None
+        return {*self.specs[name].taps, *(facts.taps if facts else ())}
+
     def _not_run_alone(self, name: str) -> str:
         """The reason why participant `name` has no network that can run on other inputs; empty if it has."""
         if self.specs[name].outputs is not None:
             return f"{name!r} is a file of stored outputs"
-        fused = self.recipe.fusion is not None and name in self.recipe.teachers and self.specs[name].follows is None
-        return f"{name!r} runs together with other teachers, through the fusion" if fused else ""
+        return f"{name!r} runs together with other teachers, through the fusion" if name in self.graph.fused else ""
 
     def _without_classifier(self, name: str) -> str:
         """The reason why participant `name` has no linear layer that a recipe could name; empty if it may have one."""

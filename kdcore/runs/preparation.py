@@ -26,7 +26,7 @@ from kdcore.training.assembly import Assembly
 from kdcore.training.checkpoint import write_file
 from kdcore.training.fabric import OneCpu
 from kdcore.training.learner import Learner
-from kdcore.training.parameter_groups import unmatched
+from kdcore.training.parameter_groups import LOSSES, unmatched
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import DATA, Phases
 from kdcore.training.precision_check import check_precision
@@ -262,8 +262,11 @@ def _refuse_unmatched_groups(assembly: Assembly, distiller: Distiller) -> None:
             encoder = distiller.participant(name).encoder
             for index, place, pattern in nothing:
                 what = f"no trainable parameter of {name}'s encoder matches {pattern!r}"
-                problems.append(
-                    assembly.builder.problem(f"{where}[{index}].modules[{place}]", what, module_meant(pattern, encoder))
-                )
+                hint = module_meant(pattern, encoder)
+                if pattern.startswith(LOSSES):
+                    what = f"no trainable parameter of {name}'s losses matches {pattern!r}"
+                    owners = [term for term, loss in distiller.losses(name).items() if any(True for _ in loss.parameters())]
+                    hint = f"losses with parameters: {', '.join(LOSSES + term for term in owners) or 'none'}"
+                problems.append(assembly.builder.problem(f"{where}[{index}].modules[{place}]", what, hint))
     if problems:
         raise RecipeError(list(dict.fromkeys(problems)))

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from kdcore.contracts.optimizers import build_optimizer
 from kdcore.contracts.training import LearningRate, Training
 from kdcore.errors import TrainingError
-from kdcore.training.parameter_groups import Frozen, grouped, unmatched
+from kdcore.training.parameter_groups import LOSSES, Frozen, grouped, unmatched
 from kdcore.training.participants import FUSION
 from kdcore.training.weight_average import WeightAverage
 
@@ -81,8 +81,9 @@ class Learner:
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
         if not trainable:
             return cls(name, parameters, None)
-        if nothing := unmatched(modules, training) if name != FUSION else []:
-            raise TrainingError(f"{name}: parameter_groups: no trainable parameter of its encoder matches {nothing[0][2]!r}")
+        nothing = [pattern for *_, pattern in unmatched(modules, training) if not pattern.startswith(LOSSES)]
+        if nothing and name != FUSION:  # losses may be absent: the baseline has no terms that distil
+            raise TrainingError(f"{name}: parameter_groups: no trainable parameter of its encoder matches {nothing[0]!r}")
         groups = grouped(modules, trainable, training)
         optimizer = build_optimizer(training.optimizer, groups.optimized, fused=fused)
         if groups.decays and "weight_decay" not in optimizer.defaults:

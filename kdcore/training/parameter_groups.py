@@ -12,6 +12,9 @@ from torch import nn
 from kdcore.contracts.encoder import Participant
 from kdcore.contracts.training import ParameterGroup, Training
 
+LOSSES = "losses."
+"""Prefix of the paths of losses' parameters; the name of the term follows."""
+
 NORMALISATION = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 """Layers whose parameters are scales and shifts, whatever their shape."""
 
@@ -53,14 +56,19 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(path, each) or fnmatchcase(path, f"{each}.*") for each in patterns)
 
 
+def _matches_any(path: str, patterns: Iterable[str]) -> bool:
+    """Like `matches`, where ``*`` at the start of a pattern does not mean losses."""
+    return matches(path, (each for each in patterns if each.startswith(LOSSES) or not path.startswith(LOSSES)))
+
+
 def unmatched(modules: Sequence[nn.Module], training: Training) -> list[tuple[int, int, str]]:
     """Patterns that match no trainable parameter of a learner, as (group, index in the group, pattern)."""
-    paths = [path for encoder in _encoders(modules) for path, each in encoder.named_parameters() if each.requires_grad]
+    paths = [path for path, each in _parameters(modules) if each.requires_grad]
     return [
         (index, place, pattern)
         for index, group in enumerate(training.parameter_groups)
         for place, pattern in enumerate(group.modules)
-        if not any(matches(path, [pattern]) for path in paths)
+        if not any(_matches_any(path, [pattern]) for path in paths)
     ]
 
 
@@ -68,7 +76,7 @@ def grouped(modules: Sequence[nn.Module], trainable: Sequence[nn.Parameter], tra
     """Divide a learner's trainable parameters into groups.
 
     Args:
-        modules: The learner's network and losses; patterns match parameters of its encoder.
+        modules: The learner's network and losses; patterns match parameters of its encoder, and of losses after ``losses.``.
         trainable: Its trainable parameters.
         training: Options of its training, with the groups.
     """
@@ -95,17 +103,26 @@ def grouped(modules: Sequence[nn.Module], trainable: Sequence[nn.Parameter], tra
     return Groups(optimized, factors, frozen, "parameter_groups" if own else decays)
 
 
-def _encoders(modules: Sequence[nn.Module]) -> list[nn.Module]:
-    return [module.encoder for module in modules if isinstance(module, Participant)]
+def _parts(modules: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield (prefix of paths, module): the learner's encoder and, by term, its losses."""
+    for module in modules:
+        if isinstance(module, Participant):
+            yield "", module.encoder
+        elif isinstance(module, nn.ModuleDict):
+            yield LOSSES, module
+
+
+def _parameters(modules: Sequence[nn.Module]) -> Iterator[tuple[str, nn.Parameter]]:
+    for prefix, part in _parts(modules):
+        yield from ((prefix + path, parameter) for path, parameter in part.named_parameters())
 
 
 def _assigned(modules: Sequence[nn.Module], groups: Sequence[ParameterGroup]) -> Iterator[tuple[int, int]]:
     """Yield (id of a parameter, index of the first group that it matches)."""
-    for encoder in _encoders(modules):
-        for path, parameter in encoder.named_parameters():
-            index = next((index for index, group in enumerate(groups) if matches(path, group.modules)), None)
-            if index is not None:
-                yield id(parameter), index
+    for path, parameter in _parameters(modules):
+        index = next((index for index, group in enumerate(groups) if _matches_any(path, group.modules)), None)
+        if index is not None:
+            yield id(parameter), index
 
 
 def _undecayed(modules: Sequence[nn.Module]) -> Iterator[nn.Parameter]:
@@ -121,6 +138,6 @@ def _frozen(
     for index, group in enumerate(groups):
         if group.frozen_epochs:
             parameters = [each for each in trainable if group_of.get(id(each)) == index]
-            named = (item for encoder in _encoders(modules) for item in encoder.named_modules())
-            below = [module for path, module in named if path and matches(path, group.modules)]
+            named = ((prefix + path, each) for prefix, part in _parts(modules) for path, each in part.named_modules() if path)
+            below = [module for path, module in named if _matches_any(path, group.modules)]
             yield Frozen(group.frozen_epochs, parameters, below)

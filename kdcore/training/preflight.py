@@ -156,11 +156,17 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     if not len(context.batch):  # no labelled sample in this batch
         return TermCheck(stage.name, term.learner, term.spec.id, weight, 0.0, 0.0, parameters)
     description = distiller.describe_term(term.learner, term.spec.id)
+    state = {name: each.clone() for name, each in term.loss.named_buffers()}
     with side_effects_refused(description, context):
         try:
             value = step.value(term, context)
         except DataError as error:  # the loss reads sample indices, which this batch lacks
             raise DataError(f"{description}: {error}") from error
+    if step.mix and term.loss.needs.labels and any(not torch.equal(x, state[name]) for name, x in term.loss.named_buffers()):
+        raise TrainingError(
+            f"{description} updates its state at each call, and a mixed batch calls a loss that reads labels once for each of "
+            "the two label sets; leave out data.mix, or this loss"
+        )
     gradients = _gradients(value, _trainable(distiller, term.learner))
     own = {name: each for name, each in term.loss.named_parameters() if each.requires_grad}
     idle = tuple(name for name, norm in _gradients(value, own).items() if norm == 0)

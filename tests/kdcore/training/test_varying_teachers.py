@@ -1,0 +1,110 @@
+"""Teachers whose outputs for a sample are not always the same are never cached."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+from runs import Home, tiny_recipe
+from torch import nn
+
+from kdcore import Participant, RecipeError, load_recipe
+from kdcore.runs.run import run
+from kdcore.training.teacher_cache import outputs_vary
+
+
+class Noisy(nn.Module):
+    """Adds noise in evaluation, too, as Monte-Carlo dropout does."""
+
+    def forward(self, x):
+        return x + 1e-6 * torch.randn_like(x)
+
+
+class Neighbours(nn.Module):
+    """Subtracts the mean of the batch, as batch normalisation without running statistics does."""
+
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "varies"),
+    [
+        (Noisy(), True),
+        (Neighbours(), True),
+        (nn.BatchNorm1d(6, track_running_stats=False), True),
+        (nn.BatchNorm1d(6), False),
+        (nn.Dropout(0.5), False),
+        (nn.Identity(), False),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+def test_the_outputs_of_two_passes_and_of_a_sample_alone_are_compared(layer, varies):
+    member = Participant("net", nn.Sequential(nn.Flatten(), layer, nn.Linear(6, 3)), {"features": "1"}).eval()
+    signal = torch.randn(4, 2, 3)
+    state = torch.get_rng_state()
+    assert outputs_vary(member, signal) == varies
+    assert torch.equal(torch.get_rng_state(), state), "the check took random numbers from the run"
+
+
+def test_a_varying_tap_counts_too():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.centred, self.last = Neighbours(), nn.Linear(6, 3)
+
+        def forward(self, x):
+            self.centred(x.flatten(1))
+            return self.last(x.flatten(1))
+
+    assert not outputs_vary(Participant("net", Two()).eval(), torch.randn(4, 2, 3))
+    assert outputs_vary(Participant("net", Two(), {"features": "centred"}).eval(), torch.randn(4, 2, 3))
+
+
+NOISY = """
+from kdcore import Encoder, hookimpl
+import torch
+from torch import nn
+
+class Noisy(Encoder):
+    def __init__(self, in_shape, num_classes):
+        super().__init__()
+        self.layer = nn.Linear(in_shape[0] * in_shape[1], num_classes)
+
+    def forward(self, x):
+        return self.layer((x + 0.1 * torch.randn_like(x)).flatten(1))
+
+@hookimpl
+def register_encoders(register):
+    register("noisy", "noisy:Noisy")
+"""
+
+
+def test_a_run_computes_them_in_every_step_and_says_so(tmp_path, database):
+    (tmp_path / "noisy.py").write_text(NOISY)
+    recipe = tiny_recipe(database, "noisy", plugins=[str(tmp_path / "noisy.py")], seeds=[0])
+    recipe["teachers"]["skeleton"]["encoder"] = "noisy"
+    home = Home(tmp_path / "home", database)
+    home.folder.mkdir()
+    home.recipe.write_text(yaml.safe_dump(recipe))
+    cached = run(home.recipe)
+    live = run(home.recipe, ["engine.teacher_cache=false"])
+    assert any("skeleton: its outputs for a sample change" in note for note in cached.summary["notes"])
+    assert cached.gain == live.gain
+    assert [*cached.table["accuracy"]] == [*live.table["accuracy"]]
+
+
+def test_a_teacher_may_start_from_another_and_freeze_it(database):
+    """A head trained on a finished teacher: teachers are in no baseline, so nothing is missing there."""
+    recipe = tiny_recipe(database, "probe")
+    recipe["teachers"]["probe"] = {"like": "skeleton", "starts_from": "skeleton", "freeze": ["blocks"]}
+    recipe["training"] = {"epochs": 2}
+    del recipe["schedule"]
+    assert load_recipe(recipe).teachers["probe"].starts_from == "skeleton"
+    student = {"like": "student", "starts_from": "student", "freeze": ["blocks"]}
+    recipe["students"] = {"student": recipe.pop("student"), "tuned": student}
+    del recipe["teachers"]["probe"]
+    load_recipe(recipe)
+    recipe["students"]["tuned"] |= {"starts_from": "skeleton"}
+    with pytest.raises(RecipeError):
+        load_recipe(recipe)
