@@ -89,7 +89,7 @@ def test_a_run_computes_them_in_every_step_and_says_so(tmp_path, database):
     home.recipe.write_text(yaml.safe_dump(recipe))
     cached = run(home.recipe)
     live = run(home.recipe, ["engine.teacher_cache=false"])
-    assert any("skeleton: its outputs for a sample change" in note for note in cached.summary["notes"])
+    assert any("skeleton: its outputs for a sample change" in note for note in cached.summary.notes)
     assert cached.gain == live.gain
     assert [*cached.table["accuracy"]] == [*live.table["accuracy"]]
 
