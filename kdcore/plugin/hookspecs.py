@@ -67,10 +67,10 @@ def register_encoders(register: Register) -> None:
 
 @hookspec(firstresult=True)
 def pretrained_weights(model: str) -> PretrainedWeights | None:
-    """Return the published weights of a backbone that a package brings, for encoders with ``pretrained: true``.
+    """Return the published weights of a backbone that a package provides, for encoders with ``pretrained: true``.
 
     `model` is the backbone's name, e.g. ``resnet18``. Return None to leave it to another plugin, and `PretrainedWeights`
-    without tensors if the package is known and not installed.
+    without tensors if the package is known but not installed.
     """
 
 
@@ -113,7 +113,7 @@ def command_finished() -> None:
 def explain(participant: Participant, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Mapping[str, Tensor] | None:
     """Return saliency maps of a trained participant, for the pictures in a run's report.
 
-    `inputs` are its encoder's, (B, channel, height, width) or (B, time, channel, height, width). ``score(inputs)`` is
+    `inputs` are those of its encoder, (B, channel, height, width) or (B, time, channel, height, width). ``score(inputs)`` is
     the number to explain: the logit of the predicted class, with a graph.
 
     Returns title → importance of each place for that class, (B, h, w) or (B, time, h, w), at least 0, of any size; None if
@@ -131,15 +131,15 @@ def draw_recordings(title: str, drawings: Sequence[Drawing], path: Path) -> Path
 
 @hookspec(firstresult=True)
 def open_predictor(path: Path) -> Predictor | None:
-    """Open a file that is a student in a format of the plugin, for ``kdcore predict``; None to leave it to another plugin."""
+    """Open a student exported in a format of the plugin, for ``kdcore predict``; None to leave it to another plugin."""
 
 
 @hookspec(firstresult=True)
 def open_tracker(recipe: Recipe, say: Callable[[str], None]) -> Tracker | None:
     """Return the `kdcore.Tracker` that sends a run's records to a tracking service; None to leave it to another plugin.
 
-    Called before anything is written, for a dry run too: raise `kdcore.UsageError` if the recipe's ``tracking`` cannot be used,
-    and open no connection yet. `say` takes lines for the user.
+    Called before anything is written, even in a dry run: raise `kdcore.UsageError` if the recipe's ``tracking`` cannot be used,
+    and open no connection yet. `say` prints a line to the user.
     """
 
 
@@ -153,7 +153,7 @@ def download_runs(to: Path, uri: str | None, run_id: str, experiment: str, match
 
 @hookspec
 def run_started(run: RunContext) -> None:
-    """A run begins, or is resumed. What is recorded in ``run.journal`` belongs to this start and is replaced by a later one."""
+    """A run begins, or is resumed. Entries written to ``run.journal`` here are replaced when the run is resumed."""
 
 
 @hookspec
@@ -168,7 +168,7 @@ def stage_started(stage: StagePlan, seed: int) -> None:
 
 @hookspec
 def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str, float]) -> str | None:
-    """An epoch has ended; `metrics` are what is tracked for it. Return the reason to end the stage here; None to go on."""
+    """An epoch has ended; `metrics` are its tracked values. Return the reason to end the stage here; None to continue."""
 
 
 @hookspec
@@ -183,7 +183,7 @@ def arm_finished(run: RunContext, seed: int, arm: str, outcome: Outcome) -> None
 
 @hookspec(firstresult=True)
 def write_report(run: RunContext, summary: Summary) -> Path | None:
-    """Write a report of a finished run for people to read, and return its file; None to leave it to another plugin."""
+    """Write a human-readable report of a finished run, and return its file; None to leave it to another plugin."""
 
 
 @hookspec
@@ -193,4 +193,4 @@ def run_finished(run: RunContext, summary: Summary, report: Path | None) -> None
 
 @hookspec
 def run_failed(run: RunContext, error: BaseException) -> None:
-    """A run ended early because of `error`; a `kdcore.StoppedError` if it was asked to stop. It can be resumed."""
+    """A run ended early because of `error`; a `kdcore.StoppedError` if a signal stopped it. It can be resumed."""
