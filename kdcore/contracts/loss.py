@@ -29,6 +29,7 @@ class Example:
         labelled: Number of labelled training samples; for several labels per sample, (names,) int64 numbers of samples whose
             label is known. None if unknown.
         peers: Peer → its outputs.
+        num_samples: Number of rows of the table, for a memory of samples: each of `Batch.rows` is smaller. 0 if unknown.
     """
 
     student: Outputs
@@ -38,6 +39,7 @@ class Example:
     class_counts: Tensor | None = None
     labelled: int | Tensor | None = None
     peers: Mapping[str, Outputs] = field(default_factory=dict)
+    num_samples: int = 0
 
     def __post_init__(self) -> None:
         if not self.class_names:

@@ -20,6 +20,7 @@ class Needs:
             them, in the same forward pass as the batch).
         student_taps: Taps that the learner must have.
         teacher_taps: Taps that every teacher must have.
+        peer_taps: Taps that every peer must have.
         forward_passes: Runs networks on inputs of its own with `LossContext.forward`: ``student`` for the learner only, ``all``
             for its teachers and peers, too. Requires a single process, and excludes ``data.mix``.
         classifiers: Reads `Outputs.classifier` of the learner and its sources. A network whose logits are not the output of a
@@ -35,6 +36,7 @@ class Needs:
     ablated: Literal["single", "mixed"] | None = None
     student_taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] = ()
+    peer_taps: tuple[str, ...] = ()
     forward_passes: Literal["student", "all"] | None = None
     classifiers: bool = False
     baseline: bool = True

@@ -269,7 +269,12 @@ class _Compatibility:
         return any(each not in self.specs for each in names)
 
     def _untapped(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
-        for taps, participants in ((term.needs.student_taps, (name,)), (term.needs.teacher_taps, term.teachers)):
+        needs = term.needs
+        for taps, participants in (
+            (needs.student_taps, (name,)),
+            (needs.teacher_taps, term.teachers),
+            (needs.peer_taps, term.peers),
+        ):
             for tap in dict.fromkeys(taps):
                 lacking = [each for each in participants if tap not in self._taps(each) and self.specs[each].outputs is None]
                 if lacking:

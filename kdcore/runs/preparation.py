@@ -112,6 +112,12 @@ def prepare(
             names = ", ".join(check.idle[:3]) + (" …" if len(check.idle) > 3 else "")
             what = distiller.describe_term(check.learner, check.term)
             assembly.note(f"{what}: no gradient reaches the loss's parameters {names} on the first batch")
+        if check.unsaved:
+            names = ", ".join(check.unsaved[:3])
+            assembly.note(
+                f"{distiller.describe_term(check.learner, check.term)}: {names} changes at each call and is not saved, so a "
+                "resumed run may differ; use register_buffer"
+            )
     check_precision(distiller, table, table.rows["train"][: recipe.data.batch_size], fabric, recipe.engine.precision)
     return Prepared(assembly, table, found, distiller)
 

@@ -122,11 +122,12 @@ def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0,
         found = replace(outputs(taps, samples), ablated=outputs(taps, blank) if needs.ablated else None)
         return classified(found) if needs.classifiers else found
 
+    of_peers = {**shapes.student, **{tap: shapes.student.get(tap, (WIDTH,)) for tap in needs.peer_taps}}
     found = LossContext(
         participant(shapes.student, samples if needs.ablated == "mixed" else 1),
         {f"teacher{n}": participant(shapes.teacher, 1) for n in range(needs.teachers)},
         replace(_batch(samples, labelled=bool(needs.labels), target=target), signals=signals(needs, samples, draw)),
-        {f"peer{n}": participant(shapes.student, 1) for n in range(needs.peers)},
+        {f"peer{n}": participant(of_peers, 1) for n in range(needs.peers)},
         draw(CLASSES, WIDTH) if needs.class_embeddings else None,
         Progress("student", 0, 0, 10),
     )

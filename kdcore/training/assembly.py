@@ -277,7 +277,7 @@ class Assembly:
         outputs |= {name: with_classifier(distiller, name, outputs[name]) for name in classified}
         for name in (*distiller.teachers, *distiller.students):
             if name in counts:
-                self._add_terms(distiller, name, outputs, seed, arm, counts[name])
+                self._add_terms(distiller, name, outputs, seed, arm, counts[name], len(batch.table))
 
     def _find_varying(self, distiller: Distiller, batch: Batch, arm: str) -> None:
         """Find the sources whose outputs for a sample are not always the same."""
@@ -310,6 +310,7 @@ class Assembly:
         seed: int,
         arm: str,
         told: Counts,
+        samples: int,
     ) -> None:
         classes, (counts, labelled) = tuple(self.dataset.classes), told
         specs = [self._term_spec(term, arm) for term in self.plan.participants[name].terms_in(arm)]
@@ -318,7 +319,7 @@ class Assembly:
             teachers, peers = ({source: outputs[source] for source in group} for group in (spec.teachers, spec.peers))
             known = distiller.known_classes(name, spec)
             if known is None:
-                return Example(outputs[name], teachers, len(classes), classes, counts, labelled, peers)
+                return Example(outputs[name], teachers, len(classes), classes, counts, labelled, peers, samples)
             if len(known) < 2:
                 what = f"{name} and {', '.join(spec.teachers)} know {len(known)} classes of the run together"
                 raise RecipeError([self.builder.problem(spec.path, f"{what}, but a term needs two")])
@@ -326,7 +327,7 @@ class Assembly:
             names = tuple(classes[index] for index in known.tolist())
             counted = None if counts is None else counts[known]
             each = labelled[known] if isinstance(labelled, Tensor) else labelled
-            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each, peers)
+            return Example(outputs[name].of_classes(known), teachers, len(known), names, counted, each, peers, samples)
 
         seed_everything(derive(seed, "losses", name))
         distiller.add_terms(name, specs, example, partial(self._set_up_term, name))

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from kdcore.contracts.batch import Outputs
+
 
 class _Gather(torch.autograd.Function):
     """All-gather along the batch axis; the backward pass sums the gradients of all ranks for this rank's share."""
@@ -91,3 +93,15 @@ def _track(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
     momentum = norm.momentum if norm.momentum is not None else 1 / float(norm.num_batches_tracked)
     norm.running_mean.lerp_(mean, momentum)
     norm.running_var.lerp_(variance, momentum)
+
+
+def gather_outputs(outputs: Outputs, gather: Callable[[Tensor], Tensor], mixed: bool) -> Outputs:
+    """Gather a participant's outputs from all processes.
+
+    Args:
+        outputs: Outputs for this process's share of the batch.
+        gather: See `gatherer`.
+        mixed: Whether there is an ablated output per sample; a single one is the same in every process.
+    """
+    ablated = gather_outputs(outputs.ablated, gather, False) if outputs.ablated is not None and mixed else outputs.ablated
+    return Outputs(gather(outputs.logits), {tap: gather(x) for tap, x in outputs.features.items()}, ablated)

@@ -24,7 +24,7 @@ from kdcore.training.gradient_watch import GradientWatch
 from kdcore.training.learner import Learner
 from kdcore.training.participants import Distiller
 from kdcore.training.phases import CHECKPOINTS, EVALUATION, TEACHERS, Phases
-from kdcore.training.randomness import derive, random_state, restore_random_state, seed_everything
+from kdcore.training.randomness import derive, random_state, restart, restore_random_state, seed_everything
 from kdcore.training.settings import Checkpoint, Settings
 from kdcore.training.sharding import FullWeights, ShardedWeights
 from kdcore.training.sources import begin_stage, cached_sources, set_modes
@@ -220,8 +220,9 @@ class Engine:
         set_modes(self.distiller, context.stage)
         context.epoch, context.index, context.accumulated = epoch, resumed["step"] if resumed else 0, 0
         context.set_values(resumed["values"].to(context.rows.device) if resumed else None)
-        if context.step.teacher_randomness:
-            context.step.teacher_randomness.state = resumed["teacher_random"] if resumed else None
+        states = resumed["streams"] if resumed else {}
+        restart(context.step.all_streams, states)
+        restart(context.step.streams, states, self._epoch_seed(context))  # equal in all processes, as losses must be
         if resumed:
             restore_random_state(resumed["random"])
         else:
@@ -364,7 +365,6 @@ class Engine:
         weights = dict(self.distiller.state_dict())
         for learner in self.learners.values():
             weights |= learner.tensors()
-        stream = context.step.teacher_randomness if context and step else None
         state = {
             "stage": ordinal,
             "epoch": epoch,
@@ -373,7 +373,7 @@ class Engine:
             "values": context.values.cpu().clone() if context and step else None,
             "learners": {name: learner.state() for name, learner in self.learners.items()},
             "random": random_state(),
-            "teacher_random": stream.state if stream else None,
+            "streams": {each.name: each.state for each in context.step.all_streams} if context and step else {},
             "scaler": self.scaler.state_dict() if self.scaler else {},
             "watch": self.watch.state(),
             "history": list(self.report.history),

@@ -52,6 +52,17 @@ def unregistered(module: nn.Module) -> list[str]:
     return list(dict.fromkeys(name for name, _ in _unregistered(module)))
 
 
+def plain_attributes(module: nn.Module) -> dict[str, Tensor | float]:
+    """Numbers, and copies of tensors, in attributes that `state_dict` does not contain."""
+    numbers: dict[str, Tensor | float] = {
+        f"{path}.{name}" if path else name: value
+        for path, each in module.named_modules()
+        for name, value in vars(each).items()
+        if name not in _OWN and isinstance(value, int | float)
+    }
+    return numbers | {name: held.detach().clone() for name, held in _unregistered(module) if isinstance(held, Tensor)}
+
+
 def never_trained(module: nn.Module) -> list[str]:
     """Names of the `unregistered` tensors and modules that require gradients, and so were meant to be trained."""
     known = {id(parameter) for parameter in module.parameters()}

@@ -18,7 +18,7 @@ from kdcore.errors import DataError, TrainingError
 from kdcore.recipe.graph import StagePlan
 from kdcore.training.forward_passes import passes_of
 from kdcore.training.gradient_watch import NEGLIGIBLE
-from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained
+from kdcore.training.module_checks import MADE_LATE, REGISTER, never_trained, plain_attributes
 from kdcore.training.participants import Distiller
 from kdcore.training.side_effects import side_effects_refused
 from kdcore.training.step import StageStep, StepTerm
@@ -46,6 +46,7 @@ class TermCheck:
         reached: Names of the learner's parameters that get a gradient.
         reads_logits: Whether the term depends on the learner's logits.
         idle: Names of the loss's trainable parameters that get no gradient.
+        unsaved: Names of the loss's plain attributes that change from call to call; checkpoints do not save them.
     """
 
     stage: str
@@ -59,6 +60,7 @@ class TermCheck:
     reached: frozenset[str] = frozenset()
     reads_logits: bool = False
     idle: tuple[str, ...] = ()
+    unsaved: tuple[str, ...] = ()
 
 
 @dataclass
@@ -112,6 +114,7 @@ def preflight(distiller: Distiller, stages: Sequence[StagePlan], table: Table, b
         found.answerless = tuple(_answerless(distiller, table, found.terms))
     _refuse_late(distiller, [name for name in distiller.state_dict() if name not in before])
     _refuse_unregistered(distiller)
+    _refuse_resized(distiller, before)
     distiller.load_state_dict(before)  # the passes in training mode have updated running statistics
     return found
 
@@ -174,12 +177,44 @@ def _check_term(distiller: Distiller, stage: StagePlan, step: StageStep, term: S
     reached = frozenset(name for name, each in gradients.items() if each > 0)
     reads = any(_depends_on(value, each.logits) for each in passes_of(context))
     numbers = weight, float(value.detach()), _norm(gradients), parameters, len(context.batch)
-    return TermCheck(stage.name, term.learner, term.spec.id, *numbers, reached, reads, idle)
+    return TermCheck(stage.name, term.learner, term.spec.id, *numbers, reached, reads, idle, _unsaved(term, step, context))
+
+
+def _unsaved(term: StepTerm, step: StageStep, context: LossContext) -> tuple[str, ...]:
+    """Plain attributes of a loss that change in a further call; those that the first call computes once do not."""
+    before = plain_attributes(term.loss)
+    with torch.no_grad():
+        step.value(term, context)
+    after = plain_attributes(term.loss)
+    return tuple(name for name, value in after.items() if not _same(value, before.get(name)))
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool(((one == other) | (one != one)).all())
+    return type(one) is type(other) and one == other
 
 
 def _largest(weight: float | Ramp, epochs: int) -> float:
     """The largest weight in any of a learner's epochs; a ramp may be longer than its training."""
     return max(weight.at(0), weight.at(epochs - 1)) if isinstance(weight, Ramp) else weight
+
+
+def _refuse_resized(distiller: Distiller, before: Mapping[str, Tensor]) -> None:
+    """Refuse buffers of losses that a checkpoint could not restore, since their shape changed in the first batches."""
+    now = distiller.state_dict()
+    resized = [name for name, value in before.items() if name in now and now[name].shape != value.shape]
+    try:
+        distiller.load_state_dict({**before, **{name: value for name, value in now.items() if name not in before}})
+    except RuntimeError as error:
+        if not resized:
+            raise
+        name = resized[0]
+        shapes = f"{tuple(before[name].shape)} before the first batch and {tuple(now[name].shape)} after it"
+        raise TrainingError(
+            f"the buffer {name!r} had the shape {shapes}, so checkpoints cannot restore it: create it in setup with its final "
+            "shape; Example.num_samples is the number of samples"
+        ) from error
 
 
 def _refuse_useless(distiller: Distiller, check: TermCheck, terms: Sequence[TermCheck]) -> None:
@@ -246,8 +281,8 @@ def _answerless(distiller: Distiller, table: Table, checks: Sequence[TermCheck])
         while source is not None and source in reached:
             known |= reached[source]
             source = distiller.origins.get(source)
-        if source is None and distiller.fused.count(name) == 0:
-            yield from [name] if _read_by_logits(distiller, table, name) - known else []
+        if source is None and name not in distiller.fused and _read_by_logits(distiller, table, name) - known:
+            yield from (name, *distiller.followers(name))
 
 
 def _read_by_logits(distiller: Distiller, table: Table, name: str) -> set[str]:

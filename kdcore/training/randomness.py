@@ -6,7 +6,7 @@ import hashlib
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -87,18 +87,24 @@ def restore_random_state(state: dict[str, Any]) -> None:
 class RandomStream:
     """Context with its own PyTorch random state: draws within it do not advance the global generators.
 
-    When first entered, it is seeded from `torch.initial_seed`, by a derived seed that makes its draws differ from the global
-    ones.
+    Args:
+        name: Purpose of the draws. Streams with other names draw other numbers.
+
+    Attributes:
+        seed: Seed of the stream, from which that of its first draw is derived; None for `torch.initial_seed`.
+        state: State after the last draw; None to seed the stream when it is entered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "stream") -> None:
+        self.name = name
+        self.seed: int | None = None
         self.state: list[Tensor] | None = None
         self._outside: list[Tensor] = []
 
     def __enter__(self) -> None:
         self._outside = _torch_state()
         if self.state is None:
-            torch.manual_seed(derive(torch.initial_seed(), "stream"))
+            torch.manual_seed(derive(torch.initial_seed() if self.seed is None else self.seed, self.name))
         else:
             _set_torch_state(self.state)
 
@@ -107,11 +113,24 @@ class RandomStream:
         _set_torch_state(self._outside)
 
 
+def restart(streams: Iterable[RandomStream], states: Mapping[str, list[Tensor] | None], seed: int | None = None) -> None:
+    """Restart `streams`, or continue those that have a state in `states`, by name.
+
+    Args:
+        streams: Streams.
+        states: Name → state.
+        seed: New seed of the streams; None to keep theirs.
+    """
+    for stream in streams:
+        stream.state = states.get(stream.name)
+        stream.seed = stream.seed if seed is None else seed
+
+
 def _torch_state() -> list[Tensor]:
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
+    return [torch.default_generator.get_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [])]
 
 
 def _set_torch_state(state: list[Tensor]) -> None:
-    torch.set_rng_state(state[0])
+    torch.default_generator.set_state(state[0])
     if len(state) > 1:
         torch.cuda.set_rng_state_all(state[1:])

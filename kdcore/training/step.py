@@ -16,6 +16,7 @@ from kdcore.contracts.target import known
 from kdcore.data.table import Table
 from kdcore.errors import TrainingError
 from kdcore.recipe.graph import StagePlan
+from kdcore.training.distributed import gather_outputs
 from kdcore.training.forward_passes import passes_of, run_by, with_networks
 from kdcore.training.gradient_watch import GradientWatch, TermValue
 from kdcore.training.mixing import Mix, draw, is_mixed, label_parts
@@ -98,6 +99,8 @@ class StageStep(nn.Module):
         self._ablated_sources: dict[str, Outputs] | None = None
         self._mixing: Mix | None = None
         self.teacher_randomness = RandomStream() if self._needs_stream() else None
+        # Draws of a loss must not change those of the networks: the baseline lacks some of the losses.
+        self.streams = [RandomStream(f"loss {name}") for name in self.names]
 
     @property
     def distiller(self) -> Distiller:
@@ -110,6 +113,11 @@ class StageStep(nn.Module):
             return ""
         return f": {self.distiller.describe_term(self.terms[index].learner, self.terms[index].spec.id)}"
 
+    @property
+    def all_streams(self) -> list[RandomStream]:
+        """The random streams of teachers and losses, whose states belong to a checkpoint."""
+        return [*([self.teacher_randomness] if self.teacher_randomness else []), *self.streams]
+
     def forward(self, rows: Tensor, local: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Compute the weighted sum of all terms, and the detached value of each term in the order of `names`.
 
@@ -119,9 +127,10 @@ class StageStep(nn.Module):
         """
         total, values, watched = None, [], []
         self.balanced = {name: [] for name in self.balanced}
-        for term, context in self.contexts(rows, local):
+        for stream, (term, context) in zip(self.streams, self.contexts(rows, local), strict=True):
             self.phases.mark(LOSSES)
-            value = self.value(term, context)
+            with stream:
+                value = self.value(term, context)
             self.phases.mark(OWN)
             weight = context.progress.at(term.spec.weight)
             values.append(value.detach())
@@ -370,7 +379,7 @@ class StageStep(nn.Module):
         gather = self.gather
         if gather is None:
             return outputs
-        return {name: _gather(each, gather, self.ablation.get(name) == "mixed") for name, each in outputs.items()}
+        return {name: gather_outputs(each, gather, self.ablation.get(name) == "mixed") for name, each in outputs.items()}
 
 
 def _of_classes(context: LossContext, classes: Tensor, reads_labels: bool) -> LossContext:
@@ -379,12 +388,6 @@ def _of_classes(context: LossContext, classes: Tensor, reads_labels: bool) -> Lo
     if reads_labels and context.batch.labels is not None:
         context = context.select(known(context.labels).nonzero().flatten())
     return context
-
-
-def _gather(outputs: Outputs, gather: Callable[[Tensor], Tensor], mixed: bool) -> Outputs:
-    """Gather outputs from all ranks; a single ablated output is the same on every rank."""
-    ablated = _gather(outputs.ablated, gather, False) if outputs.ablated is not None and mixed else outputs.ablated
-    return Outputs(gather(outputs.logits), {tap: gather(x) for tap, x in outputs.features.items()}, ablated)
 
 
 def _ablation(losses: Mapping[str, DistillationLoss]) -> str | None:

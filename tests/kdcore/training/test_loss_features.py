@@ -196,3 +196,93 @@ def test_a_ramp_may_begin_later(shape):
     later, now = Ramp(0.5, 2.0, 4, shape, after=3), Ramp(0.5, 2.0, 4, shape)
     assert [later.at(epoch) for epoch in range(3)] == [0.5] * 3
     assert [later.at(epoch + 3) for epoch in range(8)] == [now.at(epoch) for epoch in range(8)]
+
+
+class Draws(DistillationLoss):
+    """No gradient, but random numbers."""
+
+    def __init__(self, seen):
+        super().__init__()
+        self.seen = seen
+
+    def forward(self, ctx):
+        self.seen.append(torch.rand(3))
+        return ctx.student.logits.sum() * 0.0
+
+
+def test_random_numbers_of_a_loss_leave_those_of_the_networks_alone(table):
+    """The students of these fixtures get noise in every batch, so other draws would give other weights."""
+
+    def trained(*terms):
+        made = learning.distiller(table, [TermSpec("labels", 1.0, Labels), *terms])
+        learning.fit(made, table, [learning.students(epochs=2, taught=())])
+        return made.participant("student").state_dict()
+
+    first, second, third = [], [], []
+    alone = trained()
+    assert learning.same_state(trained(TermSpec("draws", 1.0, lambda: Draws(first))), alone)
+    other = TermSpec("other", 1.0, lambda: Draws(second))
+    assert learning.same_state(trained(other, TermSpec("draws", 1.0, lambda: Draws(third))), alone)
+    assert len({tuple(each.tolist()) for each in first}) == len(first), "numbers repeat"
+    for one, same, apart in zip(first, third, second, strict=True):
+        assert torch.equal(one, same), "a term's numbers depend on its name only, not on other terms"
+        assert not torch.equal(one, apart)
+
+
+class KeepsPlainTensor(DistillationLoss):
+    """A moving centre in a plain attribute, and a constant that the first call computes."""
+
+    def setup(self, example):
+        self.centre, self.constant, self.calls = torch.zeros(2), None, 0
+
+    def forward(self, ctx):
+        if self.constant is None:
+            self.constant = torch.ones(2)
+        self.calls += 1
+        self.centre = 0.9 * self.centre + 0.1 * ctx.student.logits.detach().mean(0)
+        return F.mse_loss(ctx.student.logits * self.constant, self.centre.expand_as(ctx.student.logits))
+
+
+def test_state_in_plain_attributes_is_found(table):
+    terms = [*SCALED, TermSpec("plain", 1.0, KeepsPlainTensor)]
+    found = preflight(learning.distiller(table, terms), [learning.students()], table, 4, False)
+    assert {check.term: set(check.unsaved) for check in found.terms} == {
+        "labels": set(),
+        "scaled": set(),
+        "plain": {"centre", "calls"},
+    }
+
+
+class Resized(DistillationLoss):
+    """A bank of samples, sized by the first batch."""
+
+    def __init__(self, early):
+        super().__init__()
+        self.early = early
+        self.register_buffer("bank", torch.zeros(0))
+
+    def setup(self, example):
+        if self.early:
+            self.bank = torch.zeros(example.num_samples)
+
+    def forward(self, ctx):
+        if not len(self.bank):
+            self.bank = torch.zeros(len(ctx.batch.table))
+        return F.mse_loss(ctx.student.logits[:, 0], self.bank[ctx.batch.rows])
+
+
+def test_a_buffer_that_changes_its_shape_is_refused_by_name(table):
+    terms = [TermSpec("bank", 1.0, lambda: Resized(False))]
+    count = len(table.keys)
+    with pytest.raises(TrainingError, match=rf"'terms.student.bank.bank' had the shape \(0,\) before .* \({count},\) after"):
+        preflight(learning.distiller(table, terms), [learning.students(taught=())], table, 4, False)
+
+
+def test_an_average_of_a_network_that_is_not_evaluated_is_not_evaluated(table):
+    from kdcore.contracts.training import MovingAverage
+    from kdcore.training.participants import Average
+
+    made = learning.distiller(table, [TermSpec("imitate", 1.0, learning.Imitate, teachers=("teacher",))])
+    made.averages["average"] = Average("student", MovingAverage())
+    found = preflight(made, [learning.students()], table, 4, False)
+    assert found.answerless == ("student", "average")

@@ -9,7 +9,7 @@ from runs import Home, tiny_recipe
 from torch import nn
 
 from kdcore import Participant, RecipeError, load_recipe
-from kdcore.runs.run import run
+from kdcore.runs.run import dry_run, run
 from kdcore.training.teacher_cache import outputs_vary
 
 
@@ -92,6 +92,65 @@ def test_a_run_computes_them_in_every_step_and_says_so(tmp_path, database):
     assert any("skeleton: its outputs for a sample change" in note for note in cached.summary.notes)
     assert cached.gain == live.gain
     assert [*cached.table["accuracy"]] == [*live.table["accuracy"]]
+
+
+PEERS = """
+from kdcore import DistillationLoss, Needs, hookimpl
+
+class PeerFeatures(DistillationLoss):
+    needs = Needs(peers=1, student_taps=("features",), peer_taps=("features",))
+
+    def forward(self, ctx):
+        own, *others = (each.features["features"] for each in (ctx.student, *ctx.peers.values()))
+        return sum((own - each).square().mean() for each in others)
+
+@hookimpl
+def register_losses(register):
+    register("peer-features", "peers:PeerFeatures")
+"""
+
+
+def test_taps_of_peers_are_checked_before_training(tmp_path, database):
+    (tmp_path / "peers.py").write_text(PEERS)
+    recipe = tiny_recipe(database, "peers", plugins=[str(tmp_path / "peers.py")], training={"epochs": 1})
+    del recipe["teachers"], recipe["schedule"]
+    student = recipe.pop("student")
+    recipe["students"] = {"a": {**student, "taps": {"features": "blocks.1"}}, "b": student}
+    recipe["losses"] = ["cross-entropy"]
+    recipe["students"]["a"] |= {"learns_from": ["b"], "losses": ["cross-entropy", "peer-features"]}
+    recipe["students"]["b"] |= {"learns_from": ["a"], "losses": ["cross-entropy", "mutual"]}
+    with pytest.raises(RecipeError, match="the loss 'peer-features' needs the tap 'features' of 'b'"):
+        load_recipe(recipe)
+    recipe["students"]["b"]["taps"] = {"features": "blocks.1"}
+    load_recipe(recipe)
+
+
+BANK = """
+import torch
+from torch.nn import functional as F
+from kdcore import DistillationLoss, hookimpl
+
+class Bank(DistillationLoss):
+    def setup(self, example):
+        self.register_buffer("bank", torch.zeros(example.num_samples, example.num_classes))
+
+    def forward(self, ctx):
+        assert len(self.bank) == len(ctx.batch.table)
+        with torch.no_grad():
+            self.bank[ctx.batch.rows] = 0.9 * self.bank[ctx.batch.rows] + 0.1 * ctx.student.logits.softmax(1)
+        return F.mse_loss(ctx.student.logits.softmax(1), self.bank[ctx.batch.rows].clone())
+
+@hookimpl
+def register_losses(register):
+    register("bank", "bank:Bank")
+"""
+
+
+def test_a_memory_of_samples_is_sized_in_setup(tmp_path, database):
+    (tmp_path / "bank.py").write_text(BANK)
+    recipe = tiny_recipe(database, "bank", plugins=[str(tmp_path / "bank.py")], losses=["cross-entropy", "soft-target", "bank"])
+    found = dry_run(recipe)
+    assert [check.term for check in found.terms if check.learner == "student"] == ["cross-entropy", "soft-target", "bank"]
 
 
 def test_a_teacher_may_start_from_another_and_freeze_it(database):
