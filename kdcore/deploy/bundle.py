@@ -165,6 +165,8 @@ def load_predictor(
 ) -> Predictor:
     """Load a saved student, or all students of a folder as an ensemble, such as those of a run's seed.
 
+    A student from which another one there starts is an earlier phase of that one, and no member of the ensemble.
+
     Args:
         folder: A student's folder, or one with several of them.
         rule: ``average`` or ``max`` of the students' probabilities, for an ensemble.
@@ -177,11 +179,25 @@ def load_predictor(
         DataError: If there is no such rule, or the students do not fit together.
     """
     folder = Path(folder)
-    inside = sorted(path.parent for path in folder.glob(f"*/{DESCRIPTION}"))
+    inside = member_folders(folder)
     if (folder / DESCRIPTION).exists() or not inside:
         return load_student(folder, plugins, trust_code=trust_code)
     members = {path.name: load_student(path, plugins, trust_code=trust_code) for path in inside}
     return Ensemble(members, rule) if len(members) > 1 else members[inside[0].name]
+
+
+def member_folders(folder: Path) -> list[Path]:
+    """The students' folders in `folder`, without those of students from which another one there starts."""
+    inside = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{DESCRIPTION}"))}
+    return [path for path in inside.values() if len(inside) < 2 or not _continued_by(path) & set(inside)]
+
+
+def _continued_by(folder: Path) -> set[str]:
+    """Names of the students that start from the weights of this one."""
+    try:
+        return set(json.loads(_content(folder, DESCRIPTION, LARGEST_DESCRIPTION)).get("continued_by", ()))
+    except (CheckpointError, ValueError, AttributeError, TypeError):  # `load_student` reports what is wrong
+        return set()
 
 
 def _refuse_factories(folder: Path, description: Mapping[str, Any]) -> None:

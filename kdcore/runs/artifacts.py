@@ -109,6 +109,7 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
     with torch.no_grad():
         in_shape = assembly.pipelines[name].batch_transforms.eval()(signal).shape[1:]
     options = {key: value for key, value in filled["data"]["dataset"].items() if key not in ("name", *PLACES)}
+    continued = [other for other, each in recipe.student_specs.items() if each.starts_from == name]
     return {
         "name": name,
         "recipe": {"name": recipe.name, "hash": assembly.plan.hash},
@@ -122,6 +123,7 @@ def _description(run: RunContext, name: str) -> dict[str, Any]:
         "encoder": assembly.plan.filled_spec(name)["encoder"],
         "transforms": _chains_of(run, name),
         "window": filled["data"]["window"],
+        **({"continued_by": continued} if continued else {}),
     }
 
 

@@ -134,8 +134,8 @@ def evaluate_run(run_id: str) -> Iterator[str]:
                     f"{folder.name} {name}: {what} differ by up to {gap:.2g} from those of the run; "
                     "recordings, plugins or versions have changed since"
                 )
-        if len(answers) > 1:
-            members = list(answers.values())
+        members = [answers[name] for name in outcome.members if name in answers]
+        if len(members) > 1:
             for label, rule in outcome.ensembles.items():
                 answers[label] = combine(members, rule, outcome.target.is_classes)
         labels = outcome.labels[kept]

@@ -46,6 +46,7 @@ class Outcome:
         notes: Remarks on the training, for readers of the results.
         target: Kind of the labels, with the statistics of values.
         names: Names of the labels or values; empty for classes.
+        origins: Students from which others start: earlier phases, and no members of ensembles.
     """
 
     arm: str
@@ -61,6 +62,7 @@ class Outcome:
     notes: Sequence[str] = ()
     target: Target = OF_CLASSES
     names: Sequence[str] = ()
+    origins: Sequence[str] = ()
 
     def _mean_of_teachers(self) -> np.ndarray:
         """Combined answers of the teachers where all of them have the sample's signals, else NaN."""
@@ -82,9 +84,14 @@ class Outcome:
         return names[known(self.labels)]
 
     @property
+    def members(self) -> list[str]:
+        """The students that form ensembles."""
+        return [name for name in self.students if name not in self.origins]
+
+    @property
     def ensembles(self) -> dict[str, Rule]:
         """Label → rule of the ensembles of several students; of values, only their average means anything."""
-        if len(self.students) < 2:
+        if len(self.members) < 2:
             return {}
         return {label: rule for label, rule in ENSEMBLES.items() if rule == "average" or self.target.kind != "values"}
 
@@ -97,7 +104,7 @@ class Outcome:
         if len(self.teachers) > 1:
             everybody[JOINT_TEACHERS] = self._mean_of_teachers()
         for label, rule in self.ensembles.items():
-            members = [self.probabilities[name] for name in self.students]
+            members = [self.probabilities[name] for name in self.members]
             everybody[label] = combine(members, rule, self.target.is_classes)
         found, recordings = {}, self._recordings()
         for name, probabilities in everybody.items():
@@ -118,6 +125,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
         "teachers": list(outcome.teachers), "students": list(outcome.students), "memory": outcome.memory,
         "trained": dict(outcome.trained),
         "notes": list(outcome.notes),
+        **({"origins": list(outcome.origins)} if outcome.origins else {}),
         **({} if outcome.target.is_classes else {"target": asdict(outcome.target), "names": list(outcome.names)}),
     }  # fmt: skip
     buffer = io.BytesIO()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdcore.deploy.bundle import DESCRIPTION
+from kdcore.deploy.bundle import DESCRIPTION, member_folders
 from kdcore.deploy.shipped_models import find_model, list_models
 from kdcore.errors import CheckpointError
 from kdcore.runs.paths import find_run
@@ -31,7 +31,7 @@ def find_student(where: str | Path, seed: int | None = None) -> Path:
     if seed is not None and seed not in seeds:
         raise CheckpointError(f"{where}: no student of seed {seed} (there are: {', '.join(map(str, seeds))})")
     folder = seeds[min(seeds) if seed is None else seed]
-    inside = sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}"))
+    inside = member_folders(folder)
     return inside[0] if len(inside) == 1 else folder
 
 

@@ -337,7 +337,7 @@ def _students(recipe: Recipe, facts: Facts, outcomes: Mapping[str, Sequence[Outc
         for name in first.students:
             role: Role = "baseline" if arm == BASELINE else "distilled" if name in facts.distilled else "student"
             rows.append(_row(recipe, facts, first, name, role, [each[name] for each in by_arm[arm]]))
-        if len(first.students) > 1:
+        if first.ensembles:
             found = {label: [each[label] for each in by_arm[arm]] for label in first.ensembles}
             together += [_row(recipe, facts, first, label, joint[arm], each) for label, each in found.items()]
     return rows + together

@@ -112,7 +112,8 @@ def _models(run: RunContext, seed: int) -> dict[str, Path]:
     specs = run.recipe.student_specs.items()
     students = {name: spec for name, spec in specs if student_folder(run.folder, seed, name).is_dir()}
     found = {name: student_folder(run.folder, seed, name) for name, spec in students.items() if len(spec.modalities) == 1}
-    if len(students) > 1 and len({modality for spec in students.values() for modality in spec.modalities}) == 1:
+    origins = {spec.starts_from for spec in students.values()}  # earlier phases, and no members of the ensemble
+    if len(students.keys() - origins) > 1 and len({each for spec in students.values() for each in spec.modalities}) == 1:
         found["ensemble"] = run.folder / "students" / f"seed-{seed}"
     return found
 

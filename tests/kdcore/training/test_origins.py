@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import learning
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,9 +16,12 @@ from runs import Home, results_of, tiny_recipe
 from safetensors.torch import load_file
 from torch import nn
 
-from kdcore import RecipeError
+import kdcore
+from kdcore import RecipeError, find_student, load_predictor
 from kdcore.cli.runs import _computed_gain
 from kdcore.contracts.training import MovingAverage
+from kdcore.runs.evaluation import evaluate_run
+from kdcore.runs.records import read_run
 from kdcore.runs.run import dry_run
 from kdcore.training.origins import copy_origins
 from kdcore.training.participants import Average, TermSpec
@@ -225,3 +229,25 @@ def test_an_epoch_is_not_chosen_by_predictions_that_mean_nothing(tmp_path, datab
         RecipeError, match="'pretrained' cannot select the best epoch: no term trains the layers that its predictions"
     ):
         dry_run(home.recipe, ["students.pretrained.training={epochs: 2, select: best}"])
+
+
+def test_an_earlier_phase_with_predictions_is_no_member_of_ensembles(tmp_path, database):
+    """Its row is there, but predictions for the run are those of the last phase alone, here and in the folder of the seed."""
+    home = origin_home(Home(tmp_path / "phases", database))
+    recipe = yaml.safe_load(home.recipe.read_text())
+    recipe["students"]["pretrained"]["losses"] = ["cross-entropy", "soft-target"]
+    home.recipe.write_text(yaml.safe_dump(recipe))
+    assert home.run() == 0, home.said()
+    (run,) = home.runs
+    outcome = read_run(run).outcomes["distilled"][0]
+    assert (outcome.students, outcome.members, outcome.ensembles) == (["pretrained", "tuned"], ["tuned"], {})
+    assert set(outcome.evaluations()) == {"skeleton", "pretrained", "tuned"}
+    assert find_student(run) == run / "students/seed-0/tuned"
+    folder = run / "students/seed-0"
+    signal = {"accelerometer": kdcore.Signal(np.random.default_rng(0).standard_normal((40, 3), np.float32), rate=50.0)}
+    found, tuned, pretrained = (
+        load_predictor(each).probabilities([signal]) for each in (folder, *sorted(folder.iterdir())[::-1])
+    )
+    assert np.array_equal(found, tuned)
+    assert not np.array_equal(found, pretrained)
+    assert [line.split(":")[0] for line in evaluate_run(str(run))] == ["seed-0 pretrained", "seed-0 tuned"]

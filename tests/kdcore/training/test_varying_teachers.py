@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 import yaml
-from runs import Home, tiny_recipe
+from runs import Home, results_of, tiny_recipe
 from torch import nn
 
 from kdcore import Participant, RecipeError, load_recipe
@@ -167,3 +169,20 @@ def test_a_teacher_may_start_from_another_and_freeze_it(database):
     recipe["students"]["tuned"] |= {"starts_from": "skeleton"}
     with pytest.raises(RecipeError):
         load_recipe(recipe)
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_a_loss_that_draws_ends_the_same(tmp_path, database):
+    recipe = tiny_recipe(database, "mgd", seeds=[0], losses=["cross-entropy", "mgd"])
+    for participant in (recipe["teachers"]["skeleton"], recipe["student"]):
+        participant["taps"] = {"features": "blocks.1"}
+    homes = [Home(tmp_path / name, database) for name in ("whole", "killed")]
+    for home in homes:
+        home.folder.mkdir()
+        home.recipe.write_text(yaml.safe_dump(recipe))
+    whole, killed = homes
+    assert whole.run() == 0, whole.said()
+    assert killed.run(die=("torch.optim:AdamW.step", 11)) == -signal.SIGKILL, killed.said()
+    assert killed.resume() == 0, killed.said()
+    ours, theirs = results_of(killed.runs[0]), results_of(whole.runs[0])
+    assert [name for name in theirs if ours[name] != theirs[name]] == []
