@@ -92,13 +92,16 @@ def _refuse_other_changes(folder: Path, before: Plan, after: Plan) -> None:
     changed = [key for key in dict.fromkeys((*old, *new)) if old.get(key) != new.get(key) and not key.startswith("plugins")]
     if not changed:
         raise UsageError(f"{folder.name} is finished, and nothing would change; give it more epochs, e.g. training.epochs=60")
-    if other := [key for key in changed if key.rpartition(".")[2] != "epochs"]:
+    shapes = [[replace(s, epochs=1, training=_of_one_epoch(s)) for s in each.stages[DISTILLED]] for each in (before, after)]
+    same = shapes[0] == shapes[1]
+    # The options of a participant's training may be spelled out beside its epochs, as long as they have the same effect.
+    other = [key for key in changed if key.rpartition(".")[2] != "epochs" and not (same and ".training." in key)]
+    if other:
         raise UsageError(
             f"{other[0]} was {old.get(other[0])} and cannot become {new.get(other[0])}: a finished run can only be given more "
             f"epochs. Start another run: kdcore run {folder / 'recipe.yaml'} {other[0]}=…"
         )
-    shapes = [[replace(s, epochs=1, training=_of_one_epoch(s)) for s in each.stages[DISTILLED]] for each in (before, after)]
-    if shapes[0] != shapes[1]:
+    if not same:
         raise UsageError("with these epochs the run has other stages; start another run")
 
 
