@@ -1,7 +1,7 @@
-"""Classify a recording with an exported ExecuTorch program; needs NumPy, torch and executorch, and no kdcore.
+"""Classify a recording with an exported ExecuTorch program. Requires NumPy, torch and executorch, but not kdcore.
 
-python classify.py student.pte                  # the program's inputs
-python classify.py student.pte recording.npy    # an array (samples, channels) in the units that are shown
+python classify.py student.pte                  # show the program's inputs
+python classify.py student.pte recording.npy    # an array (samples, channels) in the units shown
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from executorch.runtime import Runtime
 
 
 def main(program_file: str, *recordings: str) -> None:
-    """Print the inputs of a program, or its answer to a recording for each of them."""
+    """Print the inputs of a program or, given one recording per input, the class probabilities."""
     program = Runtime.get().load_program(program_file)
     [text] = program.load_method("kdcore").execute([])
     facts = json.loads(text)

@@ -1,11 +1,11 @@
-"""Classify recordings with an exported student; needs NumPy and ONNX Runtime only.
+"""Classify recordings with an exported student. Requires only NumPy and ONNX Runtime.
 
     python classify.py student.onnx recording.npy
     python classify.py student.onnx accelerometer=wrist.csv gyroscope=turn.csv
 
-A recording is a .npy file or a table of numbers, a row per sample, in the units that the student was trained with. Columns of
-a table are chosen by name; without names, they are the channels in order. `python classify.py student.onnx` shows units and
-channels.
+A recording is a .npy file or a table of numbers with one row per sample, in the units that the student was trained with. Table
+columns are matched to channels by name; without names, they must be the channels in order. `python classify.py student.onnx`
+shows units and channels.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def show(inputs: dict[str, dict], window: list[float] | None) -> None:
 
 
 def recordings(arguments: list[str], inputs: dict[str, dict]) -> list[dict[str, str]]:
-    """Modality → file, for every recording."""
+    """Modality → file, for each recording."""
     if len(inputs) == 1:
         return [dict.fromkeys(inputs, argument.removeprefix(f"{next(iter(inputs))}=")) for argument in arguments]
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
@@ -62,7 +62,7 @@ def recordings(arguments: list[str], inputs: dict[str, dict]) -> list[dict[str, 
 
 
 def read(path: Path, told: dict) -> np.ndarray:
-    """A recording's values, a row per sample."""
+    """The values of a recording, with one row per sample."""
     if path.suffix == ".npy":
         values = np.load(path, allow_pickle=False)
     else:
@@ -87,7 +87,7 @@ def read(path: Path, told: dict) -> np.ndarray:
 
 
 def pieces(values: dict[str, np.ndarray], inputs: dict[str, dict], window: list[float] | None):
-    """Start in seconds and values of every window; all of a recording where the student was not trained on windows."""
+    """Start in seconds and values of each window, or of the whole recording if the student was not trained on windows."""
     lengths = {name: each["samples"] or (round(window[0] * each["rate"]) if window else None) for name, each in inputs.items()}
     for name, length in lengths.items():
         if length and len(values[name]) < length:

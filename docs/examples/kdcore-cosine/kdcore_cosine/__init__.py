@@ -5,5 +5,5 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_losses(register):
-    """Announce the loss."""
+    """Register the loss."""
     register("cosine", "kdcore_cosine.loss:CosineLoss")

@@ -1,4 +1,4 @@
-"""kdcore's checks of everything that this plugin announces."""
+"""Conformance checks of everything that this plugin registers."""
 
 from kdcore.testing import conformance_tests
 

@@ -5,5 +5,5 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_encoders(register):
-    """Announce the encoder."""
+    """Register the encoder."""
     register("patches", "kdcore_patches.encoder:PatchPerceptron")

@@ -10,15 +10,15 @@ from kdcore import Encoder
 
 
 class PatchPerceptron(Encoder):
-    """Cuts a window (C, T) into patches, sends each through the same perceptron, and averages.
+    """Split a window (C, T) into patches, apply the same perceptron to each, and average the results.
 
-    Layers to tap: ``embed`` (B, width, patches), ``mix`` (B, width, patches), ``classifier``.
+    Taps: ``embed`` (B, width, patches), ``mix`` (B, width, patches), ``classifier``.
 
     Args:
         num_classes: Number of classes.
         in_shape: (C, T).
-        patch: Samples of one patch.
-        width: Numbers that describe a patch.
+        patch: Samples per patch.
+        width: Features per patch.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class PatchPerceptron(Encoder):
         self.classifier = nn.Linear(width, num_classes)
 
     def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The steps of `forward`, for fusions that work between them."""
+        """The steps of `forward`, for fusions that exchange features between them."""
         return {"embed": self.embed, "mix": self.mix, "classify": lambda x: self.classifier(x.mean(dim=-1))}
 
     def forward(self, x: Tensor) -> Tensor:

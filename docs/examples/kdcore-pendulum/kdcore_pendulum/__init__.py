@@ -5,5 +5,5 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_datasets(register):
-    """Announce the dataset."""
+    """Register the dataset."""
     register("pendulum", "kdcore_pendulum.dataset:Pendulums")

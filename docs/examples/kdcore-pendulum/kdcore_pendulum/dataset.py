@@ -16,13 +16,13 @@ ACCELERATION = ANGLE.renamed("acceleration", units="m/s^2", channels=("along", "
 
 
 class Pendulums(Dataset):
-    """Swings of pendulums of several lengths. An encoder at the joint tells the length; an accelerometer, less clearly.
+    """Swings of pendulums. The classes are three lengths, which the angle shows more clearly than the acceleration.
 
     Args:
-        pendulums: How many there are; each swings with friction of its own. They are the subjects.
+        pendulums: Number of pendulums, each with its own friction. They are the subjects.
         trials: Recordings of each pendulum at each length.
-        seconds: Length of a recording.
-        rate: Samples per second.
+        seconds: Duration of a recording in seconds.
+        rate: Sampling rate in Hz.
     """
 
     classes = tuple(LENGTHS)
@@ -39,7 +39,7 @@ class Pendulums(Dataset):
         self.modalities = {each.name: each.renamed(each.name, rate=rate) for each in (ANGLE, ACCELERATION)}
 
     def samples(self) -> Sequence[Sample]:
-        """Every pendulum at every length, so many times."""
+        """All trials of every pendulum at every length."""
         keys = [
             SampleKey(str(number), name, str(trial))
             for number in range(1, self.pendulums + 1)
@@ -49,7 +49,7 @@ class Pendulums(Dataset):
         return [Sample(key, self.classes.index(key.action), dict.fromkeys(self.modalities, key)) for key in keys]
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """The signal of one sensor for a damped swing."""
+        """Simulate one sensor during a damped swing."""
         key, rate = sample.key, self.modalities[modality].rate or 1.0
         swing = np.random.default_rng((int(key.subject), self.classes.index(key.action), int(key.trial)))
         noise = np.random.default_rng((int(key.trial), list(self.modalities).index(modality)))
