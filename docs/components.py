@@ -56,7 +56,13 @@ def section(entry: Entry) -> str:
         ]
         parts.append("\n".join(["| option | type | default | meaning |", "|---|---|---|---|", *rows]))
     if entry.kind == "loss":
-        parts.append(f"With your own tensors ([more](../python.md#losses-on-tensors)):\n\n```python\n{usage(entry)}\n```")
+        needs = component_facts(entry, {}).needs if not any(each.required for each in found.options) else None
+        if needs and needs.forward_passes:
+            parts.append(
+                "It [runs networks](../losses.md#run-networks-on-other-inputs), so use it in a recipe or in `kdcore.distil`."
+            )
+        else:
+            parts.append(f"With your own tensors ([more](../python.md#losses-on-tensors)):\n\n```python\n{usage(entry)}\n```")
     return "\n\n".join(parts)
 
 
