@@ -54,15 +54,15 @@ def explained(error: BaseException) -> str:
     """Return the class and text of an error raised by a loss, with the likely cause."""
     said = f"{type(error).__name__}: {error}"
     if isinstance(error, KeyError) and error.args and isinstance(tap := error.args[0], str):
-        said += f" (if that is a tap, declare it: needs = Needs(student_taps=({tap!r},)), or teacher_taps)"
+        said += f" (if that is a tap, declare it: needs = Needs(student_taps=({tap!r},)), or teacher_taps, or peer_taps)"
     return said
 
 
 def _at_work(frame: FrameType, plugin: Plugin, plugins: PluginManager) -> str:
     """The plugin's component or hook that a frame belongs to; empty if there is none."""
-    classes = [each.__qualname__ for each in type(frame.f_locals.get("self")).__mro__[:-1]]
-    for entry in plugins.registry.entries():
-        if entry.plugin == plugin.name and entry.target.partition(":")[2] in classes:
+    of_class = {entry.target.partition(":")[2]: entry for entry in plugins.registry.entries() if entry.plugin == plugin.name}
+    for each in type(frame.f_locals.get("self")).__mro__[:-1]:  # the class itself first, then its bases
+        if entry := of_class.get(each.__qualname__):
             return f"{entry.kind.replace('_', ' ')} {entry.name!r}"
     name = frame.f_code.co_name
     is_hook = hasattr(getattr(hookspecs, name, None), "kdcore_spec") and frame.f_globals.get(name) is not None

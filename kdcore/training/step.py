@@ -209,7 +209,8 @@ class StageStep(nn.Module):
         read |= sources
         labelled = known(whole.labels).nonzero().flatten() if self._partly_labelled and whole.labels is not None else None
         some = labelled is not None and len(labelled) < len(whole)
-        undeclared = whole.with_labels(None) if mix or some else whole  # for losses that do not declare that they read labels
+        # Losses that do not declare that they read labels get none where a later batch has none for all of its samples.
+        undeclared = whole.with_labels(None) if mix or self._partly_labelled else whole
         found, embeddings = [], distiller.class_embeddings
         for term, classes in zip(self.terms, self._classes, strict=True):
             context = LossContext(

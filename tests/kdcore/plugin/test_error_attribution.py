@@ -103,4 +103,15 @@ def test_a_tap_that_is_not_declared_is_suspected(workshop):
     code = LOSS.format(module="pooling").replace("logits.nonsense()", "features['pooled']")
     manager = workshop.manager(pooling=code)
     said = str(blamed(error_of(manager.registry.get("loss", "gap").load()(), context()), manager))
-    assert "KeyError: 'pooled' (if that is a tap, declare it: needs = Needs(student_taps=('pooled',)), or teacher_taps)" in said
+    hint = "declare it: needs = Needs(student_taps=('pooled',)), or teacher_taps, or peer_taps)"
+    assert f"KeyError: 'pooled' (if that is a tap, {hint}" in said
+
+
+def test_a_crash_in_a_class_that_extends_another_component_names_the_class_itself(workshop):
+    code = LOSS.format(module="family").replace("    @hookimpl", "    class Younger(Gap):\n        pass\n\n    @hookimpl", 1)
+    code += '        register("younger", "family:Younger")\n'
+    manager = workshop.manager(family=code)
+    said = [
+        str(blamed(error_of(manager.registry.get("loss", name).load()(), context()), manager)) for name in ("gap", "younger")
+    ]
+    assert ["loss 'gap' failed" in said[0], "loss 'younger' failed" in said[1]] == [True, True]

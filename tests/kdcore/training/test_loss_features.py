@@ -286,3 +286,19 @@ def test_an_average_of_a_network_that_is_not_evaluated_is_not_evaluated(table):
     made.averages["average"] = Average("student", MovingAverage())
     found = preflight(made, [learning.students()], table, 4, False)
     assert found.answerless == ("student", "average")
+
+
+class ReadsUndeclared(DistillationLoss):
+    """Reads labels without saying so."""
+
+    def forward(self, ctx):
+        return F.cross_entropy(ctx.student.logits, ctx.labels)
+
+
+def test_the_checks_hand_out_no_labels_that_training_would_withhold(table):
+    """The rows checked first are labelled, but later ones are not."""
+    made = learning.distiller(table, [TermSpec("labels", 1.0, Labels), TermSpec("undeclared", 1.0, ReadsUndeclared)])
+    labels = table.train_labels.clone()
+    labels[table.rows["train"][:2]] = -1
+    with pytest.raises(ValueError, match=r"declare Needs\(labels=True\)"):
+        preflight(made, [learning.students(taught=())], replace(table, train_labels=labels), 4, False)
