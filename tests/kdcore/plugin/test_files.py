@@ -116,7 +116,7 @@ def test_the_command_line_names_files_anywhere(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("words", [["list", "--plugin"], ["list", "--plugin", "cosine"], ["list", "--plugin="]])
 def test_an_option_without_a_file_is_explained(words):
-    with pytest.raises(KdcoreError, match="--plugin requires a file such as"):
+    with pytest.raises(KdcoreError, match="--plugin requires a Python file such as"):
         _without_plugin_files(words)
 
 

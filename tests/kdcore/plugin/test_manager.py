@@ -163,7 +163,7 @@ def test_the_command_shows_sound_and_broken_plugins(workshop, monkeypatch, capsy
     show_plugins(as_json=False)
     shown = " ".join(capsys.readouterr().out.split())
     assert "loss: fine" in shown
-    assert "not used:" in shown
+    assert "not in use:" in shown
 
 
 def test_a_plugin_whose_commands_cannot_be_added_is_set_aside(workshop):
