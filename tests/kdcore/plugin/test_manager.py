@@ -58,8 +58,8 @@ FAULTS = {
         "@hookimpl\ndef register_losses(reg): pass",
         "could not register its components: PluginValidationError: .*'reg'",
     ),
-    "newer": ("KDCORE_API = 99", "written for plugin API 99, this kdcore has 1; install a newer kdcore"),
-    "older": ("KDCORE_API = 0", "written for plugin API 0, this kdcore has 1; install a newer version of the plugin"),
+    "newer": ("KDCORE_API = 99", "written for plugin API 99, but this kdcore has 1; install a newer kdcore"),
+    "older": ("KDCORE_API = 0", "written for plugin API 0, but this kdcore has 1; install a newer version of the plugin"),
     "worded": ("KDCORE_API = '1'", "its KDCORE_API must be an integer, not '1'"),
     "twice": (
         "@hookimpl\ndef register_losses(register):\n    register('a', 'm:A')\n    register('a', 'm:B')",
