@@ -35,7 +35,7 @@ class Facts:
         modalities: Modalities of a dataset, by name.
         batch_dependent: Whether the outputs of a fusion for a sample depend on the other samples of the batch.
         augmentation: Whether a transform is random.
-        fixed: Whether an encoder is an exported network, which cannot be trained and has no taps.
+        fixed: Whether an encoder is a fixed network, such as one in an ONNX file: it cannot be trained and has no taps.
         targets: Kinds of targets that a loss, protocol, fusion or encoder supports; None if it does not declare any.
         sample_weights: Whether a loss supports sample weights.
         target: Target of a dataset.

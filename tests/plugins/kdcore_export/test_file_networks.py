@@ -168,7 +168,7 @@ TEACHER = {"modality": "accelerometer", "encoder": {"name": "onnx", "file": "net
 @pytest.mark.parametrize(
     ("change", "place", "said"),
     [
-        ({"freeze": []}, "teachers.net.freeze", 'which is never trained (set freeze: ["*"])'),
+        ({"freeze": []}, "teachers.net.freeze", 'which cannot be trained (set freeze: ["*"])'),
         ({"taps": {"a": "fc"}}, "teachers.net.taps", "which has no modules to tap"),
         ({"weights": "net.onnx"}, "teachers.net.weights", "which has its own weights"),
         ({"encoder": {"name": "onnx", "file": "none.onnx"}}, "teachers.net.encoder.file", "there is no file"),
