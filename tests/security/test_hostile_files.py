@@ -271,7 +271,7 @@ def test_an_array_that_claims_terabytes_is_refused(tmp_path):
     with open(tmp_path / "a.npy", "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**14, 3)})
         file.write(b"\0" * 48)
-    with pytest.raises(DataError, match=r"claims to hold more than fits into the memory|not a readable array"):
+    with pytest.raises(DataError, match=r"claims to contain more data than fits into memory|not a readable array"):
         plain_array(tmp_path / "a.npy", kdcore.Modality("a", ("time", "channel"), ("channel", "time"), "1"), 10.0)
 
 
