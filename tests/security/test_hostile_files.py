@@ -82,7 +82,7 @@ def test_arrays_run_nothing(tmp_path, proof):
 
 def test_pickles_and_matlab_files_run_nothing(tmp_path, proof):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps({"annotations": Payload(proof)}))
-    with pytest.raises(DataError, match=r"it asks for posix\.mkdir; only plain containers"):
+    with pytest.raises(DataError, match=r"it refers to posix\.mkdir; only plain containers"):
         read_pickle(tmp_path / "a.pkl")
     savemat(tmp_path / "a.mat", {"d_iner": array_of("text")})
     with pytest.raises(DataError, match="not an array of numbers"):
