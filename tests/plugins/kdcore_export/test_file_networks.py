@@ -99,7 +99,7 @@ def test_outputs_are_those_of_the_network_and_carry_no_gradient(kind, net, batch
 def test_files_with_code_need_trust(kind, net, batch, tmp_path, monkeypatch):
     monkeypatch.delenv("KDCORE_TRUST_CODE", raising=False)
     make, path = write(kind, net, tmp_path, batch)
-    with pytest.raises(ValueError, match=r"the file holds code. .* set KDCORE_TRUST_CODE=1"):
+    with pytest.raises(ValueError, match=r"the file contains code. .* set KDCORE_TRUST_CODE=1"):
         make(file=path, num_classes=CLASSES, in_shape=SHAPE)
     monkeypatch.setenv("KDCORE_TRUST_CODE", "1")
     path.write_bytes(b"nothing")
