@@ -1,6 +1,6 @@
-"""The command line: one file a group of commands."""
+"""The command-line interface. Each module holds one group of commands."""
 
 import time
 
 STARTED = time.perf_counter()
-"""Reading of the clock when the command began to load."""
+"""Value of ``time.perf_counter()`` when the command started to load, in seconds."""

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and their completion in a shell."""
+"""Arguments shared by several commands, and their shell completion."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 
 def complete_recipe(incomplete: str) -> Iterator[str]:
-    """Complete a shipped recipe's name, or a YAML file's path."""
+    """Complete the name of a shipped recipe or the path of a YAML file."""
     from kdcore.recipe.shipped import list_recipes
 
     yield from (name for name in list_recipes() if name.startswith(incomplete))
@@ -21,14 +21,14 @@ def complete_recipe(incomplete: str) -> Iterator[str]:
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """Complete a shipped model's name."""
+    """Complete the name of a shipped model."""
     from kdcore.deploy.shipped_models import list_models
 
     return [name for name in list_models() if name.startswith(incomplete)]
 
 
 def complete_component(incomplete: str) -> list[str]:
-    """Complete a component's name, with its plugin once a slash is typed."""
+    """Complete the name of a component, or ``plugin/name`` once a slash is typed."""
     from kdcore.plugin.manager import plugin_manager
 
     entries = list(plugin_manager().registry.entries())
@@ -44,24 +44,24 @@ def complete_kind(incomplete: str) -> list[str]:
 
 
 def complete_run(incomplete: str) -> list[str]:
-    """Complete the id of a run, latest first."""
+    """Complete the ID of a run, most recent first."""
     from kdcore.runs.paths import runs_folder
 
     folder = runs_folder()
-    known = sorted((each.name for each in folder.iterdir() if each.is_dir()), reverse=True) if folder.is_dir() else []
-    return [name for name in known if name.startswith(incomplete)]
+    run_ids = sorted((each.name for each in folder.iterdir() if each.is_dir()), reverse=True) if folder.is_dir() else []
+    return [name for name in run_ids if name.startswith(incomplete)]
 
 
 RecipeArgument = Annotated[
-    str, typer.Argument(help="Path of a recipe, or name of a shipped one.", autocompletion=complete_recipe)
+    str, typer.Argument(help="Path to a recipe, or the name of a shipped recipe.", autocompletion=complete_recipe)
 ]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Overrides of the recipe as key=value, e.g. losses.soft-target.weight=0.5")
+    list[str] | None, typer.Argument(help="Recipe overrides as key=value, e.g. losses.soft-target.weight=0.5")
 ]
 RunArgument = Annotated[
     str,
     typer.Argument(
-        help="Run id, an unambiguous beginning or end of it, the run's folder, or its recipe's name for the latest run.",
+        help="Run ID or an unambiguous prefix or suffix of it, path to a run's folder, or a recipe's name for its latest run.",
         autocompletion=complete_run,
     ),
 ]

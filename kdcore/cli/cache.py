@@ -1,4 +1,4 @@
-"""Commands about the cache folder."""
+"""Commands that manage the cache folder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="Show
 
 @app.callback()
 def show_cache(context: typer.Context) -> None:
-    """Show what the cache holds, with sizes."""
+    """Show the contents of the cache and their sizes."""
     if context.invoked_subcommand is not None:
         return
     from rich.box import SIMPLE_HEAD
@@ -32,24 +32,24 @@ def show_cache(context: typer.Context) -> None:
     from kdcore.cli.tables import output, show_table, size_text
 
     table = Table("kind", "content", "entries", "size", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    found = _entries()
-    for kind, entries in found.items():
+    by_kind = _entries()
+    for kind, entries in by_kind.items():
         table.add_row(kind, KINDS[kind], str(len(entries)), size_text(_size(entries)))
     print(cache_folder())
     show_table(output(), table)
-    print(f"{size_text(sum(map(_size, found.values())))} in all; kdcore cache clear [KIND]… removes them")
+    print(f"{size_text(sum(map(_size, by_kind.values())))} in total; to delete it, run: kdcore cache clear [KIND]…")
 
 
 @app.command("clear")
 def clear_cache(
-    kinds: Annotated[list[str] | None, typer.Argument(help="data, teachers or schemas; everything by default.")] = None,
+    kinds: Annotated[list[str] | None, typer.Argument(help="Kinds to delete: data, teachers or schemas. Default: all.")] = None,
 ) -> None:
     """Delete cached data. Later runs rebuild what they need."""
     from kdcore.cli.tables import size_text
 
     for kind in kinds or ():
         if kind not in KINDS:
-            raise UsageError(f"no kind of cached data {kind!r} (known: {', '.join(KINDS)})")
+            raise UsageError(f"unknown kind of cached data {kind!r} (known: {', '.join(KINDS)})")
     for kind, entries in _entries().items():
         if not kinds or kind in kinds:
             size = _size(entries)
@@ -60,17 +60,17 @@ def clear_cache(
 
 @app.command("check")
 def check_cache(
-    remove: Annotated[bool, typer.Option("--remove", help="Remove damaged entries; later runs rebuild them.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Delete damaged entries; later runs rebuild them.")] = False,
 ) -> None:
-    """Check all prepared recordings for damage. The exit status is 1 if some are damaged."""
+    """Check cached recordings for corruption. Exits with status 1 if any are damaged."""
     from kdcore.data.data_cache import columns_in, damaged_columns, remove_abandoned
 
     folder = cache_folder()
-    left = remove_abandoned(folder)
+    unfinished = remove_abandoned(folder)
     damaged = damaged_columns(folder)
     print(f"{folder}: {len(columns_in(folder))} entries of prepared recordings, {len(damaged)} damaged")
-    if left:
-        print(f"removed {len(left)} unfinished entries of killed processes")
+    if unfinished:
+        print(f"removed {len(unfinished)} unfinished entries of killed processes")
     for path in damaged:
         print(f"  {path.name}{': removed' if remove else ''}")
         if remove:
@@ -80,15 +80,15 @@ def check_cache(
 
 
 def _entries() -> dict[str, list[Path]]:
-    """Kind → files and folders of the cache folder."""
-    found: dict[str, list[Path]] = {kind: [] for kind in KINDS}
+    """Return the files and folders in the cache, by kind."""
+    by_kind: dict[str, list[Path]] = {kind: [] for kind in KINDS}
     folder = cache_folder()
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name in KINDS and path.is_dir():
-            found[path.name] += sorted(path.iterdir())
+            by_kind[path.name] += sorted(path.iterdir())
         else:
-            found["data"].append(path)
-    return found
+            by_kind["data"].append(path)
+    return by_kind
 
 
 def _size(paths: Sequence[Path]) -> int:
@@ -96,7 +96,7 @@ def _size(paths: Sequence[Path]) -> int:
 
 
 def size_of(path: Path) -> int:
-    """Return the bytes in a file, or in all files of a folder."""
+    """Return the size of a file, or of all files in a folder, in bytes."""
     if path.is_dir() and not path.is_symlink():
         return sum(map(size_of, path.iterdir()))
     return path.lstat().st_size

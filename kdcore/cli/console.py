@@ -1,4 +1,4 @@
-"""Progress of a run, and its results, in a terminal."""
+"""Terminal output of a run: progress and results."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from kdcore.training.preflight import Preflight
 MORE_SEEDS = "seeds=[0,1,2,3,4]"
 
 LONG, MOST_SEEDS = ("reads", "parameters"), 3
-"""Columns left to the report, and the number of seeds up to which each has a column."""
+"""Columns shown only in the report, and the largest number of seeds for which each seed has its own column."""
 
 
 class ConsoleListener(RunListener):
-    """Shows progress bars in a terminal, and a line per stage elsewhere.
+    """Shows progress bars in a terminal, or one line per stage if the output is not a terminal.
 
     Args:
-        console: Where to print.
+        console: Console to print to.
     """
 
     def __init__(self, console: Console):
@@ -85,15 +85,17 @@ class ConsoleListener(RunListener):
             self._progress.update(self._task, completed=(epoch + 1) * self._steps, note=self._note)
 
     def stage_reused(self, stage: StagePlan) -> None:
-        who = ", ".join(stage.learners)
-        self.console.print(f"{self._title}: {stage.name} ({who}), reused from an earlier run", style="dim", highlight=False)
+        learners = ", ".join(stage.learners)
+        self.console.print(
+            f"{self._title}: {stage.name} ({learners}), reused from an earlier run", style="dim", highlight=False
+        )
 
     def stage_finished(self, stage: StagePlan) -> None:
         self._drop_task()
-        seconds, who = time.monotonic() - self._began, ", ".join(stage.learners)
+        seconds, learners = time.monotonic() - self._began, ", ".join(stage.learners)
         epochs = f"{self._epochs} epoch{'s' if self._epochs > 1 else ''}"
         self.console.print(
-            f"{self._title}: {stage.name} ({who}), {epochs} in {seconds:.1f} s  {self._note}",
+            f"{self._title}: {stage.name} ({learners}), {epochs} in {seconds:.1f} s  {self._note}",
             style="dim",
             highlight=False,
         )
@@ -108,12 +110,12 @@ class ConsoleListener(RunListener):
 
 
 def stderr() -> Console:
-    """Return the console for progress, so that output can be piped."""
+    """Return a console on standard error for progress, so that standard output can be piped."""
     return SafeConsole(stderr=True)
 
 
 def show_result(result: Result) -> None:
-    """Print the results: the table, whether distillation helped, where everything is, and what to do next."""
+    """Print the table of results, whether distillation helped, where the report is, and what to do next."""
     console, summary = output(), result.summary
     for note in summary.notes:
         _line(console, "note", note)
@@ -129,37 +131,36 @@ def show_result(result: Result) -> None:
 
 
 def result_table(summary: Summary) -> Table:
-    """The table of results that a run prints last."""
-    found = Table(
+    """Return the table of results printed at the end of a run."""
+    table = Table(
         title=Text(f"{summary.name}: {summary.split} {summary.metric.heading}"),
         title_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
     )
-    # A terminal is narrow: what the report has beyond these is left to it.
+    # Terminals are narrow: the other columns are only in the report.
     crowded = len(summary.seeds) > MOST_SEEDS
     columns = [each for each in summary.headings() if each not in LONG and not (crowded and each.startswith("seed "))]
     for heading in columns:
-        left = heading in ("participant", "role")
-        found.add_column(Text(heading), justify="left" if left else "right", no_wrap=not left)
+        is_text = heading in ("participant", "role")
+        table.add_column(Text(heading), justify="left" if is_text else "right", no_wrap=not is_text)
     for row in summary.rows:
-        named = dict(zip(summary.headings(), row.cells(), strict=True))
-        found.add_row(
-            *(Text(named[heading]) for heading in columns), style="bold" if row.role in (DISTILLED, "student") else None
+        cells = dict(zip(summary.headings(), row.cells(), strict=True))
+        table.add_row(
+            *(Text(cells[heading]) for heading in columns), style="bold" if row.role in (DISTILLED, "student") else None
         )
-    return found
+    return table
 
 
 def next_step(summary: Summary) -> str:
-    """Suggest in one line what to do after this result.
+    """Return a one-line suggestion of what to do next.
 
-    A single pair of trainings is worth repeating with more seeds, a student that gained is worth using, and one that did not
-    is worth another method.
+    Suggests more seeds after a single seed, another method if distillation did not help, and using the student otherwise.
     """
     difference = summary.difference
     if difference is not None and len(summary.seeds) == 1:
-        return f"repeat it with more seeds: {_with_more_seeds(summary)}"
+        return f"repeat with more seeds: {_with_more_seeds(summary)}"
     if difference is not None and not (difference.conclusive and difference.helped):
         return "try another method or another weight: kdcore recipes list"
     student = summary.row("distilled", "student")
@@ -170,21 +171,21 @@ def next_step(summary: Summary) -> str:
 
 
 def _with_more_seeds(summary: Summary) -> str:
-    words = [word for word in shlex.split(summary.command) if not word.startswith("seeds=")]
-    if words[:2] == ["kdcore", "resume"]:  # an extension has the seeds of the run that it extends
-        words = ["kdcore", "run", str(summary.folder / "recipe.yaml")]
-    if not words:
+    arguments = [word for word in shlex.split(summary.command) if not word.startswith("seeds=")]
+    if arguments[:2] == ["kdcore", "resume"]:  # an extended run keeps its original seeds
+        arguments = ["kdcore", "run", str(summary.folder / "recipe.yaml")]
+    if not arguments:
         return f"set {MORE_SEEDS} in the recipe"
-    return shlex.join([*words, MORE_SEEDS])
+    return shlex.join([*arguments, MORE_SEEDS])
 
 
 def show_profile(result: Result) -> None:
-    """Print where the time of a run went, and where the traces of its steps are."""
-    console, whole = output(), sum(result.phases.values())
-    times = Table("phase", Column("seconds", justify="right"), Column("share", justify="right"), title="Where the time went")
+    """Print the time spent in each phase of a run, and the paths of the step traces."""
+    console, total = output(), sum(result.phases.values())
+    times = Table("phase", Column("seconds", justify="right"), Column("share", justify="right"), title="Time by phase")
     for phase, seconds in result.phases.items():
-        times.add_row(phase, f"{seconds:.2f}", f"{100 * seconds / whole:.1f} %")
-    times.add_row("all", f"{whole:.2f}", "", end_section=True)
+        times.add_row(phase, f"{seconds:.2f}", f"{100 * seconds / total:.1f} %")
+    times.add_row("total", f"{total:.2f}", "", end_section=True)
     show_table(console, times)
     for trace in result.traces:
         _line(console, "trace", str(trace))
@@ -192,20 +193,20 @@ def show_profile(result: Result) -> None:
 
 
 def _line(console: Console, label: str, text: str) -> None:
-    """Print a labelled line that is never wrapped, so that paths and commands can be copied."""
+    """Print a labelled line without wrapping, so that paths and commands can be copied."""
     console.print(f"{label:<10}{text}", highlight=False, soft_wrap=True, markup=False)
 
 
-def show_preflight(found: Preflight) -> None:
-    """Print the findings of a dry run."""
+def show_preflight(result: Preflight) -> None:
+    """Print the result of a dry run."""
     console = output()
     members = Table("participant", "input", "parameters", "taps", title="Participants")
-    for name, shape in found.inputs.items():
-        taps = ", ".join(f"{tap} {features}" for tap, features in found.features[name].items())
-        members.add_row(name, str(shape), _parameters(found.parameters[name], found.trained[name]), taps or "–")
+    for name, shape in result.inputs.items():
+        taps = ", ".join(f"{tap} {features}" for tap, features in result.features[name].items())
+        members.add_row(name, str(shape), _parameters(result.parameters[name], result.trained[name]), taps or "–")
     show_table(console, members)
-    terms = Table("stage", "learner", "term", "weight", "value", "gradient norm", title="Terms on the first batch")
-    for check in found.terms:
+    terms = Table("stage", "learner", "term", "weight", "value", "gradient norm", title="Loss terms on the first batch")
+    for check in result.terms:
         terms.add_row(
             check.stage, check.learner, check.term, f"{check.weight:g}", f"{check.value:.4f}", f"{check.gradient:.4g}"
         )

@@ -1,4 +1,4 @@
-"""Commands about recordings."""
+"""Commands that inspect recordings."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def check_data(
     overrides: Overrides = None,
     pictures: Annotated[
         Path | None,
-        typer.Option(help="Draw a training recording of every modality and class into this .html file."),
+        typer.Option(help="Write an .html file with a plot of one training recording per modality and class."),
     ] = None,
 ) -> None:
-    """Read every recording, count samples by class, subject and split, and look for leaks."""
+    """Read all recordings, count samples by class, subject and split, and check for leaks between splits."""
     from kdcore.cli.pictures import draw, refuse_path
     from kdcore.data.check import check
 
     refuse_path("--pictures", pictures)
-    found = check(recipe, overrides or [], examples=pictures is not None)
-    _show(found)
+    report = check(recipe, overrides or [], examples=pictures is not None)
+    _show(report)
     if pictures:
-        print(draw(f"{found.dataset}: a training recording of every class", _drawings(found), pictures))
-    if found.broken or found.leaks or found.windowless:
+        print(draw(f"{report.dataset}: one training recording per class", _drawings(report), pictures))
+    if report.broken or report.leaks or report.windowless:
         raise typer.Exit(1)
 
 
@@ -49,7 +49,7 @@ def _drawings(report: DataReport) -> list[Drawing]:
 
 
 def _show(report: DataReport) -> None:
-    """Print counts, lengths, and everything that is wrong with a dataset."""
+    """Print the counts, lengths and problems of a dataset."""
     from rich.table import Table
 
     from kdcore.cli.tables import output, show_table
@@ -59,24 +59,24 @@ def _show(report: DataReport) -> None:
     splits = list(report.splits)
     kind = {"classes": "class", "labels": "label", "values": "samples"}[report.target.kind]
     for title, counts in ((kind, report.classes), ("subject", report.subjects)):
-        shown = Table(title, *splits)
+        table = Table(title, *splits)
         for name, count in counts.items():
-            shown.add_row(name, *(str(count[split]) for split in splits))
-        show_table(console, shown)
-    ranges = {**report.values, **({"weight of a sample": report.weights} if report.weights else {})}
+            table.add_row(name, *(str(count[split]) for split in splits))
+        show_table(console, table)
+    ranges = {**report.values, **({"sample weight": report.weights} if report.weights else {})}
     if ranges:
-        shown = Table("value" if report.values else "", *splits, title="Least to largest (mean)")
-        for name, found in ranges.items():
-            shown.add_row(name, *(_span(found.get(split)) for split in splits))
-        show_table(console, shown)
+        table = Table("value" if report.values else "", *splits, title="Minimum to maximum (mean)")
+        for name, spans in ranges.items():
+            table.add_row(name, *(_span(spans.get(split)) for split in splits))
+        show_table(console, table)
     lengths = Table("modality", "shortest", "median", "longest", title="Length in samples (seconds)")
     for modality, spread in report.lengths.items():
         lengths.add_row(modality, *(f"{n:g} ({s:.2f})" for n, s in zip(spread, report.durations[modality], strict=True)))
     show_table(console, lengths)
     lists = {"missing": report.missing, "broken": report.broken, "leaks": report.leaks}
     if report.windows is not None:
-        counted = ", ".join(f"{split} {report.windows[split]}" for split in splits)
-        console.print(f"windows: {counted}", style="red" if report.windowless else "", highlight=False)
+        window_counts = ", ".join(f"{split} {report.windows[split]}" for split in splits)
+        console.print(f"windows: {window_counts}", style="red" if report.windowless else "", highlight=False)
         lists["shorter than a window"] = report.short
     if report.left_out:
         lists["left out at random"] = report.left_out
@@ -93,5 +93,5 @@ def _show(report: DataReport) -> None:
 
 
 def _span(numbers: tuple[float, float, float] | None) -> str:
-    """The least and largest number, and their mean."""
+    """Format a minimum, mean and maximum as ``min to max (mean)``."""
     return "" if numbers is None else f"{numbers[0]:.4g} to {numbers[2]:.4g} ({numbers[1]:.4g})"

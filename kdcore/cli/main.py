@@ -1,4 +1,4 @@
-"""The entry point of the command line. Slow imports are left to the commands that need them."""
+"""Entry point of the command line. Commands import slow modules themselves."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from kdcore.cli import cache, data, models, plugins, recipes, run, runs
 from kdcore.cli.predict import predict
 from kdcore.errors import KdcoreDeprecationWarning, KdcoreError, RecipeError, UsageError, printable
 
-PLUGIN_FILES = "Every command accepts --plugin FILE.py, once or more, to use a plugin that is not installed."
+PLUGIN_FILES = "Every command accepts --plugin FILE.py, which can be repeated, to load a plugin that is not installed."
 
 app = typer.Typer(
     name="kdcore",
     help=f"Cross-modal knowledge distillation from declarative recipes. Version {__version__}.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help: rich would take as long to load as all the rest
+    rich_markup_mode=None,  # plain help: importing rich would double the start-up time
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=f"kdcore --version prints the version. {PLUGIN_FILES}",
 )
@@ -52,26 +52,26 @@ def main() -> None:
 
 def _command() -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(str(message))}\n"
-    for category in (DeprecationWarning, FutureWarning):  # libraries' notes to their callers, not to ours
+    for category in (DeprecationWarning, FutureWarning):  # aimed at developers who call these libraries, not at users
         warnings.simplefilter("ignore", category)
-    if sys.argv[1:] == ["--version"]:  # as an option of the app, typer would load pydantic for it before every command
+    if sys.argv[1:] == ["--version"]:  # as an option of the app, it would make typer load pydantic before every command
         print(f"kdcore {__version__}")
         return
     warnings.simplefilter("default", KdcoreDeprecationWarning)
     from kdcore.plugin.manager import found_plugins, plugin_manager
 
     try:
-        words = _without_plugin_files(sys.argv[1:])
-        if words[:1] == ["list"] and len(words) <= 2 and not words[-1].startswith("-"):
-            plugins.list_components(*words[1:])  # at once: typer loads pydantic before it calls any command
+        arguments = _without_plugin_files(sys.argv[1:])
+        if arguments[:1] == ["list"] and len(arguments) <= 2 and not arguments[-1].startswith("-"):
+            plugins.list_components(*arguments[1:])  # without typer, which loads pydantic before it calls a command
             return
-        manager = found_plugins() if words[:1] == ["plugins"] else plugin_manager()
+        manager = found_plugins() if arguments[:1] == ["plugins"] else plugin_manager()
         manager.add_commands(app)
-        plugins.refuse_missing(words, app, manager)
-        shows_group = words in ([], ["data"], ["recipes"], ["models"])
-        asks_for_help = shows_group or not {"-h", "--help"}.isdisjoint(words)
+        plugins.refuse_missing(arguments, app, manager)
+        shows_group = arguments in ([], ["data"], ["recipes"], ["models"])
+        asks_for_help = shows_group or not {"-h", "--help"}.isdisjoint(arguments)
         try:
-            app([*words, "--help"] if shows_group else words)
+            app([*arguments, "--help"] if shows_group else arguments)
         except SystemExit as end:
             if not end.code and not asks_for_help and os.environ.get("RANK", "0") == "0":
                 manager.hook.command_finished()
@@ -86,7 +86,7 @@ def _command() -> None:
     except BrokenPipeError:  # the reader closed the pipe, as in: kdcore list | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _leave(1)
-    except (Exception, SystemExit) as error:  # a plugin may end the process, in a loss say, and with status 0
+    except (Exception, SystemExit) as error:  # a plugin may call sys.exit(), even with status 0
         from kdcore.plugin.error_attribution import blamed
 
         culprit: object = blamed(error, found_plugins())
@@ -98,38 +98,40 @@ def _command() -> None:
         _leave(1)
 
 
-def _without_plugin_files(words: list[str]) -> list[str]:
-    """Return the command line without ``--plugin FILE``. The files go into the environment, for child processes too."""
+def _without_plugin_files(arguments: list[str]) -> list[str]:
+    """Remove ``--plugin FILE`` from the arguments and add the files to ``KDCORE_PLUGINS``, which child processes inherit."""
     from kdcore.plugin.files import VARIABLE, files_asked_for
 
-    left: list[str] = []
+    remaining: list[str] = []
     files = [str(path) for path in files_asked_for()]
-    rest = iter(words)
-    for word in rest:
-        option, equals, file = word.partition("=")
+    iterator = iter(arguments)
+    for argument in iterator:
+        option, equals, file = argument.partition("=")
         if option != "--plugin":
-            left.append(word)
+            remaining.append(argument)
             continue
-        file = file if equals else next(rest, "")
+        file = file if equals else next(iterator, "")
         if not file.endswith(".py"):
-            raise UsageError(f"--plugin requires a file such as my_loss.py, not {file!r}; installed plugins are always used")
+            raise UsageError(
+                f"--plugin requires a Python file such as my_loss.py, not {file!r}; installed plugins are loaded without it"
+            )
         files.append(os.path.abspath(os.path.expanduser(file)))
     if files:
         os.environ[VARIABLE] = os.pathsep.join(dict.fromkeys(files))
-    return left
+    return remaining
 
 
 def _end_threads(error: BaseException | None, seconds: float = 5.0) -> None:
-    """Wait a little for threads that a plugin has started; end the process without those that go on, and name them."""
+    """Wait up to `seconds` for threads started by plugins, then exit with a warning that names those still running."""
     deadline = time.monotonic() + seconds
-    mine = threading.main_thread()
+    main_thread = threading.main_thread()
     for thread in threading.enumerate():
-        if thread is not mine and not thread.daemon:
+        if thread is not main_thread and not thread.daemon:
             thread.join(max(0.0, deadline - time.monotonic()))
-    left = [each for each in threading.enumerate() if each is not mine and not each.daemon]
-    if left:
-        names = ", ".join(each.name for each in left)
-        print(f"warning: ending without threads that a plugin has started and that still run: {names}", file=sys.stderr)
+    running = [each for each in threading.enumerate() if each is not main_thread and not each.daemon]
+    if running:
+        names = ", ".join(each.name for each in running)
+        print(f"warning: exiting while threads started by a plugin are still running: {names}", file=sys.stderr)
         if error and not isinstance(error, SystemExit):
             traceback.print_exception(error)
         status = error.code or 0 if isinstance(error, SystemExit) else 1 if error else 0
@@ -140,7 +142,7 @@ def _end_threads(error: BaseException | None, seconds: float = 5.0) -> None:
 
 
 def _leave(code: int) -> None:
-    """Exit at once, since other processes of a distributed run may be waiting for this one."""
+    """Exit with status `code`, immediately under torchrun: other processes may be waiting for this one."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code) if "TORCHELASTIC_RUN_ID" in os.environ else sys.exit(code)

@@ -1,4 +1,4 @@
-"""Commands about the trained students that come with kdcore."""
+"""Commands for the trained students that come with kdcore."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import typer
 from kdcore.cli.arguments import complete_model
 
 app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="List the models that come with kdcore, or show a model card."
+    rich_markup_mode=None, no_args_is_help=True, help="List the models that come with kdcore, or print a model card."
 )
 
 
 @app.command("list")
 def list_models() -> None:
-    """List the shipped models with what each classifies."""
+    """List the shipped models and what each classifies."""
     from kdcore.deploy.shipped_models import list_models as shipped
 
     models = shipped()
@@ -26,9 +26,9 @@ def list_models() -> None:
 
 @app.command("card")
 def card(
-    name: Annotated[str, typer.Argument(help="Name as shown by kdcore models list.", autocompletion=complete_model)],
+    name: Annotated[str, typer.Argument(help="Model name, as listed by kdcore models list.", autocompletion=complete_model)],
 ) -> None:
-    """Print a model's card: data, training, results, limits and licence."""
+    """Print a model card: data, training, results, limitations and licence."""
     from kdcore.deploy.shipped_models import CARD, find_model
 
     print((find_model(name) / CARD).read_text(encoding="utf-8"), end="")

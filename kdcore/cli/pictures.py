@@ -1,4 +1,4 @@
-"""Pages of recordings, drawn by a plugin."""
+"""HTML pages with plots of recordings, written by a plugin."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ if TYPE_CHECKING:
 
 
 def refuse_path(option: str, path: Path | None) -> None:
-    """Refuse the file of a page before anything is read.
+    """Check the output path of an HTML page before any data is read.
 
     Raises:
-        UsageError: If it does not end in ``.html``, or its folder does not exist.
+        UsageError: If the path does not end in ``.html`` or its folder does not exist.
     """
     if path and path.suffix != ".html":
-        raise UsageError(f"{option} {path}: the page is written as .html")
+        raise UsageError(f"{option} {path}: the file name must end in .html")
     if path and not path.parent.is_dir():
-        raise UsageError(f"{option} {path}: there is no folder {str(path.parent)!r}")
+        raise UsageError(f"{option} {path}: folder {str(path.parent)!r} does not exist")
 
 
 def draw(title: str, drawings: Sequence[Drawing], path: Path) -> Path:
-    """Let a plugin write a page of recordings.
+    """Write an HTML page with plots of recordings and return its path.
 
     Raises:
-        UsageError: If no plugin draws.
+        UsageError: If no installed plugin implements the hook ``draw_recordings``.
     """
     from kdcore.plugin.manager import plugin_manager
 
-    found = plugin_manager().hook.draw_recordings(title=title, drawings=drawings, path=path)
-    if found is None:
-        raise UsageError(f"{path}: no installed plugin draws recordings; kdcore's own is 'report'")
-    return found
+    page = plugin_manager().hook.draw_recordings(title=title, drawings=drawings, path=path)
+    if page is None:
+        raise UsageError(f"{path}: no installed plugin can plot recordings; the plugin 'report', which comes with kdcore, does")
+    return page

@@ -21,37 +21,38 @@ def predict(
     student: Annotated[
         str,
         typer.Argument(
-            help="Folder of a saved student, an exported .onnx file, a shipped model, or a run (id, folder or recipe name). "
-            "With --model, the first recording."
+            help="Folder of a saved student, an exported .onnx file, a shipped model, or a run (ID, folder or recipe name). "
+            "With --model, this is the first recording."
         ),
     ],
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="Recordings; modality=file if the student has several modalities; - for standard input."),
+        typer.Argument(help="Files to classify: modality=file for a student with several modalities, - for standard input."),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Shipped model to use, as shown by kdcore models list.", autocompletion=complete_model)
+        str, typer.Option(help="Shipped model to use, as listed by kdcore models list.", autocompletion=complete_model)
     ] = "",
-    dataset: Annotated[str, typer.Option(help="Dataset that defines the file format; by default the student's.")] = "",
-    rate: Annotated[float | None, typer.Option(help="Samples per second of .npy files and plain tables.")] = None,
-    units: Annotated[str, typer.Option(help="Units of .npy files and plain tables, such as g.")] = "",
-    top: Annotated[int | None, typer.Option(help="Number of classes to show; 3 by default.", min=1)] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the run; by default the first.")] = None,
+    dataset: Annotated[str, typer.Option(help="Dataset whose file format to use. Default: the student's dataset.")] = "",
+    rate: Annotated[float | None, typer.Option(help="Sampling rate of .npy files and plain tables, in Hz.")] = None,
+    units: Annotated[str, typer.Option(help="Unit of .npy files and plain tables, e.g. g.")] = "",
+    top: Annotated[int | None, typer.Option(help="Number of classes to show. Default: 3.", min=1)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run. Default: the first seed.")] = None,
     ensemble: Annotated[str, typer.Option(help="How to combine several students: average or max.")] = "average",
     window: Annotated[float | None, typer.Option(help="Window length in seconds.")] = None,
-    hop: Annotated[float | None, typer.Option(help="Seconds between window starts; by default the window length.")] = None,
+    hop: Annotated[float | None, typer.Option(help="Seconds between window starts. Default: the window length.")] = None,
     smoothing: Annotated[int, typer.Option(help="Number of windows to average predictions over.", min=1)] = 1,
     threshold: Annotated[
-        float | None, typer.Option(help="Probability from which a label counts, for students of labels; 0.5 by default.")
+        float | None,
+        typer.Option(help="Probability at or above which a label is predicted, for multi-label students. Default: 0.5."),
     ] = None,
     majority: Annotated[
-        bool, typer.Option("--majority", help="Take a majority vote of classes or labels instead of the average.")
+        bool, typer.Option("--majority", help="Smooth by majority vote over windows instead of averaging probabilities.")
     ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write all probabilities to a .csv or .json file.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw recordings with their predictions along time, and write them to this .html file.")
+        Path | None, typer.Option(help="Write an .html file with plots of the recordings and their predictions over time.")
     ] = None,
 ) -> None:
     """Classify recordings with a saved student, or with a model that comes with kdcore (--model)."""
@@ -63,25 +64,25 @@ def predict(
     refuse_path("--plot", plot)
     files = [*([student] if model else []), *(files or [])]
     _refuse_files(student, files, dataset, plot)
-    found = _predictor(str(find_model(model)) if model else student, seed, ensemble)
-    windows, smooth = _windows(window, hop, smoothing, majority, found)
-    limit = _threshold(threshold, found)
-    if top is not None and not found.target.is_classes:
-        raise UsageError(f"--top requires a student of classes; this one predicts {found.target.kind}")
+    predictor = _predictor(str(find_model(model)) if model else student, seed, ensemble)
+    windows, smooth = _windows(window, hop, smoothing, majority, predictor)
+    limit = _threshold(threshold, predictor)
+    if top is not None and not predictor.target.is_classes:
+        raise UsageError(f"--top requires a student of classes; this one predicts {predictor.target.kind}")
     if STANDARD_INPUT in files:
-        predictions = predict_stream(found, sys.stdin, windows, rate, smooth, units, limit)
+        predictions = predict_stream(predictor, sys.stdin, windows, rate, smooth, units, limit)
     else:
-        predictions = predict_files(found, files, dataset, rate, windows, smooth, units, limit)
+        predictions = predict_files(predictor, files, dataset, rate, windows, smooth, units, limit)
     with nullcontext() if STANDARD_INPUT in files else counted("recordings"):  # a stream may not end
         if plot:
             predictions = list(predictions)
         write_predictions(predictions, output, top or 3)
     if plot:
-        print(draw("Predictions along time", drawings(found, list(predictions)), plot), file=sys.stderr)
+        print(draw("Predictions over time", drawings(predictor, list(predictions)), plot), file=sys.stderr)
 
 
 def _refuse_files(student: str, files: list[str], dataset: str, plot: Path | None) -> None:
-    """Refuse recordings that cannot be classified together, or not with these options."""
+    """Check that the recordings can be classified together and with the given options."""
     from kdcore.deploy.predict import STANDARD_INPUT
 
     if not files:
@@ -89,13 +90,13 @@ def _refuse_files(student: str, files: list[str], dataset: str, plot: Path | Non
     if STANDARD_INPUT in files and plot:
         raise UsageError("--plot requires recordings in files, not standard input (-)")
     if STANDARD_INPUT in files and (len(files) > 1 or dataset):
-        raise UsageError("standard input (-) is a single plain table")
+        raise UsageError("standard input (-) must be a single plain table; leave out other files and --dataset")
 
 
 def _windows(
     length: float | None, hop: float | None, smoothing: int, majority: bool, student: Predictor
 ) -> tuple[tuple[float, float] | None, Smoothing]:
-    """Length and hop of windows in seconds, None for whole recordings, and how windows are smoothed."""
+    """Return (length, hop) of the windows in seconds, None for whole recordings, and their smoothing."""
     from kdcore.deploy.streaming import Smoothing, chosen_window
 
     windows = chosen_window(length, hop, student.window)
@@ -107,7 +108,7 @@ def _windows(
 
 
 def _threshold(given: float | None, student: Predictor) -> float:
-    """The probability from which a label counts as predicted."""
+    """Return the probability at or above which a label is predicted."""
     from kdcore.deploy.predict import THRESHOLD
 
     if given is None:
@@ -120,7 +121,7 @@ def _threshold(given: float | None, student: Predictor) -> float:
 
 
 def _predictor(student: str, seed: int | None, ensemble: str):
-    """A saved student, an ensemble, or a file that a plugin opens, which may need no PyTorch."""
+    """Load a saved student, an ensemble, or an exported file. A plugin may open the latter without PyTorch."""
     from kdcore.plugin.manager import plugin_manager
 
     exported = plugin_manager().hook.open_predictor(path=Path(student))
@@ -129,4 +130,4 @@ def _predictor(student: str, seed: int | None, ensemble: str):
     from kdcore.deploy.bundle import load_predictor
     from kdcore.runs.saved_students import find_student
 
-    return load_predictor(find_student(student, seed), ensemble)  # type: ignore[arg-type]  # it checks the rule
+    return load_predictor(find_student(student, seed), ensemble)  # type: ignore[arg-type]  # load_predictor checks the value

@@ -1,4 +1,4 @@
-"""Commands about the recipes that come with kdcore."""
+"""Commands for the recipes that come with kdcore."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def list_recipes() -> None:
 
 @app.command("copy")
 def copy_recipe(
-    name: Annotated[str, typer.Argument(help="Name as shown by kdcore recipes list.", autocompletion=complete_recipe)],
-    to: Annotated[Path, typer.Argument(help="File or folder to copy it to.")] = Path(),
+    name: Annotated[str, typer.Argument(help="Recipe name, as listed by kdcore recipes list.", autocompletion=complete_recipe)],
+    to: Annotated[Path, typer.Argument(help="Destination file or folder. Default: the current folder.")] = Path(),
 ) -> None:
-    """Copy a shipped recipe, for you to edit."""
+    """Copy a shipped recipe, so that you can edit it."""
     from kdcore.recipe.shipped import find_recipe, for_copying
 
     source = find_recipe(name)

@@ -1,4 +1,4 @@
-"""Commands that check, run and evaluate a recipe, and store what its participants answer."""
+"""Commands that validate, run and evaluate a recipe, and store the outputs of its participants."""
 
 from __future__ import annotations
 
@@ -18,12 +18,14 @@ Examples:
 
 Profile = Annotated[
     bool,
-    typer.Option("--profile", help="Show where the time went, and write traces of some training steps into the run's folder."),
+    typer.Option("--profile", help="Print the time spent in each phase, and write traces of some steps to the run's folder."),
 ]
 
 MoreRecipes = Annotated[
     list[str] | None,
-    typer.Argument(help="More recipes, and overrides of all of them as key=value.", autocompletion=complete_recipe),
+    typer.Argument(
+        help="More recipes, and overrides as key=value, which apply to all recipes.", autocompletion=complete_recipe
+    ),
 ]
 
 
@@ -31,30 +33,31 @@ def run(
     recipe: RecipeArgument,
     overrides: Overrides = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Pass one batch through everything and show it; train nothing.")
+        bool,
+        typer.Option("--dry-run", help="Run one batch through all models and losses and print the result, without training."),
     ] = False,
     profile: Profile = False,
 ) -> None:
-    """Run a recipe: train, evaluate, and write a report."""
+    """Run a recipe: train, evaluate and write a report."""
     from kdcore.cli import STARTED
     from kdcore.cli.console import ConsoleListener, show_preflight, stderr
     from kdcore.runs.run import dry_run as rehearse
     from kdcore.runs.run import run as start
 
     if dry_run and profile:
-        raise UsageError("--profile requires training steps; leave out --dry-run")
+        raise UsageError("--profile cannot be combined with --dry-run, which does not train")
     with ConsoleListener(stderr()) as listener:
         if dry_run:
-            if found := rehearse(recipe, overrides or [], callbacks=[listener]):
-                show_preflight(found)
+            if preflight := rehearse(recipe, overrides or [], callbacks=[listener]):
+                show_preflight(preflight)
             return
-        typed = ["kdcore", "run", recipe, *(overrides or []), *_plugin_files()]
-        result = start(recipe, overrides or [], callbacks=[listener], command=typed, profile=profile, began=STARTED)
+        command_line = ["kdcore", "run", recipe, *(overrides or []), *_plugin_files()]
+        result = start(recipe, overrides or [], callbacks=[listener], command=command_line, profile=profile, began=STARTED)
     _show(result, profile)
 
 
 def resume(run_id: RunArgument, overrides: Overrides = None, profile: Profile = False) -> None:
-    """Resume an interrupted run, or give a finished one more epochs, as in schedule.student.epochs=60."""
+    """Resume an interrupted run, or train a finished run for more epochs, e.g. with schedule.student.epochs=60."""
     from kdcore.cli import STARTED
     from kdcore.cli.console import ConsoleListener, stderr
     from kdcore.runs.run import resume as go_on
@@ -65,7 +68,7 @@ def resume(run_id: RunArgument, overrides: Overrides = None, profile: Profile = 
 
 
 def validate(recipe: RecipeArgument, overrides: MoreRecipes = None) -> None:
-    """Check recipes without running them or opening their data."""
+    """Validate recipes without running them or reading their data."""
     from kdcore.errors import RecipeError
 
     recipes = [recipe, *(word for word in overrides or () if "=" not in word)]
@@ -93,7 +96,7 @@ def _check(recipe: str, overrides: list[str]) -> None:
 
 
 def evaluate(run_id: RunArgument) -> None:
-    """Evaluate a run's saved students again on its test split."""
+    """Evaluate the saved students of a run on its test split again."""
     from kdcore.runs.evaluation import evaluate_run
 
     for line in evaluate_run(run_id):
@@ -102,11 +105,11 @@ def evaluate(run_id: RunArgument) -> None:
 
 def outputs(
     run_id: RunArgument,
-    of: Annotated[str, typer.Option(help="Name of the teacher or student.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .parquet, .npz or .safetensors.")],
-    seed: Annotated[int | None, typer.Option(help="Seed of the run; the first by default.")] = None,
+    of: Annotated[str, typer.Option(help="Name of the teacher or student whose outputs to store.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output file: .parquet, .npz or .safetensors.")],
+    seed: Annotated[int | None, typer.Option(help="Seed of the run. Default: the first seed.")] = None,
 ) -> None:
-    """Store a trained participant's outputs in a file that recipes use as a teacher (`outputs:`)."""
+    """Store the outputs of a trained teacher or student in a file that a recipe can use as a teacher (`outputs:`)."""
     from kdcore.runs.outputs import store_outputs
 
     counts = store_outputs(run_id, of, output, seed)
@@ -115,7 +118,7 @@ def outputs(
 
 
 def _plugin_files() -> list[str]:
-    """The options that name the plugin files in use."""
+    """Return the ``--plugin`` options for the plugin files in use."""
     from kdcore.plugin.files import files_asked_for
 
     return [word for path in files_asked_for() for word in ("--plugin", str(path))]

@@ -1,4 +1,4 @@
-"""Commands about the folder of runs."""
+"""Commands that list and delete runs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from kdcore.cli.arguments import complete_run
 from kdcore.errors import KdcoreError, UsageError
 from kdcore.runs.paths import age_order, began, find_run, runs_folder
 
-app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List all runs, or delete some.")
+app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, help="List runs, or delete some of them.")
 
 
 @app.callback()
 def list_runs(context: typer.Context) -> None:
-    """List the runs, oldest first: when they began, their state, gain by distillation, and size."""
+    """List the runs, oldest first, with start time, state, gain by distillation and size."""
     if context.invoked_subcommand is not None:
         return
     from rich.box import SIMPLE_HEAD
@@ -30,11 +30,11 @@ def list_runs(context: typer.Context) -> None:
     from kdcore.cli.cache import size_of
     from kdcore.cli.tables import output, show_table, size_text
 
-    home = runs_folder()
-    there = [each for each in home.iterdir() if (each / "recipe.yaml").exists()] if home.is_dir() else []
-    folders = sorted(there, key=lambda each: (_began(each), age_order(each.name)))
+    root = runs_folder()
+    candidates = [each for each in root.iterdir() if (each / "recipe.yaml").exists()] if root.is_dir() else []
+    folders = sorted(candidates, key=lambda each: (_began(each), age_order(each.name)))
     if not folders:
-        print(f"no runs in {home}")
+        print(f"no runs in {root}")
         return
     table = Table("run", "began", "state", "gain", "size", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for folder in folders:
@@ -46,13 +46,13 @@ def list_runs(context: typer.Context) -> None:
             size_text(size_of(folder)),
         )
     show_table(output(), table)
-    print("gain: accuracy of the distilled student minus the baseline's, in percentage points (95 %); other metrics are named")
+    print("gain: accuracy of the distilled student minus the baseline, in percentage points (95 %); other metrics are named")
 
 
 @app.command("rm")
 def remove_runs(
-    run_ids: Annotated[list[str], typer.Argument(help="Ids of runs, or their folders.", autocompletion=complete_run)],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    run_ids: Annotated[list[str], typer.Argument(help="Run IDs, or the folders of runs.", autocompletion=complete_run)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking for confirmation.")] = False,
 ) -> None:
     """Delete runs and their folders."""
     from kdcore.cli.cache import size_of
@@ -64,14 +64,14 @@ def remove_runs(
             raise UsageError(f"{folder.name} is running; stop it first")
     for folder in folders:
         print(f"{folder.name}  {size_text(size_of(folder))}")
-    if not yes and not typer.confirm(f"Remove {'this run' if len(folders) == 1 else f'these {len(folders)} runs'}?"):
+    if not yes and not typer.confirm(f"Delete {'this run' if len(folders) == 1 else f'these {len(folders)} runs'}?"):
         raise typer.Exit(1)
     for folder in folders:
         shutil.rmtree(folder)
 
 
 def state_of(folder: Path) -> str:
-    """Return ``finished``, ``running``, ``interrupted``, or ``damaged``."""
+    """Return the state of a run: ``finished``, ``running``, ``interrupted`` or ``damaged``."""
     from filelock import FileLock, Timeout
 
     lock = folder / "run.lock"
@@ -90,21 +90,21 @@ def state_of(folder: Path) -> str:
 
 
 def _began(folder: Path) -> datetime:
-    """The time at which a run began, from its id, else from its recipe's file."""
+    """Return the start time of a run, from its ID or else from its recipe file."""
     return began(folder.name) or datetime.fromtimestamp((folder / "recipe.yaml").stat().st_mtime, UTC)
 
 
 def _gain(folder: Path) -> str:
-    """The gain of a finished run, computed once."""
+    """Return the gain of a finished run as text. It is cached until the run's results change."""
     if state_of(folder) != "finished":
         return ""
     results = {path.name: path.stat().st_mtime_ns for path in sorted((folder / "results").glob("*.npz"))}
-    answers = Answers(f"run {folder}", lambda stored: stored == results)
-    known: Any = answers.get("gain")
-    if not isinstance(known, str):
-        known = _computed_gain(folder)
-        answers.put("gain", known, results)
-    return known
+    cached = Answers(f"run {folder}", lambda stored: stored == results)
+    gain: Any = cached.get("gain")
+    if not isinstance(gain, str):
+        gain = _computed_gain(folder)
+        cached.put("gain", gain, results)
+    return gain
 
 
 def _computed_gain(folder: Path) -> str:
@@ -118,13 +118,13 @@ def _computed_gain(folder: Path) -> str:
         return ""
     if "baseline" not in run.outcomes:
         return "no baseline" if run.facts.distilled else "–"
-    with_it, without = (next(iter(run.outcomes[arm].values())).students for arm in ("distilled", "baseline"))
-    student = next(name for name in with_it if name in without and name in run.facts.distilled)
+    distilled, baseline = (next(iter(run.outcomes[arm].values())).students for arm in ("distilled", "baseline"))
+    student = next(name for name in distilled if name in baseline and name in run.facts.distilled)
 
     def of(arm: str) -> list[Evaluation]:
         outcomes: Mapping[int, Any] = run.outcomes[arm]
         return [outcomes[seed].evaluations()[student] for seed in run.facts.seeds]
 
-    found = paired_difference(of("distilled"), of("baseline"))
-    metric = found.metric
-    return found.amount if metric.name == "accuracy" else f"{found.amount} {metric.heading}"
+    difference = paired_difference(of("distilled"), of("baseline"))
+    metric = difference.metric
+    return difference.amount if metric.name == "accuracy" else f"{difference.amount} {metric.heading}"

@@ -1,4 +1,4 @@
-"""Tables that stay readable in a pipe and in a narrow terminal."""
+"""Tables that stay readable in pipes and narrow terminals."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from rich.text import Text
 from kdcore.errors import printable
 
 WIDE = 1000
-"""Width in characters when the output goes to a file or a pipe: there, no line is wrapped or cut."""
+"""Width in characters of output to a file or pipe, so that lines are neither wrapped nor truncated."""
 
 
 def output() -> Console:
-    """Return a console for standard output; as wide as necessary where that is no terminal and ``COLUMNS`` is 0 or not set."""
+    """Return a console for standard output. Its width is `WIDE` if ``COLUMNS`` is 0, or unset without a terminal."""
     columns = os.environ.get("COLUMNS", "")
-    known = int(columns) > 0 if columns.isdigit() else sys.stdout.isatty()  # rich would print nothing into 0 columns
-    return SafeConsole(width=None if known else WIDE)
+    has_width = int(columns) > 0 if columns.isdigit() else sys.stdout.isatty()  # with 0 columns, rich prints nothing
+    return SafeConsole(width=None if has_width else WIDE)
 
 
 class SafeConsole(Console):
-    """A console that spells out control characters in what it is given to print, as in names from files."""
+    """A console that escapes control characters in the text that it prints, such as names read from files."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Text of a cell or line."""
+        """Return `text` as rich text, with control characters escaped."""
         return super().render_str(printable(text), **options)
 
     def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
-        """Segments of text and style; what they say is made printable, and the codes that the console adds are not."""
+        """Yield segments with control characters in their text escaped. The console's own control codes are kept."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
 
 
 def show_table(console: Console, table: Table) -> None:
-    """Print a table, its cells wrapped between words; row by row where the terminal is too narrow for that."""
+    """Print a table with cells wrapped between words, or as one paragraph per row if the terminal is too narrow."""
     for column in table.columns:
         column.overflow, column.no_wrap = "fold", False
     narrowest = Measurement.get(console, console.options.update(width=WIDE), table).minimum
@@ -52,26 +52,26 @@ def show_table(console: Console, table: Table) -> None:
 
 
 def _set_widths(console: Console, table: Table, spare: int) -> None:
-    """Give every column the width of its longest word, and share the `spare` width, so that short columns are not wrapped.
+    """Give each column the width of its longest word, and distribute the `spare` width so that short columns are not wrapped.
 
-    Rich itself narrows the widest columns, and so breaks words in them while others have room.
+    Rich itself shrinks the widest columns, which breaks words while other columns still have room.
     """
     options = console.options.update(width=WIDE)
-    needs = [
+    measured = [
         [Measurement.get(console, options, each) for each in (_text(column.header), *map(_text, column.cells))]
         for column in table.columns
     ]
-    shortest = [max(each.minimum for each in found) for found in needs]
-    missing = [max(each.maximum for each in found) - least for found, least in zip(needs, shortest, strict=True)]
+    shortest = [max(each.minimum for each in sizes) for sizes in measured]
+    missing = [max(each.maximum for each in sizes) - minimum for sizes, minimum in zip(measured, shortest, strict=True)]
     order = sorted(range(len(missing)), key=missing.__getitem__)
-    for position, number in enumerate(order):
-        more = min(missing[number], spare // (len(order) - position))
-        table.columns[number].width = shortest[number] + more
-        spare -= more
+    for position, index in enumerate(order):
+        extra = min(missing[index], spare // (len(order) - position))
+        table.columns[index].width = shortest[index] + extra
+        spare -= extra
 
 
 def _show_rows(console: Console, table: Table) -> None:
-    """Print a paragraph per row, with a line per cell."""
+    """Print one paragraph per row, with one line per cell."""
     if table.title:
         console.print(_text(table.title), style="bold")
     headings = [_text(column.header) for column in table.columns]
@@ -84,13 +84,13 @@ def _show_rows(console: Console, table: Table) -> None:
         console.print(_text(table.caption))
 
 
-def _text(written: object) -> Text:
-    return written if isinstance(written, Text) else Text(str(written))
+def _text(content: object) -> Text:
+    return content if isinstance(content, Text) else Text(str(content))
 
 
 def size_text(count: int) -> str:
     """Return a number of bytes with a unit, e.g. ``3.4 MB``."""
-    amount, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while amount >= 999.5 and len(units) > 1:
-        amount, units = amount / 1000, units[1:]
-    return f"{count} B" if units[0] == "B" else f"{amount:.3g} {units[0]}"
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while value >= 999.5 and len(units) > 1:
+        value, units = value / 1000, units[1:]
+    return f"{count} B" if units[0] == "B" else f"{value:.3g} {units[0]}"

@@ -1,4 +1,4 @@
-"""Checks of recordings before training: the command ``kdcore data check``."""
+"""Checks of recordings before training, for the command ``kdcore data check``."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ class DataReport:
 
     Args:
         dataset: Name of the dataset.
-        rule: Rule of the protocol, in a sentence.
-        classes: Class → split → number of usable samples.
-        subjects: Subject → split → number of usable samples.
-        splits: Split → number of usable samples.
-        missing: A line for each sample that lacks a modality of the recipe.
-        broken: A line for each recording that cannot be read.
+        rule: Rule of the protocol, as a sentence.
+        classes: Number of usable samples by class and split.
+        subjects: Number of usable samples by subject and split.
+        splits: Number of usable samples by split.
+        missing: One line per sample that lacks a modality of the recipe.
+        broken: One line per recording that cannot be read.
         leaks: Leaks between splits.
-        dropped: All recordings that do not become samples, with reasons; includes missing and broken ones.
-        warnings: Problems of classes and copies that make results doubtful.
-        odd: Readable signals that look wrong: constant, saturated, short, in other units, wrongly timed.
-        ranges: Modality → subject → (lowest, typical, highest) value; the typical value is the median length of vectors.
-        left_out: A sentence for each modality of which the recipe leaves out a share of the signals.
+        dropped: All recordings that do not become samples, with reasons, including missing and broken ones.
+        warnings: Problems of classes, and possible copies, that make results doubtful.
+        odd: Readable signals that look wrong: constant, saturated, short, in other units, or with wrong time stamps.
+        ranges: (lowest, typical, highest) value by modality and subject. The typical value is the median vector length.
+        left_out: One sentence per modality for which the recipe leaves out a share of the signals.
         modalities: Modalities that the recipe uses, by name.
-        examples: Modality → class → first training sample, if examples were requested.
-        windows: Split → number of windows, if the recipe cuts recordings into windows.
-        short: A line for each recording that is shorter than a window.
-        lengths: Modality → (shortest, median, longest) number of samples in time.
-        durations: Modality → the same in seconds.
-        target: The form of the dataset's targets.
-        values: Value with its unit → split → (least, mean, largest), where the target is ``values``.
-        weights: Split → (least, mean, largest) weight of a sample; empty if all weigh the same.
+        examples: First training sample by modality and class, if examples were requested.
+        windows: Number of windows by split; None if the recipe does not cut recordings into windows.
+        short: One line per recording that is shorter than a window.
+        lengths: (shortest, median, longest) number of time steps by modality.
+        durations: (shortest, median, longest) duration by modality, in seconds.
+        target: Target of the dataset.
+        values: (minimum, mean, maximum) by value name with unit and by split; only for the target ``values``.
+        weights: (minimum, mean, maximum) sample weight by split; empty if all weights are equal.
     """
 
     dataset: str
@@ -84,7 +84,7 @@ class DataReport:
 
     @property
     def windowless(self) -> list[str]:
-        """Splits with samples that are cut into windows and have none."""
+        """Splits that have samples but no windows."""
         if self.windows is None:
             return []
         return [split for split, count in self.splits.items() if count and not self.windows[split]]
@@ -95,11 +95,11 @@ def check(source: str | Path, overrides: Sequence[str] = (), examples: bool = Fa
 
     Args:
         source: Path or name of the recipe.
-        overrides: ``key=value`` each.
-        examples: True to keep a recording of every modality and class.
+        overrides: Overrides of the recipe as ``key=value``.
+        examples: Whether to keep one recording per modality and class.
 
     Raises:
-        KdcoreError: If the recipe is wrong, the folder missing, or the protocol cannot divide the samples.
+        KdcoreError: If the recipe is invalid, the folder is missing, or the protocol cannot split the samples.
     """
     plugins = plugin_manager()
     recipe = load_recipe(source, overrides, plugins, files=False)
@@ -109,48 +109,48 @@ def check(source: str | Path, overrides: Sequence[str] = (), examples: bool = Fa
     with builder.locating_data_errors():
         samples, dropped = listed_samples(dataset, "skip")
         faults = [str(each) for each in dataset.unusable if each.fault]
-        whole = asked_splits(builder.protocol(), samples)
+        all_splits = asked_splits(builder.protocol(), samples)
         treatment = "mask" if recipe.data.missing == "mask" else "drop"
-        kept, lacking = complete_samples(samples, modalities, treatment, required)
+        kept, incomplete = complete_samples(samples, modalities, treatment, required)
         shares: list[Dropped] = []
-        splits = without(whole, lacking)
+        splits = without(all_splits, incomplete)
         kept, splits, left_out = with_shares_missing(kept, splits, recipe.data, modalities, required, shares)
-    split_of = whole.split_of
-    dropped += [*lacking.values(), *shares]
+    split_of = all_splits.split_of
+    dropped += [*incomplete.values(), *shares]
     dropped += [Dropped.of(each.key, NO_SPLIT) for each in kept if each.key not in split_of]
-    missing = [str(each) for each in lacking.values()]
-    report = DataReport(recipe.data.dataset.name, splits.rule, missing=missing, broken=faults, leaks=audit(whole))
+    missing = [str(each) for each in incomplete.values()]
+    report = DataReport(recipe.data.dataset.name, splits.rule, missing=missing, broken=faults, leaks=audit(all_splits))
     report.left_out = left_out
     report.modalities = {name: dataset.modalities[name] for name in modalities}
-    found = _Reading(dataset, modalities, recipe.data.window, report.examples if examples else None)
+    reading = _Reading(dataset, modalities, recipe.data.window, report.examples if examples else None)
     for split, members in splits.samples.items():
         for sample in members:
-            found.read(split, sample)
-    dropped += found.dropped
+            reading.read(split, sample)
+    dropped += reading.dropped
     report.dropped = DropReport(tuple(dropped))
-    _describe(report, found, splits, dataset)
+    _describe(report, reading, splits, dataset)
     return report
 
 
-def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Dataset) -> None:
-    """Fill in the results of reading."""
-    usable = without(splits, found.unreadable)
+def _describe(report: DataReport, reading: _Reading, splits: Splits, dataset: Dataset) -> None:
+    """Add the results of reading to the report."""
+    usable = without(splits, reading.unreadable)
     for split, members in usable.samples.items():
         report.splits[split] += len(members)
         for sample in members:
             for name in names_of(sample, dataset):
                 report.classes.setdefault(name, Counter())[split] += 1
             report.subjects.setdefault(sample.key.subject, Counter())[split] += 1
-    report.broken += found.broken.values()
-    report.windows, report.short = found.windows, found.short
-    leaks, copies = content_leaks(usable, found.contents)
-    report.leaks += [*leaks, *near_copies(usable, found.sketches, found.contents, dataset.read)]
-    alike = resampled_copies(usable, found.outlines, found.contents) if not report.leaks else []
+    report.broken += reading.broken.values()
+    report.windows, report.short = reading.windows, reading.short
+    leaks, copies = content_leaks(usable, reading.contents)
+    report.leaks += [*leaks, *near_copies(usable, reading.sketches, reading.contents, dataset.read)]
+    alike = resampled_copies(usable, reading.outlines, reading.contents) if not report.leaks else []
     of_classes = class_warnings(usable, dataset.classes) if dataset.target.is_classes else []
     report.warnings = [*dataset.notes, *of_classes, *unknown_numbers(usable, dataset), *copies, *alike]
     report.target, report.values = dataset.target, value_ranges(usable, dataset)
     report.weights = weight_ranges(usable)
-    for modality, measured in found.measured.items():
+    for modality, measured in reading.measured.items():
         if measured:
             report.lengths[modality] = _spread([each.length for each in measured])
             report.durations[modality] = _spread([each.duration for each in measured])
@@ -160,7 +160,7 @@ def _describe(report: DataReport, found: _Reading, splits: Splits, dataset: Data
 
 
 class _Reading:
-    """Reads every recording once, and collects problems, lengths, ranges and numbers of windows."""
+    """Reads each recording once, and collects problems, lengths, ranges and numbers of windows."""
 
     def __init__(
         self,
@@ -181,31 +181,31 @@ class _Reading:
         self.short: list[str] = []
 
     def read(self, split: str, sample: Sample) -> None:
-        """Check one sample.
+        """Read and check one sample.
 
         Raises:
             WindowError: If no recording can be cut into such windows.
         """
-        signals, why = {}, ""
+        signals, reason = {}, ""
         for modality in (each for each in self.modalities if each in sample.sources):
             try:
                 signals[modality] = self._signal(sample, modality)
-            except DataError as error:  # a file that holds several modalities is said once
-                source, why = sample.sources.get(modality), str(error)
-                self.broken.setdefault(source if isinstance(source, Path) else why, why)
-        if why:
+            except DataError as error:  # report a file that contains several modalities once
+                source, reason = sample.sources.get(modality), str(error)
+                self.broken.setdefault(source if isinstance(source, Path) else reason, reason)
+        if reason:
             self.unreadable.add(sample.key)
-            self.dropped.append(Dropped.of(sample.key, BAD, why, split))
+            self.dropped.append(Dropped.of(sample.key, BAD, reason, split))
             return
         for modality, signal in signals.items():
             self.measured[modality].append(measure(sample.key, signal))
             if self.examples is not None and split == "train" and sample.is_labelled:
-                shown = self.examples.setdefault(modality, {})
-                shown.setdefault(names_of(sample, self.dataset)[0], (sample.key, signal))
+                by_class = self.examples.setdefault(modality, {})
+                by_class.setdefault(names_of(sample, self.dataset)[0], (sample.key, signal))
             if content := content_hash(signal):
                 self.contents[modality][sample.key], self.sketches[modality][sample.key] = content, sketch(signal)
-                if slow := outline(signal):
-                    self.outlines[modality][sample.key] = slow
+                if movement := outline(signal):
+                    self.outlines[modality][sample.key] = movement
         if self.window and self.windows is not None:
             self._cut(split, sample, signals, self.window)
 
@@ -232,13 +232,17 @@ def _ranges(measured: Sequence[Measured]) -> dict[str, tuple[float, float, float
     for each in measured:
         by_subject.setdefault(each.key.subject, []).append(each)
     return {
-        subject: (min(each.low for each in of), float(np.median([each.typical for each in of])), max(each.high for each in of))
-        for subject, of in by_subject.items()
+        subject: (
+            min(each.low for each in group),
+            float(np.median([each.typical for each in group])),
+            max(each.high for each in group),
+        )
+        for subject, group in by_subject.items()
     }
 
 
 def names_of(sample: Sample, dataset: Dataset) -> list[str]:
-    """The class of a sample, its labels, or what stands for them where it has none, or values."""
+    """Return the class or labels of a sample, or a placeholder if it has values or no label."""
     if not sample.is_labelled:
         return ["unlabelled"]
     if sample.label is not None:
@@ -249,18 +253,18 @@ def names_of(sample: Sample, dataset: Dataset) -> list[str]:
 
 
 def unknown_numbers(splits: Splits, dataset: Dataset) -> list[str]:
-    """A sentence for each split of which some samples have labels or values that are not known."""
+    """Return one sentence for each split in which some samples have unknown labels or values."""
     if dataset.target.is_classes:
         return []
-    found = []
+    sentences = []
     for split, members in splits.samples.items():
-        told = np.array([each.target for each in members if each.target is not None], dtype=np.float64)
-        found += lacking_numbers(told, dataset.classes, split, dataset.target.kind) if len(told) else []
-    return found
+        targets = np.array([each.target for each in members if each.target is not None], dtype=np.float64)
+        sentences += lacking_numbers(targets, dataset.classes, split, dataset.target.kind) if len(targets) else []
+    return sentences
 
 
 def value_ranges(splits: Splits, dataset: Dataset) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Value with its unit → split → its least, mean and largest; empty for other targets than ``values``."""
+    """Return (minimum, mean, maximum) by value name with unit and by split; empty unless the target is ``values``."""
     if dataset.target.kind != "values":
         return {}
     numbers = {
@@ -274,10 +278,10 @@ def value_ranges(splits: Splits, dataset: Dataset) -> dict[str, dict[str, tuple[
 
 
 def weight_ranges(splits: Splits) -> dict[str, tuple[float, float, float]]:
-    """Split → least, mean and largest weight of a sample; empty if all weigh the same."""
-    found = {split: np.array([each.weight for each in members]) for split, members in splits.samples.items() if members}
-    same = len({weight for each in found.values() for weight in each.tolist()}) < 2
-    return {} if same else {split: _range(each) for split, each in found.items()}
+    """Return (minimum, mean, maximum) sample weight by split; empty if all weights are equal."""
+    weights = {split: np.array([each.weight for each in members]) for split, members in splits.samples.items() if members}
+    same = len({weight for each in weights.values() for weight in each.tolist()}) < 2
+    return {} if same else {split: _range(each) for split, each in weights.items()}
 
 
 def _range(numbers: np.ndarray) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Fingerprints of datasets: hashes of all content that the sources of samples name."""
+"""Fingerprints of datasets: hashes of the content of all sources of samples."""
 
 from __future__ import annotations
 
@@ -19,51 +19,51 @@ import numpy as np
 from kdcore.contracts.dataset import Dataset, Sample
 
 PLACES = ("root", "file")
-"""Options of datasets that say where recordings lie, which is not what they are."""
+"""Dataset options with the location of recordings, which is not part of their content."""
 
 _PLAIN = frozenset((type(None), bool, int, float, complex, bytes))
-"""Types whose `repr` is their content."""
+"""Types whose `repr` identifies the value."""
 
 _SETTLED = 2_000_000_000
-"""Nanoseconds after which a file that changes again certainly gets another time of change."""
+"""Time after which another change of a file is certain to change its modification time, in nanoseconds."""
 
 
 SMALL = 1 << 20
-"""Bytes below which a file is read at once."""
+"""Size in bytes below which a file is read in one call."""
 
 
 class UnidentifiedError(Exception):
-    """A sample's source whose content kdcore cannot identify; the message says which."""
+    """Raised if kdcore cannot identify the content of a sample's source. The message names it."""
 
 
 class Hashes:
-    """Hashes of files and folders by content, remembered from run to run.
+    """Content hashes of files and folders, cached on disk between runs.
 
-    A file is hashed again when its size, times of change or inode differ from those remembered. A hash made within two seconds
-    of the file's last change is not remembered: the next change might leave no trace in these.
+    A file is hashed again if its size, time stamps or inode have changed. A hash computed within two seconds of the last change
+    of a file is not cached, because another change might keep the same time stamp.
 
     Args:
-        memory: File that keeps them; a damaged one counts as empty.
+        memory: JSON file with the cached hashes; a damaged file counts as empty.
     """
 
     def __init__(self, memory: Path):
         self.memory = memory
         self._known: dict[str, Any] = {}
         with suppress(OSError, ValueError):
-            known = json.loads(memory.read_text())
-            self._known = known if isinstance(known, dict) else {}
+            stored = json.loads(memory.read_text())
+            self._known = stored if isinstance(stored, dict) else {}
         self._seen: dict[str, str] = {}
         self._new: dict[str, Any] = {}
 
     def of(self, path: Path) -> str:
-        """The hash of a file, or of all that lies below a folder; ``unreadable`` where reading fails, which the reader says."""
+        """Return the hash of a file or folder, or ``unreadable``; the error is reported when the recording is read."""
         name = os.path.abspath(path)
         if name not in self._seen:
             self._seen[name] = self._hash(path, name)
         return self._seen[name]
 
     def save(self) -> None:
-        """Keep what was hashed for the next run."""
+        """Write new hashes to disk for the next run."""
         if not self._new:
             return
         self.memory.parent.mkdir(parents=True, exist_ok=True)
@@ -73,22 +73,22 @@ class Hashes:
 
     def _hash(self, path: Path, name: str) -> str:
         try:
-            found = os.stat(name)
-            if stat.S_ISDIR(found.st_mode):
+            status = os.stat(name)
+            if stat.S_ISDIR(status.st_mode):
                 return self._folder(path)
-            if not stat.S_ISREG(found.st_mode):
-                return "unreadable"  # opening a pipe or a device may never return
-            stamp = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-            known = self._known.get(name)
-            if isinstance(known, list) and known[:1] == [stamp]:
-                return str(known[1])
+            if not stat.S_ISREG(status.st_mode):
+                return "unreadable"  # opening a pipe or device may block forever
+            stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+            cached = self._known.get(name)
+            if isinstance(cached, list) and cached[:1] == [stamp]:
+                return str(cached[1])
             with open(path, "rb", buffering=0) as file:
-                small = found.st_size < SMALL  # whose bytes need no buffer of their own
+                small = status.st_size < SMALL  # one read call is faster than a buffer
                 hashed = hashlib.sha256(file.readall()) if small else hashlib.file_digest(file, "sha256")
                 digest = hashed.hexdigest()[:32]
         except OSError:
             return "unreadable"
-        if time.time_ns() - found.st_mtime_ns > _SETTLED:
+        if time.time_ns() - status.st_mtime_ns > _SETTLED:
             self._new[name] = [stamp, digest]
         return digest
 
@@ -100,7 +100,7 @@ class Hashes:
 
 
 def _files_below(folder: Path, above: set[str]) -> Iterator[Path]:
-    """Files at any depth, through links, but not around in circles."""
+    """Yield files at any depth. Symbolic links are followed, except to a parent folder."""
     real = os.path.realpath(folder)
     if real in above:
         return
@@ -116,28 +116,31 @@ def _files_below(folder: Path, above: set[str]) -> Iterator[Path]:
 
 
 def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[str, Any], hashes: Hashes) -> str:
-    """Identity of a dataset's content: hex digits that change when any recording used, or how it is read, does.
+    """Return a fingerprint of a dataset's content, which changes if any recording or the way it is read changes.
 
-    Everything that a source is made of enters: files and folders by their content, wherever in tuples, lists, mappings and
-    dataclasses they stand; text that names a file, as such or below the dataset's root, as the file does. Where a sample's
-    sources name no file at all, all that lies at the dataset's `PLACES` enters.
+    Sources are hashed recursively through tuples, lists, mappings and dataclasses. Files and folders are identified by their
+    content, and so is text that is a path, absolute or relative to the dataset's root. If a source names no file, everything
+    at the dataset's `PLACES` is hashed.
 
     Args:
-        dataset: It gives its name, version and classes.
-        samples: Those used.
-        options: The dataset's options; where the recordings lie does not count.
-        hashes: Of files, with those of earlier runs.
+        dataset: Dataset, identified by type, version and classes.
+        samples: Samples that are used.
+        options: Options of the dataset. The location of the recordings is ignored.
+        hashes: Content hashes of files.
+
+    Returns:
+        16 hexadecimal digits.
 
     Raises:
-        UnidentifiedError: If a source holds an object of a kind that has no known content.
+        UnidentifiedError: If a source contains an object of an unsupported type.
     """
     places = [Path(os.path.expanduser(str(options[name]))) for name in PLACES if options.get(name)]
-    names, nameless = set(), False
+    names, without_files = set(), False
     for sample in samples:
         for source in sample.sources.values():
-            found = [source] if isinstance(source, Path) else [*_paths(source, places)]
-            names.update(map(os.fspath, found))
-            nameless = nameless or not found
+            paths = [source] if isinstance(source, Path) else [*_paths(source, places)]
+            names.update(map(os.fspath, paths))
+            without_files = without_files or not paths
     root = _common(names)
     texts: dict[str, str] = {}
 
@@ -147,13 +150,13 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
         if not isinstance(source, Path):
             return _content(source, places, root, hashes)
         name = os.fspath(source)
-        if name not in texts:  # several modalities may share a file
+        if name not in texts:  # modalities may share a file
             texts[name] = _content(source, places, root, hashes)
         return texts[name]
 
     digest = hashlib.sha256(json.dumps([type(dataset).__name__, dataset.version, list(dataset.classes)]).encode())
-    told = {name: value for name, value in options.items() if name not in PLACES}
-    digest.update(json.dumps(told, sort_keys=True, default=str).encode())
+    content_options = {name: value for name, value in options.items() if name not in PLACES}
+    digest.update(json.dumps(content_options, sort_keys=True, default=str).encode())
     for sample in samples:
         digest.update(f"{sample.key}|{sample.label}".encode())
         if sample.target is not None or sample.weight != 1.0:
@@ -164,24 +167,24 @@ def fingerprint(dataset: Dataset, samples: Sequence[Sample], options: Mapping[st
             except UnidentifiedError as error:
                 raise UnidentifiedError(f"{sample.key}: its {modality} is {error}") from None
             digest.update(f"|{modality}|{text}".encode())
-    for place in places if nameless else ():
+    for place in places if without_files else ():
         digest.update(f"|{hashes.of(place)}".encode())
     hashes.save()
     return digest.hexdigest()[:16]
 
 
 def _common(paths: Iterable[str]) -> str:
-    with suppress(ValueError):  # none, or on different drives
+    with suppress(ValueError):  # no paths, or paths on different drives
         return os.path.commonpath({os.path.dirname(os.path.abspath(path)) for path in paths})
     return ""
 
 
 def _paths(source: object, places: Sequence[Path]) -> Iterator[Path]:
-    """Every file or folder that a source names."""
+    """Yield all files and folders that a source names."""
     if type(source) in _PLAIN:
         return
     if isinstance(source, str | os.PathLike):
-        named = _named(source, places)
+        named = _resolve_path(source, places)
         if named is not None:
             yield named
     else:
@@ -189,8 +192,8 @@ def _paths(source: object, places: Sequence[Path]) -> Iterator[Path]:
             yield from _paths(part, places)
 
 
-def _named(source: str | os.PathLike[Any], places: Sequence[Path]) -> Path | None:
-    """The file or folder that a path or text names; None for text that names nothing."""
+def _resolve_path(source: str | os.PathLike[Any], places: Sequence[Path]) -> Path | None:
+    """Return the file or folder that a path or text names, or None if text names nothing that exists."""
     if not isinstance(source, str):
         return source if isinstance(source, Path) else Path(os.fsdecode(source))
     if not source or "\0" in source or len(source) > 4096:
@@ -203,7 +206,7 @@ def _named(source: str | os.PathLike[Any], places: Sequence[Path]) -> Path | Non
 
 
 def _parts(source: object) -> list[object] | None:
-    """The members of a container; None if it is not one."""
+    """Return the members of a container, or None for other objects."""
     if is_dataclass(source) and not isinstance(source, type):
         return [getattr(source, field.name) for field in fields(source)]
     if isinstance(source, Mapping):
@@ -211,24 +214,24 @@ def _parts(source: object) -> list[object] | None:
     return list(source) if isinstance(source, list | tuple | set | frozenset) else None
 
 
-def _below(root: str, path: Path) -> str:
-    """The way from `root` to `path`, with slashes."""
-    whole = os.path.abspath(path)
-    way = whole[len(root) + 1 :] if whole.startswith(root + os.sep) else os.path.relpath(whole, root)
-    return way.replace(os.sep, "/")
+def _relative(root: str, path: Path) -> str:
+    """Return `path` relative to `root`, with forward slashes."""
+    absolute = os.path.abspath(path)
+    relative = absolute[len(root) + 1 :] if absolute.startswith(root + os.sep) else os.path.relpath(absolute, root)
+    return relative.replace(os.sep, "/")
 
 
 def _content(source: object, places: Sequence[Path], root: str, hashes: Hashes) -> str:
-    """Text that is different for different content."""
+    """Return text that identifies the content of a source."""
 
     def inner(value: object) -> str:
         return _content(value, places, root, hashes)
 
     if isinstance(source, str | os.PathLike):
-        path = _named(source, places)
+        path = _resolve_path(source, places)
         if path is None:
             return repr(source)
-        return f"{_below(root, path) if root else path.name}={hashes.of(path)}"
+        return f"{_relative(root, path) if root else path.name}={hashes.of(path)}"
     if isinstance(source, Enum):
         return repr(source)
     if type(source) in _PLAIN:
@@ -237,13 +240,13 @@ def _content(source: object, places: Sequence[Path], root: str, hashes: Hashes) 
         array = np.ascontiguousarray(source)
         return f"{array.dtype}{array.shape}{hashlib.sha256(array.tobytes()).hexdigest()[:32]}"
     if is_dataclass(source) and not isinstance(source, type):
-        said = [f"{field.name}={inner(getattr(source, field.name))}" for field in fields(source)]
+        items = [f"{field.name}={inner(getattr(source, field.name))}" for field in fields(source)]
     elif isinstance(source, Mapping):
-        said = sorted(f"{inner(key)}: {inner(value)}" for key, value in source.items())
+        items = sorted(f"{inner(key)}: {inner(value)}" for key, value in source.items())
     elif isinstance(source, set | frozenset):
-        said = sorted(map(inner, source))
+        items = sorted(map(inner, source))
     elif isinstance(source, list | tuple):
-        said = [inner(value) for value in source]
+        items = [inner(value) for value in source]
     else:
         raise UnidentifiedError(f"of the type {type(source).__name__}, whose content kdcore cannot identify")
-    return f"{type(source).__name__}({', '.join(said)})"
+    return f"{type(source).__name__}({', '.join(items)})"

@@ -1,8 +1,8 @@
-"""Near copies: recordings that are another one rescaled, inverted, trimmed, or with a trace of noise.
+"""Detection of near copies: recordings that are rescaled, inverted, trimmed or slightly noisy copies of another.
 
-Two steps find them. Each recording gets a *sketch*, a few hashes of short pieces that begin where the signal changes most, so
-that the same pieces are found after trimming. A piece is hashed without its mean, scale and sign, coarsely rounded. Recordings
-that share a hash are then compared sample by sample, so a coincidence of hashes is no false alarm.
+The search has two steps. First, each recording gets a *sketch*: hashes of short segments that start where the signal changes
+most, so that trimming keeps them. Segments are hashed after removing mean, scale and sign, and rounding coarsely. Second,
+recordings that share a hash are compared sample by sample, so that hash collisions cause no false alarms.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from kdcore.contracts.protocol import Splits
 from kdcore.errors import DataError
 
 PIECE, REACH = 16, 4
-"""Samples of a piece in time; samples before and after its start among which the signal changes most there."""
+"""Length of a segment in samples, and the radius in samples within which its start has the largest change."""
 
 HASHES, DIGITS = 16, 10
-"""Hashes of a sketch, the smallest of all; hexadecimal digits of each."""
+"""Maximum number of hashes in a sketch, of which the smallest are kept, and hexadecimal digits per hash."""
 
 GROUPS = 8
-"""Channels that are looked at; of more, means of as many groups of neighbours."""
+"""Maximum number of channels. More channels are averaged in this many groups of neighbours."""
 
 DISTINCT = 12
-"""Different values that a piece needs after rounding; simpler ones, such as a single step, may be equal by chance."""
+"""Minimum number of distinct values in a rounded segment. Simpler ones, such as a single step, may match by chance."""
 
 SHARED = 20
-"""Recordings of the test split that may share a hash; what more of them have is a common pattern."""
+"""Maximum number of test recordings that share a hash. A hash shared by more is a common pattern."""
 
 OVERLAP, TOLERANCE = 0.5, 1e-6
-"""Share of the shorter recording that must be the same, and the share of its variance that may differ."""
+"""Minimum share of the shorter recording that must match, and the maximum unexplained share of its variance."""
 
 ORDER, NOISE = 8, 1e-5
-"""Earlier samples from which a signal is predicted, and the share of its variance that must be beyond that prediction. What
-follows from itself, such as a sine or a ramp, was computed, not recorded: two of them may be equal by nature."""
+"""Order of the linear prediction of a signal, and the minimum share of its variance that must be unpredictable. Predictable
+signals, such as a sine or a ramp, are computed rather than recorded, and may be equal for that reason."""
 
 _STEPS = np.arange(PIECE)
 
 COMPARISONS, FOUND = 500, 5
-"""Pairs that are compared sample by sample, at most, and near copies after which the search ends, per modality."""
+"""Maximum number of pairs compared sample by sample, and of near copies reported, per modality."""
 
 
 def sketch(signal: Signal) -> str:
-    """Hashes of a recording's characteristic pieces as text; empty for a recording that is short or simple."""
+    """Return the hashes of a recording's characteristic segments as text; empty if it is too short or simple."""
     return "".join(sorted(_pieces(channels_of(signal.values)))[:HASHES])
 
 
@@ -60,51 +60,51 @@ def near_copies(
     contents: Mapping[str, Mapping[SampleKey, str]],
     read: Callable[[Sample, str], Signal],
 ) -> list[str]:
-    """A line for each recording of the test split of which another split has a near copy; at most a few for each modality.
+    """Return one line per test recording with a near copy in another split, at most `FOUND` per modality.
 
-    Two recordings :math:`x, y` are near copies if, over at least half of the shorter one, the best
-    :math:`y \\approx a x + b` with one factor and an offset for each channel leaves at most a millionth of the variance.
-    Signals without noise are not judged.
+    Two recordings :math:`x, y` are near copies if, over at least half of the shorter one, the best fit
+    :math:`y \\approx a x + b` with one factor and an offset per channel leaves at most a millionth of the variance
+    unexplained. Signals without noise are ignored.
 
     Args:
-        splits: The samples of each split.
-        sketches: Modality → sample → sketch.
-        contents: Modality → sample → hash of the values; equal recordings are left to `leakage.content_leaks`.
-        read: Reads the recording of a sample.
+        splits: Samples of each split.
+        sketches: Sketches by modality and sample.
+        contents: Content hashes by modality and sample. Equal recordings are reported by `leakage.content_leaks`.
+        read: ``read(sample, modality)`` reads a recording.
     """
-    found = []
-    for modality, known in sketches.items():
-        said = 0
-        for number, (tested, other, split) in enumerate(_candidates(splits, known, contents.get(modality, {}))):
-            if number == COMPARISONS or said == FOUND:
+    lines = []
+    for modality, by_sample in sketches.items():
+        count = 0
+        for number, (tested, other, split) in enumerate(_candidates(splits, by_sample, contents.get(modality, {}))):
+            if number == COMPARISONS or count == FOUND:
                 break
             try:
                 one, two = read(tested, modality), read(other, modality)
             except (DataError, ValueError):
                 continue
             if share := common_share(one.values, two.values):
-                said += 1
-                found.append(
+                count += 1
+                lines.append(
                     f"the {modality} of {tested.key} (test) and {other.key} ({split}) are the same recording but for scale, "
                     f"offset or length ({100 * share:.0f} % of the shorter one)"
                 )
-    return found
+    return lines
 
 
 def _candidates(
-    splits: Splits, known: Mapping[SampleKey, str], contents: Mapping[SampleKey, str]
+    splits: Splits, sketches: Mapping[SampleKey, str], contents: Mapping[SampleKey, str]
 ) -> Iterator[tuple[Sample, Sample, str]]:
-    """Pairs that share a hash: a sample of the test split, one of another split, and that split."""
+    """Yield pairs that share a hash as (test sample, other sample, split of the other sample)."""
     tested: dict[str, list[Sample]] = defaultdict(list)
     for sample in splits.samples.get("test", ()):
-        for piece in _hashes(known.get(sample.key, "")):
+        for piece in _hashes(sketches.get(sample.key, "")):
             tested[piece].append(sample)
     for split, members in splits.samples.items():
         for sample in members if split != "test" else ():
-            pieces = _hashes(known.get(sample.key, ""))
+            pieces = _hashes(sketches.get(sample.key, ""))
             rare = [tested[piece] for piece in pieces if piece in tested and len(tested[piece]) <= SHARED]
-            alike = {each.key: each for group in rare for each in group}
-            for key, each in alike.items():
+            matches = {each.key: each for group in rare for each in group}
+            for key, each in matches.items():
                 if contents.get(key, "") != contents.get(sample.key):
                     yield each, sample, split
 
@@ -114,12 +114,12 @@ def _hashes(text: str) -> set[str]:
 
 
 def channels_of(values: ArrayLike, groups: int = GROUPS) -> NDArray[np.float64]:
-    """(T, C) values, C at most `groups`; without rows if any is not finite, since there is nothing to compare."""
+    """Return values as (T, C) with C at most `groups`; with T = 0 if any value is not finite."""
     flat = np.asarray(values)
     flat = flat.reshape(len(flat), -1)
     if flat.shape[1] > groups:
         starts, sizes = _groups(flat.shape[1], groups)
-        if flat.dtype == np.uint8 and flat.shape[1] % groups == 0:  # pixels: the same sums, in a quarter of the time
+        if flat.dtype == np.uint8 and flat.shape[1] % groups == 0:  # pixels: the same sums, four times as fast
             flat = flat.reshape(len(flat), groups, -1).sum(axis=2, dtype=np.uint32) / sizes
         else:
             flat = np.add.reduceat(flat, starts, axis=1, dtype=np.float64) / sizes
@@ -129,21 +129,21 @@ def channels_of(values: ArrayLike, groups: int = GROUPS) -> NDArray[np.float64]:
 
 @cache
 def _groups(channels: int, groups: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Start and size of each group of neighbouring channels."""
+    """Return start and size of each group of neighbouring channels."""
     edges = np.linspace(0, channels, groups + 1).astype(int)
     return edges[:-1], np.diff(edges)
 
 
 def _pieces(x: NDArray[np.float64]) -> dict[str, int]:
-    """Hash → start of each characteristic piece."""
+    """Return the start of each characteristic segment by hash."""
     if len(x) < max(PIECE, 2 * REACH + 2):
         return {}
     change = (np.diff(x, axis=0) ** 2).sum(axis=1)
     inner = change[REACH : len(change) - REACH]
-    most = inner
+    local_maximum = inner
     for shift in range(2 * REACH + 1):
-        most = np.maximum(most, change[shift : shift + len(inner)])
-    starts = ((most == inner) & (inner > 0)).nonzero()[0] + REACH
+        local_maximum = np.maximum(local_maximum, change[shift : shift + len(inner)])
+    starts = ((local_maximum == inner) & (inner > 0)).nonzero()[0] + REACH
     starts = starts[starts + PIECE <= len(x)]
     if not len(starts):
         return {}
@@ -161,11 +161,11 @@ def _pieces(x: NDArray[np.float64]) -> dict[str, int]:
 
 
 def common_share(one: ArrayLike, two: ArrayLike) -> float:
-    """The share of the shorter recording that is the other one but for a factor and offsets; 0 if it is not half of it.
+    """Return the share of the shorter recording that equals the other up to a factor and offsets; 0 if below `OVERLAP`.
 
     Args:
-        one: (T, …) values.
-        two: (T', …) values with the same channels.
+        one: Values, (T, …).
+        two: Values with the same channels, (T', …).
     """
     x, y = channels_of(one), channels_of(two)
     if x.shape[1:] != y.shape[1:]:
@@ -175,24 +175,26 @@ def common_share(one: ArrayLike, two: ArrayLike) -> float:
     shorter = min(len(x), len(y))
     for shift, _ in shifts.most_common(3):
         first, last = max(0, shift), min(len(x), len(y) + shift)
-        here, there = x[first:last], y[first - shift : last - shift]
-        if len(here) >= max(PIECE, OVERLAP * shorter) and _same(here, there) and is_recorded(here):
+        segment, other = x[first:last], y[first - shift : last - shift]
+        if len(segment) >= max(PIECE, OVERLAP * shorter) and _same(segment, other) and is_recorded(segment):
             return (last - first) / shorter
     return 0.0
 
 
 def _same(x: NDArray[np.float64], y: NDArray[np.float64]) -> bool:
-    """True if one is the other times a factor, plus an offset for each channel."""
+    """Return whether one signal is the other times a factor, plus an offset per channel."""
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     return bool((x * y).sum() ** 2 >= (1 - TOLERANCE) * (x * x).sum() * (y * y).sum() > 0)
 
 
 def is_recorded(x: NDArray[np.float64]) -> bool:
-    """True if a part of the signal cannot be predicted linearly from the samples before, as the noise of a sensor."""
+    """Return whether part of the signal, such as sensor noise, cannot be predicted linearly from preceding samples."""
     order = min(ORDER, len(x) // 3)
     x = x - x.mean(axis=0)
-    rest = 0.0
+    residual = 0.0
     for channel in x.T:
-        before = np.column_stack([sliding_window_view(channel, order)[:-1], np.ones(len(channel) - order)])
-        rest += float(((channel[order:] - before @ np.linalg.lstsq(before, channel[order:], rcond=None)[0]) ** 2).sum())
-    return rest > NOISE * float((x[order:] ** 2).sum())
+        predictors = np.column_stack([sliding_window_view(channel, order)[:-1], np.ones(len(channel) - order)])
+        residual += float(
+            ((channel[order:] - predictors @ np.linalg.lstsq(predictors, channel[order:], rcond=None)[0]) ** 2).sum()
+        )
+    return residual > NOISE * float((x[order:] ** 2).sum())

@@ -1,7 +1,7 @@
-"""Copies that were resampled, filtered or shifted a little: recordings with the same slow movement.
+"""Detection of resampled, filtered or slightly shifted copies: recordings with the same slow movement.
 
-An *outline* is the lowest cosine components of a whole recording in time, which neither the sampling rate nor a low-pass filter
-changes much. Outlines that correlate are compared after removing a trend and allowing for a small shift and stretch in time.
+An *outline* consists of the lowest cosine components of a recording over time, which resampling and low-pass filtering hardly
+change. Outlines that correlate are compared after removing a trend and fitting a small shift and stretch in time.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from kdcore.contracts.protocol import Splits
 from kdcore.data.near_copies import channels_of, is_recorded
 
 COMPONENTS, GROUPS, SHORTEST = 16, 4, 20
-"""Cosine components of an outline; channels, or means of as many groups of neighbours; samples of a recording that has one."""
+"""Number of cosine components, maximum number of channels or groups of channels, and minimum number of samples."""
 
 LIKELY, SAME = 0.95, 0.998
-"""Correlation from which on two outlines are compared, and share of the variance that must agree. Of different recordings of
-UTD-MHAD, SPSW and the simulated motion, at most 0.9952 agrees."""
+"""Correlation above which two outlines are compared, and the share of the variance that must agree. For different recordings
+of UTD-MHAD, SPSW and simulated motion, the share is at most 0.9952."""
 
 LONG, FEW = 1024, 96
-"""Samples to which a longer recording is averaged; samples in its middle, of the channel that varies most, in which noise is
-looked for."""
+"""Number of samples to which a longer recording is averaged, and number of samples in its middle that are checked for noise, in
+the channel with the largest variance."""
 
 BLOCK, OTHERS, COMPARISONS, FOUND = 512, 16384, 500, 5
-"""Test samples and other samples that are compared at once; pairs that are compared at most, and lines, per modality."""
+"""Block sizes of test and other samples, and the maximum number of compared pairs and of reported lines per modality."""
 
 RECORDED, SMOOTH = "r", "s"
-"""First character of the outline of a recording with noise, and of one without: two smooth ones may be alike by nature."""
+"""First character of an outline with and without noise. Two smooth recordings may be similar by nature."""
 
 
 def outline(signal: Signal) -> str:
-    """A recording's slow movement as text; empty for one that is short or does not move."""
+    """Return the slow movement of a recording as text; empty if it is too short or constant."""
     x = channels_of(signal.values, GROUPS)
     if len(x) < SHORTEST:
         return ""
@@ -47,93 +47,95 @@ def outline(signal: Signal) -> str:
         even = np.linspace(signal.times[0], signal.times[-1], len(x))
         x = np.stack([np.interp(even, signal.times, channel) for channel in x.T], axis=1)
     middle = max(0, len(x) - FEW) // 2
-    part = x[middle : middle + FEW]
-    kind = RECORDED if is_recorded(part[:, [int(part.var(axis=0).argmax())]]) else SMOOTH
+    section = x[middle : middle + FEW]
+    kind = RECORDED if is_recorded(section[:, [int(section.var(axis=0).argmax())]]) else SMOOTH
     if len(x) > LONG:
         edges = np.linspace(0, len(x), LONG + 1).astype(int)
         x = np.add.reduceat(x, edges[:-1], axis=0) / np.diff(edges)[:, None]
     x = x - x.mean(axis=0)
-    found = _cosines(len(x))[0].T @ x
-    size = float(np.linalg.norm(found))
-    if not size > 1e-6 * float(np.linalg.norm(x)):
+    components = _cosines(len(x))[0].T @ x
+    norm = float(np.linalg.norm(components))
+    if not norm > 1e-6 * float(np.linalg.norm(x)):
         return ""
-    return kind + base64.b64encode((found / size).astype(np.float16).tobytes()).decode()
+    return kind + base64.b64encode((components / norm).astype(np.float16).tobytes()).decode()
 
 
 def resampled_copies(
     splits: Splits, outlines: Mapping[str, Mapping[SampleKey, str]], contents: Mapping[str, Mapping[SampleKey, str]]
 ) -> list[str]:
-    """A line for each recording of the test split that seems to be in another split, too; at most a few for each modality.
+    """Return one line per test recording that may be in another split as well, at most `FOUND` per modality.
 
     Args:
-        splits: The samples of each split.
-        outlines: Modality → sample → outline.
-        contents: Modality → sample → hash of the values; equal recordings are left to `leakage.content_leaks`.
+        splits: Samples of each split.
+        outlines: Outlines by modality and sample.
+        contents: Content hashes by modality and sample. Equal recordings are reported by `leakage.content_leaks`.
     """
-    found = []
-    for modality, known in outlines.items():
-        alike = _alike(splits, known, contents.get(modality, {}))
-        said = [
+    lines = []
+    for modality, by_sample in outlines.items():
+        pairs = _similar_pairs(splits, by_sample, contents.get(modality, {}))
+        reported = [
             f"the {modality} of {tested.key} (test) and {other.key} ({split}) may be one recording, resampled, filtered or "
             f"shifted ({100 * share:.1f} % of their slow movement is the same)"
-            for share, tested, other, split in alike[:FOUND]
+            for share, tested, other, split in pairs[:FOUND]
         ]
-        more = len(alike) - FOUND
-        found += [*said, *([f"{more} more pairs of the {modality} seem to be one recording"] if more > 0 else [])]
-    return found
+        more = len(pairs) - FOUND
+        lines += [*reported, *([f"{more} more pairs of the {modality} seem to be one recording"] if more > 0 else [])]
+    return lines
 
 
-def _alike(
-    splits: Splits, known: Mapping[SampleKey, str], contents: Mapping[SampleKey, str]
+def _similar_pairs(
+    splits: Splits, outlines: Mapping[SampleKey, str], contents: Mapping[SampleKey, str]
 ) -> list[tuple[float, Sample, Sample, str]]:
-    """(share that is the same, sample of the test split, another sample, its split), the most similar first."""
-    places = [(sample, split) for split, members in splits.samples.items() for sample in members if sample.key in known]
-    lengths = {len(known[sample.key]) for sample, _ in places}
+    """Return (common share, test sample, other sample, split of the other sample), sorted by decreasing share."""
+    samples_and_splits = [
+        (sample, split) for split, members in splits.samples.items() for sample in members if sample.key in outlines
+    ]
+    lengths = {len(outlines[sample.key]) for sample, _ in samples_and_splits}
     found = []
     for length in lengths:
-        here = [(sample, split) for sample, split in places if len(known[sample.key]) == length]
-        tested = [sample for sample, split in here if split == "test"]
-        others = [(sample, split) for sample, split in here if split != "test"]
-        one, two = _decoded([known[each.key] for each in tested]), _decoded([known[each.key] for each, _ in others])
-        for row, column in _likely(one, two):
+        same_length = [(sample, split) for sample, split in samples_and_splits if len(outlines[sample.key]) == length]
+        tested = [sample for sample, split in same_length if split == "test"]
+        others = [(sample, split) for sample, split in same_length if split != "test"]
+        one, two = _decoded([outlines[each.key] for each in tested]), _decoded([outlines[each.key] for each, _ in others])
+        for row, column in _most_correlated(one, two):
             mine, (theirs, split) = tested[row], others[column]
             same = contents.get(mine.key, "") == contents.get(theirs.key)
-            smooth = known[mine.key][0] == known[theirs.key][0] == SMOOTH
+            smooth = outlines[mine.key][0] == outlines[theirs.key][0] == SMOOTH
             if not same and not smooth and (share := common_movement(one[row], two[column])) >= SAME:
                 found.append((share, mine, theirs, split))
     return sorted(found, key=lambda each: -each[0])
 
 
 def _decoded(texts: Sequence[str]) -> NDArray[np.floating[Any]]:
-    """(N, components, channels)."""
+    """Return outlines as an array, (N, components, channels)."""
     raw = b"".join(base64.b64decode(text[1:]) for text in texts)
     return np.frombuffer(raw, np.float16).astype(np.float32).reshape(len(texts), COMPONENTS, -1 if texts else 1)
 
 
-def _likely(one: NDArray[np.floating[Any]], two: NDArray[np.floating[Any]]) -> Iterator[tuple[int, int]]:
-    """Rows of `one` and `two` that correlate most, at most `COMPARISONS`."""
+def _most_correlated(one: NDArray[np.floating[Any]], two: NDArray[np.floating[Any]]) -> Iterator[tuple[int, int]]:
+    """Yield the indices of at most `COMPARISONS` pairs in `one` and `two` with the highest correlation."""
     if not len(one) or not len(two):
         return
-    best: list[tuple[float, int, int]] = []
+    pairs: list[tuple[float, int, int]] = []
     flat = two.reshape(len(two), -1)
     for start, other in product(range(0, len(one), BLOCK), range(0, len(two), OTHERS)):
         correlation = one[start : start + BLOCK].reshape(-1, flat.shape[1]) @ flat[other : other + OTHERS].T
         rows, columns = np.nonzero(np.abs(correlation, out=correlation) > LIKELY)
         values = correlation[rows, columns]
         top = np.argsort(-values)[:COMPARISONS]
-        best += zip(values[top].tolist(), (start + rows[top]).tolist(), (other + columns[top]).tolist(), strict=True)
-        best = sorted(best, reverse=True)[:COMPARISONS]
-    yield from ((row, column) for _, row, column in best)
+        pairs += zip(values[top].tolist(), (start + rows[top]).tolist(), (other + columns[top]).tolist(), strict=True)
+        pairs = sorted(pairs, reverse=True)[:COMPARISONS]
+    yield from ((row, column) for _, row, column in pairs)
 
 
 def common_movement(one: NDArray[np.floating[Any]], two: NDArray[np.floating[Any]]) -> float:
-    """Share of the variance of `two` that is `one` times a factor, a little shifted and stretched in time.
+    """Return the share of the variance of `two` explained by `one`, up to a factor and a small shift and stretch in time.
 
-    Linear and quadratic trends do not count: recordings that merely drift are alike by chance.
+    Linear and quadratic trends are removed first, since recordings that merely drift are similar by chance.
 
     Args:
-        one: (components, channels).
-        two: Likewise.
+        one: Outline, (components, channels).
+        two: Outline, (components, channels).
     """
     points = 4 * COMPONENTS
     cosines, sines, trend, time = _curves(points)
@@ -142,23 +144,23 @@ def common_movement(one: NDArray[np.floating[Any]], two: NDArray[np.floating[Any
     def level(curve: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
         return (curve - trend @ (trend.T @ curve)).ravel()
 
-    wanted = level(cosines @ two)
-    given = np.stack([level(cosines @ one), level(flow), level(flow * time[:, None])], axis=1)
-    rest = wanted - given @ np.linalg.lstsq(given, wanted, rcond=None)[0]
-    total = float(wanted @ wanted)
-    return 1 - float(rest @ rest) / total if total > 0 else 0.0
+    target = level(cosines @ two)
+    regressors = np.stack([level(cosines @ one), level(flow), level(flow * time[:, None])], axis=1)
+    residual = target - regressors @ np.linalg.lstsq(regressors, target, rcond=None)[0]
+    total = float(target @ target)
+    return 1 - float(residual @ residual) / total if total > 0 else 0.0
 
 
 @lru_cache(maxsize=64)
 def _cosines(length: int) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """(length, components) cosines with 1, 2, … half periods, and their times between 0 and 1."""
+    """Return cosines with 1, 2, … half periods, (length, components), and their times between 0 and 1, (length,)."""
     time = (np.arange(length) + 0.5) / length
     return np.cos(np.pi * np.outer(time, np.arange(1, COMPONENTS + 1))) * (2 / length), time
 
 
 @lru_cache(maxsize=1)
 def _curves(points: int) -> tuple[NDArray[Any], ...]:
-    """Cosines, their derivatives, an orthonormal basis of quadratic trends, and times, each with a row for each point."""
+    """Return cosines, their derivatives, an orthonormal basis of quadratic trends, and times, with one row per point."""
     cosines, time = _cosines(points)
     waves = np.pi * np.arange(1, COMPONENTS + 1)
     trend = np.linalg.qr(np.stack([np.ones(points), time, time**2], axis=1))[0]

@@ -1,7 +1,7 @@
-"""Read recordings in several processes, where there are so many that starting processes pays.
+"""Reading of recordings in worker processes, if there are enough of them to justify the start-up time.
 
-The processes are new interpreters, not forks, since a fork of a process with threads, as torch has, may hang. They run this
-module and nothing of the program that needs them, so that a script without ``if __name__ == "__main__"`` may be that program.
+Workers are new interpreters rather than forks, since a fork of a process with threads, which torch starts, may deadlock. They
+run this module and not the main program, so that scripts need no ``if __name__ == "__main__"``.
 """
 
 from __future__ import annotations
@@ -29,37 +29,37 @@ from kdcore.errors import DataError
 from kdcore.user_warnings import warn
 
 VARIABLE = "KDCORE_WORKERS"
-"""Environment variable with the number of processes that read recordings; by default one for each core, 1 for none but this."""
+"""Environment variable with the number of processes that read recordings. Default: one per core; 1 disables workers."""
 
 TRIAL, WORTH = 0.5, 5.0
-"""Seconds of reading after which the rest is estimated, and the least estimate that processes are started for. Each of them
-takes half a second to start, or a few where a dataset or a transform of recordings imports torch."""
+"""Time after which the remaining time is estimated, and minimum estimate for starting workers, in seconds. A worker takes half
+a second to start, or a few seconds if a dataset or transform imports torch."""
 
 CHUNK, LARGEST = 0.2, 64
-"""Seconds of computing, and the most samples, that a process is given at a time."""
+"""Target computing time of a chunk in seconds, and its maximum number of samples."""
 
 AHEAD = 2
-"""Chunks for each process that may be read and not yet be written, which bounds the memory."""
+"""Maximum number of pending chunks per worker, which limits the memory."""
 
 LIGHT = 64 << 20
-"""Bytes of a dataset that is sent to processes; one that holds more has its recordings in memory already."""
+"""Maximum size in bytes of a pickled reader. A larger dataset already has its recordings in memory."""
 
 Task = tuple[Sample, Sequence[int]]
-"""A sample, and the positions of the branches that want it."""
+"""A sample, and the indices of the branches that need it."""
 
 
 def prepared(reader: Reader, tasks: Sequence[Task]) -> Generator[list[Recording], None, None]:
-    """Prepare every sample, in order: in this process at first, and in others once they have started, if that pays.
+    """Prepare all samples in order: in this process first, and in workers once they have started.
 
-    Recordings, and errors, are the same for any number of processes.
+    Recordings and errors do not depend on the number of processes.
 
     Args:
-        reader: Prepares a sample.
-        tasks: The samples.
+        reader: Reader that prepares a sample.
+        tasks: Samples to prepare.
 
     Raises:
-        DataError: If ``KDCORE_WORKERS`` is not a number.
-        Exception: Whatever reading a sample raises here.
+        DataError: If ``KDCORE_WORKERS`` is not a positive integer.
+        Exception: Any exception raised by reading a sample.
     """
     count, began, busy, workers = usable_processes(), time.monotonic(), time.process_time(), None
     try:
@@ -69,7 +69,7 @@ def prepared(reader: Reader, tasks: Sequence[Task]) -> Generator[list[Recording]
             left = spent / (done + 1) * (len(tasks) - done - 1)
             if workers is None and count > 1 and spent > TRIAL and left > WORTH:
                 workers = Workers.start(reader, count)
-                count = 1  # one attempt is enough
+                count = 1  # try only once
             if workers and workers.ready:
                 each = max(1e-6, (time.process_time() - busy) / (done + 1))
                 size = max(1, min(LARGEST, int(CHUNK / each)))
@@ -81,23 +81,23 @@ def prepared(reader: Reader, tasks: Sequence[Task]) -> Generator[list[Recording]
 
 
 def usable_processes() -> int:
-    """The number of processes to use; the processes of a distributed run on this machine share the cores."""
-    asked = os.environ.get(VARIABLE, "")
-    if asked:
-        if not asked.isdecimal() or not int(asked):
-            raise DataError(f"{VARIABLE}={asked!r}: expected a whole number from 1")
-        return int(asked)
+    """Return the number of processes to use. Processes of a distributed run on this machine share the cores."""
+    configured = os.environ.get(VARIABLE, "")
+    if configured:
+        if not configured.isdecimal() or not int(configured):
+            raise DataError(f"{VARIABLE}={configured!r}: must be a positive integer")
+        return int(configured)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 class Workers:
-    """Processes that prepare samples.
+    """Worker processes that prepare samples.
 
     Args:
-        reader: Prepares them here, where a process cannot.
-        processes: The processes, which have just been started.
-        message: What they need to load the reader.
+        reader: Reader for samples that a worker fails to prepare.
+        processes: Newly started processes.
+        message: First message to the workers: plugin files, number of threads, and the pickled reader.
     """
 
     def __init__(self, reader: Reader, processes: Sequence[subprocess.Popen[bytes]], message: Any):
@@ -111,19 +111,21 @@ class Workers:
 
     @classmethod
     def start(cls, reader: Reader, count: int) -> Workers | None:
-        """Start processes; None if the reader cannot be sent to them: it is large, or made of what no file defines."""
+        """Start workers; return None if the reader cannot be pickled or is too large."""
         try:
             content = _Bounded()
             pickle.dump(replace(reader, branches=[replace(each, on_batches=[]) for each in reader.branches]), content, 5)
-        except Exception:  # a plugin's classes may raise anything, and a large dataset raises here
+        except Exception:  # classes of plugins may raise anything; _Bounded raises ValueError
             return None
-        made = []
+        processes = []
         for _ in range(count):
-            words = [sys.executable, "-P", "-m", __name__]
+            command = [sys.executable, "-P", "-m", __name__]
             pipe = subprocess.PIPE
-            process = subprocess.Popen(words, stdin=pipe, stdout=pipe, env=_environment(), process_group=0)  # Ctrl-C is for us
-            made.append(process)
-        return cls(reader, made, (_plugin_files(), _threads(), content.getvalue()))
+            process = subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, env=_environment(), process_group=0
+            )  # Ctrl-C reaches the main process only
+            processes.append(process)
+        return cls(reader, processes, (_plugin_files(), _threads(), content.getvalue()))
 
     def _load(self, process: subprocess.Popen[bytes], message: Any) -> None:
         with suppress(OSError, EOFError, pickle.UnpicklingError):
@@ -134,50 +136,50 @@ class Workers:
 
     @property
     def ready(self) -> bool:
-        """True once a process has loaded the reader; further ones help as soon as they have."""
+        """True once a worker has loaded the reader. Others join when they have loaded it."""
         return self._alive > 0
 
     def prepared(self, tasks: Sequence[Task], size: int) -> Iterator[list[Recording]]:
-        """Prepare samples, in order.
+        """Prepare samples in order.
 
         Args:
-            tasks: The samples.
-            size: Number of samples that a process is given at a time.
+            tasks: Samples to prepare.
+            size: Number of samples per chunk.
         """
         chunks = deque(tasks[first : first + size] for first in range(0, len(tasks), size))
         pending: deque[tuple[Sequence[Task], Future]] = deque()
         while chunks or pending:
             while chunks and len(pending) < AHEAD * len(self._processes):
                 chunk = chunks.popleft()
-                pending.append((chunk, self._threads.submit(self._asked, chunk)))
+                pending.append((chunk, self._threads.submit(self._request, chunk)))
             chunk, future = pending.popleft()
-            yield from self._received(chunk, future.result())
+            yield from self._collect(chunk, future.result())
 
-    def _asked(self, chunk: Sequence[Task]) -> Any:
-        """The answer of the next idle process; None if it has died, after which it is not asked again."""
+    def _request(self, chunk: Sequence[Task]) -> Any:
+        """Return the response of the next idle worker; None if it has died, after which it is not used again."""
         process = self._idle.get()
         try:
             _send(process, chunk)
-            answer = _receive(process)
+            response = _receive(process)
         except (OSError, EOFError, pickle.UnpicklingError):
-            answer = None
-        if answer is None:
+            response = None
+        if response is None:
             process.kill()
             self._alive -= 1
-        if answer is not None or self._alive <= 0:  # the dead answer at once, but only while nobody else is left
+        if response is not None or self._alive <= 0:  # a dead worker fails at once; reuse it only if none is alive
             self._idle.put(process)
-        return answer
+        return response
 
-    def _received(self, chunk: Sequence[Task], answer: Any) -> Iterator[list[Recording]]:
-        """The recordings of a chunk. A sample that a process could not prepare is prepared here, which says what is wrong."""
-        recordings, warned = answer or ([None] * len(chunk), [])
-        for text, category in warned:
+    def _collect(self, chunk: Sequence[Task], response: Any) -> Iterator[list[Recording]]:
+        """Yield the recordings of a chunk. Samples that a worker could not prepare are prepared here and raise the error."""
+        recordings, caught = response or ([None] * len(chunk), [])
+        for text, category in caught:
             warn(text, category)
-        for task, found in zip(chunk, recordings, strict=True):
-            yield self._reader.prepare(*task) if found is None else found
+        for task, prepared_sample in zip(chunk, recordings, strict=True):
+            yield self._reader.prepare(*task) if prepared_sample is None else prepared_sample
 
     def close(self) -> None:
-        """End the processes."""
+        """Kill the workers and wait for them."""
         for process in self._processes:
             process.kill()
         self._threads.shutdown(cancel_futures=True)
@@ -185,13 +187,13 @@ class Workers:
             thread.join()
         for process in self._processes:
             for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):  # what is left to be written has no reader
+                with suppress(OSError):  # buffered data has no reader
                     pipe.close()  # type: ignore[union-attr]
             process.wait()
 
 
 class _Bounded(io.BytesIO):
-    """Refuses more than `LIGHT` bytes, before they are in memory."""
+    """A buffer that raises an error before it exceeds `LIGHT` bytes."""
 
     def write(self, content: Any) -> int:
         if self.tell() + memoryview(content).nbytes > LIGHT:
@@ -200,13 +202,13 @@ class _Bounded(io.BytesIO):
 
 
 def _environment() -> dict[str, str]:
-    """The environment of a process: modules are found where this one finds them."""
-    places = [os.path.abspath(each) for each in sys.path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+    """Return the environment of a worker, with the module search path of this process."""
+    paths = [os.path.abspath(each) for each in sys.path]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def _plugin_files() -> list[str]:
-    """Files of plugins that are single files, which no import finds."""
+    """Return the paths of loaded plugin files, which cannot be imported by name."""
     return [
         str(module.__file__) for module in list(sys.modules.values()) if "__fingerprint__" in getattr(module, "__dict__", {})
     ]
@@ -228,24 +230,24 @@ def _receive(process: subprocess.Popen[bytes]) -> Any:
     return pickle.load(process.stdout)
 
 
-def serve(asked: BinaryIO, answered: BinaryIO) -> None:
-    """Prepare samples until the process that asks for them ends.
+def serve(requests: BinaryIO, responses: BinaryIO) -> None:
+    """Prepare samples until the main process exits.
 
     Args:
-        asked: Where requests come from: first plugin files, a number of threads and the reader; then lists of tasks.
-        answered: Where answers go: whether the reader could be loaded; then recordings and warnings.
+        requests: Stream of requests: first plugin files, number of threads and reader, then lists of tasks.
+        responses: Stream of responses: first whether the reader could be loaded, then recordings and warnings.
     """
-    reader = _loaded(*pickle.load(asked))
-    _answer(answered, reader is not None)
+    reader = _load_reader(*pickle.load(requests))
+    _respond(responses, reader is not None)
     while reader is not None:
         try:
-            tasks = pickle.load(asked)
+            tasks = pickle.load(requests)
         except EOFError:
             return
-        _answer(answered, _prepared_here(reader, tasks))
+        _respond(responses, _prepare_all(reader, tasks))
 
 
-def _loaded(files: Sequence[str], threads: int, content: bytes) -> Reader | None:
+def _load_reader(files: Sequence[str], threads: int, content: bytes) -> Reader | None:
     from kdcore.plugin.files import import_file
 
     try:
@@ -259,29 +261,29 @@ def _loaded(files: Sequence[str], threads: int, content: bytes) -> Reader | None
     return reader
 
 
-def _prepared_here(reader: Reader, tasks: Sequence[Task]) -> tuple[list[list[Recording] | None], list[tuple]]:
-    """Recordings, None for a sample whose reading fails, and the warnings that reading gave."""
-    found: list[list[Recording] | None] = []
+def _prepare_all(reader: Reader, tasks: Sequence[Task]) -> tuple[list[list[Recording] | None], list[tuple]]:
+    """Return the recordings, None for each sample that cannot be read, and the warnings."""
+    recordings: list[list[Recording] | None] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for task in tasks:
             try:
-                found.append(reader.prepare(*task))
-            except BaseException:  # it is prepared again, and fails, in the process that asked
-                found.append(None)
-    return found, [(str(each.message), each.category) for each in caught]
+                recordings.append(reader.prepare(*task))
+            except BaseException:  # the main process tries again, and raises the error
+                recordings.append(None)
+    return recordings, [(str(each.message), each.category) for each in caught]
 
 
-def _answer(answered: BinaryIO, message: Any) -> None:
-    pickle.dump(message, answered, protocol=5)
-    answered.flush()
+def _respond(responses: BinaryIO, message: Any) -> None:
+    pickle.dump(message, responses, protocol=5)
+    responses.flush()
 
 
 def _main() -> None:
-    answered = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a plugin prints is no answer
-    with suppress(BrokenPipeError):  # the process that asks was killed
-        serve(sys.stdin.buffer, answered)
+    responses = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # output of plugins must not mix with responses
+    with suppress(BrokenPipeError):  # the main process was killed
+        serve(sys.stdin.buffer, responses)
 
 
 if __name__ == "__main__":

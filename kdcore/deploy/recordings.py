@@ -1,4 +1,4 @@
-"""Raw files as the signals that a saved student reads."""
+"""Reading of raw files as input signals of a saved student."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def read_recording(
     rate: float | None = None,
     units: str = "",
 ) -> Signal:
-    """A raw file as a signal for a student.
+    """Read a raw file as a signal for a student.
 
-    A ``.npy`` file is a plain array. Any other file is read as the student's own dataset reads its files, or as those of
-    `dataset`. A table of numbers (``.csv``, ``.txt``, ``.tsv``) that the student's dataset cannot read is a plain table if
-    `rate` is given: its columns are chosen by name (see `kdcore.deploy.plain_recordings`).
+    A ``.npy`` file is read as a plain array. Other files are read by the student's dataset, or by `dataset`. A table of numbers
+    (``.csv``, ``.txt``, ``.tsv``) that the student's dataset cannot read is a plain table if `rate` is given: its columns are
+    selected by name (see `kdcore.deploy.plain_recordings`).
 
     Args:
-        student: Who reads it.
-        path: File, or folder where the dataset keeps a recording in one.
-        modality: What it is a recording of; optional for a student of one modality.
-        dataset: Name of the dataset whose file format it has.
-        rate: Samples per second of a plain array; the modality's by default.
-        units: Of a plain array's values; the modality's by default.
+        student: Student that the signal is for.
+        path: File, or a folder if the dataset stores a recording in one.
+        modality: Modality of the recording; optional for a student of one modality.
+        dataset: Name of the dataset whose file format to use. Default: the student's dataset.
+        rate: Sampling rate of a plain array or table in Hz. Default: the rate of the modality.
+        units: Unit of the values of a plain array or table. Default: the unit of the modality.
 
     Raises:
-        DataError: If the file cannot be read, or does not hold what the student reads.
+        DataError: If the file cannot be read, or does not match the student's input.
     """
     path = Path(path)
     kind = student.reads[modality or student.modalities[0]]
@@ -68,7 +68,7 @@ def read_recording(
                 f"{path}: a plain table requires --rate, its samples per second "
                 f"(read as a file of dataset {own['name']!r}: {reason})"
             ) from error
-        if _names_of(path) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, and its fault counts
+        if _names_of(path) & set(_texts(own.get("options", {}))):  # it is a file of that dataset, so its error matters
             raise
         return plain_array(path, kind, rate, units, recorded[-1])
 
@@ -81,9 +81,9 @@ def _known_rate(path: Path, rate: float | None, kind: Modality) -> float:
 
 
 def _at_rate(signal: Signal, rate: float | None, units: str, path: Path) -> Signal:
-    """The signal, if it does not contradict the rate and units that were given beside it."""
+    """Return the signal at the given rate, after checking that it is consistent with the rate and units."""
     if units:
-        raise DataError(f"{path}: --units is for plain arrays and tables only; the dataset defines the units of this file")
+        raise DataError(f"{path}: --units requires a plain array or table; the dataset defines the units of this file")
     if rate is None:
         return signal
     if signal.times is None and len(signal):
@@ -91,13 +91,13 @@ def _at_rate(signal: Signal, rate: float | None, units: str, path: Path) -> Sign
     span = float(signal.clock[-1] - signal.clock[0]) if len(signal) > 1 else 0.0
     mean = (len(signal) - 1) / span if span > 0 else signal.rate
     if not same_rate(mean, rate):
-        raise DataError(f"{path}: its time stamps say {mean:.4g} samples per second, --rate says {rate:g}")
+        raise DataError(f"{path}: its time stamps give {mean:.4g} samples per second, but --rate is {rate:g}")
     return signal
 
 
 def _read_as(name: str, options: Mapping[str, object], path: Path, modality: str) -> Signal:
     if name == FROM_PYTHON:
-        raise DataError(f"{path}: the student was trained on arrays, so no dataset is known that reads its files")
+        raise DataError(f"{path}: the student was trained on arrays, so no dataset that can read files is known")
     try:
         return _dataset(name, options, path).read_file(path, modality)
     except KeyError as error:
@@ -107,13 +107,13 @@ def _read_as(name: str, options: Mapping[str, object], path: Path, modality: str
 def _dataset(name: str, options: Mapping[str, object], path: Path) -> Dataset:
     entry = plugin_manager().registry.get("dataset", name)
     fields = options_model(entry).model_fields
-    places = {key: path.parent for key in ("root", "file") if key in fields and fields[key].is_required()}
+    locations = {key: path.parent for key in ("root", "file") if key in fields and fields[key].is_required()}
     try:
-        return make(entry, {**options, **places})
+        return make(entry, {**options, **locations})
     except ValueError as error:
-        missing = [key for key, field in fields.items() if field.is_required() and key not in {**options, **places}]
-        why = f"its options {', '.join(missing)} are not known" if missing else str(error)
-        raise DataError(f"{path}: cannot be read as a file of dataset {name!r}: {why}") from error
+        missing = [key for key, field in fields.items() if field.is_required() and key not in {**options, **locations}]
+        reason = f"its options {', '.join(missing)} are not known" if missing else str(error)
+        raise DataError(f"{path}: cannot be read as a file of dataset {name!r}: {reason}") from error
 
 
 def _names_of(path: Path) -> set[str]:
@@ -125,7 +125,7 @@ def _names_of(path: Path) -> set[str]:
 
 
 def _texts(options: Any) -> Iterator[str]:
-    """Every text in a dataset's options: names of columns among them."""
+    """Yield all strings in a dataset's options, which include column names."""
     if isinstance(options, str):
         yield options
     elif isinstance(options, Mapping):
@@ -137,25 +137,25 @@ def _texts(options: Any) -> Iterator[str]:
 
 
 def fitting(student: Predictor, name: str, signal: Signal) -> Signal:
-    """The signal, if it has the axes, the channels and the rate that the student reads.
+    """Return the signal as the student's input, after checking its axes, channels and rate.
 
     Raises:
-        DataError: If it does not, or holds no numbers.
+        DataError: If they do not match the student, or the values are not numbers.
     """
     modality, values = student.reads[name], np.asarray(signal.values)
     recorded = student.description.get("recorded", {}).get(name, {})
     shape = recorded.get("shape") or [len(modality.channels) if axis == "channel" else 0 for axis in modality.axes]
     fixed = [size if axis in ("channel", "joint") else 0 for axis, size in zip(modality.axes, shape, strict=True)]
-    if values.ndim != len(shape) or any(size and size != here for size, here in zip(fixed, values.shape, strict=True)):
-        wanted = ", ".join(f"{axis} {size}" if size else axis for axis, size in zip(modality.axes, fixed, strict=True))
-        raise DataError(f"{name}: the student reads ({wanted}), the recording has shape {values.shape}")
+    if values.ndim != len(shape) or any(size and size != actual for size, actual in zip(fixed, values.shape, strict=True)):
+        expected = ", ".join(f"{axis} {size}" if size else axis for axis, size in zip(modality.axes, fixed, strict=True))
+        raise DataError(f"{name}: the student reads ({expected}), the recording has shape {values.shape}")
     if values.dtype.kind not in "fiub":
-        raise DataError(f"{name}: the recording must hold numbers, not {values.dtype}")
+        raise DataError(f"{name}: the recording must contain numbers, not {values.dtype}")
     rate = student.rate_read(name)
     if rate and not same_rate(signal.rate, rate):
         raise DataError(
             f"{name}: the student reads {rate:g} samples per second and does not resample, but the recording has "
             f"{signal.rate:.4g}; resample it first, or train with the transform resample"
         )
-    whole = values.dtype.kind in "iub" and recorded.get("dtype", "").startswith("float")
-    return signal.with_values(values.astype(np.float32)) if whole else signal
+    as_float = values.dtype.kind in "iub" and recorded.get("dtype", "").startswith("float")
+    return signal.with_values(values.astype(np.float32)) if as_float else signal

@@ -1,1 +1,1 @@
-"""Hook specifications, plugin discovery and the registry of what plugins provide."""
+"""Hook specifications, plugin discovery and the registry of components."""

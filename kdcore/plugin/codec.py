@@ -1,4 +1,4 @@
-"""Type hints and values as JSON, and back, where that needs no slow import."""
+"""JSON encoding of type hints and values that can be decoded without slow imports."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _VALIDATORS = {"after": AfterValidator, "before": BeforeValidator}
 
 
 class NotEncodableError(Exception):
-    """A hint or value that has no JSON form, or whose class is slow to import."""
+    """Raised for a hint or value that has no JSON form, or whose class is slow to import."""
 
 
 def encode_hint(hint: Any) -> Any:
-    """Return a type hint as a JSON value.
+    """Encode a type hint as a JSON value.
 
     Raises:
-        NotEncodableError: If there is no such form.
+        NotEncodableError: If the hint has no JSON form.
     """
     if hint is Any:
         return "Any"
@@ -50,11 +50,11 @@ def encode_hint(hint: Any) -> Any:
     raise NotEncodableError(hint)
 
 
-def decode_hint(written: Any) -> Any:
-    """Return the hint that `encode_hint` wrote."""
-    if isinstance(written, str):
-        return {"Any": Any, "None": None, "…": ...}[written]
-    kind, *rest = written
+def decode_hint(encoded: Any) -> Any:
+    """Decode a hint encoded by `encode_hint`."""
+    if isinstance(encoded, str):
+        return {"Any": Any, "None": None, "…": ...}[encoded]
+    kind, *rest = encoded
     if kind == "annotated":
         return Annotated[(decode_hint(rest[0]), *map(_decode_mark, rest[1:]))]  # type: ignore[return-value]
     if kind == "literal":
@@ -62,40 +62,42 @@ def decode_hint(written: Any) -> Any:
     if kind == "union":
         return reduce(or_, map(decode_hint, rest))
     if kind == "generic":
-        return _referred(rest[0])[tuple(map(decode_hint, rest[1:]))]
-    return _referred(rest[0])
+        return _resolve(rest[0])[tuple(map(decode_hint, rest[1:]))]
+    return _resolve(rest[0])
 
 
 def _encode_mark(mark: Any) -> Any:
-    """Encode the metadata of ``Annotated``. A validator's function may be slow to import; it is imported when called."""
+    """Encode a metadata item of ``Annotated``. The function of a validator may be slow to import, so it is imported late."""
     for name, kind in _VALIDATORS.items():
         if type(mark) is kind:
             if list(inspect.signature(mark.func).parameters.values())[1:]:
-                raise NotEncodableError(mark)  # it wants to know more than the value
+                raise NotEncodableError(mark)  # it takes more than the value
             return {name: _reference(mark.func, light=False)}
     return encode_value(mark)
 
 
-def _decode_mark(written: Any) -> Any:
+def _decode_mark(encoded: Any) -> Any:
     for name, kind in _VALIDATORS.items():
-        if isinstance(written, dict) and name in written:
-            return kind(_later(written[name]))
-    return decode_value(written)
+        if isinstance(encoded, dict) and name in encoded:
+            return kind(_lazy_validator(encoded[name]))
+    return decode_value(encoded)
 
 
-def _later(reference: str) -> Any:
+def _lazy_validator(reference: str) -> Any:
     def validate(value: Any) -> Any:
-        return _referred(reference)(value)
+        return _resolve(reference)(value)
 
-    validate.__name__ = validate.__qualname__ = reference.rpartition(":")[2]  # pydantic names it in the places of errors
+    validate.__name__ = validate.__qualname__ = reference.rpartition(":")[2]  # pydantic shows the name in error locations
     return validate
 
 
 def encode_value(value: Any) -> Any:
-    """Return a value as a JSON value: scalars, containers, paths, members of enumerations, and dataclasses of these.
+    """Encode a value as a JSON value.
+
+    Scalars, containers, paths, enum members, and dataclasses of these are supported.
 
     Raises:
-        NotEncodableError: If there is no such form.
+        NotEncodableError: If the value has no JSON form.
     """
     if type(value) in _PLAIN:
         return value
@@ -112,44 +114,44 @@ def encode_value(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return {"enum": _reference(type(value)), "member": value.name}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        held = {each.name: getattr(value, each.name) for each in dataclasses.fields(value) if each.init}
-        return {"object": _reference(type(value)), "fields": {name: encode_value(each) for name, each in held.items()}}
+        values = {each.name: getattr(value, each.name) for each in dataclasses.fields(value) if each.init}
+        return {"object": _reference(type(value)), "fields": {name: encode_value(each) for name, each in values.items()}}
     raise NotEncodableError(value)
 
 
-def decode_value(written: Any) -> Any:
-    """Return the value that `encode_value` wrote."""
-    if isinstance(written, list):
-        return [decode_value(each) for each in written]
-    if not isinstance(written, dict):
-        return written
-    if "object" in written:
-        fields = {name: decode_value(each) for name, each in written["fields"].items()}
-        return _referred(written["object"])(**fields)
-    if "enum" in written:
-        return _referred(written["enum"])[written["member"]]
-    [(kind, held)] = written.items()
+def decode_value(encoded: Any) -> Any:
+    """Decode a value encoded by `encode_value`."""
+    if isinstance(encoded, list):
+        return [decode_value(each) for each in encoded]
+    if not isinstance(encoded, dict):
+        return encoded
+    if "object" in encoded:
+        fields = {name: decode_value(each) for name, each in encoded["fields"].items()}
+        return _resolve(encoded["object"])(**fields)
+    if "enum" in encoded:
+        return _resolve(encoded["enum"])[encoded["member"]]
+    [(kind, content)] = encoded.items()
     if kind == "dict":
-        return {decode_value(key): decode_value(each) for key, each in held}
+        return {decode_value(key): decode_value(each) for key, each in content}
     containers: dict[str, Any] = {"tuple": tuple, "set": set, "frozenset": frozenset}
-    return Path(held) if kind == "path" else containers[kind](decode_value(each) for each in held)
+    return Path(content) if kind == "path" else containers[kind](decode_value(each) for each in content)
 
 
 def _reference(thing: Any, light: bool = True) -> str:
-    """``module:name``, by which `_referred` finds the same thing again."""
+    """Return ``module:name``, which `_resolve` turns back into the object."""
     module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", "")
     if not isinstance(module, str) or (light and not is_light(module)):
         raise NotEncodableError(thing)
     try:
-        found = _attribute(sys.modules[module], name.split("."))
+        resolved = _attribute(sys.modules[module], name.split("."))
     except (KeyError, AttributeError):
         raise NotEncodableError(thing) from None
-    if found is not thing:
+    if resolved is not thing:
         raise NotEncodableError(thing)
     return f"{module}:{name}"
 
 
-def _referred(reference: str) -> Any:
+def _resolve(reference: str) -> Any:
     module, _, name = reference.partition(":")
     return _attribute(import_module(module), name.split("."))
 

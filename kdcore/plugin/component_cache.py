@@ -1,4 +1,4 @@
-"""A cache, kept between processes, of facts about components, so that they need not be imported."""
+"""On-disk cache of facts about components, so that components need not be imported to check a recipe."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _DAMAGED = (ImportError, AttributeError, TypeError, ValueError, LookupError)
 
 
 def recall(entry: Entry, question: str) -> Any:
-    """Return what `remember` kept of a component; None if nothing was, or if the component's code has changed since."""
-    written = _answers(entry).get(question)
+    """Return the answer stored by `remember`, or None if there is none or the component's code has changed since."""
+    stored = _answers(entry).get(question)
     with suppress(*_DAMAGED):
-        return decode_value(written)
+        return decode_value(stored)
     return None
 
 
 def remember(entry: Entry, question: str, answer: Any, asker: str = __name__) -> None:
-    """Keep an answer about a component, if it and what it rests on can be written down.
+    """Store an answer about a component, if the answer can be encoded and the code it depends on can be fingerprinted.
 
     Args:
         entry: The component.
-        question: Identifies the question.
-        answer: Any value that `encode_value` takes, except None.
-        asker: Module of the code that found the answer.
+        question: Key of the answer.
+        answer: Any value that `encode_value` supports, except None.
+        asker: Module of the code that computed the answer; a change to it invalidates the answer.
     """
-    rests_on = _evidence(entry, asker)
+    dependencies = _evidence(entry, asker)
     with suppress(NotEncodableError):
-        if rests_on is not None:
-            _answers(entry).put(question, encode_value(answer), rests_on)
+        if dependencies is not None:
+            _answers(entry).put(question, encode_value(answer), dependencies)
 
 
 @cache
@@ -46,5 +46,5 @@ def _answers(entry: Entry) -> Answers:
 def _evidence(entry: Entry, asker: str) -> Any:
     component = entry.load()
     bases = component.__mro__ if isinstance(component, type) else (component,)
-    others = {name for each in bases if isinstance(name := getattr(each, "__module__", None), str)}
-    return evidence(entry.target.partition(":")[0], *sorted(others | {asker}))
+    modules = {name for each in bases if isinstance(name := getattr(each, "__module__", None), str)}
+    return evidence(entry.target.partition(":")[0], *sorted(modules | {asker}))

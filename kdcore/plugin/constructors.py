@@ -1,4 +1,4 @@
-"""Options read off the constructors of components, by importing them."""
+"""Extraction of options from component constructors. This imports the components."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ GIVEN: Mapping[str, frozenset[str]] = {
     "encoder": frozenset({"num_classes", "in_shape", "spec"}),
     "transform": frozenset({"spec"}),
 }
-"""Kind → constructor parameters that kdcore fills in; they are not options."""
+"""Constructor parameters that kdcore fills in, by kind of component; they are not options."""
 
 TERM_KEYS = ("weight", "id", "teachers")
-"""Keys that a recipe may give any loss besides the loss's own options."""
+"""Keys that a recipe accepts for every loss, in addition to the loss's options."""
 
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True, protected_namespaces=(), ser_json_inf_nan="constants")
 
 
 class Parameter(NamedTuple):
-    """A constructor's parameter that is an option.
+    """A constructor parameter that is an option of the component.
 
     Args:
-        hint: Its type.
-        default: Its default; ignored if `required`.
-        required: True if there is no default.
-        description: Its line in the docstring's ``Args:``.
+        hint: Type hint.
+        default: Default value; ignored if `required`.
+        required: True if the parameter has no default.
+        description: Its entry in the ``Args:`` section of the docstring.
     """
 
     hint: Any
@@ -46,19 +46,20 @@ class Parameter(NamedTuple):
 
 
 def settled_parameters(entry: Entry) -> dict[str, Parameter]:
-    """Read a component's options, with defaults as the hints have them: 1.0 where the author of a float wrote 1.
+    """Return a component's options with defaults converted to their hinted types, e.g. 1 to 1.0 for a float.
 
     Raises:
-        PluginError: As `read_parameters`, and if a default does not fit its hint.
+        PluginError: If `read_parameters` raises it, or a default does not match its type hint.
     """
     return _with_settled_defaults(entry, read_parameters(entry))
 
 
 def read_parameters(entry: Entry) -> dict[str, Parameter]:
-    """Read a component's options off its constructor. An object, such as a modality, has none.
+    """Return a component's options from its constructor. A component that is an object, such as a modality, has none.
 
     Raises:
-        PluginError: If the component cannot be loaded, or its constructor yields no schema, naming plugin and component.
+        PluginError: If the component cannot be loaded or no schema can be derived from its constructor. The message names the
+            plugin and the component.
     """
     component = entry.load()
     if not callable(component):
@@ -66,11 +67,11 @@ def read_parameters(entry: Entry) -> dict[str, Parameter]:
     try:
         signature = inspect.signature(component)
         hints = get_type_hints(component.__init__ if isinstance(component, type) else component, include_extras=True)
-    except Exception as error:  # hints are expressions: evaluating one may raise anything
+    except Exception as error:  # hints are arbitrary expressions
         raise _broken(entry, f"could not read its constructor's type hints: {type(error).__name__}: {error}") from error
     factories = _factories(component)
     docs = argument_docs(component)
-    found: dict[str, Parameter] = {}
+    result: dict[str, Parameter] = {}
     for name, parameter in signature.parameters.items():
         if name in GIVEN.get(entry.kind, ()) or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -79,15 +80,15 @@ def read_parameters(entry: Entry) -> dict[str, Parameter]:
         required = default is parameter.empty
         hint = hints.get(name, Any)
         hint = hint | None if default is None and hint is not Any else hint
-        found[name] = Parameter(hint, None if required else default, required, docs.get(name, ""))
-    return found
+        result[name] = Parameter(hint, None if required else default, required, docs.get(name, ""))
+    return result
 
 
 def model_of(entry: Entry, parameters: Mapping[str, Parameter], **config: Any) -> type[BaseModel]:
-    """Return the pydantic model of a component's options. A home folder's ``~`` is expanded in paths.
+    """Return the pydantic model of a component's options. A leading ``~`` in paths is expanded.
 
     Raises:
-        PluginError: If pydantic refuses the parameters.
+        PluginError: If pydantic cannot build a model from the parameters.
     """
     definitions: dict[str, Any] = {
         name: (each.hint, Field(... if each.required else each.default, description=each.description or None))
@@ -96,12 +97,12 @@ def model_of(entry: Entry, parameters: Mapping[str, Parameter], **config: Any) -
     validators: dict[str, Any] = {"expand": field_validator("*", mode="after")(_with_home)} if definitions else {}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # an option may well be called `copy`
+            warnings.simplefilter("ignore", UserWarning)  # options may shadow pydantic attributes such as `copy`
             return create_model(
                 entry.qualified, __config__=ConfigDict(**_CONFIG, **config), __validators__=validators, **definitions
             )
     except (PydanticUserError, NameError, TypeError, ValueError) as error:
-        raise _broken(entry, f"its constructor yields no schema of options: {error}") from error
+        raise _broken(entry, f"could not derive a schema of options from its constructor: {error}") from error
 
 
 def _refuse_unusable(entry: Entry, parameter: inspect.Parameter) -> None:
@@ -109,7 +110,7 @@ def _refuse_unusable(entry: Entry, parameter: inspect.Parameter) -> None:
     if parameter.name in reserved:
         raise _broken(entry, f"its constructor has a parameter {parameter.name!r}, which is reserved for recipes; rename it")
     if parameter.kind is parameter.POSITIONAL_ONLY:
-        raise _broken(entry, f"its constructor takes {parameter.name!r} by position only; options are passed by name")
+        raise _broken(entry, f"its constructor has a positional-only parameter {parameter.name!r}; options are passed by name")
 
 
 def _factories(component: Any) -> dict[str, Any]:
@@ -125,13 +126,15 @@ def _with_settled_defaults(entry: Entry, parameters: Mapping[str, Parameter]) ->
         settled = model()
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise _broken(entry, f"the default of its option {first['loc'][0]!r} does not fit the hint: {first['msg']}") from error
+        raise _broken(
+            entry, f"the default of its option {first['loc'][0]!r} does not match its type hint: {first['msg']}"
+        ) from error
     return {name: each if each.required else each._replace(default=getattr(settled, name)) for name, each in parameters.items()}
 
 
 def _with_home(value: Any) -> Any:
     if isinstance(value, Path):
-        return Path(os.path.expanduser(value))  # unlike Path.expanduser, never raises
+        return Path(os.path.expanduser(value))  # unlike Path.expanduser, it never raises
     if type(value) in (list, tuple, set):
         return type(value)(map(_with_home, value))
     if type(value) is dict:

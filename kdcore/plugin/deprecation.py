@@ -1,4 +1,4 @@
-"""Deprecation of public names: two minor releases warn, the next one refuses, and the one after removes."""
+"""Deprecation of public names: a warning for two minor releases, an error in the next, then removal."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Deprecation:
     """A deprecated public name.
 
     Args:
-        what: The name, e.g. ``the hook 'register_nets'``.
-        since: The release that deprecates it, e.g. ``0.3``.
-        instead: What to use.
+        what: The deprecated name, e.g. ``the hook 'register_nets'``.
+        since: First release in which it is deprecated, e.g. ``0.3``.
+        instead: Replacement to use.
     """
 
     what: str
@@ -27,7 +27,7 @@ class Deprecation:
     instead: str
 
     def stage(self, version: str = __version__) -> Literal["announced", "warned", "refused", "gone"]:
-        """Return its stage in `version`: ``announced`` for later, ``warned``, ``refused``, or ``gone`` from the code."""
+        """Return its stage in `version`: ``announced`` for a later release, ``warned``, ``refused``, or ``gone``."""
         passed = _minor_releases(self.since, version)
         if passed < 0:
             return "announced"
@@ -36,10 +36,10 @@ class Deprecation:
         return "refused" if passed == WARNING_RELEASES else "gone"
 
     def used(self, by: str = "", version: str = __version__) -> None:
-        """Warn about a use of it.
+        """Warn that the name is used.
 
         Raises:
-            KdcoreError: If the releases that warn are over.
+            KdcoreError: If `version` no longer supports the name.
         """
         user = f"{by} uses " if by else ""
         stage = self.stage(version)
@@ -51,6 +51,6 @@ class Deprecation:
 
 
 def _minor_releases(since: str, version: str) -> int:
-    """The number of minor releases from `since` to `version`; a major release counts as one."""
+    """Return the number of minor releases from `since` to `version`; a major release counts as one."""
     (major, minor), (major_now, minor_now) = (map(int, each.split(".")[:2]) for each in (since, version))
     return minor_now - minor if major == major_now else major_now - major + minor_now if major_now > major else -1

@@ -14,20 +14,20 @@ from kdcore.plugin.manager import Plugin, PluginManager
 
 
 def blamed(error: BaseException, plugins: PluginManager) -> PluginError | None:
-    """Return an error that names the plugin whose component or hook was running when `error` was raised; None if none was."""
+    """Return a `PluginError` naming the plugin whose component or hook raised `error`, or None if no plugin did."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return None
     by_module = {plugin.module: plugin for plugin in plugins.plugins.values() if not plugin.failure}
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         plugin = by_module.get(str(frame.f_globals.get("__name__", "")).partition(".")[0])
-        what = _at_work(frame, plugin, plugins) if plugin else ""
-        if plugin and what:
-            raised = explained(error) if what.startswith("loss ") else f"{type(error).__name__}: {error}"
+        component = _at_work(frame, plugin, plugins) if plugin else ""
+        if plugin and component:
+            description = explained(error) if component.startswith("loss ") else f"{type(error).__name__}: {error}"
             advice = "fix it there" if plugin.is_file else "report this to its author"
-            where = f"{frame.f_code.co_filename}:{line}"
+            location = f"{frame.f_code.co_filename}:{line}"
             return PluginError(
-                f"plugin {plugin.name!r} ({plugin.origin}): {what} failed in {frame.f_code.co_name} ({where}): "
-                f"{raised}; {advice}, or remove it from the recipe "
+                f"plugin {plugin.name!r} ({plugin.origin}): {component} failed in {frame.f_code.co_name} ({location}): "
+                f"{description}; {advice}, or remove it from the recipe "
                 "(set KDCORE_TRACEBACK=1 for the traceback)"
             )
     return None
@@ -35,10 +35,11 @@ def blamed(error: BaseException, plugins: PluginManager) -> PluginError | None:
 
 @contextmanager
 def exits_attributed(plugins: PluginManager) -> Iterator[None]:
-    """Within it, a plugin that ends the process, or raises KeyboardInterrupt, fails like one that raises an error.
+    """Context manager that turns a plugin's attempt to exit the process, or its KeyboardInterrupt, into an error.
 
     Raises:
-        PluginError: Naming the plugin, in place of ``SystemExit``, ``KeyboardInterrupt`` without Ctrl-C, or ``GeneratorExit``.
+        PluginError: Names the plugin; raised instead of ``SystemExit``, ``GeneratorExit``, or ``KeyboardInterrupt`` without
+            Ctrl-C.
     """
     with interrupts() as received:
         try:
@@ -51,15 +52,15 @@ def exits_attributed(plugins: PluginManager) -> Iterator[None]:
 
 
 def explained(error: BaseException) -> str:
-    """Return the class and text of an error raised by a loss, with the likely cause."""
-    said = f"{type(error).__name__}: {error}"
+    """Return the type and message of an error raised by a loss, with a hint at the likely cause."""
+    text = f"{type(error).__name__}: {error}"
     if isinstance(error, KeyError) and error.args and isinstance(tap := error.args[0], str):
-        said += f" (if that is a tap, declare it: needs = Needs(student_taps=({tap!r},)), or teacher_taps, or peer_taps)"
-    return said
+        text += f" (if that is a tap, declare it: needs = Needs(student_taps=({tap!r},)), or teacher_taps, or peer_taps)"
+    return text
 
 
 def _at_work(frame: FrameType, plugin: Plugin, plugins: PluginManager) -> str:
-    """The plugin's component or hook that a frame belongs to; empty if there is none."""
+    """Return the component or hook of the plugin that a frame belongs to, or an empty string."""
     of_class = {entry.target.partition(":")[2]: entry for entry in plugins.registry.entries() if entry.plugin == plugin.name}
     for each in type(frame.f_locals.get("self")).__mro__[:-1]:  # the class itself first, then its bases
         if entry := of_class.get(each.__qualname__):

@@ -1,4 +1,4 @@
-"""Facts about components that a recipe is checked by, found by constructing them once and kept from then on."""
+"""Facts about components for checking recipes. They are found by constructing each component once, and then cached."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Facts:
-    """Properties of a component, as far as it has them.
+    """Properties of a component. Those that do not apply to its kind keep their defaults.
 
     Args:
-        needs: The inputs that a loss needs.
-        modalities: A dataset's modalities by name.
-        batch_dependent: Whether the outputs of a fusion depend on the other samples of a batch.
-        augmentation: Whether a transform changes its input at random.
-        fixed: Whether an encoder is a finished network, which is never trained and has no taps.
-        targets: Kinds of targets that a loss, protocol, fusion or encoder is for; None if it says nothing.
-        sample_weights: Whether a loss weighs samples.
-        target: A dataset's target.
+        needs: Inputs that a loss needs.
+        modalities: Modalities of a dataset, by name.
+        batch_dependent: Whether the outputs of a fusion for a sample depend on the other samples of the batch.
+        augmentation: Whether a transform is random.
+        fixed: Whether an encoder is a fixed network, such as one in an ONNX file: it cannot be trained and has no taps.
+        targets: Kinds of targets that a loss, protocol, fusion or encoder supports; None if it does not declare any.
+        sample_weights: Whether a loss supports sample weights.
+        target: Target of a dataset.
         weighted: Whether the samples of a dataset may have weights.
         taps: Features that a fusion adds to the outputs of its teachers.
     """
@@ -56,50 +56,50 @@ class Facts:
 
 
 def component_facts(entry: Entry, options: Mapping[str, Any] | None = None) -> Facts:
-    """Return facts about a component with these options; without options, about its class, of which nothing is constructed.
+    """Return facts about a component with the given options. Without options, its class is inspected and not constructed.
 
     Raises:
-        ComponentError: If it cannot be constructed.
-        PluginError: If it cannot be loaded.
-        pydantic.ValidationError: If the options do not fit its schema.
+        ComponentError: If the component cannot be constructed.
+        PluginError: If the component cannot be loaded.
+        pydantic.ValidationError: If the options do not match its schema.
     """
     return ask(entry, options, facts_of)
 
 
 def ask(entry: Entry, options: Mapping[str, Any] | None, question: Callable[..., Answer], *arguments: Any) -> Answer:
-    """Return ``question(component, *arguments)``, from the cache folder if the same was asked before.
+    """Return ``question(component, *arguments)``, from the cache folder if it has been computed before.
 
-    An answer is kept if neither the component's constructor nor `question` looks at files or at environment variables, prints
-    or warns, and if `encode_value` takes it. Of failures, only `ValueError` and `TypeError` are kept.
+    A result is cached if neither the component's constructor nor `question` reads files or environment variables, prints or
+    warns, and if `encode_value` supports the result. Of errors, only `ValueError` and `TypeError` are cached.
 
     Args:
         entry: The component.
-        options: Its options as a recipe writes them; None to ask the class and construct nothing.
-        question: A function of a module. Its answer must depend on its arguments alone.
-        arguments: Whatever else it takes, such as a `Team`.
+        options: Its options as written in a recipe; None to pass the class to `question` without constructing it.
+        question: A module-level function. Its result must depend on its arguments only.
+        arguments: Further arguments of `question`, such as a `Team`.
 
     Raises:
         ComponentError: If the component cannot be constructed, or `question` raises; the message names the component.
         PluginError: If the component cannot be loaded.
-        pydantic.ValidationError: If the options do not fit its schema.
+        pydantic.ValidationError: If the options do not match its schema.
     """
     key = _key(options, question, arguments)
-    known = recall(entry, key) if key else None
+    result = recall(entry, key) if key else None
     cause = None
-    if known is None:
+    if result is None:
         component = entry.load()
-        given = None if options is None else dict(validated(entry, options))
-        with _watching() as seen:
-            known, cause = _asked(entry, component, given, question, arguments)
-        if key and not seen and (cause is None or type(cause) in (ValueError, TypeError)):
-            remember(entry, key, known, question.__module__)
-    if "error" in known:
-        raise ComponentError(known["error"]) from cause
-    return known["answer"]
+        validated_options = None if options is None else dict(validated(entry, options))
+        with _recorded_calls() as calls:
+            result, cause = _compute(entry, component, validated_options, question, arguments)
+        if key and not calls and (cause is None or type(cause) in (ValueError, TypeError)):
+            remember(entry, key, result, question.__module__)
+    if "error" in result:
+        raise ComponentError(result["error"]) from cause
+    return result["answer"]
 
 
 def facts_of(component: Any) -> Facts:
-    """Return facts about a component, or about its class."""
+    """Return facts about a component or its class."""
     needs, modalities = getattr(component, "needs", None), getattr(component, "modalities", None)
     flags = {
         name: getattr(component, name, False) is True
@@ -118,57 +118,57 @@ def facts_of(component: Any) -> Facts:
 
 
 def _key(options: Mapping[str, Any] | None, question: Callable[..., Any], arguments: Sequence[Any]) -> str:
-    """Identify what is asked; empty if that cannot be written down."""
+    """Return a cache key for a question, or an empty string if its arguments cannot be encoded."""
     with suppress(NotEncodableError, TypeError, ValueError):
-        asked = json.dumps([options, [encode_value(each) for each in arguments]], sort_keys=True)
-        return f"{question.__module__}:{question.__qualname__} {hashlib.sha256(asked.encode()).hexdigest()}"
+        encoded = json.dumps([options, [encode_value(each) for each in arguments]], sort_keys=True)
+        return f"{question.__module__}:{question.__qualname__} {hashlib.sha256(encoded.encode()).hexdigest()}"
     return ""
 
 
-def _asked(
-    entry: Entry, component: Any, given: Mapping[str, Any] | None, question: Callable[..., Any], arguments: Sequence[Any]
+def _compute(
+    entry: Entry, component: Any, options: Mapping[str, Any] | None, question: Callable[..., Any], arguments: Sequence[Any]
 ) -> tuple[dict[str, Any], Exception | None]:
-    """The answer, or what failed and why."""
-    doing = f"could not construct {entry.described}"
+    """Return ``{"answer": …}`` or ``{"error": message}``, and the exception, if any."""
+    failure = f"could not construct {entry.described}"
     try:
-        if given is not None:
-            component = construct(component, given)
-        doing = f"{entry.described} failed"
+        if options is not None:
+            component = construct(component, options)
+        failure = f"{entry.described} failed"
         return {"answer": question(component, *arguments)}, None
-    except Exception as error:  # a plugin may raise anything; the user is told where and what
-        return {"error": f"{doing}: {reason(error)}"}, error
+    except Exception as error:  # a plugin may raise anything; report the component and the cause
+        return {"error": f"{failure}: {reason(error)}"}, error
 
 
-_LOOKS = (
+_IMPURE_FUNCTIONS = (
     *((builtins, name) for name in ("open", "print")),
     (io, "open"),
     (warnings, "warn"),
     *((os, name) for name in ("open", "stat", "lstat", "access", "listdir", "scandir", "readlink", "getcwd")),
     (type(os.environ), "__getitem__"),
 )
-"""Functions through which the answer may depend on more than code and options, or has an effect of its own."""
+"""Functions whose use means that a result depends on more than code and options, or has side effects."""
 
 _lock = threading.RLock()
 
 
 @contextmanager
-def _watching() -> Iterator[list[str]]:
-    """Replace `_LOOKS` for a while; yields the names of those that are called."""
-    seen: list[str] = []
+def _recorded_calls() -> Iterator[list[str]]:
+    """Context manager that patches `_IMPURE_FUNCTIONS`. Yields a list of the names of those that are called."""
+    calls: list[str] = []
     with _lock:
-        originals = [(owner, name, getattr(owner, name)) for owner, name in _LOOKS]
+        originals = [(owner, name, getattr(owner, name)) for owner, name in _IMPURE_FUNCTIONS]
         try:
             for owner, name, original in originals:
-                setattr(owner, name, _noted(original, name, seen))
-            yield seen
+                setattr(owner, name, _recording(original, name, calls))
+            yield calls
         finally:
             for owner, name, original in originals:
                 setattr(owner, name, original)
 
 
-def _noted(original: Callable[..., Any], name: str, seen: list[str]) -> Callable[..., Any]:
+def _recording(original: Callable[..., Any], name: str, calls: list[str]) -> Callable[..., Any]:
     def called(*args: Any, **kwargs: Any) -> Any:
-        seen.append(name)
+        calls.append(name)
         return original(*args, **kwargs)
 
     return called

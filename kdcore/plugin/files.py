@@ -1,4 +1,4 @@
-"""Plugins that are a single file, for trying something out before it becomes a package."""
+"""Plugins in a single file, which need not be installed as a package."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from typing import Any
 from kdcore.errors import PluginError
 
 VARIABLE = "KDCORE_PLUGINS"
-"""Environment variable that lists such files, separated as in ``PATH``."""
+"""Environment variable that lists plugin files, separated as in ``PATH``."""
 
 
 def is_file(name: object) -> bool:
-    """Return whether an entry of a recipe's ``plugins`` is a file."""
+    """Return whether an entry of ``plugins`` in a recipe is a file."""
     return isinstance(name, str) and name.endswith(".py")
 
 
 def files_asked_for() -> list[Path]:
-    """Return the absolute paths of the files that the environment lists."""
-    named = os.environ.get(VARIABLE, "").split(os.pathsep)
-    return [Path(os.path.abspath(os.path.expanduser(name))) for name in named if name]
+    """Return the absolute paths of the plugin files listed in ``KDCORE_PLUGINS``."""
+    names = os.environ.get(VARIABLE, "").split(os.pathsep)
+    return [Path(os.path.abspath(os.path.expanduser(name))) for name in names if name]
 
 
 def plugin_name(path: Path) -> str:
-    """``my_loss.py`` → ``my-loss``."""
+    """Return the plugin name of a file, e.g. ``my-loss`` for ``my_loss.py``."""
     return path.stem.replace("_", "-")
 
 
 def fingerprint(path: Path) -> str:
-    """Return the first digits of a file's SHA-256, which stand for its version.
+    """Return the first 12 hexadecimal digits of a file's SHA-256, used as its version.
 
     Raises:
-        PluginError: If it cannot be read.
+        PluginError: If the file cannot be read.
     """
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
@@ -47,27 +47,27 @@ def fingerprint(path: Path) -> str:
 
 
 def with_fingerprints(plugins: Iterable[str]) -> list[Any]:
-    """A recipe's plugins as its hash knows them: a file by what it holds, wherever it is."""
+    """Return a recipe's plugins for its hash: a file is represented by its content, not by its path."""
     return [[plugin_name(Path(each)), fingerprint(Path(each))] if is_file(each) else each for each in plugins]
 
 
 def import_file(path: Path) -> ModuleType:
-    """Import a file under its own name, so that a class in ``my_loss.py`` can be registered as ``my_loss:MyLoss``.
+    """Import a file as a module of the same name, so that it can register a class as ``my_loss:MyLoss``.
 
     Raises:
-        PluginError: If the name is not valid or taken.
-        Exception: Whatever the file raises.
+        PluginError: If the module name is invalid or already in use.
+        Exception: Any exception raised by the file.
     """
     name, version = path.stem, fingerprint(path)
     if not name.isidentifier():
         raise PluginError(f"{path.name!r} is not a valid module name; rename the file, e.g. to my_loss.py")
-    known = sys.modules.get(name)
-    if known is not None and getattr(known, "__fingerprint__", "") == version:
-        return known
-    if known is not None or not _is_free(name, path):
+    loaded = sys.modules.get(name)
+    if loaded is not None and getattr(loaded, "__fingerprint__", "") == version:
+        return loaded
+    if loaded is not None or not _is_free(name, path):
         raise PluginError(f"a module {name!r} already exists; rename the file")
     spec = spec_from_file_location(name, path)
-    assert spec is not None  # it ends in .py
+    assert spec is not None  # the name ends in .py
     assert spec.loader is not None
     module = sys.modules[name] = module_from_spec(spec)
     module.__dict__["__fingerprint__"] = version
@@ -81,17 +81,17 @@ def import_file(path: Path) -> ModuleType:
 
 def _is_free(name: str, path: Path) -> bool:
     try:
-        found = find_spec(name)
+        spec = find_spec(name)
     except (ImportError, ValueError):
         return False
-    return found is None or (found.origin is not None and Path(found.origin).resolve() == path.resolve())
+    return spec is None or (spec.origin is not None and Path(spec.origin).resolve() == path.resolve())
 
 
 def what_happened(error: BaseException, path: Path) -> str:
-    """Return the text of an error that a file raised while it was imported, with the line."""
+    """Describe an error raised while a file was imported, with its line number."""
     if isinstance(error, PluginError):
         return str(error)
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-    said = error.msg if isinstance(error, SyntaxError) else error
-    return (f"line {line}: " if line else "") + f"{type(error).__name__}: {said}"
+    message = error.msg if isinstance(error, SyntaxError) else error
+    return (f"line {line}: " if line else "") + f"{type(error).__name__}: {message}"

@@ -1,4 +1,4 @@
-"""All hooks of kdcore. A plugin implements those it needs with `kdcore.hookimpl`."""
+"""Hook specifications of kdcore. Plugins implement hooks with `kdcore.hookimpl`."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
 hookspec = HookspecMarker("kdcore")
 
 API_VERSION = 1
-"""Incremented when a hook or contract changes incompatibly. Plugins may state the version that they use as ``KDCORE_API``."""
+"""Version of the plugin API; incremented on incompatible changes. Plugins may declare their version as ``KDCORE_API``."""
 
 OLDEST_API = 1
-"""The oldest API version whose plugins still work."""
+"""Oldest plugin API version that is still supported."""
 
 DEPRECATED: Mapping[str, Deprecation] = {}
-"""Deprecated hooks by name."""
+"""Deprecated hooks, by name."""
 
 Register = Callable[[str, str], None]
-"""``register(name, "module:Object")``: registers a component without importing it."""
+"""``register(name, "module:Object")`` registers a component without importing it."""
 
 
 @hookspec
 def register_modalities(register: Register) -> None:
-    """Register `kdcore.Modality` objects: kinds of signal."""
+    """Register `kdcore.Modality` objects, which describe kinds of signals."""
 
 
 @hookspec
@@ -52,7 +52,7 @@ def register_datasets(register: Register) -> None:
 
 @hookspec
 def register_protocols(register: Register) -> None:
-    """Register `kdcore.Protocol` classes: rules that split samples."""
+    """Register `kdcore.Protocol` classes, which split samples."""
 
 
 @hookspec
@@ -62,7 +62,7 @@ def register_transforms(register: Register) -> None:
 
 @hookspec
 def register_encoders(register: Register) -> None:
-    """Register `kdcore.Encoder` classes, or any `torch.nn.Module` from tensor to class logits."""
+    """Register `kdcore.Encoder` classes, or any `torch.nn.Module` that maps a tensor to class logits."""
 
 
 @hookspec(firstresult=True)
@@ -76,7 +76,7 @@ def pretrained_weights(model: str) -> PretrainedWeights | None:
 
 @hookspec
 def register_fusions(register: Register) -> None:
-    """Register `kdcore.TeacherFusion` classes: how teachers run together."""
+    """Register `kdcore.TeacherFusion` classes, which define how teachers run together."""
 
 
 @hookspec
@@ -86,44 +86,44 @@ def register_losses(register: Register) -> None:
 
 @hookspec
 def register_schedules(register: Register) -> None:
-    """Register `kdcore.Schedule` classes: the order of training."""
+    """Register `kdcore.Schedule` classes, which define the order of training."""
 
 
 @hookspec
 def register_class_embeddings(register: Register) -> None:
-    """Register `kdcore.ClassEmbeddings` classes: vectors for class names."""
+    """Register `kdcore.ClassEmbeddings` classes, which map class names to vectors."""
 
 
 @hookspec
 def register_executors(register: Register) -> None:
-    """Register `kdcore.Executor` classes: where the commands of ``--jobs`` run."""
+    """Register `kdcore.Executor` classes, which run the commands of ``--jobs``."""
 
 
 @hookspec
 def register_commands(cli: typer.Typer) -> None:
-    """Add commands to the command line; import what they need inside them."""
+    """Add commands to the command line. Commands should import slow modules in their bodies."""
 
 
 @hookspec
 def command_finished() -> None:
-    """A command has succeeded and printed its output. Not called for ``list``, ``--help`` and ``--version``."""
+    """Called after a command has succeeded and printed its output, except for ``list``, ``--help`` and ``--version``."""
 
 
 @hookspec
 def explain(participant: Participant, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> Mapping[str, Tensor] | None:
-    """Return saliency maps of a trained participant, for the pictures in a run's report.
+    """Return saliency maps of a trained participant, for the examples in a run's report.
 
     `inputs` are those of its encoder, (B, channel, height, width) or (B, time, channel, height, width). ``score(inputs)`` is
     the number to explain: the logit of the predicted class, with a graph.
 
-    Returns title → importance of each place for that class, (B, h, w) or (B, time, h, w), at least 0, of any size; None if
-    there is nothing to show.
+    Returns a mapping from title to non-negative importance, (B, h, w) or (B, time, h, w) at any resolution; None if there is
+    nothing to show.
     """
 
 
 @hookspec(firstresult=True)
 def draw_recordings(title: str, drawings: Sequence[Drawing], path: Path) -> Path | None:
-    """Write an HTML page with a picture of each `kdcore.Drawing`, and return its file; None to leave it to another plugin.
+    """Write an HTML page with a plot of each `kdcore.Drawing` and return its path; None to leave it to another plugin.
 
     Called by ``kdcore data check --pictures`` and ``kdcore predict --plot``.
     """
@@ -136,7 +136,7 @@ def open_predictor(path: Path) -> Predictor | None:
 
 @hookspec(firstresult=True)
 def open_tracker(recipe: Recipe, say: Callable[[str], None]) -> Tracker | None:
-    """Return the `kdcore.Tracker` that sends a run's records to a tracking service; None to leave it to another plugin.
+    """Return a `kdcore.Tracker` that sends a run's records to a tracking service; None to leave it to another plugin.
 
     Called before anything is written, even in a dry run: raise `kdcore.UsageError` if the recipe's ``tracking`` cannot be used,
     and open no connection yet. `say` prints a line to the user.
@@ -145,9 +145,9 @@ def open_tracker(recipe: Recipe, say: Callable[[str], None]) -> Tracker | None:
 
 @hookspec(firstresult=True)
 def download_runs(to: Path, uri: str | None, run_id: str, experiment: str, matching: str) -> Iterable[FinishedRun] | None:
-    """Download finished runs from a tracking service into the folder `to`, and return them; None to leave it to another plugin.
+    """Download finished runs from a tracking service to the folder `to` and return them; None to leave it to another plugin.
 
-    Either the run with the service's id `run_id`, or all of `experiment` that match the filter `matching`.
+    Downloads the run with the service's ID `run_id`, or all runs of `experiment` that match the filter `matching`.
     """
 
 
@@ -158,12 +158,12 @@ def run_started(run: RunContext) -> None:
 
 @hookspec
 def arm_started(run: RunContext, seed: int, arm: str) -> None:
-    """Training of a seed's ``distilled`` or ``baseline`` arm begins, or is resumed."""
+    """Called when training of the ``distilled`` or ``baseline`` arm of a seed starts or resumes."""
 
 
 @hookspec
 def stage_started(stage: StagePlan, seed: int) -> None:
-    """A stage of training begins."""
+    """Called when a training stage starts."""
 
 
 @hookspec
@@ -173,12 +173,12 @@ def epoch_finished(stage: StagePlan, seed: int, epoch: int, metrics: Mapping[str
 
 @hookspec
 def stage_finished(stage: StagePlan, seed: int) -> None:
-    """A stage of training has ended."""
+    """Called when a training stage has ended."""
 
 
 @hookspec
 def arm_finished(run: RunContext, seed: int, arm: str, outcome: Outcome) -> None:
-    """An arm of a seed is trained and evaluated; its predictions and weights are in the run's folder."""
+    """Called when an arm of a seed is trained and evaluated. Its predictions and weights are in the run's folder."""
 
 
 @hookspec(firstresult=True)
@@ -188,7 +188,7 @@ def write_report(run: RunContext, summary: Summary) -> Path | None:
 
 @hookspec
 def run_finished(run: RunContext, summary: Summary, report: Path | None) -> None:
-    """All seeds and arms are finished, and the report is written."""
+    """Called when all seeds and arms are finished and the report is written."""
 
 
 @hookspec

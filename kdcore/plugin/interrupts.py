@@ -1,4 +1,4 @@
-"""Ctrl-C, told from a plugin that raises KeyboardInterrupt."""
+"""Distinguish Ctrl-C from a KeyboardInterrupt raised by a plugin."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @contextmanager
 def interrupts() -> Iterator[list[int]]:
-    """Yield a list that fills when the user presses Ctrl-C, which tells that from a plugin that raises KeyboardInterrupt."""
+    """Context manager that yields a list to which each Ctrl-C (SIGINT) is appended."""
     received: list[int] = []
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
@@ -31,7 +31,7 @@ def interrupts() -> Iterator[list[int]]:
 
 @contextmanager
 def guarded(failed: Callable[[BaseException], None]) -> Iterator[None]:
-    """Within it, code of a plugin may raise anything, even end the process: `failed` is told. A user's Ctrl-C goes on."""
+    """Context manager for plugin code: passes any exception, even SystemExit, to `failed`. Ctrl-C is re-raised."""
     received: list[int] = []
     try:
         with interrupts() as received:

@@ -1,4 +1,4 @@
-"""Discovery of plugins. A broken plugin is set aside and the rest keep working."""
+"""Discovery of plugins. A broken plugin is disabled, and the others still work."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ GROUP = "kdcore"
 
 @dataclass
 class Plugin:
-    """A plugin that was found, whether it works or not.
+    """A discovered plugin, working or broken.
 
     Args:
-        name: Its name.
-        distribution: The installed package that it comes from.
-        version: Version of that package; for a plugin that is a file, a fingerprint of the file.
-        target: The module, or the file.
-        failure: The reason why it is not in use; empty if it is.
-        cause: The exception that it raised.
-        api: The version of hooks and contracts that it was written for.
+        name: Name of the plugin.
+        distribution: Installed package that contains it; empty for a plugin file.
+        version: Version of that package, or a fingerprint of the plugin file.
+        target: Module or path of the plugin file.
+        failure: Reason why the plugin is not in use; empty if it is in use.
+        cause: Exception that it raised.
+        api: Plugin API version that it was written for.
     """
 
     name: str
@@ -49,17 +49,17 @@ class Plugin:
 
     @property
     def origin(self) -> str:
-        """The package and version that it comes from, or the file."""
+        """Package and version, or the path of the plugin file."""
         return f"{self.distribution} {self.version}" if self.distribution else self.target
 
     @property
     def is_file(self) -> bool:
-        """True if it is a single file rather than an installed package."""
+        """True if the plugin is a single file rather than an installed package."""
         return is_file(self.target)
 
     @property
     def module(self) -> str:
-        """The top-level module that its code is in."""
+        """Top-level module of the plugin's code."""
         return Path(self.target).stem if self.is_file else self.target.partition(":")[0].partition(".")[0]
 
 
@@ -67,7 +67,7 @@ class PluginManager:
     """The plugins of this process, and the registry of what they provide.
 
     Args:
-        points: Entry points to load; by default, the installed ones of the group ``kdcore``.
+        points: Entry points to load. Default: all installed entry points in the group ``kdcore``.
     """
 
     def __init__(self, points: Iterable[EntryPoint] | None = None):
@@ -76,18 +76,18 @@ class PluginManager:
         self.files: Sequence[Path] = ()
         self._pluggy = pluggy.PluginManager("kdcore")
         self._pluggy.add_hookspecs(hookspecs)
-        found = entry_points(group=GROUP) if points is None else points
-        for point in sorted(found, key=lambda point: (point.name, point.value)):
+        discovered = entry_points(group=GROUP) if points is None else points
+        for point in sorted(discovered, key=lambda point: (point.name, point.value)):
             self._load(point)
 
     @property
     def hook(self) -> Any:
-        """The hooks; calling one calls it in every working plugin."""
+        """The hooks. Calling one calls its implementation in every working plugin."""
         return self._pluggy.hook
 
     @property
     def broken(self) -> list[Plugin]:
-        """Plugins that were found but cannot be used."""
+        """Plugins that were discovered but cannot be used."""
         return [plugin for plugin in self.plugins.values() if plugin.failure]
 
     def _load(self, point: EntryPoint) -> None:
@@ -108,12 +108,12 @@ class PluginManager:
             self.register(point.name, module)
 
     def add_file(self, path: Path) -> Plugin:
-        """Load a plugin that is a file. A copy of a file that is already loaded counts as the same plugin.
+        """Load a plugin file. A copy of a file that is already loaded counts as the same plugin.
 
         Raises:
-            PluginError: If it cannot be used. It is then listed among the broken plugins too.
+            PluginError: If the file cannot be used. The plugin is then also listed as broken.
         """
-        name, known = plugin_name(path), self.plugins.get(plugin_name(path))
+        name, loaded = plugin_name(path), self.plugins.get(plugin_name(path))
         plugin = Plugin(name, "", "", str(path))
 
         def failed(error: BaseException) -> None:
@@ -124,20 +124,20 @@ class PluginManager:
 
         with guarded(failed):
             plugin.version = f"file {fingerprint(path)}"
-            if known and not known.failure:
-                if known.version == plugin.version:
-                    return known
+            if loaded and not loaded.failure:
+                if loaded.version == plugin.version:
+                    return loaded
                 name = str(path)
-                raise PluginError(f"the plugin name {plugin.name!r} is taken ({known.origin}); rename the file")
+                raise PluginError(f"the plugin name {plugin.name!r} is already in use ({loaded.origin}); rename the file")
             self.plugins[name] = plugin
             self.register(name, import_file(path))
             self._refuse_unusable(plugin)
         return plugin
 
     def _refuse_unusable(self, plugin: Plugin) -> None:
-        """Refuse a file that registers nothing, a name of another plugin, or a component that it does not contain."""
+        """Raise an error if the file implements no hook, or registers another plugin's name or a component it does not have."""
         if not self._pluggy.get_hookcallers(self._pluggy.get_plugin(plugin.name)):
-            raise PluginError("implements no hook; mark a function such as register_losses with kdcore.hookimpl")
+            raise PluginError("implements no hook; decorate a function such as register_losses with kdcore.hookimpl")
         for entry in list(self.registry.entries()):
             if entry.plugin == plugin.name:
                 self.registry.get(entry.kind, entry.qualified).load()
@@ -151,7 +151,7 @@ class PluginManager:
         """Register an imported plugin.
 
         Raises:
-            PluginError: If it was written for another API version, implements an unknown hook, or has an invalid name.
+            PluginError: If the plugin requires another API version, implements an unknown hook, or has an invalid name.
         """
         check_name(name, "plugin")
         plugin = self.plugins.setdefault(name, Plugin(name, "", "", getattr(module, "__name__", repr(module))))
@@ -172,11 +172,11 @@ class PluginManager:
         unknown = [caller.name for caller in self._pluggy.get_hookcallers(module) or [] if not caller.has_spec()]
         if unknown:
             what = "hooks that do" if len(unknown) > 1 else "a hook that does"
-            said = ", ".join(_suggested(name, hooks) for name in sorted(unknown))
-            raise PluginError(f"implements {what} not exist: {said}")
+            listed = ", ".join(_suggested(name, hooks) for name in sorted(unknown))
+            raise PluginError(f"implements {what} not exist: {listed}")
 
     def add_commands(self, cli: Any) -> None:
-        """Let plugins add commands to the command line. A plugin that fails is set aside."""
+        """Call ``register_commands`` in all plugins. A plugin that fails is disabled."""
         doing = "could not add its commands"
         for name, module in self._pluggy.list_name_plugin():
             plugin = self.plugins[name]
@@ -192,7 +192,7 @@ class PluginManager:
                 )
 
     def _only(self, module: object, hook: str) -> Any:
-        """A hook that is called in one plugin only."""
+        """Return a caller of `hook` that only calls it in `module`."""
         return self._pluggy.subset_hook_caller(hook, [other for other in self._pluggy.get_plugins() if other is not module])
 
     def _drop(self, name: str) -> None:
@@ -215,12 +215,12 @@ def _suggested(name: str, known: Iterable[str]) -> str:
 
 
 class PluginWarning(UserWarning):
-    """A plugin that was found but cannot be used."""
+    """Warning about a plugin that was discovered but cannot be used."""
 
 
 @cache
 def _package(distribution: Distribution | None) -> tuple[str, str]:
-    """Name and version; parsed once for all plugins of a package."""
+    """Return name and version, which are parsed once for all plugins of a package."""
     return (distribution.name, distribution.version) if distribution else ("", "")
 
 
@@ -229,12 +229,14 @@ def _check_api(plugin: Plugin, api: object) -> None:
         raise PluginError(f"its KDCORE_API must be an integer, not {api!r}; report this to its author")
     plugin.api, newest = api, hookspecs.API_VERSION
     if api > newest:
-        raise PluginError(f"written for plugin API {api}, this kdcore has {newest}; install a newer kdcore")
+        raise PluginError(f"written for plugin API {api}, but this kdcore has {newest}; install a newer kdcore")
     if api < hookspecs.OLDEST_API:
-        raise PluginError(f"written for plugin API {api}, this kdcore has {newest}; install a newer version of the plugin")
+        raise PluginError(f"written for plugin API {api}, but this kdcore has {newest}; install a newer version of the plugin")
     if api < newest:
-        said = f"plugin {plugin.name!r} ({plugin.origin}) was written for plugin API {api}; install a version for API {newest}"
-        warn(said, KdcoreDeprecationWarning)
+        message = (
+            f"plugin {plugin.name!r} ({plugin.origin}) was written for plugin API {api}; install a version for API {newest}"
+        )
+        warn(message, KdcoreDeprecationWarning)
 
 
 def _reason(error: BaseException, plugin: Plugin, doing: str) -> str:
@@ -243,13 +245,13 @@ def _reason(error: BaseException, plugin: Plugin, doing: str) -> str:
     package = plugin.distribution or plugin.name
     if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] != plugin.module:
         return f"it requires the module {error.name!r}, which is not installed; install that, or reinstall {package}"
-    said = "" if isinstance(error, KeyboardInterrupt) and not error.args else f": {one_line(error)}"
-    return f"{doing}: {type(error).__name__}{said}; reinstall {package}, or uninstall it and report this to its author"
+    message = "" if isinstance(error, KeyboardInterrupt) and not error.args else f": {one_line(error)}"
+    return f"{doing}: {type(error).__name__}{message}; reinstall {package}, or uninstall it and report this to its author"
 
 
 @cache
 def found_plugins() -> PluginManager:
-    """Return the plugins of this process, found once; broken files that ``KDCORE_PLUGINS`` names are listed as broken."""
+    """Return the plugins of this process, discovered once. Broken files in ``KDCORE_PLUGINS`` are listed as broken."""
     manager = PluginManager()
     manager.files = files_asked_for()
     for path in manager.files:
@@ -262,7 +264,7 @@ def plugin_manager() -> PluginManager:
     """Return the plugins of this process.
 
     Raises:
-        PluginError: If a file that ``KDCORE_PLUGINS`` names cannot be used.
+        PluginError: If a file listed in ``KDCORE_PLUGINS`` cannot be used.
     """
     manager = found_plugins()
     for plugin in manager.broken:

@@ -1,6 +1,6 @@
-"""Schemas of components' options, taken from their constructors: there is no second list of options.
+"""Schemas of component options, derived from constructors.
 
-A schema is kept in the cache folder, so that a component is imported again only after its code has changed.
+Schemas are cached on disk, so that a component is only imported again after its code has changed.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kdcore.plugin.registry import Entry
 
 
 class Option(NamedTuple):
-    """One option of a component, as text; ``devices.NAME.rate`` for a field of a nested one, ``joints[].name`` in a list."""
+    """An option of a component, as text. Nested fields are named like ``devices.NAME.rate``, or ``joints[].name`` in a list."""
 
     name: str
     type: str
@@ -40,7 +40,7 @@ class Option(NamedTuple):
 
 @dataclass(frozen=True)
 class Description:
-    """The documentation of a component."""
+    """Documentation of a component."""
 
     name: str
     kind: str
@@ -55,92 +55,102 @@ class Description:
 def options_model(entry: Entry) -> type[BaseModel]:
     """Return the schema of a component's options.
 
-    An option is a parameter of the constructor: its type hint, its default, its line in the docstring's ``Args:``. Not options
-    are ``*args`` and ``**kwargs`` (spell out what a recipe may set) and what kdcore fills in (`constructors.GIVEN`). A home
-    folder's ``~`` is expanded in paths. A component that is an object rather than a class, such as a modality, has no options.
+    Each constructor parameter is an option, with its type hint, its default, and its entry in the docstring's ``Args:``.
+    ``*args``, ``**kwargs`` and parameters that kdcore fills in (`constructors.GIVEN`) are not options. A leading ``~`` in
+    paths is expanded. A component that is an object rather than a class, such as a modality, has no options.
 
     Raises:
-        PluginError: If the component cannot be loaded or its constructor does not yield a schema, naming plugin and component.
+        PluginError: If the component cannot be loaded or no schema can be derived from its constructor. The message names the
+            plugin and the component.
     """
     return model_of(entry, _parameters(entry))
 
 
 def validated(entry: Entry, options: Mapping[str, Any]) -> BaseModel:
-    """Return a component's options as their hints have them. Text is not converted to numbers, nor numbers to text.
+    """Validate a component's options. Strings are not converted to numbers, nor numbers to strings.
 
     Raises:
-        pydantic.ValidationError: If they do not fit the schema.
-        PluginError: If there is no schema.
+        pydantic.ValidationError: If the options do not match the schema.
+        PluginError: If no schema can be derived.
     """
     return options_model(entry).model_validate_json(json.dumps(options), strict=True)
 
 
 def filled_options(entry: Entry, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain values of all options, without those whose default a recipe cannot express, such as a function.
+    """Return JSON values of all options, except those whose default a recipe cannot express, such as a function.
 
-    Options marked `IfSet` are left out while they have their default, whether that is written or not.
+    Options marked `IfSet` are omitted if they equal their default, even if the recipe sets them.
     """
     values = validated(entry, options)
-    unsayable = {name for name, value in values if name not in options and not _sayable(value)}
+    not_serializable = {name for name, value in values if name not in options and not _serializable(value)}
     fields = type(values).model_fields
     unset = {name for name, value in values if _only_if_set(fields[name]) and value == fields[name].get_default()}
-    return values.model_dump(mode="json", exclude=unsayable | unset)
+    return values.model_dump(mode="json", exclude=not_serializable | unset)
 
 
 def make(entry: Entry, options: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> Any:
-    """Construct a component with its options checked and completed, and with those of `given` that its constructor asks for.
+    """Construct a component from validated options, their defaults, and those of `given` that its constructor accepts.
+
+    Args:
+        entry: The component.
+        options: Options from a recipe.
+        given: Arguments that kdcore fills in, such as ``num_classes``.
 
     Raises:
-        ValidationError: If an option is wrong.
-        Exception: Whatever the plugin's constructor raises.
+        ValidationError: If an option is invalid.
+        Exception: Any exception raised by the constructor.
     """
     component = entry.load()
-    wanted = inspect.signature(component).parameters
-    asked = {name: value for name, value in (given or {}).items() if name in wanted}
-    if entry.is_factory and "num_classes" in (given or {}) and any(each.kind is each.VAR_KEYWORD for each in wanted.values()):
-        asked["num_classes"] = given["num_classes"]  # type: ignore[index]  # such as torchvision's, which pass **kwargs on
-    return construct(component, {**asked, **dict(options_model(entry)(**options))})
+    parameters = inspect.signature(component).parameters
+    accepted = {name: value for name, value in (given or {}).items() if name in parameters}
+    if (
+        entry.is_factory
+        and "num_classes" in (given or {})
+        and any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    ):
+        accepted["num_classes"] = given["num_classes"]  # type: ignore[index]  # e.g. torchvision factories, which pass on **kwargs
+    return construct(component, {**accepted, **dict(options_model(entry)(**options))})
 
 
 def construct(component: Any, arguments: Mapping[str, Any]) -> Any:
     """Return ``component(**arguments)``.
 
     Raises:
-        TypeError: If it is a torch module whose constructor does not call ``super().__init__()`` first.
-        Exception: Whatever else the constructor raises.
+        TypeError: If the component is a torch module whose constructor does not call ``super().__init__()`` first.
+        Exception: Any other exception raised by the constructor.
     """
     torch = sys.modules.get("torch")
-    forgotten = "its constructor must call super().__init__() first"
+    message = "its constructor must call super().__init__() first"
     try:
-        made = component(**arguments)
+        instance = component(**arguments)
     except AttributeError as error:
         if "Module.__init__() call" in str(error):
-            raise TypeError(forgotten) from error
+            raise TypeError(message) from error
         raise
-    if torch and isinstance(made, torch.nn.Module) and "_modules" not in vars(made):
-        raise TypeError(forgotten)
-    return made
+    if torch and isinstance(instance, torch.nn.Module) and "_modules" not in vars(instance):
+        raise TypeError(message)
+    return instance
 
 
 def is_path(annotation: Any) -> bool:
-    """Return whether an option's type is a path, or may be one."""
+    """Return whether an option's type is a path or contains one."""
     return annotation is Path or any(is_path(each) for each in get_args(annotation))
 
 
 def describe(entry: Entry) -> Description:
-    """Return what ``kdcore describe`` shows of a component.
+    """Return the documentation of a component for ``kdcore describe``.
 
     Raises:
-        PluginError: As `options_model`.
+        PluginError: If `options_model` raises it.
     """
     question = "description with nested options"
-    known = recall(entry, question)
-    if known is None:
+    cached = recall(entry, question)
+    if cached is None:
         component = entry.load()
         doc = docstring(component) if callable(component) else _doc_of_object(component)
-        known = {"doc": doc, "options": [tuple(each) for each in _options(read_parameters(entry))]}
-        remember(entry, question, known)
-    doc, options = known["doc"], tuple(Option(*each) for each in known["options"])
+        cached = {"doc": doc, "options": [tuple(each) for each in _options(read_parameters(entry))]}
+        remember(entry, question, cached)
+    doc, options = cached["doc"], tuple(Option(*each) for each in cached["options"])
     summary = doc.partition("\n\n")[0].replace("\n", " ")
     return Description(entry.name, entry.kind, entry.plugin, entry.target, summary, doc, options)
 
@@ -148,25 +158,25 @@ def describe(entry: Entry) -> Description:
 @cache
 def _parameters(entry: Entry) -> Mapping[str, Parameter]:
     question = "options"
-    known = recall(entry, question)
-    if known is not None:
+    cached = recall(entry, question)
+    if cached is not None:
         with suppress(ImportError, AttributeError, TypeError, ValueError, LookupError):
-            return {name: Parameter(decode_hint(hint), *others) for name, hint, *others in known}
-    found = settled_parameters(entry)
+            return {name: Parameter(decode_hint(hint), *others) for name, hint, *others in cached}
+    parameters = settled_parameters(entry)
     with suppress(NotEncodableError):
-        remember(entry, question, [(name, encode_hint(each.hint), *each[1:]) for name, each in found.items()])
-    return found
+        remember(entry, question, [(name, encode_hint(each.hint), *each[1:]) for name, each in parameters.items()])
+    return parameters
 
 
 def _options(parameters: Mapping[str, Parameter]) -> Iterator[Option]:
-    """Every option, followed by the fields of the types that it is made of."""
+    """Yield each option, followed by the fields of dataclasses in its type."""
     for name, each in parameters.items():
         yield _option(name, each)
         yield from _nested(name, each.hint, ())
 
 
 def _nested(name: str, hint: Any, above: tuple[type, ...]) -> Iterator[Option]:
-    """The fields of a dataclass in an option's type; not of one that a number may stand for, such as `Ramp`."""
+    """Yield the fields of dataclasses in an option's type, unless a number may replace them, as for `Ramp`."""
     origin, args = get_origin(hint), get_args(hint)
     if isinstance(hint, type) and is_dataclass(hint) and hint not in above:
         docs, hints = argument_docs(hint), get_type_hints(hint, include_extras=True)
@@ -198,12 +208,12 @@ def _option(name: str, parameter: Parameter) -> Option:
 
 
 def _only_if_set(field: FieldInfo) -> bool:
-    """True if an option is marked `IfSet`. Pydantic wraps the annotation of one whose default is None in ``Optional``."""
+    """Return whether an option is marked `IfSet`. Pydantic wraps its annotation in ``Optional`` if the default is None."""
     inside = [mark for each in get_args(field.annotation) for mark in getattr(each, "__metadata__", ())]
     return IfSet() in [*field.metadata, *inside]
 
 
-def _sayable(value: Any) -> bool:
+def _serializable(value: Any) -> bool:
     try:
         to_jsonable_python(value)
     except (PydanticSerializationError, ValueError):
@@ -212,13 +222,13 @@ def _sayable(value: Any) -> bool:
 
 
 def _doc_of_object(component: Any) -> str:
-    """The description of a component that is an object, then its other fields, a line each."""
+    """Return the description of a component that is an object, followed by its other fields, one per line."""
     if not is_dataclass(component):
         return str(component)
-    held = {field.name: getattr(component, field.name) for field in fields(component)}
-    summary = held.pop("description", "") or str(held.get("name", ""))
+    values = {field.name: getattr(component, field.name) for field in fields(component)}
+    summary = values.pop("description", "") or str(values.get("name", ""))
     return f"{summary}\n\n" + "\n".join(
-        f"{name}: {_plain(value)}" for name, value in held.items() if value not in (None, "", ())
+        f"{name}: {_plain(value)}" for name, value in values.items() if value not in (None, "", ())
     )
 
 
@@ -227,7 +237,7 @@ def _plain(value: Any) -> str:
 
 
 def _default_text(value: Any) -> str:
-    """A default as a recipe writes it, where a recipe can."""
+    """Format a default as in a recipe if possible, or else as in Python."""
     if isinstance(value, type) or inspect.isroutine(value):
         return value.__name__
     try:

@@ -1,4 +1,4 @@
-"""Published weights of backbones: those that installed packages bring, else those that a library downloads."""
+"""Pretrained weights of backbones, from installed packages or downloaded by a library."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Backbone = TypeVar("Backbone")
 
 @dataclass(frozen=True)
 class PretrainedWeights:
-    """Weights of a backbone in a package, for an encoder's option ``pretrained``; the hook `pretrained_weights` returns them.
+    """Pretrained weights of a backbone in a package, returned by the hook `pretrained_weights`.
 
     Args:
-        install: What to install to have them, e.g. ``kdcore[pretrained]``.
-        source: Package with its version, the file's hash and where they come from, for the run's notes; empty if the package is
-            not installed.
+        install: Package to install for the weights, e.g. ``kdcore[pretrained]``.
+        source: Package with its version, hash of the file and origin of the weights, for the notes of a run; empty if the
+            package is not installed.
         licence: Licence of the weights, as an SPDX identifier.
-        tensors: Reads them, under the names of the backbone; None if the package is not installed.
+        tensors: Function that returns the state dict of the backbone; None if the package is not installed.
     """
 
     install: str
@@ -40,19 +40,19 @@ def pretrained_backbone(
     load: Callable[[Backbone, dict[str, Tensor], str], None],
     downloaded: Callable[[Backbone], str],
 ) -> tuple[Backbone, tuple[str, ...]]:
-    """Construct a backbone that starts from published weights: those of an installed package if there are any, else downloads.
+    """Construct a backbone with pretrained weights, from an installed package if possible and downloaded otherwise.
 
     Args:
-        model: Name of the backbone, as the hook `pretrained_weights` takes it.
-        construct: Constructs it; asked with True to download its weights, too. Imports the library that does.
-        load: Loads tensors, by the backbone's names, into it; given the source of the tensors for its errors.
-        downloaded: Where downloaded weights come from, with their licence, in words that follow "weights that".
+        model: Name of the backbone, passed to the hook `pretrained_weights`.
+        construct: Constructs the backbone; with True, also downloads its weights.
+        load: ``load(backbone, tensors, source)`` loads a state dict; `source` is for its error messages.
+        downloaded: Returns the origin and licence of downloaded weights, as a phrase that follows "weights that".
 
     Returns:
         The backbone, and notes on its weights for `Encoder.notes`.
 
     Raises:
-        DataError: If the weights cannot be downloaded, or do not fit.
+        DataError: If the weights cannot be downloaded or do not match the backbone.
     """
     package = plugin_manager().hook.pretrained_weights(model=model)
     if package and package.tensors:
@@ -64,10 +64,10 @@ def pretrained_backbone(
             backbone = construct(True)
     except DataError:
         raise
-    except Exception as error:  # a download fails in as many ways as there are libraries between here and the server
+    except Exception as error:  # every library raises other exceptions when a download fails
         install = f"install {package.install}, or " if package else ""
         raise DataError(
-            f"weights of {model} cannot be downloaded ({type(error).__name__}); {install}fetch them elsewhere and name the "
-            f"file with `weights`, or set `pretrained: false`"
+            f"weights of {model} cannot be downloaded ({type(error).__name__}); {install}download them elsewhere and set "
+            f"`weights` to the file, or set `pretrained: false`"
         ) from error
     return backbone, (f"the backbone starts from weights that {downloaded(backbone)}",)

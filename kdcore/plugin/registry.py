@@ -1,7 +1,7 @@
-"""The registry of components: who provides what under which name.
+"""Registry of components by kind and name.
 
-Two kinds of names are in no registry: ``from-python`` for an object that was passed in Python, and ``package.module:factory``
-for an encoder that a function or class of any importable module constructs.
+Two kinds of names are valid without being registered: ``from-python`` for an object passed in Python, and
+``package.module:factory`` for an encoder constructed by a function or class of any importable module.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kdcore.plugin.interrupts import guarded
 from kdcore.suggestions import or_meant
 
 FROM_PYTHON = "from-python"
-"""Name, in a recipe, of a component that was passed as an object in Python."""
+"""Name in a recipe for a component that was passed as an object in Python."""
 
 KINDS = {
     "modality": "modalities",
@@ -32,10 +32,10 @@ KINDS = {
     "schedule": "schedules",
     "class_embedding": "class_embeddings",
 }
-"""Kind → its plural, as in the hook ``register_<plural>`` and in ``kdcore list <plural>``."""
+"""Kinds of components with their plurals, as in the hook ``register_<plural>`` and ``kdcore list <plural>``."""
 
 SERVICES = {"executor": "executors"}
-"""As `KINDS`, for what the command line names and recipes do not."""
+"""Kinds that are used on the command line but not in recipes, with their plurals."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -43,10 +43,10 @@ _RULE = "use letters, digits, '-' and '_', starting with a letter or digit"
 
 
 def check_name(name: object, what: str) -> None:
-    """Check a name that recipes and overrides such as ``losses.NAME.weight=1`` must be able to contain.
+    """Check that a name can be used in recipes and in overrides such as ``losses.NAME.weight=1``.
 
     Raises:
-        PluginError: If it is not valid, with the rule.
+        PluginError: If the name is invalid. The message states the rule.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise PluginError(f"{name!r} is not a valid name for a {what}: {_RULE}")
@@ -54,9 +54,13 @@ def check_name(name: object, what: str) -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """A component: its kind, its name, the plugin that provides it, and the module and object that it is.
+    """A registered component.
 
-    `plugin` is empty for a factory and for an object passed in Python.
+    Args:
+        kind: Kind of component, a key of `KINDS` or `SERVICES`.
+        name: Name of the component.
+        plugin: Plugin that provides it; empty for a factory and for an object passed in Python.
+        target: ``module:Object``.
     """
 
     kind: str
@@ -66,29 +70,29 @@ class Entry:
 
     @property
     def qualified(self) -> str:
-        """``plugin/name``, unambiguous where two plugins use one name."""
+        """``plugin/name``, which is unique even if two plugins use the same name."""
         return f"{self.plugin}/{self.name}"
 
     @property
     def described(self) -> str:
-        """``loss 'cosine' of plugin 'my-loss'``, for messages."""
+        """Text for messages: ``loss 'cosine' of plugin 'my-loss'``."""
         return f"{self.kind.replace('_', ' ')} {self.name!r}" + (f" of plugin {self.plugin!r}" if self.plugin else "")
 
     @property
     def located(self) -> str:
-        """``plugin 'my-loss': loss 'cosine' (my_loss:Cosine)``, for messages about its code."""
+        """Text for messages about its code: ``plugin 'my-loss': loss 'cosine' (my_loss:Cosine)``."""
         return f"plugin {self.plugin!r}: {self.kind} {self.name!r} ({self.target})" if self.plugin else self.described
 
     @property
     def is_factory(self) -> bool:
-        """True for ``package.module:factory``."""
+        """True if the name is ``package.module:factory``."""
         return not self.plugin and self.name != FROM_PYTHON
 
     def load(self) -> Any:
         """Import the component.
 
         Raises:
-            PluginError: If it cannot be imported, with the cause.
+            PluginError: If it cannot be imported. The message contains the cause.
         """
         module, _, attribute = self.target.partition(":")
 
@@ -102,38 +106,38 @@ class Entry:
             raise PluginError(f"{self.located}: could not load it: {type(error).__name__}: {error}; {advice}") from error
 
         with guarded(failed):
-            found = import_module(module)
+            component = import_module(module)
             for part in attribute.split("."):
-                found = getattr(found, part)
-        if self.is_factory and not callable(found):
+                component = getattr(component, part)
+        if self.is_factory and not callable(component):
             raise PluginError(
-                f"{self.described}: it is a {type(found).__name__}, not a function or class that returns a network"
+                f"{self.described}: it is a {type(component).__name__}, not a function or class that returns a network"
             )
-        return found
+        return component
 
 
-def _see_current_folder() -> None:
-    """Let factories be imported from the current folder, as ``python -m`` does; last, so that it hides no installed module."""
-    if "" not in sys.path and (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)
+def _add_current_folder_to_path() -> None:
+    """Append the current folder to `sys.path` so that factories in it can be imported; last, so that it shadows no module."""
+    if "" not in sys.path and (folder := os.getcwd()) not in sys.path:
+        sys.path.append(folder)
 
 
 def _factory_fault(module: str, error: BaseException, missing: str) -> str:
-    """The reason why a factory could not be imported."""
+    """Return the reason why a factory could not be imported."""
     if missing and (module == missing or module.startswith(f"{missing}.")):
-        return f"there is no module {missing!r}; install it, or start Python in the folder that holds it"
+        return f"no module named {missing!r}; install it, or run from the folder that contains it"
     if isinstance(error, AttributeError) and module in sys.modules and error.obj is not None:
-        known = [name for name, each in vars(error.obj).items() if callable(each) and not name.startswith("_")]
-        return f"{module!r} has no {error.name!r}{or_meant(error.name or '', known)}"
+        callables = [name for name, each in vars(error.obj).items() if callable(each) and not name.startswith("_")]
+        return f"{module!r} has no {error.name!r}{or_meant(error.name or '', callables)}"
     return f"could not import {module!r}: {type(error).__name__}: {error}"
 
 
 class PythonObject:
-    """Stands in a recipe for an object that was passed in Python. It has no options."""
+    """Placeholder for an object that was passed in Python. It has no options."""
 
 
 class Registry:
-    """Components by kind and name. Entries never change once added."""
+    """Components by kind and name. Entries are immutable."""
 
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, list[Entry]]] = {kind: {} for kind in (*KINDS, *SERVICES)}
@@ -142,7 +146,7 @@ class Registry:
         """Add a component.
 
         Raises:
-            PluginError: If this plugin has already registered the name, or name or target is malformed.
+            PluginError: If the plugin has already registered the name, or the name or target is malformed.
         """
         check_name(name, f"{kind.replace('_', ' ')} of plugin {plugin!r}")
         if not isinstance(target, str) or ":" not in target:
@@ -153,7 +157,7 @@ class Registry:
         claims.append(Entry(kind, name, plugin, target))
 
     def discard(self, plugin: str) -> None:
-        """Remove everything that `plugin` added."""
+        """Remove all components of `plugin`."""
         for names in self._entries.values():
             for name in list(names):
                 names[name] = [entry for entry in names[name] if entry.plugin != plugin]
@@ -161,23 +165,23 @@ class Registry:
                     del names[name]
 
     def claims(self, kind: str, name: str) -> tuple[Entry, ...]:
-        """Return all components of that name; more than one if plugins are in conflict."""
+        """Return all components with this name; several if plugins conflict."""
         return tuple(self._entries[kind].get(name, ()))
 
     def get(self, kind: str, name: str) -> Entry:
-        """Return the component called `name`, or ``plugin/name``; of encoders also ``package.module:factory``.
+        """Return a component by ``name`` or ``plugin/name``; for an encoder, also by ``package.module:factory``.
 
         Raises:
-            UnknownComponentError: If no plugin provides it; the nearest name and all names are listed.
-            PluginError: If several plugins do, naming them.
+            UnknownComponentError: If no plugin provides it. The message suggests the nearest name and lists all names.
+            PluginError: If several plugins provide it. The message names them.
         """
         if name == FROM_PYTHON:
             return Entry(kind, name, "", f"{__name__}:{PythonObject.__name__}")
         if kind == "encoder" and _FACTORY.fullmatch(name):
-            _see_current_folder()
+            _add_current_folder_to_path()
             return Entry(kind, name, "", name)
-        plugin, slash, bare = name.rpartition("/")
-        claims = self._entries[kind].get(bare, [])
+        plugin, slash, short_name = name.rpartition("/")
+        claims = self._entries[kind].get(short_name, [])
         if slash:
             claims = [entry for entry in claims if entry.plugin == plugin]
         if not claims:
@@ -189,11 +193,11 @@ class Registry:
         return claims[0]
 
     def _unknown(self, kind: str, name: str) -> str:
-        known = sorted(self._entries[kind])
-        return f"no {kind} {name!r}{or_meant(name, known)} (known: {', '.join(known) or 'none'})"
+        names = sorted(self._entries[kind])
+        return f"no {kind} {name!r}{or_meant(name, names)} (known: {', '.join(names) or 'none'})"
 
     def entries(self, kind: str | None = None) -> Iterator[Entry]:
-        """Iterate over all components of recipes, or the entries of one kind, sorted by kind and name."""
+        """Iterate over all components that recipes can use, or those of one kind, sorted by kind and name."""
         for each in [kind] if kind else KINDS:
             for name in sorted(self._entries[each]):
                 yield from self._entries[each][name]

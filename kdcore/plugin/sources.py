@@ -1,4 +1,4 @@
-"""The source files and packages that a module is made of, found without importing anything."""
+"""Static analysis of the source files and packages that a module depends on, without importing anything."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _ENVIRONMENT = re.compile(rb"\b(environ|getenv)\b")
 _IMPORTERS = ("import_module", "__import__")
 _DYNAMIC = "?"
 _LIGHT = {"annotated_types", "numpy", "pluggy", "pydantic", "pydantic_core", "typing_extensions", "yaml"}
-"""Packages that are quick to import."""
+"""Packages that import quickly."""
 
 
 def evidence(module: str, *others: str) -> Any:
-    """Describe a module, others beside it, and everything that they import, so that `holds` notices a change.
+    """Fingerprint modules and everything that they import, so that `holds` detects changes.
 
-    Code is described by its content, installed packages other than the module's own by their version. kdcore itself is left
-    out.
+    Code is identified by its content, and installed packages other than the module's own by their version. kdcore itself is
+    excluded.
 
     Returns:
-        A JSON value, or None if the code may act differently without a change in any of these: it reads environment
-        variables, computes names of modules to import, is in no file, or has changed since this process loaded it.
+        A JSON value, or None if the behaviour may change while the fingerprint does not: if the code reads environment
+        variables, computes names of modules to import, has no file, or has changed since this process loaded it.
     """
     own = _top(module)
     contents: dict[str, str] = {}
@@ -58,7 +58,7 @@ def evidence(module: str, *others: str) -> Any:
 
 
 def holds(stored: Any) -> bool:
-    """Return whether everything is as it was described."""
+    """Return whether a fingerprint from `evidence` still matches."""
     try:
         contents, packages = stored["contents"].items(), stored["packages"].items()
         return all(_digest(module) == digest for module, digest in contents) and all(
@@ -71,7 +71,7 @@ def holds(stored: Any) -> bool:
 
 @cache
 def is_light(module: str) -> bool:
-    """Return whether importing `module` imports, as far as its source tells, only what is quick to import."""
+    """Return whether importing `module` only imports modules that are quick to import, judging by its source."""
     seen: set[str] = set()
     waiting = [module]
     while waiting:
@@ -93,7 +93,7 @@ def is_light(module: str) -> bool:
 class _Import:
     name: str
     at_once: bool
-    """True if it happens while the module is imported."""
+    """True if the import is executed when the module is imported."""
 
 
 @cache
@@ -119,7 +119,7 @@ def _walk(node: ast.AST, at_once: bool) -> Iterator[tuple[ast.AST, bool]]:
 
 
 def _named(node: ast.AST, package: str) -> Iterator[str]:
-    """The modules that an import statement may import."""
+    """Yield the modules that an import statement may import."""
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
@@ -145,7 +145,7 @@ def _top(module: str) -> str:
 
 @cache
 def _file_of(module: str) -> Path | None:
-    """The file of a module, found without importing its parents; None if there is no such module, or it has no file."""
+    """Return the file of a module without importing its parents; None if the module does not exist or has no file."""
     loaded = getattr(sys.modules.get(module), "__file__", None)
     if loaded:
         return Path(loaded)
@@ -174,7 +174,7 @@ def _is_as_loaded(file: Path) -> bool:
 
 @cache
 def _is_installed(top: str) -> bool:
-    """Return whether a top-level module is an installed copy, which changes with its version, and no checkout."""
+    """Return whether a top-level module is installed rather than a checkout, so that its version identifies its content."""
     file = _file_of(top)
     return file is None or bool({"site-packages", "dist-packages"} & set(file.parts))
 
@@ -186,7 +186,7 @@ def _installed(top: str) -> list[str | None]:
 
 @cache
 def _namesake(top: str) -> str | None:
-    """The distribution that is called like a top-level module and contains it, which spares a look at all distributions."""
+    """Return the distribution with the name of a top-level module, if it contains it. This avoids reading all distributions."""
     try:
         found = distribution(top)
     except (PackageNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""Checks of the parts of a recipe against each other, without data and networks."""
+"""Checks that the parts of a recipe are compatible, without reading data or constructing networks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ from kdcore.suggestions import did_you_mean
 
 
 def check_compatibility(recipe: Recipe, tree: Mapping[str, Any], checked: Checked, places: Places) -> list[Problem]:
-    """Find modalities that the dataset lacks, edges of the graph that lead nowhere, terms whose needs are not met, and
-    schedules that contradict the graph.
+    """Find unknown modalities and participants, unmet needs of loss terms, and contradictions of schedule and graph.
 
     Args:
-        recipe: With all of `tree` that is valid.
-        tree: The plain values as written; what stands there is not missed, valid or not.
-        checked: Its components; those that are unusable are passed over.
-        places: Where it was written.
+        recipe: The recipe, with the valid values of `tree`.
+        tree: All values as written. A key that is present here is not reported as missing, even if its value is invalid.
+        checked: Components of the recipe; unusable ones are skipped.
+        places: Source locations of the values.
     """
     return _Compatibility(recipe, tree, checked, places).problems
 
@@ -46,7 +45,7 @@ class _Compatibility:
         self._modalities()
         self._facts(("data", "protocol"))
         self.target, self.weighted = self._target()
-        for path, message, hint in target_problems(recipe, self.target, self._facts_or_of_class) if self.target else ():
+        for path, message, hint in target_problems(recipe, self.target, self._class_or_instance_facts) if self.target else ():
             self._add(path, message, hint)
         if recipe.fusion and not self._count("teachers"):
             self._add(("fusion",), "there are no teachers to fuse")
@@ -78,8 +77,8 @@ class _Compatibility:
             self._add(path, str(error))
             return None
 
-    def _facts_or_of_class(self, path: str) -> Facts | None:
-        """Facts about the component at `path`; about its class if it is an encoder, which needs data to be constructed."""
+    def _class_or_instance_facts(self, path: str) -> Facts | None:
+        """Return facts about the component at `path`, or about its class for an encoder, which needs data to be constructed."""
         if not path.endswith(".encoder"):
             return self._facts(steps(path))
         entry = self.checked.known.get(steps(path))
@@ -96,19 +95,19 @@ class _Compatibility:
         return facts.needs if facts else None
 
     def _modalities(self) -> None:
-        known, called = self._known_modalities()
-        if known is None:
+        modalities, dataset = self._known_modalities()
+        if modalities is None:
             return
         for name, spec in self.recipe.specs.items():
-            where: Steps = (*steps(self.recipe.path_of(name)), "modality")
+            path: Steps = (*steps(self.recipe.path_of(name)), "modality")
             for index, modality in enumerate(spec.modalities):
-                if modality not in known:
-                    what = f"the dataset {called} has no modality {modality!r}"
-                    hint = did_you_mean(modality, sorted(known), "it has")
-                    self._add(where if isinstance(spec.modality, str) else (*where, index), what, hint)
+                if modality not in modalities:
+                    what = f"the dataset {dataset} has no modality {modality!r}"
+                    hint = did_you_mean(modality, sorted(modalities), "it has")
+                    self._add(path if isinstance(spec.modality, str) else (*path, index), what, hint)
 
     def _known_modalities(self) -> tuple[Mapping[str, Any] | None, str]:
-        """The dataset's modalities, as far as they are known without data, and the dataset in words."""
+        """Return the dataset's modalities, None if unknown without data, and a description of the dataset for messages."""
         if (given := self.recipe.given_dataset) is not None:
             return given.modalities, "passed as data"
         path = ("data", "dataset")
@@ -117,31 +116,31 @@ class _Compatibility:
         return facts.modalities if facts else None, repr(self.recipe.data.dataset.name)
 
     def _target(self) -> tuple[Target | None, bool]:
-        """The dataset's target, and whether its samples may have weights; None if that is not known without data."""
+        """Return the dataset's target, None if unknown without data, and whether its samples may have weights."""
         given = self.recipe.given_dataset
-        found = given if given is not None else self._facts(("data", "dataset"))
-        if found is None or (given is None and self.recipe.data.dataset.name == FROM_PYTHON):
+        dataset = given if given is not None else self._facts(("data", "dataset"))
+        if dataset is None or (given is None and self.recipe.data.dataset.name == FROM_PYTHON):
             return None, False
-        return found.target, found.weighted
+        return dataset.target, dataset.weighted
 
-    def _wrong_target(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
-        """Problems of a term with the target of the dataset: problem, hint."""
+    def _target_mismatch(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
+        """Yield (problem, hint) if a term does not support the target of the dataset."""
         given = self.recipe.given(term.path)
         facts = facts_of(given) if given is not None else self._facts(steps(term.path))
         if facts is not None and self.target is not None and self.graph.nodes[name].trains:
             yield from loss_problems(term.term.name, facts, self.target, self.weighted, self.recipe.registry)
 
     def _edges(self) -> None:
-        """Check that sources exist and may be used."""
+        """Check that the sources of each participant exist and can be used."""
         for name, spec in self.recipe.specs.items():
             path = self.recipe.path_of(name)
             for index, source in enumerate(spec.learns_from or ()):
-                self._known(f"{path}.learns_from[{index}]", name, source)
+                self._check_participant(f"{path}.learns_from[{index}]", name, source)
             if spec.learns_from is not None:
                 for index, source in enumerate(spec.learns_from):
                     if source in spec.learns_from[:index]:
                         self._add(f"{path}.learns_from[{index}]", f"{source!r} is listed twice")
-            if spec.follows is not None and self._known(f"{path}.follows", name, spec.follows):
+            if spec.follows is not None and self._check_participant(f"{path}.follows", name, spec.follows):
                 followed = self.specs.get(spec.follows)
                 if followed is not None and not followed.is_network:
                     self._add(f"{path}.follows", f"{spec.follows!r} has no network of its own to average")
@@ -155,25 +154,25 @@ class _Compatibility:
                 self._add(path, f"a student must be a network, not {kind}", "list it under 'teachers'")
 
     def _fixed(self) -> None:
-        """Check that opaque networks are not trained, tapped, fused or loaded."""
+        """Check that fixed networks are not trained, tapped, fused or given weights."""
         for name, spec in self.recipe.specs.items():
             path = self.recipe.path_of(name)
             entry = self.checked.known.get((*steps(path), "encoder"))
             if spec.encoder is None or entry is None or not component_facts(entry).fixed:
                 continue
-            what = f"the encoder {spec.encoder.name!r} is a finished network"
+            what = f"the encoder {spec.encoder.name!r} is a fixed network"
             if name not in self.recipe.teachers:
                 self._add(f"{path}.encoder", f"{what}, so a student has nothing to learn")
             elif "*" not in spec.freeze:
-                self._add(f"{path}.freeze", f"{what}, which is never trained", 'set freeze: ["*"]')
+                self._add(f"{path}.freeze", f"{what}, which cannot be trained", 'set freeze: ["*"]')
             if spec.taps:
                 self._add(f"{path}.taps", f"{what}, which has no modules to tap")
             if spec.weights:
                 self._add(f"{path}.weights", f"{what}, which has its own weights")
             if self.recipe.fusion and name in self.recipe.teachers:
-                self._add("fusion", f"{what}, which no fusion can train with other teachers")
+                self._add("fusion", f"{what}, which cannot be trained with other teachers by a fusion")
 
-    def _known(self, path: str, name: str, source: str, verb: str = "learn") -> bool:
+    def _check_participant(self, path: str, name: str, source: str, verb: str = "learn") -> bool:
         if source == name:
             self._add(path, f"{name!r} cannot {verb} from itself")
         elif source not in self.written:
@@ -181,8 +180,8 @@ class _Compatibility:
         return source in self.written and source != name
 
     def _objectives(self) -> None:
-        """Check that each learner meets the needs of its terms."""
-        found: dict[tuple[str, str, str], list[str]] = {}
+        """Check that the needs of each learner's terms are met."""
+        learners_of: dict[tuple[str, str, str], list[str]] = {}
         for name, spec in self.specs.items():
             if not spec.is_network:
                 continue
@@ -195,10 +194,10 @@ class _Compatibility:
             for term in self.terms[name]:
                 self._term_sources(term, name)
                 if term.term.active:
-                    wrong = (*self._unmet(term, name), *self._untapped(term, name), *self._wrong_target(term, name))
-                    for message, hint in wrong:
-                        found.setdefault((term.path, message, hint), []).append(name)
-        for (path, message, hint), names in found.items():
+                    messages = (*self._unmet(term, name), *self._untapped(term, name), *self._target_mismatch(term, name))
+                    for message, hint in messages:
+                        learners_of.setdefault((term.path, message, hint), []).append(name)
+        for (path, message, hint), names in learners_of.items():
             message = message.replace("{learner}", " and ".join(map(repr, names)))
             message = message.replace("{learns}", "learn" if len(names) > 1 else "learns")
             self._add(path, message, hint)
@@ -206,20 +205,20 @@ class _Compatibility:
     def _term_sources(self, term: LearnerTerm, name: str) -> None:
         shared = not term.path.startswith(self.recipe.path_of(name))
         for index, source in enumerate(term.term.teachers or ()):
-            where = f"{term.path}.teachers[{index}]"
+            path = f"{term.path}.teachers[{index}]"
             if source not in self.written:
                 if name == self._first_with(term.path):
                     hint = did_you_mean(source, sorted(self.written), "participants")
-                    self._add(where, f"there is no participant {source!r}", hint)
+                    self._add(path, f"there is no participant {source!r}", hint)
             elif source not in self.graph.nodes[name].learns_from and source in self.specs and not shared:
                 hint = f"add it to {self.recipe.path_of(name)}.learns_from"
-                self._add(where, f"{name!r} does not learn from {source!r}", hint)
+                self._add(path, f"{name!r} does not learn from {source!r}", hint)
             elif source in self.graph.nodes[name].learns_from and source not in term.sources:
                 kind = "peers" if source in peers_of(self.graph, name) else "teachers"
-                self._add(where, f"the loss {term.term.name!r} reads no {kind}, so naming {source!r} has no effect")
+                self._add(path, f"the loss {term.term.name!r} reads no {kind}, so naming {source!r} has no effect")
 
     def _first_with(self, path: str) -> str:
-        """The first participant whose objective has the term at `path`."""
+        """Return the first participant whose objective contains the term at `path`."""
         return next(name for name in self.specs if any(term.path == path for term in self.terms[name]))
 
     def _unmet(self, term: LearnerTerm, name: str) -> Iterator[tuple[str, str]]:
@@ -232,7 +231,7 @@ class _Compatibility:
                 "leave it out, or set data.labels to 'given'",
             )
         for each in (name, *term.sources) if needs.classifiers else ():
-            if why := self._without_classifier(each):
+            if why := self._no_classifier_reason(each):
                 yield f"{what} reads the classifiers of networks, but {why}", "leave it out, or give a network of modules"
         if needs.forward_passes:
             if self.recipe.data.mix:
@@ -240,15 +239,15 @@ class _Compatibility:
             for each in (name, *(term.sources if needs.forward_passes == "all" else ())):
                 if why := self._not_run_alone(each):
                     yield f"{what} runs networks on inputs of its own, but {why}", "leave it out, or give a network of its own"
-        for wanted, there, role, group in (
+        for minimum, count, role, group in (
             (needs.teachers, len(term.teachers), "teacher", "teachers"),
             (needs.peers, len(term.peers), "peer", "students"),
         ):
-            if there < wanted and not self._hidden(name, group):
-                needed = f"{what} needs at least {wanted} {role}{'s' if wanted > 1 else ''}"
-                yield f"{needed}, but {{learner}} {{learns}} from {there or 'none'}", self._where_to_find(term, name, role)
+            if count < minimum and not self._has_invalid_source(name, group):
+                message = f"{what} needs at least {minimum} {role}{'s' if minimum > 1 else ''}"
+                yield f"{message}, but {{learner}} {{learns}} from {count or 'none'}", self._source_hint(term, name, role)
 
-    def _where_to_find(self, term: LearnerTerm, name: str, role: str) -> str:
+    def _source_hint(self, term: LearnerTerm, name: str, role: str) -> str:
         path = self.recipe.path_of(name)
         if term.term.teachers is not None:
             return "'teachers' of a term selects from its learner's sources"
@@ -260,8 +259,8 @@ class _Compatibility:
         others = [other for other in self.specs if other != name]
         return f"name some in {path}.learns_from" if others else "add 'teachers'"
 
-    def _hidden(self, name: str, group: str) -> bool:
-        """True if a default source of `name` is in the recipe but unusable, which is reported as a problem of its own."""
+    def _has_invalid_source(self, name: str, group: str) -> bool:
+        """Return whether a source of `name` is in the recipe but invalid, which is reported separately."""
         if not isinstance(self.tree.get(group, {}), Mapping):
             return True
         spec = self.specs[name]
@@ -276,11 +275,11 @@ class _Compatibility:
             (needs.peer_taps, term.peers),
         ):
             for tap in dict.fromkeys(taps):
-                lacking = [each for each in participants if tap not in self._taps(each) and self.specs[each].outputs is None]
-                if lacking:
-                    hint = did_you_mean(tap, sorted(self.specs[lacking[0]].taps), "declared are")
-                    who = "{learner}" if lacking == [name] else " and ".join(map(repr, lacking))
-                    yield f"the loss {term.term.name!r} needs the tap {tap!r} of {who}", hint
+                untapped = [each for each in participants if tap not in self._taps(each) and self.specs[each].outputs is None]
+                if untapped:
+                    hint = did_you_mean(tap, sorted(self.specs[untapped[0]].taps), "declared are")
+                    participant = "{learner}" if untapped == [name] else " and ".join(map(repr, untapped))
+                    yield f"the loss {term.term.name!r} needs the tap {tap!r} of {participant}", hint
 
     def _taps(self, name: str) -> set[str]:
         """The taps of `name`, and those that the fusion adds to its outputs."""
@@ -289,24 +288,24 @@ class _Compatibility:
         return {*self.specs[name].taps, *(facts.taps if facts else ())}
 
     def _not_run_alone(self, name: str) -> str:
-        """The reason why participant `name` has no network that can run on other inputs; empty if it has."""
+        """Return why participant `name` has no network that can run on other inputs, or an empty string if it has."""
         if self.specs[name].outputs is not None:
             return f"{name!r} is a file of stored outputs"
         return f"{name!r} runs together with other teachers, through the fusion" if name in self.graph.fused else ""
 
-    def _without_classifier(self, name: str) -> str:
-        """The reason why participant `name` has no linear layer that a recipe could name; empty if it may have one."""
+    def _no_classifier_reason(self, name: str) -> str:
+        """Return why participant `name` has no classifier layer, or an empty string if it may have one."""
         spec = self.specs[name]
         if spec.outputs is not None:
             return f"{name!r} is a file of stored outputs"
         entry = self.checked.known.get((*steps(self.recipe.path_of(name)), "encoder"))
-        return f"the encoder of {name!r} is a finished network" if entry and component_facts(entry).fixed else ""
+        return f"the encoder of {name!r} is a fixed network" if entry and component_facts(entry).fixed else ""
 
     def _reused_classifiers(self) -> None:
-        """Check `classifier_from`: the learner learns from that teacher, whose classifier exists and is finished before."""
+        """Check `classifier_from`: the learner must learn from that teacher, whose classifier must be trained before it."""
         for name, spec in self.recipe.specs.items():
             source, path = spec.classifier_from, f"{self.recipe.path_of(name)}.classifier_from"
-            if source is None or not self._known(path, name, source) or source not in self.specs:
+            if source is None or not self._check_participant(path, name, source) or source not in self.specs:
                 continue
             read = {each for term in self.terms[name] if term.term.active for each in term.teachers}
             if source in peers_of(self.graph, name):
@@ -314,9 +313,9 @@ class _Compatibility:
             elif source not in self.graph.nodes[name].learns_from:
                 hint = f"add it to {self.recipe.path_of(name)}.learns_from"
                 self._add(path, f"{name!r} does not learn from {source!r}, whose classifier it uses", hint)
-            elif self.specs[source].follows is not None and not self._without_classifier(source):
+            elif self.specs[source].follows is not None and not self._no_classifier_reason(source):
                 self._add(path, f"{source!r} is a moving average, so its classifier is not finished")
-            elif why := self._without_classifier(source):
+            elif why := self._no_classifier_reason(source):
                 self._add(path, f"{why}, which has no classifier that could be used")
             elif (head := self.specs[source].weights) and head.head == "drop" and "*" in self.specs[source].freeze:
                 self._add(path, f"the classifier of {source!r} is neither loaded nor trained (head: drop, and all is frozen)")
@@ -325,10 +324,10 @@ class _Compatibility:
                 self._add(path, what, "add a loss on features, such as one with the tap before the classifier")
 
     def _starting_points(self) -> None:
-        """Check `starts_from`: the participant exists, has the same encoder, and is finished before."""
+        """Check `starts_from`: the source must exist, have the same encoder, and be trained before."""
         for name, spec in self.recipe.specs.items():
             source, path = spec.starts_from, f"{self.recipe.path_of(name)}.starts_from"
-            if source is None or not self._known(path, name, source, "start") or source not in self.specs:
+            if source is None or not self._check_participant(path, name, source, "start") or source not in self.specs:
                 continue
             other = self.specs[source]
             if not other.is_network:
@@ -340,7 +339,7 @@ class _Compatibility:
                 what = f"the encoder of {name!r} is {spec.encoder.name!r}, and that of {source!r} is {other.encoder.name!r}"
                 self._add(path, what, "use the same encoder with the same sizes")
             elif not self.graph.nodes[name].trains:
-                self._add(path, f"all of {name!r} is frozen, so it is never trained", f"use {source!r} in its place")
+                self._add(path, f"all of {name!r} is frozen, so it is never trained", f"use {source!r} instead")
             elif spec.freeze and self.recipe.baseline and self._in_baseline(name) and not self._in_baseline(source):
                 what = (
                     f"without distillation {name!r} does not start from {source!r}, so what it freezes would never be trained"
@@ -348,12 +347,12 @@ class _Compatibility:
                 self._add(path, what, "set baseline: false, or freeze nothing")
 
     def _in_baseline(self, name: str) -> bool:
-        """True for a student that has a term without distillation, and so is trained in the baseline."""
+        """Return whether a student has a term without distillation, so that it is trained in the baseline."""
         own = any(term.term.active and term.needs.in_baseline for term in self.terms[name])
         return own and name not in self.recipe.teachers
 
     def _unread_edges(self) -> None:
-        """Check that each declared source is read by a term."""
+        """Check that a term reads each source in `learns_from`."""
         for name, spec in self.specs.items():
             paths = self.recipe.term_paths(name)
             if not spec.is_network or spec.learns_from is None or any(self.needs.get(path) is None for path in paths):
@@ -369,7 +368,7 @@ class _Compatibility:
                     )
 
     def _count(self, group: str) -> float:
-        """The number of participants in a group, unusable ones too; infinity if it is not a mapping."""
+        """Return the number of participants in a group, including invalid ones; infinity if it is not a mapping."""
         members = self.tree.get(group, {})
         return len(members) if isinstance(members, Mapping) else float("inf")
 
@@ -380,13 +379,13 @@ class _Compatibility:
         except (PluginError, ValueError) as error:
             self._add(path, str(error))
             return
-        for where, what, hint in metric_problems(self.recipe, self.target, stages) if self.target else ():
-            self._add(where, what, hint)
+        for location, what, hint in metric_problems(self.recipe, self.target, stages) if self.target else ():
+            self._add(location, what, hint)
         for stage, what, hint in schedule_problems(self.recipe, self.graph, stages, self.terms) if stages else ():
             self._add(place_in_schedule(self.recipe, stage), what, hint)
 
     def _stages(self, path: Steps) -> tuple[Stage, ...]:
-        """The stages of the recipe's schedule; none if that cannot be constructed, which is reported."""
+        """Return the stages of the schedule, or none if it cannot be constructed, which is reported."""
         if not path:
             return stages_of(GraphSchedule(), self.graph)
         if self._facts(path) is None:

@@ -1,4 +1,4 @@
-"""Loading of recipes: all problems are reported at once; nothing is run or written, and no data are opened."""
+"""Loading of recipes. All problems are reported at once; nothing is run or written, and no data are read."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from kdcore.suggestions import nearest
 __all__ = ["find_recipe", "list_recipes", "load_recipe"]
 
 _UNREADABLE = (OSError, RuntimeError, ValueError)
-"""Raised by paths: the second for a loop of links, the third for a null byte."""
+"""Exceptions raised for bad paths: RuntimeError for a loop of symbolic links, ValueError for a null byte."""
 
 
 Source = str | Path | Mapping[str, Any] | Recipe
-"""A file, the name of a shipped recipe, the recipe as a dictionary, or a recipe."""
+"""Path to a recipe, name of a shipped recipe, content of a recipe as a dictionary, or `Recipe`."""
 
 
 def load_recipe(
@@ -51,19 +51,19 @@ def load_recipe(
     files: bool = True,
     objects: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """Load a recipe from a file or dictionary, and check everything that can be checked before data are read.
+    """Load a recipe from a file or dictionary and validate it without reading data.
 
     Args:
-        source: A file, the name of a shipped recipe, a dictionary with the content of a recipe, or a `kdcore.Recipe`. In a
+        source: Path to a recipe, name of a shipped recipe, content of a recipe as a dictionary, or a `kdcore.Recipe`. In a
             dictionary, an encoder may be a function or class.
-        overrides: ``path=value``, e.g. ``losses.gsdm.weight=0.1`` or ``data.dataset.name=utd-mhad``.
-        plugins: Plugins that provide the components; the installed ones by default.
-        data: A dataset that replaces the recipe's.
-        files: Whether files of weights and stored outputs must exist; a finished run no longer needs them.
-        objects: Path → object that replaces the component ``from-python`` there.
+        overrides: Overrides as ``path=value``, e.g. ``losses.gsdm.weight=0.1`` or ``data.dataset.name=utd-mhad``.
+        plugins: Plugins that provide the components. Default: the installed plugins.
+        data: Dataset that replaces the one in the recipe.
+        files: Whether files of weights and stored outputs must exist. A finished run no longer needs them.
+        objects: Objects passed in Python, by the path at which they replace a component.
 
     Raises:
-        RecipeError: With every problem found, each with its file, line, path and, where there is one, the nearest valid name.
+        RecipeError: Contains all problems, each with its file, line, path and, if possible, the nearest valid name.
 
     Example:
         >>> import kdcore
@@ -80,20 +80,20 @@ def load_recipe(
     objects = {**(source._objects if isinstance(source, Recipe) else {}), **(objects or {})}
     if data is not None:
         objects["data.dataset"] = data
-    early: list[Problem] = []
-    written = written_out(apply_overrides(_read_with_bases(source, early), overrides, early), early)
+    read_problems: list[Problem] = []
+    tree = written_out(apply_overrides(_read_with_bases(source, read_problems), overrides, read_problems), read_problems)
     if "data.dataset" in objects:
-        written = _on(written)
-    node = with_whole_paths(located(without_nulls(written), plugins.files), plugins)
+        tree = _with_python_dataset(tree)
+    node = with_whole_paths(located(without_nulls(tree), plugins.files), plugins)
     whole = {"teacher_losses": DEFAULT_TEACHER_LOSSES} | node.plain()
     hint = Misplaced(whole, plugins, frozenset(Recipe.model_fields)).hint
-    lines = dict(written.places()) | dict(node.places())  # what null took away is missed where that was said
+    lines = dict(tree.places()) | dict(node.places())  # a key removed with null is reported as missing at the line of the null
     places = Places(lines, "command line" if isinstance(source, str | Path) else "", hint)
-    early += impossible_numbers(node, places, plugins)
-    recipe, found = _checked(node.plain(), whole, places, plugins, objects, files)
-    problems = early + [problem for problem in found if not _follows(problem, early)]
+    read_problems += impossible_numbers(node, places, plugins)
+    recipe, check_problems = _checked(node.plain(), whole, places, plugins, objects, files)
+    problems = read_problems + [problem for problem in check_problems if not _is_consequence(problem, read_problems)]
     if problems or recipe is None:
-        raise RecipeError(sorted(_once(problems), key=lambda each: (str(each.file or ""), each.line or 0)))
+        raise RecipeError(sorted(_deduplicated(problems), key=lambda each: (str(each.file or ""), each.line or 0)))
     recipe._places, recipe._registry, recipe._objects = places.places, plugins.registry, objects
     return recipe
 
@@ -101,18 +101,18 @@ def load_recipe(
 def _checked(
     tree: Any, whole: Any, places: Places, plugins: PluginManager, objects: Mapping[str, Any], files: bool
 ) -> tuple[Recipe | None, list[Problem]]:
-    """Parse `tree`: the recipe, or None if values are wrong, and all problems.
+    """Return the recipe, None if it has invalid values, and all problems.
 
     Args:
-        tree: As written.
-        whole: The same with the losses that teachers have by default.
-        places: Lines of the values.
-        plugins: Who provides components.
-        objects: Path → what was passed in Python.
+        tree: Values as written.
+        whole: The same values with the default losses of teachers.
+        places: Source locations of the values.
+        plugins: Plugins that provide the components.
+        objects: Objects passed in Python, by path.
         files: Whether files must exist.
     """
     recipe, problems = _validated(tree, places)
-    stand_in = recipe or _stand_in(tree, problems)
+    stand_in = recipe or _without_invalid_values(tree, problems)
     components = check_components(whole, places, plugins)
     problems += components.problems
     if stand_in:
@@ -123,8 +123,8 @@ def _checked(
     return recipe, problems
 
 
-def _on(node: Node) -> Node:
-    """The recipe with a dataset that was passed in Python."""
+def _with_python_dataset(node: Node) -> Node:
+    """Return the recipe with its dataset replaced by one passed in Python."""
     data = node.get("data") or Node({})
     if not data.is_mapping:
         return node
@@ -135,7 +135,7 @@ def _on(node: Node) -> Node:
 def _read_with_bases(source: Source, problems: list[Problem]) -> Node:
     try:
         if isinstance(source, str | Path):
-            return _gathered(find_source(source), (), problems)
+            return _read_file(find_source(source), (), problems)
         places = source._places if isinstance(source, Recipe) else None
         return _with_bases(node_of(source, places), Path("recipe.yaml"), (), problems)
     except RecipeError as error:
@@ -148,14 +148,14 @@ def _cause(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else "") or str(error)
 
 
-def _gathered(file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Node:
-    """A file's mapping, laid over those that it extends."""
-    file = _shown(file)
+def _read_file(file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Node:
+    """Read a file and merge it over the recipes that it extends."""
+    file = _display_path(file)
     return _with_bases(read(file, problems), file, (*chain, file.resolve()), problems)
 
 
 def _with_bases(node: Node, file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Node:
-    """A mapping laid over the recipes that it extends, which are looked for beside `file`."""
+    """Merge a mapping over the recipes that it extends, which are looked up relative to `file`."""
     extends = node.value.pop("extends", None)
     bases = [_base(name, file, chain, problems) for name in _names(extends)]
     return reduce(merge_recipes, [*bases, node])
@@ -163,10 +163,10 @@ def _with_bases(node: Node, file: Path, chain: tuple[Path, ...], problems: list[
 
 def _base(name: Node, file: Path, chain: tuple[Path, ...], problems: list[Problem]) -> Node:
     try:
-        return _gathered(_extended(name, file, chain), chain, problems)
+        return _read_file(_find_base(name, file, chain), chain, problems)
     except _UNREADABLE as error:
-        said = f"could not read {name.value!r}: {_cause(error)}"
-        raise RecipeError([Problem("extends", said, name.file, name.line)]) from error
+        message = f"could not read {name.value!r}: {_cause(error)}"
+        raise RecipeError([Problem("extends", message, name.file, name.line)]) from error
 
 
 def _names(extends: Node | None) -> list[Node]:
@@ -174,32 +174,32 @@ def _names(extends: Node | None) -> list[Node]:
     for each in listed:
         if not isinstance(each.value, str):
             raise RecipeError(
-                [Problem("extends", "must be a file, the name of a recipe, or a list of such", each.file, each.line)]
+                [Problem("extends", "must be a path, the name of a recipe, or a list of these", each.file, each.line)]
             )
     return listed
 
 
-def _extended(name: Node, file: Path, chain: tuple[Path, ...]) -> Path:
-    beside = file.parent / os.path.expanduser(name.value)
-    found = beside if beside.is_file() else None
-    if found is None:
+def _find_base(name: Node, file: Path, chain: tuple[Path, ...]) -> Path:
+    relative = file.parent / os.path.expanduser(name.value)
+    path = relative if relative.is_file() else None
+    if path is None:
         try:
-            found = find_recipe(name.value)
+            path = find_recipe(name.value)
         except RecipeError as error:
-            near = nearest(beside.name, [each.name for each in beside.parent.glob("*.yaml") if each != file])
+            near = nearest(relative.name, [each.name for each in relative.parent.glob("*.yaml") if each != file])
             hint = f"did you mean {near!r}?" if near else error.problems[0].hint
             raise RecipeError([Problem("extends", f"there is no recipe {name.value!r}", name.file, name.line, hint)]) from error
-    if found.resolve() in chain:
-        circle = [*chain[chain.index(found.resolve()) :], found]
+    if path.resolve() in chain:
+        circle = [*chain[chain.index(path.resolve()) :], path]
         names = " → ".join(each.name for each in circle)
         raise RecipeError([Problem("extends", f"circular `extends:` reference: {names}", name.file, name.line)])
-    return found
+    return path
 
 
-def _shown(file: Path) -> Path:
-    """Shortest path of `file`, relative to the current folder if possible."""
-    absolute, here = file.resolve(), Path.cwd()
-    return absolute.relative_to(here) if absolute.is_relative_to(here) else file
+def _display_path(file: Path) -> Path:
+    """Return `file` relative to the current folder if it is inside it, or else unchanged."""
+    absolute, current = file.resolve(), Path.cwd()
+    return absolute.relative_to(current) if absolute.is_relative_to(current) else file
 
 
 def _validated(tree: Any, places: Places) -> tuple[Recipe | None, list[Problem]]:
@@ -209,10 +209,10 @@ def _validated(tree: Any, places: Places) -> tuple[Recipe | None, list[Problem]]
         return None, found_by_schema(error, tree, places, Recipe, also=("extends",))
 
 
-def _stand_in(tree: Any, problems: Sequence[Problem]) -> Recipe | None:
-    """The recipe without the wrong values, so that the rest can be checked in the same pass."""
+def _without_invalid_values(tree: Any, problems: Sequence[Problem]) -> Recipe | None:
+    """Return the recipe without its invalid values, so that the rest can be checked in the same pass."""
     tree = deepcopy(tree)
-    for holder, key in [_keyed(tree, steps(problem.path)) for problem in problems]:
+    for holder, key in [_enclosing_key(tree, steps(problem.path)) for problem in problems]:
         holder.pop(key, None)
     try:
         return Recipe.model_validate_json(json.dumps(tree))
@@ -220,8 +220,8 @@ def _stand_in(tree: Any, problems: Sequence[Problem]) -> Recipe | None:
         return None
 
 
-def _keyed(tree: Any, path: Steps) -> tuple[dict[Any, Any], str | int]:
-    """The mapping and key of what is at `path`, or of the nearest thing around it that has a key."""
+def _enclosing_key(tree: Any, path: Steps) -> tuple[dict[Any, Any], str | int]:
+    """Return the mapping and key that contain the value at `path`, or the closest enclosing one."""
     holder: dict[Any, Any] = {}
     last: str | int = ""
     for step in path:
@@ -234,16 +234,16 @@ def _keyed(tree: Any, path: Steps) -> tuple[dict[Any, Any], str | int]:
     return holder, last
 
 
-def _once(problems: Sequence[Problem]) -> Iterable[Problem]:
-    """Remove problems that a participant only inherits through `like`."""
-    found: dict[Any, Problem] = {}
+def _deduplicated(problems: Sequence[Problem]) -> Iterable[Problem]:
+    """Remove duplicates of a problem in participants that inherit it through `like`."""
+    unique: dict[Any, Problem] = {}
     for each in problems:
         within = re.sub(r"^(student|(teachers|students)\.[^.]+)\.", "", each.path)
-        found.setdefault((each.file, each.line, within, each.message) if each.file else each, each)
-    return found.values()
+        unique.setdefault((each.file, each.line, within, each.message) if each.file else each, each)
+    return unique.values()
 
 
-def _follows(problem: Problem, early: Sequence[Problem]) -> bool:
-    """True if a problem is a consequence of one that was found while reading."""
+def _is_consequence(problem: Problem, early: Sequence[Problem]) -> bool:
+    """Return whether a problem is a consequence of one found while reading."""
     causes = [cause.path.removesuffix(".like") for cause in early if cause.path]
     return any(problem.path == cause or problem.path.startswith((f"{cause}.", f"{cause}[")) for cause in causes)

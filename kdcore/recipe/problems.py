@@ -1,4 +1,4 @@
-"""Conversion of pydantic's errors to problems with path, file, line and the nearest valid name."""
+"""Conversion of pydantic errors to problems with path, file, line and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _WORDS = {
 _NOT_SHOWN = ("recipe",)
 
 ALIKE = 0.8
-"""Similarity from which on an unknown key is a slip of the pen rather than one that belongs elsewhere."""
+"""Similarity to a valid key at or above which an unknown key counts as a typo rather than as misplaced."""
 
 
 class Places:
-    """Makes problems that know their file and line.
+    """Creates problems with their file and line.
 
     Args:
-        places: Path → file and line, for all that was written.
-        source: What wrote that which is in no file; empty for Python, whose own tracebacks say it.
-        elsewhere: Says of an unknown key where else in the recipe it would be valid; empty if nowhere.
+        places: File and line of each path in the recipe.
+        source: Origin of values that are in no file; empty for Python, where a traceback shows it.
+        elsewhere: Returns a hint where an unknown key would be valid in the recipe; empty if nowhere.
     """
 
     def __init__(
@@ -48,13 +48,13 @@ class Places:
         self.places, self.source, self.elsewhere = dict(places), source, elsewhere
 
     def problem(self, path: Steps, message: str, hint: str = "") -> Problem:
-        """A problem at `path`."""
+        """Return a problem at `path`."""
         file, line = place_of(self.places, path)
-        said = message if file or not self.places or not self.source else f"{message} ({self.source})"
-        return Problem(dotted(path), said, file, line, hint)
+        text = message if file or not self.places or not self.source else f"{message} ({self.source})"
+        return Problem(dotted(path), text, file, line, hint)
 
     def later(self, one: Steps, other: Steps) -> Steps:
-        """The one of two that was said last: on the command line, else in the recipe's own file; `one` if they are alike."""
+        """Return the path with precedence: set on the command line, or else in the recipe's own file; `one` if equal."""
         return other if self._rank(other) > self._rank(one) else one
 
     def _rank(self, path: Steps) -> int:
@@ -68,10 +68,10 @@ class _Finding(NamedTuple):
     kind: str
     message: str
     given: str
-    """The value, where the message does not say it."""
+    """The value, if the message does not contain it."""
     choices: tuple[str, ...]
     instead: Steps
-    """Another place that the error may as well stand at."""
+    """Another path at which the error could be reported."""
 
     @property
     def names_key(self) -> bool:
@@ -87,16 +87,16 @@ def found_by_schema(
     of: str = "",
     also: Iterable[str] = (),
 ) -> list[Problem]:
-    """A problem for every error.
+    """Convert a validation error to problems.
 
     Args:
-        error: What pydantic raised.
-        tree: The plain values that it was given.
-        places: Where they were written.
-        model: By which they were judged.
-        at: Where in the recipe they stand.
-        of: The component whose options they are, if they are.
-        also: Keys that are valid there besides the model's own.
+        error: Error raised by pydantic.
+        tree: The validated values.
+        places: Source locations of the values.
+        model: Model that validated them.
+        at: Path of the values in the recipe.
+        of: Component whose options they are, for messages; empty if they are not options.
+        also: Further keys that are valid at the top level.
     """
     findings = [_finding(each, tree) for each in error.errors(include_url=False)]
     deepest = [each for each in findings if not (each.in_union and any(_below(other.path, each.path) for other in findings))]
@@ -105,32 +105,32 @@ def found_by_schema(
         messages.setdefault(each.path, []).append(each)
     problems = []
     for path, group in messages.items():
-        known = {*_keys(model, path[:-1]), *(also if len(path) == 1 else ())}
-        hint = _key_meant((*at, *path), known, places) if group[0].kind in _UNKNOWN_KEY else _choice_meant(group)
-        message = _together(group)
+        valid = {*_keys(model, path[:-1]), *(also if len(path) == 1 else ())}
+        hint = _key_hint((*at, *path), valid, places) if group[0].kind in _UNKNOWN_KEY else _choice_hint(group)
+        message = _joined_message(group)
         if of and len(path) == 1 and group[0].names_key:
             message = f"the {of} {'needs an' if group[0].kind == 'missing' else 'has no'} option {path[0]!r}"
-        where = places.later(path, group[0].instead) if group[0].instead else path
-        problems.append(places.problem((*at, *where), message, hint))
+        location = places.later(path, group[0].instead) if group[0].instead else path
+        problems.append(places.problem((*at, *location), message, hint))
     return problems
 
 
-def _together(group: Sequence[_Finding]) -> str:
-    """The types that the alternatives of a union accept, and once the value they got."""
-    wants = list(dict.fromkeys(each.message for each in group))
-    same = next(start for start in ("must be ", "must ", "") if all(want.startswith(start) for want in wants))
+def _joined_message(group: Sequence[_Finding]) -> str:
+    """Join the messages for the alternatives of a union, followed by the value."""
+    messages = list(dict.fromkeys(each.message for each in group))
+    prefix = next(start for start in ("must be ", "must ", "") if all(message.startswith(start) for message in messages))
     given = next((f", not {each.given}" for each in group if each.given), "")
-    return same + " or ".join(want.removeprefix(same) for want in wants) + given
+    return prefix + " or ".join(message.removeprefix(prefix) for message in messages) + given
 
 
-def _key_meant(path: Steps, known: Iterable[str], places: Places) -> str:
-    """A key that is nearly the same and valid there; else where the same key is valid; else the keys that are valid there."""
-    key, known = str(path[-1]), sorted(known)
-    elsewhere = "" if nearest(key, known, ALIKE) else places.elsewhere(path)
-    return elsewhere or did_you_mean(key, known)
+def _key_hint(path: Steps, valid: Iterable[str], places: Places) -> str:
+    """Suggest a similar valid key, or else a place where the key is valid, or else list the valid keys."""
+    key, valid = str(path[-1]), sorted(valid)
+    elsewhere = "" if nearest(key, valid, ALIKE) else places.elsewhere(path)
+    return elsewhere or did_you_mean(key, valid)
 
 
-def _choice_meant(group: Sequence[_Finding]) -> str:
+def _choice_hint(group: Sequence[_Finding]) -> str:
     near = next((near for each in group if (near := nearest(each.given.strip("'"), each.choices))), "")
     return f"did you mean {near!r}?" if near else ""
 
@@ -155,7 +155,7 @@ def _finding(error: Any, tree: Any) -> _Finding:
 
 
 def _message(error: Any, path: list[str | int]) -> tuple[str, str]:
-    """The error's message, and the value if the message does not contain it."""
+    """Return the message of an error, and the value if the message does not contain it."""
     kind, text = error["type"], error["msg"]
     if kind in _UNKNOWN_KEY:
         return f"unknown key {path[-1]!r}", ""
@@ -163,10 +163,10 @@ def _message(error: Any, path: list[str | int]) -> tuple[str, str]:
         return f"the key {path[-1]!r} is missing", ""
     if kind == "too_short":
         return "must not be empty", ""
-    if kind == "value_error":  # of a validator, which says the whole
+    if kind == "value_error":  # raised by a validator, whose message is complete
         return text.removeprefix("Value error, "), ""
-    for pydantics, ours in _WORDS.items():
-        text = text.replace(pydantics, ours)
+    for old, new in _WORDS.items():
+        text = text.replace(old, new)
     return text, "" if kind in _NOT_SHOWN else _short(error["input"])
 
 
@@ -187,7 +187,7 @@ def _below(path: Steps, above: Steps) -> bool:
 
 
 def _keys(hint: Any, path: Steps) -> set[str]:
-    """Keys that are valid at `path` below something of type `hint`."""
+    """Return the valid keys at `path` below a value of type `hint`."""
     hints = list(_alternatives(hint))
     for step in path:
         hints = [inner for each in hints for inner in _inside(each, step)]
@@ -215,7 +215,7 @@ def _inside(hint: Any, step: str | int) -> Iterator[Any]:
 
 
 def fields_of(hint: Any) -> dict[str, Any]:
-    """Field → type hint of a pydantic model or a dataclass; empty for anything else."""
+    """Return the type hints of a pydantic model's or dataclass's fields by name; empty for anything else."""
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return {name: field.annotation for name, field in hint.model_fields.items()}
     if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)):

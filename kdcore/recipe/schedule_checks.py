@@ -1,4 +1,4 @@
-"""Checks of a schedule's stages against the graph of participants."""
+"""Checks of the stages of a schedule against the graph of participants."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from kdcore.recipe.models import Recipe
 
 
 def stages_of(schedule: Schedule, graph: Graph) -> tuple[Stage, ...]:
-    """The stages of a schedule for these participants."""
+    """Return the stages of a schedule for a graph of participants."""
     return tuple(schedule.stages(graph))
 
 
 def place_in_schedule(recipe: Recipe, stage: str) -> str:
-    """Path of what describes a stage, as near as can be told; of any stage if `stage` is empty."""
+    """Return the recipe path of the options for a stage, as precisely as possible; of all stages if `stage` is empty."""
     if recipe.schedule:
         return f"schedule.{stage}" if stage in recipe.schedule.options else "schedule"
     specs = recipe.participants
@@ -29,7 +29,7 @@ def place_in_schedule(recipe: Recipe, stage: str) -> str:
 def schedule_problems(
     recipe: Recipe, graph: Graph, stages: Sequence[Stage], terms: Mapping[str, list[LearnerTerm]]
 ) -> Iterator[tuple[str, str, str]]:
-    """Contradictions between a schedule and the graph: name of the stage or "", what is wrong, a hint."""
+    """Yield contradictions between a schedule and the graph as (name of the stage or "", problem, hint)."""
     name = f"the schedule {recipe.schedule.name!r}" if recipe.schedule else "the default schedule"
     if malformed := [problem for stage in stages for problem in _malformed(graph, stage, name)]:
         yield from dict.fromkeys(malformed)
@@ -44,38 +44,38 @@ def schedule_problems(
                 yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, which has nothing to train", ""
             node, spec = graph.nodes[each], recipe.participants[each]
             early = [s for s in node.sources if graph.nodes[s].trains and s not in {*trained, *stage.learners}]
-            for source, why in (
+            for source, reason in (
                 (spec.classifier_from, "whose classifier it uses"),
                 (node.starts_from, "whose weights it starts from"),
             ):
                 if source in stage.learners:
-                    yield stage.name, f"{name} trains {each!r} together with {source!r}, {why}", f"train {source!r} before"
+                    yield stage.name, f"{name} trains {each!r} together with {source!r}, {reason}", f"train {source!r} before"
             if early:
                 verb = "learns" if set(early) <= set(node.learns_from) else "starts"
                 what = f"{name} trains {each!r} in stage {stage.name!r}, before {quoted(early)}, which it {verb} from"
                 yield stage.name, what, "leave out 'schedule' to train in the order of the graph, or change 'learns_from'"
         trained |= set(stage.learners)
-    idle = [each for each, node in graph.nodes.items() if node.trains and each not in trained]
-    if idle:
-        yield "", f"{name} never trains {quoted(idle)}", ""
+    untrained = [each for each, node in graph.nodes.items() if node.trains and each not in trained]
+    if untrained:
+        yield "", f"{name} never trains {quoted(untrained)}", ""
         return
     yield from dict.fromkeys(_lengths(recipe, graph, stage_plans(recipe, graph, stages, dict(terms)), name))
     yield from _withheld_labels(recipe, stages, terms)
 
 
 def _malformed(graph: Graph, stage: Stage, name: str) -> Iterator[tuple[str, str, str]]:
-    """The problems of a stage by itself."""
+    """Yield problems of a single stage."""
     if not stage.learners:
         yield stage.name, f"{name} has no learners in stage {stage.name!r}", ""
     if stage.epochs < 1:
-        yield stage.name, f"{name} gives stage {stage.name!r} {stage.epochs} epochs", "a stage has at least 1 epoch"
+        yield stage.name, f"{name} gives stage {stage.name!r} {stage.epochs} epochs", "a stage needs at least 1 epoch"
     for index, each in enumerate(stage.learners):
         if each not in graph.nodes:
             yield stage.name, f"{name} trains {each!r} in stage {stage.name!r}, but there is no such participant", ""
         elif each in stage.learners[:index]:
             yield stage.name, f"{name} lists {each!r} twice in stage {stage.name!r}", ""
-    if wrong := problem_with(stage.training.optimizer):
-        yield stage.name, f"{name} in stage {stage.name!r}: {wrong}", ""
+    if problem := problem_with(stage.training.optimizer):
+        yield stage.name, f"{name} in stage {stage.name!r}: {problem}", ""
 
 
 def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str) -> Iterator[tuple[str, str, str]]:
@@ -98,7 +98,7 @@ def _lengths(recipe: Recipe, graph: Graph, plans: Sequence[StagePlan], name: str
 
 
 def _shared(recipe: Recipe, plan: StagePlan) -> dict[str, dict[str, Any]]:
-    """The options that learners of one stage must share: key → learner → value."""
+    """Return the options that all learners of a stage must share, as option → learner → value."""
     training = plan.training.items()
     return {
         "batch_size": {each: own.batch_size or recipe.data.batch_size for each, own in training},
@@ -108,20 +108,20 @@ def _shared(recipe: Recipe, plan: StagePlan) -> dict[str, dict[str, Any]]:
 
 
 def _in_several_stages(plan: StagePlan, plans: Sequence[StagePlan], learner: str) -> Iterator[tuple[str, str, str]]:
-    """Options that count on a learner being trained in a single stage."""
+    """Yield problems of options that require a single stage for a learner trained in several."""
     key, count = plan.training[learner].one_stage, sum(learner in other.learners for other in plans)
     if key and count > 1:
         yield plan.name, f"{key} requires a single stage for {learner!r}, which is trained in {count}", ""
 
 
 def _unreached(plan: StagePlan, learner: str) -> Iterator[tuple[str, str, str]]:
-    """Parts of a learning rate's change that its epochs are too few for."""
+    """Yield problems of learning-rate milestones, warmup or frozen epochs that last longer than the training."""
     rate, epochs = plan.training[learner].learning_rate, plan.training[learner].epochs
     what = f"{learner!r} learns for {epochs} epoch{'s' if epochs > 1 else ''}"
     if late := [each for each in rate.milestones if each >= epochs]:
         yield plan.name, f"{what} and does not reach the milestone {late[0]} of its learning rate", "epochs count from 0"
     if late := [each.frozen_epochs for each in plan.training[learner].parameter_groups if each.frozen_epochs >= epochs]:
-        hint = "to freeze modules for good, set 'freeze' of the participant"
+        hint = "to freeze modules permanently, set 'freeze' of the participant"
         yield plan.name, f"{what}, and a parameter group is frozen for {late[0]}", hint
     if rate.warmup >= epochs:
         yield (
@@ -134,7 +134,7 @@ def _unreached(plan: StagePlan, learner: str) -> Iterator[tuple[str, str, str]]:
 def _withheld_labels(
     recipe: Recipe, stages: Sequence[Stage], terms: Mapping[str, list[LearnerTerm]]
 ) -> Iterator[tuple[str, str, str]]:
-    """Labels that are withheld from students are read by no teacher either."""
+    """Check that no teacher reads labels that are withheld from students."""
     if recipe.data.labels != "withheld":
         return
     students = set(recipe.student_specs)
@@ -153,5 +153,5 @@ def _withheld_labels(
 
 
 def quoted(names: Sequence[str]) -> str:
-    """Names in quotes, each once, joined by "and"."""
+    """Return the unique names in quotes, joined by "and"."""
     return " and ".join(map(repr, dict.fromkeys(names)))

@@ -1,4 +1,4 @@
-"""YAML that remembers where everything was said: reading with file and line, and writing."""
+"""YAML with source locations: reading, and writing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import yaml
 from kdcore.errors import Problem, RecipeError
 
 Steps: TypeAlias = tuple[str | int, ...]
-"""Steps from the top of a recipe: keys and, in lists, positions."""
+"""Path of a value in a recipe: keys, and indices of lists."""
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 20_000
@@ -31,17 +31,17 @@ _TAG = "tag:yaml.org,2002:"
 class _Loader(yaml.SafeLoader):
     """Composes nodes by the rules of YAML 1.2: ``1e-3`` is a number, ``yes`` and ``on`` are text."""
 
-    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - PyYAML's own class attribute, replaced
+    yaml_implicit_resolvers: dict = {}  # noqa: RUF012 - replaces a class attribute of PyYAML
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever either YAML version would take for something else than text."""
+    """Quotes strings that YAML 1.1 or 1.2 would read as another type."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def represent_text(self, text: str) -> yaml.Node:
-        """Escapes the line breaks that PyYAML writes as they are but reads as spaces."""
+        """Represent text. Line breaks that PyYAML writes unescaped but reads as spaces are escaped."""
         return self.represent_scalar(_TAG + "str", text, style='"' if set(text) & set("\x85\u2028\u2029") else None)
 
 
@@ -54,12 +54,12 @@ for _name, _pattern in _SCALARS.items():
 
 @dataclass(frozen=True)
 class Node:
-    """A value, and where it was said: the line of its key, or of the list entry.
+    """A value with its source location: the line of its key or list entry.
 
     Args:
         value: A scalar, a list of nodes, or a dict of nodes.
-        file: None for what the command line said.
-        line: Counted from 1.
+        file: File that contains it; None for the command line.
+        line: Line number, starting at 1.
     """
 
     value: Any
@@ -68,30 +68,30 @@ class Node:
 
     @property
     def is_mapping(self) -> bool:
-        """True if it holds nodes by key."""
+        """True if the value is a mapping of nodes."""
         return isinstance(self.value, dict)
 
     @property
     def is_list(self) -> bool:
-        """True if it holds nodes in order."""
+        """True if the value is a list of nodes."""
         return isinstance(self.value, list)
 
     def get(self, key: str) -> Node | None:
-        """The node under `key`; None if this is no mapping or has no such key."""
+        """Return the node at `key`, or None if this is not a mapping or has no such key."""
         return self.value.get(key) if self.is_mapping else None
 
     def replaced(self, value: Any) -> Node:
-        """Another value, said at the same place."""
+        """Return a node with another value at the same location."""
         return Node(value, self.file, self.line)
 
     def plain(self) -> Any:
-        """The value without places."""
+        """Return the value as plain Python objects."""
         if self.is_mapping:
             return {key: each.plain() for key, each in self.value.items()}
         return [each.plain() for each in self.value] if self.is_list else self.value
 
     def places(self, path: Steps = ()) -> Iterator[tuple[Steps, tuple[Path | None, int | None]]]:
-        """Every path below, with its file and line."""
+        """Yield each path in this node, with its file and line."""
         yield path, (self.file, self.line if self.file else None)
         children = self.value.items() if self.is_mapping else enumerate(self.value) if self.is_list else ()
         for key, each in children:
@@ -99,17 +99,17 @@ class Node:
 
 
 def dotted(path: Steps) -> str:
-    """``("losses", 2, "weight")`` as people write it: ``losses[2].weight``."""
+    """Format a path, e.g. ``("losses", 2, "weight")`` as ``losses[2].weight``."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
 def steps(path: str) -> Steps:
-    """The other way round."""
+    """Parse a path formatted by `dotted`."""
     return tuple(int(index) if index else key for index, key in re.findall(r"\[(\d+)\]|([^.\[\]]+)", path))
 
 
 def place_of(places: dict[Steps, tuple[Path | None, int | None]], path: Steps) -> tuple[Path | None, int | None]:
-    """File and line of the longest beginning of `path` that was written anywhere."""
+    """Return file and line of the longest prefix of `path` that has a location."""
     for length in range(len(path), -1, -1):
         if path[:length] in places:
             return places[path[:length]]
@@ -117,10 +117,10 @@ def place_of(places: dict[Steps, tuple[Path | None, int | None]], path: Steps) -
 
 
 def read(file: Path, problems: list[Problem]) -> Node:
-    """The mapping that a file holds. What can be stepped over, such as a key given twice, is added to `problems`.
+    """Read a mapping from a file. Recoverable errors, such as a duplicate key, are added to `problems`.
 
     Raises:
-        RecipeError: If nothing can be made of the file.
+        RecipeError: If the file cannot be read or parsed.
     """
     if file.is_dir():
         raise _refused(file, "is a folder, not a recipe")
@@ -141,15 +141,15 @@ def read(file: Path, problems: list[Problem]) -> Node:
     if node.value is None:
         raise _refused(file, "is empty")
     if not node.is_mapping:
-        raise _refused(file, "must hold a mapping of keys, such as 'version: 1'", node.line)
+        raise _refused(file, "must contain a mapping of keys, such as 'version: 1'", node.line)
     return node
 
 
 def parse(text: str, file: Path | None, problems: list[Problem]) -> Node:
-    """The value that `text` holds, with lines of `file`.
+    """Parse `text`, with line numbers in `file`.
 
     Raises:
-        RecipeError: If it is no YAML, or grows too large once its aliases are written out.
+        RecipeError: If the text is not valid YAML, or too large once its aliases are expanded.
     """
     loader = None
     try:
@@ -170,12 +170,12 @@ def parse(text: str, file: Path | None, problems: list[Problem]) -> Node:
 
 
 def dump(tree: Any) -> str:
-    """YAML of plain values, keys in the order given."""
+    """Return plain values as YAML, with keys in their original order."""
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 class _Converter:
-    """Turns PyYAML's nodes into ours, aliases written out."""
+    """Converts PyYAML nodes to `Node`, expanding aliases."""
 
     def __init__(self, file: Path | None, problems: list[Problem]):
         self.file, self.problems, self.count = file, problems, 0
@@ -183,12 +183,12 @@ class _Converter:
     def convert(self, node: yaml.Node, path: Steps, line: int) -> Node:
         self.count += 1
         if self.count > MAX_NODES:
-            raise _refused(self.file, f"has more than {MAX_NODES} values once its aliases are written out", line)
+            raise _refused(self.file, f"has more than {MAX_NODES} values once its aliases are expanded", line)
         if len(path) > MAX_DEPTH:
             raise _refused(self.file, f"is nested more than {MAX_DEPTH} levels deep, or contains itself", line)
         kind = node.tag.removeprefix(_TAG)
         if kind not in {*_SCALARS, "str", "seq", "map"}:
-            self._problem(path, node, f"the tag {node.tag!r} is refused: a recipe holds plain values only")
+            self._problem(path, node, f"the tag {node.tag!r} is not supported: a recipe contains plain values only")
         if isinstance(node, yaml.MappingNode):
             return Node(self._mapping(node, path), self.file, line)
         if isinstance(node, yaml.SequenceNode):
@@ -197,29 +197,29 @@ class _Converter:
         return Node(self._scalar(kind, node, path), self.file, line)
 
     def _mapping(self, node: yaml.MappingNode, path: Steps) -> dict[str, Node]:
-        found: dict[str, Node] = {}
+        nodes: dict[str, Node] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self._problem(path, key, "a key must be plain text")
                 continue
-            here = (*path, key.value)
-            converted = self.convert(value, here, _line(key))
-            if key.value in found:
-                self._problem(here, key, f"the key {key.value!r} is given twice, first in line {found[key.value].line}")
-            found.setdefault(key.value, converted)
-        return found
+            key_path = (*path, key.value)
+            converted = self.convert(value, key_path, _line(key))
+            if key.value in nodes:
+                self._problem(key_path, key, f"the key {key.value!r} is given twice, first in line {nodes[key.value].line}")
+            nodes.setdefault(key.value, converted)
+        return nodes
 
     def _scalar(self, kind: str, node: yaml.Node, path: Steps) -> Any:
         text = node.value
         if kind in _SCALARS and not _SCALARS[kind].fullmatch(text):
-            self._problem(path, node, f"{text!r} is no {kind}")
+            self._problem(path, node, f"{text!r} is not a valid {kind}")
             return None
         if kind == "int":
             digits = text.lstrip("+-")
             return (
                 int(text, {"0o": 8, "0x": 16}.get(digits[:2], 10))
                 if len(digits) < 1000
-                else self._problem(path, node, "too long a number")
+                else self._problem(path, node, "the number is too long")
             )
         if kind == "float":
             return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))

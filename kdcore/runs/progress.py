@@ -1,4 +1,4 @@
-"""Progress of training from Python: an updated line in a notebook, a line per stage elsewhere."""
+"""Progress of runs started from Python: a progress bar in notebooks, or one line per stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdcore.runs.callbacks import RunListener
 from kdcore.training.callback import reason_to_stop
 
 INTERVAL = 0.2
-"""Seconds between two updates of a notebook's line."""
+"""Minimum time between updates of the bar in a notebook, in seconds."""
 
 EVENTS = tuple(name for name in dir(RunListener) if not name.startswith("_"))
 
@@ -22,8 +22,7 @@ EVENTS = tuple(name for name in dir(RunListener) if not name.startswith("_"))
 class ProgressDisplay(RunListener):
     """Shows the current stage, its progress, and the durations of finished stages.
 
-    It writes HTML to a notebook's output through IPython, and plain text elsewhere; no control codes of terminals, and no
-    widgets.
+    Writes HTML through IPython in a notebook, and plain text elsewhere, without terminal control codes or widgets.
     """
 
     def __init__(self) -> None:
@@ -32,16 +31,16 @@ class ProgressDisplay(RunListener):
         self._handle: Any = None
 
     def reading(self, done: int, total: int, what: str) -> None:
-        """Show how many samples are read."""
+        """Show how many samples have been read."""
         if done < total:
             self._bar(f"reading {what}", done / total if total else 1.0)
 
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
-        """Note the seed and arm for the lines of its stages."""
+        """Store the seed and arm for the lines of the stages."""
         self._title = f"seed {seed}, {arm}: "
 
     def stage_started(self, stage: StagePlan, steps: int) -> None:
-        """Start a stage's line."""
+        """Reset the bar for a stage."""
         self._began, self._steps, self._note, self._epochs = time.monotonic(), steps, "", stage.epochs
 
     def stepped(self, stage: StagePlan, epoch: int, step: int) -> None:
@@ -49,22 +48,22 @@ class ProgressDisplay(RunListener):
         self._bar(f"{self._title}{stage.name}", (epoch * self._steps + step) / (stage.epochs * self._steps))
 
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> None:
-        """Update the bar and the numbers beside it."""
+        """Update the bar and the metrics next to it."""
         self._epochs = epoch + 1
         self._note = epoch_numbers(metrics)
         self._bar(f"{self._title}{stage.name}", (epoch + 1) / stage.epochs)
 
     def stage_finished(self, stage: StagePlan) -> None:
-        """Write a line about the stage."""
+        """Print a line about the stage."""
         seconds = time.monotonic() - self._began
         self.say(f"{self._title}{stage.name}, {self._epochs} epochs in {seconds:.1f} s  {self._note}".rstrip())
 
     def stage_reused(self, stage: StagePlan) -> None:
-        """Write a line about a stage that is taken from an earlier run."""
+        """Print a line about a stage that is reused from an earlier run."""
         self.say(f"{self._title}{stage.name}, reused from an earlier run")
 
     def say(self, text: str) -> None:
-        """Write a line; the line of the bar, in a notebook, becomes it."""
+        """Print a line. In a notebook, it replaces the bar."""
         if not in_notebook():
             print(text, file=sys.stderr)
         elif self._handle is None:
@@ -74,7 +73,7 @@ class ProgressDisplay(RunListener):
             self._handle = None
 
     def _bar(self, text: str, share: float) -> None:
-        """Draw the bar in a notebook; elsewhere lines at the end of stages will do."""
+        """Draw the bar in a notebook; do nothing elsewhere."""
         now = time.monotonic()
         if not in_notebook() or now - self._shown < INTERVAL:
             return
@@ -98,20 +97,20 @@ class ProgressDisplay(RunListener):
 
 
 class Callbacks(RunListener):
-    """Passes everything on to several callbacks, in order.
+    """Forwards events to several callbacks, in order.
 
     Args:
         callbacks: `kdcore.RunListener` objects.
 
     Raises:
-        UsageError: If one is something else.
+        UsageError: If a callback has another type.
     """
 
     def __init__(self, callbacks: Sequence[RunListener]):
         for each in callbacks:
             if isinstance(each, type) or not all(callable(getattr(each, name, None)) for name in EVENTS):
-                what = each.__name__ if isinstance(each, type) else type(each).__name__
-                raise UsageError(f"a callback is an object of a class that derives from kdcore.RunListener, not {what}")
+                given = each.__name__ if isinstance(each, type) else type(each).__name__
+                raise UsageError(f"a callback must be an instance of a subclass of kdcore.RunListener, not {given}")
         for name in EVENTS:
             setattr(self, name, _to_all([getattr(each, name) for each in callbacks]))
 
@@ -124,24 +123,24 @@ def _to_all(methods: Sequence[Any]) -> Any:
 
 
 def listener_for(callbacks: Sequence[RunListener], progress: bool | None) -> RunListener:
-    """One listener for a caller's callbacks and, if wanted, the progress.
+    """Combine callbacks and, optionally, a progress display.
 
     Args:
-        callbacks: The caller's.
-        progress: Whether to show it; None for only in a notebook.
+        callbacks: Callbacks of the caller.
+        progress: Whether to show progress; None to show it in a notebook only.
     """
     shown = in_notebook() if progress is None else progress
     return Callbacks([*([ProgressDisplay()] if shown else []), *callbacks])
 
 
 def epoch_numbers(metrics: Mapping[str, float]) -> str:
-    """The metrics of an epoch that people follow: those of the validation split, or else the losses."""
-    chosen = {name: value for name, value in metrics.items() if name.startswith("validation/")}
-    chosen = chosen or {name: value for name, value in metrics.items() if name.endswith("/total")}
-    return "  ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in chosen.items())
+    """Format the metrics of an epoch: those of the validation split, or else the total losses."""
+    shown = {name: value for name, value in metrics.items() if name.startswith("validation/")}
+    shown = shown or {name: value for name, value in metrics.items() if name.endswith("/total")}
+    return "  ".join(f"{name.partition('/')[2]} {value:.3f}" for name, value in shown.items())
 
 
 def in_notebook() -> bool:
-    """Return whether output goes to a notebook's cell."""
+    """Return whether the code runs in a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and hasattr(shell, "kernel")

@@ -1,4 +1,4 @@
-"""Provenance of a run: the recordings, files, versions and code that its numbers depend on besides the recipe."""
+"""Provenance of a run: the recordings, files, versions and code that its results depend on, apart from the recipe."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything that a run of a recipe depends on, as of now.
+    """The current state of everything that a run of a recipe depends on.
 
     Args:
-        fingerprint: Identity of the recordings; ``unknown`` if kdcore cannot identify them.
-        files: Place in the recipe → hash of the file that it names, such as pretrained weights.
-        versions: Version of kdcore and of every plugin that the recipe uses.
-        code: Package → hash of its source files, for kdcore and the same plugins.
+        fingerprint: Fingerprint of the recordings; ``unknown`` if kdcore cannot identify them.
+        files: Hashes of files that the recipe names, such as pretrained weights, by path in the recipe.
+        versions: Versions of kdcore and of the plugins that the recipe uses, by name.
+        code: Hashes of the source files of kdcore and these plugins, by package.
     """
 
     fingerprint: str
@@ -43,11 +43,11 @@ class Provenance:
 
     @property
     def digest(self) -> str:
-        """A hash of all of it."""
+        """Hash of all fields."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def changes_since(self, facts: Facts | Provenance) -> list[str]:
-        """Reasons why results with these facts are not results of today's recipe; empty if they are."""
+        """Return reasons why results with these facts would not be reproduced now; empty if nothing has changed."""
         reasons = []
         if self.fingerprint == UNKNOWN:
             reasons.append("the recordings cannot be identified")
@@ -72,12 +72,12 @@ def _is_ours(name: str) -> bool:
 
 
 def _version_key(name: str) -> str:
-    """The key in `Facts.versions` of a package in `Facts.code`; a factory has no version and stays as it is."""
+    """Return the key in `Facts.versions` for a key of `Facts.code`. A factory has no version and is returned unchanged."""
     return name if name == "kdcore" or ":" in name else f"plugin {name}"
 
 
 def provenance_of(recipe: Recipe) -> Provenance:
-    """The provenance that a run of `recipe` would have now. Lists and hashes the recordings; reads none.
+    """Return the provenance of a run of `recipe` now. Recordings are listed and hashed, but not decoded.
 
     Raises:
         DataError: If the recordings cannot be listed.
@@ -100,37 +100,37 @@ def provenance_of(recipe: Recipe) -> Provenance:
 
 
 def code_hashes(recipe: Recipe, used: Sequence[str], plugins: PluginManager) -> dict[str, str]:
-    """Package → hash of its source files: of kdcore, of plugins by their names, and of each factory by its own."""
+    """Return hashes of source files: of kdcore, of plugins by name, and of factories by ``module:factory``."""
     modules = {"kdcore": "kdcore", **{name: plugins.plugins[name].module for name in sorted(used)}}
     for factory in factories_used(recipe):
         modules[factory] = factory.partition(":")[0]
-        recipe.registry.get("encoder", factory).load()  # its home is found among the modules that are loaded
-    homes = {name: package_home(module) for name, module in modules.items()}
-    return {name: source_hash(home)[:DIGITS] for name, home in homes.items() if home}
+        recipe.registry.get("encoder", factory).load()  # package_home looks it up among the loaded modules
+    folders = {name: package_home(module) for name, module in modules.items()}
+    return {name: source_hash(folder)[:DIGITS] for name, folder in folders.items() if folder}
 
 
 def named_files(recipe: Recipe) -> dict[str, str]:
-    """Place in the recipe → hash of the file there. Recordings and plugins are identified elsewhere and left out."""
+    """Return hashes of the files that a recipe names, by path in the recipe, without recordings and plugins."""
     tree = {key: value for key, value in recipe.filled().items() if key not in ("plugins", *Recipe.NO_CONFIGURATION)}
     tree["data"] = {key: value for key, value in tree["data"].items() if key != "dataset"}
-    found = {}
+    hashes = {}
     for place, value in _texts(tree):
         path = Path(value).expanduser()
         if len(value) < 4096 and "\0" not in value and path.is_file():
             with open(path, "rb") as file:
-                found[place] = hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
+                hashes[place] = hashlib.file_digest(file, "sha256").hexdigest()[:DIGITS]
         elif place.endswith(".weights.file") and path.is_dir():
-            found[place] = _hash_of_folder(path)
-    return found
+            hashes[place] = _hash_of_folder(path)
+    return hashes
 
 
 def _hash_of_folder(folder: Path) -> str:
-    """A hash of the names and contents of the files of a folder, not of those below."""
-    whole = hashlib.sha256()
+    """Return a hash of the names and contents of the files in a folder, without subfolders."""
+    digest = hashlib.sha256()
     for file in sorted(each for each in folder.iterdir() if each.is_file()):
-        with open(file, "rb") as opened:
-            whole.update(file.name.encode() + hashlib.file_digest(opened, "sha256").digest())
-    return whole.hexdigest()[:DIGITS]
+        with open(file, "rb") as stream:
+            digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:DIGITS]
 
 
 def _texts(values: Any, place: str = "") -> Iterator[tuple[str, str]]:

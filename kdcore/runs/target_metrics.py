@@ -1,4 +1,4 @@
-"""Metrics of participants that predict several labels, or values."""
+"""Metrics of participants that predict multiple labels or numeric values."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from kdcore.runs.metrics import CONFIDENCE, Evaluation, evaluate
 from kdcore.training.scores import average_precisions, mean_errors, mean_known, r_squared
 
 RESAMPLES, AT_ONCE = 2_000, 100
-"""Resamples of a bootstrap, and how many of them are computed together."""
+"""Number of bootstrap resamples, and how many are computed at once."""
 
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class LabelEvaluation:
-    """One participant's answers to N samples that may have any of L labels, and what they are worth.
+    """Multi-label predictions of one participant for N samples and L labels, with their metrics.
 
     Args:
-        probabilities: (N, L) of each label.
-        labels: (N, L), 0 or 1; -1 where it is not known: that sample does not count for that label.
-        rows: (N,) places of these samples among all labelled ones; None for all of them.
-        recordings: (N,) the recording that each sample is a window of, 0, 1, …; None if every sample has its own.
+        probabilities: Probability of each label, (N, L).
+        labels: True labels, (N, L), 0 or 1; -1 if unknown, which is ignored.
+        rows: Indices of these samples among all labelled samples, (N,); None for all.
+        recordings: Index of the recording that each sample is a window of, (N,); None if each sample is a recording.
     """
 
     probabilities: Numbers
@@ -43,85 +43,86 @@ class LabelEvaluation:
 
     @property
     def n(self) -> int:
-        """The number of samples."""
+        """Number of samples."""
         return len(self.labels)
 
     @property
     def predictions(self) -> NDArray[np.bool_]:
-        """(N, L) which labels are predicted: those with a probability of at least `THRESHOLD`."""
+        """Predicted labels, (N, L): those with a probability of at least `THRESHOLD`."""
         return self.probabilities >= THRESHOLD
 
     @property
     def answers(self) -> Numbers:
-        """(N, L) probabilities."""
+        """Probabilities, (N, L)."""
         return self.probabilities
 
     @property
     def having(self) -> NDArray[np.int64]:
-        """(L,) samples that have each label."""
+        """Number of samples with each label, (L,)."""
         return (self.labels == 1).sum(axis=0)
 
     @property
     def told(self) -> NDArray[np.bool_]:
-        """(N, L) which labels are known."""
+        """Mask of known labels, (N, L)."""
         return self.labels >= 0
 
     @cached_property
     def by_output(self) -> Numbers:
-        """(L,) average precision of each label; NaN where no sample has it."""
+        """Average precision of each label, (L,); NaN if no sample has it."""
         return average_precisions(self.probabilities, self.labels)
 
     @cached_property
     def f1(self) -> Numbers:
-        """(L,) F1 of each label; NaN where it occurs neither among labels nor among predictions."""
+        """F1 of each label, (L,); NaN if it occurs neither in the true labels nor in the predictions."""
         right = (self.predictions & (self.labels == 1)).sum(axis=0)
         occurrences = (self.predictions & self.told).sum(axis=0) + self.having
         return np.divide(2 * right, occurrences, out=np.full(len(right), np.nan), where=occurrences > 0)
 
     def metrics(self) -> dict[str, float]:
-        """The numbers to track: mAP, macro and micro F1, the share of samples with all labels right, and the loss.
+        """Return the metrics to track: mAP, macro and micro F1, subset accuracy, and loss.
 
-        The loss is the mean binary cross-entropy in nats. Labels that are not known do not count.
+        The subset accuracy is the share of samples with all labels correct, and the loss is the mean binary cross-entropy in
+        nats. Unknown labels are ignored.
         """
         told = self.told
         predicted, true = self.predictions & told, self.labels == 1
-        both = predicted.sum() + true.sum()
-        own = np.where(true, self.probabilities, 1 - self.probabilities)
+        total = predicted.sum() + true.sum()
+        likelihood = np.where(true, self.probabilities, 1 - self.probabilities)
         return {
             "map": float(mean_known(self.by_output)),
             "macro_f1": float(mean_known(self.f1)),
-            "micro_f1": float(2 * (predicted & true).sum() / both) if both else float("nan"),
+            "micro_f1": float(2 * (predicted & true).sum() / total) if total else float("nan"),
             "subset_accuracy": float((predicted == true).all(axis=1).mean()),
-            "loss": float(-np.log(np.maximum(own[told], np.finfo(np.float64).tiny)).mean()),
+            "loss": float(-np.log(np.maximum(likelihood[told], np.finfo(np.float64).tiny)).mean()),
         }
 
     @property
     def constant(self) -> tuple[float, str]:
-        """mAP of an answer that is the same for all samples: the mean share of samples that have a label; NaN if none has."""
+        """mAP of a constant prediction, which is the mean prevalence of the labels, and a description; NaN without labels."""
         share = self.having / np.maximum(self.told.sum(axis=0), 1)
         return float(mean_known(np.where(share > 0, share, np.nan))), "by the same prediction for every sample"
 
     def resampled(self, counts: Numbers) -> Numbers:
-        """(R,) mAP of R resamples, in which each sample counts `counts` (R, N) times."""
+        """Return the mAP of R resamples, (R,), in which each sample is repeated `counts` (R, N) times."""
         return mean_known(average_precisions(self.probabilities, self.labels, counts))
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of mAP, by a percentile bootstrap over samples, or over the recordings of windows."""
+        """95 % confidence interval of mAP from a percentile bootstrap over samples, or over recordings for windows."""
         return bootstrap_interval(self)
 
 
 @dataclass(frozen=True, eq=False)
 class ValueEvaluation:
-    """One participant's estimates of V values of N samples, and what they are worth.
+    """Estimates of one participant for V values of N samples, with their metrics.
 
     Args:
-        answers: (N, V) estimates, in the values' units.
-        labels: (N, V) true values, NaN where not known: that sample does not count for that value.
-        names: Of the values.
-        target: With units, and with the mean of each value over the training samples.
-        rows: (N,) places of these samples among all labelled ones; None for all of them.
-        recordings: (N,) the recording that each sample is a window of, 0, 1, …; None if every sample has its own.
+        answers: Estimates in the units of the values, (N, V).
+        labels: True values, (N, V); NaN if unknown, which is ignored.
+        names: Names of the values.
+        target: Target with units, and with the mean of each value over the training samples.
+        rows: Indices of these samples among all labelled samples, (N,); None for all.
+        recordings: Index of the recording that each sample is a window of, (N,); None if each sample is a recording.
     """
 
     answers: Numbers
@@ -133,84 +134,86 @@ class ValueEvaluation:
 
     @property
     def n(self) -> int:
-        """The number of samples."""
+        """Number of samples."""
         return len(self.labels)
 
     @property
     def primary(self) -> Metric:
-        """MAE, or R² for values of several units."""
+        """MAE, or R² for values in different units."""
         return self.target.metric(self.target.primary)
 
     @property
     def secondary(self) -> Metric:
-        """R², or else MAE of the values, each in its unit, of which there is no mean."""
+        """R²."""
         return METRICS["r2"]
 
     @property
     def of_output(self) -> Metric:
-        """The metric of each value: MAE, or R² for values of several units."""
+        """Metric of each value: MAE, or R² for values in different units."""
         return self.primary
 
     @property
     def having(self) -> NDArray[np.int64]:
-        """(V,) samples of which each value is known."""
+        """Number of samples with each value known, (V,)."""
         return self.told.sum(axis=0)
 
     @property
     def told(self) -> NDArray[np.bool_]:
-        """(N, V) which values are known."""
+        """Mask of known values, (N, V)."""
         return ~np.isnan(self.labels)
 
     @property
     def by_output(self) -> Numbers:
-        """(V,) MAE of each value, or R² for values of several units."""
+        """MAE of each value, or R² for values in different units, (V,)."""
         return self.mae if self.primary.name == "mae" else self.r2
 
     @cached_property
     def mae(self) -> Numbers:
-        """(V,) mean absolute error."""
+        """Mean absolute error of each value, (V,)."""
         return mean_errors(np.abs(self.answers - self.labels))
 
     @cached_property
     def rmse(self) -> Numbers:
-        """(V,) root of the mean squared error."""
+        """Root mean squared error of each value, (V,)."""
         return np.sqrt(mean_errors((self.answers - self.labels) ** 2))
 
     @cached_property
     def r2(self) -> Numbers:
-        """(V,) coefficient of determination; NaN where all true values are equal."""
+        """Coefficient of determination of each value, (V,); NaN if all true values are equal."""
         return r_squared(self.answers, self.labels)
 
     def metrics(self) -> dict[str, float]:
-        """The numbers to track: MAE, RMSE and R², of each value where there are several, and their means.
+        """Return the metrics to track: means of MAE, RMSE and R², and, for several values, those of each value.
 
-        Of values in several units, MAE and RMSE have no mean. What is not known does not count.
+        MAE and RMSE have no mean over values in different units. Unknown values are ignored.
         """
         kinds = {"mae": self.mae, "rmse": self.rmse, "r2": self.r2}
-        several = self.target.unit is None
-        found = {name: float(mean_known(each)) for name, each in kinds.items() if name == "r2" or not several}
-        found = {self.primary.name: found[self.primary.name], **found}
+        mixed_units = self.target.unit is None
+        result = {name: float(mean_known(each)) for name, each in kinds.items() if name == "r2" or not mixed_units}
+        result = {self.primary.name: result[self.primary.name], **result}
         if len(self.names) > 1:
             for name, each in kinds.items():
-                found |= {f"{name}/{of}": float(value) for of, value in zip(trackable(self.names), each, strict=True)}
-        return found
+                result |= {
+                    f"{name}/{value_name}": float(value) for value_name, value in zip(trackable(self.names), each, strict=True)
+                }
+        return result
 
     @property
     def constant(self) -> tuple[float, str]:
-        """The primary metric of an answer that is always the mean of the training samples."""
+        """Primary metric of always predicting the mean of the training samples, and a description."""
         mean = np.broadcast_to(np.asarray(self.target.mean or mean_known(self.labels.T)), self.labels.shape)
-        same = ValueEvaluation(mean, self.labels, self.names, self.target)
-        return same.metrics()[self.primary.name], "by always estimating the mean of the training samples"
+        baseline = ValueEvaluation(mean, self.labels, self.names, self.target)
+        return baseline.metrics()[self.primary.name], "by always estimating the mean of the training samples"
 
     def resampled(self, counts: Numbers) -> Numbers:
-        """(R,) the primary metric of R resamples, in which each sample counts `counts` (R, N) times."""
+        """Return the primary metric of R resamples, (R,), in which each sample is repeated `counts` (R, N) times."""
         if self.primary.name == "r2":
             return mean_known(r_squared(self.answers, self.labels, counts))
         return mean_known(mean_errors(np.abs(self.answers - self.labels), counts))
 
     @cached_property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the primary metric, by a percentile bootstrap over samples, or over the recordings of windows."""
+        """95 % confidence interval of the primary metric, see `bootstrap_interval`."""
         return bootstrap_interval(self)
 
 
@@ -223,46 +226,46 @@ def evaluate_target(
     """Evaluate predictions for any kind of target.
 
     Args:
-        target: The form of the labels.
-        names: Of the classes, labels or values.
-        answers: (N, names): class probabilities, probabilities of labels, or values in their units.
-        labels: (N,) class indices, or (N, names) with NaN where a label or a value is not known; -1 is no known label, too.
-        recordings: (N,) which recording each sample is a window of, any values; by default, every sample has its own.
+        target: Kind of target, with units.
+        names: Names of the classes, labels or values.
+        answers: Class probabilities, label probabilities, or values in their units, (N, names).
+        labels: Class indices, (N,), or labels or values, (N, names), NaN if unknown. Labels may also be -1 if unknown.
+        recordings: Identifier of the recording that each sample is a window of, (N,). Default: each sample is a recording.
 
     Raises:
-        ValueError: If shapes, probabilities or labels are not as above, or there are no samples.
+        ValueError: If a shape, probability or label is invalid, or there are no samples.
     """
     if target.is_classes:
         return evaluate(answers, labels, recordings)
-    given, true = np.asarray(answers, dtype=np.float64), np.asarray(labels, dtype=np.float64)
-    if given.ndim != 2 or 0 in given.shape or true.shape != given.shape:
+    predicted, true = np.asarray(answers, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+    if predicted.ndim != 2 or 0 in predicted.shape or true.shape != predicted.shape:
         raise ValueError(
-            f"predictions and {target.kind} must have the same shape (samples, names), not {given.shape} and {true.shape}"
+            f"predictions and {target.kind} must have the same shape (samples, names), not {predicted.shape} and {true.shape}"
         )
     if target.kind == "labels":
         true = np.where(np.isnan(true), -1.0, true)
-    if not np.isfinite(given).all() or np.isinf(true).any() or np.isnan(true).all():
+    if not np.isfinite(predicted).all() or np.isinf(true).any() or np.isnan(true).all():
         raise ValueError(f"predictions and {target.kind} must be finite numbers")
     groups = None if recordings is None else np.unique(np.asarray(recordings), return_inverse=True)[1].reshape(-1)
     if target.kind == "values":
-        return ValueEvaluation(given, true, tuple(names), target, recordings=groups)
-    if given.min() < 0 or given.max() > 1 or not np.isin(true, (-1, 0, 1)).all():
-        raise ValueError("probabilities must lie between 0 and 1, and labels be 0 or 1")
-    return LabelEvaluation(given, true.astype(np.int64), recordings=groups)
+        return ValueEvaluation(predicted, true, tuple(names), target, recordings=groups)
+    if predicted.min() < 0 or predicted.max() > 1 or not np.isin(true, (-1, 0, 1)).all():
+        raise ValueError("probabilities must be between 0 and 1, and labels must be 0 or 1")
+    return LabelEvaluation(predicted, true.astype(np.int64), recordings=groups)
 
 
 def pool(found: Sequence[AnyEvaluation]) -> AnyEvaluation:
-    """The evaluation of all answers of several evaluations together."""
+    """Combine the samples of several evaluations into one."""
     answers, labels = (np.concatenate([getattr(each, name) for each in found]) for name in ("answers", "labels"))
     return _like(found[0], answers, labels)
 
 
 def part_of(found: AnyEvaluation, chosen: NDArray) -> AnyEvaluation:
-    """The evaluation of some samples alone.
+    """Return the evaluation of a subset of samples.
 
     Args:
-        found: Of all.
-        chosen: (N,) bool, or places of samples.
+        found: Evaluation of all samples.
+        chosen: Boolean mask, (N,), or indices of samples.
     """
     return _like(found, found.answers[chosen], found.labels[chosen])
 
@@ -274,10 +277,10 @@ def _like(found: AnyEvaluation, answers: Numbers, labels: NDArray) -> AnyEvaluat
 
 
 def resamples(groups: NDArray[np.int64]) -> Iterator[Numbers]:
-    """Bootstrap resamples of whole groups, always the same: how often each sample counts, (R, N), `RESAMPLES` rows in all.
+    """Yield bootstrap resamples of whole groups from a fixed seed, as counts of each sample, (R, N), `RESAMPLES` rows in total.
 
     Args:
-        groups: (N,) 0, 1, …, the group of each sample.
+        groups: Group of each sample, (N,), numbered from 0.
     """
     random, count = np.random.default_rng(0), int(groups.max()) + 1
     for first in range(0, RESAMPLES, AT_ONCE):
@@ -286,7 +289,10 @@ def resamples(groups: NDArray[np.int64]) -> Iterator[Numbers]:
 
 
 def bootstrap_interval(found: LabelEvaluation | ValueEvaluation) -> tuple[float, float]:
-    """95 % interval of the primary metric, by a percentile bootstrap over samples, or over the recordings of windows."""
+    """Return the 95 % confidence interval of the primary metric.
+
+    It is computed by a percentile bootstrap over samples, or over recordings if the samples are windows.
+    """
     groups = np.arange(found.n) if found.recordings is None else found.recordings
     values = np.concatenate([found.resampled(counts) for counts in resamples(groups)])
     tail = (1 - CONFIDENCE) / 2
@@ -295,16 +301,16 @@ def bootstrap_interval(found: LabelEvaluation | ValueEvaluation) -> tuple[float,
 
 
 def trackable(names: Sequence[str]) -> list[str]:
-    """Names without the characters that a metric's name has for itself, different for different names.
+    """Return unique names with only the characters that are valid in metric names.
 
-    A name that stands for another one's standard deviation, as ``height_std`` beside ``height``, counts as the same.
+    A name that could be another one's standard deviation, such as ``height_std`` for ``height``, counts as a duplicate.
     """
     plain = [re.sub(r"[^\w. -]", "_", unicodedata.normalize("NFC", name)) for name in names]
-    found: list[str] = []
+    unique: list[str] = []
     for number, name in enumerate(plain, start=1):
-        others = {*found, *plain[: number - 1], *plain[number:]}
+        others = {*unique, *plain[: number - 1], *plain[number:]}
         taken = others | {f"{other}_std" for other in others}
         while name in taken:
             name = f"{name}-{number}"
-        found.append(name)
-    return found
+        unique.append(name)
+    return unique

@@ -1,12 +1,12 @@
-"""The conformance kit: checks that any component of a plugin should pass, shipped for plugin authors.
+"""Conformance checks for the components of plugins.
 
-A plugin's whole test file may be::
+The complete test file of a plugin can be::
 
     from kdcore.testing import conformance_tests
 
     test_conformance = conformance_tests("my-plugin")
 
-Names are looked up when used, so that pytest starts no slower for having the kit installed.
+Names are imported on first use, so that installing kdcore does not slow down the start of pytest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Test cases: settings of a component under test, and the answers of a check."""
+"""Test cases for components, and the exceptions raised by checks."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ Options = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Case:
-    """The settings for testing a component, where they cannot be guessed.
+    """Options and inputs for testing a component, if the defaults do not suit it.
 
     Args:
-        options: The options to test it with, as a recipe would give them; or a function that makes them, given an empty
-            folder to put files into. The function may raise `NotApplicable` where what it needs is not there.
-        inputs: What the component is given; by default the kit tries what is usual. It depends on the kind:
+        options: Options of the component, as in a recipe; or a function that returns them, given an empty folder for files.
+            The function may raise `NotApplicable` if recordings or libraries are missing.
+        inputs: Inputs of the component. By default, common inputs are tried. The type depends on the kind:
 
-            - loss: tap → shape of its activation without the batch axis; ``student/tap`` and ``teacher/tap`` where the
-              sides differ.
-            - encoder: an ``in_shape``, or a list of several.
+            - loss: mapping from tap to the shape of its activation without the batch axis; ``student/tap`` and
+              ``teacher/tap`` if they differ.
+            - encoder: an ``in_shape``, or a list of them.
             - fusion: a function from a number of samples to (teachers, batch).
-            - transform: a signal, a tensor ``(B, …)`` or, for a join, a tuple of tensors; or a list of several.
+            - transform: a signal, a tensor ``(B, …)`` or, for a join, a tuple of tensors; or a list of these.
             - schedule: a list of `kdcore.Graph`.
             - protocol: a list of `kdcore.Sample`.
             - class embedding: a list of class names.
-            - dataset: how many samples of those there are to read.
+            - dataset: the number of samples to read.
     """
 
     options: Options | Callable[[Path], Options] = field(default_factory=dict)
@@ -35,11 +35,11 @@ class Case:
 
 
 class ConformanceError(AssertionError):
-    """A component breaks its contract; the text says how, and what to do."""
+    """Raised if a component violates its contract. The message explains the problem and how to fix it."""
 
 
-class NotApplicable(Exception):  # noqa: N818 - no error
-    """A check has nothing to say of this component, or cannot be done here; the text says why."""
+class NotApplicable(Exception):  # noqa: N818 - not an error
+    """Raised if a check does not apply to a component or cannot run on this machine. The message states the reason."""
 
 
 def require(condition: object, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Checks by kind, and the component that they are made on."""
+"""Registry of checks by kind, and the component under test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANY = "any"
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that is checked of every component of a kind."""
+    """A check for all components of a kind."""
 
     name: str
     kind: str
@@ -28,7 +28,7 @@ class Check:
 
     @property
     def summary(self) -> str:
-        """A sentence that says what is checked."""
+        """Sentence that states the requirement."""
         return (self.run.__doc__ or "").strip()
 
 
@@ -36,7 +36,7 @@ _CHECKS: dict[str, dict[str, Check]] = {ANY: {}, **{kind: {} for kind in KINDS}}
 
 
 def check(kind: str = ANY) -> Callable[[Callable[[Any], None]], Callable[[Any], None]]:
-    """Make the decorated function a check of components of `kind`, called as the function is."""
+    """Decorator that registers a function as a check of components of `kind`. The check has the function's name."""
 
     def add(run: Callable[[Any], None]) -> Callable[[Any], None]:
         _CHECKS[kind][run.__name__] = Check(run.__name__, kind, run)
@@ -46,7 +46,7 @@ def check(kind: str = ANY) -> Callable[[Callable[[Any], None]], Callable[[Any], 
 
 
 def checks_of(kind: str) -> tuple[Check, ...]:
-    """All checks of a kind, those of every kind first."""
+    """Return all checks of a kind, starting with those for every kind."""
     import_module("kdcore.testing.general")
     for module in _MODULES.get(kind, (KINDS[kind],)):
         import_module(f"kdcore.testing.{module}")
@@ -54,15 +54,15 @@ def checks_of(kind: str) -> tuple[Check, ...]:
 
 
 _MODULES: Mapping[str, tuple[str, ...]] = {"loss": ("losses", "finite_losses", "learning_losses")}
-"""The modules with the checks of a kind, for kinds that have more than the one module named like their plural."""
+"""Modules with the checks of a kind, if there are others than the one named like the kind's plural."""
 
 
 class Subject:
     """A component under test.
 
     Args:
-        entry: Which one.
-        case: How it is tested.
+        entry: The component.
+        case: Options and inputs for the test.
     """
 
     def __init__(self, entry: Entry, case: Case | None = None):
@@ -73,7 +73,7 @@ class Subject:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options to test with."""
+        """Options for the test."""
         return self.once("options", self._options)
 
     def _options(self) -> dict[str, Any]:
@@ -87,19 +87,19 @@ class Subject:
 
     @property
     def folder(self) -> Path:
-        """A folder of this component's own, gone with it."""
+        """Temporary folder of this component, deleted with it."""
         self._folder = self._folder or TemporaryDirectory(prefix="kdcore-")
         return Path(self._folder.name)
 
     def construct(self, changes: Mapping[str, Any] | None = None, given: Mapping[str, Any] | None = None) -> Any:
-        """The component, with some options changed; raises whatever its constructor raises."""
+        """Construct the component with some options changed. Exceptions of its constructor are not caught."""
         return make(self.entry, {**self.options, **(changes or {})}, given)
 
     def made(self, changes: Mapping[str, Any] | None = None) -> Any:
-        """The component, with some options changed.
+        """Construct the component with some options changed.
 
         Raises:
-            NotApplicable: If it cannot be made, which is another check's to say.
+            NotApplicable: If it cannot be constructed, which the check `constructed` reports.
         """
         try:
             return self.construct(changes)
@@ -109,25 +109,25 @@ class Subject:
             raise NotApplicable("it could not be constructed: see the check 'constructed'") from error
 
     def once(self, what: str, find: Callable[[], Any]) -> Any:
-        """The result of `find`, or the exception it raises, found once."""
+        """Return the result of `find` or raise its exception. It is called once per key `what`."""
         if what not in self.remembered:
             try:
                 self.remembered[what] = find()
             except Exception as error:
                 self.remembered[what] = error
-        found = self.remembered[what]
-        if isinstance(found, Exception):
-            raise found
-        return found
+        result = self.remembered[what]
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 @contextmanager
 def seeded(seed: int = 0, elsewhere: int | None = None) -> Iterator[None]:
-    """All global random generators seeded for a while; afterwards they stand where they stood.
+    """Context manager that seeds all global random generators and restores their state afterwards.
 
     Args:
-        seed: Of torch's, and of the others unless they have their own.
-        elsewhere: Seed of Python's and NumPy's.
+        seed: Seed of torch, and of the others unless `elsewhere` is set.
+        elsewhere: Seed of Python's and NumPy's generators.
     """
     import numpy as np
     import torch
@@ -138,7 +138,7 @@ def seeded(seed: int = 0, elsewhere: int | None = None) -> Iterator[None]:
         np.random.seed(seed if elsewhere is None else elsewhere)
         if torch.cuda.is_available() or torch.backends.mps.is_available():
             torch.manual_seed(seed)
-        else:  # it would format the stack for every absent kind of accelerator, which takes longer than most losses
+        else:  # torch.manual_seed formats the stack for each missing accelerator, which is slower than most losses
             torch.default_generator.manual_seed(seed)
         try:
             yield

@@ -1,4 +1,4 @@
-"""Contexts for losses under test: outputs of made-up participants, with everything the loss declares to need."""
+"""Synthetic contexts for losses under test, with everything that a loss declares in its needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Change = Callable[[str, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shapes of activations without the batch axis, by tap, for student and teachers."""
+    """Shapes of activations without the batch axis, by tap, for the student and teachers."""
 
     student: Mapping[str, Shape]
     teacher: Mapping[str, Shape]
@@ -83,7 +83,7 @@ class MadeUpNetworks:
 
 
 def plausible(needs: Needs, given: Mapping[str, Shape]) -> Iterator[Shapes]:
-    """Shapes that the taps may have: those given, and of the others vectors, maps or sequences."""
+    """Yield shapes that the taps may have: the given ones, and vectors, maps or sequences for the others."""
     usual: tuple[Shape, ...] = ((WIDTH,), (WIDTH, 6, 6), (WIDTH, 12))
     free = [tap for tap in needs.student_taps if not _given(tap, "student", given)]
     free += [tap for tap in needs.teacher_taps if not _given(tap, "teacher", given)]
@@ -99,9 +99,9 @@ def _given(tap: str, side: str, given: Mapping[str, Shape]) -> Shape:
 
 
 def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0, target: TargetKind = "classes") -> LossContext:
-    """Outputs like those of networks, in float64; the student's carry a graph.
+    """Return a context with random outputs in float64. Those of the student require a gradient.
 
-    The loss gets what it declares and no more: withheld labels, absent taps and embeddings are found out.
+    It contains only what the loss declares, so that use of undeclared labels, taps or embeddings is detected.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -112,7 +112,7 @@ def context(needs: Needs, shapes: Shapes, samples: int = SAMPLES, seed: int = 0,
         return Outputs(2 * draw(rows, CLASSES), {tap: draw(rows, *shape) for tap, shape in taps.items()})
 
     def classified(found: Outputs) -> Outputs:
-        """Outputs whose logits come from a classifier of the first tap's mean over positions."""
+        """Return outputs whose logits are computed by a classifier from the first tap, averaged over positions."""
         pooled = [mean_over_positions(x) for x in found.features.values()]
         classifier = Classifier(draw(CLASSES, pooled[0].shape[1] if pooled else WIDTH), draw(CLASSES))
         logits = pooled[0] @ classifier.weight.T + classifier.bias if pooled else found.logits
@@ -154,7 +154,7 @@ def _batch(samples: int, labelled: bool, target: TargetKind) -> Batch:
 
 
 def mapped(ctx: LossContext, change: Change) -> LossContext:
-    """The context with every tensor changed; `change` is told its name, e.g. ``teachers.t.features.fc``."""
+    """Return the context with `change(name, tensor)` applied to every tensor, e.g. ``teachers.t.features.fc``."""
 
     def outputs(name: str, each: Outputs) -> Outputs:
         features = {tap: change(f"{name}.features.{tap}", value) for tap, value in each.features.items()}
@@ -186,24 +186,24 @@ def mapped(ctx: LossContext, change: Change) -> LossContext:
 
 
 def tensors(ctx: LossContext) -> dict[str, Tensor]:
-    """Every tensor of a context by name."""
-    found: dict[str, Tensor] = {}
-    mapped(ctx, lambda name, x: found.setdefault(name, x))
-    return found
+    """Return all tensors of a context by name."""
+    result: dict[str, Tensor] = {}
+    mapped(ctx, lambda name, x: result.setdefault(name, x))
+    return result
 
 
 def learning(ctx: LossContext) -> LossContext:
-    """The same numbers in tensors of their own; the student's wait for a gradient, the others have none."""
+    """Return a copy of the context in which only the student's tensors require a gradient."""
     return mapped(ctx, lambda name, x: x.detach().clone().requires_grad_(name.startswith("student.")))
 
 
 def cast(ctx: LossContext, dtype: torch.dtype, device: torch.device | str | None = None) -> LossContext:
-    """The context in another precision, and on another device."""
+    """Return a copy of the context in another precision and, optionally, on another device."""
     return learning(mapped(ctx, lambda name, x: x.to(device, dtype if x.is_floating_point() else None)))
 
 
 def example(ctx: LossContext) -> Example:
-    """The example that a loss is shown before training, as in a run."""
+    """Return the example that a loss is set up with before training, as in a run."""
     student = replace(ctx.student.detach(), ablated=None)
     teachers = {name: replace(each, ablated=None) for name, each in ctx.teachers.items()}
     peers = {name: replace(each, ablated=None) for name, each in ctx.peers.items()}
@@ -212,7 +212,7 @@ def example(ctx: LossContext) -> Example:
 
 
 def ready(make: Callable[[], DistillationLoss], ctx: LossContext) -> DistillationLoss:
-    """A loss that was set up on `ctx`, as it is in a run: same device, and parameters in single precision or better."""
+    """Return a loss that is set up with `ctx` as in a run, on the same device."""
     loss = make()
     set_up(loss, example(ctx))
     return loss.to(ctx.student.logits.device)

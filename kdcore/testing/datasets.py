@@ -22,10 +22,10 @@ READ = 3
 
 
 def found(subject: Subject) -> tuple[Dataset, Sequence[Sample]]:
-    """The dataset and its samples.
+    """Return the dataset and its samples.
 
     Raises:
-        NotApplicable: If it finds none, which is the check `finds_samples`'s to say.
+        NotApplicable: If there are none, which the check `finds_samples` reports.
     """
     dataset = subject.made()
     try:
@@ -38,28 +38,32 @@ def found(subject: Subject) -> tuple[Dataset, Sequence[Sample]]:
 
 
 def some(subject: Subject) -> tuple[Dataset, list[Sample]]:
-    """A few samples from all over the dataset, as many as its case says."""
+    """Return the dataset and a few evenly spaced samples; the case may set their number."""
     dataset, samples = found(subject)
     places = np.linspace(0, len(samples) - 1, min(len(samples), subject.case.inputs or READ)).round().astype(int)
     return dataset, [samples[place] for place in sorted(set(places.tolist()))]
 
 
 def signals(subject: Subject) -> Iterator[tuple[Sample, str, Signal]]:
-    """Every signal of some samples, with its modality's name; those that cannot be read are the check `reads`'s to say."""
+    """Yield the signals of some samples with their modality.
+
+    Raises:
+        NotApplicable: If one cannot be read, which the check `reads` reports.
+    """
     dataset, samples = some(subject)
     for sample in samples:
         for name in sample.sources:
             try:
                 yield sample, name, dataset.read(sample, name)
             except Exception as error:
-                raise NotApplicable("not everything can be read: see the check 'reads'") from error
+                raise NotApplicable("a signal could not be read: see the check 'reads'") from error
 
 
 @check("dataset")
 def finds_samples(subject: Subject) -> None:
     """It finds samples."""
     samples = subject.made().samples()
-    require(len(samples), "it finds no samples; where there are none it should raise a DataError that says so")
+    require(len(samples), "samples() returns no samples; if there are none, raise a DataError that says so")
 
 
 @check("dataset")
@@ -82,7 +86,7 @@ def labels_in_range(subject: Subject) -> None:
         raise ConformanceError(str(error)) from error
     labels = {sample.label for sample in samples} - {None}
     wrong = sorted(str(label) for label in labels if not isinstance(label, int) or not 0 <= label < len(classes))
-    require(not wrong, f"with {len(classes)} classes there are labels {', '.join(wrong[:5])}")
+    require(not wrong, f"labels {', '.join(wrong[:5])} are not indices of its {len(classes)} classes")
 
 
 @check("dataset")
@@ -90,7 +94,10 @@ def modalities_named(subject: Subject) -> None:
     """Samples have sources of its modalities only, and each modality has the name under which it is listed."""
     dataset, samples = found(subject)
     unlike = [name for name, modality in dataset.modalities.items() if modality.name != name]
-    require(not unlike, f"modalities {', '.join(unlike)} have another name in their Modality; use Modality.renamed")
+    require(
+        not unlike,
+        f"modalities {', '.join(unlike)} are listed under another name than that of their Modality; use Modality.renamed",
+    )
     unknown = {name for sample in samples for name in sample.sources} - set(dataset.modalities)
     require(not unknown, f"samples have {', '.join(sorted(unknown))}, which is not one of its modalities")
     bare = [str(sample.key) for sample in samples if not sample.sources]
@@ -121,7 +128,10 @@ def signals_fit(subject: Subject) -> None:
             count = shape[modality.axes.index("channel")]
             require(count == len(modality.channels), f"{what} has {count} channels, not {', '.join(modality.channels)}")
         numbers = signal.values.dtype.kind in "fiu"
-        require(numbers and np.isfinite(signal.values).all(), f"{what} holds {signal.values.dtype} that are not all finite")
+        require(
+            numbers and np.isfinite(signal.values).all(),
+            f"{what} contains {signal.values.dtype} values that are not all finite",
+        )
 
 
 @check("dataset")
@@ -141,7 +151,7 @@ def repeatable(subject: Subject) -> None:
     other = subject.made()
     keys = [(each.key, each.label, each.target, each.weight, tuple(each.sources)) for each in samples]
     again = [(each.key, each.label, each.target, each.weight, tuple(each.sources)) for each in other.samples()]
-    require(keys == again, "constructed again, it gives different samples or another order")
+    require(keys == again, "constructed again, it returns different samples or another order")
     for sample, name, signal in signals(subject):
         second = other.read(sample, name)
         equal = np.array_equal(signal.values, second.values, equal_nan=signal.values.dtype.kind == "f")
@@ -156,7 +166,7 @@ def fingerprint_stable(subject: Subject) -> None:
         dataset, samples = found(subject)
         folder = subject.folder / "fingerprints"
         prints.append(fingerprint(dataset, samples, {}, Hashes(folder / f"{number}.json")))
-    hint = "do its version, classes and sources depend on the recordings alone?"
+    hint = "its version, classes and sources must depend on the recordings only"
     require(prints[0] == prints[1], f"its fingerprint changes from {prints[0]} to {prints[1]}; {hint}")
 
 
@@ -190,7 +200,7 @@ def damaged_file_clear(subject: Subject) -> None:
             sample = replace(samples[0], sources={**samples[0].sources, name: damaged})
             _expect_data_error(lambda s=sample, n=name: dataset.read(s, n), f"for a damaged file of {name}, read", "damaged")
     if not tried:
-        raise NotApplicable("its sources are no files")
+        raise NotApplicable("its sources are not files")
 
 
 def _expect_data_error(act, when: str, named: str) -> None:

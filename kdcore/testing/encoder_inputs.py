@@ -1,4 +1,4 @@
-"""Inputs for encoders under test, and encoders made for them."""
+"""Inputs for encoders under test, and construction of encoders for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAYOUTS: Mapping[str, tuple[int, ...]] = {
     "(channel, time, joint, person)": (3, 32, 20, 1),
     "(frame, channel, height, width)": (4, 3, 32, 32),
 }
-"""Inputs that kdcore's modalities and transforms give, each with a usual size."""
+"""Layouts of inputs produced by kdcore's modalities and transforms, each with a common size."""
 
 SMALL: Mapping[str, tuple[int, ...]] = {
     "(channel, time)": (1, 1),
@@ -28,10 +28,10 @@ SAMPLES, CLASSES = 4, 5
 
 
 def shapes(subject: Subject) -> list[tuple[int, ...]]:
-    """Input shapes that the encoder reads: its case's, or those of the usual layouts that it accepts.
+    """Return the input shapes of the case, or those of the common layouts that the encoder accepts.
 
     Raises:
-        ConformanceError: If it reads none of them.
+        ConformanceError: If it accepts none of them.
     """
     return subject.once("shapes", lambda: _shapes(subject))
 
@@ -40,33 +40,35 @@ def _shapes(subject: Subject) -> list[tuple[int, ...]]:
     given = subject.case.inputs
     if given:
         return [tuple(given)] if isinstance(given[0], int) else [tuple(each) for each in given]
-    found, refusals = [], []
+    accepted_shapes, refusals = [], []
     for shape in LAYOUTS.values():
         try:
             with seeded(), torch.no_grad():
                 build(subject, shape).eval()(torch.randn(2, *shape))
-            found.append(shape)
+            accepted_shapes.append(shape)
         except Exception as error:
             refusals.append(f"{shape}: {type(error).__name__}: {error}")
-    if not found:
-        told = "\n  ".join(refusals)
-        raise ConformanceError(f"it reads none of the usual inputs; if it needs another, test it as Case(inputs=…)\n  {told}")
-    return found
+    if not accepted_shapes:
+        details = "\n  ".join(refusals)
+        raise ConformanceError(
+            f"it accepts none of the common input shapes; if it needs another, test it with Case(inputs=…)\n  {details}"
+        )
+    return accepted_shapes
 
 
 def build(subject: Subject, shape: Sequence[int], classes: int = CLASSES, seed: int = 0) -> nn.Module:
-    """A fresh encoder, with whatever its constructor raises."""
+    """Construct an encoder. Exceptions of its constructor are not caught."""
     with seeded(seed):
         return subject.construct(given={"num_classes": classes, "in_shape": tuple(shape)})
 
 
 def built(subject: Subject, seed: int = 0) -> tuple[nn.Module, Tensor]:
-    """A fresh encoder in evaluation mode and a batch that it reads.
+    """Return a new encoder in evaluation mode and a batch that it accepts.
 
     Raises:
-        NotApplicable: If it cannot be made, which is another check's to say.
+        NotApplicable: If it cannot be constructed, which the check `constructed` reports.
     """
-    subject.options  # noqa: B018 - may itself say that nothing can be tested here
+    subject.options  # noqa: B018 - may raise NotApplicable
     try:
         shape = shapes(subject)[0]
         encoder = build(subject, shape, seed=seed).eval()
@@ -75,23 +77,23 @@ def built(subject: Subject, seed: int = 0) -> tuple[nn.Module, Tensor]:
             encoder(x.clone())
     except Exception as error:
         raise NotApplicable(
-            "it could not be constructed or reads nothing: see the checks 'constructed' and 'logits'"
+            "it could not be constructed or accepts no input: see the checks 'constructed' and 'logits'"
         ) from error
     return encoder, x
 
 
 def accepted(subject: Subject) -> list[tuple[int, ...]]:
-    """The `shapes` that the encoder reads.
+    """Return the `shapes` that the encoder accepts.
 
     Raises:
-        NotApplicable: If it reads none, which is the check `constructed`'s to say.
+        NotApplicable: If it accepts none, which the check `constructed` reports.
     """
     try:
         return shapes(subject)
     except ConformanceError as error:
-        raise NotApplicable("it reads no usual input: see the check 'constructed'") from error
+        raise NotApplicable("it accepts no common input: see the check 'constructed'") from error
 
 
 def batch(shape: Sequence[int], samples: int = SAMPLES) -> Tensor:
-    """Inputs of a usual size."""
+    """Return a random batch of inputs, (samples, *shape)."""
     return torch.randn(samples, *shape, generator=torch.Generator().manual_seed(2))

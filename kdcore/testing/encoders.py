@@ -21,10 +21,10 @@ def logits(subject: Subject) -> None:
     """For every accepted input shape and any number of classes and samples, it returns finite logits (B, classes)."""
     for shape in accepted(subject):
         for classes, samples in ((2, 3), (7, 1)):
-            answer = build(subject, shape, classes).eval()(batch(shape, samples))
-            found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-            require(found == (samples, classes), f"for {samples} samples {shape}, {classes} classes, it gives {found}")
-            require(answer.is_floating_point() and answer.isfinite().all(), f"for inputs {shape} logits are not finite numbers")
+            output = build(subject, shape, classes).eval()(batch(shape, samples))
+            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            require(found == (samples, classes), f"for {samples} samples {shape}, {classes} classes, it returns {found}")
+            require(output.is_floating_point() and output.isfinite().all(), f"logits for inputs {shape} are not finite numbers")
 
 
 @check("encoder")
@@ -44,9 +44,9 @@ def all_parameters_learn(subject: Subject) -> None:
     with seeded():
         encoder.train()(x).square().sum().backward()
     late = set(dict(encoder.named_parameters())) - before
-    require(not late, f"{', '.join(late)}: made while training, too late for the optimizer")
+    require(not late, f"{', '.join(late)}: created during training, after the optimizer")
     parameters = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
-    require(parameters, "it has no parameters that learn")
+    require(parameters, "it has no trainable parameters")
     missing = [name for name, p in parameters.items() if p.grad is None]
     require(not missing, f"no gradient reaches {', '.join(missing)}; freeze or remove what is not used")
     wrong = [name for name, p in parameters.items() if p.grad is not None and not p.grad.isfinite().all()]
@@ -78,16 +78,16 @@ def deterministic(subject: Subject) -> None:
     """Constructed again with the same seed, it has the same weights and returns the same logits, also in training mode."""
     (first, x), (second, _) = built(subject), built(subject)
     ours, theirs = first.state_dict(), second.state_dict()
-    apart = [name for name in ours if not torch.equal(ours[name], theirs[name])]
-    require(not apart, f"with the same seed {', '.join(apart)} differ; take random numbers from torch alone")
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    require(not different, f"with the same seed {', '.join(different)} differ; take random numbers from torch alone")
     with torch.no_grad():
         for encoder_mode in (False, True):
-            answers = []
+            outputs = []
             for encoder in (first, second):
                 with seeded():
-                    answers.append(encoder.train(encoder_mode)(x))
+                    outputs.append(encoder.train(encoder_mode)(x))
             mode = "training" if encoder_mode else "evaluation"
-            require(torch.equal(*answers), f"in {mode} the same weights, seed and input give other logits")
+            require(torch.equal(*outputs), f"in {mode} the same weights, seed and input give different logits")
 
 
 @check("encoder")
@@ -116,12 +116,12 @@ def precisions_agree(subject: Subject) -> None:
         agree(half, double, "logits in bfloat16 and double precision", 0.15, 0.02)
     except ConformanceError as error:
         if torch.equal(single, again) and not torch.equal(half, repeated):
-            raise NotApplicable("bfloat16 arithmetic on this processor gives other values when a pass is repeated") from error
+            raise NotApplicable("bfloat16 results on this processor differ when a pass is repeated") from error
         raise
 
 
 def _in_bfloat16(encoder: nn.Module, x: Tensor) -> Tensor | None:
-    """Logits under autocast; None where this processor cannot."""
+    """Return logits under autocast; None if this processor does not support it."""
     try:
         with torch.autocast("cpu", torch.bfloat16):
             return encoder(x)
@@ -149,9 +149,9 @@ def tappable(subject: Subject) -> None:
     named = {name: name for name, _ in encoder.named_modules() if name}
     require(named, "it has no submodules, so losses cannot tap it; make its layers attributes")
     with torch.no_grad():
-        found = Participant("student", encoder, named)(x).features
-    good = [tap for tap, value in found.items() if _tapped(value)]
-    require(good, "none of its submodules gives a tensor with a row for every sample, so losses cannot tap it")
+        features = Participant("student", encoder, named)(x).features
+    usable = [tap for tap, value in features.items() if _tapped(value)]
+    require(usable, "no submodule returns a tensor with rows for every sample, so losses cannot tap it")
 
 
 def _tapped(value: Any) -> bool:
@@ -167,10 +167,10 @@ def stages_make_forward(subject: Subject) -> None:
     except (AttributeError, NotImplementedError) as error:
         raise NotApplicable("it has no stages") from error
     with torch.no_grad():
-        wanted, y = encoder(x), x
+        expected, y = encoder(x), x
         for stage in stages.values():
             y = stage(y)
-    agree(y, wanted, "its stages one after the other, and forward, give", 1e-5)
+    agree(y, expected, "its stages one after the other, and forward, give", 1e-5)
 
 
 @check("encoder")
@@ -182,11 +182,11 @@ def refusals_clear(subject: Subject) -> None:
         try:
             encoder = build(subject, shape)
         except (ValueError, KdcoreError) as error:
-            require(str(error), f"the ValueError for in_shape {shape} says nothing")
+            require(str(error), f"the ValueError for in_shape {shape} has no message")
             continue
         except Exception as error:
-            told = f"{type(error).__name__}: {error}"
-            raise ConformanceError(f"its constructor should refuse in_shape {shape} with a ValueError, not {told}") from error
+            raised = f"{type(error).__name__}: {error}"
+            raise ConformanceError(f"its constructor must raise a ValueError for in_shape {shape}, not {raised}") from error
         _run_or_refuse(encoder, shape)
 
 
@@ -195,7 +195,7 @@ def _run_or_refuse(encoder: nn.Module, shape: tuple[int, ...]) -> None:
         with torch.no_grad():
             encoder.eval()(batch(shape, 2))
     except Exception as error:
-        told = f"{type(error).__name__}: {error}"
+        raised = f"{type(error).__name__}: {error}"
         raise ConformanceError(
-            f"its constructor accepts in_shape {shape}, which forward then cannot read ({told}); raise a ValueError there"
+            f"its constructor accepts in_shape {shape}, but forward fails ({raised}); raise a ValueError in the constructor"
         ) from error

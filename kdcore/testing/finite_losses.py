@@ -1,4 +1,4 @@
-"""Checks that losses stay finite where networks go: when all is equal, and when numbers are large or small."""
+"""Checks that losses are finite for equal, large and small outputs."""
 
 from __future__ import annotations
 

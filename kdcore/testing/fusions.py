@@ -21,7 +21,7 @@ Teachers = dict[str, Participant]
 
 
 class Staged(Encoder):
-    """A small network with the stages ``stage1``, ``stage2`` and ``head``, for series of three channels."""
+    """A small network with the stages ``stage1``, ``stage2`` and ``head``, for inputs (B, 3, time)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,11 +30,11 @@ class Staged(Encoder):
         self.head = nn.Sequential(nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, CLASSES))
 
     def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """Its three layers."""
+        """Return the three stages."""
         return dict(self.named_children())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits."""
+        """Return class logits."""
         for stage in self.stages().values():
             x = stage(x)
         return x
@@ -42,20 +42,20 @@ class Staged(Encoder):
 
 @dataclass(frozen=True)
 class Bench:
-    """A fusion that was set up, the teachers it runs, and a batch for them."""
+    """A fusion after its setup, with its teachers and a batch."""
 
     fusion: TeacherFusion
     teachers: Teachers
     batch: Batch
 
     def outputs(self, batch: Batch | None = None) -> dict[str, Outputs]:
-        """Everyone's outputs."""
+        """Return the outputs of all teachers."""
         with seeded():
             return self.fusion(self.teachers, batch or self.batch)
 
 
 def teachers_and_batch(samples: int) -> tuple[Teachers, Batch]:
-    """Two teachers of one shape, and inputs for them."""
+    """Return two teachers of the same shape, and a batch for them."""
     draw = torch.Generator().manual_seed(4)
     teachers = {name: Participant(name, Staged(), {"map": "stage2", "pooled": "head.1"}) for name in ("first", "second")}
     signals = {name: torch.randn(samples, 3, 16, generator=draw) for name in teachers}
@@ -63,17 +63,17 @@ def teachers_and_batch(samples: int) -> tuple[Teachers, Batch]:
 
 
 def bench(subject: Subject, samples: int = SAMPLES, seed: int = 0) -> Bench:
-    """Everything in evaluation mode.
+    """Return a `Bench` in evaluation mode.
 
     Raises:
-        NotApplicable: If it gives no outputs, which is the check `answers`'s to say.
+        NotApplicable: If the fusion fails, which the check `answers` reports.
     """
     subject.made()
     try:
         _bench(subject, samples, seed).outputs()
-        return _bench(subject, samples, seed)  # that nothing has touched
+        return _bench(subject, samples, seed)  # a new one, which has not been called
     except Exception as error:
-        raise NotApplicable("it gives no outputs: see the check 'answers'") from error
+        raise NotApplicable("it could not be run: see the check 'answers'") from error
 
 
 def _bench(subject: Subject, samples: int = SAMPLES, seed: int = 0) -> Bench:
@@ -93,13 +93,15 @@ def answers(subject: Subject) -> None:
     """It returns the outputs of every teacher: finite logits and all of its taps, with a row for every sample."""
     found = _bench(subject)
     outputs = found.outputs()
-    require(set(outputs) == set(found.teachers), f"it answers for {', '.join(outputs)}, not {', '.join(found.teachers)}")
+    require(
+        set(outputs) == set(found.teachers), f"it returns outputs for {', '.join(outputs)}, not {', '.join(found.teachers)}"
+    )
     for name, each in outputs.items():
         shape = tuple(each.logits.shape)
         require(shape[0] == SAMPLES and len(shape) == 2, f"logits of {name} have shape {shape}")
         require(each.logits.isfinite().all(), f"logits of {name} are not finite")
         missing = [tap for tap in found.teachers[name].taps if tap not in each.features]
-        require(not missing, f"taps {', '.join(missing)} of {name} are lost; end with teacher.collect(logits)")
+        require(not missing, f"taps {', '.join(missing)} of {name} are missing; return teacher.collect(logits)")
 
 
 @check("fusion")
@@ -155,7 +157,7 @@ def state_registered(subject: Subject) -> None:
     require(not hidden, f"{', '.join(hidden)}: {REGISTER}")
     own = {id(module) for module in found.fusion.modules()}
     kept = [name for name, teacher in found.teachers.items() if any(id(module) in own for module in teacher.modules())]
-    require(not kept, f"it keeps {', '.join(kept)} as its own submodule; forward is given the teachers each time")
+    require(not kept, f"it stores {', '.join(kept)} as a submodule; teachers are passed to forward each time")
 
 
 @check("fusion")

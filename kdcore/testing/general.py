@@ -16,10 +16,13 @@ from kdcore.testing.checks import Subject, check
 @check()
 def documented(subject: Subject) -> None:
     """Its docstring has a summary, and describes every option under ``Args:``."""
-    found = describe(subject.entry)
-    require(len(found.summary.split()) > 1, f"{found.target} needs a docstring whose first line says in a sentence what it is")
-    silent = [option.name for option in found.options if not option.description]
-    require(not silent, f"the docstring of {found.target} has no line under `Args:` for {', '.join(silent)}")
+    description = describe(subject.entry)
+    require(
+        len(description.summary.split()) > 1,
+        f"{description.target} needs a docstring whose first line describes it in a sentence",
+    )
+    undocumented = [option.name for option in description.options if not option.description]
+    require(not undocumented, f"the docstring of {description.target} has no line under `Args:` for {', '.join(undocumented)}")
 
 
 @check()
@@ -27,7 +30,7 @@ def options_round_trip(subject: Subject) -> None:
     """Its options have a schema, and are unchanged after being written as YAML and read again."""
     model = options_model(subject.entry)
     json.dumps(model.model_json_schema())
-    subject.options  # noqa: B018 - may say that nothing can be tested here
+    subject.options  # noqa: B018 - may raise NotApplicable
     missing = _missing(subject)
     if missing:
         raise NotApplicable("options are missing: see the check 'constructed'")
@@ -38,7 +41,9 @@ def options_round_trip(subject: Subject) -> None:
     except ValueError as error:
         raise ConformanceError(f"its options cannot be read back from YAML: {error}\n{text}") from error
     wrong = [name for name in before if before[name] != after[name]]
-    require(not wrong, f"options that change on the way through YAML: {', '.join(wrong)}; give them plainer types\n{text}")
+    require(
+        not wrong, f"options that change when written as YAML and read again: {', '.join(wrong)}; use simpler types\n{text}"
+    )
 
 
 @check()
@@ -48,7 +53,7 @@ def constructed(subject: Subject) -> None:
     missing = _missing(subject)
     if missing:
         example = ", ".join(f"{name!r}: …" for name in missing)
-        raise ConformanceError(f"it has options without a default: test it as Case(options={{{example}}})")
+        raise ConformanceError(f"it has options without a default: test it with Case(options={{{example}}})")
     component = subject.entry.load()
     if callable(component):
         subject.construct(given=_given(subject))

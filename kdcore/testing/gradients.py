@@ -1,4 +1,4 @@
-"""Gradients, and steps of training, as the kit takes them."""
+"""Gradients, training steps and comparisons for checks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STRIDE = 0.01
 
 
 def gradients(value: Tensor, ctx: LossContext) -> dict[str, Tensor]:
-    """The gradients of `value` at each of the student's tensors; zeros where none arrives."""
+    """Return the gradients of `value` with respect to the student's tensors by name; zeros if there is no gradient."""
     student = {name: x for name, x in tensors(ctx).items() if name.startswith("student.")}
     if not value.requires_grad:
         return {name: torch.zeros_like(x) for name, x in student.items()}
@@ -26,7 +26,7 @@ def gradients(value: Tensor, ctx: LossContext) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def descend(parameters: Iterable[nn.Parameter]) -> None:
-    """A step downhill by a hundredth of the parameters' length, however steep: a factor of the loss makes no difference."""
+    """Take a gradient step of a hundredth of the parameters' norm, so that the scale of the loss does not matter."""
     moving = [p for p in parameters if p.grad is not None]
     steepness = _length(p.grad for p in moving if p.grad is not None)
     if steepness == 0 or not math.isfinite(steepness):
@@ -42,14 +42,18 @@ def _length(tensors: Iterable[Tensor]) -> float:
 
 
 def agree(found: Tensor, wanted: Tensor, what: str, rtol: float = 1e-4, atol: float = 1e-6) -> None:
-    """Fail unless two tensors hold the same numbers, up to rounding relative to the largest of them."""
+    """Raise an error unless two tensors are equal up to a tolerance relative to the largest value."""
     found, wanted = found.detach().cpu().double(), wanted.detach().cpu().double()
     require(found.shape == wanted.shape, f"{what}: shapes {tuple(found.shape)} and {tuple(wanted.shape)}")
     if not wanted.numel():
         return
-    both = torch.isfinite(found).all() and torch.isfinite(wanted).all()
-    require(both, f"{what}: not all of these are finite")
-    apart, largest = float((found - wanted).abs().max()), float(wanted.abs().max())
-    close = apart <= atol + rtol * largest
-    shown = f"{float(found):.6g} and {float(wanted):.6g}" if wanted.numel() == 1 else f"apart by {apart:.3g} of {largest:.3g}"
-    require(close, f"{what}: {shown}")
+    finite = torch.isfinite(found).all() and torch.isfinite(wanted).all()
+    require(finite, f"{what}: some values are not finite")
+    difference, largest = float((found - wanted).abs().max()), float(wanted.abs().max())
+    equal = difference <= atol + rtol * largest
+    details = (
+        f"{float(found):.6g} and {float(wanted):.6g}"
+        if wanted.numel() == 1
+        else f"the largest difference is {difference:.3g}, the largest value {largest:.3g}"
+    )
+    require(equal, f"{what}: {details}")

@@ -1,4 +1,4 @@
-"""Checks of losses as modules: their parameters and state, several processes, compilation."""
+"""Checks of losses as modules: parameters, state, distributed training and compilation."""
 
 from __future__ import annotations
 
@@ -39,8 +39,11 @@ def parameters_trained(subject: Subject) -> None:
         raise NotApplicable("it has no parameters")
     for seed in range(3):
         _step(found.loss, batch(subject, seed))
-    still = [name for name, p in found.loss.named_parameters() if p.requires_grad and torch.equal(p, before[name])]
-    require(not still, f"{', '.join(still)}: no step changes these parameters; are they used, with a gradient?")
+    unchanged = [name for name, p in found.loss.named_parameters() if p.requires_grad and torch.equal(p, before[name])]
+    require(
+        not unchanged,
+        f"{', '.join(unchanged)}: training does not change these parameters; are they used, and do they get a gradient?",
+    )
 
 
 def _step(loss: torch.nn.Module, ctx: LossContext) -> None:
@@ -60,7 +63,7 @@ def state_saved(subject: Subject) -> None:
         _step(trained.loss, batch(subject, seed))
     saved = {name: x.clone() for name, x in trained.loss.state_dict().items()}
     fresh.loss.load_state_dict(saved)
-    what = "after training, and loaded from its state_dict, it gives"
+    what = "after training, and loaded from its state_dict, it returns"
     agree(fresh.value(), trained.value(), what, 1e-5)
 
 
@@ -70,7 +73,7 @@ def compiles(subject: Subject) -> None:
     found = bench(subject)
     names = list(tensors(found.ctx))
 
-    wanted, ctx, loss = found.value(), learning(found.ctx), deepcopy(found.loss)
+    expected, ctx, loss = found.value(), learning(found.ctx), deepcopy(found.loss)
 
     def of_tensors(*given: Tensor) -> Tensor:
         lookup = dict(zip(names, given, strict=True))
@@ -79,8 +82,8 @@ def compiles(subject: Subject) -> None:
     torch._dynamo.reset()
     with seeded():
         value = torch.compile(of_tensors, backend="aot_eager")(*tensors(ctx).values())
-    agree(value, wanted, "compiled and not compiled it gives", 1e-4, 1e-5)
-    compiled, plain = gradients(value, ctx), gradients(wanted, found.ctx)
+    agree(value, expected, "compiled and not compiled it gives", 1e-4, 1e-5)
+    compiled, plain = gradients(value, ctx), gradients(expected, found.ctx)
     for name in plain:
         agree(compiled[name], plain[name], f"the gradient of {name}, compiled and not", 1e-3, 1e-5)
 
@@ -89,15 +92,15 @@ def compiles(subject: Subject) -> None:
 def distributed(subject: Subject) -> None:
     """Two processes that share a batch, as under DDP, get the same value and gradients as one process."""
     if not torch.distributed.is_available():
-        raise NotApplicable("this torch cannot run several processes")
+        raise NotApplicable("torch.distributed is not available")
     from kdcore.testing.processes import Share, in_two_processes
 
     alone, found = bench(subject), bench(subject)
     if not alone.value().requires_grad:
-        raise NotApplicable("it gives no gradient: see the check 'student_gets_gradient'")
+        raise NotApplicable("it has no gradient: see the check 'student_gets_gradient'")
     share = Share(alone.loss, alone.ctx)
-    wanted = share.steps(1, lambda x: x)
-    answers = in_two_processes(Share(found.loss, found.ctx))
-    for rank, answer in enumerate(answers):
-        for name, value in wanted.items():
-            agree(answer[name], value, f"{name} in process {rank} of two, and in one", 1e-3, 1e-5)
+    expected = share.steps(1, lambda x: x)
+    results = in_two_processes(Share(found.loss, found.ctx))
+    for rank, result in enumerate(results):
+        for name, value in expected.items():
+            agree(result[name], value, f"{name} in process {rank} of two, and in a single process", 1e-3, 1e-5)

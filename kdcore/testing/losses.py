@@ -1,4 +1,4 @@
-"""Checks of losses: what the value depends on, and to whom its gradient goes."""
+"""Checks of losses: their values and gradients."""
 
 from __future__ import annotations
 
@@ -26,45 +26,45 @@ TRIES = 4
 
 @dataclass(frozen=True)
 class Bench:
-    """A loss that was set up, and what it is to judge."""
+    """A loss after its setup, with a context for it."""
 
     loss: DistillationLoss
     ctx: LossContext
 
     def value(self, ctx: LossContext | None = None, elsewhere: int = 0) -> Tensor:
-        """Its value, the same each time: random numbers are, and what it remembers or puts into its context is forgotten.
+        """Return the value of a copy of the loss, with seeded random numbers and a copy of the context.
 
         Args:
-            ctx: What it judges; its own, by default.
-            elsewhere: Seed of the generators that are not torch's.
+            ctx: Context for the loss. Default: the context of this bench.
+            elsewhere: Seed of Python's and NumPy's random generators.
         """
         with seeded(elsewhere=elsewhere):
             return deepcopy(self.loss)(mapped(ctx or self.ctx, lambda name, x: x))
 
 
 def bench(subject: Subject, samples: int = SAMPLES, seed: int = 0, **options: Any) -> Bench:
-    """The loss in training mode, and a batch in single precision.
+    """Return the loss in training mode with a context in single precision.
 
     Raises:
-        NotApplicable: If it cannot be made or answers nothing, which other checks say.
+        NotApplicable: If the loss cannot be constructed or fails, which other checks report.
     """
     needs, shapes = _declared(subject)
     return _bench(subject, needs, shapes, samples, seed, **options)
 
 
 def _target(subject: Subject) -> TargetKind:
-    """The kind of target that it is tried on."""
+    """Return the kind of target for the test."""
     targets = subject.once("targets", lambda: subject.made().targets)
     return "classes" if "classes" in targets else targets[0]
 
 
 def batch(subject: Subject, seed: int = 0) -> LossContext:
-    """A batch in single precision, as `bench` has it."""
+    """Return a context in single precision, as in `bench`."""
     return cast(context(*_declared(subject), SAMPLES, seed, _target(subject)), torch.float32)
 
 
 def _declared(subject: Subject) -> tuple[Needs, Shapes]:
-    """The loss's needs, and shapes of taps that it takes; found once."""
+    """Return the needs of the loss and shapes of taps that it accepts, which are computed once."""
     needs = subject.once("needs", lambda: subject.made().needs)
     return needs, subject.once("shapes", lambda: _shapes(subject, needs))
 
@@ -80,10 +80,10 @@ def _shapes(subject: Subject, needs: Needs) -> Shapes:
     for shapes in plausible(needs, subject.case.inputs or {}):
         try:
             _require_number(_bench(subject, needs, shapes, SAMPLES, 0).value())
-        except Exception:  # a loss may refuse shapes as it likes; `answers` reports it
+        except Exception:  # a loss may raise anything for shapes that it does not accept; `answers` reports it
             continue
         return shapes
-    raise NotApplicable("it gives no value: see the check 'answers'")
+    raise NotApplicable("it returns no value: see the check 'answers'")
 
 
 @check("loss")
@@ -98,8 +98,8 @@ def answers(subject: Subject) -> None:
             continue
         _require_number(value)
         return
-    hint = "\nIf its taps have other shapes, test it as Case(inputs={tap: shape})." if needs.student_taps else ""
-    raise ConformanceError(f"given what {needs} promises, it raises\n  " + "\n  ".join(failures) + hint)
+    hint = "\nIf its taps have other shapes, test it with Case(inputs={tap: shape})." if needs.student_taps else ""
+    raise ConformanceError(f"given {needs}, it raises\n  " + "\n  ".join(failures) + hint)
 
 
 def _require_number(value: Any) -> None:
@@ -111,18 +111,18 @@ def _require_number(value: Any) -> None:
 def student_gets_gradient(subject: Subject) -> None:
     """A finite gradient reaches the student: each of the taps in its `needs`, or the logits if there are none."""
     taps = subject.made().needs.student_taps
-    wanted = [f"student.features.{tap}" for tap in taps] or ["student.logits"]
+    expected = [f"student.features.{tap}" for tap in taps] or ["student.logits"]
     reached: set[str] = set()
     for seed in range(TRIES):
         found = bench(subject, seed=seed)
-        arrived = gradients(found.value(), found.ctx)
-        broken = [name for name, gradient in arrived.items() if not gradient.isfinite().all()]
+        received = gradients(found.value(), found.ctx)
+        broken = [name for name, gradient in received.items() if not gradient.isfinite().all()]
         require(not broken, f"the gradient of {', '.join(broken)} is not finite")
-        reached |= {name for name, gradient in arrived.items() if gradient.any()}
-        if reached.issuperset(wanted):
+        reached |= {name for name, gradient in received.items() if gradient.any()}
+        if reached.issuperset(expected):
             return
-    missing = [name for name in wanted if name not in reached]
-    require(not missing, f"no gradient reaches {', '.join(missing)}: is something detached, or declared but not used?")
+    missing = [name for name in expected if name not in reached]
+    require(not missing, f"no gradient reaches {', '.join(missing)}: is a tensor detached, or a tap declared but not used?")
 
 
 @check("loss")
@@ -130,22 +130,22 @@ def teachers_get_none(subject: Subject) -> None:
     """Only the student gets a gradient: teachers, peers, embeddings and the input get none."""
     found = bench(subject)
     found.value()
-    taught = [name for name, x in tensors(found.ctx).items() if x.requires_grad and not name.startswith("student.")]
-    require(not taught, f"it asks for a gradient of {', '.join(taught)}; only the student learns")
+    requiring = [name for name, x in tensors(found.ctx).items() if x.requires_grad and not name.startswith("student.")]
+    require(not requiring, f"it makes {', '.join(requiring)} require a gradient; only the student may")
 
 
 @check("loss")
 def inputs_unmodified(subject: Subject) -> None:
     """It does not modify any tensor that it receives."""
     found = bench(subject)
-    # Tensors of the student that are no leaves, as in a run: those that are would refuse to be changed in place.
+    # In a run, the student's tensors are not leaves. Leaves that require a gradient could not be changed in place.
     ctx = mapped(found.ctx, lambda name, x: x * 1.0 if x.requires_grad else x)
     before = {name: x.detach().clone() for name, x in tensors(ctx).items()}
     with seeded():
         deepcopy(found.loss)(ctx)
     after = tensors(ctx)
-    moved = sorted(before.keys() ^ after.keys())
-    require(not moved, f"it takes {', '.join(moved)} out of what it is given, or puts it there; work on a copy")
+    added_or_removed = sorted(before.keys() ^ after.keys())
+    require(not added_or_removed, f"it removes {', '.join(added_or_removed)} from its context, or adds it; work on a copy")
     changed = [name for name, x in after.items() if not torch.equal(x.detach(), before[name])]
     require(not changed, f"it changes {', '.join(changed)} in place; work on a copy")
 
@@ -155,11 +155,11 @@ def deterministic(subject: Subject) -> None:
     """Constructed again with the same torch seed, it returns a bit-identical value and gradient."""
     first, second = bench(subject), bench(subject)
     values = first.value(), second.value(elsewhere=1)
-    shown = " and ".join(str(float(value.detach())) for value in values)
-    require(torch.equal(*values), f"with the same seed its value is {shown}; take random numbers from torch alone")
+    text = " and ".join(str(float(value.detach())) for value in values)
+    require(torch.equal(*values), f"with the same seed its value is {text}; use only the random generators of torch")
     one, other = gradients(values[0], first.ctx), gradients(values[1], second.ctx)
-    apart = [name for name in one if not torch.equal(one[name], other[name])]
-    require(not apart, f"with the same seed the gradients of {', '.join(apart)} differ")
+    different = [name for name in one if not torch.equal(one[name], other[name])]
+    require(not different, f"with the same seed the gradients of {', '.join(different)} differ")
 
 
 @check("loss")
@@ -168,7 +168,7 @@ def permutation_invariant(subject: Subject) -> None:
     found = bench(subject)
     order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(1))
     shuffled = learning(mapped(found.ctx, lambda name, x: x[order] if _by_sample(name, x) else x))
-    agree(found.value(shuffled), found.value(), "its value changes when samples are put in another order", 1e-4, 1e-5)
+    agree(found.value(shuffled), found.value(), "its value changes with the order of samples", 1e-4, 1e-5)
 
 
 def _by_sample(name: str, x: Tensor) -> bool:
@@ -179,11 +179,11 @@ def _by_sample(name: str, x: Tensor) -> bool:
 def weights_count_samples(subject: Subject) -> None:
     """With `sample_weights`, a weight of two counts a sample twice, and weights of one change nothing."""
     if not subject.made().sample_weights:
-        raise NotApplicable("it ignores the weights of samples (sample_weights)")
+        raise NotApplicable("it does not declare sample_weights")
     found = bench(subject)
     once, twice = torch.ones(SAMPLES), torch.arange(SAMPLES) % 2 + 1
-    places = torch.arange(SAMPLES).repeat_interleave(twice)
-    repeated = learning(found.ctx.select(places))
+    indices = torch.arange(SAMPLES).repeat_interleave(twice)
+    repeated = learning(found.ctx.select(indices))
 
     def weighted(weights: Tensor) -> Tensor:
         return found.value(replace(found.ctx, batch=found.ctx.batch.with_weights(weights)))
@@ -194,17 +194,17 @@ def weights_count_samples(subject: Subject) -> None:
 
 @check("loss")
 def unknown_labels_ignored(subject: Subject) -> None:
-    """With `partial_labels`, labels that are NaN leave its value finite, and what the student says of them does not matter."""
+    """With `partial_labels`, labels that are NaN leave its value finite, and the student's logits for them have no effect."""
     if not subject.made().partial_labels:
-        raise NotApplicable("it does not leave out labels that are not known (partial_labels)")
+        raise NotApplicable("it does not declare partial_labels")
     found = bench(subject)
     labels = found.ctx.labels.clone()
     labels[0, 0], labels[1:3, 1] = torch.nan, torch.nan
     ctx = replace(found.ctx, batch=found.ctx.batch.with_labels(labels))
     value = found.value(ctx)
-    require_finite(value, ctx, "with labels that are not known")
+    require_finite(value, ctx, "with unknown labels")
     slope = gradients(value, ctx)["student.logits"]
-    require(not slope[labels.isnan()].any(), "what the student says of labels that are not known changes its value")
+    require(not slope[labels.isnan()].any(), "the student's logits for unknown labels change its value")
 
 
 @check("loss")
@@ -221,12 +221,16 @@ def temperature_scaling(subject: Subject) -> None:
     if power is None:
         raise NotApplicable("it declares no temperature_power")
     named = "temperature" in options_model(subject.entry).model_fields
-    require(named, "it declares temperature_power, but has no option 'temperature'; call it so, or leave temperature_power out")
+    require(
+        named, "it declares temperature_power, but has no option 'temperature'; rename the option, or remove temperature_power"
+    )
     usual = bench(subject, temperature=1.5)
     for factor in (2.0, 3.0):
         hot = bench(subject, temperature=1.5 * factor)
         ctx = learning(mapped(hot.ctx, lambda name, x, c=factor: x * c if name.endswith("logits") else x))
-        what = f"with logits and temperature × {factor:g}, its value should be × {factor**power:g}, found and expected are"
+        what = (
+            f"with logits and temperature × {factor:g}, its value should be × {factor**power:g}; actual and expected values are"
+        )
         agree(hot.value(ctx), usual.value() * factor**power, what)
 
 
@@ -266,7 +270,7 @@ def devices_agree(subject: Subject) -> None:
 
 
 def require_finite(value: Tensor, ctx: LossContext, when: str) -> None:
-    """Fail unless a value and the gradient that it sends to the student are finite."""
+    """Raise an error unless a value and its gradient for the student are finite."""
     require(value.isfinite().all(), f"its value {when} is {value.detach().cpu().numpy()}")
     wrong = [name for name, gradient in gradients(value, ctx).items() if not gradient.isfinite().all()]
     require(not wrong, f"the gradient of {', '.join(wrong)} {when} is not finite")

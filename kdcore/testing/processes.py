@@ -1,4 +1,4 @@
-"""Two processes that share batches, as a run on two devices does; started once and kept for all losses."""
+"""Two processes that share batches, like a run on two devices. They are started once for all losses."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SECONDS = 120
 
 
 class _Step(nn.Module):
-    """A loss behind a student that is one factor per tensor, of which each process computes its share of the batch."""
+    """A loss with a minimal student, one factor per tensor. Each process computes its share of the batch."""
 
     def __init__(self, share: Share, gather: Callable[[Tensor], Tensor] | None):
         super().__init__()
@@ -57,13 +57,13 @@ class _Step(nn.Module):
 
 @dataclass
 class Share:
-    """A loss and a batch, to be computed by one process or by two."""
+    """A loss and a batch for one process or two."""
 
     loss: DistillationLoss
     ctx: LossContext
 
     def steps(self, world_size: int, wrap: Callable[[nn.Module], nn.Module]) -> dict[str, Tensor]:
-        """Two steps of gradient descent; the last value, and all gradients."""
+        """Take two steps of gradient descent and return the last value and all gradients."""
         step = _Step(self, gatherer(world_size))
         module = wrap(step)
         value = torch.zeros(())
@@ -78,22 +78,22 @@ class Share:
 
 
 def in_two_processes(share: Share) -> list[dict[str, Tensor]]:
-    """The results of two processes that train `share` under DDP.
+    """Train `share` in two processes under DDP and return their results.
 
     Raises:
-        ConformanceError: If either fails.
+        ConformanceError: If a process fails.
     """
     buffer = io.BytesIO()
     torch.save(share, buffer)
     answers = _pair().ask(pickle.dumps((sys.path, buffer.getvalue())))
     for answer in answers:
         if isinstance(answer, str):
-            raise ConformanceError(f"as one of two processes it raises {answer}")
+            raise ConformanceError(f"in one of two processes, it raises {answer}")
     return answers
 
 
 class _Pair:
-    """Two processes of one group, waiting to be asked."""
+    """Two processes of one process group, which wait for requests."""
 
     def __init__(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="kdcore-")
@@ -109,7 +109,7 @@ class _Pair:
             self.processes.append(process)
 
     def ask(self, question: bytes) -> list[Any]:
-        """Both answers."""
+        """Send a request to both processes and return their responses."""
         for pipe in self.pipes:
             pipe.send_bytes(question)
         return [self._answer(pipe) for pipe in self.pipes]
@@ -117,7 +117,7 @@ class _Pair:
     def _answer(self, pipe: Connection) -> Any:
         if not pipe.poll(SECONDS):
             self.stop()
-            raise ConformanceError(f"two processes wait for each other for more than {SECONDS} s")
+            raise ConformanceError(f"two processes have waited for each other for more than {SECONDS} s")
         try:
             return torch.load(io.BytesIO(pipe.recv_bytes()), weights_only=False)
         except EOFError as error:
@@ -125,7 +125,7 @@ class _Pair:
             raise ConformanceError("one of two processes died") from error
 
     def stop(self) -> None:
-        """End both; the next to ask starts a new pair."""
+        """Stop both processes. The next request starts new ones."""
         global _running
         _running = None
         for process in self.processes:
@@ -149,18 +149,18 @@ def _pair() -> _Pair:
 def _serve(rank: int, folder: Path, pipe: Connection) -> None:
     torch.set_num_threads(1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PluginWarning)  # whoever asks was warned
-        plugin_manager()  # plugins that are files are imported by it alone
+        warnings.simplefilter("ignore", PluginWarning)  # the main process has warned
+        plugin_manager()  # imports plugin files
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     while True:
         try:
             given = pipe.recv_bytes()
-        except EOFError:  # whoever asked has gone
+        except EOFError:  # the main process has exited
             return
         try:
             sys.path[:], share = pickle.loads(given)
             answer: Any = torch.load(io.BytesIO(share), weights_only=False).steps(2, DistributedDataParallel)
-        except Exception as error:  # told to whoever asked
+        except Exception as error:  # sent to the main process
             answer = f"{type(error).__name__}: {error}"
         buffer = io.BytesIO()
         torch.save(answer, buffer)

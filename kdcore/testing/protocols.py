@@ -14,7 +14,7 @@ from kdcore.testing.checks import Subject, check
 
 
 def samples(subject: Subject) -> Sequence[Sample]:
-    """Samples to split: the case's, or 8 subjects, 3 actions, 2 trials, 3 views, 2 scenes and 2 sessions."""
+    """Return the samples of the case, or of 8 subjects, 3 actions, 2 trials, 3 views, 2 scenes and 2 sessions."""
     if subject.case.inputs is not None:
         return subject.case.inputs
     counts = product(range(1, 9), range(1, 4), range(1, 3), range(1, 4), range(1, 3), range(1, 3))
@@ -30,7 +30,7 @@ def _splits(subject: Subject) -> Splits:
     except NotApplicable:
         raise
     except Exception as error:
-        raise NotApplicable("it gives no splits: see the check 'splits'") from error
+        raise NotApplicable("split() failed: see the check 'splits'") from error
 
 
 @check("protocol")
@@ -42,7 +42,7 @@ def splits(subject: Subject) -> None:
     require(not missing, f"there is no {', '.join(missing)} split (validation may be empty)")
     empty = [split for split, members in found.samples.items() if not members and split != "validation"]
     require(not empty, f"the {', '.join(empty)} split is empty")
-    require(len(found.rule.split()) > 1, f"its rule is {found.rule!r}; say in a sentence who trains and who tests")
+    require(len(found.rule.split()) > 1, f"its rule is {found.rule!r}; it must be a sentence that describes the split")
 
 
 @check("protocol")
@@ -56,15 +56,17 @@ def disjoint(subject: Subject) -> None:
 def covers(subject: Subject) -> None:
     """Splits hold every given sample once; if it leaves some out, its rule says ``left out``."""
     given, found = samples(subject), _splits(subject)
-    known = {sample.key: sample for sample in given}
+    by_key = {sample.key: sample for sample in given}
     used = [sample for members in found.samples.values() for sample in members]
-    made_up = [str(sample.key) for sample in used if known.get(sample.key) != sample]
-    require(not made_up, f"a split holds samples that it was not given: {'; '.join(made_up[:3])}")
+    unexpected = [str(sample.key) for sample in used if by_key.get(sample.key) != sample]
+    require(not unexpected, f"a split contains samples that are not in its input: {'; '.join(unexpected[:3])}")
     for split, members in found.samples.items():
-        require(len({sample.key for sample in members}) == len(members), f"the {split} split holds a sample twice")
-    missing = len(known) - len({sample.key for sample in used})
-    told = "left out" in found.rule
-    require(not missing or told, f"{missing} samples are in no split, and its rule {found.rule!r} says nothing ('left out')")
+        require(len({sample.key for sample in members}) == len(members), f"the {split} split contains a sample twice")
+    missing = len(by_key) - len({sample.key for sample in used})
+    declared = "left out" in found.rule
+    require(
+        not missing or declared, f"{missing} samples are in no split, but its rule {found.rule!r} does not contain 'left out'"
+    )
 
 
 @check("protocol")
@@ -73,8 +75,10 @@ def deterministic(subject: Subject) -> None:
     given, first = samples(subject), _splits(subject)
     for again in (given, list(given)[::-1]):
         second = subject.made().split(again)
-        apart = [split for split in first.samples if tuple(first.samples[split]) != tuple(second.samples.get(split, ()))]
-        require(not apart, f"constructed again, or given the samples in another order, the {', '.join(apart)} split differs")
+        different = [split for split in first.samples if tuple(first.samples[split]) != tuple(second.samples.get(split, ()))]
+        require(
+            not different, f"constructed again, or given the samples in another order, the {', '.join(different)} split differs"
+        )
         require(first.rule == second.rule, "constructed again, or given the samples in another order, its rule differs")
 
 
@@ -87,6 +91,6 @@ def refusals_clear(subject: Subject) -> None:
     except DataError:
         return
     except Exception as error:
-        told = f"{type(error).__name__}: {error}"
-        raise ConformanceError(f"given no samples it raises {told}; raise a DataError that says what is wrong") from error
-    raise ConformanceError("given no samples it splits them; raise a DataError that says what is wrong")
+        raised = f"{type(error).__name__}: {error}"
+        raise ConformanceError(f"given no samples, it raises {raised}; raise a DataError that explains the problem") from error
+    raise ConformanceError("given no samples, it raises nothing; raise a DataError that explains the problem")

@@ -1,6 +1,6 @@
-"""``pytest --conformance NAME``: the checks of an installed plugin, without a test file.
+"""Pytest option ``--conformance NAME``, which runs the checks of an installed plugin without a test file.
 
-pytest loads this module whenever kdcore is installed; it must stay quick to import.
+pytest imports this module whenever kdcore is installed, so it must be quick to import.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option."""
+    """Add the option ``--conformance``."""
     parser.getgroup("kdcore").addoption(
         "--conformance",
         action="append",
         default=[],
         metavar="PLUGIN",
-        help="Also run kdcore's conformance checks on every component of this installed plugin.",
+        help="Run kdcore's conformance checks on all components of this installed plugin.",
     )
 
 
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Add one test for every check of every component."""
+    """Add one test per check and component."""
     for plugin in config.getoption("conformance") or ():
         from kdcore.testing.run import trials
 
@@ -40,17 +40,17 @@ class ConformanceItem(pytest.Item):
         self.trial = trial
 
     def runtest(self) -> None:
-        """Make the check."""
+        """Run the check."""
         from kdcore.testing.suite import report
 
         report(self.trial)
 
     def reportinfo(self):
-        """The location that pytest reports."""
+        """Return the location for pytest's report."""
         return self.path, None, f"conformance {self.name}"
 
     def repr_failure(self, excinfo, style=None):
-        """The finding, with the traceback if the check raised another exception."""
+        """Return the message of a failed check, or a traceback if it raised another exception."""
         from kdcore.testing.case import ConformanceError
 
         if isinstance(excinfo.value, AssertionError) and isinstance(excinfo.value.__cause__, ConformanceError | None):

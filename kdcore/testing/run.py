@@ -1,4 +1,4 @@
-"""Runs checks on components and says what came of them."""
+"""Running of checks on components."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Result:
     Args:
         entry: The component.
         check: The check.
-        status: ``failed``, too, where an exemption stands for a check that passes.
-        message: Why it failed, is exempt or not applicable.
-        cause: What was raised, where it failed.
+        status: Status of the check; also ``failed`` if a check passes although it is expected to fail.
+        message: Reason why the check failed, is exempt or is not applicable.
+        cause: Exception that the check raised, if it failed.
     """
 
     entry: Entry
@@ -41,13 +41,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Trial:
-    """One check, to be made on one component.
+    """One check to run on one component.
 
     Args:
         subject: The component and its case.
         check: The check.
-        exemption: Why it is expected to fail; empty if it is not.
-        number: Of the case, where the component has several.
+        exemption: Reason why the check is expected to fail; empty if it is not.
+        number: Number of the case, starting at 1, if the component has several; otherwise 0.
     """
 
     subject: Subject
@@ -57,12 +57,12 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """``kind/component/check``, with the case's number where there are several."""
+        """``kind/component/check``, with the number of the case if there are several."""
         numbered = f"-{self.number}" if self.number else ""
         return f"{self.subject.entry.kind}/{self.subject.entry.name}/{self.check.name}{numbered}"
 
     def result(self) -> Result:
-        """Make the check."""
+        """Run the check."""
         status, message, cause = self._outcome()
         if self.exemption and status == "failed":
             status, message = "exempt", f"{self.exemption} ({message})"
@@ -83,23 +83,23 @@ class Trial:
 
 
 def check_component(entry: Entry, case: Case | None = None, exemptions: Mapping[str, str] | None = None) -> list[Result]:
-    """Make every check of the component's kind.
+    """Run all checks for the component's kind.
 
     Args:
         entry: The component.
-        case: How it is tested.
-        exemptions: Check → why it is expected to fail.
+        case: Options and inputs for the test.
+        exemptions: Reasons for expected failures, by name of the check.
 
     Raises:
-        PluginError: If an exemption names no check, or gives no reason.
+        PluginError: If an exemption names an unknown check or has no reason.
     """
     return [trial.result() for trial in _trials_of(entry, case or Case(), exemptions or {})]
 
 
 def check_plugin(plugin: str, cases: Cases | None = None, expected_failures: Exemptions | None = None) -> Iterator[Result]:
-    """Make every check on every component that a plugin registers, one after the other.
+    """Run all checks on all components of a plugin, and yield the results one by one.
 
-    Arguments and errors as for `conformance_tests`.
+    Takes the same arguments and raises the same errors as `conformance_tests`.
     """
     return (trial.result() for trial in trials(plugin, cases, expected_failures))
 
@@ -110,11 +110,11 @@ def trials(
     expected_failures: Exemptions | None = None,
     manager: PluginManager | None = None,
 ) -> list[Trial]:
-    """Every check to be made on every component that a plugin registers.
+    """Return the checks to run on all components of a plugin.
 
     Raises:
-        PluginError: If the plugin is unknown or broken, if a case or exemption names nothing that it registers or no check,
-            or if an exemption gives no reason.
+        PluginError: If the plugin is unknown or broken, if a case or exemption names an unknown component or check, or if an
+            exemption has no reason.
     """
     manager = manager or plugin_manager()
     entries = _entries(plugin, manager)
@@ -127,7 +127,7 @@ def trials(
 def _entries(plugin: str, manager: PluginManager) -> list[Entry]:
     if plugin not in manager.plugins:
         known = ", ".join(manager.plugins) or "none"
-        raise PluginError(f"no plugin {plugin!r} is installed (found: {known}); install it with pip install -e .")
+        raise PluginError(f"no plugin {plugin!r} is installed (installed: {known}); install it with pip install -e .")
     found = manager.plugins[plugin]
     if found.failure:
         raise PluginError(f"plugin {plugin!r} is broken: {found.failure}") from found.cause
@@ -135,7 +135,7 @@ def _entries(plugin: str, manager: PluginManager) -> list[Entry]:
 
 
 def _told_by(module: str) -> tuple[Cases, Exemptions]:
-    """``cases`` and ``expected_failures`` of the plugin's module ``conformance``, if it has one."""
+    """Return ``cases`` and ``expected_failures`` from the plugin's module ``conformance``, if it has one."""
     if module.endswith(".py"):  # a plugin that is a file
         return {}, {}
     package = module.partition(":")[0]
@@ -147,7 +147,7 @@ def _told_by(module: str) -> tuple[Cases, Exemptions]:
 
 
 def _by_entry(entries: list[Entry], told: Mapping[str, Any], plugin: str) -> dict[Entry, Any]:
-    """The values in `told`, by component: ``name``, or ``kind/name`` where several kinds have a component of that name."""
+    """Return the values of `told` by component. Keys are ``name``, or ``kind/name`` if several kinds use the name."""
     found: dict[Entry, Any] = {}
     for name, value in told.items():
         meant = [entry for entry in entries if name in (entry.name, f"{entry.kind}/{entry.name}")]
@@ -157,7 +157,7 @@ def _by_entry(entries: list[Entry], told: Mapping[str, Any], plugin: str) -> dic
             )
         if len(meant) > 1:
             choices = " or ".join(f"'{entry.kind}/{entry.name}'" for entry in meant)
-            raise PluginError(f"plugin {plugin!r} has several components {name!r}: write {choices}")
+            raise PluginError(f"plugin {plugin!r} has several components named {name!r}: write {choices}")
         found[meant[0]] = value
     return found
 
@@ -170,7 +170,7 @@ def _trials_of(entry: Entry, cases: Case | Sequence[Case], exemptions: Mapping[s
             what = f"there is no check {name!r}{or_meant(name, names)} (checks: {', '.join(names)})"
             raise PluginError(f"{entry.kind} {entry.name!r}: {what}")
         if not isinstance(reason, str) or not reason.strip():
-            raise PluginError(f"{entry.kind} {entry.name!r}: the exemption from {name!r} gives no reason")
+            raise PluginError(f"{entry.kind} {entry.name!r}: the exemption from {name!r} has no reason")
     listed = [cases] if isinstance(cases, Case) else cases
     return [
         Trial(subject, check, exemptions.get(check.name, ""), number if len(listed) > 1 else 0)

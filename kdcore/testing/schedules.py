@@ -27,12 +27,12 @@ GRAPHS = {
         {"one": Node("one", "student", ("two",)), "two": Node("two", "student", ("one",))}
     ),
 }
-"""With and without teachers, one student and several, a chain and a circle."""
+"""Graphs with and without teachers, with one student and several, a chain and a circle."""
 MANY = 10_000
 
 
 def planned(subject: Subject) -> Iterator[tuple[str, Graph, list[Stage]]]:
-    """Every graph that the schedule accepts, by its description, and its stages.
+    """Yield the graphs that the schedule accepts, as (description, graph, stages).
 
     Raises:
         NotApplicable: If it accepts none, which the check `stages_valid` reports.
@@ -46,7 +46,7 @@ def planned(subject: Subject) -> Iterator[tuple[str, Graph, list[Stage]]]:
         accepted += 1
         yield described, graph, stages
     if not accepted:
-        raise NotApplicable("it gives no stages: see the check 'stages_valid'")
+        raise NotApplicable("it returns no stages: see the check 'stages_valid'")
 
 
 def _graphs(subject: Subject) -> Mapping[str, Graph]:
@@ -57,7 +57,7 @@ def _graphs(subject: Subject) -> Mapping[str, Graph]:
 
 def _stages(schedule: Schedule, graph: Graph) -> list[Stage]:
     stages = list(islice(schedule.stages(graph), MANY))
-    require(len(stages) < MANY, f"it gives more than {MANY} stages; does it end?")
+    require(len(stages) < MANY, f"it returns more than {MANY} stages; does it end?")
     return stages
 
 
@@ -71,13 +71,13 @@ def stages_valid(subject: Subject) -> None:
         except (ValueError, KdcoreError):  # a schedule may refuse a graph
             continue
         accepted += 1
-        require(stages, f"it gives no stages for {described}")
+        require(stages, f"it returns no stages for {described}")
         for stage in stages:
-            require(isinstance(stage, Stage), f"it yields {stage!r}, which is no Stage")
+            require(isinstance(stage, Stage), f"it yields {stage!r}, which is not a Stage")
             _check_stage(stage, described, graph)
     if not accepted:
         raise ConformanceError(
-            "it refuses every graph that it is tried with; name those it is for in Case(inputs=[Graph.of(…)])"
+            "it refuses every graph that it is tried with; list supported graphs in Case(inputs=[Graph.of(…)])"
         )
 
 
@@ -86,7 +86,7 @@ def _check_stage(stage: Stage, described: str, graph: Graph) -> None:
     require(stage.learners, f"no participant learns in stage {stage.name!r} for {described}")
     require(isinstance(stage.learners, tuple), f"learners of stage {stage.name!r} must be a tuple")
     unknown = [name for name in stage.learners if name not in graph.nodes]
-    require(not unknown, f"stage {stage.name!r} names {', '.join(unknown)}, and there is only {described}")
+    require(not unknown, f"stage {stage.name!r} names {', '.join(unknown)}, which is not in the graph ({described})")
     twice = [name for name, count in Counter(stage.learners).items() if count > 1]
     require(not twice, f"stage {stage.name!r} for {described} names {', '.join(twice)} twice")
     require(stage.epochs >= 1, f"stage {stage.name!r} for {described} has {stage.epochs} epochs")
@@ -99,15 +99,17 @@ def everyone_learns(subject: Subject) -> None:
     """Every trained participant is a learner in some stage."""
     for described, graph, stages in planned(subject):
         learners = {name for stage in stages for name in stage.learners}
-        idle = [name for name in (*graph.teachers, *graph.students) if name not in learners]
-        require(not idle, f"for {described}, {', '.join(idle)} never learns")
+        untrained = [name for name in (*graph.teachers, *graph.students) if name not in learners]
+        require(not untrained, f"for {described}, {', '.join(untrained)} never learns")
 
 
 @check("schedule")
 def order_follows_graph(subject: Subject) -> None:
     """No participant is trained before its sources."""
     for described, graph, stages in planned(subject):
-        waiting = {name for stage in stages for name in stage.learners}  # who never learns is another check's
+        waiting = {
+            name for stage in stages for name in stage.learners
+        }  # `everyone_learns` reports participants that never learn
         for stage in stages:
             waiting -= set(stage.learners)
             for name in (each for each in stage.learners if each in graph.nodes):
@@ -126,8 +128,8 @@ def epochs_add_up(subject: Subject) -> None:
             wanted = stage.training.epochs
             require(
                 total[stage.learners] == wanted,
-                f"for {described}, {'+'.join(stage.learners)} have {total[stage.learners]} epochs in all, "
-                f"but their training says {wanted}, by which learning rates change",
+                f"for {described}, {'+'.join(stage.learners)} have {total[stage.learners]} epochs in total, "
+                f"but their training sets {wanted}, which learning rates depend on",
             )
 
 
@@ -137,5 +139,5 @@ def repeatable(subject: Subject) -> None:
     schedule, other = subject.made(), subject.made()
     for described, graph, _ in planned(subject):
         first, again, fresh = _stages(schedule, graph), _stages(schedule, graph), _stages(other, graph)
-        require(first == again, f"asked twice about {described} it gives other stages the second time")
-        require(first == fresh, f"constructed again it gives other stages for {described}")
+        require(first == again, f"called twice for {described}, it returns different stages")
+        require(first == fresh, f"constructed again, it returns different stages for {described}")

@@ -1,4 +1,4 @@
-"""``kdcore check-plugin``: the checks of a plugin or component, as lines of text."""
+"""Text output of ``kdcore check-plugin``."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MARKS = {"failed": "FAILED", "exempt": "exempt", "not applicable": "n/a"}
 
 
 def check_and_print(name: str, verbose: bool = False) -> bool:
-    """Make the checks of the plugin `name`, or of the components of that name; True if all is well.
+    """Run the checks of a plugin or component and print the results. Return True if none failed.
 
     Args:
-        name: A plugin, a component, or ``plugin/component``.
-        verbose: Also print which checks passed, and why others do not apply.
+        name: Name of a plugin or component, or ``plugin/component``.
+        verbose: Whether to also print checks that passed, and why others do not apply.
 
     Raises:
-        PluginError: If there is nothing of that name, nothing to check, or a broken plugin.
+        PluginError: If the name is unknown, the plugin is broken, or there is nothing to check.
     """
     totals: Counter[str] = Counter()
     for (kind, component), chosen in groupby(_chosen(name), lambda trial: _title(trial)):

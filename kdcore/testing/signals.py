@@ -1,4 +1,4 @@
-"""Made-up recordings and batches of the usual kinds."""
+"""Synthetic recordings and batches of common kinds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAMPLES = 4
 
 
 def recordings() -> list[Signal]:
-    """An accelerometer with a gyroscope, a skeleton, a colour and a depth video, as datasets give them."""
+    """Return an inertial sensor, a skeleton, a colour video and a depth video, as datasets return them."""
     rng = np.random.default_rng(3)
     colour = rng.integers(0, 256, (12, 24, 32, 3), dtype=np.uint8)
     depth = rng.integers(500, 4500, (12, 24, 32, 1), dtype=np.uint16)
@@ -28,7 +28,7 @@ def recordings() -> list[Signal]:
 
 
 def batches() -> list[Tensor]:
-    """Sensor windows, skeletons, pictures, clips of floats and of bytes, as pipelines give them."""
+    """Return batches of sensor windows, skeletons, images, and clips of floats and of bytes, as pipelines return them."""
     generator = torch.Generator().manual_seed(3)
     shapes = ((6, 48), (3, 32, 20, 1), (3, 32, 32), (4, 3, 32, 32))
     floats = [torch.randn(SAMPLES, *shape, generator=generator) for shape in shapes]
@@ -36,24 +36,24 @@ def batches() -> list[Tensor]:
 
 
 def joined() -> list[tuple[Tensor, ...]]:
-    """Two sensors, and a skeleton with a sensor."""
+    """Return inputs for joins: two sensors, and a skeleton with a sensor."""
     generator = torch.Generator().manual_seed(3)
     watch, phone, skeleton = (torch.randn(SAMPLES, *shape, generator=generator) for shape in ((3, 48), (6, 48), (3, 48, 20, 1)))
     return [(watch, phone), (skeleton, watch)]
 
 
 def values(x: Any) -> Any:
-    """The array or tensor of a signal or batch; of several, the first."""
+    """Return the array or tensor of a signal or batch; of a tuple, the first."""
     return values(x[0]) if isinstance(x, tuple) else x.values if isinstance(x, Signal) else x
 
 
 def rows(x: Any) -> int:
-    """The number of samples in a batch."""
+    """Return the number of samples in a batch."""
     return len(values(x))
 
 
 def copied(x: Any) -> Any:
-    """The same numbers elsewhere in memory."""
+    """Return a copy of an input."""
     if isinstance(x, tuple):
         return tuple(map(copied, x))
     if isinstance(x, Signal):
@@ -62,7 +62,7 @@ def copied(x: Any) -> Any:
 
 
 def same(x: Any, value: float) -> Any:
-    """An input of the same shape and type that holds one number throughout."""
+    """Return an input of the same shape and type filled with one value."""
     if isinstance(x, tuple):
         return tuple(same(each, value) for each in x)
     if isinstance(x, Signal):

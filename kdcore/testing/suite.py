@@ -1,4 +1,4 @@
-"""The kit as a test function of pytest."""
+"""Conformance checks as a pytest test function."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ def conformance_tests(
     cases: Cases | None = None,
     expected_failures: Exemptions | None = None,
 ) -> Callable[..., None]:
-    """A test function with one test for every check of every component that a plugin registers.
+    """Return a test function that is parametrized over all checks and components of a plugin.
 
-    Write ``test_conformance = conformance_tests("my-plugin")`` in a test file. What is told here adds to ``cases`` and
-    ``expected_failures`` of a module ``conformance`` in the plugin's package, which ``kdcore check-plugin`` reads too.
+    Write ``test_conformance = conformance_tests("my-plugin")`` in a test file. The arguments extend ``cases`` and
+    ``expected_failures`` of a module ``conformance`` in the plugin's package, which ``kdcore check-plugin`` also reads.
 
     Args:
-        plugin: The plugin's name, as in its entry point.
-        cases: Component → how it is tested, or a list of several ways; needed where it has options without defaults, or
-            unusual inputs.
-        expected_failures: Component → check → why it is right that the check fails.
+        plugin: Name of the plugin, as in its entry point.
+        cases: Case, or list of cases, by component; required if it has options without defaults or unusual inputs.
+        expected_failures: Reasons for expected failures, by component and check.
 
     Raises:
-        PluginError: If the plugin is unknown or broken, if a case or exemption names nothing that it registers or no check,
-            or if an exemption gives no reason.
+        PluginError: If the plugin is unknown or broken, if a case or exemption names an unknown component or check, or if an
+            exemption has no reason.
     """
     import pytest
 
@@ -36,12 +35,12 @@ def conformance_tests(
     def test(conformance: Trial) -> None:
         report(conformance)
 
-    test.__doc__ = f"What kdcore asks of the components of plugin {plugin!r}."
+    test.__doc__ = f"Conformance of the components of plugin {plugin!r}."
     return test
 
 
 def report(trial: Trial) -> Any:
-    """Make a check, and tell pytest what came of it."""
+    """Run a check and report its result to pytest."""
     import pytest
 
     result = trial.result()
@@ -50,5 +49,5 @@ def report(trial: Trial) -> Any:
     if result.status == "exempt":
         pytest.xfail(result.message)
     if result.status == "failed":
-        told = f"{trial.name}: {result.message}\n\nThe check: {trial.check.summary}"
-        raise AssertionError(told) from result.cause
+        text = f"{trial.name}: {result.message}\n\nRequirement: {trial.check.summary}"
+        raise AssertionError(text) from result.cause

@@ -1,4 +1,4 @@
-"""Inputs for transforms under test, and how they are applied."""
+"""Inputs for transforms under test, and their application."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Input = Signal | Tensor | tuple[Tensor, ...]
 
 
 def candidates(subject: Subject, transform: Any) -> Sequence[Input]:
-    """The inputs to try a transform with: its case's inputs, or the usual ones."""
+    """Return the inputs of the case, or common inputs for the kind of transform."""
     given = subject.case.inputs
     if given is not None:
         return given if isinstance(given, list) else [given]
@@ -29,7 +29,7 @@ def candidates(subject: Subject, transform: Any) -> Sequence[Input]:
 
 
 def ready(subject: Subject, x: Input, training: bool = False) -> Any:
-    """A fresh transform, fitted on `x` where it asks to be."""
+    """Construct a transform, and fit it on `x` if it has to be fitted."""
     transform = subject.made()
     if isinstance(transform, nn.Module):
         if getattr(transform, "fitted", False):
@@ -39,10 +39,10 @@ def ready(subject: Subject, x: Input, training: bool = False) -> Any:
 
 
 def accepted(subject: Subject) -> list[Input]:
-    """The inputs that the transform reads.
+    """Return the inputs that the transform accepts.
 
     Raises:
-        NotApplicable: If it reads none, which is the check `answers`'s to say.
+        NotApplicable: If it accepts none, which the check `answers` reports.
     """
 
     def find() -> list[Input]:
@@ -55,7 +55,7 @@ def accepted(subject: Subject) -> list[Input]:
             except Exception:
                 continue
         if not found:
-            raise NotApplicable("it transforms nothing: see the check 'answers'")
+            raise NotApplicable("it accepts no input: see the check 'answers'")
         return found
 
     return subject.once("accepted", find)
@@ -69,7 +69,7 @@ _READINGS = {2: [_SERIES], 3: [_IMAGE], 4: [_SKELETON, _VIDEO]}
 
 
 def readings(x: Input) -> list[Any]:
-    """The possible specs of an input: one for each reading of its axes, or a tuple of them where several are joined."""
+    """Return the possible specs of an input, one per interpretation of its axes; for a join, a tuple of specs."""
     if isinstance(x, tuple):
         return [tuple(readings(part)[0] for part in x)]
     shape = x.values.shape if isinstance(x, Signal) else x.shape[1:]
@@ -81,11 +81,11 @@ def readings(x: Input) -> list[Any]:
 
 
 def returned(transform: Any) -> type:
-    """The type that a transform of this kind returns."""
+    """Return the type that a transform of this kind returns."""
     return Signal if isinstance(transform, SampleTransform) else Tensor
 
 
 def apply(transform: Any, x: Input, seed: int = 0) -> Any:
-    """`x` transformed, with random numbers that follow from `seed`."""
+    """Return `x` transformed, with random generators seeded with `seed`."""
     with seeded(seed), torch.no_grad():
         return transform(copied(x))

@@ -32,10 +32,10 @@ def answers(subject: Subject) -> None:
                 f"{type(x).__name__} of {values(x).dtype} {tuple(values(x).shape)}: {type(error).__name__}: {error}"
             )
             continue
-        wanted = returned(first)
-        require(isinstance(y, wanted), f"it returns a {type(y).__name__}, not a {wanted.__name__}")
+        expected = returned(first)
+        require(isinstance(y, expected), f"it returns a {type(y).__name__}, not a {expected.__name__}")
     if len(refusals) == len(inputs) or (refusals and subject.case.inputs is not None):
-        raise ConformanceError("it reads none of these; give it others with Case(inputs=…)\n  " + "\n  ".join(refusals))
+        raise ConformanceError("it accepts none of these inputs; set others with Case(inputs=…)\n  " + "\n  ".join(refusals))
 
 
 @check("transform")
@@ -55,34 +55,34 @@ def shape_consistent(subject: Subject) -> None:
         shape = tuple(values(apply(transform, x)).shape)
         for other, seed in ((same(x, 0), 0), (x, 1), (same(x, 1), 2)):
             found = tuple(values(apply(transform, other, seed)).shape)
-            require(found == shape, f"inputs of one shape become {shape} and {found}")
+            require(found == shape, f"inputs of the same shape give outputs {shape} and {found}")
         if not isinstance(x, Signal):
-            require(shape[0] == rows(x), f"a batch of {rows(x)} becomes {shape}")
+            require(shape[0] == rows(x), f"a batch of {rows(x)} gives an output {shape}")
             single = tuple(values(apply(transform, _part(x, 0))).shape)
-            require(single == (1, *shape[1:]), f"a batch of one becomes {single}, a larger one {shape}")
+            require(single == (1, *shape[1:]), f"a batch of one gives an output {single}, a larger one {shape}")
 
 
 @check("transform")
 def spec_true(subject: Subject) -> None:
     """`output_spec` gives the axes and number of channels of the output, for at least one accepted kind of input."""
-    untrue = []
+    differences = []
     for x in accepted(subject):
         transform = ready(subject, x)
         shape = tuple(values(apply(transform, x)).shape)
         for given in readings(x):
-            said = transform.output_spec(given) if isinstance(given, tuple) else output_spec(given, transform)
-            untrue.append(_untrue(said, shape, isinstance(x, Signal)))
-    require(not untrue or not all(untrue), f"its output_spec says {untrue and untrue[0]}")
+            spec = transform.output_spec(given) if isinstance(given, tuple) else output_spec(given, transform)
+            differences.append(_spec_difference(spec, shape, isinstance(x, Signal)))
+    require(not differences or not all(differences), f"its output_spec is wrong: {differences and differences[0]}")
 
 
-def _untrue(said: Modality, shape: tuple[int, ...], recorded: bool) -> str:
-    """The difference between a spec and an output; empty if there is none."""
-    axes = said.axes if recorded else ("batch", *said.layout)
+def _spec_difference(spec: Modality, shape: tuple[int, ...], recorded: bool) -> str:
+    """Describe how a spec differs from an output; empty if it does not."""
+    axes = spec.axes if recorded else ("batch", *spec.layout)
     if len(shape) != len(axes):
-        return f"the axes {axes}, its output has shape {shape}"
+        return f"it has the axes {axes}, but the output has shape {shape}"
     count = shape[axes.index("channel")] if "channel" in axes else 0
-    if said.channels and len(said.channels) != count:
-        return f"that there are {len(said.channels)} channels, its output of shape {shape} has {count}"
+    if spec.channels and len(spec.channels) != count:
+        return f"it has {len(spec.channels)} channels, but the output of shape {shape} has {count}"
     return ""
 
 
@@ -117,8 +117,8 @@ def deterministic(subject: Subject) -> None:
             first = apply(ready(subject, x, training), x)
             second = apply(ready(subject, x, training), x, seed=0 if random else 1)
             equal = np.array_equal(np.asarray(values(first)), np.asarray(values(second)))
-            hint = "take random numbers from torch alone" if random else "if that is meant, declare `augmentation = True`"
-            require(equal, f"the same input becomes something else the second time; {hint}")
+            hint = "use only the random generators of torch" if random else "if that is intended, declare `augmentation = True`"
+            require(equal, f"the same input gives a different output the second time; {hint}")
 
 
 @check("transform")
@@ -161,7 +161,7 @@ def clock_kept(subject: Subject) -> None:
 def state_registered(subject: Subject) -> None:
     """Its tensors are parameters or buffers, to be moved to the device and saved with a student."""
     if isinstance(subject.made(), SampleTransform):
-        raise NotApplicable("it holds no tensors")
+        raise NotApplicable("it has no tensors")
     x = accepted(subject)[0]
     hidden = unregistered(ready(subject, x))
     require(not hidden, f"{', '.join(hidden)}: use register_buffer")
@@ -175,7 +175,7 @@ def state_saved(subject: Subject) -> None:
     for x in accepted(subject):
         fitted, fresh = ready(subject, x), subject.made()
         fresh.load_state_dict(fitted.state_dict())
-        agree(apply(fresh, x), apply(fitted, x), "fitted, and loaded from its state_dict, it gives", 1e-6)
+        agree(apply(fresh, x), apply(fitted, x), "fitted, and loaded from its state_dict, it returns", 1e-6)
 
 
 @check("transform")
@@ -190,6 +190,6 @@ def devices_agree(subject: Subject) -> None:
         cpu = apply(transform, x)
         moved = tuple(each.cuda() for each in x) if isinstance(x, tuple) else x.cuda()  # type: ignore[union-attr]
         gpu = apply(transform.cuda(), moved)
-        require(gpu.is_cuda, "what it makes of a batch on the GPU is not on the GPU")
+        require(gpu.is_cuda, "for a batch on the GPU, its output is not on the GPU")
         if not _random(transform):
             agree(gpu, cpu, "on GPU and CPU it gives", 1e-3)

@@ -37,20 +37,20 @@ def ablate(
     form: Format = "rich",
     output: Path | None = None,
 ) -> None:
-    """Train the missing seeds of every variant, and write the table, also to the folder of runs.
+    """Train the missing seeds of all variants, and write the table, also to the folder of runs.
 
     Args:
         source: Path or name of the recipe.
-        overrides: ``key=value`` each.
+        overrides: Overrides as ``key=value``.
         parallel: Number of variants to train at a time, and where.
         only: Label of a single variant to train, without a table.
-        metric: Name of the metric that is compared; by default the one by which the target is judged.
+        metric: Name of the metric to compare. Default: the primary metric of the target.
         form: Format of the table.
-        output: File for the table; by default it is printed.
+        output: File for the table. Default: standard output.
 
     Raises:
         KdcoreError: If the training of a variant fails.
-        UsageError: If there is no variant `only`, or the suffix of `output` stands for no format.
+        UsageError: If the variant `only` does not exist, or the suffix of `output` is not a known format.
     """
     form = format_for(form, output)
     found = variants_of(source, overrides)
@@ -74,7 +74,7 @@ def ablate(
 def entries_of(
     found: Sequence[Variant], runs: Mapping[tuple[str, ...], Sequence[FinishedRun]], seeds: Sequence[int]
 ) -> list[Entry]:
-    """One entry for each variant that could be trained, with the seeds of the recipe alone."""
+    """Return one entry for each variant that could be trained, with only the seeds of the recipe."""
     entries = []
     for each in found:
         if not each.impossible:
@@ -84,7 +84,7 @@ def entries_of(
 
 
 def ablation_tables(found: Sequence[Variant], entries: Sequence[Entry], metric: str, command: str) -> list[Table]:
-    """The table of variants, the recall of each class, and the cost."""
+    """Return the table of variants, the recall of each class, and the cost."""
     from_full = compare(entries, metric)
     measured = from_full.measured
     baseline = next((each for each in entries if each.label == BASELINE), None)
@@ -96,7 +96,10 @@ def ablation_tables(found: Sequence[Variant], entries: Sequence[Entry], metric: 
         columns, cells = _difference_columns(name, reference, entries, measured)
         headings += columns
         rows = [row + more for row, more in zip(rows, cells, strict=True)]
-    droppable += [*range(len(headings) - 1, 4, -1), 4]  # the interval of the difference from the full recipe goes last
+    droppable += [
+        *range(len(headings) - 1, 4, -1),
+        4,
+    ]  # the interval of the difference from the full recipe is in the last column
     lines = [f"Command: {command}", *notes(from_full), *_student_note(entries[0]), *HOLM_NOTE[: "p (Holm)" in headings]]
     lines += [f"{each.label}: not possible: {each.impossible}" for each in found if each.impossible]
     title = f"Ablation of {_recipe_name(entries[0])}: {measured.heading}, {samples_of(entries[0])}"
@@ -107,7 +110,7 @@ def ablation_tables(found: Sequence[Variant], entries: Sequence[Entry], metric: 
 def _difference_columns(
     name: str, reference: Entry, entries: Sequence[Entry], metric: Metric
 ) -> tuple[list[str], list[list[str]]]:
-    """Headings and cells of the differences from one reference, with p values corrected within the column."""
+    """Return headings and cells of the differences from one reference, with p values corrected within the column."""
     measure = metric_of(metric.name)
     found = {each.label: difference(each, reference, measure) for each in entries if each is not reference}
     corrected = corrected_p(found)
@@ -126,7 +129,7 @@ def _student_note(full: Entry) -> list[str]:
 
 
 def _students(found: Comparison) -> Comparison:
-    """The comparison without the teachers, so that the table of classes is not too wide."""
+    """Return the comparison without the teachers, so that the table of classes is not too wide."""
     kept = [each for each in found.entries if not each.label.startswith("teacher")]
     return Comparison(kept, {each.label: found.reference for each in kept[1:]}, found.metric)
 

@@ -32,13 +32,13 @@ class Variant:
 
 
 def variants_of(source: str, overrides: Sequence[str] = ()) -> list[Variant]:
-    """The full recipe; without each loss term, without the fusion, with the two-stage schedule; the baseline; the teachers.
+    """Return the full recipe; without each loss term; without the fusion; with the two-stage schedule; baseline; and teachers.
 
-    A variant without any distillation term equals the baseline and is left out. Baseline and teachers are evaluated from the
+    A variant without any distillation term equals the baseline and is omitted. Baseline and teachers are evaluated from the
     runs of the full recipe.
 
     Raises:
-        RecipeError: If the recipe itself is not valid.
+        RecipeError: If the recipe itself is invalid.
     """
     recipe = load_recipe(source, overrides)
     full = Variant(FULL, _named(recipe, FULL, ["baseline=true"]))
@@ -58,7 +58,7 @@ def variants_of(source: str, overrides: Sequence[str] = ()) -> list[Variant]:
 
 def _changes(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
     plan = make_plan(recipe)
-    terms: dict[str, tuple[str, list[LearnerTerm]]] = {}  # place of a list of terms → whose it is, and its active terms
+    terms: dict[str, tuple[str, list[LearnerTerm]]] = {}  # path of a list of terms → its owner and active terms
     for each in sorted(plan.participants.values(), key=lambda each: each.role == "teacher"):
         place, _ = recipe.terms_of(each.name)
         whose = {"losses": "", "teacher_losses": "teachers' "}.get(place, f"{each.name}'s ")
@@ -73,7 +73,7 @@ def _changes(recipe: Recipe) -> Iterator[tuple[str, list[str]]]:
 
 
 def _two_stage(plan: Plan) -> dict[str, Any]:
-    """The two-stage schedule with the same number of epochs for teachers and students as the recipe's schedule."""
+    """Return the two-stage schedule with the same epochs for teachers and students as in the recipe's schedule."""
     stages = plan.stages["distilled"]
     teaching = [stage for stage in stages if set(stage.learners) <= set(plan.teachers)]
     learning = [stage for stage in stages if not set(stage.learners) <= set(plan.teachers)]
@@ -84,12 +84,12 @@ def _two_stage(plan: Plan) -> dict[str, Any]:
 
 
 def _training(stage: StagePlan, names: Sequence[str]) -> dict[str, Any]:
-    """The training of the first of `names` that learns in a stage, with its epochs over all stages."""
+    """Return the training of the first of `names` that learns in a stage, with its epochs over all stages."""
     return asdict(next(training for name, training in stage.training.items() if name in names))
 
 
 def _named(recipe: Recipe, label: str, changes: Sequence[str]) -> tuple[str, ...]:
-    """Overrides plus the variant's own name, the common experiment, and tags that identify the ablation."""
+    """Return overrides plus the variant's name, the common experiment, and tags that identify the ablation."""
     return named_overrides(recipe, label, changes, {"ablation": group_name(recipe), "variant": label})
 
 
@@ -102,7 +102,7 @@ def _checked(source: str, overrides: Sequence[str], variant: Variant) -> Variant
 
 
 def _distils(recipe: Recipe) -> bool:
-    """True if any loss term of a student is left out of its baseline."""
+    """Return whether a loss term of a student is not part of its baseline."""
     plan = make_plan(recipe)
     return any(
         each.terms_in("distilled") != each.terms_in("baseline") for each in (plan.participants[n] for n in plan.students)

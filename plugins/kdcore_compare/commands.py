@@ -7,18 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-Recipe = Annotated[str, typer.Argument(help="Path of a recipe, or name of a shipped one.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides of the recipe, as key=value.")]
+Recipe = Annotated[str, typer.Argument(help="Path to a recipe, or the name of a shipped recipe.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Recipe overrides as key=value.")]
 Form = Annotated[
     Literal["rich", "markdown", "csv", "latex", "html"],
-    typer.Option("--format", help="Output format. rich is for the terminal; csv has one number per line, as fractions."),
+    typer.Option("--format", help="Output format. rich is for terminals; csv has one value per line, as fractions."),
 ]
-Output = Annotated[Path | None, typer.Option(help="Write to this file. Its suffix selects the format unless --format does.")]
+Output = Annotated[Path | None, typer.Option(help="Output file. Its suffix determines the format unless --format is set.")]
 Metric = Annotated[
     Literal["accuracy", "macro_f1", "loss", "map", "micro_f1", "subset_accuracy", "mae", "rmse", "r2"] | None,
-    typer.Option(help="Metric whose differences are shown; by default accuracy, or what the dataset's target is judged by."),
+    typer.Option(help="Metric to compare. Default: accuracy, or the primary metric of the dataset's target."),
 ]
-Uri = Annotated[str | None, typer.Option(help="MLflow tracking URI; by default the one that runs are tracked to.")]
+Uri = Annotated[str | None, typer.Option(help="MLflow tracking URI. Default: the one that runs are tracked to.")]
 Jobs = Annotated[
     int, typer.Option(min=1, help="Number of parallel jobs; on this machine, the CPU cores are divided among them.")
 ]
@@ -40,7 +40,7 @@ def compare(
     filter_string: Annotated[str, typer.Option("--filter", help="Add only matching runs: \"tags.dataset = 'utd-mhad'\".")] = "",
     uri: Uri = None,
     metric: Metric = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Compare runs in spite of conflicts.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Compare runs despite conflicts.")] = False,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
@@ -62,7 +62,7 @@ def seeds(
     overrides: Overrides = None,
     jobs: Jobs = 1,
     executor: Where = "local",
-    only: Annotated[str, typer.Option(help="Name of the recipe: train its seeds, and print no table.")] = "",
+    only: Annotated[str, typer.Option(help="Name of the recipe: train its seeds without printing a table.")] = "",
     metric: Metric = None,
     form: Form = "rich",
     output: Output = None,
@@ -82,7 +82,7 @@ def ablate(
     overrides: Overrides = None,
     jobs: Jobs = 1,
     executor: Where = "local",
-    only: Annotated[str, typer.Option(help="Train only this variant; print no table.")] = "",
+    only: Annotated[str, typer.Option(help="Train only this variant, without printing a table.")] = "",
     metric: Metric = None,
     form: Form = "rich",
     output: Output = None,
@@ -102,23 +102,23 @@ def compare_methods(
     overrides: Overrides = None,
     losses: Annotated[
         list[str] | None,
-        typer.Option(help="Compare this loss with default options, too; repeat, or 'all' for every one."),
+        typer.Option(help="Also compare this loss with default options; can be repeated; 'all' for all losses."),
     ] = None,
-    grid: Annotated[str, typer.Option(help="Factors of each term's own weight, as number,number,…")] = "0.1,1,10",
+    grid: Annotated[str, typer.Option(help="Factors for the weight of each term, as number,number,…")] = "0.1,1,10",
     choose: Annotated[
         list[str] | None,
-        typer.Option(help="Override for the weight-selection runs only, such as data.protocol.validation_subjects=[1]."),
+        typer.Option(help="Override for weight-selection runs only, e.g. data.protocol.validation_subjects=[1]."),
     ] = None,
     jobs: Jobs = 1,
     executor: Where = "local",
-    only: Annotated[str, typer.Option(help="Train only this variant; print no table.")] = "",
+    only: Annotated[str, typer.Option(help="Train only this variant, without printing a table.")] = "",
     metric: Metric = None,
     form: Form = "rich",
     output: Output = None,
 ) -> None:
-    """Train the same student with one distillation loss after the other, and show what each gains.
+    """Train the same student with one distillation loss at a time, and show the gain of each.
 
-    Each loss stands alone beside the terms of the baseline. Its weight is chosen on the validation split, without test
+    Each loss is added to the terms of the baseline. Its weight is chosen on the validation split, without test
     samples. Teachers are trained once. Finished runs are reused and interrupted ones are resumed.
     """
     from kdcore_compare.compare_methods import compare_methods as start
@@ -143,21 +143,21 @@ def cross_validate(
     recipe: Recipe,
     overrides: Overrides = None,
     folds: Annotated[
-        int, typer.Option(min=0, help="Number of groups of subjects. By default, one subject is left out at a time.")
+        int, typer.Option(min=0, help="Number of groups of subjects. Default: leave one subject out at a time.")
     ] = 0,
     repeats: Annotated[
-        int, typer.Option(min=1, help="Divide the subjects into folds this many times, in random order; requires --folds.")
+        int, typer.Option(min=1, help="Number of times to divide the subjects into folds, in random order; requires --folds.")
     ] = 1,
     stratified: Annotated[
-        bool, typer.Option("--stratified", help="Give every fold similar shares of the classes; requires --folds.")
+        bool, typer.Option("--stratified", help="Give all folds similar class distributions; requires --folds.")
     ] = False,
     lists: Annotated[
         list[Path] | None,
-        typer.Option("--list", help="Test on the subjects or samples in this file, one a line; repeat for every fold."),
+        typer.Option("--list", help="File with the test subjects or samples of a fold, one per line; repeat for each fold."),
     ] = None,
     jobs: Jobs = 1,
     executor: Where = "local",
-    only: Annotated[str, typer.Option(help="Train only this fold; print no tables.")] = "",
+    only: Annotated[str, typer.Option(help="Train only this fold, without printing tables.")] = "",
     metric: Metric = None,
     form: Form = "rich",
     output: Output = None,
@@ -187,15 +187,17 @@ def sweep(
     recipe: Recipe,
     overrides: Overrides = None,
     grid: Annotated[
-        list[str] | None, typer.Option(help="Values of a key, as key=value,value,…; repeat for every combination.")
+        list[str] | None, typer.Option(help="Values of a key, as key=value,value,…; can be repeated for all combinations.")
     ] = None,
-    search: Annotated[int, typer.Option(min=0, help="Let Optuna choose this many points instead of the full grid.")] = 0,
+    search: Annotated[int, typer.Option(min=0, help="Number of points that Optuna chooses, instead of the full grid.")] = 0,
     ranges: Annotated[
         list[str] | None, typer.Option("--range", help="Range of a key, as key=low:high[:log][:int]; requires --search.")
     ] = None,
-    storage: Annotated[str, typer.Option(help="Database URL; by default sweeps.db in the folder of runs.")] = "",
-    study: Annotated[str, typer.Option(help="Name in the database; by default derived from recipe and keys.")] = "",
-    prune: Annotated[bool, typer.Option(help="Stop points of a search that fall behind on the validation split.")] = True,
+    storage: Annotated[str, typer.Option(help="Database URL. Default: sweeps.db in the folder of runs.")] = "",
+    study: Annotated[str, typer.Option(help="Name of the study in the database. Default: derived from recipe and keys.")] = "",
+    prune: Annotated[
+        bool, typer.Option(help="Stop points of a search early that perform poorly on the validation split.")
+    ] = True,
     jobs: Jobs = 1,
     executor: Where = "local",
     form: Form = "rich",
@@ -214,7 +216,7 @@ def sweep(
 
 
 def reproduce(
-    run_id: Annotated[str, typer.Argument(help="Id or folder of a finished run, or its MLflow run id.")],
+    run_id: Annotated[str, typer.Argument(help="ID or folder of a finished run, or its MLflow run ID.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Overrides for this machine: data.dataset.root=…")] = None,
     uri: Uri = None,
 ) -> None:

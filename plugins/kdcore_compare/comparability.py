@@ -1,4 +1,4 @@
-"""Check that the numbers of several runs mean the same, so that they can be compared or pooled."""
+"""Checks that results of several runs are comparable, so that they can be compared or pooled."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ SAME_DATA: Mapping[str, Callable[[Facts], str]] = {
     "different classes": lambda facts: ", ".join(facts.classes),
     "different target": lambda facts: f"{facts.target.get('kind', 'classes')} {list(facts.target.get('units', ()))}",
 }
-"""Description of a conflict → the fact that must agree."""
+"""Facts that must agree, by description of the conflict."""
 
 
 class IncomparableError(KdcoreError):
-    """Raised for runs whose numbers do not mean the same."""
+    """Raised for runs whose results are not comparable."""
 
     exit_code = 2
 
 
 def all_conflicts(entries: Sequence[Entry]) -> list[str]:
-    """Every reason why `entries` cannot be compared with the first of them, or their runs not be pooled; empty if none."""
+    """Return all reasons why `entries` cannot be compared with the first of them, or why their runs cannot be pooled."""
     reasons = [reason for each in entries for reason in pooling_conflicts(each.runs, each.participant)]
     reasons += [reason for other in entries[1:] for reason in conflicts(entries[0], other)]
-    return list(dict.fromkeys(reasons))  # a run and its baseline share their reasons
+    return list(dict.fromkeys(reasons))  # a run and its baseline have the same reasons
 
 
 def conflicts(one: Entry, other: Entry) -> list[str]:
-    """Reasons why two entries cannot be compared; empty if they can."""
+    """Return reasons why two entries cannot be compared; empty if they can."""
     names = f"{one.label} and {other.label}"
     facts: dict[str, Callable[[Observation], str]] = {
         **{what: lambda each, fact=fact: fact(each.facts) for what, fact in SAME_DATA.items()},
@@ -71,20 +71,20 @@ def _different_samples(one: Entry, other: Entry, names: str) -> list[str]:
 
 
 def selection_rule(facts: Facts, participant: str) -> str:
-    """The epoch whose weights were evaluated, ``last`` or ``best``; of an ensemble, the rules of all participants."""
+    """Return the epoch whose weights were evaluated, ``last`` or ``best``; for an ensemble, the rules of all participants."""
     rules = facts.selection
     return rules[participant] if participant in rules else " and ".join(sorted(set(rules.values())))
 
 
 def pooling_conflicts(runs: Sequence[FinishedRun], participant: str) -> list[str]:
-    """Reasons why runs cannot be pooled into one entry; empty if they can.
+    """Return reasons why runs cannot be pooled into one entry; empty if they can.
 
-    Pooled runs share their configuration and data. Their split rules may differ, as those of folds do; runs under the
-    same rule must have the same samples.
+    Pooled runs have the same configuration and data. Their split rules may differ, as for folds. Runs with the same rule must
+    have the same samples.
 
     Args:
         runs: Runs to pool.
-        participant: The participant that is compared.
+        participant: Participant to compare.
     """
     reasons: list[str] = []
     first_of = {run.facts.split_rule: run for run in reversed(runs)}
@@ -123,7 +123,7 @@ def _different_configuration(one: FinishedRun, other: FinishedRun) -> Iterator[s
 
 
 def _differing_sections(one: FinishedRun, other: FinishedRun, fold: bool) -> list[str]:
-    """Sections of the recipe that differ; between folds, the protocol may."""
+    """Return the sections of the recipe that differ, except the protocol between folds."""
     mine, theirs = (_configuration(run, fold) for run in (one, other))
     return sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
 

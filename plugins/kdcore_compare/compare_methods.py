@@ -1,4 +1,4 @@
-"""Train a recipe's student with one distillation loss after the other, and tabulate what each gains."""
+"""Training of a recipe's student with one distillation loss at a time, and the table of gains."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ def compare_methods(
 
     Args:
         source: Path or name of the recipe.
-        overrides: ``key=value`` each.
-        losses: Names of losses to compare beside those of the recipe; ``all`` for every registered one.
-        grid: Factors of each term's weight.
-        choose: ``key=value`` each, for the runs that choose weights alone.
+        overrides: Overrides as ``key=value``.
+        losses: Names of losses to compare in addition to those of the recipe; ``all`` for all registered losses.
+        grid: Factors for the weight of each term.
+        choose: Overrides as ``key=value`` for weight-selection runs only.
         parallel: Number of variants to train at a time, and where.
         only: Label of a single variant to train, without a table.
-        metric: Name of the metric that is compared; by default the one by which the target is judged.
+        metric: Name of the metric to compare. Default: the primary metric of the target.
         form: Format of the table.
-        output: File for the table; by default it is printed.
+        output: File for the table. Default: standard output.
 
     Raises:
         KdcoreError: If no method can be trained.
-        UsageError: If the recipe has several students, there is nothing to compare or no weight, or there is no variant `only`.
+        UsageError: If the recipe has several students, there is nothing to compare or no weight, or the variant `only` does not
+            exist.
     """
     form = format_for(form, output)
     comparison = _Comparison(source, overrides, losses, grid, choose, parallel, metric)
@@ -65,7 +66,7 @@ def compare_methods(
 
 
 class _Comparison:
-    """The variants of a comparison of methods, and what their runs amount to."""
+    """The variants of a comparison of methods, and their results."""
 
     def __init__(
         self,
@@ -89,7 +90,7 @@ class _Comparison:
         self.command += [word for each in choose for word in ("--choose", each)]
 
     def train(self, only: str) -> None:
-        """Train a single variant, of all that any choice of weights leads to."""
+        """Train a single variant, out of all variants for any choice of weights."""
         pairs = [(method, weight) for method in self.methods.methods for weight in method.weights]
         choosing = dict(self._choosing(*pair) for pair in pairs)
         final = dict(self._final(*pair, baseline) for pair in pairs for baseline in (False, True))
@@ -97,7 +98,7 @@ class _Comparison:
         train_only(self.source, self.overrides, choosing | final, only, split, self._clock)
 
     def run(self) -> MethodsResult:
-        """Check every method, choose the weights, and train with them.
+        """Check all methods, choose the weights, and train with them.
 
         Raises:
             KdcoreError: If no method can be trained.
@@ -130,7 +131,7 @@ class _Comparison:
         )
 
     def _tried(self, failures: dict[str, str]) -> dict[str, dict[float, tuple[float, float]]]:
-        """Label of a method → weight → (metric, cross-entropy) on the validation split."""
+        """Return (metric, cross-entropy) on the validation split by method label and weight."""
         pairs = {}
         for method in self.methods.methods:
             for weight in () if method.impossible else method.weights:
@@ -157,7 +158,7 @@ class _Comparison:
     def _trained(
         self, chosen: Mapping[str, float], failures: dict[str, str]
     ) -> tuple[dict[str, tuple[str, list[FinishedRun]]], str]:
-        """Label of a method → its variant and runs on the test split; and the method whose runs have the baseline, too."""
+        """Return variant and test runs by method label, and the method whose runs also contain the baseline."""
         methods = {each.label: each for each in self.methods.methods if each.label in chosen}
         while methods:
             first = next(iter(methods))
@@ -174,12 +175,12 @@ class _Comparison:
         raise KdcoreError(f"no method can be trained with this recipe:{reasons}")
 
     def _choosing(self, method: Method, weight: float) -> tuple[str, tuple[str, ...]]:
-        """Label and overrides of the run that tries a weight."""
+        """Return label and overrides of the run for a weight."""
         label = f"choosing {method.label} {weight:g}"
         return label, self.methods.overrides(method, weight, label, [*self.choose, "baseline=false"])
 
     def _final(self, method: Method, weight: float, baseline: bool) -> tuple[str, tuple[str, ...]]:
-        """Label and overrides of the runs that are tested."""
+        """Return label and overrides of the test runs."""
         label = f"{method.label} {weight:g}" + (" and baseline" if baseline else "")
         return label, self.methods.overrides(method, weight, label, [f"baseline={str(baseline).lower()}"])
 
@@ -193,17 +194,17 @@ class _Comparison:
         return StepClock(self.folder / self.name, self.student, label, to)
 
     def _entry(self, runs: Sequence[FinishedRun], who: str, label: str) -> Entry:
-        """A participant's results, for the seeds of the recipe alone."""
+        """Return a participant's results for the seeds of the recipe only."""
         entry = make_entry(runs, who, label)
         return entry.only(key for key in entry.observations if key[0] in self.recipe.seeds)
 
 
 def best_weight(scores: Mapping[float, tuple[float, float]], metric: str) -> float:
-    """The weight with the best metric; of equal ones, the one with the least cross-entropy, then the least weight.
+    """Return the weight with the best metric. Ties are broken by lower cross-entropy, then by lower weight.
 
     Args:
-        scores: Weight → (metric, cross-entropy) on the validation split.
-        metric: Name of the metric; of ``loss`` and of errors, the least is best.
+        scores: (metric, cross-entropy) on the validation split, by weight.
+        metric: Name of the metric. For ``loss`` and errors, lower is better.
     """
     sign = -1 if METRICS[metric.partition("/")[0]].higher_is_better else 1
     return min(scores, key=lambda weight: (sign * scores[weight][0], scores[weight][1], weight))

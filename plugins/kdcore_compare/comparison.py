@@ -1,4 +1,4 @@
-"""Compare entries with a reference, seed by seed and fold by fold."""
+"""Comparison of entries with a reference, by seed and fold."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Measure = Callable[[Observation], float]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Entries, each compared with its reference.
+    """Entries and the references that they are compared with.
 
     Args:
-        entries: The rows, references among them.
-        references: Label of an entry → the entry that it is compared with; references themselves are absent.
-        metric: Name of the metric that is compared.
+        entries: Rows of the table, including references.
+        references: Reference of each entry, by label; references themselves are not included.
+        metric: Name of the metric to compare.
         waived: Conflicts that were found and ignored (``--anyway``).
     """
 
@@ -40,12 +40,12 @@ class Comparison:
 
     @property
     def single_reference(self) -> bool:
-        """True if all entries are compared with the same one."""
+        """True if all entries have the same reference."""
         return len({each.label for each in self.references.values()}) == 1
 
     @property
     def others(self) -> list[Entry]:
-        """The entries that are compared with a reference."""
+        """Entries that are compared with a reference."""
         return [each for each in self.entries if each.label in self.references]
 
     @property
@@ -55,22 +55,22 @@ class Comparison:
 
     @property
     def measured(self) -> Metric:
-        """The metric that is compared."""
+        """Metric that is compared."""
         return self.reference.metric(self.metric)
 
     @cached_property
     def differences(self) -> dict[str, Difference]:
-        """Label → difference in the metric from the entry's reference."""
+        """Differences in the metric from the reference, by label."""
         return {each.label: self.difference(each, metric_of(self.metric)) for each in self.others}
 
     def difference(self, entry: Entry, measure: Measure) -> Difference:
-        """The difference of an entry from its reference."""
+        """Return the difference of an entry from its reference."""
         return difference(entry, self.references[entry.label], measure)
 
     def class_difference(self, entry: Entry, index: int) -> Difference | None:
-        """The difference in recall of one class, or in what `Evaluation.by_output` is of, over the folds that have it.
+        """Return the difference in recall of a class, or in `Evaluation.by_output`, over the folds that contain it.
 
-        None if none has.
+        Returns None if no fold does.
         """
         reference = self.references[entry.label]
         one, other = (
@@ -83,7 +83,7 @@ class Comparison:
 
 
 def recall(one: Observation, index: int) -> float | None:
-    """The recall of one class, the average precision of a label, or the error of a value; None where it is not defined."""
+    """Return the recall of a class, average precision of a label, or error of a value; None if undefined."""
     value = float(one.evaluation.by_output[index])
     return None if np.isnan(value) else value
 
@@ -92,16 +92,15 @@ def compare_sources(
     sources: Sequence[str], experiment: str = "", uri: str | None = None, filter_string: str = "", metric: str = "",
     anyway: bool = False,
 ) -> Comparison:  # fmt: skip
-    """Compare what the command line names with the first of it; a single entry with its own baseline.
+    """Compare the sources on the command line with the first one, or a single entry with its own baseline.
 
     Args:
-        sources: Runs and recipes, as `kdcore_compare.selection.select` takes them; ``key=value`` among them overrides
-            every recipe.
-        experiment: Name of an MLflow experiment whose finished runs are compared, too.
-        uri: Tracking URI of MLflow.
-        filter_string: Filter for the experiment's runs, in MLflow's search syntax.
-        metric: Name of the metric that is compared; by default the one by which the target is judged.
-        anyway: Compare in spite of conflicts.
+        sources: Runs and recipes, as accepted by `kdcore_compare.selection.select`; ``key=value`` overrides all recipes.
+        experiment: Name of an MLflow experiment whose finished runs are added.
+        uri: MLflow tracking URI.
+        filter_string: Filter for the runs of the experiment, in MLflow's search syntax.
+        metric: Name of the metric to compare. Default: the primary metric of the target.
+        anyway: Whether to compare despite conflicts.
     """
     overrides = [each for each in sources if "=" in each and not Path(each).exists()]
     found = select([each for each in sources if each not in overrides], overrides)
@@ -146,14 +145,14 @@ def _refuse(reasons: list[str], anyway: bool) -> list[str]:
 
 
 def metric_of(name: str) -> Measure:
-    """The function that reads a metric from an observation."""
+    """Return a function that reads a metric from an observation."""
     return lambda each: each.evaluation.metrics()[name]
 
 
 def difference(one: Entry, reference: Entry, measure: Measure) -> Difference:
-    """`one` minus `reference`, paired by seed and split rule where they have any in common, else unpaired (Welch).
+    """Return `one` minus `reference`, paired by seed and split rule if they have any in common, or else unpaired (Welch).
 
-    Seeds of one fold share their data, so with several folds each fold counts once, as the mean over its seeds.
+    Seeds of a fold share their data. With several folds, each fold is one observation: the mean over its seeds.
     """
     common = [key for key in one.observations if key in reference.observations]
     if not common:

@@ -1,4 +1,4 @@
-"""Turn a comparison into tables for people and records for CSV."""
+"""Tables and CSV records of a comparison."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kdcore_compare.tables import Table
 
 
 def report_tables(comparison: Comparison) -> list[Table]:
-    """Results, recall of each class, and cost."""
+    """Return the tables of results, recall of each class, and cost."""
     return [result_table(comparison), *class_tables(comparison), cost_table(comparison.entries)]
 
 
 def result_table(comparison: Comparison) -> Table:
-    """One row for each entry: mean ± standard deviation, and the difference from its reference."""
+    """Return one row per entry: mean ± standard deviation, and the difference from its reference."""
     metric, single = comparison.metric, comparison.single_reference
     example, first = comparison.reference.example, comparison.measured
     beside = example.secondary if example.secondary.name != metric else example.primary
@@ -47,7 +47,7 @@ def _difference_cells(found: Difference, metric: Metric, corrected: float | None
 
 
 def corrected_p(differences: Mapping[str, Difference]) -> dict[str, float]:
-    """Label → p value after Holm's correction; empty if fewer than two differences have a p value."""
+    """Return p values after Holm's correction by label; empty if fewer than two differences have a p value."""
     tested = {label: each.p for label, each in differences.items() if each.p is not None}
     return dict(zip(tested, holm(list(tested.values())), strict=True)) if len(tested) > 1 else {}
 
@@ -62,7 +62,7 @@ def _correction_note(corrected: Mapping[str, float]) -> list[str]:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """Notes below the table: split rules, data, selected epoch, seeds, statistical tests, versions, ignored conflicts."""
+    """Return notes below the table: split rules, data, selected epoch, seeds, tests, versions, ignored conflicts."""
     reference, facts = comparison.reference, comparison.reference.facts[0]
     seeds = "; ".join(dict.fromkeys(f"{', '.join(map(str, each.seeds))}" for each in comparison.entries))
     data = "; ".join(dict.fromkeys(each.fingerprint for each in reference.facts))
@@ -81,7 +81,7 @@ def notes(comparison: Comparison) -> list[str]:
 
 
 def _unpaired_runs(comparison: Comparison) -> list[str]:
-    """A note for each entry whose means are over other runs than its difference, which is over those that pair up."""
+    """Return a note for each entry whose difference is over fewer runs than its mean, because only those are paired."""
     said = []
     for each in comparison.others:
         reference = comparison.references[each.label]
@@ -96,7 +96,7 @@ def _unpaired_runs(comparison: Comparison) -> list[str]:
 
 
 def _different_versions(entries: Sequence[Entry]) -> list[str]:
-    """A note for each package of which the runs used several versions."""
+    """Return a note for each package of which the runs used different versions."""
     found: dict[str, dict[str, None]] = {}
     for facts in (facts for each in entries for facts in each.facts):
         for name, version in facts.versions.items():
@@ -107,7 +107,7 @@ def _different_versions(entries: Sequence[Entry]) -> list[str]:
 
 
 def class_tables(comparison: Comparison) -> list[Table]:
-    """One table for each reference: the recall of each class, average precision of each label, or error of each value."""
+    """Return one table per reference: recall of each class, average precision of each label, or error of each value."""
     references = [each for each in comparison.entries if each.label not in comparison.references]
     groups = [
         (each, [other for other in comparison.others if comparison.references[other.label] is each]) for each in references
@@ -137,7 +137,7 @@ _KINDS = {"classes": "class", "labels": "label", "values": "value"}
 
 
 def _having(entry: Entry) -> list[int]:
-    """The distinct samples of each class, with each label or with a known value."""
+    """Return the number of distinct samples of each class, with each label or with a known value."""
     labels = np.array(list(entry.labels.values()))
     if labels.ndim == 1:
         return np.bincount(labels, minlength=len(entry.facts[0].classes)).tolist()
@@ -162,7 +162,7 @@ def _recall(each: Entry, index: int) -> str:
 
 
 def cost_table(entries: Sequence[Entry]) -> Table:
-    """Training time, parameters and memory; entries that were trained together share one row's time and memory."""
+    """Return the table of training time, parameters and memory. Entries trained together share time and memory."""
     rows, shared = [], []
     for each in entries:
         parameters = "" if each.parameters is None else f"{each.parameters:,}"
@@ -176,12 +176,12 @@ def cost_table(entries: Sequence[Entry]) -> Table:
 
 
 def _trained_together(one: Entry, entries: Sequence[Entry]) -> list[Entry]:
-    """Entries trained together with `one`, itself included; the student first."""
+    """Return the entries trained together with `one`, including itself; the student first."""
     return sorted((each for each in entries if each.training == one.training), key=lambda each: bool(each.who))
 
 
 def _training_cost(one: Entry, entries: Sequence[Entry]) -> tuple[list[float], list[float]]:
-    """Seconds and bytes of each observation; empty if another entry trained in the same run reports them."""
+    """Return seconds and bytes of each observation; empty if another entry of the same run reports them."""
     if one is not _trained_together(one, entries)[0]:
         return [], []
     observations = one.observations.values()
@@ -189,7 +189,7 @@ def _training_cost(one: Entry, entries: Sequence[Entry]) -> tuple[list[float], l
 
 
 def report_records(comparison: Comparison) -> Iterator[dict[str, object]]:
-    """All numbers of the tables, one a record. Accuracies are fractions, times seconds, memory bytes."""
+    """Return all values of the tables, one per record. Accuracies are fractions, times in seconds, memory in bytes."""
     for each in comparison.entries:
         is_other = each.label in comparison.references
         reference = comparison.references[each.label].label if is_other else ""
@@ -219,28 +219,28 @@ def _record(
 
 
 def metrics_of(entry: Entry) -> list[str]:
-    """Names of all metrics of an entry, without those of single values, which tables of each value have."""
+    """Return the names of all metrics of an entry, except those of single values, which have their own table."""
     return [name for name in entry.example.metrics() if "/" not in name]
 
 
 def mean_and_sd(each: Entry, metric: Metric) -> str:
-    """Mean ± standard deviation over the observations."""
+    """Format mean ± standard deviation over the observations."""
     return metric.spread(each.values(metric.name))
 
 
 def interval(found: Difference, metric: Metric) -> str:
-    """Both ends of the confidence interval."""
+    """Format the confidence interval."""
     if found.low is None or found.high is None:
         return "–"
     return f"{metric.signed(found.low)} to {metric.signed(found.high)}"
 
 
 def p_value(p: float | None) -> str:
-    """A p value to three digits."""
+    """Format a p value with three digits."""
     return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def samples_of(each: Entry) -> str:
-    """Split and number of distinct samples, counted over all folds."""
+    """Format the split and the number of distinct samples over all folds."""
     folds = f" in {len(each.split_rules)} folds" if len(each.split_rules) > 1 else ""
     return f"{each.facts[0].split} split, {len(each.labels)} samples{folds}"

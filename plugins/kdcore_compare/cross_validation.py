@@ -29,17 +29,17 @@ def cross_validate(
 
     Args:
         source: Path or name of the recipe.
-        overrides: ``key=value`` each.
-        division: The way to divide subjects or samples into folds.
+        overrides: Overrides as ``key=value``.
+        division: Division of subjects or samples into folds.
         parallel: Number of folds to train at a time, and where.
         only: Label of a single fold to train, without tables.
-        metric: Name of the metric of the table; by default the one by which the target is judged.
+        metric: Name of the metric of the table. Default: the primary metric of the target.
         form: Format of the tables.
-        output: File for the tables; by default they are printed.
+        output: File for the tables. Default: standard output.
 
     Raises:
-        KdcoreError: If the subjects cannot be divided so, or the training of a fold fails.
-        UsageError: If the options contradict each other, or there is no fold `only`.
+        KdcoreError: If the subjects cannot be divided into folds, or the training of a fold fails.
+        UsageError: If the options are inconsistent, or the fold `only` does not exist.
     """
     form = format_for(form, output)
     recipe = load_recipe(source, overrides)
@@ -64,10 +64,10 @@ def cross_validate(
 
 
 def _refuse_other_splits(recipe: Recipe) -> None:
-    """Refuse a recipe with a stage that learns from a split which folds do not have.
+    """Check that no stage learns from a split that folds do not have.
 
     Raises:
-        UsageError: If there is one; names the option of the schedule that asks for it.
+        UsageError: If one does. The message names the option of the schedule.
     """
     plan = make_plan(recipe)
     for stage in plan.stages["distilled"]:
@@ -75,6 +75,6 @@ def _refuse_other_splits(recipe: Recipe) -> None:
             options = recipe.schedule.options if recipe.schedule else {}
             option = next((key for key, value in options.items() if value == stage.split), "")
             raise UsageError(
-                f"stage {stage.name!r} learns from the split {stage.split!r}, and a fold has train and test only: "
+                f"stage {stage.name!r} learns from the split {stage.split!r}, but a fold only has train and test: "
                 + (f"add schedule.{option}=train" if option else "choose a schedule that learns from 'train'")
             )

@@ -1,4 +1,4 @@
-"""Turn the runs of a cross-validation into tables and records."""
+"""Tables and records of a cross-validation."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class CrossValidation:
 
     Args:
         name: Name of the recipe.
-        runs: Label of a fold → its finished runs.
+        runs: Finished runs by label of the fold.
         seeds: Seeds of the recipe.
-        division: The way in which subjects or samples were divided into folds.
-        metric: Name of the metric; by default the one by which the target is judged.
+        division: Division of subjects or samples into folds.
+        metric: Name of the metric. Default: the primary metric of the target.
         command: Command that repeats it.
     """
 
@@ -49,7 +49,7 @@ class CrossValidation:
 
     @cached_property
     def pairs(self) -> list[tuple[Entry | None, Entry]]:
-        """(baseline, distilled) of each student, and of the average of several students; the baseline may be missing."""
+        """(baseline, distilled) of each student, and of the average of several students. The baseline may be missing."""
         students = students_of(self.every_run)
         names = [*students, "students"] if len(students) > 1 else students
         has_baseline = all("baseline" in run.outcomes for run in self.every_run)
@@ -83,7 +83,7 @@ class CrossValidation:
         return found.only(key for key in found.observations if key[0] in self.seeds)
 
     def fold_values(self, entry: Entry, metric: str) -> dict[str, float]:
-        """Split rule of a fold → its metric, averaged over seeds."""
+        """Return the metric of each fold by split rule, averaged over seeds."""
         measure = metric_of(metric)
         found: dict[str, list[float]] = {}
         for (_, rule), each in entry.observations.items():
@@ -91,7 +91,7 @@ class CrossValidation:
         return {rule: float(np.mean(values)) for rule, values in found.items()}
 
     def difference(self, baseline: Entry, distilled: Entry, metric: str) -> Difference:
-        """Distilled minus baseline, paired by fold; corrected for overlapping training sets if folds are repeated."""
+        """Return distilled minus baseline, paired by fold; corrected for overlapping training sets if folds are repeated."""
         before, after = (self.fold_values(each, metric) for each in (baseline, distilled))
         counts = [run.facts.counts for run in self.every_run]
         overlap = float(np.mean([each["test"] / each["train"] for each in counts])) if self.division.repeats > 1 else 0.0
@@ -99,19 +99,19 @@ class CrossValidation:
 
 
 def pooled(entry: Entry) -> AnyEvaluation:
-    """The evaluation of all predictions of an entry: of every fold, repeat and seed together."""
+    """Return the evaluation of all predictions of an entry, over all folds, repeats and seeds."""
     return pool([each.evaluation for each in entry.observations.values()])
 
 
 def pooled_confusion(entry: Entry) -> NDArray[np.int64]:
-    """The confusion matrix of all predictions of an entry, where samples have classes."""
+    """Return the confusion matrix of all predictions of an entry; for class targets only."""
     found = pooled(entry)
     assert isinstance(found, Evaluation)
     return found.confusion
 
 
 def subject_results(entry: Entry) -> dict[str, tuple[int, float]]:
-    """Subject → (distinct samples, the metric by which results are judged over all repeats and seeds)."""
+    """Return (distinct samples, primary metric over all repeats and seeds) by subject."""
     whole = pooled(entry)
     keys = np.array([key for each in entry.observations.values() for key in each.keys], dtype=object)
     subjects = np.array([_subject(key) for key in keys], dtype=object)
@@ -124,12 +124,12 @@ def subject_results(entry: Entry) -> dict[str, tuple[int, float]]:
 
 
 def _subject(key: str) -> str:
-    """The subject of a sample key as text: ``subject 3, action 1, trial 2``."""
+    """Return the subject in the text of a sample key: ``subject 3, action 1, trial 2``."""
     return key.removeprefix("subject ").partition(", action ")[0]
 
 
 def cross_validation_tables(result: CrossValidation, whole: Path | None = None) -> list[Table]:
-    """Results, accuracy of each subject, and pooled confusion; of labels and values, the results of each.
+    """Return results, accuracy of each subject, and pooled confusion matrix; or the results of each label or value.
 
     Args:
         result: The results.
@@ -205,7 +205,7 @@ def _subject_table(result: CrossValidation) -> Table:
 
 
 def _output_table(result: CrossValidation) -> Table:
-    """The metric of each label or value, pooled over folds."""
+    """Return the metric of each label or value, pooled over folds."""
     columns = [each for pair in result.pairs for each in pair if each]
     found, metric = [pooled(each) for each in columns], columns[0].example.of_output
     rows = [
@@ -237,7 +237,7 @@ def _confusions(result: CrossValidation, students: Sequence[Entry], whole: Path)
 
 
 def most_frequent_confusions(confusion: NDArray[np.int64], classes: Sequence[str]) -> list[list[str]]:
-    """True class, predicted class, count and share of the true class, in percent, of the most frequent errors."""
+    """Return the most frequent errors as (true class, predicted class, count, share of the true class in percent)."""
     errors = confusion - np.diag(np.diag(confusion))
     order = np.argsort(-errors, axis=None, kind="stable")[:MOST_CONFUSIONS]
     places = [(int(index) // len(classes), int(index) % len(classes)) for index in order]
@@ -249,7 +249,7 @@ def most_frequent_confusions(confusion: NDArray[np.int64], classes: Sequence[str
 
 
 def cross_validation_records(result: CrossValidation) -> Iterator[dict[str, object]]:
-    """All numbers, one a record: over folds, of each fold, of each subject, pooled, and the confusion matrices."""
+    """Return all values, one per record: over folds, of each fold and subject, pooled, and the confusion matrices."""
     before = {distilled.label: baseline for baseline, distilled in result.pairs if baseline}
     rules = {run.facts.split_rule: label for label, runs in result.runs.items() for run in runs}
     for each in result.entries:

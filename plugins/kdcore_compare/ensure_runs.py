@@ -1,6 +1,6 @@
-"""Make sure that a recipe has been run: reuse finished runs, resume interrupted ones, train what is missing.
+"""Reuse of finished runs of a recipe, resumption of interrupted ones, and training of missing seeds.
 
-A run is reused or resumed only if nothing that its numbers depend on has changed since: see `kdcore.Provenance`.
+A run is only reused or resumed if nothing that its results depend on has changed: see `kdcore.Provenance`.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def ensure_runs(
     listener: RunListener | None = None,
     say: Callable[[str], None] = print,
 ) -> list[FinishedRun]:
-    """Return finished runs that cover all seeds of a recipe, after training the seeds that are missing.
+    """Return finished runs that cover all seeds of a recipe, after training missing seeds.
 
-    Only one process at a time trains a seed of a configuration; others wait and reuse its run. The lock of a killed process is
+    Only one process at a time trains a seed of a configuration. Others wait and reuse its run. The lock of a killed process is
     released.
 
     Args:
         source: Path or name of the recipe.
-        overrides: ``key=value`` each.
+        overrides: Overrides as ``key=value``.
         split: Split that runs are evaluated on.
         listener: Receives the progress of training.
         say: Called with each line for the user.
@@ -66,35 +66,35 @@ def ensure_runs(
 
 
 def missing_seeds(recipe: Recipe, split: Split = "test", now: Provenance | None = None) -> list[int]:
-    """The recipe's seeds that no reusable run has."""
+    """Return the recipe's seeds that no reusable run contains."""
     done = {seed for each in reusable_runs(recipe, split, now) for seed in each.facts.seeds}
     return [seed for seed in recipe.seeds if seed not in done]
 
 
 def reusable_runs(recipe: Recipe, split: Split = "test", now: Provenance | None = None) -> list[FinishedRun]:
-    """Finished runs that count as runs of this recipe today.
+    """Return finished runs that are still valid for this recipe.
 
-    They have the same configuration, recordings, files, versions of kdcore and plugins, and code; at least one of the recipe's
-    seeds; and a baseline if the recipe asks for one.
+    They have the same configuration, recordings, files, code, and versions of kdcore and plugins; at least one of the recipe's
+    seeds; and a baseline if the recipe requires one.
 
     Args:
         recipe: The recipe.
         split: Split that runs are evaluated on.
-        now: What a run would depend on now; found out if None.
+        now: Current provenance; computed if None.
     """
     now = now or provenance_of(recipe)
     return [each for each in _candidates(recipe, split) if not now.changes_since(each.facts)]
 
 
 def report_changes(recipe: Recipe, split: Split, now: Provenance, say: Callable[[str], None]) -> None:
-    """Report finished runs of a recipe that are not reused, with the reason of each."""
+    """Report finished runs of a recipe that are not reused, with the reasons."""
     for each in _candidates(recipe, split):
         if reasons := now.changes_since(each.facts):
             say(f"{each.folder.name} is not reused: {'; '.join(reasons)}")
 
 
 def _candidates(recipe: Recipe, split: Split) -> list[FinishedRun]:
-    """Finished runs of the same configuration with the seeds and the baseline that the recipe needs."""
+    """Return finished runs of the same configuration with the required seeds and baseline."""
     return [
         each
         for each in finished_runs(recipe.variant, split)
@@ -103,7 +103,7 @@ def _candidates(recipe: Recipe, split: Split) -> list[FinishedRun]:
 
 
 def interrupted_run(recipe: Recipe, split: Split, now: Provenance, say: Callable[[str], None] = print) -> Path | None:
-    """The folder of an interrupted run of exactly this recipe that can be resumed; None if there is none."""
+    """Return the folder of an interrupted run of this recipe that can be resumed, or None."""
     home = runs_folder()
     for folder in sorted(home.glob(f"*-{recipe.hash[:6]}*")) if home.is_dir() else ():
         if not (folder / "recipe.yaml").exists():
@@ -127,13 +127,13 @@ def _is_of(folder: Path, recipe: Recipe) -> bool:
 
 
 def _baseline_settled(found: FinishedRun) -> bool:
-    """True if a run trained its baseline, or asked for one and has no loss term that a student can learn from alone."""
+    """Return whether a run has trained its baseline, or would have but has no loss term without distillation."""
     return "baseline" in found.facts.arms or load_recipe(found.recipe, files=False).baseline
 
 
 @contextmanager
 def _lock(recipe: Recipe, split: Split, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the locks on the seeds of a configuration, taken in order; wait if another process has one."""
+    """Context manager that locks the seeds of a configuration, in order. Waits for other processes."""
     folder = runs_folder() / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:

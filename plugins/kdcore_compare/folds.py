@@ -1,4 +1,4 @@
-"""The folds of a cross-validation: who tests in each."""
+"""Folds of a cross-validation."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from kdcore import Builder, Recipe, UsageError
 
 @dataclass(frozen=True)
 class Division:
-    """A way to divide subjects or samples into folds.
+    """A division of subjects or samples into folds.
 
     Args:
         folds: Number of groups of subjects; 0 leaves one subject out at a time.
         repeats: Number of times that subjects are divided into folds, each time in another random order.
-        stratified: True for groups with similar shares of every class.
+        stratified: Whether groups have similar class distributions.
         lists: Files with the test subjects or samples of each fold, instead of `folds`.
     """
 
@@ -28,7 +28,7 @@ class Division:
 
     @property
     def name(self) -> str:
-        """A name for files and MLflow tags."""
+        """Name for files and MLflow tags."""
         if self.lists:
             return f"{len(self.lists)}-lists"
         if not self.folds:
@@ -38,7 +38,7 @@ class Division:
 
     @property
     def said(self) -> str:
-        """The division in words, below a table."""
+        """Description of the division, for the notes of a table."""
         if self.lists:
             return f"tested on the lists {', '.join(each.name for each in self.lists)}"
         if not self.folds:
@@ -49,17 +49,17 @@ class Division:
 
     @property
     def options(self) -> list[str]:
-        """The division as options of the command."""
+        """The division as command-line options."""
         found = [word for each in self.lists for word in ("--list", str(each))]
         found += ["--folds", str(self.folds)] if self.folds else []
         found += ["--repeats", str(self.repeats)] if self.repeats > 1 else []
         return [*found, "--stratified"] if self.stratified else found
 
     def check(self) -> None:
-        """Refuse options that contradict each other.
+        """Check that the options are consistent.
 
         Raises:
-            UsageError: If some do.
+            UsageError: If they are not.
         """
         if self.lists and (self.folds or self.repeats > 1 or self.stratified):
             raise UsageError("--list cannot be combined with --folds, --repeats or --stratified: each list is one fold")
@@ -90,14 +90,15 @@ class Fold:
 
 
 def make_folds(recipe: Recipe, division: Division) -> list[Fold]:
-    """The folds of a cross-validation, each with its protocol. Validation subjects are held out as the recipe's protocol does.
+    """Return the folds of a cross-validation with their protocols. Validation subjects are held out as in the recipe's
+    protocol.
 
     Args:
         recipe: The recipe.
-        division: The way to divide its subjects or samples.
+        division: Division of its subjects or samples.
 
     Raises:
-        UsageError: If the options contradict each other or the recipe.
+        UsageError: If the options are inconsistent or do not match the recipe.
     """
     division.check()
     if division.lists:
@@ -127,7 +128,7 @@ def _groups(recipe: Recipe, division: Division) -> Iterator[Fold]:
 
 
 def subjects_of(recipe: Recipe) -> list[str]:
-    """The subjects that have samples of every modality that the recipe uses, numbers in numerical order.
+    """Return the subjects with samples of all modalities that the recipe uses, in natural order.
 
     Raises:
         DataError: If the recordings cannot be listed.
@@ -138,12 +139,12 @@ def subjects_of(recipe: Recipe) -> list[str]:
         samples = builder.dataset().samples()
     subjects = {each.key.subject for each in samples if modalities <= set(each.sources)}
     if not subjects or "" in subjects:
-        raise UsageError("cross-validation needs the subject of every sample, which this dataset does not state")
+        raise UsageError("cross-validation needs the subject of every sample, which this dataset does not provide")
     return sorted(subjects, key=lambda each: (not each.isdecimal(), int(each) if each.isdecimal() else 0, each))
 
 
 def _number(subject: str) -> int | str:
-    """A subject as a recipe writes it, so that runs with a hand-written protocol are reused."""
+    """Return a subject as written in a recipe, so that runs with a manually written protocol are reused."""
     return int(subject) if subject.isdecimal() and str(int(subject)) == subject else subject
 
 

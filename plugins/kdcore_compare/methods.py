@@ -1,4 +1,4 @@
-"""Derive the methods of a comparison: a recipe's student with one distillation loss at a time."""
+"""Methods of a comparison: a recipe's student with one distillation loss at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kdcore.training.preflight import Preflight
 
 EVERY = "all"
-"""Stands for every loss that is registered."""
+"""Selects all registered losses."""
 
 REUSE = "engine.reuse_teachers=true"
 
@@ -53,13 +53,13 @@ class Method:
 
 @dataclass(frozen=True)
 class Methods:
-    """The methods that a recipe is compared with.
+    """The methods to compare.
 
     Args:
         recipe: The recipe.
         path: Path of the student's objective in the recipe.
-        base: The terms that every method keeps, and the baseline has alone.
-        methods: One for each loss.
+        base: Terms of all methods, and the only terms of the baseline.
+        methods: One method per loss.
     """
 
     recipe: Recipe
@@ -68,7 +68,7 @@ class Methods:
     methods: tuple[Method, ...]
 
     def overrides(self, method: Method, weight: float, label: str, changes: Sequence[str] = ()) -> tuple[str, ...]:
-        """Overrides that turn the recipe into the student with one method. Teachers are trained once for all methods.
+        """Return overrides that train the student with one method. Teachers are trained once for all methods.
 
         Args:
             method: The method.
@@ -82,7 +82,7 @@ class Methods:
 
 
 def parse_grid(text: str) -> list[float]:
-    """The factors of ``number,number,…``.
+    """Parse the factors in ``number,number,…``.
 
     Raises:
         UsageError: If they are not distinct positive numbers.
@@ -147,9 +147,9 @@ def _named(recipe: Recipe, losses: Sequence[str]) -> Iterator[str]:
 
 
 def checked(methods: Methods, source: str, overrides: Sequence[str]) -> Methods:
-    """The same methods, each with the reason if it cannot be trained, the weights it can be trained with, and its parameters.
+    """Return the methods with their usable weights and parameters, or the reason why they cannot be trained.
 
-    One batch passes through each, without training.
+    One batch is passed through each method, without training.
     """
     return replace(methods, methods=tuple(_checked(methods, each, source, overrides) for each in methods.methods))
 
@@ -161,13 +161,13 @@ def _checked(methods: Methods, method: Method, source: str, overrides: Sequence[
         try:
             plan = make_plan(load_recipe(source, words))
             if not _distils(plan):
-                return replace(method, impossible="it is no distillation term: the baseline keeps it")
+                return replace(method, impossible="it is not a distillation term: the baseline keeps it")
             found = dry_run(source, words)
         except StoppedError:
             raise
         except KdcoreError as error:
             reasons.append(_reason(error))
-            if isinstance(error, RecipeError):  # no other weight changes that
+            if isinstance(error, RecipeError):  # the same for other weights
                 break
         else:
             weights.append(weight)

@@ -1,4 +1,4 @@
-"""Run several kdcore commands at a time, wherever an executor runs them."""
+"""Running of several kdcore commands in parallel by an executor."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ PAUSE = 0.2
 """Interval at which jobs are polled, in seconds."""
 
 ATTEMPTS = 3
-"""Times that a job is started; one that is lost is started again, to resume its run elsewhere."""
+"""Maximum number of starts of a job. A lost job is started again to resume its run elsewhere."""
 
 LOCAL = "local"
 
 
 @dataclass(frozen=True)
 class Parallel:
-    """The jobs of ``--jobs``, and the executor of ``--executor``.
+    """The options ``--jobs`` and ``--executor``.
 
     Args:
-        at_once: Number of jobs that run at a time.
+        at_once: Number of jobs to run at a time.
         executor: ``NAME`` or ``{name: NAME, option: value, …}``.
     """
 
@@ -35,11 +35,11 @@ class Parallel:
 
     @property
     def active(self) -> bool:
-        """True if commands do not simply run one after the other in this process."""
+        """True unless commands simply run one after another in this process."""
         return self.at_once > 1 or self.executor != LOCAL
 
     def check(self) -> None:
-        """Connect to the executor and leave it again, before anything is prepared for it.
+        """Connect to the executor and disconnect, before anything is prepared for it.
 
         Raises:
             KdcoreError: If it cannot be used.
@@ -51,15 +51,15 @@ class Parallel:
         """Run commands, with their output in files of the folder `logs`.
 
         Args:
-            commands: Label → arguments of ``kdcore``.
-            logs: The folder.
+            commands: Arguments of ``kdcore``, by label.
+            logs: Folder for output files.
             say: Called with each line for the user.
 
         Returns:
-            Label → exit status.
+            Exit status by label.
 
         Raises:
-            StoppedError: On SIGTERM, after all jobs were asked to stop and have ended.
+            StoppedError: On SIGTERM, after all jobs have been asked to stop and have ended.
             KdcoreError: If the executor cannot be used.
         """
         with closing(make_executor(self.executor)) as executor, _raise_on_sigterm():
@@ -68,14 +68,14 @@ class Parallel:
 
 
 SERIAL = Parallel()
-"""One job after the other, in this process."""
+"""Run jobs one after another in this process."""
 
 
 def run_jobs(executor: Executor, jobs: Sequence[Job], at_once: int, say: Callable[[str], None]) -> dict[str, int]:
-    """Run all jobs, at most `at_once` at a time; those that are lost are started again, up to `ATTEMPTS` times.
+    """Run all jobs, at most `at_once` at a time. Lost jobs are started again, up to `ATTEMPTS` times.
 
     Returns:
-        Label → exit status.
+        Exit status by label.
     """
     waiting, ended = list(jobs), {}
     running: dict[str, tuple[Job, StartedJob]] = {}
@@ -112,7 +112,7 @@ def _ended(running: Mapping[str, tuple[Job, StartedJob]]) -> list[tuple[Job, int
 
 
 def _is_lost(status: int) -> bool:
-    """True if a command was ended from outside: killed, or asked to stop, after which it ends with 128 + the signal."""
+    """Return whether a command was ended from outside: killed, or asked to stop, which exits with 128 + signal."""
     return status < 0 or status == 128 + signal.SIGTERM
 
 

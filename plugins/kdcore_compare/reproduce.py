@@ -1,4 +1,4 @@
-"""Run a finished run again and report which results differ."""
+"""Rerunning of a finished run, and the results that differ."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from kdcore_compare.tables import stderr_console
 
 
 def reproduce(run_id: str, overrides: Sequence[str] = (), uri: str | None = None) -> bool:
-    """Run the recipe of a run again, teachers included, and print what differs. Returns True if all results are bit-identical.
+    """Run the recipe of a run again, including teachers, and print the differences. Return True if results are bit-identical.
 
     Args:
-        run_id: Id or folder of a finished run, or its MLflow run id.
+        run_id: ID or folder of a finished run, or its MLflow run ID.
         overrides: Overrides for this machine, e.g. ``data.dataset.root=…``.
-        uri: Tracking URI of MLflow.
+        uri: MLflow tracking URI.
 
     Raises:
-        KdcoreError: If there is no such run, or its recipe cannot be run on this machine.
+        KdcoreError: If the run does not exist, or its recipe cannot be run on this machine.
     """
     with tempfile.TemporaryDirectory() as folder:
         original = _find(run_id, Path(folder), uri)
@@ -57,7 +57,7 @@ def _find(run_id: str, folder: Path, uri: str | None) -> FinishedRun:
 
 
 def verdict(conditions: Sequence[str], numbers: Sequence[str]) -> str:
-    """A sentence that says if the run was reproduced."""
+    """Return a sentence that states whether the run was reproduced."""
     if not numbers:
         return "Reproduced: the predictions of every participant are bit-identical."
     why = "; the changed conditions are listed above them" if conditions else ", although no condition has changed"
@@ -66,7 +66,7 @@ def verdict(conditions: Sequence[str], numbers: Sequence[str]) -> str:
 
 
 def changed_conditions(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
-    """Lines on changes that may explain different results: recipe, data, split rule, versions, machine."""
+    """Return lines on changes that may explain different results: recipe, data, split rule, versions, machine."""
     was, now = original.facts, again.facts
     for why in was.extends.get("differs", ()):
         yield f"the original extends {was.extends['run']} and is {why}"
@@ -81,7 +81,7 @@ def changed_conditions(original: FinishedRun, again: FinishedRun) -> Iterator[st
 
 
 def changed_results(original: FinishedRun, again: FinishedRun) -> Iterator[str]:
-    """Lines on results that differ, and by how much."""
+    """Return lines on results that differ, with the size of the difference."""
     for arm, seeds in original.outcomes.items():
         for seed, was in seeds.items():
             now = again.outcomes.get(arm, {}).get(seed)

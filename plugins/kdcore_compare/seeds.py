@@ -1,4 +1,4 @@
-"""Train the seeds of a recipe side by side, and compare the student with its baseline."""
+"""Parallel training of the seeds of a recipe, and comparison of the student with its baseline."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def train_seeds(
 
     Args:
         source: Path or name of the recipe.
-        overrides: ``key=value`` each.
+        overrides: Overrides as ``key=value``.
         parallel: Number of seeds to train at a time, and where.
         only: Name of the recipe, to train without a table.
-        metric: Name of the metric that is compared; by default the one by which the target is judged.
+        metric: Name of the metric to compare. Default: the primary metric of the target.
         form: Format of the table.
-        output: File for the table; by default it is printed.
+        output: File for the table. Default: standard output.
 
     Raises:
         KdcoreError: If the training of a seed fails, or the recipe trains no baseline.

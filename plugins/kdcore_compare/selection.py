@@ -1,4 +1,4 @@
-"""Select the finished runs and participants that a comparison is made of."""
+"""Selection of finished runs and participants for a comparison."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from kdcore import (
 )
 
 TEACHERS, STUDENTS = "teachers (mean)", "students (average)"
-"""Names under which an `Outcome` evaluates the averaged probabilities of several teachers, and of several students."""
+"""Names of the averaged probabilities of several teachers, and of several students, in an `Outcome`."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Entry:
 
     @property
     def training(self) -> tuple[object, ...]:
-        """A key that is equal for entries that were trained together."""
+        """Key that is equal for entries trained together."""
         return (*(run.folder for run in self.runs), _arm(self.who))
 
     @property
@@ -101,20 +101,20 @@ class Entry:
 
     @property
     def labels(self) -> dict[str, Any]:
-        """Sample key → class index, or the numbers of another target, of every sample of every fold."""
+        """Class index, or numbers of another target, by sample key, over all folds."""
         every = self.observations.values()
         return {key: label for each in every for key, label in zip(each.keys, each.evaluation.labels.tolist(), strict=True)}
 
     @property
     def example(self) -> AnyEvaluation:
-        """The evaluation of the first observation, which knows metrics and their units."""
+        """Evaluation of the first observation, which defines metrics and units."""
         return next(iter(self.observations.values())).evaluation
 
     def metric(self, name: str) -> Metric:
-        """The metric `name`; the one by which results are judged if that is empty.
+        """Return the metric `name`, or the primary metric if it is empty.
 
         Raises:
-            UsageError: If the runs have no such metric.
+            UsageError: If the runs do not have the metric.
         """
         example = self.example
         known = [*example.metrics()]
@@ -125,23 +125,23 @@ class Entry:
         return example.target.metric(name) if isinstance(example, ValueEvaluation) else METRICS[name]
 
     def values(self, metric: str) -> list[float]:
-        """The metric of each observation."""
+        """Return the metric of each observation."""
         return [each.evaluation.metrics()[metric] for each in self.observations.values()]
 
     def only(self, keys: Iterable[tuple[int, str]]) -> Entry:
-        """A copy with these observations alone, in this order."""
+        """Return a copy with only these observations, in this order."""
         return replace(self, observations={key: self.observations[key] for key in keys})
 
 
 def select(sources: Sequence[str], overrides: Sequence[str] = ()) -> list[Entry]:
-    """Read the entries that the command line names.
+    """Read the entries named on the command line.
 
     Args:
-        sources: ``RUN`` or ``RECIPE`` each; ``A+B`` pools several; ``@WHO`` selects a participant (see `make_entry`).
-        overrides: ``key=value`` each, applied to every recipe in `sources`.
+        sources: ``RUN`` or ``RECIPE``; ``A+B`` pools several; ``@WHO`` selects a participant (see `make_entry`).
+        overrides: Overrides as ``key=value``, applied to all recipes in `sources`.
 
     Raises:
-        KdcoreError: If a run does not exist, is not finished, or has no such participant.
+        KdcoreError: If a run does not exist, is not finished, or does not have the participant.
     """
     return [_selected(source, overrides) for source in sources]
 
@@ -157,11 +157,11 @@ def _selected(source: str, overrides: Sequence[str]) -> Entry:
 
 
 def select_experiment(experiment: str, uri: str | None, filter_string: str) -> list[Entry]:
-    """Read the finished runs of an MLflow experiment; runs of one configuration make one entry.
+    """Read the finished runs of an MLflow experiment. Runs with the same configuration form one entry.
 
     Args:
         experiment: Name of the experiment.
-        uri: Tracking URI of MLflow.
+        uri: MLflow tracking URI.
         filter_string: Filter in MLflow's search syntax; empty for all runs.
     """
     groups: dict[str, list[FinishedRun]] = {}
@@ -174,10 +174,10 @@ def select_experiment(experiment: str, uri: str | None, filter_string: str) -> l
 def download_runs(
     to: Path, uri: str | None, *, run_id: str = "", experiment: str = "", filter_string: str = ""
 ) -> Iterable[FinishedRun]:
-    """Download the run with this id, or the runs of an experiment that match a filter, into the folder `to`.
+    """Download a run by ID, or the runs of an experiment that match a filter, to the folder `to`.
 
     Raises:
-        UsageError: If no plugin in use tracks runs.
+        UsageError: If no plugin for tracking is in use.
         KdcoreError: If there are no such runs.
     """
     hook = plugin_manager().hook
@@ -203,10 +203,10 @@ def _runs(name: str, overrides: Sequence[str]) -> list[FinishedRun]:
 
 
 def runs_of_recipe(source: str, overrides: Sequence[str] = ()) -> list[FinishedRun]:
-    """Find the finished runs of a recipe, whatever their seeds.
+    """Find the finished runs of a recipe with any seeds.
 
-    Runs on other recordings, or made with other files, versions or code, are left out with a line on stderr. If the recordings
-    are not available on this machine, a line on stderr says that they were not checked.
+    Runs with other recordings, files, versions or code are left out, with a line on stderr. If the recordings are not available
+    on this machine, a line on stderr states that they were not checked.
 
     Raises:
         KdcoreError: If there are none.
@@ -233,16 +233,16 @@ def runs_of_recipe(source: str, overrides: Sequence[str] = ()) -> list[FinishedR
 
 
 def make_entry(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> Entry:
-    """Collect one participant's results from `runs`. Of two runs with the same seed and split rule, the later counts.
+    """Collect the results of a participant from `runs`. Of runs with the same seed and split rule, the latest is used.
 
     Args:
-        runs: Runs of one configuration; `compare` checks that they are.
+        runs: Runs of one configuration, which `compare` checks.
         who: Name of a participant; ``students`` or ``teachers`` for their averaged probabilities; empty for the first student.
             ``baseline`` or ``baseline/NAME`` selects the students without distillation.
-        label: Name of the row; by default the recipe's name and the participant, if there are several students.
+        label: Name of the row. Default: the name of the recipe, with the participant if there are several students.
 
     Raises:
-        UsageError: If there is no such participant.
+        UsageError: If the participant does not exist.
     """
     arm, wanted = _arm(who), who.removeprefix("baseline").removeprefix("/") if _arm(who) == "baseline" else who
     observations: dict[tuple[int, str], Observation] = {}
@@ -262,9 +262,9 @@ def make_entry(runs: Sequence[FinishedRun], who: str = "", label: str = "") -> E
 
 
 def with_baselines(entry: Entry) -> list[tuple[Entry, Entry]]:
-    """Pairs of a baseline and the same participant with distillation.
+    """Return pairs of a baseline and the same participant with distillation.
 
-    An entry that names no participant makes one pair for each student, and one for the average of several students.
+    An entry without a participant gives one pair per student, and one for the average of several students.
     """
     if _arm(entry.who) == "baseline":
         raise UsageError(f"nothing to compare {entry.label} with: name another run, recipe or participant")
@@ -276,7 +276,7 @@ def with_baselines(entry: Entry) -> list[tuple[Entry, Entry]]:
 
 
 def _baseline_of(entry: Entry, students: Sequence[str]) -> str:
-    """The selector of an entry's baseline: the same student's or ensemble's; for a teacher, the first student's."""
+    """Return the selector of an entry's baseline: the same student or ensemble; for a teacher, the first student."""
     if len(students) < 2:
         return "baseline"
     same = entry.participant in students or entry.who.startswith("students")
@@ -284,7 +284,7 @@ def _baseline_of(entry: Entry, students: Sequence[str]) -> str:
 
 
 def students_of(runs: Sequence[FinishedRun]) -> list[str]:
-    """Names of the students of `runs`."""
+    """Return the names of the students of `runs`."""
     return list(next(iter(runs[-1].outcomes["distilled"].values())).students)
 
 
@@ -293,7 +293,7 @@ def _arm(who: str) -> str:
 
 
 def with_distinct_labels(entries: Sequence[Entry]) -> list[Entry]:
-    """The same entries; where labels repeat, the run's id or a number is added."""
+    """Return the entries with unique labels: the run ID or a number is added to repeated labels."""
     labels = [each.label for each in entries]
     named = [
         replace(each, label=f"{each.label} [{each.runs[-1].folder.name}]") if labels.count(each.label) > 1 else each

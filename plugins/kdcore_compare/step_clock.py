@@ -1,4 +1,4 @@
-"""Measure how long a training step of a student takes."""
+"""Measurement of the duration of a training step of a student."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kdcore import RunListener, StagePlan
 
 @dataclass(frozen=True)
 class StageTime:
-    """The time that the stage took in which a student learnt.
+    """Duration of a stage in which a student was trained.
 
     Args:
         arm: ``distilled`` or ``baseline``.
         seed: The seed.
         steps: Number of training steps measured.
-        seconds: Wall time.
-        cpu_seconds: CPU time of the process, all threads together.
+        seconds: Wall time in seconds.
+        cpu_seconds: CPU time of all threads of the process in seconds.
     """
 
     arm: str
@@ -32,15 +32,15 @@ class StageTime:
 
 
 class StepClock(RunListener):
-    """Writes the time of the stages in which a student learns to a file each, and passes everything on.
+    """Writes the durations of stages in which a student is trained to files, and forwards all events.
 
-    What is measured ends with the last epoch. It includes validation and checkpoints, but not the outputs of frozen teachers
+    The measurement ends with the last epoch. It includes validation and checkpoints, but not the outputs of frozen teachers
     that are computed before the first step. Epochs before an interruption are not measured.
 
     Args:
         folder: Folder of the files.
         student: Name of the student.
-        label: Name of the variant, which names the file.
+        label: Name of the variant, used in the file name.
         to: Receives every event.
     """
 
@@ -52,7 +52,7 @@ class StepClock(RunListener):
         self._steps = self._epochs = 0
 
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
-        """Note seed and arm."""
+        """Store the seed and arm."""
         self._seed, self._arm = seed, arm
         self._to.arm_started(seed, arm, stages)
 
@@ -68,7 +68,7 @@ class StepClock(RunListener):
         return self._to.epoch_finished(stage, epoch, metrics)
 
     def stage_finished(self, stage: StagePlan) -> None:
-        """Write what was measured, if the student was a learner."""
+        """Write the measurement if the student was a learner."""
         if self.student in stage.learners and self._epochs:
             wall, cpu = (end - start for end, start in zip(self._ended, self._began, strict=True))
             found = StageTime(self._arm, self._seed, self._steps * self._epochs, wall, cpu)
@@ -79,12 +79,12 @@ class StepClock(RunListener):
 
 
 def stage_times(folder: Path, label: str, seeds: Sequence[int], arm: str = "distilled") -> Iterator[StageTime]:
-    """Measured times of a variant.
+    """Return measured times of a variant.
 
     Args:
         folder: Folder of the files.
         label: Name of the variant.
-        seeds: The seeds wanted; one that was not measured is left out.
+        seeds: Seeds to return; those without a measurement are omitted.
         arm: ``distilled`` or ``baseline``.
     """
     for seed in seeds:

@@ -1,4 +1,4 @@
-"""Write tables to the terminal or to files, as Markdown, CSV, LaTeX or HTML."""
+"""Output of tables to the terminal or files, as Markdown, CSV, LaTeX or HTML."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NO_BREAK = "\u00a0"
 
 NARROWEST, DEFAULT_WIDTH, UNLIMITED = 20, 80, 10_000
-"""Widths in characters: the least that tables are printed at, of a terminal that does not tell, and of a pipe."""
+"""Widths in characters: minimum, of a terminal with unknown width, and of a pipe."""
 
 Format = Literal["rich", "markdown", "csv", "latex", "html"]
 
@@ -56,10 +56,10 @@ class Table:
 
 
 def format_for(form: Format, path: Path | None) -> Format:
-    """`form`, or the format that the suffix of `path` stands for if `form` is ``rich`` (for the terminal alone).
+    """Return `form`, or the format for the suffix of `path` if `form` is ``rich``, which is for terminals only.
 
     Raises:
-        UsageError: If the suffix stands for no format.
+        UsageError: If the suffix is not a known format.
     """
     if path is None or form != "rich":
         return form
@@ -84,7 +84,7 @@ def write_tables(
 
 
 def render(tables: Sequence[Table], records: Sequence[Mapping[str, object]], form: Format) -> str:
-    """Tables as text in any format but ``rich``. CSV holds the `records`, whose keys are its columns."""
+    """Return tables as text in any format except ``rich``. CSV contains the `records`, whose keys are its columns."""
     if form == "csv":
         return to_csv(records)
     if form == "html":
@@ -121,7 +121,7 @@ def print_tables(tables: Sequence[Table]) -> None:
 
 
 def terminal_width() -> int:
-    """The width to print at: ``$COLUMNS`` if positive, else that of the terminal; unlimited in a pipe."""
+    """Return the width to print at: ``$COLUMNS`` if positive, or else that of the terminal; unlimited in a pipe."""
     from rich.console import Console
 
     columns = os.environ.get("COLUMNS", "")
@@ -134,7 +134,7 @@ def terminal_width() -> int:
 
 
 def stderr_console() -> Console:
-    """A console for progress on stderr; a terminal that is too narrow, or tells no width, counts as 80 characters wide."""
+    """Return a console for progress on stderr, at least 80 characters wide."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -142,7 +142,7 @@ def stderr_console() -> Console:
 
 
 def _blocks(table: Table) -> Text:
-    """The rows of a table as blocks of lines, for terminals that are too narrow for columns."""
+    """Return the rows of a table as blocks of lines, for narrow terminals."""
     from rich.text import Text
 
     shown = Text()
@@ -157,14 +157,14 @@ def _blocks(table: Table) -> Text:
 
 
 def _column(table: Table, index: int) -> str:
-    """The heading of a column; a repeated one is followed by the nearest unique heading before it."""
+    """Return the heading of a column; a repeated one is followed by the nearest unique heading before it."""
     once = [heading for heading in table.headings[:index] if table.headings.count(heading) == 1 and heading]
     heading = table.headings[index]
     return f"{heading} ({once[-1]})" if table.headings.count(heading) > 1 and once else heading
 
 
 def _heading(table: Table, index: int) -> str:
-    """The heading of a column, wrapped to the width of its cells; a percent sign is not wrapped."""
+    """Return the heading of a column, wrapped to the width of its cells; a percent sign is not wrapped."""
     if index == 0:
         return table.headings[0]
     text = table.headings[index].replace(" %", f"{NO_BREAK}%")
@@ -173,7 +173,7 @@ def _heading(table: Table, index: int) -> str:
 
 
 def _width(table: RichTable) -> int:
-    """The natural width of a table, in characters."""
+    """Return the natural width of a table, in characters."""
     from rich.console import Console
 
     return Console(width=UNLIMITED).measure(table).maximum
@@ -194,7 +194,7 @@ def _rich(table: Table, dropped: Sequence[int]) -> RichTable:
 
 
 def to_markdown(table: Table) -> str:
-    """A table in Markdown, with title and notes."""
+    """Return a table in Markdown, with title and notes."""
     lines = [f"**{table.title}**", "", _pipes(table.headings), _pipes(["---", *["---:"] * (len(table.headings) - 1)])]
     for number, row in enumerate(table.rows):
         lines.append(_pipes([f"**{cell}**" if number in table.strong and cell else cell for cell in row]))
@@ -207,7 +207,7 @@ def _pipes(cells: Sequence[str]) -> str:
 
 
 def to_csv(records: Sequence[Mapping[str, object]]) -> str:
-    """Records as CSV; None is an empty cell."""
+    """Return records as CSV, with empty cells for None."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(dict.fromkeys(key for record in records for key in record)), lineterminator="\n")
     writer.writeheader()
@@ -216,7 +216,7 @@ def to_csv(records: Sequence[Mapping[str, object]]) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A LaTeX ``table`` environment with `booktabs` rules."""
+    """Return a LaTeX ``table`` environment with `booktabs` rules."""
     body = [_row(table.headings), r"\midrule"]
     for number, row in enumerate(table.rows):
         body.append(_row(row, number in table.strong))
@@ -244,7 +244,7 @@ def _latex(text: str) -> str:
 
 
 def to_html(tables: Sequence[Table]) -> str:
-    """Tables as a complete HTML page."""
+    """Return tables as a complete HTML page."""
     title = escape(tables[0].title) if tables else ""
     body = "\n".join(map(_html_table, tables))
     style = (

@@ -1,4 +1,4 @@
-"""Train variants of a recipe, such as the folds of a cross-validation, one by one or in parallel."""
+"""Training of variants of a recipe, such as the folds of a cross-validation, one by one or in parallel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kdcore_compare.parallel import Parallel
 from kdcore_compare.tables import Format, Table, render, stderr_console
 
 Clock = Callable[[str, RunListener], RunListener]
-"""(label of a variant, listener) → a listener that measures the training and passes everything on."""
+"""Function from (label of a variant, listener) to a listener that measures the training and forwards events."""
 
 
 def named_overrides(recipe: Recipe, label: str, changes: Sequence[str], tags: Mapping[str, str]) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ def named_overrides(recipe: Recipe, label: str, changes: Sequence[str], tags: Ma
 
 
 def group_name(recipe: Recipe) -> str:
-    """The name of all variants of a recipe together, in files and MLflow tags."""
+    """Return the common name of all variants of a recipe, for files and MLflow tags."""
     return f"{recipe.name}-{recipe.variant[:6]}"
 
 
@@ -78,7 +78,7 @@ def train_variants(
         missing = {label: seeds for label, recipe in recipes.items() if (seeds := missing_seeds(recipe, split))}
         commands = _commands(missing, recipes, parallel.at_once, command, split)
         if len(commands) > 1:
-            dry_run(source, [*overrides, *variants[next(iter(missing))]], split=split)  # prepares the data once, for all
+            dry_run(source, [*overrides, *variants[next(iter(missing))]], split=split)  # prepare the data once for all variants
         ended = parallel.run({job: words for job, (_, words) in commands.items()}, logs, say)
         failed = {commands[job][0]: f"training failed; see {logs}" for job, status in ended.items() if status}
         if failed and failures is None:
@@ -154,7 +154,7 @@ def train_variant(
 
 
 def save_tables(folder: Path, name: str, tables: Sequence[Table], records: Sequence[Mapping[str, object]]) -> None:
-    """Write tables as Markdown and records as CSV, and tell where."""
+    """Write tables as Markdown and records as CSV, and print the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     formats: tuple[tuple[str, Format], ...] = ((".md", "markdown"), (".csv", "csv"))
     for suffix, form in formats:

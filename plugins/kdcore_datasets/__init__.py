@@ -5,14 +5,14 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_modalities(register):
-    """Kinds of signal."""
+    """Register kinds of signals."""
     for name in ("accelerometer", "gyroscope", "orientation", "skeleton", "rgb", "depth", "flow"):
         register(name, f"kdcore_datasets.modalities:{name.upper()}")
 
 
 @hookimpl
 def register_datasets(register):
-    """Recordings, published and one's own."""
+    """Register datasets: published ones, and formats for your own recordings."""
     register("utd-mhad", "kdcore_datasets.utd_mhad:UtdMhad")
     register("berkeley-mhad", "kdcore_datasets.berkeley_mhad:BerkeleyMhad")
     register("mmact", "kdcore_datasets.mmact:Mmact")
@@ -29,7 +29,7 @@ def register_datasets(register):
 
 @hookimpl
 def register_commands(cli):
-    """Add ``data new``."""
+    """Add the command ``data new``."""
     from kdcore_datasets.commands import new
 
     group = next(each.typer_instance for each in cli.registered_groups if each.name == "data")
@@ -38,7 +38,7 @@ def register_commands(cli):
 
 @hookimpl
 def register_protocols(register):
-    """Rules that split samples."""
+    """Register protocols, which split samples."""
     register("cross-subject", "kdcore_datasets.protocols.subjects:CrossSubject")
     register("leave-one-subject-out", "kdcore_datasets.protocols.subjects:LeaveOneSubjectOut")
     register("subject-folds", "kdcore_datasets.protocols.folds:SubjectFolds")

@@ -1,4 +1,4 @@
-"""Columns of Parquet files, and of folders that Hugging Face `datasets` saved."""
+"""Columns of Parquet files, and of folders saved by Hugging Face `datasets`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import numpy as np
 from kdcore import DataError, refuse_parquet_bomb
 
 LARGEST_DESCRIPTION = 1 << 24
-"""Bytes of a folder's JSON files, at most."""
+"""Maximum size of a folder's JSON files in bytes."""
 
 
 class ArrowRows:
-    """The rows of a column, of which numbers are not copied into memory.
+    """Rows of a column. Numbers are not copied to memory.
 
     Args:
-        blocks: Arrays with some rows each.
+        blocks: Arrays with consecutive rows.
     """
 
     def __init__(self, blocks: Sequence[np.ndarray]):
@@ -39,20 +39,20 @@ class ArrowRows:
         return self._starts[-1]
 
     def __getitem__(self, row: int) -> Any:
-        """One row."""
+        """Return a row."""
         block = bisect_right(self._starts, row) - 1
         return self._blocks[block][row - self._starts[block]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All rows, in memory."""
+        """Return all rows in memory."""
         return np.asarray(np.concatenate(self._blocks) if self._blocks else np.empty(0), dtype=dtype)
 
 
 def parquet_rows(path: Path, name: str) -> ArrowRows:
-    """A column of a Parquet file; the only one if no name is given.
+    """Read a column of a Parquet file; without a name, its only column.
 
     Raises:
-        DataError: If it cannot be read, there is no such column, or it unpacks to far more than its size.
+        DataError: If the file cannot be read, the column is missing, or it decompresses to far more than the file's size.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -66,17 +66,17 @@ def parquet_rows(path: Path, name: str) -> ArrowRows:
 
 
 def is_saved_dataset(path: Path) -> bool:
-    """Return True for a folder that ``datasets.Dataset.save_to_disk`` wrote."""
+    """Return whether a folder was written by ``datasets.Dataset.save_to_disk``."""
     return (path / "state.json").is_file()
 
 
 def saved_dataset_rows(folder: Path, name: str) -> ArrowRows:
-    """A column of a folder that ``datasets.Dataset.save_to_disk`` wrote, mapped into memory.
+    """Memory-map a column of a folder written by ``datasets.Dataset.save_to_disk``.
 
-    Class labels are given by name, and one of -1 as none.
+    Class labels are returned by name, and a label of -1 as missing.
 
     Raises:
-        DataError: If the folder is damaged, or refused: files outside it, or compressed ones.
+        DataError: If the folder is damaged, or rejected because it refers to files outside it or to compressed files.
     """
     import pyarrow as pa
 
@@ -122,14 +122,14 @@ def _inside(folder: Path, name: object) -> Path:
 
 
 def _batches(path: Path, name: str) -> Iterator[Any]:
-    """The column's part of each batch of an Arrow stream."""
+    """Yield the column in each batch of an Arrow stream."""
     import pyarrow as pa
 
     source = pa.memory_map(str(path))
     schema = pa.ipc.open_stream(source).schema
     index = schema.names.index(named(path.parent, name, schema.names))
     source.seek(0)
-    with suppress(EOFError):  # the mark that ends a stream
+    with suppress(EOFError):  # end of the stream
         while message := pa.ipc.read_message(source):
             if message.type == "record batch" and _is_compressed(message.metadata.to_pybytes()):
                 raise DataError(f"{path}: refused: its values are compressed")
@@ -141,10 +141,10 @@ def _batches(path: Path, name: str) -> Iterator[Any]:
 
 
 def _is_compressed(metadata: bytes) -> bool:
-    """True if a record batch's message, a flatbuffer, has the field `compression`."""
+    """Return whether a record batch's message, a flatbuffer, has the field `compression`."""
 
     def field(table: int, number: int) -> int:
-        """Place of a table's field; 0 if it has none."""
+        """Return the offset of a field in the table; 0 if it has none."""
         home = table - struct.unpack_from("<i", metadata, table)[0]
         offset = 4 + 2 * number
         size = struct.unpack_from("<H", metadata, home)[0]
@@ -155,14 +155,14 @@ def _is_compressed(metadata: bytes) -> bool:
         header = field(struct.unpack_from("<I", metadata, 0)[0], 2)
         return bool(field(header + struct.unpack_from("<I", metadata, header)[0], 3))
     except struct.error:
-        return True  # damaged, and so not read
+        return True  # damaged, so do not read it
 
 
 def named(path: Path, name: str, known: Sequence[str]) -> str:
-    """`name` if it is known; the only known one if there is no name.
+    """Return `name` if it is known, or without a name the only known one.
 
     Raises:
-        DataError: Otherwise, with the known ones.
+        DataError: If the name is unknown or ambiguous. The message lists the known names.
     """
     if name in known:
         return name
@@ -184,7 +184,7 @@ def _rows(path: Path, name: str, chunks: Sequence[Any]) -> ArrowRows:
 
 
 def _single(block: np.ndarray) -> np.ndarray:
-    """The rows of a block as objects, so that other blocks may have rows of other lengths."""
+    """Return the rows of a block as objects, since rows of other blocks may have other lengths."""
     found = np.empty(len(block), dtype=object)
     for number, row in enumerate(block):
         found[number] = row
@@ -192,7 +192,7 @@ def _single(block: np.ndarray) -> np.ndarray:
 
 
 def _values(array: Any, outermost: bool = True) -> np.ndarray:
-    """An Arrow array, in which lists become axes; rows of unequal lengths become objects.
+    """Convert an Arrow array, with lists as axes. Rows of unequal lengths become objects.
 
     Raises:
         ValueError: If a list is missing, or lists within a row have unequal lengths.

@@ -16,7 +16,7 @@ from kdcore_datasets.folders import entries, existing_folder, subfolder
 from kdcore_datasets.modalities import ACCELEROMETER, SKELETON, STANDARD_GRAVITY
 
 PLACEMENTS = ("left-wrist", "right-wrist", "left-hip", "right-hip", "left-ankle", "right-ankle")
-"""The places where sensors 1 to 6 are worn."""
+"""Placements of sensors 1 to 6."""
 RATE = 30.0
 
 _TRIAL = r"s(?P<subject>\d+)_a(?P<action>\d+)_r(?P<trial>\d+)"
@@ -24,7 +24,7 @@ _SENSOR_FILE = re.compile(rf"acc_h(?P<sensor>\d+)_{_TRIAL}\.txt", re.IGNORECASE)
 _SKELETON_FILE = re.compile(rf"skl_{_TRIAL}\.bvh", re.IGNORECASE)
 
 File = tuple[str, Path, re.Match[str]]
-"""Modality, path, and what the name says."""
+"""Modality, path, and fields of the file name."""
 
 
 class BerkeleyMhad(Dataset):
@@ -32,15 +32,15 @@ class BerkeleyMhad(Dataset):
 
     Paper: https://doi.org/10.1109/WACV.2013.6474999.
 
-    Accelerometer files are ``Accelerometer/Shimmer0k/acc_h0k_sXX_aYY_rZZ.txt`` with columns x, y, z in g and unix time in s;
+    Accelerometer files are ``Accelerometer/Shimmer0k/acc_h0k_sXX_aYY_rZZ.txt`` with columns x, y, z in g and Unix time in s;
     sampling is irregular, around 30 Hz. All sensors of a trial share a clock that starts with the earliest of them.
-    Skeletons are ``Mocap/SkeletalData/skl_sXX_aYY_rZZ.bvh`` in cm, at the rate of motion capture; their joints are all nodes of
-    the hierarchy, ends of limbs included, in the file's order. They bear no time stamps: their clock is taken to start
-    with the sensors'. Recordings of anything but the 11 actions (T-pose, background) are left out, and so are the
-    cameras, Kinects and microphones of the dataset.
+    Skeletons are ``Mocap/SkeletalData/skl_sXX_aYY_rZZ.bvh`` in cm, at the rate of motion capture. Their joints are all nodes of
+    the hierarchy in file order, including the ends of limbs. Skeletons have no time stamps and are assumed to start with the
+    sensors. Recordings other than the 11 actions (T-pose, background), and the cameras, Kinects and microphones of the dataset,
+    are not read.
 
     Args:
-        root: Folder that contains ``Accelerometer`` and maybe ``Mocap``, or the former itself.
+        root: Folder that contains ``Accelerometer`` and optionally ``Mocap``, or the folder ``Accelerometer`` itself.
     """
 
     classes = BERKELEY_MHAD
@@ -55,7 +55,7 @@ class BerkeleyMhad(Dataset):
         self.modalities["skeleton"] = SKELETON.renamed("skeleton", skeleton="berkeley-mhad", persons=1)
 
     def samples(self) -> Sequence[Sample]:
-        """All trials, by action, subject and repetition."""
+        """Return all trials, by action, subject and repetition."""
         root = existing_folder(self.root)
         sources: dict[tuple[int, int, int], dict[str, object]] = {}
         for modality, path, match in [*_sensor_files(root), *_skeleton_files(root)]:
@@ -70,7 +70,7 @@ class BerkeleyMhad(Dataset):
         ]
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """One accelerometer of a trial, in m/s², or its skeleton, in m."""
+        """Read an accelerometer in m/s², or the skeleton in m, of a trial."""
         path = Path(str(sample.sources[modality]))
         if modality == "skeleton":
             positions, rate = read_bvh(path)

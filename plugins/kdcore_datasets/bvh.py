@@ -1,4 +1,4 @@
-"""Reading motion capture in Biovision's BVH format."""
+"""Reader for motion capture in Biovision's BVH format."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class _Node:
 
 
 def read_bvh(path: Path) -> tuple[np.ndarray, float]:
-    """Positions of all joints and limb ends in the file's unit, (T, V, 3), and frames per second.
+    """Read the positions of all joints and limb ends in the file's unit, (T, V, 3), and the frame rate in Hz.
 
-    A node's position is its parent's, moved by its offset and position channels in the parent's axes; its own axes are the
-    parent's turned by its rotation channels in the order in which they are listed.
+    The position of a node is that of its parent, moved by the node's offset and position channels in the parent's axes. The
+    axes of a node are those of its parent, rotated by the node's rotation channels in the order in which they are listed.
 
     Raises:
         DataError: If the file is damaged or has no frames.

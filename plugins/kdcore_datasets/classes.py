@@ -1,4 +1,4 @@
-"""Names of the actions of the published datasets, in the order of their numbers."""
+"""Class names of the published datasets, in the order of their numbers."""
 
 UTD_MHAD = (
     "right arm swipe to the left",

@@ -1,4 +1,4 @@
-"""Loading files that hold many skeleton clips."""
+"""Readers for files that contain many skeleton clips."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from kdcore_datasets.protocols.partition import listed
 
 @dataclass(frozen=True)
 class CollectedClip:
-    """One clip of a collection.
+    """A clip of a collection.
 
     Args:
-        name: What the file calls it.
-        label: Number of its class.
-        session: Part of the published split, empty if there is none.
-        joints: (person, time, joint, channel).
+        name: Name of the clip in the file.
+        label: Index of its class.
+        session: Part of the published split; empty if there is none.
+        joints: Joint positions, (person, time, joint, channel).
     """
 
     name: str
@@ -32,10 +32,10 @@ class CollectedClip:
 
 
 def load_pickle(path: Path, split: str) -> list[CollectedClip]:
-    """Clips of a pickle in PYSKL's format, with the parts of `split` as sessions.
+    """Read the clips of a pickle in PYSKL's format, with the parts of `split` as sessions.
 
     Raises:
-        DataError: If the file is no such pickle, or has no such split.
+        DataError: If the file is not such a pickle, or does not contain the split.
     """
     content = read_pickle(path)
     if not isinstance(content, Mapping):
@@ -82,7 +82,7 @@ def _refuse_unlike(clips: Sequence[tuple[str, int, np.ndarray]], path: Path) -> 
 
 
 def _sessions(parts: Mapping[str, Sequence[str]], split: str, path: Path) -> dict[str, str]:
-    """Clip name → part of `split`, without the split's name."""
+    """Return the part of `split` for each clip, without the name of the split."""
     chosen = {part: names for part, names in parts.items() if part.startswith(f"{split}_")}
     if split and not chosen:
         raise DataError(f"{path}: has no split {split!r}; its parts are {listed(sorted(parts)) or 'none'}")
@@ -95,16 +95,16 @@ def _sessions(parts: Mapping[str, Sequence[str]], split: str, path: Path) -> dic
 
 
 def load_npz(path: Path, joints: int) -> list[CollectedClip]:
-    """Clips of an archive with ``x_train``, ``y_train``, ``x_test`` and ``y_test``; the parts become sessions.
+    """Read the clips of an archive with ``x_train``, ``y_train``, ``x_test`` and ``y_test``. The parts become sessions.
 
     Raises:
-        DataError: If arrays are missing or their shapes do not fit.
+        DataError: If arrays are missing or their shapes do not match.
     """
     refuse_bomb(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x_train", "y_train", "x_test", "y_test")}
-    except Exception as error:  # damage shows as zip, value or key errors
+    except Exception as error:  # damaged archives raise zip, value or key errors
         raise DataError(f"{path}: is not an archive of x_train, y_train, x_test and y_test ({error})") from error
     return [clip for part in ("train", "test") for clip in _part(part, arrays[f"x_{part}"], arrays[f"y_{part}"], joints, path)]
 

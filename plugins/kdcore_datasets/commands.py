@@ -1,4 +1,4 @@
-"""Commands of the plugin; what they need is imported inside them."""
+"""Commands of the plugin. They import slow modules in their bodies."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import typer
 
 def new(
     folder: Annotated[Path, typer.Argument(help="Folder of the recordings.")],
-    to: Annotated[Path | None, typer.Option(help="Recipe to write; by default the folder's name with .yaml.")] = None,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Samples per second, where the files do not tell.")] = None,
+    to: Annotated[Path | None, typer.Option(help="Recipe to write. Default: the name of the folder with .yaml.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Sampling rate in Hz, if the files do not contain it.")] = None,
 ) -> None:
-    """Look at a folder of recordings and write a recipe that reads them.
+    """Inspect a folder of recordings and write a recipe that reads them.
 
-    Guesses delimiter, header, time column, channels, labels, subjects and names of files, and says what was guessed and what
-    must be filled in. Nothing is trained.
+    Detects delimiter, header, time column, channels, labels, subjects and file name patterns. Prints what was detected and what
+    you need to fill in. Nothing is trained.
     """
     from kdcore_datasets.new.recipe import new_recipe
 

@@ -1,4 +1,4 @@
-"""Cases for testing these datasets and protocols with `kdcore.testing`. Recordings cannot be shipped."""
+"""Conformance test cases for the datasets and protocols. Recordings cannot be shipped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdcore.testing import Case, NotApplicable
 
 
 def _recordings(folder: Path) -> dict[str, Any]:
-    raise NotApplicable("it needs recordings, which are not shipped: test it with Case({'root': …})")
+    raise NotApplicable("recordings are required and not shipped; test it with Case({'root': …})")
 
 
 def _list_of_subjects(folder: Path) -> dict[str, Any]:

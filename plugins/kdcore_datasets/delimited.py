@@ -1,4 +1,4 @@
-"""Reading columns of delimited text, with errors that name the file."""
+"""Reader for columns of delimited text, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from kdcore import DataError, refuse_bomb
 from kdcore_datasets.file_formats import LARGEST, measurable
 
 Column = str | int
-"""A column's name in the header, or its number counted from 0."""
+"""Column name in the header, or column number starting at 0."""
 
 LARGE_TEXT = 1 << 26
-"""Bytes of text up to which a compressed file is read whatever its own size."""
+"""Size in bytes up to which decompressed text is always accepted."""
 
 _DELIMITERS = (",", ";", "\t", "|")
 
 
 @dataclass(frozen=True)
 class TextLayout:
-    """The way in which a file of delimited text is written.
+    """The format of a file of delimited text.
 
     Args:
-        delimiter: Separator of columns; a blank means any white space.
-        header: Whether the first line names the columns.
-        record_end: Character that ends a row besides the end of the line; nothing by default.
-        decimal: Decimal mark of numbers. With a comma, a number with a point is not read: the point may separate thousands.
+        delimiter: Column separator; a blank means any white space.
+        header: Whether the first line contains column names.
+        record_end: Character at the end of each row, before the line break. Default: none.
+        decimal: Decimal mark. With a comma, numbers with a point are rejected, since the point may separate thousands.
     """
 
     delimiter: str = ","
@@ -47,13 +47,13 @@ class TextLayout:
     decimal: Literal[".", ","] = "."
 
     def number(self, text: str) -> float | None:
-        """The number that a cell holds; None if it holds none."""
+        """Return the number in a cell, or None if it is not a number."""
         with suppress(ValueError):
             return float(self.plain(text))
         return None
 
     def plain(self, text: str) -> str:
-        """The text with decimal points; what else has a point becomes no number."""
+        """Return text with decimal points. Text that already contains a point becomes invalid."""
         return text if self.decimal == "." else text.translate(_DECIMAL_COMMAS)
 
 
@@ -61,12 +61,12 @@ _DECIMAL_COMMAS = str.maketrans({",": ".", ".": "?"})
 DEFAULT_LAYOUT = TextLayout()
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
-"""First bytes of a file → how it is compressed."""
+"""Compression formats by the first bytes of a file."""
 
 
 @contextmanager
 def open_text(path: Path) -> Iterator[TextIO]:
-    """A text file, whatever its name, decompressed if its first bytes say that it is compressed: gzip, bzip2, xz, Zstandard."""
+    """Open a text file. It is decompressed if its first bytes indicate gzip, bzip2, xz or Zstandard."""
     with open(path, "rb") as raw, ExitStack() as stack:
         start = raw.read(8)
         raw.seek(0)
@@ -76,7 +76,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
 
 
 class _Bounded(io.RawIOBase):
-    """A decompressed stream that ends with a DataError once it has given far more than its file's size."""
+    """A decompressed stream that raises a DataError once it has returned far more than the size of the file."""
 
     def __init__(self, stream: Any, path: Path):
         self._stream, self._path, self._given = stream, path, 0
@@ -104,17 +104,17 @@ def _decompressed(raw: BinaryIO, kind: str) -> Any:
 def read_numbers(
     path: Path, columns: Sequence[Column], layout: TextLayout = DEFAULT_LAYOUT, rows: slice | None = None
 ) -> np.ndarray:
-    """Columns of numbers, as (rows, columns) float64; of `rows` only, where these are given.
+    """Read columns of numbers, (rows, columns) float64.
 
     Args:
-        path: The file, which may be compressed.
-        columns: Those wanted.
-        layout: How it is written.
-        rows: Those wanted; all by default.
+        path: File, which may be compressed.
+        columns: Columns to read.
+        layout: Format of the file.
+        rows: Rows to read. Default: all.
 
     Raises:
-        DataError: If the file is unreadable or empty, lacks a column, or a cell of these rows is not a finite number, naming
-            the line.
+        DataError: If the file is unreadable or empty, lacks a column, or a cell in these rows is not a finite number. The
+            message names the line.
     """
     values = _read(path, tuple(columns), layout, "float64")
     first, last, _ = (rows or slice(None)).indices(len(values))
@@ -132,17 +132,17 @@ def read_numbers(
 
 
 def read_gappy(path: Path, columns: Sequence[Column], layout: TextLayout = DEFAULT_LAYOUT) -> np.ndarray:
-    """Columns of numbers, (rows, columns) float64, NaN where a cell is missing, no number, or beyond all measure.
+    """Read columns of numbers, (rows, columns) float64, with NaN for cells that are missing, not numbers, or too large.
 
     Raises:
-        DataError: If the file is unreadable or empty, or lacks the column.
+        DataError: If the file is unreadable or empty, or lacks a column.
     """
     values = _read(path, tuple(columns), layout, "float64")
     return np.where(measurable(values), values, np.nan)
 
 
 def read_texts(path: Path, columns: Sequence[Column], layout: TextLayout = DEFAULT_LAYOUT) -> np.ndarray:
-    """Columns of text without surrounding blanks, as (rows, columns); empty where a row ends before the column.
+    """Read columns of text without surrounding blanks, (rows, columns); empty if a row ends before the column.
 
     Raises:
         DataError: If the file is unreadable or empty, or lacks a column.
@@ -151,7 +151,7 @@ def read_texts(path: Path, columns: Sequence[Column], layout: TextLayout = DEFAU
 
 
 def seems_headerless(path: Path, columns: Sequence[Column], layout: TextLayout) -> bool:
-    """True if the first line has numbers where `columns` are, and these are not just the columns' own numbers.
+    """Return whether the first line contains numbers in `columns` that are not just the column numbers.
 
     Raises:
         DataError: If the file cannot be read.
@@ -183,7 +183,7 @@ def _read(path: Path, columns: tuple[Column, ...], layout: TextLayout, kind: str
 
 @lru_cache(maxsize=32)
 def _parse(path: Path, stamp: int, columns: tuple[Column, ...], layout: TextLayout, kind: str) -> np.ndarray:
-    """Parsed columns; `stamp` is the file's time of change, so that a changed file is read again."""
+    """Return the parsed columns. `stamp` is the modification time, so that a changed file is read again."""
     del stamp
     lines = _lines(path, layout)
     first = next(lines, (0, []))[0] if layout.header else 0
@@ -193,7 +193,7 @@ def _parse(path: Path, stamp: int, columns: tuple[Column, ...], layout: TextLayo
     if layout.header and not layout.record_end and layout.delimiter != " ":
         _refuse_longer_rows(path, layout)
     values = None if layout.record_end else _load(path, kind, layout, first, numbers)
-    if values is None:  # a row is too short, or a cell no number: the others may be sound
+    if values is None:  # a row is too short, or a cell is not a number; the other rows may be valid
         rows = islice(_lines(path, layout), int(layout.header), None)
         values = np.array([[_cell(cells, number, kind, layout) for number in numbers] for _, cells in rows], dtype=kind)
     values.flags.writeable = False
@@ -201,7 +201,7 @@ def _parse(path: Path, stamp: int, columns: tuple[Column, ...], layout: TextLayo
 
 
 def _load(path: Path, kind: str, layout: TextLayout, skipped: int, numbers: Sequence[int]) -> np.ndarray | None:
-    """The columns as NumPy reads them, quickly; None if it cannot."""
+    """Read the columns quickly with NumPy; return None if that fails."""
     with open_text(path) as file:
         try:
             return np.loadtxt(
@@ -221,12 +221,12 @@ def _load(path: Path, kind: str, layout: TextLayout, skipped: int, numbers: Sequ
 
 
 def _refuse_longer_rows(path: Path, layout: TextLayout) -> None:
-    """Refuse rows with more cells than the header has names: nobody knows which name belongs to which cell.
+    """Raise an error for rows with more cells than the header has names, since cells cannot be assigned to names.
 
-    Decimal commas make such rows, and row names without a heading. Empty cells at the end do not count.
+    Decimal commas and row names without a column name lead to such rows. Empty cells at the end are ignored.
 
     Raises:
-        ValueError: If there is one, naming its line.
+        ValueError: If there is such a row. The message names the line.
     """
     with open_text(path) as file:
         counts = (line.count(layout.delimiter) for line in file)
@@ -252,7 +252,7 @@ def _cell(cells: Sequence[str], number: int, kind: str, layout: TextLayout) -> f
 
 
 def _numbers(path: Path, columns: Sequence[Column], layout: TextLayout) -> list[int]:
-    """The indices of `columns` in a row."""
+    """Return the indices of `columns` in a row."""
     names = next(_lines(path, layout), (0, []))[1] if layout.header else []
     if layout.header and not names:
         raise ValueError("is empty")
@@ -260,7 +260,7 @@ def _numbers(path: Path, columns: Sequence[Column], layout: TextLayout) -> list[
 
 
 def _lines(path: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
-    """Every row that is not empty: the number of its line, counted from 1, and its cells without surrounding blanks."""
+    """Yield the number of each non-empty line, starting at 1, and its cells without surrounding blanks."""
     delimiter, record_end = layout.delimiter, layout.record_end
     with open_text(path) as file:
         if record_end:
@@ -279,7 +279,7 @@ def _lines(path: Path, layout: TextLayout) -> Iterator[tuple[int, list[str]]]:
 
 
 def _fault(line: int, cells: Sequence[str], columns: Mapping[int, Column], layout: TextLayout) -> str:
-    """The reason why a line's cells are not numbers; empty if they are."""
+    """Return why a line's cells are not numbers, or an empty string if they are."""
     for number, column in columns.items():
         if number >= len(cells):
             return f"line {line} has {len(cells)} column(s), none for {column!r}{_other_delimiter(cells, layout)}"
@@ -289,7 +289,7 @@ def _fault(line: int, cells: Sequence[str], columns: Mapping[int, Column], layou
 
 
 def _advice(cell: str, layout: TextLayout) -> str:
-    """The end of a message about a cell that is not a number: the option that may help."""
+    """Return a hint for a cell that is not a number: an option that may help."""
     if cell in ("", "?", "NA", "N/A", "null", "None"):
         return "; `missing_values` says what to do about missing ones"
     if cell.endswith(";") and layout.delimiter != ";":
@@ -302,7 +302,7 @@ def _advice(cell: str, layout: TextLayout) -> str:
 
 
 def _other_delimiter(cells: Sequence[str], layout: TextLayout) -> str:
-    """The end of a message: the delimiter that a line seems to have instead of the one in `layout`."""
+    """Return a hint if a line appears to have another delimiter than `layout`."""
     marks = {layout.delimiter, layout.decimal}
     found = [each for each in _DELIMITERS if each not in marks and any(each in cell for cell in cells)]
     return f"; is its `delimiter` {found[0]!r}?" if found else ""

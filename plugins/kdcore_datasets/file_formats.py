@@ -1,4 +1,4 @@
-"""Readers of MATLAB files, videos and pickles, and the checks that all readers make on what they read."""
+"""Readers for MATLAB files, videos and pickles, and checks shared by all readers."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from kdcore_datasets.folders import existing_file
 from kdcore_datasets.matlab_arrays import COMPRESSED, plain_array
 
 SMALL = 1 << 20
-"""Bytes up to which a compressed file is harmless: zlib packs at most 1,032 to 1."""
+"""Size in bytes up to which a compressed file is harmless: zlib compresses at most 1,032 to 1."""
 
 LARGEST = 1e30
-"""No sensor measures more; below it, neither a change of units nor float32 makes a number infinite."""
+"""Maximum absolute value. Sensors measure less, and up to it neither unit conversion nor float32 overflows."""
 
 
 def measurable(values: np.ndarray) -> np.ndarray:
-    """A mask of `values` that are finite and no larger than `LARGEST` either way; the same shape."""
+    """Return a mask of the `values` that are finite with an absolute value of at most `LARGEST`, in the same shape."""
     return np.abs(values) <= np.float64(LARGEST)
 
 
 def require_shape(values: np.ndarray, shape: Sequence[int | None], path: Path, what: str) -> np.ndarray:
-    """`values` unchanged; None stands for any length, and axes of length zero are refused.
+    """Return `values` if their shape matches. None matches any length greater than zero.
 
     Raises:
-        DataError: If the shape is another one.
+        DataError: If the shape does not match.
     """
     expected = "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
     fits = values.ndim == len(shape) and all(size in (None, actual) for size, actual in zip(shape, values.shape, strict=True))
@@ -44,10 +44,10 @@ def require_shape(values: np.ndarray, shape: Sequence[int | None], path: Path, w
 
 
 def require_finite(values: np.ndarray, path: Path, what: str) -> np.ndarray:
-    """`values` unchanged.
+    """Return `values` if all are finite and at most `LARGEST` in absolute value.
 
     Raises:
-        DataError: If a value is not a finite number, or beyond `LARGEST`, saying where the first one is.
+        DataError: If a value is not. The message contains the index of the first one.
     """
     good = measurable(values)
     if not good.all():
@@ -59,10 +59,10 @@ def require_finite(values: np.ndarray, path: Path, what: str) -> np.ndarray:
 
 
 def read_variable(path: Path, name: str) -> np.ndarray:
-    """The array called `name` in a MATLAB file (up to version 7).
+    """Read the array `name` from a MATLAB file (up to version 7).
 
     Raises:
-        DataError: If the file is unreadable, damaged, of another format, or lacks the variable.
+        DataError: If the file is unreadable, damaged, in another format, or does not contain the variable.
     """
     if (values := _plain(path, name)) is not None:
         return values
@@ -70,13 +70,13 @@ def read_variable(path: Path, name: str) -> np.ndarray:
 
     try:
         _refuse_matlab_bomb(existing_file(path))
-        content = loadmat(path, appendmat=False, variable_names=(name,))  # others may hold anything
+        content = loadmat(path, appendmat=False, variable_names=(name,))  # other types may contain anything
         there = [] if name in content else [each for each, *_ in whosmat(path, appendmat=False)]
     except DataError:
         raise
     except NotImplementedError as error:
         raise DataError(f"{path}: saved in MATLAB's version 7.3 format; save it with -v7 instead") from error
-    except Exception as error:  # scipy reports damage by many kinds of exception
+    except Exception as error:  # scipy raises many types of exceptions for damaged files
         raise DataError(f"{path}: not a readable MATLAB file ({_reason(error)})") from error
     if name not in content:
         raise DataError(f"{path}: has no variable {name!r} (it holds {', '.join(sorted(there)) or 'nothing'})")
@@ -87,7 +87,7 @@ def read_variable(path: Path, name: str) -> np.ndarray:
 
 
 def _plain(path: Path, name: str) -> np.ndarray | None:
-    """The array called `name` in a small MATLAB file; None if SciPy has to read it, or to say what is wrong with it."""
+    """Read the array `name` from a small MATLAB file; return None if SciPy has to read it or report the error."""
     try:
         with open(path, "rb") as file:
             content = file.read(SMALL)
@@ -97,9 +97,9 @@ def _plain(path: Path, name: str) -> np.ndarray | None:
 
 
 def _refuse_matlab_bomb(path: Path) -> None:
-    """Refuse a MATLAB file of version 5 to 7 that unpacks to far more than its own size.
+    """Raise an error for a MATLAB file of version 5 to 7 that decompresses to far more than its size.
 
-    zlib cannot make much of a small file, so only one of more than `SMALL` bytes is unpacked to count, and nothing of it kept.
+    A small file cannot decompress to much, so only files of more than `SMALL` bytes are decompressed, and only to count bytes.
 
     Raises:
         DataError: If it does.
@@ -120,7 +120,7 @@ def _refuse_matlab_bomb(path: Path) -> None:
 
 
 def _unpacked_sizes(file: BinaryIO, count: int) -> Iterator[int]:
-    """The sizes of what the next `count` bytes of a file unpack to, piece by piece."""
+    """Yield the decompressed sizes of the next `count` bytes of a file, chunk by chunk."""
     unpack = zlib.decompressobj()
     while count > 0 and (piece := file.read(min(count, 1 << 16))):
         count -= len(piece)
@@ -135,10 +135,10 @@ def _reason(error: Exception) -> str:
 
 
 def read_video(path: Path) -> tuple[np.ndarray, float | None]:
-    """All frames of a video as (T, H, W, 3) uint8 RGB, and its frame rate if the file states one.
+    """Read all frames of a video, (T, H, W, 3) uint8 RGB, and its frame rate if the file contains it.
 
     Raises:
-        DataError: If the file cannot be decoded or holds no frame.
+        DataError: If the file cannot be decoded or contains no frames.
     """
     import av
 
@@ -172,18 +172,18 @@ _PERMITTED = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _PERMITTED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}; only plain containers and NumPy arrays are read")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}; only plain containers and NumPy arrays are supported")
         return super().find_class(module, name)
 
 
 def read_pickle(path: Path) -> Any:
-    """The content of a pickle.
+    """Read a pickle of containers and arrays.
 
     Raises:
-        DataError: If it is damaged, or asks for anything but containers and arrays, naming that.
+        DataError: If it is damaged or refers to anything else, which the message names.
     """
     try:
         with open(path, "rb") as file:
             return _Unpickler(file).load()
-    except Exception as error:  # damaged pickles raise nearly anything
+    except Exception as error:  # damaged pickles raise almost any exception
         raise DataError(f"{path}: cannot be read as a pickle of arrays ({error or type(error).__name__})") from error

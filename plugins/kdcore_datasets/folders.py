@@ -1,4 +1,4 @@
-"""Listing folders of recordings, with errors that name the folder."""
+"""Listing of folders with recordings, with errors that name the folder."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from kdcore import DataError
 
 
 def existing_folder(root: Path) -> Path:
-    """`root` with ``~`` expanded.
+    """Return `root` with ``~`` expanded.
 
     Raises:
-        DataError: If it is missing or no folder.
+        DataError: If it does not exist or is not a folder.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
@@ -21,10 +21,10 @@ def existing_folder(root: Path) -> Path:
 
 
 def existing_file(path: Path) -> Path:
-    """`path` with ``~`` expanded.
+    """Return `path` with ``~`` expanded.
 
     Raises:
-        DataError: If it is missing or a folder.
+        DataError: If it does not exist or is a folder.
     """
     file = path.expanduser()
     if not file.is_file():
@@ -33,7 +33,7 @@ def existing_file(path: Path) -> Path:
 
 
 def entries(folder: Path) -> list[Path]:
-    """The entries of `folder`, sorted by name.
+    """Return the entries of `folder`, sorted by name.
 
     Raises:
         DataError: If the folder cannot be read.
@@ -45,7 +45,7 @@ def entries(folder: Path) -> list[Path]:
 
 
 def refuse_folder(error: OSError) -> None:
-    """For `os.walk`: a folder that cannot be read is not passed over.
+    """Error handler for `os.walk`, so that unreadable folders are not skipped silently.
 
     Raises:
         DataError: Always.
@@ -54,7 +54,7 @@ def refuse_folder(error: OSError) -> None:
 
 
 def subfolder(root: Path, name: str) -> Path | None:
-    """The folder `name` in `root`, whatever its case; None if there is none."""
+    """Return the subfolder `name` of `root`, ignoring case, or None if there is none."""
     found = [each for each in entries(root) if each.name.lower() == name.lower() and each.is_dir()]
     exact = [each for each in found if each.name == name]
     return (exact or found or [None])[0]

@@ -1,4 +1,4 @@
-"""Arrays in HDF5 files, read some rows at a time."""
+"""Arrays in HDF5 files, read in blocks of rows."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from kdcore import DataError, one_line, refuse_bomb
 SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 BLOCK, KEPT = 1 << 20, 1 << 26
-"""Bytes of rows that are read at once, at least a chunk of the file; bytes of rows that are kept in memory for each array."""
+"""Bytes of rows that are read at once, at least one chunk of the file; bytes of rows kept in memory per array."""
 
 COLLECTION = b"GCOL\1\0\0\0"
-"""The begin of a collection of objects of any size."""
+"""Signature of a global heap collection, which contains objects of variable size."""
 
 SEARCHED = 1 << 32
-"""Bytes of a file that is searched for damaged collections, at most."""
+"""Maximum file size in bytes that is searched for damaged collections."""
 
 LISTED = 20
-"""Arrays that a message names."""
+"""Maximum number of arrays listed in a message."""
 
 
 class Hdf5Rows:
-    """The rows of an array in an HDF5 file.
+    """Rows of an array in an HDF5 file.
 
-    The file is open only while rows are read, so that processes may share this object.
+    The file is only open while rows are read, so that processes can share this object.
 
     Args:
-        path: The file.
-        name: Path of the array inside it, such as ``train/X``.
+        path: File.
+        name: Path of the array in the file, such as ``train/X``.
 
     Raises:
-        DataError: If h5py is not installed, there is no such array, or it is refused: it is behind a link, its values are in
-            other files or neither numbers nor text, or it unpacks to far more than the file's size.
+        DataError: If h5py is not installed, the array does not exist, or it is rejected: because it is behind a link, its
+            values are in other files or neither numbers nor text, or it decompresses to far more than the size of the file.
     """
 
     def __init__(self, path: Path, name: str):
@@ -63,7 +63,7 @@ class Hdf5Rows:
         return self.shape[0]
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """One row."""
+        """Return a row."""
         number, place = divmod(row, self._rows)
         if number not in self._blocks:
             with _opened(self.path, self.name) as found:
@@ -74,13 +74,13 @@ class Hdf5Rows:
         return self._blocks[number][place]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """All rows, in memory."""
+        """Return all rows in memory."""
         with _opened(self.path, self.name) as found:
             return np.asarray(found[:], dtype=dtype)
 
 
 def array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Path of each array inside an HDF5 file → its shape; arrays behind links are left out.
+    """Return the shapes of the arrays in an HDF5 file by path, without arrays behind links.
 
     Raises:
         DataError: If h5py is not installed.
@@ -102,10 +102,10 @@ def _h5py(path: Path) -> Any:
 
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[Any]:
-    """An array of a file, found without following links.
+    """Open an array of a file without following links.
 
     Raises:
-        DataError: If there is none, it is refused, or reading it fails.
+        DataError: If it does not exist, is rejected, or cannot be read.
     """
     h5py = _h5py(path)
     try:
@@ -113,7 +113,7 @@ def _opened(path: Path, name: str) -> Iterator[Any]:
             yield found
     except DataError:
         raise
-    except Exception as error:  # the library reports damage by many kinds of exception
+    except Exception as error:  # h5py raises many types of exceptions for damaged files
         raise DataError(f"{path}: cannot be read as an array of windows ({one_line(error)})") from error
 
 
@@ -148,17 +148,17 @@ def _require_plain(path: Path, name: str, found: Any, h5py: Any) -> None:
 
 @lru_cache(maxsize=64)
 def _refuse_damaged_text(path: Path, stamp: int) -> None:
-    """Refuse a file whose texts of any length are damaged so that the HDF5 library would read them for ever.
+    """Raise an error for damaged texts of variable length, which the HDF5 library would read in an endless loop.
 
-    They are in collections of numbered objects, each with its size (HDF5 File Format Specification, III.E); a size that is not
-    theirs leads astray. Files beyond `SEARCHED` are not looked through.
+    They are stored in collections of numbered objects with their sizes (HDF5 File Format Specification, III.E). The library
+    fails if a size is wrong. Files larger than `SEARCHED` are not checked.
 
     Args:
-        path: The file.
-        stamp: Its time of change, so that a changed file is looked at again.
+        path: File.
+        stamp: Modification time, so that a changed file is checked again.
 
     Raises:
-        DataError: If there is such a collection.
+        DataError: If a collection is damaged.
     """
     del stamp
     if not 0 < path.stat().st_size <= SEARCHED:
@@ -167,19 +167,19 @@ def _refuse_damaged_text(path: Path, stamp: int) -> None:
         start = content.find(COLLECTION)
         while start >= 0:
             if not _is_whole(content, start):
-                raise DataError(f"{path}: damaged: its collection of texts at byte {start} is not whole")
+                raise DataError(f"{path}: damaged: its collection of texts at byte {start} is incomplete")
             start = content.find(COLLECTION, start + 1)
 
 
 def _is_whole(content: mmap.mmap, start: int) -> bool:
-    """True if the objects of the collection at `start` follow each other to its end; their sizes are numbers of 8 bytes."""
+    """Return whether the objects of the collection at `start` are contiguous up to its end. Sizes are 8-byte integers."""
     stop = start + int.from_bytes(content[start + 8 : start + 16], "little")
     place = start + 16
     if not place < stop <= len(content):
         return False
     while place + 16 <= stop:
         number, size = (int.from_bytes(content[place + at : place + at + n], "little") for at, n in ((0, 2), (8, 8)))
-        step = 16 + (size + 7) // 8 * 8 if number else size  # object 0 is what is free, its own head included
+        step = 16 + (size + 7) // 8 * 8 if number else size  # object 0 is the free space, including its header
         if not 16 <= step <= stop - place:
             return False
         place += step

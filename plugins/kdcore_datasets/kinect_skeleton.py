@@ -1,4 +1,4 @@
-"""Parsing the text format of Kinect v2 body tracking that NTU RGB+D is published in."""
+"""Parser for the text format of Kinect v2 body tracking, in which NTU RGB+D is published."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ JOINTS = 25
 
 
 def read_skeleton(path: Path, persons: int) -> np.ndarray:
-    """Joint positions in metres, (T, 25, 3, persons); frames in which a person is not seen are zero.
+    """Read joint positions in metres, (T, 25, 3, persons). Positions are zero in frames without the person.
 
-    Persons are the bodies that move most: those with the largest variance of joint positions, then those seen longest.
+    The persons are the bodies with the largest variance of joint positions; of equal ones, those that are visible longest.
 
     Raises:
-        DataError: If the file is damaged, has no frames, or no body was seen.
+        DataError: If the file is damaged, or contains no frames or bodies.
     """
     try:
         lines = path.read_text(encoding="ascii").split("\n")
@@ -39,11 +39,11 @@ def _variance(seen: dict[int, np.ndarray]) -> float:
 
 
 def _bodies(lines: _Lines) -> tuple[int, dict[str, dict[int, np.ndarray]]]:
-    """Number of frames, and tracking id → frame → (25, 3)."""
+    """Return the number of frames, and joint positions, (25, 3), by tracking ID and frame."""
     count = lines.whole_number("number of frames")
     if count == 0:
         raise DataError(f"{lines.path}: holds no frames")
-    seen: list[tuple[str, int, int]] = []  # tracking id, frame, line
+    seen: list[tuple[str, int, int]] = []  # tracking ID, frame, line
     numbers: list[float] = []
     for frame in range(count):
         for _ in range(lines.whole_number("number of bodies")):
@@ -67,10 +67,10 @@ def _bodies(lines: _Lines) -> tuple[int, dict[str, dict[int, np.ndarray]]]:
 
 
 class _Lines:
-    """The fields of one line after the other.
+    """Reads the fields of one line after another.
 
     Attributes:
-        number: Lines that were taken.
+        number: Number of lines read so far.
     """
 
     def __init__(self, path: Path, lines: list[str]):
@@ -84,7 +84,7 @@ class _Lines:
         return fields
 
     def end(self, otherwise: str) -> None:
-        """Refuse anything but blank lines."""
+        """Raise an error if the rest of the file contains more than blank lines."""
         for line in self.lines[self.number :]:
             self.number += 1
             if line.split():
@@ -97,7 +97,7 @@ class _Lines:
         return int(fields[0])
 
     def positions(self, count: int) -> list[float]:
-        """The first three numbers of as many lines, one after the other."""
+        """Read the first three numbers of each of the next lines."""
         taken = self.lines[self.number : self.number + count]
         try:
             numbers = list(map(float, chain.from_iterable([line.split(None, 3)[:3] for line in taken])))
@@ -106,7 +106,7 @@ class _Lines:
         if len(numbers) == 3 * count:
             self.number += count
             return numbers
-        return [number for _ in range(count) for number in self.position()]  # which says what is wrong with which line
+        return [number for _ in range(count) for number in self.position()]  # parse line by line to report the invalid one
 
     def position(self) -> tuple[float, float, float]:
         fields = self.next()

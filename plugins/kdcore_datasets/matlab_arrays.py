@@ -1,4 +1,4 @@
-"""Plain arrays in MATLAB files of version 5 to 7, read several times faster than SciPy does; it reads all others.
+"""Reader for plain arrays in MATLAB files of version 5 to 7, several times faster than SciPy, which reads all other files.
 
 Format: MATLAB, MAT-File Format, 2024, https://www.mathworks.com/help/pdf_doc/matlab/matfile_format.pdf.
 """
@@ -12,26 +12,26 @@ from math import prod
 import numpy as np
 
 COMPRESSED, MATRIX = 15, 14
-"""Types of elements."""
+"""Types of data elements."""
 
 _NUMBERS = {1: "<i1", 2: "<u1", 3: "<i2", 4: "<u2", 5: "<i4", 6: "<u4", 7: "<f4", 9: "<f8", 12: "<i8", 13: "<u8"}
-"""Type of an element → the numbers that it holds."""
+"""Number types by type of data element."""
 
 _CLASSES = range(6, 16)
-"""Classes of arrays of numbers."""
+"""Classes of numeric arrays."""
 
 _MODIFIED = 0x0E00
 """Flags of complex, global and logical arrays."""
 
 _HEAD = b"\x00\x01IM"
-"""End of the header of a file of version 5 to 7 whose numbers begin with their last byte."""
+"""End of the header of a little-endian file of version 5 to 7."""
 
 
 def plain_array(content: bytes, name: str) -> np.ndarray | None:
-    """The array `name`, as `scipy.io.loadmat` returns it, if it is real, dense and the first variable; None if it is not.
+    """Return the array `name` as `scipy.io.loadmat` does, or None unless it is real, dense and the first variable.
 
     Args:
-        content: The whole file.
+        content: Content of the file.
         name: Name of the variable.
     """
     if content[124:128] != _HEAD:
@@ -62,9 +62,9 @@ def plain_array(content: bytes, name: str) -> np.ndarray | None:
 
 
 def _part(element: memoryview, place: int) -> tuple[tuple[int, memoryview], int]:
-    """Type and content of the part that begins at `place`, and where the next one begins."""
+    """Return type and content of the element at `place`, and the offset of the next one."""
     kind, size = struct.unpack_from("<II", element, place)
-    if kind >> 16:  # at most four bytes, in the place of the size
+    if kind >> 16:  # at most four bytes, stored in the size field
         kind, size, start, after = kind & 0xFFFF, kind >> 16, place + 4, place + 8
     else:
         start = place + 8

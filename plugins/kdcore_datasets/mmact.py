@@ -36,21 +36,21 @@ class Mmact(Dataset):
 
     Paper: https://openaccess.thecvf.com/content_ICCV_2019/papers/Kong_MMAct_A_Large-Scale_Dataset_for_Cross_Modal_Human_Action_Understanding_ICCV_2019_paper.pdf.
 
-    Sensor files are ``{acc_watch,acc_phone,gyro,orientation}_clip/subjectA/sceneB/sessionC/action.csv``, lines of time,
-    x, y, z without header, times being like ``20180731_13:05:22.120``; video files are
-    ``subjectA/camD/sceneB/sessionC/action.mp4`` in the folder `video`. With video, there is one sample per camera, and the
-    four share their sensor files; without it, one sample per recording.
+    Sensor files are ``{acc_watch,acc_phone,gyro,orientation}_clip/subjectA/sceneB/sessionC/action.csv`` with lines of time, x,
+    y and z without a header. Times have the form ``20180731_13:05:22.120``. Video files are
+    ``subjectA/camD/sceneB/sessionC/action.mp4`` in the folder `video`. With video, there is one sample per camera, and the four
+    samples share their sensor files. Without video, there is one sample per recording.
 
-    The 37 classes are the names of the files, and two of them again for the desk (scene 3): talking on the phone and using
-    the phone. Lines of a sensor file are put in order of time and repeated times dropped; the sensors of a clip share a
-    clock that starts with the earliest of them, and the video is taken to start with it. Sensor files without lines
-    are left out. Units are taken to be those of Android: m/s², rad/s, and degrees of orientation.
+    The 37 classes are the file names, with separate classes at the desk (scene 3) for talking on the phone and using the phone.
+    Lines of a sensor file are sorted by time, and repeated times are dropped. The sensors of a clip share a clock that starts
+    with the earliest of them, and the video is assumed to start with it. Empty sensor files are skipped. Units are assumed to
+    be those of Android: m/s², rad/s, and degrees for orientation.
 
     Published splits: subjects 1-16 train and 17-20 test; sessions 1-4 and 5; scenes 1-3 and 4; views 1-3 and 4.
 
     Args:
         root: Folder that contains the sensor folders.
-        video: Folder of the subjects' videos within `root`.
+        video: Folder with the subjects' videos in `root`.
     """
 
     classes = MMACT
@@ -67,7 +67,7 @@ class Mmact(Dataset):
         }
 
     def samples(self) -> Sequence[Sample]:
-        """All clips, by subject, action, scene, session and view."""
+        """Return all clips, by subject, action, scene, session and view."""
         root = existing_folder(self.root)
         sources = self._sensors(root)
         videos = subfolder(root, self.video)
@@ -93,12 +93,12 @@ class Mmact(Dataset):
         for modality, name in _SENSORS.items():
             folder = subfolder(root, name)
             for file in _SENSOR_FILES.find(folder) if folder else []:
-                if not (file.path.is_file() and file.path.stat().st_size == 0):  # a link to nothing is the reader's to say
+                if not (file.path.is_file() and file.path.stat().st_size == 0):  # the reader reports broken links
                     sources.setdefault(_key(file), {})[modality] = file.path
         return sources
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """One signal of a clip."""
+        """Read a signal of a clip."""
         path = Path(str(sample.sources[modality]))
         if modality == "rgb":
             values, rate = read_video(path)
@@ -114,7 +114,7 @@ class Mmact(Dataset):
 
 
 def _times(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct times in seconds, in order, and the lines they stand in."""
+    """Return distinct sorted times in seconds, and the indices of their lines."""
     stamps = read_texts(path, (0,), TextLayout(header=False))[:, 0]
     try:
         moments = [datetime.fromisoformat(stamp.replace("_", "T")).replace(tzinfo=UTC) for stamp in stamps.tolist()]
@@ -124,7 +124,7 @@ def _times(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _key(file: FoundFile) -> SampleKey:
-    """The key, with the action called as in the class list, and scene and session saying which trial it is."""
+    """Return the key of a clip, with the action named as in the class list, and scene and session as the trial."""
     found = file.key()
     action = found.action.strip().lower().replace("_", " ")
     if found.scene == _DESK_SCENE and action in _ALSO_AT_DESK:

@@ -1,4 +1,4 @@
-"""Kinds of signal that the bundled datasets offer, and their units; a recipe or another dataset may refer to them by name."""
+"""Modalities of the bundled datasets, and units. Recipes and other datasets can refer to them by name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from kdcore import UNITS, Modality
 
 Unit = Literal["m/s^2", "g", "mg", "rad/s", "deg/s", "rad", "deg", "m", "cm", "mm"]
 FACTORS = {unit: factor for unit, (_, factor) in UNITS.items()}
-"""Unit → factor to m/s², rad/s, rad or m."""
+"""Factors of units to m/s², rad/s, rad or m."""
 
 STANDARD_GRAVITY = FACTORS["g"]
-"""One g in m/s²."""
+"""Standard gravity in m/s²."""
 
 TimeUnit = Literal["s", "ms", "us", "ns"]
 SECONDS: dict[TimeUnit, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
-"""Unit of time stamps → seconds."""
+"""Factors of time units to seconds."""
 
 
 def _chains(*chains: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
@@ -25,10 +25,10 @@ def _chains(*chains: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
 
 _ARMS_AND_LEGS = ((4, 5, 6, 7), (8, 9, 10, 11), (12, 13, 14, 15), (16, 17, 18, 19))
 KINECT_20_LINKS = _chains((0, 1, 2, 3), (1, 4), (1, 8), (3, 12), (3, 16), *_ARMS_AND_LEGS)
-"""Pairs of neighbouring joints, in UTD-MHAD's order."""
+"""Edges between joints, in the order of UTD-MHAD."""
 
 NTU_25_LINKS = _chains((3, 2, 20), (0, 1, 20), (20, 4), (20, 8), (0, 12), (0, 16), (7, 22, 21), (11, 24, 23), *_ARMS_AND_LEGS)
-"""Pairs of neighbouring joints, in NTU RGB+D's order."""
+"""Edges between joints, in the order of NTU RGB+D."""
 
 _XYZ = ("x", "y", "z")
 _VIDEO_AXES = ("time", "height", "width", "channel")

@@ -28,14 +28,14 @@ class NtuRgbd(Dataset):
 
     Paper: https://arxiv.org/abs/1604.02808.
 
-    Files are named ``SsssCcccPpppRrrrAaaa.skeleton`` and ``…_rgb.avi``, in `root` or in any folder below. In a sample's
-    key, the view is the camera and the scene the setup; recordings of actions beyond the 60 are left out.
+    Files are named ``SsssCcccPpppRrrrAaaa.skeleton`` and ``…_rgb.avi``, in `root` or any subfolder. In the key of a sample, the
+    view is the camera and the scene is the setup. Recordings of actions beyond the 60 are skipped.
 
     Args:
         root: Folder of the recordings.
-        persons: Bodies per skeleton sample; those that move most are taken, missing ones are zero.
-        missing: Text file that names one recording to leave out per line, such as the published list of samples whose skeleton
-            is missing or incomplete.
+        persons: Number of bodies per skeleton sample: those that move most. Missing bodies are zero.
+        missing: Text file with one recording per line to skip, such as the published list of samples with missing or incomplete
+            skeletons.
     """
 
     classes = NTU_RGBD_60
@@ -51,7 +51,7 @@ class NtuRgbd(Dataset):
         }
 
     def samples(self) -> Sequence[Sample]:
-        """All recordings, by file name."""
+        """Return all recordings, by file name."""
         root = existing_folder(self.root)
         left_out = self._left_out()
         sources: dict[str, dict[str, object]] = {}
@@ -76,7 +76,7 @@ class NtuRgbd(Dataset):
         return {match[0] for match in _NAME.finditer(text)}
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """One signal of a recording; joints in m."""
+        """Read a signal of a recording; joints are in m."""
         path = Path(str(sample.sources[modality]))
         if modality == "skeleton":
             return Signal(read_skeleton(path, self.persons), RATE)
@@ -85,7 +85,7 @@ class NtuRgbd(Dataset):
 
 
 def _files(root: Path) -> Iterator[tuple[Path, str, str]]:
-    """(path, name, modality) of every recording below `root`."""
+    """Yield (path, name, modality) of all recordings below `root`."""
     for folder, _, names in os.walk(root, onerror=refuse_folder):
         for name in names:
             match = _NAME.match(name)

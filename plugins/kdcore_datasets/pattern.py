@@ -1,4 +1,4 @@
-"""File name patterns such as ``s{subject}/{action}_{trial}.csv``, which say what a file is a recording of."""
+"""File name patterns such as ``s{subject}/{action}_{trial}.csv``, which describe the recordings in files."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from kdcore import SampleKey
 from kdcore_datasets.folders import refuse_folder
 
 FIELDS = ("subject", "action", "trial", "view", "scene", "session")
-"""The fields of a `kdcore.SampleKey` that a placeholder may stand for."""
+"""Fields of `kdcore.SampleKey` that can be placeholders."""
 
 
 @dataclass(frozen=True)
 class FoundFile:
-    """A file that fits a pattern, and what its placeholders stand for."""
+    """A file that matches a pattern, and the values of its placeholders."""
 
     path: Path
     values: dict[str, str]
 
     def key(self) -> SampleKey:
-        """The values as a key; subject, action and trial are empty where the pattern does not have them."""
+        """Return the values as a key; subject, action and trial are empty if the pattern does not contain them."""
         return replace(SampleKey("", "", ""), **self.values)
 
 
@@ -31,8 +31,8 @@ class PathPattern:
     """A path relative to a folder, with placeholders.
 
     Args:
-        text: ``{subject}``, ``{action}``, ``{trial}``, ``{view}``, ``{scene}`` and ``{session}`` stand for part of a name;
-            one that is repeated stands for the same each time. ``*`` stands for anything but a slash.
+        text: ``{subject}``, ``{action}``, ``{trial}``, ``{view}``, ``{scene}`` and ``{session}`` match part of a name. A
+            repeated placeholder must match the same text. ``*`` matches anything except a slash.
 
     Raises:
         ValueError: If another placeholder is used.
@@ -62,12 +62,12 @@ class PathPattern:
         return f"(?P<{name}>[^/]+?)"
 
     def match(self, relative: str) -> dict[str, str] | None:
-        """The values of the placeholders in a path with forward slashes; None if it does not fit."""
+        """Return the values of the placeholders in a path with forward slashes, or None if it does not match."""
         found = self._regex.fullmatch(relative)
         return found.groupdict() if found else None
 
     def find(self, root: Path) -> list[FoundFile]:
-        """Every file below `root` that fits, sorted by path.
+        """Return all matching files below `root`, sorted by path.
 
         Raises:
             DataError: If a folder cannot be read.

@@ -1,4 +1,4 @@
-"""`skeleton-collection`: many preprocessed skeleton clips in one file, as they are shared today."""
+"""Dataset `skeleton-collection`: many preprocessed skeleton clips in one file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from kdcore_datasets.pattern import PathPattern
 
 @dataclass(frozen=True)
 class ClipSource:
-    """A clip's place: the file and its number in it."""
+    """The location of a clip: the file and its index in it."""
 
     path: Path
     number: int
@@ -30,24 +30,24 @@ class ClipSource:
 class SkeletonCollection(Dataset):
     """Skeleton clips of a pickle in PYSKL's format, or of a ``.npz`` file with ``x_train``, ``y_train``, ``x_test``, …
 
-    A pickle is a dictionary with ``annotations``, a list of dictionaries with ``frame_dir`` (the clip's name), ``label``
-    and ``keypoint``, an array (person, time, joint, channel), and maybe ``split``, a dictionary from the name of a part, such
-    as ``xsub_train``, to the names of its clips. Nothing but containers and NumPy arrays is loaded from it.
-    In a ``.npz`` file, x is (clips, time, persons × joints × 3) and y one-hot or whole numbers; frames that are all zero at a
-    clip's end are cut off.
+    A pickle is a dictionary with ``annotations``, a list of dictionaries with ``frame_dir`` (name of the clip), ``label`` and
+    ``keypoint``, an array (person, time, joint, channel), and optionally ``split``, a dictionary from the name of a part, such
+    as ``xsub_train``, to names of clips. Only containers and NumPy arrays are loaded.
+    In a ``.npz`` file, x is (clips, time, persons × joints × 3) and y is one-hot or integer. Frames that are all zero at the
+    end of a clip are removed.
 
-    The parts of a published split become sessions, e.g. ``train`` and ``val``; the protocol ``cross-session`` divides by them.
+    The parts of a published split become sessions, e.g. ``train`` and ``val``, which the protocol ``cross-session`` splits by.
 
     Args:
-        file: The collection.
+        file: File with the clips.
         classes: Class names in the order of the labels.
-        split: Which split a pickle's sessions come from: ``xsub`` for ``xsub_train`` and ``xsub_val``. Clips in none of its
-            parts are left out.
-        names: What a clip's name says, e.g. ``S{scene}C{view}P{subject}R{trial}A{action}``.
-        persons: Persons per clip; more are left out, missing ones are zero.
+        split: Split of a pickle whose parts are the sessions, e.g. ``xsub`` for ``xsub_train`` and ``xsub_val``. Clips in none
+            of its parts are skipped.
+        names: Pattern of clip names, e.g. ``S{scene}C{view}P{subject}R{trial}A{action}``.
+        persons: Persons per clip. Further ones are dropped, and missing ones are zero.
         joints: Joints per person in a ``.npz`` file.
-        skeleton: The skeleton layout: a name, or joints, edges and centre.
-        rate: Frames per second.
+        skeleton: Skeleton layout: a name, or joints, edges and centre.
+        rate: Frame rate in Hz.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class SkeletonCollection(Dataset):
         return load_npz(self._path, self.joints) if self._path.suffix == ".npz" else load_pickle(self._path, self.split)
 
     def samples(self) -> Sequence[Sample]:
-        """All clips, as they stand in the file."""
+        """Return all clips, in file order."""
         if not self._clips:
             raise DataError(f"{self._path}: holds no clips of split {self.split!r}")
         made, unusable = [], []
@@ -103,10 +103,10 @@ class SkeletonCollection(Dataset):
         return replace(key, **{name: _plain(value) for name, value in values.items()})
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """A clip's joint positions, (time, joint, channel, person)."""
+        """Read the joint positions of a clip, (time, joint, channel, person)."""
         source = sample.sources[modality]
         if not isinstance(source, ClipSource):
-            raise DataError(f"{source}: a single file of this dataset is a whole collection; give it as the dataset instead")
+            raise DataError(f"{source}: a file of this dataset is a collection of clips; use it as a dataset instead")
         clip = self._clips[source.number]
         values = require_finite(clip.joints, self._path, f"clip {clip.name!r}").transpose(1, 2, 3, 0)[..., : self.persons]
         missing = self.persons - values.shape[-1]
@@ -114,5 +114,5 @@ class SkeletonCollection(Dataset):
 
 
 def _plain(value: str) -> str:
-    """``007`` as ``7``, as subjects and views are usually written."""
+    """Return ``7`` for ``007``, as subjects and views are usually written."""
     return str(int(value)) if value.isdecimal() else value

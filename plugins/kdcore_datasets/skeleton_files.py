@@ -1,4 +1,4 @@
-"""`skeleton-npz`, `skeleton-json` and `skeleton-text`: one's own skeleton clips, one file each."""
+"""Datasets `skeleton-npz`, `skeleton-json` and `skeleton-text`: your own skeleton clips, one per file."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ Axis = Literal["time", "joint", "channel", "person"]
 
 
 class SkeletonFiles(Dataset):
-    """Skeleton clips, one per file; the path contains subject, action and trial.
+    """Skeleton clips, one per file. The path contains subject, action and trial.
 
-    A file is a NumPy ``.npz`` archive with an array called `variable`; JSON (``.json``): nested lists, bare or under the key
-    `variable`; or text (``.txt``, ``.csv``): numbers between blanks or commas, of a frame in each row, or of a joint.
+    A file is a NumPy ``.npz`` archive with an array called `variable`; JSON (``.json``) with nested lists, at the top level or
+    under the key `variable`; or text (``.txt``, ``.csv``) with numbers separated by blanks or commas, one row per frame or
+    joint.
 
     Args:
         root: Folder of the clips.
-        pattern: Their paths relative to it; must have ``{action}``, from which labels are taken.
+        pattern: Pattern of their paths relative to `root`. It must contain ``{action}``, which is the label.
         variable: Name of the array in a file.
-        axes: What the array's axes are; without ``person``, there is one.
-        skeleton: The skeleton layout: a name such as ``ntu-25``, or joints, edges and centre.
-        rate: Frames per second.
+        axes: Axes of the array. Without ``person``, there is one person.
+        skeleton: Skeleton layout: a name such as ``ntu-25``, or joints, edges and centre.
+        rate: Frame rate in Hz.
         units: Unit of the positions.
-        joints: Rows of a text file that make a frame: those of its joints, x, y and z first; further columns, such as a
-            confidence, are left out. None for files in which a row is a frame, x, y and z of each joint.
-        classes: Class names in the order of the labels; if empty, the actions that occur, in natural order (which needs the
-            files).
+        joints: Rows per frame in a text file with one row per joint. Rows start with x, y and z; further columns, such as a
+            confidence, are ignored. None for files with one row per frame, with x, y and z of each joint.
+        classes: Class names in the order of the labels. If empty, the actions that occur, in natural order, which requires the
+            files.
 
     Raises:
         ValueError: If the pattern has no action, or axes are missing or repeated.
@@ -76,12 +77,12 @@ class SkeletonFiles(Dataset):
 
     @cached_property
     def classes(self) -> Sequence[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Class names; found in the files' paths where the recipe does not list them."""
+        """Class names; taken from the file paths if the recipe does not list them."""
         found = {file.values["action"] for file in self.pattern.find(existing_folder(self.root))}
         return self._classes or tuple(sorted(found, key=natural))
 
     def samples(self) -> Sequence[Sample]:
-        """All clips, by key."""
+        """Return all clips, by key."""
         found = self.pattern.find(existing_folder(self.root))
         if not found:
             raise DataError(f"{self.root}: holds no file that fits {self.pattern.text!r}")
@@ -102,7 +103,7 @@ class SkeletonFiles(Dataset):
         )
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """A clip's joint positions in metres."""
+        """Read the joint positions of a clip in metres."""
         path = Path(str(sample.sources[modality]))
         values = require_shape(self._array(path), (None,) * len(self.axes), path, f"the array with axes {', '.join(self.axes)}")
         values = require_finite(values, path, "the array")
@@ -119,7 +120,7 @@ class SkeletonFiles(Dataset):
 
 
 def _from_text(path: Path, joints: int | None) -> np.ndarray:
-    """Positions (time, joint, 3)."""
+    """Read positions (time, joint, 3) from a text file."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         rows = np.loadtxt(io.StringIO(text.replace(",", " ")), ndmin=2)
@@ -140,7 +141,7 @@ def _from_npz(path: Path, variable: str) -> np.ndarray:
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in file.files}
-    except Exception as error:  # damage shows as zip, value or key errors
+    except Exception as error:  # damaged archives raise zip, value or key errors
         raise DataError(f"{path}: is not an .npz file of numbers ({error})") from error
     return _numbers(content, variable, path)
 

@@ -1,4 +1,4 @@
-"""Targets of datasets that are described in a recipe: their names and units, and their numbers as files have them."""
+"""Targets that are declared in a recipe: names, units, and parsing of their values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from kdcore import Target, TargetKind
 
 NOTHING = "none"
-"""Action, in a sample's key, of a sample that has none of several labels."""
+"""Action in the key of a sample that has none of several labels."""
 
 UNKNOWN = "?"
-"""Mark, in a text of labels or values, of what is not known."""
+"""Mark of an unknown label or value in text."""
 
-KEEP = "to keep what has no label, set unlabelled: keep and data.labels: partial"
+KEEP = "to keep samples without a label, set unlabelled: keep and data.labels: partial"
 
 
 def declared_target(
@@ -24,17 +24,17 @@ def declared_target(
     units: Mapping[str, str] | None,
     renamed: Mapping[str, str] | None = None,
 ) -> Target:
-    """The target that a recipe declares.
+    """Return the target that a recipe declares.
 
     Args:
-        dataset: Its name, for messages.
+        dataset: Name of the dataset, for messages.
         kind: Kind of target.
         names: Names of the classes, labels or values.
-        units: Value → its unit.
-        renamed: Text of a label in files → class name, for classes alone.
+        units: Units of values, by name.
+        renamed: Class names by label in files; for classes only.
 
     Raises:
-        ValueError: If labels or values have no names, units are of something else, or labels are renamed.
+        ValueError: If labels or values have no names, units do not belong to values, or labels are renamed.
     """
     if kind != "classes" and renamed:
         raise ValueError(f"{dataset}: 'names' is for classes, not for target {kind!r}; rename them in 'classes'")
@@ -53,18 +53,18 @@ def declared_target(
 
 
 def numbers_of(rows: np.ndarray) -> list[tuple[float, ...] | None]:
-    """The numbers of each sample from rows (samples, names), NaN where unknown; None for a row of NaN."""
+    """Return the numbers of each sample from rows (samples, names), with NaN if unknown; None for a row of NaN."""
     return [None if np.isnan(row).all() else tuple(row.tolist()) for row in rows]
 
 
 def read_numbers_of(text: str, names: Sequence[str], target: Target) -> tuple[float, ...] | None:
-    """The numbers that a text of labels or values, separated by semicolons, stands for; NaN where unknown, None if all are.
+    """Parse labels or values, separated by semicolons. The result is NaN if unknown, and None if all are unknown.
 
-    Of labels, ``?talk`` says that it is not known whether there is ``talk``, and ``?`` that of any label that the text does not
-    name. Of values, ``?``, ``nan`` and an empty part stand for one that is not known.
+    For labels, ``?talk`` means that ``talk`` is unknown, and ``?`` that all labels not in the text are unknown. For values,
+    ``?``, ``nan`` and an empty part mean that the value is unknown.
 
     Raises:
-        ValueError: If a label is not one of `names` or named twice, or a value is no number.
+        ValueError: If a label is not in `names` or is repeated, or a value is not a number.
     """
     parts = [part.strip() for part in text.split(";")]
     found = _read_values(text, parts, names) if target.kind == "values" else _read_labels(text, parts, names)
@@ -72,7 +72,7 @@ def read_numbers_of(text: str, names: Sequence[str], target: Target) -> tuple[fl
 
 
 def _read_values(text: str, parts: list[str], names: Sequence[str]) -> tuple[float, ...]:
-    if len(parts) == len(names) + 1 and not parts[-1]:  # the text ends with a semicolon
+    if len(parts) == len(names) + 1 and not parts[-1]:  # trailing semicolon
         parts = parts[:-1]
     if len(parts) != len(names) and parts != [UNKNOWN] and any(parts):
         raise ValueError(f"{text!r} is {len(parts)} values, and {len(names)} are expected")
@@ -95,6 +95,6 @@ def _read_labels(text: str, parts: list[str], names: Sequence[str]) -> tuple[flo
         if name not in names:
             raise ValueError(f"label {name!r} is not one of {', '.join(names)}")
         if name in told and name in unknown:
-            raise ValueError(f"{text!r} says of {name!r} that it is there, and that it is not known")
+            raise ValueError(f"{text!r} contains {name!r} both as present and as unknown")
     rest = np.nan if "" in unknown or not parts else 0.0
     return tuple(np.nan if name in unknown else told.get(name, rest) for name in names)

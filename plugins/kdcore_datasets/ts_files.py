@@ -1,4 +1,4 @@
-"""Time series in ``.ts`` files, the text format of aeon, sktime and the UEA and UCR archives."""
+"""Reader for time series in ``.ts`` files, the text format of aeon, sktime and the UEA and UCR archives."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from kdcore import DataError
 from kdcore_datasets.delimited import open_text
 
 NAMES = ("series", "labels")
-"""What a file holds: the series, (cases, time, channels), and a label for each."""
+"""Content of a file: the series, (cases, time, channels), and one label per series."""
 
 _MISSING = ("?", "nan")
 
 
 @lru_cache(maxsize=8)
 def read_ts(path: Path, stamp: int) -> dict[str, np.ndarray]:
-    """The series and the labels of a file; no labels if its header says ``@classLabel false``.
+    """Read the series and labels of a file. There are no labels if the header contains ``@classLabel false``.
 
-    A header of lines that begin with ``@`` ends with ``@data``. Each line after it is a case: dimensions separated by ``:``,
-    values by ``,``, and the class label last. Missing values, ``?``, become NaN. Series of unequal lengths become an array of
-    (time, channels) arrays. Format: https://www.aeon-toolkit.org/en/stable/api_reference/file_specifications/ts.html
+    The header consists of lines that start with ``@`` and ends with ``@data``. Each further line is a case: dimensions
+    separated by ``:``, values by ``,``, and the class label last. Missing values, ``?``, become NaN. Series of unequal lengths
+    become an array of (time, channels) arrays. Format: https://www.aeon-toolkit.org/en/stable/api_reference/file_specifications/ts.html
 
     Args:
-        path: The file, which may be compressed.
-        stamp: Its time of change, so that a changed file is read again.
+        path: File, which may be compressed.
+        stamp: Modification time, so that a changed file is read again.
 
     Raises:
-        DataError: If it has time stamps or regression targets, or a line does not fit the format, naming the line.
+        DataError: If the file has time stamps or regression targets, or a line is invalid. The message names the line.
     """
     del stamp
     cases, labels = [], []
@@ -57,7 +57,7 @@ def read_ts(path: Path, stamp: int) -> dict[str, np.ndarray]:
 
 
 def _header(content: Iterator[tuple[int, str]], path: Path) -> dict[str, str]:
-    """Key in lower case → the rest of its line."""
+    """Return the header as a mapping from lower-case keys to the rest of their lines."""
     found: dict[str, str] = {}
     for number, line in content:
         if not line.startswith("@"):
@@ -78,7 +78,7 @@ def _header(content: Iterator[tuple[int, str]], path: Path) -> dict[str, str]:
 
 
 def _labels(header: dict[str, str]) -> tuple[str, ...] | None:
-    """The class labels that the header lists, which may be none; None if the cases have no label."""
+    """Return the class labels listed in the header, which may be empty; None if the cases have no label."""
     words = header.get("@classlabel", "false").split()
     if not _is_true(words[0] if words else ""):
         return None
@@ -99,7 +99,7 @@ def _label(parts: list[str], known: tuple[str, ...], place: str) -> str:
 
 
 def _case(parts: list[str], place: str) -> np.ndarray:
-    """The (time, channels) array of a line's dimensions."""
+    """Return the dimensions in a line as an array, (time, channels)."""
     if any("(" in part for part in parts):
         raise DataError(f"{place}: has time stamps, which are not read from .ts files")
     try:

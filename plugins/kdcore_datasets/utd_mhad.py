@@ -35,7 +35,7 @@ _MODALITIES: dict[Kind, tuple[str, ...]] = {
 _FILE = re.compile(r"a(\d+)_s(\d+)_t(\d+)_(inertial\.mat|skeleton\.mat|depth\.mat|color\.avi)", re.IGNORECASE)
 
 Place = tuple[int, int, int]
-"""(action, subject, trial), by which the modalities' files are joined."""
+"""(action, subject, trial), which joins the files of the modalities."""
 
 
 class UtdMhad(Dataset):
@@ -43,12 +43,12 @@ class UtdMhad(Dataset):
 
     Paper: https://doi.org/10.1109/ICIP.2015.7350781.
 
-    Files are named ``a{action}_s{subject}_t{trial}_{inertial,skeleton,depth}.mat`` and ``…_color.avi`` and lie in the folders
-    Inertial, Skeleton, Depth and RGB (in any case), or all in `root`. Modalities whose folder is absent are absent.
+    Files are named ``a{action}_s{subject}_t{trial}_{inertial,skeleton,depth}.mat`` and ``…_color.avi``, in the folders
+    Inertial, Skeleton, Depth and RGB (ignoring case), or all in `root`. Modalities without a folder are not available.
 
-    The sensor is worn on the right wrist in actions 1-21 and on the right thigh in the others. A depth clip may hold fewer
-    frames than were recorded, evenly spaced; its rate is therefore its number of frames over the duration of the clip's
-    skeleton (30 Hz if there is none).
+    The sensor is worn on the right wrist in actions 1-21 and on the right thigh in the others. A depth clip may contain fewer
+    frames than were recorded, at equal intervals. Its rate is therefore its number of frames divided by the duration of the
+    clip's skeleton (30 Hz if there is none).
 
     Args:
         root: Folder of the recordings.
@@ -61,7 +61,7 @@ class UtdMhad(Dataset):
         self.root = root
         self.folders = folders or {}
         self._inertial_read: tuple[object, np.ndarray] = (None, np.empty(0))
-        """The last inertial file, which accelerometer and gyroscope share, and how it is told apart from a changed one."""
+        """Last inertial file with its time stamp. Accelerometer and gyroscope share a file."""
         self.modalities = {
             "accelerometer": ACCELEROMETER.renamed("accelerometer", rate=INERTIAL_RATE),
             "gyroscope": GYROSCOPE.renamed("gyroscope", rate=INERTIAL_RATE),
@@ -78,7 +78,7 @@ class UtdMhad(Dataset):
         }
 
     def samples(self) -> Sequence[Sample]:
-        """All clips, by action, subject and trial."""
+        """Return all clips, by action, subject and trial."""
         root = existing_folder(self.root)
         sources: dict[Place, dict[str, object]] = {}
         for kind in _FOLDERS:
@@ -113,7 +113,7 @@ class UtdMhad(Dataset):
         return f"of the folders {listed(names)} it has {listed([name for name in names if subfolder(root, name)]) or 'none'}"
 
     def _warn_of_one(self, root: Path, kind: Kind) -> None:
-        """Say that there is one kind of recording only, as in a root one level too deep."""
+        """Warn if there is only one kind of recording, as when `root` is one level too deep."""
         above = root.resolve().parent
         beside = listed([name for each in _FOLDERS if each != kind and (above / (name := self._folder(each))).is_dir()])
         told = f"; beside it, in {above}: {beside}" if beside else ""
@@ -136,7 +136,7 @@ class UtdMhad(Dataset):
         return Sample(SampleKey(str(subject), str(action), str(trial)), action - 1, sources)
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """One signal of a clip; accelerations in m/s², angular velocities in rad/s, joints in m, depth in mm."""
+        """Read a signal of a clip; accelerations in m/s², angular velocities in rad/s, joints in m, depth in mm."""
         return self._readers[modality](sample)
 
     def _inertial(self, sample: Sample, modality: str) -> np.ndarray:
@@ -184,12 +184,12 @@ def _stamp(path: Path) -> object:
     try:
         found = path.stat()
     except OSError:
-        return path  # reading it says why
+        return path  # reading the file reports the error
     return path, found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def _frames(values: np.ndarray) -> np.ndarray:
-    """Time to the front and a last axis of length one: (A, B, T) → (T, A, B, 1)."""
+    """Move time to the front and add a last axis of length one: (A, B, T) → (T, A, B, 1)."""
     if values.ndim != 3:
         raise ValueError(f"expected three axes, got shape {values.shape}")
     return np.moveaxis(values, -1, 0)[..., np.newaxis]

@@ -1,4 +1,4 @@
-"""Datasets `windows` and `uci-har`: recordings that come cut into windows, many in one file."""
+"""Datasets `windows` and `uci-har`: recordings that are already cut into windows, many per file."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _KNOWN = {each.name: each for each in (ACCELEROMETER, GYROSCOPE, ORIENTATION)}
 
 @dataclass(frozen=True)
 class WindowSet:
-    """Files of windows, one row of each for a window.
+    """A set of windows, with one row per window in each file.
 
-    A file is named by its path below the dataset's root, with the array or column after a colon where it holds several:
-    ``train.npz:X``. These are read: ``.npy``; ``.npz``; Parquet; HDF5 (``data.h5:train/X``, with ``kdcore[hdf5]``); ``.ts`` of
-    aeon and sktime (``train.ts:series`` and ``train.ts:labels``); folders that Hugging Face `datasets` saved
-    (``train:accelerometer``). Any other file is text with a row of numbers in each line, and may be compressed.
+    Files are given by their path below the root of the dataset. If a file contains several arrays or columns, the name follows
+    after a colon: ``train.npz:X``. Supported formats are ``.npy``; ``.npz``; Parquet; HDF5 (``data.h5:train/X``, with
+    ``kdcore[hdf5]``); ``.ts`` of aeon and sktime (``train.ts:series`` and ``train.ts:labels``); and folders saved by Hugging
+    Face `datasets` (``train:accelerometer``). Any other file is text with one row of numbers per line, and may be compressed.
 
     Args:
-        signals: Modality → its files. Several files are one channel each, (windows, time); a single one is (windows, time) or
-            (windows, time, channels).
-        labels: File of a label for each window; with ``target: labels`` of a row of 0 and 1, with ``target: values`` of one
-            number or a row of them.
-        subjects: File of a subject for each window; without one, all windows are of the subject named like the set.
-        channels: Modality → the channels to take from its file, counted from 0; all by default.
+        signals: Files of each modality. Several files contain one channel each, (windows, time); a single file contains
+            (windows, time) or (windows, time, channels).
+        labels: File with a label per window; with ``target: labels``, a row of 0 and 1; with ``target: values``, a number or a
+            row of numbers.
+        subjects: File with a subject per window. Without it, the name of the set is the subject of all windows.
+        channels: Channels to select from the file of each modality, starting at 0. Default: all.
 
     Raises:
-        ValueError: If there are no signals, or channels of one that is not there.
+        ValueError: If there are no signals, or channels are given for an unknown modality.
     """
 
     signals: dict[str, tuple[str, ...]]
@@ -60,7 +60,7 @@ class WindowSet:
 
 @dataclass(frozen=True)
 class _Row:
-    """A window: a row of some files."""
+    """A window: a row of one or several files."""
 
     paths: tuple[Path, ...]
     names: tuple[str, ...]
@@ -68,27 +68,27 @@ class _Row:
 
 
 class Windows(Dataset):
-    """Windows in ``.npy``, ``.npz``, Parquet, HDF5, ``.ts`` or text files, with labels and subjects beside them.
+    """Windows in ``.npy``, ``.npz``, Parquet, HDF5, ``.ts`` or text files, with files of labels and subjects.
 
     Windows that were cut from one recording may overlap: split them by subject, or by set.
 
     Args:
         root: Folder of the files.
-        sets: Name → files; the name is the session of its windows, so that a protocol can tell the sets apart.
-        rate: Samples per second.
-        axes: Order of the axes of an array with several channels; that of ``.ts`` files is known.
-        classes: Class names in the order of the labels; if empty, the labels that occur, in natural order (which needs the
-            files). For other targets the names of labels or values, which are needed.
-        names: Label as the files have it → class name; a label that is not listed is its own name.
-        units: Modality → the unit it is recorded in, where that is not m/s², rad/s or rad.
-        unlabelled: ``bad`` counts a window without a label among the bad recordings, ``keep`` keeps it, as
-            ``data.labels: partial`` needs it.
-        target: ``classes``: a window has one label. ``labels``: it has any number of them. ``values``: numbers to estimate.
-        value_units: Value → its unit, for ``values``.
-        weights: Set → file of a weight for each window, greater than 0; without, all weigh the same.
+        sets: Files by name of the set. The name becomes the session of its windows, so that a protocol can split by set.
+        rate: Sampling rate in Hz.
+        axes: Order of the axes of an array with several channels. The axes of ``.ts`` files are known.
+        classes: Class names in the order of the labels. If empty, the labels that occur, in natural order, which requires the
+            files. For other targets, the names of labels or values, which are required.
+        names: Class names by label in the files. A label that is not listed is its own name.
+        units: Units of modalities, if not m/s², rad/s or rad.
+        unlabelled: ``bad`` counts a window without a label as a bad recording, ``keep`` keeps it, as ``data.labels: partial``
+            requires.
+        target: ``classes``: one label per window. ``labels``: any number of labels. ``values``: numbers to estimate.
+        value_units: Units of values, by name.
+        weights: File of each set with a weight per window, greater than 0. Without it, all windows have the same weight.
 
     Raises:
-        ValueError: If there are no sets, their modalities differ, some have weights and others not, or a target has no names.
+        ValueError: If there are no sets, their modalities differ, only some have weights, or a target has no names.
     """
 
     def __init__(
@@ -132,13 +132,13 @@ class Windows(Dataset):
 
     @cached_property
     def classes(self) -> Sequence[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Class names; read from the files where the recipe does not list them."""
+        """Class names; read from the files if the recipe does not list them."""
         if self._classes:
             return self._classes
         return tuple(sorted({label for name in self.sets for label in self._labels(name) if label}, key=natural))
 
     def samples(self) -> Sequence[Sample]:
-        """Every window, by set and subject; a window's trial is its row."""
+        """Return all windows, by set and subject. The trial of a window is its row."""
         number = {name: index for index, name in enumerate(self.classes)}
         unusable, found = [], []
         for name, files in self.sets.items():
@@ -170,7 +170,7 @@ class Windows(Dataset):
         return in_order(found)
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """One window of a modality."""
+        """Read a window of a modality."""
         source = sample.sources[modality]
         if not isinstance(source, _Row):
             raise DataError(f"{source}: windows are read from the files of a set, not one by one")
@@ -199,13 +199,13 @@ class Windows(Dataset):
         return array[:, list(chosen)] if chosen else array
 
     def _files(self, texts: Sequence[str]) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-        """Paths, and the arrays in them."""
+        """Yield paths, and arrays in them."""
         root = existing_folder(self.root)
         pairs = [located(root, text) for text in texts]
         return tuple(path for path, _ in pairs), tuple(name for _, name in pairs)
 
     def _answers(self, name: str) -> Sequence[str | tuple[float, ...] | None]:
-        """The label of each window, or its numbers; None for a window without."""
+        """Return the label of each window, or its numbers; None for a window without."""
         if self.target.is_classes:
             return self._labels(name)
         (path,), (array,) = self._files([self.sets[name].labels])
@@ -258,11 +258,11 @@ class Windows(Dataset):
 
 
 class UciHar(Windows):
-    """UCI-HAR: a phone at the waist, 30 subjects, six activities, windows of 2.56 s at 50 Hz that overlap by half.
+    """UCI-HAR: a phone at the waist, 30 subjects, six activities, windows of 2.56 s at 50 Hz with an overlap of 50 %.
 
     D. Anguita et al., "A Public Domain Dataset for Human Activity Recognition using Smartphones", ESANN 2013,
     https://doi.org/10.24432/C54S4K. Modalities are ``accelerometer`` (with gravity), ``gyroscope`` and ``body-acceleration``
-    (without gravity). The published split is by subjects; its parts are the sessions ``train`` and ``test``.
+    (without gravity). The published split is by subject. Its parts are the sessions ``train`` and ``test``.
 
     Args:
         root: Folder ``UCI HAR Dataset``, which contains ``train`` and ``test``.

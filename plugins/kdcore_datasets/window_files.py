@@ -1,4 +1,4 @@
-"""Files whose rows are windows, labels or subjects, by their suffix."""
+"""Readers for files whose rows are windows, labels or subjects, by suffix."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from kdcore_datasets.folders import existing_file
 from kdcore_datasets.ts_files import NAMES, read_ts
 
 Rows = np.ndarray | ArrowRows | hdf5.Hdf5Rows
-"""What has a length, a shape, and a row for each number; ``numpy.asarray`` reads all of it."""
+"""Rows with a length, a shape, and access by index. ``numpy.asarray`` reads all of them."""
 
 _HOLDS_SEVERAL = (".npz", ".parquet", ".ts", *hdf5.SUFFIXES)
 
 
 def located(root: Path, text: str) -> tuple[Path, str]:
-    """The file or folder that a text names, and the array in it, which is empty where it holds one only.
+    """Return the file or folder that a text names, and the name of the array in it, or an empty string.
 
     Args:
-        root: Folder below which it lies.
-        text: A path, and after a colon the name of an array.
+        root: Folder that contains it.
+        text: Path, optionally followed by a colon and the name of an array.
 
     Raises:
-        DataError: If there is no such file.
+        DataError: If the file does not exist.
     """
     path, colon, name = text.rpartition(":")
     if colon and is_saved_dataset(root / path):
@@ -42,10 +42,10 @@ def located(root: Path, text: str) -> tuple[Path, str]:
 
 
 def load_rows(path: Path, name: str) -> Rows:
-    """An array of a file, one row for each window.
+    """Load an array from a file, with one row per window.
 
     Raises:
-        DataError: If it cannot be read, or lacks the array.
+        DataError: If the file cannot be read, or does not contain the array.
     """
     try:
         stamp = (path / "state.json" if path.is_dir() else path).stat().st_mtime_ns
@@ -58,7 +58,7 @@ def load_rows(path: Path, name: str) -> Rows:
 
 @lru_cache(maxsize=64)
 def _loaded(path: Path, name: str, stamp: int) -> Rows:
-    """As `load_rows`; `stamp` is the file's time of change, so that a changed file is read again."""
+    """Implement `load_rows`. `stamp` is the modification time, so that a changed file is read again."""
     if path.is_dir():
         return saved_dataset_rows(path, name)
     if path.suffix == ".npy":

@@ -1,11 +1,11 @@
-"""Trained students for use elsewhere, and teachers from elsewhere: ONNX, TorchScript and torch.export files."""
+"""Export of trained students, and import of teachers: ONNX, TorchScript and torch.export files."""
 
 from kdcore import hookimpl
 
 
 @hookimpl
 def register_encoders(register):
-    """Finished networks in files."""
+    """Register encoders for networks in files."""
     register("onnx", "kdcore_export.file_networks:OnnxNetwork")
     register("torchscript", "kdcore_export.file_networks:TorchScriptNetwork")
     register("exported", "kdcore_export.file_networks:ExportedNetwork")
@@ -13,7 +13,7 @@ def register_encoders(register):
 
 @hookimpl
 def open_predictor(path):
-    """Open a student that ``kdcore export`` wrote as ONNX."""
+    """Open a student exported by ``kdcore export`` as ONNX."""
     if path.suffix != ".onnx":
         return None
     from kdcore_export.onnx_student import load_onnx
@@ -23,7 +23,7 @@ def open_predictor(path):
 
 @hookimpl
 def register_commands(cli):
-    """Add ``export``."""
+    """Add the command ``export``."""
     from kdcore_export.commands import export
 
     cli.command()(export)

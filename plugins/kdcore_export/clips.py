@@ -1,4 +1,4 @@
-"""Recordings on which an exported file is compared with PyTorch, calibrated and evaluated."""
+"""Recordings for comparing an exported file with PyTorch, for calibration and for evaluation."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from kdcore import DataError, KdcoreError, Predictor, Recordings, Signal, read_r
 from kdcore_export.graph import dtype, students_of
 
 Piece = dict[str, np.ndarray]
-"""Modality → values (1, T, …), axes as recorded."""
+"""Values by modality, (1, T, …), with axes as recorded."""
 
 Samples = Mapping[str, int | None]
-"""Modality → number of samples of a recording; None for any number."""
+"""Number of samples of a recording by modality; None for any number."""
 
 CALIBRATION, GENERATED = 200, 16
 
 
 @dataclass
 class Clips:
-    """Recordings, or windows of them where a student was trained on windows.
+    """Recordings, or windows if the student was trained on windows.
 
     Args:
-        what: What they are, in words.
-        signals: Evenly sampled, by modality.
+        what: Description of the recordings.
+        signals: Evenly sampled signals by modality.
         pieces: The same as arrays.
-        labels: Of each; None where unknown.
-        split: Split of the run that they are; empty for others.
+        labels: Label of each recording; None if unknown.
+        split: Split of the run that they belong to; empty for others.
     """
 
     what: str
@@ -47,15 +47,15 @@ def gather(
     dataset: str = "",
     rate: float | None = None,
 ) -> Clips:
-    """Recordings to compare on: the given files, else the test split of the run, else generated signals.
+    """Return recordings for a comparison: the given files, or else the test split of the run, or else generated signals.
 
     Args:
         predictor: The student.
-        run: The run it belongs to, if its recordings are there.
-        samples: How many samples the file's recordings have.
-        files: Given ones.
-        dataset: Whose format the files have.
-        rate: Samples per second of plain files.
+        run: Run of the student, if its recordings are available.
+        samples: Number of samples per recording of the exported file.
+        files: Recordings given by the user.
+        dataset: Dataset whose file format to use.
+        rate: Sampling rate of plain files in Hz.
 
     Raises:
         DataError: If a given file cannot be read, or no recording has enough samples.
@@ -72,7 +72,7 @@ def gather(
 
 
 def of_split(predictor: Predictor, run: Recordings, split: str, samples: Samples) -> Clips:
-    """The samples of a split of the run, cut into windows as the run cut them."""
+    """Return the samples of a split of the run, cut into windows as in the run."""
     found = Clips(f"{split} {'recordings' if run.window is None else 'windows'} of its run", split=split)
     for piece in run.pieces(split, predictor.modalities):
         _add(found, predictor, piece.signals, piece.label, samples)
@@ -80,14 +80,14 @@ def of_split(predictor: Predictor, run: Recordings, split: str, samples: Samples
 
 
 def calibration_pieces(predictor: Predictor, run: Recordings | None, samples: Samples, others: Clips) -> list[Piece]:
-    """Pieces to measure ranges of activations on: of the run's training split, else `others`."""
+    """Return recordings for calibrating activation ranges: from the run's training split, or else `others`."""
     pieces = of_split(predictor, run, "train", samples).pieces if run is not None else []
     pieces = pieces or others.pieces
-    return pieces[:: max(1, -(-len(pieces) // CALIBRATION))]  # evenly spread: they come sorted by class or subject
+    return pieces[:: max(1, -(-len(pieces) // CALIBRATION))]  # evenly spaced, since they are sorted by class or subject
 
 
 def values_of(predictor: Predictor, signals: Mapping[str, Signal]) -> Piece:
-    """Signals as the exported file reads them."""
+    """Return signals as inputs of the exported file."""
     recorded = {name: each.description.get("recorded", {}) for each in students_of(predictor).values() for name in each.reads}
     return {
         name: np.ascontiguousarray(signals[name].values[None]).astype(dtype(recorded[name].get(name, {})))
@@ -106,7 +106,7 @@ def _cut(predictor: Predictor, what: str, recordings: Iterable[dict[str, Signal]
 def _add(
     clips: Clips, predictor: Predictor, piece: Mapping[str, Signal], label: int | tuple[float, ...] | None, samples: Samples
 ) -> None:
-    """Add a piece on an even clock, which is all that a file can know; not one with too few samples."""
+    """Add a recording on an even clock, as the exported file assumes, unless it has too few samples."""
     if all(len(signal) >= (samples[name] or 1) for name, signal in piece.items()):
         even = {name: Signal(signal.values[: samples[name]], signal.rate) for name, signal in piece.items()}
         clips.signals.append(even)
@@ -128,12 +128,12 @@ def _given(predictor: Predictor, files: Sequence[str | Path], dataset: str, rate
 
 
 def _generated(predictor: Predictor, samples: Samples) -> Iterable[dict[str, Signal]]:
-    """Random walks about as long and as large as recordings, where no recording is at hand."""
+    """Return random walks with the typical length and scale of recordings, if no recordings are available."""
     students = students_of(predictor).values()
     recorded = {name: each for student in students for name, each in student.description.get("recorded", {}).items()}
     missing = [name for name in predictor.modalities if name not in recorded]
     if missing:
-        raise DataError(f"the shape of {', '.join(missing)} recordings is unknown: give some with --check FILE")
+        raise DataError(f"the shape of {', '.join(missing)} recordings is unknown: pass some with --check FILE")
     rng = np.random.default_rng(0)
 
     def walk(name: str, stretch: float) -> Signal:
@@ -148,7 +148,7 @@ def _generated(predictor: Predictor, samples: Samples) -> Iterable[dict[str, Sig
 
 
 def run_of(folder: Path) -> Recordings | None:
-    """The run that a student's folder lies in, if its recordings are still where they were."""
+    """Return the run that contains a student's folder, if its recordings are still available."""
     run = next((each for each in folder.absolute().parents if (each / "recipe.yaml").exists()), None)
     try:
         return Recordings(run) if run else None

@@ -1,4 +1,4 @@
-"""Commands of the plugin; what they need is imported inside them."""
+"""Commands of the plugin. They import slow modules in their bodies."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Format(StrEnum):
 
 
 class Rule(StrEnum):
-    """Rules of an ensemble."""
+    """Rules for combining an ensemble."""
 
     average = "average"
     max = "max"
@@ -26,19 +26,19 @@ class Rule(StrEnum):
 
 def export(
     student: Annotated[
-        str, typer.Argument(help="Folder of a saved student, folder of a seed, or a run (id, folder or recipe name).")
+        str, typer.Argument(help="Folder of a saved student, folder of a seed, or a run (ID, folder or recipe name).")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .onnx, .pt2 or .pte.")],
-    format: Annotated[Format | None, typer.Option(help="File format; by default chosen by the suffix of the output.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output file: .onnx, .pt2 or .pte.")],
+    format: Annotated[Format | None, typer.Option(help="File format. Default: determined by the suffix of the output.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Quantise weights and activations to eight bits (ONNX only).")] = False,
-    opset: Annotated[int | None, typer.Option(help="ONNX operator set version; by default the exporter's.")] = None,
+    opset: Annotated[int | None, typer.Option(help="ONNX operator set version. Default: that of the exporter.")] = None,
     samples: Annotated[int | None, typer.Option(help="Number of samples of a recording, if fixed.", min=1)] = None,
-    check: Annotated[list[str] | None, typer.Option(help="Recording to compare outputs on; repeatable.")] = None,
-    dataset: Annotated[str, typer.Option(help="Dataset that defines the file format; by default the student's.")] = "",
-    rate: Annotated[float | None, typer.Option(help="Samples per second of .npy files and plain tables.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the run; by default the first.")] = None,
+    check: Annotated[list[str] | None, typer.Option(help="Recording to compare outputs on; can be repeated.")] = None,
+    dataset: Annotated[str, typer.Option(help="Dataset whose file format to use. Default: the student's dataset.")] = "",
+    rate: Annotated[float | None, typer.Option(help="Sampling rate of .npy files and plain tables, in Hz.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the run. Default: the first seed.")] = None,
     ensemble: Annotated[Rule, typer.Option(help="How to combine several students: average or max.")] = Rule.average,
-    card: Annotated[bool, typer.Option(help="Write a model card (README.md) beside the file.")] = True,
+    card: Annotated[bool, typer.Option(help="Write a model card (README.md) next to the file.")] = True,
 ) -> None:
     """Export a student and its preprocessing to one file that runs without kdcore."""
     from kdcore_export.export import Request, export_student

@@ -1,4 +1,4 @@
-"""Cases for `kdcore.testing`."""
+"""Conformance test cases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kdcore.testing import Case, NotApplicable
 
 
 def _file(folder: Path) -> dict[str, Any]:
-    raise NotApplicable("a finished network in a file: it is never trained")
+    raise NotApplicable("a fixed network in a file, which cannot be trained")
 
 
 cases = {name: Case(_file) for name in ("onnx", "torchscript", "exported")}

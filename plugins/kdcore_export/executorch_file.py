@@ -1,4 +1,4 @@
-"""ExecuTorch programs (``.pte``), for phones, watches and boards: writing one, and running it with ExecuTorch's own runtime."""
+"""ExecuTorch programs (``.pte``) for phones, watches and boards: writing, and running with the ExecuTorch runtime."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from kdcore_export.exporters import innermost_cause, quiet
 from kdcore_export.graph import Graph
 
 METADATA = "kdcore"
-"""Method of a program that returns the metadata as JSON text."""
+"""Name of the method of a program that returns the metadata as JSON text."""
 
 
 def refuse_missing() -> None:
-    """Refuse where the package is not installed.
+    """Check that ExecuTorch is installed.
 
     Raises:
         UsageError: If it is not.
@@ -33,16 +33,16 @@ def refuse_missing() -> None:
 
 
 def save_executorch(graph: Graph, example: tuple[torch.Tensor, ...], metadata: dict[str, Any], file: Path) -> None:
-    """Write a program for one recording at a time, with XNNPACK kernels for the layers that it has kernels for.
+    """Write a program for one recording at a time, with XNNPACK kernels for supported layers.
 
     Args:
-        graph: What to write; every recording has a fixed number of samples.
-        example: A batch of inputs to trace it with.
-        metadata: For the file's users; the program's method ``kdcore`` returns it.
-        file: To write.
+        graph: Module to export; all recordings must have a fixed number of samples.
+        example: Batch of inputs for tracing.
+        metadata: Metadata for users of the file, returned by the method ``kdcore`` of the program.
+        file: Output file.
 
     Raises:
-        KdcoreError: If it cannot be traced or lowered.
+        KdcoreError: If the module cannot be traced or lowered.
     """
     try:
         with quiet(), _silent():
@@ -60,10 +60,10 @@ def save_executorch(graph: Graph, example: tuple[torch.Tensor, ...], metadata: d
 
 
 def executorch_runner(file: Path) -> Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]:
-    """Runs an ExecuTorch program on one core.
+    """Return a function that runs an ExecuTorch program on one core.
 
     Raises:
-        KdcoreError: If it is no program that the runtime can load, or lacks a kernel.
+        KdcoreError: If the runtime cannot load the program, or lacks a kernel.
     """
     try:
         with quiet(), _silent():
@@ -83,7 +83,7 @@ def executorch_runner(file: Path) -> Callable[[Mapping[str, np.ndarray]], tuple[
     def run(piece: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         nonlocal started
         inputs = [torch.from_numpy(np.ascontiguousarray(piece[name])) for name in names]
-        with contextlib.nullcontext() if started else _silent():  # later calls log nothing, and their time is measured
+        with contextlib.nullcontext() if started else _silent():  # later calls log nothing, and are timed
             outputs = method.execute(inputs)
         started = True
         logits, answers = (each.numpy().copy() for each in outputs)  # the next call overwrites them
@@ -94,7 +94,7 @@ def executorch_runner(file: Path) -> Callable[[Mapping[str, np.ndarray]], tuple[
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Drop what the runtime logs about the processor, which goes to the descriptor of standard error."""
+    """Discard the runtime's log messages about the processor, which bypass Python's standard error."""
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)

@@ -1,4 +1,4 @@
-"""Exports of saved students: trace, write, compare with PyTorch, and describe in a model card."""
+"""Export of saved students: tracing, writing, comparison with PyTorch, and the model card."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RUNS, FIRST = 200, 20
 
 @dataclass(frozen=True)
 class Request:
-    """The options of ``kdcore export``."""
+    """Options of ``kdcore export``."""
 
     student: str
     output: Path
@@ -45,10 +45,10 @@ class Request:
 
 
 def export_student(request: Request) -> Iterator[str]:
-    """Export a student; yields lines that say what was done and measured.
+    """Export a student. Yields lines for the user with what was done and measured.
 
     Raises:
-        KdcoreError: If it cannot be exported, or the file's outputs differ from PyTorch's: nothing is written then.
+        KdcoreError: If it cannot be exported, or the outputs of the file differ from PyTorch's; nothing is written then.
     """
     format = format_of(request.output, request.format)
     for option, used in (("--int8", request.int8), ("--opset", request.opset is not None)):
@@ -101,14 +101,14 @@ def export_student(request: Request) -> Iterator[str]:
 def _quantised(
     predictor: Predictor, file: Path, float32: Run, judged: Clips, calibration: Sequence[Piece]
 ) -> tuple[list[str], Run]:
-    """Quantise an ONNX file in place; returns what was done and what it cost, in lines, and what runs the file.
+    """Quantise an ONNX file in place. Return lines for the user, and a function that runs the file.
 
     Args:
-        predictor: The student in it.
+        predictor: The student in the file.
         file: The file.
-        float32: Runs the file as it is.
-        judged: Recordings that it is judged on before and after.
-        calibration: Pieces to measure ranges of activations on.
+        float32: Function that runs the unquantised file.
+        judged: Recordings for evaluating the file before and after.
+        calibration: Recordings for calibrating activation ranges.
     """
     from kdcore_export.int8 import quantise
 
@@ -125,12 +125,12 @@ def _quantised(
 
 
 def example(graph: Graph, piece: Piece) -> tuple[Tensor, ...]:
-    """A batch of two, from which a graph is traced: a batch of one would be taken for the only size there is."""
+    """Return a batch of two for tracing a graph, since a batch of one would be traced as a fixed size."""
     return tuple(torch.from_numpy(piece[name]).repeat_interleave(2, dim=0) for name in graph.modalities)
 
 
 def _pytorch(predictor: Predictor, signals: dict) -> tuple[np.ndarray, np.ndarray]:
-    """The student's own output for one piece, as `kdcore predict` computes it."""
+    """Return the student's own output for a recording, as computed by `kdcore predict`."""
     return predictor.logits([signals]), predictor.probabilities([signals])
 
 
@@ -152,13 +152,13 @@ def _costs(graph: Graph, file: Path, run: Run, piece: Piece) -> Iterator[str]:
 
 
 def parameters(graph: nn.Module) -> int:
-    """Number of learnt parameters."""
+    """Return the number of trained parameters."""
     return sum(each.numel() for each in graph.parameters())
 
 
 @torch.no_grad()
 def operations(graph: nn.Module, example: tuple[Tensor, ...]) -> int:
-    """Multiply-adds of convolutions and matrix products for `example`, preprocessing included."""
+    """Return the multiply-adds of convolutions and matrix products for `example`, including preprocessing."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with warnings.catch_warnings():
@@ -169,7 +169,7 @@ def operations(graph: nn.Module, example: tuple[Tensor, ...]) -> int:
 
 
 def latency(call: Callable[[], object]) -> float:
-    """Median seconds of a call on one core."""
+    """Return the median duration of a call on one core, in seconds."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

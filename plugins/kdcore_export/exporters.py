@@ -1,4 +1,4 @@
-"""Exporters of other libraries: keeping them quiet, and what went wrong in them."""
+"""Helpers for exporters of other libraries: silencing, and causes of errors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence exporters and quantisers, which print their progress and log warnings about themselves."""
+    """Context manager that silences exporters and quantisers, which print progress and warnings."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -23,7 +23,7 @@ def quiet() -> Iterator[None]:
 
 
 def innermost_cause(error: BaseException) -> str:
-    """The innermost cause of an error in one line: the exporter wraps it in pages."""
+    """Return the innermost cause of an error as one line, without the long messages of the exporter."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line for line in str(error).splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Finished networks in files, ONNX, TorchScript and ``torch.export``, as teachers that are never trained."""
+"""Fixed networks in ONNX, TorchScript and ``torch.export`` files, as teachers that cannot be trained."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _CLOSE = 1e-4
 
 
 class FileNetwork(Encoder):
-    """A network that a file holds whole. It runs on the CPU, is never trained, and passes no gradient on to its input.
+    """A complete network in a file. It runs on the CPU, cannot be trained, and passes no gradient to its input.
 
     Args:
-        file: The file.
-        num_classes: Number of its outputs.
-        in_shape: Shape of its input, without the batch axis.
-        order: Order in which the file wants the axes after the batch axis; as they are if empty.
-        gives: What its output is.
+        file: Path of the file.
+        num_classes: Number of outputs.
+        in_shape: Shape of the input, without the batch axis.
+        order: Order in which the file expects the axes after the batch axis; unchanged if empty.
+        gives: Kind of output.
 
     Raises:
-        ValueError: If the file cannot be loaded, or does not fit.
+        ValueError: If the file cannot be loaded, or does not match.
     """
 
     fixed: ClassVar[bool] = True
@@ -43,11 +43,11 @@ class FileNetwork(Encoder):
         if order and sorted(order) != list(range(len(in_shape))):
             raise ValueError(f"order must name the axes 0 to {len(in_shape) - 1} once each, not {list(order)}")
         if not file.is_file():
-            raise ValueError(f"there is no file {str(file)!r}")
+            raise ValueError(f"file {str(file)!r} does not exist")
         self.file, self.num_classes, self.gives = file, num_classes, gives
         self.order = order
         self.wanted = tuple(in_shape[axis] for axis in order) if order else tuple(in_shape)
-        self.register_buffer("digest", _digest([file, *self.beside()]))  # whatever is kept of its outputs is kept under it
+        self.register_buffer("digest", _digest([file, *self.beside()]))  # cached outputs are stored under this digest
 
     def beside(self) -> list[Path]:
         """Other files that the network is read from."""
@@ -55,14 +55,14 @@ class FileNetwork(Encoder):
 
     @abstractmethod
     def run(self, x: np.ndarray) -> np.ndarray:
-        """The output for an input (B, …) in the file's own order of axes."""
+        """Return the output for an input (B, …) with the file's own order of axes."""
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, num_classes), on the input's device, without a graph.
+        """Return logits (B, num_classes), on the device of the input, without a graph.
 
         Raises:
-            ValueError: If the output has another shape, is not finite, or is probabilities although it is said to be logits.
+            ValueError: If the output has another shape, is not finite, or is probabilities although logits are declared.
         """
         given = x.detach().float()
         if self.order:
@@ -85,7 +85,7 @@ class FileNetwork(Encoder):
             return found.clamp_min(torch.finfo(found.dtype).tiny).log()
         if alike:
             raise ValueError(
-                f"{self.file.name}: its output looks like probabilities, whose softmax means nothing; "
+                f"{self.file.name}: its output looks like probabilities rather than logits; "
                 "set gives: probabilities, or choose the output of logits"
             )
         return found
@@ -106,25 +106,25 @@ class FileNetwork(Encoder):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FileNetwork:
-        return self  # it never changes, and a runtime's session cannot be copied
+        return self  # it is immutable, and an inference session cannot be copied
 
 
 class OnnxNetwork(FileNetwork):
-    """A finished network in an ONNX file, for a teacher with ``freeze: ["*"]``.
+    """A fixed network in an ONNX file, for a teacher with ``freeze: ["*"]``.
 
-    It needs ``pip install 'kdcore[export]'``. The file is data: a file whose tensors are outside its folder is refused.
+    Requires ``pip install 'kdcore[export]'``. ONNX files contain no code. A file with tensors outside its folder is rejected.
 
     Args:
         file: The ``.onnx`` file, with one input (B, …).
         num_classes: Filled in by kdcore.
         in_shape: Filled in by kdcore.
-        output: Name of the output; ``logits`` if there is one, else the only one.
-        order: Order in which the file wants the axes of the input after the batch axis, counted from 0: ``[1, 0]`` for a file
-            that reads (B, time, channel); as kdcore has them if empty.
-        gives: ``logits``, or ``probabilities``, of which the logarithm is taken.
+        output: Name of the output. Default: ``logits`` if it exists, or else the only output.
+        order: Order in which the file expects the axes of the input after the batch axis, starting at 0: ``[1, 0]`` for a file
+            that reads (B, time, channel). Default: unchanged.
+        gives: ``logits``, or ``probabilities``, whose logarithm is used.
 
     Raises:
-        ValueError: If the file cannot be read, its input or output does not fit, or tensors are outside its folder.
+        ValueError: If the file cannot be read, its input or output does not match, or tensors are outside its folder.
     """
 
     def __init__(
@@ -166,17 +166,17 @@ class OnnxNetwork(FileNetwork):
             raise ValueError(f"{file.name}: reads batches of {self._batch}; export it with a batch of any size, or of 1")
 
     def beside(self) -> list[Path]:
-        """Files of tensors."""
+        """Files with tensors."""
         return self._external
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """The chosen output; sample by sample if the file reads one at a time."""
+        """Return the selected output; sample by sample if the file reads one at a time."""
         parts = [x[row : row + 1] for row in range(len(x))] if self._batch == 1 else [x]
         return np.concatenate([np.asarray(self._session.run([self._output], {self._input: part})[0]) for part in parts])
 
 
 class _TorchFile(FileNetwork):
-    """A network that PyTorch loads, whose file holds code."""
+    """A network that PyTorch loads from a file with code."""
 
     form: ClassVar[str]
 
@@ -192,20 +192,20 @@ class _TorchFile(FileNetwork):
         super().__init__(file, num_classes, in_shape, order, gives)
         if not trusts_code():
             raise ValueError(
-                f"{file}: the file holds code. If you trust its source, set KDCORE_TRUST_CODE=1 in the environment "
+                f"{file}: the file contains code. If you trust its source, set KDCORE_TRUST_CODE=1 in the environment "
                 "(ONNX files are data and need no trust)"
             )
         try:
-            self._network = (self.load(),)  # no submodule, which could be moved or tapped
+            self._network = (self.load(),)  # not a submodule, which could be moved or tapped
         except Exception as error:
             raise ValueError(f"{file.name}: not a readable {self.form} file ({_first_line(error)})") from error
 
     @abstractmethod
     def load(self) -> Callable[[Tensor], Any]:
-        """The network in the file."""
+        """Return the network in the file."""
 
     def run(self, x: np.ndarray) -> np.ndarray:
-        """Its output; the first of several."""
+        """Return its output; the first of several."""
         with torch.autocast("cpu", enabled=False):
             found = self._network[0](torch.from_numpy(x))
         found = found[0] if isinstance(found, list | tuple) else found
@@ -215,16 +215,16 @@ class _TorchFile(FileNetwork):
 
 
 class TorchScriptNetwork(_TorchFile):
-    """A finished network in a TorchScript file, for a teacher with ``freeze: ["*"]``.
+    """A fixed network in a TorchScript file, for a teacher with ``freeze: ["*"]``.
 
-    The file holds code: it is loaded if ``KDCORE_TRUST_CODE=1`` is in the environment.
+    The file contains code. It is only loaded if ``KDCORE_TRUST_CODE=1`` is set in the environment.
 
     Args:
-        file: The file that ``torch.jit.save`` wrote.
+        file: File written by ``torch.jit.save``.
         num_classes: Filled in by kdcore.
         in_shape: Filled in by kdcore.
-        order: Order in which the file wants the axes of the input after the batch axis, counted from 0.
-        gives: ``logits``, or ``probabilities``, of which the logarithm is taken.
+        order: Order in which the file expects the axes of the input after the batch axis, starting at 0.
+        gives: ``logits``, or ``probabilities``, whose logarithm is used.
 
     Raises:
         ValueError: If the file is not trusted, or cannot be loaded.
@@ -233,23 +233,23 @@ class TorchScriptNetwork(_TorchFile):
     form = "TorchScript"
 
     def load(self) -> Callable[[Tensor], Any]:
-        """The network in the file."""
-        with warnings.catch_warnings():  # PyTorch advises those who write such files to use torch.export
+        """Return the network in the file."""
+        with warnings.catch_warnings():  # a deprecation notice that recommends torch.export
             warnings.simplefilter("ignore", FutureWarning)
             return torch.jit.load(str(self.file), map_location="cpu").eval()
 
 
 class ExportedNetwork(_TorchFile):
-    """A finished network in a ``torch.export`` file, for a teacher with ``freeze: ["*"]``.
+    """A fixed network in a ``torch.export`` file, for a teacher with ``freeze: ["*"]``.
 
-    The file may hold code: it is loaded if ``KDCORE_TRUST_CODE=1`` is in the environment.
+    The file may contain code. It is only loaded if ``KDCORE_TRUST_CODE=1`` is set in the environment.
 
     Args:
-        file: The ``.pt2`` file that ``torch.export.save`` wrote.
+        file: ``.pt2`` file written by ``torch.export.save``.
         num_classes: Filled in by kdcore.
         in_shape: Filled in by kdcore.
-        order: Order in which the file wants the axes of the input after the batch axis, counted from 0.
-        gives: ``logits``, or ``probabilities``, of which the logarithm is taken.
+        order: Order in which the file expects the axes of the input after the batch axis, starting at 0.
+        gives: ``logits``, or ``probabilities``, whose logarithm is used.
 
     Raises:
         ValueError: If the file is not trusted, or cannot be loaded.
@@ -258,7 +258,7 @@ class ExportedNetwork(_TorchFile):
     form = "torch.export"
 
     def load(self) -> Callable[[Tensor], Any]:
-        """The network in the file."""
+        """Return the network in the file."""
         with open(self.file, "rb") as stream:
             return torch.export.load(stream).module()
 
@@ -266,12 +266,12 @@ class ExportedNetwork(_TorchFile):
 def _session(file: Path) -> Any:
     try:
         return open_session(file)
-    except Exception as error:  # its kinds of error have no common base
+    except Exception as error:  # its exceptions have no common base
         raise ValueError(f"{file.name}: not a readable ONNX file ({_first_line(error)})") from error
 
 
 def _external_data(file: Path) -> list[Path]:
-    """Files beside an ONNX file in which its tensors are.
+    """Return the files next to an ONNX file that contain its tensors.
 
     Raises:
         ValueError: If one is outside its folder, or ONNX and ONNX Runtime are not installed.
@@ -285,7 +285,7 @@ def _external_data(file: Path) -> list[Path]:
 
     try:
         model = onnx.load(file, load_external_data=False)
-    except Exception as error:  # protobuf's errors have no common base
+    except Exception as error:  # protobuf's exceptions have no common base
         raise ValueError(f"{file.name}: not a readable ONNX file ({_first_line(error)})") from error
     home, found = file.parent.resolve(), set()
     for tensor in _get_all_tensors(model):

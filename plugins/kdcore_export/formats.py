@@ -1,4 +1,4 @@
-"""File formats of an export: ONNX, ``torch.export`` and ExecuTorch; writing each and running it with its own runtime."""
+"""File formats of an export: ONNX, ``torch.export`` and ExecuTorch, with functions that write and run each."""
 
 from __future__ import annotations
 
@@ -21,41 +21,41 @@ from kdcore_export.onnx_student import PREFIX, open_session
 
 Format = Literal["onnx", "torch-export", "executorch"]
 SUFFIXES: Mapping[str, Format] = {".onnx": "onnx", ".pt2": "torch-export", ".pte": "executorch"}
-"""Ending of a file → its format."""
+"""File formats by suffix."""
 
 FIXED: Format = "executorch"
-"""The format whose inputs have one shape: a single recording of a fixed length."""
+"""Format whose inputs have a fixed shape: a single recording of a fixed length."""
 
 Run = Callable[[Mapping[str, np.ndarray]], tuple[np.ndarray, np.ndarray]]
-"""Runs a file: modality → values (B, T, …) gives logits and probabilities."""
+"""Function that runs a file: from values (B, T, …) by modality to logits and probabilities."""
 
 FACTS = "kdcore.json"
-"""Extra file with the metadata inside a ``torch.export`` file."""
+"""Name of the extra file with metadata in a ``torch.export`` file."""
 
 ENCODER = ".encoder"
-"""In the names of ONNX nodes of a student's network, as opposed to its preprocessing."""
+"""Marks the ONNX nodes of a student's network, as opposed to its preprocessing."""
 
 
 def format_of(output: Path, asked: str | None) -> Format:
-    """The format of `output`: its ending decides, and must not contradict the format asked for.
+    """Return the format of `output`, from its suffix, which must not contradict `asked`.
 
     Raises:
-        UsageError: If it does, or neither says anything.
+        UsageError: If it does, or the format is undefined.
     """
     ending = SUFFIXES.get(output.suffix)
     if asked is not None and asked not in get_args(Format):
-        raise UsageError(f"no format {asked!r} (known: {', '.join(get_args(Format))})")
+        raise UsageError(f"unknown format {asked!r} (known: {', '.join(get_args(Format))})")
     if ending and asked and ending != asked:
         right = next(suffix for suffix, name in SUFFIXES.items() if name == asked)
         raise UsageError(f"{output}: --format {asked} is written as {right}, and {output.suffix} is {ending}")
     if not (ending or asked):
         *others, last = SUFFIXES
-        raise UsageError(f"{output}: the ending must be {', '.join(others)} or {last}, or set --format")
+        raise UsageError(f"{output}: the suffix must be {', '.join(others)} or {last}, or set --format")
     return asked or ending  # type: ignore[return-value]
 
 
 def free_axes(graph: Graph) -> tuple[dict[int, torch.export.Dim], ...]:
-    """Axes of any size of each input: the batch, and time where a recording may have any number of samples."""
+    """Return the dynamic axes of each input: the batch, and time if a recording may have any number of samples."""
     batch = torch.export.Dim("batch")
     fixed = graph.samples
     return tuple(
@@ -67,18 +67,18 @@ def free_axes(graph: Graph) -> tuple[dict[int, torch.export.Dim], ...]:
 def save(
     format: Format, graph: Graph, example: tuple[torch.Tensor, ...], metadata: dict[str, Any], file: Path, opset: int | None
 ) -> Run:
-    """Write `graph` and return what runs the written file.
+    """Write `graph` to a file and return a function that runs it.
 
     Args:
-        format: Of the file.
-        graph: What to write.
-        example: A batch of inputs to trace it with.
-        metadata: For the file's users.
-        file: To write.
-        opset: Version of ONNX's operators; the exporter's default if None.
+        format: File format.
+        graph: Module to export.
+        example: Batch of inputs for tracing.
+        metadata: Metadata for users of the file.
+        file: Output file.
+        opset: ONNX operator set version; None for the default of the exporter.
 
     Raises:
-        KdcoreError: If it cannot be traced or written, or the file is not of the format.
+        KdcoreError: If the module cannot be traced or written, or the file is not in the format.
     """
     if format == "torch-export":
         _save_torch_export(graph, example, metadata, file)
@@ -122,14 +122,14 @@ def _save_onnx(
 
 
 def _tidy(graph: Any) -> None:
-    """Name nodes by the module they come from, and drop the tracer's notes, which take more room than a small student."""
+    """Name nodes by their modules, and drop the tracer's annotations, which can be larger than a small student."""
     for number, node in enumerate(graph.node):
         notes = {each.key: each.value for each in node.metadata_props}
         scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "['']"))
         node.name = f"{scopes[-2] if len(scopes) > 1 else ''}/{node.op_type}_{number}"
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
-    graph.ClearField("value_info")  # shapes can be inferred; those noted for recurrent layers are not always right
+    graph.ClearField("value_info")  # shapes can be inferred; the annotated ones are not always correct for recurrent layers
     for value in (*graph.input, *graph.output, *graph.initializer):
         value.ClearField("metadata_props")
         value.ClearField("doc_string")
@@ -137,14 +137,14 @@ def _tidy(graph: Any) -> None:
 
 
 def onnx_runner(file: Path) -> Run:
-    """Runs an ONNX file on one core.
+    """Return a function that runs an ONNX file on one core.
 
     Raises:
-        KdcoreError: If it is no ONNX file that ONNX Runtime can run.
+        KdcoreError: If ONNX Runtime cannot run the file.
     """
     try:
         session = open_session(file)
-    except Exception as error:  # its kinds of error have no common base
+    except Exception as error:  # its exceptions have no common base
         raise KdcoreError(f"ONNX Runtime cannot run the file: {one_line(error)}") from error
 
     def run(piece: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -159,16 +159,16 @@ def _save_torch_export(graph: Graph, example: tuple[torch.Tensor, ...], metadata
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = torch.export.export(graph, example, dynamic_shapes=(free_axes(graph),))
-            with open(file, "wb") as stream:  # given a path, torch insists on its own ending
+            with open(file, "wb") as stream:  # given a path, torch requires its own suffix
                 torch.export.save(program, stream, extra_files={FACTS: json.dumps(metadata)})
     except Exception as error:
         raise KdcoreError(f"this student cannot be exported: {type(error).__name__}: {str(error)[:300]}") from error
     if not zipfile.is_zipfile(file):
-        raise KdcoreError(f"{file.name}: torch.export wrote no .pt2 archive")
+        raise KdcoreError(f"{file.name}: torch.export did not write a .pt2 archive")
 
 
 def torch_export_runner(file: Path) -> Run:
-    """Runs a ``torch.export`` file."""
+    """Return a function that runs a ``torch.export`` file."""
     extra = {FACTS: ""}
     with open(file, "rb") as stream:
         model = torch.export.load(stream, extra_files=extra).module()

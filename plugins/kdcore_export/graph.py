@@ -1,4 +1,4 @@
-"""A student, or an ensemble, as one module on raw recordings: preprocessing, network and softmax."""
+"""A student or ensemble as one module on raw recordings: preprocessing, network and softmax."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from kdcore import Ensemble, KdcoreError, Modality, Predictor, SampleTransform, 
 
 
 class Graph(nn.Module):
-    """Recordings (B, T, …) of every modality, axes as recorded → logits and probabilities, each (B, classes).
+    """Maps recordings (B, T, …) of all modalities, with axes as recorded, to logits and probabilities, each (B, classes).
 
-    An ensemble's logits are the logarithms of its probabilities. Of a student of labels, probabilities are those of each label;
-    of a student of values, they are the values in their units.
+    The logits of an ensemble are the logarithms of its probabilities. For a student of labels, probabilities are those of each
+    label; for a student of values, they are the values in their units.
 
     Args:
         predictor: A student, or several.
-        samples: How many samples a recording has; None for any number, if that is possible.
-        fixed: Whether it must have a fixed number of samples.
+        samples: Number of samples of a recording; None for any number, if possible.
+        fixed: Whether the number of samples must be fixed.
 
     Raises:
-        KdcoreError: If a transform cannot be put into a graph, or the number of samples must be fixed and is not known.
+        KdcoreError: If a transform cannot be exported, or the number of samples must be fixed and is unknown.
     """
 
     def __init__(self, predictor: Predictor, samples: int | None = None, fixed: bool = False):
@@ -40,7 +40,7 @@ class Graph(nn.Module):
 
     @property
     def samples(self) -> dict[str, int | None]:
-        """The number of samples that a recording of each modality must have; None for any number."""
+        """Return the number of samples of a recording by modality; None for any number."""
         found: dict[str, int | None] = dict.fromkeys(self.modalities)
         for member in self.members:
             for name, part in zip(member.modalities, member.recordings, strict=True):  # type: ignore[arg-type]
@@ -48,7 +48,7 @@ class Graph(nn.Module):
         return found
 
     def forward(self, *signals: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and probabilities."""
+        """Return logits and probabilities."""
         given = dict(zip(self.modalities, signals, strict=True))
         logits = [member(*(given[name] for name in member.modalities)) for member in self.members]  # type: ignore[union-attr]
         one = self.combine(logits) if self.combine else logits.pop()
@@ -58,12 +58,12 @@ class Graph(nn.Module):
 
 
 class Member(nn.Module):
-    """One student on raw recordings: logits (B, classes).
+    """A student on raw recordings, which returns logits (B, classes).
 
     Args:
-        student: A trained one.
-        samples: How many samples a recording has; None for any number.
-        fixed: Whether it must have a fixed number of samples.
+        student: A trained student.
+        samples: Number of samples of a recording; None for any number.
+        fixed: Whether the number of samples must be fixed.
     """
 
     def __init__(self, student: Student, samples: int | None, fixed: bool = False):
@@ -79,13 +79,13 @@ class Member(nn.Module):
         self.encoder = student.model.encoder
 
     def forward(self, *signals: Tensor) -> Tensor:
-        """Logits."""
+        """Return logits."""
         parts = [recording(signal) for recording, signal in zip(self.recordings, signals, strict=True)]
         return self.encoder(self.batch_transforms(tuple(parts) if len(parts) > 1 else parts[0]))
 
 
 def students_of(predictor: Predictor) -> dict[str, Student]:
-    """The students in it, by name."""
+    """Return the students of a predictor, by name."""
     if isinstance(predictor, Ensemble):
         return predictor.members
     assert isinstance(predictor, Student)
@@ -93,11 +93,11 @@ def students_of(predictor: Predictor) -> dict[str, Student]:
 
 
 def facts(predictor: Predictor, samples: Mapping[str, int | None]) -> dict[str, Any]:
-    """Metadata of an exported file: classes, inputs, preprocessing and versions.
+    """Return the metadata of an exported file: classes, inputs, preprocessing and versions.
 
     Args:
         predictor: The student or ensemble.
-        samples: Modality → number of samples of a recording; None for any number.
+        samples: Number of samples of a recording by modality; None for any number.
     """
     students = students_of(predictor)
     recorded = {name: described for each in students.values() for name, described in _recorded(each).items()}
@@ -126,7 +126,7 @@ def facts(predictor: Predictor, samples: Mapping[str, int | None]) -> dict[str, 
 
 
 def dtype(recorded: dict[str, Any]) -> str:
-    """Type of a recording's values as the graph takes them: bytes stay bytes, all else is float32."""
+    """Return the type of input values: uint8 stays uint8, everything else is float32."""
     return "uint8" if recorded.get("dtype") == "uint8" else "float32"
 
 
@@ -135,17 +135,17 @@ def _recorded(student: Student) -> dict[str, Any]:
 
 
 def as_text(values: dict[str, Any]) -> dict[str, str]:
-    """Every value as JSON, for formats that keep text."""
+    """Return all values as JSON, for formats that store text."""
     return {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
 
 
 class Recording(nn.Module):
-    """Transforms of recordings, then the modality's layout: (B, T, …) as recorded → (B, …) as encoders have it.
+    """Applies transforms of recordings and the layout of the modality: (B, T, …) as recorded → (B, …) for encoders.
 
     Args:
         steps: Modules on (B, T, …).
-        modality: Whose axes are put in order.
-        samples: How many samples a recording must have; None for any number.
+        modality: Modality whose axes are reordered.
+        samples: Number of samples of a recording; None for any number.
     """
 
     def __init__(self, steps: Sequence[nn.Module], modality: Modality, samples: int | None):
@@ -155,17 +155,17 @@ class Recording(nn.Module):
         self.samples = samples
 
     def forward(self, x: Tensor) -> Tensor:
-        """The tensor that transforms of batches read."""
+        """Return the input for transforms of batches."""
         for step in self.steps:
             x = step(x)
         return x.permute(self.order)
 
 
 class Weighted(nn.Module):
-    """Each new sample is a fixed weighted sum of the recorded ones: (B, T, …) → (B, T', …).
+    """Resampling as a fixed weighted sum of recorded samples: (B, T, …) → (B, T', …).
 
     Args:
-        weights: (T', T).
+        weights: Weights, (T', T).
     """
 
     weights: Tensor
@@ -175,7 +175,7 @@ class Weighted(nn.Module):
         self.register_buffer("weights", weights)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The new samples, in the old ones' type."""
+        """Return the new samples, in the type of the old ones."""
         mixed = torch.matmul(self.weights, x.unsqueeze(-1).flatten(2).float()).reshape(x.shape[0], -1, *x.shape[2:])
         return mixed if x.is_floating_point() else mixed.round().to(x.dtype)
 
@@ -188,18 +188,18 @@ def recording(
     window: float | None = None,
     fixed: bool = False,
 ) -> Recording:
-    """A student's transforms of recordings as a module.
+    """Return a student's transforms of recordings as a module.
 
     Args:
-        modality: What is recorded.
-        transforms: Applied to it, in order.
+        modality: Modality of the recording.
+        transforms: Transforms, in order.
         recorded: ``shape``, ``dtype`` and ``rate`` of a recording.
-        samples: How many samples a recording has; None for any number, if that is possible.
-        window: Seconds that every recording lasts, where that is known.
-        fixed: Whether a recording must have a fixed number of samples.
+        samples: Number of samples of a recording; None for any number, if possible.
+        window: Duration of all recordings in seconds, if known.
+        fixed: Whether the number of samples must be fixed.
 
     Raises:
-        KdcoreError: If they cannot be put into a graph, or not without a number of samples.
+        KdcoreError: If the transforms cannot be exported, or only with a fixed number of samples.
     """
     rate = float(recorded.get("rate") or modality.rate or 1.0)
     if fixed:
@@ -229,9 +229,9 @@ def recording(
 
 
 def _only_length(steps: Recording, recorded: Mapping[str, Any], window: int | None) -> int | None:
-    """The only number of samples that a student takes whose transforms do not change it; None if they make it any."""
+    """Return the only number of samples that a student accepts if its transforms keep it; None if they change it."""
     length, *rest = recorded.get("shape") or (0,)
-    length = window or length  # what is recorded is longer than the windows that are read
+    length = window or length  # recordings are longer than the windows that are read
     if not length or not recorded.get("shape"):
         return None
     kind = torch.uint8 if recorded.get("dtype") == "uint8" else torch.float32
@@ -240,7 +240,7 @@ def _only_length(steps: Recording, recorded: Mapping[str, Any], window: int | No
 
 
 def _by_trial(transforms: Sequence[SampleTransform], samples: int, rest: tuple[int, ...], rate: float) -> Tensor | None:
-    """The weights (T', T) by which `transforms` make new samples of old ones; None if they do something else."""
+    """Return the weights (T', T) by which `transforms` compute new samples, or None if they are not linear."""
 
     def changed(values: np.ndarray) -> np.ndarray:
         signal = Signal(values, rate)

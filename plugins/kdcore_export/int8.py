@@ -1,4 +1,4 @@
-"""Eight-bit weights and activations with ONNX Runtime's quantisers, and a list of what they quantised."""
+"""Eight-bit weights and activations with ONNX Runtime's quantisers, and a list of the quantised layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RECURRENT = ("LSTM", "GRU", "RNN")
 EIGHT_BITS = (onnx.TensorProto.INT8, onnx.TensorProto.UINT8)
 
 LEAST = 0.5
-"""Share of the network's weights that must end up in eight bits for a file to be called int8."""
+"""Minimum share of the network's weights in eight bits for a file to count as int8."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Layer:
     """A layer of the network with weights.
 
     Args:
-        name: Module that it comes from.
+        name: Module of the layer.
         kind: ONNX operator.
-        weights: How many numbers its weights are.
-        int8: Whether they are stored in eight bits.
+        weights: Number of weights.
+        int8: Whether the weights are stored in eight bits.
     """
 
     name: str
@@ -43,17 +43,17 @@ class Layer:
 
 
 def quantise(file: Path, calibration: Sequence[dict[str, np.ndarray]]) -> list[Layer]:
-    """Quantise the network of an ONNX file in place; preprocessing stays in floats.
+    """Quantise the network of an ONNX file in place. Preprocessing stays in floating point.
 
-    Convolutions and matrix products get static quantisation: ranges of activations come from `calibration`, weights are scaled
-    by channel. LSTM layers get dynamic quantisation, the only kind that ONNX Runtime has for them.
+    Convolutions and matrix products are quantised statically: activation ranges come from `calibration`, and weights are scaled
+    per channel. LSTM layers are quantised dynamically, since ONNX Runtime supports nothing else for them.
 
     Args:
         file: The file.
-        calibration: Pieces such as the student will see.
+        calibration: Representative inputs of the student.
 
     Returns:
-        Every layer of the network, and whether it was quantised.
+        All layers of the network, and whether they were quantised.
 
     Raises:
         KdcoreError: If more than half of the weights could not be quantised.
@@ -94,7 +94,7 @@ def quantise(file: Path, calibration: Sequence[dict[str, np.ndarray]]) -> list[L
 
 
 def weighted_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """Nodes of the student's network that multiply by stored weights."""
+    """Return the nodes of the student's network that multiply by stored weights."""
     return [
         node
         for node in model.graph.node
@@ -103,11 +103,11 @@ def weighted_layers(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def is_int8(written: onnx.ModelProto, node: onnx.NodeProto) -> bool:
-    """True if the weights of a layer are stored in eight bits in the quantised model.
+    """Return whether the weights of a layer are stored in eight bits in the quantised model.
 
     Args:
         written: The quantised model.
-        node: The layer as it was in the model before.
+        node: The layer in the original model.
     """
     stored = {each.name: each.data_type for each in written.graph.initializer}
     passing = ("DequantizeLinear", "Transpose")
@@ -127,7 +127,7 @@ def is_int8(written: onnx.ModelProto, node: onnx.NodeProto) -> bool:
 
 
 def _count(model: onnx.ModelProto, node: onnx.NodeProto) -> int:
-    """Numbers in a layer's weights, directly or reordered by other nodes; 0 if it multiplies two computed tensors."""
+    """Return the number of weights of a layer, also if other nodes reorder them; 0 if it multiplies two computed tensors."""
     made_from = {each.name: {each.name} for each in model.graph.initializer}
     for each in model.graph.node:
         inputs = [name for name in each.input if name]
@@ -139,7 +139,7 @@ def _count(model: onnx.ModelProto, node: onnx.NodeProto) -> int:
 
 
 def _module(node: onnx.NodeProto) -> str:
-    """``encoder.blocks.0.lstm`` of ``members.0.encoder.blocks.0.lstm/LSTM_29``."""
+    """Return ``encoder.blocks.0.lstm`` for ``members.0.encoder.blocks.0.lstm/LSTM_29``."""
     return node.name.rpartition("/")[0].partition(ENCODER)[2].lstrip(".") or "encoder"
 
 

@@ -1,4 +1,4 @@
-"""Differences between the outputs of an exported file and of what it was made from, and what both are worth."""
+"""Differences between the outputs of an exported file and its source, and the metrics of both."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from kdcore import Predictor, Target, evaluate_target
 from kdcore_export.clips import Clips
 
 TOLERANCE = 1e-4
-"""Largest difference between a file's outputs and PyTorch's, in logits and in probabilities."""
+"""Maximum difference between the outputs of a file and PyTorch, in logits and in probabilities."""
 
 CERTAIN = 0.5
-"""Probability from which a label counts as predicted."""
+"""Probability at or above which a label is predicted."""
 
 Outputs = list[tuple[np.ndarray, np.ndarray]]
-"""Logits and answers (probabilities, or values in their units) of every piece."""
+"""Logits and answers (probabilities, or values in their units) of each recording."""
 
 
 def difference(outputs: Outputs, reference: Outputs, target: Target | None = None) -> float:
-    """The largest difference in logits or probabilities, of values in standard deviations; NaN if there is one."""
+    """Return the largest difference in logits or probabilities, for values in standard deviations; NaN if any is NaN."""
     scales = (1.0, np.asarray(target.std) if target and target.std else 1.0)
     gaps = [
         (np.abs(a - b) / scale).max()
@@ -31,7 +31,7 @@ def difference(outputs: Outputs, reference: Outputs, target: Target | None = Non
 
 
 def agreement(predictor: Predictor, clips: Clips, outputs: Outputs, reference: Outputs) -> str:
-    """A line on the agreement of an exported file with its student: the share of equal predictions, or how far values moved."""
+    """Return a line on the agreement of an exported file with its student: share of equal predictions, or change of values."""
     target, count = predictor.target, len(outputs)
     here, there = (np.concatenate([each[1] for each in answers]) for answers in (outputs, reference))
     if target.is_classes:
@@ -50,14 +50,14 @@ def _moved(predictor: Predictor, gaps: np.ndarray) -> Iterator[str]:
 
 
 def score(predictor: Predictor, clips: Clips, outputs: Outputs, reference: Outputs, other: str) -> tuple[str, str] | None:
-    """The metric by which the target is judged: its name, and its value of both in words; None where no target is known.
+    """Return the name of the primary metric, and its value for both as text; None if no target is known.
 
     Args:
         predictor: The student.
-        clips: With targets.
-        outputs: Of the file.
-        reference: Of what it was made from.
-        other: What that is called.
+        clips: Recordings with targets.
+        outputs: Outputs of the file.
+        reference: Outputs of its source.
+        other: Name of the source.
     """
     known = [number for number, label in enumerate(clips.labels) if label is not None]
     if not known:

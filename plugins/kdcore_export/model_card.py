@@ -1,4 +1,4 @@
-"""Model cards: what an exported student is, what it was trained on, how good it is, and what is left to its owner to say."""
+"""Model cards of exported students: training, data, results, and fields for their owner to fill in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kdcore import AnyEvaluation, Ensemble, Evaluation, FinishedRun, KdcoreError
 from kdcore_export.graph import students_of
 
 MARK = "<!-- Written by kdcore export for "
-"""Begins the comment that names the file a card belongs to."""
+"""Start of the comment that names the file of a card."""
 
 UNSTATED = "not stated; fill in before publishing"
 
@@ -19,17 +19,17 @@ UNSTATED = "not stated; fill in before publishing"
 def write_card(
     output: Path, predictor: Predictor, metadata: Mapping[str, Any], run: Path | None, measured: Sequence[str]
 ) -> Path:
-    """Write the model card of an exported file beside it.
+    """Write the model card of an exported file next to it.
 
-    It is called ``README.md``, or ``FILE.README.md`` where the folder has a README of its own or of another export, which is
-    never overwritten.
+    It is named ``README.md``, or ``FILE.README.md`` if the folder has its own README or that of another export, which is never
+    overwritten.
 
     Args:
         output: The exported file.
-        predictor: The student or ensemble in it.
-        metadata: As in the file.
-        run: Folder of the run it comes from, if known.
-        measured: Lines that the export said about the file.
+        predictor: The student or ensemble in the file.
+        metadata: Metadata in the file.
+        run: Folder of its run, if known.
+        measured: Lines that the export printed about the file.
 
     Raises:
         KdcoreError: If it cannot be written.
@@ -51,7 +51,7 @@ def write_card(
 def _finished(run: Path | None) -> FinishedRun | None:
     try:
         return read_run(run) if run else None
-    except KdcoreError:  # an unfinished or damaged run has no result to tell
+    except KdcoreError:  # an unfinished or damaged run has no results
         return None
 
 
@@ -146,7 +146,7 @@ def _results(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
 
 
 def _headings(run: FinishedRun) -> str:
-    """Headings of the table of results."""
+    """Return the headings of the table of results."""
     found = next(iter(run.outcomes["distilled"][run.facts.seeds[0]].evaluations().values()))
     how = "Wilson" if isinstance(found, Evaluation) else "bootstrap"
     return f"| student | arm | seed | {_titled(found.primary)} | 95 % interval ({how}) | {_titled(found.secondary)} | n |"

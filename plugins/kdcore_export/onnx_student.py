@@ -1,4 +1,4 @@
-"""Exported students: an ONNX file of ``kdcore export`` as a predictor that needs ONNX Runtime and no PyTorch."""
+"""Exported students: an ONNX file of ``kdcore export`` as a predictor that requires ONNX Runtime, but not PyTorch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from kdcore import CheckpointError, DataError, Modality, Predictor, Signal, UsageError, one_line, same_rate
 
 PREFIX = "kdcore."
-"""Of the metadata keys that ``kdcore export`` writes."""
+"""Prefix of the metadata keys written by ``kdcore export``."""
 
 
 def open_session(file: Path) -> Any:
     """Open an ONNX file with ONNX Runtime, on one thread.
 
     Raises:
-        Exception: ONNX Runtime's own, if it cannot read the file; they have no common base.
+        Exception: Any exception of ONNX Runtime if it cannot read the file; they have no common base.
     """
     import onnxruntime
 
@@ -30,13 +30,13 @@ def open_session(file: Path) -> Any:
 
 
 class OnnxStudent(Predictor):
-    """A student, or an ensemble, that ``kdcore export`` wrote as ONNX.
+    """A student or ensemble exported by ``kdcore export`` as ONNX.
 
-    Recordings are taken as evenly sampled at their rate, which is all that the file can know.
+    Recordings are assumed to be evenly sampled at their rate.
 
     Args:
         session: ONNX Runtime session of the file.
-        description: The file's metadata.
+        description: Metadata of the file.
     """
 
     def __init__(self, session: Any, description: Mapping[str, Any]):
@@ -52,11 +52,11 @@ class OnnxStudent(Predictor):
 
     @property
     def reads(self) -> dict[str, Modality]:
-        """Modalities it reads, by name, in order."""
+        """Modalities of the inputs by name, in order."""
         return self._reads
 
     def logits(self, pieces: Sequence[Mapping[str, Signal]]) -> np.ndarray:
-        """Logits (pieces, classes); pieces of equal length go through the file together."""
+        """Return logits (recordings, classes). Recordings of equal length are processed as one batch."""
         arrays = [{name: self._array(name, piece[name]) for name in self._reads} for piece in pieces]
         if len({tuple(array.shape for array in each.values()) for each in arrays}) == 1:
             return self._run({name: np.stack([each[name] for each in arrays]) for name in self._reads})
@@ -65,7 +65,7 @@ class OnnxStudent(Predictor):
     def _run(self, batch: Mapping[str, np.ndarray]) -> np.ndarray:
         try:
             return np.asarray(self._session.run(["logits"], dict(batch))[0])
-        except Exception as error:  # ONNX Runtime's own kinds of error have no common base
+        except Exception as error:  # ONNX Runtime's exceptions have no common base
             raise DataError(f"the exported student cannot read this recording: {one_line(error)}") from error
 
     def _array(self, name: str, signal: Signal) -> np.ndarray:
@@ -75,9 +75,9 @@ class OnnxStudent(Predictor):
             raise DataError(f"{name}: the exported student reads {rate:g} samples per second, not {signal.rate:g}")
         if not len(values):
             raise DataError(f"the {name} signal is empty")
-        spare = 1 if self.window else 0  # a window may have a sample more, by rounding
+        spare = 1 if self.window else 0  # by rounding, a window may have one more sample
         if wanted and not wanted <= len(values) <= wanted + spare:
-            raise DataError(f"{name}: the exported student reads {wanted} samples, the recording has {len(values)}")
+            raise DataError(f"{name}: the exported student reads {wanted} samples, but the recording has {len(values)}")
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise DataError(f"the {name} signal has values that are not finite")
         return np.ascontiguousarray(values[:wanted] if wanted else values, dtype=self._inputs[name]["dtype"])
@@ -89,13 +89,13 @@ def _modality(told: Mapping[str, Any]) -> Modality:
 
 
 def load_onnx(file: str | Path) -> OnnxStudent:
-    """Load a student that ``kdcore export`` wrote as ONNX.
+    """Load a student exported by ``kdcore export`` as ONNX.
 
     Args:
         file: The ``.onnx`` file.
 
     Raises:
-        CheckpointError: If it is no such file.
+        CheckpointError: If it is not such a file.
         UsageError: If ONNX Runtime is not installed.
     """
     path = Path(file)

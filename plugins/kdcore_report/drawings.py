@@ -45,20 +45,20 @@ def _drawn(pictures: Pictures, name: str, each: Drawing) -> str:
     if moving := animation(each.modality, each.signal):
         content += f'<figure class="example">{moving}</figure>'
     if each.predictions:
-        said = f"{each.caption}: {each.kind} along time; the darker, the more probable"
+        said = f"{each.caption}: {each.kind} over time; darker means more probable"
         content += pictures.figure(
             f"{name}-classes", lambda path: draw_timeline(each.predictions, each.signal, path), said, said
         )
     elif each.kind == "labels":
         content += f"<p>{escape(each.caption)}: no label reaches the threshold at any time.</p>"
     if each.estimates:
-        said = f"{each.caption}: values along time"
+        said = f"{each.caption}: values over time"
         content += pictures.figure(f"{name}-values", lambda path: draw_values(each.estimates, each.signal, path), said, said)
     return content
 
 
 def draw_values(estimates: Sequence[Estimated], signal: Signal, path: Path) -> None:
-    """Draw values along time: a panel for each, a line for each part of the recording."""
+    """Plot values over time: one panel per value, one line segment per window of the recording."""
     names = list(estimates[0].values)
     figure = new_figure(7.0, 0.5 + 1.4 * len(names))
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
@@ -74,7 +74,7 @@ def draw_values(estimates: Sequence[Estimated], signal: Signal, path: Path) -> N
 
 
 def draw_timeline(predictions: Sequence[Labelled], signal: Signal, path: Path) -> None:
-    """Draw classes or labels along time: a row for each, a bar for each part of the recording, the darker the more probable."""
+    """Plot classes or labels over time: one row each, one bar per window; darker means more probable."""
     classes = list(dict.fromkeys(each.label for each in predictions))
     figure = new_figure(7.0, 0.7 + 0.3 * len(classes))
     axes = figure.add_subplot()

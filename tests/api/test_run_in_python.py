@@ -154,7 +154,7 @@ def test_text_is_a_path(result, tmp_path):
     )
     with pytest.raises(kdcore.KdcoreError, match=r"it holds .*students/seed-0/student"):
         kdcore.load_student(str(result.folder))
-    with pytest.raises(DataError, match="trained on arrays, so no dataset is known"):
+    with pytest.raises(DataError, match="trained on arrays, so no dataset that can read files is known"):
         student.predict(str(tmp_path / "clip.json") if (tmp_path / "clip.json").write_text("[]") else "")
 
 
@@ -289,7 +289,7 @@ def test_callbacks_are_told_in_order_and_nothing_is_printed(place, capsys):
     arm = ["student 0", "student 1"]
     assert seen["one"] == ["0 distilled", "big 0", "big 1", *arm, "0 baseline", *arm] == seen["two"]
     assert "\x1b" not in "".join(capsys.readouterr())
-    with pytest.raises(UsageError, match="class that derives from"):
+    with pytest.raises(UsageError, match="must be an instance of a subclass of"):
         kdcore.run(recipe(), data=dataset(), callbacks=[print])  # type: ignore[list-item]
 
 

@@ -61,7 +61,7 @@ def test_each_passes_the_conformance_checks(shell, name):
 def test_the_recipe_of_each_works(shell, name):
     place = shell.inside(f"kdcore-{name}")
     assert ": valid (" in place.kdcore("validate", "recipe.yaml")
-    assert "Terms on the first batch" in place.kdcore("run", "recipe.yaml", "--dry-run", "engine.accelerator=cpu")
+    assert "Loss terms on the first batch" in place.kdcore("run", "recipe.yaml", "--dry-run", "engine.accelerator=cpu")
 
 
 def test_all_run_together_and_are_seen_in_mlflow(shell):

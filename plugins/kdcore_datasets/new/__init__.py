@@ -1,1 +1,1 @@
-"""``kdcore data new``: look at a folder of recordings and write the recipe that reads them."""
+"""Implementation of ``kdcore data new``: inspect a folder of recordings and write a recipe that reads them."""

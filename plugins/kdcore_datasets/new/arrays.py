@@ -1,4 +1,4 @@
-"""Guess what arrays in ``.npz``, ``.npy``, HDF5 and ``.ts`` files hold: windows, labels, subjects."""
+"""Detection of arrays in ``.npz``, ``.npy``, HDF5 and ``.ts`` files: windows, labels, subjects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUBJECTS = ("subject", "subjects", "group", "groups", "user", "users", "s", "pe
 
 
 def guess_arrays(root: Path, files: Sequence[str], rate: float | None) -> Guess | None:
-    """The dataset ``windows`` for files of arrays with a window in each row; None if there are none."""
+    """Return the dataset ``windows`` for files of arrays with one window per row, or None if there are none."""
     shapes = _shapes(root, [file for file in files if file.endswith((".npz", ".npy", ".ts", *hdf5.SUFFIXES))])
     sets: dict[str, Any] = {}
     why: dict[tuple[str, ...], str] = {}
@@ -40,15 +40,15 @@ def guess_arrays(root: Path, files: Sequence[str], rate: float | None) -> Guess 
         if made["labels"] is None:
             why["sets", part, "labels"] = f"{FILL_IN}: the file, and after a colon the array, with a label for each window"
         if subjects is None:
-            why["sets", part] = f"no array of subjects: all windows of {part!r} count as one subject's"
+            why["sets", part] = f"no array of subjects: all windows of {part!r} are assigned to one subject"
         made |= {"subjects": subjects} if subjects else {}
         sets[part] = made
-        why["sets", part, "signals"] = f"shape {shape}; the kinds of signal are a guess"
+        why["sets", part, "signals"] = f"shape {shape}; the kinds of signals are a guess"
     if not sets:
         return None
     section: dict[str, Any] = {"name": "windows", "root": str(root.absolute()), "rate": rate, "sets": sets, "axes": axes}
     if not all(":series" in str(each["signals"]) for each in sets.values()):
-        why["axes",] = f"the {channels} along the shorter axis are taken for channels"
+        why["axes",] = f"the {channels} along the shorter axis are assumed to be channels"
     if rate is None:
         why["rate",] = f"{FILL_IN}: samples per second"
     alone = {"train", "test"} <= set(sets) and not any("subjects" in each for each in sets.values())
@@ -56,7 +56,7 @@ def guess_arrays(root: Path, files: Sequence[str], rate: float | None) -> Guess 
 
 
 def _shapes(root: Path, files: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """File, and array after a colon → its shape. Files that cannot be read are left out."""
+    """Return the shapes of arrays by file, and name after a colon. Unreadable files are skipped."""
     found: dict[str, tuple[int, ...]] = {}
     for file in files[:200]:
         try:
@@ -73,18 +73,18 @@ def _shapes(root: Path, files: Sequence[str]) -> dict[str, tuple[int, ...]]:
             else:
                 with loaded:
                     found |= {f"{file}:{name}": loaded[name].shape for name in loaded.files}
-        except Exception:  # whatever is wrong with it: it is not used
+        except Exception:  # unreadable files are skipped, whatever the reason
             continue
     return found
 
 
 def _shape(array: np.ndarray) -> tuple[int, ...]:
-    """The shape of an array; of series of unequal lengths, that of the first."""
+    """Return the shape of an array; for series of unequal lengths, that of the first."""
     return (len(array), *array[0].shape) if array.dtype == object else array.shape
 
 
 def _beside(signals: str, other: str) -> bool:
-    """True if an array belongs to the same part of the data as `signals`: the same file, or a file of the same set."""
+    """Return whether an array belongs to the same part of the data as `signals`: the same file, or a file of the same set."""
     mine, theirs = signals.partition(":")[0], other.partition(":")[0]
     if mine == theirs:
         return other != signals
@@ -97,7 +97,7 @@ def _set_of(name: str) -> str:
 
 
 def _part(name: str, taken: Mapping[str, object]) -> str:
-    """A name for a set that is not taken."""
+    """Return an unused name for a set."""
     wanted = _set_of(name) or Path(name.partition(":")[0]).stem
     return wanted if wanted not in taken else name.replace(":", "-").replace("/", "-")
 

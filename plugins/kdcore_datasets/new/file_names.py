@@ -1,4 +1,4 @@
-"""Guess what parts of file names stand for: subject, action, trial, or the device."""
+"""Detection of the parts of file names: subject, action, trial, or device."""
 
 from __future__ import annotations
 
@@ -34,32 +34,32 @@ ACTIVITIES = (
     "sleep",
     "squat",
 )
-"""Beginnings of words that mean what somebody does."""
+"""Prefixes of words that describe actions."""
 KINDS = {
     "accelerometer": ("acc", "accel", "acceleration", "accelerometer", "linearacceleration"),
     "gyroscope": ("gyr", "gyro", "gyroscope", "angularvelocity", "rotationrate"),
     "magnetometer": ("mag", "magnetometer", "magneticfield"),
     "orientation": ("ori", "orient", "orientation", "quat", "quaternion", "roll", "pitch", "yaw", "azimuth"),
 }
-"""Kind of signal → words that mean it."""
+"""Words that indicate each kind of signal."""
 
 _TOKEN = re.compile(r"\d+|[^\W\d_]+|[\W_]")
 
 
 def kind_of(word: str) -> str:
-    """The kind of signal that a word means, or one of several with a hyphen between them; empty if none."""
+    """Return the kind of signal that a word indicates, several joined by hyphens, or an empty string."""
     return next((kind for kind, words in KINDS.items() if set(word.lower().split("-")) & set(words)), "")
 
 
 @dataclass
 class Names:
-    """The pattern that the names of some files share.
+    """A pattern shared by the names of several files.
 
     Args:
-        patterns: Device → pattern of its files; the device is empty if there is only one.
-        files: Device → its files, relative to the folder.
-        fields: Placeholder → (reason, values that occur).
-        others: Files whose names are built otherwise.
+        patterns: Patterns by device. The device is empty if there is only one.
+        files: Files by device, relative to the folder.
+        fields: (reason, values that occur) by placeholder.
+        others: Files whose names do not match.
     """
 
     patterns: dict[str, str]
@@ -69,11 +69,11 @@ class Names:
 
 
 def read_names(paths: Sequence[str], labelled: bool) -> Names:
-    """Compare the names of files.
+    """Detect the pattern of file names.
 
     Args:
-        paths: Relative to the folder, with forward slashes.
-        labelled: True if a column says the action, so that names need not.
+        paths: Paths relative to the folder, with forward slashes.
+        labelled: Whether a column contains the action, so that names need not.
     """
     shapes = Counter(map(shape_of, paths))
     shape = max(shapes, key=lambda each: (shapes[each], each))
@@ -96,7 +96,7 @@ def read_names(paths: Sequence[str], labelled: bool) -> Names:
 
 
 def _device(words: Sequence[str]) -> str:
-    """One name of several words, of which those that mean the same kind of signal are said once."""
+    """Return a device name from several words, with words for the same kind of signal used once."""
     found: list[str] = []
     for word in words:
         if not (kind_of(word) and any(kind_of(each) == kind_of(word) for each in found)):
@@ -105,12 +105,12 @@ def _device(words: Sequence[str]) -> str:
 
 
 def shape_of(path: str) -> tuple[str, ...]:
-    """The kinds of the parts of a name: digits, letters, and the separators themselves."""
+    """Return the structure of a name: digits, letters, and the separators themselves."""
     return tuple("9" if part[0].isdigit() else "a" if part[0].isalpha() else part for part in _TOKEN.findall(path))
 
 
 def _meanings(columns: Sequence[tuple[str, ...]], labelled: bool) -> dict[tuple[str, ...], tuple[str, str]]:
-    """Varying part of the names, as its value in each file → (placeholder or ``device``, reason)."""
+    """Return (placeholder or ``device``, reason) for each varying part of the names, given as its values."""
     found: dict[tuple[str, ...], tuple[str, str]] = {}
     action = None if labelled else _action(columns)
     for position, column in enumerate(columns):
@@ -137,7 +137,7 @@ def _meanings(columns: Sequence[tuple[str, ...]], labelled: bool) -> dict[tuple[
 
 
 def _action(columns: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
-    """The words that vary and are most likely actions: those that have known ones among them, else the last."""
+    """Return the varying words that are most likely actions: those with known action words, or else the last."""
     words = [each for each in columns if each[0].isalpha() and len(set(each)) > 1]
     words = [each for each in words if not {value.lower() for value in each} <= set(DEVICES)]
     known = [each for each in words if any(value.lower().startswith(ACTIVITIES) for value in each)]
@@ -153,7 +153,7 @@ def _prefix(before: Sequence[str]) -> str:
 
 
 def _prefixed(before: Sequence[str], taken: set[str]) -> str:
-    """The placeholder that the word before a number means; empty if none, or if it is taken."""
+    """Return the placeholder indicated by the word before a number, or an empty string if there is none or it is used."""
     word = _prefix(before)
     known = {"subject": SUBJECT, "action": ACTION, "trial": TRIAL, **OTHERS}
     return next((name for name, words in known.items() if word in words and name not in taken), "")

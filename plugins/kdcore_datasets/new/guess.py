@@ -1,4 +1,4 @@
-"""A guess at the dataset that reads a folder, and its text in a recipe."""
+"""A detected dataset for a folder, and its text in a recipe."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 FILL_IN = "FILL IN"
-"""Starts the comment of a value that the files do not tell."""
+"""Prefix of comments for values that could not be detected."""
 
 Place = tuple[str, ...]
-"""Keys from the dataset's section to a value."""
+"""Path of a value in the dataset's section."""
 
 
 @dataclass
 class Guess:
-    """The dataset that reads a folder.
+    """A dataset that reads a folder.
 
     Args:
-        dataset: The section ``data.dataset``. A value of None is one that the files do not tell.
-        why: Place of a value → the reason for it, or what to fill in.
-        notes: Sentences on what was found and what is left out.
+        dataset: The section ``data.dataset``. Values that could not be detected are None.
+        why: Reasons for values, or what to fill in, by path of the value.
+        notes: Sentences about what was found and what is skipped.
         protocol: The section ``data.protocol``.
-        window: True for long recordings, which are cut into windows.
-        gaps: True if recordings may be broken or lack signals.
+        window: Whether recordings are long and cut into windows.
+        gaps: Whether recordings may be broken or lack signals.
     """
 
     dataset: dict[str, Any]
@@ -36,7 +36,7 @@ class Guess:
 
     @property
     def missing(self) -> list[str]:
-        """A sentence for each value to fill in."""
+        """Return one sentence for each value to fill in."""
         return [
             f"data.dataset.{'.'.join(place)}: {said.removeprefix(FILL_IN).lstrip(': ')}"
             for place, said in self.why.items()
@@ -45,12 +45,12 @@ class Guess:
 
     @property
     def guessed(self) -> list[str]:
-        """A sentence for each value that was guessed."""
+        """Return one sentence for each value that was guessed."""
         return [f"{'.'.join(place)}: {said}" for place, said in self.why.items() if not said.startswith(FILL_IN)]
 
 
 def section(values: Mapping[str, Any], why: Mapping[Place, str], indent: int, place: Place = ()) -> Iterator[str]:
-    """Lines of YAML for nested values, each with its comment."""
+    """Return lines of YAML for nested values with their comments."""
     for key, value in values.items():
         here = (*place, key)
         comment = f"  # {why[here]}" if here in why else ""
@@ -63,14 +63,14 @@ def section(values: Mapping[str, Any], why: Mapping[Place, str], indent: int, pl
 
 
 def _short(value: Mapping[str, Any], why: Mapping[Place, str], place: Place) -> bool:
-    """True for a mapping that fits into one line and has no comments of its own."""
+    """Return whether a mapping fits on one line and contains no comments."""
     commented = any(each[: len(place)] == place and len(each) > len(place) for each in why)
     plain = not any(isinstance(each, Mapping) for each in value.values())
     return not commented and plain and len(scalar(value)) <= 60
 
 
 def scalar(value: Any) -> str:
-    """A value in YAML's flow style; empty for None."""
+    """Format a value in YAML flow style; empty for None."""
     if value is None:
         return ""
     if isinstance(value, Mapping):
@@ -83,7 +83,7 @@ def scalar(value: Any) -> str:
 
 
 def _plain(text: str) -> bool:
-    """True for text that YAML reads as the same text without quotes, here and inside brackets."""
+    """Return whether YAML reads text as the same text without quotes, also inside brackets."""
     import yaml
 
     try:

@@ -1,4 +1,4 @@
-"""Recognise published datasets by the names of their files."""
+"""Detection of published datasets by file name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from kdcore_datasets.new.text_tables import read_table
 
 @dataclass(frozen=True)
 class _Published:
-    """A dataset that its file names tell.
+    """A dataset with characteristic file names.
 
     Args:
         name: Name of the dataset in a recipe.
-        files: Pattern of its files, from the folder that is its root on.
-        root: True if the files may lie anywhere below the root.
+        files: Pattern of its files, relative to its root.
+        root: Whether the files may be anywhere below the root.
     """
 
     name: str
@@ -41,15 +41,15 @@ class _Table:
     """A published dataset of tables without a header.
 
     Args:
-        name: What it is called.
-        files: Pattern of its files from their folder on.
-        pattern: The same in a recipe.
-        width: Columns.
-        devices: Device → kind of signal → the first of its three columns, counted from 0.
+        name: Name of the dataset.
+        files: Regular expression for its file paths.
+        pattern: The corresponding pattern in a recipe.
+        width: Number of columns.
+        devices: First of three columns, starting at 0, by device and kind of signal.
         label: Column of labels.
-        labels: What these are.
-        chosen: What was chosen among the columns.
-        units: Kind of signal → unit, where that is not the usual one.
+        labels: Description of the labels.
+        chosen: Description of the selected columns.
+        units: Units by kind of signal, if different from the default.
         options: Further options of each device.
     """
 
@@ -119,11 +119,11 @@ _TABLES = (
 
 
 def guess_published(root: Path, files: Sequence[str]) -> Guess | None:
-    """The published dataset whose files these are; None if they are of none."""
+    """Return the published dataset with these files, or None if it is unknown."""
     for each in _PUBLISHED:
         pattern = re.compile(rf"(?:^|/)({each.files})$")
         for file in files:
-            whole = (root.absolute() / file).as_posix()  # `root` may be a folder inside the dataset's own
+            whole = (root.absolute() / file).as_posix()  # `root` may be a subfolder of the dataset
             if found := pattern.search(whole):
                 home = root if each.root else Path(whole[: found.start(1)])
                 why = {("name",): f"files are named like {Path(file).name}"}
@@ -132,7 +132,7 @@ def guess_published(root: Path, files: Sequence[str]) -> Guess | None:
 
 
 def _msr_action_3d(root: Path, files: Sequence[str]) -> Guess | None:
-    """MSR-Action3D, https://doi.org/10.1109/CVPRW.2010.5543273: twenty rows a frame, x, y, z and a confidence."""
+    """MSR-Action3D, https://doi.org/10.1109/CVPRW.2010.5543273: 20 rows per frame with x, y, z and a confidence."""
     pattern = re.compile(r"(^|.*/)a\d+_s\d+_e\d+_skeleton3D\.txt$")
     homes = [match[1] for file in files if (match := pattern.match(file))]
     if not homes:
@@ -144,12 +144,12 @@ def _msr_action_3d(root: Path, files: Sequence[str]) -> Guess | None:
         "joints": 20,
         "rate": 15,
     }
-    why = {("pattern",): "MSR-Action3D as published: 20 joints, a row for each", ("rate",): "as published"}
+    why = {("pattern",): "MSR-Action3D as published: 20 joints, one row per joint", ("rate",): "as published"}
     return Guess(section, why, gaps=True)
 
 
 def _table(root: Path, files: Sequence[str], known: _Table) -> Guess | None:
-    """The dataset of tables that are laid out as published; None if there are none."""
+    """Return the dataset of tables in a published layout, or None if there are none."""
     pattern = re.compile(rf"(^|.*/){known.files}$")
     found = [(file, match[1]) for file in files if (match := pattern.match(file))]
     table = read_table(root / found[0][0]) if found else None
@@ -175,5 +175,5 @@ def _table(root: Path, files: Sequence[str], known: _Table) -> Guess | None:
     section = {"name": "sensor-csv", "root": str(root.absolute()), "devices": devices, "label": {"column": known.label}}
     left = [file for file in files if (root / file).suffix == (root / found[0][0]).suffix and file not in dict(found)]
     shown = ", ".join(left[:3]) + (" …" if len(left) > 3 else "")
-    notes = [f"{len(left)} files are left out: {shown}"] if left else []
+    notes = [f"{len(left)} files are skipped: {shown}"] if left else []
     return Guess({**section, "ignore_labels": ["0"]}, why, notes, window=True, gaps=True)

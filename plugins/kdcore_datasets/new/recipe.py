@@ -1,4 +1,4 @@
-"""Write the recipe of a guess, and say what was guessed."""
+"""Writing of the recipe for a detected dataset, and the summary of what was detected."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from kdcore_datasets.new.published import guess_published
 from kdcore_datasets.new.sensor_files import guess_sensor_files
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".rar", ".7z")
-"""Suffixes of archives."""
+"""File name suffixes of archives."""
 
 MOST = 100_000
-"""Files of a folder that are listed."""
+"""Maximum number of files of a folder that are listed."""
 
 
 def new_recipe(folder: Path, to: Path | None = None, rate: float | None = None) -> None:
-    """Write a recipe that reads a folder of recordings, and say what was guessed.
+    """Write a recipe that reads a folder of recordings, and return a summary of what was detected.
 
     Args:
-        folder: The folder.
-        to: Recipe to write; by default the folder's name with ``.yaml``.
-        rate: Samples per second, where the files do not tell.
+        folder: Folder of the recordings.
+        to: Recipe to write. Default: the name of the folder with ``.yaml``.
+        rate: Sampling rate in Hz, if the files do not contain it.
 
     Raises:
         UsageError: If the recipe exists.
-        DataError: If no dataset reads the folder.
+        DataError: If no dataset can read the folder.
     """
     target = to or Path(f"{_slug(folder)}.yaml")
     if target.exists():
-        raise UsageError(f"{target} exists; choose another file with --to")
+        raise UsageError(f"{target} already exists; choose another file with --to")
     guess = look(folder, rate)
     samples, modalities, problem = [], ["accelerometer"], ""
     try:
@@ -56,18 +56,18 @@ def new_recipe(folder: Path, to: Path | None = None, rate: float | None = None) 
 
 
 def look(folder: Path, rate: float | None = None) -> Guess:
-    """The dataset that reads a folder.
+    """Detect the dataset that reads a folder.
 
     Args:
-        folder: The folder.
-        rate: Samples per second, where the files do not tell.
+        folder: Folder of the recordings.
+        rate: Sampling rate in Hz, if the files do not contain it.
 
     Raises:
-        DataError: If there is no folder, or no dataset reads what it holds.
+        DataError: If the folder does not exist, or no dataset can read its files.
     """
     if not folder.is_dir():
         packed = folder.suffix in ARCHIVES and folder.is_file()
-        what = "is an archive; unpack it, and give the folder" if packed else "is not a folder"
+        what = "is an archive; unpack it and pass the folder" if packed else "is not a folder"
         raise DataError(f"{folder}: {what if folder.exists() else 'there is no such folder'}")
     files = list(_files(folder))
     found = guess_published(folder, files) or guess_arrays(folder, files, rate) or guess_sensor_files(folder, files, rate)
@@ -81,7 +81,7 @@ def look(folder: Path, rate: float | None = None) -> Guess:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Names of the files below a folder, sorted; hidden ones are left out."""
+    """Return the sorted names of the files below a folder, without hidden ones."""
     count = 0
     for home, folders, names in os.walk(folder):
         folders[:] = sorted(each for each in folders if not each.startswith(".") and each != "__MACOSX")
@@ -99,7 +99,7 @@ def _dataset(options: dict[str, Any]) -> Dataset:
 
 
 def _modalities(guess: Guess) -> list[str]:
-    """The modalities of the dataset once what is missing is filled in, those that a student is likely to have first."""
+    """Return the modalities of the dataset after filling in missing values, those most suitable for a student first."""
     options = json.loads(json.dumps(guess.dataset))
     for place in (place for place, said in guess.why.items() if said.startswith(FILL_IN)):
         *path, last = place
@@ -111,10 +111,10 @@ def _modalities(guess: Guess) -> list[str]:
 
 
 def _found(guess: Guess) -> tuple[list[Sample], list[str]]:
-    """The samples that the dataset finds, and the modalities that they have.
+    """Return the samples that the dataset finds, and their modalities.
 
     Raises:
-        DataError: If there are none, or the first of a modality cannot be read.
+        DataError: If there are none, or the first sample of a modality cannot be read.
     """
     dataset = _dataset(guess.dataset)
     samples = list(dataset.samples())
@@ -127,12 +127,12 @@ def _found(guess: Guess) -> tuple[list[Sample], list[str]]:
 
 
 def recipe_text(name: str, guess: Guess, modalities: list[str]) -> str:
-    """The recipe of a guess.
+    """Return the recipe for a detected dataset.
 
     Args:
         name: Name of the recipe.
-        guess: The dataset.
-        modalities: Those that it has; the first is the student's, the second the teacher's.
+        guess: The detected dataset.
+        modalities: Its modalities. The first is that of the student, the second that of the teacher.
     """
     lines = ["# Written by kdcore data new. Check what is guessed, then: kdcore data check FILE", "version: 1", f"name: {name}"]
     lines += ["data:", "  dataset:", *section(guess.dataset, guess.why, 4)]
@@ -140,7 +140,7 @@ def recipe_text(name: str, guess: Guess, modalities: list[str]) -> str:
     if guess.window:
         lines += ["  window: {length: 2.0, hop: 1.0}  # seconds"]
     if guess.gaps:
-        lines += ["  on_bad_sample: skip  # broken recordings are left out and listed"]
+        lines += ["  on_bad_sample: skip  # broken recordings are skipped and listed"]
     if len(modalities) > 1:
         lines += ["teachers:", "  teacher:", *_participant(modalities[1], 4, guess)]
     lines += ["student:", *_participant(modalities[0], 2, guess)]
@@ -159,7 +159,7 @@ def _participant(modality: str, indent: int, guess: Guess) -> list[str]:
 
 
 def _said(target: Path, guess: Guess, samples: list[Sample], problem: str) -> Iterator[str]:
-    """The lines that the command prints."""
+    """Return the lines that the command prints."""
     yield f"{target}: dataset {guess.dataset['name']}"
     if samples:
         subjects = {each.key.subject for each in samples} - {""}

@@ -1,4 +1,4 @@
-"""Guess the options of ``sensor-csv`` for a folder of text files."""
+"""Detection of the options of ``sensor-csv`` for a folder of text files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kdcore_datasets.new.text_tables import Columns, TextTable, acceleration_uni
 
 SUFFIXES = (".csv", ".txt", ".tsv", ".dat", ".log", ".data", ".gz", ".bz2", ".xz", ".zst")
 _SHAPES, _EXAMPLES = 40, 5
-"""Shapes of names that are looked at, and files of each that are opened."""
+"""Maximum number of file name structures, and of files opened for each."""
 
 
 def guess_sensor_files(root: Path, files: Sequence[str], rate: float | None) -> Guess | None:
-    """The dataset ``sensor-csv`` for text files of numbers; None if there are none."""
+    """Return the dataset ``sensor-csv`` for text files of numbers, or None if there are none."""
     tables = _tables(root, [file for file in files if file.endswith(SUFFIXES)])
     if not tables:
         return None
@@ -37,13 +37,13 @@ def guess_sensor_files(root: Path, files: Sequence[str], rate: float | None) -> 
     _add_key(guess, names, *first)
     if names.others:
         shown = ", ".join(names.others[:3]) + (" …" if len(names.others) > 3 else "")
-        guess.notes.append(f"{len(names.others)} files are named otherwise and left out: {shown}")
+        guess.notes.append(f"{len(names.others)} files have other names and are skipped: {shown}")
     guess.window = first[1].label is not None or len(first[0].rows) > 1500
     return guess
 
 
 def _tables(root: Path, files: Sequence[str]) -> dict[tuple[str, ...], tuple[list[str], TextTable]]:
-    """Shape of a name → (files named so, a table of them), most files first; files without signals are left out."""
+    """Return (files, table) by structure of the name, most files first; files without signals are skipped."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for file in files:
         groups.setdefault((*shape_of(file), Path(file).suffix), []).append(file)
@@ -57,7 +57,7 @@ def _tables(root: Path, files: Sequence[str]) -> dict[tuple[str, ...], tuple[lis
 
 
 def _add_devices(guess: Guess, word: str, pattern: str, table: TextTable, columns: Columns, rate: float | None) -> None:
-    """Describe the devices of a file: one, or those that the names of its columns tell apart."""
+    """Add the devices of a file: one, or several distinguished by column names."""
     kinds: dict[str, dict[str, list[int]]] = {}
     for (device, kind), group in columns.groups.items():
         meant = kind_of(word) if kind in ("signal", "accelerometer") and len(columns.groups) == 1 else ""
@@ -72,7 +72,7 @@ def _add_devices(guess: Guess, word: str, pattern: str, table: TextTable, column
         made |= {"header": False} if not table.names else {}
         made |= {"record_end": table.record_end} if table.record_end else {}
         made |= {"decimal": table.decimal} if table.decimal != "." else {}
-        if columns.gaps or table.record_end:  # rows of WISDM lack values here and there
+        if columns.gaps or table.record_end:  # some rows of WISDM lack values
             made["missing_values"] = {"interpolate": 0.5}
             some = "some cells are" if columns.gaps else "cells may be"
             guess.why[(*place, "missing_values")] = f"{some} empty or NaN: gaps of up to 0.5 s are filled"
@@ -90,14 +90,14 @@ def _add_units(guess: Guess, made: dict[str, Any], place: Place, table: TextTabl
                 units[kind] = unit
             elif not unit:
                 guess.notes.append(
-                    f"{place[-1]}: the acceleration has no typical length of 1 g, so its unit is not known; m/s^2 is assumed"
+                    f"{place[-1]}: the typical acceleration is not 1 g, so its unit is unknown; m/s^2 is assumed"
                 )
         elif kind == "gyroscope":
             largest = max(float(abs(table.numbers(n)).max()) for n in group)
             if largest > 40:
                 units[kind] = "deg/s"
             else:
-                guess.notes.append(f"{place[-1]}: the unit of the gyroscope is not known; rad/s is assumed")
+                guess.notes.append(f"{place[-1]}: the unit of the gyroscope is unknown; rad/s is assumed")
     if units:
         made["units"] = units
         guess.why[(*place, "units")] = "guessed from the size of the values; check them"
@@ -107,7 +107,7 @@ def _add_time(guess: Guess, made: dict[str, Any], place: Place, table: TextTable
     if columns.time is None:
         made["rate"] = rate
         if rate is None:
-            guess.why[(*place, "rate")] = f"{FILL_IN}: samples per second; there is no column of time stamps"
+            guess.why[(*place, "rate")] = f"{FILL_IN}: samples per second; there is no time column"
         return
     made["time_column"] = table.column_name(columns.time)
     if rate is not None:
@@ -124,7 +124,7 @@ def _add_time(guess: Guess, made: dict[str, Any], place: Place, table: TextTable
 
 
 def _add_key(guess: Guess, names: Names, table: TextTable, columns: Columns) -> None:
-    """Add the source of label and subject."""
+    """Add the source of labels and subjects."""
     device = next(iter(guess.dataset["devices"]))
     if names.fields:
         said = "; ".join(f"{{{name}}} is {why}" for name, (why, _) in names.fields.items())

@@ -1,4 +1,4 @@
-"""Guess how a text file of numbers is laid out: delimiter, header, and what its columns are."""
+"""Detection of the layout of text files with numbers: delimiter, header, and roles of columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdcore_datasets.modalities import SECONDS
 from kdcore_datasets.new.file_names import kind_of
 
 LINES = 2000
-"""Lines of a file that are looked at."""
+"""Number of lines of a file that are inspected."""
 
 _DELIMITERS = (",", ";", "\t", "|", " ")
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "?"}
@@ -27,9 +27,9 @@ _LABEL = {"label", "labels", "activity", "activityid", "class", "action", "gestu
 _SUBJECT = {"subject", "user", "participant", "person", "subjectid", "userid", "volunteer"}
 _TIME = {"time", "timestamp", "timestamps", "t", "ts", "epoch", "datetime", "date", "unixtime", "timems", "times", "seconds"}
 _FILLERS = {"attr", "attribute", "value", "val", "data", "sensor", "raw", "axis"}
-"""Words in the names of columns that mean nothing, as in ``attr_time``."""
+"""Meaningless words in column names, as in ``attr_time``."""
 _RATES = (4.0, 1000.0)
-"""Sampling rates of wearables in Hz; a unit of time stamps gives at most one rate in between."""
+"""Range of sampling rates of wearables in Hz. For each time stamp, at most one unit gives a rate in this range."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class TextTable:
     """The first lines of a text file, and their layout.
 
     Args:
-        delimiter: What stands between columns.
-        record_end: What ends a row, besides the end of the line.
-        names: The header; empty without one.
+        delimiter: Column separator.
+        record_end: Character at the end of each row, before the line break.
+        names: Column names in the header; empty without a header.
         rows: Cells as text.
         decimal: Decimal mark of numbers.
     """
@@ -56,21 +56,21 @@ class TextTable:
         return len(self.rows[0])
 
     def texts(self, column: int) -> list[str]:
-        """The cells of a column."""
+        """Return the cells of a column."""
         return [row[column] for row in self.rows if column < len(row)]
 
     def numbers(self, column: int) -> np.ndarray:
-        """The cells of a column as float64, NaN where they are no numbers."""
+        """Return the cells of a column as float64, with NaN for cells that are not numbers."""
         layout = TextLayout(decimal=self.decimal)
         return np.array([layout.number(text) for text in self.texts(column)], dtype=np.float64)
 
     def column_name(self, column: int) -> str | int:
-        """The column as a recipe names it."""
+        """Return the column as in a recipe: its name, or its index without a header."""
         return self.names[column] if self.names else column
 
 
 def read_table(path: Path) -> TextTable | None:
-    """The layout of a file; None if it is no table with at least two columns of numbers."""
+    """Read the first lines of a file; return None unless it is a table with at least two columns of numbers."""
     with suppress(OSError, UnicodeDecodeError, EOFError, csv.Error):
         with open_text(path) as file:
             lines = [line.strip() for line in islice(file, LINES)]
@@ -106,7 +106,7 @@ def _table(lines: Sequence[str]) -> TextTable | None:
 
 
 def _have_decimal_commas(lines: Sequence[str]) -> bool:
-    """True for rows of numbers with decimal commas, between semicolons, tabs or bars."""
+    """Return whether rows contain numbers with decimal commas, separated by semicolons, tabs or bars."""
     rows = [re.split(r"[;\t|]", line) for line in lines[1:20]]
     return all(sum(bool(re.fullmatch(r"\s*[-+]?\d+,\d+\s*", cell)) for cell in row) >= 2 for row in rows)
 
@@ -118,7 +118,7 @@ def _split(lines: Sequence[str], delimiter: str) -> list[list[str]]:
 
 
 def _is_header(rows: Sequence[Sequence[str]], layout: TextLayout) -> bool:
-    """True if the first row has text in a column of numbers."""
+    """Return whether the first row has text in a column of numbers."""
     below = rows[1 : min(len(rows), 20)]
     numeric = [all(_is_value(row[n], layout) for row in below) for n in range(len(rows[0]))]
     return any(fits and not _is_value(cell, layout) for fits, cell in zip(numeric, rows[0], strict=True))
@@ -134,7 +134,7 @@ def _is_value(text: str, layout: TextLayout) -> bool:
 
 
 def plain(name: str) -> str:
-    """A column's name without case, blanks and punctuation, and without a unit in brackets."""
+    """Return a column name in lower case without blanks, punctuation and a unit in brackets."""
     return re.sub(r"[\W_]+", "", re.sub(r"[(\[].*?[)\]]", "", name.lower()))
 
 
@@ -144,16 +144,16 @@ def _without_fillers(name: str) -> str:
 
 @dataclass
 class Columns:
-    """The roles of a table's columns.
+    """The roles of the columns of a table.
 
     Args:
         time: Column of time stamps.
-        unit: Their unit.
-        rate: Samples per second that they show.
+        unit: Unit of the time stamps.
+        rate: Sampling rate derived from the time stamps, in Hz.
         label: Column of labels.
         subject: Column of subjects.
-        groups: (device or empty, kind of signal) → columns.
-        gaps: True if values are missing.
+        groups: Columns by (device or empty, kind of signal).
+        gaps: Whether values are missing.
     """
 
     time: int | None
@@ -166,7 +166,7 @@ class Columns:
 
 
 def read_columns(table: TextTable) -> Columns:
-    """Find the time, the label, the subject and the signals of a table."""
+    """Detect the columns of time, label, subject and signals in a table."""
     names = [plain(_without_fillers(name)) for name in table.names]
     label = _named(names, _LABEL)
     subject = _named(names, _SUBJECT)
@@ -196,7 +196,7 @@ def _is_words(table: TextTable, column: int) -> bool:
 
 
 def _is_constant_count(table: TextTable, column: int) -> bool:
-    """True for whole numbers that seldom change."""
+    """Return whether numbers are integers that rarely change."""
     values = table.numbers(column)
     whole = np.isfinite(values).all() and (values == np.round(values)).all()
     return bool(whole) and int((np.diff(values) != 0).sum()) < len(values) / 10
@@ -209,7 +209,7 @@ def _is_signal(table: TextTable, column: int) -> bool:
 
 
 def _time(table: TextTable, names: Sequence[str], taken: set[int | None]) -> tuple[int | None, str, float | None]:
-    """The column of time stamps, their unit and the rate that they show."""
+    """Return the column of time stamps, their unit, and the sampling rate derived from them."""
     named = _named(names, _TIME)
     candidates = [named] if named is not None else [n for n in range(table.width) if not names and n not in taken]
     for column in candidates:
@@ -242,7 +242,7 @@ def _rate(seconds: np.ndarray) -> float | None:
 
 
 def _by_name(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str], list[int]]:
-    """Groups of columns whose names say a kind of signal and, in other words, the device."""
+    """Return groups of columns whose names contain a kind of signal and, possibly, a device."""
     groups: dict[tuple[str, str], list[int]] = {}
     loose = []
     for column in columns:
@@ -260,7 +260,7 @@ def _by_name(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str], 
 
 
 def _words(name: str) -> Iterator[str]:
-    """The words of a column's name: ``wristAccX`` is wrist, acc, x."""
+    """Split a column name into words: ``wristAccX`` becomes wrist, acc, x."""
     for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", re.sub(r"[(\[].*?[)\]]", "", name)):
         lower = word.lower()
         axis = re.fullmatch(r"(acc|accel|gyr|gyro|mag)([xyz])|([xyz])(acc|accel|gyr|gyro|mag)", lower)
@@ -272,7 +272,7 @@ def _words(name: str) -> Iterator[str]:
 
 
 def _by_threes(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str], list[int]]:
-    """Neighbouring columns by threes, without a header to say what they are."""
+    """Group adjacent columns in threes, if there is no header."""
     if not columns or len(columns) % 3 or len(columns) > 9:
         return {("", "signal"): list(columns)} if columns else {}
     groups: dict[tuple[str, str], list[int]] = {}
@@ -285,17 +285,17 @@ def _by_threes(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str]
 
 
 def guess_kind(table: TextTable, columns: Sequence[int]) -> str:
-    """``accelerometer`` for three columns whose typical length is gravity, else ``signal``."""
+    """Return ``accelerometer`` if the median length of vectors in three columns is gravity, or else ``signal``."""
     return "accelerometer" if len(columns) == 3 and acceleration_unit(table, columns) else "signal"
 
 
 def typical(table: TextTable, columns: Sequence[int]) -> float:
-    """The median length of the vectors in some columns."""
+    """Return the median length of the vectors in some columns."""
     length = np.linalg.norm(np.stack([table.numbers(n) for n in columns]), axis=0)
     return float(np.median(length[np.isfinite(length)])) if np.isfinite(length).any() else np.nan
 
 
 def acceleration_unit(table: TextTable, columns: Sequence[int]) -> str:
-    """The unit in which the typical acceleration is that of gravity; empty if there is none."""
+    """Return the unit in which the median acceleration is gravity, or an empty string."""
     length = typical(table, columns)
     return next((unit for unit, one in (("m/s^2", 9.81), ("g", 1.0), ("mg", 1000.0)) if 0.7 < length / one < 1.5), "")

@@ -1,1 +1,1 @@
-"""Protocols: rules that say which recordings train, validate and test."""
+"""Protocols, which split recordings into training, validation and test."""

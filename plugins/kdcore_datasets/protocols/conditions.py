@@ -1,4 +1,4 @@
-"""Protocols that divide by the condition of recording: view, scene or session."""
+"""Protocols that split by recording condition: view, scene or session."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _split_condition(
     test: tuple[Value, ...],
     validation: int | tuple[Value, ...],
 ) -> Splits:
-    """Splits by `field`, whose validation split is cut from the training side by subject."""
+    """Split by `field`, with a validation split of subjects from the training side."""
     stated = [sample for sample in samples if getattr(sample.key, field)]
     existing = values_of(stated or samples, field)
     chosen_train, chosen_test = both_sides(existing, train, test, field, existing[:-1])

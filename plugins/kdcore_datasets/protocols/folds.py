@@ -20,7 +20,7 @@ class _Folds(Protocol):
     """One fold of a cross-validation: test on a group of subjects, train on all others."""
 
     how = ""
-    """The rule by which groups are formed, for the sentence that is recorded."""
+    """Description of the groups, for the recorded rule."""
 
     def __init__(
         self,
@@ -38,10 +38,10 @@ class _Folds(Protocol):
         self.validation_subjects = validation_subjects
 
     def split(self, samples: Sequence[Sample]) -> Splits:
-        """Divide by subject."""
+        """Split by subject."""
         subjects = values_of(samples, "subject")
         if len(subjects) < self.folds:
-            raise DataError(f"{self.folds} folds need at least {self.folds} subjects, these samples have {len(subjects)}")
+            raise DataError(f"{self.folds} folds need at least {self.folds} subjects, but these samples have {len(subjects)}")
         test = tuple(subjects[index] for index in sorted(self.group(samples, subjects)))
         train = tuple(each for each in subjects if each not in test)
         rule = CrossSubject(train_subjects=train, test_subjects=test, validation_subjects=self.validation_subjects)
@@ -51,13 +51,13 @@ class _Folds(Protocol):
 
     @abstractmethod
     def group(self, samples: Sequence[Sample], subjects: Sequence[str]) -> Sequence[int]:
-        """The indices in `subjects` of those who test; at least one."""
+        """Return the indices in `subjects` of the test subjects, at least one."""
 
 
 class SubjectFolds(_Folds):
-    """Test on one of k groups of subjects, train on the others: one fold of a k-fold cross-validation.
+    """Test on one of k groups of subjects and train on the others: one fold of a k-fold cross-validation.
 
-    Subjects are divided in natural order, or in a random order that depends on `shuffle_seed` alone, into groups whose sizes
+    Subjects are divided in natural order, or in a random order that only depends on `shuffle_seed`, into groups whose sizes
     differ by at most one. ``kdcore cross-validate`` runs all folds.
 
     Args:
@@ -67,11 +67,11 @@ class SubjectFolds(_Folds):
         validation_subjects: Validation subjects, or how many of the last training subjects to hold out.
 
     Raises:
-        ValueError: If there is no fold of that number.
+        ValueError: If `fold` is not between 1 and `folds`.
     """
 
     def group(self, samples: Sequence[Sample], subjects: Sequence[str]) -> Sequence[int]:
-        """Groups of consecutive subjects."""
+        """Return a group of consecutive subjects."""
         order = np.arange(len(subjects))
         if self.shuffle_seed is not None:
             order = np.random.default_rng(self.shuffle_seed).permutation(len(subjects))
@@ -79,30 +79,29 @@ class SubjectFolds(_Folds):
 
 
 class StratifiedSubjectFolds(_Folds):
-    """Test on one of k groups of subjects with similar shares of every class: one fold of a stratified group k-fold.
+    """Test on one of k groups of subjects with similar class distributions: one fold of a stratified group k-fold.
 
     The groups are those of scikit-learn's
     `StratifiedGroupKFold <https://scikit-learn.org/stable/modules/generated/sklearn.model_selection.StratifiedGroupKFold.html>`__:
-    subjects, most uneven first, go one by one to the group that keeps the shares of the classes most alike. Their sizes may
-    differ. Samples without a label count as a class of their own. ``kdcore cross-validate --folds K --stratified`` runs
-    all folds.
+    subjects, starting with the least balanced, are assigned one by one to the group that keeps the class distributions most
+    similar. Group sizes may differ. Samples without a label count as a class of their own.
+    ``kdcore cross-validate --folds K --stratified`` runs all folds.
 
     Args:
         folds: Number of groups.
-        fold: Number of the group that tests, from 1.
-        shuffle_seed: Seed of a random order in which subjects that are equally uneven are distributed; natural order if not
-            given.
-        validation_subjects: How many of the last training subjects are held out, or who.
+        fold: Number of the test group, from 1.
+        shuffle_seed: Seed of the random order of equally balanced subjects; natural order if not given.
+        validation_subjects: Validation subjects, or how many of the last training subjects to hold out.
 
     Raises:
-        ValueError: If there is no fold of that number.
+        ValueError: If `fold` is not between 1 and `folds`.
     """
 
     how = " with similar shares of every class"
     targets = ("classes",)
 
     def group(self, samples: Sequence[Sample], subjects: Sequence[str]) -> Sequence[int]:
-        """The group that scikit-learn forms."""
+        """Return the group as formed by scikit-learn."""
         from sklearn.model_selection import StratifiedGroupKFold
 
         samples = in_order(samples)
@@ -111,7 +110,7 @@ class StratifiedSubjectFolds(_Folds):
         labels = np.array([-1 if each.label is None else each.label for each in samples])
         rule = StratifiedGroupKFold(self.folds, shuffle=self.shuffle_seed is not None, random_state=self.shuffle_seed)
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "The least populated class")  # a run warns of rare classes itself
+            warnings.filterwarnings("ignore", "The least populated class")  # the run warns about rare classes itself
             try:
                 divided = [test for _, test in rule.split(labels, labels, groups)]
             except ValueError as error:

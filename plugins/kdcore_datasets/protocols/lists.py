@@ -1,4 +1,4 @@
-"""A protocol whose test samples are listed in a file."""
+"""Protocol with test samples that are listed in a file."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from kdcore import DataError, Protocol, Sample, Splits, did_you_mean
 from kdcore_datasets.protocols.partition import in_order, listed, match, refuse_empty
 
 SHOWN = 5
-"""Unknown names that an error lists."""
+"""Maximum number of unknown names listed in an error."""
 
 
 class HeldOutList(Protocol):
-    """Test on the subjects or samples that a file lists, train on all others.
+    """Test on the subjects or samples listed in a file, and train on all others.
 
-    The file has a subject or a sample key a line; a key is written as kdcore prints it: ``subject 3, action walk, trial 1``.
-    Empty lines and lines that start with ``#`` are ignored.
+    The file contains one subject or sample key per line. Keys are written as kdcore prints them:
+    ``subject 3, action walk, trial 1``. Empty lines and lines that start with ``#`` are ignored.
 
     Args:
         test: File with the test subjects or samples.
         validation: File with the validation subjects or samples.
-        validation_subjects: Number of the last training subjects that are held out, instead of `validation`.
+        validation_subjects: Number of the last training subjects to hold out, instead of `validation`.
 
     Raises:
         ValueError: If both `validation` and `validation_subjects` are given.
@@ -36,7 +36,7 @@ class HeldOutList(Protocol):
         self.validation_subjects = validation_subjects
 
     def split(self, samples: Sequence[Sample]) -> Splits:
-        """Divide by the files."""
+        """Split by the lists."""
         if not samples:
             raise DataError("there are no samples to split")
         known, rest = _by_name(samples), in_order(samples)
@@ -64,12 +64,12 @@ class HeldOutList(Protocol):
 
 @dataclass(frozen=True)
 class _Listed:
-    """The subjects or samples that a file lists.
+    """The subjects or samples listed in a file.
 
     Args:
-        said: The file's name and what it lists, for the rule.
-        keys: The keys of all samples that it stands for.
-        subjects: True if it lists whole subjects only.
+        said: Description of the list with the file name, for the rule.
+        keys: Keys of all listed samples.
+        subjects: Whether the file lists only subjects.
     """
 
     said: str
@@ -78,7 +78,7 @@ class _Listed:
 
 
 def _by_name(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """Name in a file → the samples that it stands for: those of a subject, or a single one."""
+    """Return samples by the name used in a list: all samples of a subject, or a single one."""
     found: dict[str, list[Sample]] = {}
     for sample in samples:
         found[str(sample.key)] = [sample]
@@ -89,10 +89,10 @@ def _by_name(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
 
 
 def _read(path: Path, known: Mapping[str, Sequence[Sample]]) -> _Listed:
-    """The samples that a file lists.
+    """Read a list.
 
     Raises:
-        DataError: If it cannot be read, lists nothing, or lists a name that there is not.
+        DataError: If the file cannot be read, is empty, or contains an unknown name.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -1,4 +1,4 @@
-"""The protocols published with NTU RGB+D."""
+"""Published protocols of NTU RGB+D."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TRAINING_VIEWS = (2, 3)
 
 
 class NtuCrossSubject(Protocol):
-    """NTU RGB+D cross-subject: its twenty published training subjects train, all others test.
+    """NTU RGB+D cross-subject: train on the 20 published training subjects and test on all others.
 
     Shahroudy et al., NTU RGB+D: A Large Scale Dataset for 3D Human Activity Analysis, CVPR 2016,
     https://arxiv.org/abs/1604.02808, section 3.2.1.
@@ -27,7 +27,7 @@ class NtuCrossSubject(Protocol):
         self.validation_subjects = validation_subjects
 
     def split(self, samples: Sequence[Sample]) -> Splits:
-        """Divide by subject."""
+        """Split by subject."""
         subjects = values_of(samples, "subject")
         train = tuple(each for each in subjects if each.isdecimal() and int(each) in TRAINING_SUBJECTS)
         test = tuple(each for each in subjects if each not in train)
@@ -37,7 +37,7 @@ class NtuCrossSubject(Protocol):
 
 
 class NtuCrossView(Protocol):
-    """NTU RGB+D cross-view: cameras 2 and 3 train, camera 1 tests.
+    """NTU RGB+D cross-view: train on cameras 2 and 3 and test on camera 1.
 
     Shahroudy et al., NTU RGB+D: A Large Scale Dataset for 3D Human Activity Analysis, CVPR 2016,
     https://arxiv.org/abs/1604.02808, section 3.2.2.
@@ -50,7 +50,7 @@ class NtuCrossView(Protocol):
         self.validation_subjects = validation_subjects
 
     def split(self, samples: Sequence[Sample]) -> Splits:
-        """Divide by camera."""
+        """Split by camera."""
         views = values_of([sample for sample in samples if sample.key.view] or samples, "view")
         train = tuple(each for each in views if each.isdecimal() and int(each) in TRAINING_VIEWS)
         test = tuple(each for each in views if each not in train)

@@ -1,4 +1,4 @@
-"""Dividing samples by the values of one field of their keys, shared by all protocols."""
+"""Functions shared by all protocols that split samples by the values of a key field."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 from kdcore import DataError, Sample
 
 Value = int | str
-"""A subject, view … as a recipe writes it: ``1`` and ``"1"`` are the same, and both match ``"01"`` if nothing fits better."""
+"""A subject, view … in a recipe. ``1`` and ``"1"`` are equal, and both match ``"01"`` if there is no exact match."""
 
 
 def natural(text: str) -> tuple[tuple[int, int | str], ...]:
-    """Sort key that puts ``s2`` before ``s10``."""
+    """Return a sort key that puts ``s2`` before ``s10``."""
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r"(\d+)", text) if part)
 
 
 def values_of(samples: Iterable[Sample], field: str) -> list[str]:
-    """The values of a key field that occur, in natural order.
+    """Return the values of a key field that occur, in natural order.
 
     Raises:
-        DataError: If the samples do not state this field at all, or only some do.
+        DataError: If some or all samples do not have this field.
     """
     found = {getattr(sample.key, field) for sample in samples}
     if not found:
@@ -35,20 +35,20 @@ def values_of(samples: Iterable[Sample], field: str) -> list[str]:
 
 
 def matching(wanted: Iterable[Value], existing: Sequence[str], field: str) -> list[str]:
-    """The names in the data of a recipe's values, without repetitions, in natural order.
+    """Return the names in the data that match the values in a recipe, without duplicates, in natural order.
 
     Raises:
-        DataError: If one does not exist; those that do are listed.
+        DataError: If a value does not occur. The message lists those that do.
     """
     found = [match(str(value), existing) for value in wanted]
     unknown = [str(value) for value, match in zip(wanted, found, strict=True) if match is None]
     if unknown:
-        raise DataError(f"no samples of {field} {listed(unknown)}; there are {listed(existing)}")
+        raise DataError(f"no samples with {field} {listed(unknown)} (available: {listed(existing)})")
     return [value for value in existing if value in found]
 
 
 def match(value: str, existing: Sequence[str]) -> str | None:
-    """The name in the data that a recipe's value means: the same text, or else the only one that is the same number."""
+    """Return the name in the data that matches a value in a recipe: the same text, or else the only equal number."""
     if value in existing:
         return value
     same_number = [each for each in existing if value.isdecimal() and each.isdecimal() and int(each) == int(value)]
@@ -56,10 +56,10 @@ def match(value: str, existing: Sequence[str]) -> str | None:
 
 
 def refuse_overlap(field: str, splits: Mapping[str, Sequence[str]]) -> None:
-    """Splits must not share a value.
+    """Check that splits do not share a value.
 
     Raises:
-        DataError: If two do, naming value and splits.
+        DataError: If two splits do. The message names them and the value.
     """
     owner: dict[str, str] = {}
     for split, values in splits.items():
@@ -70,10 +70,10 @@ def refuse_overlap(field: str, splits: Mapping[str, Sequence[str]]) -> None:
 
 
 def held_out(validation: int | tuple[Value, ...], train: Sequence[str], existing: Sequence[str], field: str) -> list[str]:
-    """The values to validate on: the last so many of `train`, or those listed.
+    """Return the validation values: the last ones of `train`, or those listed.
 
     Raises:
-        DataError: If none would be left to train on, or one does not exist.
+        DataError: If none would be left for training, or a value does not occur.
     """
     if not isinstance(validation, int):
         return matching(validation, existing, field)
@@ -85,7 +85,7 @@ def held_out(validation: int | tuple[Value, ...], train: Sequence[str], existing
 def gather(
     samples: Iterable[Sample], split_of: Mapping[str, str], field: str, splits: Sequence[str]
 ) -> dict[str, tuple[Sample, ...]]:
-    """Samples by split, in an order that does not depend on theirs; those whose value has no split are left out."""
+    """Return samples by split, in an order that does not depend on the input order. Samples without a split are left out."""
     gathered: dict[str, list[Sample]] = {split: [] for split in splits}
     for sample in in_order(samples):
         split = split_of.get(getattr(sample.key, field))
@@ -95,7 +95,7 @@ def gather(
 
 
 def in_order(samples: Iterable[Sample]) -> list[Sample]:
-    """Samples sorted by key, numbers within names by their size."""
+    """Sort samples by key, with numbers in names compared as numbers."""
 
     samples = list(samples)
     by_number, by_text = [], []
@@ -111,16 +111,16 @@ def in_order(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def _ranks(values: Sequence[Any]) -> np.ndarray:
-    """The place of each value among all that occur, which compares as the values do."""
+    """Return the rank of each value, in natural order."""
     place = {value: number for number, value in enumerate(sorted(set(values)))}
     return np.fromiter((place[value] for value in values), np.int64, len(values))
 
 
 def refuse_empty(splits: Mapping[str, Sequence[Sample]], rule: str, may_be_empty: Sequence[str] = ("validation",)) -> None:
-    """Every split but the optional ones must have samples.
+    """Check that all splits except optional ones have samples.
 
     Raises:
-        DataError: If one has none.
+        DataError: If a split is empty.
     """
     for split, members in splits.items():
         if not members and split not in may_be_empty:
@@ -128,16 +128,16 @@ def refuse_empty(splits: Mapping[str, Sequence[Sample]], rule: str, may_be_empty
 
 
 def listed(values: Sequence[str]) -> str:
-    """``1, 2 and 3``."""
+    """Join values as ``1, 2 and 3``."""
     return " and ".join(filter(None, [", ".join(values[:-1]), *values[-1:]]))
 
 
 def both_sides(
     existing: list[str], train: Sequence[Value], test: Sequence[Value], field: str, default_train: list[str]
 ) -> tuple[list[str], list[str]]:
-    """Training and test values; a side that is not listed gets all the others.
+    """Return training and test values. A side that is not listed gets all other values.
 
-    Without any list, values called ``train`` and ``test`` are what they are called.
+    Without any list, the values ``train`` and ``test`` are used for the split of the same name, if they exist.
     """
     if not train and not test:
         named = [value for value in existing if value.casefold() in ("train", "test")]
@@ -151,7 +151,7 @@ def both_sides(
 
 
 def described(by: str, splits: Mapping[str, Sequence[str]], existing: Sequence[str]) -> str:
-    """The rule in a sentence: which values are in which split, and which in none."""
+    """Return the rule as a sentence: the values in each split, and those in none."""
     said = [f"{split} {listed(values)}" for split, values in splits.items() if values]
     unused = [value for value in existing if not any(value in values for values in splits.values())]
     return f"{by}: {'; '.join(said)}" + (f"; left out {listed(unused)}" if unused else "")

@@ -1,7 +1,6 @@
-"""Protocols that divide by subject.
+"""Protocols that split by subject.
 
-Subjects may be written as numbers or text. Those that a recipe lists nowhere are left out of every split, and the rule
-says so.
+Subjects may be written as numbers or text. Subjects that a recipe does not list are in no split, which the rule states.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ Share = Annotated[float, Gt(0), Lt(1)]
 
 
 def _split_subjects(samples: Sequence[Sample], splits: dict[str, list[str]], validation: int | tuple[Value, ...]) -> Splits:
-    """Splits that hold these subjects, with a validation split cut from the training subjects."""
+    """Return splits of these subjects, with a validation split from the training subjects."""
     existing = values_of(samples, "subject")
     refuse_overlap("subject", splits)
     held = held_out(validation, splits["train"], existing, "subject")
@@ -45,10 +44,10 @@ def _split_subjects(samples: Sequence[Sample], splits: dict[str, list[str]], val
 
 
 class CrossSubject(Protocol):
-    """Train on some subjects, test on others.
+    """Train on some subjects and test on others.
 
-    By default the first, third, fifth … subject in natural order train and the others test, which for UTD-MHAD is the
-    published split (1, 3, 5, 7 and 2, 4, 6, 8).
+    By default, the first, third, fifth … subject in natural order is used for training and the others for testing. For
+    UTD-MHAD, this is the published split (1, 3, 5, 7 and 2, 4, 6, 8).
 
     Args:
         train_subjects: Training subjects; if empty, all that `test_subjects` does not list.
@@ -68,14 +67,14 @@ class CrossSubject(Protocol):
         self.validation_subjects = validation_subjects
 
     def split(self, samples: Sequence[Sample]) -> Splits:
-        """Divide by subject."""
+        """Split by subject."""
         existing = values_of(samples, "subject")
         train, test = both_sides(existing, self.train_subjects, self.test_subjects, "subject", existing[::2])
         return _split_subjects(samples, {"train": train, "test": test}, self.validation_subjects)
 
 
 class LeaveOneSubjectOut(Protocol):
-    """Test on one subject, train on all others.
+    """Test on one subject and train on all others.
 
     Args:
         test_subject: Test subject.
@@ -87,7 +86,7 @@ class LeaveOneSubjectOut(Protocol):
         self.validation_subjects = validation_subjects
 
     def split(self, samples: Sequence[Sample]) -> Splits:
-        """Divide by subject."""
+        """Split by subject."""
         existing = values_of(samples, "subject")
         train, test = both_sides(existing, (), (self.test_subject,), "subject", [])
         return _split_subjects(samples, {"train": train, "test": test}, self.validation_subjects)
@@ -114,7 +113,7 @@ class Explicit(Protocol):
         self.validation_subjects = validation_subjects
 
     def split(self, samples: Sequence[Sample]) -> Splits:
-        """Divide by subject."""
+        """Split by subject."""
         existing = values_of(samples, "subject")
         sides = {"train": self.train_subjects, "test": self.test_subjects}
         splits = {split: matching(values, existing, "subject") for split, values in sides.items()}
@@ -122,7 +121,7 @@ class Explicit(Protocol):
 
 
 def _chosen(wanted: tuple[Value, ...] | int | float, existing: Sequence[str], free: Sequence[str]) -> list[str]:
-    """The subjects listed, or the first of those that are free, as many as the share of all subjects says."""
+    """Return the listed subjects, or the given share of all subjects, taken from the first free ones."""
     if isinstance(wanted, int | float):
         return list(free[: max(1, round(wanted * len(existing)))])
     return matching(wanted, existing, "subject")
@@ -131,10 +130,10 @@ def _chosen(wanted: tuple[Value, ...] | int | float, existing: Sequence[str], fr
 class DisjointSubjects(Protocol):
     """Train teachers and students on different subjects, and test on others.
 
-    Gives the splits ``teacher``, ``train``, ``validation`` and ``test``.
+    Returns the splits ``teacher``, ``train``, ``validation`` and ``test``.
 
-    A share instead of a list takes that part of all subjects in natural order, at least one: teachers' subjects come first,
-    students' follow them. So a rule holds for any number of subjects.
+    A share instead of a list selects that part of all subjects in natural order, at least one. Subjects of teachers come first,
+    followed by those of students. A share works for any number of subjects.
 
     Args:
         teacher_subjects: Training subjects of teachers, or their share of all subjects, e.g. 0.4.
@@ -157,7 +156,7 @@ class DisjointSubjects(Protocol):
         self.validation_subjects = validation_subjects
 
     def split(self, samples: Sequence[Sample]) -> Splits:
-        """Divide by subject."""
+        """Split by subject."""
         existing = values_of(samples, "subject")
         teacher = _chosen(self.teacher_subjects, existing, existing)
         student = _chosen(self.student_subjects, existing, [each for each in existing if each not in teacher])

@@ -1,4 +1,4 @@
-"""The protocol that divides by trial."""
+"""Protocol that splits by trial."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from kdcore_datasets.protocols.partition import (
 class SubjectSpecific(Protocol):
     """Train and test on different trials of every subject.
 
-    By default the first half of the trials of each subject and action trains (the larger half, if they are odd in
-    number) and the rest tests, which for UTD-MHAD is the published split (trials 1-2 and 3-4).
+    By default, the first half of the trials of each subject and action is used for training (the larger half for an odd number)
+    and the rest for testing. For UTD-MHAD, this is the published split (trials 1-2 and 3-4).
 
     Args:
         train_trials: Training trials; if empty, all that `test_trials` does not list.
         test_trials: Test trials; if empty, all that `train_trials` does not list.
-        validation_trials: How many of the last training trials of each subject and action are held out (at least one
-            stays), or which.
+        validation_trials: Validation trials, or how many of the last training trials of each subject and action to hold out (at
+            least one remains).
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class SubjectSpecific(Protocol):
         self.validation_trials = validation_trials
 
     def split(self, samples: Sequence[Sample]) -> Splits:
-        """Divide by trial within each subject and action."""
+        """Split by trial within each subject and action."""
         splits: dict[str, list[Sample]] = {"train": [], "validation": [], "test": []}
         existing = values_of(samples, "trial")
         for group in _groups(samples):
@@ -59,7 +59,7 @@ class SubjectSpecific(Protocol):
         return Splits(ordered, rule, disjoint=("trial",) if named else ())
 
     def _splits_of_trials(self, trials: list[str], existing: list[str]) -> dict[str, str]:
-        """Trial → split, for one group that has `trials` out of all that are `existing`."""
+        """Return the split of each trial in a group with `trials`, out of all `existing` ones."""
         train, test = self._sides(trials, existing)
         refuse_overlap("trial", {"train": train, "test": test})
         held_out = self._held_out([trial for trial in train if trial in trials], existing)

@@ -1,1 +1,1 @@
-"""Datasets of delimited text files, described in the recipe."""
+"""Dataset of delimited text files, described in the recipe."""

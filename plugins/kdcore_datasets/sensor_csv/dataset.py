@@ -1,4 +1,4 @@
-"""Dataset `sensor-csv`: one's own recordings of inertial sensors."""
+"""Dataset `sensor-csv`: your own recordings of inertial sensors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from kdcore_datasets.targets import KEEP, declared_target, read_numbers_of
 
 @dataclass(frozen=True)
 class _Piece:
-    """A recording, or a piece of one, with the text of its label and weight."""
+    """A recording or part of one, with the text of its label and weight."""
 
     key: SampleKey
     text: str
@@ -32,36 +32,36 @@ class _Piece:
 
 
 class SensorCsv(Dataset):
-    """Delimited text files of one or several devices worn together.
+    """Delimited text files of one or several devices that were worn together.
 
-    Every kind of signal of every device is a modality, called ``kind-device``, e.g. ``accelerometer-watch``. Files of several
-    devices belong to one recording if their paths' placeholders agree; their time stamps must come from one clock.
+    Each kind of signal of each device is a modality, named ``kind-device``, e.g. ``accelerometer-watch``. Files of several
+    devices belong to the same recording if the placeholders in their paths match. Their time stamps must come from the same
+    clock.
 
-    Where labels or parts of the key come from columns, each recording is cut into samples wherever one of these changes
-    in the file of the first device; the other devices are cut at the same instants, and recordings that lack the first are left
-    out. The number of the piece is
-    added to the trial: ``01-3`` is the third of trial ``01``.
+    If labels or parts of the key come from columns, each recording is cut into samples where one of these changes in the file
+    of the first device. The other devices are cut at the same times, and recordings without the first device are skipped. The
+    number of the part is appended to the trial: ``01-3`` is the third part of trial ``01``.
 
     Args:
         root: Folder of the recordings.
-        devices: Name → its files and their columns.
-        label: Where labels come from; null for recordings without labels.
-        classes: Class names in the order of the labels; if empty, the labels that occur, in natural order (which needs the
-            files).
-        ignore_labels: Labels whose samples are left out; whole texts, such as ``walk;talk``, for other targets.
-        unlabelled: ``bad`` counts a recording without a label, labels or values among the bad ones, ``keep`` keeps it, as
-            ``data.labels: partial`` needs it.
+        devices: Files and columns of each device, by name.
+        label: Source of labels; null for recordings without labels.
+        classes: Class names in the order of the labels. If empty, the labels that occur, in natural order, which requires the
+            files.
+        ignore_labels: Labels whose samples are skipped; for other targets complete texts, such as ``walk;talk``.
+        unlabelled: ``bad`` counts a recording without a label, labels or values as bad, ``keep`` keeps it, as
+            ``data.labels: partial`` requires.
         key_columns: Parts of the key that are columns of the first device, e.g. ``subject: user``.
-        min_duration: Pieces shorter than this many seconds are left out.
-        target: ``classes``: a recording has one label. ``labels``: any number of them, separated by semicolons, such as
-            ``walk;talk``, or ``none``; ``walk;?talk`` where it is not known whether there is ``talk``, and ``walk;?`` where
-            no other label is known. ``values``: numbers to estimate, separated by semicolons, empty or ``?`` where one is not
-            known. Labels and values need `classes`, their names.
-        value_units: Value → its unit, for ``values``.
-        weight: Column of the first device that holds the weight of a recording; it is cut where that changes.
+        min_duration: Minimum duration of a part in seconds; shorter ones are skipped.
+        target: ``classes``: one label per recording. ``labels``: any number of labels, separated by semicolons, such as
+            ``walk;talk``, or ``none``; ``walk;?talk`` if it is unknown whether ``talk`` applies, and ``walk;?`` if all other
+            labels are unknown. ``values``: numbers to estimate, separated by semicolons, empty or ``?`` if unknown. Labels and
+            values require `classes`, their names.
+        value_units: Units of values, by name.
+        weight: Column of the first device with the weight of a recording, which is cut where the weight changes.
 
     Raises:
-        ValueError: If labels or cutting need something that the devices do not have.
+        ValueError: If labels or cutting require something that the devices do not have.
     """
 
     def __init__(
@@ -109,21 +109,21 @@ class SensorCsv(Dataset):
         if len({frozenset(pattern.fields) for pattern in self._patterns.values()}) > 1:
             raise ValueError("sensor-csv: all devices' patterns must have the same placeholders")
         clocks = {(device.pattern, device.rate, device.time_column) for device in self.devices.values()}
-        if self._cut_columns and len(clocks) > 1:  # else all are columns of the same rows
+        if self._cut_columns and len(clocks) > 1:  # otherwise, all are columns of the same rows
             timeless = [name for name, device in self.devices.items() if device.time_column is None]
             if timeless:
                 raise ValueError(f"sensor-csv: to be cut at the same instants, {listed(timeless)} must have a time_column")
 
     @cached_property
     def classes(self) -> Sequence[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Class names; read from the files where the recipe does not list them."""
+        """Class names; read from the files if the recipe does not list them."""
         if self._classes:
             return self._classes
         found = {piece.text for piece in self._labelled([])} - set(self.ignore_labels) - {""}
         return tuple(sorted(found, key=natural))
 
     def samples(self) -> Sequence[Sample]:
-        """Every recording or piece of one, by key."""
+        """Return all recordings or parts, by key."""
         labels = {name: number for number, name in enumerate(self.classes)}
         unusable: list[Unusable] = []
         made = [self._sample(piece, labels, unusable) for piece in self._labelled(unusable)]
@@ -133,7 +133,7 @@ class SensorCsv(Dataset):
         return found
 
     def _headerless(self, samples: Sequence[Sample]) -> Iterator[str]:
-        """A sentence for each device whose first file seems to have no header although it is said to have one."""
+        """Return one warning for each device whose first file appears to have no header although `header` is true."""
         for name, device in self.devices.items():
             sources = (source for sample in samples for each, source in sample.sources.items() if self._of(each) == name)
             path = next(map(_path, sources), None)
@@ -145,7 +145,7 @@ class SensorCsv(Dataset):
         return self._kinds[modality][0]
 
     def _apart(self, samples: Sequence[Sample]) -> Iterator[str]:
-        """A sentence for each device that recorded nothing during any piece of the first one."""
+        """Return one warning for each device that recorded nothing during any part of the first device."""
         if not self._cut_columns or not samples:
             return
         reference = next(iter(self.devices))
@@ -159,13 +159,13 @@ class SensorCsv(Dataset):
             spans = [stamps(files[each], self.devices[each]) for each in (reference, name)]
             mine, theirs = (f"{np.nanmin(each):.3f} to {np.nanmax(each):.3f} s" for each in spans)
             yield (
-                f"{name}: its clock has nothing in common with that of {reference}: {files[reference].name} lasts from {mine}, "
-                f"{files[name].name} from {theirs}; time stamps of all devices must come from one clock (time_unit of {name}: "
-                f"{device.time_unit})"
+                f"{name}: its clock does not overlap that of {reference}: {files[reference].name} covers {mine}, "
+                f"{files[name].name} covers {theirs}; time stamps of all devices must come from one clock "
+                f"(time_unit of {name}: {device.time_unit})"
             )
 
     def _gaps(self, samples: Sequence[Sample]) -> Iterator[str]:
-        """A sentence for each modality in which missing values are filled or left out."""
+        """Return one sentence for each modality in which missing values are interpolated or dropped."""
         for modality, (name, kind) in self._kinds.items():
             device = self.devices[name]
             if device.missing_values == "error":
@@ -186,7 +186,9 @@ class SensorCsv(Dataset):
         try:
             weight = float(piece.weight)
         except ValueError:
-            unusable.append(Unusable(f"{self.root}: {key}", "no weight", f"weight {piece.weight!r} is no number", key.subject))
+            unusable.append(
+                Unusable(f"{self.root}: {key}", "no weight", f"weight {piece.weight!r} is not a number", key.subject)
+            )
             return None
         if self.label is None:
             return Sample(key, None, sources, weight=weight)
@@ -207,10 +209,10 @@ class SensorCsv(Dataset):
         return Sample(replace(key, action=action), label, sources, numbers, weight)
 
     def _answer(self, text: str, labels: Mapping[str, int]) -> int | tuple[float, ...] | None:
-        """The class index or the numbers that a text stands for; None where it says nothing.
+        """Return the class index or the numbers for a text, or None if it is empty.
 
         Raises:
-            ValueError: If it stands for none.
+            ValueError: If the text is not a valid target.
         """
         if not self.target.is_classes:
             return read_numbers_of(text, self.classes, self.target)
@@ -219,7 +221,7 @@ class SensorCsv(Dataset):
         return labels[text] if text else None
 
     def _labelled(self, unusable: list[Unusable]) -> Iterator[_Piece]:
-        """Everything there is; what breaks goes to `unusable`."""
+        """Return all samples. Broken recordings are added to `unusable`."""
         for key, files in self._recordings().items():
             if self._cut_columns:
                 try:
@@ -231,7 +233,7 @@ class SensorCsv(Dataset):
                 yield _Piece(key, text, {name: files[device] for name, (device, _) in self._kinds.items() if device in files})
 
     def _recordings(self) -> dict[SampleKey, dict[str, Path]]:
-        """Key → device → file."""
+        """Return the files of each recording, by key and device."""
         root = existing_folder(self.root)
         found: dict[SampleKey, dict[str, Path]] = {}
         for device, pattern in self._patterns.items():
@@ -264,7 +266,7 @@ class SensorCsv(Dataset):
             yield _Piece(own, self._label_of(key, run), sources, self._weight_of(run))
 
     def _unfit(self, path: Path, device: Device, run: Run, times: np.ndarray) -> tuple[str, str, bool] | None:
-        """The reason why a run of rows becomes no sample, in short and in full, and whether it is broken."""
+        """Return why rows do not form a sample, as a short and a long text, and whether they are broken."""
         if run.last - run.first < 2:
             return "fewer than two rows", f"of {' '.join(run.values)!r}", False
         if wrong := fault(path, device, run):
@@ -290,7 +292,7 @@ class SensorCsv(Dataset):
         return run.values[0] if self.label.column is not None else getattr(key, self.label.path or "action")
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """One signal; its clock starts with the first device's first row, or with the earliest row of all devices."""
+        """Read a signal. Its clock starts with the first device's first row, or with the earliest row of all devices."""
         device, kind = self._kinds[modality]
         return read_signal(self._stretch(sample, modality), self.devices[device], kind)
 

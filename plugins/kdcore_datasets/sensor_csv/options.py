@@ -1,4 +1,4 @@
-"""The options that describe sensor files in a recipe."""
+"""Options that describe sensor files in a recipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Interpolate:
     """Linear interpolation of missing values.
 
     Args:
-        interpolate: Longest gap that is filled, in seconds, from the last value before it to the first one after it.
+        interpolate: Maximum length of a gap in seconds, from the last value before it to the first value after it.
     """
 
     interpolate: Annotated[float, Gt(0)]
@@ -28,32 +28,32 @@ class Interpolate:
 
 
 MissingValues = Literal["error", "drop"] | Interpolate
-"""Treatment of rows in which a value is missing."""
+"""Treatment of rows with a missing value."""
 KeyField = Literal["subject", "trial", "view", "scene", "session"]
 _KNOWN = {each.name: each for each in (ACCELEROMETER, GYROSCOPE, ORIENTATION)}
 
 
 @dataclass(frozen=True)
 class Device:
-    """The files of one device, and what is in them.
+    """The files of a device and their columns.
 
     Args:
-        pattern: Their paths relative to the dataset's root, e.g. ``s{subject}/{action}_{trial}_watch.csv``.
-        columns: Kind of signal (``accelerometer``, ``gyroscope``, ``orientation`` or any other word) → its columns, by name
+        pattern: Pattern of the file paths relative to the dataset's root, e.g. ``s{subject}/{action}_{trial}_watch.csv``.
+        columns: Columns of each kind of signal (``accelerometer``, ``gyroscope``, ``orientation`` or any other word), by name
             or by number from 0.
-        units: Kind of signal → the unit it is recorded in, where that is not m/s², rad/s or rad.
-        rate: Samples per second; computed from the time column if not given.
-        time_column: Column of time stamps, on a clock that all devices share.
+        units: Units of kinds of signals, if not m/s², rad/s or rad.
+        rate: Sampling rate in Hz. Default: computed from the time column.
+        time_column: Column of time stamps from a clock that all devices share.
         time_unit: Unit of the time stamps; ``iso`` for dates such as ``2014-05-07 13:29:50.43``.
-        delimiter: Separator of columns; a blank means any white space.
-        header: Whether the first line names the columns.
-        record_end: Character that ends a row besides the end of the line, such as ``;``.
+        delimiter: Column separator; a blank means any white space.
+        header: Whether the first line contains column names.
+        record_end: Character at the end of each row, before the line break, such as ``;``.
         decimal: Decimal mark of numbers. With a comma, a number with a point counts as missing, since the point may separate
             thousands.
-        missing_values: Treatment of rows in which a value of a signal is missing or no number. ``error`` makes the recording a
-            bad one. ``drop`` leaves the row out. ``{interpolate: 0.5}`` fills gaps of at most 0.5 seconds, leaves out rows
-            before the first value and after the last, and makes a recording with a longer gap a bad one. A time stamp of 0
-            after later ones is a missing one.
+        missing_values: Treatment of rows in which a value of a signal is missing or not a number. ``error`` marks the recording
+            as bad. ``drop`` drops the row. ``{interpolate: 0.5}`` fills gaps of at most 0.5 seconds, drops rows before the
+            first value and after the last, and marks a recording with a longer gap as bad. A time stamp of 0 after later ones
+            is missing.
         placement: Where the device is worn.
 
     Raises:
@@ -92,11 +92,11 @@ class Device:
 
     @property
     def layout(self) -> TextLayout:
-        """The way in which its files are written."""
+        """Format of the files."""
         return TextLayout(self.delimiter, self.header, self.record_end, self.decimal)
 
     def modality(self, kind: str, name: str) -> Modality:
-        """The modality called `name` that this device's `kind` of signal is."""
+        """Return the modality called `name` for a `kind` of signal of this device."""
         channels = tuple(str(column) for column in self.columns[kind])
         known = _KNOWN.get(kind) or Modality(kind, ("time", "channel"), ("channel", "time"), units=self.units.get(kind, ""))
         if len(channels) == len(known.channels):
@@ -106,10 +106,10 @@ class Device:
 
 @dataclass(frozen=True)
 class Label:
-    """The source of labels: a column or a part of the path, one of the two.
+    """Source of labels: a column or a part of the path.
 
     Args:
-        column: Column of labels; each recording is cut where its label changes.
+        column: Column of labels. Each recording is cut where its label changes.
         path: Placeholder of the pattern.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Recordings of several devices, cut where labels change and put on one clock."""
+"""Recordings of several devices, cut where labels change and aligned to one clock."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from kdcore_datasets.sensor_csv.options import Device, Interpolate
 
 @dataclass(frozen=True)
 class Stretch:
-    """Some rows of a file.
+    """Consecutive rows of a file.
 
     Args:
-        path: The file.
-        first: First row, counted from 0 after the header.
+        path: File.
+        first: First row, starting at 0 after the header.
         last: Row after the last.
-        origin: Time stamp, in seconds, from which the sample's clock counts.
+        origin: Start of the sample's clock as a time stamp in seconds.
     """
 
     path: Path
@@ -35,7 +35,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Run:
-    """Rows of a recording that agree in label and key columns."""
+    """Consecutive rows of a recording with equal labels and key columns."""
 
     values: tuple[str, ...]
     first: int
@@ -43,7 +43,7 @@ class Run:
 
 
 def runs(path: Path, device: Device, columns: Sequence[Column]) -> Iterator[Run]:
-    """Contiguous rows of `path` over which `columns` do not change, in order."""
+    """Return contiguous rows of `path` in which `columns` do not change, in order."""
     texts = read_texts(path, columns, device.layout)
     changes = np.flatnonzero((texts[1:] != texts[:-1]).any(axis=1)) + 1
     edges = [0, *changes.tolist(), len(texts)]
@@ -52,7 +52,7 @@ def runs(path: Path, device: Device, columns: Sequence[Column]) -> Iterator[Run]
 
 
 def stamps(path: Path, device: Device) -> np.ndarray:
-    """Time of every row in seconds, NaN where it is missing; counted from 0 for a device without a time column."""
+    """Return the time of each row in seconds, NaN if missing; starting at 0 for a device without a time column."""
     if device.time_column is None:
         first = next(iter(device.columns.values()))[0]
         return np.arange(len(read_gappy(path, [first], device.layout))) / _given(device)
@@ -63,7 +63,7 @@ def stamps(path: Path, device: Device) -> np.ndarray:
 
 
 def _seconds(texts: np.ndarray) -> np.ndarray:
-    """Seconds since 1970 of dates and times, NaN where a text is none; without a time zone, they are taken as UTC."""
+    """Return dates and times as seconds since 1970, NaN if invalid. Without a time zone, UTC is assumed."""
     return np.array([_second(text) for text in texts.tolist()], dtype=np.float64)
 
 
@@ -76,7 +76,7 @@ def _second(text: str) -> float:
 
 
 def fault(path: Path, device: Device, run: Run) -> tuple[str, str] | None:
-    """The fault in the time of a run's rows, in short and in full; None if there is none."""
+    """Return the problem with the time stamps of some rows, as a short and a long text, or None."""
     times = _of_rows(path, device, slice(run.first, run.last))
     known = np.isfinite(times)
     if not (known.all() if device.missing_values == "error" else known[0] and known[-1]):
@@ -87,7 +87,7 @@ def fault(path: Path, device: Device, run: Run) -> tuple[str, str] | None:
 
 
 def _of_rows(path: Path, device: Device, rows: slice) -> np.ndarray:
-    """Times of some rows; where values may be missing, NaN for a time stamp of 0 after later ones, which stands for none."""
+    """Return the times of some rows. If values may be missing, a time stamp of 0 after later ones becomes NaN."""
     times = stamps(path, device)[rows]
     if device.missing_values == "error":
         return times
@@ -103,11 +103,11 @@ def _unreadable_time(path: Path, device: Device, row: int) -> str:
             read_numbers(path, [device.time_column], device.layout, rows)
         except DataError as error:
             return str(error)
-    return f"{path}: row {row + 1}: column {device.time_column!r} is no {'date' if device.time_unit == 'iso' else 'number'}"
+    return f"{path}: row {row + 1}: column {device.time_column!r} is not a {'date' if device.time_unit == 'iso' else 'number'}"
 
 
 def stretches(files: Mapping[str, Path], devices: Mapping[str, Device], reference: str, run: Run) -> dict[str, Stretch]:
-    """Each device's rows during a run of the `reference` device; those that recorded nothing then are absent."""
+    """Return the rows of each device during a run of the `reference` device. Devices without rows are omitted."""
     times = stamps(files[reference], devices[reference])
     start, last = float(times[run.first]), float(times[run.last - 1])
     following = float(times[run.last]) if run.last < len(times) else np.nan
@@ -125,14 +125,14 @@ def stretches(files: Mapping[str, Path], devices: Mapping[str, Device], referenc
 
 
 def read_signal(stretch: Stretch, device: Device, kind: str) -> Signal:
-    """One kind of signal of a stretch, on the sample's clock.
+    """Read one kind of signal of a stretch, on the sample's clock.
 
     Raises:
-        DataError: If there are fewer than two rows, or time does not advance.
+        DataError: If there are fewer than two rows, or time does not increase.
     """
     values, times, _ = _rows(stretch, device, kind)
     if len(values) < 2:
-        raise DataError(f"{stretch.path}: has {len(values)} row(s), a signal needs at least two")
+        raise DataError(f"{stretch.path}: has {len(values)} row(s), but a signal needs at least two")
     values = (values * FACTORS[device.units[kind]] if kind in device.units else values).astype(np.float32)
     if device.time_column is None:
         whole = len(values) == stretch.last - stretch.first
@@ -147,14 +147,14 @@ def read_signal(stretch: Stretch, device: Device, kind: str) -> Signal:
 
 @dataclass(frozen=True)
 class Gaps:
-    """The rows of a stretch with a missing value: those filled, and those left out."""
+    """Number of rows of a stretch with missing values that are interpolated or dropped."""
 
     filled: int = 0
     dropped: int = 0
 
 
 def gaps(stretch: Stretch, device: Device, kind: str) -> Gaps:
-    """Count the rows of a stretch that `read_signal` fills or leaves out; none if it refuses the stretch."""
+    """Count the rows that `read_signal` interpolates or drops; none if it raises an error."""
     try:
         return _rows(stretch, device, kind)[2]
     except DataError:
@@ -162,7 +162,7 @@ def gaps(stretch: Stretch, device: Device, kind: str) -> Gaps:
 
 
 def _rows(stretch: Stretch, device: Device, kind: str) -> tuple[np.ndarray, np.ndarray, Gaps]:
-    """Values and times in seconds of a stretch's rows, without missing ones, and how many of those there were."""
+    """Return values and times in seconds of a stretch's complete rows, and the number of incomplete rows."""
     rows = slice(stretch.first, stretch.last)
     times = _of_rows(stretch.path, device, rows)
     if device.missing_values == "error":
@@ -187,16 +187,16 @@ def _rows(stretch: Stretch, device: Device, kind: str) -> tuple[np.ndarray, np.n
 
 
 def _trimmed(values: np.ndarray, known: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Without the rows before the first complete one and after the last, and how many those were."""
+    """Drop the rows before the first complete one and after the last, and return their number."""
     first, last = int(known.argmax()), len(known) - int(known[::-1].argmax())
     return values[first:last], known[first:last], times[first:last], len(known) - (last - first)
 
 
 def _filled(values: np.ndarray, times: np.ndarray, longest: float, stretch: Stretch, kind: str) -> np.ndarray:
-    """`values` with each column interpolated over time; the first and the last row are complete.
+    """Interpolate each column of `values` over time. The first and the last row must be complete.
 
     Raises:
-        DataError: If a column is missing for longer than `longest` seconds.
+        DataError: If a gap is longer than `longest` seconds.
     """
     _increasing(times, stretch.path)
     filled = values.copy()
@@ -204,7 +204,7 @@ def _filled(values: np.ndarray, times: np.ndarray, longest: float, stretch: Stre
         there = np.isfinite(values[:, column])
         spans = np.diff(times[there])
         interrupted = np.diff(np.flatnonzero(there)) > 1
-        if (spans[interrupted] > longest + 1e-6).any():  # as exact as time stamps are
+        if (spans[interrupted] > longest + 1e-6).any():  # the precision of time stamps
             worst = float(spans[interrupted].max())
             raise DataError(f"{stretch.path}: {kind} is missing for {worst:.3g} s, more than the {longest:g} s to interpolate")
         filled[~there, column] = np.interp(times[~there], times[there], values[there, column])

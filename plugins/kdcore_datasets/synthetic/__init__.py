@@ -1,1 +1,1 @@
-"""A small physical simulator of people moving before sensors."""
+"""A small physical simulator of people moving in front of sensors."""

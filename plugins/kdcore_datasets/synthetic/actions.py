@@ -1,7 +1,7 @@
-"""The actions: joint angles as smooth functions of time.
+"""Actions, as joint angles that are smooth functions of time.
 
-Times are seconds at tempo 1. Angles are added to a person's resting posture. `arm` and `leg` are of the dominant side.
-Everything is built from `rise`, whose first three derivatives are continuous: accelerations have neither jumps nor corners.
+Times are in seconds at tempo 1. Angles are added to the resting posture of a person. `arm` and `leg` are on the dominant side.
+All actions are built from `rise`, whose first three derivatives are continuous, so that accelerations are smooth.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ TURN = 2 * np.pi
 
 
 def rise(t: np.ndarray, start: float, seconds: float) -> np.ndarray:
-    """0 before `start`, 1 from `start + seconds` on; the polynomial between has three vanishing derivatives at both ends."""
+    """Return a smooth step from 0 at `start` to 1 at `start + seconds`: with three zero derivatives at both ends."""
     u = np.clip((t - start) / seconds, 0.0, 1.0)
     return u**4 * (35 - 84 * u + 70 * u**2 - 20 * u**3)
 
 
 @dataclass(frozen=True)
 class Beat:
-    """One performance of an action, in its own time.
+    """One performance of an action, with its timing.
 
     Args:
-        t: Seconds since the onset.
-        lead: Seconds from the rest to the posture of the action, and back.
-        period: Seconds of one repetition.
-        repeats: How many there are.
-        outward: 1 if the dominant hand's own side is where the action goes first, else -1.
+        t: Time since the onset in seconds.
+        lead: Time from rest to the posture of the action, and back, in seconds.
+        period: Duration of one repetition in seconds.
+        repeats: Number of repetitions.
+        outward: 1 if the action first moves towards the dominant side, else -1.
     """
 
     t: np.ndarray
@@ -42,44 +42,44 @@ class Beat:
 
     @property
     def seconds(self) -> float:
-        """From onset to offset."""
+        """Duration from onset to offset in seconds."""
         return 2 * self.lead + self.repeats * self.period
 
     @property
     def held(self) -> np.ndarray:
-        """1 while in the action's posture, 0 at rest."""
+        """1 in the posture of the action, 0 at rest."""
         return rise(self.t, 0.0, self.lead) - rise(self.t, self.seconds - self.lead, self.lead)
 
     @property
     def phase(self) -> np.ndarray:
-        """Radians of the repetition, 2π each."""
+        """Phase in radians, 2π per repetition."""
         return TURN * (self.t - self.lead) / self.period
 
     @property
     def progress(self) -> np.ndarray:
-        """0 before, 1 after, over all repetitions."""
+        """Progress over all repetitions: 0 before, 1 after."""
         return rise(self.t, self.lead, self.repeats * self.period)
 
     def pulse(self, up: float, stay: float, down: float) -> np.ndarray:
-        """In every repetition, 0 → 1 → 0 with these durations in seconds."""
+        """Return a pulse 0 → 1 → 0 in each repetition, with these durations in seconds."""
         starts = self.lead + self.period * np.arange(self.repeats)
         return sum((rise(self.t, s, up) - rise(self.t, s + up + stay, down) for s in starts), np.zeros_like(self.t))
 
 
 @dataclass(frozen=True)
 class Action:
-    """An action, and the least and greatest number of its repetitions.
+    """An action, with its timing and range of repetitions.
 
     Args:
         name: Class name.
-        pose: Joint angles of a performance.
+        pose: Function that returns the joint angles of a performance.
         lead: See `Beat`.
         period: See `Beat`.
-        repeats: Fewest and most repetitions.
-        rightward: 1 or -1 for actions with a direction in the room: right or clockwise, left or counter clockwise; else 0.
-        planted: Both feet stay flat on the floor.
-        family: Actions of one family are done with the same habits, so that they differ in nothing but what they are;
-            the name, if empty.
+        repeats: Minimum and maximum number of repetitions.
+        rightward: Direction in the room: 1 for right or clockwise, -1 for left or counter clockwise, 0 for none.
+        planted: Whether both feet stay flat on the floor.
+        family: Actions of a family are performed with the same habits, so that they only differ in the action itself. Default:
+            the name.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The camera before the person, and the body tracker that sits in it."""
+"""A camera in front of the person, with a body tracker."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _LIMB_ENDS = tuple(JOINTS.index(f"{side}_{joint}") for side in ("left", "right")
 
 @dataclass(frozen=True)
 class Camera:
-    """A level pinhole camera that looks at the person.
+    """A level pinhole camera that points at the person.
 
     Args:
-        distance: To the person, in metres.
-        height: Above the floor, in metres.
-        azimuth: Angle in radians by which it stands to the person's left of straight ahead.
-        shift: How far to the side it looks past the person, in metres.
-        field: Height in metres of what it sees at 3 m.
+        distance: Distance to the person in metres.
+        height: Height above the floor in metres.
+        azimuth: Angle from straight ahead to the person's left in radians.
+        shift: Lateral offset of the optical axis from the person in metres.
+        field: Height of the field of view at a distance of 3 m, in metres.
     """
 
     distance: float = 3.0
@@ -32,26 +32,26 @@ class Camera:
 
     @property
     def axes(self) -> np.ndarray:
-        """(3, 3): rows are left, up and away as the camera sees them, in the world. As the Kinect's axes, right-handed."""
+        """Camera axes in the world, (3, 3): rows are left, up and away as seen by the camera. Right-handed, like the Kinect."""
         cos, sin = np.cos(self.azimuth), np.sin(self.azimuth)
         return np.array([[sin, -cos, 0.0], [0.0, 0.0, 1.0], [-cos, -sin, 0.0]])
 
     def view(self, points: np.ndarray) -> np.ndarray:
-        """World → camera coordinates in metres, both (..., 3)."""
+        """Convert world to camera coordinates in metres, both (..., 3)."""
         return points @ self.axes.T + np.array([self.shift, -self.height, self.distance])
 
     def project(self, viewed: np.ndarray, size: int) -> np.ndarray:
-        """Camera coordinates → (column, row) in a square picture of `size` pixels, (..., 2)."""
+        """Project camera coordinates to (column, row) in a square image of `size` pixels, (..., 2)."""
         centre = (size - 1) / 2
         return centre - self.focal(size) * viewed[..., :2] / viewed[..., 2:]
 
     def focal(self, size: int) -> float:
-        """Focal length in pixels."""
+        """Return the focal length in pixels."""
         return size * 3.0 / self.field
 
 
 def setup(rng: np.random.Generator, viewpoint: float) -> Camera:
-    """The camera of one trial; `viewpoint` is the standard deviation of its azimuth in degrees and scales the other jitter."""
+    """Return the camera of a trial. `viewpoint` is the standard deviation of its azimuth in degrees and scales other jitter."""
     azimuth, shift, height, distance = spread(rng, 4)
     jitter = viewpoint / 8
     return Camera(
@@ -60,13 +60,13 @@ def setup(rng: np.random.Generator, viewpoint: float) -> Camera:
 
 
 def tracked(joints: np.ndarray, rate: float, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """Joint positions as a body tracker reports them: jitter, slow drift, and now and then a lost limb end.
+    """Simulate the output of a body tracker: jitter, slow drift, and occasionally lost ends of limbs.
 
     Args:
-        joints: (T, 20, 3) in camera coordinates.
-        rate: Frames per second.
-        noise: Scales all errors.
-        rng: Where chance comes from.
+        joints: Joint positions in camera coordinates, (T, 20, 3).
+        rate: Frame rate in Hz.
+        noise: Factor for all errors.
+        rng: Random generator.
     """
     t = np.arange(len(joints))[:, None, None] / rate
     jitter = 0.004 * rng.standard_normal(joints.shape)

@@ -1,4 +1,4 @@
-"""The simulated dataset ``synthetic-motion``."""
+"""Simulated dataset ``synthetic-motion``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kdcore_datasets.synthetic.motion import Motion, perform
 from kdcore_datasets.synthetic.subjects import Subject, stream, subject
 
 Number = tuple[int, int, int]
-"""(subject, action, trial), each from 1; actions keep their number when only some are chosen."""
+"""(subject, action, trial), starting at 1. Actions keep their number if only some are selected."""
 
 _LATEST_START = 0.1
 
@@ -27,29 +27,29 @@ _LATEST_START = 0.1
 class SyntheticMotion(Dataset):
     """Simulated people: accelerometer, gyroscope, skeleton, colour and depth signals of the same motion.
 
-    Nothing is on disk; every signal is computed when it is read, from the options and the sample's key alone. All modalities
-    of a sample share a clock, on which each starts a little later than the motion and runs at its own rate. The skeleton has
-    UTD-MHAD's joints in the camera's axes (left as the camera sees it, up, away).
+    Nothing is stored on disk. Signals are computed from the options and the sample key when they are read. All modalities of a
+    sample share a clock; each starts slightly later than the motion and has its own rate. The skeleton has the joints of
+    UTD-MHAD in camera axes (left as seen by the camera, up, away).
 
     Args:
-        subjects: How many people.
-        trials: How often each performs every action.
-        actions: Names of the classes, in the order of their labels; all if None.
-        seed: Another seed is another set of people and performances.
-        placement: Where the inertial sensor is strapped.
-        imu_rate: Samples per second of accelerometer and gyroscope.
-        skeleton_rate: Frames per second of the skeleton.
-        video_rate: Frames per second of rgb and depth.
+        subjects: Number of people.
+        trials: Number of trials per subject and action.
+        actions: Class names in the order of the labels; None for all.
+        seed: Seed of the people and their performances.
+        placement: Placement of the inertial sensor.
+        imu_rate: Sampling rate of accelerometer and gyroscope in Hz.
+        skeleton_rate: Frame rate of the skeleton in Hz.
+        video_rate: Frame rate of rgb and depth in Hz.
         video_size: Height and width of rgb and depth in pixels.
-        noise: Scales the errors of all sensors; 0 makes them perfect, but for the sensor's placement.
-        misplacement: Scales how far the inertial sensor sits from where it should.
-        diversity: Scales how much subjects differ in build, tempo, posture and habits.
-        variation: Scales how much the trials of one subject differ.
-        viewpoint: Standard deviation in degrees of the camera's azimuth.
-        left_handed: Share of left-handed subjects, whose movements are the mirror image.
+        noise: Factor for the errors of all sensors. With 0, they are exact, except for the sensor's placement.
+        misplacement: Factor for the misplacement of the inertial sensor.
+        diversity: Factor for differences between subjects in build, tempo, posture and habits.
+        variation: Factor for differences between the trials of a subject.
+        viewpoint: Standard deviation of the camera's azimuth in degrees.
+        left_handed: Share of left-handed subjects, whose movements are mirrored.
 
     Raises:
-        DataError: If there is no action of a name in `actions`, or one is named twice.
+        DataError: If `actions` contains an unknown or repeated name.
     """
 
     version = "1"
@@ -101,7 +101,7 @@ class SyntheticMotion(Dataset):
         }
 
     def samples(self) -> Sequence[Sample]:
-        """All samples, by subject, action and trial."""
+        """Return all samples, by subject, action and trial."""
         sources = dict.fromkeys(self.modalities, f"simulated with seed {self.seed}")
         names = [action.name for action in ACTIONS]
         return [
@@ -112,10 +112,10 @@ class SyntheticMotion(Dataset):
         ]
 
     def read(self, sample: Sample, modality: str) -> Signal:
-        """Simulate one signal of a sample.
+        """Simulate a signal of a sample.
 
         Raises:
-            DataError: If the sample is none of this dataset's, or there is no such modality.
+            DataError: If the sample or modality does not exist.
         """
         key = sample.key
         if not (key.subject.isdecimal() and key.action.isdecimal() and key.trial.isdecimal()):
@@ -128,15 +128,15 @@ class SyntheticMotion(Dataset):
         return self._readers[modality](number)
 
     def motion(self, number: Number) -> Motion:
-        """The motion behind a sample: the truth that its sensors report."""
+        """Return the motion of a sample, without sensor errors."""
         return _motion(self._scene, number)
 
     def mount(self, number: Number) -> imu.Mount:
-        """The mounting of the inertial sensor in a sample."""
+        """Return the mounting of the inertial sensor in a sample."""
         return _mount(self._scene, number)
 
     def camera(self, number: Number) -> camera.Camera:
-        """The camera of a sample, which sees its skeleton, rgb and depth."""
+        """Return the camera of a sample, for its skeleton, rgb and depth."""
         return camera.setup(self._chance(number, "camera"), self.viewpoint)
 
     @property
@@ -147,7 +147,7 @@ class SyntheticMotion(Dataset):
         return stream(self.seed, *number, purpose)
 
     def _clock(self, number: Number, modality: str) -> tuple[float, float, int]:
-        """Start, rate and length; accelerometer and gyroscope are one device and start together."""
+        """Return start, rate and length. Accelerometer and gyroscope are one device and start together."""
         device = "imu" if modality in ("accelerometer", "gyroscope") else modality
         start = float(self._chance(number, f"{device} clock").uniform(0, _LATEST_START))
         rate = self.modalities[modality].rate or 1.0
@@ -187,7 +187,7 @@ class SyntheticMotion(Dataset):
 
 @dataclass(frozen=True)
 class _Scene:
-    """Key of a sample's motion and of the mounting of its inertial sensor, without the sample's number."""
+    """Key of a sample's motion and mounting, without the number of the sample."""
 
     seed: int
     diversity: float
@@ -200,7 +200,7 @@ class _Scene:
         return subject(self.seed, person, diversity=self.diversity, left_handed=self.left_handed)
 
 
-# A sample's modalities are read one after the other, and share most of what is computed.
+# The modalities of a sample are read one after another, and share most computations.
 
 
 @lru_cache(maxsize=8)
@@ -220,7 +220,7 @@ def _mount(scene: _Scene, number: Number) -> imu.Mount:
 
 @lru_cache(maxsize=8)
 def _readings(scene: _Scene, number: Number, start: float, rate: float, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Specific force and angular velocity of a faultless sensor."""
+    """Return specific force and angular velocity of an ideal sensor."""
     return imu.readings(_motion(scene, number), _mount(scene, number), _instants(start, rate, length))
 
 
@@ -241,5 +241,5 @@ def _chosen(actions: list[str] | None) -> tuple[str, ...]:
             meant = f"; did you mean {near[0]!r}?" if near else ""
             raise DataError(f"synthetic-motion has no action {name!r}{meant} (known: {', '.join(known)})")
     if actions is not None and len(set(actions)) < len(actions):
-        raise DataError(f"synthetic-motion: an action is named twice in {actions}")
+        raise DataError(f"synthetic-motion: an action is repeated in {actions}")
     return tuple(known if actions is None else actions)

@@ -26,15 +26,15 @@ Placement = Literal["dominant-wrist", "right-wrist", "left-wrist", "dominant-thi
 
 @dataclass(frozen=True)
 class Mount:
-    """The position of the sensor on its segment.
+    """Mounting of a sensor on a body segment.
 
     Sensor axes, before misplacement: x down the segment, z out of the skin (the back of the wrist, the front of the thigh).
 
     Args:
-        side: Of the body.
+        side: Side of the body.
         segment: ``forearm`` or ``thigh``.
-        offset: (3,) from the segment's upper joint, in the segment's frame, in metres.
-        rotation: (3, 3) from the sensor's axes to the segment's.
+        offset: Position relative to the upper joint in the frame of the segment, in metres, (3,).
+        rotation: Rotation from sensor axes to segment axes, (3, 3).
     """
 
     side: Side
@@ -43,24 +43,24 @@ class Mount:
     rotation: np.ndarray
 
     def orientation(self, figure: Figure) -> np.ndarray:
-        """R, from the sensor's axes to the world's, (T, 3, 3)."""
+        """Return R, the rotation from sensor axes to world axes, (T, 3, 3)."""
         return figure.frames[f"{self.side}_{self.segment}"] @ self.rotation
 
     def position(self, figure: Figure) -> np.ndarray:
-        """p, in the world, (T, 3)."""
+        """Return p, the position in the world, (T, 3)."""
         root = figure.joint(f"{self.side}_{'elbow' if self.segment == 'forearm' else 'hip'}")
         return root + figure.frames[f"{self.side}_{self.segment}"] @ self.offset
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Standard deviations of what is wrong with a sensor, and its range.
+    """Standard deviations of the errors of a sensor, and its range.
 
     Args:
-        white: Noise of every reading.
+        white: Noise of each reading.
         bias: Constant offset per axis.
         gain: Relative error per axis.
-        limit: Largest magnitude it can report.
+        limit: Largest absolute value.
     """
 
     white: float
@@ -81,15 +81,15 @@ def strap(
     chance: np.random.Generator,
     error: float,
 ) -> Mount:
-    """The mount at `placement`, misplaced as this wearer does (`habit`) and a little differently each time (`chance`).
+    """Return the mounting at `placement`, with a systematic misplacement per wearer and a random one per trial.
 
     Args:
-        placement: Where on the body.
-        dominant: The wearer's dominant side.
-        lengths: Length of the forearm and of the thigh.
-        habit: Random numbers of the wearer.
-        chance: Random numbers of the trial.
-        error: Scales the misplacement; 0 is a perfect fit.
+        placement: Placement on the body.
+        dominant: Dominant side of the wearer.
+        lengths: Lengths of the forearm and the thigh in metres.
+        habit: Random generator of the wearer.
+        chance: Random generator of the trial.
+        error: Factor for the misplacement; 0 for none.
     """
     where, _, part = placement.partition("-")
     side: Side = dominant if where == "dominant" else "left" if where == "left" else "right"
@@ -105,9 +105,9 @@ def strap(
 
 
 def rotation_matrix(vector: np.ndarray) -> np.ndarray:
-    """The rotation by as many radians as `vector`, (3,), is long, about its direction, (3, 3).
+    """Return the rotation matrix, (3, 3), of a rotation vector in radians, (3,).
 
-    The same to the bit as that of `scipy.spatial.transform.Rotation`, which takes a second to import.
+    The result is bit-identical to `scipy.spatial.transform.Rotation`, which takes a second to import.
     """
     a, b, c = vector.tolist()
     angle = math.sqrt(a * a + b * b + c * c)
@@ -125,7 +125,7 @@ def rotation_matrix(vector: np.ndarray) -> np.ndarray:
 
 
 def readings(motion: Callable[[np.ndarray], Figure], mount: Mount, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Specific force in m/s² and angular velocity in rad/s of a faultless sensor, each (T, 3), at the instants `t`.
+    """Return specific force in m/s² and angular velocity in rad/s of an ideal sensor, each (T, 3), at the times `t`.
 
     Derivatives are central differences over ±1 ms of the motion itself, in double precision.
     """
@@ -140,7 +140,7 @@ def readings(motion: Callable[[np.ndarray], Figure], mount: Mount, t: np.ndarray
 
 
 def measured(ideal: np.ndarray, errors: Errors, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """`ideal`, (T, 3), as a sensor with these errors, `noise` times as large, reads it."""
+    """Add sensor errors, multiplied by `noise`, to the `ideal` readings, (T, 3)."""
     gain = 1 + noise * errors.gain * spread(rng, 3)
     drifted = ideal * gain + noise * errors.bias * spread(rng, 3) + noise * errors.white * rng.standard_normal(ideal.shape)
     return drifted.clip(-errors.limit, errors.limit)

@@ -1,4 +1,4 @@
-"""One performance of an action by a subject: a function from time to the whole body."""
+"""One performance of an action by a subject, as a function from time to the pose of the body."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _SWAY = {
 
 @dataclass(frozen=True)
 class Motion:
-    """The motion of one sample.
+    """The motion of a sample.
 
     Args:
         subject: The person.
         action: The action.
         repeats: Number of repetitions.
         tempo: Speed relative to the nominal one.
-        onset: Seconds of rest before.
-        duration: Seconds in all, with the rest after.
-        factors: Angle → amplitude relative to the nominal one, the same on both sides and for hip and knee.
-        bend: Angle → what this person adds to it while acting.
-        sway: Angle → (amplitude in rad, frequency in Hz, phase) of the small movements that never stop.
+        onset: Duration of the rest before the action in seconds.
+        duration: Total duration in seconds, including the rest after the action.
+        factors: Relative amplitude by angle, equal on both sides and for hip and knee.
+        bend: Offset of this person during the action, by angle.
+        sway: (amplitude in rad, frequency in Hz, phase) of small continuous movements, by angle.
     """
 
     subject: Subject
@@ -53,11 +53,11 @@ class Motion:
     sway: dict[str, tuple[float, float, float]]
 
     def __call__(self, t: np.ndarray) -> Figure:
-        """The body at the instants `t`, in seconds; the motion is defined at any time, before and after too."""
+        """Return the body at the times `t` in seconds. The motion is defined at any time."""
         return articulate(self.subject.body, self.pose(t), self.subject.dominant, self.action.planted)
 
     def pose(self, t: np.ndarray) -> dict[str, np.ndarray]:
-        """All joint angles at the instants `t`."""
+        """Return all joint angles at the times `t`."""
         outward = self.action.rightward * (1 if self.subject.dominant == "right" else -1)
         beat = Beat((t - self.onset) * self.tempo, self.action.lead, self.action.period, self.repeats, outward or 1)
         pose = {name: np.full(len(t), angle) for name, angle in self.subject.posture.items()}
@@ -73,16 +73,16 @@ class Motion:
 def perform(
     seed: int, person: int, subject: Subject, action: Action, trial: int, *, diversity: float, variation: float
 ) -> Motion:
-    """The trial of this number: the subject's habits in this action, and what differs from trial to trial.
+    """Return a trial, which combines the habits of the subject in this action and random variation.
 
     Args:
-        seed: Of the dataset.
-        person: The subject's number.
-        subject: Who performs.
+        seed: Seed of the dataset.
+        person: Number of the subject.
+        subject: The subject.
         action: The action.
         trial: Number of the trial.
-        diversity: How much the habits of subjects differ.
-        variation: How much the trials of one subject differ; 0 makes them all alike and stops the sway.
+        diversity: Factor for differences between the habits of subjects.
+        variation: Factor for differences between the trials of a subject. With 0, they are equal and there is no sway.
     """
     habit = stream(seed, "habit", person, action.family or action.name)
     chance = stream(seed, "trial", person, action.name, trial)

@@ -1,4 +1,4 @@
-"""Pictures of a figure: body parts as capsules, painted from back to front."""
+"""Images of a person: body parts as capsules, drawn from back to front."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EVEN = 0.06
 
 @dataclass(frozen=True)
 class Part:
-    """A capsule between two joints, `radius` in metres; `cloth` names its colour."""
+    """A capsule between two joints. `radius` is in metres, and `cloth` is the key of its colour."""
 
     ends: tuple[str, str]
     radius: float
@@ -57,13 +57,13 @@ _RADII = np.array([part.radius for part in PARTS])
 
 @dataclass(frozen=True)
 class Look:
-    """Colours of a subject's recordings, RGB in 0..255.
+    """Colours of the recordings of a subject, RGB from 0 to 255.
 
     Args:
-        cloth: Colour by name of cloth.
+        cloth: Colours of clothes, by name.
         wall: Colour of the background.
         floor: Colour of the floor.
-        texture: (8, 8, 3), blotches of the background.
+        texture: Texture of the background, (8, 8, 3).
         light: Brightness of the room.
     """
 
@@ -74,12 +74,12 @@ class Look:
     light: float
 
     def blotches(self, size: int) -> np.ndarray:
-        """The texture as a picture of `size` pixels, (size, size, 3)."""
+        """Return the texture as an image of `size` pixels, (size, size, 3)."""
         return cv2.resize(self.texture, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 def look(rng: np.random.Generator) -> Look:
-    """A person's clothes and the room they were recorded in."""
+    """Return the clothes and room of a subject."""
     skin = np.array([225.0, 180.0, 150.0]) * rng.uniform(0.4, 1.0)
     shirt, trousers, shoes = rng.uniform(20, 235, 3), rng.uniform(15, 150, 3), rng.uniform(10, 120, 3)
     sleeve = shirt * 0.9 if rng.random() < 0.5 else skin
@@ -90,15 +90,15 @@ def look(rng: np.random.Generator) -> Look:
 
 
 def rgb(joints: np.ndarray, camera: Camera, look: Look, size: int, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """Colour frames, (T, size, size, 3) uint8.
+    """Render colour frames, (T, size, size, 3) uint8.
 
     Args:
-        joints: (T, 20, 3) in camera coordinates.
-        camera: That sees them.
+        joints: Joint positions in camera coordinates, (T, 20, 3).
+        camera: The camera.
         look: Colours.
         size: Height and width in pixels.
-        noise: Scales the pixel noise.
-        rng: Where chance comes from.
+        noise: Factor for the pixel noise.
+        rng: Random generator.
     """
     big = size * _OVERSAMPLING
     exposure = look.light * float(np.exp(0.08 * spread(rng)))
@@ -111,7 +111,7 @@ def rgb(joints: np.ndarray, camera: Camera, look: Look, size: int, noise: float,
     strokes = _painted(order, points, widths)
     picture, small, noisy = np.empty_like(ground), np.empty_like(frames[0]), np.empty(frames.shape[1:], np.float32)
     line, style, shift = cv2.line, cv2.LINE_8, _SHIFT
-    for frame, grain in zip(frames, grains, strict=True):  # which takes most of the time of reading: no array is made anew
+    for frame, grain in zip(frames, grains, strict=True):  # this takes most of the time, so no array is allocated again
         np.copyto(picture, ground)
         for x0, y0, x1, y1, width, p in islice(strokes, len(PARTS)):
             start, stop = (x0, y0), (x1, y1)
@@ -126,16 +126,16 @@ def rgb(joints: np.ndarray, camera: Camera, look: Look, size: int, noise: float,
 
 
 def depth(joints: np.ndarray, camera: Camera, size: int, noise: float, rng: np.random.Generator) -> np.ndarray:
-    """Distance along the optical axis in mm, (T, size, size, 1) uint16; 0 where the sensor saw nothing.
+    """Render distances along the optical axis in mm, (T, size, size, 1) uint16; 0 if unknown.
 
-    The error grows with the square of the distance, as a Kinect's does (Khoshelham and Elberink, 2012).
+    The error grows with the square of the distance, as for a Kinect (Khoshelham and Elberink, 2012).
 
     Args:
-        joints: (T, 20, 3) in camera coordinates.
-        camera: That sees them.
+        joints: Joint positions in camera coordinates, (T, 20, 3).
+        camera: The camera.
         size: Height and width in pixels.
-        noise: Scales error and loss.
-        rng: Where chance comes from.
+        noise: Factor for errors and lost pixels.
+        rng: Random generator.
     """
     big = size * _OVERSAMPLING
     room = _room(camera, big).astype(np.uint16)
@@ -156,8 +156,10 @@ def depth(joints: np.ndarray, camera: Camera, size: int, noise: float, rng: np.r
 
 
 def _grain(rng: np.random.Generator, length: int, shape: tuple[int, ...], scale: float = 1.0) -> Iterator[np.ndarray]:
-    """Normal pictures with deviation `scale`: cut at random from a larger one, since drawing every pixel anew would take most
-    of the time."""
+    """Return images of normal noise with standard deviation `scale`.
+
+    They are random crops of a larger image, since drawing noise for each pixel would take most of the time.
+    """
     margin = 32
     bank = rng.standard_normal((shape[0] + margin, shape[1] + margin, *shape[2:]), dtype=np.float32)
     bank *= scale
@@ -166,7 +168,7 @@ def _grain(rng: np.random.Generator, length: int, shape: tuple[int, ...], scale:
 
 
 def _strokes(joints: np.ndarray, camera: Camera, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For every frame and part: end points in 1/16 pixel, (T, P, 2, 2); width in pixels, (T, P); parts from back to front."""
+    """Return end points in 1/16 pixel, (T, P, 2, 2), widths in pixels, (T, P), and parts from back to front, for each frame."""
     points = np.round(camera.project(joints, size)[:, _ENDS] * (1 << _SHIFT)).astype(int)
     away = joints[:, _ENDS, 2].mean(axis=2)
     widths = np.maximum(1, np.round(2 * _RADII * camera.focal(size) / away)).astype(int)
@@ -174,13 +176,13 @@ def _strokes(joints: np.ndarray, camera: Camera, size: int) -> tuple[np.ndarray,
 
 
 def _painted(order: np.ndarray, *values: np.ndarray) -> Iterator[tuple[Any, ...]]:
-    """The numbers of every part of every frame, from back to front, and last which part it is.
+    """Yield the values of all parts of all frames, from back to front, with the index of the part last.
 
-    No list holds lists: Python would search many of them for cycles, which takes longer than to make them.
+    The result contains no nested lists, which Python's garbage collector would search for a long time.
 
     Args:
-        order: (T, P), parts from back to front.
-        values: (T, P, …).
+        order: Parts from back to front, (T, P).
+        values: Values of the parts, (T, P, …).
     """
     columns = []
     for each in values:
@@ -190,7 +192,7 @@ def _painted(order: np.ndarray, *values: np.ndarray) -> Iterator[tuple[Any, ...]
 
 
 def _slanted(picture: np.ndarray, first: tuple[int, int], last: tuple[int, int], width: int, away: tuple[float, float]) -> None:
-    """One part whose distance changes from end to end, in pieces of even distance, the far ones first."""
+    """Draw a part whose distance changes along its length as segments of constant distance, the far ones first."""
     (x0, y0), (x1, y1) = first, last
     count = _PIECES if abs(away[1] - away[0]) > _EVEN else 1
     for i in range(count) if away[0] > away[1] else range(count - 1, -1, -1):
@@ -202,14 +204,14 @@ def _slanted(picture: np.ndarray, first: tuple[int, int], last: tuple[int, int],
 
 
 def _room(camera: Camera, size: int) -> np.ndarray:
-    """Distance in mm of the floor and of the wall behind the person, (size, size)."""
+    """Return the distance of the floor and of the wall behind the person in mm, (size, size)."""
     below = np.maximum(np.arange(size) - (size - 1) / 2, 1e-6)
     floor = camera.focal(size) * camera.height / below
     return np.repeat(1000 * np.minimum(floor, camera.distance + _WALL)[:, None], size, axis=1)
 
 
 def _background(camera: Camera, look: Look, size: int) -> np.ndarray:
-    room = _room(camera, size)[:, :1]  # which is the same from left to right
+    room = _room(camera, size)[:, :1]  # constant from left to right
     is_floor = (room < room.max())[..., None]
     slope = np.linspace(15, -15, size)[None, :, None]
     ground = np.where(is_floor, look.floor, look.wall) + look.blotches(size)

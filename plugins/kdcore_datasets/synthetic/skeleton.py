@@ -1,7 +1,7 @@
 """A body of 20 joints and its forward kinematics.
 
-The world is right-handed with z up; a person stands on the floor z = 0 near the origin and faces +x, so that +y is
-to their left. A frame's columns are its axes in world coordinates; hanging limbs point to -z of their frame.
+The world is right-handed with z up. A person stands on the floor z = 0 near the origin and faces +x, so that +y is to their
+left. The columns of a frame are its axes in world coordinates. Hanging limbs point to -z of their frame.
 """
 
 from __future__ import annotations
@@ -46,16 +46,17 @@ BONES = (
     ),
     *_LIMBS,
 )
-"""The 19 pairs of joints, parent first, whose distance never changes."""
+"""The 19 pairs of joints, parent first, with constant distance."""
 
 _X, _Y, _Z = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Body:
-    """Lengths in metres; the defaults are an adult of 1.72 m.
+    """Lengths of body segments in metres. The defaults are an adult of 1.72 m.
 
-    Segment lengths relative to stature follow Drillis and Contini, "Body Segment Parameters" (1966), trunk joints the Kinect's.
+    Segment lengths relative to stature follow Drillis and Contini, "Body Segment Parameters" (1966). Trunk joints are those of
+    the Kinect.
     """
 
     lumbar: float = 0.07
@@ -79,40 +80,40 @@ class Figure:
     """A body at T instants.
 
     Args:
-        joints: (T, 20, 3) in metres.
-        frames: Segment → (T, 3, 3), rotation from the segment's axes to the world's.
+        joints: Joint positions in metres, (T, 20, 3).
+        frames: Rotations from segment axes to world axes, (T, 3, 3), by segment.
     """
 
     joints: np.ndarray
     frames: Mapping[str, np.ndarray]
 
     def joint(self, name: str) -> np.ndarray:
-        """Position of one joint, (T, 3)."""
+        """Return the position of a joint, (T, 3)."""
         return self.joints[:, JOINTS.index(name)]
 
 
 Pose = Mapping[str, np.ndarray]
-"""``part.angle`` → radians at T instants (``root.rise`` in metres); what is absent is zero.
+"""Angles in radians at T instants by ``part.angle`` (``root.rise`` in metres). Missing angles are zero.
 
 Parts are root, trunk, arm, leg (of the dominant side), other_arm and other_leg.
 """
 
 
 def articulate(body: Body, pose: Pose, dominant: Side = "right", planted: bool = False) -> Figure:
-    """Forward kinematics: where all joints are for given joint angles.
+    """Compute joint positions from joint angles.
 
     Args:
         body: Bone lengths.
-        pose: Joint angles over time, at least one of them.
-        dominant: The side that ``arm`` and ``leg`` mean; a left-handed body is the mirror image of a right-handed one.
-        planted: True: both feet stay flat where they are and the hips follow the legs, which must be bent alike.
-            False: the hips are at the height of a straight leg, plus ``root.rise``.
+        pose: Joint angles over time, at least one.
+        dominant: Side of ``arm`` and ``leg``. A left-handed body is the mirror image of a right-handed one.
+        planted: If true, both feet stay flat in place and the hips follow the legs, which must be bent equally. Otherwise, the
+            hips are at the height of a straight leg, plus ``root.rise``.
     """
     return _Chain(body, pose, dominant, planted).figure()
 
 
 def turned(frame: np.ndarray, axis: int, angle: np.ndarray) -> np.ndarray:
-    """`frame`, of shape (3, 3, T), turned about its own `axis`: R → R · R_axis(angle)."""
+    """Rotate a `frame`, (3, 3, T), about its own `axis`: R → R · R_axis(angle)."""
     first, second = (axis + 1) % 3, (axis + 2) % 3
     cos, sin = np.cos(angle), np.sin(angle)
     out = frame.copy()
@@ -122,7 +123,7 @@ def turned(frame: np.ndarray, axis: int, angle: np.ndarray) -> np.ndarray:
 
 
 class _Chain:
-    """Walks down the skeleton. Time is the last axis here, which keeps numpy's inner loops long."""
+    """Traverses the skeleton. Time is the last axis, so that inner loops of NumPy are long."""
 
     def __init__(self, body: Body, pose: Pose, dominant: Side, planted: bool):
         self.body = body
@@ -192,7 +193,7 @@ class _Chain:
             self.joints[f"{side}_{joint}"] = end = end - getattr(self.body, segment) * frame[:, _Z]
 
     def _root(self) -> np.ndarray:
-        """The position of the hip centre: over its straight leg, or where planted feet leave it."""
+        """Return the position of the hip centre: above its straight leg, or given by planted feet."""
         straight = self.body.hip_drop + self.body.thigh + self.body.shank
         ankle = (self.joints["right_ankle"] + self.joints["left_ankle"]) / 2
         advance = -ankle[_X] if self.planted else self.still

@@ -1,4 +1,4 @@
-"""People: anthropometry, tempo, vigour, handedness and habits, and the random numbers that all of the simulation draws."""
+"""Simulated people: anthropometry, tempo, vigour, handedness and habits; and the random generators of the simulation."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _REST = {
 
 @dataclass(frozen=True)
 class Subject:
-    """One person.
+    """A person.
 
     Args:
         body: Bone lengths.
-        dominant: The side of the hand that acts.
-        tempo: Speed relative to the actions' nominal one.
+        dominant: Side of the dominant hand.
+        tempo: Speed relative to the nominal one.
         vigour: Amplitude relative to the nominal one.
         posture: Joint angles at rest.
     """
@@ -40,7 +40,7 @@ class Subject:
 
 @lru_cache(maxsize=64)
 def subject(seed: int, number: int, *, diversity: float, left_handed: float) -> Subject:
-    """The person of this number; `diversity` 0 makes all alike but for their handedness."""
+    """Return the person with this number. With `diversity` 0, all are equal except for handedness."""
     rng = stream(seed, "subject", number)
     stature = 1 + 0.05 * diversity * spread(rng)
     proportions = 1 + 0.03 * diversity * spread(rng, len(fields(Body)))
@@ -52,17 +52,17 @@ def subject(seed: int, number: int, *, diversity: float, left_handed: float) -> 
 
 
 def _dominant(seed: int, number: int, left_handed: float) -> Side:
-    """Evenly spaced left-handers, so that few subjects have their share too; the seed says who comes first."""
+    """Return the dominant side. Left-handed people are evenly spaced, so that small groups contain some."""
     shift = stream(seed, "handedness").random()
     return "left" if int(number * left_handed + shift) > int((number - 1) * left_handed + shift) else "right"
 
 
 def stream(*purpose: object) -> np.random.Generator:
-    """A generator seeded by its purpose, e.g. ``stream(seed, "subject", 3)``; the order of calls never matters."""
+    """Return a generator seeded by its purpose, e.g. ``stream(seed, "subject", 3)``, regardless of the order of calls."""
     digest = sha256("/".join(map(str, purpose)).encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def spread(rng: np.random.Generator, size: int | tuple[int, ...] | None = None) -> np.ndarray:
-    """Standard normal numbers cut off at ±2, so that no joint bends where joints do not."""
+    """Return standard normal numbers truncated at ±2, so that joint angles stay plausible."""
     return np.clip(rng.standard_normal(size), -2.0, 2.0)

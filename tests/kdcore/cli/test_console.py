@@ -45,8 +45,8 @@ def test_a_run_without_report_and_tracker_names_neither(capsys):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"seeds": (0,)}, "repeat it with more seeds: kdcore run recipes/sakdn.yaml 'seeds=[0,1,2,3,4]'"),
-        ({"seeds": (0,), "command": ""}, "repeat it with more seeds: set seeds=[0,1,2,3,4] in the recipe"),
+        ({"seeds": (0,)}, "repeat with more seeds: kdcore run recipes/sakdn.yaml 'seeds=[0,1,2,3,4]'"),
+        ({"seeds": (0,), "command": ""}, "repeat with more seeds: set seeds=[0,1,2,3,4] in the recipe"),
         ({"differences": no_gain((0, 1, 2))}, "try another method or another weight: kdcore recipes list"),
         ({"folder": Path("my runs")}, "use the student on a recording: kdcore predict 'my runs/students/seed-0/rgb' FILE"),
         ({"differences": {}, "rows": []}, "evaluate the saved students again: kdcore evaluate sakdn"),

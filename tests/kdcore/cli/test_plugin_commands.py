@@ -28,7 +28,7 @@ def test_the_table_has_every_command_of_the_shipped_plugins():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_command_without_its_plugin_names_it(name):
-    with pytest.raises(UsageError, match=f"'kdcore {name}' is a command of the plugin '{SHIPPED[name]}', .* not installed"):
+    with pytest.raises(UsageError, match=f"'kdcore {name}' is provided by the plugin '{SHIPPED[name]}', .* not installed"):
         refuse_missing([*name.split(), "quickstart"], app(), PluginManager([]))
 
 

@@ -110,8 +110,8 @@ def test_the_cache_is_shown_and_cleared(home):
     lines = said(cache.app).splitlines()
     assert lines[0] == str(home / "cache")
     assert [line.split()[-2:] for line in lines[3:6]] == [["5", "kB"], ["3", "kB"], ["10", "B"]]
-    assert lines[6].startswith("8.01 kB in all")
-    assert "no kind of cached data 'dta'" in str(CliRunner().invoke(cache.app, ["clear", "dta"]).exception)
+    assert lines[6].startswith("8.01 kB in total")
+    assert "unknown kind of cached data 'dta'" in str(CliRunner().invoke(cache.app, ["clear", "dta"]).exception)
     assert said(cache.app, "clear", "data") == "removed data: 1 entries, 5 kB\n"
     assert sorted(each.name for each in (home / "cache").iterdir()) == ["schemas", "teachers"]
     said(cache.app, "clear")
@@ -119,5 +119,5 @@ def test_the_cache_is_shown_and_cleared(home):
 
 
 def test_a_cache_that_does_not_exist_is_empty(home):
-    assert "0 B in all" in said(cache.app)
+    assert "0 B in total" in said(cache.app)
     said(cache.app, "clear")

@@ -161,7 +161,7 @@ def test_processes_that_read_load_no_torch():
 @pytest.mark.parametrize("asked", ["none", "0", "-1", "2.5"])
 def test_a_wrong_number_of_processes_is_named(files, monkeypatch, asked):
     monkeypatch.setenv(reading_processes.VARIABLE, asked)
-    with pytest.raises(DataError, match=f"KDCORE_WORKERS='{asked}': expected a whole number from 1"):
+    with pytest.raises(DataError, match=f"KDCORE_WORKERS='{asked}': must be a positive integer"):
         list(prepared(reader_of(toys.Files(files)), []))
 
 

@@ -76,7 +76,7 @@ def test_columns_that_are_not_used_are_named():
 
 @pytest.mark.parametrize("columns", [1, 2, 4])
 def test_a_table_without_names_must_have_as_many_columns_as_channels(columns):
-    with pytest.raises(DataError, match=f"the table has {columns} columns and no names, but accelerometer has 3 channels"):
+    with pytest.raises(DataError, match=f"the table has {columns} columns without names, but accelerometer has 3 channels"):
         read_table(table("", [VALUES[:, number % 3] for number in range(columns)]), ACCELEROMETER, 50.0)
     np.testing.assert_allclose(read_table(table("", VALUES.T), ACCELEROMETER, 50.0).values, VALUES.astype(np.float32))
 
@@ -99,7 +99,7 @@ def test_units_of_another_kind_or_two_at_once_are_refused():
         DataError, match=r"accelerometer is in m/s\^2: cannot convert 'deg/s' to 'm/s\^2' \(known: m/s\^2, g, mg\)"
     ):
         read_table(table("x [deg/s],y [deg/s],z [deg/s]", VALUES.T), ACCELEROMETER, 50.0)
-    with pytest.raises(DataError, match="column 'x \\[g\\]' says 'g', but the units asked for are 'mg'"):
+    with pytest.raises(DataError, match="column 'x \\[g\\]' is in 'g', but the given units are 'mg'"):
         read_table(table("x [g],y [g],z [g]", VALUES.T), ACCELEROMETER, 50.0, "mg")
     with pytest.raises(ValueError, match="cannot convert"):
         conversion("stone", "m/s^2")
@@ -111,7 +111,7 @@ def test_time_stamps_must_agree_with_the_rate(scale, name):
     rows = [",".join([repr(float(t)), *map(repr, map(float, row))]) for t, row in zip(times, VALUES, strict=True)]
     text = "\n".join([f"{name},x,y,z", *rows])
     np.testing.assert_allclose(read_table(text, ACCELEROMETER, 50.0).values, VALUES.astype(np.float32))
-    with pytest.raises(DataError, match="which is not 20 samples per second"):
+    with pytest.raises(DataError, match="which does not match 20 samples per second"):
         read_table(text, ACCELEROMETER, 20.0)
 
 
@@ -189,7 +189,7 @@ def test_accelerations_that_look_like_g_are_pointed_out(recwarn, scale, header, 
     unit = np.random.default_rng(0).normal(size=(50, 3))
     values = scale * unit / np.linalg.norm(unit, axis=1, keepdims=True)
     read_table("\n".join([header, *(",".join(map(str, row)) for row in values)]), ACCELEROMETER, 50.0, units)
-    assert ["as in g, and are read as m/s^2" in str(each.message) for each in recwarn] == [True] * warned
+    assert ["as if in g, but are read as m/s^2" in str(each.message) for each in recwarn] == [True] * warned
 
 
 def test_a_table_without_an_index_is_read():

@@ -88,7 +88,7 @@ def test_a_file_of_ones_own_tables(tmp_path):
         (np.zeros((0, 3)), "empty"),
         (np.full((50, 3), np.nan), "not finite, the first at sample 0"),
         (np.where(np.arange(150).reshape(50, 3) > 22, np.inf, 1.0), "not finite, the first at sample 7"),
-        (np.array([["a", "b", "c"]]), "must hold numbers, not <U1"),
+        (np.array([["a", "b", "c"]]), "must contain numbers, not <U1"),
     ],
 )
 @pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -126,7 +126,7 @@ def test_pages_of_labels_and_values(students, tmp_path, monkeypatch, kind, pictu
     assert command(monkeypatch, *words, *(["--threshold", "0.01"] if kind == "labels" else [])) == 0
     text = page.read_text()
     assert text.count("<img") == pictures
-    assert f"{kind} along time" in re.sub(r"\s+", " ", text)
+    assert f"{kind} over time" in re.sub(r"\s+", " ", text)
     if kind == "labels":
         assert command(monkeypatch, *words, "--threshold", "0.999") == 0
         assert "no label reaches the threshold at any time" in page.read_text()

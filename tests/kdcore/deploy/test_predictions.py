@@ -80,7 +80,7 @@ def test_recordings_are_drawn_with_their_predictions(folder, tmp_path, monkeypat
     text = (tmp_path / "plot.html").read_text()
     assert text.count("<h2>") == 2
     assert text.count("<img") == 4
-    for wrong, said in (("plot.png", "the page is written as .html"), ("none/plot.html", "there is no folder")):
+    for wrong, said in (("plot.png", "the file name must end in .html"), ("none/plot.html", "does not exist")):
         assert kdcore(monkeypatch, "predict", folder, *files, "--plot", tmp_path / wrong) == 2
         assert said in capfd.readouterr().err
     assert kdcore(monkeypatch, "predict", folder, "-", *words, lines="0 0 0\n") == 2

@@ -92,13 +92,13 @@ def test_rates(tmp_path):
     values = walk(100)
     assert len(known.predict(values, (1.0, 1.0))) == 2
     assert len(known.predict(values, (1.0, 1.0), rate=25)) == 4
-    with pytest.raises(DataError, match="gyroscope has no rate of its own: give the samples per second with rate="):
+    with pytest.raises(DataError, match="gyroscope has no default rate: give the samples per second with rate="):
         unknown.predict(values)
     np.testing.assert_array_equal(unknown.predict(values, rate=50), unknown.predict(values, rate={"gyroscope": 50.0}))
     for wrong in (0, -1, np.nan, np.inf):
         with pytest.raises(DataError, match="greater than 0"):
             known.predict(values, rate=wrong)
-    with pytest.raises(DataError, match="the signal says 25 samples per second, rate= says 50"):
+    with pytest.raises(DataError, match="the signal has 25 samples per second, but rate=50"):
         known.predict(Signal(values, 25.0), rate=50)
 
 
@@ -179,9 +179,9 @@ def test_rows_of_a_frame_that_are_not_in_the_order_of_time_are_refused(folder):
     zones = pd.Series(pd.to_datetime(seconds + 1.7e9, unit="s", utc=True))
     for time in (seconds, 1000 * seconds, zones, zones.dt.tz_convert("Asia/Tokyo"), pd.to_timedelta(seconds, unit="s")):
         np.testing.assert_allclose(student.predict(frame.assign(time=time)), expected, atol=1e-5)
-    with pytest.raises(DataError, match="no column of times, and its index goes back; sort the rows by time"):
+    with pytest.raises(DataError, match="no time column, and its index is not sorted; sort the rows by time"):
         student.predict(frame.sample(frac=1, random_state=0))
     halves = pd.concat([frame.assign(time=seconds)[40:], frame.assign(time=seconds)[:40]])
-    with pytest.raises(DataError, match="column 'time' goes back at row 31; sort the rows by time"):
+    with pytest.raises(DataError, match="column 'time' decreases at row 31; sort the rows by time"):
         student.predict(halves)
     np.testing.assert_allclose(student.predict(halves.sort_values("time")), expected, atol=1e-5)

@@ -286,8 +286,8 @@ def test_stages_depend_on_the_graph(made_up):
 
 
 def test_watching_leaves_everything_as_it_was():
-    before = [getattr(owner, name) for owner, name in facts._LOOKS]
-    with facts._watching() as seen:
+    before = [getattr(owner, name) for owner, name in facts._IMPURE_FUNCTIONS]
+    with facts._recorded_calls() as seen:
         Path("no-such-file").exists()
     assert seen == ["stat"]
-    assert [getattr(owner, name) for owner, name in facts._LOOKS] == before
+    assert [getattr(owner, name) for owner, name in facts._IMPURE_FUNCTIONS] == before

@@ -49,7 +49,7 @@ FAULTS = {
     "exits.py": ("raise SystemExit(3)", "SystemExit: 3"),
     "syntax.py": ("\ndef f(:", "line 3: SyntaxError"),
     "misspelt.py": ("@hookimpl\ndef register_loses(register): pass", "did you mean 'register_losses'?"),
-    "hookless.py": ("x = 1", "implements no hook; mark a function such as register_losses with kdcore.hookimpl"),
+    "hookless.py": ("x = 1", "implements no hook; decorate a function such as register_losses with kdcore.hookimpl"),
     "taken.py": (
         "class A: pass\n@hookimpl\ndef register_losses(register): register('soft-target', 'taken:A')",
         "the plugin 'losses' already provides the loss 'soft-target'; rename yours",
@@ -58,7 +58,7 @@ FAULTS = {
         "@hookimpl\ndef register_losses(register): register('a', 'absent:A')",
         "loss 'a' (absent:A): could not load it: AttributeError",
     ),
-    "losses.py": ("x = 1", "the plugin name 'losses' is taken (kdcore"),
+    "losses.py": ("x = 1", "the plugin name 'losses' is already in use (kdcore"),
     "json.py": ("x = 1", "a module 'json' already exists; rename the file"),
     "my-loss.py": ("x = 1", "'my-loss.py' is not a valid module name; rename the file"),
     "nowhere.py": (None, "could not read it: No such file or directory"),
@@ -95,7 +95,7 @@ def test_a_file_is_taken_in_once_whichever_copy_of_it(gap, tmp_path):
     assert manager.add_file(gap) is first
     assert manager.add_file(shutil.copy(gap, copy) and copy / gap.name) is first
     (copy / gap.name).write_text(GAP + "\n")
-    with pytest.raises(PluginError, match=r"the plugin name 'gap-loss' is taken \(.*gap_loss.py\)"):
+    with pytest.raises(PluginError, match=r"the plugin name 'gap-loss' is already in use \(.*gap_loss.py\)"):
         manager.add_file(copy / gap.name)
     assert manager.registry.get("loss", "gap").plugin == "gap-loss"
 
@@ -116,7 +116,7 @@ def test_the_command_line_names_files_anywhere(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("words", [["list", "--plugin"], ["list", "--plugin", "cosine"], ["list", "--plugin="]])
 def test_an_option_without_a_file_is_explained(words):
-    with pytest.raises(KdcoreError, match="--plugin requires a file such as"):
+    with pytest.raises(KdcoreError, match="--plugin requires a Python file such as"):
         _without_plugin_files(words)
 
 

@@ -58,8 +58,8 @@ FAULTS = {
         "@hookimpl\ndef register_losses(reg): pass",
         "could not register its components: PluginValidationError: .*'reg'",
     ),
-    "newer": ("KDCORE_API = 99", "written for plugin API 99, this kdcore has 1; install a newer kdcore"),
-    "older": ("KDCORE_API = 0", "written for plugin API 0, this kdcore has 1; install a newer version of the plugin"),
+    "newer": ("KDCORE_API = 99", "written for plugin API 99, but this kdcore has 1; install a newer kdcore"),
+    "older": ("KDCORE_API = 0", "written for plugin API 0, but this kdcore has 1; install a newer version of the plugin"),
     "worded": ("KDCORE_API = '1'", "its KDCORE_API must be an integer, not '1'"),
     "twice": (
         "@hookimpl\ndef register_losses(register):\n    register('a', 'm:A')\n    register('a', 'm:B')",
@@ -163,7 +163,7 @@ def test_the_command_shows_sound_and_broken_plugins(workshop, monkeypatch, capsy
     show_plugins(as_json=False)
     shown = " ".join(capsys.readouterr().out.split())
     assert "loss: fine" in shown
-    assert "not used:" in shown
+    assert "not in use:" in shown
 
 
 def test_a_plugin_whose_commands_cannot_be_added_is_set_aside(workshop):

@@ -247,9 +247,9 @@ def test_functions_are_constructors_too():
     ("component", "reason"),
     [
         ("Unresolved", "could not read its constructor's type hints: NameError: name 'NoSuchType' is not defined"),
-        ("WrongDefault", "the default of its option 'x' does not fit the hint"),
-        ("PositionalOnly", "'x' by position only"),
-        ("Underscore", "yields no schema"),
+        ("WrongDefault", "the default of its option 'x' does not match its type hint"),
+        ("PositionalOnly", "a positional-only parameter 'x'"),
+        ("Underscore", "could not derive a schema"),
         ("Named", "a parameter 'name', which is reserved for recipes"),
         ("Weighted", "a parameter 'weight', which is reserved for recipes"),
         ("Gone", "could not load it: AttributeError"),

@@ -109,5 +109,5 @@ def test_extending_in_a_circle(write, plugins):
 
 
 def test_extends_is_a_name_or_names(write, plugins):
-    with pytest.raises(RecipeError, match=r"recipe\.yaml:1: extends: must be a file"):
+    with pytest.raises(RecipeError, match=r"recipe\.yaml:1: extends: must be a path"):
         load_recipe(write("extends: {a: b}\n"), (), plugins)

@@ -13,8 +13,8 @@ from kdcore.recipe.load import load_recipe
     [
         ("version: 1\n\tname: x\n", 2, "is not valid YAML"),
         ("version: [1\nname: x\n", 2, "is not valid YAML"),
-        ("- a\n- b\n", 1, "must hold a mapping"),
-        ("just text\n", 1, "must hold a mapping"),
+        ("- a\n- b\n", 1, "must contain a mapping"),
+        ("just text\n", 1, "must contain a mapping"),
         ("", None, "is empty"),
         ("# nothing\n", None, "is empty"),
         ("a: 1\n---\nb: 2\n", 2, "is not valid YAML"),

@@ -185,7 +185,7 @@ def test_a_dry_run_trains_and_keeps_nothing(home):
             r"schedule\.student\.optimizer: no optimizer 'adamm'; did you mean",
         ),
         ("data.protocol.validation_subjects=0", RecipeError, r"schedule\.teachers\.select: .* no labelled validation samples"),
-        ("data.protocol.test_subjects=[9]", RecipeError, r"recipe\.yaml:\d+: data\.protocol: no samples of subject 9"),
+        ("data.protocol.test_subjects=[9]", RecipeError, r"recipe\.yaml:\d+: data\.protocol: no samples with subject 9"),
         ("data.protocol.test_subjects=[2]", RecipeError, r"data\.protocol: subject 2 is listed for both"),
         ("data.dataset.actions=[wave]", RecipeError, r"data\.protocol: .*at least two classes"),
         ("student.weights=/nowhere.safetensors", RecipeError, r"student\.weights: there is no file '/nowhere\.safetensors'"),

@@ -67,7 +67,7 @@ def test_a_fault_of_the_processor_is_no_fault_of_the_encoder():
     (found,) = [result for result in check_component(entry) if result.check.name == "precisions_agree"]
     assert (found.status, found.message) == (
         "not applicable",
-        "bfloat16 arithmetic on this processor gives other values when a pass is repeated",
+        "bfloat16 results on this processor differ when a pass is repeated",
     )
 
 

@@ -49,4 +49,4 @@ def test_every_check_says_what_it_checks(kind: str):
 def test_what_a_loss_puts_among_its_inputs_is_named():
     [greedy] = [each for each in SPECIMENS if each.entry.name == "Greedy"]
     [said] = [each.message for each in check_component(greedy.entry, greedy.case) if each.status == "failed"]
-    assert said.startswith("it takes student.features.kept out of what it is given, or puts it there")
+    assert said.startswith("it removes student.features.kept from its context, or adds it")

@@ -145,7 +145,7 @@ def test_dates_and_epochs_in_any_unit_are_one_clock(tmp_path, unit, texts):
 def test_a_date_that_is_none_is_named(tmp_path):
     recording(tmp_path, [["2014-05-07 13:29:50", 1, 1, 1], ["yesterday", 2, 2, 2]], "t,x,y,z")
     data = one_device(tmp_path, rate=None, time_column="t", time_unit="iso")
-    with pytest.raises(DataError, match=r"row 2: column 't' is no date"):
+    with pytest.raises(DataError, match=r"row 2: column 't' is not a date"):
         data.read(data.samples()[0], "accelerometer-wrist")
 
 
@@ -231,10 +231,8 @@ def test_clocks_without_anything_in_common_are_named(tmp_path):
     data = dataset(root=tmp_path, devices=devices, label={"column": "label"})
     data.samples()
     [note] = data.notes
-    assert note.startswith(
-        "phone: its clock has nothing in common with that of watch: 01_watch.csv lasts from 0.000 to 0.070 s"
-    )
-    assert "01_phone.csv from 5000.000 to 5000.070 s" in note
+    assert note.startswith("phone: its clock does not overlap that of watch: 01_watch.csv covers 0.000 to 0.070 s")
+    assert "01_phone.csv covers 5000.000 to 5000.070 s" in note
 
 
 def test_decimal_commas(tmp_path):

@@ -56,7 +56,7 @@ def test_the_last_training_subjects_validate():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(DataError, match="5 folds need at least 5 subjects, these samples have 4"):
+    with pytest.raises(DataError, match="5 folds need at least 5 subjects, but these samples have 4"):
         SubjectFolds(folds=5, fold=1).split(recordings(4))
     with pytest.raises(ValueError, match="fold must be between 1 and 3"):
         SubjectFolds(folds=3, fold=4)

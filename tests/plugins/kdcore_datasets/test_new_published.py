@@ -72,7 +72,7 @@ def test_what_is_beside_a_known_archive_is_said(tmp_path):
     values = [[n / 100, 1 + n // 20, *NOISE.normal(size=52)] for n in range(40)]
     for place in ("Protocol/subject101", "Protocol/subject102", "Optional/subject101"):
         written(tmp_path / "P" / f"{place}.dat", values, " ")
-    assert look(tmp_path / "P").notes == ["1 files are left out: Optional/subject101.dat"]
+    assert look(tmp_path / "P").notes == ["1 files are skipped: Optional/subject101.dat"]
 
 
 def test_phone_and_watch_with_a_file_for_each_kind_of_signal(tmp_path):

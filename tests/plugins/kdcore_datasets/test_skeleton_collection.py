@@ -92,7 +92,7 @@ class Evil:
 def test_code_in_a_pickle_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: int):
     monkeypatch.setenv("EVIL_FOLDER", str(tmp_path / "ran"))
     path = dump({"annotations": [clip("a", 0), Evil()]}, tmp_path / "evil.pkl", protocol)
-    with pytest.raises(DataError, match=r"evil.pkl.*asks for (posix|nt|os)\.mkdir"):
+    with pytest.raises(DataError, match=r"evil.pkl.*refers to (posix|nt|os)\.mkdir"):
         SkeletonCollection(file=path, classes=("a",)).samples()
     assert not (tmp_path / "ran").exists()
 

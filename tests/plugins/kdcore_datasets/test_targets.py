@@ -91,7 +91,7 @@ NAN = float("nan")
         ("labels", "none", (0.0, 0.0, 0.0)),
         ("labels", "none;walk", "'none' is not one of"),
         ("labels", "?jump", "'jump' is not one of"),
-        ("labels", "walk;?walk", "that it is there, and that it is not known"),
+        ("labels", "walk;?walk", "both as present and as unknown"),
         ("values", "1;2;", (1.0, 2.0, NAN)),
         ("values", ";2;3", (NAN, 2.0, 3.0)),
         ("values", "1;2;3;", (1.0, 2.0, 3.0)),

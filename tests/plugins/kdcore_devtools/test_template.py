@@ -45,7 +45,7 @@ def test_a_new_plugin_passes_its_tests_as_it_comes(shell, kind):
 def test_it_is_listed_and_its_recipe_runs_through(shell, kind):
     place = shell.inside(f"kdcore-my-{kind}")
     assert f"my-{kind}" in place.kdcore("list", PLURALS[kind])
-    assert "Terms on the first batch" in place.kdcore("run", "recipe.yaml", "--dry-run", "engine.accelerator=cpu")
+    assert "Loss terms on the first batch" in place.kdcore("run", "recipe.yaml", "--dry-run", "engine.accelerator=cpu")
 
 
 @pytest.fixture(scope="module")

@@ -218,8 +218,8 @@ def test_the_ending_decides_the_format(name, asked, format):
     [
         ("e.pt2", "onnx", r"--format onnx is written as \.onnx, and \.pt2 is torch-export"),
         ("e.onnx", "torch-export", r"--format torch-export is written as \.pt2"),
-        ("e.bin", None, r"the ending must be \.onnx, \.pt2 or \.pte, or set --format"),
-        ("e.onnx", "tflite", "no format 'tflite'"),
+        ("e.bin", None, r"the suffix must be \.onnx, \.pt2 or \.pte, or set --format"),
+        ("e.onnx", "tflite", "unknown format 'tflite'"),
     ],
 )
 def test_a_format_that_contradicts_the_ending_is_refused(name, asked, said):
@@ -311,7 +311,7 @@ def test_a_file_that_reads_one_number_of_samples_says_so_and_refuses_others(tmp_
         if count == 26 and window:  # rounding; the first samples are meant
             np.testing.assert_allclose(loaded.probabilities([piece]), expected, atol=1e-5)
             continue
-        with pytest.raises(DataError, match=f"reads 25 samples, the recording has {count}"):
+        with pytest.raises(DataError, match=f"reads 25 samples, but the recording has {count}"):
             loaded.probabilities([piece])
 
 

@@ -99,7 +99,7 @@ def test_outputs_are_those_of_the_network_and_carry_no_gradient(kind, net, batch
 def test_files_with_code_need_trust(kind, net, batch, tmp_path, monkeypatch):
     monkeypatch.delenv("KDCORE_TRUST_CODE", raising=False)
     make, path = write(kind, net, tmp_path, batch)
-    with pytest.raises(ValueError, match=r"the file holds code. .* set KDCORE_TRUST_CODE=1"):
+    with pytest.raises(ValueError, match=r"the file contains code. .* set KDCORE_TRUST_CODE=1"):
         make(file=path, num_classes=CLASSES, in_shape=SHAPE)
     monkeypatch.setenv("KDCORE_TRUST_CODE", "1")
     path.write_bytes(b"nothing")
@@ -168,7 +168,7 @@ TEACHER = {"modality": "accelerometer", "encoder": {"name": "onnx", "file": "net
 @pytest.mark.parametrize(
     ("change", "place", "said"),
     [
-        ({"freeze": []}, "teachers.net.freeze", 'which is never trained (set freeze: ["*"])'),
+        ({"freeze": []}, "teachers.net.freeze", 'which cannot be trained (set freeze: ["*"])'),
         ({"taps": {"a": "fc"}}, "teachers.net.taps", "which has no modules to tap"),
         ({"weights": "net.onnx"}, "teachers.net.weights", "which has its own weights"),
         ({"encoder": {"name": "onnx", "file": "none.onnx"}}, "teachers.net.encoder.file", "there is no file"),

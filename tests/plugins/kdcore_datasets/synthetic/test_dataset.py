@@ -103,7 +103,7 @@ def test_chosen_actions_keep_their_number_and_get_their_own_labels() -> None:
 def test_wrong_names_are_refused() -> None:
     with pytest.raises(DataError, match="did you mean 'wave'"):
         SyntheticMotion(actions=["waev"])
-    with pytest.raises(DataError, match="named twice"):
+    with pytest.raises(DataError, match="is repeated"):
         SyntheticMotion(actions=["wave", "wave"])
     dataset = SyntheticMotion()
     with pytest.raises(DataError, match="no modality 'sound'"):
