@@ -211,6 +211,15 @@ REFUSED = {
         "'one' and 'two' are trained together and need the same epochs",
         "",
     ),
+    "early stopping of one side": (
+        [
+            "students.one={learns_from: [two], losses: [cross-entropy, mutual], training: {early_stopping: {patience: 2}}}",
+            "students.two={learns_from: [one], losses: [cross-entropy, mutual], training: {early_stopping: {patience: 3}}}",
+        ],
+        "training",
+        "'one' and 'two' are trained together and need the same",
+        "",
+    ),
     "a milestone after the end": (
         ["training.learning_rate={name: step, milestones: [2, 4]}"],
         "training",
