@@ -12,6 +12,7 @@ from pages import CHECKOUT
 from kdcore.plugin.facts import component_facts
 from kdcore.plugin.manager import found_plugins
 from kdcore.plugin.registry import Entry
+from kdcore.recipe.models import ParticipantSpec
 
 PAIRS = {"pairs": [["a", "b"], ["c", "d"]]}
 REQUIRED = {"fsp": PAIRS, "reviewkd": PAIRS}
@@ -37,6 +38,17 @@ def test_number_of_distillation_losses(page: str):
     row = re.search(r"^\| distillation losses \| \[?more than (\d+)", text, re.MULTILINE)
     assert row, "the row of distillation losses has gone"
     assert int(row[1]) < number <= int(row[1]) + 10
+
+
+def test_plugins_of_the_methods_provide_their_components():
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    rows = re.search(r"^\| method \| paper .*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert rows
+    owners = {entry.name: entry.plugin for entry in found_plugins().registry.entries()}
+    for row in rows[1].splitlines():
+        names, plugins = (cell.strip() for cell in row.strip("| ").split("|")[3:])
+        components = set(re.findall("`(.+?)`", names)) - ParticipantSpec.model_fields.keys()
+        assert {owners[name] for name in components} == set(plugins.split(", ")), row
 
 
 def names_in_code() -> Iterator[str]:
