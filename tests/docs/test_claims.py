@@ -5,14 +5,18 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 
 import pytest
 from pages import CHECKOUT
 
+from kdcore.contracts.training import LearningRate, Training
 from kdcore.plugin.facts import component_facts
 from kdcore.plugin.manager import found_plugins
 from kdcore.plugin.registry import Entry
-from kdcore.recipe.models import ParticipantSpec
+from kdcore.recipe.config_models import EngineSpec
+from kdcore.recipe.data_models import DataSpec
+from kdcore.recipe.models import ParticipantSpec, Recipe
 
 PAIRS = {"pairs": [["a", "b"], ["c", "d"]]}
 REQUIRED = {"fsp": PAIRS, "reviewkd": PAIRS}
@@ -49,6 +53,31 @@ def test_plugins_of_the_methods_provide_their_components():
         names, plugins = (cell.strip() for cell in row.strip("| ").split("|")[3:])
         components = set(re.findall("`(.+?)`", names)) - ParticipantSpec.model_fields.keys()
         assert {owners[name] for name in components} == set(plugins.split(", ")), row
+
+
+def keys_in(page: str, heading: str) -> set[str]:
+    """The names in the first column of the tables of a section, up to the next heading of any level."""
+    text = (CHECKOUT / "docs" / page).read_text(encoding="utf-8")
+    section = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#)", text, re.MULTILINE | re.DOTALL)
+    assert section, heading
+    cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", section[1], re.MULTILINE)
+    return set(re.findall(r"\w+", " ".join(cells)))
+
+
+@pytest.mark.parametrize(
+    ("page", "heading", "keys"),
+    [
+        ("recipes.md", "Keys of a recipe", {*Recipe.model_fields, "extends"}),
+        ("recipes.md", "Participants", {*ParticipantSpec.model_fields, "like", "copies"}),
+        ("recipes.md", "Training", {field.name for field in fields(Training)}),
+        ("recipes.md", "Learning rate", {field.name for field in fields(LearningRate)} - {"name"}),
+        ("recipes.md", "Engine", set(EngineSpec.model_fields)),
+        ("data.md", "Keys of `data`", set(DataSpec.model_fields)),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_key_is_in_its_table(page: str, heading: str, keys: set[str]):
+    assert keys_in(page, heading) == keys
 
 
 def names_in_code() -> Iterator[str]:
