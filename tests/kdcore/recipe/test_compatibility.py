@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from kdcore import Graph
+from kdcore import Graph, Training
 from kdcore.recipe.plan import BASELINE, DISTILLED, make_plan
 
 LOSSES = """losses:
@@ -344,6 +344,14 @@ def test_students_of_unequal_length_share_no_stage(load):
         (("one",), 6),
         (("two",), 4),
     ]
+
+
+@pytest.mark.parametrize("schedule", [[], [fixed(TEACH, LEARN)]], ids=["graph", "schedule"])
+def test_a_participants_own_training_inherits_nothing(load, schedule):
+    rest = "training={epochs: 4, batch_size: 2, optimizer: {name: sgd, lr: 0.5}, learning_rate: {name: cosine}}"
+    plan = make_plan(load(BASE, rest, "students.one.training={epochs: 6}", *schedule))
+    [own] = [stage.training["one"] for stage in plan.stages[DISTILLED] if "one" in stage.learners]
+    assert own == Training(epochs=6)
 
 
 def test_the_default_graph():
