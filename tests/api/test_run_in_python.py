@@ -120,6 +120,20 @@ def test_a_run_without_a_baseline_has_no_gain(place):
     assert "baseline: false" in found._repr_html_()
 
 
+def test_a_run_records_what_was_dropped(place):
+    third = {("3", action, 1): np.zeros((15, 5, 3), np.float32) for action in ("a", "b")}
+    rule = {"name": "explicit", "train_subjects": [1], "test_subjects": [2]}
+    changes = recipe(data={"protocol": rule, "batch_size": 4}, seeds=[0], training={"epochs": 1}, baseline=False)
+    found = kdcore.run(changes, data=dataset({**CLIPS, **third}))
+    assert found is not None
+    dropped = kdcore.read_run(found.folder).facts.dropped
+    assert dropped["count"] == 2
+    assert dropped["reasons"]["in no split"]["subjects"] == {"3": 2}
+    listed = [each["what"] for each in dropped["reasons"]["in no split"]["recordings"]]
+    assert listed == ["subject 3, action a, trial 1", "subject 3, action b, trial 1"]
+    assert any(note.startswith("2 dropped, in no split") for note in found.summary.notes)
+
+
 def test_students_are_modules_that_predict(result):
     clip = CLIPS["2", "a", 1]
     student = result.student(seed=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import yaml
+from runs import typed
 
 from kdcore.data.check import check
 from kdcore.errors import DataError, RecipeError
@@ -138,3 +139,13 @@ def test_where_all_recordings_are_bad_a_run_says_why(recordings):
         file.write_text(file.read_text().replace("9.", "nine."))
     with pytest.raises(DataError, match=r"4 bad samples .*\n.*'nine\."):
         dry_run(str(recordings / "watch.yaml"))
+
+
+@pytest.mark.parametrize("fault", ["damaged", "leaking"])
+def test_the_exit_status_tells_faulty_recordings_from_a_check_that_could_not_be_made(recordings, fault):
+    assert typed("data", "check", "watch.yaml", folder=recordings).returncode == 0
+    assert typed("data", "check", "watch.yaml", "data.dataset.root=nowhere", folder=recordings).returncode == 2
+    text = {"damaged": "t,ax,ay,az,gx,gy,gz\n0,a,b,c,d,e,f\n", "leaking": (recordings / "s1_walk.csv").read_text()}
+    (recordings / "s2_walk.csv").write_text(text[fault])
+    assert typed("data", "check", "watch.yaml", folder=recordings).returncode == 1
+    assert typed("run", "watch.yaml", "--dry-run", folder=recordings).returncode == 2

@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from kdcore import Graph
+from kdcore import Graph, Training
 from kdcore.recipe.plan import BASELINE, DISTILLED, make_plan
 
 LOSSES = """losses:
@@ -211,6 +211,15 @@ REFUSED = {
         "'one' and 'two' are trained together and need the same epochs",
         "",
     ),
+    "early stopping of one side": (
+        [
+            "students.one={learns_from: [two], losses: [cross-entropy, mutual], training: {early_stopping: {patience: 2}}}",
+            "students.two={learns_from: [one], losses: [cross-entropy, mutual], training: {early_stopping: {patience: 3}}}",
+        ],
+        "training",
+        "'one' and 'two' are trained together and need the same",
+        "",
+    ),
     "a milestone after the end": (
         ["training.learning_rate={name: step, milestones: [2, 4]}"],
         "training",
@@ -335,6 +344,14 @@ def test_students_of_unequal_length_share_no_stage(load):
         (("one",), 6),
         (("two",), 4),
     ]
+
+
+@pytest.mark.parametrize("schedule", [[], [fixed(TEACH, LEARN)]], ids=["graph", "schedule"])
+def test_a_participants_own_training_inherits_nothing(load, schedule):
+    rest = "training={epochs: 4, batch_size: 2, optimizer: {name: sgd, lr: 0.5}, learning_rate: {name: cosine}}"
+    plan = make_plan(load(BASE, rest, "students.one.training={epochs: 6}", *schedule))
+    [own] = [stage.training["one"] for stage in plan.stages[DISTILLED] if "one" in stage.learners]
+    assert own == Training(epochs=6)
 
 
 def test_the_default_graph():
