@@ -15,7 +15,7 @@ from kdcore.plugin.registry import FROM_PYTHON
 from kdcore.recipe.graph import LearnerTerm, peers_of, recipe_graph, terms_of
 from kdcore.recipe.models import Recipe
 from kdcore.recipe.problems import Places
-from kdcore.recipe.schedule_checks import place_in_schedule, schedule_problems, stages_of
+from kdcore.recipe.schedule_checks import place_in_schedule, schedule_problems, stages_of, unread_training
 from kdcore.recipe.target_checks import loss_problems, metric_problems, target_problems
 from kdcore.recipe.validate import Checked
 from kdcore.recipe.yaml import Steps, steps
@@ -379,6 +379,8 @@ class _Compatibility:
         except (PluginError, ValueError) as error:
             self._add(path, str(error))
             return
+        for what, hint in unread_training(self.recipe, stages):
+            self._add(("training",), what, hint)
         for location, what, hint in metric_problems(self.recipe, self.target, stages) if self.target else ():
             self._add(location, what, hint)
         for stage, what, hint in schedule_problems(self.recipe, self.graph, stages, self.terms) if stages else ():

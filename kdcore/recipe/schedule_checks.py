@@ -8,6 +8,7 @@ from typing import Any
 from kdcore.contracts.optimizers import problem_with
 from kdcore.contracts.protocol import HELD_OUT
 from kdcore.contracts.schedule import Graph, Schedule, Stage
+from kdcore.contracts.training import Training
 from kdcore.recipe.graph import LearnerTerm, StagePlan, stage_plans
 from kdcore.recipe.models import Recipe
 
@@ -24,6 +25,15 @@ def place_in_schedule(recipe: Recipe, stage: str) -> str:
     specs = recipe.participants
     own = [name for name in stage.split("+") if name in specs and specs[name].training]
     return f"{recipe.path_of(own[0])}.training" if own else "training"
+
+
+def unread_training(recipe: Recipe, stages: Sequence[Stage]) -> Iterator[tuple[str, str]]:
+    """Yield (problem, hint) if the recipe's `training` differs from the default, and no stage of its schedule has it."""
+    own = recipe.training
+    if recipe.schedule and stages and own != Training() and all(each.training != own for each in stages):
+        options = [each.name for each in stages if each.name in recipe.schedule.options]
+        hint = f"set it in schedule.{options[-1]}, or remove one of them" if options else "remove one of them"
+        yield "'training' has no effect, since the schedule sets the training of each stage", hint
 
 
 def schedule_problems(

@@ -155,8 +155,17 @@ def test_names_and_options_are_checked_as_in_recipes():
     assert kdcore.loss("losses/dist").needs.teachers == 1
 
 
+def test_a_loss_that_runs_networks_is_refused_on_tensors(logits):
+    student, teacher, _ = logits
+    with pytest.raises(UsageError, match=r"the loss 'sskd' runs networks: use it in kdcore\.distil or a recipe"):
+        kdcore.loss("sskd")(student, teacher)
+
+
 @pytest.mark.parametrize("entry", LOSSES, ids=lambda entry: entry.qualified)
 def test_every_loss_has_a_call_on_its_page_that_gives_a_gradient(pages, entry):
+    if entry.name == "sskd":
+        assert "[runs networks](../losses.md#run-networks-on-other-inputs)" in pages.section(entry)
+        return
     text = pages.usage(entry)
     assert f'kdcore.loss("{entry.name}"' in text
     assert text in pages.section(entry)

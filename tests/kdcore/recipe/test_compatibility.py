@@ -263,6 +263,7 @@ def fixed(*stages):
     return f"schedule={json.dumps({'name': 'fixed', 'given': stages})}"
 
 
+SCHEDULED = BASE.replace("training: {epochs: 4}\n", "")
 TEACH = {"name": "teachers", "learners": ["big", "small"]}
 LEARN = {"name": "students", "learners": ["one", "two"]}
 CONTRADICTIONS = {
@@ -280,13 +281,13 @@ CONTRADICTIONS = {
 @pytest.mark.parametrize("case", CONTRADICTIONS)
 def test_a_schedule_that_contradicts_the_graph_is_refused(problems, case):
     stages, message = CONTRADICTIONS[case]
-    found = problems(BASE, fixed(*stages))
+    found = problems(SCHEDULED, fixed(*stages))
     assert {problem.path for problem in found} == {"schedule"}
     assert any(f"the schedule 'fixed' {message}" in problem.message for problem in found), found
 
 
 def test_a_schedule_does_not_train_what_has_nothing_to_train(problems):
-    [found] = problems(BASE, "teachers.small.freeze=['*']", fixed(TEACH, LEARN))
+    [found] = problems(SCHEDULED, "teachers.small.freeze=['*']", fixed(TEACH, LEARN))
     assert (
         found.message.removesuffix(" (command line)")
         == "the schedule 'fixed' trains 'small' in stage 'teachers', which has nothing to train"
@@ -295,11 +296,22 @@ def test_a_schedule_does_not_train_what_has_nothing_to_train(problems):
 
 def test_epochs_of_a_participants_own_training_are_kept(problems):
     half = LEARN | {"epochs": 2}
-    [found] = problems(BASE, "students.one.training={epochs: 3}", fixed(TEACH, half, half))
+    [found] = problems(SCHEDULED, "students.one.training={epochs: 3}", fixed(TEACH, half, half))
     assert (
         found.message.removesuffix(" (command line)")
         == "the schedule 'fixed' trains 'one' for 4 epochs, but its own training sets 3"
     )
+
+
+def test_a_training_that_the_schedule_does_not_use_is_refused(problems):
+    [found] = problems(BASE, fixed(TEACH, LEARN))
+    assert found.path == "training"
+    assert found.message == "'training' has no effect, since the schedule sets the training of each stage"
+
+
+def test_a_filled_recipe_with_a_schedule_is_valid(load):
+    """It has the default training, spelled out."""
+    assert load(SCHEDULED, "training={epochs: 30}", fixed(TEACH, LEARN)).training == Training()
 
 
 # Plans
@@ -317,7 +329,7 @@ def test_plans_are_frozen_and_equal_for_equal_recipes(load):
 
 def test_the_baseline_has_the_students_of_each_stage_with_epochs_batches_split_and_order(load):
     joint = {"name": "joint", "learners": ["big", "small", "one"]}
-    plan = make_plan(load(BASE, fixed(joint, LEARN | {"learners": ["two"]})))
+    plan = make_plan(load(SCHEDULED, fixed(joint, LEARN | {"learners": ["two"]})))
     distilled, baseline = plan.stages[DISTILLED], plan.stages[BASELINE]
     assert [stage.learners for stage in distilled] == [("big", "small", "one"), ("two",)]
     assert [stage.learners for stage in baseline] == [("one",), ("two",)]
@@ -338,7 +350,7 @@ def test_terms_read_the_teachers_that_they_name(load):
 
 
 def test_students_of_unequal_length_share_no_stage(load):
-    plan = make_plan(load(BASE, "students.one.training={epochs: 6}", fixed(TEACH, LEARN)))
+    plan = make_plan(load(SCHEDULED, "students.one.training={epochs: 6}", fixed(TEACH, LEARN)))
     assert [(stage.learners, stage.epochs) for stage in plan.stages[DISTILLED]] == [
         (("big", "small"), 4),
         (("one",), 6),
@@ -349,7 +361,8 @@ def test_students_of_unequal_length_share_no_stage(load):
 @pytest.mark.parametrize("schedule", [[], [fixed(TEACH, LEARN)]], ids=["graph", "schedule"])
 def test_a_participants_own_training_inherits_nothing(load, schedule):
     rest = "training={epochs: 4, batch_size: 2, optimizer: {name: sgd, lr: 0.5}, learning_rate: {name: cosine}}"
-    plan = make_plan(load(BASE, rest, "students.one.training={epochs: 6}", *schedule))
+    own = "students.one.training={epochs: 6}"
+    plan = make_plan(load(SCHEDULED, own, *schedule) if schedule else load(BASE, rest, own))
     [own] = [stage.training["one"] for stage in plan.stages[DISTILLED] if "one" in stage.learners]
     assert own == Training(epochs=6)
 

@@ -36,7 +36,7 @@ def test_terms_of_one_name_get_numbers(load, valid):
 def test_weights_are_numbers_or_ramps(load, valid):
     recipe = load(valid.replace("weight: 0.5", "weight: {start: 0, stop: 2, epochs: 4}"))
     assert recipe.losses[1].weight == Ramp(0.0, 2.0, 4)
-    assert recipe.losses[1].flat()["weight"] == {"start": 0.0, "stop": 2.0, "epochs": 4, "shape": "linear"}
+    assert recipe.losses[1].flat()["weight"] == {"start": 0.0, "stop": 2.0, "epochs": 4, "shape": "linear", "after": 0}
 
 
 def test_several_modalities(load, valid):

@@ -19,7 +19,7 @@ from kdcore.errors import PluginError, RecipeError, TrainingError
 from kdcore.plugin.manager import PluginManager, entry_points
 from kdcore.runs.run import run
 
-LATE = 1
+LATE = 2
 """Calls of a loss that a run makes before its first step: none of these does any harm."""
 
 

@@ -53,6 +53,7 @@ def context(axes=("channel", "time"), of_teacher=("channel", "time")):
 
 
 def built(ctx, **options):
+    torch.manual_seed(0)
     loss = SelfSupervised(**options)
     loss.setup(Example(ctx.student.detach(), dict(ctx.teachers), K))
     return loss.double()
