@@ -17,7 +17,7 @@ TOLERANCE = 0.01
 
 
 class ClassAttention(DistillationLoss):
-    """Compare class activation maps: what each position says for each class.
+    """Compare class activation maps: the evidence for each class at each position.
 
     .. math:: A_k(p) = \\sum_c W_{kc} F_c(p), \\qquad L = \\frac1{K P} \\sum_{k=1}^K \\sum_{p=1}^P
         \\left(\\phi(A_k^T)_p - \\phi(A_k^S)_p\\right)^2
@@ -35,7 +35,7 @@ class ClassAttention(DistillationLoss):
         teacher_tap: The teacher's activation before global average pooling and the classifier.
         student_tap: The student's.
         size: Length to which each axis is pooled.
-        normalise: Divide each pooled map by its L2 norm, as the authors do where maps are all that is transferred.
+        normalise: Divide each pooled map by its L2 norm, as the authors do if no other term is used.
     """
 
     targets = EVERY_TARGET
@@ -78,7 +78,7 @@ class ClassAttention(DistillationLoss):
                 )
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers, samples, classes and positions."""
+        """Return the mean over teachers, samples, classes and positions."""
         own = per_sample(ctx.student.features[self.student_tap], len(ctx.batch))
         found = []
         for outputs in ctx.teachers.values():
@@ -94,7 +94,7 @@ class ClassAttention(DistillationLoss):
 
 @in_full_precision
 def activation_maps(x: Tensor, weight: Tensor, axes: int, size: int) -> Tensor:
-    """Pooled class activation maps; pooling before the classifier, which is linear, comes to the same.
+    """Return pooled class activation maps; pooling before the linear classifier is equivalent.
 
     Args:
         x: Features (B, C, …).

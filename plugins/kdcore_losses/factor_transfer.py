@@ -54,7 +54,7 @@ class FactorTransfer(FeatureLoss):
             self.translators[key] = _three(student.shape[1], width, width, axes).to(student.device)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The sum of both terms."""
+        """Return the sum of both terms."""
         student, teacher = same_positions(student, teacher)
         factors = self.paraphrasers[key](teacher)
         reconstruction = F.mse_loss(full_precision(self.decoders[key](factors)), full_precision(teacher))

@@ -51,6 +51,6 @@ class FitNet(FeatureLoss):
                 self.regressors[key] = Regressor(mine, theirs).to(student)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples, channels and positions."""
+        """Return the mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
         return F.mse_loss(self.regressors[key](student) if key in self.regressors else student, teacher)

@@ -105,7 +105,7 @@ class UnfitSkeletonError(KdcoreError, ValueError):
 
 
 def find_layout(layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
-    """The layout that an option or a dataset means.
+    """Return the layout for an option or a dataset.
 
     Raises:
         ValueError: If there is none of that name.
@@ -120,7 +120,7 @@ def find_layout(layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
 
 
 def layout_of(spec: Modality | None, layout: LayoutOption | None) -> Layout:
-    """The layout of the recorded skeleton: the dataset's, which an option may replace if it has the same joints.
+    """Return the layout of the recorded skeleton: the dataset's, which an option may replace if it has the same joints.
 
     Args:
         spec: What is known of the input; None for components made in code.
@@ -150,7 +150,7 @@ def layout_of(spec: Modality | None, layout: LayoutOption | None) -> Layout:
 
 
 def require_skeleton(shape: Sequence[int], layout: Layout | None, spec: Modality | None = None) -> None:
-    """Refuse input that is not a skeleton (C, T, V, M), or has other joints than a layout.
+    """Check that the input is a skeleton (C, T, V, M) with the joints of a layout.
 
     Args:
         shape: Of the tensor, without the batch axis.
@@ -171,7 +171,7 @@ def require_skeleton(shape: Sequence[int], layout: Layout | None, spec: Modality
 
 
 def require_joints(x: Tensor, layout: Layout, name: str, coordinates: int = 0) -> None:
-    """Refuse skeletons (B, C, T, V, M) that do not have a layout's joints, or fewer coordinates.
+    """Check that skeletons (B, C, T, V, M) have the joints of a layout and enough coordinates.
 
     Args:
         x: The skeletons.
@@ -190,7 +190,7 @@ def require_joints(x: Tensor, layout: Layout, name: str, coordinates: int = 0) -
 
 
 def require_coordinates(x: Tensor, coordinates: int, name: str) -> None:
-    """Refuse skeletons (B, C, T, V, M) of fewer coordinates.
+    """Check that skeletons (B, C, T, V, M) have enough coordinates.
 
     Raises:
         UnfitSkeletonError: If C < coordinates.
