@@ -82,17 +82,17 @@ def notes(comparison: Comparison) -> list[str]:
 
 def _unpaired_runs(comparison: Comparison) -> list[str]:
     """Return a note for each entry whose difference is over fewer runs than its mean, because only those are paired."""
-    said = []
+    lines = []
     for each in comparison.others:
         reference = comparison.references[each.label]
         common = each.observations.keys() & reference.observations.keys()
         if common and any(entry.observations.keys() != common for entry in (each, reference)):
             seeds = ", ".join(map(str, sorted({seed for seed, _ in common})))
-            said.append(
+            lines.append(
                 f"{each.label}: the difference is over the {len(common)} runs that both have (seeds {seeds}), and the means "
                 "over all."
             )
-    return said
+    return lines
 
 
 def _different_versions(entries: Sequence[Entry]) -> list[str]:

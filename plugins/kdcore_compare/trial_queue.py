@@ -113,13 +113,13 @@ class TrialQueue:
                     number, self.worker, self._claim_info
                 )  # first, so that a running trial always has a claim
                 self.storage.record_heartbeat(number)
-                mine = self.storage.set_trial_state_values(number, TrialState.RUNNING)
+                claimed = self.storage.set_trial_state_values(number, TrialState.RUNNING)
             except UpdateFinishedTrialError:
                 continue
-            if mine and self._repeats(waiting):
+            if claimed and self._repeats(waiting):
                 self.storage.set_trial_user_attr(number, "repeats", True)
                 self.storage.set_trial_state_values(number, TrialState.FAIL)
-            elif mine:
+            elif claimed:
                 return Trial(study, number)
         return None
 

@@ -40,19 +40,19 @@ class PruningListener(RunListener):
 
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> str | None:
         """Report the students' metric on the validation split, averaged if there are several."""
-        asked = self._to.epoch_finished(stage, epoch, metrics)
+        reason = self._to.epoch_finished(stage, epoch, metrics)
         names = [f"validation/{each}/{self._metric}" for each in stage.learners]
         found = [metrics[name] for name in names if name in metrics]
         if self._trial is None or self._seed != self._first_seed or not found or set(stage.learners) != self._students:
-            return asked
+            return reason
         self._epochs += 1
         if np.isnan(found).any():
-            return asked
+            return reason
         self._trial.report(float(np.mean(found)), self._epochs)
         if self._trial.should_prune():
             self.pruned = True
             raise StoppedError("pruned")
-        return asked
+        return reason
 
 
 def run_trial(

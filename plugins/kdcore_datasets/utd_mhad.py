@@ -116,8 +116,8 @@ class UtdMhad(Dataset):
         """Warn if there is only one kind of recording, as when `root` is one level too deep."""
         above = root.resolve().parent
         beside = listed([name for each in _FOLDERS if each != kind and (above / (name := self._folder(each))).is_dir()])
-        told = f"; beside it, in {above}: {beside}" if beside else ""
-        warn(f"{root}: holds {kind} recordings only; {self._folders_there(root)}{told}")
+        hint = f"; beside it, in {above}: {beside}" if beside else ""
+        warn(f"{root}: holds {kind} recordings only; {self._folders_there(root)}{hint}")
 
     def _files(self, root: Path, kind: Kind) -> list[tuple[Place, Path]]:
         folder = subfolder(root, self._folder(kind))

@@ -157,7 +157,7 @@ def _variant(entry: Entry, options: Schema | None, own: Schema) -> Schema:
 def _of_kind(kind: str, variants: Mapping[Entry, Schema]) -> dict[str, Schema]:
     """Return the schema of a kind of component, written as a name or a mapping, and its variants."""
     names = [name for entry in variants for name in (entry.name, entry.qualified)]
-    bare = [
+    names_only = [
         name
         for entry, each in variants.items()
         if len(each.get("required", "1")) == 1
@@ -171,7 +171,7 @@ def _of_kind(kind: str, variants: Mapping[Entry, Schema]) -> dict[str, Schema]:
     options = {key: each[0] if all(other == each[0] for other in each) else {} for key, each in said.items()}
     chosen = [{"if": _named(entry), "then": _to(f"{kind}/{entry.qualified}")} for entry in variants]
     registered, usable = (
-        {"enum": each} if kind != "encoder" else {"anyOf": [{"enum": each}, _FACTORY]} for each in (names, bare)
+        {"enum": each} if kind != "encoder" else {"anyOf": [{"enum": each}, _FACTORY]} for each in (names, names_only)
     )
     by_name = {"type": "object", "properties": {"name": registered}, "required": ["name"], "allOf": chosen}
     nameless = {"type": "object", "properties": options, "additionalProperties": False}

@@ -54,7 +54,7 @@ class AdaptiveEnsemble(LogitLoss):
         teachers = [self.prepare(each.logits) for each in ctx.teachers.values()]
         terms = torch.stack([softened_kl(student, each, T).mean() for each in teachers])
         with torch.no_grad():
-            mine = (student / T).softmax(dim=1)
-            gradients = torch.stack([(mine - (each / T).softmax(dim=1)).mean(dim=0) for each in teachers])
+            probabilities = (student / T).softmax(dim=1)
+            gradients = torch.stack([(probabilities - (each / T).softmax(dim=1)).mean(dim=0) for each in teachers])
         weights = shortest_shares(gradients, self.largest_share).to(terms)
         return (weights * terms).sum() * T**2

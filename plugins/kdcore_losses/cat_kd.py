@@ -72,9 +72,9 @@ class ClassAttention(DistillationLoss):
                 )
 
             if outputs.logits.shape[1] != example.student.logits.shape[1]:
-                mine, theirs = example.student.logits.shape[1], outputs.logits.shape[1]
+                own, other = example.student.logits.shape[1], outputs.logits.shape[1]
                 raise ValueError(
-                    f"cat-kd compares the maps of each class, but the student has {mine} classes and {name} {theirs}"
+                    f"cat-kd compares the maps of each class, but the student has {own} classes and {name} {other}"
                 )
 
     def forward(self, ctx: LossContext) -> Tensor:
@@ -82,10 +82,10 @@ class ClassAttention(DistillationLoss):
         own = per_sample(ctx.student.features[self.student_tap], len(ctx.batch))
         found = []
         for outputs in ctx.teachers.values():
-            theirs = per_sample(outputs.features[self.teacher_tap], len(ctx.batch))
-            axes = min(own.ndim, theirs.ndim)
+            teacher_features = per_sample(outputs.features[self.teacher_tap], len(ctx.batch))
+            axes = min(own.ndim, teacher_features.ndim)
             student = activation_maps(own, _of(ctx.student).weight, axes, self.size)
-            teacher = activation_maps(theirs, _of(outputs).weight, axes, self.size)
+            teacher = activation_maps(teacher_features, _of(outputs).weight, axes, self.size)
             if self.normalise:
                 student, teacher = F.normalize(student, dim=2), F.normalize(teacher, dim=2)
             found.append(F.mse_loss(student, teacher))

@@ -23,5 +23,5 @@ class Consistency(DistillationLoss):
 
     def forward(self, ctx: LossContext) -> Tensor:
         """Return the mean over teachers, classes and batch."""
-        mine, *theirs = (full_precision(each.logits).softmax(dim=1) for each in (ctx.student, *ctx.teachers.values()))
-        return torch.stack([F.mse_loss(mine, each) for each in theirs]).mean()
+        student, *teachers = (full_precision(each.logits).softmax(dim=1) for each in (ctx.student, *ctx.teachers.values()))
+        return torch.stack([F.mse_loss(student, each) for each in teachers]).mean()

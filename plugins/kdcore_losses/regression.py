@@ -88,6 +88,6 @@ class BoundedRegression(DistillationLoss):
 
 def _squared_error(outputs: Tensor, values: Tensor) -> Tensor:
     """(B,) mean squared error of the values (B, V) of each sample that are known, not NaN; at least one is."""
-    there = values == values
-    squares = (outputs - torch.where(there, values, outputs.detach())) ** 2
-    return squares.sum(dim=1) / there.sum(dim=1)
+    known = values == values
+    squares = (outputs - torch.where(known, values, outputs.detach())) ** 2
+    return squares.sum(dim=1) / known.sum(dim=1)

@@ -86,8 +86,8 @@ def _search(mlflow: MlflowClient, experiment: str, matching: str) -> list[Run]:
     except MlflowException as error:
         if not matching or error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
             raise
-        said = one_line(error).removesuffix(".")
-        raise UsageError(f"--filter {matching!r}: {said}; write it as in \"tags.dataset = 'utd-mhad'\"") from error
+        reason = one_line(error).removesuffix(".")
+        raise UsageError(f"--filter {matching!r}: {reason}; write it as in \"tags.dataset = 'utd-mhad'\"") from error
 
 
 def tracked_run(run_id: str, folder: Path, uri: str | None = None) -> FinishedRun:

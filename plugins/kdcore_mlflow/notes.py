@@ -37,8 +37,8 @@ def seed_note(summary: Summary, seed: int) -> str:
         rows.append([row.participant, row.role, *(metric.text(found.metrics()[metric.name]) for metric in shown)])
     units = {metric.unit for metric in shown}
     headings = [metric.title if units == {"%"} else metric.heading for metric in shown]
-    told = ", in %" if units == {"%"} else ""
-    return f"Seed {seed} of {summary.name}{told}:\n\n" + "\n".join(_table(["participant", "role", *headings], rows))
+    unit = ", in %" if units == {"%"} else ""
+    return f"Seed {seed} of {summary.name}{unit}:\n\n" + "\n".join(_table(["participant", "role", *headings], rows))
 
 
 def _in(metric: Metric) -> str:

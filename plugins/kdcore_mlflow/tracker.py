@@ -221,5 +221,5 @@ def with_password(stored: str) -> str:
 
 
 def _trouble(uri: str, error: Exception) -> str:
-    said = re.split(r"\[SQL|\(Background on this error", one_line(error))[0].strip(" ;,")  # omit the SQL statement
-    return f"MLflow at {without_password(uri)} cannot be used ({without_password(said)})"
+    message = re.split(r"\[SQL|\(Background on this error", one_line(error))[0].strip(" ;,")  # omit the SQL statement
+    return f"MLflow at {without_password(uri)} cannot be used ({without_password(message)})"

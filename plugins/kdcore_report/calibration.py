@@ -58,8 +58,8 @@ def label_reliability(evaluation: LabelEvaluation, label: int | None = None, bin
         bins: Number of bins of equal width.
     """
     columns = slice(None) if label is None else slice(label, label + 1)
-    told = evaluation.told[:, columns]
-    return _binned(evaluation.probabilities[:, columns][told], evaluation.labels[:, columns][told], bins)
+    is_known = evaluation.told[:, columns]
+    return _binned(evaluation.probabilities[:, columns][is_known], evaluation.labels[:, columns][is_known], bins)
 
 
 def _binned(confidence: NDArray[np.float64], right: NDArray, bins: int) -> Reliability:

@@ -45,15 +45,17 @@ def _drawn(pictures: Pictures, name: str, each: Drawing) -> str:
     if moving := animation(each.modality, each.signal):
         content += f'<figure class="example">{moving}</figure>'
     if each.predictions:
-        said = f"{each.caption}: {each.kind} over time; darker means more probable"
+        description = f"{each.caption}: {each.kind} over time; darker means more probable"
         content += pictures.figure(
-            f"{name}-classes", lambda path: draw_timeline(each.predictions, each.signal, path), said, said
+            f"{name}-classes", lambda path: draw_timeline(each.predictions, each.signal, path), description, description
         )
     elif each.kind == "labels":
         content += f"<p>{escape(each.caption)}: no label reaches the threshold at any time.</p>"
     if each.estimates:
-        said = f"{each.caption}: values over time"
-        content += pictures.figure(f"{name}-values", lambda path: draw_values(each.estimates, each.signal, path), said, said)
+        description = f"{each.caption}: values over time"
+        content += pictures.figure(
+            f"{name}-values", lambda path: draw_values(each.estimates, each.signal, path), description, description
+        )
     return content
 
 

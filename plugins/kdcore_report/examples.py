@@ -97,12 +97,12 @@ def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
     both = [name for name in after.students if BASELINE in outcomes and name in outcomes[BASELINE].students]
     student, before = (both or after.students)[0], outcomes[BASELINE] if both else after
     kinds = _by_correctness(before, after, student) if after.target.is_classes else _by_error(before, after, student)
-    there: np.ndarray = known(after.labels)
+    available: np.ndarray = known(after.labels)
     for name in after.teachers:
-        there = there & ~np.isnan(after.probabilities[name]).any(1)  # all that is shown of a sample is there
+        available = available & ~np.isnan(after.probabilities[name]).any(1)  # every displayed prediction must exist
     found: dict[int, str] = {}
     for why, order, which, number in kinds:
-        rows = [row for row in np.argsort(-order, kind="stable").tolist() if there[row] and which[row] and row not in found]
+        rows = [row for row in np.argsort(-order, kind="stable").tolist() if available[row] and which[row] and row not in found]
         found |= dict.fromkeys(rows[:number], why)
     return dict(list(found.items())[:most])
 
@@ -160,28 +160,30 @@ class InWords:
     def answer(self, who: str, given: np.ndarray) -> Answer:
         """Return a participant's prediction, (names,), as text."""
         if self.target.is_classes:
-            said = int(given.argmax())
-            return Answer(who, self.classes[said], said == int(self.true), f"{100 * float(given.max()):.1f}")
+            predicted = int(given.argmax())
+            return Answer(who, self.classes[predicted], predicted == int(self.true), f"{100 * float(given.max()):.1f}")
         true = np.asarray(self.true)
         if self.target.kind == "labels":
-            said = given >= THRESHOLD
-            shown: list[int] = np.flatnonzero(said | (true == 1)).tolist()
-            told = ", ".join(f"{self.classes[index]} {100 * given[index]:.1f}" for index in shown)
-            return Answer(who, self._numbers(said), bool((said == (true == 1))[~np.isnan(true)].all()), told or "–")
+            predicted = given >= THRESHOLD
+            shown: list[int] = np.flatnonzero(predicted | (true == 1)).tolist()
+            text = ", ".join(f"{self.classes[index]} {100 * given[index]:.1f}" for index in shown)
+            return Answer(who, self._numbers(predicted), bool((predicted == (true == 1))[~np.isnan(true)].all()), text or "–")
         errors = ("–" if each != each else f"{each:+.4g}" for each in (given - true).tolist())
         return Answer(who, self._numbers(given), None, ", ".join(errors))
 
     def _numbers(self, numbers: np.ndarray) -> str:
         if self.target.kind == "labels":
-            told = list(zip(self.classes, numbers, strict=True))
-            unknown = ", ".join(name for name, each in told if each != each)
-            return (", ".join(name for name, each in told if each == 1) or "none") + (f"; {unknown} unknown" if unknown else "")
+            pairs = list(zip(self.classes, numbers, strict=True))
+            unknown = ", ".join(name for name, each in pairs if each != each)
+            return (", ".join(name for name, each in pairs if each == 1) or "none") + (
+                f"; {unknown} unknown" if unknown else ""
+            )
         units = self.target.units or ("",) * len(self.classes)
         several = len(self.classes) > 1
-        told = zip(self.classes, numbers, units, strict=True)
+        pairs = zip(self.classes, numbers, units, strict=True)
         return ", ".join(
             f"{f'{name} ' if several else ''}{'unknown' if each != each else f'{each:.4g} {unit}'}".strip()
-            for name, each, unit in told
+            for name, each, unit in pairs
         )
 
 
@@ -192,19 +194,19 @@ def sample_errors(outcome: Outcome, name: str) -> np.ndarray:
         losses = np.abs((given - true) / np.asarray(outcome.target.std or 1.0))
     else:
         losses = -np.log(np.maximum(np.where(true == 1, given, 1 - given), np.finfo(np.float64).tiny))
-    told = ~np.isnan(true)
-    return np.where(told, losses, 0.0).sum(axis=1) / np.maximum(told.sum(axis=1), 1)
+    is_known = ~np.isnan(true)
+    return np.where(is_known, losses, 0.0).sum(axis=1) / np.maximum(is_known.sum(axis=1), 1)
 
 
 def _answers(outcomes: Mapping[str, Outcome], index: int) -> list[tuple[str, np.ndarray]]:
     after = outcomes[DISTILLED]
-    told = [(name, after.probabilities[name][index]) for name in after.teachers]
+    predictions = [(name, after.probabilities[name][index]) for name in after.teachers]
     arm = ", distilled" if BASELINE in outcomes else ""
     if BASELINE in outcomes:
         alone = outcomes[BASELINE]
-        told += [(f"{name}, baseline", alone.probabilities[name][index]) for name in alone.students]
-    told += [(f"{name}{arm}", after.probabilities[name][index]) for name in after.students]
-    return told
+        predictions += [(f"{name}, baseline", alone.probabilities[name][index]) for name in alone.students]
+    predictions += [(f"{name}{arm}", after.probabilities[name][index]) for name in after.students]
+    return predictions
 
 
 def _recordings(run: RunContext, sample) -> dict[str, tuple[Modality, Signal]]:

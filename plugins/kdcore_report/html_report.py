@@ -41,10 +41,10 @@ def write_page(path: Path, summary: Summary, curves: Curves | None = None, examp
         examples: Samples to show.
     """
     pictures = Pictures(path.with_name("pictures"))
-    told = "".join(f"<p>{escape(text)}</p>" for text in (summary.description, summary.setting) if text)
+    introduction = "".join(f"<p>{escape(text)}</p>" for text in (summary.description, summary.setting) if text)
     body = "\n".join(
         (
-            f"<header><h1>{escape(summary.name)}</h1>{told}</header>",
+            f"<header><h1>{escape(summary.name)}</h1>{introduction}</header>",
             *_answer(summary),
             section(f"{summary.split.capitalize()} results", _results(summary)),
             section("Evaluation", _facts(summary)),
@@ -193,9 +193,9 @@ def _taught(summary: Summary) -> Iterator[str]:
     for teacher_right, before_right in ((True, False), (True, True), (False, False), (False, True)):
         which = (knew == teacher_right) & (before == before_right)
         right = int((which & now).sum())
-        said = [_right(teacher_right), _right(before_right), str(int(which.sum())), str(right)]
-        said.append(f"{100 * right / which.sum():.0f}" if which.any() else "–")
-        rows.append(("main" if teacher_right and not before_right else "", said))
+        cells = [_right(teacher_right), _right(before_right), str(int(which.sum())), str(right)]
+        cells.append(f"{100 * right / which.sum():.0f}" if which.any() else "–")
+        rows.append(("main" if teacher_right and not before_right else "", cells))
     passed, chance = int((knew & ~before & now).sum()), int((knew & ~before).sum())
     lost = int((knew & before & ~now).sum())
     text = (
@@ -261,10 +261,10 @@ def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures)
 
 def _times(summary: Summary) -> Iterator[str]:
     """Return the duration of each phase of the run, as a bar and a table."""
-    whole = sum(summary.phases.values())
-    if not whole:
+    total = sum(summary.phases.values())
+    if not total:
         return
-    shares = {phase: 100 * seconds / whole for phase, seconds in summary.phases.items()}
+    shares = {phase: 100 * seconds / total for phase, seconds in summary.phases.items()}
     parts = (
         f'<i style="width:{share:.2f}%;--part:{number % PARTS}" title="{escape(phase)}, {share:.1f} %"></i>'
         for number, (phase, share) in enumerate(shares.items())

@@ -57,8 +57,10 @@ def animation(modality: Modality, signal: Signal) -> str:
 
 
 def _moving(attribute: str, values: NDArray, seconds: float) -> str:
-    told = ";".join(f"{value:.0f}" for value in np.nan_to_num(values, nan=-99))
-    return f'<animate attributeName="{attribute}" values="{told}" dur="{seconds:.1f}s" repeatCount="indefinite"></animate>'
+    values_text = ";".join(f"{value:.0f}" for value in np.nan_to_num(values, nan=-99))
+    return (
+        f'<animate attributeName="{attribute}" values="{values_text}" dur="{seconds:.1f}s" repeatCount="indefinite"></animate>'
+    )
 
 
 def _draw_curves(modality: Modality, signal: Signal, path: Path) -> None:
@@ -122,8 +124,8 @@ def _draw_poses(modality: Modality, signal: Signal, path: Path) -> None:
 def _flat_joints(modality: Modality, signal: Signal) -> tuple[NDArray, Sequence[tuple[int, int]]]:
     """Project joints to the front as (time, person, joint, 2), with y pointing down, and return the joints to link."""
     points = _ordered(modality, signal, ("time", "person", "joint", "channel")).astype(np.float64)
-    there = np.abs(np.nan_to_num(points)).sum(axis=(0, 2, 3)) > 0  # joints of an absent person are all zero
-    points = points[:, there] if there.any() else points[:, :1]
+    present = np.abs(np.nan_to_num(points)).sum(axis=(0, 2, 3)) > 0  # joints of an absent person are all zero
+    points = points[:, present] if present.any() else points[:, :1]
     links = modality.links or linked_joints(points[:, 0])
     if points.shape[-1] < 3:  # image coordinates, whose y already points down
         return points[..., :2], links

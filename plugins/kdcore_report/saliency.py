@@ -63,8 +63,8 @@ class Explainer:
         if kind == "values":
             return list(range(len(given)))[:MOST]
         order = np.argsort(-given, kind="stable").tolist()
-        said = [each for each in order if given[each] >= THRESHOLD] if kind == "labels" else []
-        return (said or order[:1])[:MOST]
+        predicted = [each for each in order if given[each] >= THRESHOLD] if kind == "labels" else []
+        return (predicted or order[:1])[:MOST]
 
     def _asked(self) -> Iterator[tuple[str, str]]:
         for role, arm in (("teachers", DISTILLED), ("students", BASELINE), ("students", DISTILLED)):
@@ -137,8 +137,8 @@ class _Place:
             return outputs.logits[self.row, said]
 
         with torch.enable_grad():
-            told = hook.explain(participant=self.distiller.participant(self.name), inputs=inputs, score=score)
-        return {title: map_ for each in reversed(told) for title, map_ in each.items()}
+            maps = hook.explain(participant=self.distiller.participant(self.name), inputs=inputs, score=score)
+        return {title: map_ for each in reversed(maps) for title, map_ in each.items()}
 
     @torch.no_grad()
     def from_losses(self) -> dict[str, Tensor]:

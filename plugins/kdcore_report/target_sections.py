@@ -41,8 +41,8 @@ def _labels(summary: Summary, rows: Sequence[Row]) -> str:
     both = len(found) > 1 and {BASELINE, DISTILLED} <= set(found)
     lines = []
     for index, name in enumerate(summary.classes):
-        told = int(first.told[:, index].sum())
-        cells = [escape(name), f"{first.having[index]}{'' if told == first.n else f' of {told} known'}"]
+        count = int(first.told[:, index].sum())
+        cells = [escape(name), f"{first.having[index]}{'' if count == first.n else f' of {count} known'}"]
         for each in found.values():
             cells += [_percent(each.by_output[index]), _percent(each.f1[index])]
         if both:

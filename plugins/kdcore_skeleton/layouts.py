@@ -129,22 +129,22 @@ def layout_of(spec: Modality | None, layout: LayoutOption | None) -> Layout:
     Raises:
         ValueError: If neither gives a layout, or the two contradict each other.
     """
-    said = spec.skeleton if spec else ""
+    recorded = spec.skeleton if spec else ""
     if layout is None:
-        if not said:
+        if not recorded:
             raise ValueError("the dataset does not define a skeleton layout: set `layout`, or the dataset's `skeleton`")
-        return find_layout(said)
+        return find_layout(recorded)
     found = find_layout(layout)
-    if not said or layout == said:
+    if not recorded or layout == recorded:
         return found
-    if isinstance(said, str) and said not in LAYOUTS:
+    if isinstance(recorded, str) and recorded not in LAYOUTS:
         same = not isinstance(layout, str)  # a name kdcore does not know may well be what the option spells out
     else:
-        known = find_layout(said)
+        known = find_layout(recorded)
         same = known.names == found.names if known.named and found.named else len(known) == len(found)
     if same:
         return found
-    of_dataset = f"{said!r}" if isinstance(said, str) else "another one, with other joints"
+    of_dataset = f"{recorded!r}" if isinstance(recorded, str) else "another one, with other joints"
     of_option = f"{layout!r}" if isinstance(layout, str) else "spells out other joints"
     raise ValueError(f"`layout` {of_option}, but the dataset's skeleton is {of_dataset}; remove `layout`")
 
