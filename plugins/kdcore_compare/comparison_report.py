@@ -22,8 +22,8 @@ def result_table(comparison: Comparison) -> Table:
     """Return one row per entry: mean ± standard deviation, and the difference from its reference."""
     metric, single = comparison.metric, comparison.single_reference
     example, first = comparison.reference.example, comparison.measured
-    beside = example.secondary if example.secondary.name != metric else example.primary
-    second = [] if beside.name == metric else [beside]
+    other_metric = example.secondary if example.secondary.name != metric else example.primary
+    second = [] if other_metric.name == metric else [other_metric]
     corrected = corrected_p(comparison.differences)
     headings = ["", "runs", first.heading, *(each.heading for each in second), *([] if single else ["compared with"])]
     headings += ["difference", "95 % interval", "p", *(["p (Holm)"] if corrected else []), "verdict"]

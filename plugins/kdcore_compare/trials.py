@@ -34,7 +34,7 @@ class PruningListener(RunListener):
         self._metric = metric
 
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
-        """Note the seed and the students: the learners of the last stage."""
+        """Store the seed and the students, which are the learners of the last stage."""
         self._seed, self._students = seed, set(stages[-1].learners)
         self._to.arm_started(seed, arm, stages)
 
@@ -116,10 +116,10 @@ def _silent(text: str) -> None:
 
 
 def validation_scores(runs: Sequence[FinishedRun], seeds: Sequence[int], metric: Metric) -> list[float]:
-    """The students' metric on the validation split for each seed, averaged if there are several students.
+    """Return the students' metric on the validation split for each seed, averaged over students.
 
     Raises:
-        KdcoreError: If it is not defined, such as mAP where no sample has a label.
+        KdcoreError: If it is undefined, such as mAP without any positive labels.
     """
     found = {}
     for run in runs:

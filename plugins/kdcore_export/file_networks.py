@@ -47,9 +47,9 @@ class FileNetwork(Encoder):
         self.file, self.num_classes, self.gives = file, num_classes, gives
         self.order = order
         self.wanted = tuple(in_shape[axis] for axis in order) if order else tuple(in_shape)
-        self.register_buffer("digest", _digest([file, *self.beside()]))  # cached outputs are stored under this digest
+        self.register_buffer("digest", _digest([file, *self.external_files()]))  # cached outputs are stored under this digest
 
-    def beside(self) -> list[Path]:
+    def external_files(self) -> list[Path]:
         """Other files that the network is read from."""
         return []
 
@@ -165,7 +165,7 @@ class OnnxNetwork(FileNetwork):
         if self._batch > 1:
             raise ValueError(f"{file.name}: reads batches of {self._batch}; export it with a batch of any size, or of 1")
 
-    def beside(self) -> list[Path]:
+    def external_files(self) -> list[Path]:
         """Files with tensors."""
         return self._external
 
