@@ -145,9 +145,9 @@ def _describe(report: DataReport, reading: _Reading, splits: Splits, dataset: Da
     report.windows, report.short = reading.windows, reading.short
     leaks, copies = content_leaks(usable, reading.contents)
     report.leaks += [*leaks, *near_copies(usable, reading.sketches, reading.contents, dataset.read)]
-    alike = resampled_copies(usable, reading.outlines, reading.contents) if not report.leaks else []
+    resampled = resampled_copies(usable, reading.outlines, reading.contents) if not report.leaks else []
     of_classes = class_warnings(usable, dataset.classes) if dataset.target.is_classes else []
-    report.warnings = [*dataset.notes, *of_classes, *unknown_numbers(usable, dataset), *copies, *alike]
+    report.warnings = [*dataset.notes, *of_classes, *unknown_numbers(usable, dataset), *copies, *resampled]
     report.target, report.values = dataset.target, value_ranges(usable, dataset)
     report.weights = weight_ranges(usable)
     for modality, measured in reading.measured.items():

@@ -98,11 +98,11 @@ def _similar_pairs(
         others = [(sample, split) for sample, split in same_length if split != "test"]
         one, two = _decoded([outlines[each.key] for each in tested]), _decoded([outlines[each.key] for each, _ in others])
         for row, column in _most_correlated(one, two):
-            mine, (theirs, split) = tested[row], others[column]
-            same = contents.get(mine.key, "") == contents.get(theirs.key)
-            smooth = outlines[mine.key][0] == outlines[theirs.key][0] == SMOOTH
+            tested_sample, (other_sample, split) = tested[row], others[column]
+            same = contents.get(tested_sample.key, "") == contents.get(other_sample.key)
+            smooth = outlines[tested_sample.key][0] == outlines[other_sample.key][0] == SMOOTH
             if not same and not smooth and (share := common_movement(one[row], two[column])) >= SAME:
-                found.append((share, mine, theirs, split))
+                found.append((share, tested_sample, other_sample, split))
     return sorted(found, key=lambda each: -each[0])
 
 

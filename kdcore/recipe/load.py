@@ -85,12 +85,12 @@ def load_recipe(
     if "data.dataset" in objects:
         tree = _with_python_dataset(tree)
     node = with_whole_paths(located(without_nulls(tree), plugins.files), plugins)
-    whole = {"teacher_losses": DEFAULT_TEACHER_LOSSES} | node.plain()
-    hint = Misplaced(whole, plugins, frozenset(Recipe.model_fields)).hint
+    complete_tree = {"teacher_losses": DEFAULT_TEACHER_LOSSES} | node.plain()
+    hint = Misplaced(complete_tree, plugins, frozenset(Recipe.model_fields)).hint
     lines = dict(tree.places()) | dict(node.places())  # a key removed with null is reported as missing at the line of the null
     places = Places(lines, "command line" if isinstance(source, str | Path) else "", hint)
     read_problems += impossible_numbers(node, places, plugins)
-    recipe, check_problems = _checked(node.plain(), whole, places, plugins, objects, files)
+    recipe, check_problems = _checked(node.plain(), complete_tree, places, plugins, objects, files)
     problems = read_problems + [problem for problem in check_problems if not _is_consequence(problem, read_problems)]
     if problems or recipe is None:
         raise RecipeError(sorted(_deduplicated(problems), key=lambda each: (str(each.file or ""), each.line or 0)))

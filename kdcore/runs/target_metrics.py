@@ -84,8 +84,8 @@ class LabelEvaluation:
         The subset accuracy is the share of samples with all labels correct, and the loss is the mean binary cross-entropy in
         nats. Unknown labels are ignored.
         """
-        told = self.told
-        predicted, true = self.predictions & told, self.labels == 1
+        is_known = self.told
+        predicted, true = self.predictions & is_known, self.labels == 1
         total = predicted.sum() + true.sum()
         likelihood = np.where(true, self.probabilities, 1 - self.probabilities)
         return {
@@ -93,7 +93,7 @@ class LabelEvaluation:
             "macro_f1": float(mean_known(self.f1)),
             "micro_f1": float(2 * (predicted & true).sum() / total) if total else float("nan"),
             "subset_accuracy": float((predicted == true).all(axis=1).mean()),
-            "loss": float(-np.log(np.maximum(likelihood[told], np.finfo(np.float64).tiny)).mean()),
+            "loss": float(-np.log(np.maximum(likelihood[is_known], np.finfo(np.float64).tiny)).mean()),
         }
 
     @property

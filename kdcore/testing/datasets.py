@@ -100,8 +100,8 @@ def modalities_named(subject: Subject) -> None:
     )
     unknown = {name for sample in samples for name in sample.sources} - set(dataset.modalities)
     require(not unknown, f"samples have {', '.join(sorted(unknown))}, which is not one of its modalities")
-    bare = [str(sample.key) for sample in samples if not sample.sources]
-    require(not bare, f"no signals were recorded for {'; '.join(bare[:3])}")
+    without_sources = [str(sample.key) for sample in samples if not sample.sources]
+    require(not without_sources, f"no signals were recorded for {'; '.join(without_sources[:3])}")
 
 
 @check("dataset")

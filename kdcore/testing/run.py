@@ -119,9 +119,9 @@ def trials(
     manager = manager or plugin_manager()
     entries = _entries(plugin, manager)
     shipped_cases, shipped_exemptions = _told_by(manager.plugins[plugin].target)
-    told = _by_entry(entries, {**shipped_cases, **(cases or {})}, plugin)
+    cases_by_entry = _by_entry(entries, {**shipped_cases, **(cases or {})}, plugin)
     exempt = _by_entry(entries, {**shipped_exemptions, **(expected_failures or {})}, plugin)
-    return [trial for entry in entries for trial in _trials_of(entry, told.get(entry, Case()), exempt.get(entry, {}))]
+    return [trial for entry in entries for trial in _trials_of(entry, cases_by_entry.get(entry, Case()), exempt.get(entry, {}))]
 
 
 def _entries(plugin: str, manager: PluginManager) -> list[Entry]:
@@ -142,8 +142,8 @@ def _told_by(module: str) -> tuple[Cases, Exemptions]:
     found = import_module(package)
     if not hasattr(found, "__path__") or find_spec(f"{package}.conformance") is None:
         return {}, {}
-    told = import_module(f"{package}.conformance")
-    return getattr(told, "cases", {}), getattr(told, "expected_failures", {})
+    conformance = import_module(f"{package}.conformance")
+    return getattr(conformance, "cases", {}), getattr(conformance, "expected_failures", {})
 
 
 def _by_entry(entries: list[Entry], told: Mapping[str, Any], plugin: str) -> dict[Entry, Any]:

@@ -42,13 +42,13 @@ def conflicts(one: Entry, other: Entry) -> list[str]:
         "different number of samples": lambda each: f"{each.evaluation.n} samples",
     }
     reasons = [
-        f"{names}: {what}: {mine} against {theirs}"
+        f"{names}: {what}: {rule} against {other_rule}"
         for what, value in facts.items()
-        if (mine := _all(one, value)) != (theirs := _all(other, value))
+        if (rule := _all(one, value)) != (other_rule := _all(other, value))
     ]
-    mine, theirs = (_all(each, lambda o, n=each.participant: selection_rule(o.facts, n)) for each in (one, other))
-    if mine != theirs:
-        reasons.append(f"{names}: different selection of the epoch: {mine} against {theirs}")
+    rule, other_rule = (_all(each, lambda o, n=each.participant: selection_rule(o.facts, n)) for each in (one, other))
+    if rule != other_rule:
+        reasons.append(f"{names}: different selection of the epoch: {rule} against {other_rule}")
     if not reasons:
         reasons += _different_samples(one, other, names)
     return reasons
@@ -124,8 +124,8 @@ def _different_configuration(one: FinishedRun, other: FinishedRun) -> Iterator[s
 
 def _differing_sections(one: FinishedRun, other: FinishedRun, fold: bool) -> list[str]:
     """Return the sections of the recipe that differ, except the protocol between folds."""
-    mine, theirs = (_configuration(run, fold) for run in (one, other))
-    return sorted(key for key in {*mine, *theirs} if mine.get(key) != theirs.get(key))
+    first, second = (_configuration(run, fold) for run in (one, other))
+    return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
 
 
 def _configuration(run: FinishedRun, fold: bool) -> dict[str, Any]:
@@ -136,10 +136,10 @@ def _configuration(run: FinishedRun, fold: bool) -> dict[str, Any]:
 
 
 def _different_labels(one: FinishedRun, other: FinishedRun) -> Iterator[str]:
-    mine, theirs = _labels(one), _labels(other)
-    if differing := sorted(set(mine) ^ set(theirs)):
+    first, second = _labels(one), _labels(other)
+    if differing := sorted(set(first) ^ set(second)):
         yield f"different samples under the same split rule: only one of them has {differing[0]}"
-    elif mine != theirs:
+    elif first != second:
         yield "different labels of the same samples"
 
 

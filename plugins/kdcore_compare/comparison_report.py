@@ -22,8 +22,8 @@ def result_table(comparison: Comparison) -> Table:
     """Return one row per entry: mean ± standard deviation, and the difference from its reference."""
     metric, single = comparison.metric, comparison.single_reference
     example, first = comparison.reference.example, comparison.measured
-    beside = example.secondary if example.secondary.name != metric else example.primary
-    second = [] if beside.name == metric else [beside]
+    other_metric = example.secondary if example.secondary.name != metric else example.primary
+    second = [] if other_metric.name == metric else [other_metric]
     corrected = corrected_p(comparison.differences)
     headings = ["", "runs", first.heading, *(each.heading for each in second), *([] if single else ["compared with"])]
     headings += ["difference", "95 % interval", "p", *(["p (Holm)"] if corrected else []), "verdict"]
@@ -82,17 +82,17 @@ def notes(comparison: Comparison) -> list[str]:
 
 def _unpaired_runs(comparison: Comparison) -> list[str]:
     """Return a note for each entry whose difference is over fewer runs than its mean, because only those are paired."""
-    said = []
+    lines = []
     for each in comparison.others:
         reference = comparison.references[each.label]
         common = each.observations.keys() & reference.observations.keys()
         if common and any(entry.observations.keys() != common for entry in (each, reference)):
             seeds = ", ".join(map(str, sorted({seed for seed, _ in common})))
-            said.append(
+            lines.append(
                 f"{each.label}: the difference is over the {len(common)} runs that both have (seeds {seeds}), and the means "
                 "over all."
             )
-    return said
+    return lines
 
 
 def _different_versions(entries: Sequence[Entry]) -> list[str]:

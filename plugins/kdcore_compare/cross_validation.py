@@ -59,8 +59,8 @@ def cross_validate(
     result = CrossValidation(recipe.name, runs, recipe.seeds, division, metric, shlex.join(["kdcore", *words]))
     records = list(cross_validation_records(result))
     save_tables(folder, name, cross_validation_tables(result), records)
-    whole = folder / f"{name}.md" if form == "rich" else None
-    write_tables(cross_validation_tables(result, whole), records, form, output)
+    complete = folder / f"{name}.md" if form == "rich" else None
+    write_tables(cross_validation_tables(result, complete), records, form, output)
 
 
 def _refuse_other_splits(recipe: Recipe) -> None:

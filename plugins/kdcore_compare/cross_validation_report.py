@@ -112,13 +112,13 @@ def pooled_confusion(entry: Entry) -> NDArray[np.int64]:
 
 def subject_results(entry: Entry) -> dict[str, tuple[int, float]]:
     """Return (distinct samples, primary metric over all repeats and seeds) by subject."""
-    whole = pooled(entry)
+    evaluation = pooled(entry)
     keys = np.array([key for each in entry.observations.values() for key in each.keys], dtype=object)
     subjects = np.array([_subject(key) for key in keys], dtype=object)
     found = {}
     for subject in dict.fromkeys(subjects.tolist()):
         of = subjects == subject
-        part = part_of(whole, of)
+        part = part_of(evaluation, of)
         found[subject] = len(set(keys[of].tolist())), part.metrics()[part.primary.name]
     return found
 
@@ -263,14 +263,16 @@ def cross_validation_records(result: CrossValidation) -> Iterator[dict[str, obje
             yield _record(each, f"pooled {metric}", value=pooled(each).metrics()[metric])
             for rule, value in values.items():
                 yield _record(each, metric, fold=rules[rule], value=value)
-        whole = pooled(each)
+        evaluation = pooled(each)
         for subject, (_, value) in subject_results(each).items():
-            yield _record(each, whole.primary.name, subject=subject, value=value)
+            yield _record(each, evaluation.primary.name, subject=subject, value=value)
         for name, value in (
-            zip(result.classes, whole.by_output.tolist(), strict=True) if not isinstance(whole, Evaluation) else ()
+            zip(result.classes, evaluation.by_output.tolist(), strict=True) if not isinstance(evaluation, Evaluation) else ()
         ):
-            yield _record(each, f"pooled {whole.of_output.name}", true=name, value=value)
-        for true, row in zip(result.classes, whole.confusion.tolist(), strict=True) if isinstance(whole, Evaluation) else ():
+            yield _record(each, f"pooled {evaluation.of_output.name}", true=name, value=value)
+        for true, row in (
+            zip(result.classes, evaluation.confusion.tolist(), strict=True) if isinstance(evaluation, Evaluation) else ()
+        ):
             for said, count in zip(result.classes, row, strict=True):
                 yield _record(each, "confusion", true=true, predicted=said, value=float(count))
 

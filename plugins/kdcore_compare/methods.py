@@ -126,8 +126,8 @@ def methods_of(source: str, overrides: Sequence[str], grid: Sequence[float], los
     if ramped:
         raise UsageError(f"the weight of {ramped[0]!r} is a ramp; give it a number, which is multiplied by the grid")
     found = [Method(str(each.id), each.flat(), _weights(grid, each.weight)) for each in written]  # type: ignore[arg-type]
-    taken = {each.term["name"] for each in found} | {each["name"] for each in base}
-    found += [Method(name, {"name": name}, tuple(grid)) for name in _named(recipe, losses) if name not in taken]
+    used = {each.term["name"] for each in found} | {each["name"] for each in base}
+    found += [Method(name, {"name": name}, tuple(grid)) for name in _named(recipe, losses) if name not in used]
     if not found:
         raise UsageError("nothing to compare: no term of the student's objective distils; add losses with --losses")
     return Methods(recipe, path, tuple(base), tuple(found))

@@ -1,4 +1,4 @@
-"""The tables and records of a comparison of methods."""
+"""Tables and records of a comparison of methods."""
 
 from __future__ import annotations
 
@@ -75,17 +75,17 @@ class MethodsResult:
 
     @cached_property
     def comparison(self) -> Comparison:
-        """The methods with results, each compared with the baseline."""
+        """Return the methods with results, each compared with the baseline."""
         return compare([self.baseline, *(each.entry for each in self.methods if each.entry)], self.metric)
 
     @property
     def measured(self) -> Metric:
-        """The metric that is compared."""
+        """Metric that is compared."""
         return self.baseline.metric(self.metric)
 
     @property
     def ranked(self) -> list[MethodResult]:
-        """The methods with results, the best first."""
+        """Methods with results, best first."""
         gain = self.comparison.differences
         sign = -1 if self.measured.higher_is_better else 1
         done = [each for each in self.methods if each.entry]
@@ -93,7 +93,7 @@ class MethodsResult:
 
     @property
     def rule(self) -> str:
-        """A sentence on the choice of the weights."""
+        """Return a sentence on the choice of the weights."""
         seeds = ", ".join(map(str, self.choosing_seeds))
         metric, best = self.measured.title, "highest" if self.measured.higher_is_better else "least"
         return (
@@ -102,7 +102,7 @@ class MethodsResult:
         )
 
     def facts(self) -> dict[str, Any]:
-        """Facts common to all methods, as plain values."""
+        """Return facts common to all methods, as plain values."""
         reference = self.baseline
         return {
             "recipe": self.name,
@@ -118,7 +118,7 @@ class MethodsResult:
 
 
 def methods_tables(result: MethodsResult) -> list[Table]:
-    """The methods against the baseline, and the weights that were tried."""
+    """Return the table of methods against the baseline, and the table of weights tried."""
     return [_result_table(result), _weight_table(result)]
 
 
@@ -156,7 +156,7 @@ def _notes(result: MethodsResult, compared: int) -> list[str]:
 
 
 def _weight_table(result: MethodsResult) -> Table:
-    """Metric on the validation split for every weight that was tried."""
+    """Return the metric on the validation split for every weight that was tried."""
     most = max((len(each.tried) for each in result.methods), default=0)
     headings = ["", *(word for number in range(1, most + 1) for word in (f"weight {number}", f"validation {number}")), "chosen"]
     rows, edges = [], []
@@ -174,7 +174,7 @@ def _weight_table(result: MethodsResult) -> Table:
 
 
 def methods_records(result: MethodsResult) -> list[dict[str, object]]:
-    """One record for each method. Accuracies are fractions, times seconds."""
+    """Return one record per method. Accuracies are fractions, times are in seconds."""
     found = result.comparison.differences
     corrected = corrected_p(found)
     records = []
@@ -194,7 +194,7 @@ def methods_records(result: MethodsResult) -> list[dict[str, object]]:
 
 
 def _step(times: Sequence[StageTime]) -> dict[str, float | None]:
-    """Seconds of a step, the median over seeds."""
+    """Return the duration of a step in seconds, as the median over seeds."""
     wall = [each.seconds / each.steps for each in times]
     cpu = [each.cpu_seconds / each.steps for each in times]
     return {

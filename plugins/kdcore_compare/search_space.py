@@ -24,13 +24,13 @@ class Choice:
     values: tuple[str, ...]
 
     def suggest(self, trial: Trial) -> str:
-        """The value that a trial uses."""
+        """Return the value for a trial."""
         return str(trial.suggest_categorical(self.path, self.values))
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values of a key from `low` to `high`, both included; with `log`, sampled on a logarithmic scale."""
+    """Values of a key from `low` to `high`, inclusive; with `log`, sampled on a logarithmic scale."""
 
     path: str
     low: float
@@ -39,7 +39,7 @@ class Range:
     integer: bool = False
 
     def suggest(self, trial: Trial) -> str:
-        """The value that a trial uses."""
+        """Return the value for a trial."""
         if self.integer:
             return str(trial.suggest_int(self.path, int(self.low), int(self.high), log=self.log))
         return repr(trial.suggest_float(self.path, self.low, self.high, log=self.log))
@@ -62,7 +62,7 @@ class SearchSpace:
     search: int = 0
 
     def points(self) -> list[dict[str, str]]:
-        """The values of every point; empty for points that Optuna chooses."""
+        """Return the values of all points; empty for points that Optuna chooses."""
         if self.search:
             return [{} for _ in range(self.search)]
         choices = [key for key in self.keys if isinstance(key, Choice)]
@@ -72,15 +72,15 @@ class SearchSpace:
         ]
 
     def identity(self, recipe: Recipe) -> str:
-        """A hash of recipe, seeds and keys, but not of the number of points."""
+        """Return a hash of recipe, seeds and keys, but not of the number of points."""
         content = json.dumps([recipe.variant, recipe.seeds, [repr(key) for key in self.keys], bool(self.search)])
         return hashlib.sha256(content.encode()).hexdigest()[:8]
 
     def recipes(self) -> list[Recipe]:
-        """The recipe itself, then with each value of a choice and both ends of each range alone.
+        """Return the recipe itself, and the recipe with each value of a choice and both ends of each range.
 
         Raises:
-            RecipeError: If a value is not valid.
+            RecipeError: If a value is invalid.
         """
         ends = [(key.path, value) for key in self.keys if isinstance(key, Range) for value in _ends(key)]
         choices = [(key.path, value) for key in self.keys if isinstance(key, Choice) for value in key.values]
@@ -113,7 +113,7 @@ def parse_space(source: str, overrides: Sequence[str], grid: Sequence[str], sear
 
 
 def as_overrides(values: Mapping[str, str]) -> list[str]:
-    """``key=value`` each."""
+    """Format values as ``key=value`` overrides."""
     return [f"{path}={value}" for path, value in values.items()]
 
 
@@ -126,7 +126,7 @@ def _parse_choice(text: str) -> Choice:
 
 
 def _split(listed: str) -> list[str]:
-    """Split at commas outside brackets."""
+    """Split text at commas outside brackets."""
     parts, depth = [""], 0
     for sign in listed:
         depth += (sign in "[{(") - (sign in ")}]")

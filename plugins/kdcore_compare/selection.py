@@ -307,13 +307,13 @@ def with_distinct_labels(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def _participant(outcome: Outcome, who: str, run: FinishedRun) -> str:
-    there = outcome.evaluations()
+    evaluations = outcome.evaluations()
     for plural, ensemble, members in (("teachers", TEACHERS, outcome.teachers), ("students", STUDENTS, outcome.members)):
         if who == plural:
-            who = ensemble if ensemble in there else "".join(members[:1])
+            who = ensemble if ensemble in evaluations else "".join(members[:1])
     name = who or outcome.students[0]
-    if name not in there:
-        raise UsageError(f"{run.folder.name}: has no participant '{name}' (available: {', '.join(there)})")
+    if name not in evaluations:
+        raise UsageError(f"{run.folder.name}: has no participant '{name}' (available: {', '.join(evaluations)})")
     return name
 
 

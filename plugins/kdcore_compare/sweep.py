@@ -1,4 +1,4 @@
-"""Train a recipe with different values of its keys, and rank them by their results on the validation split."""
+"""Training of a recipe with different values, ranked by results on the validation split."""
 
 from __future__ import annotations
 
@@ -61,20 +61,20 @@ def sweep(
 
     Args:
         source: Path or name of the recipe.
-        overrides: ``key=value`` each, for every point.
+        overrides: Overrides as ``key=value`` for all points.
         grid: ``key=value,value`` each.
         search: Number of points for Optuna to choose; 0 for the full grid.
         ranges: ``key=low:high[:log][:int]`` each.
-        storage: URL of the database; by default a file in the folder of runs.
+        storage: URL of the database. Default: a file in the folder of runs.
         study: Name of the study in the database.
         prune: True if Optuna may stop points of a search early.
         parallel: Number of workers, and where they run.
         form: Format of the table.
-        output: File for the table; by default it is printed.
+        output: File for the table. Default: standard output.
 
     Raises:
         KdcoreError: If there is no validation split, or a value is not valid.
-        UsageError: If the database cannot be opened, or the suffix of `output` stands for no format.
+        UsageError: If the database cannot be opened, or the suffix of `output` is not a known format.
     """
     form = format_for(form, output)
     space = parse_space(source, overrides, grid, search, ranges)
@@ -102,7 +102,7 @@ def sweep(
 
 
 def _checked_recipe(space: SearchSpace) -> tuple[Recipe, Metric, list[Provenance]]:
-    """The recipe, what ranks its points, and what each of them depends on now, after a check that all of them can be run."""
+    """Return the recipe, its ranking metric and the current provenance, after checking that all points can be run."""
     recipe = load_recipe(space.source, space.overrides)
     if recipe.data.labels == "withheld":
         raise KdcoreError("a sweep uses the labels of the validation split, but the recipe withholds labels (data.labels)")
@@ -118,7 +118,7 @@ def _digest(now: Sequence[Provenance]) -> str:
 
 
 def _check_provenance(queue: TrialQueue, now: Sequence[Provenance], family: str) -> None:
-    """Record what the points of a new study depend on; refuse to continue one that depends on something else.
+    """Record the provenance of a new study, and check that of an existing one.
 
     Raises:
         UsageError: If recordings, files, versions or code have changed since the study began.
@@ -143,7 +143,7 @@ def _changes(before: Sequence[Mapping[str, Any]], now: Sequence[Provenance]) -> 
 def _worker_command(
     space: SearchSpace, grid: Sequence[str], ranges: Sequence[str], storage: str, study: str, prune: bool
 ) -> list[str]:
-    """Arguments of ``kdcore`` that start a worker."""
+    """Return the arguments of ``kdcore`` that start a worker."""
     words = ["sweep", space.source, *space.overrides]
     words += [word for each in grid for word in ("--grid", each)] + [word for each in ranges for word in ("--range", each)]
     words += ["--search", str(space.search)] if space.search else []
@@ -168,7 +168,7 @@ def _work(space: SearchSpace, queue: TrialQueue, recipe: Recipe, folder: Path) -
 
 
 def _trial_tags(queue: TrialQueue, recipe: Recipe, folder: Path) -> dict[str, str]:
-    """Tags of every trial's MLflow run, which make it a child of the sweep's run."""
+    """Return tags for the MLflow run of each trial, which make it a child of the sweep's run."""
     with FileLock(folder / "tracking.lock"):
         parent = queue.study.user_attrs.get("mlflow_parent")
         if parent is None:
@@ -218,7 +218,7 @@ def _journal(recipe: Recipe, folder: Path) -> RunJournal:
 
 
 def sweep_table(space: SearchSpace, queue: TrialQueue, recipe: Recipe) -> tuple[Table, list[dict[str, object]]]:
-    """All points, the best first, as a table and as records."""
+    """Return all points, best first, as a table and as records."""
     paths, metric = [key.path for key in space.keys], queue.metric
     done = queue.best_first()
     others = [each for each in queue.trials() if each.state != TrialState.COMPLETE]

@@ -1,7 +1,7 @@
 """Share the trials of a sweep among workers through an Optuna database, so that each point is run exactly once.
 
 Every point is enqueued as a waiting trial. A worker claims a trial by changing its state from waiting to running, which the
-database grants to one worker only; SQLite does not, so a lock file beside the database does. If a worker dies, its trial is
+database grants to one worker only; SQLite does not, so a lock file next to the database does. If a worker dies, its trial is
 enqueued again.
 """
 
@@ -29,21 +29,21 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlch
 from kdcore import Metric, UsageError
 
 HEARTBEAT, GRACE, ATTEMPTS = 20, 120, 3
-"""Interval of heartbeats, and silence after which a worker on another machine is dead, in seconds; attempts per point."""
+"""Interval of heartbeats in seconds, time without them after which a worker counts as dead, and attempts per point."""
 
 TAKEN = (TrialState.WAITING, TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class TrialQueue:
-    """The trials of a sweep, as one worker sees them.
+    """The trials of a sweep, as seen by one worker.
 
     Args:
         url: URL of the database.
         name: Name of the study.
         points: Values of each point; Optuna's sampler chooses those of an empty one.
-        folder: Folder for the lock files of this machine's workers.
-        metric: What trials are ranked by.
-        prune: True if trials may be pruned.
+        folder: Folder for the lock files of workers on this machine.
+        metric: Metric that ranks trials.
+        prune: Whether trials may be pruned.
 
     Raises:
         UsageError: If the database cannot be opened.
@@ -88,7 +88,7 @@ class TrialQueue:
         )
 
     def similar_studies(self, prefix: str) -> dict[str, Any]:
-        """The recorded provenance of other studies in the database whose names start with `prefix`."""
+        """Return the recorded provenance of other studies in the database whose names start with `prefix`."""
         found = optuna.get_all_study_summaries(self.storage)
         others = [each for each in found if each.study_name.startswith(prefix) and each.study_name != self.name]
         return {each.study_name: each.user_attrs["provenance"] for each in others if "provenance" in each.user_attrs}
@@ -99,7 +99,7 @@ class TrialQueue:
         self._lock_path.unlink(missing_ok=True)
 
     def take(self) -> Trial | None:
-        """Claim a waiting trial; None if there is none."""
+        """Claim a waiting trial, or return None if there is none."""
         with self._exclusive:
             self._requeue()
             return self._claim()
@@ -113,29 +113,29 @@ class TrialQueue:
                     number, self.worker, self._claim_info
                 )  # first, so that a running trial always has a claim
                 self.storage.record_heartbeat(number)
-                mine = self.storage.set_trial_state_values(number, TrialState.RUNNING)
+                claimed = self.storage.set_trial_state_values(number, TrialState.RUNNING)
             except UpdateFinishedTrialError:
                 continue
-            if mine and self._repeats(waiting):
+            if claimed and self._repeats(waiting):
                 self.storage.set_trial_user_attr(number, "repeats", True)
                 self.storage.set_trial_state_values(number, TrialState.FAIL)
-            elif mine:
+            elif claimed:
                 return Trial(study, number)
         return None
 
     def best_first(self) -> list[FrozenTrial]:
-        """The trials that are complete, the best first."""
+        """Return the complete trials, best first."""
         done = [each for each in self.trials() if each.state == TrialState.COMPLETE and each.value is not None]
         return sorted(done, key=lambda each: each.value or 0.0, reverse=self.metric.higher_is_better)
 
     def unfinished(self) -> bool:
-        """True if any trial still waits or runs, on any machine."""
+        """Return whether any trial is waiting or running on any machine."""
         with self._exclusive:
             self._requeue()
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)))
 
     def trials(self) -> list[FrozenTrial]:
-        """The latest trial of each point, in the order of the points."""
+        """Return the latest trial of each point, in the order of the points."""
         found: dict[int, FrozenTrial] = {}
         for trial in self.study.get_trials(deepcopy=False):
             slot = trial.user_attrs.get("point")
@@ -145,7 +145,7 @@ class TrialQueue:
 
     @contextmanager
     def heartbeat(self, trial: Trial) -> Iterator[None]:
-        """Record heartbeats while a trial runs."""
+        """Context manager that records heartbeats while a trial runs."""
         done = threading.Event()
 
         def beat() -> None:
@@ -178,7 +178,7 @@ class TrialQueue:
         self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def give_back(self, trial: Trial) -> None:
-        """Give back a trial that was stopped on request; a worker resumes it later."""
+        """Release a trial that was stopped on request, so that a worker can resume it."""
         trial.set_user_attr("given_back", True)
         self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
@@ -201,7 +201,7 @@ class TrialQueue:
             study.enqueue_trial(params, {"point": slot})
 
     def _repeats(self, mine: FrozenTrial) -> bool:
-        """True if two workers enqueued the same point and this is the later trial."""
+        """Return whether two workers enqueued the same point and this is the later trial."""
         same = self._by_point().get(mine.user_attrs.get("point", -1), [])
         return any(each.number < mine.number and each.state in TAKEN for each in same)
 
@@ -246,7 +246,7 @@ def _open_storage(url: str, options: dict[str, Any]) -> RDBStorage:
 
 
 def _with_driver(url: str) -> str:
-    """`url` with psycopg 3 as its driver, if it names no driver and SQLAlchemy's usual one, psycopg2, is not installed."""
+    """Return `url` with psycopg 3 as driver, if no driver is given and SQLAlchemy's default, psycopg2, is not installed."""
     kind, sign, place = url.partition("://")
     usual, installed = (find_spec(name) if sys.modules.get(name, True) else None for name in ("psycopg2", "psycopg"))
     return f"postgresql+psycopg{sign}{place}" if kind == "postgresql" and installed and not usual else url
@@ -259,7 +259,7 @@ def _without_password(url: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """The reason why a database cannot be opened, without its URL, which may contain a password."""
+    """Return why a database cannot be opened, without its URL, which may contain a password."""
     if isinstance(error, NoSuchModuleError):
         return "unknown kind of database"
     if isinstance(error, ArgumentError | ValueError):
@@ -273,7 +273,7 @@ def _reason(error: Exception) -> str:
 
 
 def _alive(path: Path) -> bool:
-    """True if the worker that holds this lock file still runs; the system releases the lock when it ends."""
+    """Return whether the worker that holds this lock file is running. The system releases the lock when it exits."""
     if not path.exists():
         return False
     lock = FileLock(path)

@@ -34,25 +34,25 @@ class PruningListener(RunListener):
         self._metric = metric
 
     def arm_started(self, seed: int, arm: str, stages: Sequence[StagePlan]) -> None:
-        """Note the seed and the students: the learners of the last stage."""
+        """Store the seed and the students, which are the learners of the last stage."""
         self._seed, self._students = seed, set(stages[-1].learners)
         self._to.arm_started(seed, arm, stages)
 
     def epoch_finished(self, stage: StagePlan, epoch: int, metrics: Mapping[str, float]) -> str | None:
         """Report the students' metric on the validation split, averaged if there are several."""
-        asked = self._to.epoch_finished(stage, epoch, metrics)
+        reason = self._to.epoch_finished(stage, epoch, metrics)
         names = [f"validation/{each}/{self._metric}" for each in stage.learners]
         found = [metrics[name] for name in names if name in metrics]
         if self._trial is None or self._seed != self._first_seed or not found or set(stage.learners) != self._students:
-            return asked
+            return reason
         self._epochs += 1
         if np.isnan(found).any():
-            return asked
+            return reason
         self._trial.report(float(np.mean(found)), self._epochs)
         if self._trial.should_prune():
             self.pruned = True
             raise StoppedError("pruned")
-        return asked
+        return reason
 
 
 def run_trial(
@@ -116,10 +116,10 @@ def _silent(text: str) -> None:
 
 
 def validation_scores(runs: Sequence[FinishedRun], seeds: Sequence[int], metric: Metric) -> list[float]:
-    """The students' metric on the validation split for each seed, averaged if there are several students.
+    """Return the students' metric on the validation split for each seed, averaged over students.
 
     Raises:
-        KdcoreError: If it is not defined, such as mAP where no sample has a label.
+        KdcoreError: If it is undefined, such as mAP without any positive labels.
     """
     found = {}
     for run in runs:

@@ -82,7 +82,7 @@ def saved_dataset_rows(folder: Path, name: str) -> ArrowRows:
 
     state, features = _json(folder / "state.json"), _json(folder / "dataset_info.json").get("features") or {}
     if state.get("_indices_data_files") or state.get("_indices_files"):
-        raise DataError(f"{folder}: a selection of rows is stored beside the data; save it again after flatten_indices()")
+        raise DataError(f"{folder}: the data are stored with a selection of rows; save them again after flatten_indices()")
     chunks: list[Any] = []
     try:
         for each in state["_data_files"]:

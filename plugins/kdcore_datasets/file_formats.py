@@ -71,7 +71,7 @@ def read_variable(path: Path, name: str) -> np.ndarray:
     try:
         _refuse_matlab_bomb(existing_file(path))
         content = loadmat(path, appendmat=False, variable_names=(name,))  # other types may contain anything
-        there = [] if name in content else [each for each, *_ in whosmat(path, appendmat=False)]
+        variables = [] if name in content else [each for each, *_ in whosmat(path, appendmat=False)]
     except DataError:
         raise
     except NotImplementedError as error:
@@ -79,7 +79,7 @@ def read_variable(path: Path, name: str) -> np.ndarray:
     except Exception as error:  # scipy raises many types of exceptions for damaged files
         raise DataError(f"{path}: not a readable MATLAB file ({_reason(error)})") from error
     if name not in content:
-        raise DataError(f"{path}: has no variable {name!r} (it holds {', '.join(sorted(there)) or 'nothing'})")
+        raise DataError(f"{path}: has no variable {name!r} (it holds {', '.join(sorted(variables)) or 'nothing'})")
     values = np.asarray(content[name])
     if values.dtype.kind not in "fiu":
         raise DataError(f"{path}: variable {name!r} is not an array of numbers")

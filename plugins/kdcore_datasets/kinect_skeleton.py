@@ -98,9 +98,9 @@ class _Lines:
 
     def positions(self, count: int) -> list[float]:
         """Read the first three numbers of each of the next lines."""
-        taken = self.lines[self.number : self.number + count]
+        lines = self.lines[self.number : self.number + count]
         try:
-            numbers = list(map(float, chain.from_iterable([line.split(None, 3)[:3] for line in taken])))
+            numbers = list(map(float, chain.from_iterable([line.split(None, 3)[:3] for line in lines])))
         except ValueError:
             numbers = []
         if len(numbers) == 3 * count:

@@ -89,12 +89,12 @@ def _read_labels(text: str, parts: list[str], names: Sequence[str]) -> tuple[flo
     parts = [part for part in parts if part]
     if parts == [NOTHING]:
         return (0.0,) * len(names)
-    told = {part: 1.0 for part in parts if not part.startswith(UNKNOWN)}
+    present = {part: 1.0 for part in parts if not part.startswith(UNKNOWN)}
     unknown = {part.removeprefix(UNKNOWN).strip() for part in parts if part.startswith(UNKNOWN)}
-    for name in (*told, *(unknown - {""})):
+    for name in (*present, *(unknown - {""})):
         if name not in names:
             raise ValueError(f"label {name!r} is not one of {', '.join(names)}")
-        if name in told and name in unknown:
+        if name in present and name in unknown:
             raise ValueError(f"{text!r} contains {name!r} both as present and as unknown")
     rest = np.nan if "" in unknown or not parts else 0.0
-    return tuple(np.nan if name in unknown else told.get(name, rest) for name in names)
+    return tuple(np.nan if name in unknown else present.get(name, rest) for name in names)

@@ -115,9 +115,9 @@ class UtdMhad(Dataset):
     def _warn_of_one(self, root: Path, kind: Kind) -> None:
         """Warn if there is only one kind of recording, as when `root` is one level too deep."""
         above = root.resolve().parent
-        beside = listed([name for each in _FOLDERS if each != kind and (above / (name := self._folder(each))).is_dir()])
-        told = f"; beside it, in {above}: {beside}" if beside else ""
-        warn(f"{root}: holds {kind} recordings only; {self._folders_there(root)}{told}")
+        siblings = listed([name for each in _FOLDERS if each != kind and (above / (name := self._folder(each))).is_dir()])
+        hint = f"; next to it, in {above}: {siblings}" if siblings else ""
+        warn(f"{root}: holds {kind} recordings only; {self._folders_there(root)}{hint}")
 
     def _files(self, root: Path, kind: Kind) -> list[tuple[Place, Path]]:
         folder = subfolder(root, self._folder(kind))

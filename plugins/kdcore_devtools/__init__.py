@@ -5,7 +5,7 @@ from kdcore import hookimpl
 
 @hookimpl
 def register_commands(cli):
-    """Add the commands; what they need is imported when one is used."""
+    """Add the commands. They import slow modules in their bodies."""
     from kdcore_devtools.commands import check_plugin, new_plugin, schema
 
     cli.command("new-plugin")(new_plugin)

@@ -1,4 +1,4 @@
-"""The commands for plugin authors; what they need is imported inside them."""
+"""Commands for plugin authors, which import slow modules in their bodies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 
 def check_plugin(
-    name: Annotated[str, typer.Argument(help="A plugin, a component, or plugin/component.")],
+    name: Annotated[str, typer.Argument(help="Name of a plugin, a component, or plugin/component.")],
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show all checks, not only failed ones.")] = False,
 ) -> None:
     """Run the conformance checks on a plugin."""
@@ -19,7 +19,7 @@ def check_plugin(
         raise typer.Exit(1)
 
 
-def schema(to: Annotated[Path | None, typer.Option(help="File to write; standard output by default.")] = None) -> None:
+def schema(to: Annotated[Path | None, typer.Option(help="Output file. Default: standard output.")] = None) -> None:
     """Print the JSON Schema of recipes, for editors. It includes the options of all installed components."""
     import json
 
@@ -36,7 +36,7 @@ def schema(to: Annotated[Path | None, typer.Option(help="File to write; standard
 def new_plugin(
     kind: Annotated[str, typer.Argument(help="loss, encoder, fusion, schedule, dataset, transform or modality.")],
     name: Annotated[str, typer.Argument(help="Name of the plugin and its component, e.g. soft-margin.")],
-    to: Annotated[Path, typer.Option(help="Folder to create it in.")] = Path(),
+    to: Annotated[Path, typer.Option(help="Folder in which to create the plugin.")] = Path(),
 ) -> None:
     """Create a plugin from a template: a working package with tests, a recipe and publishing workflows."""
     from kdcore_devtools.scaffold import new_plugin as generate

@@ -1,4 +1,4 @@
-"""A few small recordings for a new dataset plugin, so that its recipe can be run before there are real ones."""
+"""Small example recordings for a new dataset plugin, so that its recipe can be run without real data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 SUBJECTS, TRIALS, RATE, ROWS = ("anna", "ben", "chen", "dora"), 3, 50.0, 60
 ACTIONS = {"circle": 1.0, "shake": 4.0, "tap": 2.0}
-"""Action → movements per second."""
+"""Movements per second by action."""
 
 
 def recordings(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Path and content of CSV files with three columns of acceleration (m/s²) and three of angular velocity (rad/s)."""
+    """Return CSV files by path, with three columns of acceleration (m/s²) and three of angular velocity (rad/s)."""
     for s, subject in enumerate(SUBJECTS):
         for a, (action, frequency) in enumerate(ACTIONS.items()):
             for trial in range(1, TRIALS + 1):

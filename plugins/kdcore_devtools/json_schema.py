@@ -1,4 +1,4 @@
-"""JSON Schema of recipes, with the options of every component at hand, so that editors complete and check them."""
+"""JSON Schema of recipes, including the options of all components, for completion and checks in editors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from kdcore import (
 Schema = dict[str, Any]
 
 PART = "part-of-"
-"""The prefix of definitions of a part that is merged into something else: nothing in it is required."""
+"""Prefix of definitions of a part that is merged into another, in which nothing is required."""
 
 _KIND_AT = {
     ("DataSpec", "dataset"): "dataset",
@@ -37,15 +37,15 @@ _KIND_AT = {
     ("Recipe", "schedule"): "schedule",
 }
 _FACTORY: Schema = {"type": "string", "pattern": r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"}
-"""An encoder that a function or class of any module constructs, ``package.module:factory``."""
+"""An encoder constructed by a function or class of any module, ``package.module:factory``."""
 
 _TEXTS: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 
 
 def recipe_schema(plugins: PluginManager | None = None) -> Schema:
-    """The schema (draft 7) of a recipe as a file writes it: ``extends``, ``like`` and ``copies`` included.
+    """Return the schema (draft 7) of recipe files, including ``extends``, ``like`` and ``copies``.
 
-    A recipe that extends another, and a participant that is like another, need not be complete.
+    A recipe that extends another, and a participant that is like another, may be incomplete.
     """
     plugins = plugins or plugin_manager()
     used = [entry for entry in plugins.registry.entries() if entry.kind != "modality"]
@@ -85,20 +85,20 @@ def recipe_schema(plugins: PluginManager | None = None) -> Schema:
 
 
 class _Lenient(GenerateJsonSchema):
-    """Lets anything stand where a type, such as a function, has no schema."""
+    """Accepts any value for a type without a schema, such as a function."""
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:
         return {}
 
 
 def _definitions(entries: list[Entry]) -> tuple[dict[str, Schema], dict[Entry, Schema]]:
-    """pydantic's definitions by name, and apart from them those of components' options."""
+    """Return pydantic's definitions by name, with those of component options separately."""
     models: dict[Entry, type[BaseModel]] = {}
     for entry in entries:
         try:
             models[entry] = options_model(entry)
         except PluginError:
-            continue  # it can still be named
+            continue  # it can still be selected by name
     references, whole = models_json_schema(
         [(each, "validation") for each in (Recipe, *models.values())], schema_generator=_Lenient
     )
@@ -110,7 +110,7 @@ def _definitions(entries: list[Entry]) -> tuple[dict[str, Schema], dict[Entry, S
 
 
 def _tidy(schema: Any) -> Any:
-    """Without titles, with one line of description, and with tuples as draft 7 has them."""
+    """Remove titles, shorten descriptions to one line, and write tuples as in draft 7."""
     if isinstance(schema, list):
         return [_tidy(each) for each in schema]
     if not isinstance(schema, dict):
@@ -125,7 +125,7 @@ def _tidy(schema: Any) -> Any:
 
 
 def _told_apart(choices: list[Schema]) -> Schema:
-    """Alternatives, asked for one by one where their types differ: then an error is told of the one that is meant."""
+    """Test alternatives one by one if their types differ, so that errors refer to the intended one."""
     null = {"type": "null"}
     if null in choices and len(choices) > 1:
         return _or_null(_told_apart([each for each in choices if each != null]))
@@ -141,7 +141,7 @@ def _or_null(schema: Schema) -> Schema:
 
 
 def _variant(entry: Entry, options: Schema | None, own: Schema) -> Schema:
-    """One component by its name."""
+    """Return the schema of a component with its name."""
     try:
         summary = describe(entry).summary
     except PluginError as error:
@@ -155,9 +155,9 @@ def _variant(entry: Entry, options: Schema | None, own: Schema) -> Schema:
 
 
 def _of_kind(kind: str, variants: Mapping[Entry, Schema]) -> dict[str, Schema]:
-    """A kind of component, written as a name or as a mapping, and its variants."""
+    """Return the schema of a kind of component, written as a name or a mapping, and its variants."""
     names = [name for entry in variants for name in (entry.name, entry.qualified)]
-    bare = [
+    names_only = [
         name
         for entry, each in variants.items()
         if len(each.get("required", "1")) == 1
@@ -171,7 +171,7 @@ def _of_kind(kind: str, variants: Mapping[Entry, Schema]) -> dict[str, Schema]:
     options = {key: each[0] if all(other == each[0] for other in each) else {} for key, each in said.items()}
     chosen = [{"if": _named(entry), "then": _to(f"{kind}/{entry.qualified}")} for entry in variants]
     registered, usable = (
-        {"enum": each} if kind != "encoder" else {"anyOf": [{"enum": each}, _FACTORY]} for each in (names, bare)
+        {"enum": each} if kind != "encoder" else {"anyOf": [{"enum": each}, _FACTORY]} for each in (names, names_only)
     )
     by_name = {"type": "object", "properties": {"name": registered}, "required": ["name"], "allOf": chosen}
     nameless = {"type": "object", "properties": options, "additionalProperties": False}
@@ -188,9 +188,9 @@ def _named(entry: Entry) -> Schema:
 
 
 def _add_what_files_may_say(definitions: dict[str, Schema], plugins: PluginManager) -> None:
-    """Add the forms that the loader understands before the model sees them."""
+    """Add forms that the loader resolves before the model is validated."""
     recipe, participant = definitions["Recipe"]["properties"], definitions["ParticipantSpec"]["properties"]
-    recipe["extends"] = {**_TEXTS, "description": "A shipped recipe, a file beside this one, or a list of such."}
+    recipe["extends"] = {**_TEXTS, "description": "Name of a shipped recipe, path relative to this file, or a list of these."}
     recipe["plugins"]["items"] = {"anyOf": [{"enum": sorted(plugins.plugins)}, {"type": "string", "pattern": r"\.py$"}]}
     participant["like"] = {
         "type": "string",
@@ -206,22 +206,22 @@ def _add_what_files_may_say(definitions: dict[str, Schema], plugins: PluginManag
 
 
 def _complete(participant: Schema) -> Schema:
-    """A participant that is like no other: a network needs a modality and an encoder."""
+    """Require modality and encoder for a network that is not like another participant."""
     without = [{"required": [key], "properties": {key: {"type": "string"}}} for key in ("follows", "outputs")]
     return {"if": {"anyOf": without}, "then": participant, "else": participant | {"required": ["modality", "encoder"]}}
 
 
 def _part(name: str, schema: Schema) -> Schema:
-    """A definition for what is laid over something else."""
+    """Return a definition for values that are merged over others."""
     if name in KINDS:
         return _or_null(_to(f"overlay/{name}"))
     return _with_references(_relaxed(schema), lambda other: PART + other)
 
 
 def _terms_by_label(losses: list[Entry]) -> Schema:
-    """Terms laid over others by label; one labelled with a loss's name is taken for that loss unless it names another.
+    """Return the schema of terms that are merged by label. A label that is the name of a loss refers to that loss by default.
 
-    So a term that has one loss's name for its id, and is another loss, must be laid over with its `name`.
+    A term whose ID is the name of another loss must therefore be merged with its `name`.
     """
     any_loss = _to(PART + "loss")
     of_label = {"if": {"type": "object", "not": {"required": ["name"]}}, "else": any_loss}
@@ -233,7 +233,7 @@ def _terms_by_label(losses: list[Entry]) -> Schema:
 
 
 def _relaxed(schema: Any) -> Any:
-    """Nothing is required, and null takes away what was inherited."""
+    """Return a schema in which nothing is required, and null removes inherited values."""
     if isinstance(schema, list):
         return [_relaxed(each) for each in schema]
     if not isinstance(schema, dict):

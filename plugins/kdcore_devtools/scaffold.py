@@ -1,4 +1,4 @@
-"""Scaffolding of a new plugin: a small package with a component that works, its tests, and a recipe that uses it."""
+"""Scaffolding of a new plugin: a package with a working component, tests, and a recipe that uses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ USAGE = {
     "transform": "student: {transforms: [{name: <name>, width: 5}]}",
     "modality": "student: {modality: <name>}",
 }
-"""Kind → how a recipe uses such a component; the kinds that there are templates for."""
+"""Example of a component in a recipe, by kind. These are the kinds with templates."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _RENAMED = {"github": ".github", "gitignore": ".gitignore"}
@@ -33,14 +33,14 @@ _RENAMED = {"github": ".github", "gitignore": ".gitignore"}
 
 @dataclass(frozen=True)
 class NewPlugin:
-    """The names of a plugin to be written.
+    """Names of a new plugin.
 
     Args:
-        kind: Of its component.
-        name: Of the plugin and of its component.
+        kind: Kind of its component.
+        name: Name of the plugin and its component.
 
     Raises:
-        UsageError: If there is no such kind, or the name will not do.
+        UsageError: If there is no template for the kind, or the name is invalid.
     """
 
     kind: str
@@ -77,19 +77,19 @@ class NewPlugin:
 
     @property
     def module(self) -> str:
-        """Name that Python imports it by."""
+        """Name of the Python module."""
         return self.package.replace("-", "_")
 
     @property
     def object(self) -> str:
-        """The class of the component, or the constant that a modality is."""
+        """Name of the component class, or of the constant for a modality."""
         words = self.name.split("-")
         if self.kind == "modality":
             return "_".join(words).upper()
         return "".join(word.capitalize() for word in (words[:-1] if words[-1] == self.kind else words)) + self.kind.capitalize()
 
     def values(self) -> Mapping[str, object]:
-        """The values that templates may refer to."""
+        """Values for the templates."""
         return {
             "kind": self.kind,
             "article": "an" if self.kind[0] in "aeiou" else "a",
@@ -105,10 +105,10 @@ class NewPlugin:
         }
 
     def files(self) -> Iterator[tuple[Path, str]]:
-        """Path within the package's folder, and content, of every file."""
+        """Return the content of all files, by path in the package folder."""
         environment = Environment(
             loader=FileSystemLoader(TEMPLATES),
-            variable_start_string="<<",  # GitHub's workflows have braces of their own
+            variable_start_string="<<",  # GitHub workflows contain braces themselves
             variable_end_string=">>",
             undefined=StrictUndefined,
             keep_trailing_newline=True,
@@ -124,25 +124,25 @@ class NewPlugin:
 
 
 def new_plugin(kind: str, name: str, to: Path = Path()) -> Path:
-    """Write a new plugin into a folder of its own below `to`.
+    """Create a new plugin in a new folder below `to`.
 
     Args:
         kind: loss, encoder, fusion, schedule, dataset, transform or modality.
-        name: Of the plugin and its component, e.g. ``soft-margin``; the package is called ``kdcore-soft-margin``.
+        name: Name of the plugin and its component, e.g. ``soft-margin``; the package is ``kdcore-soft-margin``.
         to: An existing folder.
 
     Returns:
         The new folder.
 
     Raises:
-        UsageError: If the name is bad or taken, or there is something where the folder would be.
+        UsageError: If the name is invalid or in use, or the folder exists.
     """
     plugin = NewPlugin(kind, name)
     folder = to / plugin.package
     if not to.is_dir():
         raise UsageError(f"{to} is not a folder")
     if folder.exists():
-        raise UsageError(f"{folder} exists already; nothing was written")
+        raise UsageError(f"{folder} already exists; nothing was written")
     for place, content in plugin.files():
         file = folder / place
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -135,10 +135,10 @@ def _pytorch(predictor: Predictor, signals: dict) -> tuple[np.ndarray, np.ndarra
 
 
 def _inputs(inputs: Sequence[dict]) -> Iterator[str]:
-    for told in inputs:
-        length = f"{told['samples']} samples" if told["samples"] else "any number of samples"
-        channels = f", channels {' '.join(told['channels'])}" if told["channels"] else ""
-        yield f"{told['name']}, {length} at {told['rate'] or '?'} Hz, {told['units']}{channels}"
+    for spec in inputs:
+        length = f"{spec['samples']} samples" if spec["samples"] else "any number of samples"
+        channels = f", channels {' '.join(spec['channels'])}" if spec["channels"] else ""
+        yield f"{spec['name']}, {length} at {spec['rate'] or '?'} Hz, {spec['units']}{channels}"
 
 
 def _costs(graph: Graph, file: Path, run: Run, piece: Piece) -> Iterator[str]:
@@ -173,11 +173,11 @@ def latency(call: Callable[[], object]) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        taken = []
+        durations = []
         for _ in range(FIRST + RUNS):
             began = time.perf_counter()
             call()
-            taken.append(time.perf_counter() - began)
+            durations.append(time.perf_counter() - began)
     finally:
         torch.set_num_threads(threads)
-    return statistics.median(taken[FIRST:])
+    return statistics.median(durations[FIRST:])

@@ -47,9 +47,9 @@ class FileNetwork(Encoder):
         self.file, self.num_classes, self.gives = file, num_classes, gives
         self.order = order
         self.wanted = tuple(in_shape[axis] for axis in order) if order else tuple(in_shape)
-        self.register_buffer("digest", _digest([file, *self.beside()]))  # cached outputs are stored under this digest
+        self.register_buffer("digest", _digest([file, *self.external_files()]))  # cached outputs are stored under this digest
 
-    def beside(self) -> list[Path]:
+    def external_files(self) -> list[Path]:
         """Other files that the network is read from."""
         return []
 
@@ -78,12 +78,12 @@ class FileNetwork(Encoder):
         return self._logits(found).to(x.device)
 
     def _logits(self, found: Tensor) -> Tensor:
-        alike = self.num_classes > 1 and bool((found >= 0).all() and ((found.sum(dim=1) - 1).abs() < _CLOSE).all())
+        probability_like = self.num_classes > 1 and bool((found >= 0).all() and ((found.sum(dim=1) - 1).abs() < _CLOSE).all())
         if self.gives == "probabilities":
-            if not alike:
+            if not probability_like:
                 raise ValueError(f"{self.file.name}: its output is not probabilities: rows must be positive and sum to 1")
             return found.clamp_min(torch.finfo(found.dtype).tiny).log()
-        if alike:
+        if probability_like:
             raise ValueError(
                 f"{self.file.name}: its output looks like probabilities rather than logits; "
                 "set gives: probabilities, or choose the output of logits"
@@ -165,7 +165,7 @@ class OnnxNetwork(FileNetwork):
         if self._batch > 1:
             raise ValueError(f"{file.name}: reads batches of {self._batch}; export it with a batch of any size, or of 1")
 
-    def beside(self) -> list[Path]:
+    def external_files(self) -> list[Path]:
         """Files with tensors."""
         return self._external
 
@@ -300,11 +300,11 @@ def _external_data(file: Path) -> list[Path]:
 
 
 def _digest(files: list[Path]) -> Tensor:
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in files:
         with open(file, "rb") as opened:
-            whole.update(hashlib.file_digest(opened, "sha256").digest())
-    return torch.tensor(list(whole.digest()), dtype=torch.uint8)
+            digest.update(hashlib.file_digest(opened, "sha256").digest())
+    return torch.tensor(list(digest.digest()), dtype=torch.uint8)
 
 
 def _first_line(error: Exception) -> str:

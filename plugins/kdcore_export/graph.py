@@ -69,10 +69,10 @@ class Member(nn.Module):
     def __init__(self, student: Student, samples: int | None, fixed: bool = False):
         super().__init__()
         self.modalities = student.modalities
-        told = student.description.get("recorded", {})
+        recorded = student.description.get("recorded", {})
         length = student.window[0] if student.window else None
         self.recordings = nn.ModuleList(
-            recording(branch.modality, branch.on_samples, told.get(branch.modality.name, {}), samples, length, fixed)
+            recording(branch.modality, branch.on_samples, recorded.get(branch.modality.name, {}), samples, length, fixed)
             for branch in student.branches
         )
         self.batch_transforms = student.model.batch_transforms

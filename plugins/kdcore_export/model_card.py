@@ -83,10 +83,10 @@ def _what(predictor: Predictor, metadata: Mapping[str, Any], output: Path) -> It
         "|---|---|---|---|---|---|",
     )
     batch = metadata.get("batch", "batch")
-    for told in metadata["inputs"]:
-        rate = f"{told['rate']:g} Hz" if told["rate"] else "any"
-        channels, axes = (", ".join(told[key]) or "–" for key in ("channels", "axes"))
-        yield f"| `{told['name']}` | {batch}, {axes} | {channels} | {told['units']} | {rate} | {told['samples'] or 'any'} |"
+    for spec in metadata["inputs"]:
+        rate = f"{spec['rate']:g} Hz" if spec["rate"] else "any"
+        channels, axes = (", ".join(spec[key]) or "–" for key in ("channels", "axes"))
+        yield f"| `{spec['name']}` | {batch}, {axes} | {channels} | {spec['units']} | {rate} | {spec['samples'] or 'any'} |"
     yield ""
     window = metadata["window"]
     if window:
@@ -105,8 +105,8 @@ def _what(predictor: Predictor, metadata: Mapping[str, Any], output: Path) -> It
 
 
 def _training(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
-    told = predictor.description
-    dataset = told.get("dataset", {})
+    description = predictor.description
+    dataset = description.get("dataset", {})
     yield from ("## Data and training", "")
     yield f"- Data: {dataset.get('name', 'unknown')} (fingerprint `{dataset.get('fingerprint', '')}`)"
     if run is None:
@@ -120,7 +120,7 @@ def _training(predictor: Predictor, run: FinishedRun | None) -> Iterator[str]:
         yield f"- Recipe: {run.facts.name} (hash `{run.facts.recipe_hash[:12]}`), run `{run.folder.name}`"
     for name, student in students_of(predictor).items():
         yield f"- Network of {name}: `{json.dumps(student.description.get('encoder', {}), ensure_ascii=False)}`"
-    versions = run.facts.versions if run else {"kdcore": told.get("kdcore", "?")}
+    versions = run.facts.versions if run else {"kdcore": description.get("kdcore", "?")}
     yield f"- Versions: {', '.join(f'{name} {number}' for name, number in versions.items())}"
     yield ""
 

@@ -107,9 +107,9 @@ def load_onnx(file: str | Path) -> OnnxStudent:
         raise UsageError(f"{path}: an ONNX file needs ONNX Runtime: pip install 'kdcore[export]'") from error
     except Exception as error:
         raise CheckpointError(f"{path}: not a readable ONNX file: {one_line(error)}") from error
-    told = session.get_modelmeta().custom_metadata_map
+    metadata = session.get_modelmeta().custom_metadata_map
     try:
-        description = {key.removeprefix(PREFIX): json.loads(value) for key, value in told.items() if key.startswith(PREFIX)}
+        description = {key.removeprefix(PREFIX): json.loads(value) for key, value in metadata.items() if key.startswith(PREFIX)}
         return OnnxStudent(session, description)
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a file of kdcore export: its metadata lacks or damages {error}") from error

@@ -16,7 +16,7 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs
 
 
 class ActivationBoundaries(FeatureLoss):
-    """Margin loss on the sign of activations: whether each neuron is active, not how strongly.
+    """Margin loss on the sign of activations: whether each neuron is active, regardless of how strongly.
 
     .. math:: L = \\mathrm{mean} \\left([t > 0]\\, \\max(0, \\mu - r(s))^2 + [t \\le 0]\\, \\max(0, \\mu + r(s))^2\\right)
 
@@ -42,7 +42,7 @@ class ActivationBoundaries(FeatureLoss):
             self.connectors[key] = Connector(student.shape[1], teacher.shape[1]).to(student)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples, channels and positions."""
+        """Return the mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
         towards = torch.where(teacher > 0, 1.0, -1.0)
         return F.relu(self.margin - towards * full_precision(self.connectors[key](student))).square().mean()

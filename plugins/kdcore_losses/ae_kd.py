@@ -1,4 +1,4 @@
-"""Several teachers, weighted so that their gradients agree best."""
+"""Adaptive ensemble of teachers, weighted so that their gradients agree."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class AdaptiveEnsemble(LogitLoss):
         self.temperature_power = None if standardise else 2
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The weighted sum over teachers, averaged over the batch."""
+        """Return the weighted sum over teachers, averaged over the batch."""
         T, student = ctx.progress.at(self.temperature), self.prepare(ctx.student.logits)
         teachers = [self.prepare(each.logits) for each in ctx.teachers.values()]
         terms = torch.stack([softened_kl(student, each, T).mean() for each in teachers])
         with torch.no_grad():
-            mine = (student / T).softmax(dim=1)
-            gradients = torch.stack([(mine - (each / T).softmax(dim=1)).mean(dim=0) for each in teachers])
+            probabilities = (student / T).softmax(dim=1)
+            gradients = torch.stack([(probabilities - (each / T).softmax(dim=1)).mean(dim=0) for each in teachers])
         weights = shortest_shares(gradients, self.largest_share).to(terms)
         return (weights * terms).sum() * T**2

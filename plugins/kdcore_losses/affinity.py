@@ -39,7 +39,7 @@ class Affinity(FeatureLoss):
             require_positions("affinity", student, teacher)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples and pairs of positions."""
+        """Return the mean over samples and pairs of positions."""
         with torch.autocast(student.device.type, enabled=False):
             student, teacher = same_positions(student, teacher)
             return F.mse_loss(_affinity(student), _affinity(teacher))

@@ -46,7 +46,7 @@ class AdaptiveTeachers(LogitLoss):
         self.direction.append(nn.Parameter(0.01 * torch.randn(student.shape[1]).to(student.device)))
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over the batch."""
+        """Return the mean over the batch."""
         T = ctx.progress.at(self.temperature)
         alpha = full_precision(per_sample(ctx.student.features[self.tap], len(ctx.batch)))
         alpha = alpha.flatten(2).amax(dim=2) if alpha.ndim > 2 else alpha

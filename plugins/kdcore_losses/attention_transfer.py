@@ -1,4 +1,4 @@
-"""Attention transfer: where activations are strong."""
+"""Attention transfer: maps of activation strength."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdcore_losses.features import DEFAULT, FeatureLoss, Pairs, require_position
 
 
 class AttentionTransfer(FeatureLoss):
-    """Compare maps of activation strength, whatever the channels mean.
+    """Compare maps of activation strength, regardless of individual channels.
 
     .. math:: L = \\mathrm{mean} \\left(\\frac{Q_S}{\\|Q_S\\|_2} - \\frac{Q_T}{\\|Q_T\\|_2}\\right)^2, \\quad
         Q = \\frac1C \\sum_c |A_c|^p
@@ -34,7 +34,7 @@ class AttentionTransfer(FeatureLoss):
         self.power = power
 
     def setup(self, example: Example) -> None:
-        """Check that there are positions to attend to.
+        """Check that activations have positions.
 
         Raises:
             ValueError: If an activation has at most one position.
@@ -43,7 +43,7 @@ class AttentionTransfer(FeatureLoss):
             require_positions("attention-transfer", student, teacher)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples and positions."""
+        """Return the mean over samples and positions."""
         student, teacher = (self._attention(x) for x in same_positions(student, teacher))
         return F.mse_loss(student, teacher)
 

@@ -37,7 +37,7 @@ class AveragedTeachers(LogitLoss):
         self.temperature_power = None if standardise else 2
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over the batch."""
+        """Return the mean over the batch."""
         T = ctx.progress.at(self.temperature)
         teacher = torch.stack([self.prepare(each.logits) for each in ctx.teachers.values()]).mean(dim=0)
         return softened_kl(self.prepare(ctx.student.logits), teacher, T).mean() * T**2

@@ -36,7 +36,7 @@ class BinaryDivergence(LogitLoss):
         self.temperature_power = None if standardise else 2
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The sum over classes for every sample."""
+        """Return the sum over classes for every sample."""
         T = ctx.progress.at(self.temperature)
         student, teacher = student / T, teacher / T
         yes = teacher.sigmoid() * (F.logsigmoid(teacher) - F.logsigmoid(student))

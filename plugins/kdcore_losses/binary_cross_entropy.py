@@ -17,14 +17,14 @@ class BinaryCrossEntropy(DistillationLoss):
     .. math:: L = -\\frac{1}{C \\sum_b w_b} \\sum_b w_b \\sum_c
         \\left( p_c\\, y_{bc} \\log \\sigma(z_{bc}) + (1 - y_{bc}) \\log (1 - \\sigma(z_{bc})) \\right)
 
-    with sample weights w, 1 unless the dataset gives them, and weights p of positive samples, as
-    `torch.nn.functional.binary_cross_entropy_with_logits` has them (``pos_weight``). Where some labels are not known, the
-    mean is over those that are (`kdcore.functional.known_mean`).
+    with sample weights w, 1 unless the dataset defines them, and weights p of positive samples, as in
+    `torch.nn.functional.binary_cross_entropy_with_logits` (``pos_weight``). If some labels are unknown, the mean is over the
+    known ones (`kdcore.functional.known_mean`).
 
     Args:
-        positive_weights: Label → weight of the samples that have it, 1 for labels that are not named; ``balanced`` gives label
-            c the weight :math:`(N_c - n_c) / n_c`, with :math:`n_c` of the :math:`N_c` training samples of which the label is
-            known; None for 1.
+        positive_weights: Weights of positive samples by label, 1 for other labels; ``balanced`` gives label c the weight
+            :math:`(N_c - n_c) / n_c`, with :math:`n_c` of the :math:`N_c` training samples of which the label is known; None
+            for 1.
     """
 
     needs = Needs(labels=True)
@@ -42,7 +42,7 @@ class BinaryCrossEntropy(DistillationLoss):
         """Find the weight of each label's positive samples.
 
         Raises:
-            ValueError: If a name is no label, or ``balanced`` is asked for where nobody counted the training samples.
+            ValueError: If a name is no label, or ``balanced`` is set but the training samples were not counted.
         """
         if self.positive_weights is None:
             return
@@ -57,7 +57,7 @@ class BinaryCrossEntropy(DistillationLoss):
         self.positive = full_precision(weights).to(example.student.logits.device)
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over labels, and the weighted mean over the batch."""
+        """Return the mean over labels, and the weighted mean over the batch."""
         logits = full_precision(ctx.student.logits)
         positive = None if self.positive is None else self.positive.to(logits)
 

@@ -27,7 +27,7 @@ class SelectiveDistillation(LogitLoss):
     "C2KD: Bridging the Modality Gap for Cross-Modal Knowledge Distillation", CVPR 2024, https://github.com/huofushuo/C2KD.
 
     Args:
-        of: Learn from ``teachers`` or from ``peers``, which are taken as they are at this step.
+        of: Learn from ``teachers`` or from ``peers``, with their current outputs.
         threshold: ω, the rank correlation above which a sample is learnt from.
         temperature: T, a number or a ramp over epochs.
         standardise: Standardise logits first, as ``logit-std`` does.
@@ -49,12 +49,12 @@ class SelectiveDistillation(LogitLoss):
         self.temperature_power = None if standardise else 2
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers or peers, and over the batch."""
+        """Return the mean over teachers or peers, and over the batch."""
         peers = {name: each.detach() for name, each in ctx.peers.items()}
         return super().forward(replace(ctx, teachers=peers) if self.of == "peers" else ctx)
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The divergence of every sample, 0 for those not selected."""
+        """Return the divergence of every sample, 0 for those not selected."""
         T = ctx.progress.at(self.temperature)
         selected = rank_correlation(student.detach(), teacher) > self.threshold
         divergence = softened_kl(other_logits(student, ctx.labels), other_logits(teacher, ctx.labels), T)
@@ -62,7 +62,7 @@ class SelectiveDistillation(LogitLoss):
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Kendall's tau-b of the rows of two matrices (B, C): (B,), 0 for a constant row.
+    """Return Kendall's tau-b of the rows of two matrices (B, C): (B,), 0 for a constant row.
 
     Pairs are counted by sorting, so that time grows with C log² C and memory with C.
     """
@@ -77,12 +77,12 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _ties(x: Tensor) -> Tensor:
-    """Pairs of equal numbers in sorted rows."""
+    """Return the number of pairs of equal values in sorted rows."""
     return (torch.arange(x.shape[1], device=x.device) - torch.searchsorted(x.contiguous(), x.contiguous())).sum(dim=1)
 
 
 def _inversions(x: Tensor) -> Tensor:
-    """Pairs of a row of which the first is larger than the second, counted while the rows are merge-sorted."""
+    """Return the number of inversions of each row, counted during a merge sort."""
     size, width = 1 << max(0, x.shape[1] - 1).bit_length(), 1
     x, found = F.pad(x, (0, size - x.shape[1]), value=torch.inf), torch.zeros(len(x), dtype=torch.int64, device=x.device)
     while width < size:

@@ -62,7 +62,7 @@ class ConfidenceAware(FeatureLoss):
                 self.regressors[key] = Regressor(student.shape[1], teacher.shape[1]).to(student)
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The weighted sum over teachers, averaged over the batch."""
+        """Return the weighted sum over teachers, averaged over the batch."""
         weights = confidence_weights(label_losses(torch.stack([each.logits for each in ctx.teachers.values()]), ctx.labels))
         T = ctx.progress.at(self.temperature)
         logits = [each.logits for each in (ctx.student, *ctx.teachers.values())]

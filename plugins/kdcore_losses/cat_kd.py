@@ -17,7 +17,7 @@ TOLERANCE = 0.01
 
 
 class ClassAttention(DistillationLoss):
-    """Compare class activation maps: what each position says for each class.
+    """Compare class activation maps: the evidence for each class at each position.
 
     .. math:: A_k(p) = \\sum_c W_{kc} F_c(p), \\qquad L = \\frac1{K P} \\sum_{k=1}^K \\sum_{p=1}^P
         \\left(\\phi(A_k^T)_p - \\phi(A_k^S)_p\\right)^2
@@ -35,7 +35,7 @@ class ClassAttention(DistillationLoss):
         teacher_tap: The teacher's activation before global average pooling and the classifier.
         student_tap: The student's.
         size: Length to which each axis is pooled.
-        normalise: Divide each pooled map by its L2 norm, as the authors do where maps are all that is transferred.
+        normalise: Divide each pooled map by its L2 norm, as the authors do if no other term is used.
     """
 
     targets = EVERY_TARGET
@@ -72,20 +72,20 @@ class ClassAttention(DistillationLoss):
                 )
 
             if outputs.logits.shape[1] != example.student.logits.shape[1]:
-                mine, theirs = example.student.logits.shape[1], outputs.logits.shape[1]
+                own, other = example.student.logits.shape[1], outputs.logits.shape[1]
                 raise ValueError(
-                    f"cat-kd compares the maps of each class, but the student has {mine} classes and {name} {theirs}"
+                    f"cat-kd compares the maps of each class, but the student has {own} classes and {name} {other}"
                 )
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers, samples, classes and positions."""
+        """Return the mean over teachers, samples, classes and positions."""
         own = per_sample(ctx.student.features[self.student_tap], len(ctx.batch))
         found = []
         for outputs in ctx.teachers.values():
-            theirs = per_sample(outputs.features[self.teacher_tap], len(ctx.batch))
-            axes = min(own.ndim, theirs.ndim)
+            teacher_features = per_sample(outputs.features[self.teacher_tap], len(ctx.batch))
+            axes = min(own.ndim, teacher_features.ndim)
             student = activation_maps(own, _of(ctx.student).weight, axes, self.size)
-            teacher = activation_maps(theirs, _of(outputs).weight, axes, self.size)
+            teacher = activation_maps(teacher_features, _of(outputs).weight, axes, self.size)
             if self.normalise:
                 student, teacher = F.normalize(student, dim=2), F.normalize(teacher, dim=2)
             found.append(F.mse_loss(student, teacher))
@@ -94,7 +94,7 @@ class ClassAttention(DistillationLoss):
 
 @in_full_precision
 def activation_maps(x: Tensor, weight: Tensor, axes: int, size: int) -> Tensor:
-    """Pooled class activation maps; pooling before the classifier, which is linear, comes to the same.
+    """Return pooled class activation maps; pooling before the linear classifier is equivalent.
 
     Args:
         x: Features (B, C, …).

@@ -30,14 +30,14 @@ class KernelAlignment(FeatureLoss):
         self.centred = centred
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """One minus the alignment."""
+        """Return one minus the alignment."""
         if self.centred and len(student) < 2:
             return student.sum() * 0.0
         with torch.autocast(student.device.type, enabled=False):
             return 1 - (self._kernel(full_precision(student)) * self._kernel(full_precision(teacher))).sum()
 
     def _kernel(self, x: Tensor) -> Tensor:
-        """The kernel scaled to length one."""
+        """Return the kernel scaled to length one."""
         x = x.flatten(1)
         x = x / x.detach().abs().amax().clamp_min(torch.finfo(x.dtype).tiny)  # for the range of numbers; no scale matters
         x = x - x.mean(dim=0) if self.centred else x

@@ -1,4 +1,4 @@
-"""Cases for testing these losses with `kdcore.testing`."""
+"""Conformance test cases."""
 
 from kdcore.testing import Case
 

@@ -39,7 +39,7 @@ class Connector(nn.Sequential):
 
 
 def convolution(inputs: int, outputs: int, axes: int, bias: bool = True) -> nn.Module:
-    """A convolution of width 3 over `axes` position axes that keeps their lengths; a linear map where there are none."""
+    """Return a convolution of width 3 over `axes` position axes that keeps their lengths; a linear map if there are none."""
     if axes == 0:
         return nn.Linear(inputs, outputs, bias=bias)
     if axes not in CONVOLUTIONS:

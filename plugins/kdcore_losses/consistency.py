@@ -22,6 +22,6 @@ class Consistency(DistillationLoss):
     needs = Needs(teachers=1)
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers, classes and batch."""
-        mine, *theirs = (full_precision(each.logits).softmax(dim=1) for each in (ctx.student, *ctx.teachers.values()))
-        return torch.stack([F.mse_loss(mine, each) for each in theirs]).mean()
+        """Return the mean over teachers, classes and batch."""
+        student, *teachers = (full_precision(each.logits).softmax(dim=1) for each in (ctx.student, *ctx.teachers.values()))
+        return torch.stack([F.mse_loss(student, each) for each in teachers]).mean()

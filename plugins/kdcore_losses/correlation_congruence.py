@@ -1,4 +1,4 @@
-"""Correlation congruence: how samples of a batch relate, by a kernel."""
+"""Correlation congruence: a kernel between the samples of a batch."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CorrelationCongruence(FeatureLoss):
         self.order = order
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over pairs of samples."""
+        """Return the mean over pairs of samples."""
         return F.mse_loss(self._kernel(student), self._kernel(teacher))
 
     def _kernel(self, x: Tensor) -> Tensor:

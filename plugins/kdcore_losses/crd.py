@@ -72,7 +72,7 @@ class ContrastiveRepresentation(FeatureLoss):
             self.banks[key] = MemoryBank(self.size).to(student.device)
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers and pairs."""
+        """Return the mean over teachers and pairs."""
         found = self.activations(ctx.student, ctx.teachers, batch=len(ctx.batch))
         return torch.stack([self._contrast(ctx, *comparison) for comparison in found]).mean()
 
@@ -99,7 +99,7 @@ class ContrastiveRepresentation(FeatureLoss):
         return bank
 
     def _choose(self, bank: MemoryBank, rows: Tensor, labels: Tensor | None) -> Tensor:
-        """A mask of each sample's negatives, (B, M) bool."""
+        """Return a mask of each sample's negatives, (B, M) bool."""
         if labels is None:
             allowed = bank.seen & (torch.arange(len(bank), device=rows.device) != rows[:, None])
         else:
@@ -110,7 +110,7 @@ class ContrastiveRepresentation(FeatureLoss):
         return allowed & torch.zeros_like(allowed).scatter(1, drawn, True)
 
     def _anchored(self, bank: MemoryBank, side: int, scores: Tensor, rows: Tensor, chosen: Tensor) -> Tensor:
-        """The mean over samples of one side's terms, from its scores with everything in the bank (B, M)."""
+        """Return the mean over samples of one side's terms, from its scores with everything in the bank (B, M)."""
         raised = (scores / self.temperature).exp()
         positive = raised.gather(1, rows[:, None])[:, 0]
         if not bank.scales[side]:

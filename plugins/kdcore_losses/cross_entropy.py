@@ -19,11 +19,11 @@ class CrossEntropy(LabelLoss):
     .. math:: L = -\\frac{1}{\\sum_b v_b w_{y_b}} \\sum_b v_b \\sum_c w_c\\, q_{bc} \\log \\mathrm{softmax}(z_b)_c
 
     with :math:`q_b` one-hot, or :math:`(1 - \\varepsilon)` one-hot :math:`+\\ \\varepsilon / C` where smoothed, and class
-    weights w, as `torch.nn.functional.cross_entropy` has them. Sample weights v are 1 unless the dataset gives them.
+    weights w, as in `torch.nn.functional.cross_entropy`. Sample weights v are 1 unless the dataset defines them.
 
     Args:
         label_smoothing: Share :math:`\\varepsilon` of the target spread evenly over the C classes.
-        class_weights: Class name → weight, 1 for classes that are not named; ``balanced`` gives class c the weight
+        class_weights: Weights by class name, 1 for other classes; ``balanced`` gives class c the weight
             :math:`N / (K n_c)`, with :math:`n_c` of the N labelled training samples and K classes that have any; None for 1.
     """
 
@@ -32,7 +32,7 @@ class CrossEntropy(LabelLoss):
         self.label_smoothing = label_smoothing
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The weighted mean over the batch."""
+        """Return the weighted mean over the batch."""
         logits = full_precision(ctx.student.logits)
         weights = self.weights_for(logits)
         if ctx.weights is None:

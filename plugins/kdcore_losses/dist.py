@@ -13,7 +13,7 @@ from kdcore_losses.logit_loss import LogitLoss
 
 
 class StrongerTeacher(LogitLoss):
-    """Correlation, rather than equality, with a teacher's probabilities: within each sample and within each class.
+    """Correlation with a teacher's probabilities, within each sample and within each class.
 
     .. math:: L = T^2 \\left(\\beta\\, \\frac1B \\sum_b \\left(1 - \\rho(p^S_{b\\cdot}, p^k_{b\\cdot})\\right)
         + \\gamma\\, \\frac1C \\sum_c \\left(1 - \\rho(p^S_{\\cdot c}, p^k_{\\cdot c})\\right)\\right)
@@ -44,7 +44,7 @@ class StrongerTeacher(LogitLoss):
         self.temperature_power = None if standardise else 2
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The weighted sum of both parts, a scalar."""
+        """Return the weighted sum of both parts, a scalar."""
         T = ctx.progress.at(self.temperature)
         student, teacher = (student / T).softmax(dim=1), (teacher / T).softmax(dim=1)
         value = self.beta * _decorrelation(student, teacher)
@@ -54,6 +54,6 @@ class StrongerTeacher(LogitLoss):
 
 
 def _decorrelation(a: Tensor, b: Tensor) -> Tensor:
-    """One minus Pearson's correlation of rows, averaged over them."""
+    """Return one minus Pearson's correlation of rows, averaged over them."""
     a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
     return (1 - F.cosine_similarity(a, b, dim=1, eps=1e-8)).mean()

@@ -48,7 +48,7 @@ class DecoupledDistillation(LogitLoss):
         self.temperature = temperature
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The weighted sum of both parts for every sample."""
+        """Return the weighted sum of both parts for every sample."""
         T = ctx.progress.at(self.temperature)
         true, others = _decouple(student / T, ctx.labels)
         teacher_true, teacher_others = _decouple(teacher / T, ctx.labels)
@@ -57,7 +57,7 @@ class DecoupledDistillation(LogitLoss):
 
 
 def _decouple(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of (true class, any other), (B, 2), and logits of the other classes, (B, C - 1)."""
+    """Return log-probabilities of (true class, any other), (B, 2), and logits of the other classes, (B, C - 1)."""
     others = other_logits(logits, labels)
     true = logits.gather(1, labels[:, None])
     return F.log_softmax(torch.cat([true, others.logsumexp(1, keepdim=True)], dim=1), dim=1), others

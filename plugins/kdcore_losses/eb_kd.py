@@ -36,7 +36,7 @@ class EntropyBased(LogitLoss):
         self.temperature = temperature
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The weighted sum over teachers, averaged over the batch."""
+        """Return the weighted sum over teachers, averaged over the batch."""
         T, student = ctx.progress.at(self.temperature), self.prepare(ctx.student.logits)
         teachers = [self.prepare(each.logits) for each in ctx.teachers.values()]
         terms = torch.stack([softened_kl(student, each, T) for each in teachers])
@@ -44,7 +44,7 @@ class EntropyBased(LogitLoss):
 
 
 def entropy_weights(teachers: Tensor) -> Tensor:
-    """Weights (K, B) of at least two teachers from their logits (K, B, C): they sum to one over the teachers."""
+    """Return weights (K, B) of at least two teachers from their logits (K, B, C): they sum to one over the teachers."""
     logs = teachers.log_softmax(dim=2)
     entropy = -(logs.exp() * logs).sum(dim=2)
     return confidence_weights(entropy)

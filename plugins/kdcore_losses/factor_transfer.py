@@ -54,13 +54,13 @@ class FactorTransfer(FeatureLoss):
             self.translators[key] = _three(student.shape[1], width, width, axes).to(student.device)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The sum of both terms."""
+        """Return the sum of both terms."""
         student, teacher = same_positions(student, teacher)
         factors = self.paraphrasers[key](teacher)
         reconstruction = F.mse_loss(full_precision(self.decoders[key](factors)), full_precision(teacher))
-        theirs, own = full_precision(factors.detach()), full_precision(self.translators[key](student))
-        with torch.autocast(own.device.type, enabled=False):
-            return F.l1_loss(unit_rows(own), unit_rows(theirs)) + reconstruction
+        teacher_factors, student_factors = full_precision(factors.detach()), full_precision(self.translators[key](student))
+        with torch.autocast(student_factors.device.type, enabled=False):
+            return F.l1_loss(unit_rows(student_factors), unit_rows(teacher_factors)) + reconstruction
 
 
 def _three(inputs: int, hidden: int, outputs: int, axes: int) -> nn.Module:

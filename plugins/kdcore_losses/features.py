@@ -22,7 +22,7 @@ Comparison = tuple[str, Tensor, Tensor]
 class FeatureLoss(DistillationLoss):
     """Base class of losses that compare activations at pairs of taps; the mean over teachers and pairs.
 
-    A subclass defines one comparison in `compare`. Persons or frames folded into the batch are averaged first.
+    Subclasses implement one comparison in `compare`. Persons or frames folded into the batch are averaged first.
 
     Args:
         pairs: Pairs of (teacher's tap, student's tap).
@@ -49,7 +49,7 @@ class FeatureLoss(DistillationLoss):
         raise NotImplementedError
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers and pairs."""
+        """Return the mean over teachers and pairs."""
         found = self.activations(ctx.student, ctx.teachers, batch=len(ctx.batch))
         return torch.stack([self.compare(key, student, teacher) for key, student, teacher in found]).mean()
 
@@ -61,12 +61,12 @@ class FeatureLoss(DistillationLoss):
                 yield key, per_sample(student.features[of_student], batch), per_sample(teacher.features[of_teacher], batch)
 
     def examples(self, example: Example) -> Iterator[Comparison]:
-        """The same for the outputs that `setup` is shown."""
+        """Return the same for the outputs that `setup` is shown."""
         return self.activations(example.student, example.teachers, batch=len(example.student.logits))
 
 
 def require_positions(loss: str, student: Tensor, teacher: Tensor) -> None:
-    """Refuse activations that share fewer than two positions.
+    """Check that activations share at least two positions.
 
     Raises:
         ValueError: If they do, naming the `loss`.

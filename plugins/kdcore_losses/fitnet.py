@@ -40,17 +40,17 @@ class FitNet(FeatureLoss):
             ValueError: If numbers of channels differ that nothing may translate.
         """
         for key, student, teacher in self.examples(example):
-            mine, theirs = student.shape[1], teacher.shape[1]
+            own, target = student.shape[1], teacher.shape[1]
             if self.regressor == "never":
-                if mine != theirs:
+                if own != target:
                     raise ValueError(
-                        f"without a regressor, fitnet compares equally many channels, but the student has {mine} and the "
-                        f"teacher {theirs}; give the student a layer of {theirs}, such as an encoder's option 'projector'"
+                        f"without a regressor, fitnet compares equally many channels, but the student has {own} and the "
+                        f"teacher {target}; give the student a layer of {target}, such as an encoder's option 'projector'"
                     )
-            elif self.regressor == "always" or mine != theirs:
-                self.regressors[key] = Regressor(mine, theirs).to(student)
+            elif self.regressor == "always" or own != target:
+                self.regressors[key] = Regressor(own, target).to(student)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples, channels and positions."""
+        """Return the mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
         return F.mse_loss(self.regressors[key](student) if key in self.regressors else student, teacher)

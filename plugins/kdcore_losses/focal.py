@@ -25,7 +25,7 @@ class Focal(LabelLoss):
 
     Args:
         gamma: γ, a number or a ramp over epochs.
-        class_weights: Class name → weight, 1 for classes that are not named; ``balanced`` gives class c the weight
+        class_weights: Weights by class name, 1 for other classes; ``balanced`` gives class c the weight
             :math:`N / (K n_c)`, with :math:`n_c` of the N labelled training samples and K classes that have any; None for 1.
     """
 
@@ -34,7 +34,7 @@ class Focal(LabelLoss):
         self.gamma = gamma
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The weighted mean over the batch."""
+        """Return the weighted mean over the batch."""
         logits = full_precision(ctx.student.logits)
         log_p = F.log_softmax(logits, dim=1).gather(1, ctx.labels[:, None])[:, 0]
         missed = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)  # 1 - p, where a small power has a gradient

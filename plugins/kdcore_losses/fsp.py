@@ -51,7 +51,7 @@ class SolutionFlow(FeatureLoss):
                 raise ValueError(f"fsp needs as many channels of the student as of the teacher; {shapes} differ")
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers, flows and batch."""
+        """Return the mean over teachers, flows and batch."""
         found = self.activations(ctx.student, ctx.teachers, batch=len(ctx.batch))
         return torch.stack([_distance(*flow) for flow in self._flows(found)]).mean()
 

@@ -1,4 +1,4 @@
-"""Graph distillation: which modality a student learns from, sample by sample."""
+"""Graph distillation: weights of modalities per sample."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GraphDistillation(DistillationLoss):
         tap: Tap of the features, of the student and of every teacher; not needed where `features` is 0.
         logits: λ_z.
         features: λ_f.
-        edges: λ_e, which keeps the weights from settling on the teacher that is easiest to imitate.
+        edges: λ_e, which prevents the weights from converging to the teacher that is easiest to imitate.
         sharpness: α.
         size: Length of the embedding of logits, and of that of features.
     """
@@ -76,7 +76,7 @@ class GraphDistillation(DistillationLoss):
         self.edge = nn.Linear(self.size * len(widths), 1, bias=False).to(device)
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The weighted sum over teachers, averaged over the batch."""
+        """Return the weighted sum over teachers, averaged over the batch."""
         size = len(ctx.batch)
         student, teachers = self._parts(ctx.student, size), [self._parts(each, size) for each in ctx.teachers.values()]
         with torch.autocast(student[0].device.type, enabled=False):

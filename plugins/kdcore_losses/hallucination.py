@@ -36,7 +36,7 @@ class Hallucination(FeatureLoss):
                 self.regressors[key] = Regressor(student.shape[1], teacher.shape[1]).to(student)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples, channels and positions."""
+        """Return the mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
         student = self.regressors[key](student) if key in self.regressors else student
         return F.mse_loss(full_precision(student).sigmoid(), full_precision(teacher).sigmoid())

@@ -42,7 +42,7 @@ class InterChannelCorrelation(FeatureLoss):
                 self.regressors[key] = Regressor(student.shape[1], teacher.shape[1]).to(student)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples and pairs of channels."""
+        """Return the mean over samples and pairs of channels."""
         student = self.regressors[key](student) if key in self.regressors else student
         with torch.autocast(student.device.type, enabled=False):
             student, teacher = full_precision(student).flatten(2), full_precision(teacher).flatten(2)

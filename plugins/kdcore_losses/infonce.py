@@ -51,7 +51,7 @@ class InfoNCE(FeatureLoss):
             self.heads[key] = nn.ModuleList(nn.Linear(x.shape[1], self.size).to(x.device) for x in (student, teacher))
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples and both directions."""
+        """Return the mean over samples and both directions."""
         with torch.autocast(student.device.type, enabled=False):
             own, theirs = (embedding(head, x) for head, x in zip(self.heads[key], (student, teacher), strict=True))  # type: ignore[arg-type]
             scores = own @ theirs.T / self.temperature
@@ -60,5 +60,5 @@ class InfoNCE(FeatureLoss):
 
 
 def embedding(head: nn.Module, x: Tensor) -> Tensor:
-    """Activations (B, C, …), averaged over positions, through `head`, of length one."""
+    """Return unit-length embeddings of activations (B, C, …), which are averaged over positions and passed to `head`."""
     return F.normalize(head(mean_over_positions(x)), dim=1)

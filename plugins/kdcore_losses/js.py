@@ -42,7 +42,7 @@ class JensenShannon(LogitLoss):
         self.temperature_power = None if standardise else 2 if squared else 0
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The divergence of every sample."""
+        """Return the divergence of every sample."""
         T = ctx.progress.at(self.temperature)
         student, teacher = F.log_softmax(student / T, dim=1), F.log_softmax(teacher / T, dim=1)
         middle = torch.logaddexp(student, teacher) - math.log(2)

@@ -21,7 +21,7 @@ class LabelLoss(DistillationLoss):
     """Base class of losses on logits and labels, with a weight for each class and for each sample.
 
     Args:
-        class_weights: Class name → weight, 1 for classes that are not named; ``balanced`` gives class c the weight
+        class_weights: Weights by class name, 1 for other classes; ``balanced`` gives class c the weight
             :math:`N / (K n_c)`, with :math:`n_c` of the N labelled training samples and K classes that have any; None for 1.
     """
 
@@ -51,7 +51,7 @@ class LabelLoss(DistillationLoss):
         self.weights = full_precision(weights).to(example.student.logits.device)
 
     def mean(self, losses: Tensor, ctx: LossContext) -> Tensor:
-        """The mean of each sample's loss (B,), already multiplied by its class's weight, by all weights.
+        """Return the weighted mean of sample losses (B,), which are already multiplied by their class weights.
 
         .. math:: \\frac{\\sum_b v_b\\, \\ell_b}{\\sum_b v_b\\, w_{y_b}}
 
@@ -65,14 +65,14 @@ class LabelLoss(DistillationLoss):
         return (of_sample * losses).sum() / total.sum()
 
     def weights_for(self, logits: Tensor) -> Tensor | None:
-        """Weights (C,) on the device and in the precision of `logits`; None if all classes weigh the same."""
+        """Return weights (C,) on the device and in the precision of `logits`; None if all classes weigh the same."""
         if self.weights is None and self.class_weights is not None:
             raise RuntimeError("setup must be called first; it finds the weight of each class")
         return None if self.weights is None else self.weights.to(logits)
 
 
 def balanced_weights(counts: Tensor) -> Tensor:
-    """Weights (C,) inversely proportional to `counts` (C,) of samples, with mean 1 over all samples; 1 for an empty class."""
+    """Return weights (C,) inversely proportional to sample `counts` (C,), with mean 1 over all samples; 1 for empty classes."""
     counts = counts.double()
     weights = counts.sum() / (counts > 0).sum() / counts.clamp_min(1)
     return torch.where(counts > 0, weights, 1.0).float()

@@ -15,7 +15,7 @@ EPSILON = 1e-7
 class LogitLoss(DistillationLoss):
     """Base class of losses that compare the student's logits with each teacher's; the mean over teachers and batch.
 
-    A subclass defines one comparison in `compare`. Half-precision logits are compared in single precision.
+    Subclasses implement one comparison in `compare`. Half-precision logits are compared in single precision.
 
     Args:
         standardise: Bring each sample's logits to mean 0 and standard deviation 1 first, the student's and the teachers'.
@@ -32,21 +32,21 @@ class LogitLoss(DistillationLoss):
         raise NotImplementedError
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers and batch."""
+        """Return the mean over teachers and batch."""
         student = self.prepare(ctx.student.logits)
         with torch.autocast(student.device.type, enabled=False):
             terms = [self.compare(student, self.prepare(each.logits), ctx).mean() for each in ctx.teachers.values()]
             return torch.stack(terms).mean()
 
     def prepare(self, logits: Tensor) -> Tensor:
-        """Logits as they are compared."""
+        """Return logits as they are compared."""
         logits = full_precision(logits)
         return standardised(logits) if self.standardise else logits
 
 
 @in_full_precision
 def standardised(logits: Tensor) -> Tensor:
-    """Logits (B, C), each sample's shifted and scaled to mean 0 and standard deviation 1.
+    """Return logits (B, C), shifted and scaled to mean 0 and standard deviation 1 per sample.
 
     S. Sun et al., "Logit Standardization in Knowledge Distillation", CVPR 2024, https://arxiv.org/abs/2403.01427.
     """
@@ -54,6 +54,6 @@ def standardised(logits: Tensor) -> Tensor:
 
 
 def other_logits(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits (B, C) → those of the classes other than each sample's label (B,), in order: (B, C - 1)."""
+    """Return the logits, (B, C - 1), of the classes other than each sample's label (B,), in order."""
     classes = torch.arange(logits.shape[1] - 1, device=logits.device)
     return logits.gather(1, classes + (classes >= labels[:, None]).long())

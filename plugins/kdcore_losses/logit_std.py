@@ -31,6 +31,6 @@ class LogitStandardisation(LogitLoss):
         self.temperature = temperature
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The divergence of every sample."""
+        """Return the divergence of every sample."""
         T = ctx.progress.at(self.temperature)
         return softened_kl(student, teacher, T) * T**2

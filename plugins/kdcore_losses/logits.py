@@ -28,5 +28,5 @@ class Logits(LogitLoss):
             self.targets = ("classes",)
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The mean over batch and classes."""
+        """Return the mean over batch and classes."""
         return F.mse_loss(student, teacher)

@@ -1,4 +1,4 @@
-"""Embeddings of all training samples, as they were when last seen."""
+"""Most recent embeddings of all training samples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class MemoryBank(nn.Module):
-    """A row for every training sample with the student's and the teacher's embedding, kept in the state dict.
+    """Embeddings of the student and the teacher for all training samples, stored in the state dict.
 
     It is empty until the first batch states the number of samples, and takes the size of a state that it loads. Updates create
     new tensors, so that a later backward pass still has the values of its forward pass.

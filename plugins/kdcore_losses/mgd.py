@@ -63,7 +63,7 @@ class MaskedGenerative(FeatureLoss):
             self.generators[key] = nn.Sequential(*layers).to(student)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples, channels and positions."""
+        """Return the mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
         student = self.regressors[key](student) if key in self.regressors else student
         shape = (

@@ -51,7 +51,7 @@ class MultiLevelLogits(LogitLoss):
         self.classes = classes
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The sum over temperatures, a scalar."""
+        """Return the sum over temperatures, a scalar."""
         return torch.stack([self._at(student, teacher, T) for T in self.temperatures]).sum()
 
     def _at(self, student: Tensor, teacher: Tensor, T: float) -> Tensor:

@@ -41,7 +41,7 @@ class NormalisedDistillation(LogitLoss):
         self.temperature = temperature
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The weighted sum of both parts for every sample."""
+        """Return the weighted sum of both parts for every sample."""
         T, y = ctx.progress.at(self.temperature), ctx.labels[:, None]
         true = -(teacher.softmax(dim=1).gather(1, y) * F.log_softmax(student, dim=1).gather(1, y))[:, 0]
         others, of_teacher = other_logits(student, ctx.labels) / T, other_logits(teacher, ctx.labels) / T

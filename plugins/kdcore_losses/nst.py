@@ -49,7 +49,7 @@ class NeuronSelectivity(FeatureLoss):
             require_positions("nst", student, teacher)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples."""
+        """Return the mean over samples."""
         with torch.autocast(student.device.type, enabled=False):
             student, teacher = same_positions(student, teacher)
             student, teacher = F.normalize(student.flatten(2), dim=2), F.normalize(teacher.flatten(2), dim=2)

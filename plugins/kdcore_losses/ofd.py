@@ -40,7 +40,7 @@ class OverhaulDistillation(FeatureLoss):
             self.margins[key] = Margin(teacher.shape[1]).to(student.device)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples, channels and positions."""
+        """Return the mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
         student, teacher = full_precision(self.connectors[key](student)), self.margins[key](full_precision(teacher))
         counts = (student > teacher) | (teacher > 0)

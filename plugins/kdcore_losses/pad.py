@@ -40,7 +40,7 @@ class PrimeAware(FeatureLoss):
                 self.regressors[key] = Regressor(student.shape[1], teacher.shape[1]).to(student)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples, channels and positions."""
+        """Return the mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
         logs = full_precision(self.variances[key](student))
         student = self.regressors[key](student) if key in self.regressors else student

@@ -32,7 +32,7 @@ class ProbabilisticTransfer(FeatureLoss):
         super().__init__(pairs)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples."""
+        """Return the mean over samples."""
         if len(student) < 3:
             return student.sum() * 0.0
         with torch.autocast(student.device.type, enabled=False):
@@ -41,7 +41,7 @@ class ProbabilisticTransfer(FeatureLoss):
 
 
 def _neighbours(x: Tensor) -> Tensor:
-    """Probabilities of the other samples, (B, B - 1)."""
+    """Return probabilities of the other samples, (B, B - 1)."""
     others = ~torch.eye(len(x), dtype=torch.bool, device=x.device)
     similar = ((cosine_similarities(x) + 1) / 2).clamp_min(SMALLEST)[others].view(len(x), -1)
     return similar / similar.sum(dim=1, keepdim=True)

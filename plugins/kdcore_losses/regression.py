@@ -20,8 +20,8 @@ class Regression(DistillationLoss):
         \\ell(d) = d^2, \\quad |d|, \\quad
         \\begin{cases} d^2 / 2 & |d| < \\delta \\\\ \\delta (|d| - \\delta / 2) & \\text{otherwise} \\end{cases}
 
-    for ``squared``, ``absolute`` and ``huber``, with sample weights w, 1 unless the dataset gives them. Where some values are
-    not known, the mean is over those that are (`kdcore.functional.known_mean`).
+    for ``squared``, ``absolute`` and ``huber``, with sample weights w, 1 unless the dataset defines them. If some values are
+    unknown, the mean is over the known ones (`kdcore.functional.known_mean`).
 
     Args:
         error: ℓ, one of ``squared``, ``absolute`` and ``huber``.
@@ -38,7 +38,7 @@ class Regression(DistillationLoss):
         self.error, self.delta = error, delta
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over values, and the weighted mean over the batch."""
+        """Return the mean over values, and the weighted mean over the batch."""
         outputs = full_precision(ctx.student.logits)
 
         def losses(values: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class BoundedRegression(DistillationLoss):
         \\begin{cases} e^S_b & e^S_b + m > e^k_b \\\\ 0 & \\text{otherwise} \\end{cases}, \\quad
         e_b = \\frac1V \\|z_b - y_b\\|_2^2
 
-    with sample weights w, 1 unless the dataset gives them; outputs and values are normalised by the training samples. Where
+    with sample weights w, 1 unless the dataset defines them; outputs and values are normalised by the training samples. Where
     some values of a sample are not known, e is the mean over those that are. G. Chen
     et al., "Learning Efficient Object Detection Models with Knowledge Distillation", NIPS 2017,
     https://papers.nips.cc/paper/2017/hash/e1e32e235eee1f970470a3a6658dfdd5-Abstract.html.
@@ -77,7 +77,7 @@ class BoundedRegression(DistillationLoss):
         self.margin = margin
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers, and the weighted mean over the batch."""
+        """Return the mean over teachers, and the weighted mean over the batch."""
         outputs = full_precision(ctx.student.logits)
         values = ctx.labels.to(outputs)
         own = _squared_error(outputs, values)
@@ -88,6 +88,6 @@ class BoundedRegression(DistillationLoss):
 
 def _squared_error(outputs: Tensor, values: Tensor) -> Tensor:
     """(B,) mean squared error of the values (B, V) of each sample that are known, not NaN; at least one is."""
-    there = values == values
-    squares = (outputs - torch.where(there, values, outputs.detach())) ** 2
-    return squares.sum(dim=1) / there.sum(dim=1)
+    known = values == values
+    squares = (outputs - torch.where(known, values, outputs.detach())) ** 2
+    return squares.sum(dim=1) / known.sum(dim=1)

@@ -56,7 +56,7 @@ class KnowledgeReview(FeatureLoss):
             self.fusions[key] = Fusion(student.shape[1], width, teacher.shape[1], axes, not deepest).to(student.device)
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The sum over levels, averaged over teachers."""
+        """Return the sum over levels, averaged over teachers."""
         found, n = list(self.activations(ctx.student, ctx.teachers, batch=len(ctx.batch))), len(self.pairs)
         terms = [self._review(found[first : first + n]) for first in range(0, len(found), n)]
         return torch.stack(terms).mean()
@@ -89,7 +89,7 @@ class Fusion(nn.Module):
         self.widen = nn.Sequential(convolution(width, outputs, axes, bias=False), ChannelNorm(outputs))
 
     def forward(self, x: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The feature that is compared with the teacher's level, and the one that is passed on."""
+        """Return the feature that is compared with the teacher's level, and the one that is passed on."""
         x = self.narrow(x)
         if self.attention is not None and deeper is not None:
             for axis in range(2, x.ndim):
@@ -100,7 +100,7 @@ class Fusion(nn.Module):
 
 
 def stretch(x: Tensor, axis: int, length: int) -> Tensor:
-    """Nearest-neighbour resizing of one axis: a product with a matrix, whose gradient is deterministic on CUDA."""
+    """Resize one axis by nearest neighbours, as a product with a matrix, whose gradient is deterministic on CUDA."""
     size = x.shape[axis]
     if size == length:
         return x
@@ -110,7 +110,7 @@ def stretch(x: Tensor, axis: int, length: int) -> Tensor:
 
 
 def context_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The hierarchical context loss of activations (B, C, …) of one shape."""
+    """Return the hierarchical context loss of activations (B, C, …) of one shape."""
     longest = max(student.shape[2:], default=1)
     value, weight, total = F.mse_loss(student, teacher), 1.0, 1.0
     for length in POOLED:

@@ -37,7 +37,7 @@ class RelationalDistillation(FeatureLoss):
         self.angle = angle
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The weighted sum of both parts."""
+        """Return the weighted sum of both parts."""
         if len(student) < 2:
             return student.sum() * 0.0
         d_student, d_teacher = _relative(distances(student)), _relative(distances(teacher))
@@ -46,6 +46,6 @@ class RelationalDistillation(FeatureLoss):
 
 
 def _relative(lengths: Tensor) -> Tensor:
-    """Distances (B, B) in units of the mean distance of two samples."""
+    """Return distances (B, B) in units of the mean distance of two samples."""
     pairs = len(lengths) * (len(lengths) - 1)
     return lengths / (lengths.sum() / pairs)

@@ -1,4 +1,4 @@
-"""Similarity-preserving distillation: which samples of a batch are alike."""
+"""Similarity-preserving distillation: similarities between the samples of a batch."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ class SimilarityPreserving(FeatureLoss):
         super().__init__(pairs)
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over pairs of samples."""
+        """Return the mean over pairs of samples."""
         return F.mse_loss(gram_similarities(student), gram_similarities(teacher))

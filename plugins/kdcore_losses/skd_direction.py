@@ -35,7 +35,7 @@ class DirectionTerm(LogitLoss):
         self.ridge = ridge
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The distance of each sample, (B,)."""
+        """Return the distance of each sample, (B,)."""
         if len(student) < 2:
             return student.sum(dim=1) * 0.0
         difference = cosine_similarities(student) - cosine_similarities(teacher)

@@ -34,7 +34,7 @@ class SoftTarget(DistillationLoss):
         self.temperature_power = 2 if squared else 0
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers and batch."""
+        """Return the mean over teachers and batch."""
         T = ctx.progress.at(self.temperature)
         divergences = [softened_kl(ctx.student.logits, teacher.logits, T) for teacher in ctx.teachers.values()]
         together = torch.stack(divergences) if len(divergences) > 1 else divergences[0]

@@ -46,7 +46,7 @@ class SimpleRecipe(FeatureLoss):
             self.norms[key] = nn.ModuleList(ChannelNorm(width, affine=False).to(student.device) for _ in range(2))
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The logarithm of the sum."""
+        """Return the logarithm of the sum."""
         student, teacher = mean_over_positions(student), mean_over_positions(teacher)
         with torch.autocast(student.device.type, enabled=False):
             of_student, of_teacher = self.norms[key]  # type: ignore[misc]

@@ -51,7 +51,7 @@ class SoftmaxRegression(DistillationLoss):
             self.connectors[name] = Connector(features.shape[1], teacher.classifier.weight.shape[1]).to(features)
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over teachers, samples and classes."""
+        """Return the mean over teachers, samples and classes."""
         found = []
         with torch.autocast(ctx.student.logits.device.type, enabled=False):
             features = self._features(ctx.student.features[self.student_tap], len(ctx.batch))

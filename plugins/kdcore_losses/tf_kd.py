@@ -13,7 +13,7 @@ from kdcore.functional import full_precision, softened_kl
 
 
 class TeacherFree(DistillationLoss):
-    """Soft targets of a virtual teacher that is always right and gives all other classes the same probability.
+    """Soft targets of a virtual teacher that is always correct, with equal probability for all other classes.
 
     .. math:: L = \\mathrm{KL}(p^d_T \\| p^S_T), \\quad p^d(c) = \\begin{cases} a & c = y \\\\ (1 - a) / (C - 1) & c \\ne y
         \\end{cases}
@@ -45,7 +45,7 @@ class TeacherFree(DistillationLoss):
         self.squared = squared
 
     def forward(self, ctx: LossContext) -> Tensor:
-        """The mean over the batch."""
+        """Return the mean over the batch."""
         T, student = ctx.progress.at(self.temperature), full_precision(ctx.student.logits)
         wrong = (1 - self.correct) / max(1, student.shape[1] - 1)
         virtual = torch.full_like(student, wrong).scatter(1, ctx.labels[:, None], self.correct).log()

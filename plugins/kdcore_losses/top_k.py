@@ -55,7 +55,7 @@ class TopK(LogitLoss):
             raise ValueError(f"k is {self.k}, but there are only {example.num_classes} classes: use a smaller k or soft-target")
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The divergence of every sample."""
+        """Return the divergence of every sample."""
         T = ctx.progress.at(self.temperature)
         likeliest, classes = teacher.topk(self.k, dim=1)
         target = F.log_softmax(likeliest / T, dim=1)

@@ -40,7 +40,7 @@ class TransformedTeacher(LogitLoss):
         self.weighted = weighted
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The weighted divergence of every sample."""
+        """Return the weighted divergence of every sample."""
         T = ctx.progress.at(self.temperature)
         divergence = softened_kl(student, teacher / T, 1.0)
         if not self.weighted:

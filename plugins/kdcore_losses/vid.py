@@ -50,7 +50,7 @@ class VariationalInformation(FeatureLoss):
             self.scales[key] = nn.Parameter(torch.full((width,), start, device=student.device))
 
     def compare(self, key: str, student: Tensor, teacher: Tensor) -> Tensor:
-        """The mean over samples, channels and positions."""
+        """Return the mean over samples, channels and positions."""
         student, teacher = same_positions(student, teacher)
         with torch.autocast(student.device.type, enabled=False):
             variance = F.softplus(self.scales[key]) + SMALLEST

@@ -34,7 +34,7 @@ class WeightedSoftLabels(LogitLoss):
         self.temperature = temperature
 
     def compare(self, student: Tensor, teacher: Tensor, ctx: LossContext) -> Tensor:
-        """The weighted cross-entropy of every sample."""
+        """Return the weighted cross-entropy of every sample."""
         T = ctx.progress.at(self.temperature)
         with torch.no_grad():
             errors = [F.cross_entropy(each, ctx.labels, reduction="none") for each in (student, teacher)]

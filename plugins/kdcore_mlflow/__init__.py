@@ -1,11 +1,11 @@
-"""Tracking with MLflow: a run's journal is sent there while it goes on, and its students are logged as models."""
+"""Tracking with MLflow: the journal of a run is sent to MLflow during training, and students are logged as models."""
 
 from kdcore import hookimpl
 
 
 @hookimpl
 def register_commands(cli):
-    """Add ``sync`` and ``register``."""
+    """Add the commands ``sync`` and ``register``."""
     from kdcore_mlflow.commands import register, sync
 
     cli.command()(sync)
@@ -14,7 +14,7 @@ def register_commands(cli):
 
 @hookimpl
 def command_finished():
-    """Send what earlier runs could not send."""
+    """Send records that earlier runs could not send."""
     from kdcore_mlflow.unsent import notes
 
     if notes().is_dir():
@@ -25,7 +25,7 @@ def command_finished():
 
 @hookimpl
 def open_tracker(recipe, say):
-    """Track every run with MLflow."""
+    """Return the MLflow tracker."""
     from kdcore_mlflow.tracker import MlflowTracker
 
     return MlflowTracker(recipe.tracking.uri, say)
@@ -42,7 +42,7 @@ def run_started(run):
 
 @hookimpl
 def arm_started(run, seed, arm):
-    """Record who runs a seed, and the source commit."""
+    """Record the user and the source commit of a seed."""
     if run.journal:
         from kdcore_mlflow.events import record_seed
 

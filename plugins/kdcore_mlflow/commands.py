@@ -1,4 +1,4 @@
-"""The commands ``sync`` and ``register``; what they need is imported inside them."""
+"""The commands ``sync`` and ``register``, which import slow modules in their bodies."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 
-def sync(run_id: Annotated[str, typer.Argument(help="Run id, or the run's folder; by default, all that wait.")] = "") -> None:
-    """Send records that were kept while MLflow was unreachable."""
+def sync(
+    run_id: Annotated[str, typer.Argument(help="Run ID, or the run's folder. Default: all runs with unsent records.")] = "",
+) -> None:
+    """Send records that were stored while MLflow was unavailable."""
     from kdcore import find_run
     from kdcore_mlflow.tracker import sync as send
     from kdcore_mlflow.unsent import folders_of_unsent
@@ -24,7 +26,7 @@ def sync(run_id: Annotated[str, typer.Argument(help="Run id, or the run's folder
 
 
 def send_leftovers() -> None:
-    """Send what earlier runs could not send, at the end of a command; lines for the user go to stderr."""
+    """Send records that earlier runs could not send, at the end of a command. Lines for the user go to stderr."""
     import sys
 
     from kdcore_mlflow.tracker import sync as send
@@ -37,11 +39,11 @@ def send_leftovers() -> None:
 
 
 def register(
-    run_id: Annotated[str, typer.Argument(help="Id of a tracked run, or the run's folder.")],
+    run_id: Annotated[str, typer.Argument(help="ID of a tracked run, or the run's folder.")],
     name: Annotated[str, typer.Argument(help="Name of the registered model.")],
     alias: Annotated[str, typer.Option(help="Alias for this version, e.g. champion.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Seed of the run; by default the first.")] = None,
-    student: Annotated[str, typer.Option(help="Student, if there are several; ensemble for all of them.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Seed of the run. Default: the first seed.")] = None,
+    student: Annotated[str, typer.Option(help="Name of the student if there are several; ensemble for all.")] = "",
 ) -> None:
     """Register a run's student in the MLflow model registry."""
     from kdcore_mlflow.registry import register_student

@@ -1,7 +1,6 @@
-"""A new SQLite database for MLflow: there as a whole or not at all.
+"""Atomic creation of a new SQLite database for MLflow.
 
-MLflow makes its tables one by one, in place. Killed meanwhile, or done by two processes at once, that leaves a database which
-cannot be used any more.
+MLflow creates its tables one by one. If it is killed meanwhile, or two processes do so at once, the database is unusable.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ SQLITE = "sqlite:///"
 
 
 def database_file(uri: str) -> Path | None:
-    """The file of a tracking URI that is one."""
+    """Return the file of a tracking URI, or None if it is not a file."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def ensure_database(uri: str, make: Callable[[str], object]) -> None:
-    """Have a database made beside its place and put there in one step, unless there is one, or `uri` is no file's.
+    """Create a database in a temporary file and move it into place, unless it exists or `uri` is not a file.
 
     Args:
-        uri: Of the database.
-        make: Makes all tables of the one whose URI it is given.
+        uri: URI of the database.
+        make: Creates all tables of the database with the given URI.
     """
     path = database_file(uri)
     if path is None or path.exists():
@@ -34,7 +33,7 @@ def ensure_database(uri: str, make: Callable[[str], object]) -> None:
     new = path.with_name(f".{path.name}.{uuid.uuid4().hex}.new")
     try:
         make(f"{SQLITE}{new}")
-        with suppress(FileExistsError):  # somebody was quicker, and theirs is as good
+        with suppress(FileExistsError):  # another process was faster; its database is equivalent
             os.link(new, path)
     finally:
         new.unlink(missing_ok=True)

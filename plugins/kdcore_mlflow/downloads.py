@@ -1,4 +1,4 @@
-"""Runs downloaded from MLflow."""
+"""Download of runs from MLflow."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ NEEDED = ("run.json", "recipe.yaml", "results")
 
 
 def client(uri: str | None = None) -> MlflowClient:
-    """MLflow at `uri`, else ``$MLFLOW_TRACKING_URI``, else ``mlflow.db`` in the current folder: where runs are tracked.
+    """Return an MLflow client for `uri`, or ``$MLFLOW_TRACKING_URI``, or ``mlflow.db`` in the current folder.
 
     Raises:
-        UsageError: If that is a file that is not there: MLflow would make it.
+        UsageError: If that is a file that does not exist, which MLflow would create.
         KdcoreError: If MLflow cannot use it.
     """
     for name, value in QUIET.items():
@@ -33,7 +33,7 @@ def client(uri: str | None = None) -> MlflowClient:
 
     uri = tracking_address(uri)
     if uri.startswith(SQLITE) and not (file := Path(uri.removeprefix(SQLITE))).is_file():
-        raise UsageError(f"there is no MLflow database {file}; set --uri to where runs are tracked")
+        raise UsageError(f"MLflow database {file} does not exist; set --uri to where runs are tracked")
     with _reading(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
@@ -50,24 +50,24 @@ def _reading(uri: str) -> Iterator[None]:
 
 
 def tracked_runs(experiment: str, folder: Path, uri: str | None = None, matching: str = "") -> Iterator[FinishedRun]:
-    """The finished runs of an experiment, oldest first.
+    """Return the finished runs of an experiment, oldest first.
 
     Args:
-        experiment: Its name.
-        folder: Where their files are put.
-        uri: Of MLflow.
-        matching: MLflow's filter, e.g. ``tags.dataset = 'utd-mhad'``.
+        experiment: Name of the experiment.
+        folder: Folder for downloaded files.
+        uri: MLflow tracking URI.
+        matching: Filter in MLflow's search syntax, e.g. ``tags.dataset = 'utd-mhad'``.
 
     Raises:
-        UsageError: If MLflow does not understand the filter.
-        KdcoreError: If there is no such experiment, or nothing in it that can be compared.
+        UsageError: If MLflow does not accept the filter.
+        KdcoreError: If the experiment does not exist, or contains no finished run of kdcore.
     """
     mlflow = client(uri)
     with _reading(mlflow.tracking_uri):
         found = mlflow.get_experiment_by_name(experiment)
         if found is None:
             known = ", ".join(each.name for each in mlflow.search_experiments())
-            raise KdcoreError(f"MLflow has no experiment {experiment!r} (there are: {known})")
+            raise KdcoreError(f"MLflow has no experiment {experiment!r} (available: {known})")
         runs = [run.info.run_id for run in _search(mlflow, found.experiment_id, matching) if "recipe_hash" in run.data.tags]
     if not runs:
         raise KdcoreError(
@@ -86,15 +86,15 @@ def _search(mlflow: MlflowClient, experiment: str, matching: str) -> list[Run]:
     except MlflowException as error:
         if not matching or error.error_code not in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST"):
             raise
-        said = one_line(error).removesuffix(".")
-        raise UsageError(f"--filter {matching!r}: {said}; write it as in \"tags.dataset = 'utd-mhad'\"") from error
+        reason = one_line(error).removesuffix(".")
+        raise UsageError(f"--filter {matching!r}: {reason}; write it as in \"tags.dataset = 'utd-mhad'\"") from error
 
 
 def tracked_run(run_id: str, folder: Path, uri: str | None = None) -> FinishedRun:
-    """A run by its MLflow id: of the recipe, or of one of its seeds.
+    """Return a run by its MLflow ID: that of the recipe, or of one of its seeds.
 
     Raises:
-        KdcoreError: If MLflow has none, or it was not tracked to its end.
+        KdcoreError: If MLflow has no such run, or it is not completely tracked.
     """
     from mlflow.exceptions import MlflowException
 

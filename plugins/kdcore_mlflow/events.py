@@ -1,4 +1,4 @@
-"""Everything MLflow shows of a run besides its metrics: files, data sets, teachers' digests and students as models."""
+"""Records of a run in MLflow other than metrics: files, datasets, digests of teachers, and models of students."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from kdcore_mlflow.notes import run_note, seed_note
 from kdcore_mlflow.tracker import MlflowTracker
 
 DIGEST_LIMIT = 36
-"""The number of characters that MLflow takes of a data set's digest."""
+"""Maximum length of a dataset digest in MLflow."""
 
 CODE, REQUIREMENTS = Path(__file__).with_name("pyfunc_model.py"), (f"kdcore=={__version__}",)
-"""The file that MLflow runs to serve a student, and its requirements."""
+"""File that MLflow runs to serve a student, and its requirements."""
 
 
 def record_start(run: RunContext, journal: RunJournal) -> None:
@@ -44,16 +44,16 @@ def record_start(run: RunContext, journal: RunJournal) -> None:
 
 
 def record_seed(run: RunContext, journal: RunJournal, seed: int) -> None:
-    """Record the user and the source commit of one seed's run, and from now on the system's load."""
+    """Record the user and the source commit of a seed's run, and start recording the system load."""
     if isinstance(journal.tracker, MlflowTracker):
         journal.tracker.watch_load(f"seed-{seed}")
     journal.tags(f"seed-{seed}", _origin(run))
 
 
 def _origin(run: RunContext) -> dict[str, str]:
-    """Tags that MLflow shows as user, source and version of a run."""
+    """Return the tags that MLflow shows as user, source and version of a run."""
     tags = {"mlflow.source.name": " ".join(run.command[:3]) or "kdcore", "mlflow.source.type": "LOCAL"}
-    with suppress(OSError, KeyError):  # an account without a name, as in some containers
+    with suppress(OSError, KeyError):  # some containers have accounts without a name
         tags["mlflow.user"] = getpass.getuser()
     if commit := _commit(Path(run.command[2]) if len(run.command) > 2 else Path()):
         tags["mlflow.source.git.commit"] = commit
@@ -61,21 +61,21 @@ def _origin(run: RunContext) -> dict[str, str]:
 
 
 def _commit(recipe: Path) -> str:
-    """The Git commit that the recipe's folder is at, else that of the current folder; empty without one."""
+    """Return the Git commit of the recipe's folder, or else of the current folder; empty without one."""
     folder = recipe.expanduser().parent if recipe.is_file() else Path()
     command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.SubprocessError):  # no git
+    except (OSError, subprocess.SubprocessError):  # Git is not installed
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def record_arm(run: RunContext, journal: RunJournal, seed: int, arm: str, students: Sequence[str]) -> None:
-    """Record an arm's predictions, and its students' files; of the last arm, the students of all seeds as models.
+    """Record the predictions of an arm and the files of its students; for the last arm, the students of all seeds as models.
 
-    MLflow loads every model to try it out, which draws random numbers, so nothing may be trained at that time. It takes as long
-    as the report, which is written meanwhile.
+    MLflow loads each model to try it, which draws random numbers, so nothing may be trained meanwhile. This takes as long as
+    the report, which is written in parallel.
     """
     journal.artifact("root", run.folder / "results" / f"seed-{seed}-{arm}.npz", "results")
     for name in students if arm == "distilled" else ():
@@ -108,7 +108,7 @@ def _record_models(run: RunContext, journal: RunJournal) -> None:
 
 
 def _models(run: RunContext, seed: int) -> dict[str, Path]:
-    """Model → folder of what it loads: students of one modality, since MLflow's example input is one array."""
+    """Return the folders of models by name: students of one modality, since MLflow's example input is one array."""
     specs = run.recipe.student_specs.items()
     students = {name: spec for name, spec in specs if student_folder(run.folder, seed, name).is_dir()}
     found = {name: student_folder(run.folder, seed, name) for name, spec in students.items() if len(spec.modalities) == 1}
@@ -136,14 +136,14 @@ def record_model(
     """Record a model that ``mlflow.pyfunc.load_model("runs:/<run>/<name>")`` can load.
 
     Args:
-        journal: Of the run.
-        run: Local name of the run that made it.
-        name: Of the model.
-        artifacts: What `code` finds in ``context.artifacts``.
-        example: An input; the signature is made from it and from the model's answer.
-        code: A file that ends in ``mlflow.models.set_model(…)``. MLflow is silent about its ``predict`` if that
-            annotates the input as ``numpy.ndarray``.
-        requirements: What `code` needs, for pip.
+        journal: Journal of the run.
+        run: Local name of the run that created the model.
+        name: Name of the model.
+        artifacts: Files that `code` accesses through ``context.artifacts``.
+        example: Example input. The signature is derived from it and the model's output.
+        code: File that ends in ``mlflow.models.set_model(…)``. MLflow does not warn about its ``predict`` if the input is
+            annotated as ``numpy.ndarray``.
+        requirements: Requirements of `code`, for pip.
     """
     file = journal.place(run, f"models/{name}") / "input_example.npy"
     np.save(file, example)

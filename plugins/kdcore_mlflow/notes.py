@@ -1,4 +1,4 @@
-"""The note of a run: what MLflow shows first on the run's page."""
+"""The note of a run, which MLflow shows at the top of the run's page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NO_VALUE = "–"
 
 
 def run_note(summary: Summary, changes: RecipeChanges, model: str = "") -> str:
-    """Return the note of a parent run as Markdown: results, gain, and the recipe's changes to its base.
+    """Return the note of a parent run as Markdown: results, gain, and changes of the recipe to its base.
 
     Args:
         summary: Results of the run.
@@ -28,7 +28,7 @@ def run_note(summary: Summary, changes: RecipeChanges, model: str = "") -> str:
 
 
 def seed_note(summary: Summary, seed: int) -> str:
-    """Return the note of one seed's run as Markdown: its results."""
+    """Return the note of a seed as Markdown: its results."""
     index = list(summary.seeds).index(seed)
     rows, shown = [], []
     for row in summary.rows:
@@ -37,8 +37,8 @@ def seed_note(summary: Summary, seed: int) -> str:
         rows.append([row.participant, row.role, *(metric.text(found.metrics()[metric.name]) for metric in shown)])
     units = {metric.unit for metric in shown}
     headings = [metric.title if units == {"%"} else metric.heading for metric in shown]
-    told = ", in %" if units == {"%"} else ""
-    return f"Seed {seed} of {summary.name}{told}:\n\n" + "\n".join(_table(["participant", "role", *headings], rows))
+    unit = ", in %" if units == {"%"} else ""
+    return f"Seed {seed} of {summary.name}{unit}:\n\n" + "\n".join(_table(["participant", "role", *headings], rows))
 
 
 def _in(metric: Metric) -> str:

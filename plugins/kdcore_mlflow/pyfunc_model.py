@@ -1,4 +1,4 @@
-"""A saved student as an MLflow model: MLflow reads this file, it imports kdcore and nothing of the training."""
+"""A saved student as an MLflow model. MLflow loads this file, which imports kdcore without training code."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class ServedStudent(mlflow.pyfunc.PythonModel):
     """Class probabilities for raw recordings (B, T, …) at the modality's nominal rate."""
 
     def load_context(self, context) -> None:
-        """Load the student, or the students that answer together, that were logged with the model."""
+        """Load the student, or the ensemble of students, logged with the model."""
         self.student = load_predictor(Path(context.artifacts["student"]))
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, context, model_input: np.ndarray, params=None
     ) -> pd.DataFrame:
-        """A row per recording, a column per class; of a recording longer than the student's window, the mean over windows."""
+        """Return class probabilities, one row per recording. For long recordings, they are averaged over windows."""
         [modality] = self.student.reads.values()
         rate = modality.rate or 1.0
         clips = [{modality.name: Signal(each, rate)} for each in np.asarray(model_input)]

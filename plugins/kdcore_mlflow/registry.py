@@ -1,4 +1,4 @@
-"""Students of tracked runs in MLflow's model registry."""
+"""Registration of students of tracked runs in MLflow's model registry."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from kdcore_mlflow.tracker import tracked_runs
 
 
 def register_student(run_id: str, name: str, alias: str = "", seed: int | None = None, student: str = "") -> str:
-    """Register a run's student as a new version of a model; returns its name and version.
+    """Register a run's student as a new version of a model, and return its name and version.
 
     Args:
-        run_id: Id, folder or recipe's name of a tracked run.
-        name: The registered model's name; created if absent.
-        alias: Alias of this version; taken from the version that had it.
-        seed: Seed; the first by default.
-        student: Student, where there are several; ``ensemble`` for all of them.
+        run_id: ID, folder or recipe name of a tracked run.
+        name: Name of the registered model, which is created if it does not exist.
+        alias: Alias for this version, which is removed from other versions.
+        seed: Seed of the run. Default: the first seed.
+        student: Name of the student if there are several; ``ensemble`` for all.
 
     Raises:
-        KdcoreError: If the run has no such model where it was tracked, or the tracking server cannot be reached.
+        KdcoreError: If the run has no such model at its tracking server, or the server is unavailable.
     """
     uri, runs = tracked_runs(find_run(run_id))
     seeds = sorted(int(local.removeprefix("seed-")) for local in runs if local.startswith("seed-"))
@@ -25,7 +25,7 @@ def register_student(run_id: str, name: str, alias: str = "", seed: int | None =
         raise KdcoreError(f"{run_id}: not sent to MLflow yet; run kdcore sync {run_id}")
     chosen = seeds[0] if seed is None else seed
     if chosen not in seeds:
-        raise UsageError(f"{run_id}: no seed {chosen} (there are: {', '.join(map(str, seeds))})")
+        raise UsageError(f"{run_id}: no seed {chosen} (available: {', '.join(map(str, seeds))})")
     from mlflow.exceptions import MlflowException
 
     try:
@@ -44,7 +44,7 @@ def _version(uri: str, run: str, name: str, alias: str, student: str) -> str:
     models = {model.name: model for model in client.search_logged_models([experiment], f"source_run_id = '{run}'")}
     wanted = student or ("ensemble" if "ensemble" in models else next(iter(models), ""))
     if wanted not in models:
-        raise UsageError(f"run {run} has no model {wanted!r} (there are: {', '.join(models) or 'none'})")
+        raise UsageError(f"run {run} has no model {wanted!r} (available: {', '.join(models) or 'none'})")
     try:
         client.create_registered_model(name)
     except MlflowException as error:

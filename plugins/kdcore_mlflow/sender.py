@@ -1,4 +1,4 @@
-"""Sends a journal to where its records belong, so that each of them counts there exactly once."""
+"""Sending of a journal to a tracking store, so that each record counts exactly once."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ Record = Mapping[str, Any]
 
 
 class RefusedError(Exception):
-    """A record that will not be accepted, however often it is sent."""
+    """Raised for a record that will never be accepted."""
 
 
 class Store(Protocol):
-    """A destination of records. A record sent a second time changes nothing."""
+    """A destination of records. Sending a record twice has no effect."""
 
     def start(self, record: Record, parent: str | None) -> str:
-        """Begin a run, or go on with it; returns its id there."""
+        """Start or continue a run, and return its ID in the store."""
         ...
 
     def send(self, run: str, records: Sequence[Record], folder: Path) -> None:
-        """Send one record, or several of kind ``metrics``, of the run with this id.
+        """Send one record, or several of kind ``metrics``, of the run with this ID.
 
         Raises:
-            RefusedError: If it is no use to try again. Any other exception says that it is.
+            RefusedError: If another attempt is useless. After any other exception, sending may be tried again.
         """
         ...
 
 
 class Sender:
-    """Sends committed records in order, and notes in ``<folder>/sent.json`` how far it has come.
+    """Sends committed records in order, and stores its position in ``<folder>/sent.json``.
 
     Args:
-        journal: What to send.
-        uri: Where to; the note of another place does not count, so all is sent to a new one.
-        connect: Opens the store; called when there is something to send, again if it fails.
-        say: Is given each line meant for the user.
+        journal: Journal to send.
+        uri: Destination. The position for another destination is ignored, so that all records are sent to a new one.
+        connect: Opens the store; called when there is something to send, and again after a failure.
+        say: Called with each line for the user.
     """
 
     def __init__(self, journal: Journal, uri: str, connect: Callable[[], Store], say: Callable[[str], None]):
@@ -59,25 +59,25 @@ class Sender:
             note = json.loads(self._note.read_text(encoding="utf-8"))
             if note["uri"] == self.uri:
                 self.runs = dict(note["runs"])
-                # A journal that was cut and written on since is sent again from its start: what is sent twice counts once.
+                # A journal that was cut and extended since is sent again from its start. Records sent twice count once.
                 if 0 < note["sent"] <= journal.end and note["mark"] == journal.mark(note["sent"]):
                     self.sent = note["sent"]
 
     def rewind(self, position: int) -> None:
-        """Note, before the journal is cut at byte `position`, that nothing after it was sent."""
+        """Store that nothing after byte `position` was sent, before the journal is cut there."""
         if position < self.sent:
             self._remember(position, durable=True)
 
     def waiting(self) -> int:
-        """The number of committed records that are not sent."""
+        """Return the number of committed records that are not sent."""
         return sum(1 for _ in self._journal.read(self.sent))
 
     def send(self, stop: Callable[[], bool] = lambda: False) -> int:
-        """Send until nothing is left or `stop` says so; returns how many records went.
+        """Send records until none are left or `stop` returns true, and return the number of records sent.
 
         Raises:
             KdcoreError: If another process is sending this journal.
-            Exception: If the store cannot be reached; the next call goes on from there.
+            Exception: If the store is unavailable. The next call continues from there.
         """
         count, stopped, end = 0, stop(), self._journal.committed
         with _alone(self.folder):
@@ -120,7 +120,7 @@ class Sender:
             store.send(self.runs[run], records, self.folder)
 
     def _refuse_other_files(self, record: Record) -> None:
-        """Refuse a record that names a file outside the journal's folder: a run from elsewhere must not send files of here."""
+        """Check that a record does not name a file outside the journal's folder, which a run from elsewhere must not send."""
         named = [record.get(key) for key in ("file", "code", "input_example")] + list(record.get("artifacts", {}).values())
         home = self.folder.resolve()
         for name in named:
@@ -144,7 +144,7 @@ class Sender:
 
 
 def _grouped(batch: Sequence[tuple[int, Record]]) -> Iterator[list[tuple[int, Record]]]:
-    """Neighbouring metrics of one run together, everything else on its own."""
+    """Group consecutive metrics of a run; everything else is sent separately."""
     group, size = [], 0
     for item in batch:
         record = item[1]
@@ -160,10 +160,10 @@ def _grouped(batch: Sequence[tuple[int, Record]]) -> Iterator[list[tuple[int, Re
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Keeps two processes from sending one journal."""
+    """Context manager that prevents two processes from sending the same journal."""
     try:
         import fcntl
-    except ImportError:  # a platform without these locks
+    except ImportError:  # a platform without file locks
         yield
         return
     with (folder / "sending.lock").open("w") as file:

@@ -1,4 +1,4 @@
-"""The records of a run as MLflow has them."""
+"""Records of a run in MLflow."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from kdcore_mlflow.database import database_file, ensure_database
 from kdcore_mlflow.sender import METRICS_AT_ONCE, Record, RefusedError
 
 RUN_TAG = "kdcore.run"
-"""Tag by which a run is found again when its creation was not noted."""
+"""Tag that identifies a run whose creation was not stored locally."""
 
 KIND_TAG = ("mlflow.experimentKind", "custom_model_development")
-"""Tag of an experiment for which MLflow's page opens under *Model training*."""
+"""Experiment tag for which MLflow opens its page under *Model training*."""
 
 PARAMS_AT_ONCE = 100
 
 FINAL = (400, 405, 411, 413, 414, 415, 422, 431)
-"""HTTP statuses that blame the call itself. Others, such as 401 or 404, may be another answer once the server is set right."""
+"""HTTP statuses of invalid requests. Others, such as 401 or 404, may disappear once the server is configured correctly."""
 
 QUIET = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -37,16 +37,16 @@ QUIET = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_UV_AUTO_DETECT": "false",
 }
-"""Settings of MLflow beside a training, unless the environment says otherwise."""
+"""MLflow settings during training, unless set in the environment."""
 
 
 class MlflowStore:
-    """MLflow, through a client of its own: the process's tracking URI and active run are left alone.
+    """MLflow, through a separate client. The tracking URI and active run of the process are not changed.
 
     Args:
-        uri: Server or database.
-        experiment: Its name; made if absent.
-        journal: Id of the journal whose records come; tells its runs from all others.
+        uri: URI of the server or database.
+        experiment: Name of the experiment, which is created if it does not exist.
+        journal: ID of the journal, which identifies its runs.
     """
 
     def __init__(self, uri: str, experiment: str, journal: str):
@@ -73,7 +73,7 @@ class MlflowStore:
         return found.experiment_id
 
     def start(self, record: Record, parent: str | None) -> str:
-        """Begin a run, or go on with the one begun for an earlier record like this."""
+        """Start a run, or continue one started by an earlier attempt."""
         mark = f"{self._journal}/{record['run']}"
         tags = {**record["tags"], RUN_TAG: mark, **({"mlflow.parentRunId": parent} if parent else {})}
         if found := self._find(record["run"]):
@@ -83,7 +83,7 @@ class MlflowStore:
         return self._client.create_run(self._experiment, record["time"], tags, record["name"]).info.run_id
 
     def _find(self, name: str) -> str:
-        """MLflow's id of a run of this journal; empty if it has none."""
+        """Return MLflow's ID of a run of this journal; empty if it does not exist."""
         mark = f"{self._journal}/{name}"
         found = self._client.search_runs([self._experiment], f"tags.`{RUN_TAG}` = '{mark}'", max_results=1)
         return found[0].info.run_id if found else ""
@@ -103,7 +103,7 @@ class MlflowStore:
             raise
 
     def metrics(self, run: str, records: Sequence[Record]) -> None:
-        """Numbers, each with the time it was recorded: MLflow keeps one of equal rows."""
+        """Send metrics with their time stamps. MLflow stores equal rows once."""
         from mlflow.entities import Metric
 
         rows = [Metric(key, value, each["time"], each["step"]) for each in records for key, value in each["values"].items()]
@@ -111,35 +111,35 @@ class MlflowStore:
             self._client.log_batch(run, metrics=part)
 
     def params(self, run: str, record: Record, folder: Path) -> None:
-        """Parameters."""
+        """Send parameters."""
         from mlflow.entities import Param
 
         for part in _parts([Param(key, value) for key, value in record["values"].items()], PARAMS_AT_ONCE):
             self._client.log_batch(run, params=part)
 
     def tags(self, run: str, record: Record, folder: Path) -> None:
-        """Tags."""
+        """Send tags."""
         from mlflow.entities import RunTag
 
         for part in _parts([RunTag(key, value) for key, value in record["values"].items()], PARAMS_AT_ONCE):
             self._client.log_batch(run, tags=part)
 
     def artifact(self, run: str, record: Record, folder: Path) -> None:
-        """A file or folder, from the copy beside the journal."""
+        """Send a file or folder, from the copy next to the journal."""
         path = folder / record["file"]
         if not path.exists():
             raise RefusedError(f"{path} no longer exists")
         self._client.log_artifact(run, str(path), record["to"] or None)
 
     def dataset(self, run: str, record: Record, folder: Path) -> None:
-        """A dataset the run read."""
+        """Send a dataset that the run read."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         data = Dataset(record["name"], record["digest"], "local", json.dumps({"uri": record["source"]}))
         self._client.log_inputs(run, [DatasetInput(data, [InputTag("mlflow.data.context", record["context"])])])
 
     def model(self, run: str, record: Record, folder: Path) -> None:
-        """A model, under its run; a model of that name that the run has already is replaced."""
+        """Send a model of the run, which replaces an existing one with the same name."""
         name = record["name"]
         found = self._models(name, run)
         model = found[0] if found else self._client.create_logged_model(self._experiment, name, run, model_type="kdcore")
@@ -155,7 +155,7 @@ class MlflowStore:
         self._client.finalize_logged_model(model.model_id, "READY")
 
     def linked_model(self, run: str, record: Record, folder: Path) -> None:
-        """A model of another run of this journal, as a model of this run, too."""
+        """Link a model of another run of this journal to this run."""
         found = self._models(record["name"], self._find(record["source"]))
         if not found:
             raise RefusedError(f"{record['source']} has no model {record['name']!r}")
@@ -173,12 +173,12 @@ class MlflowStore:
             self._client.log_outputs(run, [LoggedModelOutput(model, step=0)])
 
     def finish(self, run: str, record: Record, folder: Path) -> None:
-        """The end of a run."""
+        """Finish the run."""
         self._client.set_terminated(run, record["status"], record["time"])
 
 
 def _is_final(error: Any) -> bool:
-    """True if MLflow, or a proxy before it, will refuse this call however often it is made."""
+    """Return whether MLflow, or a proxy in front of it, will always reject this call."""
     status = re.search(r"failed with error code (\d+)", str(error))
     return error.error_code in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST") or bool(status and int(status[1]) in FINAL)
 
@@ -203,7 +203,7 @@ def _save_model(place: Path, record: Record, folder: Path, run: str, model_id: s
 
 
 def _free_length(description: Any) -> None:
-    """Let recordings be of any length: their second axis is time, whatever the example's had."""
+    """Allow recordings of any length: their second axis is time, whatever its length in the example."""
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 

@@ -1,4 +1,4 @@
-"""The machine's load while a run learns, under the names that MLflow shows as system metrics."""
+"""System load during a run, under the names that MLflow shows as system metrics."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import time
 import psutil
 
 PAUSE = 10.0
-"""Seconds between two looks."""
+"""Minimum interval between two measurements, in seconds."""
 
 
 class MachineLoad:
-    """Looks at the machine's load now and then, whenever it is asked to."""
+    """Measures the system load periodically, when called."""
 
     def __init__(self) -> None:
         self._due, self._looks = time.monotonic(), 0
-        psutil.cpu_percent()  # the next call tells of the time since this one
+        psutil.cpu_percent()  # the next call measures the time since this one
 
     def due(self) -> tuple[int, dict[str, float]] | None:
-        """Number of this look, and the load; None if the last look was short ago."""
+        """Return the number of the measurement and the load, or None if the last measurement was too recent."""
         if time.monotonic() < self._due:
             return None
         self._due, self._looks = time.monotonic() + PAUSE, self._looks + 1
@@ -26,8 +26,8 @@ class MachineLoad:
 
 
 def load() -> dict[str, float]:
-    """Processors and memory in use, in % and MB; on accelerators the memory alone."""
-    import torch  # `kdcore sync` needs none of it
+    """Return processor load and memory in % and MB; for accelerators only memory."""
+    import torch  # not required by `kdcore sync`
 
     memory = psutil.virtual_memory()
     found = {

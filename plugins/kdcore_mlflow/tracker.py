@@ -1,4 +1,4 @@
-"""The MLflow tracker: sends a run's journal to MLflow from a thread of its own."""
+"""MLflow tracker, which sends the journal of a run to MLflow from a background thread."""
 
 from __future__ import annotations
 
@@ -20,32 +20,31 @@ from kdcore_mlflow.system_metrics import MachineLoad
 from kdcore_mlflow.unsent import forget_unsent, note_unsent
 
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")
-"""Kinds of address that MLflow knows without plugins of its own."""
+"""URI schemes that MLflow supports without plugins."""
 
 EXAMPLES = "sqlite:///FILE.db or http://HOST:PORT"
 
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-"""Between two attempts to reach MLflow, in seconds."""
+"""Interval between attempts to reach MLflow, in seconds."""
 
 
 class MlflowTracker(Tracker):
-    """Sends committed records to MLflow in the background; training never waits for it.
+    """Sends committed records to MLflow in the background. Training never waits for it.
 
-    A record that is sent twice, because a crash came between sending and noting it, counts once: its time and its run are those
-    of the first time.
+    A record that is sent twice after a crash counts once, with the time and run of the first attempt.
 
     Args:
-        uri: An MLflow server or database; None for the journal's own, else ``MLFLOW_TRACKING_URI``, else
-            ``mlflow.db`` in the current folder.
-        say: Is given each line meant for the user.
+        uri: MLflow server or database. Default: that of the journal, or else ``MLFLOW_TRACKING_URI``, or else ``mlflow.db`` in
+            the current folder.
+        say: Called with each line for the user.
 
     Raises:
-        UsageError: If `uri` is of no kind that MLflow has.
+        UsageError: If MLflow does not support the URI.
     """
 
     def __init__(self, uri: str | None = None, say: Callable[[str], None] = print):
         self.uri = with_password(tracking_address(uri))
-        self.address = without_password(self.uri)  # what is stored
+        self.address = without_password(self.uri)  # the stored value
         self._named, self._say = bool(uri), say
         self._load: MachineLoad | None = None
         self._loaded = ""
@@ -54,23 +53,23 @@ class MlflowTracker(Tracker):
         self._trouble = ""
 
     def open(self, journal: Journal) -> None:
-        """Take the journal whose records are to be sent."""
+        """Open the journal whose records to send."""
         self._journal = journal
         if not self._named:
             self.uri = with_password(journal.header["uri"]) or self.uri
         self._sender = _sender(journal, self.uri, self._say)
 
     def watch_load(self, run: str) -> None:
-        """Record the system's load from now on, as metrics of `run`."""
+        """Start recording the system load as metrics of `run`."""
         if run != self._loaded:
             self._load, self._loaded = MachineLoad(), run
 
     def rewind(self, position: int) -> None:
-        """Note that nothing after byte `position` was sent."""
+        """Store that nothing after byte `position` was sent."""
         self._sender.rewind(position)
 
     def recorded(self) -> None:
-        """Record the machine's load now and then."""
+        """Record the system load periodically."""
         if self._load and (metrics := self._load.due()):
             step, values = metrics
             record = {
@@ -83,7 +82,7 @@ class MlflowTracker(Tracker):
             self._journal.append(record)
 
     def committed(self) -> None:
-        """Send what is committed, in time."""
+        """Send committed records in the background."""
         with self._wake:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="kdcore-tracking", daemon=True)
@@ -91,7 +90,7 @@ class MlflowTracker(Tracker):
             self._wake.notify_all()
 
     def close(self, timeout: float = 30) -> bool:
-        """Wait until all committed records are sent, at most `timeout` seconds; say so if some are not."""
+        """Wait at most `timeout` seconds until all committed records are sent, and print a line if some are not."""
         with self._wake:
             self._closing = True
             self._wake.notify_all()
@@ -110,11 +109,11 @@ class MlflowTracker(Tracker):
         return not waiting
 
     def run_ids(self) -> dict[str, str]:
-        """Local name → MLflow run id, of the runs that MLflow knows by now."""
+        """Return the MLflow run IDs known so far, by local name."""
         return dict(self._sender.runs)
 
     def describe(self) -> str:
-        """A command that shows what was tracked."""
+        """Return a command that shows the tracked run."""
         experiment = f"experiment {self._journal.header['experiment']!r}"
         if self.uri.startswith("http"):
             return f"{experiment} at {without_password(self.uri)}"
@@ -131,7 +130,7 @@ class MlflowTracker(Tracker):
                 failures, self._trouble = 0, ""
             except Exception as error:
                 failures, self._trouble = failures + 1, _trouble(self.uri, error)
-                # The first failure may be two runs making one database; it is worth a second try before a word.
+                # The first failure may be a race of two runs that create the database; try again before reporting it.
                 if failures == 2 and not warned:
                     warned = True
                     self._say(f"tracking: {self._trouble}; training continues; records are kept in {self._journal.path.parent}")
@@ -148,19 +147,19 @@ def sync(
     say: Callable[[str], None] = print,
     stop: Callable[[], bool] = lambda: False,
 ) -> int:
-    """Send what a run's journal holds and MLflow does not know yet.
+    """Send the records of a run's journal that MLflow does not have yet.
 
     Args:
-        folder: The tracker's folder.
-        uri: Where to, if not where the run was to be tracked: everything is then sent there.
-        say: Is given each line meant for the user.
-        stop: Ends sending early when it returns true.
+        folder: Folder of the tracker.
+        uri: Destination, if not the original one; all records are sent to it.
+        say: Called with each line for the user.
+        stop: Stops sending early when it returns true.
 
     Returns:
-        How many records were sent.
+        Number of records sent.
 
     Raises:
-        KdcoreError: If there is no journal, or MLflow cannot be reached; what was sent until then stays sent.
+        KdcoreError: If there is no journal, or MLflow is unavailable. Records sent before the error are kept.
     """
     journal = Journal(folder, writable=False)
     sender = _sender(journal, tracking_address(uri or with_password(journal.header["uri"])), say)
@@ -174,7 +173,7 @@ def sync(
 
 
 def tracked_runs(run: Path) -> tuple[str, dict[str, str]]:
-    """The address that the run in this folder is tracked at, and MLflow's ids of its runs, ``root``, ``seed-0`` …
+    """Return the tracking URI of the run in this folder, and MLflow's IDs of its runs, ``root``, ``seed-0`` …
 
     Raises:
         KdcoreError: If there is no journal.
@@ -189,10 +188,10 @@ def _sender(journal: Journal, uri: str, say: Callable[[str], None]) -> Sender:
 
 
 def tracking_address(uri: str | None) -> str:
-    """The address of MLflow: `uri`, ``$MLFLOW_TRACKING_URI`` or ``mlflow.db`` in the current folder; absolute, if a file.
+    """Return the tracking URI: `uri`, ``$MLFLOW_TRACKING_URI`` or ``mlflow.db`` in the current folder. Files are absolute.
 
     Raises:
-        UsageError: If that is of no kind that MLflow has.
+        UsageError: If MLflow does not support the URI.
     """
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
     if uri.startswith(SQLITE):
@@ -206,21 +205,21 @@ def tracking_address(uri: str | None) -> str:
 
 
 def _provided(scheme: str) -> bool:
-    """True if a plugin of MLflow's knows the scheme."""
+    """Return whether a plugin of MLflow provides the URI scheme."""
     return any(point.name == scheme for point in entry_points(group="mlflow.tracking_store"))
 
 
 def without_password(uri: str) -> str:
-    """An address for people to read."""
+    """Return a URI without its password, for messages."""
     return re.sub(r"//[^/?#\s]*@", "//", uri)
 
 
 def with_password(stored: str) -> str:
-    """An address as it is stored, with the credentials of ``MLFLOW_TRACKING_URI`` if that is the same place."""
+    """Return a stored URI with the credentials in ``MLFLOW_TRACKING_URI``, if that is the same server."""
     named = os.environ.get("MLFLOW_TRACKING_URI", "")
     return named if stored and without_password(named) == stored else stored
 
 
 def _trouble(uri: str, error: Exception) -> str:
-    said = re.split(r"\[SQL|\(Background on this error", one_line(error))[0].strip(" ;,")  # a statement says nothing to a user
-    return f"MLflow at {without_password(uri)} cannot be used ({without_password(said)})"
+    message = re.split(r"\[SQL|\(Background on this error", one_line(error))[0].strip(" ;,")  # omit the SQL statement
+    return f"MLflow at {without_password(uri)} cannot be used ({without_password(message)})"

@@ -1,4 +1,4 @@
-"""Records that a run could not send before it ended: noted beside the runs, and sent at the end of the next command."""
+"""Records that a run could not send before it ended. They are sent at the end of the next command."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 from kdcore import Journal, KdcoreError, runs_folder
 
 PATIENCE = 10.0
-"""Seconds that a command waits at its end while records of earlier runs are sent."""
+"""Time that a command waits at its end while records of earlier runs are sent, in seconds."""
 
 PAUSE = 60.0
-"""Seconds after which what could not be sent is tried again."""
+"""Time after which failed records are tried again, in seconds."""
 
 Send = Callable[[Path, threading.Event], int]
 
 
 def notes() -> Path:
-    """The folder of notes, one for each journal with unsent records; its name is the journal's id."""
+    """Return the folder with one note per journal with unsent records; the name of a note is the ID of the journal."""
     return runs_folder() / ".unsent"
 
 
 def note_unsent(journal: Journal) -> None:
-    """Note that a journal has records to send."""
-    with suppress(OSError):  # its records are safe without the note
+    """Note that a journal has unsent records."""
+    with suppress(OSError):  # the records are safe even without the note
         notes().mkdir(parents=True, exist_ok=True)
         note = notes() / journal.header["id"]
         note.write_text(f"{os.getpid()} {journal.path.parent.absolute()}", encoding="utf-8")
@@ -43,7 +43,7 @@ def forget_unsent(journal: Journal) -> None:
 
 
 def folders_of_unsent() -> dict[Path, Path]:
-    """Note → folder of a journal with unsent records, without those this process left; notes of what is gone are removed."""
+    """Return folders of journals with unsent records by note, except those of this process. Stale notes are removed."""
     found = {}
     for note in sorted(notes().glob("*")):
         process, _, name = note.read_text(encoding="utf-8").partition(" ")
@@ -55,12 +55,12 @@ def folders_of_unsent() -> dict[Path, Path]:
 
 
 def send_unsent(send: Send, say: Callable[[str], None], seconds: float = PATIENCE) -> None:
-    """Send what earlier runs left, for a while, and say what became of it. Nothing is raised.
+    """Send records of earlier runs for a limited time, and print the result. Exceptions are not raised.
 
     Args:
-        send: Sends the records in a folder until its event is set, and returns how many went; such as `tracker.sync`.
-        say: Is given each line meant for the user.
-        seconds: The longest time that this takes.
+        send: Sends the records in a folder until its event is set, and returns their number, e.g. `tracker.sync`.
+        say: Called with each line for the user.
+        seconds: Maximum duration in seconds.
     """
     deadline, stop = time.monotonic() + seconds, threading.Event()
     for note, folder in folders_of_unsent().items():
@@ -78,8 +78,8 @@ def send_unsent(send: Send, say: Callable[[str], None], seconds: float = PATIENC
 
 
 def waiting_in(folder: Path) -> str:
-    """A sentence on the records that wait in a journal's folder."""
-    return f"records wait in {folder}; `kdcore sync {shlex.quote(str(folder))}` sends them, as the next command tries to"
+    """Return a sentence about the unsent records in a journal's folder."""
+    return f"records wait in {folder}; `kdcore sync {shlex.quote(str(folder))}` sends them, and the next command also tries to"
 
 
 def _send(send: Send, folder: Path, stop: threading.Event, result: list[str]) -> None:
@@ -88,5 +88,5 @@ def _send(send: Send, folder: Path, stop: threading.Event, result: list[str]) ->
         result.append(f"tracking: {count} records that were waiting in {folder} are sent")
     except KdcoreError as error:
         result.append(f"tracking: {error}; {waiting_in(folder)}")
-    except Exception as error:  # nothing here may fail a command that has succeeded
+    except Exception as error:  # an error here must not fail a successful command
         result.append(f"tracking: {type(error).__name__}: {error}; {waiting_in(folder)}")

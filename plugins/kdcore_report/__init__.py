@@ -1,11 +1,11 @@
-"""The HTML report of a run, and the command that writes it again."""
+"""HTML report of a run, and the command that rewrites it."""
 
 from kdcore import hookimpl
 
 
 @hookimpl
 def register_commands(cli):
-    """Add ``report``."""
+    """Add the command ``report``."""
     from kdcore_report.commands import report
 
     cli.command()(report)
@@ -13,7 +13,7 @@ def register_commands(cli):
 
 @hookimpl
 def draw_recordings(title, drawings, path):
-    """Write a page of pictures."""
+    """Write an HTML page with plots of recordings."""
     from kdcore_report.drawings import write_drawings
 
     return write_drawings(title, drawings, path)
@@ -21,7 +21,7 @@ def draw_recordings(title, drawings, path):
 
 @hookimpl
 def write_report(run, summary):
-    """Write ``report.html`` into the run's folder."""
+    """Write ``report.html`` to the run's folder."""
     from kdcore_report.rewrite import write_run_report
 
     path = run.folder / "report.html"

@@ -1,4 +1,4 @@
-"""Calibration: the agreement of confidence and accuracy."""
+"""Calibration: agreement of confidence and accuracy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from kdcore import Evaluation, LabelEvaluation
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Answers sorted by their confidence into bins of equal width.
+    """Predictions in bins of equal width by confidence.
 
     Args:
-        edges: (bins + 1,) ends of the bins; a bin holds its upper end.
-        counts: (bins,) answers in each.
-        confidence: (bins,) their mean confidence; NaN where there are none.
-        accuracy: (bins,) share of them that is right; NaN where there are none. Of a label, the share of samples that have it.
-        error: Expected calibration error; NaN without answers.
+        edges: Bin edges, (bins + 1,). A bin includes its upper edge.
+        counts: Number of predictions per bin, (bins,).
+        confidence: Mean confidence per bin, (bins,); NaN for empty bins.
+        accuracy: Share of correct predictions per bin, (bins,); NaN for empty bins. For a label, the share of samples that have
+            it.
+        error: Expected calibration error; NaN without predictions.
     """
 
     edges: NDArray[np.float64]
@@ -30,9 +31,9 @@ class Reliability:
 
 
 def reliability(evaluation: Evaluation, bins: int = 10) -> Reliability:
-    """A reliability diagram's numbers.
+    """Compute a reliability diagram.
 
-    The expected calibration error over bins :math:`B_m` of :math:`n` answers is
+    The expected calibration error over bins :math:`B_m` of :math:`n` predictions is
 
     .. math:: \\sum_m \\frac{|B_m|}{n} \\left| \\mathrm{acc}(B_m) - \\mathrm{conf}(B_m) \\right|
 
@@ -40,25 +41,25 @@ def reliability(evaluation: Evaluation, bins: int = 10) -> Reliability:
     https://arxiv.org/abs/1706.04599, equation 3).
 
     Args:
-        evaluation: Of one participant.
-        bins: How many, of equal width.
+        evaluation: Evaluation of one participant.
+        bins: Number of bins of equal width.
     """
     return _binned(evaluation.probabilities.max(axis=1), evaluation.correct, bins)
 
 
 def label_reliability(evaluation: LabelEvaluation, label: int | None = None, bins: int = 10) -> Reliability:
-    """A reliability diagram's numbers of one label, or of all labels together.
+    """Compute the reliability diagram of one label, or of all labels together.
 
-    In place of confidence and accuracy stand the label's probability and the share of samples that have it.
+    The probability of the label and the share of samples that have it replace confidence and accuracy.
 
     Args:
-        evaluation: Of one participant.
-        label: Which label; None for all.
-        bins: How many, of equal width.
+        evaluation: Evaluation of one participant.
+        label: Index of the label; None for all.
+        bins: Number of bins of equal width.
     """
     columns = slice(None) if label is None else slice(label, label + 1)
-    told = evaluation.told[:, columns]
-    return _binned(evaluation.probabilities[:, columns][told], evaluation.labels[:, columns][told], bins)
+    is_known = evaluation.told[:, columns]
+    return _binned(evaluation.probabilities[:, columns][is_known], evaluation.labels[:, columns][is_known], bins)
 
 
 def _binned(confidence: NDArray[np.float64], right: NDArray, bins: int) -> Reliability:

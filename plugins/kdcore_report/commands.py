@@ -1,4 +1,4 @@
-"""The command ``report``; what it needs is imported inside it."""
+"""The command ``report``, which imports slow modules in its body."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import typer
 
 
 def report(
-    run_id: Annotated[str, typer.Argument(help="Id of a finished run, or the run's folder.")],
-    output: Annotated[Path | None, typer.Option(help="HTML file to write; by default report.html in the run's folder.")] = None,
+    run_id: Annotated[str, typer.Argument(help="ID of a finished run, or the run's folder.")],
+    output: Annotated[Path | None, typer.Option(help="Output HTML file. Default: report.html in the run's folder.")] = None,
 ) -> None:
     """Rewrite the report of a finished run, and print its path."""
     from kdcore_report.rewrite import rewrite_report

@@ -1,4 +1,4 @@
-"""Learning curves, from a run's journal."""
+"""Learning curves from the journal of a run."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 DISTILLED, BASELINE = "distilled", "baseline"
 
 Curves = dict[str, dict[str, list[tuple[float, float]]]]
-"""Title of a panel → name of a curve → (epoch, value) pairs."""
+"""(epoch, value) pairs by panel title and curve name."""
 
 
 def curves(run: Path, seeds: Sequence[int]) -> Curves:
-    """Read learning curves by epoch: of every learner's terms and validation accuracy, from the run's journal.
+    """Read learning curves of all terms and validation metrics of all learners from the run's journal.
 
     Returns:
-        ``student: soft-target`` or ``student: total loss`` → ``seed 0, distilled`` or ``seed 0, baseline`` → (epoch, value)
-        pairs. Without a baseline, the curve is called ``seed 0``.
+        (epoch, value) pairs by panel title, such as ``student: soft-target`` or ``student: total loss``, and by curve name,
+        ``seed 0, distilled`` or ``seed 0, baseline``. Without a baseline, the curve is named ``seed 0``.
     """
     found: Curves = {}
     journal = run / "tracking" / "journal.jsonl"
@@ -25,7 +25,7 @@ def curves(run: Path, seeds: Sequence[int]) -> Curves:
     for line in journal.read_text(encoding="utf-8").splitlines() if journal.exists() else ():
         try:
             record = json.loads(line)
-        except ValueError:  # a damaged line costs its own points alone
+        except ValueError:  # skip damaged lines
             continue
         if record.get("kind") == "metrics" and record.get("run") in runs:
             for name, value in record["values"].items():
@@ -41,7 +41,7 @@ def curves(run: Path, seeds: Sequence[int]) -> Curves:
 
 
 def _curve_title(metric: str) -> str:
-    """``train/student/total`` as ``student: total loss``; empty if it is no curve by epoch."""
+    """Return ``student: total loss`` for ``train/student/total``; empty if it is not a curve by epoch."""
     kind, _, rest = metric.partition("/")
     learner, _, what = rest.rpartition("/")
     if kind == "validation":

@@ -1,4 +1,4 @@
-"""Pages of recordings: what was recorded, and the classes, labels or values along its time."""
+"""HTML pages with plots of recordings and their predictions over time."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from kdcore_report.recordings import animation, draw_signal
 
 
 def write_drawings(title: str, drawings: Sequence[Drawing], path: Path) -> Path:
-    """Write a page with a picture of each recording; those with joints move, too.
+    """Write a page with a plot of each recording. Skeletons are also animated.
 
     Args:
-        title: Of the page.
-        drawings: The recordings; those of one heading stand together.
-        path: The HTML file.
+        title: Title of the page.
+        drawings: Recordings; those with the same heading are grouped.
+        path: Output HTML file.
 
     Raises:
-        UsageError: If it cannot be written.
+        UsageError: If the file cannot be written.
     """
     headings: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -45,15 +45,17 @@ def _drawn(pictures: Pictures, name: str, each: Drawing) -> str:
     if moving := animation(each.modality, each.signal):
         content += f'<figure class="example">{moving}</figure>'
     if each.predictions:
-        said = f"{each.caption}: {each.kind} over time; darker means more probable"
+        description = f"{each.caption}: {each.kind} over time; darker means more probable"
         content += pictures.figure(
-            f"{name}-classes", lambda path: draw_timeline(each.predictions, each.signal, path), said, said
+            f"{name}-classes", lambda path: draw_timeline(each.predictions, each.signal, path), description, description
         )
     elif each.kind == "labels":
         content += f"<p>{escape(each.caption)}: no label reaches the threshold at any time.</p>"
     if each.estimates:
-        said = f"{each.caption}: values over time"
-        content += pictures.figure(f"{name}-values", lambda path: draw_values(each.estimates, each.signal, path), said, said)
+        description = f"{each.caption}: values over time"
+        content += pictures.figure(
+            f"{name}-values", lambda path: draw_values(each.estimates, each.signal, path), description, description
+        )
     return content
 
 

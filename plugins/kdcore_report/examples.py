@@ -1,4 +1,4 @@
-"""Samples worth looking at, with what everybody said of them."""
+"""Notable samples with the predictions of all participants."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ Kind = tuple[str, np.ndarray, np.ndarray, int]
 
 @dataclass(frozen=True)
 class Answer:
-    """A participant's answer for a sample.
+    """Prediction of a participant for a sample.
 
     Args:
-        who: Its name.
-        said: The class or labels that it takes the sample for, or its estimates.
-        right: Whether that is so; None of estimates.
-        number: The confidence, the probabilities of labels, or the errors of estimates.
+        who: Name of the participant.
+        said: Predicted class, labels or values.
+        right: Whether it is correct; None for values.
+        number: Confidence, probabilities of labels, or errors of values.
     """
 
     who: str
@@ -38,16 +38,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Example:
-    """One sample.
+    """A sample with its predictions and plots.
 
     Args:
-        key: Which it is.
+        key: Key of the sample.
         label: Its class, labels or values.
-        why: What is notable about it.
-        answers: What everybody said.
-        recordings: Modality → what was recorded.
-        inputs: Participant → what its encoder reads (channel, height, width), where a picture is made of a signal.
-        looks: Where everybody looked.
+        why: Reason why it is notable.
+        answers: Predictions of all participants.
+        recordings: Recorded signals by modality.
+        inputs: Encoder inputs, (channel, height, width), by participant, if signals are encoded as images.
+        looks: Saliency of all participants.
     """
 
     key: str
@@ -60,15 +60,15 @@ class Example:
 
 
 def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome]) -> list[Example]:
-    """Some samples of a seed: first those that the student gets right only with distillation.
+    """Return some samples of a seed, starting with those that the student predicts correctly only with distillation.
 
     Args:
-        run: The run; its dataset is read.
-        seed: Whose answers are shown.
-        outcomes: Arm → the seed's answers.
+        run: The run, whose dataset is read.
+        seed: Seed whose predictions are shown.
+        outcomes: Outcomes of the seed by arm.
 
     Returns:
-        Examples.
+        The examples.
     """
     table, explainer = run.table, Explainer(run, seed, outcomes)
     samples = {sample.key: sample for sample in table.splits.samples[run.split]}
@@ -88,27 +88,27 @@ def gather_examples(run: RunContext, seed: int, outcomes: Mapping[str, Outcome])
 
 
 def chosen(outcomes: Mapping[str, Outcome], most: int = MOST) -> dict[int, str]:
-    """Row → why it is notable, for at most `most` rows.
+    """Return the reasons why rows are notable, for at most `most` rows.
 
-    Of classes, the most confident answers come first. Of labels and values, those by whose error the rows differ; see
-    `sample_errors`.
+    For classes, the most confident predictions come first. For labels and values, those with the largest difference in error;
+    see `sample_errors`.
     """
     after = outcomes[DISTILLED]
     both = [name for name in after.students if BASELINE in outcomes and name in outcomes[BASELINE].students]
     student, before = (both or after.students)[0], outcomes[BASELINE] if both else after
     kinds = _by_correctness(before, after, student) if after.target.is_classes else _by_error(before, after, student)
-    there: np.ndarray = known(after.labels)
+    available: np.ndarray = known(after.labels)
     for name in after.teachers:
-        there = there & ~np.isnan(after.probabilities[name]).any(1)  # all that is shown of a sample is there
+        available = available & ~np.isnan(after.probabilities[name]).any(1)  # every displayed prediction must exist
     found: dict[int, str] = {}
     for why, order, which, number in kinds:
-        rows = [row for row in np.argsort(-order, kind="stable").tolist() if there[row] and which[row] and row not in found]
+        rows = [row for row in np.argsort(-order, kind="stable").tolist() if available[row] and which[row] and row not in found]
         found |= dict.fromkeys(rows[:number], why)
     return dict(list(found.items())[:most])
 
 
 def _by_correctness(before: Outcome, after: Outcome, student: str) -> list[Kind]:
-    """Kinds of notable samples by whom classifies them correctly, without distillation (`before`) and with it."""
+    """Return kinds of notable samples by correctness without distillation (`before`) and with it."""
     old, new = _correct(before, student), _correct(after, student)
     knew = _correct(after, *after.teachers) if after.teachers else np.zeros_like(new)
     sure = after.probabilities[student].max(axis=1)
@@ -122,7 +122,7 @@ def _by_correctness(before: Outcome, after: Outcome, student: str) -> list[Kind]
 
 
 def _by_error(before: Outcome, after: Outcome, student: str) -> list[Kind]:
-    """Kinds of notable samples by the student's error without distillation (`before`) and with it."""
+    """Return kinds of notable samples by the student's error without distillation (`before`) and with it."""
     error = sample_errors(after, student)
     gain = sample_errors(before, student) - error
     return [
@@ -134,18 +134,18 @@ def _by_error(before: Outcome, after: Outcome, student: str) -> list[Kind]:
 
 
 def _correct(outcome: Outcome, *names: str) -> np.ndarray:
-    """A mask of the samples that all of these participants got right."""
+    """Return a mask of the samples that all of these participants predict correctly."""
     return np.mean([outcome.probabilities[name] for name in names], axis=0).argmax(1) == outcome.labels
 
 
 @dataclass(frozen=True, eq=False)
 class InWords:
-    """A sample's truth and what is said of it, in words.
+    """Formats targets and predictions of samples as text.
 
     Args:
         classes: Names of the classes, labels or values.
-        target: What they are.
-        true: A class index, or (names,) numbers.
+        target: Kind of target, with units.
+        true: Class index, or numbers, (names,).
     """
 
     classes: Sequence[str]
@@ -154,57 +154,59 @@ class InWords:
 
     @property
     def truth(self) -> str:
-        """The class, the labels, or the values with their units."""
+        """Return the class, the labels, or the values with their units."""
         return self.classes[int(self.true)] if self.target.is_classes else self._numbers(np.asarray(self.true))
 
     def answer(self, who: str, given: np.ndarray) -> Answer:
-        """A participant's answer, (names,), in words."""
+        """Return a participant's prediction, (names,), as text."""
         if self.target.is_classes:
-            said = int(given.argmax())
-            return Answer(who, self.classes[said], said == int(self.true), f"{100 * float(given.max()):.1f}")
+            predicted = int(given.argmax())
+            return Answer(who, self.classes[predicted], predicted == int(self.true), f"{100 * float(given.max()):.1f}")
         true = np.asarray(self.true)
         if self.target.kind == "labels":
-            said = given >= THRESHOLD
-            shown: list[int] = np.flatnonzero(said | (true == 1)).tolist()
-            told = ", ".join(f"{self.classes[index]} {100 * given[index]:.1f}" for index in shown)
-            return Answer(who, self._numbers(said), bool((said == (true == 1))[~np.isnan(true)].all()), told or "–")
+            predicted = given >= THRESHOLD
+            shown: list[int] = np.flatnonzero(predicted | (true == 1)).tolist()
+            text = ", ".join(f"{self.classes[index]} {100 * given[index]:.1f}" for index in shown)
+            return Answer(who, self._numbers(predicted), bool((predicted == (true == 1))[~np.isnan(true)].all()), text or "–")
         errors = ("–" if each != each else f"{each:+.4g}" for each in (given - true).tolist())
         return Answer(who, self._numbers(given), None, ", ".join(errors))
 
     def _numbers(self, numbers: np.ndarray) -> str:
         if self.target.kind == "labels":
-            told = list(zip(self.classes, numbers, strict=True))
-            unknown = ", ".join(name for name, each in told if each != each)
-            return (", ".join(name for name, each in told if each == 1) or "none") + (f"; {unknown} unknown" if unknown else "")
+            pairs = list(zip(self.classes, numbers, strict=True))
+            unknown = ", ".join(name for name, each in pairs if each != each)
+            return (", ".join(name for name, each in pairs if each == 1) or "none") + (
+                f"; {unknown} unknown" if unknown else ""
+            )
         units = self.target.units or ("",) * len(self.classes)
         several = len(self.classes) > 1
-        told = zip(self.classes, numbers, units, strict=True)
+        pairs = zip(self.classes, numbers, units, strict=True)
         return ", ".join(
             f"{f'{name} ' if several else ''}{'unknown' if each != each else f'{each:.4g} {unit}'}".strip()
-            for name, each, unit in told
+            for name, each, unit in pairs
         )
 
 
 def sample_errors(outcome: Outcome, name: str) -> np.ndarray:
-    """(n,) how far a participant is off: mean binary cross-entropy of labels, or mean absolute error in standard deviations."""
+    """Return the error of each sample, (n,): mean binary cross-entropy of labels, or mean absolute error in std. deviations."""
     given, true = outcome.probabilities[name].astype(np.float64), outcome.labels
     if outcome.target.kind == "values":
         losses = np.abs((given - true) / np.asarray(outcome.target.std or 1.0))
     else:
         losses = -np.log(np.maximum(np.where(true == 1, given, 1 - given), np.finfo(np.float64).tiny))
-    told = ~np.isnan(true)
-    return np.where(told, losses, 0.0).sum(axis=1) / np.maximum(told.sum(axis=1), 1)
+    is_known = ~np.isnan(true)
+    return np.where(is_known, losses, 0.0).sum(axis=1) / np.maximum(is_known.sum(axis=1), 1)
 
 
 def _answers(outcomes: Mapping[str, Outcome], index: int) -> list[tuple[str, np.ndarray]]:
     after = outcomes[DISTILLED]
-    told = [(name, after.probabilities[name][index]) for name in after.teachers]
+    predictions = [(name, after.probabilities[name][index]) for name in after.teachers]
     arm = ", distilled" if BASELINE in outcomes else ""
     if BASELINE in outcomes:
         alone = outcomes[BASELINE]
-        told += [(f"{name}, baseline", alone.probabilities[name][index]) for name in alone.students]
-    told += [(f"{name}{arm}", after.probabilities[name][index]) for name in after.students]
-    return told
+        predictions += [(f"{name}, baseline", alone.probabilities[name][index]) for name in alone.students]
+    predictions += [(f"{name}{arm}", after.probabilities[name][index]) for name in after.students]
+    return predictions
 
 
 def _recordings(run: RunContext, sample) -> dict[str, tuple[Modality, Signal]]:
@@ -214,7 +216,7 @@ def _recordings(run: RunContext, sample) -> dict[str, tuple[Modality, Signal]]:
 
 @torch.no_grad()
 def _inputs(run: RunContext, row: torch.Tensor) -> dict[str, np.ndarray]:
-    """Of participants to whom signals without height and width are shown as pictures, each kind of picture once."""
+    """Return inputs of participants whose signals are encoded as images, each kind of image once."""
     found: dict[str, np.ndarray] = {}
     for name, pipeline in run.assembly.pipelines.items():
         if pipeline.axes & {"height", "joint"}:

@@ -1,4 +1,4 @@
-"""HTML pages that need nothing but themselves."""
+"""Self-contained HTML pages."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 
 class Pictures:
-    """Draws a page's pictures into a folder, so that they are there as files, too.
+    """Draws the images of a page as files in a folder.
 
     Args:
-        folder: Made if absent.
+        folder: Created if it does not exist.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def figure(self, name: str, draw: Callable[[Path], None], alternative: str, caption: str = "") -> str:
-        """Draw ``NAME.png``, and return it as HTML."""
+        """Draw ``NAME.png`` and return it as an HTML figure."""
         path = self.folder / f"{name}.png"
         draw(path)
         content = base64.b64encode(path.read_bytes()).decode()
@@ -27,29 +27,29 @@ class Pictures:
 
 
 def figure(content: str, caption: str = "") -> str:
-    """HTML with a caption."""
+    """Return HTML content with a caption."""
     return f"<figure>{content}{f'<figcaption>{escape(caption)}</figcaption>' if caption else ''}</figure>"
 
 
 def section(title: str, content: str) -> str:
-    """A heading with HTML below it."""
+    """Return a heading followed by HTML content."""
     return f"<section><h2>{escape(title)}</h2>\n{content}\n</section>"
 
 
 def table(headings: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Rows of (class of the row, cells); the cells are HTML already."""
+    """Return a table of rows (class of the row, cells); cells are HTML."""
     head = "".join(f"<th>{escape(heading)}</th>" for heading in headings)
     lines = (f'<tr class="{kind}">{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>' for kind, cells in rows)
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n' + "\n".join(lines) + "\n</tbody></table></div>"
 
 
 def note(text: str) -> str:
-    """A remark below a table."""
+    """Return a note below a table."""
     return f'<p class="note">{escape(text)}</p>'
 
 
 def page(title: str, body: str) -> str:
-    """A whole page."""
+    """Return a complete HTML page."""
     viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
     head = f'<meta charset="utf-8">{viewport}<title>{escape(title)}</title>'
     return f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'

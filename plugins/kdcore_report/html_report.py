@@ -1,4 +1,4 @@
-"""The HTML report of a run, section by section."""
+"""HTML report of a run, section by section."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kdcore_report.examples import Example
 from kdcore_report.html_page import Pictures, figure, note, page, section, table
 
 PARTS = 8
-"""Number of colours of the bar of times."""
+"""Number of colours in the bar of times."""
 
 DISTILLED, BASELINE, ALONE = "distilled", "baseline", "student"
 
@@ -24,27 +24,27 @@ _REMARKS = {
     "labels": "Mean average precision (mAP) and macro F1 at a probability of 0.5, in %.",
     "values": "Errors in the unit of the values; lower is better. R²: 1 is exact, 0 a constant value.",
 }
-"""Kind of target → what the numbers of the table of results are."""
+"""Notes on the table of results by kind of target."""
 
 _EXPLAINED = {"classes": "predicted class", "labels": "label", "values": "estimate"}
 _NUMBERS = {"classes": "confidence, %", "labels": "probabilities, %", "values": "error"}
-"""Kind of target → what a saliency map explains, and the numbers beside the answers to a sample."""
+"""Explained output in saliency maps, and numbers next to predictions, by kind of target."""
 
 
 def write_page(path: Path, summary: Summary, curves: Curves | None = None, examples: Sequence[Example] = ()) -> None:
-    """Write the report as one HTML page without outside resources, and its pictures into ``pictures`` beside it.
+    """Write the report as one HTML page without external resources, and its images to ``pictures`` next to it.
 
     Args:
-        path: The file.
-        summary: The run's results.
-        curves: Its learning curves.
+        path: Output HTML file.
+        summary: Results of the run.
+        curves: Learning curves of the run.
         examples: Samples to show.
     """
     pictures = Pictures(path.with_name("pictures"))
-    told = "".join(f"<p>{escape(text)}</p>" for text in (summary.description, summary.setting) if text)
+    introduction = "".join(f"<p>{escape(text)}</p>" for text in (summary.description, summary.setting) if text)
     body = "\n".join(
         (
-            f"<header><h1>{escape(summary.name)}</h1>{told}</header>",
+            f"<header><h1>{escape(summary.name)}</h1>{introduction}</header>",
             *_answer(summary),
             section(f"{summary.split.capitalize()} results", _results(summary)),
             section("Evaluation", _facts(summary)),
@@ -60,7 +60,7 @@ def write_page(path: Path, summary: Summary, curves: Curves | None = None, examp
 
 
 def _by_target(summary: Summary, pictures: Pictures) -> Iterator[str]:
-    """The sections that depend on what a sample's target is."""
+    """Return the sections that depend on the kind of target."""
     if not summary.target.is_classes:
         from kdcore_report.target_sections import target_sections
 
@@ -114,7 +114,7 @@ def _facts(summary: Summary) -> str:
 
 
 def _classes(summary: Summary) -> str:
-    """The number of classes; the names of labels or values."""
+    """Return the number of classes, or the names of labels or values."""
     return str(len(summary.classes)) if summary.target.is_classes else ", ".join(with_units(summary.classes, summary.target))
 
 
@@ -193,9 +193,9 @@ def _taught(summary: Summary) -> Iterator[str]:
     for teacher_right, before_right in ((True, False), (True, True), (False, False), (False, True)):
         which = (knew == teacher_right) & (before == before_right)
         right = int((which & now).sum())
-        said = [_right(teacher_right), _right(before_right), str(int(which.sum())), str(right)]
-        said.append(f"{100 * right / which.sum():.0f}" if which.any() else "–")
-        rows.append(("main" if teacher_right and not before_right else "", said))
+        cells = [_right(teacher_right), _right(before_right), str(int(which.sum())), str(right)]
+        cells.append(f"{100 * right / which.sum():.0f}" if which.any() else "–")
+        rows.append(("main" if teacher_right and not before_right else "", cells))
     passed, chance = int((knew & ~before & now).sum()), int((knew & ~before).sum())
     lost = int((knew & before & ~now).sum())
     text = (
@@ -260,11 +260,11 @@ def _examples(summary: Summary, examples: Sequence[Example], pictures: Pictures)
 
 
 def _times(summary: Summary) -> Iterator[str]:
-    """The time of each phase of the run, as a bar and as a table."""
-    whole = sum(summary.phases.values())
-    if not whole:
+    """Return the duration of each phase of the run, as a bar and a table."""
+    total = sum(summary.phases.values())
+    if not total:
         return
-    shares = {phase: 100 * seconds / whole for phase, seconds in summary.phases.items()}
+    shares = {phase: 100 * seconds / total for phase, seconds in summary.phases.items()}
     parts = (
         f'<i style="width:{share:.2f}%;--part:{number % PARTS}" title="{escape(phase)}, {share:.1f} %"></i>'
         for number, (phase, share) in enumerate(shares.items())
@@ -292,7 +292,7 @@ def _repeat(summary: Summary) -> str:
 
 
 def percent(value: float) -> str:
-    """A fraction in percent, without the sign."""
+    """Return a fraction in percent, without the sign."""
     return f"{100 * value:.1f}"
 
 
@@ -301,12 +301,12 @@ def _seeds(summary: Summary) -> str:
 
 
 def _of_classes(row: Row) -> list[Evaluation]:
-    """The evaluations of a row, which this section has of classes alone."""
+    """Return the evaluations of a row; only used for class targets."""
     return [each for each in row.evaluations if isinstance(each, Evaluation)]
 
 
 def _pooled(row: Row) -> Evaluation:
-    """All seeds' answers as one evaluation."""
+    """Return the predictions of all seeds as one evaluation."""
     return evaluate(
         np.concatenate([evaluation.probabilities for evaluation in _of_classes(row)]),
         np.concatenate([evaluation.labels for evaluation in _of_classes(row)]),

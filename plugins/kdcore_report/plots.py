@@ -1,4 +1,4 @@
-"""Pictures of results, as PNG files; matplotlib is loaded when one is drawn, without touching its global state."""
+"""Plots of results as PNG files. Matplotlib is imported on first use, and its global state is not changed."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 INK, PAPER = "#1f2430", "#ffffff"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+"""Okabe and Ito's palette, which is distinguishable for colour-blind readers."""
 
 
 def confusion_picture(evaluation: Evaluation, classes: Sequence[str], title: str, path: Path) -> None:
-    """Draw which classes are taken for which: rows are true classes, shades the share of the row, numbers the counts.
+    """Draw a confusion matrix: rows are true classes, shades the share of the row, and numbers the counts.
 
     Args:
-        evaluation: Of one participant.
-        classes: Names, in the order of the labels.
-        title: Above the picture.
-        path: The PNG file to write.
+        evaluation: Evaluation of one participant.
+        classes: Class names in the order of the labels.
+        title: Title of the plot.
+        path: Output PNG file.
     """
     counts = evaluation.confusion
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -38,7 +38,7 @@ def confusion_picture(evaluation: Evaluation, classes: Sequence[str], title: str
 
 
 def confusion_difference_picture(one: Evaluation, other: Evaluation, classes: Sequence[str], title: str, path: Path) -> None:
-    """Draw how many more samples `one` puts into each cell than `other`; blue is more, red fewer."""
+    """Draw the difference of two confusion matrices, `one` minus `other`; blue is more, red is fewer."""
     change = one.confusion - other.confusion
     widest = max(1, int(np.abs(change).max()))
     figure = _matrix(change, change, classes, title, "RdBu", (-widest, widest), "{:+d}")
@@ -46,12 +46,12 @@ def confusion_difference_picture(one: Evaluation, other: Evaluation, classes: Se
 
 
 def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], path: Path, columns: int = 3) -> None:
-    """Draw numbers over epochs, a panel for each title.
+    """Draw curves over epochs, with one panel per title.
 
     Args:
-        curves: Title of a panel → name of a curve → (epoch, value) pairs. A name has the same colour in every panel.
-        path: The PNG file to write.
-        columns: Panels side by side.
+        curves: (epoch, value) pairs by panel title and curve name. A name has the same colour in all panels.
+        path: Output PNG file.
+        columns: Number of panels per row.
     """
     columns = min(columns, len(curves))
     rows = math.ceil(len(curves) / columns)
@@ -89,7 +89,7 @@ def panels_picture(curves: Mapping[str, Mapping[str, Sequence[tuple[float, float
 
 
 def reliability_picture(found: Mapping[str, Reliability], path: Path) -> None:
-    """Draw a reliability diagram beside another: accuracy by confidence."""
+    """Draw reliability diagrams side by side: accuracy by confidence."""
     figure = new_figure(4.0 * len(found), 3.8)
     for axes, (title, each) in zip(figure.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True):
         _diagram(axes, title, each, "confidence", "accuracy")
@@ -97,11 +97,11 @@ def reliability_picture(found: Mapping[str, Reliability], path: Path) -> None:
 
 
 def label_reliability_picture(found: Mapping[str, Mapping[str, Reliability]], path: Path) -> None:
-    """Draw reliability diagrams of labels: a row for each label, a column for each participant.
+    """Draw reliability diagrams of labels, with one row per label and one column per participant.
 
     Args:
-        found: Label → participant → its numbers.
-        path: The PNG file to write.
+        found: Reliability by label and participant.
+        path: Output PNG file.
     """
     columns = max(map(len, found.values()))
     figure = new_figure(3.6 * columns, 3.2 * len(found))
@@ -112,7 +112,7 @@ def label_reliability_picture(found: Mapping[str, Mapping[str, Reliability]], pa
 
 
 def _diagram(axes: Axes, title: str, found: Reliability, across: str, up: str) -> None:
-    """One reliability diagram."""
+    """Draw a reliability diagram."""
     share = found.counts / max(1, found.counts.max())
     for left, right, height, weight in zip(found.edges[:-1], found.edges[1:], found.accuracy, share, strict=True):
         if weight:
@@ -166,7 +166,7 @@ def _name_classes(axes: Axes, classes: Sequence[str]) -> None:
 
 
 def new_figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    """An empty figure, in inches, that matplotlib's global state knows nothing of."""
+    """Return an empty figure, with sizes in inches, that is not registered with pyplot."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -178,7 +178,7 @@ def new_figure(width: float, height: float, layout: Literal["constrained"] | Non
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as a PNG file.
 
-    The canvas draws it once; `Figure.savefig` goes through everything twice where there is a layout engine.
+    The canvas draws it once, while `Figure.savefig` draws twice with a layout engine.
     """
     content = io.BytesIO()
     figure.canvas.print_png(content, metadata={"Software": None})  # type: ignore[attr-defined]  # `new_figure` gave it an Agg canvas

@@ -1,4 +1,4 @@
-"""Plots of recordings: poses, frames or curves, by the names of a modality's axes."""
+"""Plots of recordings as poses, frames or curves, depending on the axes of the modality."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from kdcore_report.plots import COLOURS, new_figure, save_figure
 
 FRAMES, POSES, MOVING = 6, 8, 32
 LARGEST = 20_000
-"""Values that are drawn of a line; longer ones are thinned."""
+"""Maximum number of points per line; longer signals are subsampled."""
 
 
 def draw_signal(modality: Modality, signal: Signal, path: Path) -> None:
-    """Draw a recording: moments of it side by side if it has joints, or height and width; curves over time otherwise."""
+    """Draw a recording: several moments if it has joints, or height and width; otherwise curves over time."""
     if "joint" in modality.axes:
         _draw_poses(modality, signal, path)
     elif {"height", "width"} <= set(modality.axes):
@@ -28,7 +28,7 @@ def draw_signal(modality: Modality, signal: Signal, path: Path) -> None:
 
 
 def draw_input(values: NDArray, path: Path) -> None:
-    """Draw each channel of (channel, height, width) side by side."""
+    """Draw each channel of an input (channel, height, width) side by side."""
     figure = new_figure(2.2 * len(values), 2.5)
     for axes, channel in zip(np.atleast_1d(figure.subplots(1, len(values))), values, strict=True):
         axes.imshow(channel, cmap="viridis", interpolation="nearest")
@@ -37,7 +37,7 @@ def draw_input(values: NDArray, path: Path) -> None:
 
 
 def animation(modality: Modality, signal: Signal) -> str:
-    """A recording with joints as a moving SVG picture; empty for others."""
+    """Return a recording with joints as an animated SVG image; empty for others."""
     if "joint" not in modality.axes or len(signal) < 2:
         return ""
     points, links = _flat_joints(modality, signal)
@@ -57,8 +57,10 @@ def animation(modality: Modality, signal: Signal) -> str:
 
 
 def _moving(attribute: str, values: NDArray, seconds: float) -> str:
-    told = ";".join(f"{value:.0f}" for value in np.nan_to_num(values, nan=-99))
-    return f'<animate attributeName="{attribute}" values="{told}" dur="{seconds:.1f}s" repeatCount="indefinite"></animate>'
+    values_text = ";".join(f"{value:.0f}" for value in np.nan_to_num(values, nan=-99))
+    return (
+        f'<animate attributeName="{attribute}" values="{values_text}" dur="{seconds:.1f}s" repeatCount="indefinite"></animate>'
+    )
 
 
 def _draw_curves(modality: Modality, signal: Signal, path: Path) -> None:
@@ -89,7 +91,7 @@ def _draw_frames(modality: Modality, signal: Signal, path: Path) -> None:
             axes.imshow(frame if frame.dtype == np.uint8 else _stretched(frame))
         else:
             axes.imshow(np.linalg.norm(frame.astype(np.float64), axis=-1), cmap="gray")
-        axes.set_title(f"{signal.clock[index]:.1f} s", y=1.0, fontsize=8)  # placed, so that nothing is measured
+        axes.set_title(f"{signal.clock[index]:.1f} s", y=1.0, fontsize=8)  # explicit positions avoid measuring text
         axes.set_axis_off()
     save_figure(figure, path)
 
@@ -107,7 +109,7 @@ def _draw_poses(modality: Modality, signal: Signal, path: Path) -> None:
     low, high = np.nanmin(points, axis=(0, 1, 2)), np.nanmax(points, axis=(0, 1, 2))
     figure, ends = new_figure(1.2 * len(which), 2.4), np.array(links)
     for axes, index in zip(np.atleast_1d(figure.subplots(1, len(which))), which, strict=True):
-        for person, joints in enumerate(points[index]):  # all bones at once: a line each takes five times as long
+        for person, joints in enumerate(points[index]):  # draw all bones at once: separate lines take five times as long
             axes.add_collection(
                 LineCollection(joints[ends], colors=COLOURS[person % len(COLOURS)], linewidths=1.6, capstyle="projecting")
             )
@@ -120,12 +122,12 @@ def _draw_poses(modality: Modality, signal: Signal, path: Path) -> None:
 
 
 def _flat_joints(modality: Modality, signal: Signal) -> tuple[NDArray, Sequence[tuple[int, int]]]:
-    """Joints from the front as (time, person, joint, 2), y growing downwards, and which of them to link."""
+    """Project joints to the front as (time, person, joint, 2), with y pointing down, and return the joints to link."""
     points = _ordered(modality, signal, ("time", "person", "joint", "channel")).astype(np.float64)
-    there = np.abs(np.nan_to_num(points)).sum(axis=(0, 2, 3)) > 0  # an absent person's joints are all zero
-    points = points[:, there] if there.any() else points[:, :1]
+    present = np.abs(np.nan_to_num(points)).sum(axis=(0, 2, 3)) > 0  # joints of an absent person are all zero
+    points = points[:, present] if present.any() else points[:, :1]
     links = modality.links or linked_joints(points[:, 0])
-    if points.shape[-1] < 3:  # a picture's coordinates, whose y grows downwards already
+    if points.shape[-1] < 3:  # image coordinates, whose y already points down
         return points[..., :2], links
     spread = np.nanmean(np.nanstd(points[:, 0], axis=1), axis=0)
     up, across = np.argsort(-spread)[:2].tolist()  # people are taller than wide, and wider than deep
@@ -133,22 +135,22 @@ def _flat_joints(modality: Modality, signal: Signal) -> tuple[NDArray, Sequence[
 
 
 def linked_joints(points: NDArray) -> list[tuple[int, int]]:
-    """Bones of a skeleton whose layout is not known: the spanning tree of shortest links that keep their length.
+    """Return the bones of a skeleton with unknown layout: the spanning tree of the shortest links with constant length.
 
     Args:
-        points: (time, joint, channel).
+        points: Joint positions, (time, joint, channel).
     """
     from scipy.sparse.csgraph import minimum_spanning_tree
 
     points = np.nan_to_num(points[_moments(len(points), 64)])
     lengths = np.linalg.norm(points[:, :, None] - points[:, None], axis=-1)
-    cost = lengths.mean(axis=0) + 3 * lengths.std(axis=0) + 1e-9  # an edge of cost zero would be none
+    cost = lengths.mean(axis=0) + 3 * lengths.std(axis=0) + 1e-9  # a cost of zero would mean no edge
     tree = minimum_spanning_tree(np.triu(cost, 1)).tocoo()
     return list(zip(tree.row.tolist(), tree.col.tolist(), strict=True))
 
 
 def _ordered(modality: Modality, signal: Signal, axes: Sequence[str]) -> NDArray:
-    """Values with `axes` in this order; an axis that the modality lacks has length one."""
+    """Return values with their axes in the order `axes`; a missing axis has length one."""
     own = [axis for axis in axes if axis in modality.axes]
     values = np.asarray(signal.values).transpose([modality.axes.index(axis) for axis in own])
     for index, axis in enumerate(axes):

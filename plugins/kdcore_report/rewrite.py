@@ -1,4 +1,4 @@
-"""Write the report of a run, at its end or again later."""
+"""Writing of the report of a run, at its end or later."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from kdcore_report.html_report import write_page
 
 
 def write_run_report(run: RunContext, summary: Summary, path: Path) -> None:
-    """Write the report of a run whose data are at hand, with examples of its first seed."""
+    """Write the report of a run whose data are available, with examples of its first seed."""
     finished, seed = read_run(run.folder), summary.seeds[0]
     outcomes = {arm: found[seed] for arm, found in finished.outcomes.items()}
     write_page(path, summary, curves(run.folder, summary.seeds), gather_examples(run, seed, outcomes))
 
 
 def rewrite_report(run_id: str | Path, to: Path | None = None, say: Callable[[str], None] = print) -> tuple[Summary, Path]:
-    """Write the report of a finished run again, with examples if its recordings are still there.
+    """Rewrite the report of a finished run, with examples if its recordings are still available.
 
     Args:
-        run_id: Its id or folder.
-        to: The HTML file; the run's ``report.html`` by default.
-        say: Is given each line meant for the user.
+        run_id: ID or folder of the run.
+        to: Output HTML file. Default: ``report.html`` in the run's folder.
+        say: Called with each line for the user.
 
     Raises:
-        KdcoreError: If there is no such run, or it has not ended.
+        KdcoreError: If the run does not exist, or is not finished.
     """
     run = read_run(run_id)
     path = to or run.folder / "report.html"

@@ -1,4 +1,4 @@
-"""Saliency maps of participants, from plugins and losses."""
+"""Saliency maps of participants, computed by plugins and losses."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from kdcore_report.saliency_plots import Look
 BASELINE, DISTILLED = "baseline", "distilled"
 
 MOST = 2
-"""How many labels or values of a sample are explained."""
+"""Maximum number of labels or values of a sample that are explained."""
 
 
 class Explainer:
-    """Saliency of the participants of a seed, for any sample of the evaluated split.
+    """Computes the saliency of the participants of a seed for samples of the evaluated split.
 
-    What is explained is the answer that was evaluated: teachers that a fusion joins are asked together, among the samples of
-    the same batch where it makes them depend on those. Of labels, the logits of those that are predicted are explained, or
-    that of the likeliest one; of values, their estimates.
+    The evaluated prediction is explained. Teachers combined by a fusion run together, with the same batch as in the evaluation
+    if their outputs depend on it. For labels, the logits of the predicted ones are explained, or that of the most probable
+    label; for values, the estimates.
 
     Args:
-        run: The run, in whose folder the weights are.
-        seed: Whose participants are asked.
-        outcomes: Arm → that seed's answers.
+        run: The run whose folder contains the weights.
+        seed: Seed of the participants.
+        outcomes: Outcomes of the seed by arm.
     """
 
     def __init__(self, run: RunContext, seed: int, outcomes: Mapping[str, Outcome]):
@@ -44,27 +44,27 @@ class Explainer:
                 _warn(f"the {arm} arm", error)
 
     def looks(self, index: int) -> list[Look]:
-        """Of the teachers, then of the students without and with distillation, at the evaluated split's sample `index`."""
+        """Return the saliency of teachers, then of students without and with distillation, for sample `index`."""
         found = []
         for arm, name in self._asked():
             who = name if arm == DISTILLED and name in self.arms[arm].teachers else f"{name}, {arm}"
             try:
                 looks = [self._look(self.arms[arm], arm, name, index, each) for each in self._outputs(arm, name, index)]
-            except Exception as error:  # a plugin may raise anything, and a picture is not worth a run
+            except Exception as error:  # a plugin may raise anything, and a missing image must not fail the run
                 _warn(who, error)
                 continue
             found += [replace(look, who=who) for look in looks if look.maps]
         return found
 
     def _outputs(self, arm: str, name: str, index: int) -> list[int]:
-        """Outputs of a participant that are explained: the class or labels that it predicts, or the first values."""
+        """Return the outputs of a participant to explain: the predicted class or labels, or the first values."""
         given = self.outcomes[arm].probabilities[name][index]
         kind = self.run.table.target.kind
         if kind == "values":
             return list(range(len(given)))[:MOST]
         order = np.argsort(-given, kind="stable").tolist()
-        said = [each for each in order if given[each] >= THRESHOLD] if kind == "labels" else []
-        return (said or order[:1])[:MOST]
+        predicted = [each for each in order if given[each] >= THRESHOLD] if kind == "labels" else []
+        return (predicted or order[:1])[:MOST]
 
     def _asked(self) -> Iterator[tuple[str, str]]:
         for role, arm in (("teachers", DISTILLED), ("students", BASELINE), ("students", DISTILLED)):
@@ -90,7 +90,7 @@ class Explainer:
         return Look(name, *self._said(arm, name, index, said), pixels, shown)
 
     def _said(self, arm: str, name: str, index: int, said: int) -> tuple[str, bool | None]:
-        """A participant's answer in words, and whether it is right; None for values and unknown labels."""
+        """Return a participant's prediction as text, and whether it is correct; None for values and unknown labels."""
         table, outcome = self.run.table, self.outcomes[arm]
         true = outcome.labels[index]
         if table.target.kind == "values":
@@ -98,7 +98,7 @@ class Explainer:
             return f"{table.classes[said]} {outcome.probabilities[name][index][said]:.4g} {unit}".strip(), None
         if table.target.kind == "labels":
             given = float(outcome.probabilities[name][index][said])
-            if given < THRESHOLD:  # the likeliest label is explained, but none was predicted
+            if given < THRESHOLD:  # the most probable label is explained, but none was predicted
                 return f"{table.classes[said]} {100 * given:.0f} %, not predicted", None
             return table.classes[said], None if np.isnan(true[said]) else bool(true[said] == 1)
         return table.classes[said], said == int(true)
@@ -106,7 +106,7 @@ class Explainer:
 
 @dataclass(frozen=True)
 class _Place:
-    """A participant before a batch, of which one row is asked about."""
+    """A participant with a batch, of which one row is explained."""
 
     distiller: Distiller
     run: RunContext
@@ -137,8 +137,8 @@ class _Place:
             return outputs.logits[self.row, said]
 
         with torch.enable_grad():
-            told = hook.explain(participant=self.distiller.participant(self.name), inputs=inputs, score=score)
-        return {title: map_ for each in reversed(told) for title, map_ in each.items()}
+            maps = hook.explain(participant=self.distiller.participant(self.name), inputs=inputs, score=score)
+        return {title: map_ for each in reversed(maps) for title, map_ in each.items()}
 
     @torch.no_grad()
     def from_losses(self) -> dict[str, Tensor]:
@@ -160,7 +160,7 @@ class _Place:
 
 
 def _scaled(map_: Tensor, of_clip: bool) -> np.ndarray:
-    """From 0 to 1, over all frames together: what matters less is fainter."""
+    """Scale maps to the range from 0 to 1 over all frames."""
     if map_.dim() not in ((2, 3) if of_clip else (2,)):
         raise ValueError(f"a map of shape {tuple(map_.shape)} does not fit {'a clip' if of_clip else 'an image'}")
     values = map_.detach().float().clamp(min=0).cpu()

@@ -1,4 +1,4 @@
-"""Saliency maps, drawn over the inputs that they explain."""
+"""Plots of saliency maps over the inputs that they explain."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from kdcore_report.plots import INK, new_figure, save_figure
 
 COLUMNS = 6
 INCHES, HEADING = 1.6, 0.2
-"""Width of a panel, and the height of what is written above it as a share of that."""
+"""Width of a panel, and the height of its title as a share of the width."""
 SIDE = 128
-"""Pixels that a picture has at least, so that a coarse map is drawn smoothly."""
+"""Minimum size of an image in pixels, so that a coarse map is drawn smoothly."""
 STRENGTH = 0.8
-"""Share of the map's colour where it is 1."""
+"""Opacity of the map where it is 1."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """The saliency of one participant for one sample.
+    """Saliency of one participant for one sample.
 
     Args:
-        who: Its name.
-        said: The class or label it takes the sample for, or a value that it estimates.
-        right: Whether that is so; None of a value.
-        inputs: What its encoder read: (channel, height, width), or (time, channel, height, width).
-        maps: Title → (h, w) or (time, h, w), from 0 to 1.
+        who: Name of the participant.
+        said: Predicted class or label, or estimated value.
+        right: Whether the prediction is correct; None for a value.
+        inputs: Encoder input, (channel, height, width) or (time, channel, height, width).
+        maps: Maps by title, (h, w) or (time, h, w), from 0 to 1.
     """
 
     who: str
@@ -42,7 +42,7 @@ class Look:
 
     @property
     def title(self) -> str:
-        """In words."""
+        """Return the title of the plot."""
         return f"{self.who}: {self.said}{'' if self.right is None else ' ✓' if self.right else ' ✗'}"
 
 
@@ -50,13 +50,13 @@ Panel = tuple[str, NDArray]
 
 
 def draw_looks(looks: Sequence[Look], path: Path) -> None:
-    """Draw everybody's maps in one picture: images side by side, a clip's frames on a line of their own."""
+    """Draw the maps of all participants in one figure: images side by side, and the frames of a clip in a row."""
     lines = [*_packed([_image_panels(look) for look in looks if look.inputs.ndim == 3])]
     lines += [line for look in looks if look.inputs.ndim == 4 for line in _clip_lines(look)]
     columns, height = max(map(len, lines)), 1.0 + HEADING
     figure = new_figure(INCHES * columns, INCHES * height * len(lines))
     figure.set_layout_engine("none")
-    axes = figure.add_axes((0, 0, 1, 1))  # one for all: a layout of dozens would take seconds
+    axes = figure.add_axes((0, 0, 1, 1))  # one layout for all: a layout engine would take seconds
     for row, line in enumerate(lines):
         for column, (title, pixels) in enumerate(line):
             top = row * height + HEADING
@@ -70,14 +70,14 @@ def draw_looks(looks: Sequence[Look], path: Path) -> None:
 
 
 def lit(ground: NDArray, places: NDArray) -> NDArray[np.float64]:
-    """A picture with the places that a map names in yellow to red; where the map is 0 it stays as it is.
+    """Overlay a map on an image in yellow to red, with opacity proportional to the map.
 
     Args:
-        ground: (height, width), from 0 to 1.
-        places: (h, w), from 0 to 1; resized bilinearly.
+        ground: Image, (height, width), from 0 to 1.
+        places: Map, (h, w), from 0 to 1; resized bilinearly.
 
     Returns:
-        (height, width, 3), from 0 to 1.
+        Image, (height, width, 3), from 0 to 1.
     """
     from matplotlib import colormaps
 
@@ -93,7 +93,7 @@ def _image_panels(look: Look) -> list[Panel]:
 
 
 def _packed(groups: Sequence[list[Panel]]) -> Iterator[list[Panel]]:
-    """Lines of at most `COLUMNS` panels, no group torn apart unless it is longer than a line."""
+    """Arrange groups in rows of at most `COLUMNS` panels; only groups longer than a row are split."""
     line: list[Panel] = []
     for group in groups:
         if line and len(line) + len(group) > COLUMNS:
@@ -116,7 +116,7 @@ def _clip_lines(look: Look) -> Iterator[list[Panel]]:
 
 
 def _ground(frames: NDArray) -> NDArray[np.float64]:
-    """(time, channel, height, width) as grey pictures (time, height, width), light enough to be drawn on."""
+    """Convert (time, channel, height, width) to light grey images, (time, height, width)."""
     grey = frames.astype(np.float64).mean(axis=1)
     low, high = np.nanpercentile(grey, (0.5, 99.5))
     factor = -(-SIDE // min(grey.shape[1:]))

@@ -1,4 +1,4 @@
-"""Sections of the report for runs whose target is not one class per sample: labels, or values."""
+"""Report sections for targets other than classes: labels or values."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kdcore_report.plots import COLOURS, INK, label_reliability_picture, new_fig
 DISTILLED, BASELINE, ALONE = "distilled", "baseline", "student"
 
 EVERY, DRAWN = "all labels", 6
-"""Row of all labels together, and how many labels have a reliability diagram of their own."""
+"""Name of the row for all labels together, and number of labels with their own reliability diagram."""
 
 
 def target_sections(summary: Summary, pictures: Pictures) -> Iterator[str]:
-    """The results of each label, or of each value with its estimates drawn against the truth."""
+    """Return the results of each label, or of each value with a scatter plot of estimates and true values."""
     rows = [row for row in map(summary.row, (BASELINE, DISTILLED, ALONE)) if row]
     if not rows:
         return
@@ -41,8 +41,8 @@ def _labels(summary: Summary, rows: Sequence[Row]) -> str:
     both = len(found) > 1 and {BASELINE, DISTILLED} <= set(found)
     lines = []
     for index, name in enumerate(summary.classes):
-        told = int(first.told[:, index].sum())
-        cells = [escape(name), f"{first.having[index]}{'' if told == first.n else f' of {told} known'}"]
+        count = int(first.told[:, index].sum())
+        cells = [escape(name), f"{first.having[index]}{'' if count == first.n else f' of {count} known'}"]
         for each in found.values():
             cells += [_percent(each.by_output[index]), _percent(each.f1[index])]
         if both:
@@ -54,7 +54,7 @@ def _labels(summary: Summary, rows: Sequence[Row]) -> str:
 
 
 def _calibration(summary: Summary, rows: Sequence[Row], pictures: Pictures) -> str:
-    """Reliability of all labels together and of the most frequent ones, and the calibration error of each."""
+    """Return the reliability of all labels and of the most frequent ones, and the calibration error of each."""
     found = {row.role: _pooled_labels(row) for row in rows}
     numbers: dict[str, dict[str, Reliability]] = {EVERY: {role: label_reliability(each) for role, each in found.items()}}
     for index, name in enumerate(summary.classes):
@@ -93,7 +93,7 @@ def _values(summary: Summary, rows: Sequence[Row]) -> str:
 
 
 def scatter_picture(found: dict[str, ValueEvaluation], path: Path) -> None:
-    """Draw estimates against true values: a row for each value, a column for each participant."""
+    """Draw estimates against true values, with one row per value and one column per participant."""
     first = next(iter(found.values()))
     units = first.target.units or ("",) * len(first.names)
     figure = new_figure(3.6 * len(found), 3.4 * len(first.names))
@@ -112,7 +112,7 @@ def scatter_picture(found: dict[str, ValueEvaluation], path: Path) -> None:
 
 
 def _pooled_labels(row: Row) -> LabelEvaluation:
-    """All seeds' answers as one evaluation."""
+    """Return the predictions of all seeds as one evaluation."""
     every = [each for each in row.evaluations if isinstance(each, LabelEvaluation)]
     return LabelEvaluation(
         np.concatenate([each.probabilities for each in every]), np.concatenate([each.labels for each in every])
@@ -120,7 +120,7 @@ def _pooled_labels(row: Row) -> LabelEvaluation:
 
 
 def _pooled_values(row: Row) -> ValueEvaluation:
-    """All seeds' answers as one evaluation."""
+    """Return the predictions of all seeds as one evaluation."""
     every = [each for each in row.evaluations if isinstance(each, ValueEvaluation)]
     answers, labels = (np.concatenate(each) for each in zip(*((e.answers, e.labels) for e in every), strict=True))
     return ValueEvaluation(answers, labels, every[0].names, every[0].target)

@@ -1,4 +1,4 @@
-"""Random transforms of signals, for training."""
+"""Augmentations of signals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class Jitter(Transform):
     """Add independent Gaussian noise to every value.
 
     Args:
-        std: Its standard deviation, in the units of the input; in standard deviations of the signal after ``normalise``.
+        std: Standard deviation of the noise, in the units of the input; after ``normalise``, in standard deviations of the
+            signal.
     """
 
     augmentation = True
@@ -50,10 +51,10 @@ class Scaling(Transform):
 
 
 class ChannelDropout(Transform):
-    """Set whole channels of a sample to zero, as if they had not been recorded.
+    """Set complete channels of a sample to zero, as if they were not recorded.
 
     Args:
-        probability: Of each channel of each sample.
+        probability: Probability of dropping each channel of each sample.
     """
 
     augmentation = True
@@ -102,7 +103,7 @@ class Rotation3d(Transform):
 
 
 def rotations(axes: Tensor, angles: Tensor) -> Tensor:
-    """Rotation matrices (B, 3, 3) by `angles` (B,) in radians about unit vectors `axes` (B, 3): Rodrigues' formula."""
+    """Return rotation matrices (B, 3, 3) by `angles` (B,) in radians about unit vectors `axes` (B, 3): Rodrigues' formula."""
     x, y, z = axes.unbind(1)
     zero = torch.zeros_like(x)
     cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], dim=1).view(-1, 3, 3)
@@ -114,7 +115,7 @@ Fraction = Annotated[float, Ge(0), Le(1)]
 
 
 class TimeWarp(Transform):
-    """Change the speed of every sample smoothly; its beginning and end stay in place.
+    """Change the speed of every sample smoothly. The first and last value stay in place.
 
     The speed is the exponential of Gaussian noise at some knots, interpolated linearly between them, and scaled so that the
     whole takes as long as before.
@@ -147,7 +148,7 @@ class TimeShift(Transform):
     """Shift every sample in time by whole steps; its first or last value fills the gap.
 
     Args:
-        max_fraction: Largest shift in either direction, as a share of the length.
+        max_fraction: Maximum shift in either direction, as a share of the length.
     """
 
     augmentation = True
@@ -166,13 +167,13 @@ class TimeShift(Transform):
 
 
 class TimeCrop(Transform):
-    """Cut a piece off both ends of every sample and stretch the rest to the original length.
+    """Crop both ends of every sample and stretch the rest to the original length.
 
     Window slicing: Le Guennec, Malinowski, Tavenard: Data Augmentation for Time Series Classification using Convolutional
     Neural Networks, AALTD 2016, https://shs.hal.science/halshs-01357973.
 
     Args:
-        max_fraction: Most that is cut off one end, as a share of the length; each end's cut is uniform from zero.
+        max_fraction: Maximum share of the length to crop at each end; uniform from zero.
     """
 
     augmentation = True
@@ -192,11 +193,11 @@ class TimeCrop(Transform):
 
 
 class TimeMask(Transform):
-    """Set stretches of every sample to zero, in all channels at once.
+    """Set segments of every sample to zero, in all channels.
 
     Args:
-        max_fraction: Longest stretch, as a share of the length; lengths are uniform from zero.
-        count: Number of stretches, which may overlap.
+        max_fraction: Maximum length of a segment, as a share of the length; uniform from zero.
+        count: Number of segments, which may overlap.
     """
 
     augmentation = True

@@ -1,4 +1,4 @@
-"""Cases for `kdcore.testing`: small encoders, to be quick."""
+"""Conformance test cases with small encoders."""
 
 from kdcore.testing import Case
 

@@ -14,7 +14,7 @@ from kdcore import Encoder
 
 
 class Chain(Encoder):
-    """Named layers, each fed by the one before; every layer is a stage and can be tapped by its name.
+    """A sequence of named layers. Each layer is a stage and can be tapped by name.
 
     Args:
         blocks: The first layers, called ``blocks.0``, ``blocks.1`` …
@@ -29,11 +29,11 @@ class Chain(Encoder):
         self._order = [*(f"blocks.{number}" for number in range(len(blocks))), *layers]
 
     def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The layers in order, by name."""
+        """Return the layers in order, by name."""
         return {name: self.get_submodule(name) for name in self._order}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, num_classes) of ``x`` (B, *in_shape)."""
+        """Return logits (B, num_classes) of ``x`` (B, *in_shape)."""
         for block in self.blocks:
             x = block(x)
         for name in self._order[len(self.blocks) :]:
@@ -45,19 +45,19 @@ class GlobalAverage(nn.Module):
     """The mean over time or pixels, (B, C, …) → (B, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mean over all axes after the channels."""
+        """Return the mean over all axes after the channels."""
         return x.flatten(2).mean(dim=2)
 
 
 def head(features: int, num_classes: int, embedding: int | None, dropout: float) -> dict[str, nn.Module]:
-    """Named layers from (B, features) to (B, num_classes).
+    """Return named layers from (B, features) to (B, num_classes).
 
     Args:
-        features: Width of what comes in.
+        features: Number of input features.
         num_classes: Number of classes.
         embedding: Width of a linear layer ``fc0`` before the classifier ``fc``, None for none. Its outputs may be negative, so
             that they can be compared with word embeddings; a ReLU follows.
-        dropout: Share of inputs of the last layer set to zero while training.
+        dropout: Dropout probability of the input of the last layer.
     """
     layers: dict[str, nn.Module] = {}
     if embedding is not None:
@@ -75,7 +75,7 @@ class Cnn1d(Chain):
     """A compact 1-D convolutional network for windows (C, T) of a wearable sensor; 0.14 M parameters by default.
 
     Each block is convolution, normalisation, ReLU and, but in the last, max pooling by 2. Channels double from block to
-    block up to four times `width`. Layers to tap: ``blocks.0`` … (B, channels, T'), ``projector``, ``pool``, ``fc0``,
+    block up to four times `width`. Taps: ``blocks.0`` … (B, channels, T'), ``projector``, ``pool``, ``fc0``,
     ``fc``.
 
     Args:
@@ -83,9 +83,9 @@ class Cnn1d(Chain):
         in_shape: (C, T).
         width: Channels of the first block; a multiple of 8 for group normalisation.
         depth: Number of blocks.
-        kernel: Samples that a convolution spans, odd.
-        dropout: Before the classifier.
-        norm: Normalisation after each convolution; ``group`` does not look at the rest of the batch.
+        kernel: Kernel size in samples; odd.
+        dropout: Dropout probability before the classifier.
+        norm: Normalisation after each convolution; ``group`` does not depend on the rest of the batch.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
         projector: Channels of a layer ``projector`` before the mean, three convolutions of which the inner one is half as wide;
             None for none. It gives a student as many features as a teacher has whose classifier it uses.
@@ -118,7 +118,7 @@ class LateFusionCnn1d(Chain):
 
     Dropping whole branches while training keeps the network from relying on a single one: ModDrop, N. Neverova, C. Wolf,
     G. Taylor, F. Nebout, "ModDrop: Adaptive Multi-Modal Gesture Recognition", 2015, https://arxiv.org/abs/1501.00102.
-    Layers to tap: ``branches`` (B, K · channels), ``fc0``, ``fc``, and those of a branch, such as ``branches.trunks.0.2``.
+    Taps: ``branches`` (B, K · channels), ``fc0``, ``fc``, and those of a branch, such as ``branches.trunks.0.2``.
 
     Args:
         num_classes: Number of classes.
@@ -126,10 +126,10 @@ class LateFusionCnn1d(Chain):
         groups: Channels of each branch, in order; they sum to C.
         width: Channels of the first block of each branch; a multiple of 8 for group normalisation.
         depth: Number of blocks of each branch.
-        kernel: Samples that a convolution spans, odd.
-        dropout: Before the classifier.
+        kernel: Kernel size in samples; odd.
+        dropout: Dropout probability before the classifier.
         branch_dropout: p, the probability that all features of a branch are set to zero, for each sample on its own.
-        norm: Normalisation after each convolution; ``group`` does not look at the rest of the batch.
+        norm: Normalisation after each convolution; ``group`` does not depend on the rest of the batch.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
 
     Raises:
@@ -175,7 +175,7 @@ class Branches(nn.Module):
         self.dropout = nn.Dropout1d(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The features of all branches, one after the other."""
+        """Return the features of all branches, one after the other."""
         parts = x.split(self.groups, dim=1)
         features = torch.stack([trunk(part) for trunk, part in zip(self.trunks, parts, strict=True)], dim=1)
         return self.dropout(features).flatten(1)
@@ -189,9 +189,9 @@ class Cnn2d(Chain):
         in_shape: (C, H, W).
         width: Channels of the first block; a multiple of 8 for group normalisation.
         depth: Number of blocks.
-        kernel: Side of a convolution's window, odd.
-        dropout: Before the classifier.
-        norm: Normalisation after each convolution; ``group`` does not look at the rest of the batch.
+        kernel: Kernel size in pixels; odd.
+        dropout: Dropout probability before the classifier.
+        norm: Normalisation after each convolution; ``group`` does not depend on the rest of the batch.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
         projector: Channels of a layer ``projector`` before the mean, three convolutions of which the inner one is half as wide;
             None for none. It gives a student as many features as a teacher has whose classifier it uses.
@@ -223,7 +223,7 @@ def _widths(in_shape: tuple[int, ...], axes: int, wanted: str, width: int, depth
 
 
 def _projected(dims: int, inputs: int, outputs: int | None, norm: Norm) -> dict[str, nn.Module]:
-    """The layer ``projector`` from `inputs` channels to `outputs`, as SimKD has it; none if `outputs` is None."""
+    """Return the layer ``projector`` from `inputs` channels to `outputs`, as SimKD has it; none if `outputs` is None."""
     if outputs is None:
         return {}
     sizes = [(inputs, outputs // 2, 1), (outputs // 2, outputs // 2, 3), (outputs // 2, outputs, 1)]
@@ -231,7 +231,7 @@ def _projected(dims: int, inputs: int, outputs: int | None, norm: Norm) -> dict[
 
 
 def _convolution(dims: int, inputs: int, outputs: int, kernel: int, norm: Norm) -> list[nn.Module]:
-    """A convolution that keeps lengths, normalisation and ReLU."""
+    """Return a convolution that keeps lengths, normalisation and ReLU."""
     convolution = (nn.Conv1d, nn.Conv2d)[dims - 1]
     layers: list[nn.Module] = [convolution(inputs, outputs, kernel, padding=kernel // 2, bias=norm == "none")]
     if norm == "batch":
@@ -255,15 +255,15 @@ def _blocks(dims: int, sizes: list[int], kernel: int, norm: Norm) -> list[nn.Mod
 class Lstm(Chain):
     """A long short-term memory network for windows (C, T), with two hidden layers as PSKD's wearable student has.
 
-    Layers to tap: ``blocks.0`` (B, hidden, T), ``pool``, ``fc0``, ``fc``.
+    Taps: ``blocks.0`` (B, hidden, T), ``pool``, ``fc0``, ``fc``.
 
     Args:
         num_classes: Number of classes.
         in_shape: (C, T).
-        hidden: Units of each hidden layer, twice as many where `bidirectional`.
+        hidden: Units of each hidden layer, doubled if `bidirectional`.
         depth: Number of hidden layers.
-        dropout: Between hidden layers and before the classifier.
-        bidirectional: Read the window in both directions.
+        dropout: Dropout probability between hidden layers and before the classifier.
+        bidirectional: Whether to read the window in both directions.
         summary: Input of the classifier: the mean over steps, or the last step, which learns far more slowly.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none.
     """
@@ -300,7 +300,7 @@ class Recurrent(nn.Module):
                 nn.init.ones_(parameter.data[hidden : 2 * hidden])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Hidden states of the last layer at every step."""
+        """Return hidden states of the last layer at every step."""
         return self.lstm(x.transpose(1, 2))[0].transpose(1, 2)
 
 
@@ -313,7 +313,7 @@ class Summary(nn.Module):
         self.bidirectional = bidirectional
 
     def forward(self, x: Tensor) -> Tensor:
-        """The mean, or each direction's state after its last step."""
+        """Return the mean, or each direction's state after its last step."""
         if self.kind == "mean":
             return x.mean(dim=2)
         if not self.bidirectional:

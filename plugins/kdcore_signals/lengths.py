@@ -27,7 +27,7 @@ class Crop(SampleTransform):
         self.at = at
 
     def __call__(self, signal: Signal) -> Signal:
-        """The part, at the times at which it was recorded."""
+        """Return the part, at the times at which it was recorded."""
         spare = max(0, len(signal) - self.length)
         first = {"start": 0, "centre": spare // 2, "end": spare}[self.at]
         kept = slice(first, first + self.length)
@@ -52,7 +52,7 @@ class Pad(SampleTransform):
         self.mode = mode
 
     def __call__(self, signal: Signal) -> Signal:
-        """The signal, continued at its nominal rate.
+        """Return the signal, continued at its nominal rate.
 
         Raises:
             ValueError: If the signal is empty.
@@ -100,7 +100,7 @@ class Resample(SampleTransform):
         self.anti_aliasing = anti_aliasing
 
     def __call__(self, signal: Signal) -> Signal:
-        """The signal on its new, even clock.
+        """Return the signal on its new, even clock.
 
         Raises:
             ValueError: If the signal is empty or its clock runs backwards.

@@ -21,7 +21,7 @@ class Interpolate(nn.Module):
         self.length = length
 
     def forward(self, x: Tensor) -> Tensor:
-        """Interpolated samples; the first and last stay in place."""
+        """Return interpolated samples; the first and last stay in place."""
         last = x.shape[1] - 1
         places = torch.arange(self.length, dtype=torch.float64, device=x.device) * (last / max(1, self.length - 1))
         left = places.floor().long().clamp(max=last)
@@ -36,7 +36,7 @@ class Normalise(Transform):
     The statistics are buffers: a saved student carries them.
 
     Args:
-        channel_axis: Where channels are, counting the batch axis; 1 for (B, C, T …), 2 for clips (B, S, C, H, W).
+        channel_axis: Index of the channel axis, including the batch axis; 1 for (B, C, T …), 2 for clips (B, S, C, H, W).
         smallest: Lower bound of standard deviations, so that a constant channel stays constant.
     """
 
@@ -53,7 +53,7 @@ class Normalise(Transform):
         self.register_load_state_dict_pre_hook(_make_room)
 
     def output_spec(self, spec: Modality) -> Modality:
-        """The same signal, without unit."""
+        """Return the spec without a unit."""
         return replace(spec, units="1")
 
     def fit(self, x: Tensor) -> None:
@@ -71,7 +71,7 @@ class Normalise(Transform):
         self.std = std.to(self.std).clamp_min(self.smallest)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Z-scores of the same shape.
+        """Return z-scores of the same shape.
 
         Raises:
             RuntimeError: If called before `fit`.
@@ -105,11 +105,11 @@ class Scale(Transform):
         self.units = units
 
     def output_spec(self, spec: Modality) -> Modality:
-        """The same signal in other units."""
+        """Return the spec with the new unit."""
         return replace(spec, units=self.units)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The mapped values, same shape."""
+        """Return the mapped values, same shape."""
         return x * self.factor + self.offset
 
 
@@ -120,12 +120,12 @@ class Magnitude(Transform):
     """
 
     def output_spec(self, spec: Modality) -> Modality:
-        """The channels, followed by the lengths."""
+        """Return the channels, followed by the magnitudes."""
         threes = [spec.channels[first : first + 3] for first in range(0, len(spec.channels), 3)]
         return replace(spec, channels=(*spec.channels, *(f"|{', '.join(three)}|" for three in threes)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The channels, followed by the lengths.
+        """Return the channels, followed by the magnitudes.
 
         Raises:
             ValueError: If the number of channels is not a multiple of three.

@@ -1,4 +1,4 @@
-"""Skeletons: layouts as graphs, graph and co-occurrence encoders, transforms of joint positions."""
+"""Skeletons: layouts, graph and co-occurrence encoders, and transforms of joint positions."""
 
 from kdcore import hookimpl
 

@@ -1,4 +1,4 @@
-"""Options with which `kdcore.testing` tests these components: encoders small, to be quick."""
+"""Conformance test cases with small encoders."""
 
 from kdcore.testing import Case
 

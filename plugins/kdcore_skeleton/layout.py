@@ -22,7 +22,7 @@ Joint = str | int
 
 
 def _listed(value: Any, wanted: str, fits: Callable[[Any], bool]) -> tuple[Any, ...]:
-    """A list as a tuple; a wrong one is one problem, however long, which names the first wrong entry."""
+    """Convert a list to a tuple. An invalid list is a single problem that names the first invalid entry."""
     if not isinstance(value, list | tuple):
         raise ValueError(f"must be {wanted}, not {value!r}")
     for number, entry in enumerate(value):
@@ -50,7 +50,7 @@ def _edges(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Layout:
-    """A skeleton's joints, and which of them a bone connects.
+    """The joints of a skeleton, and the bones that connect them.
 
     Names say what joints are: those that start with ``left-`` and ``right-`` and are otherwise equal are a pair, and
     transforms look for ``left-shoulder``, ``left-hip`` and so on. A joint may also be given by its index.
@@ -98,7 +98,7 @@ class Layout:
         return self.centre if self.root is None else self.root
 
     def index(self, joint: Joint) -> int:
-        """Position of a joint along the joint axis.
+        """Return the position of a joint along the joint axis.
 
         Raises:
             ValueError: If there is no such joint; the message names the nearest.
@@ -139,7 +139,7 @@ class Layout:
         return np.array(found, dtype=np.int64).reshape(-1, 2)
 
     def graph(self) -> Data:
-        """The skeleton as a PyTorch Geometric graph.
+        """Return the skeleton as a PyTorch Geometric graph.
 
         Its ``edge_index`` (2, E) points inwards, to the centre. Beside it are ``joints`` (names), ``centre`` (index),
         ``bones`` (V - 1, 2) as (child, parent), and ``pairs`` (P, 2) as (left, right).

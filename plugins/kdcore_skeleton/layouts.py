@@ -105,7 +105,7 @@ class UnfitSkeletonError(KdcoreError, ValueError):
 
 
 def find_layout(layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
-    """The layout that an option or a dataset means.
+    """Return the layout for an option or a dataset.
 
     Raises:
         ValueError: If there is none of that name.
@@ -120,7 +120,7 @@ def find_layout(layout: LayoutOption | Mapping[str, Any] | str) -> Layout:
 
 
 def layout_of(spec: Modality | None, layout: LayoutOption | None) -> Layout:
-    """The layout of the recorded skeleton: the dataset's, which an option may replace if it has the same joints.
+    """Return the layout of the recorded skeleton: the dataset's, which an option may replace if it has the same joints.
 
     Args:
         spec: What is known of the input; None for components made in code.
@@ -129,28 +129,28 @@ def layout_of(spec: Modality | None, layout: LayoutOption | None) -> Layout:
     Raises:
         ValueError: If neither gives a layout, or the two contradict each other.
     """
-    said = spec.skeleton if spec else ""
+    recorded = spec.skeleton if spec else ""
     if layout is None:
-        if not said:
+        if not recorded:
             raise ValueError("the dataset does not define a skeleton layout: set `layout`, or the dataset's `skeleton`")
-        return find_layout(said)
+        return find_layout(recorded)
     found = find_layout(layout)
-    if not said or layout == said:
+    if not recorded or layout == recorded:
         return found
-    if isinstance(said, str) and said not in LAYOUTS:
+    if isinstance(recorded, str) and recorded not in LAYOUTS:
         same = not isinstance(layout, str)  # a name kdcore does not know may well be what the option spells out
     else:
-        known = find_layout(said)
+        known = find_layout(recorded)
         same = known.names == found.names if known.named and found.named else len(known) == len(found)
     if same:
         return found
-    of_dataset = f"{said!r}" if isinstance(said, str) else "another one, with other joints"
+    of_dataset = f"{recorded!r}" if isinstance(recorded, str) else "another one, with other joints"
     of_option = f"{layout!r}" if isinstance(layout, str) else "spells out other joints"
     raise ValueError(f"`layout` {of_option}, but the dataset's skeleton is {of_dataset}; remove `layout`")
 
 
 def require_skeleton(shape: Sequence[int], layout: Layout | None, spec: Modality | None = None) -> None:
-    """Refuse input that is not a skeleton (C, T, V, M), or has other joints than a layout.
+    """Check that the input is a skeleton (C, T, V, M) with the joints of a layout.
 
     Args:
         shape: Of the tensor, without the batch axis.
@@ -171,7 +171,7 @@ def require_skeleton(shape: Sequence[int], layout: Layout | None, spec: Modality
 
 
 def require_joints(x: Tensor, layout: Layout, name: str, coordinates: int = 0) -> None:
-    """Refuse skeletons (B, C, T, V, M) that do not have a layout's joints, or fewer coordinates.
+    """Check that skeletons (B, C, T, V, M) have the joints of a layout and enough coordinates.
 
     Args:
         x: The skeletons.
@@ -190,7 +190,7 @@ def require_joints(x: Tensor, layout: Layout, name: str, coordinates: int = 0) -
 
 
 def require_coordinates(x: Tensor, coordinates: int, name: str) -> None:
-    """Refuse skeletons (B, C, T, V, M) of fewer coordinates.
+    """Check that skeletons (B, C, T, V, M) have enough coordinates.
 
     Raises:
         UnfitSkeletonError: If C < coordinates.

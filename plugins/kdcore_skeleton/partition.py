@@ -1,4 +1,4 @@
-r"""Partitions: how a joint's neighbours are sorted into subsets, each with weights of its own.
+r"""Partitions of the neighbours of a joint into subsets, each with separate weights.
 
 Each gives matrices :math:`A` of shape (K, V, V), float64, indexed ``[subset, from, to]``, so that a graph convolution is
 :math:`y_w = \sum_k W_k \sum_v A_{kvw}\, x_v`. Every column of :math:`\sum_k A_k` that an ST-GCN partition gives sums to 1.
@@ -19,7 +19,7 @@ Strategy = Literal["uniform", "distance", "spatial", "agcn-spatial"]
 
 
 def partition(graph: Data, strategy: Strategy, max_hop: int = 1) -> Tensor:
-    """The matrices of a skeleton's graph.
+    """Return the matrices of a skeleton's graph.
 
     Args:
         graph: As `Layout.graph` gives it.
@@ -58,7 +58,7 @@ def spatial(graph: Data, max_hop: int = 1) -> Tensor:
 
 
 def agcn_spatial(graph: Data) -> Tensor:
-    """The joint itself, its neighbour towards the centre, those away from it; each normalised alone, shape (3, V, V)."""
+    """Return the joint itself, its neighbour towards the centre, those away from it; each normalised alone, shape (3, V, V)."""
     from torch_geometric.utils import to_dense_adj
 
     child_to_parent = to_dense_adj(graph["edge_index"], max_num_nodes=graph.num_nodes)[0]

@@ -14,7 +14,7 @@ from kdcore import DataError, pretrained_backbone
 
 
 def create(name: str, channels: int, pretrained: bool, weights: Path | None, width: float) -> tuple[nn.Module, tuple[str, ...]]:
-    """The backbone called `name`, without a classifier, and where its weights come from if they are published ones.
+    """Return the backbone called `name`, without a classifier, and the source of its weights if they are pretrained.
 
     Raises:
         DataError: If there is no such model, or its weights cannot be loaded.
@@ -32,7 +32,7 @@ def create(name: str, channels: int, pretrained: bool, weights: Path | None, wid
 
 
 def activations(backbone: Any, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-    """Pooled features (N, F) of images (N, C, H, W), and the named feature maps (N, C_i, H_i, W_i) on the way."""
+    """Return pooled features (N, F) of images (N, C, H, W), and the named feature maps (N, C_i, H_i, W_i) on the way."""
     if not hasattr(backbone, "forward_intermediates"):
         return backbone(x), {}
     last, maps = backbone.forward_intermediates(x)
@@ -86,7 +86,7 @@ def _downloaded(backbone: Any) -> str:
 
 
 def tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file of weights.
+    """Return the tensors in a file of weights.
 
     Raises:
         DataError: If it is missing, or holds anything else.
@@ -157,7 +157,7 @@ class Halve(nn.Module):
     """3×3 max-pooling with stride 2, (…, H, W) → (…, ⌈H/2⌉, ⌈W/2⌉); windows start at the first pixel."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pooled maps; `x` is not negative, so zeros can fill an odd edge."""
+        """Return pooled maps; `x` is not negative, so zeros can fill an odd edge."""
         height, width = x.shape[-2:]
         return F.max_pool2d(F.pad(x, (0, width % 2, 0, height % 2)), 3, 2, ceil_mode=True)
 
@@ -184,7 +184,7 @@ class Inception(nn.ModuleDict):
         self.outputs = (0 if self.halves else one) + three + double + (projection if plan.projection else inputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps of all branches, along the channel axis."""
+        """Return maps of all branches, along the channel axis."""
         three = self["3x3"](self["3x3_reduce"](x))
         double = self["double_3x3_2"](self["double_3x3_1"](self["double_3x3_reduce"](x)))
         pooled = self["pool"](x)
@@ -222,7 +222,7 @@ class BnInception(nn.Module):
         self.feature_info = [{"module": name} for name in ("conv1", "conv2", *BLOCKS)]
 
     def forward_intermediates(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The last map and all maps of pictures (N, C, H, W)."""
+        """Return the last map and all maps of pictures (N, C, H, W)."""
         maps = []
         for name, part in self.named_children():
             x = part(x)
@@ -231,11 +231,11 @@ class BnInception(nn.Module):
         return x, maps
 
     def forward_head(self, x: Tensor) -> Tensor:
-        """Mean of the last map, (N, num_features)."""
+        """Return the mean of the last map, (N, num_features)."""
         return x.mean((-2, -1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (N, num_features) of pictures (N, C, H, W)."""
+        """Return features (N, num_features) of pictures (N, C, H, W)."""
         return self.forward_head(self.forward_intermediates(x)[0])
 
 

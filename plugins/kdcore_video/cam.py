@@ -1,4 +1,4 @@
-"""Class activation maps: where in a picture an encoder looked."""
+"""Class activation maps of encoders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 COARSEST = 6
-"""Positions along the shorter side that a map should have at least; a coarser one says too little about where."""
+"""Minimum number of positions along the shorter side of a map; coarser maps are not precise enough."""
 
 
 def class_activation(features: Tensor, weights: Tensor) -> Tensor:
@@ -43,9 +43,9 @@ def hires_cam(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tens
     linear classifier, the two and `class_activation` are the same up to a factor.
 
     Args:
-        encoder: Reads (B, C, H, W) or (B, S, C, H, W).
-        inputs: Its inputs.
-        score: Runs it on them and gives the number y to explain.
+        encoder: Encoder of inputs (B, C, H, W) or (B, S, C, H, W).
+        inputs: Inputs of the encoder.
+        score: Runs the encoder on the inputs and returns the value y to explain.
 
     Returns:
         (B, h, w) or (B, S, h, w); None if it has no feature maps.
@@ -65,10 +65,10 @@ def hires_cam(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tens
 
 
 def _feature_maps(encoder: nn.Module, inputs: Tensor, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The score, and the maps that modules put out on the way, in order.
+    """Return the score, and the maps that modules return during the forward pass, in order.
 
-    Left out is what is inside another module that puts out a map, unless that is a plain sequence: inside a residual block,
-    say, a map is not all that goes on to the answer.
+    Maps inside another module that returns a map are left out, unless it is a plain sequence: inside a residual block, for
+    example, a map is not the only path to the output.
     """
     seen: list[tuple[str, Tensor]] = []
 

@@ -1,4 +1,4 @@
-"""Clips: a fixed number of small frames out of a recording."""
+"""Clips: a fixed number of small frames of a recording."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def centred(frames: int, segments: int, span: int = 1) -> np.ndarray:
 
     .. math:: t_i = \lfloor (i + 1/2) (frames - span + 1) / segments \rfloor
 
-    Positions count from 0 and repeat where there are fewer frames than segments.
+    Positions start at 0 and repeat if there are fewer frames than segments.
 
     Args:
         frames: Length of the recording.
@@ -41,7 +41,7 @@ Fit = Literal["crop", "stretch", "keep"]
 
 
 def fitted(frames: np.ndarray, size: int, fit: Fit) -> np.ndarray:
-    """`frames` resized: depth (uint16) by its nearest pixel, since means across an edge lie where nothing is.
+    """`frames` resized: depth (uint16) by nearest neighbours, since means across an edge are not on any surface.
 
     Args:
         frames: (T, H, W, C).
@@ -77,7 +77,7 @@ class Clip(SampleTransform):
 
     Args:
         segments: Frames kept. Where ``random-segments`` follows, keep several times the frames that the encoder reads.
-        size: Pixels of a side.
+        size: Side length in pixels.
         fit: ``crop`` the middle square after bringing the short side to `size`, ``stretch`` to a square, or ``keep`` the
             aspect ratio with the short side at `size` (all recordings must then share it).
         depth_range: Nearest and farthest distance in millimetres of a depth video, mapped onto 0 … 255 (uint8); nearer and
@@ -107,7 +107,7 @@ class Clip(SampleTransform):
         self.depth_range = depth_range
 
     def __call__(self, signal: Signal) -> Signal:
-        """The clip of a recording.
+        """Return the clip of a recording.
 
         Raises:
             ValueError: If it is no video, or has no frames.
@@ -121,7 +121,7 @@ class Clip(SampleTransform):
         return replace(signal, values=frames, times=signal.clock[index], rate=self.segments / signal.duration)
 
     def output_spec(self, spec: Modality) -> Modality:
-        """Frames further apart; bytes, if depth is mapped onto them."""
+        """Return the spec of the clip; uint8 if depth is mapped to bytes."""
         return replace(spec, rate=None, units="0..255" if self.depth_range else spec.units)
 
 

@@ -1,4 +1,4 @@
-"""Cases for `kdcore.testing`: small backbones and clips, to be quick."""
+"""Conformance test cases with small backbones and clips."""
 
 import numpy as np
 

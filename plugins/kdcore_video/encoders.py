@@ -23,7 +23,7 @@ class FrameMean(nn.Module):
     """The mean over a clip's frames, (B·S, …) → (B, …); gives a tap one row per clip."""
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Mean of every `frames` consecutive rows of `x`."""
+        """Return the mean of every `frames` consecutive rows of `x`."""
         return x.unflatten(0, (-1, frames)).mean(1)
 
 
@@ -72,7 +72,7 @@ class FrameEncoder(Encoder):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, num_classes) of clips (B, S, C, H, W)."""
+        """Return logits (B, num_classes) of clips (B, S, C, H, W)."""
         seen = x[:, :1] if self._still(x) else x
         features, maps = activations(self.backbone, seen.flatten(0, 1))
         features = self.embedding(self.drop(features))
@@ -81,11 +81,11 @@ class FrameEncoder(Encoder):
         return self.consensus(features.unflatten(0, (-1, seen.shape[1])).expand(-1, x.shape[1], -1))
 
     def _still(self, x: Tensor) -> bool:
-        """True if all frames of the clip are the same memory, as in an ablated clip, so that one frame is enough."""
+        """Return whether all frames of the clip share memory, as in an ablated clip, so that one frame is enough."""
         return self.frames_apart and not self.training and x.stride(1) == 0
 
     def consensus(self, features: Tensor) -> Tensor:
-        """Logits (B, num_classes) from the frames' features (B, S, F)."""
+        """Return logits (B, num_classes) from the frames' features (B, S, F)."""
         raise NotImplementedError
 
 
@@ -99,15 +99,15 @@ class Frames(FrameEncoder):
         num_classes: Number of classes.
         in_shape: (S, C, H, W).
         backbone: A timm model, or ``bn-inception``.
-        pretrained: Start from published weights: those in an installed package (``kdcore[pretrained]``), or else timm's, which
-            timm downloads unless it has them already. The run's notes say which, and their licence.
-        weights: File of weights for the backbone; its classifier is left out.
+        pretrained: Start from pretrained weights in an installed package (``kdcore[pretrained]``), or else from timm, which
+            downloads and caches them. The run's notes state their source and licence.
+        weights: File with weights of the backbone; its classifier is ignored.
         width: Factor on the channels of ``bn-inception``.
-        embedding: Units of a layer between a frame's features and the classifier, None for no such layer.
-        drop_rate: Dropout of the backbone's features.
+        embedding: Width of a layer between frame features and the classifier; None for none.
+        drop_rate: Dropout probability of the backbone's features.
         partial_bn: Freeze all batch normalisation but the first, for pretrained backbones.
-        average: What is averaged over frames: ``features`` or ``logits`` (which comes to the same, as the classifier is
-            linear, but gives every frame its logits) or ``probabilities`` (the logits are then log-probabilities).
+        average: What is averaged over frames: ``features`` or ``logits`` (equivalent for a linear classifier, but with logits
+            per frame) or ``probabilities`` (the logits are then log-probabilities).
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Frames(FrameEncoder):
             self.targets = ("classes",)
 
     def consensus(self, features: Tensor) -> Tensor:
-        """Logits (B, num_classes) from the frames' features (B, S, F)."""
+        """Return logits (B, num_classes) from the frames' features (B, S, F)."""
         if self.average == "features":
             return self.classifier(features.mean(1))
         logits = self.classifier(features)
@@ -154,14 +154,14 @@ class Tsn(FrameEncoder):
         num_classes: Number of classes.
         in_shape: (S, C, H, W); C = 2·stack for optical flow.
         backbone: A timm model, or ``bn-inception``.
-        pretrained: Start from published weights: those in an installed package (``kdcore[pretrained]``), or else timm's, which
-            timm downloads unless it has them already. The run's notes say which, and their licence.
-        weights: File of weights for the backbone; its classifier is left out.
+        pretrained: Start from pretrained weights in an installed package (``kdcore[pretrained]``), or else from timm, which
+            downloads and caches them. The run's notes state their source and licence.
+        weights: File with weights of the backbone; its classifier is ignored.
         width: Factor on the channels of ``bn-inception``.
-        embedding: Units of a layer between a frame's features and the classifier, None for no such layer.
-        drop_rate: Dropout of the backbone's features.
+        embedding: Width of a layer between frame features and the classifier; None for none.
+        drop_rate: Dropout probability of the backbone's features.
         partial_bn: Freeze all batch normalisation but the first, for pretrained backbones.
-        segment_consensus: How the frames' scores become the clip's.
+        segment_consensus: Aggregation of the scores of frames.
 
     Source: Wang et al., Temporal Segment Networks (ECCV 2016, https://arxiv.org/abs/1608.00859), Eq. (1).
     """
@@ -185,7 +185,7 @@ class Tsn(FrameEncoder):
         self.segment_consensus = segment_consensus
 
     def consensus(self, features: Tensor) -> Tensor:
-        """Logits (B, num_classes) from the frames' features (B, S, F)."""
+        """Return logits (B, num_classes) from the frames' features (B, S, F)."""
         scores = self.classifier(features)
         return scores.mean(1) if self.segment_consensus == "mean" else scores.amax(1)
 
@@ -200,15 +200,15 @@ class Trn(FrameEncoder):
         num_classes: Number of classes.
         in_shape: (S, C, H, W), S at least 2.
         backbone: A timm model, or ``bn-inception``.
-        pretrained: Start from published weights: those in an installed package (``kdcore[pretrained]``), or else timm's, which
-            timm downloads unless it has them already. The run's notes say which, and their licence.
-        weights: File of weights for the backbone; its classifier is left out.
+        pretrained: Start from pretrained weights in an installed package (``kdcore[pretrained]``), or else from timm, which
+            downloads and caches them. The run's notes state their source and licence.
+        weights: File with weights of the backbone; its classifier is ignored.
         width: Factor on the channels of ``bn-inception``.
         embedding: Units of a frame's features.
-        drop_rate: Dropout of the backbone's features, before the embedding.
+        drop_rate: Dropout probability of the backbone's features, before the embedding.
         partial_bn: Freeze all batch normalisation but the first, for pretrained backbones.
         hidden: Units of each scale's hidden layer.
-        relations: Relations looked at per scale: random ones while training, evenly spaced ones in evaluation.
+        relations: Relations per scale: random ones in training, evenly spaced ones in evaluation.
 
     Source: Zhou et al., Temporal Relational Reasoning in Videos (ECCV 2018, https://arxiv.org/abs/1711.08496); embedding and
     dropout of Liu et al., Semantics-aware Adaptive Knowledge Distillation (TIP 2021, https://arxiv.org/abs/2009.00210), Section
@@ -234,7 +234,7 @@ class Trn(FrameEncoder):
         self.relations = MultiScaleRelations(in_shape[0], embedding, num_classes, hidden, relations)
 
     def consensus(self, features: Tensor) -> Tensor:
-        """Logits (B, num_classes) from the frames' features (B, S, F)."""
+        """Return logits (B, num_classes) from the frames' features (B, S, F)."""
         return self.relations(features)
 
 
@@ -247,7 +247,7 @@ class TemporalShift(nn.Module):
     Args:
         layer: Layer that reads the shifted frames.
         frames: S.
-        fraction: One part in this many is shifted each way.
+        fraction: One in this many channels is shifted in each direction.
 
     Source: Lin, Gan and Han, TSM: Temporal Shift Module for Efficient Video Understanding (ICCV 2019,
     https://arxiv.org/abs/1811.08383), Section 3.
@@ -260,7 +260,7 @@ class TemporalShift(nn.Module):
         self.fraction = fraction
 
     def forward(self, x: Tensor) -> Tensor:
-        """The output of `layer` for the shifted frames."""
+        """Return the output of `layer` for the shifted frames."""
         clips = x.unflatten(0, (-1, self.frames))
         part = clips.shape[2] // self.fraction
         later, earlier, same = clips.split((part, part, clips.shape[2] - 2 * part), dim=2)
@@ -278,14 +278,14 @@ class Tsm(FrameEncoder):
     Args:
         num_classes: Number of classes.
         in_shape: (S, C, H, W).
-        backbone: A ResNet of timm's.
-        pretrained: Start from published weights: those in an installed package (``kdcore[pretrained]``), or else timm's, which
-            timm downloads unless it has them already. The run's notes say which, and their licence.
-        weights: File of weights for the backbone; its classifier is left out.
-        embedding: Units of a layer between a frame's features and the classifier, None for no such layer.
-        drop_rate: Dropout of the backbone's features, before the embedding.
+        backbone: A ResNet of timm.
+        pretrained: Start from pretrained weights in an installed package (``kdcore[pretrained]``), or else from timm, which
+            downloads and caches them. The run's notes state their source and licence.
+        weights: File with weights of the backbone; its classifier is ignored.
+        embedding: Width of a layer between frame features and the classifier; None for none.
+        drop_rate: Dropout probability of the backbone's features, before the embedding.
         partial_bn: Freeze all batch normalisation but the first, for pretrained backbones.
-        fraction: One channel in this many is shifted each way.
+        fraction: One in this many channels is shifted in each direction.
 
     Raises:
         ValueError: If the backbone has no residual blocks.
@@ -323,5 +323,5 @@ class Tsm(FrameEncoder):
             block.conv1 = TemporalShift(block.conv1, frames, fraction)  # type: ignore[assignment]
 
     def consensus(self, features: Tensor) -> Tensor:
-        """Logits (B, num_classes) from the frames' features (B, S, F)."""
+        """Return logits (B, num_classes) from the frames' features (B, S, F)."""
         return self.classifier(features).mean(1)

@@ -29,7 +29,7 @@ class OpticalFlow(SampleTransform):
     Args:
         segments: Stacks kept.
         stack: Consecutive flow fields of a stack.
-        size: Pixels of a side; the video is resized before flow is computed.
+        size: Side length in pixels; the video is resized before flow is computed.
         fit: As in ``clip``.
         bound: Largest motion that is represented, in pixels per frame.
         method: ``dis`` (dense inverse search) or ``farneback``.
@@ -60,7 +60,7 @@ class OpticalFlow(SampleTransform):
         self.depth_range = depth_range
 
     def __call__(self, signal: Signal) -> Signal:
-        """Flow of a recording.
+        """Return flow of a recording.
 
         Raises:
             ValueError: If it is no video of colours or depth, or shorter than ``stack + 1`` frames.
@@ -74,19 +74,19 @@ class OpticalFlow(SampleTransform):
         return replace(signal, values=values, times=signal.clock[starts], rate=self.segments / signal.duration)
 
     def output_spec(self, spec: Modality) -> Modality:
-        """Stacked flow, as bytes."""
+        """Return the spec of stacked flow as uint8."""
         channels = tuple(f"{axis}{number}" for number in range(1, self.stack + 1) for axis in ("x", "y"))
         return replace(spec, units="", rate=None, channels=channels)
 
     def _fields(self, video: np.ndarray, instants: set[int]) -> dict[int, np.ndarray]:
-        """Flow from each of `instants` to the frame after it, (H, W, 2)."""
+        """Return flow from each of `instants` to the frame after it, (H, W, 2)."""
         motion = _motion(self.method)
         needed = sorted(instants | {instant + 1 for instant in instants})
         grey = dict(zip(needed, self._grey(fitted(video[needed], self.size, self.fit)), strict=True))
         return {instant: motion(grey[instant], grey[instant + 1]) for instant in sorted(instants)}
 
     def _grey(self, frames: np.ndarray) -> np.ndarray:
-        """Frames (T, H, W, C) as (T, H, W) uint8."""
+        """Return frames (T, H, W, C) as (T, H, W) uint8."""
         if frames.dtype != np.uint8:
             if frames.shape[-1] == 1:
                 return as_bytes(frames[..., 0], *self.depth_range)
@@ -95,7 +95,7 @@ class OpticalFlow(SampleTransform):
 
 
 def _colours(frames: np.ndarray) -> np.ndarray:
-    """Colours from 0 to 1 as bytes."""
+    """Return colours from 0 to 1 as bytes."""
     if frames.shape[-1] != 3 or frames.dtype.kind != "f":
         raise ValueError(
             "optical-flow reads colours (3 channels of uint8, or of floats from 0 to 1) or depth (1 channel), "

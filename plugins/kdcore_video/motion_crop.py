@@ -50,7 +50,7 @@ class MotionCrop(SampleTransform):
     Shapes: (T, H, W, 1) → (T, size, size, 1), uint16.
 
     Args:
-        size: Pixels of a side; None for the short side of the frames.
+        size: Side length in pixels; None for the short side of the frames.
         threshold: Smallest motion, in the units of the recording (millimetres).
         reach: How much nearer or farther than the moving pixels still parts of the person may be, in the same units.
         margin: Space above and below the person, as a share of the person's height.
@@ -58,7 +58,7 @@ class MotionCrop(SampleTransform):
         distance: Distance at which the person's median pixel is put, by adding a constant to all measurements of a recording;
             None to leave distances as they are. Without measurement, pixels stay 0.
         smallest: Smallest moving region, as a share of the frame's pixels; smaller ones are noise.
-        still: What to do with a recording in which nothing moves: ``refuse`` it, or ``keep`` its whole frames as they are.
+        still: Treatment of a recording without motion: ``refuse`` it, or ``keep`` its complete frames.
         spec: Description of the recordings.
 
     Raises:
@@ -90,7 +90,7 @@ class MotionCrop(SampleTransform):
         self.still: Literal["refuse", "keep"] = still
 
     def __call__(self, signal: Signal) -> Signal:
-        """The recording, cropped.
+        """Return the recording, cropped.
 
         Raises:
             ValueError: If it is no depth video, or nothing moves and `still` is ``refuse``.
@@ -111,7 +111,7 @@ class MotionCrop(SampleTransform):
         return replace(signal, values=fitted(frames[..., None], size, "crop"))
 
     def _painted(self, frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Cropped `frames` (T, side, side) with the distance and the background asked for."""
+        """Return cropped `frames` (T, side, side) with the given distance and background."""
         out = frames
         if self.distance is not None and mask.any():
             shift = self.distance - float(np.median(frames[mask]))
@@ -123,7 +123,7 @@ class MotionCrop(SampleTransform):
 
 
 def find_person(depth: np.ndarray, threshold: float, reach: float, smallest: float) -> Person | None:
-    """The moving person of a depth video (T, H, W), None if nothing moves; arguments as of `MotionCrop`."""
+    """Return the moving person of a depth video (T, H, W), None if nothing moves; see `MotionCrop` for the arguments."""
     import cv2
 
     measured = depth > 0
@@ -146,7 +146,7 @@ def find_person(depth: np.ndarray, threshold: float, reach: float, smallest: flo
 
 
 def box(person: Person, margin: float) -> tuple[int, int, int]:
-    """Top, left and side of the square around a person, within the frame."""
+    """Return top, left and side of the square around a person, within the frame."""
     height, width = person.region.shape
     rows = np.flatnonzero(person.region.any(axis=1))
     columns = np.flatnonzero(person.moved.any(axis=0))

@@ -1,4 +1,4 @@
-"""Multi-scale temporal relations: what TRN does with the features of a clip's frames."""
+"""Multi-scale temporal relations between the frame features of a clip, as in TRN."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class MultiScaleRelations(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, num_classes) of frame features (B, S, F)."""
+        """Return logits (B, num_classes) of frame features (B, S, F)."""
         logits = [
             perceptron(x[:, self.chosen(length, x.device)].flatten(2)).sum(1)
             for length, perceptron in zip(self.lengths, self.perceptrons, strict=True)
@@ -50,7 +50,7 @@ class MultiScaleRelations(nn.Module):
         return torch.stack(logits).sum(0)
 
     def chosen(self, length: int, device: torch.device | None = None) -> Tensor:
-        """The tuples of this length to look at, (relations, length)."""
+        """Return the tuples of this length to use, (relations, length)."""
         total = comb(self.frames, length)
         count = min(self.relations, total)
         ranks = _distinct(count, total) if self.training else [-(-i * total // count) for i in range(count)]
@@ -58,7 +58,7 @@ class MultiScaleRelations(nn.Module):
 
 
 def unranked(rank: int, frames: int, length: int) -> list[int]:
-    """The increasing `length`-tuple of ``range(frames)`` that comes after `rank` others in lexicographic order."""
+    """Return the increasing `length`-tuple of ``range(frames)`` that comes after `rank` others in lexicographic order."""
     chosen: list[int] = []
     frame = 0
     while len(chosen) < length:

@@ -32,7 +32,7 @@ class RandomSegments(Transform):
         self.segments = segments
 
     def forward(self, x: Tensor) -> Tensor:
-        """The frames kept of each clip."""
+        """Return the frames kept of each clip."""
         if not self.training:
             return x[:, torch.from_numpy(centred(x.shape[1], self.segments)).to(x.device)]
         edges = torch.arange(self.segments + 1, device=x.device) * x.shape[1] // self.segments
@@ -53,7 +53,7 @@ class MultiScaleCrop(Transform):
     pixels are taken as they are. Shapes: (B, S, C, H, W) → (B, S, C, size, size), pixels of the same type.
 
     Args:
-        size: Pixels of a side, None for the short side of the frames.
+        size: Side length in pixels; None for the short side of the frames.
         scales: Sides of crops relative to the short side.
 
     Source: Wang et al., Temporal Segment Networks (ECCV 2016, https://arxiv.org/abs/1608.00859), Section 3.2.
@@ -78,7 +78,7 @@ class MultiScaleCrop(Transform):
     places: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Cropped clips.
+        """Return cropped clips.
 
         Raises:
             ValueError: If the frames are smaller than `size`.
@@ -121,7 +121,7 @@ class Flip(Transform):
     Shapes: (B, …, C, H, W) → the same.
 
     Args:
-        probability: Of each clip.
+        probability: Probability of flipping each clip.
         flow: Whether channels alternate between x and y flow; then mirrored x flow also changes its sign
             (``255 − value`` where flow is stored as uint8).
     """
@@ -134,7 +134,7 @@ class Flip(Transform):
         self.flow = flow
 
     def forward(self, x: Tensor) -> Tensor:
-        """Clips, some of them mirrored."""
+        """Return clips, some of them mirrored."""
         chosen = torch.rand(len(x), device=x.device) < self.probability
         mirrored = x.flip(-1)
         if self.flow:
@@ -164,13 +164,13 @@ class RgbDifference(Transform):
         self.frames = frames
 
     def output_spec(self, spec: Modality) -> Modality:
-        """The channels of the differences, then those of the frames, if these are kept."""
+        """Return the channels of the differences, then those of the frames, if these are kept."""
         if not self.frames:
             return spec
         return replace(spec, channels=(*(f"change of {name}" for name in spec.channels), *spec.channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Differences of the clip's neighbouring frames.
+        """Return differences of the clip's neighbouring frames.
 
         Raises:
             ValueError: If the clip has one frame, or pixels are still integers.
@@ -208,11 +208,11 @@ class Pixels(Transform):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def output_spec(self, spec: Modality) -> Modality:
-        """Numbers without unit."""
+        """Return the spec without a unit."""
         return replace(spec, units="1")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Standardised pixels.
+        """Return standardised pixels.
 
         Raises:
             ValueError: If the pictures have another number of channels than `mean` or `std`.
@@ -251,11 +251,11 @@ class DepthRange(Transform):
         self.missing = missing
 
     def output_spec(self, spec: Modality) -> Modality:
-        """Numbers without unit."""
+        """Return the spec without a unit."""
         return replace(spec, units="1")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Depth (B, …) in [0, 1], floating point."""
+        """Return depth (B, …) in [0, 1], floating point."""
         depth = x if x.is_floating_point() else x.to(torch.get_default_dtype())
         scaled = ((depth - self.near) / (self.far - self.near)).clamp(0, 1)
         return torch.where(depth == 0, torch.full_like(scaled, self.missing), scaled)

@@ -191,7 +191,7 @@ def test_callbacks_and_progress(given, capsys):
     assert "\x1b" not in shown.err + shown.out
     kdcore.distil(student, teacher, DataLoader(samples, 8), ["dist"], **options)
     assert capsys.readouterr() == ("", "")
-    with pytest.raises(UsageError, match="class that derives from"):
+    with pytest.raises(UsageError, match="must be an instance of a subclass of"):
         kdcore.distil(student, teacher, DataLoader(samples, 8), ["dist"], device="cpu", callbacks=[Listening])
 
 

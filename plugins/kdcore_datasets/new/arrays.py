@@ -85,10 +85,10 @@ def _shape(array: np.ndarray) -> tuple[int, ...]:
 
 def _beside(signals: str, other: str) -> bool:
     """Return whether an array belongs to the same part of the data as `signals`: the same file, or a file of the same set."""
-    mine, theirs = signals.partition(":")[0], other.partition(":")[0]
-    if mine == theirs:
+    file, other_file = signals.partition(":")[0], other.partition(":")[0]
+    if file == other_file:
         return other != signals
-    return Path(mine).parent == Path(theirs).parent and _set_of(mine) == _set_of(theirs)
+    return Path(file).parent == Path(other_file).parent and _set_of(file) == _set_of(other_file)
 
 
 def _set_of(name: str) -> str:

@@ -123,9 +123,9 @@ def guess_published(root: Path, files: Sequence[str]) -> Guess | None:
     for each in _PUBLISHED:
         pattern = re.compile(rf"(?:^|/)({each.files})$")
         for file in files:
-            whole = (root.absolute() / file).as_posix()  # `root` may be a subfolder of the dataset
-            if found := pattern.search(whole):
-                home = root if each.root else Path(whole[: found.start(1)])
+            path = (root.absolute() / file).as_posix()  # `root` may be a subfolder of the dataset
+            if found := pattern.search(path):
+                home = root if each.root else Path(path[: found.start(1)])
                 why = {("name",): f"files are named like {Path(file).name}"}
                 return Guess({"name": each.name, "root": str(home.absolute())}, why, gaps=True)
     return next(filter(None, (_table(root, files, each) for each in _TABLES)), None) or _msr_action_3d(root, files)

@@ -118,12 +118,12 @@ def _found(guess: Guess) -> tuple[list[Sample], list[str]]:
     """
     dataset = _dataset(guess.dataset)
     samples = list(dataset.samples())
-    there = [name for name in _modalities(guess) if any(name in each.sources for each in samples)]
-    if not there:
+    recorded = [name for name in _modalities(guess) if any(name in each.sources for each in samples)]
+    if not recorded:
         raise DataError("found no samples")
-    for name in there:
+    for name in recorded:
         dataset.read(next(each for each in samples if name in each.sources), name)
-    return samples, there
+    return samples, recorded
 
 
 def recipe_text(name: str, guess: Guess, modalities: list[str]) -> str:

@@ -127,8 +127,8 @@ def _add_key(guess: Guess, names: Names, table: TextTable, columns: Columns) -> 
     """Add the source of labels and subjects."""
     device = next(iter(guess.dataset["devices"]))
     if names.fields:
-        said = "; ".join(f"{{{name}}} is {why}" for name, (why, _) in names.fields.items())
-        guess.why["devices", device, "pattern"] = said
+        description = "; ".join(f"{{{name}}} is {why}" for name, (why, _) in names.fields.items())
+        guess.why["devices", device, "pattern"] = description
     if columns.label is not None:
         guess.dataset["label"] = {"column": table.column_name(columns.label)}
         found = sorted(set(table.texts(columns.label)))

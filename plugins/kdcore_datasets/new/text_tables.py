@@ -198,8 +198,8 @@ def _is_words(table: TextTable, column: int) -> bool:
 def _is_constant_count(table: TextTable, column: int) -> bool:
     """Return whether numbers are integers that rarely change."""
     values = table.numbers(column)
-    whole = np.isfinite(values).all() and (values == np.round(values)).all()
-    return bool(whole) and int((np.diff(values) != 0).sum()) < len(values) / 10
+    integers = np.isfinite(values).all() and (values == np.round(values)).all()
+    return bool(integers) and int((np.diff(values) != 0).sum()) < len(values) / 10
 
 
 def _is_signal(table: TextTable, column: int) -> bool:

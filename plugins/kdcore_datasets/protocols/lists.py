@@ -58,8 +58,8 @@ class HeldOutList(Protocol):
             rule += f"; of train, subjects {listed(held)} for validation"
             splits["validation"] = tuple(each for each in splits["train"] if each.key.subject in held)
             splits["train"] = tuple(each for each in splits["train"] if each.key.subject not in held)
-        whole = test.subjects and validation.subjects
-        return Splits(splits, rule, disjoint=("subject",) if whole else ())
+        by_subject = test.subjects and validation.subjects
+        return Splits(splits, rule, disjoint=("subject",) if by_subject else ())
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ def _read(path: Path, known: Mapping[str, Sequence[Sample]]) -> _Listed:
     keys = frozenset(each.key for line in lines.values() for each in known[line])
     subjects = [line for line in dict.fromkeys(lines.values()) if line in names]
     single = len(set(lines.values())) - len(subjects)
-    said = [f"subjects {listed(subjects)}"] if subjects else []
-    said += [f"{single} sample{'s' * (single > 1)}"] if single else []
-    return _Listed(f"{' and '.join(said)} ({path.name})", keys, not single)
+    parts = [f"subjects {listed(subjects)}"] if subjects else []
+    parts += [f"{single} sample{'s' * (single > 1)}"] if single else []
+    return _Listed(f"{' and '.join(parts)} ({path.name})", keys, not single)
 
 
 def _last_subjects(train: Sequence[Sample], count: int) -> list[str]:

@@ -152,6 +152,6 @@ def both_sides(
 
 def described(by: str, splits: Mapping[str, Sequence[str]], existing: Sequence[str]) -> str:
     """Return the rule as a sentence: the values in each split, and those in none."""
-    said = [f"{split} {listed(values)}" for split, values in splits.items() if values]
+    parts = [f"{split} {listed(values)}" for split, values in splits.items() if values]
     unused = [value for value in existing if not any(value in values for values in splits.values())]
-    return f"{by}: {'; '.join(said)}" + (f"; left out {listed(unused)}" if unused else "")
+    return f"{by}: {'; '.join(parts)}" + (f"; left out {listed(unused)}" if unused else "")

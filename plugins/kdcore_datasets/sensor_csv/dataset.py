@@ -157,10 +157,10 @@ class SensorCsv(Dataset):
                 yield f"{name}: no recording has files of both {reference} and {name}"
                 continue
             spans = [stamps(files[each], self.devices[each]) for each in (reference, name)]
-            mine, theirs = (f"{np.nanmin(each):.3f} to {np.nanmax(each):.3f} s" for each in spans)
+            span, other_span = (f"{np.nanmin(each):.3f} to {np.nanmax(each):.3f} s" for each in spans)
             yield (
-                f"{name}: its clock does not overlap that of {reference}: {files[reference].name} covers {mine}, "
-                f"{files[name].name} covers {theirs}; time stamps of all devices must come from one clock "
+                f"{name}: its clock does not overlap that of {reference}: {files[reference].name} covers {span}, "
+                f"{files[name].name} covers {other_span}; time stamps of all devices must come from one clock "
                 f"(time_unit of {name}: {device.time_unit})"
             )
 

@@ -135,9 +135,9 @@ def read_signal(stretch: Stretch, device: Device, kind: str) -> Signal:
         raise DataError(f"{stretch.path}: has {len(values)} row(s), but a signal needs at least two")
     values = (values * FACTORS[device.units[kind]] if kind in device.units else values).astype(np.float32)
     if device.time_column is None:
-        whole = len(values) == stretch.last - stretch.first
+        complete = len(values) == stretch.last - stretch.first
         clock = times - stretch.origin
-        return Signal(values, _given(device), float(clock[0]), None if whole else clock)
+        return Signal(values, _given(device), float(clock[0]), None if complete else clock)
     times = _increasing(times, stretch.path) - stretch.origin
     span = float(times[-1] - times[0])
     if span <= 0:
@@ -201,13 +201,13 @@ def _filled(values: np.ndarray, times: np.ndarray, longest: float, stretch: Stre
     _increasing(times, stretch.path)
     filled = values.copy()
     for column in range(values.shape[1]):
-        there = np.isfinite(values[:, column])
-        spans = np.diff(times[there])
-        interrupted = np.diff(np.flatnonzero(there)) > 1
+        present = np.isfinite(values[:, column])
+        spans = np.diff(times[present])
+        interrupted = np.diff(np.flatnonzero(present)) > 1
         if (spans[interrupted] > longest + 1e-6).any():  # the precision of time stamps
             worst = float(spans[interrupted].max())
             raise DataError(f"{stretch.path}: {kind} is missing for {worst:.3g} s, more than the {longest:g} s to interpolate")
-        filled[~there, column] = np.interp(times[~there], times[there], values[there, column])
+        filled[~present, column] = np.interp(times[~present], times[present], values[present, column])
     return filled
 
 

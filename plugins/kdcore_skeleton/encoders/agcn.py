@@ -23,11 +23,11 @@ class Agcn(GraphEncoder):
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
         spec: Description of the input.
-        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
+        layout: Skeleton layout: a name, or joints, edges and centre. Default: the dataset's layout.
         width: Channels of the first blocks; later ones have two and four times as many.
         depth: Number of blocks. Width 16 and depth 4 train in minutes on two CPU cores.
-        kernel: Frames that a temporal convolution spans, odd.
-        dropout: Share of the classifier's input set to zero while training.
+        kernel: Temporal kernel size in frames; odd.
+        dropout: Dropout probability of the classifier's input.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none; a ReLU follows it.
 
     Raises:
@@ -74,7 +74,7 @@ class AgcnBlock(nn.Module):
         channels: C.
         out_channels: C'.
         adjacency: (K, V, V).
-        kernel: Frames that the temporal convolution spans.
+        kernel: Temporal kernel size in frames.
         stride: Stride over frames.
         residual: Whether there is a residual connection.
 
@@ -94,7 +94,7 @@ class AgcnBlock(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's activations."""
+        """Return the block's activations."""
         out = self.tcn(self.gcn(x))
         return self.relu(out if self.residual is None else out + self.residual(x))
 
@@ -142,7 +142,7 @@ class AdaptiveConv(SubsetConv):
         return self.relu(out + self.shortcut(x))
 
     def similarity(self, x: Tensor) -> Tensor:
-        """The graph C of each sample, (N, K, V, V); columns sum to 1."""
+        """Return the graph C of each sample, (N, K, V, V); columns sum to 1."""
         batch, channels, frames, joints = x.shape
         flat = x.permute(0, 2, 3, 1).reshape(batch, frames * joints, channels)
         weight, bias = (each.expand(batch, -1, -1) for each in (self.embed.weight, self.embed.bias[:, None]))

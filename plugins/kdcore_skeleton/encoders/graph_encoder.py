@@ -1,4 +1,4 @@
-"""The base of ST-GCN and 2s-AGCN: everything around their graph convolutions."""
+"""Base class of ST-GCN and 2s-AGCN: all layers except the graph convolutions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class GraphEncoder(Encoder):
         persons: M.
         num_classes: Number of classes.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none; a ReLU follows it.
-        dropout: Share of the classifier's input set to zero while training.
+        dropout: Dropout probability of the classifier's input.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class GraphEncoder(Encoder):
         self.fc = nn.Linear(features if embedding is None else embedding, num_classes)
 
     def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The layers in order, by their paths."""
+        """Return the layers in order, by their paths."""
         return dict(self._layers())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, num_classes) of skeletons (B, C, T, V, M)."""
+        """Return logits (B, num_classes) of skeletons (B, C, T, V, M)."""
         for _, layer in self._layers():
             x = layer(x)
         return x
@@ -77,7 +77,7 @@ class GraphEncoder(Encoder):
 
 
 def plan(width: int, depth: int) -> Iterator[tuple[int, int]]:
-    """Channels and stride of each block: three groups of about equal size, each twice as wide as the one before.
+    """Return channels and stride of each block: three groups of about equal size, each twice as wide as the one before.
 
     Time is halved where channels double. With width 64 and depth 10 this is the published plan.
     """

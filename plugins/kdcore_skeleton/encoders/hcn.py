@@ -33,7 +33,7 @@ class Hcn(Encoder):
         point_channels: P, the channels of the second convolution, at least 16: the length T of the window by default, as in
             the published code, where the paper has 32.
         embedding: Width of the layer ``fc0`` before the classifier, which HCN always has.
-        dropout: Share of channels set to zero while training.
+        dropout: Dropout probability of channels.
 
     Raises:
         ValueError: If the window is too short or the input is not a skeleton.
@@ -71,7 +71,7 @@ class Hcn(Encoder):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def stages(self) -> Mapping[str, Callable[[Tensor], Tensor]]:
-        """The layers in order; both branches and all persons run in the first."""
+        """Return the layers in order; both branches and all persons run in the first."""
         after = {"fc0": self.fc0, "relu": self.relu, "dropout": self.dropout, "fc": self.fc}
         return {
             "branches": self.branches,
@@ -82,18 +82,18 @@ class Hcn(Encoder):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, num_classes) of skeletons (B, C, T, V, M)."""
+        """Return logits (B, num_classes) of skeletons (B, C, T, V, M)."""
         for stage in self.stages().values():
             x = stage(x)
         return x
 
     def branches(self, x: Tensor) -> Tensor:
-        """Features of positions and of motion, (B, C, T, V, M) → (B · M, 2 width, T / 4, P / 4)."""
+        """Return features of positions and of motion, (B, C, T, V, M) → (B · M, 2 width, T / 4, P / 4)."""
         position = x.permute(0, 4, 1, 2, 3).flatten(0, 1)
         return torch.cat([self.position(position), self.motion(motion(position))], dim=1)
 
     def strongest(self, x: Tensor) -> Tensor:
-        """The maximum over persons, (B · M, …) → (B, features)."""
+        """Return the maximum over persons, (B · M, …) → (B, features)."""
         return x.flatten(1).unflatten(0, (-1, self.persons)).amax(dim=1)
 
 
@@ -101,12 +101,12 @@ class SwapJoints(nn.Module):
     """Turn joints into channels, (N, P, T, V) → (N, V, T, P), so that the next convolution sees all of them."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same numbers with two axes swapped."""
+        """Return the same numbers with two axes swapped."""
         return x.transpose(1, 3)
 
 
 def motion(x: Tensor) -> Tensor:
-    """Differences of successive frames, stretched linearly back to T frames; (N, C, T, V)."""
+    """Return differences of successive frames, stretched linearly back to T frames; (N, C, T, V)."""
     return F.interpolate(x.diff(dim=2), size=x.shape[2:], mode="bilinear", align_corners=False)
 
 

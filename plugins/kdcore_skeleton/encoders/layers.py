@@ -48,7 +48,7 @@ class Pool(nn.Module):
         self.persons = persons
 
     def forward(self, x: Tensor) -> Tensor:
-        """Mean over all axes but batch and channels."""
+        """Return the mean over all axes but batch and channels."""
         return x.mean(dim=(2, 3)).unflatten(0, (-1, self.persons)).mean(dim=1)
 
 
@@ -64,7 +64,7 @@ def odd(kernel: int) -> int:
 
 
 def temporal(channels: int, out_channels: int, kernel: int, stride: int) -> list[nn.Module]:
-    """A convolution over time, each joint alone, and its normalisation.
+    """Return a convolution over time, each joint alone, and its normalisation.
 
     Raises:
         ValueError: If the kernel is even.
@@ -74,7 +74,7 @@ def temporal(channels: int, out_channels: int, kernel: int, stride: int) -> list
 
 
 def shortcut(channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The identity, or a 1×1 convolution where shapes differ."""
+    """Return the identity, or a 1×1 convolution where shapes differ."""
     same = channels == out_channels and stride == 1
     return nn.Identity() if same else nn.Sequential(*temporal(channels, out_channels, 1, stride))
 
@@ -107,7 +107,7 @@ class SubsetConv(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def propagate(self, x: Tensor, adjacency: Tensor, bias: Tensor) -> Tensor:
-        """The convolution, with a bias of shape (C',) or (V, C')."""
+        """Return the convolution, with a bias of shape (C',) or (V, C')."""
         rows = x.permute(0, 2, 3, 1)
         gathered = gather(rows, adjacency)
         return (gathered @ self.weight.flatten(0, 1) + bias).permute(0, 3, 1, 2)
@@ -119,7 +119,7 @@ class SubsetConv(nn.Module):
 
 
 def gather(rows: Tensor, adjacency: Tensor) -> Tensor:
-    """Sum of each joint's neighbours, weighted by the adjacency, subset by subset.
+    """Return the sum of each joint's neighbours, weighted by the adjacency, subset by subset.
 
     Args:
         rows: (N, T, V, C).

@@ -24,14 +24,14 @@ class StGcn(GraphEncoder):
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
         spec: Description of the input.
-        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
-        strategy: How neighbours are sorted into subsets with weights of their own.
-        max_hop: How many bones away a neighbour may be.
+        layout: Skeleton layout: a name, or joints, edges and centre. Default: the dataset's layout.
+        strategy: Partition of neighbours into subsets with separate weights.
+        max_hop: Maximum distance of a neighbour, in bones.
         width: Channels of the first blocks; later ones have two and four times as many.
         depth: Number of blocks.
-        kernel: Frames that a temporal convolution spans, odd.
-        edge_importance: Learn how much each edge counts, in each block.
-        dropout: Share of each block's output set to zero while training, the first block's excepted.
+        kernel: Temporal kernel size in frames; odd.
+        edge_importance: Learn a weight of each edge, in each block.
+        dropout: Dropout probability of each block's output, except the first.
         embedding: Width of a linear layer ``fc0`` before the classifier, None for none; a ReLU follows it.
 
     Raises:
@@ -80,9 +80,9 @@ class StGcnBlock(nn.Module):
         channels: C.
         out_channels: C'.
         adjacency: (K, V, V).
-        kernel: Frames that the temporal convolution spans.
+        kernel: Temporal kernel size in frames.
         stride: Stride over frames.
-        dropout: Share of its output set to zero while training.
+        dropout: Dropout probability of its output.
         residual: Whether there is a residual connection.
         edge_importance: Whether edges have learnt factors.
 
@@ -117,7 +117,7 @@ class StGcnBlock(nn.Module):
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        """The block's activations."""
+        """Return the block's activations."""
         adjacency = self.adjacency if self.edge_importance is None else self.adjacency * self.edge_importance
         out = self.tcn(self.gcn(x, adjacency))
         return self.relu(out if self.residual is None else out + self.residual(x))

@@ -22,12 +22,12 @@ class AgcnTwoStream(Encoder):
         num_classes: Number of classes.
         in_shape: (C, T, V, M), any number of channels, frames, joints and persons.
         spec: Description of the input.
-        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
-        coordinates: The first so many channels are positions and become bones; the others (a sensor's) stay as they are.
+        layout: Skeleton layout: a name, or joints, edges and centre. Default: the dataset's layout.
+        coordinates: Number of leading channels that are positions and become bones; others (of a sensor) do not change.
         width: Channels of the first blocks; later ones have two and four times as many.
         depth: Number of blocks.
-        kernel: Frames that a temporal convolution spans, odd.
-        dropout: Share of the classifiers' input set to zero while training.
+        kernel: Temporal kernel size in frames; odd.
+        dropout: Dropout probability of the classifiers' input.
         embedding: Width of a linear layer ``fc0`` before each classifier, None for none; a ReLU follows it.
 
     Raises:
@@ -68,5 +68,5 @@ class AgcnTwoStream(Encoder):
         self.bone = stream()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, num_classes) of skeletons (B, C, T, V, M)."""
+        """Return logits (B, num_classes) of skeletons (B, C, T, V, M)."""
         return self.joint(x) + self.bone(self.to_bones(x))

@@ -1,4 +1,4 @@
-"""Random changes of skeletons, for training."""
+"""Augmentations of skeletons."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class RandomScale(Transform):
 
 
 class DropJoints(Transform):
-    """Hide joints for a whole recording by setting their positions to zero.
+    """Set joints to zero for a complete recording.
 
     Args:
         share: Probability that a joint is hidden, each person's on its own.
@@ -87,7 +87,7 @@ class DropJoints(Transform):
 
 
 def _rotations(angles: Tensor) -> Tensor:
-    """Rotation matrices (B, 3, 3) about x, then y, then z, by `angles` (B, 3) in radians."""
+    """Return rotation matrices (B, 3, 3) about x, then y, then z, by `angles` (B, 3) in radians."""
     generators = torch.zeros(3, 3, 3, device=angles.device, dtype=angles.dtype)
     for axis, (a, b) in enumerate(((1, 2), (2, 0), (0, 1))):
         generators[axis, a, b], generators[axis, b, a] = -1, 1

@@ -18,7 +18,7 @@ class Bones(Transform):
     r"""Bones instead of joints: :math:`x_v - x_{\text{parent}(v)}`, zero at the root (2s-AGCN, section 3.3).
 
     Args:
-        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
+        layout: Skeleton layout: a name, or joints, edges and centre. Default: the dataset's layout.
         coordinates: Number of leading channels that are positions; others do not change.
         append: Keep the positions, and add bones as further channels after all others.
         spec: Description of the input.
@@ -47,7 +47,7 @@ class Bones(Transform):
         self.append = append
 
     def output_spec(self, spec: Modality) -> Modality:
-        """Bones as channels, instead of positions or after all others."""
+        """Return bones as channels, instead of positions or after all others."""
         return _named(spec, "bone", self.coordinates, self.append)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class Motion(Transform):
         self.append = append
 
     def output_spec(self, spec: Modality) -> Modality:
-        """Displacements as channels, instead of positions or after all others."""
+        """Return displacements as channels, instead of positions or after all others."""
         return _named(spec, "motion", self.coordinates, self.append)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Joints that the sensor did not see."""
+"""Handling of missing joints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from kdcore import SampleTransform, Signal
 
 
 class MissingJoints(SampleTransform):
-    """Fill joints that were not seen: NaN, or zero in all channels. Use this before resampling.
+    """Fill missing joints: NaN, or zero in all channels. Use this before resampling.
 
     A joint seen in no frame, such as those of a second person who is absent, becomes zero throughout.
 
@@ -23,7 +23,7 @@ class MissingJoints(SampleTransform):
         self.fill = fill
 
     def __call__(self, signal: Signal) -> Signal:
-        """The signal (T, V, C, M) without gaps.
+        """Return the signal (T, V, C, M) without gaps.
 
         Raises:
             ValueError: If the signal is no skeleton.

@@ -25,7 +25,7 @@ class Centre(Transform):
     """Move a joint to the origin; all other joints, and other persons, move along.
 
     Args:
-        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
+        layout: Skeleton layout: a name, or joints, edges and centre. Default: the dataset's layout.
         joint: Which joint, by name or number; the layout's centre by default.
         frame: ``every``: each frame by itself, which takes walking out of the recording; ``first``: all frames by the first
             in which the joint was seen.
@@ -74,7 +74,7 @@ class ViewAlign(Transform):
     nothing is rotated.
 
     Args:
-        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
+        layout: Skeleton layout: a name, or joints, edges and centre. Default: the dataset's layout.
         spec: Description of the input.
 
     Raises:
@@ -108,7 +108,7 @@ class SkeletonScale(Transform):
     The length is the first person's mean over frames that have the four joints; if none has, positions do not change.
 
     Args:
-        layout: The skeleton's layout, by name, or as joints, edges and centre; the dataset's by default.
+        layout: Skeleton layout: a name, or joints, edges and centre. Default: the dataset's layout.
         coordinates: Number of leading channels that are positions; others do not change.
         spec: Description of the input.
 
@@ -123,7 +123,7 @@ class SkeletonScale(Transform):
         self.coordinates = coordinates
 
     def output_spec(self, spec: Modality) -> Modality:
-        """Positions in lengths of the torso."""
+        """Return the spec with torso lengths as unit."""
         return replace(spec, units="1")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ def _torso(layout: Layout) -> list[int]:
 
 
 def _corners(x: Tensor, torso: list[int], coordinates: int = 3) -> tuple[Tensor, Tensor]:
-    """The first person's shoulders and hips (B, C, T, 4), and in which frames all were seen (B, T)."""
+    """Return the first person's shoulders and hips (B, C, T, 4), and in which frames all were seen (B, T)."""
     corners = x[:, :coordinates, :, torso, 0]
     return corners, (corners != 0).any(dim=1).all(dim=-1)
 

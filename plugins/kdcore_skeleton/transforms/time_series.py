@@ -1,4 +1,4 @@
-"""Skeletons and time series: one laid out as the other, and both in one tensor."""
+"""Conversion of skeletons to time series, and joining of both."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class JointsToChannels(Transform):
     """
 
     def output_spec(self, spec: Modality) -> Modality:
-        """A plain series, whose channels are named ``person-joint-coordinate`` where joints and persons are known."""
+        """Return a plain series, whose channels are named ``person-joint-coordinate`` where joints and persons are known."""
         joints: tuple[str, ...] = ()
         with suppress(ValueError):  # a layout that is not known here, or none
             joints = find_layout(spec.skeleton).names
@@ -30,7 +30,7 @@ class JointsToChannels(Transform):
         return replace(plain, skeleton="", persons=None, links=())
 
     def forward(self, x: Tensor) -> Tensor:
-        """The positions as a series."""
+        """Return the positions as a series."""
         return x.permute(0, 1, 3, 4, 2).flatten(1, 3)
 
 
@@ -43,7 +43,7 @@ class BroadcastToJoints(Join):
     """
 
     def output_spec(self, specs: tuple[Modality, ...]) -> Modality:
-        """A skeleton with the sensors' channels after its own."""
+        """Return a skeleton with the sensors' channels after its own."""
         skeleton = next((spec for spec in specs if "joint" in spec.axes), specs[0])
         sensors = [spec for spec in specs if spec is not skeleton]
         if not sensors:

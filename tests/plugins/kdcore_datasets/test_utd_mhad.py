@@ -156,7 +156,7 @@ def test_folders_that_cannot_be_used(tmp_path: Path, folder: Path):
 
 
 def test_a_root_one_level_too_deep_is_noticed(folder: Path):
-    said = "Inertial: holds inertial recordings only; of the folders .* it has none; beside it, in .*: Skeleton and Depth$"
+    said = "Inertial: holds inertial recordings only; of the folders .* it has none; next to it, in .*: Skeleton and Depth$"
     with pytest.warns(UserWarning, match=said):
         assert len(UtdMhad(root=folder / "Inertial").samples()) == 2
     for name in ("Skeleton", "Depth"):

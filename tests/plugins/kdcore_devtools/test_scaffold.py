@@ -139,7 +139,7 @@ def test_a_bad_name_is_named_and_nothing_is_written(tmp_path, kind, name, said):
 def test_nothing_is_overwritten(tmp_path):
     precious = new_plugin("loss", "mine", tmp_path) / "README.md"
     precious.write_text("mine")
-    with pytest.raises(KdcoreError, match="exists already; nothing was written"):
+    with pytest.raises(KdcoreError, match="already exists; nothing was written"):
         new_plugin("loss", "mine", tmp_path)
     assert precious.read_text() == "mine"
 

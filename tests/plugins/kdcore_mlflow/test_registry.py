@@ -36,7 +36,7 @@ def test_a_student_gets_a_version_and_an_alias(trained, students):
 
 def test_what_is_not_there_is_said(trained):
     run = str(trained.runs[0])
-    with pytest.raises(KdcoreError, match=r"no seed 7 \(there are: 0\)"):
+    with pytest.raises(KdcoreError, match=r"no seed 7 \(available: 0\)"):
         register_student(run, "wrist", seed=7)
-    with pytest.raises(KdcoreError, match=r"no model 'c' \(there are: .*ensemble"):
+    with pytest.raises(KdcoreError, match=r"no model 'c' \(available: .*ensemble"):
         register_student(run, "wrist", student="c")

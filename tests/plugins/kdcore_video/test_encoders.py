@@ -189,7 +189,7 @@ def test_weights_from_a_package(channels, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", refuse)
-    with pytest.raises(DataError, match=r"install kdcore\[some\], or fetch them"):
+    with pytest.raises(DataError, match=r"install kdcore\[some\], or download them"):
         Trn(5, SHAPE, pretrained=True, **SMALL)
 
 
