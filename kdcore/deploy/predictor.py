@@ -47,12 +47,12 @@ class Predictor(ABC):
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes, labels or values, in the order of the answers."""
+        """Names of the classes, labels or values, in the order of the outputs."""
         return list(self.description["classes"])
 
     @cached_property
     def target(self) -> Target:
-        """The form of its answers: class probabilities, probabilities of labels, or values with their units."""
+        """The form of its outputs: class probabilities, probabilities of labels, or values with their units."""
         return read_target(self.description.get("target"))
 
     @property
@@ -113,7 +113,7 @@ class Predictor(ABC):
         Raises:
             DataError: If one is unfit, or the output is not finite.
         """
-        found = answers(self.logits(pieces), self.target)
+        found = outputs_of(self.logits(pieces), self.target)
         if not np.isfinite(found).all():
             raise DataError("the student's output is not finite; check the unit of the recording's values")
         return found
@@ -211,7 +211,7 @@ def cut_pieces(signals: Mapping[str, Signal], spans: Sequence[Span | None]) -> l
     return [{name: cut(signal, span) if span else signal for name, signal in signals.items()} for span in spans]
 
 
-def answers(logits: np.ndarray, target: Target) -> np.ndarray:
+def outputs_of(logits: np.ndarray, target: Target) -> np.ndarray:
     """Turn logits into predictions (N, classes), as float32, computed in double precision."""
     if target.is_classes:
         return softmax(logits)

@@ -83,7 +83,7 @@ def smoothed(
     Args:
         probabilities: (windows, classes); of labels or values as `target` says.
         smoothing: The rule.
-        target: The form of the answers.
+        target: The form of the outputs.
         threshold: Probability from which a label counts in a vote.
     """
     if smoothing.windows == 1:

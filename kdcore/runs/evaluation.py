@@ -116,10 +116,10 @@ def evaluate_run(run_id: str) -> Iterator[str]:
     run = read_run(recordings.folder)
     distilled = run.outcomes[DISTILLED]
     for seed, folder in saved_seeds(recordings.folder).items():
-        outcome, answers = distilled[seed], {}
+        outcome, outputs = distilled[seed], {}
         kept, relabelled = np.empty(0, dtype=np.int64), 0
         for path in sorted(each.parent for each in folder.glob(f"*/{DESCRIPTION}")):
-            answers[path.name], kept, now = _probabilities(path, recordings, run.facts.split, outcome)
+            outputs[path.name], kept, now = _probabilities(path, recordings, run.facts.split, outcome)
             relabelled = sum(_differ(label, outcome.labels[row], recordings, run.facts) for row, label in now.items())
         if len(kept) < len(outcome.keys):
             lost = len(outcome.keys) - len(kept)
@@ -127,20 +127,20 @@ def evaluate_run(run_id: str) -> Iterator[str]:
         if relabelled:
             what = "labels" if outcome.target.kind != "values" else "values"
             yield f"{folder.name}: {relabelled} of {len(kept)} samples have other {what} now than in the run, whose are used"
-        for name, probabilities in answers.items():
+        for name, probabilities in outputs.items():
             if (gap := _difference(probabilities, outcome, name, kept)) > CLOSE:
                 what = "values, in standard deviations," if outcome.target.kind == "values" else "probabilities"
                 yield (
                     f"{folder.name} {name}: {what} differ by up to {gap:.2g} from those of the run; "
                     "recordings, plugins or versions have changed since"
                 )
-        members = [answers[name] for name in outcome.members if name in answers]
+        members = [outputs[name] for name in outcome.members if name in outputs]
         if len(members) > 1:
             for label, rule in outcome.ensembles.items():
-                answers[label] = combine(members, rule, outcome.target.is_classes)
+                outputs[label] = combine(members, rule, outcome.target.is_classes)
         labels = outcome.labels[kept]
         there = known(labels)
-        for name, probabilities in answers.items():
+        for name, probabilities in outputs.items():
             metrics = evaluate_target(outcome.target, outcome.names, probabilities[there], labels[there]).metrics()
             shown = "  ".join(f"{metric} {value:.4f}" for metric, value in metrics.items())
             yield f"{folder.name} {name}: {shown}  n {int(there.sum())}"

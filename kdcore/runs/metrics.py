@@ -61,7 +61,7 @@ class Evaluation:
         return self.accuracy_interval
 
     @property
-    def answers(self) -> NDArray[np.float64]:
+    def outputs(self) -> NDArray[np.float64]:
         """(N, C) class probabilities."""
         return self.probabilities
 

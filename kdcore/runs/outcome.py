@@ -65,12 +65,12 @@ class Outcome:
     origins: Sequence[str] = ()
 
     def _mean_of_teachers(self) -> np.ndarray:
-        """Combined answers of the teachers where all of them have the sample's signals, else NaN."""
-        answers = [self.probabilities[name] for name in self.teachers]
-        there = ~np.isnan(np.stack(answers)).any((0, 2))
-        found = np.full_like(answers[0], np.nan, dtype=np.float64)
+        """Mean of the teachers' outputs where all of them have the sample's signals, else NaN."""
+        outputs = [self.probabilities[name] for name in self.teachers]
+        there = ~np.isnan(np.stack(outputs)).any((0, 2))
+        found = np.full_like(outputs[0], np.nan, dtype=np.float64)
         if there.any():
-            found[there] = combine([each[there] for each in answers], "average", self.target.is_classes)
+            found[there] = combine([each[there] for each in outputs], "average", self.target.is_classes)
         return found
 
     def _recordings(self) -> np.ndarray | None:
@@ -112,8 +112,8 @@ class Outcome:
             there = ~np.isnan(probabilities[labelled]).any(1)
             if there.any():
                 windows = None if recordings is None else recordings[labelled][there]
-                answers, labels = probabilities[labelled][there], self.labels[labelled][there]
-                evaluation = evaluate_target(self.target, self.names, answers, labels, windows)
+                outputs, labels = probabilities[labelled][there], self.labels[labelled][there]
+                evaluation = evaluate_target(self.target, self.names, outputs, labels, windows)
                 found[name] = evaluation if there.all() else replace(evaluation, rows=np.flatnonzero(there))
         return found
 

@@ -52,7 +52,7 @@ class LabelEvaluation:
         return self.probabilities >= THRESHOLD
 
     @property
-    def answers(self) -> Numbers:
+    def outputs(self) -> Numbers:
         """Probabilities, (N, L)."""
         return self.probabilities
 
@@ -117,7 +117,7 @@ class ValueEvaluation:
     """Estimates of one participant for V values of N samples, with their metrics.
 
     Args:
-        answers: Estimates in the units of the values, (N, V).
+        outputs: Estimates in the units of the values, (N, V).
         labels: True values, (N, V); NaN if unknown, which is ignored.
         names: Names of the values.
         target: Target with units, and with the mean of each value over the training samples.
@@ -125,7 +125,7 @@ class ValueEvaluation:
         recordings: Index of the recording that each sample is a window of, (N,); None if each sample is a recording.
     """
 
-    answers: Numbers
+    outputs: Numbers
     labels: Numbers
     names: Sequence[str]
     target: Target
@@ -170,17 +170,17 @@ class ValueEvaluation:
     @cached_property
     def mae(self) -> Numbers:
         """Mean absolute error of each value, (V,)."""
-        return mean_errors(np.abs(self.answers - self.labels))
+        return mean_errors(np.abs(self.outputs - self.labels))
 
     @cached_property
     def rmse(self) -> Numbers:
         """Root mean squared error of each value, (V,)."""
-        return np.sqrt(mean_errors((self.answers - self.labels) ** 2))
+        return np.sqrt(mean_errors((self.outputs - self.labels) ** 2))
 
     @cached_property
     def r2(self) -> Numbers:
         """Coefficient of determination of each value, (V,); NaN if all true values are equal."""
-        return r_squared(self.answers, self.labels)
+        return r_squared(self.outputs, self.labels)
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics to track: means of MAE, RMSE and R², and, for several values, those of each value.
@@ -208,8 +208,8 @@ class ValueEvaluation:
     def resampled(self, counts: Numbers) -> Numbers:
         """Return the primary metric of R resamples, (R,), in which each sample is repeated `counts` (R, N) times."""
         if self.primary.name == "r2":
-            return mean_known(r_squared(self.answers, self.labels, counts))
-        return mean_known(mean_errors(np.abs(self.answers - self.labels), counts))
+            return mean_known(r_squared(self.outputs, self.labels, counts))
+        return mean_known(mean_errors(np.abs(self.outputs - self.labels), counts))
 
     @cached_property
     def interval(self) -> tuple[float, float]:
@@ -221,14 +221,14 @@ AnyEvaluation = Evaluation | LabelEvaluation | ValueEvaluation
 
 
 def evaluate_target(
-    target: Target, names: Sequence[str], answers: ArrayLike, labels: ArrayLike, recordings: ArrayLike | None = None
+    target: Target, names: Sequence[str], outputs: ArrayLike, labels: ArrayLike, recordings: ArrayLike | None = None
 ) -> AnyEvaluation:
     """Evaluate predictions for any kind of target.
 
     Args:
         target: Kind of target, with units.
         names: Names of the classes, labels or values.
-        answers: Class probabilities, label probabilities, or values in their units, (N, names).
+        outputs: Class probabilities, label probabilities, or values in their units, (N, names).
         labels: Class indices, (N,), or labels or values, (N, names), NaN if unknown. Labels may also be -1 if unknown.
         recordings: Identifier of the recording that each sample is a window of, (N,). Default: each sample is a recording.
 
@@ -236,8 +236,8 @@ def evaluate_target(
         ValueError: If a shape, probability or label is invalid, or there are no samples.
     """
     if target.is_classes:
-        return evaluate(answers, labels, recordings)
-    predicted, true = np.asarray(answers, dtype=np.float64), np.asarray(labels, dtype=np.float64)
+        return evaluate(outputs, labels, recordings)
+    predicted, true = np.asarray(outputs, dtype=np.float64), np.asarray(labels, dtype=np.float64)
     if predicted.ndim != 2 or 0 in predicted.shape or true.shape != predicted.shape:
         raise ValueError(
             f"predictions and {target.kind} must have the same shape (samples, names), not {predicted.shape} and {true.shape}"
@@ -256,8 +256,8 @@ def evaluate_target(
 
 def pool(found: Sequence[AnyEvaluation]) -> AnyEvaluation:
     """Combine the samples of several evaluations into one."""
-    answers, labels = (np.concatenate([getattr(each, name) for each in found]) for name in ("answers", "labels"))
-    return _like(found[0], answers, labels)
+    outputs, labels = (np.concatenate([getattr(each, name) for each in found]) for name in ("outputs", "labels"))
+    return _like(found[0], outputs, labels)
 
 
 def part_of(found: AnyEvaluation, chosen: NDArray) -> AnyEvaluation:
@@ -267,13 +267,13 @@ def part_of(found: AnyEvaluation, chosen: NDArray) -> AnyEvaluation:
         found: Evaluation of all samples.
         chosen: Boolean mask, (N,), or indices of samples.
     """
-    return _like(found, found.answers[chosen], found.labels[chosen])
+    return _like(found, found.outputs[chosen], found.labels[chosen])
 
 
-def _like(found: AnyEvaluation, answers: Numbers, labels: NDArray) -> AnyEvaluation:
+def _like(found: AnyEvaluation, outputs: Numbers, labels: NDArray) -> AnyEvaluation:
     if isinstance(found, ValueEvaluation):
-        return evaluate_target(found.target, found.names, answers, labels)
-    return evaluate_target(Target("classes" if isinstance(found, Evaluation) else "labels"), (), answers, labels)
+        return evaluate_target(found.target, found.names, outputs, labels)
+    return evaluate_target(Target("classes" if isinstance(found, Evaluation) else "labels"), (), outputs, labels)
 
 
 def resamples(groups: NDArray[np.int64]) -> Iterator[Numbers]:

@@ -31,13 +31,13 @@ class Listener:
         """Show a line of text to the user."""
 
 
-def reason_to_stop(answers: Iterable[Any]) -> str | None:
+def reason_to_stop(returned: Iterable[Any]) -> str | None:
     """Combine the return values of several `epoch_finished` callbacks.
 
     Raises:
         TrainingError: If one is neither a non-empty string nor None.
     """
-    reasons = [each for each in answers if each is not None]
+    reasons = [each for each in returned if each is not None]
     for each in reasons:
         if not isinstance(each, str) or not each:
             raise TrainingError(

@@ -64,13 +64,13 @@ def mean_errors(errors: Numbers, counts: Numbers | None = None) -> Numbers:
     return found[0] if counts is None else found
 
 
-def r_squared(answers: Numbers, values: Numbers, counts: Numbers | None = None) -> Numbers:
+def r_squared(predictions: Numbers, values: Numbers, counts: Numbers | None = None) -> Numbers:
     r"""Coefficient of determination of each value.
 
     .. math:: R^2 = 1 - \frac{\sum_i (y_i - \hat y_i)^2}{\sum_i (y_i - \bar y)^2}
 
     Args:
-        answers: (N, V) estimates.
+        predictions: (N, V) estimates.
         values: (N, V) true ones, NaN where not known: that sample does not count for that value.
         counts: (R, N) how often each sample counts in each of R resamples; each once by default.
 
@@ -83,7 +83,7 @@ def r_squared(answers: Numbers, values: Numbers, counts: Numbers | None = None) 
     shifted = np.where(told, values - mean_known(values.T), 0.0)  # does not change differences, keeps digits
     mean = weights @ shifted / total
     spread = weights @ shifted**2 - total * mean**2
-    errors = weights @ np.where(told, answers - values, 0.0) ** 2
+    errors = weights @ np.where(told, predictions - values, 0.0) ** 2
     fit = spread > 1e-12 * np.maximum(weights @ shifted**2, np.finfo(np.float64).tiny)
     found = 1 - np.divide(errors, spread, out=np.full_like(errors, np.nan), where=fit)
     return found[0] if counts is None else found

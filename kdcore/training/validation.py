@@ -34,20 +34,20 @@ class Scores:
     higher_is_better: bool = True
 
     @classmethod
-    def of(cls, answers: np.ndarray, labels: np.ndarray, target: Target = OF_CLASSES) -> Scores:
+    def of(cls, predictions: np.ndarray, labels: np.ndarray, target: Target = OF_CLASSES) -> Scores:
         """Score predictions. Rows that are NaN, because the sample lacks the participant's signal, are ignored.
 
         Args:
-            answers: (n, classes) predictions, as returned by `kdcore.training.evaluation.predict`.
+            predictions: (n, classes) predictions, as returned by `kdcore.training.evaluation.predict`.
             labels: (n,) int64, or (n, names) for other targets than ``classes``.
             target: Kind of the labels.
         """
         metric = target.metric(target.primary)
-        there = ~np.isnan(answers).any(axis=1)
-        answers, labels = answers[there], labels[there]
+        there = ~np.isnan(predictions).any(axis=1)
+        predictions, labels = predictions[there], labels[there]
         if not len(labels):
             return cls(float("nan"), float("nan"), metric.name, metric.higher_is_better)
-        value, loss = primary_and_loss(answers, labels, target)
+        value, loss = primary_and_loss(predictions, labels, target)
         return cls(value, loss, metric.name, metric.higher_is_better)
 
     def at(self, metric: str) -> float:
@@ -63,13 +63,13 @@ class Scores:
         return replace(scores[0], value=value, loss=loss)
 
 
-def primary_and_loss(answers: np.ndarray, labels: np.ndarray, target: Target) -> tuple[float, float]:
+def primary_and_loss(predictions: np.ndarray, labels: np.ndarray, target: Target) -> tuple[float, float]:
     """The primary metric of `target`, and the mean loss."""
     smallest = np.finfo(np.float32).tiny  # a probability of 0 has underflowed in float32; avoids log(0)
     if target.is_classes:
-        own = answers[np.arange(len(labels)), labels].astype(np.float64)
-        return float((answers.argmax(1) == labels).mean()), float(-np.log(np.maximum(own, smallest)).mean())
-    given, true = answers.astype(np.float64), labels.astype(np.float64)
+        own = predictions[np.arange(len(labels)), labels].astype(np.float64)
+        return float((predictions.argmax(1) == labels).mean()), float(-np.log(np.maximum(own, smallest)).mean())
+    given, true = predictions.astype(np.float64), labels.astype(np.float64)
     if target.kind == "labels":
         own = np.where(true == 1, given, 1 - given)[~np.isnan(true)]
         return mean_average_precision(given, true), float(-np.log(np.maximum(own, smallest)).mean())

@@ -322,5 +322,5 @@ def _observation(outcome: Outcome, name: str, facts: Facts) -> Observation:
     keys = np.array(outcome.keys, dtype=object)[known(outcome.labels)]
     keys = keys if found.rows is None else keys[found.rows]
     order = np.argsort(keys, kind="stable")
-    sorted_rows = evaluate_target(outcome.target, outcome.names, found.answers[order], found.labels[order])
+    sorted_rows = evaluate_target(outcome.target, outcome.names, found.outputs[order], found.labels[order])
     return Observation(sorted_rows, tuple(keys[order].tolist()), outcome.seconds, outcome.memory, facts)

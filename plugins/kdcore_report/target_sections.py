@@ -99,11 +99,11 @@ def scatter_picture(found: dict[str, ValueEvaluation], path: Path) -> None:
     figure = new_figure(3.6 * len(found), 3.4 * len(first.names))
     places = figure.subplots(len(first.names), len(found), squeeze=False)
     for index, (name, unit) in enumerate(zip(first.names, units, strict=True)):
-        every = np.concatenate([part[:, index] for each in found.values() for part in (each.labels, each.answers)])
+        every = np.concatenate([part[:, index] for each in found.values() for part in (each.labels, each.outputs)])
         low, high = np.nanmin(every), np.nanmax(every)
         for axes, (role, each) in zip(places[index], found.items(), strict=True):
             axes.plot((low, high), (low, high), "--", color=INK, linewidth=1)
-            axes.plot(each.labels[:, index], each.answers[:, index], "o", color=COLOURS[0], markersize=3, alpha=0.5)
+            axes.plot(each.labels[:, index], each.outputs[:, index], "o", color=COLOURS[0], markersize=3, alpha=0.5)
             axes.set_title(f"{name}, {role}", loc="left", fontsize=10, fontweight="bold")
             axes.set_xlabel(f"true, {unit}" if unit else "true")
             axes.set_ylabel(f"estimated, {unit}" if unit else "estimated")
@@ -122,8 +122,8 @@ def _pooled_labels(row: Row) -> LabelEvaluation:
 def _pooled_values(row: Row) -> ValueEvaluation:
     """Return the predictions of all seeds as one evaluation."""
     every = [each for each in row.evaluations if isinstance(each, ValueEvaluation)]
-    answers, labels = (np.concatenate(each) for each in zip(*((e.answers, e.labels) for e in every), strict=True))
-    return ValueEvaluation(answers, labels, every[0].names, every[0].target)
+    outputs, labels = (np.concatenate(each) for each in zip(*((e.outputs, e.labels) for e in every), strict=True))
+    return ValueEvaluation(outputs, labels, every[0].names, every[0].target)
 
 
 def _number(value: float, form: str) -> str:

@@ -107,7 +107,7 @@ def test_a_smaller_error_is_a_gain_and_said_so():
 def test_the_bootstrap_of_one_seed_by_a_loop():
     one, other = of_errors(1.0, 0), of_errors(1.3, 1)
     found = paired_difference([one], [other])
-    gaps = np.abs(one.answers - one.labels)[:, 0] - np.abs(other.answers - other.labels)[:, 0]
+    gaps = np.abs(one.outputs - one.labels)[:, 0] - np.abs(other.outputs - other.labels)[:, 0]
     drawn = [gaps[np.random.default_rng(n).integers(0, N, N)].mean() for n in range(2000)]
     low, high = np.quantile(drawn, [0.025, 0.975])
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.03)
