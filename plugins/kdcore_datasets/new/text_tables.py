@@ -14,9 +14,11 @@ from typing import Literal
 
 import numpy as np
 
+from kdcore import DataError
 from kdcore_datasets.delimited import TextLayout, open_text
 from kdcore_datasets.modalities import SECONDS
 from kdcore_datasets.new.file_names import kind_of
+from kdcore_datasets.parquet_tables import first_rows, is_parquet
 
 LINES = 2000
 """Lines of a file that are looked at."""
@@ -71,12 +73,24 @@ class TextTable:
 
 def read_table(path: Path) -> TextTable | None:
     """The layout of a file; None if it is no table with at least two columns of numbers."""
+    if is_parquet(path):
+        return _parquet_table(path)
     with suppress(OSError, UnicodeDecodeError, EOFError, csv.Error):
         with open_text(path) as file:
             lines = [line.strip() for line in islice(file, LINES)]
         lines = [line for line in lines if line and not line.startswith("#")]
         if len(lines) >= 3:
             return _table(lines)
+    return None
+
+
+def _parquet_table(path: Path) -> TextTable | None:
+    with suppress(DataError, ValueError):
+        if found := first_rows(path, LINES):
+            names, rows = found
+            table = TextTable(",", "", tuple(names), tuple(map(tuple, rows)))
+            numeric = sum(bool(np.isfinite(table.numbers(column)).any()) for column in range(len(names)))
+            return table if len(rows) >= 3 and numeric >= 2 and len(set(names)) == len(names) else None
     return None
 
 
