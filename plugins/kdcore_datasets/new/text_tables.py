@@ -260,7 +260,7 @@ def _by_name(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str], 
     groups: dict[tuple[str, str], list[int]] = {}
     loose = []
     for column in columns:
-        words = list(_words(_without_fillers(table.names[column])))
+        words = list(words_of(_without_fillers(table.names[column])))
         kind = next(filter(None, map(kind_of, words)), "")
         if not kind:
             if words and words[-1] in ("x", "y", "z") and len(words) == 1:
@@ -273,7 +273,7 @@ def _by_name(table: TextTable, columns: Sequence[int]) -> dict[tuple[str, str], 
     return groups
 
 
-def _words(name: str) -> Iterator[str]:
+def words_of(name: str) -> Iterator[str]:
     """The words of a column's name: ``wristAccX`` is wrist, acc, x."""
     for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", re.sub(r"[(\[].*?[)\]]", "", name)):
         lower = word.lower()
